@@ -1,0 +1,15 @@
+"""Kinds of task: how examples are read and encoded, which head the base gets, how outputs are scored.
+
+A kind is one module with one class. Adding one is adding a file and a line in :data:`KINDS`. Nothing here
+imports torch or transformers at module level: a task file is checked without them.
+"""
+
+from collections.abc import Mapping
+
+from lorry_components.kinds.base import Kind, Label, Prediction
+from lorry_components.kinds.regression import Regression
+from lorry_components.kinds.text_classification import TextClassification
+
+KINDS: Mapping[str, type[Kind]] = {kind.name: kind for kind in (TextClassification, Regression)}
+
+__all__ = ["KINDS", "Kind", "Label", "Prediction", "Regression", "TextClassification"]

@@ -1,0 +1,75 @@
+"""The interface of a kind of task."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from matplotlib.axes import Axes
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Label = str | float
+Row = Mapping[str, str]
+Prediction = dict[str, Any]
+Metric = Callable[[Sequence[Label], Sequence[Prediction]], float]
+
+
+class Kind(ABC):
+    """How one kind of task is read, encoded, modelled, scored and shown.
+
+    A kind has no state: all that depends on the data comes in as ``labels``, the classes of a
+    classification in a fixed order, or None.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    metrics: ClassVar[Mapping[str, Metric]]
+    primary: ClassVar[str]
+    has_classes: ClassVar[bool]
+
+    @abstractmethod
+    def parse_label(self, raw: object) -> Label:
+        """Turn a cell of the label column into a label.
+
+        Raises:
+            ValueError: It is not a label of this kind; the message says why.
+        """
+
+    @abstractmethod
+    def encode_label(self, label: Label, labels: Sequence[str] | None) -> int | float:
+        """Return the number that the loss is computed against."""
+
+    @abstractmethod
+    def encode_rows(
+        self, tokenizer: "PreTrainedTokenizerBase", rows: Sequence[Row], max_length: int
+    ) -> list[dict[str, list[int]]]:
+        """Return the model inputs of each row, unpadded: name -> token-wise numbers."""
+
+    @abstractmethod
+    def load_model(self, folder: "Path", labels: Sequence[str] | None, **options: Any) -> "PreTrainedModel":
+        """Load the base with a fresh head of this kind, from a folder of safetensors."""
+
+    @abstractmethod
+    def decode_outputs(self, outputs: NDArray[np.float32], labels: Sequence[str] | None) -> list[Prediction]:
+        """Turn raw outputs, shape (rows, outputs of the head), into predictions, one a row."""
+
+    @abstractmethod
+    def plot_predictions(
+        self, axes: "Axes", targets: Sequence[Label], predictions: Sequence[Prediction]
+    ) -> None:
+        """Draw what a person wants to see of the test rows."""
+
+    @abstractmethod
+    def describe_prediction(self, prediction: Prediction) -> str:
+        """Return a prediction in a few words, for a terminal."""
+
+    def compute_metrics(
+        self, names: Sequence[str], targets: Sequence[Label], predictions: Sequence[Prediction]
+    ) -> dict[str, float]:
+        """Return metric name -> value. A metric that is not defined on these rows is 0."""
+        return {name: self.metrics[name](targets, predictions) for name in names}

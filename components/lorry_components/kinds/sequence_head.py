@@ -1,0 +1,42 @@
+"""What the kinds that put one head on a whole text, or a pair of texts, have in common."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lorry_components.kinds.base import Kind, Row
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+class SequenceHeadKind(Kind):
+    """A kind that transformers calls sequence classification, whatever its head predicts."""
+
+    def encode_rows(
+        self, tokenizer: "PreTrainedTokenizerBase", rows: Sequence[Row], max_length: int
+    ) -> list[dict[str, list[int]]]:
+        """Tokenise texts or pairs, cutting the longer text of a pair first."""
+        if not rows:
+            return []
+        texts = [row["text"] for row in rows]
+        pairs = [row["text_pair"] for row in rows] if "text_pair" in rows[0] else None
+        encoded = tokenizer(texts, pairs, truncation="longest_first", max_length=max_length)
+        return [{name: encoded[name][index] for name in encoded} for index in range(len(rows))]
+
+    def load_model(self, folder: Path, labels: Sequence[str] | None, **options: Any) -> "PreTrainedModel":
+        """Load ``AutoModelForSequenceClassification`` with one output a class, or one for a number."""
+        from transformers import AutoModelForSequenceClassification
+
+        names = list(labels) if labels is not None else ["value"]
+        model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
+            folder,
+            num_labels=len(names),
+            id2label=dict(enumerate(names)),
+            label2id={name: index for index, name in enumerate(names)},
+            problem_type="regression" if labels is None else "single_label_classification",
+            use_safetensors=True,
+            local_files_only=True,
+            **options,
+        )
+        return model

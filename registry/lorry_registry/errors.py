@@ -1,0 +1,147 @@
+"""Every error that Lorry raises on purpose, in one tree.
+
+::
+
+    LorryError                    1   the root: catch this to catch everything
+    ├── UsageError                2   a command was given arguments that make no sense together
+    ├── InvalidTaskError          3   a task file has faults; all of them are listed
+    ├── InvalidDataError          4   the training data cannot be used; all faults are listed
+    ├── BaseModelError            5   the frozen base is missing, incomplete or not the one expected
+    ├── AdapterRejectedError      6   an adapter is damaged, unsafe, or does not fit its base
+    ├── NotFoundError             7   no such task, version or adapter
+    ├── ConflictError             8   somebody else moved first, or is running now
+    ├── StoreError                9   the store cannot be read or written
+    ├── TrainingError            10   training cannot start, or did not end with a usable adapter
+    ├── MissingExtraError        11   this installation lacks an optional part
+    └── RunFailedError           12   a pipeline run ended with at least one failed task
+
+The number is the exit code of the ``lorry`` command. Every message says what is wrong, where, and what
+to do next.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+class LorryError(Exception):
+    """The root of the tree.
+
+    Args:
+        what: What is wrong, as a sentence without a full stop.
+        where: The file, field, task or address that it concerns.
+        todo: What the reader can do next.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, what: str, *, where: str = "", todo: str = "") -> None:
+        self.what = what
+        self.where = where
+        self.todo = todo
+        super().__init__(what, where, todo)
+
+    def __str__(self) -> str:
+        head = f"{self.where}: {self.what}" if self.where else self.what
+        return f"{head}\n  -> {self.todo}" if self.todo else head
+
+
+class UsageError(LorryError):
+    """A command was given arguments that make no sense together."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that is wrong in a document or a data set: where, and what."""
+
+    where: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}"
+
+
+class _FaultsError(LorryError):
+    """An error that lists every fault that was found, not just the first."""
+
+    noun: ClassVar[str] = "fault"
+
+    def __init__(self, where: str, faults: Sequence[Fault], *, todo: str = "") -> None:
+        self.faults = tuple(faults)
+        count = len(self.faults)
+        super().__init__(f"{count} {self.noun}{'' if count == 1 else 's'}", where=where, todo=todo)
+
+    def __str__(self) -> str:
+        lines = [f"{self.where}: {self.what}", *(f"  {fault}" for fault in self.faults)]
+        return "\n".join([*lines, f"  -> {self.todo}"] if self.todo else lines)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild_faults_error, (type(self), self.where, self.faults, self.todo))
+
+
+def _rebuild_faults_error(
+    kind: type[_FaultsError], where: str, faults: Sequence[Fault], todo: str
+) -> _FaultsError:
+    return kind(where, faults, todo=todo)
+
+
+class InvalidTaskError(_FaultsError):
+    """A task file has faults; all of them are listed."""
+
+    exit_code = 3
+
+
+class InvalidDataError(_FaultsError):
+    """The training data cannot be used; all faults are listed."""
+
+    exit_code = 4
+
+
+class BaseModelError(LorryError):
+    """The frozen base is missing, incomplete, or not the one that was expected."""
+
+    exit_code = 5
+
+
+class AdapterRejectedError(LorryError):
+    """An adapter is damaged, unsafe, or does not fit its base."""
+
+    exit_code = 6
+
+
+class NotFoundError(LorryError):
+    """No such task, version or adapter."""
+
+    exit_code = 7
+
+
+class ConflictError(LorryError):
+    """Somebody else moved first, or is running now."""
+
+    exit_code = 8
+
+
+class StoreError(LorryError):
+    """The store cannot be read or written."""
+
+    exit_code = 9
+
+
+class TrainingError(LorryError):
+    """Training cannot start, or did not end with a usable adapter."""
+
+    exit_code = 10
+
+
+class MissingExtraError(LorryError):
+    """This installation lacks an optional part."""
+
+    exit_code = 11
+
+
+class RunFailedError(LorryError):
+    """A pipeline run ended with at least one failed task."""
+
+    exit_code = 12

@@ -1,0 +1,269 @@
+"""Which adapter belongs to which task: the truth that everything else only shows.
+
+A task has one *head*, a small document that is replaced by compare-and-swap. The head carries the newest
+event whole; events before it lie beside it, one file each, never changed. So one conditional write both
+moves the champion and records why, and a kill between two writes loses nothing: the next writer first files
+the event that the head still carries.
+
+Layout in the store::
+
+    tasks/<task>/head.json               {sequence, versions, champion, event}
+    tasks/<task>/history/00000001.json   one event, linked to the one before by its digest
+"""
+
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+
+from lorry_registry.digests import canonical_json, digest_bytes
+from lorry_registry.errors import ConflictError, NotFoundError, StoreError
+from lorry_registry.manifest import Digest
+from lorry_registry.stores import Store, StoredDocument
+from lorry_registry.task_document import suggest_name
+from lorry_registry.task_spec import TASK_NAME
+
+Action = Literal["register", "promote", "rollback"]
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def serialize(self) -> bytes:
+        """Return the canonical bytes."""
+        return canonical_json(self.model_dump(mode="json"))
+
+
+_D = TypeVar("_D", bound=_Document)
+
+
+class Champion(_Document):
+    """The adapter that a task's name stands for."""
+
+    version: int
+    adapter_id: Digest
+    promoted_at: datetime
+
+
+class Event(_Document):
+    """One thing that happened to a task.
+
+    Attributes:
+        sequence: Its place in the history, from 1.
+        at: When, in UTC.
+        by: Who or what did it.
+        action: ``register`` adds a version; ``promote`` and ``rollback`` move the champion only.
+        version: The version that it is about.
+        adapter_id: That version's adapter.
+        champion_before: The champion's version before the event.
+        champion_after: The champion's version after it.
+        reasons: Why, in sentences.
+        details: What else belongs to it: the gate's decision, the run.
+        previous: The digest of the event before this one; None for the first.
+    """
+
+    sequence: Annotated[int, Field(ge=1)]
+    at: datetime
+    by: str
+    action: Action
+    version: Annotated[int, Field(ge=1)]
+    adapter_id: Digest
+    champion_before: int | None
+    champion_after: int | None
+    reasons: tuple[str, ...]
+    details: dict[str, JsonValue] = {}
+    previous: Digest | None
+
+    @property
+    def digest(self) -> str:
+        """The digest that the next event names."""
+        return digest_bytes(self.serialize())
+
+    @property
+    def is_promotion(self) -> bool:
+        """Whether the champion is another one after this event."""
+        return self.champion_before != self.champion_after
+
+
+class Head(_Document):
+    """The present state of a task."""
+
+    task: str
+    versions: Annotated[int, Field(ge=0)]
+    champion: Champion | None
+    event: Event
+
+
+class TaskState:
+    """A head and the tag under which it was read; None before the first version."""
+
+    def __init__(self, task: str, head: Head | None, etag: str | None) -> None:
+        self.task = task
+        self.head = head
+        self.etag = etag
+
+    @property
+    def champion(self) -> Champion | None:
+        """The champion, if the task has one."""
+        return self.head.champion if self.head else None
+
+    @property
+    def champion_version(self) -> int | None:
+        """The champion's version, if the task has one."""
+        return self.champion.version if self.champion else None
+
+
+class Ledger:
+    """The heads and histories of all tasks in a store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def list_tasks(self) -> list[str]:
+        """Return the names of the tasks that have a version, sorted."""
+        return [name for name in self._store.list_children("tasks") if self._store.read(_head_key(name))]
+
+    def read_state(self, task: str) -> TaskState:
+        """Return the present state of a task, which may have no version yet."""
+        stored = self._store.read(_head_key(task))
+        if stored is None:
+            return TaskState(task, None, None)
+        return TaskState(task, self._parse(Head, stored, _head_key(task)), stored.etag)
+
+    def require_state(self, task: str) -> TaskState:
+        """Return the present state of a task that has at least one version.
+
+        Raises:
+            NotFoundError: No such task; a near name is suggested.
+        """
+        state = self.read_state(task) if re.match(TASK_NAME, task) else TaskState(task, None, None)
+        if state.head is None:
+            raise NotFoundError(
+                f"there is no task {task!r}",
+                where=self._store.address,
+                todo=suggest_name(task, self.list_tasks()),
+            )
+        return state
+
+    def read_history(self, task: str) -> list[Event]:
+        """Return all events of a task, the oldest first, having checked that each names the one before.
+
+        Raises:
+            NotFoundError: No such task.
+            StoreError: An event is missing or was changed.
+        """
+        state = self.require_state(task)
+        assert state.head is not None
+        events = [self._read_event(task, sequence) for sequence in range(1, state.head.event.sequence)]
+        events.append(state.head.event)
+        for earlier, later in zip([None, *events], events, strict=False):
+            if later.previous != (earlier.digest if earlier else None):
+                raise StoreError(
+                    f"event {later.sequence} does not follow from the one before it: the history was changed",
+                    where=self._store.locate(f"tasks/{task}/history"),
+                    todo="restore the history from a backup before trusting this task",
+                )
+        return events
+
+    def append(
+        self,
+        state: TaskState,
+        *,
+        action: Action,
+        adapter_id: str,
+        version: int | None,
+        promote: bool,
+        by: str,
+        reasons: tuple[str, ...],
+        details: dict[str, JsonValue] | None = None,
+    ) -> Event:
+        """Record an event and move the champion in one step.
+
+        Args:
+            state: The state that the decision was made on; the write fails if it has changed since.
+            action: What happens.
+            adapter_id: The adapter that it is about.
+            version: Its version; None: the next one.
+            promote: Whether it becomes the champion.
+            by: Who or what acts.
+            reasons: Why, in sentences.
+            details: What else belongs to it.
+
+        Raises:
+            ConflictError: The task changed since the state was read.
+        """
+        head = state.head
+        if head is not None:
+            # A writer that was killed after its swap may have left its event only in the head.
+            self._store.create(_event_key(state.task, head.event.sequence), head.event.serialize())
+        now = datetime.now(UTC)
+        number = version if version is not None else (head.versions if head else 0) + 1
+        event = Event(
+            sequence=head.event.sequence + 1 if head else 1,
+            at=now,
+            by=by,
+            action=action,
+            version=number,
+            adapter_id=adapter_id,
+            champion_before=state.champion_version,
+            champion_after=number if promote else state.champion_version,
+            reasons=reasons,
+            details=details or {},
+            previous=head.event.digest if head else None,
+        )
+        champion = (
+            Champion(version=number, adapter_id=adapter_id, promoted_at=now) if promote else state.champion
+        )
+        new_head = Head(
+            task=state.task,
+            versions=max(number, head.versions if head else 0),
+            champion=champion,
+            event=event,
+        )
+        self._store.compare_and_swap(_head_key(state.task), new_head.serialize(), state.etag)
+        self._store.create(_event_key(state.task, event.sequence), event.serialize())
+        return event
+
+    def _read_event(self, task: str, sequence: int) -> Event:
+        key = _event_key(task, sequence)
+        stored = self._store.read(key)
+        if stored is None:
+            raise StoreError(
+                f"event {sequence} of the history is missing",
+                where=self._store.locate(key),
+                todo="restore the history from a backup before trusting this task",
+            )
+        return self._parse(Event, stored, key)
+
+    def _parse(self, kind: type[_D], stored: StoredDocument, key: str) -> _D:
+        try:
+            return kind.model_validate_json(stored.content)
+        except ValidationError as error:
+            raise StoreError(
+                f"not a ledger document that this version of lorry can read: {error.errors()[0]['msg']}",
+                where=self._store.locate(key),
+                todo="restore it from a backup, or upgrade lorry",
+            ) from error
+
+
+def require_unchanged(state: TaskState, judged: int | None) -> None:
+    """Raise unless the champion is still the version that a decision was made against.
+
+    Raises:
+        ConflictError: Somebody promoted another version in between.
+    """
+    if state.champion_version != judged:
+        raise ConflictError(
+            f"the champion is v{state.champion_version} now, and v{judged} was judged",
+            where=state.task,
+            todo="evaluate again against the present champion",
+        )
+
+
+def _head_key(task: str) -> str:
+    return f"tasks/{task}/head.json"
+
+
+def _event_key(task: str, sequence: int) -> str:
+    return f"tasks/{task}/history/{sequence:08d}.json"

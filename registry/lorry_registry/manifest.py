@@ -1,0 +1,161 @@
+"""What an adapter is: one immutable document whose digest is the adapter's name.
+
+The manifest holds no time and no path, so that the same training gives the same adapter id.
+"""
+
+import re
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
+
+from lorry_registry.digests import canonical_json, digest_bytes
+from lorry_registry.errors import AdapterRejectedError
+
+MANIFEST_NAME = "manifest.json"
+CONFIG_NAME = "adapter_config.json"
+WEIGHTS_NAME = "adapter_model.safetensors"
+CARD_NAME = "README.md"
+ADAPTER_FILES = (CONFIG_NAME, WEIGHTS_NAME, CARD_NAME)
+
+Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+_FILE_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class FileEntry(_Part):
+    """One file of an adapter."""
+
+    name: str
+    size: Annotated[int, Field(ge=0)]
+    sha256: Digest
+
+    @field_validator("name")
+    @classmethod
+    def _confine(cls, name: str) -> str:
+        if not _FILE_NAME.match(name):
+            raise ValueError("is not a plain file name")
+        return name
+
+
+class BaseIdentity(_Part):
+    """Which base an adapter was trained on, and must be loaded on."""
+
+    model: str
+    revision: str | None
+    fingerprint: Digest
+    architecture: str
+
+
+class TrainingInputs(_Part):
+    """The digests of everything that decided the result."""
+
+    source_digest: Digest
+    data_digest: Digest
+    recipe_digest: Digest
+
+
+class ParameterCounts(_Part):
+    """How many numbers were trained, in the adapter proper and in the task's head, and the whole model's."""
+
+    adapter: int
+    head: int
+    total: int
+
+    @property
+    def trained(self) -> int:
+        """All trained parameters, the head with them."""
+        return self.adapter + self.head
+
+
+class MetricValue(_Part):
+    """A metric on the test rows, with its bootstrap confidence interval.
+
+    ``low`` and ``high`` bound the middle 95 % of the resamples.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+class Evaluation(_Part):
+    """How good the adapter is on the rows that were held out."""
+
+    split: str
+    examples: int
+    primary: str
+    metrics: dict[str, MetricValue]
+
+    @property
+    def headline(self) -> MetricValue:
+        """The primary metric."""
+        return self.metrics[self.primary]
+
+
+class Probe(_Part):
+    """Inputs and the outputs that were seen for them when the adapter was registered.
+
+    Attributes:
+        rows: Input rows: text, or text and text_pair.
+        outputs: The raw model outputs, a list of numbers a row.
+        base_outputs: The same with the adapter's change to the base switched off.
+    """
+
+    rows: tuple[dict[str, str], ...]
+    outputs: tuple[tuple[float, ...], ...]
+    base_outputs: tuple[tuple[float, ...], ...]
+
+
+class Manifest(_Part):
+    """The identity card of one adapter."""
+
+    format: Annotated[int, Field(ge=1, le=1)] = 1
+    task: str
+    kind: str
+    owner: str = ""
+    description: str = ""
+    base: BaseIdentity
+    method: str
+    recipe: dict[str, JsonValue]
+    inputs: TrainingInputs
+    labels: tuple[str, ...] | None
+    parameters: ParameterCounts
+    evaluation: Evaluation
+    probe: Probe
+    libraries: dict[str, str]
+    files: tuple[FileEntry, ...]
+
+    @classmethod
+    def parse(cls, content: bytes, *, where: str) -> Self:
+        """Read a manifest.
+
+        Raises:
+            AdapterRejectedError: It is not a manifest of a format that this version knows.
+        """
+        try:
+            return cls.model_validate_json(content)
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(str(part) for part in first["loc"])
+            raise AdapterRejectedError(
+                f"not a manifest that this version of lorry can read: {field} {first['msg']}",
+                where=where,
+                todo="pull the adapter again, or upgrade lorry",
+            ) from error
+
+    def serialize(self) -> bytes:
+        """Return the canonical bytes, those that are stored and hashed."""
+        return canonical_json(self.model_dump(mode="json"))
+
+    @property
+    def adapter_id(self) -> str:
+        """``sha256:<hex>`` of the canonical bytes."""
+        return digest_bytes(self.serialize())
+
+    @property
+    def size_bytes(self) -> int:
+        """The bytes of all files but the manifest."""
+        return sum(entry.size for entry in self.files)

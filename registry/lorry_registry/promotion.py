@@ -1,0 +1,61 @@
+"""Pure rules about versions: which was champion when, and where a rollback leads."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lorry_registry.errors import NotFoundError
+from lorry_registry.ledger import Event
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A numbered adapter of a task, and the event that registered it."""
+
+    number: int
+    adapter_id: str
+    registered: Event
+
+
+def list_versions(events: Sequence[Event]) -> list[Version]:
+    """Return the versions that a history registered, the oldest first."""
+    return [Version(event.version, event.adapter_id, event) for event in events if event.action == "register"]
+
+
+def find_version(events: Sequence[Event], number: int, *, task: str) -> Version:
+    """Return one version.
+
+    Raises:
+        NotFoundError: The task has no such version.
+    """
+    versions = list_versions(events)
+    for version in versions:
+        if version.number == number:
+            return version
+    raise NotFoundError(
+        f"there is no version {number}",
+        where=task,
+        todo=f"versions 1 to {len(versions)} exist; see: lorry history {task}",
+    )
+
+
+def find_rollback_version(events: Sequence[Event], *, task: str) -> int:
+    """Return the version that was champion before the present one, rollbacks undone.
+
+    After v1, v2, v3 were promoted in turn, rollbacks lead to v2 and then to v1.
+
+    Raises:
+        NotFoundError: There is no earlier champion.
+    """
+    stack: list[int] = []
+    for event in events:
+        if event.champion_after is None or not event.is_promotion:
+            continue
+        if event.action == "rollback":
+            stack.pop()
+        else:
+            stack.append(event.champion_after)
+    if len(stack) < 2:
+        raise NotFoundError(
+            "there is no earlier champion to go back to", where=task, todo=f"see: lorry history {task}"
+        )
+    return stack[-2]

@@ -1,0 +1,365 @@
+"""The one class that people use: tasks to adapters, adapters to files.
+
+Writing an adapter is three steps in this order: its files, then its manifest (from here on it exists), then
+the ledger's event (from here on a task knows it). A kill in between leaves files that nobody refers to.
+"""
+
+import getpass
+import shutil
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from lorry_registry.digests import digest_bytes
+from lorry_registry.errors import AdapterRejectedError, ConflictError, LorryError, NotFoundError, StoreError
+from lorry_registry.ledger import Champion, Event, Ledger, TaskState, require_unchanged
+from lorry_registry.manifest import MANIFEST_NAME, Manifest
+from lorry_registry.promotion import Version, find_rollback_version, find_version, list_versions
+from lorry_registry.settings import Settings
+from lorry_registry.stores import Store, open_store
+from lorry_registry.verification import verify_adapter
+
+
+@dataclass(frozen=True, slots=True)
+class TaskEntry:
+    """A task and the adapter that its name stands for."""
+
+    task: str
+    champion: Champion | None
+    versions: int
+    manifest: Manifest | None
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """Where the adapter of a task is.
+
+    Attributes:
+        task: The task.
+        version: The version that was asked for, or the champion's.
+        adapter_id: ``sha256:<hex>``.
+        manifest: The adapter's manifest.
+        uri: The address of the adapter in the store.
+        path: Its folder on this machine, when the store is local.
+        promoted_at: When it became the champion, if it is.
+    """
+
+    task: str
+    version: int
+    adapter_id: str
+    manifest: Manifest
+    uri: str
+    path: Path | None
+    promoted_at: datetime | None
+
+
+class Registry:
+    """Which adapter belongs to which task, over one store.
+
+    Args:
+        store: Where adapters and ledgers are.
+        cache: A folder for verified copies of adapters, by content.
+    """
+
+    def __init__(self, store: Store, cache: Path) -> None:
+        self.store = store
+        self.ledger = Ledger(store)
+        self._cache = cache
+
+    @classmethod
+    def open(cls, settings: Settings) -> "Registry":
+        """Return the registry that the settings name."""
+        return cls(open_store(settings.store), settings.cache / "adapters")
+
+    # Reading
+
+    def list_tasks(self) -> list[TaskEntry]:
+        """Return every task with its champion, sorted by name."""
+        return [self._describe_task(self.ledger.require_state(task)) for task in self.ledger.list_tasks()]
+
+    def list_versions(self, task: str) -> list[Version]:
+        """Return the versions of a task, the oldest first; none when the task is unknown."""
+        if self.ledger.read_state(task).head is None:
+            return []
+        return list_versions(self.ledger.read_history(task))
+
+    def resolve(self, task: str, version: int | None = None) -> Resolution:
+        """Return where the champion of a task is, or one version of it.
+
+        Raises:
+            NotFoundError: No such task or version, or no champion yet.
+        """
+        state = self.ledger.require_state(task)
+        champion = state.champion
+        if version is None and champion is None:
+            raise NotFoundError(
+                "no version has passed the gate yet", where=task, todo=f"see: lorry history {task}"
+            )
+        if champion is not None and version in (None, champion.version):
+            number, adapter_id = champion.version, champion.adapter_id
+        else:
+            assert version is not None
+            found = find_version(self.ledger.read_history(task), version, task=task)
+            number, adapter_id = found.number, found.adapter_id
+        key = adapter_key(adapter_id)
+        is_champion = champion is not None and champion.version == number
+        return Resolution(
+            task=task,
+            version=number,
+            adapter_id=adapter_id,
+            manifest=self.read_manifest(adapter_id),
+            uri=self.store.locate(key),
+            path=self.store.find_path(key),
+            promoted_at=champion.promoted_at if champion and is_champion else None,
+        )
+
+    def read_manifest(self, adapter_id: str) -> Manifest:
+        """Return the manifest of an adapter, having checked that it is the one that the id names.
+
+        Raises:
+            NotFoundError: There is no such adapter.
+            AdapterRejectedError: The stored manifest was changed.
+        """
+        key = f"{adapter_key(adapter_id)}/{MANIFEST_NAME}"
+        stored = self.store.read(key)
+        if stored is None:
+            raise NotFoundError(
+                f"there is no adapter {adapter_id}", where=self.store.locate(key), todo="restore the store"
+            )
+        if digest_bytes(stored.content) != adapter_id:
+            raise AdapterRejectedError(
+                "the manifest was changed: its digest is not the adapter's id",
+                where=self.store.locate(key),
+                todo="restore it from a backup, or roll back to another version",
+            )
+        return Manifest.parse(stored.content, where=self.store.locate(key))
+
+    def fetch(self, adapter_id: str) -> Path:
+        """Return a verified local folder of an adapter, downloading it once into the cache.
+
+        Raises:
+            AdapterRejectedError: The stored adapter is damaged.
+        """
+        folder = self._cache / _hex(adapter_id)
+        if folder.is_dir():
+            try:
+                verify_adapter(folder, expected_id=adapter_id)
+            except AdapterRejectedError:
+                # The cache is only a copy; the store decides.
+                shutil.rmtree(folder)
+            else:
+                return folder
+        self._cache.mkdir(parents=True, exist_ok=True)
+        self.export(adapter_id, folder)
+        return folder
+
+    def export(self, adapter_id: str, target: Path) -> Manifest:
+        """Copy an adapter to a new folder, verified; the folder appears whole or not at all.
+
+        Raises:
+            ConflictError: The folder exists and is something else.
+            AdapterRejectedError: The stored adapter is damaged.
+        """
+        manifest = self.read_manifest(adapter_id)
+        if target.exists() and any(target.iterdir()):
+            return self._accept_existing(target, adapter_id)
+        partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
+        try:
+            partial.mkdir(parents=True)
+            for name in [*(entry.name for entry in manifest.files), MANIFEST_NAME]:
+                self.store.download(f"{adapter_key(adapter_id)}/{name}", partial / name)
+            verify_adapter(partial, expected_id=adapter_id)
+            if target.is_dir():
+                target.rmdir()
+            partial.rename(target)
+        except OSError as error:
+            if target.is_dir() and any(target.iterdir()):
+                return self._accept_existing(target, adapter_id)
+            raise StoreError(
+                f"cannot write: {error.strerror}",
+                where=str(target),
+                todo="choose a folder that can be written",
+            ) from error
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        return manifest
+
+    def verify_task(self, task: str) -> Iterator[tuple[Version, LorryError | None]]:
+        """Re-hash every version of a task in the store; yield each with what is wrong with it, if anything.
+
+        Raises:
+            StoreError: The task's history was changed.
+        """
+        for version in list_versions(self.ledger.read_history(task)):
+            try:
+                self._verify_stored(version.adapter_id)
+            except LorryError as error:
+                yield version, error
+            else:
+                yield version, None
+
+    # Writing
+
+    def publish(self, folder: Path, manifest: Manifest) -> str:
+        """Put an adapter into the store: its files first, its manifest last. Again is harmless.
+
+        Args:
+            folder: A folder that holds the files that the manifest lists.
+            manifest: The adapter's identity.
+
+        Returns:
+            The adapter id.
+
+        Raises:
+            AdapterRejectedError: The folder is not what the manifest says.
+        """
+        adapter_id = manifest.adapter_id
+        key = adapter_key(adapter_id)
+        for entry in manifest.files:
+            self.store.upload(f"{key}/{entry.name}", folder / entry.name)
+        # What was stored is compared with the manifest before the adapter exists.
+        for entry in manifest.files:
+            self._verify_file(key, entry.name, entry.sha256)
+        self.store.create(f"{key}/{MANIFEST_NAME}", manifest.serialize())
+        return adapter_id
+
+    def register(
+        self,
+        task: str,
+        adapter_id: str,
+        *,
+        promote: bool,
+        judged_champion: int | None,
+        reasons: Sequence[str],
+        details: dict[str, JsonValue] | None = None,
+        by: str | None = None,
+    ) -> Event:
+        """Give an adapter the next version of its task, and make it the champion if it passed.
+
+        Registering the newest version's adapter again is not an error: its event is returned.
+
+        Args:
+            task: The task.
+            adapter_id: A published adapter.
+            promote: Whether the gate let it pass.
+            judged_champion: The champion's version that the gate compared it with.
+            reasons: The gate's reasons.
+            details: What else the history should keep.
+            by: Who acts; the user's name by default.
+
+        Raises:
+            ConflictError: ``promote``, and the champion is no longer the one that was judged.
+        """
+        state = self.ledger.read_state(task)
+        if state.head is not None:
+            for version in reversed(list_versions(self.ledger.read_history(task))):
+                if version.adapter_id == adapter_id:
+                    return version.registered
+        if promote:
+            require_unchanged(state, judged_champion)
+        return self.ledger.append(
+            state,
+            action="register",
+            adapter_id=adapter_id,
+            version=None,
+            promote=promote,
+            by=by or _name_user(),
+            reasons=tuple(reasons),
+            details=details,
+        )
+
+    def promote(self, task: str, version: int, *, reason: str, by: str | None = None) -> Event:
+        """Make a version the champion.
+
+        Raises:
+            NotFoundError: No such task or version.
+            ConflictError: It is the champion already, or somebody else moved first.
+            AdapterRejectedError: The stored adapter is damaged.
+        """
+        state = self.ledger.require_state(task)
+        found = find_version(self.ledger.read_history(task), version, task=task)
+        if state.champion_version == version:
+            raise ConflictError(f"v{version} is the champion already", where=task)
+        return self._move(state, found, "promote", reason, by)
+
+    def rollback(self, task: str, *, reason: str, by: str | None = None) -> Event:
+        """Make the champion before this one the champion again.
+
+        Raises:
+            NotFoundError: No such task, or no earlier champion.
+            ConflictError: Somebody else moved first.
+            AdapterRejectedError: The stored adapter is damaged.
+        """
+        state = self.ledger.require_state(task)
+        events = self.ledger.read_history(task)
+        found = find_version(events, find_rollback_version(events, task=task), task=task)
+        return self._move(state, found, "rollback", reason, by)
+
+    def _move(self, state: TaskState, version: Version, action: str, reason: str, by: str | None) -> Event:
+        self._verify_stored(version.adapter_id)
+        return self.ledger.append(
+            state,
+            action="rollback" if action == "rollback" else "promote",
+            adapter_id=version.adapter_id,
+            version=version.number,
+            promote=True,
+            by=by or _name_user(),
+            reasons=(reason,),
+        )
+
+    def _describe_task(self, state: TaskState) -> TaskEntry:
+        assert state.head is not None
+        champion = state.champion
+        return TaskEntry(
+            task=state.task,
+            champion=champion,
+            versions=state.head.versions,
+            manifest=self.read_manifest(champion.adapter_id) if champion else None,
+        )
+
+    def _verify_stored(self, adapter_id: str) -> None:
+        key = adapter_key(adapter_id)
+        manifest = self.read_manifest(adapter_id)
+        folder = self.store.find_path(key)
+        if folder is not None:
+            verify_adapter(folder, expected_id=adapter_id)
+            return
+        for entry in manifest.files:
+            self._verify_file(key, entry.name, entry.sha256)
+
+    def _verify_file(self, key: str, name: str, sha256: str) -> None:
+        stored = self.store.read(f"{key}/{name}")
+        if stored is None or digest_bytes(stored.content) != sha256:
+            raise AdapterRejectedError(
+                f"{name} is missing" if stored is None else f"{name} is not what the manifest says",
+                where=self.store.locate(key),
+                todo="publish the adapter again",
+            )
+
+    def _accept_existing(self, target: Path, adapter_id: str) -> Manifest:
+        try:
+            return verify_adapter(target, expected_id=adapter_id)
+        except AdapterRejectedError as error:
+            raise ConflictError(
+                "it exists and is not this adapter", where=str(target), todo="name a new or empty folder"
+            ) from error
+
+
+def adapter_key(adapter_id: str) -> str:
+    """Return where an adapter lies in a store."""
+    return f"adapters/{_hex(adapter_id)}"
+
+
+def _hex(adapter_id: str) -> str:
+    return adapter_id.removeprefix("sha256:")
+
+
+def _name_user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"

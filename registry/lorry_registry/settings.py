@@ -1,0 +1,104 @@
+"""The one object that says where things are, read once at the edge and passed down.
+
+Nothing below the command line or a component's entry reads the environment.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict
+
+from lorry_registry.errors import Fault, InvalidTaskError
+
+SETTINGS_FILE = "lorry.toml"
+DEFAULT_IMAGE = "localhost/lorry-python:latest"
+
+_VARIABLES = {
+    "home": "LORRY_HOME",
+    "store": "LORRY_STORE",
+    "tracking_uri": "MLFLOW_TRACKING_URI",
+    "image": "LORRY_IMAGE",
+}
+
+
+class Settings(BaseModel):
+    """Where Lorry keeps things.
+
+    Attributes:
+        home: The folder of caches, checkpoints and logs, and by default of store and MLflow database.
+        store: The address of the store of adapters and ledgers: a local folder.
+        tracking_uri: MLflow's tracking server or database.
+        image: The container image that pipeline steps run in.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    home: Path
+    store: str
+    tracking_uri: str
+    image: str
+
+    @classmethod
+    def load(cls, environment: Mapping[str, str], folder: Path) -> Self:
+        """Read the settings: the environment first, then ``lorry.toml`` in a folder, then the defaults.
+
+        Raises:
+            InvalidTaskError: ``lorry.toml`` is not TOML or holds a key that is not a setting.
+        """
+        file_values = _read_settings_file(folder / SETTINGS_FILE)
+        chosen = {
+            field: environment.get(variable) or file_values.get(field)
+            for field, variable in _VARIABLES.items()
+        }
+        home = (folder / (chosen["home"] or ".lorry")).absolute()
+        return cls(
+            home=home,
+            store=_anchor_store(chosen["store"], folder) if chosen["store"] else str(home / "store"),
+            tracking_uri=chosen["tracking_uri"] or f"sqlite:///{home / 'mlflow.db'}",
+            image=chosen["image"] or DEFAULT_IMAGE,
+        )
+
+    @property
+    def cache(self) -> Path:
+        """Where pulled adapters are kept, by content."""
+        return self.home / "cache"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where an interrupted training finds its last checkpoint."""
+        return self.home / "checkpoints"
+
+    @property
+    def runs(self) -> Path:
+        """Where each run keeps its log and working files."""
+        return self.home / "runs"
+
+    @property
+    def locks(self) -> Path:
+        """Where a running task holds its lock."""
+        return self.home / "locks"
+
+
+def _anchor_store(address: str, folder: Path) -> str:
+    return address if "://" in address else str((folder / address).absolute())
+
+
+def _read_settings_file(path: Path) -> dict[str, str]:
+    if not path.is_file():
+        return {}
+    try:
+        values = tomllib.loads(path.read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidTaskError(str(path), [Fault("file", f"not TOML: {error}")]) from error
+    faults = [
+        Fault(key, f"unknown setting; known are {', '.join(_VARIABLES)}")
+        if key not in _VARIABLES
+        else Fault(key, "must be a string")
+        for key, value in values.items()
+        if key not in _VARIABLES or not isinstance(value, str)
+    ]
+    if faults:
+        raise InvalidTaskError(str(path), faults, todo="correct the settings file")
+    return values

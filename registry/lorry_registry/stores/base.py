@@ -1,0 +1,94 @@
+"""The interface of a store, and the rule for keys."""
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from lorry_registry.errors import StoreError
+
+_KEY_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredDocument:
+    """The content of a key, and the tag that a compare-and-swap has to name."""
+
+    content: bytes
+    etag: str
+
+
+def check_key(key: str) -> str:
+    """Return a key that stays inside its store.
+
+    Raises:
+        StoreError: A part is empty, hidden, ``..``, or holds a character outside ``A-Za-z0-9._-``.
+    """
+    if not all(_KEY_PART.fullmatch(part) for part in key.split("/")):
+        raise StoreError(f"{key!r} is not a key: parts of A-Za-z0-9._- joined by '/'")
+    return key
+
+
+class Store(ABC):
+    """A map from keys to bytes with conditional writes.
+
+    All methods raise ``StoreError`` when the store cannot be reached, read or written.
+    """
+
+    address: str
+
+    @abstractmethod
+    def read(self, key: str) -> StoredDocument | None:
+        """Return the content of a key, or None when there is none."""
+
+    @abstractmethod
+    def create(self, key: str, content: bytes) -> None:
+        """Write a new key. The same content again is a success: a retry after a lost answer.
+
+        Raises:
+            ConflictError: The key exists with other content.
+        """
+
+    @abstractmethod
+    def compare_and_swap(self, key: str, content: bytes, expected: str | None) -> str:
+        """Replace a key only if its tag is still the expected one (None: it must not exist).
+
+        Returns:
+            The new tag.
+
+        Raises:
+            ConflictError: The key was changed, created or removed since it was read.
+        """
+
+    @abstractmethod
+    def upload(self, key: str, source: Path) -> None:
+        """Create a key from a file, as ``create`` does."""
+
+    @abstractmethod
+    def download(self, key: str, target: Path) -> None:
+        """Write the content of a key to a new file.
+
+        Raises:
+            NotFoundError: There is no such key.
+        """
+
+    @abstractmethod
+    def list_keys(self, prefix: str) -> Iterator[str]:
+        """Yield every key below ``prefix/``, sorted."""
+
+    @abstractmethod
+    def list_children(self, prefix: str) -> list[str]:
+        """Return the names directly below ``prefix/``, sorted."""
+
+    @abstractmethod
+    def locate(self, key: str) -> str:
+        """Return the address of a key, for people and for other programs."""
+
+    @abstractmethod
+    def find_path(self, key: str) -> Path | None:
+        """Return where a key lies on this machine's disk, or None for a remote store."""
+
+    @abstractmethod
+    def check_writable(self) -> None:
+        """Raise ``StoreError`` unless this store can be written, before anything is spent."""

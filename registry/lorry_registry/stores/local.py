@@ -1,0 +1,159 @@
+"""A store in a local folder.
+
+Every file appears whole: it is written under a temporary name, flushed to disk, and then linked or renamed
+into place. A kill at any moment leaves a key as it was or as it was meant to be.
+"""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from lorry_registry.digests import digest_bytes, digest_file
+from lorry_registry.errors import ConflictError, NotFoundError, StoreError
+from lorry_registry.stores.base import Store, StoredDocument, check_key
+
+_SCRATCH = ".scratch"
+
+
+class LocalStore(Store):
+    """A store below one folder, safe for several processes of one machine."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.address = str(root)
+
+    def read(self, key: str) -> StoredDocument | None:
+        """Return the content of a key; its tag is its SHA-256."""
+        path = self._path(key)
+        with self._reporting("read", key):
+            try:
+                content = path.read_bytes()
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+        return StoredDocument(content, digest_bytes(content))
+
+    def create(self, key: str, content: bytes) -> None:
+        """Write a new key through a hard link, which fails when the name is taken."""
+        with self._reporting("write", key), self._scratch_file() as scratch:
+            scratch.write_bytes(content)
+            self._link(scratch, key)
+
+    def upload(self, key: str, source: Path) -> None:
+        """Copy a file into the store under a new key."""
+        with self._reporting("write", key), self._scratch_file() as scratch:
+            shutil.copyfile(source, scratch)
+            self._link(scratch, key)
+
+    def compare_and_swap(self, key: str, content: bytes, expected: str | None) -> str:
+        """Replace a key under a lock on its folder, by renaming a finished file over it."""
+        path = self._path(key)
+        with self._reporting("write", key):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with _locked(path.parent), self._scratch_file() as scratch:
+                current = self.read(key)
+                if (current.etag if current else None) != expected:
+                    raise ConflictError(
+                        "it was changed by somebody else since it was read",
+                        where=self.locate(key),
+                        todo="look at the present state and try again",
+                    )
+                scratch.write_bytes(content)
+                _flush(scratch)
+                scratch.replace(path)
+                _flush(path.parent)
+        return digest_bytes(content)
+
+    def download(self, key: str, target: Path) -> None:
+        """Copy a key to a file; the file appears whole."""
+        path = self._path(key)
+        partial = target.with_name(target.name + ".partial")
+        with self._reporting("read", key):
+            try:
+                shutil.copyfile(path, partial)
+            except FileNotFoundError as error:
+                raise NotFoundError("there is no such key in the store", where=self.locate(key)) from error
+            partial.replace(target)
+
+    def list_keys(self, prefix: str) -> Iterator[str]:
+        """Yield every key below a prefix, sorted."""
+        base = self._path(prefix)
+        with self._reporting("list", prefix):
+            paths = sorted(path for path in base.rglob("*") if path.is_file() and path.name[0] != ".")
+        for path in paths:
+            yield path.relative_to(self.root).as_posix()
+
+    def list_children(self, prefix: str) -> list[str]:
+        """Return the names directly below a prefix, sorted."""
+        with self._reporting("list", prefix):
+            try:
+                return sorted(entry.name for entry in self._path(prefix).iterdir() if entry.name[0] != ".")
+            except FileNotFoundError:
+                return []
+
+    def locate(self, key: str) -> str:
+        """Return a ``file://`` address."""
+        return self._path(key).as_uri()
+
+    def find_path(self, key: str) -> Path | None:
+        """Return the path of a key; it need not exist."""
+        return self._path(key)
+
+    def check_writable(self) -> None:
+        """Write and remove one scratch file."""
+        with self._reporting("write", ""), self._scratch_file() as scratch:
+            scratch.write_bytes(b"lorry")
+            _flush(scratch)
+
+    def _path(self, key: str) -> Path:
+        return (self.root / check_key(key)).absolute()
+
+    def _link(self, scratch: Path, key: str) -> None:
+        path = self._path(key)
+        _flush(scratch)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(scratch, path)
+        except FileExistsError as error:
+            if digest_file(path) != digest_file(scratch):
+                raise ConflictError("it exists with other content", where=self.locate(key)) from error
+        _flush(path.parent)
+
+    @contextlib.contextmanager
+    def _scratch_file(self) -> Iterator[Path]:
+        folder = self.root / _SCRATCH
+        folder.mkdir(parents=True, exist_ok=True)
+        scratch = folder / uuid.uuid4().hex
+        try:
+            yield scratch
+        finally:
+            scratch.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _reporting(self, verb: str, key: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StoreError(
+                f"cannot {verb} {key or 'here'}: {error.strerror or error}",
+                where=self.address,
+                todo="check that the disk has space and that this user may write there, or set LORRY_STORE",
+            ) from error
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    with (folder / ".lock").open("a") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,414 @@
+"""A task is one YAML file, read into a frozen model; every fault is reported at once.
+
+What a method's options mean is not known here: :func:`parse_task` takes further checks from the layers
+above, so that a wrong rank and a wrong learning rate are told in the same message.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from lorry_registry.digests import digest_document
+from lorry_registry.errors import Fault, InvalidTaskError
+from lorry_registry.task_document import apply_overrides, load_document
+
+TASK_NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
+_HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
+_COMMIT = re.compile(r"^[0-9a-f]{40}$")
+_PACKAGE = re.compile(r"^package:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(/[\w.-]+)*$")
+
+Check = Callable[[Mapping[str, Any]], Iterable[Fault]]
+Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class BaseSpec(_Section):
+    """The frozen base model.
+
+    Attributes:
+        model: ``package:NAME/FOLDER`` inside an importable package, a folder, or a hub id ``owner/name``.
+        revision: The commit of a hub id, 40 hex digits: a branch name would move under a trained adapter.
+        fingerprint: The fingerprint that the base must have; computed and recorded either way.
+    """
+
+    model: str = Field(min_length=1)
+    revision: str | None = None
+    fingerprint: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")] | None = None
+
+    @property
+    def is_package(self) -> bool:
+        """Whether the base is a folder of an importable package."""
+        return self.model.startswith("package:")
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether the base is a folder on disk."""
+        return self.model.startswith(("/", "./", "../", "~"))
+
+    @model_validator(mode="after")
+    def _check_reference(self) -> Self:
+        if self.is_package:
+            if not _PACKAGE.match(self.model):
+                raise ValueError("must look like package:NAME/FOLDER")
+        elif not self.is_folder:
+            if not _HUB_ID.match(self.model):
+                raise ValueError(
+                    "must be package:NAME/FOLDER, a folder (./name or /name), or a hub id owner/name"
+                )
+            if self.revision is None or not _COMMIT.match(self.revision):
+                raise ValueError("a hub id needs 'revision', a commit of 40 hex digits")
+        return self
+
+
+class Columns(_Section):
+    """Which columns of the data hold what.
+
+    Attributes:
+        text: The column of the (first) text.
+        text_pair: The column of the second text, when the task is about a pair.
+        label: The column of the label: a class, or a number for a regression.
+    """
+
+    text: str = "text"
+    text_pair: str | None = None
+    label: str = "label"
+
+
+class SeededSplit(_Section):
+    """Shares of one table that are held out, drawn by a seed; equal texts stay on one side."""
+
+    validation: Share = 0.1
+    test: Share = 0.1
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _check_shares(self) -> Self:
+        if self.validation + self.test >= 1.0:
+            raise ValueError("validation and test leave nothing to train on")
+        if self.test == 0.0 or self.validation == 0.0:
+            raise ValueError("validation and test must each be above 0")
+        return self
+
+
+class NamedSplits(_Section):
+    """The files or hub splits that hold each part, by name without ending."""
+
+    train: str = "train"
+    validation: str = "validation"
+    test: str = "test"
+
+
+class DataSpec(_Section):
+    """The data of a task.
+
+    Attributes:
+        source: A file or a folder of JSON lines, CSV or Parquet; ``s3://bucket/key``; ``hub:owner/name``.
+        revision: The commit of a hub data set.
+        columns: Which columns hold what.
+        split: How one table is divided; give this or ``splits``.
+        splits: The names of the parts in a folder or hub data set.
+        max_length: Texts are cut to so many tokens.
+        duplicates: What to do with training rows whose text is in validation or test too.
+    """
+
+    source: str = Field(min_length=1)
+    revision: str | None = None
+    columns: Columns = Columns()
+    split: SeededSplit | None = None
+    splits: NamedSplits | None = None
+    max_length: Annotated[int, Field(ge=4, le=131072)] = 128
+    duplicates: Literal["drop", "refuse", "keep"] = "drop"
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the source is on this machine's disk."""
+        return not self.source.startswith(("s3://", "hub:"))
+
+    @model_validator(mode="after")
+    def _check_source(self) -> Self:
+        if self.split is not None and self.splits is not None:
+            raise ValueError("give 'split' or 'splits', not both")
+        if self.source.startswith("hub:"):
+            if not _HUB_ID.match(self.source.removeprefix("hub:")):
+                raise ValueError("a hub data set is written hub:owner/name")
+            if self.revision is None or not _COMMIT.match(self.revision):
+                raise ValueError("a hub data set needs 'revision', a commit of 40 hex digits")
+        return self
+
+
+class MethodSpec(_Section):
+    """How the base is adapted: the method's name, and its options beside it.
+
+    Attributes:
+        name: The name of a method, for example ``lora``.
+        options: Every other key of the section; the method checks them.
+        max_adapter_mib: The size, in MiB, above which an adapter is refused; None: the method's own limit.
+    """
+
+    name: str
+    options: dict[str, JsonValue] = {}
+    max_adapter_mib: Annotated[float, Field(gt=0)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather_options(cls, section: Any) -> Any:
+        if not isinstance(section, dict) or "options" in section:
+            return section
+        own = {"name", "max_adapter_mib"}
+        gathered = {key: value for key, value in section.items() if key not in own}
+        return {key: value for key, value in section.items() if key in own} | {"options": gathered}
+
+
+class EarlyStopping(_Section):
+    """Stop when the primary metric on validation has not risen for so many epochs."""
+
+    patience: Annotated[int, Field(ge=1)] = 2
+
+
+class TrainSpec(_Section):
+    """How the adapter is trained.
+
+    Attributes:
+        epochs: Passes over the training rows; or
+        steps: optimiser steps. Give one of the two.
+        batch_size: Examples in one forward pass.
+        gradient_accumulation: Forward passes in one optimiser step.
+        learning_rate: The peak learning rate; None: the method's default.
+        schedule: How it falls afterwards.
+        warmup: The share of the steps in which it rises.
+        weight_decay: AdamW's decoupled weight decay.
+        max_grad_norm: Gradients are clipped to this norm.
+        hidden_dropout: Dropout of the hidden layers; None: as the base's configuration says.
+        attention_dropout: Dropout of attention weights. Above 0 it takes attention off its fast kernels.
+        seed: Seeds the order of examples, the new weights and the dropout.
+        early_stopping: None: train to the end. The best epoch is kept either way when this is given.
+        precision: ``auto`` takes what the hardware is fast in.
+    """
+
+    epochs: Annotated[float, Field(gt=0, le=10_000)] | None = None
+    steps: Annotated[int, Field(ge=1)] | None = None
+    batch_size: Annotated[int, Field(ge=1, le=65_536)] = 32
+    gradient_accumulation: Annotated[int, Field(ge=1)] = 1
+    learning_rate: Annotated[float, Field(gt=0, le=10)] | None = None
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    warmup: Share = 0.0
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    hidden_dropout: Share | None = None
+    attention_dropout: Share = 0.0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    early_stopping: EarlyStopping | None = None
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+
+    @model_validator(mode="after")
+    def _check_length(self) -> Self:
+        if self.epochs is not None and self.steps is not None:
+            raise ValueError("give 'epochs' or 'steps', not both")
+        return self
+
+
+class Reference(_Section):
+    """A published figure that is shown beside ours.
+
+    Attributes:
+        value: The figure, in the primary metric.
+        source: Who published it, and where.
+    """
+
+    value: float
+    source: str
+
+
+class EvaluateSpec(_Section):
+    """How the adapter is scored on the test rows.
+
+    Attributes:
+        metrics: Names of metrics of the kind; empty: all of the kind's.
+        primary: The metric that the gate looks at; None: the kind's.
+        resamples: Bootstrap resamples for the confidence interval.
+        reference: A published figure to show beside.
+    """
+
+    metrics: tuple[str, ...] = ()
+    primary: str | None = None
+    resamples: Annotated[int, Field(ge=100, le=100_000)] = 1000
+    reference: Reference | None = None
+
+
+class GateSpec(_Section):
+    """What an adapter must reach to become the champion.
+
+    Attributes:
+        minimum: The least value of the primary metric; None: any.
+        minimum_gain: By how much it must beat the champion, on the same test rows.
+        confidence: How sure the gain must be: the share of paired bootstrap resamples that show it.
+    """
+
+    minimum: float | None = None
+    minimum_gain: Annotated[float, Field(ge=0)] = 0.0
+    confidence: Annotated[float, Field(ge=0.5, lt=1.0)] = 0.95
+
+
+class Toleration(_Section):
+    """A Kubernetes toleration."""
+
+    key: str | None = None
+    operator: Literal["Equal", "Exists"] = "Equal"
+    value: str | None = None
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+
+
+class ResourcesSpec(_Section):
+    """Where the fine-tuning step of this task runs on a cluster.
+
+    Attributes:
+        accelerator: The resource name of the accelerator.
+        count: How many of it; 0: the step runs on processors.
+        memory: Memory of the container, as Kubernetes writes it.
+        node_selector: Labels that the node must have.
+        tolerations: Taints that the step tolerates.
+    """
+
+    accelerator: str = "nvidia.com/gpu"
+    count: Annotated[int, Field(ge=0, le=64)] = 0
+    memory: Annotated[str, Field(pattern=r"^\d+(\.\d+)?(Ki|Mi|Gi|Ti|k|M|G|T)?$")] = "4Gi"
+    node_selector: dict[str, str] = {}
+    tolerations: tuple[Toleration, ...] = ()
+
+
+class TaskSpec(_Section):
+    """One downstream task: what is learned, from what, on which base, how, and how good it must be."""
+
+    name: str = Field(pattern=TASK_NAME)
+    kind: str
+    base: BaseSpec
+    data: DataSpec
+    method: MethodSpec
+    train: TrainSpec = TrainSpec()
+    evaluate: EvaluateSpec = EvaluateSpec()
+    gate: GateSpec = GateSpec()
+    resources: ResourcesSpec = ResourcesSpec()
+    owner: str = ""
+    description: str = ""
+
+    @field_validator("name")
+    @classmethod
+    def _refuse_reserved_names(cls, name: str) -> str:
+        if name == "latest" or re.fullmatch(r"v\d+", name):
+            raise ValueError("is reserved by MLflow")
+        return name
+
+    def describe_recipe(self) -> dict[str, JsonValue]:
+        """Return all that decides what is learned, but for the base and the rows themselves."""
+        data = self.data.model_dump(mode="json", exclude={"source", "revision"})
+        return {
+            "kind": self.kind,
+            "data": data,
+            "method": self.method.model_dump(mode="json"),
+            "train": self.train.model_dump(mode="json"),
+        }
+
+    @property
+    def recipe_digest(self) -> str:
+        """The digest of the recipe: adapters with the same one were learned in the same way."""
+        return digest_document(self.describe_recipe())
+
+
+def load_task(path: Path, *, overrides: Sequence[str] = (), checks: Sequence[Check] = ()) -> TaskSpec:
+    """Read a task file.
+
+    Args:
+        path: The YAML file. A relative ``data.source`` or folder in it is taken from the file's folder.
+        overrides: Settings such as ``method.r=16``, each parsed as YAML.
+        checks: Further checks of the document, whose faults are told together with the model's.
+
+    Raises:
+        InvalidTaskError: The file is missing, not YAML, or has faults; all are listed, with their lines.
+    """
+    loaded = load_document(path)
+    document = apply_overrides(loaded.content, overrides, where=str(path))
+    return parse_task(document, where=str(path), folder=path.parent, checks=checks, lines=loaded.lines)
+
+
+def parse_task(
+    document: Mapping[str, Any],
+    *,
+    where: str,
+    folder: Path,
+    checks: Sequence[Check] = (),
+    lines: Mapping[str, int] | None = None,
+) -> TaskSpec:
+    """Turn a document into a task.
+
+    Args:
+        document: The content of a task file.
+        where: The name of the document in error messages.
+        folder: The folder that relative paths are taken from.
+        checks: Further checks of the document.
+        lines: The line of each field in the document, by dotted name.
+
+    Raises:
+        InvalidTaskError: The document has faults; all are listed.
+    """
+    faults: list[Fault] = []
+    spec: TaskSpec | None = None
+    try:
+        spec = TaskSpec.model_validate(document)
+    except ValidationError as error:
+        faults.extend(_describe_fault(detail) for detail in error.errors())
+    for check in checks:
+        faults.extend(check(document))
+    if spec is None or faults:
+        numbered = [_add_line(fault, lines or {}) for fault in _order_faults(faults, lines or {})]
+        raise InvalidTaskError(where, numbered, todo="correct these fields and try again")
+    return _anchor_paths(spec, folder)
+
+
+def _anchor_paths(spec: TaskSpec, folder: Path) -> TaskSpec:
+    changes: dict[str, Any] = {}
+    if spec.data.is_local:
+        source = (folder / Path(spec.data.source).expanduser()).resolve()
+        changes["data"] = spec.data.model_copy(update={"source": str(source)})
+    if spec.base.is_folder:
+        model = (folder / Path(spec.base.model).expanduser()).resolve()
+        changes["base"] = spec.base.model_copy(update={"model": str(model)})
+    return spec.model_copy(update=changes)
+
+
+def _describe_fault(detail: Any) -> Fault:
+    where = ".".join(str(part) for part in detail["loc"]) or "task"
+    kind, message, given = detail["type"], detail["msg"], detail.get("input")
+    if kind == "extra_forbidden":
+        return Fault(where, "there is no such field")
+    if kind == "missing":
+        return Fault(where, "is missing")
+    message = message.removeprefix("Value error, ")
+    shown = "" if isinstance(given, dict | list) else f" (it is {given!r})"
+    return Fault(where, message[0].lower() + message[1:] + shown)
+
+
+def _order_faults(faults: Iterable[Fault], lines: Mapping[str, int]) -> list[Fault]:
+    return sorted(dict.fromkeys(faults), key=lambda fault: (_find_line(fault.where, lines) or 0, fault.where))
+
+
+def _add_line(fault: Fault, lines: Mapping[str, int]) -> Fault:
+    line = _find_line(fault.where, lines)
+    return Fault(f"line {line}, {fault.where}" if line else fault.where, fault.what)
+
+
+def _find_line(field: str, lines: Mapping[str, int]) -> int | None:
+    return lines.get(field) or lines.get(field.rpartition(".")[0])

@@ -1,0 +1,188 @@
+"""Is this folder exactly the adapter that its manifest names? Needs no torch.
+
+PEFT would fall back to a pickle, import a library that the config names, and ignore what it does not know.
+So nothing reaches it that was not checked here: an exact list of files, each re-hashed, a weights file whose
+header is sane, and a config that names no code.
+"""
+
+import json
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lorry_registry.digests import digest_bytes, digest_file
+from lorry_registry.errors import AdapterRejectedError
+from lorry_registry.manifest import (
+    ADAPTER_FILES,
+    CONFIG_NAME,
+    MANIFEST_NAME,
+    WEIGHTS_NAME,
+    FileEntry,
+    Manifest,
+)
+
+_MAX_HEADER_BYTES = 1 << 20
+_MAX_CONFIG_BYTES = 1 << 20
+_MAX_MANIFEST_BYTES = 4 << 20
+_CODE_KEYS = ("auto_mapping", "parent_library", "base_model_class")
+_RETRY = "pull the adapter again; if it stays so, the stored copy is damaged"
+
+
+@dataclass(frozen=True, slots=True)
+class TensorEntry:
+    """A tensor as the header of a weights file describes it."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+def verify_adapter(folder: Path, *, expected_id: str | None = None) -> Manifest:
+    """Re-hash an adapter folder and return its manifest.
+
+    Args:
+        folder: A folder with a manifest and exactly the files that it lists.
+        expected_id: The adapter id that the caller asked for.
+
+    Raises:
+        AdapterRejectedError: A file is missing, extra, changed or of a forbidden kind.
+    """
+    manifest = read_manifest(folder)
+    if expected_id is not None and manifest.adapter_id != expected_id:
+        raise AdapterRejectedError(
+            f"its manifest is of {manifest.adapter_id}, not of {expected_id}", where=str(folder), todo=_RETRY
+        )
+    problems = list(_compare_files(folder, manifest))
+    if problems:
+        raise AdapterRejectedError("; ".join(problems), where=str(folder), todo=_RETRY)
+    read_config(folder)
+    read_tensor_entries(folder / WEIGHTS_NAME)
+    return manifest
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read the manifest of an adapter folder, without looking at its other files.
+
+    Raises:
+        AdapterRejectedError: There is none, it cannot be read, or it is not in canonical form.
+    """
+    path = folder / MANIFEST_NAME
+    content = _read_small_file(path, _MAX_MANIFEST_BYTES)
+    manifest = Manifest.parse(content, where=str(path))
+    if manifest.adapter_id != digest_bytes(content):
+        raise AdapterRejectedError("the manifest is not in canonical form", where=str(path), todo=_RETRY)
+    return manifest
+
+
+def describe_file(path: Path) -> FileEntry:
+    """Return the entry of a file for a manifest.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    return FileEntry(name=path.name, size=path.stat().st_size, sha256=digest_file(path))
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read ``adapter_config.json`` and refuse one that would make a loader import code.
+
+    Raises:
+        AdapterRejectedError: It is missing, not a JSON object, or names code.
+    """
+    path = folder / CONFIG_NAME
+    try:
+        config = json.loads(_read_small_file(path, _MAX_CONFIG_BYTES))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise AdapterRejectedError(f"not JSON: {error}", where=str(path), todo=_RETRY) from error
+    if not isinstance(config, dict):
+        raise AdapterRejectedError("not a JSON object", where=str(path), todo=_RETRY)
+    naming_code = [key for key in _CODE_KEYS if config.get(key)]
+    if naming_code:
+        raise AdapterRejectedError(
+            f"{', '.join(naming_code)} would import code", where=str(path), todo="do not use this adapter"
+        )
+    return config
+
+
+def read_tensor_entries(path: Path) -> dict[str, TensorEntry]:
+    """Read the header of a safetensors file: names, types and shapes, in order of name.
+
+    The format: eight bytes of little-endian header length, a JSON header, the tensors' bytes
+    (https://github.com/huggingface/safetensors).
+
+    Raises:
+        AdapterRejectedError: Too short, a header above 1 MiB or not as the format says, or bytes that no
+            tensor claims.
+    """
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as stream:
+            length = struct.unpack("<Q", stream.read(8))[0] if size >= 8 else 0
+            if not 2 <= length <= min(_MAX_HEADER_BYTES, size - 8):
+                raise AdapterRejectedError(
+                    f"a header of {length} bytes is not possible here", where=str(path), todo=_RETRY
+                )
+            header = json.loads(stream.read(length))
+    except OSError as error:
+        raise AdapterRejectedError(f"cannot be read: {error}", where=str(path), todo=_RETRY) from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise AdapterRejectedError(
+            f"its header is not JSON: {error}", where=str(path), todo=_RETRY
+        ) from error
+    return _parse_header(header, size - 8 - length, path)
+
+
+def _parse_header(header: Any, data_bytes: int, path: Path) -> dict[str, TensorEntry]:
+    try:
+        entries = {
+            name: (TensorEntry(entry["dtype"], tuple(entry["shape"])), tuple(entry["data_offsets"]))
+            for name, entry in header.items()
+            if name != "__metadata__"
+        }
+        end = 0
+        for start, stop in sorted(offsets for _, offsets in entries.values()):
+            if start != end or stop < start:
+                raise ValueError("its tensors do not follow one another")
+            end = stop
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise AdapterRejectedError(
+            f"its header is malformed: {error}", where=str(path), todo=_RETRY
+        ) from error
+    if end != data_bytes:
+        raise AdapterRejectedError(
+            f"its tensors take {end} bytes, the file has {data_bytes}", where=str(path), todo=_RETRY
+        )
+    return {name: entries[name][0] for name in sorted(entries)}
+
+
+def _compare_files(folder: Path, manifest: Manifest) -> Iterator[str]:
+    expected = {entry.name: entry for entry in manifest.files}
+    if set(expected) != set(ADAPTER_FILES):
+        yield f"an adapter has the files {', '.join(ADAPTER_FILES)}; the manifest lists {', '.join(expected)}"
+    found = {entry.name for entry in folder.iterdir()} - {MANIFEST_NAME}
+    for name in sorted(found - set(expected)):
+        yield f"{name} does not belong to it"
+    for name, entry in sorted(expected.items()):
+        path = folder / name
+        if name not in found:
+            yield f"{name} is missing"
+        elif path.is_symlink() or not path.is_file():
+            yield f"{name} is not a plain file"
+        elif path.stat().st_size != entry.size:
+            yield f"{name} has {path.stat().st_size} bytes instead of {entry.size}"
+        elif digest_file(path) != entry.sha256:
+            yield f"{name} was changed: its SHA-256 is not the one in the manifest"
+
+
+def _read_small_file(path: Path, limit: int) -> bytes:
+    try:
+        if path.is_symlink():
+            raise AdapterRejectedError("is a symbolic link", where=str(path), todo=_RETRY)
+        if path.stat().st_size > limit:
+            raise AdapterRejectedError(f"is larger than {limit} bytes", where=str(path), todo=_RETRY)
+        return path.read_bytes()
+    except OSError as error:
+        raise AdapterRejectedError(
+            f"cannot be read: {error.strerror}", where=str(path), todo="give the folder of an adapter"
+        ) from error
