@@ -13,7 +13,8 @@
     ├── StoreError                9   the store cannot be read or written
     ├── TrainingError            10   training cannot start, or did not end with a usable adapter
     ├── MissingExtraError        11   this installation lacks an optional part
-    └── RunFailedError           12   a pipeline run ended with at least one failed task
+    ├── RunFailedError           12   a pipeline run ended with at least one failed task
+    └── TrackingError            13   MLflow cannot be reached, or refused
 
 The number is the exit code of the ``lorry`` command. Every message says what is wrong, where, and what
 to do next.
@@ -44,6 +45,14 @@ class LorryError(Exception):
     def __str__(self) -> str:
         head = f"{self.where}: {self.what}" if self.where else self.what
         return f"{head}\n  -> {self.todo}" if self.todo else head
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # The keyword-only arguments are lost otherwise when an error crosses a process boundary.
+        return (_rebuild_error, (type(self), self.what, self.where, self.todo))
+
+
+def _rebuild_error(kind: type[LorryError], what: str, where: str, todo: str) -> LorryError:
+    return kind(what, where=where, todo=todo)
 
 
 class UsageError(LorryError):
@@ -145,3 +154,9 @@ class RunFailedError(LorryError):
     """A pipeline run ended with at least one failed task."""
 
     exit_code = 12
+
+
+class TrackingError(LorryError):
+    """MLflow cannot be reached, or refused what was asked of it."""
+
+    exit_code = 13

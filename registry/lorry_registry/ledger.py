@@ -11,6 +11,7 @@ Layout in the store::
     tasks/<task>/history/00000001.json   one event, linked to the one before by its digest
 """
 
+import contextlib
 import re
 from datetime import UTC, datetime
 from typing import Annotated, Literal, TypeVar
@@ -122,7 +123,9 @@ class Ledger:
 
     def list_tasks(self) -> list[str]:
         """Return the names of the tasks that have a version, sorted."""
-        return [name for name in self._store.list_children("tasks") if self._store.read(_head_key(name))]
+        # Something else may lie beside the tasks, put there by a person or a file browser.
+        names = [name for name in self._store.list_children("tasks") if re.fullmatch(TASK_NAME, name)]
+        return [name for name in names if self._store.read(_head_key(name))]
 
     def read_state(self, task: str) -> TaskState:
         """Return the present state of a task, which may have no version yet."""
@@ -137,7 +140,7 @@ class Ledger:
         Raises:
             NotFoundError: No such task; a near name is suggested.
         """
-        state = self.read_state(task) if re.match(TASK_NAME, task) else TaskState(task, None, None)
+        state = self.read_state(task) if re.fullmatch(TASK_NAME, task) else TaskState(task, None, None)
         if state.head is None:
             raise NotFoundError(
                 f"there is no task {task!r}",
@@ -164,7 +167,21 @@ class Ledger:
                     where=self._store.locate(f"tasks/{task}/history"),
                     todo="restore the history from a backup before trusting this task",
                 )
+        self._check_champion(state, events)
         return events
+
+    def _check_champion(self, state: TaskState, events: list[Event]) -> None:
+        champion = state.champion
+        named = (champion.version, champion.adapter_id) if champion else (None, None)
+        last = events[-1].champion_after
+        registered = [event.adapter_id for event in events if event.action == "register"]
+        known = last is None or 1 <= last <= len(registered)
+        if not known or named != (last, None if last is None else registered[last - 1]):
+            raise StoreError(
+                "the head names another champion than the history does: it was changed",
+                where=self._store.locate(_head_key(state.task)),
+                todo="restore the head from a backup before trusting this task",
+            )
 
     def append(
         self,
@@ -222,7 +239,9 @@ class Ledger:
             event=event,
         )
         self._store.compare_and_swap(_head_key(state.task), new_head.serialize(), state.etag)
-        self._store.create(_event_key(state.task, event.sequence), event.serialize())
+        # The move is done and recorded in the head. Filing its event may fail now: the next writer does it.
+        with contextlib.suppress(StoreError):
+            self._store.create(_event_key(state.task, event.sequence), event.serialize())
         return event
 
     def _read_event(self, task: str, sequence: int) -> Event:

@@ -6,7 +6,15 @@ The manifest holds no time and no path, so that the same training gives the same
 import re
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from lorry_registry.digests import canonical_json, digest_bytes
 from lorry_registry.errors import AdapterRejectedError
@@ -22,7 +30,8 @@ _FILE_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    # JSON has no NaN, so a manifest that held one would have no canonical form and no id.
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
 
 class FileEntry(_Part):
@@ -35,7 +44,7 @@ class FileEntry(_Part):
     @field_validator("name")
     @classmethod
     def _confine(cls, name: str) -> str:
-        if not _FILE_NAME.match(name):
+        if not _FILE_NAME.fullmatch(name):
             raise ValueError("is not a plain file name")
         return name
 
@@ -88,6 +97,12 @@ class Evaluation(_Part):
     examples: int
     primary: str
     metrics: dict[str, MetricValue]
+
+    @model_validator(mode="after")
+    def _check_primary(self) -> Self:
+        if self.primary not in self.metrics:
+            raise ValueError(f"the primary metric {self.primary!r} is not among the metrics")
+        return self
 
     @property
     def headline(self) -> MetricValue:

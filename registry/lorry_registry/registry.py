@@ -5,6 +5,7 @@ the ledger's event (from here on a task knows it). A kill in between leaves file
 """
 
 import getpass
+import os
 import shutil
 import uuid
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,7 @@ from lorry_registry.manifest import MANIFEST_NAME, Manifest
 from lorry_registry.promotion import Version, find_rollback_version, find_version, list_versions
 from lorry_registry.settings import Settings
 from lorry_registry.stores import Store, open_store
-from lorry_registry.verification import verify_adapter
+from lorry_registry.verification import check_files, verify_adapter
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,24 @@ class Registry:
 
     def list_tasks(self) -> list[TaskEntry]:
         """Return every task with its champion, sorted by name."""
-        return [self._describe_task(self.ledger.require_state(task)) for task in self.ledger.list_tasks()]
+        return [self.describe_task(task) for task in self.ledger.list_tasks()]
+
+    def describe_task(self, task: str) -> TaskEntry:
+        """Return a task with its champion.
+
+        Raises:
+            NotFoundError: No such task.
+            AdapterRejectedError: The champion's manifest was changed.
+        """
+        state = self.ledger.require_state(task)
+        assert state.head is not None
+        champion = state.champion
+        return TaskEntry(
+            task=task,
+            champion=champion,
+            versions=state.head.versions,
+            manifest=self.read_manifest(champion.adapter_id) if champion else None,
+        )
 
     def list_versions(self, task: str) -> list[Version]:
         """Return the versions of a task, the oldest first; none when the task is unknown."""
@@ -149,11 +167,10 @@ class Registry:
             try:
                 verify_adapter(folder, expected_id=adapter_id)
             except AdapterRejectedError:
-                # The cache is only a copy; the store decides.
-                shutil.rmtree(folder)
+                # The cache is only a copy; the store decides. What stays behind makes the export fail.
+                shutil.rmtree(folder, ignore_errors=True)
             else:
                 return folder
-        self._cache.mkdir(parents=True, exist_ok=True)
         self.export(adapter_id, folder)
         return folder
 
@@ -163,9 +180,11 @@ class Registry:
         Raises:
             ConflictError: The folder exists and is something else.
             AdapterRejectedError: The stored adapter is damaged.
+            StoreError: The folder cannot be written.
         """
         manifest = self.read_manifest(adapter_id)
-        if target.exists() and any(target.iterdir()):
+        target = Path(os.path.abspath(target))  # noqa: PTH100 -- '..' is folded away, links are kept
+        if _is_taken(target):
             return self._accept_existing(target, adapter_id)
         partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
         try:
@@ -176,8 +195,12 @@ class Registry:
             if target.is_dir():
                 target.rmdir()
             partial.rename(target)
+        except NotFoundError as error:
+            raise AdapterRejectedError(
+                "a file of it is missing in the store", where=error.where, todo=error.todo
+            ) from error
         except OSError as error:
-            if target.is_dir() and any(target.iterdir()):
+            if _is_taken(target):
                 return self._accept_existing(target, adapter_id)
             raise StoreError(
                 f"cannot write: {error.strerror}",
@@ -208,16 +231,18 @@ class Registry:
         """Put an adapter into the store: its files first, its manifest last. Again is harmless.
 
         Args:
-            folder: A folder that holds the files that the manifest lists.
+            folder: A folder that holds the files that the manifest lists; others stay behind.
             manifest: The adapter's identity.
 
         Returns:
             The adapter id.
 
         Raises:
-            AdapterRejectedError: The folder is not what the manifest says.
+            AdapterRejectedError: The folder is not what the manifest says, or no reader would load it.
         """
         adapter_id = manifest.adapter_id
+        # Keys are never overwritten: a wrong file under this id would block the right one for ever.
+        check_files(folder, manifest, todo="train again, or publish the folder that was evaluated")
         key = adapter_key(adapter_id)
         for entry in manifest.files:
             self.store.upload(f"{key}/{entry.name}", folder / entry.name)
@@ -240,7 +265,8 @@ class Registry:
     ) -> Event:
         """Give an adapter the next version of its task, and make it the champion if it passed.
 
-        Registering the newest version's adapter again is not an error: its event is returned.
+        An adapter that has a version keeps it. Registering it again changes nothing and returns its event,
+        unless it passes now and never was the champion: then that version is promoted.
 
         Args:
             task: The task.
@@ -253,19 +279,28 @@ class Registry:
 
         Raises:
             ConflictError: ``promote``, and the champion is no longer the one that was judged.
+            NotFoundError: The adapter was not published.
+            AdapterRejectedError: The adapter belongs to another task.
         """
+        manifest = self.read_manifest(adapter_id)
+        if manifest.task != task:
+            raise AdapterRejectedError(
+                f"the adapter {adapter_id} was trained for the task {manifest.task!r}",
+                where=task,
+                todo=f"register it under {manifest.task!r}, or train one for {task!r}",
+            )
         state = self.ledger.read_state(task)
-        if state.head is not None:
-            for version in reversed(list_versions(self.ledger.read_history(task))):
-                if version.adapter_id == adapter_id:
-                    return version.registered
+        events = self.ledger.read_history(task) if state.head else []
+        known = next((found for found in list_versions(events) if found.adapter_id == adapter_id), None)
+        if known and (not promote or any(event.champion_after == known.number for event in events)):
+            return known.registered
         if promote:
             require_unchanged(state, judged_champion)
         return self.ledger.append(
             state,
-            action="register",
+            action="promote" if known else "register",
             adapter_id=adapter_id,
-            version=None,
+            version=known.number if known else None,
             promote=promote,
             by=by or _name_user(),
             reasons=tuple(reasons),
@@ -283,7 +318,9 @@ class Registry:
         state = self.ledger.require_state(task)
         found = find_version(self.ledger.read_history(task), version, task=task)
         if state.champion_version == version:
-            raise ConflictError(f"v{version} is the champion already", where=task)
+            raise ConflictError(
+                f"v{version} is the champion already", where=task, todo=f"see: lorry history {task}"
+            )
         return self._move(state, found, "promote", reason, by)
 
     def rollback(self, task: str, *, reason: str, by: str | None = None) -> Event:
@@ -309,16 +346,6 @@ class Registry:
             promote=True,
             by=by or _name_user(),
             reasons=(reason,),
-        )
-
-    def _describe_task(self, state: TaskState) -> TaskEntry:
-        assert state.head is not None
-        champion = state.champion
-        return TaskEntry(
-            task=state.task,
-            champion=champion,
-            versions=state.head.versions,
-            manifest=self.read_manifest(champion.adapter_id) if champion else None,
         )
 
     def _verify_stored(self, adapter_id: str) -> None:
@@ -352,6 +379,17 @@ class Registry:
 def adapter_key(adapter_id: str) -> str:
     """Return where an adapter lies in a store."""
     return f"adapters/{_hex(adapter_id)}"
+
+
+def _is_taken(target: Path) -> bool:
+    try:
+        return any(target.iterdir())
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise ConflictError(
+            f"it cannot be filled: {error.strerror}", where=str(target), todo="name a new or empty folder"
+        ) from error
 
 
 def _hex(adapter_id: str) -> str:

@@ -52,7 +52,7 @@ class Settings(BaseModel):
             field: environment.get(variable) or file_values.get(field)
             for field, variable in _VARIABLES.items()
         }
-        home = (folder / (chosen["home"] or ".lorry")).absolute()
+        home = (folder / Path(chosen["home"] or ".lorry").expanduser()).absolute()
         return cls(
             home=home,
             store=_anchor_store(chosen["store"], folder) if chosen["store"] else str(home / "store"),
@@ -82,7 +82,7 @@ class Settings(BaseModel):
 
 
 def _anchor_store(address: str, folder: Path) -> str:
-    return address if "://" in address else str((folder / address).absolute())
+    return address if "://" in address else str((folder / Path(address).expanduser()).absolute())
 
 
 def _read_settings_file(path: Path) -> dict[str, str]:

@@ -43,12 +43,17 @@ def load_document(path: Path) -> Document:
         raise InvalidTaskError(where, [Fault("file", f"cannot be read as text: {error}")]) from error
     except yaml.YAMLError as error:
         raise InvalidTaskError(where, [Fault("file", f"not YAML: {error}")]) from error
+    except ValueError as error:
+        # YAML's dates and numbers are built by Python, which refuses 2024-13-45 in its own way.
+        raise InvalidTaskError(where, [Fault("file", f"a value cannot be read: {error}")]) from error
+    except RecursionError as error:
+        raise InvalidTaskError(where, [Fault("file", "it is nested too deeply to be a task")]) from error
     if not isinstance(content, dict) or not isinstance(node, yaml.MappingNode):
         raise InvalidTaskError(
             where, [Fault("file", "a task is a mapping of fields, such as 'name: reviews'")]
         )
     lines: dict[str, int] = {}
-    repeated = list(_walk(node, "", lines))
+    repeated = list(_walk(node, "", lines, set()))
     if repeated:
         raise InvalidTaskError(where, repeated, todo="keep one of each")
     return Document(content, lines)
@@ -80,7 +85,7 @@ def apply_overrides(document: Mapping[str, Any], overrides: Sequence[str], *, wh
 
 
 def suggest_name(wrong: str, known: Iterable[str]) -> str:
-    """Return "; did you mean 'lora'?" when a known name is close, and what is known otherwise."""
+    """Return "did you mean 'lora'?" when a known name is close, and what is known otherwise."""
     names = sorted(known)
     close = difflib.get_close_matches(wrong, names, n=1, cutoff=0.5)
     return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(names) or 'none'}"
@@ -91,12 +96,14 @@ def _suggest_files(path: Path) -> str:
     return f"{suggest_name(path.name, beside)}" if beside else "give the path of a task's YAML file"
 
 
-def _walk(node: yaml.MappingNode, prefix: str, lines: dict[str, int]) -> Iterable[Fault]:
+def _walk(node: yaml.MappingNode, prefix: str, lines: dict[str, int], walked: set[int]) -> Iterable[Fault]:
+    # An alias is the same node again; it may even lie inside itself.
+    walked.add(id(node))
     for key, value in node.value:
         field = f"{prefix}{key.value}"
         line = key.start_mark.line + 1
         if field in lines:
             yield Fault(f"line {line}, {field}", f"was given already on line {lines[field]}")
         lines[field] = line
-        if isinstance(value, yaml.MappingNode):
-            yield from _walk(value, f"{field}.", lines)
+        if isinstance(value, yaml.MappingNode) and id(value) not in walked:
+            yield from _walk(value, f"{field}.", lines, walked)

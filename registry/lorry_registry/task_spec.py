@@ -33,7 +33,7 @@ Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
 
 class BaseSpec(_Section):
@@ -62,14 +62,14 @@ class BaseSpec(_Section):
     @model_validator(mode="after")
     def _check_reference(self) -> Self:
         if self.is_package:
-            if not _PACKAGE.match(self.model):
+            if not _PACKAGE.fullmatch(self.model):
                 raise ValueError("must look like package:NAME/FOLDER")
         elif not self.is_folder:
-            if not _HUB_ID.match(self.model):
+            if not _HUB_ID.fullmatch(self.model):
                 raise ValueError(
                     "must be package:NAME/FOLDER, a folder (./name or /name), or a hub id owner/name"
                 )
-            if self.revision is None or not _COMMIT.match(self.revision):
+            if self.revision is None or not _COMMIT.fullmatch(self.revision):
                 raise ValueError("a hub id needs 'revision', a commit of 40 hex digits")
         return self
 
@@ -143,9 +143,9 @@ class DataSpec(_Section):
         if self.split is not None and self.splits is not None:
             raise ValueError("give 'split' or 'splits', not both")
         if self.source.startswith("hub:"):
-            if not _HUB_ID.match(self.source.removeprefix("hub:")):
+            if not _HUB_ID.fullmatch(self.source.removeprefix("hub:")):
                 raise ValueError("a hub data set is written hub:owner/name")
-            if self.revision is None or not _COMMIT.match(self.revision):
+            if self.revision is None or not _COMMIT.fullmatch(self.revision):
                 raise ValueError("a hub data set needs 'revision', a commit of 40 hex digits")
         return self
 
@@ -369,7 +369,7 @@ def parse_task(
     try:
         spec = TaskSpec.model_validate(document)
     except ValidationError as error:
-        faults.extend(_describe_fault(detail) for detail in error.errors())
+        faults.extend(describe_fault(detail) for detail in error.errors())
     for check in checks:
         faults.extend(check(document))
     if spec is None or faults:
@@ -389,7 +389,8 @@ def _anchor_paths(spec: TaskSpec, folder: Path) -> TaskSpec:
     return spec.model_copy(update=changes)
 
 
-def _describe_fault(detail: Any) -> Fault:
+def describe_fault(detail: Any) -> Fault:
+    """Turn one error of pydantic's into a fault in our words."""
     where = ".".join(str(part) for part in detail["loc"]) or "task"
     kind, message, given = detail["type"], detail["msg"], detail.get("input")
     if kind == "extra_forbidden":
@@ -411,4 +412,6 @@ def _add_line(fault: Fault, lines: Mapping[str, int]) -> Fault:
 
 
 def _find_line(field: str, lines: Mapping[str, int]) -> int | None:
-    return lines.get(field) or lines.get(field.rpartition(".")[0])
+    while field and field not in lines:
+        field = field.rpartition(".")[0]
+    return lines.get(field)

@@ -6,8 +6,9 @@ header is sane, and a config that names no code.
 """
 
 import json
+import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,10 @@ from lorry_registry.manifest import (
 _MAX_HEADER_BYTES = 1 << 20
 _MAX_CONFIG_BYTES = 1 << 20
 _MAX_MANIFEST_BYTES = 4 << 20
+_DTYPE_BYTES = {
+    **{"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1},
+    **{"I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1},
+}
 _CODE_KEYS = ("auto_mapping", "parent_library", "base_model_class")
 _RETRY = "pull the adapter again; if it stays so, the stored copy is damaged"
 
@@ -53,12 +58,34 @@ def verify_adapter(folder: Path, *, expected_id: str | None = None) -> Manifest:
         raise AdapterRejectedError(
             f"its manifest is of {manifest.adapter_id}, not of {expected_id}", where=str(folder), todo=_RETRY
         )
-    problems = list(_compare_files(folder, manifest))
+    extra = sorted({entry.name for entry in folder.iterdir()} - {MANIFEST_NAME, *ADAPTER_FILES})
+    problems = [f"{name} does not belong to it" for name in extra]
+    check_files(folder, manifest, further=problems)
+    return manifest
+
+
+def check_files(folder: Path, manifest: Manifest, *, further: Sequence[str] = (), todo: str = _RETRY) -> None:
+    """Check that the files which a manifest lists are in a folder, unchanged and safe to load.
+
+    Args:
+        folder: A folder that holds the files; it may hold others.
+        manifest: What they should be.
+        further: Problems that the caller has found, to be told together with those found here.
+        todo: What the reader can do when a file is not as it should be.
+
+    Raises:
+        AdapterRejectedError: A file is missing, changed or of a forbidden kind.
+    """
+    try:
+        problems = [*further, *_compare_files(folder, manifest)]
+    except OSError as error:
+        raise AdapterRejectedError(
+            f"cannot be read: {error.strerror}", where=str(error.filename or folder), todo=todo
+        ) from error
     if problems:
-        raise AdapterRejectedError("; ".join(problems), where=str(folder), todo=_RETRY)
+        raise AdapterRejectedError("; ".join(problems), where=str(folder), todo=todo)
     read_config(folder)
     read_tensor_entries(folder / WEIGHTS_NAME)
-    return manifest
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -70,7 +97,12 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST_NAME
     content = _read_small_file(path, _MAX_MANIFEST_BYTES)
     manifest = Manifest.parse(content, where=str(path))
-    if manifest.adapter_id != digest_bytes(content):
+    try:
+        canonical = manifest.adapter_id == digest_bytes(content)
+    except ValueError:
+        # A NaN or half a surrogate pair deep in the recipe: no canonical form has them.
+        canonical = False
+    if not canonical:
         raise AdapterRejectedError("the manifest is not in canonical form", where=str(path), todo=_RETRY)
     return manifest
 
@@ -93,7 +125,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG_NAME
     try:
         config = json.loads(_read_small_file(path, _MAX_CONFIG_BYTES))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise AdapterRejectedError(f"not JSON: {error}", where=str(path), todo=_RETRY) from error
     if not isinstance(config, dict):
         raise AdapterRejectedError("not a JSON object", where=str(path), todo=_RETRY)
@@ -126,7 +158,7 @@ def read_tensor_entries(path: Path) -> dict[str, TensorEntry]:
             header = json.loads(stream.read(length))
     except OSError as error:
         raise AdapterRejectedError(f"cannot be read: {error}", where=str(path), todo=_RETRY) from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise AdapterRejectedError(
             f"its header is not JSON: {error}", where=str(path), todo=_RETRY
         ) from error
@@ -135,14 +167,12 @@ def read_tensor_entries(path: Path) -> dict[str, TensorEntry]:
 
 def _parse_header(header: Any, data_bytes: int, path: Path) -> dict[str, TensorEntry]:
     try:
-        entries = {
-            name: (TensorEntry(entry["dtype"], tuple(entry["shape"])), tuple(entry["data_offsets"]))
-            for name, entry in header.items()
-            if name != "__metadata__"
-        }
+        entries = {name: _parse_entry(entry) for name, entry in header.items() if name != "__metadata__"}
+        if not entries:
+            raise ValueError("it holds no tensor")
         end = 0
         for start, stop in sorted(offsets for _, offsets in entries.values()):
-            if start != end or stop < start:
+            if start != end:
                 raise ValueError("its tensors do not follow one another")
             end = stop
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -156,19 +186,27 @@ def _parse_header(header: Any, data_bytes: int, path: Path) -> dict[str, TensorE
     return {name: entries[name][0] for name in sorted(entries)}
 
 
+def _parse_entry(entry: Any) -> tuple[TensorEntry, tuple[int, int]]:
+    dtype, shape, (start, stop) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
+    if not all(type(number) is int and number >= 0 for number in (*shape, start, stop)):
+        raise ValueError("a shape or an offset is not a whole number")
+    if dtype not in _DTYPE_BYTES:
+        raise ValueError(f"no adapter has numbers of type {dtype!r}")
+    if stop - start != _DTYPE_BYTES[dtype] * math.prod(shape):
+        raise ValueError(f"a tensor of type {dtype} and shape {list(shape)} has {stop - start} bytes")
+    return TensorEntry(dtype, shape), (start, stop)
+
+
 def _compare_files(folder: Path, manifest: Manifest) -> Iterator[str]:
     expected = {entry.name: entry for entry in manifest.files}
     if set(expected) != set(ADAPTER_FILES):
         yield f"an adapter has the files {', '.join(ADAPTER_FILES)}; the manifest lists {', '.join(expected)}"
-    found = {entry.name for entry in folder.iterdir()} - {MANIFEST_NAME}
-    for name in sorted(found - set(expected)):
-        yield f"{name} does not belong to it"
     for name, entry in sorted(expected.items()):
         path = folder / name
-        if name not in found:
-            yield f"{name} is missing"
-        elif path.is_symlink() or not path.is_file():
+        if path.is_symlink() or (path.exists() and not path.is_file()):
             yield f"{name} is not a plain file"
+        elif not path.exists():
+            yield f"{name} is missing"
         elif path.stat().st_size != entry.size:
             yield f"{name} has {path.stat().st_size} bytes instead of {entry.size}"
         elif digest_file(path) != entry.sha256:

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 Label = str | float
 Row = Mapping[str, str]
 Prediction = dict[str, Any]
-Metric = Callable[[Sequence[Label], Sequence[Prediction]], float]
+Values = NDArray[Any]
+Metric = Callable[[Values, Values], float]
 
 
 class Kind(ABC):
@@ -24,6 +25,14 @@ class Kind(ABC):
 
     A kind has no state: all that depends on the data comes in as ``labels``, the classes of a
     classification in a fixed order, or None.
+
+    Attributes:
+        name: Its name in task files.
+        summary: What it predicts, in a few words.
+        metrics: Its metrics, by name.
+        primary: The metric that the gate looks at when a task names none.
+        has_classes: Whether its labels are classes.
+        error_metrics: The metrics of which less is better; none of them can be the primary one.
     """
 
     name: ClassVar[str]
@@ -31,6 +40,7 @@ class Kind(ABC):
     metrics: ClassVar[Mapping[str, Metric]]
     primary: ClassVar[str]
     has_classes: ClassVar[bool]
+    error_metrics: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
     def parse_label(self, raw: object) -> Label:
@@ -51,8 +61,19 @@ class Kind(ABC):
         """Return the model inputs of each row, unpadded: name -> token-wise numbers."""
 
     @abstractmethod
-    def load_model(self, folder: "Path", labels: Sequence[str] | None, **options: Any) -> "PreTrainedModel":
-        """Load the base with a fresh head of this kind, from a folder of safetensors."""
+    def load_model(
+        self, folder: "Path", labels: Sequence[str] | None, **options: Any
+    ) -> "tuple[PreTrainedModel, frozenset[str]]":
+        """Load the base with a head of this kind, from a folder of safetensors.
+
+        Args:
+            folder: The base.
+            labels: The classes, or None.
+            options: Fields of the base's configuration to change, such as its dropout.
+
+        Returns:
+            The model, and the names of the parameters that the base's weights do not hold: they are random.
+        """
 
     @abstractmethod
     def decode_outputs(self, outputs: NDArray[np.float32], labels: Sequence[str] | None) -> list[Prediction]:
@@ -68,8 +89,13 @@ class Kind(ABC):
     def describe_prediction(self, prediction: Prediction) -> str:
         """Return a prediction in a few words, for a terminal."""
 
+    @abstractmethod
+    def extract_values(self, predictions: Sequence[Prediction]) -> Values:
+        """Return what of each prediction is compared with the true label, shape (rows,)."""
+
     def compute_metrics(
         self, names: Sequence[str], targets: Sequence[Label], predictions: Sequence[Prediction]
     ) -> dict[str, float]:
         """Return metric name -> value. A metric that is not defined on these rows is 0."""
-        return {name: self.metrics[name](targets, predictions) for name in names}
+        truth, guess = np.asarray(targets), self.extract_values(predictions)
+        return {name: self.metrics[name](truth, guess) for name in names}

@@ -7,43 +7,29 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from lorry_components.kinds.base import Label, Prediction
+from lorry_components.kinds.base import Label, Prediction, Values
 from lorry_components.kinds.sequence_head import SequenceHeadKind
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def _pair_values(
-    targets: Sequence[Label], predictions: Sequence[Prediction]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    return (
-        np.asarray(targets, dtype=np.float64),
-        np.asarray([prediction["value"] for prediction in predictions], dtype=np.float64),
-    )
-
-
-def compute_pearson(targets: Sequence[Label], predictions: Sequence[Prediction]) -> float:
+def compute_pearson(truth: Values, guess: Values) -> float:
     """Pearson's r; 0 where one side is constant."""
-    truth, guess = _pair_values(targets, predictions)
     if truth.std() == 0.0 or guess.std() == 0.0:
         return 0.0
     return float(np.corrcoef(truth, guess)[0, 1])
 
 
-def compute_spearman(targets: Sequence[Label], predictions: Sequence[Prediction]) -> float:
+def compute_spearman(truth: Values, guess: Values) -> float:
     """Spearman's rank correlation; 0 where one side is constant."""
-    from scipy.stats import spearmanr
+    from scipy.stats import rankdata
 
-    truth, guess = _pair_values(targets, predictions)
-    if truth.std() == 0.0 or guess.std() == 0.0:
-        return 0.0
-    return float(spearmanr(truth, guess).statistic)
+    return compute_pearson(rankdata(truth), rankdata(guess))
 
 
-def compute_rmse(targets: Sequence[Label], predictions: Sequence[Prediction]) -> float:
+def compute_rmse(truth: Values, guess: Values) -> float:
     """Root of the mean squared error, in the unit of the label. Lower is better."""
-    truth, guess = _pair_values(targets, predictions)
     return float(np.sqrt(np.mean((truth - guess) ** 2)))
 
 
@@ -55,6 +41,7 @@ class Regression(SequenceHeadKind):
     metrics = {"pearson": compute_pearson, "spearman": compute_spearman, "rmse": compute_rmse}
     primary = "pearson"
     has_classes = False
+    error_metrics = frozenset({"rmse"})
 
     def parse_label(self, raw: object) -> float:
         """Accept finite numbers and text that spells one."""
@@ -76,11 +63,15 @@ class Regression(SequenceHeadKind):
         """Return ``{"value": number}`` a row."""
         return [{"value": float(value)} for value in outputs[:, 0]]
 
+    def extract_values(self, predictions: Sequence[Prediction]) -> Values:
+        """Return the predicted numbers."""
+        return np.asarray([prediction["value"] for prediction in predictions], dtype=float)
+
     def plot_predictions(
         self, axes: "Axes", targets: Sequence[Label], predictions: Sequence[Prediction]
     ) -> None:
         """Draw predicted against true values, and the line on which they are equal."""
-        truth, guess = _pair_values(targets, predictions)
+        truth, guess = np.asarray(targets, dtype=float), self.extract_values(predictions)
         low, high = min(truth.min(), guess.min()), max(truth.max(), guess.max())
         axes.plot([low, high], [low, high], color="0.6", linewidth=1, zorder=1)
         axes.scatter(truth, guess, s=12, alpha=0.5, edgecolors="none", zorder=2)

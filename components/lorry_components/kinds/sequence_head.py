@@ -24,12 +24,14 @@ class SequenceHeadKind(Kind):
         encoded = tokenizer(texts, pairs, truncation="longest_first", max_length=max_length)
         return [{name: encoded[name][index] for name in encoded} for index in range(len(rows))]
 
-    def load_model(self, folder: Path, labels: Sequence[str] | None, **options: Any) -> "PreTrainedModel":
+    def load_model(
+        self, folder: Path, labels: Sequence[str] | None, **options: Any
+    ) -> "tuple[PreTrainedModel, frozenset[str]]":
         """Load ``AutoModelForSequenceClassification`` with one output a class, or one for a number."""
         from transformers import AutoModelForSequenceClassification
 
         names = list(labels) if labels is not None else ["value"]
-        model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
+        model, loading = AutoModelForSequenceClassification.from_pretrained(
             folder,
             num_labels=len(names),
             id2label=dict(enumerate(names)),
@@ -37,6 +39,7 @@ class SequenceHeadKind(Kind):
             problem_type="regression" if labels is None else "single_label_classification",
             use_safetensors=True,
             local_files_only=True,
+            output_loading_info=True,
             **options,
         )
-        return model
+        return model, frozenset(loading["missing_keys"])

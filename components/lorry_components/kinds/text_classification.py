@@ -7,42 +7,35 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from lorry_components.kinds.base import Label, Prediction
+from lorry_components.kinds.base import Label, Prediction, Values
 from lorry_components.kinds.sequence_head import SequenceHeadKind
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def _list_guesses(predictions: Sequence[Prediction]) -> list[str]:
-    return [prediction["label"] for prediction in predictions]
-
-
-def compute_accuracy(targets: Sequence[Label], predictions: Sequence[Prediction]) -> float:
+def compute_accuracy(truth: Values, guess: Values) -> float:
     """Share of rows with the right class."""
-    guesses = _list_guesses(predictions)
-    return sum(target == guess for target, guess in zip(targets, guesses, strict=True)) / len(targets)
+    return float(np.mean(truth == guess))
 
 
-def compute_f1(targets: Sequence[Label], predictions: Sequence[Prediction]) -> float:
+def compute_f1(truth: Values, guess: Values) -> float:
     """F1 of the second class when there are two (GLUE's convention), and its macro average otherwise."""
     from sklearn.metrics import f1_score
 
-    guesses = _list_guesses(predictions)
-    classes = sorted({*map(str, targets), *guesses})
+    classes = np.unique(np.concatenate([truth, guess]))
     if len(classes) == 2:
-        return float(f1_score(targets, guesses, pos_label=classes[1], zero_division=0.0))
-    return float(f1_score(targets, guesses, average="macro", zero_division=0.0))
+        return float(f1_score(truth, guess, pos_label=classes[1], zero_division=0.0))
+    return float(f1_score(truth, guess, average="macro", zero_division=0.0))
 
 
-def compute_matthews(targets: Sequence[Label], predictions: Sequence[Prediction]) -> float:
+def compute_matthews(truth: Values, guess: Values) -> float:
     """Matthews correlation; 0 where one side has a single class."""
     from sklearn.metrics import matthews_corrcoef
 
-    guesses = _list_guesses(predictions)
-    if len(set(targets)) < 2 or len(set(guesses)) < 2:
+    if len(np.unique(truth)) < 2 or len(np.unique(guess)) < 2:
         return 0.0
-    return float(matthews_corrcoef(targets, guesses))
+    return float(matthews_corrcoef(truth, guess))
 
 
 class TextClassification(SequenceHeadKind):
@@ -83,11 +76,15 @@ class TextClassification(SequenceHeadKind):
             for row in shares
         ]
 
+    def extract_values(self, predictions: Sequence[Prediction]) -> Values:
+        """Return the predicted classes."""
+        return np.asarray([prediction["label"] for prediction in predictions])
+
     def plot_predictions(
         self, axes: "Axes", targets: Sequence[Label], predictions: Sequence[Prediction]
     ) -> None:
         """Draw the confusion matrix, as shares of each true class, with counts."""
-        guesses = _list_guesses(predictions)
+        guesses = [prediction["label"] for prediction in predictions]
         classes = sorted({*map(str, targets), *guesses})
         counts = np.zeros((len(classes), len(classes)), dtype=int)
         for target, guess in zip(targets, guesses, strict=True):

@@ -8,6 +8,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,8 @@ from lorry_registry.errors import ConflictError, NotFoundError, StoreError
 from lorry_registry.stores.base import Store, StoredDocument, check_key
 
 _SCRATCH = ".scratch"
+# No write takes this long, so what is older was left by a writer that was killed.
+_SCRATCH_SECONDS = 24 * 3600
 
 
 class LocalStore(Store):
@@ -69,14 +72,27 @@ class LocalStore(Store):
 
     def download(self, key: str, target: Path) -> None:
         """Copy a key to a file; the file appears whole."""
-        path = self._path(key)
         partial = target.with_name(target.name + ".partial")
-        with self._reporting("read", key):
+        with contextlib.ExitStack() as stack:
+            with self._reporting("read", key):
+                try:
+                    source = stack.enter_context(self._path(key).open("rb"))
+                except (FileNotFoundError, NotADirectoryError) as error:
+                    raise NotFoundError(
+                        "there is no such key in the store",
+                        where=self.locate(key),
+                        todo="check that LORRY_STORE names the right store, or restore it from a backup",
+                    ) from error
             try:
-                shutil.copyfile(path, partial)
-            except FileNotFoundError as error:
-                raise NotFoundError("there is no such key in the store", where=self.locate(key)) from error
-            partial.replace(target)
+                with partial.open("wb") as stream:
+                    shutil.copyfileobj(source, stream)
+                partial.replace(target)
+            except OSError as error:
+                raise StoreError(
+                    f"cannot be written: {error.strerror or error}",
+                    where=str(target),
+                    todo="check that the disk has space and that this user may write there",
+                ) from error
 
     def list_keys(self, prefix: str) -> Iterator[str]:
         """Yield every key below a prefix, sorted."""
@@ -103,10 +119,12 @@ class LocalStore(Store):
         return self._path(key)
 
     def check_writable(self) -> None:
-        """Write and remove one scratch file."""
-        with self._reporting("write", ""), self._scratch_file() as scratch:
-            scratch.write_bytes(b"lorry")
-            _flush(scratch)
+        """Write and remove one scratch file, and remove those that killed writers left."""
+        with self._reporting("write", ""):
+            with self._scratch_file() as scratch:
+                scratch.write_bytes(b"lorry")
+                _flush(scratch)
+            self._sweep_scratch()
 
     def _path(self, key: str) -> Path:
         return (self.root / check_key(key)).absolute()
@@ -131,6 +149,14 @@ class LocalStore(Store):
             yield scratch
         finally:
             scratch.unlink(missing_ok=True)
+
+    def _sweep_scratch(self) -> None:
+        oldest = time.time() - _SCRATCH_SECONDS
+        for leftover in (self.root / _SCRATCH).iterdir():
+            # Another process may finish or sweep a file between the listing and here.
+            with contextlib.suppress(FileNotFoundError):
+                if leftover.stat().st_mtime < oldest:
+                    leftover.unlink()
 
     @contextlib.contextmanager
     def _reporting(self, verb: str, key: str) -> Iterator[None]:

@@ -1,0 +1,158 @@
+"""The frozen base: where it is, whether it is whole, and its fingerprint.
+
+A base is a folder in the layout of transformers, with safetensors weights only. Its fingerprint is one
+digest over the names and contents of its configuration, weights and tokeniser files, so that the same base
+has the same fingerprint in a package, in a folder and from a hub.
+"""
+
+import importlib.util
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lorry_registry.digests import digest_files
+from lorry_registry.errors import BaseModelError
+from lorry_registry.manifest import BaseIdentity
+from lorry_registry.task_spec import BaseSpec
+
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tokenizer.model",
+)
+_HUB_PATTERNS = ["config.json", "*.safetensors", "*.safetensors.index.json", *_TOKENIZER_FILES]
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.msgpack", "*.h5")
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """A base that is on this machine.
+
+    Attributes:
+        folder: Where its files are.
+        identity: What adapters record of it.
+    """
+
+    folder: Path
+    identity: BaseIdentity
+
+
+def resolve_base(spec: BaseSpec) -> Base:
+    """Find a base, check that it is whole, and compute its fingerprint. A hub id is downloaded once.
+
+    Raises:
+        BaseModelError: It is not there, lacks its configuration, weights or tokeniser, holds pickled weights
+            only, or has another fingerprint than the task expects.
+    """
+    folder = find_base_folder(spec)
+    config = _read_config(folder)
+    weights = sorted(path.name for path in folder.glob("*.safetensors*"))
+    tokenizer = [name for name in _TOKENIZER_FILES if (folder / name).is_file()]
+    _check_parts(folder, weights, tokenizer)
+    fingerprint = digest_files(folder, ["config.json", *weights, *tokenizer])
+    if spec.fingerprint is not None and spec.fingerprint != fingerprint:
+        raise BaseModelError(
+            f"its fingerprint is {fingerprint}, and the task expects {spec.fingerprint}",
+            where=spec.model,
+            todo="install the base that the task names, or change base.fingerprint",
+        )
+    architecture = (config.get("architectures") or [config.get("model_type", "unknown")])[0]
+    identity = BaseIdentity(
+        model=spec.model, revision=spec.revision, fingerprint=fingerprint, architecture=architecture
+    )
+    return Base(folder, identity)
+
+
+def find_base_folder(spec: BaseSpec) -> Path:
+    """Return the folder that a base reference names.
+
+    Raises:
+        BaseModelError: There is no such package, folder or hub revision.
+    """
+    if spec.is_package:
+        return _find_package_folder(spec.model)
+    if spec.is_folder:
+        folder = Path(spec.model)
+        if not folder.is_dir():
+            raise BaseModelError("there is no such folder", where=spec.model, todo="correct base.model")
+        return folder
+    return _download(spec)
+
+
+def _find_package_folder(reference: str) -> Path:
+    package, _, inner = reference.removeprefix("package:").partition("/")
+    # Only a top-level package is looked up: finding a submodule would import its parents.
+    top, *nested = package.split(".")
+    found = importlib.util.find_spec(top)
+    if found is None or not found.submodule_search_locations:
+        raise BaseModelError(
+            f"there is no importable package {top!r}", where=reference, todo=f"pip install the package {top}"
+        )
+    root = Path(next(iter(found.submodule_search_locations)))
+    folder = root.joinpath(*nested, inner)
+    if not folder.is_dir() or not folder.resolve().is_relative_to(root.resolve()):
+        raise BaseModelError(
+            f"the package has no folder {'/'.join([*nested, inner])!r}",
+            where=reference,
+            todo="correct base.model",
+        )
+    return folder
+
+
+def _download(spec: BaseSpec) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(spec.model, revision=spec.revision, allow_patterns=_HUB_PATTERNS))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise BaseModelError(
+            f"cannot be downloaded: {type(error).__name__}: {error}".splitlines()[0],
+            where=f"{spec.model}@{spec.revision}",
+            todo="check the id, the revision, the network and the hub token, or name a local folder",
+        ) from error
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise BaseModelError(
+            "there is no config.json", where=str(folder), todo="name a folder that transformers saved"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise BaseModelError(f"cannot be read: {error}", where=str(path), todo="restore the base") from error
+    if not isinstance(config, dict):
+        raise BaseModelError("is not a JSON object", where=str(path), todo="restore the base")
+    return config
+
+
+def _check_parts(folder: Path, weights: list[str], tokenizer: list[str]) -> None:
+    if not any(name.endswith(".safetensors") for name in weights):
+        pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
+        if pickles:
+            raise BaseModelError(
+                f"its weights are pickles ({pickles[0]}), which can run code when they are loaded",
+                where=str(folder),
+                todo="convert them: model.save_pretrained(folder) writes safetensors",
+            )
+        raise BaseModelError(
+            "there are no weights (*.safetensors)",
+            where=str(folder),
+            todo="name a folder that holds the weights",
+        )
+    if not tokenizer:
+        raise BaseModelError(
+            "there is no tokeniser",
+            where=str(folder),
+            todo="save it beside: tokenizer.save_pretrained(folder)",
+        )

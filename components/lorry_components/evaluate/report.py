@@ -1,0 +1,56 @@
+"""What an evaluation leaves for the gate and for registration."""
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict
+
+from lorry_registry.manifest import Evaluation, Probe
+
+PREDICTIONS_NAME = "predictions.jsonl"
+PLOT_NAME = "predictions.png"
+_NAME = "evaluation.json"
+
+
+class ChampionComparison(BaseModel):
+    """The reigning champion beside the candidate.
+
+    Attributes:
+        version: The champion's version: the one that was judged.
+        adapter_id: Its adapter.
+        recorded: Its primary metric as it was registered, on the test rows of that time.
+        value: Its primary metric on the candidate's test rows; None when it could not be loaded.
+        gain: The candidate's value less the champion's.
+        confidence: The share of paired resamples that show more than the minimum gain.
+        problem: Why the champion could not be loaded, if so.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: int
+    adapter_id: str
+    recorded: float
+    value: float | None = None
+    gain: float
+    confidence: float | None = None
+    problem: str = ""
+
+
+class EvaluationReport(BaseModel):
+    """Metrics of the candidate, and how it stands to the champion."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    evaluation: Evaluation
+    probe: Probe
+    champion: ChampionComparison | None
+    seconds: float
+
+    def save(self, folder: Path) -> None:
+        """Write it into a folder."""
+        (folder / _NAME).write_text(self.model_dump_json(indent=2) + "\n", "utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read it from a folder."""
+        return cls.model_validate_json((folder / _NAME).read_text("utf-8"))

@@ -1,0 +1,162 @@
+"""The evaluation step as a plain function."""
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from lorry_components.bases import resolve_base
+from lorry_components.evaluate.plotting import plot_evaluation
+from lorry_components.evaluate.report import (
+    PLOT_NAME,
+    PREDICTIONS_NAME,
+    ChampionComparison,
+    EvaluationReport,
+)
+from lorry_components.evaluate.statistics import estimate_gain_confidence, estimate_metrics
+from lorry_components.finetune.summary import ADAPTER_FOLDER, TrainingSummary
+from lorry_components.inference import assemble_adapter, load_adapter
+from lorry_components.inference.probe import record_probe
+from lorry_components.kinds import Kind, Prediction
+from lorry_components.prepare_data.step import Example, load_part
+from lorry_components.progress import Progress, ignore_progress
+from lorry_components.tasks import find_kind, find_method
+from lorry_registry.errors import AdapterRejectedError, BaseModelError
+from lorry_registry.manifest import Evaluation
+from lorry_registry.registry import Registry
+from lorry_registry.task_spec import TaskSpec
+
+_SPLIT = "test"
+
+
+def evaluate(
+    spec: TaskSpec,
+    data: Path,
+    candidate: Path,
+    target: Path,
+    *,
+    registry: Registry,
+    progress: Progress = ignore_progress,
+) -> EvaluationReport:
+    """Score a candidate on the test rows, through the code that predicts, and compare it with the champion.
+
+    Args:
+        spec: The task.
+        data: The folder that ``prepare_data`` wrote.
+        candidate: The folder that ``finetune`` wrote.
+        target: Where to write ``evaluation.json``, the predictions and the plot.
+        registry: Where the champion is looked up.
+        progress: Told how many rows are done.
+
+    Raises:
+        AdapterRejectedError: The candidate does not load.
+        TrainingError: The candidate changes nothing.
+    """
+    started = time.perf_counter()
+    summary = TrainingSummary.load(candidate)
+    kind = find_kind(spec)
+    predictor = assemble_adapter(
+        candidate / ADAPTER_FOLDER,
+        base=resolve_base(spec.base.model_copy(update={"fingerprint": summary.base.fingerprint})),
+        kind=kind,
+        method=find_method(spec),
+        labels=summary.labels,
+        max_length=spec.data.max_length,
+    )
+    examples = load_part(data, _SPLIT)
+    rows = [example.row for example in examples]
+    outputs = predictor.compute_outputs(rows, report=lambda done: progress(done, len(rows)))
+    predictions = kind.decode_outputs(outputs, summary.labels)
+    evaluation = _score(spec, kind, examples, predictions)
+    report = EvaluationReport(
+        evaluation=evaluation,
+        probe=record_probe(predictor, has_pair=summary.has_pair),
+        champion=_compare_champion(spec, kind, examples, predictions, evaluation, registry),
+        seconds=time.perf_counter() - started,
+    )
+    target.mkdir(parents=True, exist_ok=True)
+    _write_predictions(target / PREDICTIONS_NAME, examples, predictions)
+    plot_evaluation(
+        target / PLOT_NAME,
+        title=spec.name,
+        kind=kind,
+        targets=[example.label for example in examples],
+        predictions=predictions,
+        evaluation=evaluation,
+    )
+    report.save(target)
+    return report
+
+
+def _score(
+    spec: TaskSpec, kind: Kind, examples: Sequence[Example], predictions: Sequence[Prediction]
+) -> Evaluation:
+    primary = spec.evaluate.primary or kind.primary
+    names = dict.fromkeys([primary, *(spec.evaluate.metrics or kind.metrics)])
+    return Evaluation(
+        split=_SPLIT,
+        examples=len(examples),
+        primary=primary,
+        metrics=estimate_metrics(
+            {name: kind.metrics[name] for name in names},
+            np.asarray([example.label for example in examples]),
+            kind.extract_values(predictions),
+            resamples=spec.evaluate.resamples,
+        ),
+    )
+
+
+def _compare_champion(
+    spec: TaskSpec,
+    kind: Kind,
+    examples: Sequence[Example],
+    predictions: Sequence[Prediction],
+    evaluation: Evaluation,
+    registry: Registry,
+) -> ChampionComparison | None:
+    champion = registry.ledger.read_state(spec.name).champion
+    if champion is None:
+        return None
+    manifest = registry.read_manifest(champion.adapter_id)
+    primary, value = evaluation.primary, evaluation.headline.value
+    known = manifest.evaluation.metrics.get(primary)
+    recorded = known.value if known else manifest.evaluation.headline.value
+    try:
+        loaded = load_adapter(registry.fetch(champion.adapter_id), expected_id=champion.adapter_id)
+    except (AdapterRejectedError, BaseModelError) as error:
+        # A new base often replaces the old one on this machine: the champion's own record stands in.
+        return ChampionComparison(
+            version=champion.version,
+            adapter_id=champion.adapter_id,
+            recorded=recorded,
+            gain=value - recorded,
+            problem=str(error).splitlines()[0],
+        )
+    truth = np.asarray([example.label for example in examples])
+    guesses = kind.extract_values(loaded.predictor.predict([example.row for example in examples]))
+    metric = kind.metrics[primary]
+    champion_value = metric(truth, guesses)
+    return ChampionComparison(
+        version=champion.version,
+        adapter_id=champion.adapter_id,
+        recorded=recorded,
+        value=champion_value,
+        gain=value - champion_value,
+        confidence=estimate_gain_confidence(
+            metric,
+            truth,
+            kind.extract_values(predictions),
+            guesses,
+            minimum_gain=spec.gate.minimum_gain,
+            resamples=spec.evaluate.resamples,
+        ),
+    )
+
+
+def _write_predictions(path: Path, examples: Sequence[Example], predictions: Sequence[Prediction]) -> None:
+    with path.open("w", encoding="utf-8") as stream:
+        for example, prediction in zip(examples, predictions, strict=True):
+            document = {**example.row, "label": example.label, "prediction": prediction}
+            stream.write(json.dumps(document, ensure_ascii=False) + "\n")

@@ -1,0 +1,312 @@
+"""The fine-tuning step as a plain function."""
+
+import importlib.metadata
+import math
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lorry_components.bases import Base, resolve_base
+from lorry_components.finetune.precision import Hardware, Precision, choose_precision, detect_hardware
+from lorry_components.finetune.summary import ADAPTER_FOLDER, TrainingSummary
+from lorry_components.inference.loading import load_tokenizer
+from lorry_components.kinds import Kind
+from lorry_components.methods import Method
+from lorry_components.prepare_data.step import Example, load_card, load_part
+from lorry_components.progress import Progress, ignore_progress
+from lorry_components.tasks import find_kind, find_method
+from lorry_registry.errors import TrainingError
+from lorry_registry.manifest import WEIGHTS_NAME, ParameterCounts, TrainingInputs
+from lorry_registry.task_spec import TaskSpec, TrainSpec
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedTokenizerBase, TrainingArguments
+
+    from lorry_components.finetune.trainer import AdapterTrainer, EncodedExamples, LogMetrics
+
+_DEFAULT_EPOCHS = 3.0
+_CHECKPOINTS_PER_RUN = 10
+_LOGS_PER_RUN = 50
+_LIBRARIES = ("torch", "transformers", "peft", "tokenizers", "safetensors", "lorry")
+
+
+@dataclass(frozen=True, slots=True)
+class _Setup:
+    """Everything that is loaded and checked before the first step is spent."""
+
+    base: Base
+    kind: Kind
+    method: Method
+    model: "nn.Module"
+    tokenizer: "PreTrainedTokenizerBase"
+    parameters: ParameterCounts
+    hardware: Hardware
+    precision: Precision
+
+
+def finetune(
+    spec: TaskSpec,
+    data: Path,
+    target: Path,
+    *,
+    checkpoints: Path,
+    progress: Progress = ignore_progress,
+    log_metrics: "LogMetrics | None" = None,
+) -> TrainingSummary:
+    """Train an adapter.
+
+    Args:
+        spec: The task.
+        data: The folder that ``prepare_data`` wrote.
+        target: Where to write ``adapter/`` and ``training.json``. The summary comes last.
+        checkpoints: A folder of this very training: when it holds a checkpoint, training goes on from there
+            and ends with the same weights as if it had never stopped.
+        progress: Told how many steps are done.
+        log_metrics: Told losses and validation metrics.
+
+    Raises:
+        BaseModelError: The base is not usable.
+        TrainingError: The method does not fit the base, the loss diverged, or the adapter is too large.
+    """
+    card = load_card(data)
+    setup = _set_up(spec, card.labels)
+    _check_size(spec, setup, target)
+    parts = {part: load_part(data, part) for part in ("train", "validation")}
+    trainer = _build_trainer(
+        spec,
+        setup,
+        parts,
+        labels=card.labels,
+        checkpoints=checkpoints,
+        callbacks=[_watch(progress, log_metrics)],
+    )
+    seconds, resumed_from = _train(trainer, checkpoints)
+    state = trainer.state
+    loss = _read_loss(state.log_history)
+    if not math.isfinite(loss):
+        raise TrainingError(
+            f"the loss became {loss}",
+            where=spec.name,
+            todo="lower train.learning_rate, or write precision: fp32",
+        )
+    _write_adapter(spec, setup, target)
+    examples = len(parts["train"])
+    trained_rows = (
+        (state.global_step - resumed_from) * spec.train.batch_size * spec.train.gradient_accumulation
+    )
+    summary = TrainingSummary(
+        base=setup.base.identity,
+        inputs=TrainingInputs(
+            source_digest=card.source_digest,
+            data_digest=card.data_digest,
+            recipe_digest=spec.recipe_digest,
+        ),
+        labels=card.labels,
+        has_pair=spec.data.columns.text_pair is not None,
+        parameters=setup.parameters,
+        device=setup.hardware.name,
+        precision=setup.precision.name,
+        examples=examples,
+        steps=state.global_step,
+        resumed_from=resumed_from,
+        seconds=seconds,
+        examples_per_second=trained_rows / seconds if seconds else 0.0,
+        loss=loss,
+        libraries={name: importlib.metadata.version(name) for name in _LIBRARIES},
+    )
+    summary.save(target)
+    return summary
+
+
+def _set_up(spec: TaskSpec, labels: Sequence[str] | None) -> _Setup:
+    import torch
+    from transformers import set_seed
+
+    base = resolve_base(spec.base)
+    hardware = detect_hardware()
+    precision = choose_precision(spec.train.precision, hardware, max_length=spec.data.max_length)
+    kind, method = find_kind(spec), find_method(spec)
+    set_seed(spec.train.seed)
+    bare, fresh = kind.load_model(
+        base.folder,
+        labels,
+        attn_implementation=precision.attention,
+        **_list_dropouts(spec.train, base.folder),
+    )
+    model = method.adapt(bare, fresh)
+    if method.freezes_base and precision.name != "fp32":
+        _cast_frozen(model, torch.bfloat16 if precision.name == "bf16" else torch.float16)
+    parameters = method.count_parameters(model, fresh)
+    return _Setup(base, kind, method, model, load_tokenizer(base.folder), parameters, hardware, precision)
+
+
+def _list_dropouts(train: TrainSpec, folder: Path) -> dict[str, float]:
+    """Return the base's configuration fields for the dropouts that the task sets."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    # Families of models call the same thing by different names.
+    names = {
+        "attention": ("attention_probs_dropout_prob", "attn_pdrop", "attention_dropout"),
+        "hidden": ("hidden_dropout_prob", "resid_pdrop", "embd_pdrop", "dropout", "dropout_rate"),
+    }
+    wanted = {"attention": train.attention_dropout, "hidden": train.hidden_dropout}
+    return {
+        name: value
+        for group, value in wanted.items()
+        if value is not None
+        for name in names[group]
+        if hasattr(config, name)
+    }
+
+
+def _cast_frozen(model: "nn.Module", dtype: Any) -> None:
+    for parameter in model.parameters():
+        if not parameter.requires_grad:
+            parameter.data = parameter.data.to(dtype)
+
+
+def _build_trainer(
+    spec: TaskSpec,
+    setup: _Setup,
+    parts: dict[str, list[Example]],
+    *,
+    labels: Sequence[str] | None,
+    checkpoints: Path,
+    callbacks: Sequence[Any],
+) -> "AdapterTrainer":
+    from transformers import DataCollatorWithPadding, EarlyStoppingCallback
+    from transformers.trainer_callback import PrinterCallback
+
+    from lorry_components.finetune.trainer import AdapterTrainer
+
+    train = _encode(setup, parts["train"], labels, spec.data.max_length)
+    # In order of length, so that validation computes little on padding.
+    held_out = sorted(parts["validation"], key=lambda example: sum(map(len, example.row.values())))
+    targets = [example.label for example in held_out]
+    metrics = spec.evaluate.metrics or tuple(setup.kind.metrics)
+
+    def compute_metrics(prediction: Any) -> dict[str, float]:
+        outputs = prediction.predictions
+        guesses = setup.kind.decode_outputs(outputs.reshape(len(targets), -1), labels)
+        return setup.kind.compute_metrics(metrics, targets, guesses)
+
+    stopping = spec.train.early_stopping
+    trainer = AdapterTrainer(
+        model=setup.model,
+        args=_build_arguments(spec, setup, len(train), checkpoints),
+        data_collator=DataCollatorWithPadding(setup.tokenizer),
+        train_dataset=train,
+        eval_dataset=_encode(setup, held_out, labels, spec.data.max_length),
+        compute_metrics=compute_metrics,
+        callbacks=[*callbacks, *([EarlyStoppingCallback(stopping.patience)] if stopping else [])],
+    )
+    # Trainer's own printing goes to a terminal; progress and metrics have their own way out.
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def _watch(progress: Progress, log_metrics: "LogMetrics | None") -> Any:
+    from lorry_components.finetune.trainer import ProgressCallback
+
+    return ProgressCallback(progress, log_metrics or (lambda _metrics, _step: None))
+
+
+def _encode(
+    setup: _Setup, examples: Sequence[Example], labels: Sequence[str] | None, max_length: int
+) -> "EncodedExamples":
+    from lorry_components.finetune.trainer import EncodedExamples
+
+    encoded = setup.kind.encode_rows(setup.tokenizer, [example.row for example in examples], max_length)
+    return EncodedExamples(encoded, [setup.kind.encode_label(example.label, labels) for example in examples])
+
+
+def _build_arguments(spec: TaskSpec, setup: _Setup, rows: int, checkpoints: Path) -> "TrainingArguments":
+    from transformers import TrainingArguments
+
+    train = spec.train
+    on_cuda = setup.hardware.device == "cuda"
+    steps_an_epoch = math.ceil(rows / (train.batch_size * train.gradient_accumulation))
+    total = train.steps or math.ceil((train.epochs or _DEFAULT_EPOCHS) * steps_an_epoch)
+    keeps_best = train.early_stopping is not None
+    return TrainingArguments(
+        output_dir=str(checkpoints),
+        per_device_train_batch_size=train.batch_size,
+        per_device_eval_batch_size=2 * train.batch_size,
+        gradient_accumulation_steps=train.gradient_accumulation,
+        num_train_epochs=train.epochs or _DEFAULT_EPOCHS,
+        max_steps=train.steps or -1,
+        learning_rate=train.learning_rate or setup.method.learning_rate,
+        lr_scheduler_type=train.schedule if train.schedule != "constant" else "constant_with_warmup",
+        warmup_steps=train.warmup,
+        weight_decay=train.weight_decay,
+        max_grad_norm=train.max_grad_norm,
+        optim="adamw_torch_fused" if on_cuda else "adamw_torch",
+        seed=train.seed,
+        bf16=setup.precision.name == "bf16",
+        fp16=setup.precision.name == "fp16",
+        use_cpu=setup.hardware.device == "cpu",
+        eval_strategy="epoch",
+        save_strategy="epoch" if keeps_best else "steps",
+        save_steps=max(1, math.ceil(total / _CHECKPOINTS_PER_RUN)),
+        save_total_limit=2,
+        load_best_model_at_end=keeps_best,
+        metric_for_best_model=spec.evaluate.primary or setup.kind.primary,
+        greater_is_better=True,
+        logging_steps=max(1, total // _LOGS_PER_RUN),
+        remove_unused_columns=False,
+        label_names=["labels"],
+        dataloader_pin_memory=on_cuda,
+        disable_tqdm=True,
+        report_to="none",
+    )
+
+
+def _train(trainer: "AdapterTrainer", checkpoints: Path) -> tuple[float, int]:
+    """Train to the end; return the seconds that it took and the step that it went on from."""
+    from lorry_components.finetune.trainer import find_checkpoint
+
+    checkpoint = find_checkpoint(checkpoints)
+    started = time.perf_counter()
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    resumed_from = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
+    return time.perf_counter() - started, resumed_from
+
+
+def _read_loss(history: Sequence[dict[str, Any]]) -> float:
+    losses = [entry["loss"] for entry in history if "loss" in entry]
+    return float(losses[-1]) if losses else math.nan
+
+
+def _check_size(spec: TaskSpec, setup: _Setup, target: Path) -> None:
+    """Save the untrained adapter and throw it away: an adapter that will be too large is refused now."""
+    target.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target) as scratch:
+        _save_within_limit(spec, setup, Path(scratch))
+
+
+def _write_adapter(spec: TaskSpec, setup: _Setup, target: Path) -> None:
+    folder = target / ADAPTER_FOLDER
+    with tempfile.TemporaryDirectory(dir=target) as scratch:
+        partial = Path(scratch) / ADAPTER_FOLDER
+        partial.mkdir()
+        _save_within_limit(spec, setup, partial)
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+
+
+def _save_within_limit(spec: TaskSpec, setup: _Setup, folder: Path) -> None:
+    setup.method.save(setup.model, folder, setup.base.identity)
+    size = (folder / WEIGHTS_NAME).stat().st_size / 2**20
+    limit = spec.method.max_adapter_mib or setup.method.max_adapter_mib
+    if limit is not None and size > limit:
+        raise TrainingError(
+            f"the adapter takes {size:.1f} MiB, above the limit of {limit:g} MiB",
+            where=spec.name,
+            todo="choose fewer targets or a lower rank, or raise method.max_adapter_mib",
+        )

@@ -1,0 +1,129 @@
+"""transformers' Trainer, told to save exactly what is trained and to repeat itself when resumed."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.utils.data import Dataset
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from lorry_components.finetune.batching import LengthGroupedSampler
+from lorry_components.progress import Progress
+
+_TRAINED_NAME = "trained.safetensors"
+_STATE_NAME = "trainer_state.json"
+LogMetrics = Callable[[Mapping[str, float], int], None]
+
+
+class EncodedExamples(Dataset[dict[str, Any]]):
+    """Encoded rows with their labels."""
+
+    def __init__(self, encoded: Sequence[dict[str, list[int]]], labels: Sequence[int | float]) -> None:
+        self._encoded = encoded
+        self._labels = labels
+        self.lengths = [len(row["input_ids"]) for row in encoded]
+
+    def __len__(self) -> int:
+        return len(self._encoded)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {**self._encoded[index], "labels": self._labels[index]}
+
+
+class AdapterTrainer(Trainer):
+    """A Trainer whose checkpoints hold every trained parameter and nothing of the base.
+
+    PEFT's own checkpoints are made for inference: those of P-tuning drop the encoder, so that training could
+    not go on from them.
+    """
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroupedSampler:
+        dataset: Any = train_dataset if train_dataset is not None else self.train_dataset
+        return LengthGroupedSampler(
+            dataset.lengths, self.args.train_batch_size, self.args.seed, self._read_epoch
+        )
+
+    def _read_epoch(self) -> int:
+        return int((self.state.epoch or 0) + 1e-9)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        folder = Path(output_dir or self.args.output_dir or ".")
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(_list_trained(self.model), folder / _TRAINED_NAME)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        target: Any = model or self.model
+        trained = dict(target.named_parameters())
+        with torch.no_grad():
+            for name, tensor in load_file(Path(resume_from_checkpoint) / _TRAINED_NAME).items():
+                trained[name].copy_(tensor)
+
+    def _load_best_model(self) -> None:
+        self._load_from_checkpoint(str(self.state.best_model_checkpoint))
+
+
+class ProgressCallback(TrainerCallback):
+    """Tells how many steps are done, and hands losses and validation metrics on."""
+
+    def __init__(self, progress: Progress, log_metrics: LogMetrics) -> None:
+        self._progress = progress
+        self._log_metrics = log_metrics
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Tell where training starts, or goes on."""
+        self._progress(state.global_step, state.max_steps)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Tell that a step is done."""
+        self._progress(state.global_step, state.max_steps)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        """Hand metrics on, under names that group well in MLflow."""
+        named = {_rename_metric(name): value for name, value in (logs or {}).items()}
+        self._log_metrics({name: value for name, value in named.items() if name}, state.global_step)
+
+
+def find_checkpoint(folder: Path) -> Path | None:
+    """Return the newest complete checkpoint below a folder.
+
+    Trainer writes its state last, so that a checkpoint which a kill cut short has none.
+    """
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    for checkpoint in reversed(found):
+        try:
+            json.loads((checkpoint / _STATE_NAME).read_text("utf-8"))
+        except (OSError, ValueError):
+            continue
+        return checkpoint
+    return None
+
+
+def _list_trained(model: Any) -> dict[str, torch.Tensor]:
+    return {
+        name: parameter.detach().cpu().contiguous().clone()
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    }
+
+
+def _rename_metric(name: str) -> str:
+    if name in ("loss", "grad_norm", "learning_rate"):
+        return f"train/{name}"
+    if name.startswith("eval_") and not name.endswith(("_runtime", "_per_second")):
+        return f"validation/{name.removeprefix('eval_')}"
+    return ""

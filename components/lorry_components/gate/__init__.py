@@ -1,0 +1,1 @@
+"""The gate: one decision, with its reasons."""

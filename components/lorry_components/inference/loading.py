@@ -1,0 +1,133 @@
+"""From an adapter folder to a model that is proven to be the one that was registered."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lorry_components.bases import Base, resolve_base
+from lorry_components.inference.predictor import Predictor
+from lorry_components.kinds import KINDS, Kind
+from lorry_components.methods import METHODS, Method
+from lorry_registry.errors import AdapterRejectedError
+from lorry_registry.manifest import Manifest
+from lorry_registry.task_spec import BaseSpec
+from lorry_registry.verification import verify_adapter
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# Outputs on other processors differ in the last digits; a wrong or missing adapter differs in the first.
+PROBE_TOLERANCE = 2e-3
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedAdapter:
+    """An adapter on its base, ready to predict.
+
+    Attributes:
+        manifest: Its verified identity.
+        kind: The kind of its task.
+        predictor: What predicts.
+    """
+
+    manifest: Manifest
+    kind: Kind
+    predictor: Predictor
+
+
+def load_adapter(
+    folder: Path, *, expected_id: str | None = None, base_model: str | None = None
+) -> LoadedAdapter:
+    """Verify an adapter folder, find its base, load both, and compare the outputs with the registered ones.
+
+    Args:
+        folder: An adapter folder with its manifest.
+        expected_id: The adapter id that the caller asked for.
+        base_model: Where the base is, when it is not where the manifest says; its fingerprint must agree.
+
+    Raises:
+        AdapterRejectedError: A byte was changed, the base is another one, or the outputs differ.
+        BaseModelError: The base is not on this machine.
+    """
+    manifest = verify_adapter(folder, expected_id=expected_id)
+    if manifest.kind not in KINDS or manifest.method not in METHODS:
+        raise AdapterRejectedError(
+            f"this version of lorry does not know kind {manifest.kind!r} with method {manifest.method!r}",
+            where=str(folder),
+            todo="upgrade lorry",
+        )
+    base = _find_base(manifest, base_model)
+    kind = KINDS[manifest.kind]()
+    recipe_data = manifest.recipe["data"]
+    assert isinstance(recipe_data, dict)
+    predictor = assemble_adapter(
+        folder,
+        base=base,
+        kind=kind,
+        # What a saved adapter needs is in its own configuration; the options only shape training.
+        method=METHODS[manifest.method]({}),
+        labels=manifest.labels,
+        max_length=int(str(recipe_data["max_length"])),
+    )
+    _compare_probe(predictor, manifest, folder)
+    return LoadedAdapter(manifest, kind, predictor)
+
+
+def assemble_adapter(
+    folder: Path,
+    *,
+    base: Base,
+    kind: Kind,
+    method: Method,
+    labels: Sequence[str] | None,
+    max_length: int,
+) -> Predictor:
+    """Load a base, put an adapter on it, and return what predicts. The folder must be trusted or verified.
+
+    Raises:
+        AdapterRejectedError: The adapter does not fit the base.
+    """
+    model, _ = kind.load_model(base.folder, labels)
+    return Predictor(
+        adapted=method.restore(model, folder),
+        tokenizer=load_tokenizer(base.folder),
+        kind=kind,
+        labels=labels,
+        max_length=max_length,
+    )
+
+
+def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
+    """Load the tokeniser of a base from its folder."""
+    from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    return tokenizer
+
+
+def _find_base(manifest: Manifest, base_model: str | None) -> Base:
+    spec = BaseSpec(model=base_model or manifest.base.model, revision=manifest.base.revision)
+    base = resolve_base(spec)
+    if base.identity.fingerprint != manifest.base.fingerprint:
+        raise AdapterRejectedError(
+            f"it was trained on {manifest.base.model} with fingerprint {manifest.base.fingerprint}, "
+            f"and this base has {base.identity.fingerprint}",
+            where=spec.model,
+            todo="install the base that the adapter was trained on",
+        )
+    return base
+
+
+def _compare_probe(predictor: Predictor, manifest: Manifest, folder: Path) -> None:
+    outputs = predictor.compute_outputs(manifest.probe.rows)
+    recorded = np.asarray(manifest.probe.outputs)
+    distance = np.abs(outputs - recorded) / (1.0 + np.abs(recorded))
+    if not (distance <= PROBE_TOLERANCE).all():
+        raise AdapterRejectedError(
+            f"its outputs on the probe differ by {distance.max():.2g} from those recorded at registration",
+            where=str(folder),
+            todo="the libraries here may compute otherwise than those in its manifest: compare the versions",
+        )

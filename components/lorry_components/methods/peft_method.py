@@ -1,0 +1,128 @@
+"""What all methods that PEFT implements have in common."""
+
+import contextlib
+import json
+from abc import abstractmethod
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lorry_components.methods.base import AdaptedModel, Method, list_fresh_modules
+from lorry_components.methods.tensors import load_tensors, save_tensors
+from lorry_registry.errors import AdapterRejectedError, TrainingError
+from lorry_registry.manifest import CONFIG_NAME, BaseIdentity
+from lorry_registry.verification import read_config
+
+if TYPE_CHECKING:
+    from peft import PeftConfig, PeftModel
+    from torch import nn
+    from transformers import PreTrainedModel
+
+_ADAPTER = "default"
+
+
+class PeftMethod(Method):
+    """A method that is a PEFT configuration class.
+
+    PEFT's own loader is not used: it would fall back to pickles, reach for a hub, and ignore what it does not
+    know. The configuration and the tensors are checked here and then handed to PEFT.
+    """
+
+    freezes_base = True
+    max_adapter_mib = 64.0
+    task_type = "SEQ_CLS"
+
+    @abstractmethod
+    def build_config(self, model: "PreTrainedModel") -> "PeftConfig":
+        """Return PEFT's configuration for a base.
+
+        Raises:
+            TrainingError: The options do not fit this base.
+        """
+
+    def adapt(self, model: "PreTrainedModel", fresh: frozenset[str]) -> "nn.Module":
+        """Wrap the base with PEFT; the head and other fresh modules are trained in full."""
+        config: Any = self.build_config(model)
+        config.modules_to_save = list_fresh_modules(model, fresh)
+        return self._wrap(model, config)
+
+    def save(self, model: "nn.Module", folder: Path, base: BaseIdentity) -> None:
+        """Write PEFT's own layout, so that PEFT and servers that know it can read the adapter."""
+        from peft import get_peft_model_state_dict
+
+        peft_model: PeftModel = model  # type: ignore[assignment]
+        config = peft_model.peft_config[_ADAPTER].to_dict()
+        # Where the base lay on this machine means nothing elsewhere: what a server is told to serve does.
+        config |= {"base_model_name_or_path": base.model, "revision": base.revision, "inference_mode": True}
+        document = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
+        (folder / CONFIG_NAME).write_text(json.dumps(document, indent=2, sort_keys=True) + "\n", "utf-8")
+        save_tensors(get_peft_model_state_dict(peft_model, save_embedding_layers=False), folder)
+
+    def restore(self, model: "PreTrainedModel", folder: Path) -> AdaptedModel:
+        """Rebuild the wrapper from the saved configuration and copy the tensors in, no more and no fewer."""
+        from peft import get_peft_model_state_dict, set_peft_model_state_dict
+
+        peft_model = self._wrap(model, self._read_config(folder))
+        tensors = load_tensors(folder, get_peft_model_state_dict(peft_model, save_embedding_layers=False))
+        set_peft_model_state_dict(peft_model, tensors)
+        peft_model.eval()
+        return AdaptedModel(peft_model, lambda: _without_adapter(peft_model))
+
+    def _wrap(self, model: "PreTrainedModel", config: "PeftConfig") -> "PeftModel":
+        from peft import get_peft_model
+
+        try:
+            return get_peft_model(model, config, adapter_name=_ADAPTER)
+        except ValueError as error:
+            raise TrainingError(
+                f"PEFT cannot put {self.name} on {type(model).__name__}: {error}",
+                where="method",
+                todo="choose targets that this base has, or another method",
+            ) from error
+
+    def _read_config(self, folder: Path) -> "PeftConfig":
+        from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftType
+
+        document = read_config(folder)
+        path = str(folder / CONFIG_NAME)
+        kind = document.get("peft_type")
+        if kind not in set(PeftType):
+            raise AdapterRejectedError(f"peft_type {kind!r} is not known", where=path, todo="upgrade lorry")
+        config_class = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(kind)]
+        known = {field.name for field in fields(config_class)}
+        unknown = sorted(document.keys() - known)
+        if unknown:
+            raise AdapterRejectedError(
+                f"{', '.join(unknown)} would be ignored by this version of PEFT",
+                where=path,
+                todo="upgrade peft to the version that trained the adapter",
+            )
+        try:
+            return config_class(**{key: value for key, value in document.items() if key != "peft_type"})
+        except (TypeError, ValueError) as error:
+            raise AdapterRejectedError(
+                f"not a configuration: {error}", where=path, todo="pull it again"
+            ) from error
+
+
+@contextlib.contextmanager
+def _without_adapter(model: Any) -> Iterator[None]:
+    """Switch the change to the base off, and leave the trained head in place.
+
+    PEFT's own ``disable_adapter`` puts the untrained head back too, whose numbers are random.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    if model.peft_config[_ADAPTER].is_prompt_learning:
+        with model.disable_adapter():
+            yield
+        return
+    layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    for layer in layers:
+        layer.enable_adapters(enabled=False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(enabled=True)

@@ -1,0 +1,68 @@
+"""Tensors in and out of an adapter's weights file, compared by name and shape before anything is loaded."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lorry_registry.errors import AdapterRejectedError
+from lorry_registry.manifest import WEIGHTS_NAME
+from lorry_registry.verification import read_tensor_entries
+
+if TYPE_CHECKING:
+    import torch
+
+_SHOWN = 3
+
+
+def save_tensors(tensors: "Mapping[str, torch.Tensor]", folder: Path) -> None:
+    """Write contiguous copies of the tensors, in order of name, so that equal adapters have equal bytes."""
+    from safetensors.torch import save_file
+
+    ordered = {name: tensors[name].detach().cpu().contiguous().clone() for name in sorted(tensors)}
+    save_file(ordered, folder / WEIGHTS_NAME, metadata={"format": "pt"})
+
+
+def load_tensors(
+    folder: Path, expected: "Mapping[str, torch.Tensor]", *, may_lack: bool = False
+) -> "dict[str, torch.Tensor]":
+    """Read a weights file whose tensors must be those that are expected, by name and shape, and finite.
+
+    Args:
+        folder: An adapter folder.
+        expected: What the model that the adapter is put on would save.
+        may_lack: Whether the file may hold only some of the expected tensors.
+
+    Raises:
+        AdapterRejectedError: A tensor is missing, unknown, of another shape, or holds NaN or infinity.
+    """
+    from safetensors.torch import load_file
+
+    path = folder / WEIGHTS_NAME
+    found = read_tensor_entries(path)
+    problems = [
+        *(() if may_lack else (f"{name} is missing" for name in sorted(expected.keys() - found.keys()))),
+        *(
+            f"{name} is not part of this method on this base"
+            for name in sorted(found.keys() - expected.keys())
+        ),
+        *(
+            f"{name} has shape {list(found[name].shape)}, the base needs {list(expected[name].shape)}"
+            for name in sorted(found.keys() & expected.keys())
+            if found[name].shape != tuple(expected[name].shape)
+        ),
+    ]
+    _refuse(path, problems, "it was made for another base or with other options")
+    tensors = load_file(path)
+    _refuse(
+        path,
+        [f"{name} holds NaN or infinity" for name, tensor in tensors.items() if not tensor.isfinite().all()],
+        "its training diverged; train again with a lower learning rate",
+    )
+    return tensors
+
+
+def _refuse(path: Path, problems: list[str], todo: str) -> None:
+    if not problems:
+        return
+    more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+    raise AdapterRejectedError("; ".join(problems[:_SHOWN]) + more, where=str(path), todo=todo)

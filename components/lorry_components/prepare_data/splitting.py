@@ -1,0 +1,95 @@
+"""One table becomes train, validation and test: by a seed, and in the same way for ever.
+
+Each distinct text (with its pair) draws a number from the digest of the seed and itself, and its side
+follows from that number alone. So it does not matter in which order the rows stand; rows that are appended
+later do not move those that were there, which keeps a champion from being scored on what it was trained on;
+and no version of Python draws differently. The price is that the shares are met on average, not exactly.
+
+Only where a class would be missing from a part are texts of that class moved, as few as can be.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from lorry_components.prepare_data.examples import Example, Key
+from lorry_components.prepare_data.layout import PARTS
+from lorry_registry.digests import canonical_json
+from lorry_registry.task_spec import SeededSplit
+
+_DRAWS = 1 << 64
+_ALL = ""
+
+
+def split_examples(
+    examples: Sequence[Example], split: SeededSplit, *, has_classes: bool
+) -> dict[str, list[Example]]:
+    """Divide one table into its parts.
+
+    Examples with the same text and pair land on one side. Every class (or, without classes, the whole
+    table) that has three distinct texts or more is in each part, where texts of several classes do not
+    stand in the way; every class is in train.
+
+    Args:
+        examples: The table.
+        split: The shares and the seed.
+        has_classes: Whether labels are classes.
+
+    Returns:
+        Part -> examples, in the order of the table. A part may be empty when there are under three texts.
+    """
+    draws: dict[Key, int] = {}
+    classes: dict[Key, set[str]] = {}
+    for example in examples:
+        key = example.key
+        if key not in draws:
+            draws[key] = _draw_number(split.seed, key)
+            classes[key] = set()
+        classes[key].add(str(example.label) if has_classes else _ALL)
+    sides = {key: _choose_side(draw, split) for key, draw in draws.items()}
+    _spread_classes(sides, draws, classes)
+    parts: dict[str, list[Example]] = {part: [] for part in PARTS}
+    for example in examples:
+        parts[sides[example.key]].append(example)
+    return parts
+
+
+def _draw_number(seed: int, key: Key) -> int:
+    """Return a number below 2**64 that only the seed and the text decide."""
+    return int.from_bytes(hashlib.sha256(canonical_json([seed, *key])).digest()[:8])
+
+
+def _choose_side(draw: int, split: SeededSplit) -> str:
+    if draw < split.test * _DRAWS:
+        return "test"
+    return "validation" if draw < (split.test + split.validation) * _DRAWS else "train"
+
+
+def _spread_classes(
+    sides: dict[Key, str], draws: Mapping[Key, int], classes: Mapping[Key, set[str]]
+) -> None:
+    """Move texts so that each class is in each part. Train comes last: that it has a class goes first."""
+    members: dict[str, list[Key]] = {}
+    for key in sorted(draws, key=lambda key: (draws[key], key)):
+        for name in classes[key]:
+            members.setdefault(name, []).append(key)
+    for part in ("test", "validation", "train"):
+        for name in sorted(members):
+            keys = members[name]
+            enough = len(keys) >= len(PARTS) or part == "train"
+            if enough and all(sides[key] != part for key in keys):
+                sides[_pick_text(keys, sides, classes, part)] = part
+
+
+def _pick_text(
+    keys: Sequence[Key], sides: Mapping[Key, str], classes: Mapping[Key, set[str]], part: str
+) -> Key:
+    """Return the text of a class to move: from the side with most, if possible of no other class.
+
+    The lowest draw is the nearest to being held out anyway, and the highest the nearest to train.
+    """
+    counts = Counter(sides[key] for key in keys)
+    fullest = max(PARTS, key=lambda side: counts[side])
+    candidates = [key for key in keys if sides[key] == fullest]
+    alone = [key for key in candidates if len(classes[key]) == 1] or candidates
+    return alone[-1] if part == "train" else alone[0]

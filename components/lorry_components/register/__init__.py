@@ -1,0 +1,1 @@
+"""Registration: the store, then the ledger, then MLflow."""

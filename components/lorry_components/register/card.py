@@ -1,0 +1,45 @@
+"""The README of an adapter: what a person wants to know before using it."""
+
+from lorry_registry.manifest import Manifest
+
+
+def render_card(manifest: Manifest) -> str:
+    """Return a model card in Markdown, with the front matter that model hubs read. It holds no time."""
+    evaluation = manifest.evaluation
+    metrics = "\n".join(
+        f"| {name}{' (primary)' if name == evaluation.primary else ''} | {metric.value:.4f} "
+        f"| {metric.low:.4f} to {metric.high:.4f} |"
+        for name, metric in evaluation.metrics.items()
+    )
+    labels = f"\nClasses: {', '.join(manifest.labels)}.\n" if manifest.labels else ""
+    libraries = ", ".join(f"{name} {version}" for name, version in sorted(manifest.libraries.items()))
+    return f"""---
+base_model: {manifest.base.model}
+library_name: peft
+tags: [lorry, {manifest.kind}, {manifest.method}]
+---
+
+# {manifest.task}
+
+{manifest.description or f"A {manifest.method} adapter for the task {manifest.task}."}
+{labels}
+Only the adapter is here. It belongs on the frozen base **{manifest.base.model}** \
+({manifest.base.architecture}, fingerprint `{manifest.base.fingerprint}`).
+
+| {evaluation.split} metric ({evaluation.examples} rows) | value | 95 % interval |
+|---|---|---|
+{metrics}
+
+- Method: {manifest.method}; {manifest.parameters.adapter:,} numbers in the adapter and \
+{manifest.parameters.head:,} in the head, of {manifest.parameters.total:,} in all.
+- Owner: {manifest.owner or "not named"}.
+- Trained with {libraries}.
+
+## Use
+
+    lorry predict {manifest.task} "some text"
+
+or from Python, through MLflow:
+
+    mlflow.pyfunc.load_model("models:/{manifest.task}@champion").predict(["some text"])
+"""

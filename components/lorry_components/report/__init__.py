@@ -1,0 +1,1 @@
+"""The exit step: what became of every task of a run."""
