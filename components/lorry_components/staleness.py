@@ -1,4 +1,4 @@
-"""Is there an adapter already that was learned from the same data, on the same base, by the same recipe?"""
+"""Whether an adapter exists that was learned from the same data, on the same base, by the same recipe."""
 
 from dataclasses import dataclass
 

@@ -30,10 +30,10 @@ else
     touch "$work/constraints.txt"
 fi
 
-# What pip on this machine is told, by file or environment, is what pip in the build is told. Files and
-# folders it refers to are mounted: nothing of them stays in the image or its history.
-"$python" - "$work" >"$work/mounts" <<'PYTHON'
-import ast, configparser, pathlib, subprocess, sys
+# What pip on this machine is told, by file or environment, is what pip in the build is told. The files it
+# refers to are mounted, so that nothing of them stays in the image or its history.
+"$python" - "$work" >"$work/volumes" <<'PYTHON'
+import ast, configparser, pathlib, shutil, subprocess, sys
 
 work = pathlib.Path(sys.argv[1])
 listed = subprocess.run([sys.executable, "-m", "pip", "config", "list"], check=True, capture_output=True, text=True)
@@ -52,16 +52,14 @@ kept = {option: settings[option] for option in wanted if option in settings}
 
 for number, place in enumerate(kept.get("find-links", "").split()):
     if pathlib.Path(place).is_dir():
-        print(f"{place}:/run/pip/links{number}:ro")
-        kept["find-links"] = kept["find-links"].replace(place, f"/run/pip/links{number}")
+        print(f"{place}:/run/links{number}:ro")
+        kept["find-links"] = kept["find-links"].replace(place, f"/run/links{number}")
 if pathlib.Path(settings.get("cert", "")).is_file():
-    print(f"{settings['cert']}:/run/pip/ca.pem:ro")
+    shutil.copy(settings["cert"], work / "ca.pem")
     kept["cert"] = "/run/pip/ca.pem"
-constraints = work / "constraints.txt"
-for place in settings.get("constraint", "").split():
-    with constraints.open("a") as file:
-        file.write(pathlib.Path(place).read_text())
-print(f"{constraints}:/run/pip/constraints.txt:ro")
+with (work / "constraints.txt").open("a") as constraints:
+    for place in settings.get("constraint", "").split():
+        constraints.write(pathlib.Path(place).read_text())
 kept["constraint"] = "/run/pip/constraints.txt"
 
 parser = configparser.RawConfigParser()
@@ -69,18 +67,24 @@ parser["global"] = {option: value.replace("\n", "\n  ") for option, value in kep
 with (work / "pip.conf").open("w") as file:
     parser.write(file)
 PYTHON
-mapfile -t mounts <"$work/mounts"
+mapfile -t volumes <"$work/volumes"
+volumes+=("$work:/run/pip:ro")
 
 revision=$(git -C "$repository" describe --always --dirty --abbrev=40 2>/dev/null || echo unknown)
 version=$("$python" -c 'import sys, tomllib; print(tomllib.load(open(sys.argv[1], "rb"))["project"]["version"])' \
     "$repository/pyproject.toml")
-# The host's network, since a proxy or its certificate is often to be had only there; limits that do not
-# exceed this machine's own, which runc may not raise.
+before=$(podman image inspect --format '{{.Id}}' "$name" 2>/dev/null || true)
+# The host's network, since a proxy is often to be had only there; limits that no machine's own fall short of,
+# since runc may not raise them.
 podman build --file "$repository/infra/images/Containerfile" --tag "$name" \
     ${base:+--build-arg "BASE_IMAGE=$base"} \
     --build-arg "LOCK=$(sha256sum <"$work/constraints.txt" | cut -d' ' -f1)" \
     --build-arg "VERSION=$version" --build-arg "REVISION=$revision" \
-    --secret "id=pip.conf,src=$work/pip.conf" "${mounts[@]/#/--volume=}" \
+    --secret "id=pip.conf,src=$work/pip.conf" "${volumes[@]/#/--volume=}" \
     --network=host --ulimit nofile=1024:1024 --ulimit nproc=4096:4096 \
     --pull=missing --layers "$repository"
+after=$(podman image inspect --format '{{.Id}}' "$name")
+if [[ -n $before && $before != "$after" ]]; then
+    podman rmi "$before" >/dev/null 2>&1 || true # nothing else names it; a container may still run it
+fi
 echo "$name: $(podman image inspect --format '{{.Size}}' "$name" | numfmt --to=iec)"

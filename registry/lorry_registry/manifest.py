@@ -109,6 +109,10 @@ class Evaluation(_Part):
         """The primary metric."""
         return self.metrics[self.primary]
 
+    def list_metrics(self) -> list[tuple[str, MetricValue]]:
+        """Return all metrics by name, the primary one first."""
+        return sorted(self.metrics.items(), key=lambda item: (item[0] != self.primary, item[0]))
+
 
 class Probe(_Part):
     """Inputs and the outputs that were seen for them when the adapter was registered.

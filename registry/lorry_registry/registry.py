@@ -4,6 +4,7 @@ Writing an adapter is three steps in this order: its files, then its manifest (f
 the ledger's event (from here on a task knows it). A kill in between leaves files that nobody refers to.
 """
 
+import contextlib
 import getpass
 import os
 import shutil
@@ -164,13 +165,11 @@ class Registry:
         """
         folder = self._cache / _hex(adapter_id)
         if folder.is_dir():
-            try:
+            with contextlib.suppress(AdapterRejectedError):
                 verify_adapter(folder, expected_id=adapter_id)
-            except AdapterRejectedError:
-                # The cache is only a copy; the store decides. What stays behind makes the export fail.
-                shutil.rmtree(folder, ignore_errors=True)
-            else:
                 return folder
+            # The cache is only a copy; the store decides. What stays behind makes the export fail.
+            shutil.rmtree(folder, ignore_errors=True)
         self.export(adapter_id, folder)
         return folder
 
@@ -282,12 +281,12 @@ class Registry:
             NotFoundError: The adapter was not published.
             AdapterRejectedError: The adapter belongs to another task.
         """
-        manifest = self.read_manifest(adapter_id)
-        if manifest.task != task:
+        trained_for = self.read_manifest(adapter_id).task
+        if trained_for != task:
             raise AdapterRejectedError(
-                f"the adapter {adapter_id} was trained for the task {manifest.task!r}",
+                f"{adapter_id} was trained for {trained_for!r}",
                 where=task,
-                todo=f"register it under {manifest.task!r}, or train one for {task!r}",
+                todo="register it under its own task",
             )
         state = self.ledger.read_state(task)
         events = self.ledger.read_history(task) if state.head else []
@@ -318,9 +317,7 @@ class Registry:
         state = self.ledger.require_state(task)
         found = find_version(self.ledger.read_history(task), version, task=task)
         if state.champion_version == version:
-            raise ConflictError(
-                f"v{version} is the champion already", where=task, todo=f"see: lorry history {task}"
-            )
+            raise ConflictError("is champion already", where=f"{task} v{version}", todo="name another")
         return self._move(state, found, "promote", reason, by)
 
     def rollback(self, task: str, *, reason: str, by: str | None = None) -> Event:

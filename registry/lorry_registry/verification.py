@@ -43,12 +43,15 @@ class TensorEntry:
     shape: tuple[int, ...]
 
 
-def verify_adapter(folder: Path, *, expected_id: str | None = None) -> Manifest:
+def verify_adapter(
+    folder: Path, *, expected_id: str | None = None, beside: frozenset[str] = frozenset()
+) -> Manifest:
     """Re-hash an adapter folder and return its manifest.
 
     Args:
         folder: A folder with a manifest and exactly the files that it lists.
         expected_id: The adapter id that the caller asked for.
+        beside: Names of files that may lie beside the adapter's own, and are not read.
 
     Raises:
         AdapterRejectedError: A file is missing, extra, changed or of a forbidden kind.
@@ -58,7 +61,7 @@ def verify_adapter(folder: Path, *, expected_id: str | None = None) -> Manifest:
         raise AdapterRejectedError(
             f"its manifest is of {manifest.adapter_id}, not of {expected_id}", where=str(folder), todo=_RETRY
         )
-    extra = sorted({entry.name for entry in folder.iterdir()} - {MANIFEST_NAME, *ADAPTER_FILES})
+    extra = sorted({entry.name for entry in folder.iterdir()} - {MANIFEST_NAME, *ADAPTER_FILES} - beside)
     problems = [f"{name} does not belong to it" for name in extra]
     check_files(folder, manifest, further=problems)
     return manifest

@@ -19,6 +19,7 @@ from lorry_components.methods import Method
 from lorry_components.prepare_data.step import Example, load_card, load_part
 from lorry_components.progress import Progress, ignore_progress
 from lorry_components.tasks import find_kind, find_method
+from lorry_registry.digests import digest_document, shorten_digest
 from lorry_registry.errors import TrainingError
 from lorry_registry.manifest import WEIGHTS_NAME, ParameterCounts, TrainingInputs
 from lorry_registry.task_spec import TaskSpec, TrainSpec
@@ -310,3 +311,17 @@ def _save_within_limit(spec: TaskSpec, setup: _Setup, folder: Path) -> None:
             where=spec.name,
             todo="choose fewer targets or a lower rank, or raise method.max_adapter_mib",
         )
+
+
+def name_checkpoints(spec: TaskSpec, data: Path) -> str:
+    """Return the name of the folder in which this very training keeps its checkpoints.
+
+    Another base, other rows or another recipe lead to another folder, so that no training goes on from the
+    checkpoint of a different one.
+    """
+    inputs = {
+        "base": resolve_base(spec.base).identity.fingerprint,
+        "data": load_card(data).data_digest,
+        "recipe": spec.recipe_digest,
+    }
+    return f"{spec.name}-{shorten_digest(digest_document(inputs), 16)}"

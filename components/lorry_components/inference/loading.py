@@ -39,7 +39,11 @@ class LoadedAdapter:
 
 
 def load_adapter(
-    folder: Path, *, expected_id: str | None = None, base_model: str | None = None
+    folder: Path,
+    *,
+    expected_id: str | None = None,
+    base_model: str | None = None,
+    beside: frozenset[str] = frozenset(),
 ) -> LoadedAdapter:
     """Verify an adapter folder, find its base, load both, and compare the outputs with the registered ones.
 
@@ -47,12 +51,13 @@ def load_adapter(
         folder: An adapter folder with its manifest.
         expected_id: The adapter id that the caller asked for.
         base_model: Where the base is, when it is not where the manifest says; its fingerprint must agree.
+        beside: Names of files that may lie beside the adapter's own.
 
     Raises:
         AdapterRejectedError: A byte was changed, the base is another one, or the outputs differ.
         BaseModelError: The base is not on this machine.
     """
-    manifest = verify_adapter(folder, expected_id=expected_id)
+    manifest = verify_adapter(folder, expected_id=expected_id, beside=beside)
     if manifest.kind not in KINDS or manifest.method not in METHODS:
         raise AdapterRejectedError(
             f"this version of lorry does not know kind {manifest.kind!r} with method {manifest.method!r}",

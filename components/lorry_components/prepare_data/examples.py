@@ -16,6 +16,8 @@ Key = tuple[str, str]
 
 _MAX_CLASS_CHARACTERS = 256
 _LISTED_COLUMNS = 200
+# Training computes in 32-bit floats.
+_MAX_NUMBER = 3.4e38
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +121,8 @@ def _parse_label(raw: object, kind: Kind) -> Label:
             )
         if not _is_encodable(label):
             raise ValueError(f"{quote(label)} holds half of a surrogate pair")
+    elif abs(label) > _MAX_NUMBER:
+        raise ValueError(f"{label!r} is too large for a 32-bit float")
     return label
 
 

@@ -32,7 +32,14 @@ def list_local_files(source: str) -> LocalFiles:
     Raises:
         InvalidDataError: Nothing is there, nothing readable is in it, or a link leads out of the folder.
     """
-    path = Path(source)
+    try:
+        return _find_files(source, Path(source))
+    except OSError as error:
+        reason = error.strerror or str(error)
+        refuse_source(source, "data.source", f"cannot be looked at: {reason}", _SOURCE_TODO)
+
+
+def _find_files(source: str, path: Path) -> LocalFiles:
     if path.is_dir():
         return LocalFiles(path, _list_folder(path), in_folder=True)
     if not path.exists():

@@ -81,9 +81,7 @@ def _read_files(folder: Path, layout: Layout, data: DataSpec, kind: Kind) -> Rea
     log = FaultLog(data.source)
     wanted = list(dict.fromkeys(list_columns(data.columns).values()))
     tables = {
-        name: collect_examples(
-            read_records(folder / name, name, wanted, log), name, data.columns, kind, log
-        )
+        name: collect_examples(read_records(folder / name, name, wanted, log), name, data.columns, kind, log)
         for name in layout.names
     }
     log.raise_if_any()

@@ -97,7 +97,8 @@ def _decode_line(line: bytes, start: int, where: str, log: FaultLog) -> str:
         position = start + len(line) - len(text) + error.start
         hint = "; it looks like UTF-16" if start == 0 and line.startswith(_UTF16_MARKS) else ""
         log.add(
-            where, f"is not UTF-8: byte 0x{text[error.start]:02x} at offset {position} of the file's text{hint}"
+            where,
+            f"is not UTF-8: byte 0x{text[error.start]:02x} at offset {position} of the file's text{hint}",
         )
         return ""
 
@@ -137,7 +138,10 @@ def _read_json_lines(stream: BinaryIO, name: str, log: FaultLog) -> Iterator[Rec
 def _read_delimited(
     stream: BinaryIO, name: str, wanted: Sequence[str], log: FaultLog, *, tabs: bool
 ) -> Iterator[Record]:
-    """Read CSV as RFC 4180 has it, and TSV as IANA has it: without quotation marks."""
+    """Read CSV as RFC 4180 has it, and TSV as IANA has it: without quotation marks.
+
+    A row of empty cells only, as spreadsheets leave them behind, is a blank line.
+    """
     before, header, filled = log.total, list[str](), False
     lines = (line for _, line in read_lines(stream, name, log))
     if tabs:
@@ -218,5 +222,7 @@ def describe_value(value: object) -> str:
         return "true or false"
     if isinstance(value, int | float):
         return f"the number {shorten(repr(value), 24)}"
-    names = {str: "a string", list: "a list", dict: "an object", bytes: "bytes"}
-    return names.get(type(value), f"a {type(value).__name__}")
+    for kind, name in ((str, "a string"), (list, "a list"), (dict, "an object"), (bytes, "bytes")):
+        if isinstance(value, kind):
+            return name
+    return f"a {type(value).__name__}"

@@ -17,7 +17,9 @@ from lorry_registry.errors import StoreError
 MAX_OBJECTS = 10_000
 
 _CHUNK_BYTES = 1 << 20
-_ADDRESS_TODO = "check data.source, and the AWS_* settings of this environment (AWS_ENDPOINT_URL, AWS_PROFILE)"
+_ADDRESS_TODO = (
+    "check data.source, and the AWS_* settings of this environment (AWS_ENDPOINT_URL, AWS_PROFILE)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +142,7 @@ def _open_client(source: str) -> Iterator[Any]:
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
-        with contextlib.closing(boto3.client("s3")) as client:
+        with contextlib.closing(boto3.Session().client("s3")) as client:
             yield client
     except ClientError as error:
         details = error.response.get("Error", {})

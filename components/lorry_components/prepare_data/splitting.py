@@ -65,9 +65,7 @@ def _choose_side(draw: int, split: SeededSplit) -> str:
     return "validation" if draw < (split.test + split.validation) * _DRAWS else "train"
 
 
-def _spread_classes(
-    sides: dict[Key, str], draws: Mapping[Key, int], classes: Mapping[Key, set[str]]
-) -> None:
+def _spread_classes(sides: dict[Key, str], draws: Mapping[Key, int], classes: Mapping[Key, set[str]]) -> None:
     """Move texts so that each class is in each part. Train comes last: that it has a class goes first."""
     members: dict[str, list[Key]] = {}
     for key in sorted(draws, key=lambda key: (draws[key], key)):

@@ -61,6 +61,15 @@ class Store(ABC):
             ConflictError: The key was changed, created or removed since it was read.
         """
 
+    def replace(self, key: str, content: bytes) -> None:
+        """Write a key whatever it holds, for documents that have a single writer at a time.
+
+        Raises:
+            ConflictError: Another writer was there after all.
+        """
+        former = self.read(key)
+        self.compare_and_swap(key, content, former.etag if former else None)
+
     @abstractmethod
     def upload(self, key: str, source: Path) -> None:
         """Create a key from a file, as ``create`` does."""

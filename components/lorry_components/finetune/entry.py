@@ -1,0 +1,80 @@
+"""Runs this step from a component's arguments."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import JsonValue
+
+from lorry_components.entry import StepEntry
+from lorry_components.finetune.step import finetune, name_checkpoints
+from lorry_components.outcomes import run_step
+from lorry_registry.errors import LorryError
+from lorry_registry.mlflow_index import MlflowIndex
+
+_LOGGER = logging.getLogger(__name__)
+
+
+class MlflowLog:
+    """Sends training metrics to an MLflow run; when MLflow goes away, training does not."""
+
+    def __init__(self, index: MlflowIndex, run_id: str) -> None:
+        self._index = index
+        self._run_id = run_id
+        self._is_broken = False
+
+    def __call__(self, metrics: Mapping[str, float], step: int) -> None:
+        """Log metrics of a step, unless MLflow failed before."""
+        if self._is_broken:
+            return
+        try:
+            self._index.log_metrics(self._run_id, metrics, step=step)
+        except LorryError as error:
+            self._is_broken = True
+            _LOGGER.warning("MLflow takes no more metrics of this training: %s", error)
+
+
+def main(
+    *,
+    task: str,
+    run: str,
+    store: str,
+    tracking_uri: str,
+    checkpoints: str,
+    data: str,
+    candidate: str,
+    metadata: dict[str, Any],
+) -> str:
+    """Train a task's adapter; return whether the graph goes on."""
+    entry = StepEntry.open("finetune", task=task, run=run, store=store, tracking_uri=tracking_uri)
+    spec, index = entry.spec, entry.index
+
+    def body() -> dict[str, JsonValue]:
+        target = Path(candidate)
+        tags = {"lorry.run": run, "lorry.base": spec.base.model, "lorry.method": spec.method.name}
+        run_id = index.open_run(spec.name, name=run, tags=tags, run_id=entry.injected_run)
+        index.log_parameters(run_id, spec.describe_recipe() | {"base": spec.base.model_dump(mode="json")})
+        root = Path(checkpoints) if checkpoints else target.with_name("checkpoints")
+        summary = finetune(
+            spec,
+            Path(data),
+            target,
+            checkpoints=root / name_checkpoints(spec, Path(data)),
+            progress=entry.progress,
+            log_metrics=MlflowLog(index, run_id),
+        )
+        metadata.update({"task": spec.name, "mlflow_run_id": run_id, "method": spec.method.name})
+        return {
+            "mlflow_run_id": run_id,
+            "method": spec.method.name,
+            "trained_parameters": summary.parameters.trained,
+            "train_seconds": summary.seconds,
+            "examples_per_second": summary.examples_per_second,
+            "steps": summary.steps,
+            "resumed_from": summary.resumed_from,
+            "device": summary.device,
+            "precision": summary.precision,
+        }
+
+    return run_step(entry.record, spec.name, "finetune", body)

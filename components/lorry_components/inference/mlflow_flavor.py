@@ -1,0 +1,125 @@
+"""An MLflow model that is an adapter folder, loadable with plain ``mlflow.pyfunc``, without a pickle.
+
+The adapter's files lie at the model's root, where PEFT and servers that read PEFT's layout find them;
+MLflow's own files lie beside. The base is not in it: it is found on the machine that loads, by the manifest,
+or by ``model_config={"base_model": ...}``.
+"""
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lorry_components.inference.loading import LoadedAdapter, load_adapter
+from lorry_registry.errors import UsageError
+from lorry_registry.manifest import MANIFEST_NAME, Manifest
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from mlflow.models import Model
+
+FLAVOR_NAME = "lorry"
+_MLFLOW_FILES = frozenset(
+    {"MLmodel", "requirements.txt", "conda.yaml", "python_env.yaml", "registered_model_meta"}
+)
+_PACKAGES = ("torch", "transformers", "peft", "tokenizers", "safetensors")
+
+
+def write_model(folder: Path, *, adapter: Path, manifest: Manifest, model: "Model") -> None:
+    """Write an MLflow model folder.
+
+    Args:
+        folder: A new folder.
+        adapter: The adapter's folder, with its manifest.
+        manifest: The adapter's identity.
+        model: MLflow's model document, which is completed here.
+    """
+    from mlflow import pyfunc
+
+    folder.mkdir(parents=True)
+    for name in [*(entry.name for entry in manifest.files), MANIFEST_NAME]:
+        shutil.copyfile(adapter / name, folder / name)
+    requirements = [f"lorry[train]=={manifest.libraries['lorry']}"]
+    requirements += [
+        f"{name}=={manifest.libraries[name].partition('+')[0]}"
+        for name in _PACKAGES
+        if name in manifest.libraries
+    ]
+    (folder / "requirements.txt").write_text("\n".join(requirements) + "\n", "utf-8")
+    model.signature = _build_signature(manifest)
+    model.add_flavor(
+        FLAVOR_NAME, adapter_id=manifest.adapter_id, task=manifest.task, base=manifest.base.model, data="."
+    )
+    pyfunc.add_to_model(model, loader_module=__name__, model_config={"base_model": None})
+    model.save(str(folder / "MLmodel"))
+
+
+def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> "AdapterModel":
+    """Load the model; MLflow calls this by name."""
+    base_model = (model_config or {}).get("base_model")
+    loaded = load_adapter(Path(path), base_model=base_model, beside=_MLFLOW_FILES)
+    return AdapterModel(loaded)
+
+
+class AdapterModel:
+    """What ``mlflow.pyfunc`` calls to predict."""
+
+    def __init__(self, loaded: LoadedAdapter) -> None:
+        self._loaded = loaded
+
+    def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> "pd.DataFrame":
+        """Return one row a text, with the columns of the kind's predictions.
+
+        Args:
+            model_input: Texts as a list, a series or a frame of one column; for pairs a frame or records
+                with the columns ``text`` and ``text_pair``.
+            params: None are known.
+
+        Raises:
+            UsageError: The input has not the columns that the task needs.
+        """
+        import pandas as pd
+
+        has_pair = "text_pair" in self._loaded.manifest.probe.rows[0]
+        rows = _read_rows(model_input, has_pair=has_pair)
+        predictions = self._loaded.predictor.predict(rows)
+        # Nested values would not survive a server's JSON as columns of their own.
+        return pd.DataFrame(
+            [
+                {
+                    key: json.dumps(value) if isinstance(value, dict | list) else value
+                    for key, value in prediction.items()
+                }
+                for prediction in predictions
+            ]
+        )
+
+
+def _read_rows(model_input: Any, *, has_pair: bool) -> list[dict[str, str]]:
+    import pandas as pd
+
+    if isinstance(model_input, str):
+        model_input = [model_input]
+    frame = model_input if isinstance(model_input, pd.DataFrame) else pd.DataFrame(model_input)
+    needed: Sequence[str] = ("text", "text_pair") if has_pair else ("text",)
+    if not has_pair and frame.shape[1] == 1:
+        frame = frame.set_axis(["text"], axis=1)
+    missing = [name for name in needed if name not in frame.columns]
+    if missing:
+        raise UsageError(
+            f"the input has no column {' and no column '.join(missing)}",
+            todo=f"give the columns {', '.join(needed)}",
+        )
+    return [{name: str(row[name]) for name in needed} for row in frame.to_dict("records")]
+
+
+def _build_signature(manifest: Manifest) -> Any:
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema
+
+    if "text_pair" in manifest.probe.rows[0]:
+        inputs = Schema([ColSpec(DataType.string, "text"), ColSpec(DataType.string, "text_pair")])
+    else:
+        inputs = Schema([ColSpec(DataType.string)])
+    return ModelSignature(inputs=inputs)

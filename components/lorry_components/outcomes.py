@@ -1,0 +1,154 @@
+"""What each step leaves for the run's report, so that one failed task does not take the others down.
+
+On a cluster a failed iteration stops its siblings (kubeflow/pipelines#7330). So a step that fails writes down
+why and ends normally; the steps after it in the same task see that there is nothing for them and do the
+same; the exit step reports, and makes the run fail in the end.
+
+Layout in the store: ``runs/<run>/<task>/<step>.json``.
+"""
+
+import logging
+import time
+import traceback
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, JsonValue
+
+from lorry_registry.digests import canonical_json
+from lorry_registry.errors import LorryError
+from lorry_registry.stores import Store
+
+STEPS = ("prepare_data", "finetune", "evaluate", "gate", "register")
+Status = Literal["done", "current", "failed"]
+# What a step tells the graph: whether there is work for the steps after it.
+PROCEED, STOP = "proceed", "stop"
+
+_LOGGER = logging.getLogger(__name__)
+
+
+class Failure(BaseModel):
+    """Why a step failed.
+
+    Attributes:
+        error: The class of the error.
+        message: What a person reads.
+        exit_code: The exit code that the error stands for.
+        trace: Where it happened; empty for errors that the message explains.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    error: str
+    message: str
+    exit_code: int
+    trace: str = ""
+
+
+class Outcome(BaseModel):
+    """What became of one step of one task.
+
+    Attributes:
+        task: The task.
+        step: The step.
+        status: ``done``; ``current`` when there was nothing to do; ``failed``.
+        started_at: When it started, in UTC.
+        seconds: How long it took.
+        details: What the report shows of it.
+        failure: Why it failed, if it did.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    task: str
+    step: str
+    status: Status
+    started_at: datetime
+    seconds: float
+    details: dict[str, JsonValue] = {}
+    failure: Failure | None = None
+
+
+class Nothing(Exception):  # noqa: N818 - not an error: the task is up to date
+    """Raised by a step's body when there is nothing to do; the reason is its text."""
+
+
+class RunRecord:
+    """The outcomes of one run, in a store.
+
+    Args:
+        store: Where they are kept.
+        run: The run's id.
+    """
+
+    def __init__(self, store: Store, run: str) -> None:
+        self._store = store
+        self.run = run
+
+    def write(self, outcome: Outcome) -> None:
+        """Keep an outcome; a retried step replaces its former one."""
+        content = canonical_json(outcome.model_dump(mode="json"))
+        self._store.replace(self._key(outcome.task, outcome.step), content)
+
+    def read(self, task: str) -> list[Outcome]:
+        """Return the outcomes of a task, in the order of the steps."""
+        stored = (self._store.read(self._key(task, step)) for step in STEPS)
+        return [Outcome.model_validate_json(document.content) for document in stored if document]
+
+    def list_tasks(self) -> list[str]:
+        """Return the tasks that left an outcome, sorted."""
+        return self._store.list_children(f"runs/{self.run}/tasks")
+
+    def has_stopped(self, task: str) -> bool:
+        """Return whether a step of a task failed or found nothing to do."""
+        return any(outcome.status != "done" for outcome in self.read(task))
+
+    def _key(self, task: str, step: str) -> str:
+        return f"runs/{self.run}/tasks/{task}/{step}.json"
+
+
+def run_step(record: RunRecord, task: str, step: str, body: Callable[[], dict[str, JsonValue]]) -> str:
+    """Run the body of a step and keep what became of it.
+
+    Args:
+        record: Where the outcome is kept.
+        task: The task.
+        step: The step.
+        body: Does the work and returns what the report shows of it.
+
+    Returns:
+        ``PROCEED`` or ``STOP``.
+    """
+    if record.has_stopped(task):
+        _LOGGER.info("%s: %s has nothing to do, since an earlier step stopped", task, step)
+        return STOP
+    started_at, clock = datetime.now(UTC), time.perf_counter()
+
+    def finish(status: Status, **parts: object) -> Outcome:
+        return Outcome.model_validate(
+            {"task": task, "step": step, "status": status, "started_at": started_at}
+            | {"seconds": time.perf_counter() - clock, **parts}
+        )
+
+    try:
+        outcome = finish("done", details=body())
+    except Nothing as reason:
+        outcome = finish("current", details={"reason": str(reason)})
+    except Exception as error:
+        # The task fails here; the run goes on and reports it.
+        _LOGGER.exception("%s: %s failed", task, step)
+        outcome = finish("failed", failure=_describe_failure(error))
+    record.write(outcome)
+    return PROCEED if outcome.status == "done" else STOP
+
+
+def _describe_failure(error: Exception) -> Failure:
+    if isinstance(error, LorryError):
+        return Failure(error=type(error).__name__, message=str(error), exit_code=error.exit_code)
+    return Failure(
+        error=type(error).__name__,
+        message=f"{type(error).__name__}: {error}",
+        exit_code=LorryError.exit_code,
+        trace="".join(traceback.format_exception(error))[-4000:],
+    )

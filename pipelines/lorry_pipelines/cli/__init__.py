@@ -1,0 +1,53 @@
+"""The ``lorry`` command: the registry's commands and the pipeline's, each imported when it is called."""
+
+import importlib.metadata
+
+import click
+
+from lorry_registry.cli import COMMANDS as REGISTRY_COMMANDS
+from lorry_registry.cli import LazyCommand, LazyGroup, run_cli
+
+_TASKS = "Tasks"
+_USE = "Use"
+_CLI = "lorry_pipelines.cli"
+
+COMMANDS = (
+    LazyCommand(
+        "run", f"{_CLI}.running:run_tasks", "Train, judge and register the adapters of tasks.", _TASKS
+    ),
+    LazyCommand(
+        "validate", f"{_CLI}.checking:validate_tasks", "Check task files without running them.", _TASKS
+    ),
+    LazyCommand("compile", f"{_CLI}.checking:compile_tasks", "Compile the pipeline for Kubeflow.", _TASKS),
+    LazyCommand("demo", f"{_CLI}.demonstrating:fetch_demo", "Fetch the demo's data sets.", _TASKS),
+    LazyCommand("predict", f"{_CLI}.predicting:predict_texts", "Predict with the adapter of a task.", _USE),
+    *REGISTRY_COMMANDS,
+    LazyCommand(
+        "reconcile",
+        f"{_CLI}.reconciling:reconcile_tasks",
+        "Make MLflow show what the ledger says.",
+        "Registry",
+    ),
+)
+
+
+@click.group(
+    cls=LazyGroup,
+    lazy_commands=COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="""\b
+Examples:
+  lorry run tasks/*.yaml                  train what is stale, register it
+  lorry tasks                             which adapter belongs to which task
+  lorry predict reviews "Great value!"    name a task, get its adapter, predict
+
+Settings: LORRY_HOME, LORRY_STORE, MLFLOW_TRACKING_URI, LORRY_IMAGE, or lorry.toml.""",
+)
+@click.version_option(importlib.metadata.version("lorry"), prog_name="lorry")
+def lorry() -> None:
+    """Many downstream tasks on one frozen base model: a small adapter for each, and a registry of them."""
+
+
+def main() -> None:
+    """Run the command line of this process."""
+    run_cli(lorry)

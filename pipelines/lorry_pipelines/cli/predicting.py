@@ -1,0 +1,125 @@
+"""``lorry predict``: name a task, get its adapter on its base, predict."""
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lorry_registry.cli.edge import format_examples, json_option, open_registry, print_json, version_option
+from lorry_registry.errors import Fault, InvalidDataError, UsageError
+
+_SHOWN_CHARACTERS = 72
+
+
+@click.command(
+    epilog=format_examples(
+        'lorry predict reviews "Great value!"',
+        'lorry predict entailment "A man sleeps." --pair "A man is awake."',
+        "lorry predict reviews --file texts.txt --json",
+        "cat texts.txt | lorry predict reviews --file -",
+    )
+)
+@click.argument("task")
+@click.argument("texts", nargs=-1, metavar="TEXT...")
+@click.option(
+    "--pair", "pairs", multiple=True, metavar="TEXT", help="The second text of each pair, in order."
+)
+@click.option(
+    "--file",
+    "source",
+    type=click.Path(path_type=Path, allow_dash=True),
+    help="Texts from a file: one a line, or JSON lines with 'text' (and 'text_pair'). '-' is standard input.",
+)
+@version_option
+@json_option
+def predict_texts(
+    task: str,
+    texts: tuple[str, ...],
+    pairs: tuple[str, ...],
+    source: Path | None,
+    version: int | None,
+    as_json: bool,
+) -> None:
+    """Predict with the adapter of a task.
+
+    The adapter is verified byte for byte, and its outputs on a probe are compared with those recorded at
+    registration, before it predicts.
+    """
+    if bool(texts) == (source is not None):
+        raise UsageError(
+            "give texts, or a file of texts", where="lorry predict", todo="see: lorry predict --help"
+        )
+    rows = _pair_up(texts, pairs) if texts else list(_read_rows(source))
+    registry = open_registry()
+    resolution = registry.resolve(task, version)
+    _check_rows(rows, has_pair="text_pair" in resolution.manifest.probe.rows[0], task=task)
+
+    from lorry_components.entry import quiet_libraries
+
+    quiet_libraries()
+    from lorry_components.inference import load_adapter
+
+    loaded = load_adapter(registry.fetch(resolution.adapter_id), expected_id=resolution.adapter_id)
+    predictions = loaded.predictor.predict(rows)
+    if as_json:
+        print_json([{**row, **prediction} for row, prediction in zip(rows, predictions, strict=True)])
+        return
+    for row, prediction in zip(rows, predictions, strict=True):
+        click.echo(f"{loaded.kind.describe_prediction(prediction):>12}  {_shorten(row)}")
+
+
+def _pair_up(texts: Sequence[str], pairs: Sequence[str]) -> list[dict[str, str]]:
+    if not pairs:
+        return [{"text": text} for text in texts]
+    if len(pairs) != len(texts):
+        raise UsageError(
+            f"{len(texts)} texts and {len(pairs)} second texts do not make pairs",
+            where="--pair",
+            todo="give one --pair for each text",
+        )
+    return [{"text": text, "text_pair": pair} for text, pair in zip(texts, pairs, strict=True)]
+
+
+def _read_rows(source: Path | None) -> Iterator[dict[str, str]]:
+    where = str(source)
+    try:
+        content = sys.stdin.read() if where == "-" else Path(where).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidDataError(
+            where, [Fault("file", f"cannot be read as UTF-8 text: {error}")], todo="give another file"
+        ) from error
+    for number, line in enumerate(content.splitlines(), start=1):
+        if line.strip():
+            yield _read_row(line, f"line {number}", where)
+
+
+def _read_row(line: str, place: str, where: str) -> dict[str, str]:
+    if not line.lstrip().startswith("{"):
+        return {"text": line}
+    try:
+        document: Any = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise InvalidDataError(
+            where, [Fault(place, f"not JSON: {error}")], todo="correct the line"
+        ) from error
+    row = {key: document[key] for key in ("text", "text_pair") if isinstance(document.get(key), str)}
+    if "text" not in row:
+        raise InvalidDataError(where, [Fault(place, "has no 'text'")], todo="give each line a text")
+    return row
+
+
+def _check_rows(rows: Sequence[dict[str, str]], *, has_pair: bool, task: str) -> None:
+    if not rows:
+        raise UsageError("there are no texts", where=task, todo="give at least one text")
+    wrong = [number for number, row in enumerate(rows, start=1) if ("text_pair" in row) != has_pair]
+    if wrong:
+        wants = "pairs of texts: give --pair TEXT" if has_pair else "single texts: leave --pair out"
+        raise UsageError(f"row {wrong[0]} does not fit", where=task, todo=f"the task takes {wants}")
+
+
+def _shorten(row: dict[str, str]) -> str:
+    text = " | ".join(row.values())
+    return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + "…"

@@ -1,0 +1,134 @@
+"""``lorry run``: the main job."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from lorry_pipelines.cli.checking import files_argument, overrides_option
+from lorry_registry.cli.edge import format_examples, json_option, load_settings, print_json, print_warning
+from lorry_registry.errors import RunFailedError
+from lorry_registry.registry import Registry
+
+if TYPE_CHECKING:
+    from lorry_components.report.step import TaskReport
+    from lorry_pipelines.launching import RunFolder
+    from lorry_pipelines.planning import PlannedTask
+    from lorry_registry.settings import Settings
+
+
+@click.command(
+    epilog=format_examples(
+        "lorry run tasks/*.yaml",
+        "lorry run reviews.yaml --set method.r=16 --set train.seed=1",
+        "lorry run reviews.yaml --force           train although it is up to date",
+        "lorry run tasks/*.yaml --runner docker   each step in a container",
+    )
+)
+@files_argument
+@overrides_option
+@click.option(
+    "--runner",
+    type=click.Choice(["subprocess", "docker"]),
+    default="subprocess",
+    show_default=True,
+    help="Where steps run: in processes of this environment, or in containers of LORRY_IMAGE.",
+)
+@click.option("--force", is_flag=True, help="Train tasks that are up to date, too.")
+@json_option
+def run_tasks(
+    files: tuple[Path, ...], overrides: tuple[str, ...], runner: str, force: bool, as_json: bool
+) -> None:
+    """Train, judge and register the adapters of tasks.
+
+    A task is trained when its data, its base or its recipe changed since its last adapter. A task that fails
+    does not take the others down: it is reported at the end, and the exit code is 12. An interrupted run goes
+    on from its last checkpoint when it is started again.
+    """
+    from lorry_pipelines.launching import check_places
+    from lorry_pipelines.planning import load_tasks, plan_tasks
+
+    started = time.monotonic()
+    specs = load_tasks(files, overrides)
+    settings = load_settings()
+    registry = Registry.open(settings)
+    planned = plan_tasks(specs, registry, force=force)
+    stale = [plan for plan in planned if plan.staleness.is_stale]
+    reports: dict[str, TaskReport] = {}
+    if stale:
+        check_places(settings)
+        reports = _run_stale(stale, settings, runner=runner, force=force, quiet=as_json)
+    from lorry_pipelines.summary import describe_tasks, print_summary
+
+    rows = describe_tasks(planned, reports, registry)
+    if as_json:
+        print_json(rows)
+    else:
+        print_summary(rows, seconds=time.monotonic() - started, home=settings.home)
+    _finish(list(reports.values()))
+
+
+def _run_stale(
+    stale: Sequence["PlannedTask"], settings: "Settings", *, runner: str, force: bool, quiet: bool
+) -> dict[str, "TaskReport"]:
+    from lorry_pipelines.display import Watcher, open_display
+    from lorry_pipelines.launching import RunFolder, run_pipeline
+    from lorry_pipelines.locking import hold_tasks
+    from lorry_pipelines.planning import order_by_cost
+    from lorry_registry.stores import open_store
+
+    names = [plan.spec.name for plan in stale]
+    with hold_tasks(settings.locks, names):
+        folder = RunFolder.create(settings.runs)
+        if not quiet:
+            for plan in stale:
+                click.echo(f"{plan.spec.name}: {plan.staleness.reason}", err=True)
+            click.echo(f"log: {folder.log}", err=True)
+        try:
+            with open_display(names, quiet=quiet) as shown:
+                watcher = Watcher(names, open_store(settings.store), folder.run, folder.progress, shown)
+                report = run_pipeline(
+                    order_by_cost([plan.spec for plan in stale]),
+                    folder,
+                    settings=settings,
+                    runner=runner,
+                    force=force,
+                    watch=watcher,
+                )
+        except KeyboardInterrupt:
+            _explain_interruption(names, settings, folder)
+            raise
+    return {task.task: task for task in report.tasks}
+
+
+def _explain_interruption(names: Sequence[str], settings: "Settings", folder: "RunFolder") -> None:
+    from lorry_components.outcomes import RunRecord
+    from lorry_components.report.step import report_run
+    from lorry_registry.stores import open_store
+
+    store = open_store(settings.store)
+    report = report_run(RunRecord(store, folder.run), names, store)
+    for task in report.failed:
+        click.echo(f"{task.task}: interrupted in {task.step}", err=True)
+    click.echo("checkpoints are kept: the same command goes on from there", err=True)
+
+
+def _finish(reports: "Sequence[TaskReport]") -> None:
+    """Tell warnings and failures, and end with an exit code that says whether all is well.
+
+    Raises:
+        RunFailedError: A task failed.
+    """
+    for report in reports:
+        warning = report.details.get("register", {}).get("warning")
+        if warning:
+            print_warning(f"{report.task}: {warning}")
+    failed = [report for report in reports if report.status == "failed"]
+    if not failed:
+        return
+    raise RunFailedError(
+        "\n".join(f"{report.task} failed in {report.step}: {report.reason}" for report in failed),
+        todo="correct what is named and run the same command again: tasks that are done are not repeated",
+    )

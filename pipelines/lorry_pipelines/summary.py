@@ -1,0 +1,125 @@
+"""What a person sees at the end of a run: one row a task, and what to try next."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lorry_components.report.step import TaskReport
+from lorry_pipelines.planning import PlannedTask
+from lorry_registry.cli.tables import Column, print_table
+from lorry_registry.manifest import Manifest
+from lorry_registry.registry import Registry
+
+_COLUMNS = (
+    Column("task"),
+    Column("version"),
+    Column("method", rank=2),
+    Column("trained", justify="right", rank=3),
+    Column("adapter", justify="right", rank=4),
+    Column("metric", rank=1),
+    Column("test", justify="right"),
+    Column("95 % interval", rank=5),
+    Column("published", justify="right", rank=1),
+    Column("seconds", justify="right", rank=6),
+    Column("outcome"),
+)
+
+
+def describe_tasks(
+    planned: Sequence[PlannedTask], reports: Mapping[str, TaskReport], registry: Registry
+) -> list[dict[str, Any]]:
+    """Return what became of each task, as plain values, in the order in which tasks were given."""
+    return [_describe_task(plan, reports.get(plan.spec.name), registry) for plan in planned]
+
+
+def _describe_task(plan: PlannedTask, report: TaskReport | None, registry: Registry) -> dict[str, Any]:
+    version, adapter_id = _find_version(plan, report, registry)
+    row: dict[str, Any] = {
+        "task": plan.spec.name,
+        "outcome": report.status if report else "current",
+        "reason": report.reason if report else plan.staleness.reason,
+        "step": report.step if report else None,
+        "version": version,
+        "adapter_id": adapter_id,
+        "seconds": sum(report.seconds.values()) if report else None,
+        "train_seconds": report.details.get("finetune", {}).get("train_seconds") if report else None,
+        "published": plan.spec.evaluate.reference.value if plan.spec.evaluate.reference else None,
+        "source": plan.spec.evaluate.reference.source if plan.spec.evaluate.reference else None,
+    }
+    return row | (_describe_manifest(registry.read_manifest(adapter_id)) if adapter_id else {})
+
+
+def _find_version(
+    plan: PlannedTask, report: TaskReport | None, registry: Registry
+) -> tuple[int | None, str | None]:
+    if report is None or report.status == "current":
+        number = plan.staleness.version
+        found = {version.number: version.adapter_id for version in registry.list_versions(plan.spec.name)}
+        return number, found.get(number) if number else None
+    registered = report.details.get("register", {})
+    return registered.get("version"), registered.get("adapter_id")
+
+
+def _describe_manifest(manifest: Manifest) -> dict[str, Any]:
+    headline = manifest.evaluation.headline
+    return {
+        "method": manifest.method,
+        "trained_parameters": manifest.parameters.trained,
+        "size_bytes": manifest.size_bytes,
+        "metric": manifest.evaluation.primary,
+        "value": headline.value,
+        "interval": [headline.low, headline.high],
+    }
+
+
+def print_summary(rows: Sequence[Mapping[str, Any]], *, seconds: float, home: Path) -> None:
+    """Print the table, what stayed as it is and why, and the next commands to try."""
+    click.echo()
+    print_table(_COLUMNS, [_format_row(row) for row in rows])
+    sources = dict.fromkeys(row["source"] for row in rows if row["source"])
+    for source in sources:
+        click.echo(f"published: {source}")
+    kept = [row for row in rows if row["outcome"] == "current"]
+    if kept:
+        click.echo("\nNot trained again:")
+        for row in kept:
+            click.echo(f"  {row['task']}: {row['reason']}")
+    refused = [row for row in rows if row["outcome"] == "challenger"]
+    for row in refused:
+        click.echo(f"\n{row['task']} v{row['version']} was registered but not promoted: {row['reason']}")
+    click.echo(f"\n{len(rows)} tasks in {seconds:.0f} s")
+    usable = [row for row in rows if row["version"] is not None]
+    if usable:
+        _print_next(str(usable[0]["task"]), home)
+
+
+def _format_row(row: Mapping[str, Any]) -> list[str]:
+    value = row.get("value")
+    low, high = row.get("interval") or (None, None)
+    published = row["published"]
+    return [
+        row["task"],
+        f"v{row['version']}" if row["version"] else "-",
+        row.get("method", "-"),
+        f"{row['trained_parameters']:,}" if value is not None else "-",
+        f"{row['size_bytes'] / 1024:,.0f} KiB" if value is not None else "-",
+        row.get("metric", "-"),
+        f"{value:.3f}" if value is not None else "-",
+        f"{low:.3f} to {high:.3f}" if value is not None else "-",
+        f"{published:.3f}" if published is not None else "-",
+        f"{row['seconds']:.0f}" if row["seconds"] is not None else "-",
+        row["outcome"] if row["outcome"] != "failed" else f"failed in {row['step']}",
+    ]
+
+
+def _print_next(task: str, home: Path) -> None:
+    click.echo("\nNext:")
+    click.echo(f'  lorry predict {task} "I could not be happier with this."')
+    click.echo(f"  lorry history {task}")
+    click.echo(f"  mlflow ui --backend-store-uri sqlite:///{_shorten(home / 'mlflow.db')}")
+
+
+def _shorten(path: Path) -> str:
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

@@ -1,0 +1,141 @@
+"""Commands that read whole adapters: ``pull`` and ``verify``."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from lorry_registry.cli.edge import (
+    format_examples,
+    json_option,
+    open_registry,
+    print_json,
+    version_option,
+)
+from lorry_registry.digests import shorten_digest
+from lorry_registry.errors import LorryError, UsageError
+from lorry_registry.registry import Registry
+from lorry_registry.version_card import format_size
+
+
+@dataclass(frozen=True, slots=True)
+class _Check:
+    task: str
+    version: int | None
+    adapter_id: str | None
+    error: LorryError | None
+
+
+@click.command(
+    "pull",
+    epilog=format_examples(
+        "lorry pull reviews ./adapter",
+        "lorry pull reviews ./adapter-v2 --version 2",
+        "lorry pull reviews ./adapter --json",
+    ),
+)
+@click.argument("task")
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@version_option
+@json_option
+def pull_adapter(task: str, folder: Path, version: int | None, as_json: bool) -> None:
+    """Copy a task's adapter to a folder, verified.
+
+    DIR must not exist or be empty; it appears whole or not at all. Every byte is hashed before it does. A
+    folder that holds this very adapter already is left as it is.
+    """
+    if folder.exists() and folder.resolve() == Path.cwd():
+        raise UsageError(
+            "the folder that you are in would be replaced",
+            where=str(folder),
+            todo=f"name a folder in it: lorry pull {task} ./{task}",
+        )
+    registry = open_registry()
+    found = registry.resolve(task, version)
+    manifest = registry.export(found.adapter_id, folder)
+    if as_json:
+        print_json(
+            {
+                "task": found.task,
+                "version": found.version,
+                "adapter_id": found.adapter_id,
+                "path": str(folder.absolute()),
+                "files": [entry.name for entry in manifest.files],
+                "size_bytes": manifest.size_bytes,
+            }
+        )
+        return
+    size, digest = format_size(manifest.size_bytes), shorten_digest(found.adapter_id)
+    click.echo(f"{found.task} v{found.version} ({digest}, {size}) is in {folder}, verified")
+
+
+@click.command(
+    "verify",
+    epilog=format_examples("lorry verify reviews", "lorry verify --all", "lorry verify --all --json"),
+)
+@click.argument("task", required=False)
+@click.option("--all", "every", is_flag=True, help="Verify every task in the store.")
+@json_option
+def verify_adapters(task: str | None, every: bool, as_json: bool) -> None:
+    """Re-hash adapters in the store.
+
+    Every version of a task, or of all tasks: its files against its manifest, and the task's history against
+    itself. Exits with another code than 0 when anything is damaged.
+    """
+    if (task is None) != every:
+        raise UsageError("name one task, or say --all", todo="lorry verify reviews, or lorry verify --all")
+    registry = open_registry()
+    tasks = registry.ledger.list_tasks() if task is None else [task]
+    checks = [check for name in tasks for check in _check_task(registry, name)]
+    if as_json:
+        print_json([_describe_check(check) for check in checks])
+    else:
+        _print_checks(checks)
+    failed = [check.error for check in checks if check.error]
+    if failed:
+        click.get_current_context().exit(failed[0].exit_code)
+
+
+def _check_task(registry: Registry, task: str) -> Iterable[_Check]:
+    registry.ledger.require_state(task)
+    try:
+        for version, error in registry.verify_task(task):
+            yield _Check(task, version.number, version.adapter_id, error)
+    except LorryError as error:
+        yield _Check(task, None, None, error)
+
+
+def _describe_check(check: _Check) -> dict[str, object]:
+    return {
+        "task": check.task,
+        "version": check.version,
+        "adapter_id": check.adapter_id,
+        "ok": check.error is None,
+        "problem": str(check.error) if check.error else None,
+    }
+
+
+def _print_checks(checks: list[_Check]) -> None:
+    if not checks:
+        click.echo("There is nothing to verify: no task has an adapter yet.")
+        return
+    from lorry_registry.cli.tables import NOTHING, Column, print_table
+
+    columns = (Column("Task"), Column("Version", "right"), Column("Adapter"), Column("Result"))
+    rows = [
+        (
+            check.task,
+            f"v{check.version}" if check.version else NOTHING,
+            shorten_digest(check.adapter_id) if check.adapter_id else NOTHING,
+            "damaged" if check.error else "sound",
+        )
+        for check in checks
+    ]
+    print_table(columns, rows)
+    damaged = [check for check in checks if check.error]
+    for check in damaged:
+        name = f"{check.task} v{check.version}" if check.version else f"{check.task}, its history"
+        click.echo(f"error: {name}: {check.error}", err=True)
+    if not damaged:
+        click.echo(f"{len(checks)} checked, all sound")

@@ -1,0 +1,90 @@
+"""Where commands meet the world: settings from the environment, options, what is printed."""
+
+import json
+import os
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lorry_registry.registry import Registry
+from lorry_registry.settings import Settings
+
+if TYPE_CHECKING:
+    from lorry_registry.mlflow_index import MlflowIndex
+
+_VERSION = re.compile(r"[vV]?([1-9][0-9]{0,8})")
+
+# At a terminal somebody waits; MLflow retries for minutes, and takes these from the environment only.
+_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+
+
+def parse_version(ctx: click.Context, param: click.Parameter, text: str | None) -> int | None:
+    """Return the number in ``3`` or ``v3``: a callback for an argument or an option.
+
+    Raises:
+        click.BadParameter: It is neither.
+    """
+    if text is None:
+        return None
+    match = _VERSION.fullmatch(text)
+    if match is None:
+        raise click.BadParameter(f"{text!r} is not a version; write 3 or v3", ctx, param)
+    return int(match.group(1))
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
+version_option = click.option(
+    "--version",
+    "version",
+    callback=parse_version,
+    metavar="N",
+    help="A version, 3 or v3.  [default: the champion]",
+)
+
+
+def format_examples(*lines: str) -> str:
+    r"""Return an epilog with examples; ``\b`` keeps click from wrapping them."""
+    return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])
+
+
+def load_settings() -> Settings:
+    """Return the settings of this process: its environment, and ``lorry.toml`` in its folder.
+
+    Raises:
+        InvalidTaskError: ``lorry.toml`` has faults.
+    """
+    return Settings.load(os.environ, Path.cwd())
+
+
+def open_registry() -> Registry:
+    """Return the registry that the settings name.
+
+    Raises:
+        InvalidTaskError: ``lorry.toml`` has faults.
+        StoreError: No store serves the address.
+    """
+    return Registry.open(load_settings())
+
+
+def open_index(settings: Settings) -> "MlflowIndex":
+    """Return the index in MLflow, with the patience of somebody at a terminal."""
+    from lorry_registry.mlflow_index import MlflowIndex
+
+    for variable, value in _PATIENCE.items():
+        os.environ.setdefault(variable, value)
+    return MlflowIndex(settings.tracking_uri, artifact_root=None)
+
+
+def print_json(document: Any) -> None:
+    """Print a document as indented JSON."""
+    is_unicode = (sys.stdout.encoding or "").lower().startswith("utf")
+    click.echo(json.dumps(document, indent=2, ensure_ascii=not is_unicode))
+
+
+def print_warning(message: str) -> None:
+    """Print a warning to stderr."""
+    click.secho("warning: ", fg="yellow", bold=True, nl=False, err=True)
+    click.echo(message, err=True)

@@ -1,0 +1,156 @@
+"""A command group that imports a command only when it is called, and turns our errors into exit codes."""
+
+import difflib
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import IO, Any, NamedTuple, NoReturn
+
+import click
+
+from lorry_registry.errors import LorryError, MissingExtraError
+
+EXIT_INTERRUPTED = 130
+
+
+class LazyCommand(NamedTuple):
+    """Where a command is, and what ``--help`` says about it before it is imported.
+
+    Attributes:
+        name: What is typed.
+        target: ``module:attribute`` of the command.
+        help: One short sentence, the same as the command's own.
+        section: The heading that it stands under; sections appear in the order of their first command.
+        extras: What to install when a library that the command needs is missing.
+    """
+
+    name: str
+    target: str
+    help: str
+    section: str = "Commands"
+    extras: str = "train,pipelines"
+
+
+class ReportedError(click.ClickException):
+    """A ``LorryError`` on its way to the terminal: its message on stderr, its exit code."""
+
+    def __init__(self, error: LorryError) -> None:
+        super().__init__(str(error))
+        # click keeps the code on the class and reads it from the instance; ours differs by error.
+        self.exit_code = error.exit_code  # type: ignore[misc]
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print the message to stderr."""
+        stream = file or sys.stderr
+        click.secho("error: ", fg="red", bold=True, nl=False, file=stream)
+        click.echo(self.message, file=stream)
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are known by name and imported on use.
+
+    Args:
+        lazy_commands: The commands, in the order in which ``--help`` lists them.
+        attributes: What ``click.Group`` takes.
+    """
+
+    def __init__(self, *, lazy_commands: Sequence[LazyCommand] = (), **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self._lazy = {command.name: command for command in lazy_commands}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands, the lazy ones first, in their order."""
+        return [*self._lazy, *(name for name in super().list_commands(ctx) if name not in self._lazy)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command, imported now if it is a lazy one."""
+        if cmd_name not in self._lazy:
+            return super().get_command(ctx, cmd_name)
+        module, _, attribute = self._lazy[cmd_name].target.partition(":")
+        command = getattr(importlib.import_module(module), attribute)
+        if not isinstance(command, click.Command):
+            raise TypeError(f"{self._lazy[cmd_name].target} is not a click command")
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that was typed; suggest a near one when there is none of that name."""
+        name = args[0]
+        if not name.startswith("-") and name not in self.list_commands(ctx):
+            near = difflib.get_close_matches(name, self.list_commands(ctx), n=1, cutoff=0.5)
+            advice = f"Did you mean {near[0]!r}?" if near else f"See: {ctx.command_path} --help"
+            raise click.UsageError(f"There is no command {name!r}. {advice}", ctx=ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands in sections, without importing one of them."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for lazy in self._lazy.values():
+            sections.setdefault(lazy.section, []).append((lazy.name, lazy.help))
+        for name in super().list_commands(ctx):
+            command = super().get_command(ctx, name)
+            if name not in self._lazy and command is not None and not command.hidden:
+                rows = sections.setdefault("Commands", [])
+                rows.append((name, command.get_short_help_str(limit=formatter.width)))
+        # One width for all sections, so that the columns line up.
+        widest = max((len(name) for rows in sections.values() for name, _ in rows), default=0)
+        for heading, rows in sections.items():
+            with formatter.section(heading):
+                formatter.write_dl([(name.ljust(widest), text) for name, text in rows])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; an error of ours becomes a message and an exit code."""
+        try:
+            return super().invoke(ctx)
+        except LorryError as error:
+            raise ReportedError(error) from error
+        except ModuleNotFoundError as error:
+            missing = self._explain_missing_module(ctx, error)
+            if missing is None:
+                raise
+            raise ReportedError(missing) from error
+
+    def _explain_missing_module(
+        self, ctx: click.Context, error: ModuleNotFoundError
+    ) -> MissingExtraError | None:
+        if not error.name or error.name.startswith("lorry_") or ctx.invoked_subcommand not in self._lazy:
+            return None
+        return MissingExtraError(
+            f"this command needs {error.name.partition('.')[0]!r}, which is not installed",
+            where=f"{ctx.command_path} {ctx.invoked_subcommand}",
+            todo=f"pip install 'lorry[{self._lazy[ctx.invoked_subcommand].extras}]'",
+        )
+
+
+def run_cli(group: click.Command, *, name: str = "lorry", arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run a command line and leave the process with its exit code.
+
+    Errors go to stderr; Ctrl-C ends with 130; a closed pipe (``lorry tasks | head -1``) ends quietly.
+
+    Args:
+        group: The top-level group.
+        name: The name that usage messages show.
+        arguments: The arguments; None: those of the process.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show a character shows another one; that is no reason to fail.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    sys.exit(_run(group, name, arguments))
+
+
+def _run(group: click.Command, name: str, arguments: Sequence[str] | None) -> int:
+    try:
+        outcome = group.main(args=arguments, prog_name=name, standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt) as error:
+        if isinstance(error, KeyboardInterrupt) or isinstance(error.__cause__, KeyboardInterrupt):
+            click.echo("interrupted", err=True)
+            return EXIT_INTERRUPTED
+        click.echo("aborted", err=True)
+        return 1
+    # Without standalone mode, click returns the code of ctx.exit(code), and else what the command returned.
+    return outcome if isinstance(outcome, int) else 0

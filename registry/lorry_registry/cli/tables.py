@@ -1,0 +1,133 @@
+"""Tables and cards for people, drawn with rich.
+
+Into a pipe goes the whole table without colour, whatever the width; on a terminal the least important columns
+give way.
+"""
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import PurePosixPath
+from typing import Literal
+
+import click
+from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+_PIPE_WIDTH = 100_000
+# Columns stand three spaces apart; a text that wraps gets at least so many.
+_GAP = 3
+_LEAST_WRAPPED = 30
+NOTHING = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table.
+
+    Attributes:
+        title: Its heading.
+        justify: Numbers stand on the right.
+        rank: 0 stays; of the others the highest is dropped first when the terminal is narrow.
+        wraps: Whether long texts continue on the next line.
+    """
+
+    title: str
+    justify: Literal["left", "right"] = "left"
+    rank: int = 0
+    wraps: bool = False
+
+
+def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table to stdout."""
+    console = _make_console()
+    widths = [_measure_column(column, [row[index] for row in rows]) for index, column in enumerate(columns)]
+    shown = list(range(len(columns)))
+    while _measure_table(widths, shown) > console.width and any(columns[index].rank for index in shown):
+        shown.remove(max(shown, key=lambda index: columns[index].rank))
+    _print(console, _build_table(columns, rows, shown))
+    if len(shown) < len(columns):
+        hidden = ", ".join(column.title for index, column in enumerate(columns) if index not in shown)
+        click.secho(f"  not shown here: {hidden} (widen the terminal, or use --json)", dim=True)
+
+
+def print_fields(fields: Mapping[str, str]) -> None:
+    """Print names and values in two aligned columns, without the fields that are empty."""
+    widest = max(len(name) for name, value in fields.items() if value)
+    for name, value in fields.items():
+        if value:
+            # A long line is left to the terminal to wrap: a path that was cut in two cannot be copied.
+            click.secho(name.ljust(widest + 2), bold=True, nl=False)
+            click.echo(clean_text(value))
+
+
+def print_heading(text: str) -> None:
+    """Print a line in bold, with an empty one before it."""
+    click.echo()
+    click.secho(clean_text(text), bold=True)
+
+
+def print_bullets(lines: Iterable[str]) -> None:
+    """Print a list of sentences."""
+    for line in lines:
+        click.echo(f"  - {clean_text(line)}")
+
+
+def format_time(moment: datetime) -> str:
+    """Return a moment in local time, to the minute."""
+    return moment.astimezone().strftime("%Y-%m-%d %H:%M")
+
+
+def format_figure(value: float) -> str:
+    """Return a metric's value with three decimals, or in powers of ten when it is very large or small."""
+    return f"{value:.3f}" if value == 0 or 1e-3 <= abs(value) < 1e6 else f"{value:.3g}"
+
+
+def shorten_base(model: str) -> str:
+    """Return the part of a base's address that tells it from others, for a narrow column."""
+    if model.startswith("package:"):
+        return model.removeprefix("package:").partition("/")[0]
+    return PurePosixPath(model).name if model.startswith("/") else model
+
+
+def clean_text(text: str) -> str:
+    """Return a text without characters that would steer the terminal."""
+    return "".join(
+        letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in text
+    )
+
+
+def _measure_column(column: Column, cells: Sequence[str]) -> int:
+    widest = max(cell_len(text) for text in (column.title, *cells))
+    return min(widest, _LEAST_WRAPPED) if column.wraps else widest
+
+
+def _measure_table(widths: Sequence[int], shown: Sequence[int]) -> int:
+    return sum(widths[index] + _GAP for index in shown)
+
+
+def _make_console() -> Console:
+    width = None if sys.stdout.isatty() else _PIPE_WIDTH
+    return Console(width=width, highlight=False, markup=False, emoji=False)
+
+
+def _build_table(columns: Sequence[Column], rows: Sequence[Sequence[str]], shown: Sequence[int]) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 2, 0, 0))
+    for index in shown:
+        column = columns[index]
+        table.add_column(column.title, justify=column.justify, no_wrap=not column.wraps, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(clean_text(row[index])) for index in shown))
+    return table
+
+
+def _print(console: Console, table: Table) -> None:
+    # Captured first: click's echo then handles pipes that were closed, as for every other line.
+    with console.capture() as capture:
+        console.print(table)
+    lines = capture.get().splitlines()
+    click.echo("\n".join(line.rstrip() for line in lines))

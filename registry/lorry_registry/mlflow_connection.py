@@ -1,0 +1,143 @@
+"""One connection to one MLflow: opened late, safe to open twice at once, with errors that say what to do."""
+
+import contextlib
+import fcntl
+import importlib.util
+import logging
+import sqlite3
+import sys
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import urlsplit
+
+from lorry_registry.errors import MissingExtraError, TrackingError
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+_DATABASE_SCHEMES = ("sqlite", "postgresql", "mysql", "mssql")
+
+_T = TypeVar("_T")
+
+
+class MlflowConnection:
+    """A client of MLflow, imported and opened on first use.
+
+    Args:
+        tracking_uri: The address of a server or a database.
+
+    Attributes:
+        address: The same without a password, for messages.
+        database_file: The file of a SQLite address, None for every other.
+        is_database: Whether MLflow is a database that is opened from here, without a server.
+    """
+
+    def __init__(self, tracking_uri: str) -> None:
+        self._uri = tracking_uri
+        self._scheme = urlsplit(tracking_uri).scheme.partition("+")[0]
+        self.address = _hide_password(tracking_uri)
+        self.database_file = _find_database_file(tracking_uri)
+        self.is_database = self._scheme in _DATABASE_SCHEMES
+
+    @cached_property
+    def client(self) -> "MlflowClient":
+        """The client.
+
+        Raises:
+            MissingExtraError: The address needs a library that is not installed.
+            TrackingError: The database cannot be opened.
+        """
+        needed = ["mlflow", *(["sqlalchemy"] if self.is_database else [])]
+        missing = [name for name in needed if importlib.util.find_spec(name) is None]
+        if missing:
+            raise MissingExtraError(
+                f"an MLflow at this address needs {missing[0]!r}, which is not installed",
+                where=self.address,
+                todo="pip install 'lorry[train]', or set MLFLOW_TRACKING_URI to the address of a server",
+            )
+        from mlflow.tracking import MlflowClient
+
+        with self.reporting("open it"), self._locking_database(), _quietly("mlflow.store.db.utils"):
+            client = MlflowClient(self._uri)
+            # The registry's half is opened on its first use; that belongs under the lock as well.
+            client.search_registered_models(max_results=1)
+        return client
+
+    @contextlib.contextmanager
+    def reporting(self, what: str) -> Iterator[None]:
+        """Turn an error of MLflow or of the way to it into a ``TrackingError`` that says what was tried."""
+        try:
+            yield
+        except _list_backend_errors() as error:
+            first = str(error).strip().partition("\n")[0] or type(error).__name__
+            raise TrackingError(
+                f"cannot {what}: {first}",
+                where=self.address,
+                todo="check that MLFLOW_TRACKING_URI is right and that MLflow is up",
+            ) from error
+
+    def attempt(self, call: Callable[[], _T], *, unless: str) -> _T | None:
+        """Return what a call returns, or None when MLflow answers with one error code.
+
+        Args:
+            call: Something that asks MLflow.
+            unless: The code, for example ``RESOURCE_DOES_NOT_EXIST``.
+        """
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return call()
+        except MlflowException as error:
+            if error.error_code != unless:
+                raise
+        return None
+
+    @contextlib.contextmanager
+    def _locking_database(self) -> Iterator[None]:
+        path = self.database_file
+        if path is None:
+            yield
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # MLflow creates the tables of a new database without a lock: two processes at once would break it.
+        with path.with_name(f"{path.name}.lock").open("a") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            # MLflow tries a file that it cannot open again and again, for minutes; this fails at once.
+            with contextlib.closing(sqlite3.connect(path)) as connection:
+                connection.execute("PRAGMA schema_version")
+            yield
+
+
+def _list_backend_errors() -> tuple[type[Exception], ...]:
+    # MLflow's own, requests' (an OSError), SQLite's, SQLAlchemy's. Only what was imported can be raised.
+    errors: list[type[Exception]] = [OSError, sqlite3.Error]
+    for module, name in (("mlflow.exceptions", "MlflowException"), ("sqlalchemy.exc", "SQLAlchemyError")):
+        if module in sys.modules:
+            errors.append(getattr(sys.modules[module], name))
+    return tuple(errors)
+
+
+@contextlib.contextmanager
+def _quietly(name: str) -> Iterator[None]:
+    # Creating a database is told in log lines that mean nothing to the person at the terminal.
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def _find_database_file(tracking_uri: str) -> Path | None:
+    path = tracking_uri.removeprefix("sqlite:///").partition("?")[0]
+    return Path(path) if tracking_uri.startswith("sqlite:///") and path not in ("", ":memory:") else None
+
+
+def _hide_password(uri: str) -> str:
+    parts = urlsplit(uri)
+    if parts.password is None:
+        return uri
+    return parts._replace(netloc=f"{parts.username}:***@{parts.netloc.rpartition('@')[2]}").geturl()

@@ -1,0 +1,204 @@
+"""MLflow as index and window: it shows what the ledger says, and is never read as truth.
+
+An experiment, a registered model and two aliases a task, a run a training, a version an adapter. MLflow
+overwrites aliases blindly, so :func:`sync_aliases` derives them from the ledger each time and looks again
+afterwards. MLflow is imported on first use only.
+"""
+
+import json
+from collections.abc import Sequence
+
+from lorry_registry.errors import TrackingError
+from lorry_registry.manifest import Manifest
+from lorry_registry.mlflow_runs import MlflowRuns
+from lorry_registry.registry import Registry
+from lorry_registry.version_card import describe_version, list_version_tags, name_decision
+
+CHAMPION = "champion"
+CHALLENGER = "challenger"
+
+_ABSENT = "RESOURCE_DOES_NOT_EXIST"
+_PRESENT = "RESOURCE_ALREADY_EXISTS"
+
+
+class MlflowIndex(MlflowRuns):
+    """Runs, and on top of them the versions and aliases of each task's registered model."""
+
+    def find_version(self, task: str, adapter_id: str) -> str | None:
+        """Return MLflow's number of the version that holds an adapter; the lowest, if there are several."""
+        query = f"name = '{task}' and tags.`lorry.adapter_id` = '{adapter_id}'"
+        with self._connection.reporting("search versions"):
+            found = self._client.search_model_versions(query)
+        return min((str(version.version) for version in found), key=int, default=None)
+
+    def record_version(
+        self,
+        task: str,
+        *,
+        version: int,
+        adapter_id: str,
+        manifest: Manifest,
+        source: str,
+        run_id: str | None,
+        model_id: str | None,
+        reasons: Sequence[str],
+        promoted: bool,
+    ) -> str:
+        """Record an adapter as a version of the task's registered model. Again is harmless.
+
+        MLflow counts versions by itself; ours stands in the tag ``lorry.version``.
+
+        Args:
+            task: The task.
+            version: The version in the ledger.
+            adapter_id: The adapter.
+            manifest: Its manifest.
+            source: Where MLflow loads it from: ``models:/<model id>`` or an address.
+            run_id: The run that made it.
+            model_id: The logged model that it is.
+            reasons: The gate's reasons.
+            promoted: Whether the gate let it pass.
+
+        Returns:
+            MLflow's number of the version.
+        """
+        description = describe_version(
+            manifest, version=version, adapter_id=adapter_id, reasons=reasons, promoted=promoted
+        )
+        with self._connection.reporting(f"record v{version} of {task!r}"):
+            self._ensure_model(task, manifest)
+            known = self.find_version(task, adapter_id)
+            if known is not None:
+                self._client.update_model_version(task, known, description)
+                self._client.set_model_version_tag(task, known, "lorry.decision", name_decision(promoted))
+                return known
+            source, run_id = self._resolve_source(source, run_id, model_id)
+            created = self._client.create_model_version(
+                task,
+                source,
+                run_id=run_id,
+                tags=list_version_tags(manifest, version=version, adapter_id=adapter_id, promoted=promoted),
+                description=description,
+                await_creation_for=0,
+                model_id=model_id,
+            )
+            kept = self._settle_twins(task, adapter_id, str(created.version))
+            if model_id is not None:
+                self._link_model(model_id, task, kept)
+        return kept
+
+    # Aliases
+
+    def set_aliases(self, task: str, champion: str | None, challenger: str | None) -> list[str]:
+        """Let the aliases ``champion`` and ``challenger`` name the versions of two adapters.
+
+        An alias whose adapter is None is removed; so is one whose adapter MLflow does not know, because it
+        must never name another adapter than the ledger does.
+
+        Returns:
+            What was changed, in sentences.
+
+        Raises:
+            TrackingError: MLflow has no version of an adapter.
+        """
+        wanted = {CHAMPION: champion, CHALLENGER: challenger}
+        present = self._read_alias_versions(task)
+        versions = {alias: self.find_version(task, name) if name else None for alias, name in wanted.items()}
+        changed = {alias: version for alias, version in versions.items() if version != present.get(alias)}
+        with self._connection.reporting(f"move the aliases of {task!r}"):
+            for alias, version in changed.items():
+                if version is None:
+                    self._client.delete_registered_model_alias(task, alias)
+                else:
+                    self._client.set_registered_model_alias(task, alias, version)
+        missing = [name for alias, name in wanted.items() if name and versions[alias] is None]
+        if missing:
+            raise TrackingError(
+                f"it has no version of {' and '.join(missing)}",
+                where=self.address,
+                todo="run: lorry reconcile",
+            )
+        return [
+            f"the alias {alias} was {_name_version(present.get(alias))} and is {_name_version(version)} now"
+            for alias, version in changed.items()
+        ]
+
+    def read_aliases(self, task: str) -> dict[str, str]:
+        """Return the adapters that a task's aliases name; "" for a version that Lorry did not record."""
+        versions = self._read_alias_versions(task)
+        with self._connection.reporting(f"read the aliases of {task!r}"):
+            return {
+                alias: self._client.get_model_version(task, version).tags.get("lorry.adapter_id", "")
+                for alias, version in versions.items()
+            }
+
+    def _read_alias_versions(self, task: str) -> dict[str, str]:
+        # Searches return no aliases; only the model itself knows them.
+        with self._connection.reporting(f"read the aliases of {task!r}"):
+            model = self._connection.attempt(lambda: self._client.get_registered_model(task), unless=_ABSENT)
+        return {alias: str(version) for alias, version in model.aliases.items()} if model else {}
+
+    def _ensure_model(self, task: str, manifest: Manifest) -> None:
+        attempt, client = self._connection.attempt, self._client
+        if attempt(lambda: client.get_registered_model(task), unless=_ABSENT) is None:
+            text = manifest.description or f"Adapters for the task {task} on {manifest.base.model}."
+            attempt(lambda: client.create_registered_model(task, {"lorry.task": task}, text), unless=_PRESENT)
+
+    def _resolve_source(
+        self, source: str, run_id: str | None, model_id: str | None
+    ) -> tuple[str, str | None]:
+        if model_id is None:
+            return source, run_id
+        # Without a server MLflow would look the model up in its global tracking address, not in ours.
+        model = self._client.get_logged_model(model_id)
+        is_local = self._connection.is_database and source.startswith("models:/")
+        return model.artifact_location if is_local else source, run_id or model.source_run_id
+
+    def _settle_twins(self, task: str, adapter_id: str, created: str) -> str:
+        # Two processes may have recorded the same adapter at once: both keep the one that came first.
+        first = self.find_version(task, adapter_id) or created
+        if first != created:
+            self._client.delete_model_version(task, created)
+        return first
+
+    def _link_model(self, model_id: str, task: str, version: str) -> None:
+        tag = "mlflow.modelVersions"
+        links = json.loads(self._client.get_logged_model(model_id).tags.get(tag, "[]"))
+        link = {"name": task, "version": version}
+        if link not in links:
+            self._client.set_logged_model_tags(model_id, {tag: json.dumps([*links, link])})
+
+
+def sync_aliases(index: MlflowIndex, registry: Registry, task: str) -> list[str]:
+    """Make MLflow's aliases of a task say what the ledger says.
+
+    The champion is the ledger's; the challenger is the newest version, unless that is the champion.
+
+    Returns:
+        What was changed, in sentences.
+
+    Raises:
+        TrackingError: MLflow cannot be reached, or does not know an adapter.
+        StoreError: The ledger cannot be read.
+    """
+    changes: list[str] = []
+    wanted = _derive_aliases(registry, task)
+    while True:
+        changes += index.set_aliases(task, *wanted)
+        # Somebody may have moved the ledger in between, and have set the aliases before we did.
+        present = _derive_aliases(registry, task)
+        if present == wanted:
+            return changes
+        wanted = present
+
+
+def _derive_aliases(registry: Registry, task: str) -> tuple[str | None, str | None]:
+    versions = registry.list_versions(task)
+    champion = registry.ledger.read_state(task).champion
+    champion_id = champion.adapter_id if champion else None
+    newest = versions[-1].adapter_id if versions else None
+    return champion_id, newest if newest != champion_id else None
+
+
+def _name_version(version: str | None) -> str:
+    return f"MLflow's version {version}" if version else "nowhere"

@@ -1,0 +1,234 @@
+"""Experiments, runs and logged models in MLflow: what a training leaves there besides versions."""
+
+import json
+import math
+import re
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lorry_registry.errors import TrackingError
+from lorry_registry.mlflow_connection import MlflowConnection
+
+if TYPE_CHECKING:
+    from mlflow.models import Model
+    from mlflow.tracking import MlflowClient
+
+# MLflow's own limits, from mlflow/utils/validation.py.
+_MAX_PARAMETER_LENGTH = 6000
+_MAX_TAG_LENGTH = 8000
+_PARAMETERS_PER_BATCH = 100
+_METRICS_PER_BATCH = 1000
+_FORBIDDEN_IN_NAMES = re.compile(r"[^\w\-. /]")
+
+_MODEL_DOCUMENT = "MLmodel"
+
+
+class MlflowRuns:
+    """Experiments, runs and logged models in one MLflow.
+
+    Every method raises ``TrackingError`` when MLflow cannot be reached or refuses, and ``MissingExtraError``
+    when the address needs a library that is not installed.
+
+    Args:
+        tracking_uri: The address of a server or a database.
+        artifact_root: Where artifacts go when the address is a SQLite file; None: ``mlflow-artifacts`` beside
+            that file. With every other address MLflow decides.
+    """
+
+    def __init__(self, tracking_uri: str, artifact_root: Path | None = None) -> None:
+        self.tracking_uri = tracking_uri
+        self._connection = MlflowConnection(tracking_uri)
+        self._artifact_root = artifact_root
+
+    @property
+    def address(self) -> str:
+        """The tracking address without a password, for messages."""
+        return self._connection.address
+
+    def has_database(self) -> bool:
+        """Return whether there is anything to read: False only for a SQLite file that does not exist yet."""
+        path = self._connection.database_file
+        return path is None or path.exists()
+
+    def check_reachable(self) -> None:
+        """Raise unless MLflow answers: found out before anything is spent."""
+        with self._connection.reporting("reach it"):
+            self._client.search_experiments(max_results=1)
+
+    def ensure_experiment(self, task: str) -> str:
+        """Return the id of a task's experiment, created if need be; safe when two processes do so at once."""
+        location = self._locate_artifacts(task)
+        with self._connection.reporting(f"create the experiment {task!r}"):
+            found = self._client.get_experiment_by_name(task)
+            if found is None:
+                created = self._connection.attempt(
+                    lambda: self._client.create_experiment(task, location, {"lorry.task": task}),
+                    unless="RESOURCE_ALREADY_EXISTS",
+                )
+                found = self._client.get_experiment(created) if created else self._find_experiment(task)
+        if found.lifecycle_stage != "active":
+            raise TrackingError(
+                f"the experiment {task!r} was deleted in MLflow",
+                where=self.address,
+                todo=f"restore it: mlflow experiments restore --experiment-id {found.experiment_id}",
+            )
+        return str(found.experiment_id)
+
+    def open_run(self, task: str, *, name: str, tags: Mapping[str, str], run_id: str | None = None) -> str:
+        """Start a run in a task's experiment and return its id.
+
+        Args:
+            task: The task.
+            name: The run's name.
+            tags: Its tags.
+            run_id: A run that somebody else has opened for us: it is used, and no second one is opened.
+        """
+        tags = _cut({"lorry.task": task, **tags}, _MAX_TAG_LENGTH)
+        if run_id is not None:
+            with self._connection.reporting(f"use the run {run_id}"):
+                self._client.update_run(run_id, status="RUNNING")
+            self.set_tags(run_id, tags)
+            return run_id
+        experiment_id = self.ensure_experiment(task)
+        with self._connection.reporting("open a run"):
+            return str(self._client.create_run(experiment_id, run_name=name, tags=tags).info.run_id)
+
+    def log_parameters(self, run_id: str, parameters: Mapping[str, Any]) -> None:
+        """Record parameters; nested ones get dotted names, values are cut to MLflow's 6000 characters."""
+        from mlflow.entities import Param
+
+        flat = _cut(dict(_flatten("", parameters)), _MAX_PARAMETER_LENGTH)
+        entries = [Param(key, value) for key, value in flat.items()]
+        with self._connection.reporting("log parameters"):
+            for start in range(0, len(entries), _PARAMETERS_PER_BATCH):
+                self._client.log_batch(run_id, params=entries[start : start + _PARAMETERS_PER_BATCH])
+
+    def log_metrics(
+        self,
+        run_id: str,
+        metrics: Mapping[str, float],
+        step: int | None = None,
+        *,
+        model_id: str | None = None,
+    ) -> None:
+        """Record numbers; NaN and infinities are left out.
+
+        Args:
+            run_id: The run.
+            metrics: Names and values.
+            step: The optimiser step that they belong to.
+            model_id: A logged model that they belong to as well.
+        """
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        entries = [
+            Metric(_clean_name(name), float(value), now, step or 0, model_id=model_id)
+            for name, value in metrics.items()
+            if math.isfinite(value)
+        ]
+        with self._connection.reporting("log metrics"):
+            for start in range(0, len(entries), _METRICS_PER_BATCH):
+                self._client.log_batch(run_id, metrics=entries[start : start + _METRICS_PER_BATCH])
+
+    def log_artifact(self, run_id: str, path: Path, folder: str | None = None) -> None:
+        """Upload a file, or all files of a folder, to a folder of the run's artifacts."""
+        with self._connection.reporting(f"upload {path.name}"):
+            if path.is_dir():
+                self._client.log_artifacts(run_id, str(path), folder)
+            else:
+                self._client.log_artifact(run_id, str(path), folder)
+
+    def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
+        """Set tags of a run, values cut to MLflow's 8000 characters."""
+        from mlflow.entities import RunTag
+
+        entries = [RunTag(key, value) for key, value in _cut(tags, _MAX_TAG_LENGTH).items()]
+        with self._connection.reporting("set tags"):
+            for start in range(0, len(entries), _PARAMETERS_PER_BATCH):
+                self._client.log_batch(run_id, tags=entries[start : start + _PARAMETERS_PER_BATCH])
+
+    def close_run(self, run_id: str, failed: bool) -> None:
+        """End a run, as finished or as failed."""
+        with self._connection.reporting("close the run"):
+            self._client.set_terminated(run_id, status="FAILED" if failed else "FINISHED")
+
+    # Logged models
+
+    def create_model(self, task: str, *, run_id: str, model_type: str, flavor: str) -> str:
+        """Announce a model that a run has made, and return its id. Its files follow by ``upload_model``.
+
+        Args:
+            task: The task.
+            run_id: The run.
+            model_type: What MLflow shows as the model's type.
+            flavor: The name of the MLflow flavor that loads it.
+        """
+        from mlflow.entities import LoggedModelOutput
+
+        with self._connection.reporting("create a logged model"):
+            experiment_id = self._client.get_run(run_id).info.experiment_id
+            tags = {"lorry.task": task, "lorry.flavor": flavor}
+            model = self._client.create_logged_model(experiment_id, task, run_id, tags, None, model_type)
+            self._client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+        return str(model.model_id)
+
+    def build_model_document(self, model_id: str, run_id: str) -> "Model":
+        """Return an ``MLmodel`` document for a model that was announced; flavors are yet to be added."""
+        from mlflow.models import Model
+
+        with self._connection.reporting("read a logged model"):
+            location = self._client.get_logged_model(model_id).artifact_location
+        return Model(artifact_path=location, model_uuid=model_id, model_id=model_id, run_id=run_id)
+
+    def upload_model(self, model_id: str, folder: Path) -> str:
+        """Upload a model's files, its ``MLmodel`` last, and return the address that MLflow loads it from."""
+        with self._connection.reporting("upload a model"):
+            # A model is found by its MLmodel: a kill before it leaves nothing that looks loadable.
+            paths = sorted(path for path in folder.rglob("*") if path.is_file())
+            for path in sorted(paths, key=lambda path: path.name == _MODEL_DOCUMENT):
+                inside = path.parent.relative_to(folder).as_posix()
+                self._client.log_model_artifact(model_id, str(path), None if inside == "." else inside)
+            self._client.finalize_logged_model(model_id, "READY")
+        return f"models:/{model_id}"
+
+    @property
+    def _client(self) -> "MlflowClient":
+        return self._connection.client
+
+    def _locate_artifacts(self, task: str) -> str | None:
+        database = self._connection.database_file
+        if database is None:
+            return None
+        # MLflow's default is a folder below the present one, which is another one in every step of a run.
+        root = self._artifact_root or database.with_name("mlflow-artifacts")
+        return (root / task).absolute().as_uri()
+
+    def _find_experiment(self, task: str) -> Any:
+        found = self._client.get_experiment_by_name(task)
+        if found is None:
+            raise TrackingError(
+                f"the experiment {task!r} vanished while it was created", where=self.address, todo="try again"
+            )
+        return found
+
+
+def _flatten(prefix: str, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            yield from _flatten(f"{name}.", value)
+        elif isinstance(value, list | tuple):
+            yield _clean_name(name), json.dumps(value, ensure_ascii=False, default=str)
+        else:
+            yield _clean_name(name), str(value)
+
+
+def _clean_name(name: str) -> str:
+    return _FORBIDDEN_IN_NAMES.sub("_", name)
+
+
+def _cut(values: Mapping[str, str], length: int) -> dict[str, str]:
+    return {key: str(value)[:length] for key, value in values.items()}

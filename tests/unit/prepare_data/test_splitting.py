@@ -1,0 +1,127 @@
+from collections import Counter
+from collections.abc import Sequence
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lorry_components.prepare_data.examples import Example
+from lorry_components.prepare_data.splitting import split_examples
+from lorry_registry.task_spec import SeededSplit
+
+PARTS = ("train", "validation", "test")
+
+texts = st.text(alphabet="abc é\n", min_size=1, max_size=4).filter(str.strip)
+examples = st.builds(
+    lambda text, pair, label: Example({"text": text} | ({} if pair is None else {"text_pair": pair}), label),
+    texts,
+    st.none() | texts,
+    st.sampled_from("xyz"),
+)
+splits = st.builds(
+    SeededSplit,
+    validation=st.floats(0.01, 0.4),
+    test=st.floats(0.01, 0.4),
+    seed=st.integers(-(2**70), 2**70),
+)
+thorough = settings(max_examples=200, deadline=None, database=None)
+
+
+def count(table: Sequence[Example]) -> Counter[str]:
+    return Counter(repr(example) for example in table)
+
+
+def find_sides(parts: dict[str, list[Example]]) -> dict[tuple[str, str], str]:
+    return {example.key: part for part in PARTS for example in parts[part]}
+
+
+@thorough
+@given(st.lists(examples, max_size=40), splits, st.booleans())
+def test_the_parts_are_a_partition(table: list[Example], split: SeededSplit, has_classes: bool) -> None:
+    parts = split_examples(table, split, has_classes=has_classes)
+    assert tuple(parts) == PARTS
+    assert sum((count(parts[part]) for part in PARTS), Counter()) == count(table)
+    keys = [{example.key for example in parts[part]} for part in PARTS]
+    assert not keys[0] & keys[1]
+    assert not keys[0] & keys[2]
+    assert not keys[1] & keys[2]
+
+
+@thorough
+@given(st.lists(examples, max_size=40), splits, st.randoms(use_true_random=False))
+def test_the_order_of_rows_does_not_matter(table: list[Example], split: SeededSplit, random: object) -> None:
+    shuffled = list(table)
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    one = split_examples(table, split, has_classes=True)
+    other = split_examples(shuffled, split, has_classes=True)
+    assert {part: count(one[part]) for part in PARTS} == {part: count(other[part]) for part in PARTS}
+
+
+@thorough
+@given(st.lists(examples, max_size=40), st.lists(examples, max_size=20), splits, st.booleans())
+def test_appended_rows_move_next_to_none(
+    table: list[Example], more: list[Example], split: SeededSplit, has_classes: bool
+) -> None:
+    before = find_sides(split_examples(table, split, has_classes=has_classes))
+    after = find_sides(split_examples([*table, *more], split, has_classes=has_classes))
+    moved = [key for key, side in before.items() if after[key] != side]
+    # At most one text of each class and part was moved to have the class there, and moves back or on.
+    classes = len({example.label for example in [*table, *more]}) if has_classes else 1
+    assert len(moved) <= 2 * len(PARTS) * classes
+
+
+@settings(thorough, max_examples=20)
+@given(st.integers(), st.integers(0, 300))
+def test_appended_rows_move_none_in_a_larger_table(seed: int, more: int) -> None:
+    table = [Example({"text": f"text {number}"}, float(number)) for number in range(700 + more)]
+    split = SeededSplit(seed=seed)
+    before = find_sides(split_examples(table[:700], split, has_classes=False))
+    after = find_sides(split_examples(table, split, has_classes=False))
+    assert all(after[key] == side for key, side in before.items())
+
+
+@thorough
+@given(st.lists(st.tuples(texts, st.sampled_from("xyz")), max_size=40), splits)
+def test_each_class_is_where_it_can_be(rows: list[tuple[str, str]], split: SeededSplit) -> None:
+    one_class_each = dict(rows)
+    table = [Example({"text": f"{text}{label}"}, label) for text, label in one_class_each.items()]
+    sizes = Counter({label: len({e.key for e in table if e.label == label}) for label in "xyz"})
+    parts = split_examples(table, split, has_classes=True)
+    for label, size in sizes.items():
+        present = {part for part in PARTS if any(example.label == label for example in parts[part])}
+        if size >= 3:
+            assert present == set(PARTS)
+        elif size:
+            assert "train" in present
+
+
+@thorough
+@given(st.lists(examples, min_size=1, max_size=40), splits)
+def test_train_has_every_class_even_of_shared_texts(table: list[Example], split: SeededSplit) -> None:
+    parts = split_examples(table, split, has_classes=True)
+    assert {example.label for example in parts["train"]} == {example.label for example in table}
+
+
+def test_the_same_seed_draws_the_same_for_ever() -> None:
+    table = [Example({"text": f"text {number}"}, float(number)) for number in range(40)]
+    parts = split_examples(table, SeededSplit(seed=7), has_classes=False)
+    drawn = {part: [int(example.label) for example in parts[part]] for part in ("validation", "test")}
+    assert drawn == {"validation": [15, 16, 21, 27, 28], "test": [2, 4, 12, 31]}
+    other = split_examples(table, SeededSplit(seed=8), has_classes=False)
+    assert find_sides(parts) != find_sides(other)
+
+
+def test_the_shares_are_met_on_average() -> None:
+    table = [Example({"text": f"text {number}"}, float(number)) for number in range(10_000)]
+    parts = split_examples(table, SeededSplit(validation=0.1, test=0.2), has_classes=False)
+    assert abs(len(parts["validation"]) - 1000) < 100
+    assert abs(len(parts["test"]) - 2000) < 150
+
+
+def test_white_space_around_a_text_does_not_make_it_another() -> None:
+    table = [Example({"text": text}, 0.0) for text in ("a", " a", "a\n", "b", "c", "d")]
+    sides = [
+        part for part, rows in split_examples(table, SeededSplit(), has_classes=False).items() for _ in rows
+    ]
+    assert len(sides) == 6
+    parts = split_examples(table, SeededSplit(), has_classes=False)
+    assert sum(any(row.row["text"].strip() == "a" for row in rows) for rows in parts.values()) == 1

