@@ -5,6 +5,7 @@ The only place below the command line that reads the environment: a container is
 
 import logging
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,12 +85,15 @@ class StepEntry:
 
 
 def quiet_libraries() -> None:
-    """Keep library chatter that is no news to a person out of a step's log."""
+    """Keep library chatter that is no news to a person out of a step's log and off a terminal."""
     for name in ("transformers", "mlflow", "alembic", "datasets"):
         logging.getLogger(name).setLevel(logging.ERROR)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # Libraries tell each other here what they will remove one day; our tests turn warnings into errors.
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
 
 
 def _open_progress(environment: Mapping[str, str], task: str, step: str) -> Progress:

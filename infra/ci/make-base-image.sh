@@ -94,7 +94,9 @@ else
     chroot "$system" ldconfig
     chroot "$system" python3 -m ensurepip --default-pip >/dev/null 2>&1
 fi
+# A library that was forgotten shows here and not in a step.
 chroot "$system" python -c 'import ssl, sqlite3, ctypes, lzma, bz2, zlib, uuid, readline, pip'
+inside=$(chroot "$system" python -V)
 
 rm -rf "$system"/var/cache/apt/* "$system"/var/lib/apt/lists/* "$system"/var/log/* \
     "$system"/usr/share/{doc,man,info,locale}/* "$system/root/.cache"
@@ -104,4 +106,4 @@ tar -C "$system" --numeric-owner -cf - . | podman import --quiet \
     --change "CMD [\"python3\"]" \
     --change "LABEL lorry.base.parts=$parts" \
     - "$name" >/dev/null
-echo "$name: $(podman image inspect --format '{{.Size}}' "$name" | numfmt --to=iec) with $("$python" -V)"
+echo "$name: $(podman image inspect --format '{{.Size}}' "$name" | numfmt --to=iec) with $inside"

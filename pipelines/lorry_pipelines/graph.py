@@ -65,7 +65,7 @@ def build_pipeline(groups: Sequence[TaskGroup], *, image: str, store: str, track
 
     @dsl.pipeline(name=PIPELINE_NAME, description=_DESCRIPTION)
     def lorry(
-        tasks: list = everything,  # type: ignore[type-arg] # kfp reads the bare class
+        tasks: list = everything,
         run: str = dsl.PIPELINE_JOB_ID_PLACEHOLDER,
         store: str = store,
         tracking_uri: str = tracking_uri,

@@ -16,7 +16,8 @@ from lorry_components.entry import PROGRESS_VARIABLE
 from lorry_components.outcomes import RunRecord
 from lorry_components.report.step import RunReport, report_run
 from lorry_pipelines.compilation import compile_pipeline
-from lorry_pipelines.local_run import LocalRun, Mount
+from lorry_pipelines.containers import Mount, remove_containers
+from lorry_pipelines.local_run import LocalRun
 from lorry_registry.settings import Settings
 from lorry_registry.stores import open_store
 from lorry_registry.task_spec import TaskSpec
@@ -26,7 +27,7 @@ _TASKS_AT_A_TIME = 2
 _POLL_SECONDS = 0.2
 _PATIENCE_SECONDS = 10.0
 _PACKAGES = Path("/opt/lorry/packages")
-_PASSED_ON = ("AWS_", "HF_", "MLFLOW_", "OMP_NUM_THREADS")
+_PASSED_ON = ("AWS_", "HF_", "MLFLOW_", "OMP_NUM_THREADS", "OPENBLAS_")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +105,15 @@ def run_pipeline(
             runner=runner,
             mounts=list_mounts(specs, settings) if runner == "docker" else (),
             environment=_list_container_variables(settings, folder) if runner == "docker" else {},
+            network=_choose_network(specs, settings),
         ).model_dump_json(indent=2),
         "utf-8",
     )
-    _run_to_end(described, folder, settings, tasks=len(specs), watch=watch)
+    try:
+        _run_to_end(described, folder, settings, tasks=len(specs), watch=watch)
+    finally:
+        if runner == "docker":
+            remove_containers(folder.run)
     store = open_store(settings.store)
     report = report_run(RunRecord(store, folder.run), [spec.name for spec in specs], store)
     _clean_up(report, folder, settings)
@@ -156,6 +162,16 @@ def _list_container_variables(settings: Settings, folder: RunFolder) -> dict[str
         PROGRESS_VARIABLE: str(folder.progress),
         "PYTHONPATH": str(_PACKAGES),
     }
+
+
+def _choose_network(specs: Sequence[TaskSpec], settings: Settings) -> str:
+    """Return the network for containers: none when all that steps reach is on this machine's disk.
+
+    Otherwise the host's own, so that a server on this machine has the same address inside and outside.
+    """
+    has_local_store = open_store(settings.store).find_path("adapters") is not None
+    is_local = all(spec.data.is_local and (spec.base.is_folder or spec.base.is_package) for spec in specs)
+    return "none" if is_local and has_local_store and settings.tracking_uri.startswith("sqlite:") else "host"
 
 
 def _run_to_end(

@@ -4,6 +4,7 @@ A process of its own, because Kubeflow's local runner keeps its configuration in
 its log to standard output, and because a whole run can then be ended as one group of processes.
 """
 
+import contextlib
 import sys
 import warnings
 from pathlib import Path
@@ -11,15 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-
-class Mount(BaseModel):
-    """A folder of this machine that steps in containers see, at the same or another place."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    source: Path
-    target: Path
-    is_read_only: bool
+from lorry_pipelines.containers import Mount, build_runner, report_exit_codes
 
 
 class LocalRun(BaseModel):
@@ -32,6 +25,7 @@ class LocalRun(BaseModel):
         runner: ``subprocess`` or ``docker``.
         mounts: Folders for steps in containers.
         environment: Variables for steps in containers.
+        network: The network of steps in containers.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,6 +36,7 @@ class LocalRun(BaseModel):
     runner: str
     mounts: tuple[Mount, ...] = ()
     environment: dict[str, str] = {}
+    network: str = "none"
 
 
 def main(path: str) -> None:
@@ -51,22 +46,13 @@ def main(path: str) -> None:
 
     run = LocalRun.model_validate_json(Path(path).read_text("utf-8"))
     pipeline: Any = components.load_component_from_file(str(run.pipeline))
-    local.init(_build_runner(run), pipeline_root=str(run.root), raise_on_error=True)
-    pipeline(**run.arguments)
-
-
-def _build_runner(run: LocalRun) -> Any:
-    from kfp import local
-
     if run.runner == "subprocess":
-        return local.SubprocessRunner(use_venv=False)
-    from docker.types import Mount as DockerMount
-
-    mounts = [
-        DockerMount(str(mount.target), str(mount.source), type="bind", read_only=mount.is_read_only)
-        for mount in run.mounts
-    ]
-    return local.DockerRunner(mounts=mounts, environment=run.environment)
+        runner: Any = local.SubprocessRunner(use_venv=False)
+    else:
+        runner = build_runner(run.arguments["run"], run.mounts, run.environment, network=run.network)
+    local.init(runner, pipeline_root=str(run.root), raise_on_error=True)
+    with report_exit_codes() if run.runner == "docker" else contextlib.nullcontext():
+        pipeline(**run.arguments)
 
 
 if __name__ == "__main__":

@@ -73,27 +73,36 @@ class Fault:
 
 
 class _FaultsError(LorryError):
-    """An error that lists every fault that was found, not just the first."""
+    """An error that lists the faults that were found, not just the first.
 
-    noun: ClassVar[str] = "fault"
+    Args:
+        where: The document or data set.
+        faults: The faults that are listed.
+        todo: What the reader can do next.
+        total: How many there are, when not all of them are listed.
+    """
 
-    def __init__(self, where: str, faults: Sequence[Fault], *, todo: str = "") -> None:
+    def __init__(
+        self, where: str, faults: Sequence[Fault], *, todo: str = "", total: int | None = None
+    ) -> None:
         self.faults = tuple(faults)
-        count = len(self.faults)
-        super().__init__(f"{count} {self.noun}{'' if count == 1 else 's'}", where=where, todo=todo)
+        self.total = len(self.faults) if total is None else total
+        super().__init__(f"{self.total:,} fault{'' if self.total == 1 else 's'}", where=where, todo=todo)
 
     def __str__(self) -> str:
+        unlisted = self.total - len(self.faults)
         lines = [f"{self.where}: {self.what}", *(f"  {fault}" for fault in self.faults)]
+        lines += [f"  ...: and {unlisted:,} more"] if unlisted else []
         return "\n".join([*lines, f"  -> {self.todo}"] if self.todo else lines)
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (_rebuild_faults_error, (type(self), self.where, self.faults, self.todo))
+        return (_rebuild_faults_error, (type(self), self.where, self.faults, self.todo, self.total))
 
 
 def _rebuild_faults_error(
-    kind: type[_FaultsError], where: str, faults: Sequence[Fault], todo: str
+    kind: type[_FaultsError], where: str, faults: Sequence[Fault], todo: str, total: int
 ) -> _FaultsError:
-    return kind(where, faults, todo=todo)
+    return kind(where, faults, todo=todo, total=total)
 
 
 class InvalidTaskError(_FaultsError):

@@ -26,7 +26,7 @@ from lorry_registry.task_document import apply_overrides, load_document
 TASK_NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
 _COMMIT = re.compile(r"^[0-9a-f]{40}$")
-_PACKAGE = re.compile(r"^package:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(/[\w.-]+)*$")
+_PACKAGE = re.compile(r"^package:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(/\w[\w.-]*)*$")
 
 Check = Callable[[Mapping[str, Any]], Iterable[Fault]]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]

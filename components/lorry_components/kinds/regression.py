@@ -49,8 +49,8 @@ class Regression(SequenceHeadKind):
             raise ValueError(f"{raw!r} is not a number")
         try:
             value = float(raw)
-        except ValueError as error:
-            raise ValueError(f"{raw!r} is not a number") from error
+        except (ValueError, OverflowError) as error:
+            raise ValueError(f"{str(raw)[:40]!r} is not a number") from error
         if not math.isfinite(value):
             raise ValueError(f"{raw!r} is not finite")
         return value

@@ -63,7 +63,10 @@ class PeftMethod(Method):
         """Rebuild the wrapper from the saved configuration and copy the tensors in, no more and no fewer."""
         from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
-        peft_model = self._wrap(model, self._read_config(folder))
+        config = self._read_config(folder)
+        # The base was found by its fingerprint; PEFT would warn that its folder is called otherwise here.
+        config.base_model_name_or_path = model.name_or_path
+        peft_model = self._wrap(model, config)
         tensors = load_tensors(folder, get_peft_model_state_dict(peft_model, save_embedding_layers=False))
         set_peft_model_state_dict(peft_model, tensors)
         peft_model.eval()

@@ -12,6 +12,7 @@
     card        what a person and the later steps want to know of the data
     prepared    the folder that holds the tables and the card
     step        all of it from top to bottom
+    component, entry            the Kubeflow glue around it
 
 Nothing is imported here, so that a pipeline is compiled without pyarrow.
 """

@@ -55,14 +55,7 @@ class FaultLog:
         if not self.total:
             return
         listed = [*self._of_files, *self._of_rows][:LISTED_FAULTS]
-        unlisted = self.total - len(listed)
-        if unlisted:
-            listed.append(Fault("...", f"and {unlisted:,} more"))
-        error = InvalidDataError(self.source, listed, todo=_TODO)
-        if unlisted:
-            # The last entry of the list stands for many.
-            error.what = f"{self.total:,} faults"
-        raise error
+        raise InvalidDataError(self.source, listed, todo=_TODO, total=self.total)
 
     def _note(self, faults: list[Fault], where: str, what: str) -> None:
         self.total += 1

@@ -116,10 +116,13 @@ def _read_json_lines(stream: BinaryIO, name: str, log: FaultLog) -> Iterator[Rec
         text = line.strip()
         if not text:
             continue
-        filled = True
+        is_first, filled = not filled, True
         try:
             values = json.loads(text)
         except json.JSONDecodeError as error:
+            if is_first and (text == "{" or text.startswith("[")):
+                log.add_file(name, "is one JSON document over many lines; write one object a line")
+                return
             log.add(place_row(name, number), f"is not a JSON object: {error.msg} at character {error.colno}")
         except ValueError:
             log.add(place_row(name, number), "is not a JSON object that can be read: a number is too long")
@@ -154,8 +157,8 @@ def _read_delimited(
         try:
             cells = next(reader, None)
         except csv.Error as error:
-            hint = "" if tabs else "; is a quotation mark never closed?"
-            log.add(place_row(name, number), f"is not {'TSV' if tabs else 'CSV'}: {error}{hint}")
+            reason = _explain_csv_error(error, tabs=tabs)
+            log.add(place_row(name, number), f"is not {'TSV' if tabs else 'CSV'}: {reason}")
             return
         if cells is None:
             break
@@ -172,6 +175,16 @@ def _read_delimited(
             yield number, dict(zip(header, cells, strict=True))
     if not filled and log.total == before:
         log.add_file(name, "has a header but no rows" if header else "holds only blank lines")
+
+
+def _explain_csv_error(error: csv.Error, *, tabs: bool) -> str:
+    """Return what a message of the csv module means for the person who wrote the file."""
+    reason = str(error)
+    if reason.startswith("new-line character"):
+        return "a line ends in a carriage return alone; save the file with usual line ends"
+    if reason.startswith("field larger"):
+        reason = f"a cell has over {csv.field_size_limit():,} characters"
+    return reason if tabs else f"{reason}; is a quotation mark never closed?"
 
 
 def _check_header(header: Sequence[str], wanted: Sequence[str], name: str, log: FaultLog) -> None:

@@ -33,7 +33,7 @@ def main(
 
     def body() -> dict[str, JsonValue]:
         run_id = entry.find_mlflow_run()
-        details: dict[str, JsonValue] = {"run": run} | ({"mlflow_run_id": run_id} if run_id else {})
+        details: dict[str, JsonValue] = {"run": run, **({"mlflow_run_id": run_id} if run_id else {})}
         registration = register(
             entry.spec,
             Path(candidate),

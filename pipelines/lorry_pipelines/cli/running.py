@@ -59,6 +59,10 @@ def run_tasks(
     reports: dict[str, TaskReport] = {}
     if stale:
         check_places(settings)
+        if runner == "docker":
+            from lorry_pipelines.containers import check_engine
+
+            check_engine(settings.image)
         reports = _run_stale(stale, settings, runner=runner, force=force, quiet=as_json)
     from lorry_pipelines.summary import describe_tasks, print_summary
 

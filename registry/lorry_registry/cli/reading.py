@@ -94,7 +94,7 @@ def show_history(task: str, as_json: bool) -> None:
         Column("#", "right"),
         Column("When"),
         Column("By", rank=2),
-        Column("What"),
+        Column("What", rank=3),
         Column("Version", "right"),
         Column("Champion"),
         Column("Adapter", rank=1),
@@ -203,12 +203,12 @@ def _print_entries(entries: list[TaskEntry]) -> None:
         Column("Value", "right"),
         Column("95 % interval", rank=2),
         Column("Kind", rank=8),
-        Column("Base", rank=4),
+        Column("Base", rank=7),
         Column("Method", rank=3),
-        Column("Trained", "right", rank=7),
-        Column("Size", "right", rank=6),
+        Column("Trained", "right", rank=5),
+        Column("Size", "right", rank=4),
         Column("Adapter"),
-        Column("Promoted", rank=5),
+        Column("Promoted", rank=6),
     )
     print_table(columns, [_format_entry(entry, len(columns)) for entry in entries])
     for entry in entries:

