@@ -61,8 +61,9 @@ class MlflowConnection:
 
         with self.reporting("open it"), self._locking_database(), _quietly("mlflow.store.db.utils"):
             client = MlflowClient(self._uri)
-            # The registry's half is opened on its first use; that belongs under the lock as well.
-            client.search_registered_models(max_results=1)
+            if self.is_database:
+                # The registry's half is opened on its first use; that belongs under the lock as well.
+                client.search_registered_models(max_results=1)
         return client
 
     @contextlib.contextmanager
@@ -71,9 +72,10 @@ class MlflowConnection:
         try:
             yield
         except _list_backend_errors() as error:
-            first = str(error).strip().partition("\n")[0] or type(error).__name__
+            # The first line is enough, and the address in it may hold a password.
+            first = str(error).strip().partition("\n")[0].replace(self._uri, self.address)
             raise TrackingError(
-                f"cannot {what}: {first}",
+                f"cannot {what}: {first or type(error).__name__}",
                 where=self.address,
                 todo="check that MLFLOW_TRACKING_URI is right and that MLflow is up",
             ) from error

@@ -1,9 +1,10 @@
 """A command group that imports a command only when it is called, and turns our errors into exit codes."""
 
+import contextlib
 import difflib
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import IO, Any, NamedTuple, NoReturn
 
 import click
@@ -67,7 +68,8 @@ class LazyGroup(click.Group):
         if cmd_name not in self._lazy:
             return super().get_command(ctx, cmd_name)
         module, _, attribute = self._lazy[cmd_name].target.partition(":")
-        command = getattr(importlib.import_module(module), attribute)
+        with self._explaining_missing_module(cmd_name):
+            command = getattr(importlib.import_module(module), attribute)
         if not isinstance(command, click.Command):
             raise TypeError(f"{self._lazy[cmd_name].target} is not a click command")
         return command
@@ -102,25 +104,24 @@ class LazyGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; an error of ours becomes a message and an exit code."""
         try:
-            return super().invoke(ctx)
+            with self._explaining_missing_module(ctx.invoked_subcommand):
+                return super().invoke(ctx)
         except LorryError as error:
             raise ReportedError(error) from error
-        except ModuleNotFoundError as error:
-            missing = self._explain_missing_module(ctx, error)
-            if missing is None:
-                raise
-            raise ReportedError(missing) from error
 
-    def _explain_missing_module(
-        self, ctx: click.Context, error: ModuleNotFoundError
-    ) -> MissingExtraError | None:
-        if not error.name or error.name.startswith("lorry_") or ctx.invoked_subcommand not in self._lazy:
-            return None
-        return MissingExtraError(
-            f"this command needs {error.name.partition('.')[0]!r}, which is not installed",
-            where=f"{ctx.command_path} {ctx.invoked_subcommand}",
-            todo=f"pip install 'lorry[{self._lazy[ctx.invoked_subcommand].extras}]'",
-        )
+    @contextlib.contextmanager
+    def _explaining_missing_module(self, name: str | None) -> Iterator[None]:
+        try:
+            yield
+        except ModuleNotFoundError as error:
+            # Without one of our own modules this is no installation at all, and an ordinary crash.
+            if not error.name or error.name.startswith("lorry_") or name not in self._lazy:
+                raise
+            raise MissingExtraError(
+                f"this command needs {error.name.partition('.')[0]!r}, which is not installed",
+                where=name,
+                todo=f"pip install 'lorry[{self._lazy[name].extras}]'",
+            ) from error
 
 
 def run_cli(group: click.Command, *, name: str = "lorry", arguments: Sequence[str] | None = None) -> NoReturn:

@@ -117,8 +117,8 @@ def write_adapter(
 def make_adapter(tmp_path: Path) -> Callable[..., AdapterFolder]:
     """Return a function that writes a valid adapter folder.
 
-    Keywords: ``task``, ``seed`` (another seed, another id), ``value`` (of the primary metric), ``folder``, and
-    any field of the manifest.
+    Keywords: ``task``, ``seed`` (another seed, another id), ``value`` (of the primary metric), ``folder``,
+    and any field of the manifest.
     """
 
     def make(
@@ -177,7 +177,7 @@ def stored_file(store: LocalStore) -> Callable[[str, str], Path]:
 
 @pytest.fixture
 def start_script() -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
-    """Return a function that starts Python code in a process of its own; what still runs at the end is killed."""
+    """Return a function that starts Python code in a process of its own, killed at the end if it still runs."""
     started: list[subprocess.Popen[str]] = []
 
     def start(code: str, *arguments: object) -> "subprocess.Popen[str]":
@@ -221,20 +221,8 @@ def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def mlflow_uri(empty_mlflow: Path, tmp_path: Path) -> Iterator[str]:
+def mlflow_uri(empty_mlflow: Path, tmp_path: Path) -> str:
     """Return the address of an MLflow of the test's own."""
     path = tmp_path / "mlflow.db"
     shutil.copyfile(empty_mlflow, path)
-    yield f"sqlite:///{path}"
-    _dispose_engines(path)
-
-
-def _dispose_engines(path: Path) -> None:
-    # MLflow keeps one engine a database for the life of the process, and with it open connections.
-    from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as VersionStore
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as RunStore
-
-    for kind in (RunStore, VersionStore):
-        for address, engine in list(kind._db_uri_sql_alchemy_engine_map.items()):
-            if str(path) in address:
-                engine.dispose()
+    return f"sqlite:///{path}"

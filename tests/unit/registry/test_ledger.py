@@ -25,8 +25,8 @@ while not Path(sys.argv[3]).exists():
     pass
 try:
     ledger.append(
-        state, action="promote", adapter_id=digest_bytes(sys.argv[2].encode()), version=int(sys.argv[2]), promote=True,
-        by="process " + sys.argv[2], reasons=(),
+        state, action="promote", adapter_id=digest_bytes(sys.argv[2].encode()), version=int(sys.argv[2]),
+        promote=True, by="process " + sys.argv[2], reasons=(),
     )
     print("won")
 except ConflictError:

@@ -24,7 +24,8 @@ for turn in range(10):
         stored = store.read("counter")
         lines = stored.content if stored else b""
         try:
-            store.compare_and_swap("counter", lines + f"{name}-{turn}\\n".encode(), stored.etag if stored else None)
+            lines += f"{name}-{turn}\\n".encode()
+            store.compare_and_swap("counter", lines, stored.etag if stored else None)
             break
         except ConflictError:
             continue

