@@ -42,7 +42,7 @@ def check_engine(image: str) -> None:
         raise UsageError(
             f"containers of {image} cannot be run: {first}",
             where="--runner docker",
-            todo="start Docker or 'podman system service', set DOCKER_HOST, and build infra/images/Containerfile",
+            todo="start Docker or podman's service, set DOCKER_HOST, and build the image: see infra/images",
         ) from error
 
 
@@ -79,8 +79,8 @@ def build_runner(run: str, mounts: tuple[Mount, ...], environment: Mapping[str, 
 def report_exit_codes() -> Iterator[None]:
     """Let Kubeflow's local runner see how its containers really ended.
 
-    It lets the engine remove a container when it ends, and takes one that it cannot find any more for a success:
-    with podman, a failed step is never told apart from a good one (kfp 2.17, docker_task_handler.py).
+    It lets the engine remove a container when it ends, and takes one that it cannot find any more for a
+    success: with podman, a failed step is never told from a good one (kfp 2.17, docker_task_handler.py).
     """
     from kfp.local import docker_task_handler as handler
 

@@ -19,6 +19,16 @@ if TYPE_CHECKING:
 
 _DATABASE_SCHEMES = ("sqlite", "postgresql", "mysql", "mssql")
 
+# Codes of an MLflow that is up and says no.
+_REFUSALS = (
+    "RESOURCE_DOES_NOT_EXIST",
+    "RESOURCE_ALREADY_EXISTS",
+    "INVALID_PARAMETER_VALUE",
+    "INVALID_STATE",
+    "PERMISSION_DENIED",
+    "UNAUTHENTICATED",
+)
+
 _T = TypeVar("_T")
 
 
@@ -72,12 +82,10 @@ class MlflowConnection:
         try:
             yield
         except _list_backend_errors() as error:
-            # The first line is enough, and the address in it may hold a password.
-            first = str(error).strip().partition("\n")[0].replace(self._uri, self.address)
+            # The address in a message may hold a password.
+            summary = _summarize_error(error).replace(self._uri, self.address)
             raise TrackingError(
-                f"cannot {what}: {first or type(error).__name__}",
-                where=self.address,
-                todo="check that MLFLOW_TRACKING_URI is right and that MLflow is up",
+                f"cannot {what}: {summary}", where=self.address, todo=_advise(error)
             ) from error
 
     def attempt(self, call: Callable[[], _T], *, unless: str) -> _T | None:
@@ -110,6 +118,20 @@ class MlflowConnection:
             with contextlib.closing(sqlite3.connect(path)) as connection:
                 connection.execute("PRAGMA schema_version")
             yield
+
+
+def _summarize_error(error: Exception) -> str:
+    line = str(error).strip().partition("\n")[0]
+    if "Caused by" in line:
+        # urllib3 nests the one thing that matters in three layers of what was tried.
+        line = line.rpartition(": ")[2].strip("'\") ")
+    return line or type(error).__name__
+
+
+def _advise(error: Exception) -> str:
+    if getattr(error, "error_code", "") in _REFUSALS:
+        return "MLflow answered and refused: look at the task there, and check that you may write"
+    return "check that MLFLOW_TRACKING_URI is right and that MLflow is up"
 
 
 def _list_backend_errors() -> tuple[type[Exception], ...]:

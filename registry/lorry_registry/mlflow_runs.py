@@ -1,5 +1,7 @@
 """Experiments, runs and logged models in MLflow: what a training leaves there besides versions."""
 
+import contextlib
+import io
 import json
 import math
 import re
@@ -152,7 +154,9 @@ class MlflowRuns:
 
     def close_run(self, run_id: str, failed: bool) -> None:
         """End a run, as finished or as failed."""
-        with self._connection.reporting("close the run"):
+        # MLflow prints the run's address to stdout, which is for what was asked.
+        silence = contextlib.redirect_stdout(io.StringIO())
+        with self._connection.reporting("close the run"), silence:
             self._client.set_terminated(run_id, status="FAILED" if failed else "FINISHED")
 
     # Logged models

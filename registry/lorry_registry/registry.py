@@ -93,12 +93,8 @@ class Registry:
         state = self.ledger.require_state(task)
         assert state.head is not None
         champion = state.champion
-        return TaskEntry(
-            task=task,
-            champion=champion,
-            versions=state.head.versions,
-            manifest=self.read_manifest(champion.adapter_id) if champion else None,
-        )
+        manifest = self.read_manifest(champion.adapter_id) if champion else None
+        return TaskEntry(task=task, champion=champion, versions=state.head.versions, manifest=manifest)
 
     def list_versions(self, task: str) -> list[Version]:
         """Return the versions of a task, the oldest first; none when the task is unknown."""

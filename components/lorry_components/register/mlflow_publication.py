@@ -1,6 +1,7 @@
 """Shows a registered version in MLflow: a logged model with the adapter's files, and a model version."""
 
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 from lorry_components.inference.mlflow_flavor import FLAVOR_NAME, write_model
@@ -10,41 +11,62 @@ from lorry_registry.promotion import Version, list_versions
 from lorry_registry.registry import Registry
 
 
+@dataclass(frozen=True, slots=True)
+class _LoggedModel:
+    """Where MLflow has an adapter's files."""
+
+    source: str
+    run_id: str | None
+    model_id: str | None
+
+
 def publish_version(
     index: MlflowIndex, registry: Registry, *, task: str, version: Version, manifest: Manifest
 ) -> str:
-    """Log a version's adapter to MLflow and record it as a model version. Again is harmless.
+    """Log a version's adapter to MLflow and record it as a model version.
+
+    Again is harmless: the files of a version that MLflow knows are not sent twice, but what it says of the
+    version is set right.
 
     Returns:
         MLflow's own number of the version.
     """
-    known = index.find_version(task, version.adapter_id)
-    if known is not None:
-        return known
-    event = version.registered
-    run_id = event.details.get("mlflow_run_id")
-    if not isinstance(run_id, str):
-        run_id = index.open_run(task, name=f"v{version.number}", tags={"lorry.version": str(version.number)})
-        index.close_run(run_id, failed=False)
-    adapter = registry.fetch(version.adapter_id)
-    model_id = index.create_model(task, run_id=run_id, model_type=manifest.kind, flavor=FLAVOR_NAME)
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch) / "model"
-        write_model(
-            folder, adapter=adapter, manifest=manifest, model=index.build_model_document(model_id, run_id)
-        )
-        source = index.upload_model(model_id, folder)
+    is_known = index.find_version(task, version.adapter_id) is not None
+    logged = (
+        _LoggedModel("", None, None)
+        if is_known
+        else _log_model(index, registry, task=task, version=version, manifest=manifest)
+    )
     return index.record_version(
         task,
         version=version.number,
         adapter_id=version.adapter_id,
         manifest=manifest,
-        source=source,
-        run_id=run_id,
-        model_id=model_id,
-        reasons=event.reasons,
-        promoted=event.is_promotion,
+        source=logged.source,
+        run_id=logged.run_id,
+        model_id=logged.model_id,
+        reasons=version.registered.reasons,
+        promoted=version.registered.is_promotion,
     )
+
+
+def _log_model(
+    index: MlflowIndex, registry: Registry, *, task: str, version: Version, manifest: Manifest
+) -> _LoggedModel:
+    run_id = version.registered.details.get("mlflow_run_id")
+    if not isinstance(run_id, str):
+        run_id = index.open_run(task, name=f"v{version.number}", tags={"lorry.version": str(version.number)})
+        index.close_run(run_id, failed=False)
+    model_id = index.create_model(task, run_id=run_id, model_type=manifest.kind, flavor=FLAVOR_NAME)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "model"
+        document = index.build_model_document(model_id, run_id)
+        write_model(folder, adapter=registry.fetch(version.adapter_id), manifest=manifest, model=document)
+        source = index.upload_model(model_id, folder)
+    # A model version shows no metrics of its own; the logged model that it points to does.
+    metrics = {f"test/{name}": metric.value for name, metric in manifest.evaluation.metrics.items()}
+    index.log_metrics(run_id, metrics, model_id=model_id)
+    return _LoggedModel(source, run_id, model_id)
 
 
 def reconcile_task(index: MlflowIndex, registry: Registry, task: str) -> list[str]:

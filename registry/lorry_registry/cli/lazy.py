@@ -1,10 +1,9 @@
 """A command group that imports a command only when it is called, and turns our errors into exit codes."""
 
-import contextlib
 import difflib
 import importlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import IO, Any, NamedTuple, NoReturn
 
 import click
@@ -68,8 +67,13 @@ class LazyGroup(click.Group):
         if cmd_name not in self._lazy:
             return super().get_command(ctx, cmd_name)
         module, _, attribute = self._lazy[cmd_name].target.partition(":")
-        with self._explaining_missing_module(cmd_name):
+        try:
             command = getattr(importlib.import_module(module), attribute)
+        except ModuleNotFoundError as error:
+            explained = self._explain_missing_module(cmd_name, error)
+            if explained is None:
+                raise
+            raise explained from error
         if not isinstance(command, click.Command):
             raise TypeError(f"{self._lazy[cmd_name].target} is not a click command")
         return command
@@ -104,24 +108,24 @@ class LazyGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; an error of ours becomes a message and an exit code."""
         try:
-            with self._explaining_missing_module(ctx.invoked_subcommand):
-                return super().invoke(ctx)
+            return super().invoke(ctx)
         except LorryError as error:
             raise ReportedError(error) from error
-
-    @contextlib.contextmanager
-    def _explaining_missing_module(self, name: str | None) -> Iterator[None]:
-        try:
-            yield
         except ModuleNotFoundError as error:
-            # Without one of our own modules this is no installation at all, and an ordinary crash.
-            if not error.name or error.name.startswith("lorry_") or name not in self._lazy:
+            explained = self._explain_missing_module(ctx.invoked_subcommand or "", error)
+            if explained is None:
                 raise
-            raise MissingExtraError(
-                f"this command needs {error.name.partition('.')[0]!r}, which is not installed",
-                where=name,
-                todo=f"pip install 'lorry[{self._lazy[name].extras}]'",
-            ) from error
+            raise ReportedError(explained) from error
+
+    def _explain_missing_module(self, name: str, error: ModuleNotFoundError) -> MissingExtraError | None:
+        # Without one of our own modules this is no installation at all, but a bug: it stays what it is.
+        if not error.name or error.name.startswith("lorry_") or name not in self._lazy:
+            return None
+        return MissingExtraError(
+            f"this command needs {error.name.partition('.')[0]!r}, which is not installed",
+            where=name,
+            todo=f"pip install 'lorry[{self._lazy[name].extras}]'",
+        )
 
 
 def run_cli(group: click.Command, *, name: str = "lorry", arguments: Sequence[str] | None = None) -> NoReturn:

@@ -5,13 +5,16 @@ import shutil
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner, Result
 
+from lorry_registry.cli import COMMANDS, LazyGroup
 from lorry_registry.digests import digest_bytes, digest_document
 from lorry_registry.ledger import Event
 from lorry_registry.manifest import (
@@ -28,6 +31,7 @@ from lorry_registry.manifest import (
     Probe,
     TrainingInputs,
 )
+from lorry_registry.mlflow_index import MlflowIndex
 from lorry_registry.registry import Registry, adapter_key
 from lorry_registry.stores import LocalStore
 from lorry_registry.verification import describe_file
@@ -177,7 +181,7 @@ def stored_file(store: LocalStore) -> Callable[[str, str], Path]:
 
 @pytest.fixture
 def start_script() -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
-    """Return a function that starts Python code in a process of its own, killed at the end if it still runs."""
+    """Return a function that starts Python code in a process of its own, which is killed at the end."""
     started: list[subprocess.Popen[str]] = []
 
     def start(code: str, *arguments: object) -> "subprocess.Popen[str]":
@@ -213,8 +217,6 @@ def run_scripts(start_script: Callable[..., "subprocess.Popen[str]"]) -> Callabl
 @pytest.fixture(scope="session")
 def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a SQLite database with MLflow's tables: creating them takes seconds, copying them does not."""
-    from lorry_registry.mlflow_index import MlflowIndex
-
     path = tmp_path_factory.mktemp("mlflow") / "empty.db"
     assert MlflowIndex(f"sqlite:///{path}").read_aliases("nothing") == {}
     return path
@@ -226,3 +228,46 @@ def mlflow_uri(empty_mlflow: Path, tmp_path: Path) -> str:
     path = tmp_path / "mlflow.db"
     shutil.copyfile(empty_mlflow, path)
     return f"sqlite:///{path}"
+
+
+@pytest.fixture
+def index(mlflow_uri: str, tmp_path: Path) -> MlflowIndex:
+    return MlflowIndex(mlflow_uri, tmp_path / "artifacts")
+
+
+@pytest.fixture
+def client(mlflow_uri: str) -> Any:
+    """Return MLflow's own client, to look at what was written."""
+    from mlflow.tracking import MlflowClient
+
+    return MlflowClient(mlflow_uri)
+
+
+@pytest.fixture
+def lorry(store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Return a function that runs a command line on the test's store, in a folder of its own."""
+    group = LazyGroup(name="lorry", lazy_commands=COMMANDS)
+    folder = tmp_path / "work"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("LORRY_STORE", str(store.root))
+    monkeypatch.setenv("TZ", "UTC")
+    for variable in ("LORRY_HOME", "MLFLOW_TRACKING_URI", "FORCE_COLOR"):
+        monkeypatch.delenv(variable, raising=False)
+    time.tzset()
+
+    def run(*arguments: str, code: int = 0) -> Result:
+        result = CliRunner().invoke(group, list(arguments))
+        assert result.exit_code == code, (result.output, result.exception)
+        return result
+
+    return run
+
+
+@pytest.fixture
+def two_tasks(register_adapter: Callable[..., Any]) -> dict[str, Any]:
+    """Three versions of reviews, of which the second is champion; films, whose only version was refused."""
+    adapters = {f"reviews v{seed}": register_adapter(seed=seed)[0] for seed in (1, 2)}
+    adapters["reviews v3"] = register_adapter(seed=3, promote=False, value=0.6)[0]
+    adapters["films v1"] = register_adapter("films", promote=False, value=0.6)[0]
+    return adapters

@@ -1,50 +1,16 @@
-"""The index against a real MLflow in a SQLite database."""
+"""Versions and aliases in a real MLflow in a SQLite database."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lorry_registry.errors import MissingExtraError, TrackingError
+from lorry_registry.errors import TrackingError
 from lorry_registry.mlflow_index import MlflowIndex, sync_aliases
 from lorry_registry.registry import Registry
 
 Make = Callable[..., Any]
-
-_RECORD_AT_ONCE = """
-import sys
-from pathlib import Path
-from lorry_registry.manifest import MANIFEST_NAME, Manifest
-from lorry_registry.mlflow_index import MlflowIndex
-
-uri, folder = sys.argv[1], Path(sys.argv[2])
-manifest = Manifest.parse((folder / MANIFEST_NAME).read_bytes(), where="x")
-index = MlflowIndex(uri)
-experiment = index.ensure_experiment("reviews")
-run_id = index.open_run("reviews", name="r", tags={})
-index.log_parameters(run_id, {"train": {"seed": 1}})
-version = index.record_version(
-    "reviews", version=1, adapter_id=manifest.adapter_id, manifest=manifest, source=folder.as_uri(),
-    run_id=run_id, model_id=None, reasons=("good",), promoted=True,
-)
-index.set_aliases("reviews", manifest.adapter_id, None)
-index.close_run(run_id, failed=False)
-print(experiment, version)
-"""
-
-
-@pytest.fixture
-def index(mlflow_uri: str, tmp_path: Path) -> MlflowIndex:
-    return MlflowIndex(mlflow_uri, tmp_path / "artifacts")
-
-
-@pytest.fixture
-def client(mlflow_uri: str) -> Any:
-    from mlflow.tracking import MlflowClient
-
-    return MlflowClient(mlflow_uri)
 
 
 @pytest.fixture
@@ -69,141 +35,7 @@ def record(index: MlflowIndex, registry: Registry, register_adapter: Make) -> Ma
     return register
 
 
-# Experiments and runs
-
-
-def test_an_experiment_is_made_once_and_keeps_its_artifacts_below_the_root(
-    index: MlflowIndex, client: Any, tmp_path: Path
-) -> None:
-    first = index.ensure_experiment("reviews")
-    assert index.ensure_experiment("reviews") == first
-    experiment = client.get_experiment(first)
-    assert experiment.name == "reviews"
-    assert experiment.tags["lorry.task"] == "reviews"
-    assert experiment.artifact_location == (tmp_path / "artifacts" / "reviews").as_uri()
-
-
-def test_without_a_root_artifacts_lie_beside_the_database(
-    mlflow_uri: str, client: Any, tmp_path: Path
-) -> None:
-    experiment = client.get_experiment(MlflowIndex(mlflow_uri).ensure_experiment("reviews"))
-    assert experiment.artifact_location == (tmp_path / "mlflow-artifacts" / "reviews").as_uri()
-
-
-def test_a_deleted_experiment_says_how_to_restore_it(index: MlflowIndex, client: Any) -> None:
-    experiment = index.ensure_experiment("reviews")
-    client.delete_experiment(experiment)
-    with pytest.raises(TrackingError, match=f"mlflow experiments restore --experiment-id {experiment}"):
-        index.open_run("reviews", name="x", tags={})
-
-
-def test_a_run_has_its_parameters_metrics_artifacts_and_end(
-    index: MlflowIndex, client: Any, tmp_path: Path
-) -> None:
-    run_id = index.open_run("reviews", name="run 7", tags={"lorry.run": "7"})
-    index.log_parameters(
-        run_id,
-        {
-            "train": {"seed": 3, "early_stopping": None},
-            "targets": ("query", "value"),
-            "text": "x" * 7000,
-            "a=b": 1,
-        },
-    )
-    index.log_metrics(run_id, {"loss": 0.5, "nan": float("nan"), "inf": float("inf")}, step=4)
-    index.log_metrics(run_id, {"test/pearson": 0.9})
-    (tmp_path / "plots").mkdir()
-    (tmp_path / "plots" / "scatter.txt").write_text("plot", "utf-8")
-    index.log_artifact(run_id, tmp_path / "plots", "evaluation")
-    index.log_artifact(run_id, tmp_path / "plots" / "scatter.txt")
-    index.set_tags(run_id, {"note": "y" * 9000})
-    index.close_run(run_id, failed=False)
-    run = client.get_run(run_id)
-    assert run.info.run_name == "run 7"
-    assert run.info.status == "FINISHED"
-    assert run.data.tags["lorry.task"] == "reviews"
-    assert run.data.tags["lorry.run"] == "7"
-    assert run.data.tags["note"] == "y" * 8000
-    assert run.data.params == {
-        "train.seed": "3",
-        "train.early_stopping": "None",
-        "targets": '["query", "value"]',
-        "text": "x" * 6000,
-        "a_b": "1",
-    }
-    assert run.data.metrics == {"loss": 0.5, "test/pearson": 0.9}
-    assert [metric.step for metric in client.get_metric_history(run_id, "loss")] == [4]
-    assert (tmp_path / "artifacts" / "reviews" / run_id / "artifacts" / "evaluation" / "scatter.txt").exists()
-    assert [entry.path for entry in client.list_artifacts(run_id)] == ["evaluation", "scatter.txt"]
-
-
-def test_more_entries_than_one_request_takes_are_sent_in_several(index: MlflowIndex, client: Any) -> None:
-    run_id = index.open_run("reviews", name="big", tags={})
-    index.log_parameters(run_id, {f"p{number}": number for number in range(250)})
-    index.log_metrics(run_id, {f"m{number}": number for number in range(1100)})
-    index.set_tags(run_id, {f"t{number}": str(number) for number in range(150)})
-    run = client.get_run(run_id)
-    assert len(run.data.params) == 250
-    assert len(run.data.metrics) == 1100
-    assert run.data.tags["t149"] == "149"
-
-
-def test_an_injected_run_is_used_and_no_second_one_is_opened(index: MlflowIndex, client: Any) -> None:
-    injected = index.open_run("reviews", name="from outside", tags={})
-    index.close_run(injected, failed=True)
-    assert index.open_run("reviews", name="ours", tags={"lorry.run": "8"}, run_id=injected) == injected
-    run = client.get_run(injected)
-    assert (run.info.run_name, run.info.status) == ("from outside", "RUNNING")
-    assert run.data.tags["lorry.run"] == "8"
-    assert len(client.search_runs([run.info.experiment_id])) == 1
-    with pytest.raises(TrackingError, match="cannot use the run 0123456789abcdef"):
-        index.open_run("reviews", name="x", tags={}, run_id="0123456789abcdef")
-
-
-def test_a_failed_run_is_marked(index: MlflowIndex, client: Any) -> None:
-    run_id = index.open_run("reviews", name="x", tags={})
-    index.close_run(run_id, failed=True)
-    assert client.get_run(run_id).info.status == "FAILED"
-
-
-# Logged models and versions
-
-
-def test_a_logged_model_has_its_files_its_run_and_its_versions(
-    index: MlflowIndex, client: Any, make_adapter: Make, tmp_path: Path
-) -> None:
-    adapter = make_adapter()
-    run_id = index.open_run("reviews", name="x", tags={})
-    model_id = index.create_model("reviews", run_id=run_id, model_type="text-regression", flavor="lorry")
-    document = index.build_model_document(model_id, run_id)
-    (tmp_path / "model" / "sub").mkdir(parents=True)
-    (tmp_path / "model" / "sub" / "weights").write_bytes(b"w")
-    document.save(str(tmp_path / "model" / "MLmodel"))
-    source = index.upload_model(model_id, tmp_path / "model")
-    assert source == f"models:/{model_id}"
-    index.log_metrics(run_id, {"pearson": 0.9}, model_id=model_id)
-    arguments: dict[str, Any] = {
-        "version": 3,
-        "adapter_id": adapter.adapter_id,
-        "manifest": adapter.manifest,
-        "source": source,
-        "run_id": None,
-        "model_id": model_id,
-        "reasons": ("good enough",),
-    }
-    number = index.record_version("reviews", promoted=False, **arguments)
-    model = client.get_logged_model(model_id)
-    assert model.status == "READY"
-    assert model.tags["lorry.flavor"] == "lorry"
-    assert [metric.value for metric in model.metrics] == [0.9]
-    assert json.loads(model.tags["mlflow.modelVersions"]) == [{"name": "reviews", "version": number}]
-    assert {"MLmodel", "sub"} == {entry.path for entry in client.list_logged_model_artifacts(model_id)}
-    version = client.get_model_version("reviews", number)
-    assert (version.run_id, version.source) == (run_id, model.artifact_location)
-    assert [output.model_id for output in client.get_run(run_id).outputs.model_outputs] == [model_id]
-    # Recorded again, when it has passed after all: the same version, with the new verdict.
-    assert index.record_version("reviews", promoted=True, **arguments) == number
-    assert client.get_model_version("reviews", number).tags["lorry.decision"] == "promoted"
+# Versions
 
 
 def test_a_version_carries_tags_and_a_card(index: MlflowIndex, client: Any, make_adapter: Make) -> None:
@@ -365,65 +197,3 @@ def test_a_ledger_that_moves_meanwhile_is_followed(
     monkeypatch.setattr(MlflowIndex, "set_aliases", set_aliases)
     sync_aliases(index, registry, "reviews")
     assert index.read_aliases("reviews") == {"champion": first, "challenger": second}
-
-
-# Several processes, and what goes wrong
-
-
-def test_several_processes_may_begin_on_a_new_database_at_once(
-    tmp_path: Path, make_adapter: Make, run_scripts: Callable[..., list[str]]
-) -> None:
-    uri = f"sqlite:///{tmp_path}/new/mlflow.db"
-    adapter = make_adapter()
-    outputs = run_scripts(_RECORD_AT_ONCE, [(uri, adapter.path)] * 3)
-    assert len(set(outputs)) == 1
-    index = MlflowIndex(uri)
-    assert index.find_version("reviews", adapter.adapter_id) == outputs[0].split()[1]
-    assert index.read_aliases("reviews") == {"champion": adapter.adapter_id}
-
-
-def test_a_database_need_not_exist_to_ask_for_it(tmp_path: Path, mlflow_uri: str) -> None:
-    assert not MlflowIndex(f"sqlite:///{tmp_path}/none.db").has_database()
-    assert MlflowIndex(mlflow_uri).has_database()
-    assert MlflowIndex("http://mlflow:5000").has_database()
-    assert not (tmp_path / "none.db").exists()
-
-
-def test_a_file_that_is_no_database_is_one_clear_error_at_once(tmp_path: Path) -> None:
-    (tmp_path / "mlflow.db").write_text("not a database " * 100, "utf-8")
-    with pytest.raises(TrackingError, match="cannot open it: file is not a database") as caught:
-        MlflowIndex(f"sqlite:///{tmp_path}/mlflow.db").read_aliases("reviews")
-    assert "MLFLOW_TRACKING_URI" in str(caught.value)
-
-
-def test_a_folder_in_place_of_the_database_is_one_clear_error_at_once(tmp_path: Path) -> None:
-    (tmp_path / "mlflow.db").mkdir()
-    with pytest.raises(TrackingError, match="cannot open it: unable to open database file"):
-        MlflowIndex(f"sqlite:///{tmp_path}/mlflow.db").ensure_experiment("reviews")
-    (tmp_path / "file").touch()
-    with pytest.raises(TrackingError, match="cannot open it"):
-        MlflowIndex(f"sqlite:///{tmp_path}/file/mlflow.db").ensure_experiment("reviews")
-
-
-def test_a_server_that_is_not_there_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with pytest.raises(TrackingError, match="cannot") as caught:
-        MlflowIndex("http://user:secret@127.0.0.1:9").read_aliases("reviews")
-    assert "secret" not in str(caught.value)
-    assert "http://user:***@127.0.0.1:9" in str(caught.value)
-
-
-@pytest.mark.parametrize("uri", ["sqlite:///x.db", "postgresql://host/x", "mysql+pymysql://host/x"])
-def test_a_database_without_sqlalchemy_says_what_to_install(
-    monkeypatch: pytest.MonkeyPatch, uri: str
-) -> None:
-    import importlib.util
-
-    original = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util,
-        "find_spec",
-        lambda name, *rest: None if name == "sqlalchemy" else original(name, *rest),
-    )
-    with pytest.raises(MissingExtraError, match=r"pip install 'lorry\[train\]'"):
-        MlflowIndex(uri).read_aliases("reviews")

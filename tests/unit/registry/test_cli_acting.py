@@ -1,0 +1,170 @@
+"""``pull``, ``verify``, ``promote`` and ``rollback``, as a person and as a program sees them."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+from lorry_registry.manifest import WEIGHTS_NAME
+from lorry_registry.mlflow_index import MlflowIndex
+from lorry_registry.registry import Registry
+from lorry_registry.stores import LocalStore
+
+Run = Callable[..., Result]
+
+
+def _flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def _list_columns(output: str) -> list[list[str]]:
+    return [re.split(r"\s{2,}", line.strip()) for line in output.splitlines() if line.strip()]
+
+
+# pull, verify
+
+
+def test_pull_copies_the_adapter(lorry: Run, two_tasks: dict[str, Any]) -> None:
+    adapter = two_tasks["reviews v2"]
+    output = lorry("pull", "reviews", "out").stdout
+    assert output == f"reviews v2 ({adapter.adapter_id[7:19]}, 586 B) is in out, verified\n"
+    assert (Path("out") / WEIGHTS_NAME).read_bytes() == (adapter.path / WEIGHTS_NAME).read_bytes()
+    pulled = json.loads(lorry("pull", "reviews", "deep/one", "--version", "1", "--json").stdout)
+    assert pulled == {
+        "task": "reviews",
+        "version": 1,
+        "adapter_id": two_tasks["reviews v1"].adapter_id,
+        "path": str(Path("deep/one").absolute()),
+        "files": ["adapter_config.json", "adapter_model.safetensors", "README.md"],
+        "size_bytes": two_tasks["reviews v1"].manifest.size_bytes,
+    }
+    assert "verified" in lorry("pull", "reviews", "out").stdout
+
+
+def test_pull_overwrites_nothing(lorry: Run, two_tasks: dict[str, Any]) -> None:
+    Path("mine").mkdir()
+    Path("mine/notes.txt").touch()
+    Path("file").touch()
+    for target in ("mine", "file"):
+        assert f"{target}: it " in lorry("pull", "reviews", target, code=8).stderr
+    Path("mine/notes.txt").unlink()
+    lorry("pull", "reviews", "mine")
+    assert "name a folder in it: lorry pull reviews ./reviews" in lorry("pull", "reviews", ".", code=2).stderr
+
+
+def test_verify_tells_what_is_sound_and_what_is_not(
+    lorry: Run, two_tasks: dict[str, Any], stored_file: Callable[[str, str], Path]
+) -> None:
+    assert lorry("verify", "--all").stdout.endswith("4 checked, all sound\n")
+    assert lorry("verify", "films").stdout.endswith("1 checked, all sound\n")
+    _flip(stored_file(two_tasks["reviews v1"].adapter_id, WEIGHTS_NAME))
+    result = lorry("verify", "--all", code=6)
+    assert [row[::3] for row in _list_columns(result.stdout)[2:]] == [
+        ["films", "sound"],
+        ["reviews", "damaged"],
+        ["reviews", "sound"],
+        ["reviews", "sound"],
+    ]
+    assert "error: reviews v1: " in result.stderr
+    assert "adapter_model.safetensors was changed" in result.stderr
+    checks = json.loads(lorry("verify", "reviews", "--json", code=6).stdout)
+    assert [check["ok"] for check in checks] == [False, True, True]
+    assert "was changed" in checks[0]["problem"]
+    assert checks[1] == {
+        "task": "reviews",
+        "version": 2,
+        "adapter_id": two_tasks["reviews v2"].adapter_id,
+        "ok": True,
+        "problem": None,
+    }
+
+
+def test_verify_checks_the_history_too(lorry: Run, store: LocalStore, two_tasks: dict[str, Any]) -> None:
+    event = store.root / "tasks" / "reviews" / "history" / "00000001.json"
+    event.write_bytes(event.read_bytes().replace(b"at least", b"about at"))
+    result = lorry("verify", "--all", code=9)
+    assert "error: reviews, its history: " in result.stderr
+    assert "films" in result.stdout
+
+
+def test_verify_without_anything_to_do(lorry: Run) -> None:
+    assert lorry("verify", "--all").stdout == "There is nothing to verify: no task has an adapter yet.\n"
+    assert json.loads(lorry("verify", "--all", "--json").stdout) == []
+    for arguments in ((), ("reviews", "--all")):
+        assert "name one task, or say --all" in lorry("verify", *arguments, code=2).stderr
+
+
+# promote, rollback
+
+
+def test_a_move_stands_although_there_is_no_mlflow(
+    lorry: Run, registry: Registry, two_tasks: dict[str, Any]
+) -> None:
+    result = lorry("promote", "reviews", "v3", "--reason", "it is smaller")
+    digest = two_tasks["reviews v3"].adapter_id[7:19]
+    assert result.stdout == f"The champion of reviews is v3 ({digest}) now; it was v2.\n"
+    assert "warning: the ledger has moved, MLflow has not" in result.stderr
+    assert "run: lorry reconcile" in result.stderr
+    assert registry.resolve("reviews").version == 3
+    assert registry.ledger.read_history("reviews")[-1].reasons == ("it is smaller",)
+    assert not Path(".lorry/mlflow.db").exists()
+    moved = json.loads(lorry("rollback", "reviews", "--json").stdout)
+    assert moved.pop("promoted_at").endswith("Z")
+    assert moved == {
+        "task": "reviews",
+        "version": 2,
+        "adapter_id": two_tasks["reviews v2"].adapter_id,
+        "version_before": 3,
+        "mlflow": "not updated",
+    }
+
+
+def test_a_move_stands_although_mlflow_is_broken(
+    lorry: Run, registry: Registry, two_tasks: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("broken.db").write_text("not a database " * 100, "utf-8")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///broken.db")
+    assert "file is not a database" in lorry("promote", "reviews", "1").stderr
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    assert "run: lorry reconcile" in lorry("promote", "reviews", "3").stderr
+    assert registry.resolve("reviews").version == 3
+
+
+def test_mlflows_aliases_follow_a_move(
+    lorry: Run, two_tasks: dict[str, Any], mlflow_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = MlflowIndex(mlflow_uri)
+    for number in (1, 2, 3):
+        adapter = two_tasks[f"reviews v{number}"]
+        index.record_version(
+            "reviews",
+            version=number,
+            adapter_id=adapter.adapter_id,
+            manifest=adapter.manifest,
+            source=adapter.path.as_uri(),
+            run_id=None,
+            model_id=None,
+            reasons=(),
+            promoted=True,
+        )
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_uri)
+    result = lorry("rollback", "reviews", "--reason", "complaints", "--json")
+    assert result.stderr == ""
+    assert json.loads(result.stdout)["mlflow"] == "updated"
+    ids = {number: two_tasks[f"reviews v{number}"].adapter_id for number in (1, 3)}
+    assert index.read_aliases("reviews") == {"champion": ids[1], "challenger": ids[3]}
+    assert lorry("promote", "reviews", "3").stderr == ""
+    assert index.read_aliases("reviews") == {"champion": ids[3]}
+
+
+def test_moves_that_lead_nowhere_are_told(lorry: Run, two_tasks: dict[str, Any]) -> None:
+    assert "is champion already" in lorry("promote", "reviews", "2", code=8).stderr
+    assert "versions 1 to 3 exist" in lorry("promote", "reviews", "7", code=7).stderr
+    assert "no earlier champion" in lorry("rollback", "films", code=7).stderr

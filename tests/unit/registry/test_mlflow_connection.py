@@ -1,0 +1,109 @@
+"""How an MLflow is reached, by several processes at once, and what is said when it cannot be."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lorry_registry.errors import MissingExtraError, TrackingError
+from lorry_registry.mlflow_connection import MlflowConnection
+from lorry_registry.mlflow_index import MlflowIndex
+
+Make = Callable[..., Any]
+
+_RECORD_AT_ONCE = """
+import sys
+from pathlib import Path
+from lorry_registry.manifest import MANIFEST_NAME, Manifest
+from lorry_registry.mlflow_index import MlflowIndex
+
+uri, folder = sys.argv[1], Path(sys.argv[2])
+manifest = Manifest.parse((folder / MANIFEST_NAME).read_bytes(), where="x")
+index = MlflowIndex(uri)
+experiment = index.ensure_experiment("reviews")
+run_id = index.open_run("reviews", name="r", tags={})
+index.log_parameters(run_id, {"train": {"seed": 1}})
+version = index.record_version(
+    "reviews", version=1, adapter_id=manifest.adapter_id, manifest=manifest, source=folder.as_uri(),
+    run_id=run_id, model_id=None, reasons=("good",), promoted=True,
+)
+index.set_aliases("reviews", manifest.adapter_id, None)
+index.close_run(run_id, failed=False)
+print(experiment, version)
+"""
+
+
+def test_several_processes_may_begin_on_a_new_database_at_once(
+    tmp_path: Path, make_adapter: Make, run_scripts: Callable[..., list[str]]
+) -> None:
+    uri = f"sqlite:///{tmp_path}/new/mlflow.db"
+    adapter = make_adapter()
+    outputs = run_scripts(_RECORD_AT_ONCE, [(uri, adapter.path)] * 3)
+    assert len(set(outputs)) == 1
+    index = MlflowIndex(uri)
+    assert index.find_version("reviews", adapter.adapter_id) == outputs[0].split()[1]
+    assert index.read_aliases("reviews") == {"champion": adapter.adapter_id}
+
+
+def test_a_database_need_not_exist_to_ask_for_it(tmp_path: Path, mlflow_uri: str) -> None:
+    assert not MlflowIndex(f"sqlite:///{tmp_path}/none.db").has_database()
+    assert MlflowIndex(mlflow_uri).has_database()
+    assert MlflowIndex("http://mlflow:5000").has_database()
+    assert not (tmp_path / "none.db").exists()
+
+
+def test_a_file_that_is_no_database_is_one_clear_error_at_once(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").write_text("not a database " * 100, "utf-8")
+    with pytest.raises(TrackingError, match="cannot open it: file is not a database") as caught:
+        MlflowIndex(f"sqlite:///{tmp_path}/mlflow.db").read_aliases("reviews")
+    assert "MLFLOW_TRACKING_URI" in str(caught.value)
+
+
+def test_a_folder_in_place_of_the_database_is_one_clear_error_at_once(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").mkdir()
+    with pytest.raises(TrackingError, match="cannot open it: unable to open database file"):
+        MlflowIndex(f"sqlite:///{tmp_path}/mlflow.db").ensure_experiment("reviews")
+    (tmp_path / "file").touch()
+    with pytest.raises(TrackingError, match="cannot open it"):
+        MlflowIndex(f"sqlite:///{tmp_path}/file/mlflow.db").ensure_experiment("reviews")
+
+
+def test_a_server_that_is_not_there_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(TrackingError) as caught:
+        MlflowIndex("http://user:secret@127.0.0.1:9").read_aliases("reviews")
+    assert str(caught.value) == (
+        "http://user:***@127.0.0.1:9: cannot read the aliases of 'reviews': [Errno 111] Connection refused\n"
+        "  -> check that MLFLOW_TRACKING_URI is right and that MLflow is up"
+    )
+
+
+def test_a_password_does_not_come_out_in_a_message() -> None:
+    connection = MlflowConnection("http://user:secret@host/x")
+    with pytest.raises(TrackingError) as caught, connection.reporting("ask"):
+        raise OSError("GET http://user:secret@host/x/api failed\nand more")
+    assert caught.value.what == "cannot ask: GET http://user:***@host/x/api failed"
+
+
+@pytest.mark.parametrize("uri", ["sqlite:///x.db", "postgresql://host/x", "mysql+pymysql://host/x"])
+def test_a_database_without_sqlalchemy_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, uri: str
+) -> None:
+    import importlib.util
+
+    original = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, *rest: None if name == "sqlalchemy" else original(name, *rest),
+    )
+    with pytest.raises(MissingExtraError, match=r"pip install 'lorry\[train\]'"):
+        MlflowIndex(uri).read_aliases("reviews")
+
+
+def test_reaching_it_is_tried_before_anything_is_spent(mlflow_uri: str, tmp_path: Path) -> None:
+    MlflowIndex(mlflow_uri).check_reachable()
+    (tmp_path / "file").touch()
+    with pytest.raises(TrackingError, match="cannot open it"):
+        MlflowIndex(f"sqlite:///{tmp_path}/file/mlflow.db").check_reachable()
