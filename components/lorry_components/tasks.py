@@ -10,7 +10,8 @@ from lorry_components.kinds import KINDS, Kind
 from lorry_components.methods import METHODS, Method
 from lorry_registry.errors import Fault
 from lorry_registry.task_document import suggest_name
-from lorry_registry.task_spec import TaskSpec, describe_fault, load_task
+from lorry_registry.task_loading import describe_fault, load_task
+from lorry_registry.task_spec import TaskSpec
 
 _METHOD_FIELDS = frozenset({"name", "max_adapter_mib"})
 

@@ -4,7 +4,7 @@ The architecture, from the bottom up
 ------------------------------------
 ``lorry_registry`` (this package; light: no torch, no transformers, no kfp)
     :mod:`~lorry_registry.errors` is the one exception tree, :mod:`~lorry_registry.digests` the canonical
-    form. :mod:`~lorry_registry.task_spec` reads a task's YAML file into a frozen model.
+    form. :mod:`~lorry_registry.task_spec` says what a task is, :mod:`~lorry_registry.task_loading` reads one.
     :mod:`~lorry_registry.manifest` says what an adapter is; the digest of a manifest is the adapter's id.
     :mod:`~lorry_registry.stores` keep bytes under keys with conditional writes.
     :mod:`~lorry_registry.ledger` is the truth about which adapter belongs to which task: an append-only
@@ -27,7 +27,8 @@ from lorry_registry.manifest import Manifest
 from lorry_registry.registry import Registry, Resolution, TaskEntry
 from lorry_registry.settings import Settings
 from lorry_registry.stores import LocalStore, Store, open_store
-from lorry_registry.task_spec import TaskSpec, load_task
+from lorry_registry.task_loading import load_task
+from lorry_registry.task_spec import TaskSpec
 from lorry_registry.verification import verify_adapter
 
 __all__ = [

@@ -6,7 +6,8 @@ import pytest
 
 from lorry_registry.errors import Fault, InvalidTaskError
 from lorry_registry.task_document import suggest_name
-from lorry_registry.task_spec import TaskSpec, load_task, parse_task
+from lorry_registry.task_loading import load_task, parse_task
+from lorry_registry.task_spec import TaskSpec
 
 _VALID = """\
 name: reviews
