@@ -1,5 +1,7 @@
 """What a person sees at the end of a run: one row a task, and what to try next."""
 
+import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,18 +15,19 @@ from lorry_registry.manifest import Manifest
 from lorry_registry.registry import Registry
 
 _COLUMNS = (
-    Column("task"),
-    Column("version"),
-    Column("method", rank=2),
-    Column("trained", justify="right", rank=3),
-    Column("adapter", justify="right", rank=4),
-    Column("metric", rank=1),
-    Column("test", justify="right"),
+    Column("Task"),
+    Column("Version"),
+    Column("Method", rank=2),
+    Column("Trained", justify="right", rank=3),
+    Column("Adapter", justify="right", rank=4),
+    Column("Metric", rank=1),
+    Column("Test", justify="right"),
     Column("95 % interval", rank=5),
-    Column("published", justify="right", rank=1),
-    Column("seconds", justify="right", rank=6),
-    Column("outcome"),
+    Column("Published", justify="right", rank=1),
+    Column("Seconds", justify="right", rank=6),
+    Column("Outcome"),
 )
+_EXAMPLE = "What a wonderful day, thank you all!"
 
 
 def describe_tasks(
@@ -74,7 +77,7 @@ def _describe_manifest(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def print_summary(rows: Sequence[Mapping[str, Any]], *, seconds: float, home: Path) -> None:
+def print_summary(rows: Sequence[Mapping[str, Any]], *, seconds: float, tracking_uri: str) -> None:
     """Print the table, what stayed as it is and why, and the next commands to try."""
     click.echo()
     print_table(_COLUMNS, [_format_row(row) for row in rows])
@@ -89,10 +92,10 @@ def print_summary(rows: Sequence[Mapping[str, Any]], *, seconds: float, home: Pa
     refused = [row for row in rows if row["outcome"] == "challenger"]
     for row in refused:
         click.echo(f"\n{row['task']} v{row['version']} was registered but not promoted: {row['reason']}")
-    click.echo(f"\n{len(rows)} tasks in {seconds:.0f} s")
+    click.echo(f"\n{len(rows)} task{'' if len(rows) == 1 else 's'} in {seconds:.0f} s")
     usable = [row for row in rows if row["version"] is not None]
     if usable:
-        _print_next(str(usable[0]["task"]), home)
+        _print_next(str(usable[-1]["task"]), tracking_uri)
 
 
 def _format_row(row: Mapping[str, Any]) -> list[str]:
@@ -114,11 +117,23 @@ def _format_row(row: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _print_next(task: str, home: Path) -> None:
+def _print_next(task: str, tracking_uri: str) -> None:
+    lorry = _name_program("lorry")
     click.echo("\nNext:")
-    click.echo(f'  lorry predict {task} "I could not be happier with this."')
-    click.echo(f"  lorry history {task}")
-    click.echo(f"  mlflow ui --backend-store-uri sqlite:///{_shorten(home / 'mlflow.db')}")
+    click.echo(f'  {lorry} predict {task} "{_EXAMPLE}"')
+    click.echo(f"  {lorry} show {task}")
+    if tracking_uri.startswith("sqlite:///"):
+        database = _shorten(Path(tracking_uri.removeprefix("sqlite:///")))
+        click.echo(f"  {_name_program('mlflow')} ui --backend-store-uri sqlite:///{database}")
+    else:
+        click.echo(f"  {lorry} history {task}")
+
+
+def _name_program(name: str) -> str:
+    """Return how to call a program of this environment: by its name alone when the shell finds it."""
+    path = Path(sys.executable).with_name(name)
+    found = shutil.which(name)
+    return name if found and Path(found).resolve() == path.resolve() else _shorten(path)
 
 
 def _shorten(path: Path) -> str:

@@ -70,7 +70,7 @@ def run_tasks(
     if as_json:
         print_json(rows)
     else:
-        print_summary(rows, seconds=time.monotonic() - started, home=settings.home)
+        print_summary(rows, seconds=time.monotonic() - started, tracking_uri=settings.tracking_uri)
     _finish(list(reports.values()))
 
 
