@@ -182,7 +182,8 @@ def _run_to_end(
         # A session of its own: Ctrl-C reaches this process alone, which then ends the whole group.
         process = subprocess.Popen(  # noqa: S603 - our own module, our own file
             command,
-            stdin=subprocess.DEVNULL,
+            # A lifeline: it closes when this process is gone, however it ended, and the run then ends itself.
+            stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,
             env=_build_environment(os.environ, settings, folder, tasks),
@@ -213,6 +214,7 @@ def _build_environment(
 
 def _end_group(process: "subprocess.Popen[bytes]") -> None:
     """End whatever of the run is still going: politely, then not."""
+    assert process.stdin is not None
     for end, patience in ((signal.SIGTERM, _PATIENCE_SECONDS), (signal.SIGKILL, None)):
         try:
             os.killpg(process.pid, end)
@@ -223,6 +225,7 @@ def _end_group(process: "subprocess.Popen[bytes]") -> None:
         except subprocess.TimeoutExpired:
             continue
     process.wait()
+    process.stdin.close()
 
 
 def _clean_up(report: RunReport, folder: RunFolder, settings: Settings) -> None:
