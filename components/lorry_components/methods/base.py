@@ -75,8 +75,13 @@ class Method(ABC):
         """Write ``adapter_config.json`` and ``adapter_model.safetensors``: the change, never the base."""
 
     @abstractmethod
-    def restore(self, model: "PreTrainedModel", folder: Path) -> AdaptedModel:
+    def restore(self, model: "PreTrainedModel", folder: Path, fresh: frozenset[str]) -> AdaptedModel:
         """Put a saved adapter on a freshly loaded base. The folder's files were verified before.
+
+        Args:
+            model: The base with a new head.
+            folder: The adapter.
+            fresh: Names of parameters that the base's weights do not hold: the adapter must.
 
         Raises:
             AdapterRejectedError: Unknown configuration, or tensors whose names or shapes do not fit.

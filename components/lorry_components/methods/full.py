@@ -57,7 +57,7 @@ class FullFineTuning(Method):
         (folder / CONFIG_NAME).write_text(json.dumps(document, indent=2, sort_keys=True) + "\n", "utf-8")
         save_tensors(changed, folder)
 
-    def restore(self, model: "PreTrainedModel", folder: Path) -> AdaptedModel:
+    def restore(self, model: "PreTrainedModel", folder: Path, fresh: frozenset[str]) -> AdaptedModel:
         """Copy the changed tensors over the base's."""
         import torch
 
@@ -66,9 +66,8 @@ class FullFineTuning(Method):
                 "it does not hold a full fine-tuning", where=str(folder / CONFIG_NAME), todo="pull it again"
             )
         parameters = dict(model.named_parameters())
-        changed = load_tensors(folder, parameters, may_lack=True)
-        prefix = f"{model.base_model_prefix}."
-        before = {name: parameters[name].detach().clone() for name in changed if name.startswith(prefix)}
+        changed = load_tensors(folder, parameters, fresh, may_lack=True)
+        before = {name: parameters[name].detach().clone() for name in changed.keys() - fresh}
 
         def copy_in(tensors: "dict[str, torch.Tensor]") -> None:
             with torch.no_grad():

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from lorry_components.methods.base import MethodOptions
 from lorry_components.methods.peft_method import PeftMethod
+from lorry_registry.errors import TrainingError
 
 if TYPE_CHECKING:
     from peft import PromptEncoderConfig
@@ -36,6 +37,7 @@ class PTuning(PeftMethod):
     name = "p-tuning"
     summary = "soft tokens before the input, from a small encoder"
     learning_rate = 5e-3
+    peft_type = "P_TUNING"
     options_model = PTuningOptions
 
     def build_config(self, model: "PreTrainedModel") -> "PromptEncoderConfig":
@@ -43,11 +45,27 @@ class PTuning(PeftMethod):
         from peft import PromptEncoderConfig
 
         options: PTuningOptions = self.options
+        if _reads_last_token(model):
+            raise TrainingError(
+                f"p-tuning does not fit {type(model).__name__}: its head reads the last token, which "
+                "cannot be told from padding once soft tokens stand before it",
+                where="method.name",
+                todo="choose lora or full, or an encoder as the base",
+            )
         return PromptEncoderConfig(
             task_type=self.task_type,
             num_virtual_tokens=options.tokens,
+            # PEFT knows only some of the names that families of models have for these.
+            token_dim=model.config.hidden_size,
+            num_layers=model.config.num_hidden_layers,
+            num_attention_heads=model.config.num_attention_heads,
             encoder_reparameterization_type=options.encoder.upper(),
             encoder_hidden_size=options.hidden_size or model.config.hidden_size,
             encoder_num_layers=options.layers,
             encoder_dropout=options.dropout,
         )
+
+
+def _reads_last_token(model: "PreTrainedModel") -> bool:
+    # transformers calls the head of its decoders so, and no other.
+    return hasattr(model, "score")

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from lorry_components.methods.base import AdaptedModel, Method, list_fresh_modules
 from lorry_components.methods.tensors import load_tensors, save_tensors
@@ -27,11 +27,16 @@ class PeftMethod(Method):
 
     PEFT's own loader is not used: it would fall back to pickles, reach for a hub, and ignore what it does not
     know. The configuration and the tensors are checked here and then handed to PEFT.
+
+    Attributes:
+        task_type: PEFT's name of what the model does.
+        peft_type: PEFT's name of the method.
     """
 
     freezes_base = True
     max_adapter_mib = 64.0
     task_type = "SEQ_CLS"
+    peft_type: ClassVar[str]
 
     @abstractmethod
     def build_config(self, model: "PreTrainedModel") -> "PeftConfig":
@@ -59,15 +64,19 @@ class PeftMethod(Method):
         (folder / CONFIG_NAME).write_text(json.dumps(document, indent=2, sort_keys=True) + "\n", "utf-8")
         save_tensors(get_peft_model_state_dict(peft_model, save_embedding_layers=False), folder)
 
-    def restore(self, model: "PreTrainedModel", folder: Path) -> AdaptedModel:
+    def restore(self, model: "PreTrainedModel", folder: Path, fresh: frozenset[str]) -> AdaptedModel:
         """Rebuild the wrapper from the saved configuration and copy the tensors in, no more and no fewer."""
         from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
         config = self._read_config(folder)
         # The base was found by its fingerprint; PEFT would warn that its folder is called otherwise here.
         config.base_model_name_or_path = model.name_or_path
-        peft_model = self._wrap(model, config)
-        tensors = load_tensors(folder, get_peft_model_state_dict(peft_model, save_embedding_layers=False))
+        try:
+            peft_model = self._wrap(model, config)
+        except TrainingError as error:
+            raise AdapterRejectedError(error.what, where=str(folder), todo="pull it again") from error
+        expected = get_peft_model_state_dict(peft_model, save_embedding_layers=False)
+        tensors = load_tensors(folder, expected, fresh)
         set_peft_model_state_dict(peft_model, tensors)
         peft_model.eval()
         return AdaptedModel(peft_model, lambda: _without_adapter(peft_model))
@@ -89,10 +98,14 @@ class PeftMethod(Method):
 
         document = read_config(folder)
         path = str(folder / CONFIG_NAME)
-        kind = document.get("peft_type")
-        if kind not in set(PeftType):
-            raise AdapterRejectedError(f"peft_type {kind!r} is not known", where=path, todo="upgrade lorry")
-        config_class = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(kind)]
+        found = document.get("peft_type")
+        if found != self.peft_type:
+            raise AdapterRejectedError(
+                f"peft_type is {found!r}, and that of {self.name} is {self.peft_type!r}",
+                where=path,
+                todo="pull it again, or upgrade lorry",
+            )
+        config_class = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(self.peft_type)]
         known = {field.name for field in fields(config_class)}
         unknown = sorted(document.keys() - known)
         if unknown:
@@ -118,8 +131,12 @@ def _without_adapter(model: Any) -> Iterator[None]:
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     if model.peft_config[_ADAPTER].is_prompt_learning:
-        with model.disable_adapter():
+        # Nor is it of use for soft tokens: it asks for a method that only models which generate have.
+        model.forward = model.base_model.forward
+        try:
             yield
+        finally:
+            del model.forward
         return
     layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
     for layer in layers:
