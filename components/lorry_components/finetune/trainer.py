@@ -42,6 +42,12 @@ class AdapterTrainer(Trainer):
     not go on from them.
     """
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # Trainer takes it that a model divides its loss by the examples of all accumulated batches.
+        # Those with one head on a text take the mean of each: their gradients would be added up.
+        self.model_accepts_loss_kwargs = False
+
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroupedSampler:
         dataset: Any = train_dataset if train_dataset is not None else self.train_dataset
         return LengthGroupedSampler(

@@ -213,7 +213,7 @@ TASKS = {"regression": "regression", "classification": "text-classification", "p
 
 @pytest.fixture(scope="session")
 def tiny_source(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Return a function from ``regression``, ``classification`` or ``pair`` to a file of learnable rows."""
+    """Return a function from ``regression``, ``classification`` or ``pair`` to a file of rows."""
     root = tmp_path_factory.mktemp("sources")
 
     def find(task: str) -> Path:
