@@ -1,7 +1,8 @@
 """Runs this step from a component's arguments."""
 
+import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ from pydantic import JsonValue
 from lorry_components.entry import StepEntry
 from lorry_components.finetune.step import finetune, name_checkpoints
 from lorry_components.outcomes import run_step
-from lorry_registry.errors import LorryError
+from lorry_registry.errors import LorryError, TrackingError
 from lorry_registry.mlflow_index import MlflowIndex
 
 _LOGGER = logging.getLogger(__name__)
+# Beside the checkpoints of a training: the MLflow run that shows it.
+_RUN_NOTE = "mlflow_run"
 
 
 class MlflowLog:
@@ -52,18 +55,18 @@ def main(
 
     def body() -> dict[str, JsonValue]:
         target = Path(candidate)
-        tags = {"lorry.run": run, "lorry.base": spec.base.model, "lorry.method": spec.method.name}
-        run_id = index.open_run(spec.name, name=run, tags=tags, run_id=entry.injected_run)
-        index.log_parameters(run_id, spec.describe_recipe() | {"base": spec.base.model_dump(mode="json")})
         root = Path(checkpoints) if checkpoints else target.with_name("checkpoints")
-        summary = finetune(
-            spec,
-            Path(data),
-            target,
-            checkpoints=root / name_checkpoints(spec, Path(data)),
-            progress=entry.progress,
-            log_metrics=MlflowLog(index, run_id),
-        )
+        kept = root / name_checkpoints(spec, Path(data))
+        run_id = _open_run(entry, run, kept / _RUN_NOTE)
+        with _marking_failure(index, run_id):
+            summary = finetune(
+                spec,
+                Path(data),
+                target,
+                checkpoints=kept,
+                progress=entry.progress,
+                log_metrics=MlflowLog(index, run_id),
+            )
         metadata.update({"task": spec.name, "mlflow_run_id": run_id, "method": spec.method.name})
         return {
             "mlflow_run_id": run_id,
@@ -78,3 +81,30 @@ def main(
         }
 
     return run_step(entry.record, spec.name, "finetune", body)
+
+
+def _open_run(entry: StepEntry, run: str, note: Path) -> str:
+    """Open the task's MLflow run; a training that goes on from its checkpoint goes on in its run, too."""
+    spec, index = entry.spec, entry.index
+    tags = {"lorry.run": run, "lorry.base": spec.base.model, "lorry.method": spec.method.name}
+    if entry.injected_run is None and note.is_file():
+        try:
+            return index.open_run(spec.name, name=run, tags=tags, run_id=note.read_text("utf-8"))
+        except TrackingError as error:
+            _LOGGER.info("a new MLflow run is opened, since the former one is gone: %s", error)
+    run_id = index.open_run(spec.name, name=run, tags=tags, run_id=entry.injected_run)
+    index.log_parameters(run_id, spec.describe_recipe() | {"base": spec.base.model_dump(mode="json")})
+    note.parent.mkdir(parents=True, exist_ok=True)
+    note.write_text(run_id, "utf-8")
+    return run_id
+
+
+@contextlib.contextmanager
+def _marking_failure(index: MlflowIndex, run_id: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception:
+        # The run's report never hears of this MLflow run, and would leave it going for ever.
+        with contextlib.suppress(LorryError):
+            index.close_run(run_id, failed=True)
+        raise

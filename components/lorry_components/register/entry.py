@@ -1,5 +1,6 @@
 """Runs this step from a component's arguments."""
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from lorry_components.evaluate.report import EvaluationReport
 from lorry_components.gate.step import Decision
 from lorry_components.outcomes import run_step
 from lorry_components.register.step import register
+from lorry_registry.errors import LorryError
 from lorry_registry.registry import adapter_key
 
 
@@ -43,6 +45,10 @@ def main(
             index=entry.index,
             details=details,
         )
+        if run_id:
+            # The run's report closes it as well; but it may be interrupted, with this task done.
+            with contextlib.suppress(LorryError):
+                entry.index.close_run(run_id, failed=False)
         event, manifest = registration.event, registration.manifest
         # The ledger answers with an older event when this very adapter has a version already.
         is_known = event.details.get("run") != run

@@ -74,8 +74,14 @@ class Workspace:
         inherited = {
             name: value for name, value in os.environ.items() if not name.startswith(("LORRY_", "MLFLOW_"))
         }
-        # Whatever a run needs is on this machine: a look at a hub would fail.
-        return inherited | {"LORRY_HOME": str(self.home), "HF_HUB_OFFLINE": "1"} | changes
+        own = {
+            "LORRY_HOME": str(self.home),
+            # Whatever a run needs is on this machine: a look at a hub would fail.
+            "HF_HUB_OFFLINE": "1",
+            # Two threads that wait for each other on a busy machine are slower than one, by far.
+            "OMP_NUM_THREADS": "1",
+        }
+        return inherited | own | changes
 
     def start(self, *arguments: str | Path, **environment: str) -> "subprocess.Popen[str]":
         return subprocess.Popen(

