@@ -4,39 +4,38 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from lorry_components.methods.base import MethodOptions
-from lorry_components.methods.peft_method import PeftMethod
+from lorry_components.methods.layers import read_hidden_size
+from lorry_components.methods.soft_tokens import SoftTokenMethod, SoftTokenOptions, describe_size
 
 if TYPE_CHECKING:
     from peft import PromptEncoderConfig
     from transformers import PreTrainedModel
 
 
-class PTuningOptions(MethodOptions):
+class PTuningOptions(SoftTokenOptions):
     """P-tuning's options.
 
     Attributes:
-        tokens: Soft tokens put before the input.
-        encoder: What computes them.
+        encoder: What computes the soft tokens.
         hidden_size: The encoder's width; None: the base's.
         layers: The LSTM's layers; an MLP always has two hidden ones.
         dropout: Dropout between an LSTM's layers.
     """
 
-    tokens: Annotated[int, Field(ge=1, le=4096)] = 20
     encoder: Literal["mlp", "lstm"] = "mlp"
     hidden_size: Annotated[int, Field(ge=1)] | None = None
     layers: Annotated[int, Field(ge=1, le=16)] = 2
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
-class PTuning(PeftMethod):
+class PTuning(SoftTokenMethod):
     """Soft tokens before the input, computed by an MLP or LSTM that is not needed after training."""
 
     name = "p-tuning"
     summary = "soft tokens before the input, from a small encoder"
     learning_rate = 5e-3
     options_model = PTuningOptions
+    replaces_ids = True
 
     def build_config(self, model: "PreTrainedModel") -> "PromptEncoderConfig":
         """Return the configuration of PEFT's prompt encoder."""
@@ -47,7 +46,8 @@ class PTuning(PeftMethod):
             task_type=self.task_type,
             num_virtual_tokens=options.tokens,
             encoder_reparameterization_type=options.encoder.upper(),
-            encoder_hidden_size=options.hidden_size or model.config.hidden_size,
+            encoder_hidden_size=options.hidden_size or read_hidden_size(model.config),
             encoder_num_layers=options.layers,
             encoder_dropout=options.dropout,
+            **describe_size(model.config),
         )

@@ -15,11 +15,12 @@ from lorry_registry.manifest import CONFIG_NAME, BaseIdentity
 from lorry_registry.verification import read_config
 
 if TYPE_CHECKING:
+    import torch
     from peft import PeftConfig, PeftModel
     from torch import nn
     from transformers import PreTrainedModel
 
-_ADAPTER = "default"
+ADAPTER = "default"
 
 
 class PeftMethod(Method):
@@ -31,7 +32,6 @@ class PeftMethod(Method):
 
     freezes_base = True
     max_adapter_mib = 64.0
-    task_type = "SEQ_CLS"
 
     @abstractmethod
     def build_config(self, model: "PreTrainedModel") -> "PeftConfig":
@@ -44,39 +44,51 @@ class PeftMethod(Method):
     def adapt(self, model: "PreTrainedModel", fresh: frozenset[str]) -> "nn.Module":
         """Wrap the base with PEFT; the head and other fresh modules are trained in full."""
         config: Any = self.build_config(model)
-        config.modules_to_save = list_fresh_modules(model, fresh)
+        # PEFT compares the ends of names: 'head' alone would be its own prompt encoder's 'mlp_head' as well.
+        place = "base_model." if config.is_prompt_learning else ""
+        config.modules_to_save = [f"{place}{name}" for name in list_fresh_modules(model, fresh)] or None
         return self._wrap(model, config)
 
     def save(self, model: "nn.Module", folder: Path, base: BaseIdentity) -> None:
         """Write PEFT's own layout, so that PEFT and servers that know it can read the adapter."""
-        from peft import get_peft_model_state_dict
-
         peft_model: PeftModel = model  # type: ignore[assignment]
-        config = peft_model.peft_config[_ADAPTER].to_dict()
+        config = self.describe_config(peft_model)
         # Where the base lay on this machine means nothing elsewhere: what a server is told to serve does.
         config |= {"base_model_name_or_path": base.model, "revision": base.revision, "inference_mode": True}
         document = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
         (folder / CONFIG_NAME).write_text(json.dumps(document, indent=2, sort_keys=True) + "\n", "utf-8")
-        save_tensors(get_peft_model_state_dict(peft_model, save_embedding_layers=False), folder)
+        save_tensors(self.collect_tensors(peft_model), folder)
+
+    def describe_config(self, model: "PeftModel") -> dict[str, Any]:
+        """Return the configuration that is written down."""
+        document: dict[str, Any] = model.peft_config[ADAPTER].to_dict()
+        return document
+
+    def collect_tensors(self, model: "PeftModel") -> "dict[str, torch.Tensor]":
+        """Return the tensors that are written down."""
+        from peft import get_peft_model_state_dict
+
+        tensors: dict[str, torch.Tensor] = get_peft_model_state_dict(model, save_embedding_layers=False)
+        return tensors
 
     def restore(self, model: "PreTrainedModel", folder: Path) -> AdaptedModel:
         """Rebuild the wrapper from the saved configuration and copy the tensors in, no more and no fewer."""
-        from peft import get_peft_model_state_dict, set_peft_model_state_dict
+        from peft import set_peft_model_state_dict
 
-        config = self._read_config(folder)
+        config = self.read_config(folder)
         # The base was found by its fingerprint; PEFT would warn that its folder is called otherwise here.
         config.base_model_name_or_path = model.name_or_path
         peft_model = self._wrap(model, config)
-        tensors = load_tensors(folder, get_peft_model_state_dict(peft_model, save_embedding_layers=False))
+        tensors = load_tensors(folder, self.collect_tensors(peft_model))
         set_peft_model_state_dict(peft_model, tensors)
         peft_model.eval()
-        return AdaptedModel(peft_model, lambda: _without_adapter(peft_model))
+        return AdaptedModel(peft_model, lambda: without_adapter(peft_model))
 
     def _wrap(self, model: "PreTrainedModel", config: "PeftConfig") -> "PeftModel":
         from peft import get_peft_model
 
         try:
-            return get_peft_model(model, config, adapter_name=_ADAPTER)
+            return get_peft_model(model, config, adapter_name=ADAPTER)
         except ValueError as error:
             raise TrainingError(
                 f"PEFT cannot put {self.name} on {type(model).__name__}: {error}",
@@ -84,12 +96,17 @@ class PeftMethod(Method):
                 todo="choose targets that this base has, or another method",
             ) from error
 
-    def _read_config(self, folder: Path) -> "PeftConfig":
+    def read_config(self, folder: Path) -> "PeftConfig":
+        """Read the configuration of a saved adapter.
+
+        Raises:
+            AdapterRejectedError: This version of PEFT would read it otherwise than it was written.
+        """
         from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftType
 
         document = read_config(folder)
         path = str(folder / CONFIG_NAME)
-        kind = document.get("peft_type")
+        kind = self.translate_type(document.get("peft_type"), path)
         if kind not in set(PeftType):
             raise AdapterRejectedError(f"peft_type {kind!r} is not known", where=path, todo="upgrade lorry")
         config_class = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(kind)]
@@ -108,17 +125,21 @@ class PeftMethod(Method):
                 f"not a configuration: {error}", where=path, todo="pull it again"
             ) from error
 
+    def translate_type(self, kind: object, path: str) -> object:
+        """Return PEFT's type for the type that a configuration names."""
+        return kind
+
 
 @contextlib.contextmanager
-def _without_adapter(model: Any) -> Iterator[None]:
+def without_adapter(model: Any) -> Iterator[None]:
     """Switch the change to the base off, and leave the trained head in place.
 
     PEFT's own ``disable_adapter`` puts the untrained head back too, whose numbers are random.
     """
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    if model.peft_config[_ADAPTER].is_prompt_learning:
-        with model.disable_adapter():
+    if model.peft_config[ADAPTER].is_prompt_learning:
+        with _without_soft_tokens(model):
             yield
         return
     layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
@@ -129,3 +150,17 @@ def _without_adapter(model: Any) -> Iterator[None]:
     finally:
         for layer in layers:
             layer.enable_adapters(enabled=True)
+
+
+@contextlib.contextmanager
+def _without_soft_tokens(model: Any) -> Iterator[None]:
+    if hasattr(model.base_model, "prepare_inputs_for_generation"):
+        with model.disable_adapter():
+            yield
+        return
+    # PEFT's way fails on a base that generates nothing.
+    model.forward = model.base_model.forward
+    try:
+        yield
+    finally:
+        del model.forward

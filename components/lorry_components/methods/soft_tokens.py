@@ -1,0 +1,97 @@
+"""What the methods that give the base soft tokens have in common."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from pydantic import Field
+
+from lorry_components.methods.base import MethodOptions
+from lorry_components.methods.layers import read_hidden_size
+from lorry_components.methods.peft_method import PeftMethod
+from lorry_registry.errors import Fault
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+
+class SoftTokenOptions(MethodOptions):
+    """Options of all methods with soft tokens.
+
+    Attributes:
+        tokens: Soft tokens put before the input.
+    """
+
+    tokens: Annotated[int, Field(ge=1, le=4096)] = 20
+
+
+class SoftTokenMethod(PeftMethod):
+    """A PEFT method whose soft tokens take up positions of the base.
+
+    Attributes:
+        replaces_ids: Whether the base is given embeddings in place of token ids.
+    """
+
+    replaces_ids: ClassVar[bool]
+
+    def count_added_tokens(self) -> int:
+        """Return how many positions the soft tokens take up."""
+        tokens: int = self.options.tokens
+        return tokens
+
+    def check_base(self, config: "PretrainedConfig") -> Iterator[Fault]:
+        """Check that soft tokens reach this kind of task's head on this base."""
+        yield from check_soft_tokens(self.name, config, self.task_type, replaces_ids=self.replaces_ids)
+
+
+def describe_size(config: "PretrainedConfig") -> dict[str, Any]:
+    """Return PEFT's fields for the size of a base: by itself it knows them by few of their names."""
+    text = config.get_text_config()
+    return {
+        "token_dim": read_hidden_size(config),
+        "num_layers": text.num_hidden_layers,
+        "num_attention_heads": text.num_attention_heads,
+    }
+
+
+def check_soft_tokens(
+    name: str, config: "PretrainedConfig", task_type: str | None, *, replaces_ids: bool
+) -> Iterator[Fault]:
+    """Say why soft tokens do not work with a kind of task on a base.
+
+    Args:
+        name: The method, for the message.
+        config: The base's configuration.
+        task_type: PEFT's name for the kind of task.
+        replaces_ids: Whether the base is given embeddings in place of token ids.
+    """
+    if task_type is None:
+        yield Fault("method.name", f"PEFT does not feed the soft tokens of {name} to this kind of task")
+    elif task_type == "SEQ_CLS" and replaces_ids and _needs_ids(config):
+        yield Fault(
+            "method.name",
+            f"the head of {config.model_type} finds the last word by its token id, and {name} gives "
+            "embeddings: it would read padding; choose p-tuning-v2, lora or an adapter",
+        )
+
+
+def count_positions(config: "PretrainedConfig") -> int | None:
+    """Return the longest sequence that a base takes; None: it has no limit of its own."""
+    text = config.get_text_config()
+    positions: int | None = getattr(text, "max_position_embeddings", None)
+    if positions is not None and ("roberta" in text.model_type or text.model_type == "camembert"):
+        # RoBERTa's positions start behind the padding token's.
+        return positions - 2
+    return positions
+
+
+def _needs_ids(config: "PretrainedConfig") -> bool:
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    )
+
+    is_decoder = (
+        config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+        and config.model_type not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    )
+    return is_decoder or bool(config.is_encoder_decoder)
