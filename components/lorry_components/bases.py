@@ -80,7 +80,7 @@ def find_base_folder(spec: BaseSpec) -> Path:
     if spec.is_package:
         return _find_package_folder(spec.model)
     if spec.is_folder:
-        folder = Path(spec.model)
+        folder = Path(spec.model).expanduser()
         if not folder.is_dir():
             raise BaseModelError("there is no such folder", where=spec.model, todo="correct base.model")
         return folder
@@ -91,7 +91,11 @@ def _find_package_folder(reference: str) -> Path:
     package, _, inner = reference.removeprefix("package:").partition("/")
     # Only a top-level package is looked up: finding a submodule would import its parents.
     top, *nested = package.split(".")
-    found = importlib.util.find_spec(top)
+    try:
+        found = importlib.util.find_spec(top)
+    except ValueError:
+        # A module without a spec, such as __main__.
+        found = None
     if found is None or not found.submodule_search_locations:
         raise BaseModelError(
             f"there is no importable package {top!r}", where=reference, todo=f"pip install the package {top}"

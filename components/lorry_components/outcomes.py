@@ -17,7 +17,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 from lorry_registry.digests import canonical_json
-from lorry_registry.errors import LorryError
+from lorry_registry.errors import LorryError, StoreError
 from lorry_registry.stores import Store
 
 STEPS = ("prepare_data", "finetune", "evaluate", "gate", "register")
@@ -25,6 +25,7 @@ Status = Literal["done", "current", "failed"]
 # What a step tells the graph: whether there is work for the steps after it.
 PROCEED, STOP = "proceed", "stop"
 
+_DISK_TODO = "check that the disk has space and that this user may write there, and run again"
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -138,17 +139,21 @@ def run_step(record: RunRecord, task: str, step: str, body: Callable[[], dict[st
     except Exception as error:
         # The task fails here; the run goes on and reports it.
         _LOGGER.exception("%s: %s failed", task, step)
-        outcome = finish("failed", failure=_describe_failure(error))
+        outcome = finish("failed", failure=_describe_failure(error, step))
     record.write(outcome)
     return PROCEED if outcome.status == "done" else STOP
 
 
-def _describe_failure(error: Exception) -> Failure:
+def _describe_failure(error: Exception, step: str) -> Failure:
     if isinstance(error, LorryError):
         return Failure(error=type(error).__name__, message=str(error), exit_code=error.exit_code)
+    told: LorryError | str = f"{type(error).__name__}: {error}"
+    if isinstance(error, OSError) and error.strerror:
+        # A full disk, or a folder that is closed to this user, wants another remedy than a defect.
+        told = StoreError(error.strerror, where=str(error.filename or step), todo=_DISK_TODO)
     return Failure(
         error=type(error).__name__,
-        message=f"{type(error).__name__}: {error}",
-        exit_code=LorryError.exit_code,
+        message=str(told),
+        exit_code=told.exit_code if isinstance(told, LorryError) else LorryError.exit_code,
         trace="".join(traceback.format_exception(error))[-4000:],
     )

@@ -1,5 +1,6 @@
 """How far a step is, for whoever watches."""
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Protocol
@@ -22,10 +23,11 @@ class ProgressFile:
     def __init__(self, path: Path, step: str) -> None:
         self._path = path
         self._step = step
-        path.parent.mkdir(parents=True, exist_ok=True)
 
     def __call__(self, done: int, total: int, note: str = "") -> None:
-        """Replace the file, so that a reader never sees half of it."""
+        """Replace the file, so that a reader never sees half of it. A full disk fails no step here."""
         partial = self._path.with_suffix(".partial")
-        partial.write_text(json.dumps({"step": self._step, "done": done, "total": total, "note": note}))
-        partial.replace(self._path)
+        with contextlib.suppress(OSError):
+            partial.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_text(json.dumps({"step": self._step, "done": done, "total": total, "note": note}))
+            partial.replace(self._path)

@@ -1,9 +1,11 @@
 """From tasks to a compiled pipeline file."""
 
+import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from lorry_registry.errors import StoreError
 from lorry_registry.settings import Settings
 from lorry_registry.task_spec import ResourcesSpec, TaskSpec
 
@@ -13,8 +15,11 @@ def compile_pipeline(specs: Sequence[TaskSpec], target: Path, *, settings: Setti
 
     Args:
         specs: The tasks that are built in as defaults; none: they are given when a run is started.
-        target: The file; its name ends in ``.yaml``.
+        target: The file; its name ends in ``.yaml``. It appears whole or not at all.
         settings: Where the image, the store and MLflow are by default.
+
+    Raises:
+        StoreError: The file cannot be written.
     """
     from kfp import compiler
 
@@ -27,4 +32,16 @@ def compile_pipeline(specs: Sequence[TaskSpec], target: Path, *, settings: Setti
         pipeline = build_pipeline(
             groups, image=settings.image, store=settings.store, tracking_uri=settings.tracking_uri
         )
-        compiler.Compiler().compile(pipeline, str(target))
+        # Beside the target, and with an ending that the compiler takes.
+        partial = target.with_name(f".{target.stem}.{os.getpid()}.yaml")
+        try:
+            compiler.Compiler().compile(pipeline, str(partial))
+            partial.replace(target)
+        except OSError as error:
+            raise StoreError(
+                f"cannot be written: {error.strerror or error}",
+                where=str(target),
+                todo="name a file in a folder that exists, can be written and has space",
+            ) from error
+        finally:
+            partial.unlink(missing_ok=True)

@@ -1,12 +1,13 @@
 """Runs the compiled pipeline on this machine and watches it."""
 
+import contextlib
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +19,7 @@ from lorry_components.report.step import RunReport, report_run
 from lorry_pipelines.compilation import compile_pipeline
 from lorry_pipelines.containers import Mount, remove_containers
 from lorry_pipelines.local_run import LocalRun
+from lorry_registry.errors import StoreError
 from lorry_registry.settings import Settings
 from lorry_registry.stores import open_store
 from lorry_registry.task_spec import TaskSpec
@@ -28,6 +30,26 @@ _POLL_SECONDS = 0.2
 _PATIENCE_SECONDS = 10.0
 _PACKAGES = Path("/opt/lorry/packages")
 _PASSED_ON = ("AWS_", "HF_", "MLFLOW_", "OMP_NUM_THREADS", "OPENBLAS_")
+
+
+@contextlib.contextmanager
+def report_disk(home: Path) -> Iterator[None]:
+    """Turn a full or closed disk under the run's own files into an error that says so.
+
+    Raises:
+        StoreError: A file of the run cannot be written.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        # Nobody reads the display any more.
+        raise
+    except OSError as error:
+        raise StoreError(
+            f"cannot be written: {error.strerror or error}",
+            where=str(error.filename or home),
+            todo="check that the disk has space and that this user may write there, or set LORRY_HOME",
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +81,10 @@ class RunFolder:
     def progress(self) -> Path:
         """Where steps write how far they are."""
         return self.path / "progress"
+
+    def has_started(self, task: str) -> bool:
+        """Return whether a step of a task has begun."""
+        return (self.progress / f"{task}.json").exists()
 
     @property
     def work(self) -> Path:
@@ -182,7 +208,8 @@ def _run_to_end(
         # A session of its own: Ctrl-C reaches this process alone, which then ends the whole group.
         process = subprocess.Popen(  # noqa: S603 - our own module, our own file
             command,
-            stdin=subprocess.DEVNULL,
+            # A lifeline: it closes when this process is gone, however it ended, and the run then ends itself.
+            stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,
             env=_build_environment(os.environ, settings, folder, tasks),
@@ -213,6 +240,7 @@ def _build_environment(
 
 def _end_group(process: "subprocess.Popen[bytes]") -> None:
     """End whatever of the run is still going: politely, then not."""
+    assert process.stdin is not None
     for end, patience in ((signal.SIGTERM, _PATIENCE_SECONDS), (signal.SIGKILL, None)):
         try:
             os.killpg(process.pid, end)
@@ -223,6 +251,7 @@ def _end_group(process: "subprocess.Popen[bytes]") -> None:
         except subprocess.TimeoutExpired:
             continue
     process.wait()
+    process.stdin.close()
 
 
 def _clean_up(report: RunReport, folder: RunFolder, settings: Settings) -> None:

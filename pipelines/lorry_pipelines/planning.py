@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lorry_components.staleness import Staleness, assess_staleness
 from lorry_components.tasks import load_task_file
-from lorry_registry.errors import Fault, InvalidTaskError, LorryError, UsageError
+from lorry_registry.errors import Fault, InvalidDataError, InvalidTaskError, LorryError, UsageError
 from lorry_registry.registry import Registry
 from lorry_registry.task_spec import TaskSpec
 
@@ -66,7 +66,9 @@ def _assess(spec: TaskSpec, registry: Registry, *, force: bool) -> Staleness:
     try:
         return assess_staleness(spec, registry)
     except LorryError as error:
-        return Staleness(is_stale=True, reason=error.what)
+        # The first step will fail over it, and tell all of it.
+        told = error.faults[0].what if isinstance(error, InvalidDataError) else error.what
+        return Staleness(is_stale=True, reason=told)
 
 
 def _estimate_cost(spec: TaskSpec) -> float:

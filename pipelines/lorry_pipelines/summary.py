@@ -46,6 +46,7 @@ def _describe_task(plan: PlannedTask, report: TaskReport | None, registry: Regis
         "step": report.step if report else None,
         "version": version,
         "adapter_id": adapter_id,
+        "champion": registry.ledger.read_state(plan.spec.name).champion_version,
         "seconds": sum(report.seconds.values()) if report else None,
         "train_seconds": report.details.get("finetune", {}).get("train_seconds") if report else None,
         "published": plan.spec.evaluate.reference.value if plan.spec.evaluate.reference else None,
@@ -93,7 +94,7 @@ def print_summary(rows: Sequence[Mapping[str, Any]], *, seconds: float, tracking
     for row in refused:
         click.echo(f"\n{row['task']} v{row['version']} was registered but not promoted: {row['reason']}")
     click.echo(f"\n{len(rows)} task{'' if len(rows) == 1 else 's'} in {seconds:.0f} s")
-    usable = [row for row in rows if row["version"] is not None]
+    usable = [row for row in rows if row["champion"] is not None]
     if usable:
         _print_next(str(usable[-1]["task"]), tracking_uri)
 

@@ -12,6 +12,7 @@ import yaml
 from lorry_registry.errors import Fault, InvalidTaskError, UsageError
 
 _MAX_BYTES = 1 << 20
+_TODO = "correct the file and try again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,34 +29,37 @@ def load_document(path: Path) -> Document:
     Raises:
         InvalidTaskError: No such file, not text, over 1 MiB, not one YAML mapping, or a key given twice.
     """
-    where = str(path)
+
+    def refuse(what: str, place: str = "file", todo: str = _TODO) -> InvalidTaskError:
+        return InvalidTaskError(str(path), [Fault(place, what)], todo=todo)
+
     try:
         raw = path.read_bytes()
         if len(raw) > _MAX_BYTES:
-            raise InvalidTaskError(where, [Fault("file", f"{len(raw)} bytes are too many for a task file")])
+            raise refuse(f"{len(raw):,} bytes are too many for a task file")
         node = yaml.compose(raw.decode("utf-8"), Loader=yaml.SafeLoader)
         content = yaml.safe_load(raw)
     except FileNotFoundError as error:
-        raise InvalidTaskError(
-            where, [Fault("file", "there is no such file")], todo=_suggest_files(path)
-        ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidTaskError(where, [Fault("file", f"cannot be read as text: {error}")]) from error
+        raise refuse("there is no such file", todo=_suggest_files(path)) from error
+    except IsADirectoryError as error:
+        raise refuse("it is a folder", todo=f"name its task files: {path}/*.yaml") from error
+    except OSError as error:
+        raise refuse(f"cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise refuse(f"cannot be read as text: {error}", todo="save it as UTF-8") from error
     except yaml.YAMLError as error:
-        raise InvalidTaskError(where, [Fault("file", f"not YAML: {error}")]) from error
+        raise refuse(f"not YAML: {_describe_problem(error)}", place=_place_problem(error)) from error
     except ValueError as error:
         # YAML's dates and numbers are built by Python, which refuses 2024-13-45 in its own way.
-        raise InvalidTaskError(where, [Fault("file", f"a value cannot be read: {error}")]) from error
+        raise refuse(f"a value cannot be read: {error}") from error
     except RecursionError as error:
-        raise InvalidTaskError(where, [Fault("file", "it is nested too deeply to be a task")]) from error
+        raise refuse("it is nested too deeply to be a task") from error
     if not isinstance(content, dict) or not isinstance(node, yaml.MappingNode):
-        raise InvalidTaskError(
-            where, [Fault("file", "a task is a mapping of fields, such as 'name: reviews'")]
-        )
+        raise refuse("a task is a mapping of fields, such as 'name: reviews'")
     lines: dict[str, int] = {}
     repeated = list(_walk(node, "", lines, set()))
     if repeated:
-        raise InvalidTaskError(where, repeated, todo="keep one of each")
+        raise InvalidTaskError(str(path), repeated, todo="keep one of each")
     return Document(content, lines)
 
 
@@ -92,8 +96,23 @@ def suggest_name(wrong: str, known: Iterable[str]) -> str:
 
 
 def _suggest_files(path: Path) -> str:
-    beside = [entry.name for entry in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
-    return f"{suggest_name(path.name, beside)}" if beside else "give the path of a task's YAML file"
+    beside = list(path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
+    # By the stem: a shared ending makes all names look alike.
+    close = difflib.get_close_matches(path.stem, [entry.stem for entry in beside], n=1, cutoff=0.5)
+    if close:
+        return f"did you mean {next(entry.name for entry in beside if entry.stem == close[0])!r}?"
+    return "give the path of a task's YAML file"
+
+
+def _describe_problem(error: yaml.YAMLError) -> str:
+    if isinstance(error, yaml.MarkedYAMLError):
+        return "; ".join(part for part in (error.context, error.problem) if part)
+    return str(error).partition("\n")[0]
+
+
+def _place_problem(error: yaml.YAMLError) -> str:
+    mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
+    return f"line {mark.line + 1}, column {mark.column + 1}" if mark else "file"
 
 
 def _walk(node: yaml.MappingNode, prefix: str, lines: dict[str, int], walked: set[int]) -> Iterable[Fault]:

@@ -20,7 +20,7 @@ from lorry_components.prepare_data.step import Example, load_card, load_part
 from lorry_components.progress import Progress, ignore_progress
 from lorry_components.tasks import check_base, find_kind, find_method
 from lorry_registry.digests import digest_document, shorten_digest
-from lorry_registry.errors import TrainingError
+from lorry_registry.errors import StoreError, TrainingError
 from lorry_registry.manifest import WEIGHTS_NAME, ParameterCounts, TrainingInputs
 from lorry_registry.task_spec import TaskSpec, TrainSpec
 
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 _DEFAULT_EPOCHS = 3.0
 _CHECKPOINTS_PER_RUN = 10
 _LOGS_PER_RUN = 50
+# A disk with less than this left is taken for full.
+_LEAST_ROOM = 1 << 20
 _LIBRARIES = ("torch", "transformers", "peft", "tokenizers", "safetensors", "lorry")
 
 
@@ -73,6 +75,7 @@ def finetune(
     Raises:
         BaseModelError: The base is not usable.
         InvalidTaskError: The method cannot work on this base.
+        StoreError: The disk is full.
         TrainingError: The method does not fit the base, the loss diverged, or the adapter is too large.
     """
     card = load_card(data)
@@ -194,7 +197,8 @@ def _build_trainer(
     # In order of length, so that validation computes little on padding.
     held_out = sorted(parts["validation"], key=lambda example: sum(map(len, example.row.values())))
     targets = [example.label for example in held_out]
-    metrics = spec.evaluate.metrics or tuple(setup.kind.metrics)
+    primary = spec.evaluate.primary or setup.kind.primary
+    metrics = tuple(dict.fromkeys([primary, *(spec.evaluate.metrics or setup.kind.metrics)]))
 
     def compute_metrics(prediction: Any) -> dict[str, float]:
         outputs = prediction.predictions
@@ -265,6 +269,10 @@ def _build_arguments(spec: TaskSpec, setup: _Setup, rows: int, checkpoints: Path
         metric_for_best_model=spec.evaluate.primary or setup.kind.primary,
         greater_is_better=True,
         logging_steps=max(1, total // _LOGS_PER_RUN),
+        # A loss that is not a number is to be seen, not replaced by a mean.
+        logging_nan_inf_filter=False,
+        # Or early stopping would lose its patience counter.
+        restore_callback_states_from_checkpoint=True,
         remove_unused_columns=False,
         label_names=["labels"],
         dataloader_pin_memory=on_cuda,
@@ -275,11 +283,24 @@ def _build_arguments(spec: TaskSpec, setup: _Setup, rows: int, checkpoints: Path
 
 def _train(trainer: "AdapterTrainer", checkpoints: Path) -> tuple[float, int]:
     """Train to the end; return the seconds that it took and the step that it went on from."""
+    from safetensors import SafetensorError
+
     from lorry_components.finetune.trainer import find_checkpoint
 
     checkpoint = find_checkpoint(checkpoints)
     started = time.perf_counter()
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    try:
+        if checkpoint is None or not trainer.take_over(checkpoint):
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except (RuntimeError, SafetensorError) as error:
+        # A full disk is no OSError to the libraries that write checkpoints: it is told apart by its room.
+        if shutil.disk_usage(checkpoints).free > _LEAST_ROOM:
+            raise
+        raise StoreError(
+            "no checkpoint can be written: the disk is full",
+            where=str(checkpoints),
+            todo="make room and run again: training goes on from the last checkpoint, if there is one",
+        ) from error
     resumed_from = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
     return time.perf_counter() - started, resumed_from
 

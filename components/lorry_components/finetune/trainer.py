@@ -1,6 +1,7 @@
 """transformers' Trainer, told to save exactly what is trained and to repeat itself when resumed."""
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,34 @@ class AdapterTrainer(Trainer):
             self._method.import_state(target, load_file(path))
 
     def _load_best_model(self) -> None:
-        self._load_from_checkpoint(str(self.state.best_model_checkpoint))
+        # Not by the path in the state: the folder may have been moved, or be mounted elsewhere.
+        best = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.best_global_step}"
+        self._load_from_checkpoint(str(best))
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Evaluate without drawing from the random state of the training, as data loaders do.
+
+        A checkpoint is written before the evaluation at the end of an epoch, and who goes on from it does not
+        evaluate again.
+        """
+        with torch.random.fork_rng(devices=[]):
+            scores: dict[str, float] = super().evaluate(*args, **kwargs)
+        return scores
+
+    def take_over(self, checkpoint: Path) -> bool:
+        """Load the result of a training that had ended when it was killed; return whether it had.
+
+        Trainer would make a further step or epoch from its last checkpoint.
+        """
+        state = TrainerState.load_from_json(str(checkpoint / _STATE_NAME))
+        if not state.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"]:
+            return False
+        self.state = state
+        if self.args.load_best_model_at_end and state.best_global_step:
+            self._load_best_model()
+        else:
+            self._load_from_checkpoint(str(checkpoint))
+        return True
 
 
 class _MethodCallback(TrainerCallback):
@@ -151,6 +179,9 @@ class ProgressCallback(TrainerCallback):
     ) -> None:
         """Hand metrics on, under names that group well in MLflow."""
         named = {_rename_metric(name): value for name, value in (logs or {}).items()}
+        if not math.isfinite(named.get("train/loss", 0.0)):
+            # No later step can mend it.
+            control.should_training_stop = True
         self._log_metrics({name: value for name, value in named.items() if name}, state.global_step)
 
 

@@ -95,9 +95,9 @@ def assemble_adapter(
     Raises:
         AdapterRejectedError: The adapter does not fit the base.
     """
-    model, _ = kind.load_model(base.folder, labels, **method.list_load_options())
+    model, fresh = kind.load_model(base.folder, labels, **method.list_load_options())
     return Predictor(
-        adapted=method.restore(model, folder),
+        adapted=method.restore(model, folder, fresh),
         tokenizer=load_tokenizer(base.folder),
         kind=kind,
         labels=labels,

@@ -12,7 +12,7 @@ from lorry_components.methods.base import MethodOptions, refuse_faults, report_u
 from lorry_components.methods.layers import build_skeleton
 from lorry_components.methods.peft_method import PeftMethod
 from lorry_components.methods.soft_tokens import check_soft_tokens
-from lorry_registry.errors import Fault
+from lorry_registry.errors import AdapterRejectedError, Fault
 from lorry_registry.task_document import suggest_name
 from lorry_registry.task_loading import describe_fault
 
@@ -35,6 +35,7 @@ _OWN_FIELDS = frozenset(
     }
 )
 _OTHERWISE = {
+    "PREFIX_TUNING": "write name: p-tuning-v2, which works with the transformers that is used here",
     "ADALORA": "write name: adalora, which is told the number of steps",
     "CARTRIDGE": "it is initialised from a text that is run through the model, which a task file cannot do",
     "CPT": "it is initialised from tokens of a prompt, which a task file cannot name",
@@ -42,6 +43,7 @@ _OTHERWISE = {
     "POLY": "it needs the number of a task with every row",
     "XLORA": "it mixes trained adapters, and a task file trains one",
 }
+_WITH_HEAD = ("SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS")
 _STARTS = ("gaussian", "orthogonal")
 
 
@@ -61,6 +63,7 @@ class AnyPeft(PeftMethod):
     """A method that PEFT has and that has no file here."""
 
     name = "peft"
+    peft_type = "any"
     summary = "any further method of PEFT, by its type"
     learning_rate = 1e-3
     options_model = AnyPeftOptions
@@ -89,9 +92,10 @@ class AnyPeft(PeftMethod):
         """Check that PEFT can put the method on a base of this architecture."""
         built = self._build_config()
         if built.is_prompt_learning:
-            is_prefix = self.options.type.upper() == "PREFIX_TUNING"
-            yield from check_soft_tokens(
-                self.options.type, config, self.task_type, replaces_ids=not is_prefix
+            yield from check_soft_tokens(self.options.type, config, config.model_type, self.task_type)
+        if not hasattr(built, "modules_to_save") and self.task_type in _WITH_HEAD:
+            yield Fault(
+                "method.type", f"PEFT's {self.options.type} cannot store the head of this kind of task"
             )
         yield from self._check_model(build_skeleton(config))
 
@@ -99,6 +103,17 @@ class AnyPeft(PeftMethod):
         """Wrap the base with PEFT."""
         refuse_faults(self.check_options({"type": self.options.type, **(self.options.model_extra or {})}))
         return super().adapt(model, fresh)
+
+    def find_config_class(self, kind: object, path: str) -> Any:
+        """Return PEFT's class for any type that it knows."""
+        classes = _list_classes()
+        if kind not in classes:
+            raise AdapterRejectedError(
+                f"peft_type is {kind!r}, which this version of PEFT does not know",
+                where=path,
+                todo="pull it again, or upgrade peft",
+            )
+        return classes[str(kind)]
 
     def count_added_tokens(self) -> int:
         """Return how many positions soft tokens take up."""

@@ -73,13 +73,15 @@ class Method(ABC):
         try:
             cls.options_model.model_validate(dict(options))
         except ValidationError as error:
-            for detail in error.errors():
+            # An option that may be of several types has a fault for each of them: one is enough.
+            by_option = {detail["loc"][:1]: detail for detail in reversed(error.errors())}
+            for place, detail in reversed(by_option.items()):
                 if detail["type"] == "extra_forbidden":
-                    yield report_unknown(cls.name, str(detail["loc"][0]), cls.options_model.model_fields)
+                    yield report_unknown(cls.name, str(place[0]), cls.options_model.model_fields)
                 else:
-                    fault = describe_fault(detail)
                     # What concerns several options at once has no place of its own.
-                    yield Fault(f"method.{fault.where}" if detail["loc"] else "method", fault.what)
+                    where = ".".join(["method", *map(str, place)])
+                    yield Fault(where, describe_fault(detail).what)
 
     def check_base(self, config: "PretrainedConfig") -> Iterable[Fault]:
         """Say why the method cannot work on a base, from the base's configuration alone."""
@@ -115,8 +117,13 @@ class Method(ABC):
         """Write ``adapter_config.json`` and ``adapter_model.safetensors``: the change, never the base."""
 
     @abstractmethod
-    def restore(self, model: "PreTrainedModel", folder: Path) -> AdaptedModel:
+    def restore(self, model: "PreTrainedModel", folder: Path, fresh: frozenset[str]) -> AdaptedModel:
         """Put a saved adapter on a freshly loaded base. The folder's files were verified before.
+
+        Args:
+            model: The base with a new head.
+            folder: The adapter.
+            fresh: Names of parameters that the base's weights do not hold: the adapter must.
 
         Raises:
             AdapterRejectedError: Unknown configuration, or tensors whose names or shapes do not fit.
@@ -174,7 +181,8 @@ def refuse_faults(faults: Iterable[Fault]) -> None:
         TrainingError: It names the first one.
     """
     for fault in faults:
-        raise TrainingError(fault.what, where=fault.where, todo="correct the task's method section")
+        what, _, todo = fault.what.partition("; ")
+        raise TrainingError(what, where=fault.where, todo=todo or "correct the task's method section")
 
 
 def is_fresh(name: str, fresh: frozenset[str]) -> bool:

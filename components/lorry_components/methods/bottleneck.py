@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 
 from lorry_components.methods.base import AdaptedModel, MethodOptions, refuse_faults
 from lorry_components.methods.layers import build_skeleton, find_layers, read_hidden_size
-from lorry_components.methods.native import NativeConfig, NativeMethod, pick_head
+from lorry_components.methods.native import NativeConfig, NativeMethod
 from lorry_components.methods.tensors import load_tensors, save_tensors
 from lorry_registry.errors import AdapterRejectedError, Fault, TrainingError
 from lorry_registry.manifest import CONFIG_NAME, BaseIdentity
@@ -100,10 +100,10 @@ class BottleneckMethod(NativeMethod):
     def save(self, model: "nn.Module", folder: Path, base: BaseIdentity) -> None:
         """Write the bottlenecks and the head."""
         size, activation, drop = self._shape
-        self.write_config(folder, base, self._head, size=size, activation=activation, drop=drop)
-        save_tensors({**_list_own(model), **pick_head(model, self._head, folder)}, folder)
+        self.write_config(folder, base, size=size, activation=activation, drop=drop)
+        save_tensors(_list_own(model, self._head), folder)
 
-    def restore(self, model: "PreTrainedModel", folder: Path) -> AdaptedModel:
+    def restore(self, model: "PreTrainedModel", folder: Path, fresh: frozenset[str]) -> AdaptedModel:
         """Put bottlenecks of the saved shape in and copy the tensors over them."""
         import torch
 
@@ -114,11 +114,10 @@ class BottleneckMethod(NativeMethod):
                 where=str(folder / CONFIG_NAME),
                 todo="it was made for another base",
             )
-        head = pick_head(model, config.head, folder)
         modules = self._insert(model, config.size, config.activation, config.drop)
-        own = {**_list_own(model), **head}
+        own = _list_own(model, fresh)
         with torch.no_grad():
-            for name, tensor in load_tensors(folder, own).items():
+            for name, tensor in load_tensors(folder, own, fresh).items():
                 own[name].copy_(tensor)
         model.train(mode=False)
         return AdaptedModel(model, lambda: _without(modules))
@@ -225,8 +224,12 @@ def _apply(module: "nn.Module", _inputs: Any, outputs: "torch.Tensor") -> Any:
     return module.get_submodule(_MODULE)(outputs)
 
 
-def _list_own(model: "nn.Module") -> "dict[str, nn.Parameter]":
-    return {name: parameter for name, parameter in model.named_parameters() if f".{_MODULE}." in name}
+def _list_own(model: "nn.Module", fresh: frozenset[str]) -> "dict[str, nn.Parameter]":
+    return {
+        name: parameter
+        for name, parameter in model.named_parameters()
+        if f".{_MODULE}." in name or name in fresh
+    }
 
 
 @contextlib.contextmanager

@@ -38,6 +38,7 @@ class Ia3(TargetedMethod):
     name = "ia3"
     summary = "learned rescaling of keys, values and the MLP"
     learning_rate = 5e-3
+    peft_type = "IA3"
     options_model = Ia3Options
 
     def build_config(self, model: "PreTrainedModel") -> "IA3Config":

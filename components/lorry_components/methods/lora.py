@@ -71,6 +71,7 @@ class Lora(TargetedMethod):
     name = "lora"
     summary = "low-rank updates beside chosen linear layers"
     learning_rate = 2e-3
+    peft_type = "LORA"
     options_model = LoraOptions
 
     def __init__(self, options: Mapping[str, Any] | None, task_type: str | None = None) -> None:

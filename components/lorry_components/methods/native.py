@@ -1,9 +1,8 @@
-"""What the methods that need no PEFT have in common: their configuration file and the task's head."""
+"""What the methods that need no PEFT have in common: their configuration file."""
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -11,10 +10,6 @@ from lorry_components.methods.base import Method
 from lorry_registry.errors import AdapterRejectedError
 from lorry_registry.manifest import CONFIG_NAME, BaseIdentity
 from lorry_registry.verification import read_config
-
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
 
 
 class NativeConfig(BaseModel):
@@ -24,7 +19,6 @@ class NativeConfig(BaseModel):
         lorry_method: The method's name.
         base_model_name_or_path: The base, as PEFT's configurations call it.
         revision: Its commit.
-        head: Names of the trained parameters that the base does not hold.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
@@ -32,7 +26,6 @@ class NativeConfig(BaseModel):
     lorry_method: str
     base_model_name_or_path: str
     revision: str | None
-    head: tuple[str, ...]
 
 
 class NativeMethod(Method):
@@ -44,13 +37,12 @@ class NativeMethod(Method):
 
     config_model: type[NativeConfig] = NativeConfig
 
-    def write_config(self, folder: Path, base: BaseIdentity, head: Iterable[str], **further: Any) -> None:
+    def write_config(self, folder: Path, base: BaseIdentity, **further: Any) -> None:
         """Write ``adapter_config.json``."""
         config = self.config_model(
             lorry_method=self.name,
             base_model_name_or_path=base.model,
             revision=base.revision,
-            head=tuple(sorted(head)),
             **further,
         )
         text = json.dumps(config.model_dump(mode="json"), indent=2, sort_keys=True)
@@ -75,20 +67,3 @@ class NativeMethod(Method):
             raise AdapterRejectedError(
                 f"not a configuration: {field} {detail['msg']}", where=path, todo="pull it again"
             ) from error
-
-
-def pick_head(model: "nn.Module", names: Iterable[str], folder: Path) -> "dict[str, torch.Tensor]":
-    """Return the parameters of a model that a configuration calls its head.
-
-    Raises:
-        AdapterRejectedError: The model has no such parameter.
-    """
-    parameters = dict(model.named_parameters())
-    unknown = sorted(set(names) - parameters.keys())
-    if unknown:
-        raise AdapterRejectedError(
-            f"its head has {unknown[0]}, and {type(model).__name__} has not",
-            where=str(folder / CONFIG_NAME),
-            todo="it was made for another base or another kind of task",
-        )
-    return {name: parameters[name] for name in names}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorry_components.methods.base import AdaptedModel
-from lorry_components.methods.native import NativeMethod, pick_head
+from lorry_components.methods.native import NativeMethod
 from lorry_components.methods.tensors import load_tensors, save_tensors
 from lorry_registry.manifest import BaseIdentity
 
@@ -52,17 +52,17 @@ class OwnWeightsMethod(NativeMethod):
             if name in self._head
             or (name in self._before and not parameter.detach().cpu().equal(self._before[name].cpu()))
         }
-        self.write_config(folder, base, self._head & changed.keys())
+        self.write_config(folder, base)
         save_tensors(changed, folder)
 
-    def restore(self, model: "PreTrainedModel", folder: Path) -> AdaptedModel:
+    def restore(self, model: "PreTrainedModel", folder: Path, fresh: frozenset[str]) -> AdaptedModel:
         """Copy the changed tensors over the base's."""
         import torch
 
-        head = pick_head(model, self.read_config(folder).head, folder)
+        self.read_config(folder)
         parameters = dict(model.named_parameters())
-        changed = load_tensors(folder, parameters, may_lack=True)
-        before = {name: parameters[name].detach().clone() for name in changed if name not in head}
+        changed = load_tensors(folder, parameters, fresh, may_lack=True)
+        before = {name: parameters[name].detach().clone() for name in changed.keys() - fresh}
 
         def copy_in(tensors: "dict[str, torch.Tensor]") -> None:
             with torch.no_grad():

@@ -34,8 +34,8 @@ class PTuning(SoftTokenMethod):
     name = "p-tuning"
     summary = "soft tokens before the input, from a small encoder"
     learning_rate = 5e-3
+    peft_type = "P_TUNING"
     options_model = PTuningOptions
-    replaces_ids = True
 
     def build_config(self, model: "PreTrainedModel") -> "PromptEncoderConfig":
         """Return the configuration of PEFT's prompt encoder."""

@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 
 from lorry_components.methods.base import AdaptedModel, refuse_faults
 from lorry_components.methods.layers import build_skeleton, read_hidden_size
-from lorry_components.methods.native import NativeConfig, NativeMethod, pick_head
+from lorry_components.methods.native import NativeConfig, NativeMethod
 from lorry_components.methods.soft_tokens import SoftTokenOptions
 from lorry_components.methods.tensors import load_tensors, save_tensors
 from lorry_registry.errors import Fault
@@ -91,20 +91,19 @@ class PTuningV2(NativeMethod):
         import torch
 
         prefix: Any = model.get_submodule(_MODULE)
-        self.write_config(folder, base, self._head, tokens=prefix.tokens)
+        self.write_config(folder, base, tokens=prefix.tokens)
         with torch.no_grad():
-            save_tensors({_SAVED: prefix.compute(), **pick_head(model, self._head, folder)}, folder)
+            save_tensors({**_pick(model, self._head), _SAVED: prefix.compute()}, folder)
 
-    def restore(self, model: "PreTrainedModel", folder: Path) -> AdaptedModel:
+    def restore(self, model: "PreTrainedModel", folder: Path, fresh: frozenset[str]) -> AdaptedModel:
         """Give the body the saved prefix."""
         import torch
 
         config = self.read_config(folder)
-        own = pick_head(model, config.head, folder)
         prefix: Any = _insert(model, config.tokens, None)
-        own[_SAVED] = prefix.embedding.weight
+        own = {**_pick(model, fresh), _SAVED: prefix.embedding.weight}
         with torch.no_grad():
-            for name, tensor in load_tensors(folder, own).items():
+            for name, tensor in load_tensors(folder, own, fresh).items():
                 own[name].copy_(tensor)
         model.train(mode=False)
         return AdaptedModel(model, lambda: _without(prefix))
@@ -121,6 +120,10 @@ class PTuningV2(NativeMethod):
             )
         elif getattr(model.config.get_text_config(), "num_kv_shared_layers", 0):
             yield Fault("method.name", f"layers of {type(body).__name__} share keys and values; choose lora")
+
+
+def _pick(model: "nn.Module", names: frozenset[str]) -> "dict[str, torch.Tensor]":
+    return {name: model.get_parameter(name) for name in names}
 
 
 def _find_cache_name(body: "nn.Module") -> str | None:

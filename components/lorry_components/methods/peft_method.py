@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from lorry_components.methods.base import AdaptedModel, Method, list_fresh_modules
 from lorry_components.methods.tensors import load_tensors, save_tensors
@@ -28,10 +28,14 @@ class PeftMethod(Method):
 
     PEFT's own loader is not used: it would fall back to pickles, reach for a hub, and ignore what it does not
     know. The configuration and the tensors are checked here and then handed to PEFT.
+
+    Attributes:
+        peft_type: PEFT's name of the method.
     """
 
     freezes_base = True
     max_adapter_mib = 64.0
+    peft_type: ClassVar[str]
 
     @abstractmethod
     def build_config(self, model: "PreTrainedModel") -> "PeftConfig":
@@ -71,15 +75,18 @@ class PeftMethod(Method):
         tensors: dict[str, torch.Tensor] = get_peft_model_state_dict(model, save_embedding_layers=False)
         return tensors
 
-    def restore(self, model: "PreTrainedModel", folder: Path) -> AdaptedModel:
+    def restore(self, model: "PreTrainedModel", folder: Path, fresh: frozenset[str]) -> AdaptedModel:
         """Rebuild the wrapper from the saved configuration and copy the tensors in, no more and no fewer."""
         from peft import set_peft_model_state_dict
 
         config = self.read_config(folder)
         # The base was found by its fingerprint; PEFT would warn that its folder is called otherwise here.
         config.base_model_name_or_path = model.name_or_path
-        peft_model = self._wrap(model, config)
-        tensors = load_tensors(folder, self.collect_tensors(peft_model))
+        try:
+            peft_model = self._wrap(model, config)
+        except TrainingError as error:
+            raise AdapterRejectedError(error.what, where=str(folder), todo="pull it again") from error
+        tensors = load_tensors(folder, self.collect_tensors(peft_model), fresh)
         set_peft_model_state_dict(peft_model, tensors)
         peft_model.eval()
         return AdaptedModel(peft_model, lambda: without_adapter(peft_model))
@@ -102,14 +109,9 @@ class PeftMethod(Method):
         Raises:
             AdapterRejectedError: This version of PEFT would read it otherwise than it was written.
         """
-        from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftType
-
         document = read_config(folder)
         path = str(folder / CONFIG_NAME)
-        kind = self.translate_type(document.get("peft_type"), path)
-        if kind not in set(PeftType):
-            raise AdapterRejectedError(f"peft_type {kind!r} is not known", where=path, todo="upgrade lorry")
-        config_class = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(kind)]
+        config_class = self.find_config_class(document.get("peft_type"), path)
         known = {field.name for field in fields(config_class)}
         unknown = sorted(document.keys() - known)
         if unknown:
@@ -119,15 +121,30 @@ class PeftMethod(Method):
                 todo="upgrade peft to the version that trained the adapter",
             )
         try:
-            return config_class(**{key: value for key, value in document.items() if key != "peft_type"})
+            config: PeftConfig = config_class(
+                **{key: value for key, value in document.items() if key != "peft_type"}
+            )
         except (TypeError, ValueError) as error:
             raise AdapterRejectedError(
                 f"not a configuration: {error}", where=path, todo="pull it again"
             ) from error
+        return config
 
-    def translate_type(self, kind: object, path: str) -> object:
-        """Return PEFT's type for the type that a configuration names."""
-        return kind
+    def find_config_class(self, kind: object, path: str) -> Any:
+        """Return PEFT's class for the type that a configuration names.
+
+        Raises:
+            AdapterRejectedError: The type is not this method's.
+        """
+        from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftType
+
+        if kind != self.peft_type:
+            raise AdapterRejectedError(
+                f"peft_type is {kind!r}, and that of {self.name} is {self.peft_type!r}",
+                where=path,
+                todo="pull it again, or upgrade lorry",
+            )
+        return PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(self.peft_type)]
 
 
 @contextlib.contextmanager

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
 _MODULE = "layer_prompts"
-# PEFT would take the adapter for a prompt tuning and leave the other layers out: under this type it refuses.
-_TYPE = "LORRY_PRELAYER"
 
 
 class PreLayer(SoftTokenMethod):
@@ -37,8 +35,9 @@ class PreLayer(SoftTokenMethod):
     name = "prelayer"
     summary = "learned activations of a prefix after every layer"
     learning_rate = 5e-3
+    # PEFT would take it for a prompt tuning and leave the other layers out: under this name it refuses.
+    peft_type = "LORRY_PRELAYER"
     options_model = SoftTokenOptions
-    replaces_ids = True
 
     def build_config(self, model: "PreTrainedModel") -> "PromptTuningConfig":
         """Return the configuration of the carrier."""
@@ -68,7 +67,7 @@ class PreLayer(SoftTokenMethod):
         self._insert(adapted, model, self.options.tokens)
         return adapted  # type: ignore[no-any-return]
 
-    def restore(self, model: "PreTrainedModel", folder: Path) -> AdaptedModel:
+    def restore(self, model: "PreTrainedModel", folder: Path, fresh: frozenset[str]) -> AdaptedModel:
         """Rebuild the carrier, put the activations in and copy the tensors over both."""
         from peft import set_peft_model_state_dict
 
@@ -76,7 +75,7 @@ class PreLayer(SoftTokenMethod):
         config.base_model_name_or_path = model.name_or_path
         adapted: Any = self._wrap(model, config)
         prompts: Any = self._insert(adapted, model, config.num_virtual_tokens)
-        tensors = load_tensors(folder, self.collect_tensors(adapted))
+        tensors = load_tensors(folder, self.collect_tensors(adapted), fresh)
         prompts.load_state_dict({"weight": tensors.pop(f"{_MODULE}.weight")})
         set_peft_model_state_dict(adapted, tensors)
         adapted.eval()
@@ -94,20 +93,24 @@ class PreLayer(SoftTokenMethod):
 
     def describe_config(self, model: "PeftModel") -> dict[str, Any]:
         """Return the carrier's configuration under a type that only this method reads."""
-        return super().describe_config(model) | {"peft_type": _TYPE}
+        return super().describe_config(model) | {"peft_type": self.peft_type}
 
     def collect_tensors(self, model: "PeftModel") -> "dict[str, torch.Tensor]":
         """Return the carrier's tensors and the activations."""
         prompts: Any = model.get_submodule(_MODULE)
         return super().collect_tensors(model) | {f"{_MODULE}.weight": prompts.weight}
 
-    def translate_type(self, kind: object, path: str) -> object:
-        """Return the carrier's type for this method's."""
-        if kind != _TYPE:
+    def find_config_class(self, kind: object, path: str) -> Any:
+        """Return the carrier's class for this method's type."""
+        from peft import PromptTuningConfig
+
+        if kind != self.peft_type:
             raise AdapterRejectedError(
-                f"peft_type {kind!r} is not prelayer's", where=path, todo="pull it again"
+                f"peft_type is {kind!r}, and that of {self.name} is {self.peft_type!r}",
+                where=path,
+                todo="pull it again, or upgrade lorry",
             )
-        return "PROMPT_TUNING"
+        return PromptTuningConfig
 
     def _insert(self, adapted: "nn.Module", model: "PreTrainedModel", tokens: int) -> "nn.Module":
         blocks = find_layers(model)

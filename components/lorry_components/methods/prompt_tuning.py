@@ -25,8 +25,8 @@ class PromptTuning(SoftTokenMethod):
     name = "prompt-tuning"
     summary = "soft tokens before the input"
     learning_rate = 1e-2
+    peft_type = "PROMPT_TUNING"
     options_model = PromptTuningOptions
-    replaces_ids = True
 
     def build_config(self, model: "PreTrainedModel") -> "PromptTuningConfig":
         """Return the configuration for the base."""

@@ -1,17 +1,18 @@
 """What the methods that give the base soft tokens have in common."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from lorry_components.methods.base import MethodOptions
+from lorry_components.methods.base import MethodOptions, refuse_faults
 from lorry_components.methods.layers import read_hidden_size
 from lorry_components.methods.peft_method import PeftMethod
 from lorry_registry.errors import Fault
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig
+    from torch import nn
+    from transformers import PretrainedConfig, PreTrainedModel
 
 
 class SoftTokenOptions(MethodOptions):
@@ -25,13 +26,7 @@ class SoftTokenOptions(MethodOptions):
 
 
 class SoftTokenMethod(PeftMethod):
-    """A PEFT method whose soft tokens take up positions of the base.
-
-    Attributes:
-        replaces_ids: Whether the base is given embeddings in place of token ids.
-    """
-
-    replaces_ids: ClassVar[bool]
+    """A PEFT method whose soft tokens take up positions of the base."""
 
     def count_added_tokens(self) -> int:
         """Return how many positions the soft tokens take up."""
@@ -40,7 +35,12 @@ class SoftTokenMethod(PeftMethod):
 
     def check_base(self, config: "PretrainedConfig") -> Iterator[Fault]:
         """Check that soft tokens reach this kind of task's head on this base."""
-        yield from check_soft_tokens(self.name, config, self.task_type, replaces_ids=self.replaces_ids)
+        yield from check_soft_tokens(self.name, config, config.model_type, self.task_type)
+
+    def adapt(self, model: "PreTrainedModel", fresh: frozenset[str]) -> "nn.Module":
+        """Wrap the base with PEFT."""
+        refuse_faults(check_soft_tokens(self.name, model.config, type(model).__name__, self.task_type))
+        return super().adapt(model, fresh)
 
 
 def describe_size(config: "PretrainedConfig") -> dict[str, Any]:
@@ -54,23 +54,23 @@ def describe_size(config: "PretrainedConfig") -> dict[str, Any]:
 
 
 def check_soft_tokens(
-    name: str, config: "PretrainedConfig", task_type: str | None, *, replaces_ids: bool
+    name: str, config: "PretrainedConfig", model: str, task_type: str | None
 ) -> Iterator[Fault]:
-    """Say why soft tokens do not work with a kind of task on a base.
+    """Say why soft tokens before the input do not work with a kind of task on a base.
 
     Args:
         name: The method, for the message.
         config: The base's configuration.
+        model: What to call the base.
         task_type: PEFT's name for the kind of task.
-        replaces_ids: Whether the base is given embeddings in place of token ids.
     """
     if task_type is None:
-        yield Fault("method.name", f"PEFT does not feed the soft tokens of {name} to this kind of task")
-    elif task_type == "SEQ_CLS" and replaces_ids and _needs_ids(config):
+        yield Fault("method.name", f"PEFT feeds no soft tokens to this kind of task; {name} is not possible")
+    elif task_type == "SEQ_CLS" and _needs_ids(config):
         yield Fault(
             "method.name",
-            f"the head of {config.model_type} finds the last word by its token id, and {name} gives "
-            "embeddings: it would read padding; choose p-tuning-v2, lora or an adapter",
+            f"{name} does not fit {model}: its head reads the last token, which cannot be told from padding "
+            "once soft tokens stand before it; choose p-tuning-v2, lora or an adapter, or an encoder as base",
         )
 
 

@@ -66,7 +66,8 @@ class TargetedMethod(PeftMethod):
         if targets is None and not self.find_default_targets(model):
             yield Fault(
                 "method.targets",
-                f"PEFT has none for {model.config.model_type}; choose from {', '.join(sorted(names))}",
+                f"PEFT cannot put {self.name} on {type(model).__name__} unasked: it knows no targets; "
+                f"choose targets from {', '.join(sorted(names))}",
             )
 
     def find_default_targets(self, model: "PreTrainedModel") -> Sequence[str]:
@@ -124,7 +125,8 @@ def check_rank(targeted: "Mapping[str, nn.Module]", rank: int, option: str) -> I
         if rank > limit:
             yield Fault(
                 f"method.{option}",
-                f"rank {rank} is above the rank that {name.rpartition('.')[2]!r} can have, {limit}",
+                f"rank {rank} is above the rank that {name.rpartition('.')[2]!r} can have, {limit}; "
+                f"choose a rank of at most {limit}",
             )
             return
 

@@ -1,6 +1,6 @@
 """Tensors in and out of an adapter's weights file, compared by name and shape before anything is loaded."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,14 +23,19 @@ def save_tensors(tensors: "Mapping[str, torch.Tensor]", folder: Path) -> None:
 
 
 def load_tensors(
-    folder: Path, expected: "Mapping[str, torch.Tensor]", *, may_lack: bool = False
+    folder: Path,
+    expected: "Mapping[str, torch.Tensor]",
+    fresh: Iterable[str],
+    *,
+    may_lack: bool = False,
 ) -> "dict[str, torch.Tensor]":
     """Read a weights file whose tensors must be those that are expected, by name and shape, and finite.
 
     Args:
         folder: An adapter folder.
         expected: What the model that the adapter is put on would save.
-        may_lack: Whether the file may hold only some of the expected tensors.
+        fresh: The ends of names that the file must hold in any case: the base has random numbers there.
+        may_lack: Whether the file may hold only some of the other expected tensors.
 
     Raises:
         AdapterRejectedError: A tensor is missing, unknown, of another shape, or holds NaN or infinity.
@@ -41,6 +46,11 @@ def load_tensors(
     found = read_tensor_entries(path)
     problems = [
         *(() if may_lack else (f"{name} is missing" for name in sorted(expected.keys() - found.keys()))),
+        *(
+            f"{bare} is missing, and the base does not hold it"
+            for bare in sorted(fresh)
+            if not any(f".{name}".endswith(f".{bare}") for name in found)
+        ),
         *(
             f"{name} is not part of this method on this base"
             for name in sorted(found.keys() - expected.keys())

@@ -34,6 +34,7 @@ class Vera(TargetedMethod):
     name = "vera"
     summary = "learned scales of random matrices that all layers share"
     learning_rate = 4e-3
+    peft_type = "VERA"
     options_model = VeraOptions
 
     def build_config(self, model: "PreTrainedModel") -> "VeraConfig":

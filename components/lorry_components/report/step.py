@@ -86,7 +86,7 @@ def _judge(last: Outcome | None) -> tuple[TaskStatus, str, Failure | None]:
         return "current", str(last.details.get("reason", "")), None
     if last is None or last.step != STEPS[-1]:
         step = _find_unfinished_step(last)
-        message = f"{step} ended without a word: it was killed, perhaps for want of memory; see the run's log"
+        message = f"{step} ended without a word: it was killed, perhaps for want of memory or disk space"
         return "failed", message, Failure(error="Killed", message=message, exit_code=1)
     promoted = bool(last.details.get("promoted"))
     reasons = last.details.get("reasons")

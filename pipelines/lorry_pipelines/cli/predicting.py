@@ -87,10 +87,13 @@ def _read_rows(source: Path | None) -> Iterator[dict[str, str]]:
     where = str(source)
     try:
         content = sys.stdin.read() if where == "-" else Path(where).read_text("utf-8")
+    except FileNotFoundError as error:
+        fault = Fault("file", "there is no such file")
+        raise InvalidDataError(where, [fault], todo="give the path of a file of texts") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidDataError(
-            where, [Fault("file", f"cannot be read as UTF-8 text: {error}")], todo="give another file"
-        ) from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        fault = Fault("file", f"cannot be read as UTF-8 text: {reason}")
+        raise InvalidDataError(where, [fault], todo="give another file") from error
     for number, line in enumerate(content.splitlines(), start=1):
         if line.strip():
             yield _read_row(line, f"line {number}", where)

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 import click
 
 from lorry_pipelines.cli.checking import files_argument, overrides_option
-from lorry_registry.cli.edge import format_examples, json_option, load_settings, print_json, print_warning
+from lorry_registry.cli.edge import (
+    brief_patience,
+    format_examples,
+    json_option,
+    load_settings,
+    print_json,
+    print_warning,
+)
 from lorry_registry.errors import RunFailedError
 from lorry_registry.registry import Registry
 
@@ -57,13 +64,15 @@ def run_tasks(
     planned = plan_tasks(specs, registry, force=force)
     stale = [plan for plan in planned if plan.staleness.is_stale]
     reports: dict[str, TaskReport] = {}
+    folder = None
     if stale:
-        check_places(settings)
+        with brief_patience():
+            check_places(settings)
         if runner == "docker":
             from lorry_pipelines.containers import check_engine
 
             check_engine(settings.image)
-        reports = _run_stale(stale, settings, runner=runner, force=force, quiet=as_json)
+        folder, reports = _run_stale(stale, settings, runner=runner, force=force, quiet=as_json)
     from lorry_pipelines.summary import describe_tasks, print_summary
 
     rows = describe_tasks(planned, reports, registry)
@@ -71,20 +80,21 @@ def run_tasks(
         print_json(rows)
     else:
         print_summary(rows, seconds=time.monotonic() - started, tracking_uri=settings.tracking_uri)
-    _finish(list(reports.values()))
+    if folder is not None:
+        _finish(list(reports.values()), folder)
 
 
 def _run_stale(
     stale: Sequence["PlannedTask"], settings: "Settings", *, runner: str, force: bool, quiet: bool
-) -> dict[str, "TaskReport"]:
+) -> tuple["RunFolder", dict[str, "TaskReport"]]:
     from lorry_pipelines.display import Watcher, open_display
-    from lorry_pipelines.launching import RunFolder, run_pipeline
+    from lorry_pipelines.launching import RunFolder, report_disk, run_pipeline
     from lorry_pipelines.locking import hold_tasks
     from lorry_pipelines.planning import order_by_cost
     from lorry_registry.stores import open_store
 
     names = [plan.spec.name for plan in stale]
-    with hold_tasks(settings.locks, names):
+    with report_disk(settings.home), hold_tasks(settings.locks, names):
         folder = RunFolder.create(settings.runs)
         if not quiet:
             for plan in stale:
@@ -104,7 +114,9 @@ def _run_stale(
         except KeyboardInterrupt:
             _explain_interruption(names, settings, folder)
             raise
-    return {task.task: task for task in report.tasks}
+        reports = {task.task: task for task in report.tasks}
+        # In the order in which the tasks were given, not started.
+        return folder, {name: reports[name] for name in names}
 
 
 def _explain_interruption(names: Sequence[str], settings: "Settings", folder: "RunFolder") -> None:
@@ -113,13 +125,18 @@ def _explain_interruption(names: Sequence[str], settings: "Settings", folder: "R
     from lorry_registry.stores import open_store
 
     store = open_store(settings.store)
-    report = report_run(RunRecord(store, folder.run), names, store)
-    for task in report.failed:
-        click.echo(f"{task.task}: interrupted in {task.step}", err=True)
+    for task in report_run(RunRecord(store, folder.run), names, store).failed:
+        if task.step in task.details:
+            told = f"failed in {task.step}: {task.reason}"
+        elif folder.has_started(task.task):
+            told = f"interrupted in {task.step}"
+        else:
+            told = "not started yet"
+        click.echo(f"{task.task}: {told}", err=True)
     click.echo("checkpoints are kept: the same command goes on from there", err=True)
 
 
-def _finish(reports: "Sequence[TaskReport]") -> None:
+def _finish(reports: "Sequence[TaskReport]", folder: "RunFolder") -> None:
     """Tell warnings and failures, and end with an exit code that says whether all is well.
 
     Raises:
@@ -134,5 +151,6 @@ def _finish(reports: "Sequence[TaskReport]") -> None:
         return
     raise RunFailedError(
         "\n".join(f"{report.task} failed in {report.step}: {report.reason}" for report in failed),
-        todo="correct what is named and run the same command again: tasks that are done are not repeated",
+        todo="correct what is named and run the same command again: tasks that are done are not repeated\n"
+        f"  -> what the steps printed is in {folder.log}",
     )

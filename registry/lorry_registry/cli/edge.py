@@ -1,9 +1,11 @@
 """Where commands meet the world: settings from the environment, options, what is printed."""
 
+import contextlib
 import json
 import os
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,6 +78,18 @@ def open_index(settings: Settings) -> "MlflowIndex":
     for variable, value in _PATIENCE.items():
         os.environ.setdefault(variable, value)
     return MlflowIndex(settings.tracking_uri, artifact_root=None)
+
+
+@contextlib.contextmanager
+def brief_patience() -> Iterator[None]:
+    """Let MLflow give up soon, for a look at whether it is there; training has its usual patience."""
+    added = {variable: value for variable, value in _PATIENCE.items() if variable not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for variable in added:
+            del os.environ[variable]
 
 
 def print_json(document: Any) -> None:

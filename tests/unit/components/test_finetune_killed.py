@@ -84,25 +84,64 @@ def train(start_child: Train, tiny_data: Callable[[str], Path]) -> Train:
 def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[bytes, int]]:
     """What uninterrupted trainings led to, by configuration."""
     return {}
+
+
 def read_weights(folder: Path) -> bytes:
     return (folder / "candidate" / "adapter" / "adapter_model.safetensors").read_bytes()
 
+
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 def test_x(name, make_spec, train, tmp_path):
-    c = dict(CONFIGURATIONS[name]); task=c.pop("task","regression"); method=c.pop("method","lora")
+    c = dict(CONFIGURATIONS[name])
+    task = c.pop("task", "regression")
+    method = c.pop("method", "lora")
     spec = make_spec(task, method, **c)
-    t=time.time()
-    ch = train(spec, tmp_path/"a"); assert ch.wait()==0, ch.log.read_text()
-    a = read_weights(tmp_path/"a"); s=TrainingSummary.load(tmp_path/"a"/"candidate")
-    print(name, "alone", s.steps, time.time()-t, sorted(p.name for p in (tmp_path/"a"/"checkpoints").iterdir()))
-    ch = train(spec, tmp_path/"b"); assert ch.wait()==0
-    print("repeat", read_weights(tmp_path/"b")==a)
-    for moment in [*(f"step {i}" for i in range(1,s.steps+1)), *(f"evaluation {i}" for i in range(1,s.steps+1)), "end", *(f"checkpoint {i} after {n}" for i in range(1,s.steps+1) for n in ("_save","_save_optimizer_and_scheduler","_save_rng_state"))]:
-        shutil.rmtree(tmp_path/"c", ignore_errors=True)
-        ch = train(spec, tmp_path/"c", moment); r=ch.wait()
-        if r==0: continue
-        cps=sorted(p.name for p in (tmp_path/"c"/"checkpoints").iterdir()) if (tmp_path/"c"/"checkpoints").exists() else None
-        ch = train(spec, tmp_path/"c"); st=ch.wait()
-        if st: print(moment, cps, "FAILED", ch.log.read_text()[-600:]); continue
-        s2=TrainingSummary.load(tmp_path/"c"/"candidate")
-        print(moment, r, cps, s2.resumed_from, s2.steps, "same" if read_weights(tmp_path/"c")==a else "DIFFERENT")
+    t = time.time()
+    ch = train(spec, tmp_path / "a")
+    assert ch.wait() == 0, ch.log.read_text()
+    a = read_weights(tmp_path / "a")
+    s = TrainingSummary.load(tmp_path / "a" / "candidate")
+    print(
+        name,
+        "alone",
+        s.steps,
+        time.time() - t,
+        sorted(p.name for p in (tmp_path / "a" / "checkpoints").iterdir()),
+    )
+    ch = train(spec, tmp_path / "b")
+    assert ch.wait() == 0
+    print("repeat", read_weights(tmp_path / "b") == a)
+    for moment in [
+        *(f"step {i}" for i in range(1, s.steps + 1)),
+        *(f"evaluation {i}" for i in range(1, s.steps + 1)),
+        "end",
+        *(
+            f"checkpoint {i} after {n}"
+            for i in range(1, s.steps + 1)
+            for n in ("_save", "_save_optimizer_and_scheduler", "_save_rng_state")
+        ),
+    ]:
+        shutil.rmtree(tmp_path / "c", ignore_errors=True)
+        ch = train(spec, tmp_path / "c", moment)
+        r = ch.wait()
+        if r == 0:
+            continue
+        cps = (
+            sorted(p.name for p in (tmp_path / "c" / "checkpoints").iterdir())
+            if (tmp_path / "c" / "checkpoints").exists()
+            else None
+        )
+        ch = train(spec, tmp_path / "c")
+        st = ch.wait()
+        if st:
+            print(moment, cps, "FAILED", ch.log.read_text()[-600:])
+            continue
+        s2 = TrainingSummary.load(tmp_path / "c" / "candidate")
+        print(
+            moment,
+            r,
+            cps,
+            s2.resumed_from,
+            s2.steps,
+            "same" if read_weights(tmp_path / "c") == a else "DIFFERENT",
+        )

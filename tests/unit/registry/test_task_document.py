@@ -60,7 +60,7 @@ def test_a_missing_file_suggests_its_neighbours(tmp_path: Path) -> None:
         load_document(tmp_path / "review.yaml")
     with pytest.raises(InvalidTaskError, match="give the path of a task's YAML file"):
         load_document(tmp_path / "nowhere" / "review.yaml")
-    with pytest.raises(InvalidTaskError, match="cannot be read as text"):
+    with pytest.raises(InvalidTaskError, match="it is a folder"):
         load_document(tmp_path)
 
 

