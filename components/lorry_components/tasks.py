@@ -39,23 +39,33 @@ def check_bases(specs: Sequence[TaskSpec]) -> None:
     """Check that each task's method works on its base, as far as the base is on this machine.
 
     Raises:
-        InvalidTaskError: A method does not; all faults of the first such task are listed.
+        InvalidTaskError: Some do not; all faults are listed.
     """
+    errors: list[InvalidTaskError] = []
     for spec in specs:
         if not spec.base.is_package and not spec.base.is_folder:
             continue
         try:
-            folder = find_base_folder(spec.base)
+            check_base(spec, find_base_folder(spec.base))
         except BaseModelError:
-            # It may lie on the machine that trains.
+            # The base may lie on the machine that trains, which will say so if it does not.
             continue
-        check_base(spec, folder)
+        except InvalidTaskError as error:
+            errors.append(error)
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        faults = [
+            Fault(f"{error.where}: {fault.where}", fault.what) for error in errors for fault in error.faults
+        ]
+        raise InvalidTaskError(f"{len(errors)} tasks", faults, todo=errors[0].todo)
 
 
 def check_base(spec: TaskSpec, folder: Path) -> None:
     """Check that a task's method works on a base, from the base's configuration alone.
 
     Raises:
+        BaseModelError: transformers does not know the base's architecture.
         InvalidTaskError: It does not; all reasons are listed.
     """
     from transformers import AutoConfig

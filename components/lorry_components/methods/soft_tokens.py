@@ -66,6 +66,13 @@ def check_soft_tokens(
     """
     if task_type is None:
         yield Fault("method.name", f"PEFT feeds no soft tokens to this kind of task; {name} is not possible")
+    elif task_type == "CAUSAL_LM":
+        # PEFT 0.21 looks for the cache under the name that it had before transformers 5.2x.
+        yield Fault(
+            "method.name",
+            f"PEFT would put the soft tokens of {name} before every word that is generated; "
+            "choose p-tuning-v2, lora or an adapter",
+        )
     elif task_type == "SEQ_CLS" and _needs_ids(config):
         yield Fault(
             "method.name",
