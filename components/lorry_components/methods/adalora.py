@@ -14,7 +14,7 @@ from lorry_components.methods.targets import (
     check_rank,
     choose_layers,
 )
-from lorry_registry.errors import Fault
+from lorry_registry.errors import Fault, TrainingError
 
 if TYPE_CHECKING:
     import torch
@@ -52,8 +52,8 @@ class AdaLoraOptions(LayerOptions):
 
     @model_validator(mode="after")
     def _check_plan(self) -> Self:
-        if self.target_r > self.r:
-            raise ValueError(f"'target_r' {self.target_r} is above 'r' {self.r}")
+        if self.target_r >= self.r:
+            raise ValueError(f"'target_r' {self.target_r} is not below 'r' {self.r}; or choose lora")
         if self.warmup + self.final >= 1:
             raise ValueError("'warmup' and 'final' leave no steps in which ranks are taken away")
         return self
@@ -106,6 +106,13 @@ class AdaLora(TargetedMethod):
         config.total_step = steps
         config.tinit = int(self.options.warmup * steps)
         config.tfinal = int(self.options.final * steps)
+        # Importance is known from the second step on.
+        if steps - config.tfinal < 2:
+            raise TrainingError(
+                f"{steps} steps are too few for adalora to tell which ranks to keep",
+                where="train",
+                todo="train longer, or choose lora",
+            )
 
     def finish_step(self, model: "nn.Module", step: int) -> None:
         """Weigh the singular values by their gradients, and mask the least."""

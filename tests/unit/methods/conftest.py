@@ -132,15 +132,17 @@ MakeCase = Callable[..., Case]
 @pytest.fixture
 def make_case(tiny_base: Callable[[str], Path]) -> MakeCase:
     def make(name: str, style: str = "bert", **options: Any) -> Case:
+        # First, for it may draw random numbers.
+        folder = tiny_base(style)
         kind = KINDS["text-classification"]()
         method = METHODS[name](options, kind.peft_task_type)
         torch.manual_seed(1)
-        bare, fresh = kind.load_model(tiny_base(style), ["no", "yes"])
+        bare, fresh = kind.load_model(folder, ["no", "yes"])
         words = torch.randint(3, 99, (4, 8))
         mask = torch.ones_like(words)
         words[1, 5:] = mask[1, 5:] = 0
         batch = {"input_ids": words, "attention_mask": mask}
         model = method.adapt(bare, fresh)
-        return Case(tiny_base(style), kind, method, model, fresh, batch, torch.tensor([0, 1, 1, 0]))
+        return Case(folder, kind, method, model, fresh, batch, torch.tensor([0, 1, 1, 0]))
 
     return make

@@ -116,7 +116,7 @@ def test_qlora_without_its_library_says_what_to_install(monkeypatch: pytest.Monk
         ({"name": "lora", "dora": True, "init": "pissa"}, "method", "leave one of the two out"),
         ({"name": "lora", "init": "orthogonal", "r": 3}, "method", "an even rank"),
         ({"name": "lora", "targets": "query"}, "method.targets", "list"),
-        ({"name": "adalora", "target_r": 20}, "method", "'target_r' 20 is above 'r' 12"),
+        ({"name": "adalora", "target_r": 20}, "method", "'target_r' 20 is not below 'r' 12"),
         ({"name": "adalora", "warmup": 0.6, "final": 0.5}, "method", "leave no steps"),
         ({"name": "ia3", "targets": ["key"]}, "method", "or neither"),
         ({"name": "ia3", "targets": ["key"], "feedforward": ["dense"]}, "method", "not among the targets"),
