@@ -86,7 +86,7 @@ class StepEntry:
 
 def quiet_libraries() -> None:
     """Keep library chatter that is no news to a person out of a step's log and off a terminal."""
-    for name in ("transformers", "mlflow", "alembic", "datasets"):
+    for name in ("transformers", "mlflow", "alembic", "datasets", "huggingface_hub"):
         logging.getLogger(name).setLevel(logging.ERROR)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

@@ -193,9 +193,7 @@ def _list_fresh(model: "PreTrainedModel", base: BaseConfiguration) -> frozenset[
     if base.stored is not None:
         stored = {name.removeprefix(prefix).rpartition(".")[0] for name in base.stored}
         # By module: older files call a LayerNorm's parameters gamma and beta.
-        return frozenset(
-            name for name in names if name.removeprefix(prefix).rpartition(".")[0] not in stored
-        )
+        return frozenset(name for name in names if name.removeprefix(prefix).rpartition(".")[0] not in stored)
     if type(model).__name__ in (base.values.get("architectures") or ()):
         return frozenset()
     return frozenset(name for name in names if not name.startswith(prefix))

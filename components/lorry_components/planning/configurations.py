@@ -12,6 +12,8 @@ from lorry_registry.errors import AdapterRejectedError, BaseModelError
 from lorry_registry.task_spec import BaseSpec
 from lorry_registry.verification import read_tensor_entries
 
+_NAME = "config.json"
+
 
 @dataclass(frozen=True, slots=True)
 class BaseConfiguration:
@@ -31,8 +33,8 @@ class BaseConfiguration:
 def read_configuration(spec: BaseSpec, *, may_download: bool = True) -> BaseConfiguration:
     """Read the configuration of a base.
 
-    A hub's is taken from the hub's cache on this machine, or downloaded, at the pinned revision; without a
-    network, the lecture's own models are known here.
+    A hub's is taken from the hub's cache on this machine; or, of the lecture's own models, from what is known
+    of them here; or downloaded, at the pinned revision.
 
     Args:
         spec: The base.
@@ -43,14 +45,16 @@ def read_configuration(spec: BaseSpec, *, may_download: bool = True) -> BaseConf
     """
     if spec.is_package or spec.is_folder:
         folder = find_base_folder(spec)
-        return BaseConfiguration(_read_file(folder / "config.json"), str(folder), _list_stored(folder))
-    try:
-        return BaseConfiguration(_read_file(_find_hub_file(spec, may_download=may_download)), f"{spec.model}@{spec.revision}")
-    except BaseModelError:
-        known = read_known_configurations().get(spec.model)
-        if known is None:
-            raise
-        return BaseConfiguration(known, f"{spec.model}, as lorry knows it: the hub could not be reached")
+        return BaseConfiguration(_read_file(folder / _NAME), str(folder), _list_stored(folder))
+    cached = _find_cached(spec)
+    if cached is not None:
+        return BaseConfiguration(_read_file(cached), f"{spec.model}@{spec.revision}")
+    known = read_known_configurations().get(spec.model)
+    if known is not None:
+        return BaseConfiguration(known, f"{spec.model}, as lorry knows it")
+    if not may_download:
+        raise BaseModelError("it is not on this machine", where=spec.model, todo="lorry plan downloads it")
+    return BaseConfiguration(_read_file(_download(spec)), f"{spec.model}@{spec.revision}")
 
 
 def read_known_configurations() -> Mapping[str, Mapping[str, Any]]:
@@ -72,19 +76,19 @@ def _read_file(path: Path) -> dict[str, Any]:
     return values
 
 
-def _find_hub_file(spec: BaseSpec, *, may_download: bool) -> Path:
-    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+def _find_cached(spec: BaseSpec) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = try_to_load_from_cache(spec.model, _NAME, revision=spec.revision)
+    return Path(cached) if isinstance(cached, str) else None
+
+
+def _download(spec: BaseSpec) -> Path:
+    from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    cached = try_to_load_from_cache(spec.model, "config.json", revision=spec.revision)
-    if isinstance(cached, str):
-        return Path(cached)
     try:
-        return Path(
-            hf_hub_download(
-                spec.model, "config.json", revision=spec.revision, local_files_only=not may_download
-            )
-        )
+        return Path(hf_hub_download(spec.model, _NAME, revision=spec.revision))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise BaseModelError(
             f"its config.json cannot be downloaded: {type(error).__name__}: {error}".splitlines()[0],

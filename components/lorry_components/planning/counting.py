@@ -8,7 +8,12 @@ from lorry_components.planning.dimensions import Dimensions
 
 
 def count_bottlenecks(
-    dimensions: Dimensions, width: int, *, each_layer: int = 1, without_layers: int = 0, has_norm: bool = False
+    dimensions: Dimensions,
+    width: int,
+    *,
+    each_layer: int = 1,
+    without_layers: int = 0,
+    has_norm: bool = False,
 ) -> int:
     """Count bottleneck adapters: down ``h w + w``, up ``w h + h``, and a LayerNorm ``2 h`` where there is one.
 

@@ -102,7 +102,9 @@ def _bound_parameters(dimensions: Dimensions) -> int:
     """
     hidden = dimensions.hidden
     inner = dimensions.heads * dimensions.head_width
-    layer = 4 * hidden * inner + 3 * hidden * dimensions.feed_forward + 20 * hidden + 2 * dimensions.feed_forward
+    layer = (
+        4 * hidden * inner + 3 * hidden * dimensions.feed_forward + 20 * hidden + 2 * dimensions.feed_forward
+    )
     crossed = 4 * hidden * inner * dimensions.decoder_layers
     embeddings = (2 * dimensions.vocabulary + 2 * (dimensions.positions or 0) + 1024) * hidden
     return dimensions.all_layers * layer + crossed + embeddings + 8 * hidden**2

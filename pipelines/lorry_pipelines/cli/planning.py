@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from lorry_components.planning.plan import TaskPlan
 
 _GIB = 2**30
+_LEAST_GIB = 0.01
 
 
 @click.command(
@@ -56,7 +57,8 @@ def plan_files(files: tuple[Path, ...], overrides: tuple[str, ...], lecture: boo
     if as_json:
         print_json(
             [
-                describe_plan(plan) | {"faults": [{"where": fault.where, "what": fault.what} for fault in found]}
+                describe_plan(plan)
+                | {"faults": [{"where": fault.where, "what": fault.what} for fault in found]}
                 for plan, found in zip(plans, faults, strict=True)
             ]
         )
@@ -112,27 +114,24 @@ def _describe_devices(plan: "TaskPlan") -> str:
 
 
 def _print_parts(plan: "TaskPlan") -> None:
-    columns = [("Training here" if plan.device == "cuda" else "Training on processors", plan.precision, plan.training)]
+    from lorry_components.planning.memory import RUNTIME_PART
+
+    place = "GPU" if plan.device == "cuda" else "CPU"
+    columns = [(f"Training, {place}", plan.precision, plan.training)]
     if plan.host is not None:
-        columns.append(("Host memory", "fp32", plan.host))
+        columns.append(("Host beside", "fp32", plan.host))
     else:
-        columns.append(("Training on a GPU", plan.gpu_precision, plan.on_gpu))
-    columns.append(("Predicting", "fp32", plan.inference))
-    names = list(dict.fromkeys(part.name for _, _, estimate in columns for part in estimate.parts))
-    rows = [
-        [name, *(_format_part(estimate, name) for _, _, estimate in columns)]
-        for name in names
-    ]
-    rows.append(["all", *(format_range(estimate.low, estimate.high) for _, _, estimate in columns)])
+        columns.append(("Training, GPU", plan.gpu_precision, plan.on_gpu))
+    columns.append((f"Predicting, {place}", "fp32", plan.inference))
+    names = dict.fromkeys(part.name for _, _, estimate in columns for part in estimate.parts)
+    ordered = [*(name for name in names if name != RUNTIME_PART), RUNTIME_PART]
     print_table(
+        [Column("Memory in GiB"), *(Column(title, justify="right") for title, _, _ in columns)],
         [
-            Column("Memory"),
-            *(
-                Column(f"{title}, {precision}", justify="right", rank=rank)
-                for rank, (title, precision, _) in enumerate(columns)
-            ),
+            ["precision", *(precision for _, precision, _ in columns)],
+            *([name, *(_format_part(estimate, name) for _, _, estimate in columns)] for name in ordered),
+            ["all", *(format_range(estimate.low, estimate.high) for _, _, estimate in columns)],
         ],
-        rows,
     )
 
 
@@ -179,19 +178,23 @@ def _print_lecture(*, as_json: bool) -> None:
     for number, note in enumerate(notes, start=1):
         click.echo(f"  {number}  {note}")
     compared = [row for row in rows if row.published_text]
-    click.echo(f"\n{sum(row.agrees for row in compared)} of {len(compared)} agree with what is published")
+    agreeing = sum(row.agrees for row in compared)
+    click.echo(
+        f"\n{agreeing} of {len(compared)} agree with what is published, to its last digit or within a tenth of "
+        "the memory; the notes say why the others differ"
+    )
 
 
 def _print_counts(rows: Iterable["LectureRow"], notes: Sequence[str]) -> None:
     print_table(
         [
-            Column("Base, method"),
+            Column("Base, method", wraps=True),
             Column("Ours", justify="right"),
             Column("Of all", justify="right", rank=3),
             Column("Published", justify="right"),
-            Column("Difference", justify="right", rank=1),
-            Column("Note", justify="right", rank=0),
-            Column("Counted on", rank=2),
+            Column("Differs", justify="right"),
+            Column("Note", justify="right"),
+            Column("Counted on", rank=4),
         ],
         [
             [
@@ -215,7 +218,7 @@ def _print_memory(rows: Iterable["LectureRow"], notes: Sequence[str]) -> None:
             Column("Ours", justify="right"),
             Column("Range", justify="right", rank=1),
             Column("Published", justify="right"),
-            Column("Difference", justify="right"),
+            Column("Differs", justify="right"),
             Column("Note", justify="right"),
         ],
         [
@@ -250,11 +253,13 @@ def format_size(size: int) -> str:
 
 
 def format_range(low: int, high: int) -> str:
-    """Return a range of bytes; one size where both ends read the same."""
-    texts = format_size(low), format_size(high)
-    if texts[0] == texts[1]:
-        return texts[0]
-    numbers = [text.split() for text in texts]
-    if numbers[0][1] == numbers[1][1]:
-        return f"{numbers[0][0]} to {texts[1]}"
-    return " to ".join(texts)
+    """Return a range in GiB without the unit; one number where both ends read the same."""
+    ends = [_format_gib(low), _format_gib(high)]
+    return ends[0] if ends[0] == ends[1] else " to ".join(ends)
+
+
+def _format_gib(size: int) -> str:
+    value = size / _GIB
+    if 0 < value < _LEAST_GIB:
+        return f"<{_LEAST_GIB}"
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}"
