@@ -86,9 +86,10 @@ class StepEntry:
 
 def quiet_libraries() -> None:
     """Keep library chatter that is no news to a person out of a step's log and off a terminal."""
-    for name in ("transformers", "mlflow", "alembic", "datasets", "huggingface_hub"):
+    for name in ("transformers", "mlflow", "alembic", "datasets"):
         logging.getLogger(name).setLevel(logging.ERROR)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # Libraries tell each other here what they will remove one day; our tests turn warnings into errors.

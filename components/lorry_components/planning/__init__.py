@@ -3,18 +3,18 @@
 From the bottom up
 ------------------
 :mod:`~lorry_components.planning.configurations`
-    The base's ``config.json``: from a folder, a package, a hub (that one file only), or ``bases.json`` here.
+    The base's ``config.json``: from a folder, a package, a hub (that one file), or ``bases.json`` here.
 :mod:`~lorry_components.planning.dimensions`, :mod:`~lorry_components.planning.counting`
     Width, depth and vocabulary under one name for every family, and closed forms of what methods train.
 :mod:`~lorry_components.planning.architecture`, :mod:`~lorry_components.planning.activations`
     The model on torch's meta device, where tensors have shapes and no numbers; what a forward pass keeps.
-:mod:`~lorry_components.planning.memory`, :mod:`~lorry_components.planning.devices`, :mod:`~lorry_components.planning.advice`
+:mod:`~lorry_components.planning.memory`, ``devices``, ``advice``
     Arithmetic alone: memory by part as a range, the smallest GPU that holds it, and what would take less.
 :mod:`~lorry_components.planning.plan`
     All of it for one task.
 :mod:`~lorry_components.planning.fitting`
     Whether a plan fits the resources that the task asks for; a bound that needs no torch comes first.
-:mod:`~lorry_components.planning.lecture`
+:mod:`~lorry_components.planning.lecture`, ``published``
     The published tables beside ours.
 
 Importing any of these imports neither torch nor transformers.

@@ -34,7 +34,7 @@ class Activations:
 
     @property
     def checkpointed(self) -> int:
-        """What is kept with gradient checkpointing: each layer's input, and one layer that is computed again."""
+        """What is kept with gradient checkpointing: each layer's input, and one layer computed again."""
         return min(self.kept, self.outside + self.layers * self.boundary + self.largest_layer)
 
 
@@ -85,10 +85,7 @@ def measure_activations(
         if device.type == "meta":
             stack.enter_context(build_fused_attention(on_cuda=on_cuda))
         logits = _record(model, arguments, recording)
-    own = {
-        tensor.untyped_storage()._cdata  # noqa: SLF001
-        for tensor in (*model.parameters(), *model.buffers())
-    }
+    own = {tensor.untyped_storage()._cdata for tensor in (*model.parameters(), *model.buffers())}
     layers = {
         index: sum(size for key, size in sizes.items() if key not in own)
         for index, sizes in recording.sizes.items()
@@ -111,7 +108,7 @@ def _record(
 
     def keep(tensor: "torch.Tensor") -> "torch.Tensor":
         storage = tensor.untyped_storage()
-        key = storage._cdata  # noqa: SLF001
+        key = storage._cdata
         if key not in recording.storages:
             recording.storages[key] = storage
             recording.sizes.setdefault(recording.current, {})[key] = storage.nbytes()

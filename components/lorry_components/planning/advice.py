@@ -28,7 +28,7 @@ class Advice:
 
 
 def list_advice(footprint: Footprint, recipe: Recipe) -> list[Advice]:
-    """Return the changes that save at least a hundredth, the largest saving first, and all of them together."""
+    """Return the changes that save at least a hundredth, the largest first, and all of them together."""
     needed = estimate_training(footprint, recipe).high
     found = []
     combined = recipe

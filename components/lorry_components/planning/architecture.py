@@ -1,4 +1,4 @@
-"""A model on torch's meta device: every tensor has its shape, none has numbers, and a 12B model takes no memory."""
+"""A model on torch's meta device: tensors have shapes and no numbers, and 12 billion of them take no room."""
 
 import json
 import warnings
@@ -131,9 +131,7 @@ def build_architecture(
     return Architecture(model, _list_fresh(model, base))
 
 
-def adapt_architecture(
-    method: Method, architecture: Architecture, *, labels: Sequence[str] | None = None
-) -> AdaptedArchitecture:
+def adapt_architecture(method: Method, architecture: Architecture) -> AdaptedArchitecture:
     """Put a method on a model without weights, and measure what it trains and saves.
 
     Raises:
@@ -177,11 +175,12 @@ def _untie_head(model: "PreTrainedModel", values: Mapping[str, Any]) -> None:
     """
     from torch import nn
 
-    outputs, inputs = model.get_output_embeddings(), model.get_input_embeddings()
+    bare: Any = model
+    outputs, inputs = bare.get_output_embeddings(), bare.get_input_embeddings()
     if values.get("tie_word_embeddings") is not False or not isinstance(outputs, nn.Linear):
         return
     if outputs.weight is getattr(inputs, "weight", None):
-        model.set_output_embeddings(
+        bare.set_output_embeddings(
             nn.Linear(outputs.in_features, outputs.out_features, bias=outputs.bias is not None)
         )
 

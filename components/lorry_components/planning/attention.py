@@ -1,10 +1,11 @@
 """Attention on the meta device as its fused kernels would keep it.
 
-On the meta device PyTorch takes attention apart and keeps the matrix of scores, whose size grows with the square of
-the length. The fused kernels, FlashAttention and its kin, keep query, key, value, output and one number a row.
+On the meta device PyTorch takes attention apart and keeps the matrix of scores, whose size grows with the
+square of the length. The fused kernels, FlashAttention and its kin, keep query, key, value, output and one
+number a row.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -48,6 +49,7 @@ def build_fused_attention(*, on_cuda: bool) -> AbstractContextManager[Any]:
             values = [*args[:4], *(None for _ in range(4 - len(args)))]
             for index, name in enumerate(("query", "key", "value", "attn_mask")):
                 values[index] = named.get(name, values[index])
-            return FusedAttention.apply(*values)
+            apply: Callable[..., torch.Tensor] = FusedAttention.apply
+            return apply(*values)
 
     return Mode()

@@ -15,7 +15,7 @@ def count_bottlenecks(
     without_layers: int = 0,
     has_norm: bool = False,
 ) -> int:
-    """Count bottleneck adapters: down ``h w + w``, up ``w h + h``, and a LayerNorm ``2 h`` where there is one.
+    """Count bottleneck adapters: down ``h w + w``, up ``w h + h``, and ``2 h`` for a LayerNorm.
 
     Houlsby et al. put two in a layer, Pfeiffer et al. one, Lin et al. one with a LayerNorm, and Rueckle et
     al. leave those of the lowest layers out.
@@ -70,7 +70,7 @@ def count_soft_tokens(dimensions: Dimensions, tokens: int) -> int:
 
 
 def count_prompt_encoder(dimensions: Dimensions, tokens: int) -> int:
-    """Count P-tuning's tokens with the encoder of its authors, a two-layer LSTM in both directions and an MLP.
+    """Count P-tuning's tokens with its authors' encoder, a two-layer LSTM in both directions and an MLP.
 
     Each direction is ``h / 2`` wide, so that both together are ``h`` wide again. A direction of a layer has
     four gates with ``h`` inputs, ``h / 2`` recurrent inputs and two biases; the MLP is ``h`` to ``h`` twice.
@@ -87,5 +87,5 @@ def count_prefix(dimensions: Dimensions, tokens: int) -> int:
 
 
 def count_layer_prefixes(dimensions: Dimensions, tokens: int) -> int:
-    """Count PreLayer tuning: one activation of width ``h`` a token and layer (Hu et al. 2021, section 5.1)."""
+    """Count PreLayer tuning: one activation of width ``h`` a token and layer (Hu et al. 2021, sec. 5.1)."""
     return tokens * dimensions.all_layers * dimensions.hidden

@@ -1,7 +1,7 @@
 """Whether a task fits the resources that it asks for.
 
-What surely fits is told by a bound over the configuration's sizes, in milliseconds and without torch; only the
-rest is planned in full.
+What surely fits is told by a bound over the configuration's sizes, in milliseconds and without torch; only
+the rest is planned in full.
 """
 
 import re
@@ -32,8 +32,8 @@ def check_fits(spec: TaskSpec, plan: TaskPlan) -> Iterator[Fault]:
     """Compare the low end of a plan with what the task asks for: what does not fit then never will.
 
     On processors that is ``resources.memory``. With accelerators it is the memory of one of them, where
-    ``resources.node_selector`` names a kind that is known, since each holds a replica; and ``resources.memory``
-    for the base that is loaded there first.
+    ``resources.node_selector`` names a kind that is known, since each holds a replica; and
+    ``resources.memory`` for the base that is loaded there first.
     """
     resources = spec.resources
     on_machine = plan.training if plan.host is None else plan.host

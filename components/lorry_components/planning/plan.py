@@ -128,7 +128,7 @@ def plan_task(
         device=device,
         precision=here.name,
         training=estimate_training(footprint, recipe),
-        host=estimate_host(footprint, recipe) if device == "cuda" else None,
+        host=estimate_host(footprint) if device == "cuda" else None,
         inference=estimate_inference(footprint, recipe),
         on_gpu=gpu_estimate,
         gpu_precision=on_gpu.name,
@@ -208,7 +208,7 @@ def _build_footprint(
     precision: Precision,
     device: str,
 ) -> tuple[AdaptedArchitecture, Footprint]:
-    config = build_configuration(base, **_describe_head(kind, labels))
+    config = build_configuration(base, **_describe_head(labels))
     for name, value in list_dropouts(spec.train, config).items():
         setattr(config, name, value)
     architecture = build_architecture(base, config, find_model_class(kind), attention=precision.attention)
@@ -233,7 +233,7 @@ def make_footprint(
     )
 
 
-def _describe_head(kind: Kind, labels: Sequence[str] | None) -> dict[str, Any]:
+def _describe_head(labels: Sequence[str] | None) -> dict[str, Any]:
     names = list(labels) if labels is not None else ["value"]
     return {
         "num_labels": len(names),

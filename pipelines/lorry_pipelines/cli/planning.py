@@ -180,9 +180,9 @@ def _print_lecture(*, as_json: bool) -> None:
     compared = [row for row in rows if row.published_text]
     agreeing = sum(row.agrees for row in compared)
     click.echo(
-        f"\n{agreeing} of {len(compared)} agree with what is published, to its last digit or within a tenth of "
-        "the memory; the notes say why the others differ"
+        f"\n{agreeing} of {len(compared)} agree with what is published, and the notes say why others differ"
     )
+    click.echo("(counts agree to the last digit that is printed, memory within a tenth)")
 
 
 def _print_counts(rows: Iterable["LectureRow"], notes: Sequence[str]) -> None:
