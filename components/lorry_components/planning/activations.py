@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from lorry_components.planning.attention import build_fused_attention
+from lorry_components.planning.imitation import imitate_device
 
 if TYPE_CHECKING:
     import torch
@@ -83,7 +83,7 @@ def measure_activations(
     recording = _Recording()
     with contextlib.ExitStack() as stack:
         if device.type == "meta":
-            stack.enter_context(build_fused_attention(on_cuda=on_cuda))
+            stack.enter_context(imitate_device(on_cuda=on_cuda))
         logits = _record(model, arguments, recording)
     own = {tensor.untyped_storage()._cdata for tensor in (*model.parameters(), *model.buffers())}
     layers = {

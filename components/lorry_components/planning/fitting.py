@@ -5,14 +5,11 @@ the rest is planned in full.
 """
 
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
-from lorry_components.kinds import KINDS
-from lorry_components.kinds.sequence_head import SequenceHeadKind
+from lorry_components.planning.bounding import bound_training
 from lorry_components.planning.configurations import BaseConfiguration
 from lorry_components.planning.devices import GIB, recognise_device
-from lorry_components.planning.dimensions import Dimensions, read_dimensions
 from lorry_components.planning.plan import TaskPlan
 from lorry_registry.errors import Fault
 from lorry_registry.task_spec import TaskSpec
@@ -23,9 +20,6 @@ _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12} | {
     "Gi": 2**30,
     "Ti": 2**40,
 }
-# Weights, gradients, two moments and a copy, each in fp32.
-_BYTES_A_PARAMETER = 20
-_RUNTIME = GIB
 
 
 def check_fits(spec: TaskSpec, plan: TaskPlan) -> Iterator[Fault]:
@@ -66,45 +60,8 @@ def is_surely_small(spec: TaskSpec, base: BaseConfiguration) -> bool:
     return fits
 
 
-def bound_training(spec: TaskSpec, configuration: Mapping[str, Any]) -> int | None:
-    """Return bytes that suffice for training in fp32 whatever the method is, or None where none are known.
-
-    Every weight counts as trained. A layer keeps for each token at most 20 vectors of its width, 4 of its
-    MLP's, and 4 rows of attention scores (16 where positions are scored as well, as DeBERTa does).
-    """
-    dimensions = read_dimensions(configuration)
-    if dimensions is None or any("expert" in name for name in configuration) or spec.kind not in KINDS:
-        return None
-    parameters = _bound_parameters(dimensions)
-    soft = spec.method.options.get("tokens")
-    tokens = spec.data.max_length + (soft if isinstance(soft, int) else 0)
-    scores = 16 if configuration.get("relative_attention") else 4
-    layer = 20 * dimensions.hidden + 4 * dimensions.feed_forward + scores * dimensions.heads * tokens
-    numbers = dimensions.all_layers * layer + 20 * dimensions.hidden
-    if not issubclass(KINDS[spec.kind], SequenceHeadKind):
-        # The output, its softmax and its gradient.
-        numbers += 3 * dimensions.vocabulary
-    activations = 4 * spec.train.batch_size * tokens * numbers
-    return round(1.05 * (_BYTES_A_PARAMETER * parameters + activations)) + _RUNTIME
-
-
 def parse_memory(quantity: str) -> int:
     """Return the bytes of a quantity as Kubernetes writes it, such as ``4Gi``."""
     match = re.fullmatch(r"([0-9.]+)([A-Za-z]*)", quantity)
     assert match is not None
     return int(float(match.group(1)) * _UNITS[match.group(2)])
-
-
-def _bound_parameters(dimensions: Dimensions) -> int:
-    """Return no fewer parameters than a base of these sizes has.
-
-    Attention has four matrices, twice in a decoder beside an encoder, and the MLP two, or three with a gate.
-    """
-    hidden = dimensions.hidden
-    inner = dimensions.heads * dimensions.head_width
-    layer = (
-        4 * hidden * inner + 3 * hidden * dimensions.feed_forward + 20 * hidden + 2 * dimensions.feed_forward
-    )
-    crossed = 4 * hidden * inner * dimensions.decoder_layers
-    embeddings = (2 * dimensions.vocabulary + 2 * (dimensions.positions or 0) + 1024) * hidden
-    return dimensions.all_layers * layer + crossed + embeddings + 8 * hidden**2

@@ -17,6 +17,7 @@ from lorry_components.planning.architecture import (
     build_configuration,
     find_model_class,
 )
+from lorry_components.planning.bounding import bound_activations
 from lorry_components.planning.configurations import BaseConfiguration, read_configuration
 from lorry_components.planning.devices import DEVICES, Device, find_smallest_device, recognise_device
 from lorry_components.planning.dimensions import read_dimensions
@@ -100,9 +101,9 @@ def plan_task(
         labels = _ASSUMED_CLASSES
         notes.append("two classes are assumed: what there are is in the data, which is not read")
     device = "cuda" if spec.resources.count else "cpu"
-    tokens = _limit_tokens(spec.data.max_length, base)
+    tokens = _limit_tokens(spec.data.max_length, method, base)
     if tokens < spec.data.max_length:
-        notes.append(f"the base reads at most {tokens} tokens, fewer than data.max_length")
+        notes.append(f"the base has room for {tokens} tokens of text, fewer than data.max_length")
     shown = recognise_device(spec.resources.node_selector)
     here = _choose_precision(spec, device, shown)
     on_gpu = _choose_precision(spec, "cuda", shown)
@@ -112,6 +113,8 @@ def plan_task(
     }
     adapted, footprint = trials[here]
     gpu_footprint = trials[on_gpu][1]
+    if not footprint.activations.layers:
+        notes.append("activations are a bound over the base's sizes: its code looks at numbers to run")
     recipe = Recipe(device, here.name, spec.train.batch_size)
     gpu_recipe = Recipe("cuda", on_gpu.name, spec.train.batch_size)
     gpu_estimate = estimate_training(gpu_footprint, gpu_recipe)
@@ -241,10 +244,13 @@ def _describe_head(labels: Sequence[str] | None) -> dict[str, Any]:
     }
 
 
-def _limit_tokens(max_length: int, base: BaseConfiguration) -> int:
+def _limit_tokens(max_length: int, method: Method, base: BaseConfiguration) -> int:
     dimensions = read_dimensions(base.values)
-    positions = dimensions.positions if dimensions is not None else None
-    return min(max_length, positions) if positions else max_length
+    if dimensions is None or dimensions.positions is None:
+        return max_length
+    # Soft tokens take positions of the text's.
+    soft = int(getattr(method.options, "tokens", 0))
+    return max(1, min(max_length, dimensions.positions - soft))
 
 
 def _choose_precision(spec: TaskSpec, device: str, shown: Device | None) -> Precision:
@@ -263,8 +269,12 @@ def _measure(
     try:
         return measure_activations(adapted.model, rows=rows, tokens=tokens, on_cuda=on_cuda)
     except (RuntimeError, NotImplementedError, ValueError) as error:
-        raise BaseModelError(
-            f"what a forward pass takes cannot be told without weights: {error}".splitlines()[0],
-            where=base.origin,
-            todo="run it without a plan: lorry run --force",
-        ) from error
+        dimensions = read_dimensions(base.values)
+        if dimensions is None:
+            raise BaseModelError(
+                f"what a forward pass takes cannot be told without weights: {error}".splitlines()[0],
+                where=base.origin,
+                todo="run it without a plan: lorry run --force",
+            ) from error
+        bound = bound_activations(dimensions, base.values, rows=rows, tokens=tokens)
+        return Activations(kept=bound, layers=0, largest_layer=bound, outside=0, boundary=0, logits=0)

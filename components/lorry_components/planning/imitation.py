@@ -1,4 +1,4 @@
-"""Attention on the meta device as its fused kernels would keep it.
+"""The meta device as a real one would behave: attention in its fused kernels, and a batch without padding.
 
 On the meta device PyTorch takes attention apart and keeps the matrix of scores, whose size grows with the
 square of the length. The fused kernels, FlashAttention and its kin, keep query, key, value, output and one
@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 
-def build_fused_attention(*, on_cuda: bool) -> AbstractContextManager[Any]:
+def imitate_device(*, on_cuda: bool) -> AbstractContextManager[Any]:
     """Return a context in which ``scaled_dot_product_attention`` keeps what a fused kernel would.
 
     Args:
@@ -42,6 +42,9 @@ def build_fused_attention(*, on_cuda: bool) -> AbstractContextManager[Any]:
             args: tuple[Any, ...] = (),
             kwargs: Mapping[str, Any] | None = None,
         ) -> Any:
+            if func is torch.Tensor.__contains__:
+                # transformers looks for padding in tokens; the longest batch has none.
+                return False
             named = dict(kwargs or {})
             dropout = named.get("dropout_p", args[4] if len(args) > 4 else 0.0)
             if func is not functional.scaled_dot_product_attention or (dropout and not on_cuda):
