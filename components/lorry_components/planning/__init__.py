@@ -11,7 +11,7 @@ From the bottom up
 :mod:`~lorry_components.planning.memory`, ``devices``, ``advice``
     Arithmetic alone: memory by part as a range, the smallest GPU that holds it, and what would take less.
 :mod:`~lorry_components.planning.plan`
-    All of it for one task.
+    All of it for one task; ``classes`` looks how many there are, where the data is small and here.
 :mod:`~lorry_components.planning.fitting`
     Whether a plan fits the resources that the task asks for; a bound that needs no torch comes first
     (``bounding``).

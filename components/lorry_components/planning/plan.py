@@ -99,7 +99,7 @@ def plan_task(
     notes: list[str] = []
     if kind.has_classes and labels is None:
         labels = _ASSUMED_CLASSES
-        notes.append("two classes are assumed: what there are is in the data, which is not read")
+        notes.append("two classes are assumed: the data was not read")
     device = "cuda" if spec.resources.count else "cpu"
     tokens = _limit_tokens(spec.data.max_length, method, base)
     if tokens < spec.data.max_length:

@@ -44,7 +44,7 @@ class Entry:
 
 _NOMINAL = "the paper prints the model's nominal size"
 _NOMINAL_LORA = "the paper prints a nominal 0.1 % of the base"
-_IN_MEBI = "the paper leaves the biases out and counts in units of 2^20: so counted, ours is the same"
+_IN_MEBI = "without the biases, and in units of 2^20, ours is the same"
 _AUTHORS_CODE = "not in a paper's table: what the authors' code gives"
 _CHOSEN_PREFIX = "the paper prints a nominal 0.1 % of the base; the nearest number of tokens is taken"
 

@@ -49,10 +49,11 @@ def plan_files(files: tuple[Path, ...], overrides: tuple[str, ...], lecture: boo
         _print_lecture(as_json=as_json)
         return
     from lorry_components.planning import check_fits, describe_plan, plan_task
+    from lorry_components.planning.classes import find_classes
     from lorry_pipelines.planning import load_tasks
 
     specs = load_tasks(files, overrides)
-    plans = [plan_task(spec) for spec in specs]
+    plans = [plan_task(spec, labels=find_classes(spec)) for spec in specs]
     faults = [list(check_fits(spec, plan)) for spec, plan in zip(specs, plans, strict=True)]
     if as_json:
         print_json(

@@ -54,7 +54,7 @@ def test_a_plan_is_printed(
         "smallest GPU  T4 16 GB",
         "activations",
         "Training, GPU",
-        "two classes",
+        "99 in the head",
     ):
         assert text in result.output
     assert "What would take less" not in result.output

@@ -17,6 +17,7 @@ from lorry_components.planning.architecture import (
     find_model_class,
     measure_weights_file,
 )
+from lorry_components.planning.classes import find_classes
 from lorry_components.planning.configurations import (
     BaseConfiguration,
     read_configuration,
@@ -68,6 +69,17 @@ def test_two_classes_are_assumed_and_said_to_be(make_spec: MakeSpec) -> None:
     assert plan.parameters.head == 2 * 32 + 2
     assert any("two classes" in note for note in plan.notes)
     assert not any("classes" in note for note in plan_task(make_spec(), labels=("a", "b", "c")).notes)
+
+
+def test_classes_are_counted_where_the_data_is_small_and_here(
+    make_spec: MakeSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert find_classes(make_spec()) == ("maybe", "no", "yes")
+    assert find_classes(make_spec(data={"source": str(tmp_path / "nowhere.jsonl")})) is None
+    assert find_classes(make_spec(data={"source": "s3://bucket/rows.jsonl"})) is None
+    assert find_classes(make_spec(kind="regression")) is None
+    monkeypatch.setattr("lorry_components.planning.classes._MOST_BYTES", 10)
+    assert find_classes(make_spec()) is None
 
 
 def test_texts_are_no_longer_than_the_base_reads(make_spec: MakeSpec) -> None:
