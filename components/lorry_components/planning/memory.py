@@ -29,10 +29,11 @@ HALF_PRECISION = (0.6, 0.75)
 _FOUR_BIT_BYTES = 4.127 / 8
 # A process with torch, transformers and PEFT in it; on a GPU the CUDA context.
 _RUNTIME = {"cpu": (int(0.5 * GIB), int(0.9 * GIB)), "cuda": (int(0.3 * GIB), int(0.6 * GIB))}
-# What is allocated and not in use: fragments, and temporaries of the backward pass. Of MiniLM on a CPU with
-# LoRA (32 and 96 rows), P-tuning and full, the resident peaks were 1.33, 2.81, 1.48 and 1.87 GiB.
+# What is allocated and not in use: fragments, and temporaries of the backward pass. Resident peaks of MiniLM
+# on a CPU: LoRA with 32 rows 1.33 GiB and with 96 rows 2.83, P-tuning with 32 rows 1.48, full 1.87 and 3.92.
+# They lie in the range, those of 96 rows at its high end.
 _SLACK = 0.03
-_PASSING_SLACK = 0.1
+_PASSING_SLACK = 0.15
 _PASSING = ("activations", "logits")
 # lorry's predictor takes so many texts at once.
 _PREDICTED_ROWS = 64
