@@ -26,6 +26,8 @@ from lorry_components.planning.dimensions import read_dimensions
 from lorry_components.planning.memory import Recipe, estimate_training
 from lorry_components.planning.plan import make_footprint
 from lorry_components.planning.published import COUNTS, MEMORY, TWO_STACKS, Entry
+from lorry_registry.errors import TrainingError
+from lorry_registry.manifest import ParameterCounts
 
 # The runs of the memory table: 8 rows cut to 64 tokens, and answers such as "no complaint" in 3.
 _ROWS, _TOKENS, _ANSWER_TOKENS = 8, 64, 3
@@ -92,10 +94,8 @@ def _count_rows(entries: Sequence[Entry]) -> Iterator[LectureRow]:
     totals: dict[tuple[str, str], int] = {}
     for entry in entries:
         base = BaseConfiguration(read_known_configurations()[entry.base], entry.base)
-        method_class = METHODS.get(entry.method)
-        if method_class is not None and _understands(method_class.options_model, entry.options):
-            architecture = _build(base, entry.model_class)
-            parameters = adapt_architecture(method_class(entry.options), architecture).parameters
+        parameters = _count_modules(entry, base)
+        if parameters is not None:
             yield _describe_count(entry, parameters.adapter, parameters.total, is_closed_form=False)
             continue
         model = (entry.base, entry.model_class)
@@ -106,6 +106,20 @@ def _count_rows(entries: Sequence[Entry]) -> Iterator[LectureRow]:
         assert entry.count is not None
         assert dimensions is not None
         yield _describe_count(entry, entry.count(dimensions), totals[model], is_closed_form=True)
+
+
+def _count_modules(entry: Entry, base: BaseConfiguration) -> ParameterCounts | None:
+    """Count on the real modules; None where the method does not exist here, or not for this row."""
+    method_class = METHODS.get(entry.method)
+    if method_class is None or not _understands(method_class.options_model, entry.options):
+        return None
+    method = method_class(entry.options)
+    try:
+        return adapt_architecture(method, _build(base, entry.model_class)).parameters
+    except TrainingError:
+        if entry.count is None:
+            raise
+        return None
 
 
 def _describe_count(entry: Entry, trained: int, total: int, *, is_closed_form: bool) -> LectureRow:
