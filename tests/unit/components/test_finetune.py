@@ -257,7 +257,7 @@ def test_something_is_learned(train: Train, make_spec: MakeSpec) -> None:
     assert scores[-1] > scores[0] + 0.2
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ("lora", "full", "p-tuning"))
 def test_the_same_seed_gives_the_same_bytes(train: Train, make_spec: MakeSpec, method: str) -> None:
     dropout = {"train": {"epochs": 1, "hidden_dropout": 0.1}}
     first, second, other = (
@@ -322,7 +322,7 @@ def test_accumulated_gradients_are_those_of_the_larger_batch(
         np.testing.assert_allclose(found[name].numpy(), tensor.numpy(), atol=2e-4, err_msg=name)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ("lora", "full", "p-tuning"))
 def test_a_task_that_names_no_learning_rate_gets_the_methods(
     train: Train, make_spec: MakeSpec, method: str
 ) -> None:

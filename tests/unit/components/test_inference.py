@@ -98,7 +98,7 @@ def refuse(folder: Path, **options: Any) -> AdapterRejectedError:
 # What loads
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ("lora", "full", "p-tuning"))
 @pytest.mark.parametrize("task", ["regression", "classification", "pair"])
 def test_a_published_adapter_loads_and_predicts_what_was_evaluated(
     publish: Callable[..., Published], task: str, method: str
@@ -137,7 +137,7 @@ def test_a_base_without_a_pooler_gives_the_same_outputs_at_each_load(
 ) -> None:
     # The base's pooler is other random numbers at each load: the adapter's has to replace it, even where the
     # adapter's change is switched off.
-    for method in METHODS:
+    for method in ("lora", "full", "p-tuning"):
         published = publish("regression", method, base="bert-without-pooler")
         torch.manual_seed(int(published.folder.stat().st_ino))
         loaded = load_adapter(published.folder)
