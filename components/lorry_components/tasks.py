@@ -111,12 +111,14 @@ def check_kind(document: Mapping[str, Any]) -> Iterator[Fault]:
     listed = evaluate.get("metrics") or ()
     if isinstance(listed, Sequence) and not isinstance(listed, str):
         for metric in listed:
-            if metric not in known:
+            if isinstance(metric, str) and metric not in known:
                 yield Fault(
-                    "evaluate.metrics", f"{name} has no metric {metric!r}; {suggest_name(str(metric), known)}"
+                    "evaluate.metrics", f"{name} has no metric {metric!r}; {suggest_name(metric, known)}"
                 )
     primary = evaluate.get("primary")
-    if isinstance(primary, str) and primary not in known:
+    if not isinstance(primary, str):
+        return
+    if primary not in known:
         yield Fault("evaluate.primary", f"{name} has no metric {primary!r}; {suggest_name(primary, known)}")
     if primary in KINDS[name].error_metrics:
         yield Fault("evaluate.primary", f"of {primary!r} less is better; choose {KINDS[name].primary!r}")

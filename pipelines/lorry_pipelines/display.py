@@ -65,7 +65,8 @@ class Watcher:
         if last is not None and last.status == "current":
             return 1.0, "up to date"
         if last is not None and last.step == STEPS[-1]:
-            return 1.0, "promoted" if last.details.get("promoted") else "registered, not promoted"
+            kept = "unchanged" if last.details.get("known") else "registered, not promoted"
+            return 1.0, "promoted" if last.details.get("promoted") else kept
         done = sum(_SHARES[outcome.step] for outcome in outcomes)
         present = self._read_progress(task)
         if present is None:

@@ -257,7 +257,7 @@ def _end_group(process: "subprocess.Popen[bytes]") -> None:
 def _clean_up(report: RunReport, folder: RunFolder, settings: Settings) -> None:
     """Remove what finished tasks do not need any more; what failed is kept for a look and for going on."""
     for task in report.tasks:
-        if task.status in ("promoted", "challenger"):
+        if task.status in ("promoted", "challenger", "unchanged"):
             for checkpoints in settings.checkpoints.glob(f"{task.task}-" + "?" * 16):
                 shutil.rmtree(checkpoints)
     if not report.failed:

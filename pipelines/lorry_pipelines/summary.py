@@ -90,6 +90,9 @@ def print_summary(rows: Sequence[Mapping[str, Any]], *, seconds: float, tracking
         click.echo("\nNot trained again:")
         for row in kept:
             click.echo(f"  {row['task']}: {row['reason']}")
+    for row in rows:
+        if row["outcome"] == "unchanged":
+            click.echo(f"\n{row['task']} v{row['version']} stays as it is: {row['reason']}")
     refused = [row for row in rows if row["outcome"] == "challenger"]
     for row in refused:
         click.echo(f"\n{row['task']} v{row['version']} was registered but not promoted: {row['reason']}")

@@ -25,6 +25,7 @@ _METRICS_PER_BATCH = 1000
 _FORBIDDEN_IN_NAMES = re.compile(r"[^\w\-. /]")
 
 _MODEL_DOCUMENT = "MLmodel"
+_ABSENT = "RESOURCE_DOES_NOT_EXIST"
 
 
 class MlflowRuns:
@@ -96,6 +97,12 @@ class MlflowRuns:
         experiment_id = self.ensure_experiment(task)
         with self._connection.reporting("open a run"):
             return str(self._client.create_run(experiment_id, run_name=name, tags=tags).info.run_id)
+
+    def has_run(self, run_id: str) -> bool:
+        """Return whether a run is known here, and not deleted."""
+        with self._connection.reporting(f"look for the run {run_id}"):
+            found = self._connection.attempt(lambda: self._client.get_run(run_id), unless=_ABSENT)
+        return found is not None and found.info.lifecycle_stage == "active"
 
     def log_parameters(self, run_id: str, parameters: Mapping[str, Any]) -> None:
         """Record parameters; nested ones get dotted names, values are cut to MLflow's 6000 characters."""

@@ -124,6 +124,8 @@ def _compare_champion(
     known = manifest.evaluation.metrics.get(primary)
     recorded = known.value if known else manifest.evaluation.headline.value
     try:
+        if manifest.kind != spec.kind:
+            raise AdapterRejectedError(f"it is a {manifest.kind}, and the task is a {spec.kind} now")
         loaded = load_adapter(registry.fetch(champion.adapter_id), expected_id=champion.adapter_id)
     except (AdapterRejectedError, BaseModelError) as error:
         # A new base often replaces the old one on this machine: the champion's own record stands in.

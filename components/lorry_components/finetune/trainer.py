@@ -50,6 +50,9 @@ class AdapterTrainer(Trainer):
 
     def __init__(self, *, method: Method, **arguments: Any) -> None:
         super().__init__(**arguments)
+        # Trainer takes it that a model divides its loss by the examples of all accumulated batches.
+        # Those with one head on a text take the mean of each: their gradients would be added up.
+        self.model_accepts_loss_kwargs = False
         self._method = method
         self.add_callback(_MethodCallback(method))
 

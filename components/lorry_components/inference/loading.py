@@ -64,10 +64,16 @@ def load_adapter(
             where=str(folder),
             todo="upgrade lorry",
         )
-    base = _find_base(manifest, base_model)
     kind = KINDS[manifest.kind]()
-    recipe_data = manifest.recipe["data"]
-    assert isinstance(recipe_data, dict)
+    max_length = _read_max_length(manifest)
+    if max_length is None or kind.has_classes != bool(manifest.labels):
+        lacking = "max_length" if max_length is None else "labels"
+        raise AdapterRejectedError(
+            f"its manifest has no {lacking} that a {kind.name} can use",
+            where=str(folder),
+            todo="pull the adapter again, or upgrade lorry",
+        )
+    base = _find_base(manifest, base_model)
     predictor = assemble_adapter(
         folder,
         base=base,
@@ -75,7 +81,7 @@ def load_adapter(
         # What a saved adapter needs is in its own configuration; the options only shape training.
         method=METHODS[manifest.method](None),
         labels=manifest.labels,
-        max_length=int(str(recipe_data["max_length"])),
+        max_length=max_length,
     )
     _compare_probe(predictor, manifest, folder)
     return LoadedAdapter(manifest, kind, predictor)
@@ -113,6 +119,12 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     return tokenizer
 
 
+def _read_max_length(manifest: Manifest) -> int | None:
+    data = manifest.recipe.get("data")
+    found = data.get("max_length") if isinstance(data, dict) else None
+    return found if isinstance(found, int) else None
+
+
 def _find_base(manifest: Manifest, base_model: str | None) -> Base:
     spec = BaseSpec(model=base_model or manifest.base.model, revision=manifest.base.revision)
     base = resolve_base(spec)
@@ -128,6 +140,13 @@ def _find_base(manifest: Manifest, base_model: str | None) -> Base:
 
 def _compare_probe(predictor: Predictor, manifest: Manifest, folder: Path) -> None:
     outputs = predictor.compute_outputs(manifest.probe.rows)
+    width = outputs.shape[1]
+    if not len(outputs) or [len(row) for row in manifest.probe.outputs] != [width] * len(outputs):
+        raise AdapterRejectedError(
+            "its probe is not one row of recorded outputs for each of some inputs",
+            where=str(folder),
+            todo="pull the adapter again",
+        )
     recorded = np.asarray(manifest.probe.outputs)
     distance = np.abs(outputs - recorded) / (1.0 + np.abs(recorded))
     if not (distance <= PROBE_TOLERANCE).all():

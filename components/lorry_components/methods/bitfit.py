@@ -20,7 +20,8 @@ class BitFit(OwnWeightsMethod):
     summary = "every bias of the base"
     learning_rate = 1e-3
     max_adapter_mib = 64.0
-    freezes_base = True
+    # Its weights stay, but a layer norm computes with weight and bias in one format only.
+    freezes_base = False
     options_model = MethodOptions
 
     def check_base(self, config: "PretrainedConfig") -> Iterator[Fault]:

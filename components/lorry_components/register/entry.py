@@ -44,6 +44,8 @@ def main(
             details=details,
         )
         event, manifest = registration.event, registration.manifest
+        # The ledger answers with an older event when this very adapter has a version already.
+        is_known = event.details.get("run") != run
         uri = entry.store.locate(adapter_key(event.adapter_id))
         adapter.metadata.update({"task": entry.spec.name, "version": event.version, "store_uri": uri})
         adapter.metadata["adapter_id"] = event.adapter_id
@@ -52,8 +54,9 @@ def main(
             "adapter_id": event.adapter_id,
             "uri": uri,
             "size_bytes": manifest.size_bytes,
-            "promoted": event.is_promotion,
-            "reasons": list(event.reasons),
+            "known": is_known,
+            "promoted": event.is_promotion and not is_known,
+            "reasons": list(event.reasons) if not is_known else ["training gave the same adapter again"],
             "warning": registration.warning,
         }
 

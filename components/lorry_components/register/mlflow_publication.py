@@ -54,7 +54,8 @@ def _log_model(
     index: MlflowIndex, registry: Registry, *, task: str, version: Version, manifest: Manifest
 ) -> _LoggedModel:
     run_id = version.registered.details.get("mlflow_run_id")
-    if not isinstance(run_id, str):
+    if not isinstance(run_id, str) or not index.has_run(run_id):
+        # No training was logged, or in another MLflow than this one.
         run_id = index.open_run(task, name=f"v{version.number}", tags={"lorry.version": str(version.number)})
         index.close_run(run_id, failed=False)
     model_id = index.create_model(task, run_id=run_id, model_type=manifest.kind, flavor=FLAVOR_NAME)

@@ -22,6 +22,8 @@ from lorry_registry.task_spec import TaskSpec
 from lorry_registry.verification import describe_file
 
 _NO_FILES = ()
+# How often to try again; each time another writer got through.
+_ATTEMPTS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,19 +116,24 @@ def _assemble(
 def _record(
     task: str, adapter_id: str, decision: Decision, registry: Registry, details: dict[str, JsonValue]
 ) -> Event:
-    def register_as(*, promote: bool, reasons: tuple[str, ...]) -> Event:
-        return registry.register(
-            task,
-            adapter_id,
-            promote=promote,
-            judged_champion=decision.judged_champion,
-            reasons=reasons,
-            details=details,
-        )
-
-    try:
-        return register_as(promote=decision.passed, reasons=decision.reasons)
-    except ConflictError as error:
-        # Another run promoted in between: what was judged is not the champion any more.
-        reason = f"not promoted, since the champion changed while it was judged: {error.what}"
-        return register_as(promote=False, reasons=(*decision.reasons, reason))
+    promote, reasons = decision.passed, decision.reasons
+    attempts = iter(range(_ATTEMPTS))
+    while True:
+        try:
+            return registry.register(
+                task,
+                adapter_id,
+                promote=promote,
+                judged_champion=decision.judged_champion,
+                reasons=reasons,
+                details=details,
+            )
+        except ConflictError as error:
+            if next(attempts, None) is None:
+                raise
+            champion = registry.ledger.read_state(task).champion_version
+            # Another run got in between. Only if it promoted its own, what was judged is out of date.
+            if promote and champion != decision.judged_champion:
+                promote = False
+                reason = f"not promoted, since the champion changed while it was judged: {error.what}"
+                reasons = (*reasons, reason)

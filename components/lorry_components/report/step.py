@@ -10,7 +10,7 @@ from lorry_components.outcomes import STEPS, Failure, Outcome, RunRecord
 from lorry_registry.digests import canonical_json
 from lorry_registry.stores import Store
 
-TaskStatus = Literal["promoted", "challenger", "current", "failed"]
+TaskStatus = Literal["promoted", "challenger", "unchanged", "current", "failed"]
 
 
 class TaskReport(BaseModel):
@@ -18,7 +18,8 @@ class TaskReport(BaseModel):
 
     Attributes:
         task: The task.
-        status: ``promoted`` or ``challenger`` for a new version, ``current`` when nothing was to be done.
+        status: ``promoted`` or ``challenger`` for a new version, ``unchanged`` when training gave an adapter
+            that has a version already, ``current`` when nothing was to be done.
         step: The last step that was reached.
         reason: Why, in a sentence or two.
         failure: Why it failed, if it did.
@@ -88,10 +89,11 @@ def _judge(last: Outcome | None) -> tuple[TaskStatus, str, Failure | None]:
         step = _find_unfinished_step(last)
         message = f"{step} ended without a word: it was killed, perhaps for want of memory or disk space"
         return "failed", message, Failure(error="Killed", message=message, exit_code=1)
-    promoted = bool(last.details.get("promoted"))
     reasons = last.details.get("reasons")
     told = "; ".join(map(str, reasons)) if isinstance(reasons, list) else ""
-    return "promoted" if promoted else "challenger", told, None
+    if last.details.get("known"):
+        return "unchanged", told, None
+    return "promoted" if last.details.get("promoted") else "challenger", told, None
 
 
 def _find_unfinished_step(last: Outcome | None) -> str:
@@ -114,7 +116,7 @@ def render_html(report: RunReport) -> str:
   th, td {{ text-align: left; padding: .45rem .9rem; border-bottom: 1px solid #dfe5ec; vertical-align: top; }}
   td.number {{ text-align: right; font-variant-numeric: tabular-nums; }}
   .promoted {{ color: #11703f; }} .challenger {{ color: #8a5a00; }} .failed {{ color: #b3261e; }}
-  .current {{ color: #5a6673; }}
+  .current, .unchanged {{ color: #5a6673; }}
   pre {{ margin: 0; white-space: pre-wrap; font-size: 12px; }}
 </style>
 <h1>Run {html.escape(report.run)}</h1>

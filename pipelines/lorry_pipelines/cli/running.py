@@ -120,7 +120,7 @@ def _run_stale(
 
 
 def _explain_interruption(names: Sequence[str], settings: "Settings", folder: "RunFolder") -> None:
-    from lorry_components.outcomes import RunRecord
+    from lorry_components.outcomes import STEPS, RunRecord
     from lorry_components.report.step import report_run
     from lorry_registry.stores import open_store
 
@@ -133,6 +133,8 @@ def _explain_interruption(names: Sequence[str], settings: "Settings", folder: "R
         else:
             told = "not started yet"
         click.echo(f"{task.task}: {told}", err=True)
+        if task.step == STEPS[-1]:
+            click.echo(f"  should MLflow lack its version afterwards: lorry reconcile {task.task}", err=True)
     click.echo("checkpoints are kept: the same command goes on from there", err=True)
 
 

@@ -1,4 +1,4 @@
-"""The main job: several tasks in one run, what the registry and MLflow then know, and what makes a task stale."""
+"""The main job: several tasks in one run, what the registry and MLflow know then, what makes a task stale."""
 
 import gzip
 import json
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-TASKS = {"mood": 1, "stars": 1}
+TEXTS = ["the film was very good", "the food was awful"]
 TASK_FIELDS = [
     *("task", "kind", "base", "method", "version", "adapter_id", "metric", "value", "interval"),
     *("trained_parameters", "size_bytes", "promoted_at"),
@@ -52,12 +52,12 @@ def trained(make_workspace: Callable[[str], Any], rows: Callable[..., Any]) -> A
     workspace.files = [Path("mood.yaml"), Path("stars.yaml")]
     if folder := os.environ.get("LORRY_TEST_DATA"):
         with gzip.open(Path(folder, "sms_spam", "all.jsonl.gz"), "rt", encoding="utf-8") as stream:
-            messages = [json.loads(line) for line in stream][:700]
+            messages = [json.loads(line) for line in stream][:400]
         workspace.write_rows("messages.jsonl", messages)
         workspace.write_task(
             "spam",
             base={"model": MINILM},
-            data={"source": "messages.jsonl", "max_length": 64},
+            data={"source": "messages.jsonl", "max_length": 48},
             method={"name": "lora", "r": 4, "targets": ["query", "value"]},
             train={"epochs": 2, "batch_size": 32, "learning_rate": 5e-3},
             evaluate={"primary": "accuracy", "reference": {"value": 0.5, "source": "Nobody 2000"}},
@@ -128,10 +128,14 @@ def test_resolve_show_history_pull_verify(trained: Any, tmp_path: Path) -> None:
     assert all(check["ok"] for check in trained.run_json("verify", "--all"))
 
 
-def test_predict(trained: Any) -> None:
-    listed = trained.run_json("predict", "mood", "the film was very good", "the food was awful")
-    assert [row["text"] for row in listed] == ["the film was very good", "the food was awful"]
-    for row in listed:
+@pytest.fixture(scope="module")
+def moods(trained: Any) -> list[dict[str, Any]]:
+    return list(trained.run_json("predict", "mood", *TEXTS))
+
+
+def test_predict(trained: Any, moods: list[dict[str, Any]]) -> None:
+    assert [row["text"] for row in moods] == TEXTS
+    for row in moods:
         assert list(row) == ["text", "label", "score", "scores"]
         assert row["label"] in row["scores"]
         assert row["score"] == max(row["scores"].values())
@@ -161,34 +165,31 @@ def test_mlflow_has_all_of_it(trained: Any, task: str) -> None:
         with sqlite3.connect(trained.home / "mlflow.db") as database:
             return database.execute(sql, (task,)).fetchall()
 
-    runs = query(
-        "select run_uuid, r.status from runs r join experiments e using (experiment_id) where e.name = ?"
-    )
-    assert [status for _, status in runs] == ["FINISHED"]
-    run = runs[0][0]
+    runs = "runs join experiments using (experiment_id)"
+    ((run, status),) = query(f"select run_uuid, status from {runs} where experiments.name = ?")  # noqa: S608
+    assert status == "FINISHED"
     parameters = dict(
-        query("select key, value from params join runs r using (run_uuid) join experiments e"
-              " using (experiment_id) where e.name = ?")
-    )  # fmt: skip
+        query(f"select key, value from params join ({runs}) using (run_uuid) where experiments.name = ?")  # noqa: S608
+    )
     assert parameters["method.options.r"] == "2"
     assert parameters["train.batch_size"] == "16"
     metrics = {
-        name
-        for (name,) in query("select distinct m.key from metrics m join runs r using (run_uuid) join experiments e"
-                             " using (experiment_id) where e.name = ?")
-    }  # fmt: skip
+        key
+        for (key,) in query(
+            f"select key from latest_metrics join ({runs}) using (run_uuid) where experiments.name = ?"  # noqa: S608
+        )
+    }
     primary = "accuracy" if task == "mood" else "pearson"
     assert {"train/loss", f"validation/{primary}", f"test/{primary}"} <= metrics
     assert query("select version, run_id from model_versions where name = ?") == [(1, run)]
     assert query("select alias, version from registered_model_aliases where name = ?") == [("champion", 1)]
-    (described,) = query("select description from model_versions where name = ?")
-    assert primary in described[0]
+    ((description,),) = query("select description from model_versions where name = ?")
+    assert primary in description
 
 
-def test_plain_mlflow_loads_the_champion(trained: Any) -> None:
-    texts = ["the film was very good", "the food was awful"]
+def test_plain_mlflow_loads_the_champion(trained: Any, moods: list[dict[str, Any]]) -> None:
     loaded = subprocess.run(
-        [sys.executable, "-c", LOAD, f"sqlite:///{trained.home}/mlflow.db", "mood", *texts],
+        [sys.executable, "-c", LOAD, f"sqlite:///{trained.home}/mlflow.db", "mood", *TEXTS],
         cwd=trained.folder,
         env=trained.build_environment(),
         capture_output=True,
@@ -196,10 +197,9 @@ def test_plain_mlflow_loads_the_champion(trained: Any) -> None:
         check=False,
     )
     assert loaded.returncode == 0, loaded.stderr
-    ours = trained.run_json("predict", "mood", *texts)
     theirs = json.loads(loaded.stdout)
-    assert [row["label"] for row in theirs] == [row["label"] for row in ours]
-    assert [row["score"] for row in theirs] == pytest.approx([row["score"] for row in ours], abs=1e-5)
+    assert [row["label"] for row in theirs] == [row["label"] for row in moods]
+    assert [row["score"] for row in theirs] == pytest.approx([row["score"] for row in moods], abs=1e-5)
     # No pickle, and nothing of the base.
     artifacts = [path for path in (trained.home / "mlflow-artifacts").rglob("*") if path.is_file()]
     assert not [path for path in artifacts if path.suffix in (".pkl", ".bin", ".pt", ".pickle")]
@@ -221,7 +221,7 @@ def test_what_is_up_to_date_is_left_alone(trained: Any) -> None:
 
 
 def test_what_changed_is_trained_again_and_nothing_else(trained: Any, rows: Callable[..., Any]) -> None:
-    """A row of one task, and the recipe of another one, which must then be very much better than its champion."""
+    """A row of one task, and the recipe of another one, whose gate now asks for the impossible."""
     changed = rows()
     changed[7] |= {"text": "the service was really fine"}
     trained.write_rows("mood.jsonl", changed)
@@ -256,4 +256,4 @@ def test_force(trained: Any) -> None:
     assert "mood: training was asked for in any case" in finished.err
     assert trained.read_outcome("mood", "finetune")["status"] == "done"
     assert len(trained.run_json("history", "mood")) == 2
-    assert "nothing changed" in finished.out
+    assert "mood v2 stays as it is: training gave the same adapter again" in finished.out

@@ -1,6 +1,7 @@
 """Tiny random bases, tiny data, and trainings that take a second."""
 
 import contextlib
+import importlib
 import json
 import logging
 import os
@@ -8,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -213,7 +215,7 @@ TASKS = {"regression": "regression", "classification": "text-classification", "p
 
 @pytest.fixture(scope="session")
 def tiny_source(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Return a function from ``regression``, ``classification`` or ``pair`` to a file of learnable rows."""
+    """Return a function from ``regression``, ``classification`` or ``pair`` to a file of rows."""
     root = tmp_path_factory.mktemp("sources")
 
     def find(task: str) -> Path:
@@ -228,6 +230,8 @@ def tiny_source(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
 _OPTIONS: dict[str, dict[str, Any]] = {
     "lora": {"r": 4, "targets": ["query", "value"]},
     "p-tuning": {"tokens": 4},
+    "p-tuning-v2": {"tokens": 4},
+    "peft": {"type": "LOHA"},
 }
 MakeSpec = Callable[..., TaskSpec]
 
@@ -346,6 +350,10 @@ def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a SQLite database with MLflow's tables: creating them takes seconds, copying them does not."""
     from lorry_registry.mlflow_index import MlflowIndex
 
+    with warnings.catch_warnings():
+        # MLflow 3.17 warns of its own type hints when it is imported.
+        warnings.simplefilter("ignore")
+        importlib.import_module("mlflow.pyfunc")
     path = tmp_path_factory.mktemp("mlflow") / "empty.db"
     MlflowIndex(f"sqlite:///{path}").check_reachable()
     return path
@@ -363,7 +371,7 @@ def mlflow_uri(empty_mlflow: Path, tmp_path: Path) -> str:
 
 _NURSERY = """
 import json, os, sys, traceback
-import torch, transformers, peft, scipy.stats, sklearn.metrics
+import torch, transformers, peft, scipy.stats, sklearn.metrics, mlflow.pyfunc
 import lorry_components.evaluate.step, lorry_components.finetune.step, lorry_components.finetune.trainer
 import lorry_components.register.step
 transformers.utils.logging.set_verbosity_error()

@@ -250,12 +250,14 @@ def test_the_watchers_are_told(train: Train, make_spec: MakeSpec) -> None:
 
 
 def test_something_is_learned(train: Train, make_spec: MakeSpec) -> None:
-    _, _, watch = train(make_spec(method="full", train={"epochs": 8, "learning_rate": 5e-3}))
-    losses = watch.list_values("train/loss")
-    assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
+    fields = {"epochs": 10, "learning_rate": 2e-3, "hidden_dropout": 0.0}
+    _, _, watch = train(make_spec(method="full", train=fields))
+    losses, scores = watch.list_values("train/loss"), watch.list_values("validation/pearson")
+    assert np.mean(losses[-6:]) < 0.5 * np.mean(losses[:6])
+    assert scores[-1] > scores[0] + 0.2
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", sorted(METHODS.keys() - {"qlora"}))
 def test_the_same_seed_gives_the_same_bytes(train: Train, make_spec: MakeSpec, method: str) -> None:
     dropout = {"train": {"epochs": 1, "hidden_dropout": 0.1}}
     first, second, other = (
@@ -320,7 +322,7 @@ def test_accumulated_gradients_are_those_of_the_larger_batch(
         np.testing.assert_allclose(found[name].numpy(), tensor.numpy(), atol=2e-4, err_msg=name)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", sorted(METHODS.keys() - {"qlora"}))
 def test_a_task_that_names_no_learning_rate_gets_the_methods(
     train: Train, make_spec: MakeSpec, method: str
 ) -> None:

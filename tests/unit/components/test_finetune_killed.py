@@ -1,6 +1,5 @@
 """A training that is killed and run again ends with the same weights as one that was left alone."""
 
-import json
 import shutil
 import signal
 import time
@@ -50,98 +49,151 @@ finetune(
 )
 """
 
-Train = Callable[..., Any]
-
 DROPOUT = {"hidden_dropout": 0.1}
+# Six steps an epoch, and a checkpoint every two; with early stopping at the end of each epoch.
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
-    # 84 rows in batches of 16: six steps an epoch, a checkpoint every two.
     "lora": {"train": {"epochs": 3, **DROPOUT}},
     "p-tuning": {"method": "p-tuning", "train": {"epochs": 2, **DROPOUT}},
     "full": {"method": "full", "train": {"epochs": 2, "learning_rate": 1e-3, **DROPOUT}},
-    "classification": {"task": "classification", "train": {"epochs": 2, **DROPOUT}},
     "accumulation": {"train": {"epochs": 3, "batch_size": 8, "gradient_accumulation": 2, **DROPOUT}},
     "steps": {"train": {"epochs": None, "steps": 10, **DROPOUT}},
     "fraction": {"train": {"epochs": 1.5, **DROPOUT}},
     "bf16": {"train": {"epochs": 2, "precision": "bf16", **DROPOUT}},
     "stopping": {
-        "train": {"epochs": 12, "learning_rate": 0.05, "early_stopping": {"patience": 2}, **DROPOUT},
+        "train": {"epochs": 12, "learning_rate": 0.05, "early_stopping": {"patience": 2}, **DROPOUT}
     },
 }
+# Configuration, moment, the step that training goes on from.
+MOMENTS = [
+    ("lora", "step 1", 0),
+    ("lora", "checkpoint 2 after _save_rng_state", 0),
+    # A checkpoint lies at the end of the epoch, and the evaluation after it draws random numbers of its own.
+    ("lora", "evaluation 6", 6),
+    ("lora", "step 8", 6),
+    ("lora", "step 11", 10),
+    ("lora", "checkpoint 10 after _save", 8),
+    ("lora", "checkpoint 12 after _save_optimizer_and_scheduler", 10),
+    ("lora", "end", 18),
+    # PEFT's own checkpoints would lack the encoder.
+    ("p-tuning", "step 7", 6),
+    ("p-tuning", "step 11", 10),
+    ("full", "step 9", 8),
+    ("accumulation", "step 9", 8),
+    # The last checkpoint lies in the middle of an epoch, of which nothing is left to do.
+    ("steps", "end", 10),
+    ("fraction", "end", 9),
+    ("bf16", "step 9", 8),
+    # Patience has to be remembered, and that it ran out.
+    ("stopping", "step 13", 12),
+    ("stopping", "end", 18),
+]
+
+StartTraining = Callable[[TaskSpec, Path, str], Any]
 
 
 @pytest.fixture
-def train(start_child: Train, tiny_data: Callable[[str], Path]) -> Train:
-    def start(spec: TaskSpec, folder: Path, moment: str = "") -> Any:
+def start_training(start_child: Callable[..., Any], tiny_data: Callable[[str], Path]) -> StartTraining:
+    def start(spec: TaskSpec, folder: Path, moment: str) -> Any:
         data = tiny_data(spec.name.removeprefix("tiny-"))
-        return start_child(
-            _TRAIN, spec.model_dump_json(), data, folder / "candidate", folder / "checkpoints", moment
-        )
+        places = (data, folder / "candidate", folder / "checkpoints")
+        return start_child(_TRAIN, spec.model_dump_json(), *places, moment)
 
     return start
-
-
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[bytes, int]]:
-    """What uninterrupted trainings led to, by configuration."""
-    return {}
 
 
 def read_weights(folder: Path) -> bytes:
     return (folder / "candidate" / "adapter" / "adapter_model.safetensors").read_bytes()
 
 
-@pytest.mark.parametrize("name", CONFIGURATIONS)
-def test_x(name, make_spec, train, tmp_path):
-    c = dict(CONFIGURATIONS[name])
-    task = c.pop("task", "regression")
-    method = c.pop("method", "lora")
-    spec = make_spec(task, method, **c)
-    t = time.time()
-    ch = train(spec, tmp_path / "a")
-    assert ch.wait() == 0, ch.log.read_text()
-    a = read_weights(tmp_path / "a")
-    s = TrainingSummary.load(tmp_path / "a" / "candidate")
-    print(
-        name,
-        "alone",
-        s.steps,
-        time.time() - t,
-        sorted(p.name for p in (tmp_path / "a" / "checkpoints").iterdir()),
-    )
-    ch = train(spec, tmp_path / "b")
-    assert ch.wait() == 0
-    print("repeat", read_weights(tmp_path / "b") == a)
-    for moment in [
-        *(f"step {i}" for i in range(1, s.steps + 1)),
-        *(f"evaluation {i}" for i in range(1, s.steps + 1)),
-        "end",
-        *(
-            f"checkpoint {i} after {n}"
-            for i in range(1, s.steps + 1)
-            for n in ("_save", "_save_optimizer_and_scheduler", "_save_rng_state")
-        ),
-    ]:
-        shutil.rmtree(tmp_path / "c", ignore_errors=True)
-        ch = train(spec, tmp_path / "c", moment)
-        r = ch.wait()
-        if r == 0:
-            continue
-        cps = (
-            sorted(p.name for p in (tmp_path / "c" / "checkpoints").iterdir())
-            if (tmp_path / "c" / "checkpoints").exists()
-            else None
-        )
-        ch = train(spec, tmp_path / "c")
-        st = ch.wait()
-        if st:
-            print(moment, cps, "FAILED", ch.log.read_text()[-600:])
-            continue
-        s2 = TrainingSummary.load(tmp_path / "c" / "candidate")
-        print(
-            moment,
-            r,
-            cps,
-            s2.resumed_from,
-            s2.steps,
-            "same" if read_weights(tmp_path / "c") == a else "DIFFERENT",
-        )
+@pytest.fixture
+def left_alone(
+    start_training: StartTraining,
+    make_spec: Callable[..., TaskSpec],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[str], tuple[TaskSpec, Path]]:
+    """Return a function from a configuration to its task and the folder of a training that nobody killed."""
+
+    def find(name: str) -> tuple[TaskSpec, Path]:
+        spec = make_spec(**CONFIGURATIONS[name])
+        folder = tmp_path_factory.getbasetemp() / f"left-alone-{name}"
+        if not folder.is_dir():
+            child = start_training(spec, folder, "never")
+            assert child.wait() == 0, child.log.read_text()
+        return spec, folder
+
+    return find
+
+
+@pytest.mark.parametrize(("name", "moment", "resumed_from"), MOMENTS)
+def test_a_killed_training_ends_with_the_same_weights(
+    start_training: StartTraining,
+    left_alone: Callable[[str], tuple[TaskSpec, Path]],
+    tmp_path: Path,
+    name: str,
+    moment: str,
+    resumed_from: int,
+) -> None:
+    spec, expected = left_alone(name)
+    killed = start_training(spec, tmp_path, moment)
+    assert killed.wait() == -signal.SIGKILL, f"it did not come to {moment}: {killed.log.read_text()}"
+    assert not (tmp_path / "candidate" / "adapter").exists()
+    assert not (tmp_path / "candidate" / "training.json").exists()
+    again = start_training(spec, tmp_path, "never")
+    assert again.wait() == 0, again.log.read_text()
+    summary, undisturbed = (TrainingSummary.load(folder / "candidate") for folder in (tmp_path, expected))
+    assert summary.resumed_from == resumed_from
+    assert summary.steps == undisturbed.steps
+    assert summary.loss == pytest.approx(undisturbed.loss)
+    assert read_weights(tmp_path) == read_weights(expected)
+
+
+def test_a_training_that_is_killed_again_and_again_gets_there(
+    start_training: StartTraining, left_alone: Callable[[str], tuple[TaskSpec, Path]], tmp_path: Path
+) -> None:
+    # From outside, at whatever moment: shortly after a new checkpoint appears.
+    spec, expected = left_alone("lora")
+    seen: set[str] = set()
+    for _ in range(3):
+        child = start_training(spec, tmp_path, "slowly")
+        deadline = time.monotonic() + 60
+        while not (new := {path.name for path in (tmp_path / "checkpoints").glob("checkpoint-*")} - seen):
+            assert time.monotonic() < deadline, child.log.read_text()
+            time.sleep(0.02)
+        seen |= new
+        child.kill()
+        assert child.wait() == -signal.SIGKILL, child.log.read_text()
+    child = start_training(spec, tmp_path, "never")
+    assert child.wait() == 0, child.log.read_text()
+    assert TrainingSummary.load(tmp_path / "candidate").resumed_from > 0
+    assert read_weights(tmp_path) == read_weights(expected)
+
+
+def test_a_half_written_checkpoint_is_passed_over(
+    start_training: StartTraining, left_alone: Callable[[str], tuple[TaskSpec, Path]], tmp_path: Path
+) -> None:
+    spec, expected = left_alone("lora")
+    killed = start_training(spec, tmp_path, "step 9")
+    assert killed.wait() == -signal.SIGKILL
+    state = tmp_path / "checkpoints" / "checkpoint-8" / "trainer_state.json"
+    state.write_bytes(state.read_bytes()[:100])
+    again = start_training(spec, tmp_path, "never")
+    assert again.wait() == 0, again.log.read_text()
+    assert TrainingSummary.load(tmp_path / "candidate").resumed_from == 6
+    assert read_weights(tmp_path) == read_weights(expected)
+
+
+@pytest.mark.parametrize("name", ["lora", "stopping"])
+def test_checkpoints_may_be_moved(
+    start_training: StartTraining,
+    left_alone: Callable[[str], tuple[TaskSpec, Path]],
+    tmp_path: Path,
+    name: str,
+) -> None:
+    # A volume is mounted elsewhere, or a project is moved.
+    spec, expected = left_alone(name)
+    killed = start_training(spec, tmp_path / "before", "end")
+    assert killed.wait() == -signal.SIGKILL
+    shutil.move(tmp_path / "before", tmp_path / "after")
+    again = start_training(spec, tmp_path / "after", "never")
+    assert again.wait() == 0, again.log.read_text()
+    assert read_weights(tmp_path / "after") == read_weights(expected)

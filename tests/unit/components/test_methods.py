@@ -437,7 +437,8 @@ def change_config(folder: Path, **changes: Any) -> None:
 
 
 def change_tensors(folder: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
-    tensors = load_file(folder / WEIGHTS_NAME)
+    # Copies: what is loaded is a view of the file.
+    tensors = {name: tensor.clone() for name, tensor in load_file(folder / WEIGHTS_NAME).items()}
     change(tensors)
     save_file(tensors, folder / WEIGHTS_NAME)
 

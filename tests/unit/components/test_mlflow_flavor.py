@@ -1,0 +1,231 @@
+"""``mlflow.pyfunc.load_model("models:/<task>@champion")`` loads and predicts, without a pickle."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow.exceptions import MlflowException
+
+from lorry_components.gate.step import Decision
+from lorry_components.inference import load_adapter
+from lorry_components.inference.mlflow_flavor import AdapterModel
+from lorry_components.register.step import register
+from lorry_registry.errors import AdapterRejectedError, UsageError
+from lorry_registry.manifest import ADAPTER_FILES, MANIFEST_NAME, WEIGHTS_NAME
+from lorry_registry.mlflow_index import MlflowIndex
+from lorry_registry.registry import Registry
+
+# One method of each family: what a method does by itself has tests of its own.
+TRIED = ("full", "lora", "adapter-h", "p-tuning", "p-tuning-v2", "peft")
+
+FindTrained = Callable[..., Any]
+TEXTS = ["the film was good", "so dull and very boring", "a lovely story but the cast was weak"]
+PAIRS = [{"text": text, "text_pair": other} for text, other in zip(TEXTS, TEXTS[::-1], strict=True)]
+
+
+@pytest.fixture
+def tracking(mlflow_uri: str) -> Iterator[str]:
+    """Let plain ``mlflow`` use the MLflow of this test."""
+    import mlflow
+
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(mlflow_uri)
+    yield mlflow_uri
+    mlflow.set_tracking_uri(before)
+
+
+@pytest.fixture
+def enrol(trained: FindTrained, registry: Registry, tracking: str) -> Callable[..., Path]:
+    """Return a function that registers a candidate, and returns the adapter's folder."""
+
+    def start(task: str, method: str = "lora", **options: Any) -> Path:
+        found = trained(task, method, **options)
+        registration = register(
+            found.spec,
+            found.candidate,
+            found.report,
+            Decision(passed=True, reasons=("good",), judged_champion=None),
+            registry=registry,
+            index=MlflowIndex(tracking),
+            details={},
+        )
+        assert registration.warning == ""
+        return registry.fetch(registration.event.adapter_id)
+
+    return start
+
+
+def load(task: str, **options: Any) -> Any:
+    import mlflow.pyfunc
+
+    return mlflow.pyfunc.load_model(f"models:/tiny-{task}@champion", **options)
+
+
+@pytest.fixture
+def model_folder(tracking: str, tmp_path: Path) -> Callable[[str], Path]:
+    """Return a function that downloads what MLflow has of a task's champion."""
+
+    def find(task: str) -> Path:
+        from mlflow.artifacts import download_artifacts
+
+        return Path(
+            download_artifacts(f"models:/tiny-{task}@champion", dst_path=str(tmp_path / "downloaded"))
+        )
+
+    return find
+
+
+def check_frame(frame: pd.DataFrame, expected: list[dict[str, Any]]) -> None:
+    """Check that a frame holds predictions, nested values as JSON."""
+    assert list(frame.columns) == list(expected[0])
+    for row, prediction in zip(frame.to_dict("records"), expected, strict=True):
+        for key, value in prediction.items():
+            found = json.loads(row[key]) if isinstance(value, dict) else row[key]
+            assert found == value
+
+
+@pytest.mark.parametrize("method", TRIED)
+def test_the_champion_predicts_what_lorry_predicts(enrol: Callable[..., Path], method: str) -> None:
+    folder = enrol("regression", method)
+    expected = load_adapter(folder).predictor.predict([{"text": text} for text in TEXTS])
+    model = load("regression")
+    check_frame(model.predict(TEXTS), expected)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        TEXTS,
+        np.asarray(TEXTS, dtype=object),
+        pd.Series(TEXTS),
+        pd.Series(TEXTS, name="review", index=[7, 8, 9]),
+        pd.DataFrame({"text": TEXTS}),
+        pd.DataFrame({"anything": TEXTS}),
+    ],
+    ids=["list", "array", "series", "named series", "frame", "frame of one column"],
+)
+def test_texts_may_come_in_any_shape(enrol: Callable[..., Path], given: Any) -> None:
+    folder = enrol("classification")
+    expected = load_adapter(folder).predictor.predict([{"text": text} for text in TEXTS])
+    check_frame(load("classification").predict(given), expected)
+
+
+def test_a_single_text_is_a_list_of_one(enrol: Callable[..., Path]) -> None:
+    folder = enrol("regression")
+    loaded = load_adapter(folder)
+    expected = loaded.predictor.predict([{"text": TEXTS[0]}])
+    check_frame(load("regression").predict([TEXTS[0]]), expected)
+    check_frame(load("regression").predict(TEXTS[0]), expected)
+    check_frame(AdapterModel(loaded).predict(TEXTS[0]), expected)
+
+
+@pytest.mark.parametrize("given", [pd.DataFrame(PAIRS), PAIRS], ids=["frame", "records"])
+def test_pairs_are_a_frame_of_two_columns(enrol: Callable[..., Path], given: Any) -> None:
+    folder = enrol("pair")
+    expected = load_adapter(folder).predictor.predict(PAIRS)
+    check_frame(load("pair").predict(given), expected)
+
+
+def test_the_order_of_the_columns_of_a_pair_does_not_matter(enrol: Callable[..., Path]) -> None:
+    folder = enrol("pair")
+    expected = load_adapter(folder).predictor.predict(PAIRS)
+    check_frame(load("pair").predict(pd.DataFrame(PAIRS)[["text_pair", "text"]]), expected)
+
+
+def test_a_pair_without_its_second_text_is_refused(enrol: Callable[..., Path]) -> None:
+    folder = enrol("pair")
+    with pytest.raises(MlflowException, match="text_pair"):
+        load("pair").predict(pd.DataFrame({"text": TEXTS}))
+    model = AdapterModel(load_adapter(folder))
+    with pytest.raises(UsageError, match="the input has no column text_pair"):
+        model.predict(pd.DataFrame({"text": TEXTS}))
+    with pytest.raises(UsageError, match="the input has no column text and no column text_pair"):
+        model.predict(TEXTS)
+    with pytest.raises(UsageError, match="give the columns text, text_pair"):
+        model.predict([])
+
+
+# What is in it
+
+
+@pytest.mark.parametrize("task", ["regression", "pair"])
+def test_the_model_folder_holds_the_adapter_and_no_code(
+    enrol: Callable[..., Path], model_folder: Callable[[str], Path], task: str
+) -> None:
+    adapter = enrol(task)
+    folder = model_folder(task)
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert names - {"registered_model_meta"} == {*ADAPTER_FILES, MANIFEST_NAME, "MLmodel", "requirements.txt"}
+    for name in (*ADAPTER_FILES, MANIFEST_NAME):
+        assert (folder / name).read_bytes() == (adapter / name).read_bytes()
+    assert sum(path.stat().st_size for path in folder.rglob("*")) < 2**20
+    document = (folder / "MLmodel").read_text("utf-8")
+    assert "lorry_components.inference.mlflow_flavor" in document
+    for word in ("python_model", "cloudpickle", ".pkl", "code:"):
+        assert word not in document
+    requirements = (folder / "requirements.txt").read_text("utf-8").splitlines()
+    assert requirements[0].startswith("lorry[train]==")
+    assert any(line.startswith("torch==") and "+" not in line for line in requirements)
+
+
+def test_the_document_says_where_the_model_comes_from(
+    enrol: Callable[..., Path], model_folder: Callable[[str], Path]
+) -> None:
+    import yaml
+
+    enrol("pair")
+    document = yaml.safe_load((model_folder("pair") / "MLmodel").read_text("utf-8"))
+    flavor = document["flavors"]["lorry"]
+    assert flavor["task"] == "tiny-pair"
+    assert flavor["adapter_id"].startswith("sha256:")
+    inputs = json.loads(document["signature"]["inputs"])
+    assert [(column["name"], column["type"]) for column in inputs] == [
+        ("text", "string"),
+        ("text_pair", "string"),
+    ]
+    assert document["run_id"]
+
+
+# What it refuses
+
+
+def test_a_changed_byte_is_refused(enrol: Callable[..., Path], model_folder: Callable[[str], Path]) -> None:
+    import mlflow.pyfunc
+
+    enrol("regression")
+    folder = model_folder("regression")
+    path = folder / WEIGHTS_NAME
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    with pytest.raises(AdapterRejectedError, match=f"{WEIGHTS_NAME} was changed"):
+        mlflow.pyfunc.load_model(str(folder))
+
+
+def test_a_pickle_that_was_put_beside_is_refused(
+    enrol: Callable[..., Path], model_folder: Callable[[str], Path]
+) -> None:
+    import mlflow.pyfunc
+
+    enrol("regression")
+    folder = model_folder("regression")
+    (folder / "python_model.pkl").write_bytes(b"")
+    with pytest.raises(AdapterRejectedError, match=r"python_model\.pkl does not belong to it"):
+        mlflow.pyfunc.load_model(str(folder))
+
+
+def test_the_base_may_be_named_when_it_is_loaded(
+    enrol: Callable[..., Path],
+    tiny_base: Callable[[str], Path],
+    make_base: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    enrol("regression")
+    copy = shutil.copytree(tiny_base("bert"), tmp_path / "copy")
+    named = load("regression", model_config={"base_model": str(copy)})
+    pd.testing.assert_frame_equal(named.predict(TEXTS), load("regression").predict(TEXTS))
+    with pytest.raises(AdapterRejectedError, match="and this base has sha256:"):
+        load("regression", model_config={"base_model": str(make_base(seed=3))})

@@ -1,0 +1,205 @@
+"""Whether a task has to be trained again, and why."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lorry_components.bases import resolve_base
+from lorry_components.gate.step import Decision
+from lorry_components.prepare_data.step import digest_source
+from lorry_components.register.step import register
+from lorry_components.staleness import Staleness, assess_staleness
+from lorry_registry.digests import shorten_digest
+from lorry_registry.errors import BaseModelError, InvalidDataError
+from lorry_registry.registry import Registry
+from lorry_registry.task_spec import TaskSpec
+
+
+class Workshop:
+    """A task whose data and base may be changed, and a way to register it without training."""
+
+    def __init__(self, spec: TaskSpec, source: Path, base: Path, registry: Registry, template: Any) -> None:
+        self.spec, self.source, self.base, self.registry = spec, source, base, registry
+        self._template = template
+        self._folder = source.parent / "candidate"
+        shutil.copytree(template.candidate, self._folder)
+
+    def assess(self, **changes: Any) -> Staleness:
+        spec = self.spec.model_copy(update=changes)
+        return assess_staleness(spec, self.registry)
+
+    def learn(self, *, passed: bool = True) -> int:
+        """Register a version that was learned from what is there now."""
+        summary = self._template.summary
+        inputs = summary.inputs.model_copy(
+            update={
+                "source_digest": digest_source(self.spec.data),
+                "recipe_digest": self.spec.recipe_digest,
+            }
+        )
+        base = resolve_base(self.spec.base).identity
+        summary.model_copy(update={"inputs": inputs, "base": base}).save(self._folder)
+        judged = self.registry.ledger.read_state(self.spec.name).champion_version
+        decision = Decision(passed=passed, reasons=(), judged_champion=judged)
+        return register(
+            self.spec,
+            self._folder,
+            self._template.report,
+            decision,
+            registry=self.registry,
+            index=None,
+            details={},
+        ).event.version
+
+    def write_rows(self, count: int) -> None:
+        rows = [{"text": f"row {index}", "label": index} for index in range(count)]
+        self.source.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+
+
+@pytest.fixture
+def workshop(
+    make_spec: Callable[..., TaskSpec],
+    make_base: Callable[..., Path],
+    trained: Callable[..., Any],
+    registry: Registry,
+    tmp_path: Path,
+) -> Workshop:
+    source, base = tmp_path / "rows.jsonl", make_base()
+    spec = make_spec(base=str(base), data={"source": str(source)})
+    found = Workshop(spec, source, base, registry, trained())
+    found.write_rows(20)
+    return found
+
+
+def change_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_task_without_an_adapter_is_stale(workshop: Workshop) -> None:
+    assert workshop.assess() == Staleness(is_stale=True, reason="it has no adapter yet")
+
+
+def test_nothing_changed(workshop: Workshop) -> None:
+    workshop.learn()
+    found = workshop.assess()
+    assert found == Staleness(
+        is_stale=False, reason="v1 was trained from the same data, base and recipe", version=1
+    )
+
+
+def test_a_version_that_was_refused_is_not_trained_again(workshop: Workshop) -> None:
+    workshop.learn(passed=False)
+    assert workshop.assess().version == 1
+
+
+def test_changed_data_is_told(workshop: Workshop) -> None:
+    workshop.learn()
+    before = digest_source(workshop.spec.data)
+    workshop.write_rows(21)
+    after = digest_source(workshop.spec.data)
+    found = workshop.assess()
+    assert found.is_stale
+    assert found.version is None
+    assert found.reason == (
+        f"data changed since v1 ({shorten_digest(before, 8)} -> {shorten_digest(after, 8)})"
+    )
+
+
+def test_a_changed_base_is_told(workshop: Workshop) -> None:
+    workshop.learn()
+    change_byte(workshop.base / "model.safetensors")
+    found = workshop.assess()
+    assert found.is_stale
+    assert found.reason.startswith("base changed since v1 (")
+    assert "data" not in found.reason
+    assert "recipe" not in found.reason
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"train": {"epochs": 5}},
+        {"train": {"seed": 1}},
+        {"method": {"name": "lora", "r": 2}},
+        {"method": {"name": "p-tuning"}},
+        {"data": {"max_length": 16}},
+        {"data": {"split": {"validation": 0.2, "test": 0.1, "seed": 1}}},
+    ],
+    ids=["epochs", "seed", "rank", "method", "max_length", "split"],
+)
+def test_a_changed_recipe_is_told(
+    workshop: Workshop, make_spec: Callable[..., TaskSpec], changes: dict[str, Any]
+) -> None:
+    workshop.learn()
+    data = {"source": str(workshop.source)} | changes.pop("data", {})
+    changed = make_spec(base=str(workshop.base), data=data, **changes)
+    found = assess_staleness(changed, workshop.registry)
+    assert found.is_stale
+    assert found.reason.startswith("recipe changed since v1 (")
+    assert found.reason.count("changed") == 1
+
+
+def test_all_that_changed_is_told(workshop: Workshop, make_spec: Callable[..., TaskSpec]) -> None:
+    workshop.learn()
+    workshop.write_rows(21)
+    change_byte(workshop.base / "model.safetensors")
+    changed = make_spec(base=str(workshop.base), data={"source": str(workshop.source)}, train={"epochs": 5})
+    reason = assess_staleness(changed, workshop.registry).reason
+    assert [part.split()[0] for part in reason.split(", ")] == ["base", "data", "recipe"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"description": "How good a film is."},
+        {"owner": "the team"},
+        {"gate": {"minimum": 0.5, "minimum_gain": 0.1}},
+        {"evaluate": {"resamples": 500, "metrics": ["rmse"]}},
+        {"resources": {"count": 1, "memory": "16Gi"}},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_what_does_not_decide_what_is_learned_is_not_stale(
+    workshop: Workshop, make_spec: Callable[..., TaskSpec], changes: dict[str, Any]
+) -> None:
+    workshop.learn()
+    changed = make_spec(base=str(workshop.base), data={"source": str(workshop.source)}, **changes)
+    assert assess_staleness(changed, workshop.registry).version == 1
+
+
+def test_the_same_data_elsewhere_is_not_stale(workshop: Workshop, tmp_path: Path) -> None:
+    workshop.learn()
+    (tmp_path / "moved").mkdir()
+    moved = shutil.move(workshop.source, tmp_path / "moved" / workshop.source.name)
+    data = workshop.spec.data.model_copy(update={"source": str(moved)})
+    assert workshop.assess(data=data).version == 1
+
+
+def test_going_back_to_earlier_data_finds_the_earlier_version(workshop: Workshop) -> None:
+    workshop.learn()
+    workshop.write_rows(21)
+    assert workshop.learn() == 2
+    assert workshop.assess().version == 2
+    workshop.write_rows(20)
+    found = workshop.assess()
+    assert (found.is_stale, found.version) == (False, 1)
+    # What has changed is told against the newest version.
+    workshop.write_rows(22)
+    assert workshop.assess().reason.startswith("data changed since v2 (")
+
+
+def test_a_base_or_a_source_that_is_gone_is_no_staleness(workshop: Workshop) -> None:
+    workshop.learn()
+    workshop.source.unlink()
+    with pytest.raises(InvalidDataError):
+        workshop.assess()
+    workshop.write_rows(20)
+    shutil.rmtree(workshop.base)
+    with pytest.raises(BaseModelError):
+        workshop.assess()
