@@ -73,6 +73,9 @@ class Kind(ABC):
 
         Returns:
             The model, and the names of the parameters that the base's weights do not hold: they are random.
+
+        Raises:
+            BaseModelError: The base is damaged, or its family has no such head.
         """
 
     @abstractmethod

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorry_components.kinds.base import Kind, Row
+from lorry_registry.errors import BaseModelError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -28,18 +29,27 @@ class SequenceHeadKind(Kind):
         self, folder: Path, labels: Sequence[str] | None, **options: Any
     ) -> "tuple[PreTrainedModel, frozenset[str]]":
         """Load ``AutoModelForSequenceClassification`` with one output a class, or one for a number."""
+        from safetensors import SafetensorError
         from transformers import AutoModelForSequenceClassification
 
         names = list(labels) if labels is not None else ["value"]
-        model, loading = AutoModelForSequenceClassification.from_pretrained(
-            folder,
-            num_labels=len(names),
-            id2label=dict(enumerate(names)),
-            label2id={name: index for index, name in enumerate(names)},
-            problem_type="regression" if labels is None else "single_label_classification",
-            use_safetensors=True,
-            local_files_only=True,
-            output_loading_info=True,
-            **options,
-        )
+        try:
+            model, loading = AutoModelForSequenceClassification.from_pretrained(
+                folder,
+                num_labels=len(names),
+                id2label=dict(enumerate(names)),
+                label2id={name: index for index, name in enumerate(names)},
+                problem_type="regression" if labels is None else "single_label_classification",
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+                **options,
+            )
+        except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+            # Cut short, of another size than its configuration says, or of a family without such a head.
+            raise BaseModelError(
+                f"cannot be loaded: {type(error).__name__}: {error}".splitlines()[0],
+                where=str(folder),
+                todo="restore the base, or name one whose configuration and weights belong together",
+            ) from error
         return model, frozenset(loading["missing_keys"])
