@@ -16,7 +16,7 @@ from transformers.utils import logging as transformers_logging
 
 @pytest.fixture(autouse=True, scope="session")
 def calm_libraries() -> None:
-    """One thread, since two that share a core with another process wait for each other; and no load reports."""
+    """One thread, since two that share a core wait for each other; and no load reports."""
     torch.set_num_threads(1)
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
@@ -39,8 +39,7 @@ def real_rows(tmp_path: Path) -> Callable[..., Path]:
 
     def write(name: str, count: int) -> Path:
         source = Path(root) / name
-        opened = open_gzip(source, "rt", encoding="utf-8") if source.suffix == ".gz" else source.open()
-        with opened as stream:
+        with open_gzip(source, "rt", encoding="utf-8") if source.suffix == ".gz" else source.open() as stream:
             rows = [json.loads(line) for line in stream]
         target = tmp_path / f"{source.parent.name}.jsonl"
         chosen = rows[:: len(rows) // count][:count]
