@@ -69,11 +69,19 @@ class MlflowConnection:
             )
         from mlflow.tracking import MlflowClient
 
-        with self.reporting("open it"), self._locking_database(), _quietly("mlflow.store.db.utils"):
-            client = MlflowClient(self._uri)
-            if self.is_database:
-                # The registry's half is opened on its first use; that belongs under the lock as well.
-                client.search_registered_models(max_results=1)
+        try:
+            with self.reporting("open it"), self._locking_database(), _quietly("mlflow.store.db.utils"):
+                client = MlflowClient(self._uri)
+                if self.is_database:
+                    # The registry's half is opened on its first use; that belongs under the lock as well.
+                    client.search_registered_models(max_results=1)
+        except ModuleNotFoundError as error:
+            # SQLAlchemy looks for the database's driver when it connects, and none of ours brings it.
+            raise MissingExtraError(
+                f"an MLflow at this address needs {error.name!r}, which is not installed",
+                where=self.address,
+                todo=f"pip install {error.name}, or set MLFLOW_TRACKING_URI to the address of a server",
+            ) from error
         return client
 
     @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """Runs this step from a component's arguments."""
 
 import base64
+import logging
 import math
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ from lorry_components.entry import StepEntry
 from lorry_components.evaluate.report import PLOT_NAME, PREDICTIONS_NAME, EvaluationReport
 from lorry_components.evaluate.step import evaluate
 from lorry_components.outcomes import run_step
+from lorry_registry.errors import LorryError
+
+_LOGGER = logging.getLogger(__name__)
 
 
 def main(
@@ -60,12 +64,16 @@ def _describe(report: EvaluationReport) -> dict[str, JsonValue]:
 
 
 def _log_to_mlflow(entry: StepEntry, values: dict[str, float], folder: Path) -> None:
+    """Show the evaluation in MLflow. When MLflow has gone away, the adapter is judged all the same."""
     run_id = entry.find_mlflow_run()
     if run_id is None:
         return
-    entry.index.log_metrics(run_id, {f"test/{name}": value for name, value in values.items()})
-    for name in (PLOT_NAME, PREDICTIONS_NAME):
-        entry.index.log_artifact(run_id, folder / name, "evaluation")
+    try:
+        entry.index.log_metrics(run_id, {f"test/{name}": value for name, value in values.items()})
+        for name in (PLOT_NAME, PREDICTIONS_NAME):
+            entry.index.log_artifact(run_id, folder / name, "evaluation")
+    except LorryError as error:
+        _LOGGER.warning("MLflow does not show the evaluation of %s: %s", entry.spec.name, error)
 
 
 def _write_page(page: Path, image: Path, title: str) -> None:

@@ -146,7 +146,23 @@ def _set_up(spec: TaskSpec, labels: Sequence[str] | None) -> _Setup:
     if method.freezes_base and precision.name != "fp32":
         _cast_frozen(model, torch.bfloat16 if precision.name == "bf16" else torch.float16)
     parameters = method.count_parameters(model, fresh)
-    return _Setup(base, kind, method, model, load_tokenizer(base.folder), parameters, hardware, precision)
+    tokenizer = load_tokenizer(base.folder)
+    _check_length(spec, bare.config, tokenizer, method)
+    return _Setup(base, kind, method, model, tokenizer, parameters, hardware, precision)
+
+
+def _check_length(spec: TaskSpec, config: Any, tokenizer: "PreTrainedTokenizerBase", method: Method) -> None:
+    """Refuse texts longer than the base has positions for: the first long one would end the training."""
+    soft = method.count_soft_tokens()
+    positions = getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length
+    limit = min(positions, tokenizer.model_max_length) - soft
+    if spec.data.max_length > limit:
+        beside = f" beside {soft} soft tokens" if soft else ""
+        raise TrainingError(
+            f"{spec.data.max_length} tokens are more than the base takes{beside}, {limit}",
+            where="data.max_length",
+            todo=f"write data.max_length: {max(limit, 0)} or less",
+        )
 
 
 def _list_dropouts(train: TrainSpec, folder: Path) -> dict[str, float]:

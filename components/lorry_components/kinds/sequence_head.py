@@ -47,8 +47,11 @@ class SequenceHeadKind(Kind):
             )
         except (OSError, RuntimeError, ValueError, SafetensorError) as error:
             # Cut short, of another size than its configuration says, or of a family without such a head.
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            if "ignore_mismatched_sizes" in reason:
+                reason = "its weights have other sizes than its config.json says"
             raise BaseModelError(
-                f"cannot be loaded: {type(error).__name__}: {error}".splitlines()[0],
+                f"cannot be loaded: {reason}",
                 where=str(folder),
                 todo="restore the base, or name one whose configuration and weights belong together",
             ) from error

@@ -87,6 +87,10 @@ class Method(ABC):
             AdapterRejectedError: Unknown configuration, or tensors whose names or shapes do not fit.
         """
 
+    def count_soft_tokens(self) -> int:
+        """Return how many positions of the base the method takes up before each input."""
+        return 0
+
     def count_parameters(self, model: "nn.Module", fresh: frozenset[str]) -> ParameterCounts:
         """Count the trained parameters of an adapted model, the head's apart, and all of the model's."""
         head = sum(

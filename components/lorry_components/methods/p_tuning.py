@@ -40,6 +40,10 @@ class PTuning(PeftMethod):
     peft_type = "P_TUNING"
     options_model = PTuningOptions
 
+    def count_soft_tokens(self) -> int:
+        """Return the number of soft tokens."""
+        return int(self.options.tokens)
+
     def build_config(self, model: "PreTrainedModel") -> "PromptEncoderConfig":
         """Return the configuration of PEFT's prompt encoder."""
         from peft import PromptEncoderConfig

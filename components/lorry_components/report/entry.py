@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from lorry_components.entry import quiet_libraries
+from lorry_components.entry import ease_garbage_collection, quiet_libraries
 from lorry_components.outcomes import RunRecord
 from lorry_components.report.step import RunReport, render_html, report_run
 from lorry_registry.errors import LorryError, RunFailedError
@@ -22,6 +22,7 @@ def main(*, tasks: Sequence[str], run: str, store: str, tracking_uri: str, page:
         RunFailedError: A task failed. The report is written all the same.
     """
     quiet_libraries()
+    ease_garbage_collection()
     opened = open_store(store)
     names = [TaskSpec.model_validate_json(task).name for task in tasks]
     report = report_run(RunRecord(opened, run), names, opened)

@@ -57,9 +57,10 @@ def predict_texts(
     resolution = registry.resolve(task, version)
     _check_rows(rows, has_pair="text_pair" in resolution.manifest.probe.rows[0], task=task)
 
-    from lorry_components.entry import quiet_libraries
+    from lorry_components.entry import ease_garbage_collection, quiet_libraries
 
     quiet_libraries()
+    ease_garbage_collection()
     from lorry_components.inference import load_adapter
 
     loaded = load_adapter(registry.fetch(resolution.adapter_id), expected_id=resolution.adapter_id)

@@ -54,9 +54,11 @@ def run_tasks(
     does not take the others down: it is reported at the end, and the exit code is 12. An interrupted run goes
     on from its last checkpoint when it is started again.
     """
+    from lorry_components.entry import ease_garbage_collection
     from lorry_pipelines.launching import check_places
     from lorry_pipelines.planning import load_tasks, plan_tasks
 
+    ease_garbage_collection()
     started = time.monotonic()
     specs = load_tasks(files, overrides)
     settings = load_settings()

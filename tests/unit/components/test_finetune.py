@@ -448,6 +448,31 @@ def test_the_limit_of_a_task_stands_above_that_of_the_method(
     assert train(make_spec(method=generous, train=once), "generous")[0].steps == 1
 
 
+@pytest.mark.parametrize(
+    ("style", "method", "limit"),
+    [
+        ("bert", {"name": "full"}, 64),
+        ("roberta", {"name": "lora", "targets": ["query"]}, 64),
+        ("gpt2", {"name": "lora", "targets": ["c_attn"]}, 64),
+        ("bert", {"name": "p-tuning", "tokens": 10}, 54),
+    ],
+)
+def test_texts_longer_than_the_base_are_refused_before_training(
+    train: Train, make_spec: MakeSpec, style: str, method: dict[str, Any], limit: int
+) -> None:
+    # RoBERTa has 66 positions, of which it uses 64.
+    def write(length: int) -> TaskSpec:
+        once = {"epochs": None, "steps": 1}
+        return make_spec(base=style, method=method, data={"max_length": length}, train=once)
+
+    with pytest.raises(TrainingError) as caught:
+        train(write(limit + 1))
+    assert caught.value.where == "data.max_length"
+    assert f"{limit + 1} tokens are more than the base takes" in caught.value.what
+    assert caught.value.todo == f"write data.max_length: {limit} or less"
+    assert train(write(limit))[0].steps == 1
+
+
 @pytest.fixture
 def absurd_data(make_spec: MakeSpec, tmp_path: Path) -> tuple[TaskSpec, Path]:
     """Return a task whose labels are so large that their squares are infinite."""

@@ -1,0 +1,257 @@
+"""The edge of the steps: what a component's strings lead to, run in sequence as the graph runs them."""
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from lorry_components.entry import StepEntry
+from lorry_components.evaluate.entry import main as evaluate
+from lorry_components.finetune.entry import MlflowLog
+from lorry_components.finetune.entry import main as finetune
+from lorry_components.gate.entry import main as gate
+from lorry_components.outcomes import PROCEED, STEPS, STOP
+from lorry_components.prepare_data.entry import main as prepare_data
+from lorry_components.register.entry import main as register
+from lorry_components.register.mlflow_publication import reconcile_task
+from lorry_components.report.entry import main as report
+from lorry_registry.errors import RunFailedError, TrackingError
+from lorry_registry.mlflow_index import MlflowIndex
+from lorry_registry.registry import Registry
+from lorry_registry.stores import LocalStore
+from lorry_registry.task_spec import TaskSpec
+
+
+class Graph:
+    """The steps of one task in one run, with the places that Kubeflow would give them."""
+
+    def __init__(self, folder: Path, store: LocalStore, uri: str) -> None:
+        self.folder = folder
+        self.store = store
+        self.uri = uri
+        self.metadata: dict[str, dict[str, Any]] = {step: {} for step in STEPS}
+
+    def run(
+        self,
+        spec: TaskSpec,
+        run: str,
+        *,
+        force: bool = False,
+        until: str = "register",
+        before_evaluation: Callable[[], object] = bool,
+    ) -> list[str]:
+        """Run the steps; return what each told the graph, as far as the graph goes."""
+        place, metadata = self.folder / run, self.metadata
+        data, candidate, evaluation, decision = (
+            str(place / name) for name in ("data", "candidate", "evaluation", "decision")
+        )
+        places = {
+            "task": spec.model_dump_json(),
+            "run": run,
+            "store": str(self.store.root),
+            "tracking_uri": self.uri,
+        }
+        told = [prepare_data(**places, force=force, data=data, metadata=metadata["prepare_data"])]
+        if told[0] == STOP:
+            return told
+        trained = {"checkpoints": str(self.folder / "checkpoints"), "data": data, "candidate": candidate}
+        evaluated = {"data": data, "candidate": candidate, "evaluation": evaluation}
+        registered = {"candidate": candidate, "evaluation": evaluation, "decision": decision}
+        adapter = SimpleNamespace(metadata=metadata["register"])
+        steps: list[Callable[[], str]] = [
+            lambda: finetune(**places, **trained, metadata=metadata["finetune"]),
+            lambda: evaluate(
+                **places, **evaluated, plot=str(place / "plot.html"), metadata=metadata["evaluate"]
+            ),
+            lambda: gate(**places, evaluation=evaluation, decision=decision, metadata=metadata["gate"]),
+            lambda: register(**places, **registered, adapter=adapter),
+        ]
+        told.append(steps[0]())
+        before_evaluation()
+        return told + [step() for step in steps[1 : STEPS.index(until)]]
+
+    def report(self, run: str, *specs: TaskSpec) -> None:
+        page = self.folder / run / "report" / "page.html"
+        report(
+            tasks=[spec.model_dump_json() for spec in specs],
+            run=run,
+            store=str(self.store.root),
+            tracking_uri=self.uri,
+            page=str(page),
+        )
+
+    def read_report(self, run: str) -> list[dict[str, Any]]:
+        document = json.loads((self.store.root / "runs" / run / "report.json").read_text())
+        tasks: list[dict[str, Any]] = document["tasks"]
+        return tasks
+
+
+@pytest.fixture
+def graph(tmp_path: Path, store: LocalStore, mlflow_uri: str, monkeypatch: pytest.MonkeyPatch) -> Graph:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LORRY_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("LORRY_PROGRESS", str(tmp_path / "progress"))
+    # What an entry sets for its whole process must not outlive the test.
+    monkeypatch.setenv("TRANSFORMERS_VERBOSITY", "error")
+    monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
+    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
+    return Graph(tmp_path, store, mlflow_uri)
+
+
+ONE_STEP = {"epochs": None, "steps": 1}
+MakeSpec = Callable[..., TaskSpec]
+
+
+def test_a_run_from_rows_to_a_champion(graph: Graph, make_spec: MakeSpec, tmp_path: Path) -> None:
+    spec = make_spec("classification")
+    assert graph.run(spec, "run-1") == [PROCEED] * 5
+    graph.report("run-1", spec)
+    (task,) = graph.read_report("run-1")
+    assert (task["status"], task["step"], task["failure"]) == ("promoted", "register", None)
+    details = task["details"]
+    assert details["prepare_data"]["reason"] == "it has no adapter yet"
+    assert details["finetune"]["steps"] == 12
+    assert details["evaluate"]["metric"] == "accuracy"
+    assert details["gate"]["passed"] is True
+    assert details["register"]["version"] == 1
+    assert details["register"]["warning"] == ""
+    assert "tiny-classification" in (tmp_path / "run-1" / "report" / "page.html").read_text()
+    assert (tmp_path / "run-1" / "plot.html").read_text().startswith('<img alt="tiny-classification"')
+    # What Kubeflow keeps of the artifacts.
+    assert graph.metadata["register"]["store_uri"].startswith("file://")
+    assert graph.metadata["register"]["version"] == 1
+    assert graph.metadata["evaluate"]["accuracy"] == details["evaluate"]["value"]
+    assert graph.metadata["gate"] == {"passed": True}
+    # What a display sees last.
+    progress = json.loads((tmp_path / "progress" / "tiny-classification.json").read_text())
+    assert progress["step"] == "register"
+    # What MLflow shows.
+    index = MlflowIndex(graph.uri)
+    run_id = details["finetune"]["mlflow_run_id"]
+    run = index._client.get_run(run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["lorry.run"] == "run-1"
+    assert run.data.params["method.name"] == "lora"
+    assert {"train/loss", "validation/accuracy", "test/accuracy"} <= run.data.metrics.keys()
+    assert index.read_aliases(spec.name) == {"champion": details["register"]["adapter_id"]}
+    assert {item.path for item in index._client.list_artifacts(run_id, "evaluation")} == {
+        "evaluation/predictions.jsonl",
+        "evaluation/predictions.png",
+    }
+
+
+def test_a_second_run_has_nothing_to_do_and_says_why(graph: Graph, make_spec: MakeSpec) -> None:
+    spec = make_spec(train=ONE_STEP)
+    graph.run(spec, "run-1")
+    assert graph.run(spec, "run-2") == [STOP]
+    graph.report("run-2", spec)
+    (task,) = graph.read_report("run-2")
+    assert task["status"] == "current"
+    assert task["reason"] == "v1 was trained from the same data, base and recipe"
+    # Unless it is told to; then training gives the same adapter.
+    assert graph.run(spec, "run-3", force=True) == [PROCEED] * 5
+    graph.report("run-3", spec)
+    (task,) = graph.read_report("run-3")
+    assert task["status"] == "unchanged"
+    assert task["details"]["register"]["version"] == 1
+
+
+def test_a_task_that_fails_is_reported_and_fails_the_run(graph: Graph, make_spec: MakeSpec) -> None:
+    good = make_spec(train=ONE_STEP)
+    bad = make_spec("classification", {"name": "lora", "targets": ["no_such_layer"]})
+    assert graph.run(good, "run-1") == [PROCEED] * 5
+    assert graph.run(bad, "run-1") == [PROCEED, STOP, STOP, STOP, STOP]
+    with pytest.raises(RunFailedError) as caught:
+        graph.report("run-1", good, bad)
+    assert str(caught.value) == "run-1: 1 of 2 tasks failed\n  -> tiny-classification in finetune"
+    first, second = graph.read_report("run-1")
+    assert first["status"] == "promoted"
+    assert (second["status"], second["step"]) == ("failed", "finetune")
+    assert "no linear layer of BertForSequenceClassification is called 'no_such_layer'" in second["reason"]
+
+
+def test_a_run_that_was_cut_short_is_reported_as_killed(graph: Graph, make_spec: MakeSpec) -> None:
+    spec = make_spec(train=ONE_STEP)
+    graph.run(spec, "run-1", until="finetune")
+    with pytest.raises(RunFailedError, match="tiny-regression in evaluate"):
+        graph.report("run-1", spec)
+    (task,) = graph.read_report("run-1")
+    assert "evaluate ended without a word" in task["reason"]
+    run_id = task["details"]["finetune"]["mlflow_run_id"]
+    assert MlflowIndex(graph.uri)._client.get_run(run_id).info.status == "FAILED"
+
+
+def test_an_injected_mlflow_run_is_used(
+    graph: Graph, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = make_spec(train=ONE_STEP)
+    index = MlflowIndex(graph.uri)
+    run_id = index.open_run(spec.name, name="by the backend", tags={})
+    monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
+    graph.run(spec, "run-1", until="finetune")
+    assert graph.metadata["finetune"]["mlflow_run_id"] == run_id
+    experiment = index.ensure_experiment(spec.name)
+    assert [run.info.run_id for run in index._client.search_runs([experiment])] == [run_id]
+
+
+def test_a_run_ends_well_when_mlflow_goes_away_after_training(
+    graph: Graph, make_spec: MakeSpec, caplog: pytest.LogCaptureFixture
+) -> None:
+    spec = make_spec(train=ONE_STEP)
+    database = Path(graph.uri.removeprefix("sqlite:///"))
+    kept = database.with_suffix(".kept")
+
+    def break_mlflow() -> None:
+        database.rename(kept)
+        database.write_text("this is no database\n" * 100)
+
+    with caplog.at_level(logging.WARNING):
+        assert graph.run(spec, "run-1", before_evaluation=break_mlflow) == [PROCEED] * 5
+        graph.report("run-1", spec)
+    assert "the evaluation of tiny-regression" in caplog.text
+    (task,) = graph.read_report("run-1")
+    assert task["status"] == "promoted"
+    assert "lorry reconcile tiny-regression" in task["details"]["register"]["warning"]
+    kept.replace(database)
+    registry = Registry(graph.store, graph.folder / "another-cache")
+    changes = reconcile_task(MlflowIndex(graph.uri), registry, spec.name)
+    assert changes[0] == "v1 was missing and is recorded now"
+
+
+def test_training_goes_on_when_mlflow_goes_away(
+    mlflow_uri: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    index = MlflowIndex(mlflow_uri)
+    calls: list[object] = []
+
+    def fail(*arguments: Any, **_: Any) -> None:
+        calls.append(arguments)
+        raise TrackingError("it is down", where="mlflow")
+
+    monkeypatch.setattr(index, "log_metrics", fail)
+    log = MlflowLog(index, "a-run")
+    with caplog.at_level(logging.WARNING):
+        for step in range(5):
+            log({"train/loss": 1.0}, step)
+    assert len(calls) == 1
+    assert caplog.text.count("MLflow takes no more metrics of this training") == 1
+
+
+def test_an_entry_reads_the_environment(graph: Graph, make_spec: MakeSpec) -> None:
+    spec = make_spec()
+    entry = StepEntry.open(
+        "gate", task=spec.model_dump_json(), run="run-1", store=str(graph.store.root), tracking_uri=graph.uri
+    )
+    assert entry.spec == spec
+    assert entry.injected_run is None
+    assert entry.find_mlflow_run() is None
+    assert isinstance(entry.store, LocalStore)
+    assert entry.store.root == graph.store.root
+    entry.progress(3, 7, "half way")
+    progress = json.loads((graph.folder / "progress" / "tiny-regression.json").read_text())
+    assert progress == {"step": "gate", "done": 3, "total": 7, "note": "half way"}
