@@ -4,13 +4,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
+from lorry_components.bases import find_base_folder
 from lorry_components.kinds import KINDS, Kind
 from lorry_components.methods import METHODS, Method
-from lorry_registry.errors import Fault
+from lorry_components.methods.soft_tokens import count_positions
+from lorry_registry.errors import BaseModelError, Fault, InvalidTaskError
 from lorry_registry.task_document import suggest_name
-from lorry_registry.task_loading import describe_fault, load_task
+from lorry_registry.task_loading import load_task
 from lorry_registry.task_spec import TaskSpec
 
 _METHOD_FIELDS = frozenset({"name", "max_adapter_mib"})
@@ -32,7 +32,71 @@ def find_kind(spec: TaskSpec) -> Kind:
 
 def find_method(spec: TaskSpec) -> Method:
     """Return the method of a checked task, with its options."""
-    return METHODS[spec.method.name](spec.method.options)
+    return METHODS[spec.method.name](spec.method.options, KINDS[spec.kind].peft_task_type)
+
+
+def check_bases(specs: Sequence[TaskSpec]) -> None:
+    """Check that each task's method works on its base, as far as the base is on this machine.
+
+    Raises:
+        InvalidTaskError: Some do not; all faults are listed.
+    """
+    errors: list[InvalidTaskError] = []
+    for spec in specs:
+        if not spec.base.is_package and not spec.base.is_folder:
+            continue
+        try:
+            check_base(spec, find_base_folder(spec.base))
+        except BaseModelError:
+            # The base may lie on the machine that trains, which will say so if it does not.
+            continue
+        except InvalidTaskError as error:
+            errors.append(error)
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        faults = [
+            Fault(f"{error.where}: {fault.where}", fault.what) for error in errors for fault in error.faults
+        ]
+        raise InvalidTaskError(f"{len(errors)} tasks", faults, todo=errors[0].todo)
+
+
+def check_base(spec: TaskSpec, folder: Path) -> None:
+    """Check that a task's method works on a base, from the base's configuration alone.
+
+    Raises:
+        BaseModelError: transformers does not know the base's architecture.
+        InvalidTaskError: It does not; all reasons are listed.
+    """
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise BaseModelError(
+            f"transformers cannot read its config.json: {error}".splitlines()[0],
+            where=str(folder),
+            todo="restore the base, or choose one of an architecture that this version knows",
+        ) from error
+    method = find_method(spec)
+    faults = [*method.check_base(config), *_check_length(spec, method, config)]
+    if faults:
+        raise InvalidTaskError(
+            f"{spec.name} on {spec.base.model}", faults, todo="correct these fields and try again"
+        )
+
+
+def _check_length(spec: TaskSpec, method: Method, config: Any) -> Iterator[Fault]:
+    added, positions = method.count_added_tokens(), count_positions(config)
+    if positions is None or spec.data.max_length + added <= positions:
+        return
+    beside = f" and {added} of {spec.method.name}" if added else ""
+    todo = f"write max_length: {positions - added} or less" if added < positions else "write fewer tokens"
+    yield Fault(
+        "data.max_length",
+        f"{spec.data.max_length} tokens of text{beside} are more than the {positions} positions of the base; "
+        + todo,
+    )
 
 
 def check_kind(document: Mapping[str, Any]) -> Iterator[Fault]:
@@ -73,16 +137,4 @@ def check_method(document: Mapping[str, Any]) -> Iterator[Fault]:
         yield Fault("method.name", f"there is no method {name!r}; {suggest_name(name, METHODS)}")
         return
     options = section.get("options", {key: section[key] for key in section if key not in _METHOD_FIELDS})
-    known = METHODS[name].options_model.model_fields
-    try:
-        METHODS[name].options_model.model_validate(options)
-    except ValidationError as error:
-        for detail in error.errors():
-            if detail["type"] == "extra_forbidden":
-                option = str(detail["loc"][0])
-                yield Fault(
-                    f"method.{option}", f"{name} has no option {option!r}; {suggest_name(option, known)}"
-                )
-            else:
-                fault = describe_fault(detail)
-                yield Fault(f"method.{fault.where}", fault.what)
+    yield from METHODS[name].check_options(options)

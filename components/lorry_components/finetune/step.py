@@ -18,7 +18,7 @@ from lorry_components.kinds import Kind
 from lorry_components.methods import Method
 from lorry_components.prepare_data.step import Example, load_card, load_part
 from lorry_components.progress import Progress, ignore_progress
-from lorry_components.tasks import find_kind, find_method
+from lorry_components.tasks import check_base, find_kind, find_method
 from lorry_registry.digests import digest_document, shorten_digest
 from lorry_registry.errors import StoreError, TrainingError
 from lorry_registry.manifest import WEIGHTS_NAME, ParameterCounts, TrainingInputs
@@ -74,6 +74,7 @@ def finetune(
 
     Raises:
         BaseModelError: The base is not usable.
+        InvalidTaskError: The method cannot work on this base.
         StoreError: The disk is full.
         TrainingError: The method does not fit the base, the loss diverged, or the adapter is too large.
     """
@@ -132,6 +133,7 @@ def _set_up(spec: TaskSpec, labels: Sequence[str] | None) -> _Setup:
     from transformers import set_seed
 
     base = resolve_base(spec.base)
+    check_base(spec, base.folder)
     hardware = detect_hardware()
     precision = choose_precision(spec.train.precision, hardware, max_length=spec.data.max_length)
     kind, method = find_kind(spec), find_method(spec)
@@ -141,28 +143,13 @@ def _set_up(spec: TaskSpec, labels: Sequence[str] | None) -> _Setup:
         labels,
         attn_implementation=precision.attention,
         **_list_dropouts(spec.train, base.folder),
+        **method.list_load_options(),
     )
     model = method.adapt(bare, fresh)
     if method.freezes_base and precision.name != "fp32":
         _cast_frozen(model, torch.bfloat16 if precision.name == "bf16" else torch.float16)
     parameters = method.count_parameters(model, fresh)
-    tokenizer = load_tokenizer(base.folder)
-    _check_length(spec, bare.config, tokenizer, method)
-    return _Setup(base, kind, method, model, tokenizer, parameters, hardware, precision)
-
-
-def _check_length(spec: TaskSpec, config: Any, tokenizer: "PreTrainedTokenizerBase", method: Method) -> None:
-    """Refuse texts longer than the base has positions for: the first long one would end the training."""
-    soft = method.count_soft_tokens()
-    positions = getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length
-    limit = min(positions, tokenizer.model_max_length) - soft
-    if spec.data.max_length > limit:
-        beside = f" beside {soft} soft tokens" if soft else ""
-        raise TrainingError(
-            f"{spec.data.max_length} tokens are more than the base takes{beside}, {limit}",
-            where="data.max_length",
-            todo=f"write data.max_length: {max(limit, 0)} or less",
-        )
+    return _Setup(base, kind, method, model, load_tokenizer(base.folder), parameters, hardware, precision)
 
 
 def _list_dropouts(train: TrainSpec, folder: Path) -> dict[str, float]:
@@ -187,7 +174,8 @@ def _list_dropouts(train: TrainSpec, folder: Path) -> dict[str, float]:
 
 def _cast_frozen(model: "nn.Module", dtype: Any) -> None:
     for parameter in model.parameters():
-        if not parameter.requires_grad:
+        # The packed numbers of a quantised base are no floating-point numbers.
+        if not parameter.requires_grad and parameter.is_floating_point():
             parameter.data = parameter.data.to(dtype)
 
 
@@ -219,6 +207,7 @@ def _build_trainer(
 
     stopping = spec.train.early_stopping
     trainer = AdapterTrainer(
+        method=setup.method,
         model=setup.model,
         args=_build_arguments(spec, setup, len(train), checkpoints),
         data_collator=DataCollatorWithPadding(setup.tokenizer),

@@ -13,9 +13,11 @@ from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from lorry_components.finetune.batching import LengthGroupedSampler
+from lorry_components.methods import Method
 from lorry_components.progress import Progress
 
 _TRAINED_NAME = "trained.safetensors"
+_METHOD_NAME = "method.safetensors"
 _STATE_NAME = "trainer_state.json"
 LogMetrics = Callable[[Mapping[str, float], int], None]
 
@@ -36,17 +38,32 @@ class EncodedExamples(Dataset[dict[str, Any]]):
 
 
 class AdapterTrainer(Trainer):
-    """A Trainer whose checkpoints hold every trained parameter and nothing of the base.
+    """A Trainer whose checkpoints hold every trained parameter, the method's state, and nothing of the base.
 
     PEFT's own checkpoints are made for inference: those of P-tuning drop the encoder, so that training could
     not go on from them.
+
+    Args:
+        method: What made the model trainable: it may act after each step, and learn some parameters faster.
+        arguments: Trainer's own.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, *, method: Method, **arguments: Any) -> None:
+        super().__init__(**arguments)
         # Trainer takes it that a model divides its loss by the examples of all accumulated batches.
         # Those with one head on a text take the mean of each: their gradients would be added up.
         self.model_accepts_loss_kwargs = False
+        self._method = method
+        self.add_callback(_MethodCallback(method))
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """Create the optimiser, with a group of its own for each factor on the learning rate."""
+        is_new = self.optimizer is None
+        optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+        if is_new:
+            target: Any = self.model if model is None else model
+            _scale_learning_rates(optimizer, target, self._method)
+        return optimizer
 
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroupedSampler:
         dataset: Any = train_dataset if train_dataset is not None else self.train_dataset
@@ -61,6 +78,10 @@ class AdapterTrainer(Trainer):
         folder = Path(output_dir or self.args.output_dir or ".")
         folder.mkdir(parents=True, exist_ok=True)
         save_file(_list_trained(self.model), folder / _TRAINED_NAME)
+        # Absent for most methods: safetensors would write a file without a tensor.
+        target: Any = self.model
+        if state := self._method.export_state(target):
+            save_file(state, folder / _METHOD_NAME)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         target: Any = model or self.model
@@ -68,6 +89,9 @@ class AdapterTrainer(Trainer):
         with torch.no_grad():
             for name, tensor in load_file(Path(resume_from_checkpoint) / _TRAINED_NAME).items():
                 trained[name].copy_(tensor)
+        path = Path(resume_from_checkpoint) / _METHOD_NAME
+        if path.exists():
+            self._method.import_state(target, load_file(path))
 
     def _load_best_model(self) -> None:
         # Not by the path in the state: the folder may have been moved, or be mounted elsewhere.
@@ -98,6 +122,35 @@ class AdapterTrainer(Trainer):
         else:
             self._load_from_checkpoint(str(checkpoint))
         return True
+
+
+class _MethodCallback(TrainerCallback):
+    """Tells the method where training is."""
+
+    def __init__(self, method: Method) -> None:
+        self._method = method
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: Any = None,
+        **_: Any,
+    ) -> None:
+        """Tell how many steps there will be."""
+        self._method.start_training(model, state.max_steps)
+
+    def on_optimizer_step(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: Any = None,
+        **_: Any,
+    ) -> None:
+        """Tell that the weights were updated; their gradients are still there."""
+        self._method.finish_step(model, state.global_step + 1)
 
 
 class ProgressCallback(TrainerCallback):
@@ -148,6 +201,20 @@ def find_checkpoint(folder: Path) -> Path | None:
             continue
         return checkpoint
     return None
+
+
+def _scale_learning_rates(optimizer: torch.optim.Optimizer, model: nn.Module, method: Method) -> None:
+    factors = {parameter: method.scale_learning_rate(name) for name, parameter in model.named_parameters()}
+    for group in list(optimizer.param_groups):
+        by_factor: dict[float, list[Any]] = {}
+        for parameter in group["params"]:
+            by_factor.setdefault(factors[parameter], []).append(parameter)
+        parts = [{"params": by_factor[factor], "lr": group["lr"] * factor} for factor in sorted(by_factor)]
+        shared = {key: value for key, value in group.items() if key not in ("params", "lr")}
+        if parts:
+            group.update(parts[0])
+        for part in parts[1:]:
+            optimizer.add_param_group({**shared, **part})
 
 
 def _list_trained(model: Any) -> dict[str, torch.Tensor]:

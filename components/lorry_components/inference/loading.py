@@ -79,7 +79,7 @@ def load_adapter(
         base=base,
         kind=kind,
         # What a saved adapter needs is in its own configuration; the options only shape training.
-        method=METHODS[manifest.method]({}),
+        method=METHODS[manifest.method](None),
         labels=manifest.labels,
         max_length=max_length,
     )
@@ -101,7 +101,7 @@ def assemble_adapter(
     Raises:
         AdapterRejectedError: The adapter does not fit the base.
     """
-    model, fresh = kind.load_model(base.folder, labels)
+    model, fresh = kind.load_model(base.folder, labels, **method.list_load_options())
     return Predictor(
         adapted=method.restore(model, folder, fresh),
         tokenizer=load_tokenizer(base.folder),

@@ -33,6 +33,8 @@ class Kind(ABC):
         primary: The metric that the gate looks at when a task names none.
         has_classes: Whether its labels are classes.
         error_metrics: The metrics of which less is better; none of them can be the primary one.
+        peft_task_type: PEFT's name for this kind of model, by which it feeds soft tokens; None: it has
+            none.
     """
 
     name: ClassVar[str]
@@ -40,6 +42,7 @@ class Kind(ABC):
     metrics: ClassVar[Mapping[str, Metric]]
     primary: ClassVar[str]
     has_classes: ClassVar[bool]
+    peft_task_type: ClassVar[str | None]
     error_metrics: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 class SequenceHeadKind(Kind):
     """A kind that transformers calls sequence classification, whatever its head predicts."""
 
+    peft_task_type = "SEQ_CLS"
+
     def encode_rows(
         self, tokenizer: "PreTrainedTokenizerBase", rows: Sequence[Row], max_length: int
     ) -> list[dict[str, list[int]]]:

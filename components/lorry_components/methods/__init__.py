@@ -2,15 +2,60 @@
 
 A method is one module with one class. Adding one is adding a file and a line in :data:`METHODS`. Nothing
 here imports torch or peft at module level: a task file is checked without them.
+
+The base classes, by what a method changes: :mod:`own_weights` (weights of the base), :mod:`bottleneck` (new
+modules inside its blocks, found by :mod:`layers`), :mod:`peft_method` (whatever PEFT implements), and of the
+last :mod:`targets` (beside chosen linear layers) and :mod:`soft_tokens` (before the input).
 """
 
 from collections.abc import Mapping
 
+from lorry_components.methods.adalora import AdaLora
+from lorry_components.methods.any_peft import AnyPeft
 from lorry_components.methods.base import AdaptedModel, Method
+from lorry_components.methods.bitfit import BitFit
+from lorry_components.methods.bottleneck import AdapterD, AdapterH, AdapterL, AdapterP
+from lorry_components.methods.ft_top import FineTuneTop
 from lorry_components.methods.full import FullFineTuning
+from lorry_components.methods.ia3 import Ia3
 from lorry_components.methods.lora import Lora
 from lorry_components.methods.p_tuning import PTuning
+from lorry_components.methods.p_tuning_v2 import PTuningV2
+from lorry_components.methods.prelayer import PreLayer
+from lorry_components.methods.prompt_tuning import PromptTuning
+from lorry_components.methods.qlora import QLora
+from lorry_components.methods.vera import Vera
 
-METHODS: Mapping[str, type[Method]] = {method.name: method for method in (Lora, FullFineTuning, PTuning)}
+METHODS: Mapping[str, type[Method]] = {
+    method.name: method
+    for method in (
+        *(FullFineTuning, FineTuneTop, BitFit),
+        *(AdapterH, AdapterP, AdapterL, AdapterD, PreLayer),
+        *(Lora, QLora, AdaLora, Vera, Ia3),
+        *(PromptTuning, PTuning, PTuningV2),
+        AnyPeft,
+    )
+}
 
-__all__ = ["METHODS", "AdaptedModel", "FullFineTuning", "Lora", "Method", "PTuning"]
+__all__ = [
+    "METHODS",
+    "AdaLora",
+    "AdaptedModel",
+    "AdapterD",
+    "AdapterH",
+    "AdapterL",
+    "AdapterP",
+    "AnyPeft",
+    "BitFit",
+    "FineTuneTop",
+    "FullFineTuning",
+    "Ia3",
+    "Lora",
+    "Method",
+    "PTuning",
+    "PTuningV2",
+    "PreLayer",
+    "PromptTuning",
+    "QLora",
+    "Vera",
+]

@@ -1,19 +1,23 @@
 """The interface of a method."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
+from lorry_registry.errors import Fault, TrainingError
 from lorry_registry.manifest import BaseIdentity, ParameterCounts
+from lorry_registry.task_document import suggest_name
+from lorry_registry.task_loading import describe_fault
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
 
 class MethodOptions(BaseModel):
@@ -38,6 +42,11 @@ class AdaptedModel:
 class Method(ABC):
     """One way of adapting a base.
 
+    Args:
+        options: The options that a task file gives; None: a saved adapter will be restored, which knows its
+            own.
+        task_type: What PEFT calls the kind of task, see :attr:`Kind.peft_task_type`.
+
     Attributes:
         name: Its name in task files.
         summary: What it trains, in a few words.
@@ -54,8 +63,41 @@ class Method(ABC):
     freezes_base: ClassVar[bool]
     options_model: ClassVar[type[MethodOptions]]
 
-    def __init__(self, options: Mapping[str, Any]) -> None:
-        self.options: Any = self.options_model.model_validate(dict(options))
+    def __init__(self, options: Mapping[str, Any] | None, task_type: str | None = None) -> None:
+        self.options: Any = None if options is None else self.options_model.model_validate(dict(options))
+        self.task_type = task_type
+
+    @classmethod
+    def check_options(cls, options: Mapping[str, Any]) -> Iterator[Fault]:
+        """Check the options of a task file, without a base."""
+        try:
+            cls.options_model.model_validate(dict(options))
+        except ValidationError as error:
+            # An option that may be of several types has a fault for each of them: one is enough.
+            by_option = {detail["loc"][:1]: detail for detail in reversed(error.errors())}
+            for place, detail in reversed(by_option.items()):
+                if detail["type"] == "extra_forbidden":
+                    yield report_unknown(cls.name, str(place[0]), cls.options_model.model_fields)
+                else:
+                    # What concerns several options at once has no place of its own.
+                    where = ".".join(["method", *map(str, place)])
+                    yield Fault(where, describe_fault(detail).what)
+
+    def check_base(self, config: "PretrainedConfig") -> Iterable[Fault]:
+        """Say why the method cannot work on a base, from the base's configuration alone."""
+        return ()
+
+    def count_added_tokens(self) -> int:
+        """Return how many positions of the base's input the method itself takes up."""
+        return 0
+
+    def list_load_options(self) -> dict[str, Any]:
+        """Return what the base is loaded with, beside what its kind says.
+
+        Raises:
+            MissingExtraError: This needs a library that is not installed.
+        """
+        return {}
 
     @abstractmethod
     def adapt(self, model: "PreTrainedModel", fresh: frozenset[str]) -> "nn.Module":
@@ -87,25 +129,60 @@ class Method(ABC):
             AdapterRejectedError: Unknown configuration, or tensors whose names or shapes do not fit.
         """
 
-    def count_soft_tokens(self) -> int:
-        """Return how many positions of the base the method takes up before each input."""
-        return 0
+    def start_training(self, model: "nn.Module", steps: int) -> None:  # noqa: B027 - most have nothing to do
+        """Take note of the number of optimiser steps, before the first one."""
+
+    def finish_step(self, model: "nn.Module", step: int) -> None:  # noqa: B027 - most have nothing to do
+        """Do what has to be done after an optimiser step, counted from 1, while its gradients are there."""
+
+    def export_state(self, model: "nn.Module") -> "dict[str, torch.Tensor]":
+        """Return what a checkpoint must hold beside the trained parameters."""
+        return {}
+
+    def import_state(self, model: "nn.Module", state: "Mapping[str, torch.Tensor]") -> None:  # noqa: B027
+        """Take back what :meth:`export_state` returned, when training goes on."""
+
+    def scale_learning_rate(self, name: str) -> float:
+        """Return the factor on the learning rate of a trained parameter."""
+        return 1.0
 
     def count_parameters(self, model: "nn.Module", fresh: frozenset[str]) -> ParameterCounts:
         """Count the trained parameters of an adapted model, the head's apart, and all of the model's."""
         head = sum(
-            parameter.numel()
+            count_numbers(parameter)
             for name, parameter in model.named_parameters()
             if parameter.requires_grad and is_fresh(name, fresh)
         )
-        trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+        trained = sum(count_numbers(parameter) for parameter in model.parameters() if parameter.requires_grad)
         # A frozen twin of a module that is trained and saved in full does not count twice.
         total = sum(
-            parameter.numel()
+            count_numbers(parameter)
             for name, parameter in model.named_parameters()
             if ".original_module." not in name
         )
         return ParameterCounts(adapter=trained - head, head=head, total=total)
+
+
+def count_numbers(parameter: "nn.Parameter") -> int:
+    """Return how many numbers a parameter stands for: one of a 4-bit base packs two into a byte."""
+    quantization = getattr(parameter, "quant_state", None)
+    return int(parameter.numel() if quantization is None else quantization.shape.numel())
+
+
+def report_unknown(name: str, option: str, known: Iterable[str]) -> Fault:
+    """Return the fault that a method has no such option."""
+    return Fault(f"method.{option}", f"{name} has no option {option!r}; {suggest_name(option, known)}")
+
+
+def refuse_faults(faults: Iterable[Fault]) -> None:
+    """Raise when there is a fault.
+
+    Raises:
+        TrainingError: It names the first one.
+    """
+    for fault in faults:
+        what, _, todo = fault.what.partition("; ")
+        raise TrainingError(what, where=fault.where, todo=todo or "correct the task's method section")
 
 
 def is_fresh(name: str, fresh: frozenset[str]) -> bool:

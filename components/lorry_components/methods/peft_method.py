@@ -15,11 +15,12 @@ from lorry_registry.manifest import CONFIG_NAME, BaseIdentity
 from lorry_registry.verification import read_config
 
 if TYPE_CHECKING:
+    import torch
     from peft import PeftConfig, PeftModel
     from torch import nn
     from transformers import PreTrainedModel
 
-_ADAPTER = "default"
+ADAPTER = "default"
 
 
 class PeftMethod(Method):
@@ -29,13 +30,11 @@ class PeftMethod(Method):
     know. The configuration and the tensors are checked here and then handed to PEFT.
 
     Attributes:
-        task_type: PEFT's name of what the model does.
         peft_type: PEFT's name of the method.
     """
 
     freezes_base = True
     max_adapter_mib = 64.0
-    task_type = "SEQ_CLS"
     peft_type: ClassVar[str]
 
     @abstractmethod
@@ -49,43 +48,54 @@ class PeftMethod(Method):
     def adapt(self, model: "PreTrainedModel", fresh: frozenset[str]) -> "nn.Module":
         """Wrap the base with PEFT; the head and other fresh modules are trained in full."""
         config: Any = self.build_config(model)
-        config.modules_to_save = list_fresh_modules(model, fresh)
+        # PEFT compares the ends of names: 'head' alone would be its own prompt encoder's 'mlp_head' as well.
+        place = "base_model." if config.is_prompt_learning else ""
+        config.modules_to_save = [f"{place}{name}" for name in list_fresh_modules(model, fresh)] or None
         return self._wrap(model, config)
 
     def save(self, model: "nn.Module", folder: Path, base: BaseIdentity) -> None:
         """Write PEFT's own layout, so that PEFT and servers that know it can read the adapter."""
-        from peft import get_peft_model_state_dict
-
         peft_model: PeftModel = model  # type: ignore[assignment]
-        config = peft_model.peft_config[_ADAPTER].to_dict()
+        config = self.describe_config(peft_model)
         # Where the base lay on this machine means nothing elsewhere: what a server is told to serve does.
         config |= {"base_model_name_or_path": base.model, "revision": base.revision, "inference_mode": True}
         document = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
         (folder / CONFIG_NAME).write_text(json.dumps(document, indent=2, sort_keys=True) + "\n", "utf-8")
-        save_tensors(get_peft_model_state_dict(peft_model, save_embedding_layers=False), folder)
+        save_tensors(self.collect_tensors(peft_model), folder)
+
+    def describe_config(self, model: "PeftModel") -> dict[str, Any]:
+        """Return the configuration that is written down."""
+        document: dict[str, Any] = model.peft_config[ADAPTER].to_dict()
+        return document
+
+    def collect_tensors(self, model: "PeftModel") -> "dict[str, torch.Tensor]":
+        """Return the tensors that are written down."""
+        from peft import get_peft_model_state_dict
+
+        tensors: dict[str, torch.Tensor] = get_peft_model_state_dict(model, save_embedding_layers=False)
+        return tensors
 
     def restore(self, model: "PreTrainedModel", folder: Path, fresh: frozenset[str]) -> AdaptedModel:
         """Rebuild the wrapper from the saved configuration and copy the tensors in, no more and no fewer."""
-        from peft import get_peft_model_state_dict, set_peft_model_state_dict
+        from peft import set_peft_model_state_dict
 
-        config = self._read_config(folder)
+        config = self.read_config(folder)
         # The base was found by its fingerprint; PEFT would warn that its folder is called otherwise here.
         config.base_model_name_or_path = model.name_or_path
         try:
             peft_model = self._wrap(model, config)
         except TrainingError as error:
             raise AdapterRejectedError(error.what, where=str(folder), todo="pull it again") from error
-        expected = get_peft_model_state_dict(peft_model, save_embedding_layers=False)
-        tensors = load_tensors(folder, expected, fresh)
+        tensors = load_tensors(folder, self.collect_tensors(peft_model), fresh)
         set_peft_model_state_dict(peft_model, tensors)
         peft_model.eval()
-        return AdaptedModel(peft_model, lambda: _without_adapter(peft_model))
+        return AdaptedModel(peft_model, lambda: without_adapter(peft_model))
 
     def _wrap(self, model: "PreTrainedModel", config: "PeftConfig") -> "PeftModel":
         from peft import get_peft_model
 
         try:
-            return get_peft_model(model, config, adapter_name=_ADAPTER)
+            return get_peft_model(model, config, adapter_name=ADAPTER)
         except ValueError as error:
             raise TrainingError(
                 f"PEFT cannot put {self.name} on {type(model).__name__}: {error}",
@@ -93,19 +103,15 @@ class PeftMethod(Method):
                 todo="choose targets that this base has, or another method",
             ) from error
 
-    def _read_config(self, folder: Path) -> "PeftConfig":
-        from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftType
+    def read_config(self, folder: Path) -> "PeftConfig":
+        """Read the configuration of a saved adapter.
 
+        Raises:
+            AdapterRejectedError: This version of PEFT would read it otherwise than it was written.
+        """
         document = read_config(folder)
         path = str(folder / CONFIG_NAME)
-        found = document.get("peft_type")
-        if found != self.peft_type:
-            raise AdapterRejectedError(
-                f"peft_type is {found!r}, and that of {self.name} is {self.peft_type!r}",
-                where=path,
-                todo="pull it again, or upgrade lorry",
-            )
-        config_class = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(self.peft_type)]
+        config_class = self.find_config_class(document.get("peft_type"), path)
         known = {field.name for field in fields(config_class)}
         unknown = sorted(document.keys() - known)
         if unknown:
@@ -115,28 +121,43 @@ class PeftMethod(Method):
                 todo="upgrade peft to the version that trained the adapter",
             )
         try:
-            return config_class(**{key: value for key, value in document.items() if key != "peft_type"})
+            config: PeftConfig = config_class(
+                **{key: value for key, value in document.items() if key != "peft_type"}
+            )
         except (TypeError, ValueError) as error:
             raise AdapterRejectedError(
                 f"not a configuration: {error}", where=path, todo="pull it again"
             ) from error
+        return config
+
+    def find_config_class(self, kind: object, path: str) -> Any:
+        """Return PEFT's class for the type that a configuration names.
+
+        Raises:
+            AdapterRejectedError: The type is not this method's.
+        """
+        from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftType
+
+        if kind != self.peft_type:
+            raise AdapterRejectedError(
+                f"peft_type is {kind!r}, and that of {self.name} is {self.peft_type!r}",
+                where=path,
+                todo="pull it again, or upgrade lorry",
+            )
+        return PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(self.peft_type)]
 
 
 @contextlib.contextmanager
-def _without_adapter(model: Any) -> Iterator[None]:
+def without_adapter(model: Any) -> Iterator[None]:
     """Switch the change to the base off, and leave the trained head in place.
 
     PEFT's own ``disable_adapter`` puts the untrained head back too, whose numbers are random.
     """
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    if model.peft_config[_ADAPTER].is_prompt_learning:
-        # Nor is it of use for soft tokens: it asks for a method that only models which generate have.
-        model.forward = model.base_model.forward
-        try:
+    if model.peft_config[ADAPTER].is_prompt_learning:
+        with _without_soft_tokens(model):
             yield
-        finally:
-            del model.forward
         return
     layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
     for layer in layers:
@@ -146,3 +167,17 @@ def _without_adapter(model: Any) -> Iterator[None]:
     finally:
         for layer in layers:
             layer.enable_adapters(enabled=True)
+
+
+@contextlib.contextmanager
+def _without_soft_tokens(model: Any) -> Iterator[None]:
+    if hasattr(model.base_model, "prepare_inputs_for_generation"):
+        with model.disable_adapter():
+            yield
+        return
+    # PEFT's way fails on a base that generates nothing.
+    model.forward = model.base_model.forward
+    try:
+        yield
+    finally:
+        del model.forward

@@ -27,11 +27,14 @@ files_argument = click.argument(
 def validate_tasks(files: tuple[Path, ...], overrides: tuple[str, ...], as_json: bool) -> None:
     """Check task files without running them.
 
-    All faults of all files are told at once, with file, line and field. Exit code 3 when there are any.
+    All faults of all files are told at once, with file, line and field. A base that is on this machine is
+    looked at too: whether the method works on it. Exit code 3 when there are faults.
     """
+    from lorry_components.tasks import check_bases
     from lorry_pipelines.planning import load_tasks
 
     specs = load_tasks(files, overrides)
+    check_bases(specs)
     if as_json:
         print_json([spec.model_dump(mode="json") for spec in specs])
         return

@@ -230,6 +230,8 @@ def tiny_source(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
 _OPTIONS: dict[str, dict[str, Any]] = {
     "lora": {"r": 4, "targets": ["query", "value"]},
     "p-tuning": {"tokens": 4},
+    "p-tuning-v2": {"tokens": 4},
+    "peft": {"type": "LOHA"},
 }
 MakeSpec = Callable[..., TaskSpec]
 

@@ -257,7 +257,7 @@ def test_something_is_learned(train: Train, make_spec: MakeSpec) -> None:
     assert scores[-1] > scores[0] + 0.2
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", sorted(METHODS.keys() - {"qlora"}))
 def test_the_same_seed_gives_the_same_bytes(train: Train, make_spec: MakeSpec, method: str) -> None:
     dropout = {"train": {"epochs": 1, "hidden_dropout": 0.1}}
     first, second, other = (
@@ -322,7 +322,7 @@ def test_accumulated_gradients_are_those_of_the_larger_batch(
         np.testing.assert_allclose(found[name].numpy(), tensor.numpy(), atol=2e-4, err_msg=name)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", sorted(METHODS.keys() - {"qlora"}))
 def test_a_task_that_names_no_learning_rate_gets_the_methods(
     train: Train, make_spec: MakeSpec, method: str
 ) -> None:
@@ -465,11 +465,12 @@ def test_texts_longer_than_the_base_are_refused_before_training(
         once = {"epochs": None, "steps": 1}
         return make_spec(base=style, method=method, data={"max_length": length}, train=once)
 
-    with pytest.raises(TrainingError) as caught:
+    with pytest.raises(InvalidTaskError) as caught:
         train(write(limit + 1))
-    assert caught.value.where == "data.max_length"
-    assert f"{limit + 1} tokens are more than the base takes" in caught.value.what
-    assert caught.value.todo == f"write data.max_length: {limit} or less"
+    (fault,) = caught.value.faults
+    assert fault.where == "data.max_length"
+    assert f"{limit + 1} tokens of text" in fault.what
+    assert fault.what.endswith(f"write max_length: {limit} or less")
     assert train(write(limit))[0].steps == 1
 
 

@@ -39,7 +39,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 TARGETS = {"gpt2": ["c_attn"], "distilbert": ["q_lin", "v_lin"]}
 STYLES = ["bert", "bert-without-pooler", "roberta", "distilbert", "gpt2"]
 FITTING = [
-    (method, style) for method in METHODS for style in STYLES if (method, style) != ("p-tuning", "gpt2")
+    (method, style) for method in OPTIONS for style in STYLES if (method, style) != ("p-tuning", "gpt2")
 ]
 
 
@@ -113,7 +113,7 @@ def make_case(tiny_base: Callable[[str], Path], tiny_source: Callable[[str], Pat
         defaults = OPTIONS[method] | (
             {"targets": TARGETS[style]} if method == "lora" and style in TARGETS else {}
         )
-        chosen = METHODS[method](defaults | options)
+        chosen = METHODS[method](defaults | options, kind.peft_task_type)
         model = chosen.adapt(bare, fresh)
         return Case(folder, kind, labels, chosen, model, fresh, batch, targets)
 
@@ -124,7 +124,7 @@ def make_case(tiny_base: Callable[[str], Path], tiny_source: Callable[[str], Pat
 
 
 @pytest.mark.parametrize("task", LABELS)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", OPTIONS)
 def test_a_restored_adapter_computes_the_same_bits(
     make_case: MakeCase, method: str, task: str, tmp_path: Path
 ) -> None:
@@ -163,7 +163,7 @@ def test_options_come_back_from_the_adapter_alone(
     case.check_same(case.save(tmp_path / "adapter"))
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", OPTIONS)
 def test_a_pooler_that_the_base_lacks_is_trained_and_saved(
     make_case: MakeCase, method: str, tmp_path: Path
 ) -> None:
@@ -185,7 +185,7 @@ def test_a_pooler_that_the_base_lacks_is_trained_and_saved(
     assert not any("original_module" in name for name in saved)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", OPTIONS)
 def test_equal_trainings_save_equal_bytes(make_case: MakeCase, method: str, tmp_path: Path) -> None:
     first, second = (make_case(method).learn().save(tmp_path / name) for name in ("first", "second"))
     for name in (CONFIG_NAME, WEIGHTS_NAME):
@@ -234,7 +234,7 @@ def test_full_saves_what_changed_and_the_head(make_case: MakeCase, tmp_path: Pat
     assert torch.equal(case.compute(restored.model), case.compute(case.model.eval()))
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", OPTIONS)
 def test_the_configuration_names_the_base_and_no_place_on_this_machine(
     make_case: MakeCase, method: str, tmp_path: Path
 ) -> None:
@@ -468,7 +468,7 @@ def test_a_missing_tensor_is_refused(make_case: MakeCase, method: str, tmp_path:
 
 
 @pytest.mark.parametrize("style", ["bert", "bert-without-pooler"])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", OPTIONS)
 def test_a_missing_head_is_refused(make_case: MakeCase, method: str, style: str, tmp_path: Path) -> None:
     # The base has none: without this, random numbers would predict.
     case = make_case(method, style=style).learn()
@@ -489,7 +489,7 @@ def test_a_configuration_that_does_not_mention_the_pooler_is_refused(
     assert "bert.pooler.dense.weight is missing, and the base does not hold it" in refuse(case, folder).what
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", OPTIONS)
 def test_an_extra_tensor_is_refused(make_case: MakeCase, method: str, tmp_path: Path) -> None:
     case = make_case(method).learn()
     folder = case.save(tmp_path / "adapter")
@@ -497,7 +497,7 @@ def test_an_extra_tensor_is_refused(make_case: MakeCase, method: str, tmp_path: 
     assert "surprise.weight is not part of this method on this base" in refuse(case, folder).what
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", OPTIONS)
 def test_a_tensor_of_another_shape_is_refused(make_case: MakeCase, method: str, tmp_path: Path) -> None:
     case = make_case(method).learn()
     folder = case.save(tmp_path / "adapter")
@@ -507,7 +507,7 @@ def test_a_tensor_of_another_shape_is_refused(make_case: MakeCase, method: str, 
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", OPTIONS)
 def test_numbers_that_are_not_finite_are_refused(
     make_case: MakeCase, method: str, value: float, tmp_path: Path
 ) -> None:
@@ -541,8 +541,8 @@ def test_an_unknown_peft_type_is_refused(make_case: MakeCase, kind: object, tmp_
     assert f"peft_type is {kind!r}" in refuse(case, folder).what
 
 
-@pytest.mark.parametrize("other", METHODS)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("other", OPTIONS)
+@pytest.mark.parametrize("method", OPTIONS)
 def test_the_folder_of_another_method_is_refused(
     make_case: MakeCase, method: str, other: str, tmp_path: Path
 ) -> None:

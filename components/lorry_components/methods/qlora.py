@@ -1,0 +1,52 @@
+"""QLoRA: LoRA beside a base that is held in 4 bits (Dettmers et al. 2023, https://arxiv.org/abs/2305.14314)."""
+
+import importlib.util
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from lorry_components.methods.lora import Lora, LoraOptions
+from lorry_registry.errors import Fault, MissingExtraError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+# A new head is trained in full, so it cannot be packed. transformers keeps what it knows as an output layer.
+_KEPT = ["classifier", "score", "pooler", "qa_outputs", "lm_head", "cls", "pre_classifier", "head"]
+
+
+class QLora(Lora):
+    """LoRA beside a base in NF4 with double quantisation, as published."""
+
+    name = "qlora"
+    summary = "LoRA beside a base in 4 bits"
+    learning_rate = 2e-4
+    options_model = LoraOptions
+
+    def list_load_options(self) -> dict[str, Any]:
+        """Load the base in 4 bits."""
+        if importlib.util.find_spec("bitsandbytes") is None:
+            raise MissingExtraError(
+                "qlora holds the base in 4 bits, which needs bitsandbytes",
+                where="method.name",
+                todo="pip install 'lorry[quantization]', or choose method lora",
+            )
+        import torch
+        from transformers import BitsAndBytesConfig
+
+        has_bf16 = not torch.cuda.is_available() or torch.cuda.is_bf16_supported(False)
+        quantization = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.bfloat16 if has_bf16 else torch.float16,
+            llm_int8_skip_modules=_KEPT,
+        )
+        return {"quantization_config": quantization}
+
+    def check_model(self, model: "PreTrainedModel") -> Iterator[Fault]:
+        """Check what LoRA checks, and that nothing has to be taken out of packed weights."""
+        yield from super().check_model(model)
+        if self.options.init in ("pissa", "olora"):
+            yield Fault("method.init", f"{self.options.init} would change the packed weights; choose kaiming")
+        if self.has_transposed_targets(model):
+            yield Fault("method.targets", "bitsandbytes packs no Conv1D, which GPT-2 is made of; choose lora")
