@@ -92,6 +92,7 @@ def quiet_libraries() -> None:
     for name in ("transformers", "mlflow", "alembic", "datasets"):
         logging.getLogger(name).setLevel(logging.ERROR)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # Libraries tell each other here what they will remove one day; our tests turn warnings into errors.

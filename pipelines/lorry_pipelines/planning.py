@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lorry_components.planning import check_fits, is_surely_small, plan_task
+from lorry_components.planning.configurations import read_configuration
 from lorry_components.staleness import Staleness, assess_staleness
 from lorry_components.tasks import load_task_file
 from lorry_registry.errors import Fault, InvalidDataError, InvalidTaskError, LorryError, UsageError
@@ -53,6 +55,35 @@ def plan_tasks(specs: Sequence[TaskSpec], registry: Registry, *, force: bool) ->
     What is wrong with a single task is left for its own first step to report: it does not stop the others.
     """
     return [PlannedTask(spec, _assess(spec, registry, force=force)) for spec in specs]
+
+
+def refuse_what_does_not_fit(specs: Sequence[TaskSpec]) -> None:
+    """Compare what tasks will take with the resources that they ask for, before anything is spent.
+
+    A task that cannot be planned is not refused: what is wrong with it is for its own first step to report.
+
+    Raises:
+        InvalidTaskError: A task will not fit even if all goes well; all such tasks are listed.
+    """
+    faults = [fault for spec in specs for fault in _list_misfits(spec)]
+    if faults:
+        raise InvalidTaskError(
+            "resources",
+            faults,
+            todo="lorry plan says what each part takes and what would take less; ask for more, or take less, "
+            "or run it all the same with --force",
+        )
+
+
+def _list_misfits(spec: TaskSpec) -> list[Fault]:
+    try:
+        base = read_configuration(spec.base, may_download=False)
+        if is_surely_small(spec, base):
+            return []
+        found = check_fits(spec, plan_task(spec, base=base))
+    except LorryError:
+        return []
+    return [Fault(f"{spec.name}: {fault.where}", fault.what) for fault in found]
 
 
 def order_by_cost(specs: Sequence[TaskSpec]) -> list[TaskSpec]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorry_components.bases import Base, resolve_base
+from lorry_components.finetune.dropouts import list_dropouts
 from lorry_components.finetune.precision import Hardware, Precision, choose_precision, detect_hardware
 from lorry_components.finetune.summary import ADAPTER_FOLDER, TrainingSummary
 from lorry_components.inference.loading import load_tokenizer
@@ -22,7 +23,7 @@ from lorry_components.tasks import check_base, find_kind, find_method
 from lorry_registry.digests import digest_document, shorten_digest
 from lorry_registry.errors import StoreError, TrainingError
 from lorry_registry.manifest import WEIGHTS_NAME, ParameterCounts, TrainingInputs
-from lorry_registry.task_spec import TaskSpec, TrainSpec
+from lorry_registry.task_spec import TaskSpec
 
 if TYPE_CHECKING:
     from torch import nn
@@ -130,7 +131,7 @@ def finetune(
 
 def _set_up(spec: TaskSpec, labels: Sequence[str] | None) -> _Setup:
     import torch
-    from transformers import set_seed
+    from transformers import AutoConfig, set_seed
 
     base = resolve_base(spec.base)
     check_base(spec, base.folder)
@@ -142,7 +143,7 @@ def _set_up(spec: TaskSpec, labels: Sequence[str] | None) -> _Setup:
         base.folder,
         labels,
         attn_implementation=precision.attention,
-        **_list_dropouts(spec.train, base.folder),
+        **list_dropouts(spec.train, AutoConfig.from_pretrained(base.folder, local_files_only=True)),
         **method.list_load_options(),
     )
     model = method.adapt(bare, fresh)
@@ -150,26 +151,6 @@ def _set_up(spec: TaskSpec, labels: Sequence[str] | None) -> _Setup:
         _cast_frozen(model, torch.bfloat16 if precision.name == "bf16" else torch.float16)
     parameters = method.count_parameters(model, fresh)
     return _Setup(base, kind, method, model, load_tokenizer(base.folder), parameters, hardware, precision)
-
-
-def _list_dropouts(train: TrainSpec, folder: Path) -> dict[str, float]:
-    """Return the base's configuration fields for the dropouts that the task sets."""
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    # Families of models call the same thing by different names.
-    names = {
-        "attention": ("attention_probs_dropout_prob", "attn_pdrop", "attention_dropout"),
-        "hidden": ("hidden_dropout_prob", "resid_pdrop", "embd_pdrop", "dropout", "dropout_rate"),
-    }
-    wanted = {"attention": train.attention_dropout, "hidden": train.hidden_dropout}
-    return {
-        name: value
-        for group, value in wanted.items()
-        if value is not None
-        for name in names[group]
-        if hasattr(config, name)
-    }
 
 
 def _cast_frozen(model: "nn.Module", dtype: Any) -> None:

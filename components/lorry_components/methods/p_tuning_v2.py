@@ -86,6 +86,11 @@ class PTuningV2(NativeMethod):
         _insert(model, options.tokens, width)
         return model
 
+    def collect_tensors(self, model: "nn.Module") -> "dict[str, torch.Tensor]":
+        """Return the prefix and the head. What computed the prefix is not needed any more."""
+        prefix: Any = model.get_submodule(_MODULE)
+        return {**_pick(model, self._head), _SAVED: prefix.compute()}
+
     def save(self, model: "nn.Module", folder: Path, base: BaseIdentity) -> None:
         """Write the prefix and the head. What computed the prefix is not needed any more."""
         import torch
@@ -93,7 +98,7 @@ class PTuningV2(NativeMethod):
         prefix: Any = model.get_submodule(_MODULE)
         self.write_config(folder, base, tokens=prefix.tokens)
         with torch.no_grad():
-            save_tensors({**_pick(model, self._head), _SAVED: prefix.compute()}, folder)
+            save_tensors(self.collect_tensors(model), folder)
 
     def restore(self, model: "PreTrainedModel", folder: Path, fresh: frozenset[str]) -> AdaptedModel:
         """Give the body the saved prefix."""

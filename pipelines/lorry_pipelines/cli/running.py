@@ -43,7 +43,11 @@ if TYPE_CHECKING:
     show_default=True,
     help="Where steps run: in processes of this environment, or in containers of LORRY_IMAGE.",
 )
-@click.option("--force", is_flag=True, help="Train tasks that are up to date, too.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Train tasks that are up to date, too, and tasks whose plan does not fit their resources.",
+)
 @json_option
 def run_tasks(
     files: tuple[Path, ...], overrides: tuple[str, ...], runner: str, force: bool, as_json: bool
@@ -56,7 +60,7 @@ def run_tasks(
     """
     from lorry_components.entry import ease_garbage_collection
     from lorry_pipelines.launching import check_places
-    from lorry_pipelines.planning import load_tasks, plan_tasks
+    from lorry_pipelines.planning import load_tasks, plan_tasks, refuse_what_does_not_fit
 
     ease_garbage_collection()
     started = time.monotonic()
@@ -68,6 +72,8 @@ def run_tasks(
     reports: dict[str, TaskReport] = {}
     folder = None
     if stale:
+        if not force:
+            refuse_what_does_not_fit([plan.spec for plan in stale])
         with brief_patience():
             check_places(settings)
         if runner == "docker":

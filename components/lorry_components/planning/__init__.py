@@ -1,0 +1,27 @@
+"""What a task would cost, known before anything is spent: no weights are read and no GPU is needed.
+
+From the bottom up
+------------------
+:mod:`~lorry_components.planning.configurations`
+    The base's ``config.json``: from a folder, a package, a hub (that one file), or ``bases.json`` here.
+:mod:`~lorry_components.planning.dimensions`, :mod:`~lorry_components.planning.counting`
+    Width, depth and vocabulary under one name for every family, and closed forms of what methods train.
+:mod:`~lorry_components.planning.architecture`, ``activations``, ``imitation``
+    The model on torch's meta device, where tensors have shapes and no numbers; what a forward pass keeps.
+:mod:`~lorry_components.planning.memory`, ``devices``, ``advice``
+    Arithmetic alone: memory by part as a range, the smallest GPU that holds it, and what would take less.
+:mod:`~lorry_components.planning.plan`
+    All of it for one task; ``classes`` looks how many there are, where the data is small and here.
+:mod:`~lorry_components.planning.fitting`
+    Whether a plan fits the resources that the task asks for; a bound that needs no torch comes first
+    (``bounding``).
+:mod:`~lorry_components.planning.lecture`, ``published``
+    The published tables beside ours.
+
+Importing any of these imports neither torch nor transformers.
+"""
+
+from lorry_components.planning.fitting import check_fits, is_surely_small
+from lorry_components.planning.plan import TaskPlan, describe_plan, plan_task
+
+__all__ = ["TaskPlan", "check_fits", "describe_plan", "is_surely_small", "plan_task"]

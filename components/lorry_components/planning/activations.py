@@ -1,0 +1,181 @@
+"""What a forward pass keeps for the backward pass, seen through autograd's own hooks on the meta device."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from lorry_components.planning.imitation import imitate_device
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+@dataclass(frozen=True, slots=True)
+class Activations:
+    """Bytes that one forward pass keeps, in fp32.
+
+    Attributes:
+        kept: All of them: storages that autograd saves, each once, without parameters and buffers.
+        layers: How many repeated layers there are.
+        largest_layer: What the largest of them keeps.
+        outside: What is kept outside of them: embeddings, head, loss.
+        boundary: The largest input of a layer: what gradient checkpointing keeps of it instead.
+        logits: The output.
+    """
+
+    kept: int
+    layers: int
+    largest_layer: int
+    outside: int
+    boundary: int
+    logits: int
+
+    @property
+    def checkpointed(self) -> int:
+        """What is kept with gradient checkpointing: each layer's input, and one layer computed again."""
+        return min(self.kept, self.outside + self.layers * self.boundary + self.largest_layer)
+
+
+@dataclass(slots=True)
+class _Recording:
+    """What the hooks saw, by the layer that was being computed; -1: none."""
+
+    # The storages are held, or a new one could get the address of one that is gone.
+    storages: dict[int, "torch.UntypedStorage"] = field(default_factory=dict)
+    sizes: dict[int, dict[int, int]] = field(default_factory=dict)
+    current: int = -1
+    boundary: int = 0
+
+
+def measure_activations(
+    model: "nn.Module",
+    *,
+    rows: int,
+    tokens: int,
+    target_tokens: int | None = None,
+    on_cuda: bool = False,
+) -> Activations:
+    """Run a model forward, loss included, and add up what it keeps.
+
+    Of a model on the meta device nothing is computed; of another the figure is a measurement.
+
+    Args:
+        model: In the state in which it is trained.
+        rows: Texts in a batch.
+        tokens: Length of each, in tokens.
+        target_tokens: Length of each answer, for a model that has a decoder beside its encoder.
+        on_cuda: Whether a model on the meta device stands for one on a GPU.
+    """
+    import torch
+
+    device = next(model.parameters()).device
+    inputs = torch.zeros((rows, tokens), dtype=torch.long, device=device)
+    arguments: dict[str, torch.Tensor] = {"input_ids": inputs}
+    if target_tokens is not None:
+        arguments["labels"] = torch.zeros((rows, target_tokens), dtype=torch.long, device=device)
+    elif _predicts_tokens(model):
+        arguments["labels"] = inputs
+    else:
+        arguments["labels"] = torch.zeros(rows, dtype=_choose_label_type(model), device=device)
+    # transformers looks at the numbers of a padding mask; without one it asks for none.
+    recording = _Recording()
+    with contextlib.ExitStack() as stack:
+        if device.type == "meta":
+            stack.enter_context(imitate_device(on_cuda=on_cuda))
+        logits = _record(model, arguments, recording)
+    own = {tensor.untyped_storage()._cdata for tensor in (*model.parameters(), *model.buffers())}
+    layers = {
+        index: sum(size for key, size in sizes.items() if key not in own)
+        for index, sizes in recording.sizes.items()
+    }
+    inside = [size for index, size in layers.items() if index >= 0]
+    return Activations(
+        kept=sum(layers.values()),
+        layers=len(inside),
+        largest_layer=max(inside, default=0),
+        outside=layers.get(-1, 0),
+        boundary=recording.boundary,
+        logits=logits.numel() * 4,
+    )
+
+
+def _record(
+    model: "nn.Module", arguments: dict[str, "torch.Tensor"], recording: _Recording
+) -> "torch.Tensor":
+    import torch
+
+    def keep(tensor: "torch.Tensor") -> "torch.Tensor":
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key not in recording.storages:
+            recording.storages[key] = storage
+            recording.sizes.setdefault(recording.current, {})[key] = storage.nbytes()
+        return tensor
+
+    was_training = model.training
+    model.train()
+    try:
+        with _watch_layers(model, recording), torch.autograd.graph.saved_tensors_hooks(keep, _return_same):
+            logits: torch.Tensor = model(**arguments).logits
+    finally:
+        model.train(was_training)
+    return logits
+
+
+def _return_same(tensor: "torch.Tensor") -> "torch.Tensor":
+    return tensor
+
+
+@contextlib.contextmanager
+def _watch_layers(model: "nn.Module", recording: _Recording) -> Iterator[None]:
+    def enter(index: int) -> Any:
+        def note(_module: "nn.Module", inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+            recording.current = index
+            hidden = inputs[0] if inputs else named.get("hidden_states")
+            if hidden is not None and hasattr(hidden, "numel"):
+                recording.boundary = max(recording.boundary, hidden.numel() * hidden.element_size())
+
+        return note
+
+    def leave(_module: "nn.Module", _inputs: Any, _outputs: Any) -> None:
+        recording.current = -1
+
+    hooks = []
+    for index, layer in enumerate(_list_layers(model)):
+        hooks.append(layer.register_forward_pre_hook(enter(index), with_kwargs=True))
+        hooks.append(layer.register_forward_hook(leave))
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _list_layers(model: "nn.Module") -> "list[nn.Module]":
+    """Return the repeated layers: the members of the outermost lists of modules of one class."""
+    from torch import nn
+
+    layers: list[nn.Module] = []
+    inside: set[str] = set()
+    for name, module in model.named_modules():
+        if any(name.startswith(f"{outer}.") for outer in inside) or not isinstance(module, nn.ModuleList):
+            continue
+        if len(module) and len({type(member) for member in module}) == 1:
+            layers.extend(module)
+            inside.add(name)
+    return layers
+
+
+def _predicts_tokens(model: Any) -> bool:
+    return type(getattr(model, "base_model", model)).__name__.endswith("LMHeadModel") or any(
+        type(module).__name__.endswith(("ForCausalLM", "LMHeadModel")) for module in model.modules()
+    )
+
+
+def _choose_label_type(model: Any) -> "torch.dtype":
+    import torch
+
+    is_regression = getattr(model.config, "problem_type", None) == "regression"
+    return torch.float32 if is_regression else torch.long

@@ -1,0 +1,256 @@
+"""A model on torch's meta device: tensors have shapes and no numbers, and 12 billion of them take no room."""
+
+import json
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lorry_components.kinds import Kind
+from lorry_components.methods import Method
+from lorry_components.methods.base import is_fresh
+from lorry_components.methods.p_tuning_v2 import PTuningV2
+from lorry_components.methods.peft_method import PeftMethod
+from lorry_components.planning.configurations import BaseConfiguration
+from lorry_registry.errors import BaseModelError, TrainingError
+from lorry_registry.manifest import ParameterCounts
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PretrainedConfig, PreTrainedModel
+
+# Which class of transformers' a kind puts on the base.
+_MODEL_CLASSES = {
+    "text-classification": "AutoModelForSequenceClassification",
+    "regression": "AutoModelForSequenceClassification",
+}
+# A weights file ends its header on a multiple of eight bytes, after eight that hold its length.
+_ALIGNMENT = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """A base with a head, without weights.
+
+    Attributes:
+        model: On the meta device.
+        fresh: Names of the parameters that the base's weights do not hold.
+    """
+
+    model: "PreTrainedModel"
+    fresh: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptedArchitecture:
+    """A base with a head and an adapter, without weights.
+
+    Attributes:
+        model: On the meta device.
+        parameters: How many are trained, and how many there are.
+        adapter_bytes: Size of the weights file that is saved; of ``full``, when every tensor changes.
+        frozen_matrices: Frozen parameters in linear layers inside the base: what can be held in four bits.
+    """
+
+    model: "nn.Module"
+    parameters: ParameterCounts
+    adapter_bytes: int
+    frozen_matrices: int
+
+
+def find_model_class(kind: Kind) -> str:
+    """Return the name of the class that a kind puts on the base.
+
+    Raises:
+        TrainingError: It is not known here.
+    """
+    if kind.name not in _MODEL_CLASSES:
+        raise TrainingError(
+            f"what a task of kind {kind.name!r} takes cannot be planned",
+            where="kind",
+            todo="run it without a plan: lorry run --force",
+        )
+    return _MODEL_CLASSES[kind.name]
+
+
+def build_configuration(base: BaseConfiguration, **options: Any) -> "PretrainedConfig":
+    """Return transformers' configuration object.
+
+    Raises:
+        BaseModelError: transformers does not know the architecture.
+    """
+    from transformers import AutoConfig
+
+    values = {**base.values, **options}
+    model_type = values.pop("model_type", None)
+    try:
+        config = AutoConfig.for_model(model_type, **values)
+    except (ValueError, TypeError, KeyError) as error:
+        raise BaseModelError(
+            f"transformers knows no architecture {model_type!r}",
+            where=base.origin,
+            todo="name a base whose config.json has a model_type that transformers knows, or upgrade it",
+        ) from error
+    if getattr(config, "pad_token_id", None) is None:
+        # Heads on a decoder look for the last token that is not padding.
+        config.pad_token_id = 0
+    return config
+
+
+def build_architecture(
+    base: BaseConfiguration, config: "PretrainedConfig", model_class: str, *, attention: str = "sdpa"
+) -> Architecture:
+    """Build a base with a head from its configuration.
+
+    Args:
+        base: What was read of the base.
+        config: Its configuration, with the head's size.
+        model_class: The name of a class of transformers'.
+        attention: The implementation; a base that lacks it gets ``eager``.
+
+    Raises:
+        BaseModelError: transformers has no such class for this base.
+    """
+    import torch
+    import transformers
+
+    auto_class = getattr(transformers, model_class)
+    try:
+        with torch.device("meta"), _hold_warnings():
+            try:
+                model = auto_class.from_config(config, attn_implementation=attention)
+            except ValueError:
+                model = auto_class.from_config(config, attn_implementation="eager")
+            _untie_head(model, base.values)
+    except ValueError as error:
+        raise BaseModelError(
+            f"transformers has no {model_class} for it: {error}".splitlines()[0],
+            where=base.origin,
+            todo="choose a base for this kind of task",
+        ) from error
+    return Architecture(model, _list_fresh(model, base))
+
+
+def adapt_architecture(method: Method, architecture: Architecture) -> AdaptedArchitecture:
+    """Put a method on a model without weights, and measure what it trains and saves.
+
+    Raises:
+        TrainingError: The method does not fit this base.
+    """
+    import torch
+
+    with torch.device("meta"), _hold_warnings():
+        model = method.adapt(architecture.model, architecture.fresh)
+    parameters = method.count_parameters(model, architecture.fresh)
+    return AdaptedArchitecture(
+        model=model,
+        parameters=parameters,
+        adapter_bytes=measure_weights_file(_list_saved(method, model, architecture.fresh)),
+        frozen_matrices=_count_frozen_matrices(model),
+    )
+
+
+def measure_weights_file(shapes: Mapping[str, Sequence[int]]) -> int:
+    """Return the size in bytes of a safetensors file of fp32 tensors with these names and shapes."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    offset = 0
+    for name in sorted(shapes):
+        size = 4
+        for length in shapes[name]:
+            size *= length
+        header[name] = {
+            "dtype": "F32",
+            "shape": list(shapes[name]),
+            "data_offsets": [offset, offset + size],
+        }
+        offset += size
+    length = len(json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode())
+    return 8 + -(-length // _ALIGNMENT) * _ALIGNMENT + offset
+
+
+def _untie_head(model: "PreTrainedModel", values: Mapping[str, Any]) -> None:
+    """Give the output layer weights of its own where the configuration says that it has them.
+
+    transformers 5 ties them in T5 and MT5 whatever the configuration says, when no weights are loaded.
+    """
+    from torch import nn
+
+    bare: Any = model
+    outputs, inputs = bare.get_output_embeddings(), bare.get_input_embeddings()
+    if values.get("tie_word_embeddings") is not False or not isinstance(outputs, nn.Linear):
+        return
+    if outputs.weight is getattr(inputs, "weight", None):
+        bare.set_output_embeddings(
+            nn.Linear(outputs.in_features, outputs.out_features, bias=outputs.bias is not None)
+        )
+
+
+def _list_fresh(model: "PreTrainedModel", base: BaseConfiguration) -> frozenset[str]:
+    """Return the parameters that loading the base's weights would leave random."""
+    names = [name for name, _ in model.named_parameters()]
+    prefix = f"{model.base_model_prefix}."
+    if base.stored is not None:
+        stored = {name.removeprefix(prefix).rpartition(".")[0] for name in base.stored}
+        # By module: older files call a LayerNorm's parameters gamma and beta.
+        return frozenset(name for name in names if name.removeprefix(prefix).rpartition(".")[0] not in stored)
+    if type(model).__name__ in (base.values.get("architectures") or ()):
+        return frozenset()
+    return frozenset(name for name in names if not name.startswith(prefix))
+
+
+def _list_saved(method: Method, model: "nn.Module", fresh: frozenset[str]) -> dict[str, tuple[int, ...]]:
+    """Return the names and shapes of what the method saves."""
+    if isinstance(method, PTuningV2):
+        return {name: tuple(tensor.shape) for name, tensor in method.collect_tensors(model).items()}
+    if not isinstance(method, PeftMethod):
+        return {
+            name: tuple(parameter.shape)
+            for name, parameter in model.named_parameters()
+            if parameter.requires_grad
+        }
+    from peft import get_peft_model_state_dict
+
+    peft_model: Any = model
+    config = peft_model.active_peft_config
+    if not config.is_prompt_learning:
+        saved = get_peft_model_state_dict(peft_model, save_embedding_layers=False)
+        return {name: tuple(tensor.shape) for name, tensor in saved.items()}
+    # PEFT computes the tokens to save them, which takes numbers; their shape is known without.
+    prompt = peft_model.prompt_encoder[peft_model.active_adapter]
+    width = config.token_dim
+    if hasattr(prompt, "embedding") and prompt.embedding.weight.shape[1] != width:
+        width = prompt.embedding.weight.shape[1]
+    trained = {
+        name.replace(".modules_to_save.default", ""): tuple(parameter.shape)
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and is_fresh(name, fresh)
+    }
+    prompts = {
+        name: tuple(parameter.shape)
+        for name, parameter in model.named_parameters()
+        if name.startswith("layer_prompts.")
+    }
+    return {"prompt_embeddings": (config.num_virtual_tokens, width), **prompts, **trained}
+
+
+def _count_frozen_matrices(model: "nn.Module") -> int:
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    return sum(
+        module.weight.numel()
+        for module in model.modules()
+        if isinstance(module, nn.Linear | Conv1D)
+        and not module.weight.requires_grad
+        and id(module.weight) not in embeddings
+    )
+
+
+@contextmanager
+def _hold_warnings() -> Iterator[None]:
+    """Keep to oneself what libraries say about building a model: the run itself will say it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

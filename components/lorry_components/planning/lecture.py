@@ -1,0 +1,196 @@
+"""The lecture's tables of trained parameters and of memory, beside ours.
+
+Each row of a method that exists here is counted on the real modules, on the meta device. Rows of methods that
+do not are counted by their closed form (:mod:`~lorry_components.planning.counting`); once a method is in
+``METHODS`` with its row's options, the row is counted on its modules without a change here.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from lorry_components.methods import METHODS
+from lorry_components.planning.activations import measure_activations
+from lorry_components.planning.architecture import (
+    Architecture,
+    adapt_architecture,
+    build_architecture,
+    build_configuration,
+)
+from lorry_components.planning.configurations import BaseConfiguration, read_known_configurations
+from lorry_components.planning.devices import DEVICES, GIB
+from lorry_components.planning.dimensions import read_dimensions
+from lorry_components.planning.memory import Recipe, estimate_training
+from lorry_components.planning.plan import make_footprint
+from lorry_components.planning.published import COUNTS, MEMORY, TASK_TYPES, TWO_STACKS, Entry
+from lorry_registry.errors import TrainingError
+from lorry_registry.manifest import ParameterCounts
+
+# The runs of the memory table: 8 rows cut to 64 tokens, and answers such as "no complaint" in 3.
+_ROWS, _TOKENS, _ANSWER_TOKENS = 8, 64, 3
+_PUBLISHED_DEVICE = next(device for device in DEVICES if device.name == "A100 80 GB")
+
+
+@dataclass(frozen=True, slots=True)
+class LectureRow:
+    """A published figure and ours.
+
+    Attributes:
+        name: What was trained, on which base.
+        method: The method's name in task files.
+        trainable_parameters: Ours, the head not with them.
+        total_parameters: Of the model with its head, and with the adapter where its modules were counted.
+        is_closed_form: Whether the closed form was counted, because the method does not exist here.
+        published: The published count as a number; None: this row is about memory.
+        published_text: What is printed there.
+        memory_gib: Ours by the formula, in GiB; None: this row is about parameters.
+        memory_range_gib: Ours from low to high, with what the process and its allocator add.
+        published_gib: The published peak; None: it ran out of memory, or none is published.
+        difference: Ours over the published figure, less 1; None: there is none to compare with.
+        agrees: Whether ours rounds to what is printed, or of memory is within a tenth, or cannot fit where
+            it is published to have run out.
+        reason: Why it differs, or what is compared.
+    """
+
+    name: str
+    method: str
+    trainable_parameters: int
+    total_parameters: int
+    is_closed_form: bool
+    published: float | None
+    published_text: str
+    memory_gib: float | None
+    memory_range_gib: tuple[float, float] | None
+    published_gib: float | None
+    difference: float | None
+    agrees: bool
+    reason: str
+
+    def describe(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        return dataclasses.asdict(self)
+
+
+def list_lecture_rows() -> list[LectureRow]:
+    """Compute the lecture's rows: those of the parameter tables first, then those of the memory table."""
+    return [
+        *_count_rows(COUNTS),
+        *(_measure_row(*entry) for entry in MEMORY),
+    ]
+
+
+def parse_count(text: str) -> tuple[float, float]:
+    """Return the number that a paper prints, such as ``0.35M``, and half of its last digit's worth."""
+    unit = {"M": 1e6, "B": 1e9}.get(text[-1:], 1.0)
+    digits = text.rstrip("MB").replace(",", "")
+    decimals = len(digits.partition(".")[2])
+    return float(digits) * unit, 0.5 * unit / 10**decimals
+
+
+def _count_rows(entries: Sequence[Entry]) -> Iterator[LectureRow]:
+    totals: dict[tuple[str, str], int] = {}
+    for entry in entries:
+        base = BaseConfiguration(read_known_configurations()[entry.base], entry.base)
+        parameters = _count_modules(entry, base)
+        if parameters is not None:
+            yield _describe_count(entry, parameters.adapter, parameters.total, is_closed_form=False)
+            continue
+        model = (entry.base, entry.model_class)
+        if model not in totals:
+            architecture = _build(base, entry.model_class)
+            totals[model] = sum(parameter.numel() for parameter in architecture.model.parameters())
+        dimensions = read_dimensions(base.values)
+        assert entry.count is not None
+        assert dimensions is not None
+        yield _describe_count(entry, entry.count(dimensions), totals[model], is_closed_form=True)
+
+
+def _count_modules(entry: Entry, base: BaseConfiguration) -> ParameterCounts | None:
+    """Count on the real modules; None where the method does not exist here, or not for this row."""
+    method_class = METHODS.get(entry.method)
+    if method_class is None or not _understands(method_class.options_model, entry.options):
+        return None
+    method = method_class(entry.options, TASK_TYPES[entry.model_class])
+    try:
+        return adapt_architecture(method, _build(base, entry.model_class)).parameters
+    except TrainingError:
+        if entry.count is None:
+            raise
+        return None
+
+
+def _describe_count(entry: Entry, trained: int, total: int, *, is_closed_form: bool) -> LectureRow:
+    published, agrees, difference = None, True, None
+    if entry.published:
+        published, tolerance = parse_count(entry.published)
+        agrees = abs(trained - published) <= tolerance
+        difference = trained / published - 1
+    return LectureRow(
+        name=" ".join(filter(None, (_shorten(entry.base), entry.method, entry.variant))),
+        method=entry.method,
+        trainable_parameters=trained,
+        total_parameters=total,
+        is_closed_form=is_closed_form,
+        published=published,
+        published_text=entry.published,
+        memory_gib=None,
+        memory_range_gib=None,
+        published_gib=None,
+        difference=difference,
+        agrees=agrees,
+        reason=entry.reason,
+    )
+
+
+def _understands(options_model: Any, options: Mapping[str, Any]) -> bool:
+    try:
+        options_model.model_validate(dict(options))
+    except ValidationError:
+        return False
+    return True
+
+
+def _measure_row(base_name: str, model_class: str, method_name: str, published: float | None) -> LectureRow:
+    base = BaseConfiguration(read_known_configurations()[base_name], base_name)
+    method = METHODS[method_name]({"r": 8} if method_name == "lora" else {}, TASK_TYPES[model_class])
+    # Eager attention and fp32, as these runs were.
+    adapted = adapt_architecture(method, _build(base, model_class, attention="eager"))
+    activations = measure_activations(
+        adapted.model,
+        rows=_ROWS,
+        tokens=_TOKENS,
+        target_tokens=_ANSWER_TOKENS if model_class == TWO_STACKS else None,
+        on_cuda=True,
+    )
+    estimate = estimate_training(
+        make_footprint(adapted, method, activations, _ROWS), Recipe("cuda", "fp32", _ROWS)
+    )
+    ours = estimate.formula / GIB
+    return LectureRow(
+        name=f"{_shorten(base_name)} {method_name}",
+        method=method_name,
+        trainable_parameters=adapted.parameters.trained,
+        total_parameters=adapted.parameters.total,
+        is_closed_form=False,
+        published=None,
+        published_text=f"{published:g} GB" if published else "out of memory",
+        memory_gib=ours,
+        memory_range_gib=(estimate.low / GIB, estimate.high / GIB),
+        published_gib=published,
+        difference=ours / published - 1 if published else None,
+        agrees=abs(ours / published - 1) <= 0.1 if published else estimate.low > _PUBLISHED_DEVICE.usable,
+        reason=""
+        if published
+        else f"ours is above the {_PUBLISHED_DEVICE.usable / GIB:.1f} GiB of an A100 80 GB",
+    )
+
+
+def _build(base: BaseConfiguration, model_class: str, *, attention: str = "sdpa") -> Architecture:
+    return build_architecture(base, build_configuration(base), model_class, attention=attention)
+
+
+def _shorten(base: str) -> str:
+    return base.rpartition("/")[2]

@@ -1,0 +1,280 @@
+"""The plan of one task."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lorry_components.finetune.dropouts import list_dropouts
+from lorry_components.finetune.precision import Hardware, Precision, choose_precision
+from lorry_components.kinds import Kind
+from lorry_components.methods import Method
+from lorry_components.planning.activations import Activations, measure_activations
+from lorry_components.planning.advice import Advice, list_advice
+from lorry_components.planning.architecture import (
+    AdaptedArchitecture,
+    adapt_architecture,
+    build_architecture,
+    build_configuration,
+    find_model_class,
+)
+from lorry_components.planning.bounding import bound_activations
+from lorry_components.planning.configurations import BaseConfiguration, read_configuration
+from lorry_components.planning.devices import DEVICES, Device, find_smallest_device, recognise_device
+from lorry_components.planning.dimensions import read_dimensions
+from lorry_components.planning.memory import (
+    Estimate,
+    Footprint,
+    Recipe,
+    estimate_host,
+    estimate_inference,
+    estimate_training,
+)
+from lorry_components.tasks import find_kind, find_method
+from lorry_registry.errors import BaseModelError
+from lorry_registry.manifest import ParameterCounts
+from lorry_registry.task_spec import TaskSpec
+
+_ASSUMED_CLASSES = ("0", "1")
+
+
+@dataclass(frozen=True, slots=True)
+class TaskPlan:
+    """What a task would take.
+
+    Attributes:
+        task: Its name.
+        method: How its base is adapted.
+        base: Where its base's configuration was read.
+        parameters: Trained ones, the head's apart, and all of the model's.
+        adapter_bytes: Size of the adapter's weights file; of ``full``, when every tensor changes.
+        rows: Texts in a forward pass.
+        tokens: The longest text, in tokens.
+        device: Where it is trained: ``cpu`` or ``cuda``.
+        precision: The number format that it is trained in there.
+        training: Memory of the device, by part.
+        host: Memory of the machine beside a GPU; None on a CPU, where ``training`` says it.
+        inference: Memory of predicting there, by part.
+        on_gpu: Memory of training on a GPU.
+        gpu_precision: The number format that it is trained in there.
+        smallest_device: The smallest GPU that holds ``on_gpu``; None: none does.
+        advice: What would take less where it is trained; on a GPU when no GPU holds it.
+        notes: What was assumed.
+    """
+
+    task: str
+    method: str
+    base: str
+    parameters: ParameterCounts
+    adapter_bytes: int
+    rows: int
+    tokens: int
+    device: str
+    precision: str
+    training: Estimate
+    host: Estimate | None
+    inference: Estimate
+    on_gpu: Estimate
+    gpu_precision: str
+    smallest_device: Device | None
+    advice: tuple[Advice, ...]
+    notes: tuple[str, ...]
+
+
+def plan_task(
+    spec: TaskSpec, *, labels: Sequence[str] | None = None, base: BaseConfiguration | None = None
+) -> TaskPlan:
+    """Plan a task: no weights are read and nothing is computed.
+
+    Args:
+        spec: A checked task.
+        labels: The classes, where they are known; two are assumed otherwise.
+        base: The base's configuration, when it has been read already.
+
+    Raises:
+        BaseModelError: The base's configuration cannot be had, or transformers does not know it.
+        TrainingError: The method does not fit this base.
+    """
+    kind, method = find_kind(spec), find_method(spec)
+    base = base or read_configuration(spec.base)
+    notes: list[str] = []
+    if kind.has_classes and labels is None:
+        labels = _ASSUMED_CLASSES
+        notes.append("two classes are assumed: the data was not read")
+    device = "cuda" if spec.resources.count else "cpu"
+    tokens = _limit_tokens(spec.data.max_length, method, base)
+    if tokens < spec.data.max_length:
+        notes.append(f"the base has room for {tokens} tokens of text, fewer than data.max_length")
+    shown = recognise_device(spec.resources.node_selector)
+    here = _choose_precision(spec, device, shown)
+    on_gpu = _choose_precision(spec, "cuda", shown)
+    trials = {
+        choice: _build_footprint(spec, base, kind, method, labels, tokens, choice, where)
+        for choice, where in ((here, device), (on_gpu, "cuda"))
+    }
+    adapted, footprint = trials[here]
+    gpu_footprint = trials[on_gpu][1]
+    if not footprint.activations.layers:
+        notes.append("activations are a bound over the base's sizes: its code looks at numbers to run")
+    recipe = Recipe(device, here.name, spec.train.batch_size)
+    gpu_recipe = Recipe("cuda", on_gpu.name, spec.train.batch_size)
+    gpu_estimate = estimate_training(gpu_footprint, gpu_recipe)
+    smallest_device = find_smallest_device(gpu_estimate.high)
+    advised = (gpu_footprint, gpu_recipe) if smallest_device is None else (footprint, recipe)
+    return TaskPlan(
+        task=spec.name,
+        method=spec.method.name,
+        base=base.origin,
+        parameters=adapted.parameters,
+        adapter_bytes=adapted.adapter_bytes,
+        rows=spec.train.batch_size,
+        tokens=tokens,
+        device=device,
+        precision=here.name,
+        training=estimate_training(footprint, recipe),
+        host=estimate_host(footprint) if device == "cuda" else None,
+        inference=estimate_inference(footprint, recipe),
+        on_gpu=gpu_estimate,
+        gpu_precision=on_gpu.name,
+        smallest_device=smallest_device,
+        advice=tuple(list_advice(*advised)),
+        notes=tuple(notes),
+    )
+
+
+def describe_plan(plan: TaskPlan) -> dict[str, Any]:
+    """Return a plan as plain values, sizes in bytes."""
+    return {
+        "task": plan.task,
+        "method": plan.method,
+        "base": plan.base,
+        "parameters": {
+            "adapter": plan.parameters.adapter,
+            "head": plan.parameters.head,
+            "trained": plan.parameters.trained,
+            "total": plan.parameters.total,
+        },
+        "adapter_bytes": plan.adapter_bytes,
+        "rows": plan.rows,
+        "tokens": plan.tokens,
+        "device": plan.device,
+        "precision": plan.precision,
+        "training": _describe_estimate(plan.training),
+        "host": _describe_estimate(plan.host) if plan.host else None,
+        "inference": _describe_estimate(plan.inference),
+        "on_gpu": {"precision": plan.gpu_precision, **_describe_estimate(plan.on_gpu)},
+        "smallest_device": plan.smallest_device.name if plan.smallest_device else None,
+        "devices": [
+            {
+                "name": device.name,
+                "usable_bytes": device.usable,
+                "verdict": judge_device(device, plan.on_gpu),
+            }
+            for device in DEVICES
+        ],
+        "advice": [
+            {
+                "change": advice.change,
+                "saved_bytes": advice.saved,
+                "needed_bytes": advice.needed,
+                "smallest_device": advice.device.name if advice.device else None,
+            }
+            for advice in plan.advice
+        ],
+        "notes": list(plan.notes),
+    }
+
+
+def judge_device(device: Device, estimate: Estimate) -> str:
+    """Say whether a GPU ``fits`` even the high end, ``may fit`` the low end, or is ``too small``."""
+    if estimate.high <= device.usable:
+        return "fits"
+    return "may fit" if estimate.low <= device.usable else "too small"
+
+
+def _describe_estimate(estimate: Estimate) -> dict[str, Any]:
+    return {
+        "low_bytes": estimate.low,
+        "high_bytes": estimate.high,
+        "parts": [
+            {"name": part.name, "low_bytes": part.low, "high_bytes": part.high} for part in estimate.parts
+        ],
+    }
+
+
+def _build_footprint(
+    spec: TaskSpec,
+    base: BaseConfiguration,
+    kind: Kind,
+    method: Method,
+    labels: Sequence[str] | None,
+    tokens: int,
+    precision: Precision,
+    device: str,
+) -> tuple[AdaptedArchitecture, Footprint]:
+    config = build_configuration(base, **_describe_head(labels))
+    for name, value in list_dropouts(spec.train, config).items():
+        setattr(config, name, value)
+    architecture = build_architecture(base, config, find_model_class(kind), attention=precision.attention)
+    adapted = adapt_architecture(method, architecture)
+    activations = _measure(adapted, base, spec.train.batch_size, tokens, on_cuda=device == "cuda")
+    return adapted, make_footprint(adapted, method, activations, spec.train.batch_size)
+
+
+def make_footprint(
+    adapted: AdaptedArchitecture, method: Method, activations: Activations, rows: int
+) -> Footprint:
+    """Gather what decides the memory of an adapted model."""
+    trained = adapted.parameters.trained
+    return Footprint(
+        frozen=adapted.parameters.total - trained,
+        trained=trained,
+        frozen_matrices=adapted.frozen_matrices,
+        freezes_base=method.freezes_base,
+        copies_base=method.name == "full",
+        activations=activations,
+        rows=rows,
+    )
+
+
+def _describe_head(labels: Sequence[str] | None) -> dict[str, Any]:
+    names = list(labels) if labels is not None else ["value"]
+    return {
+        "num_labels": len(names),
+        "problem_type": "regression" if labels is None else "single_label_classification",
+    }
+
+
+def _limit_tokens(max_length: int, method: Method, base: BaseConfiguration) -> int:
+    dimensions = read_dimensions(base.values)
+    if dimensions is None or dimensions.positions is None:
+        return max_length
+    # Soft tokens take positions of the text's.
+    soft = method.count_added_tokens()
+    return max(1, min(max_length, dimensions.positions - soft))
+
+
+def _choose_precision(spec: TaskSpec, device: str, shown: Device | None) -> Precision:
+    """Choose as the fine-tuning step will; of a processor that is not known, fp32."""
+    if device == "cuda":
+        has_bf16 = shown.has_bf16 if shown is not None else True
+        hardware = Hardware("cuda", shown.name if shown else "a GPU", has_bf16, has_fp16=True)
+    else:
+        hardware = Hardware("cpu", "a processor", has_bf16=False, has_fp16=False)
+    return choose_precision(spec.train.precision, hardware, max_length=spec.data.max_length)
+
+
+def _measure(
+    adapted: AdaptedArchitecture, base: BaseConfiguration, rows: int, tokens: int, *, on_cuda: bool
+) -> Activations:
+    try:
+        return measure_activations(adapted.model, rows=rows, tokens=tokens, on_cuda=on_cuda)
+    except (RuntimeError, NotImplementedError, ValueError) as error:
+        dimensions = read_dimensions(base.values)
+        if dimensions is None:
+            raise BaseModelError(
+                f"what a forward pass takes cannot be told without weights: {error}".splitlines()[0],
+                where=base.origin,
+                todo="run it without a plan: lorry run --force",
+            ) from error
+        bound = bound_activations(dimensions, base.values, rows=rows, tokens=tokens)
+        return Activations(kept=bound, layers=0, largest_layer=bound, outside=0, boundary=0, logits=0)

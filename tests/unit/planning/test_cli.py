@@ -1,0 +1,144 @@
+"""``lorry plan``, and ``lorry run`` of what does not fit."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click.testing
+import pytest
+import yaml
+
+from lorry_components.planning.lecture import LectureRow
+from lorry_pipelines.cli import lorry
+from lorry_pipelines.cli.planning import format_range, format_size
+from lorry_registry.errors import StoreError
+from lorry_registry.task_spec import TaskSpec
+
+MakeSpec = Callable[..., TaskSpec]
+GIB = 2**30
+
+
+@pytest.fixture
+def invoke(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., click.testing.Result]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LORRY_HOME", str(tmp_path / "home"))
+
+    def call(*arguments: object) -> click.testing.Result:
+        return click.testing.CliRunner().invoke(lorry, [str(argument) for argument in arguments])
+
+    return call
+
+
+@pytest.fixture
+def task_file(make_spec: MakeSpec, tmp_path: Path) -> Callable[..., Path]:
+    def write(**sections: Any) -> Path:
+        document = make_spec(**sections).model_dump(mode="json", exclude_defaults=True)
+        method = document.pop("method")
+        document["method"] = {"name": method["name"], **method.get("options", {})}
+        path = tmp_path / "task.yaml"
+        path.write_text(yaml.safe_dump(document), "utf-8")
+        return path
+
+    return write
+
+
+def test_a_plan_is_printed(
+    invoke: Callable[..., click.testing.Result], task_file: Callable[..., Path]
+) -> None:
+    result = invoke("plan", task_file())
+    assert result.exit_code == 0, result.output
+    for text in (
+        "tiny: lora",
+        "trained",
+        "smallest GPU  T4 16 GB",
+        "activations",
+        "Training, GPU",
+        "99 in the head",
+    ):
+        assert text in result.output
+    assert "What would take less" not in result.output
+    assert max(map(len, result.output.splitlines()[7:])) <= 80
+
+
+def test_a_plan_that_does_not_fit_says_what_would(
+    invoke: Callable[..., click.testing.Result], task_file: Callable[..., Path]
+) -> None:
+    result = invoke("plan", task_file(resources={"memory": "100Mi"}), "--set", "train.batch_size=4096")
+    assert result.exit_code == 0, result.output
+    assert "too little, see below" in result.output
+    assert "resources.memory: 100Mi is less than lora takes" in result.output
+    assert "gradient checkpointing" in result.output
+
+
+def test_a_plan_as_json(invoke: Callable[..., click.testing.Result], task_file: Callable[..., Path]) -> None:
+    result = invoke("plan", task_file(resources={"memory": "100Mi"}), "--json")
+    (plan,) = json.loads(result.output)
+    assert plan["task"] == "tiny"
+    assert plan["parameters"]["adapter"] == 2 * 2 * 4 * 64
+    assert [fault["where"] for fault in plan["faults"]] == ["resources.memory"]
+
+
+@pytest.mark.parametrize(
+    "arguments", [(), ("--lecture", "task.yaml"), ("--lecture", "--set", "train.seed=1")]
+)
+def test_arguments_that_make_no_sense(
+    arguments: tuple[str, ...], invoke: Callable[..., click.testing.Result]
+) -> None:
+    assert invoke("plan", *arguments).exit_code == 2
+
+
+def test_the_lecture(
+    invoke: Callable[..., click.testing.Result],
+    lecture_rows: dict[str, LectureRow],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = list(lecture_rows.values())
+    monkeypatch.setattr("lorry_components.planning.lecture.list_lecture_rows", lambda: rows)
+    shown = invoke("plan", "--lecture").output
+    assert "mt0-large lora r=8" in shown
+    assert "2,359,296" in shown
+    assert "out of memory" in shown
+    assert "23 of 34 agree with what is published" in shown
+    listed = json.loads(invoke("plan", "--lecture", "--json").output)
+    assert [row["name"] for row in listed] == list(lecture_rows)
+
+
+def test_a_run_that_does_not_fit_starts_nothing(
+    invoke: Callable[..., click.testing.Result], task_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    result = invoke("run", task_file(resources={"memory": "100Mi"}))
+    assert result.exit_code == 3, result.output
+    assert "tiny: resources.memory: 100Mi is less than lora takes" in result.output
+    assert "--force" in result.output
+    assert not (tmp_path / "home" / "runs").exists()
+
+
+def test_a_run_is_forced(
+    invoke: Callable[..., click.testing.Result],
+    task_file: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def stop(_settings: object) -> None:
+        raise StoreError("far enough")
+
+    monkeypatch.setattr("lorry_pipelines.launching.check_places", stop)
+    result = invoke("run", task_file(resources={"memory": "100Mi"}), "--force")
+    assert result.exit_code == StoreError.exit_code
+    assert "far enough" in result.output
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(300, "0 KiB"), (299_980, "293 KiB"), (64 * 2**20, "64 MiB"), (GIB, "1.00 GiB"), (54 * GIB, "54.0 GiB")],
+)
+def test_sizes_are_told_in_the_unit_that_fits(size: int, text: str) -> None:
+    assert format_size(size) == text
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "text"),
+    [(0, 0, "0.00"), (1, GIB, "<0.01 to 1.00"), (GIB, GIB + 1, "1.00"), (GIB // 2, 12 * GIB, "0.50 to 12.0")],
+)
+def test_ranges_are_told_in_gib(low: int, high: int, text: str) -> None:
+    assert format_range(low, high) == text

@@ -1,0 +1,117 @@
+"""The published tables: counts are exact, memory is within a tenth, every difference has its reason."""
+
+import json
+
+import pytest
+
+from lorry_components.planning.lecture import LectureRow, parse_count
+
+COUNTS = {
+    "roberta-base lora r=8": 294_912,
+    "roberta-large lora r=8": 786_432,
+    "deberta-v2-xxlarge lora r=16": 4_718_592,
+    "gpt2-medium lora r=4": 393_216,
+    "gpt2-large lora r=4": 737_280,
+    "mt0-large lora r=8": 2_359_296,
+    "roberta-base bitfit": 102_144,
+    "roberta-base adapter-d r=48 in all layers": 894_528,
+    "roberta-base adapter-d r=48 in layers 8-11": 298_176,
+    "roberta-large adapter-p r=64": 3_171_840,
+    "roberta-large adapter-p r=16": 811_392,
+    "roberta-large adapter-h r=64": 6_343_680,
+    "roberta-large adapter-h r=8": 835_968,
+    "gpt2-medium adapter-l r=6": 368_784,
+    "gpt2-medium adapter-l r=224": 11_089_152,
+    "gpt2-large adapter-l r=8": 875_808,
+    "gpt2-large adapter-l r=248": 23_002_848,
+    "gpt2-medium adapter-h r=112": 11_064_576,
+    "gpt2-medium ft-top 2 layers": 25_192_448,
+    "bert-base-cased p-tuning 9 tokens, LSTM": 8_278_272,
+    "roberta-large p-tuning-v2 128 tokens": 6_291_456,
+    "bert-base-cased prompt-tuning 20 tokens": 15_360,
+}
+FIELDS = {
+    "name",
+    "method",
+    "trainable_parameters",
+    "total_parameters",
+    "published",
+    "memory_gib",
+    "published_gib",
+}
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_trained_parameters_are_exact(name: str, lecture_rows: dict[str, LectureRow]) -> None:
+    assert lecture_rows[name].trainable_parameters == COUNTS[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "total"),
+    [
+        ("mt0-large lora r=8", 1_231_940_608),
+        ("gpt2-medium full", 354_823_168),
+        ("gpt2-large full", 774_030_080),
+        ("T0_3B full", 2_849_757_184),
+        ("mt0-xxl full", 12_921_057_280),
+        ("bloomz-7b1 full", 7_069_016_064),
+    ],
+)
+def test_bases_are_as_large_as_they_are_known_to_be(
+    name: str, total: int, lecture_rows: dict[str, LectureRow]
+) -> None:
+    assert lecture_rows[name].total_parameters == total
+
+
+@pytest.mark.parametrize("name", ["T0_3B full", "T0_3B lora", "mt0-xxl lora", "bloomz-7b1 lora"])
+def test_memory_is_within_a_tenth_of_the_published(name: str, lecture_rows: dict[str, LectureRow]) -> None:
+    row = lecture_rows[name]
+    assert row.memory_gib == pytest.approx(row.published_gib, rel=0.1)
+    assert row.memory_range_gib is not None
+    low, high = row.memory_range_gib
+    assert low <= row.published_gib <= high
+
+
+@pytest.mark.parametrize("name", ["mt0-xxl full", "bloomz-7b1 full"])
+def test_what_ran_out_of_memory_is_told_to(name: str, lecture_rows: dict[str, LectureRow]) -> None:
+    row = lecture_rows[name]
+    assert row.published_gib is None
+    assert row.memory_range_gib is not None
+    assert row.memory_range_gib[0] > 80
+    assert row.agrees
+
+
+def test_every_difference_has_its_reason(lecture_rows: dict[str, LectureRow]) -> None:
+    assert [name for name, row in lecture_rows.items() if not row.agrees and not row.reason] == []
+
+
+def test_the_rows_that_differ_are_those_that_were_found_to(lecture_rows: dict[str, LectureRow]) -> None:
+    differing = {name for name, row in lecture_rows.items() if not row.agrees}
+    assert differing == {
+        "roberta-base full",
+        "roberta-large full",
+        "deberta-v2-xxlarge full",
+        "gpt2-medium full",
+        "roberta-large adapter-p r=64",
+        "roberta-large adapter-h r=64",
+        "gpt2-medium adapter-h r=112",
+        "gpt2-medium lora r=4",
+        "gpt2-large lora r=4",
+        "gpt2-medium prelayer 14 tokens",
+        "gpt2-large prelayer 17 tokens",
+    }
+
+
+def test_rows_are_plain_values(lecture_rows: dict[str, LectureRow]) -> None:
+    for row in lecture_rows.values():
+        document = json.loads(json.dumps(row.describe()))
+        assert document.keys() >= FIELDS
+        assert (document["memory_gib"] is None) == (document["memory_range_gib"] is None)
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "tolerance"),
+    [("0.35M", 350_000, 5_000), ("1.5B", 1.5e9, 5e7), ("2,359,296", 2_359_296, 0.5)],
+)
+def test_printed_counts_are_read_with_their_precision(text: str, value: float, tolerance: float) -> None:
+    assert parse_count(text) == pytest.approx((value, tolerance))

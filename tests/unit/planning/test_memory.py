@@ -1,0 +1,178 @@
+"""The arithmetic: parts, ranges, GPUs, and advice."""
+
+from dataclasses import replace
+
+import pytest
+
+from lorry_components.planning.activations import Activations, measure_activations
+from lorry_components.planning.advice import list_advice
+from lorry_components.planning.architecture import (
+    adapt_architecture,
+    build_architecture,
+    build_configuration,
+)
+from lorry_components.planning.configurations import BaseConfiguration
+from lorry_components.planning.devices import DEVICES, GIB, find_smallest_device, recognise_device
+from lorry_components.planning.memory import (
+    Footprint,
+    Recipe,
+    estimate_host,
+    estimate_inference,
+    estimate_training,
+)
+from lorry_components.planning.plan import judge_device, make_footprint
+from lorry_components.tasks import METHODS
+
+ACTIVATIONS = Activations(
+    kept=8 * GIB, layers=10, largest_layer=GIB // 2, outside=GIB // 4, boundary=2**20, logits=GIB // 8
+)
+BIG = Footprint(
+    frozen=0,
+    trained=12_000_000_000,
+    frozen_matrices=0,
+    freezes_base=False,
+    copies_base=True,
+    activations=ACTIVATIONS,
+    rows=8,
+)
+ADAPTED = replace(
+    BIG,
+    frozen=7_000_000_000,
+    trained=4_000_000,
+    frozen_matrices=6_000_000_000,
+    freezes_base=True,
+    copies_base=False,
+)
+FP32 = Recipe("cuda", "fp32", 8)
+
+
+def _part(estimate: object, name: str) -> int:
+    return next(part.high for part in estimate.parts if part.name == name)  # type: ignore[attr-defined]
+
+
+def test_the_formula() -> None:
+    logits = 2 * ACTIVATIONS.logits
+    assert estimate_training(BIG, FP32).formula == 16 * BIG.trained + ACTIVATIONS.kept + logits
+    adapted = 4 * ADAPTED.frozen + 16 * ADAPTED.trained + ACTIVATIONS.kept + logits
+    assert estimate_training(ADAPTED, FP32).formula == adapted
+
+
+def test_a_range_is_a_range() -> None:
+    for footprint in (BIG, ADAPTED):
+        for recipe in (FP32, replace(FP32, precision="bf16"), replace(FP32, device="cpu")):
+            for estimate in (estimate_training(footprint, recipe), estimate_inference(footprint, recipe)):
+                assert 0 < estimate.low < estimate.high
+                assert all(0 <= part.low <= part.high for part in estimate.parts)
+
+
+def test_only_a_frozen_base_is_held_in_half_precision() -> None:
+    half = replace(FP32, precision="bf16")
+    assert _part(estimate_training(ADAPTED, half), "weights") == 2 * ADAPTED.frozen + 4 * ADAPTED.trained
+    assert _part(estimate_training(BIG, half), "weights") == 4 * BIG.trained
+
+
+def test_full_fine_tuning_remembers_the_base_in_host_memory() -> None:
+    on_cpu = estimate_training(BIG, replace(FP32, device="cpu"))
+    assert _part(on_cpu, "copy of the base") == 4 * BIG.trained
+    assert all(part.name != "copy of the base" for part in estimate_training(BIG, FP32).parts)
+    assert _part(estimate_host(BIG), "copy of the base") == 4 * BIG.trained
+
+
+def test_llama_out_of_sample() -> None:
+    """PEFT's comparison: LoRA r=32 on Llama-3.2-3B in bf16, 4 rows of up to 768 tokens, 22.3 GB."""
+    base = BaseConfiguration(
+        {
+            "architectures": ["LlamaForCausalLM"],
+            "model_type": "llama",
+            "hidden_size": 3072,
+            "num_hidden_layers": 28,
+            "num_attention_heads": 24,
+            "num_key_value_heads": 8,
+            "head_dim": 128,
+            "intermediate_size": 8192,
+            "vocab_size": 128256,
+            "tie_word_embeddings": True,
+            "max_position_embeddings": 131072,
+        },
+        "Llama-3.2-3B",
+    )
+    method = METHODS["lora"]({"r": 32})
+    adapted = adapt_architecture(
+        method, build_architecture(base, build_configuration(base), "AutoModelForCausalLM")
+    )
+    assert adapted.parameters.total - adapted.parameters.adapter == 3_212_749_824
+    activations = measure_activations(adapted.model, rows=4, tokens=768, on_cuda=True)
+    estimate = estimate_training(make_footprint(adapted, method, activations, 4), Recipe("cuda", "bf16", 4))
+    assert estimate.low < 22.3e9 < estimate.high
+
+
+def test_devices_are_in_order_and_the_smallest_that_fits_is_found() -> None:
+    assert [device.usable for device in DEVICES] == sorted(device.usable for device in DEVICES)
+    assert find_smallest_device(GIB).name == "T4 16 GB"  # type: ignore[union-attr]
+    assert find_smallest_device(30 * GIB).name == "A100 40 GB"  # type: ignore[union-attr]
+    assert find_smallest_device(100 * GIB).name == "H200 141 GB"  # type: ignore[union-attr]
+    assert find_smallest_device(200 * GIB) is None
+
+
+@pytest.mark.parametrize(
+    ("labels", "name"),
+    [
+        ({"nvidia.com/gpu.product": "NVIDIA-A100-SXM4-80GB"}, "A100 80 GB"),
+        ({"nvidia.com/gpu.product": "NVIDIA-A100-SXM4-40GB"}, "A100 40 GB"),
+        ({"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3"}, "H100 80 GB"),
+        ({"nvidia.com/gpu.product": "NVIDIA-H200"}, "H200 141 GB"),
+        ({"nvidia.com/gpu.product": "Tesla-T4"}, "T4 16 GB"),
+        ({"cloud.google.com/gke-accelerator": "nvidia-tesla-t4"}, "T4 16 GB"),
+        ({"cloud.google.com/gke-accelerator": "nvidia-tesla-a100"}, "A100 40 GB"),
+        ({"cloud.google.com/gke-accelerator": "nvidia-a100-80gb"}, "A100 80 GB"),
+        ({"cloud.google.com/gke-accelerator": "nvidia-l4"}, "L4 24 GB"),
+        ({"karpenter.k8s.aws/instance-gpu-name": "a10g"}, "A10 24 GB"),
+        ({"nvidia.com/gpu.product": "Quadro-RTX-6000"}, None),
+        ({"pool": "t4"}, None),
+        ({}, None),
+    ],
+)
+def test_a_node_selector_names_its_gpu(labels: dict[str, str], name: str | None) -> None:
+    device = recognise_device(labels)
+    assert (device.name if device else None) == name
+
+
+def test_advice_says_what_each_change_saves() -> None:
+    advice = list_advice(ADAPTED, FP32)
+    needed = estimate_training(ADAPTED, FP32).high
+    assert [one.saved for one in advice[:-1]] == sorted((one.saved for one in advice[:-1]), reverse=True)
+    assert all(one.saved + one.needed == needed for one in advice)
+    changes = {one.change for one in advice}
+    assert {
+        "gradient checkpointing",
+        "train.precision: bf16",
+        "QLoRA: the frozen base in four bits",
+    } <= changes
+    # LoRA's optimiser is too small for eight bits to matter.
+    assert "an 8-bit optimiser" not in changes
+    assert advice[-1].change == "all of these together"
+    assert advice[-1].needed < min(one.needed for one in advice[:-1])
+    assert advice[-1].device is not None
+
+
+def test_advice_for_full_fine_tuning() -> None:
+    assert find_smallest_device(estimate_training(BIG, FP32).high) is None
+    changes = {one.change: one for one in list_advice(BIG, FP32)}
+    assert changes["an 8-bit optimiser"].saved >= 6 * BIG.trained
+    assert not any("QLoRA" in change for change in changes)
+    offloaded = changes["offloading weights and optimiser to host memory"]
+    assert offloaded.device is not None
+
+
+def test_on_a_processor_nothing_is_offloaded_or_held_in_four_bits() -> None:
+    changes = " ".join(one.change for one in list_advice(ADAPTED, replace(FP32, device="cpu")))
+    assert "offload" not in changes
+    assert "QLoRA" not in changes
+
+
+def test_a_gpu_is_judged_by_both_ends() -> None:
+    estimate = estimate_training(replace(ADAPTED, frozen=8_500_000_000), FP32)
+    verdicts = {device.name: judge_device(device, estimate) for device in DEVICES}
+    assert verdicts["T4 16 GB"] == "too small"
+    assert verdicts["A100 40 GB"] == "may fit"
+    assert verdicts["A100 80 GB"] == "fits"

@@ -1,0 +1,205 @@
+"""A plan is what the run then finds: parameters, the size of the file, and the memory of the process."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lorry_components.finetune.step import finetune
+from lorry_components.methods.tensors import save_tensors
+from lorry_components.planning import describe_plan, plan_task
+from lorry_components.planning.architecture import (
+    build_architecture,
+    build_configuration,
+    find_model_class,
+    measure_weights_file,
+)
+from lorry_components.planning.classes import find_classes
+from lorry_components.planning.configurations import (
+    BaseConfiguration,
+    read_configuration,
+    read_known_configurations,
+)
+from lorry_components.prepare_data.step import prepare_data
+from lorry_components.tasks import KINDS
+from lorry_registry.errors import BaseModelError, TrainingError
+from lorry_registry.manifest import WEIGHTS_NAME
+from lorry_registry.task_spec import BaseSpec, TaskSpec
+
+METHODS: tuple[Mapping[str, Any], ...] = (
+    {"name": "lora", "r": 4, "targets": ["query", "value"]},
+    {"name": "p-tuning", "tokens": 4},
+    {"name": "p-tuning", "tokens": 4, "encoder": "lstm"},
+    {"name": "full"},
+)
+REVISION = "0" * 40
+MakeSpec = Callable[..., TaskSpec]
+
+
+def _train(spec: TaskSpec, folder: Path) -> tuple[Any, Path, tuple[str, ...]]:
+    card = prepare_data(spec, folder / "data")
+    summary = finetune(spec, folder / "data", folder / "candidate", checkpoints=folder / "checkpoints")
+    assert card.labels is not None
+    return summary, folder / "candidate" / "adapter" / WEIGHTS_NAME, card.labels
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: "-".join(map(str, method.values())))
+def test_the_plan_is_what_a_run_finds(method: Mapping[str, Any], make_spec: MakeSpec, tmp_path: Path) -> None:
+    spec = make_spec(method)
+    summary, weights, labels = _train(spec, tmp_path)
+    plan = plan_task(spec, labels=labels)
+    assert plan.parameters == summary.parameters
+    assert plan.precision == summary.precision
+    # Weight decay or not, one step changes every tensor but embeddings of words that are not in the data.
+    assert weights.stat().st_size == plan.adapter_bytes
+
+
+def test_a_weights_file_is_measured_from_its_shapes(tmp_path: Path) -> None:
+    for count in range(1, 9):
+        shapes = {f"läyer.{index}" + "x" * index: (index + 1, 3) for index in range(count)}
+        save_tensors({name: torch.zeros(shape) for name, shape in shapes.items()}, tmp_path)
+        assert (tmp_path / WEIGHTS_NAME).stat().st_size == measure_weights_file(shapes)
+
+
+def test_two_classes_are_assumed_and_said_to_be(make_spec: MakeSpec) -> None:
+    plan = plan_task(make_spec())
+    assert plan.parameters.head == 2 * 32 + 2
+    assert any("two classes" in note for note in plan.notes)
+    assert not any("classes" in note for note in plan_task(make_spec(), labels=("a", "b", "c")).notes)
+
+
+def test_classes_are_counted_where_the_data_is_small_and_here(
+    make_spec: MakeSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert find_classes(make_spec()) == ("maybe", "no", "yes")
+    assert find_classes(make_spec(data={"source": str(tmp_path / "nowhere.jsonl")})) is None
+    assert find_classes(make_spec(data={"source": "s3://bucket/rows.jsonl"})) is None
+    assert find_classes(make_spec(kind="regression")) is None
+    monkeypatch.setattr("lorry_components.planning.classes._MOST_BYTES", 10)
+    assert find_classes(make_spec()) is None
+
+
+def test_texts_are_no_longer_than_the_base_reads(make_spec: MakeSpec) -> None:
+    plan = plan_task(make_spec(data={"max_length": 512}))
+    assert plan.tokens == 64
+    assert any("64 tokens" in note for note in plan.notes)
+    assert plan_task(make_spec({"name": "p-tuning", "tokens": 4}, data={"max_length": 512})).tokens == 60
+
+
+def test_dropout_takes_memory(make_spec: MakeSpec) -> None:
+    without = plan_task(make_spec(train={"hidden_dropout": 0.0})).training.high
+    assert plan_task(make_spec(train={"hidden_dropout": 0.1})).training.high > without
+
+
+def test_a_bigger_batch_takes_more_and_is_told_before(make_spec: MakeSpec) -> None:
+    few, many = (plan_task(make_spec(train={"batch_size": rows})) for rows in (8, 64))
+    activations = [
+        next(part.high for part in plan.training.parts if part.name == "activations") for plan in (few, many)
+    ]
+    assert activations[1] == pytest.approx(8 * activations[0], rel=0.02)
+    assert few.adapter_bytes == many.adapter_bytes
+
+
+def test_on_a_gpu_it_is_planned_in_what_the_gpu_is_fast_in(make_spec: MakeSpec) -> None:
+    resources = {"count": 1, "node_selector": {"nvidia.com/gpu.product": "Tesla-T4"}}
+    plan = plan_task(make_spec(train={"precision": "auto"}, resources=resources))
+    assert (plan.device, plan.precision) == ("cuda", "fp16")
+    assert plan.host is not None
+    plan = plan_task(make_spec(train={"precision": "auto"}))
+    assert (plan.device, plan.precision, plan.gpu_precision, plan.host) == ("cpu", "fp32", "bf16", None)
+
+
+def test_a_base_on_a_hub_is_planned_without_its_weights(make_spec: MakeSpec) -> None:
+    base = {"model": "FacebookAI/roberta-large", "revision": REVISION}
+    plan = plan_task(make_spec(base=base))
+    assert plan.parameters.adapter == 24 * 2 * 4 * 2048
+    # The head that RobertaForSequenceClassification has: a dense layer and the outputs.
+    assert plan.parameters.head == 1024 * 1024 + 1024 + 2 * 1024 + 2
+    assert "as lorry knows it" in plan.base
+
+
+def test_a_base_that_is_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = BaseSpec(model="nobody/nothing", revision=REVISION)
+    with pytest.raises(BaseModelError, match="not on this machine"):
+        read_configuration(spec, may_download=False)
+
+    def refuse(*_: object, **__: object) -> str:
+        raise OSError("no network")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", refuse)
+    with pytest.raises(BaseModelError, match=r"config\.json cannot be downloaded"):
+        read_configuration(spec)
+
+
+def test_only_the_configuration_is_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[tuple[str, str, str]] = []
+    values = {**read_known_configurations()["google-bert/bert-base-cased"], "num_hidden_layers": 2}
+    (tmp_path / "config.json").write_text(json.dumps(values), "utf-8")
+
+    def serve(model: str, name: str, *, revision: str) -> str:
+        asked.append((model, name, revision))
+        return str(tmp_path / name)
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", serve)
+    found = read_configuration(BaseSpec(model="some/bert", revision=REVISION))
+    assert asked == [("some/bert", "config.json", REVISION)]
+    assert found.values == values
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [("[]", "not a JSON object"), ("{", "cannot be read"), (None, "cannot be read")]
+)
+def test_a_configuration_that_is_none(content: str | None, message: str, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "config.json").write_text(content, "utf-8")
+    with pytest.raises(BaseModelError, match=message):
+        read_configuration(BaseSpec(model=str(tmp_path)))
+
+
+def test_an_architecture_that_transformers_does_not_know() -> None:
+    base = BaseConfiguration({"model_type": "abacus"}, "somewhere")
+    with pytest.raises(BaseModelError, match="abacus"):
+        build_configuration(base)
+
+
+def test_a_base_that_cannot_do_the_kind() -> None:
+    base = BaseConfiguration(read_known_configurations()["google-bert/bert-base-cased"], "bert")
+    with pytest.raises(BaseModelError, match="AutoModelForSeq2SeqLM"):
+        build_architecture(base, build_configuration(base), "AutoModelForSeq2SeqLM")
+
+
+def test_a_method_that_does_not_fit_is_refused_as_in_a_run(make_spec: MakeSpec) -> None:
+    with pytest.raises(TrainingError, match="rank 64"):
+        plan_task(make_spec({"name": "lora", "r": 64, "targets": ["query"]}))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_can_be_planned(kind: str) -> None:
+    assert find_model_class(KINDS[kind]()).startswith("AutoModel")
+
+
+def test_a_base_whose_code_looks_at_numbers_gets_a_bound(make_spec: MakeSpec) -> None:
+    plan = plan_task(
+        make_spec({"name": "lora"}, base={"model": "bigscience/mt0-large", "revision": REVISION})
+    )
+    assert any("a bound" in note for note in plan.notes)
+    assert next(part.high for part in plan.training.parts if part.name == "activations") > 0
+
+
+def test_a_plan_as_json(make_spec: MakeSpec) -> None:
+    document = json.loads(json.dumps(describe_plan(plan_task(make_spec()))))
+    assert (
+        document["parameters"]["trained"]
+        == document["parameters"]["adapter"] + document["parameters"]["head"]
+    )
+    for name in ("training", "inference", "on_gpu"):
+        estimate = document[name]
+        assert estimate["low_bytes"] == sum(part["low_bytes"] for part in estimate["parts"])
+        assert estimate["high_bytes"] == sum(part["high_bytes"] for part in estimate["parts"])
+    names = {part["name"] for part in document["training"]["parts"]}
+    assert names >= {"weights", "gradients", "optimiser", "activations", "logits"}
+    assert document["smallest_device"] == "T4 16 GB"
+    assert [device["verdict"] for device in document["devices"]] == ["fits"] * 7
