@@ -25,7 +25,7 @@ from lorry_components.kinds.sequence_head import SequenceHeadKind
 from lorry_components.methods import METHODS
 from lorry_components.prepare_data.step import load_card, load_part, prepare_data
 from lorry_components.tasks import find_kind, find_method
-from lorry_registry.errors import TrainingError
+from lorry_registry.errors import InvalidTaskError, TrainingError
 from lorry_registry.task_spec import TaskSpec
 
 MakeSpec = Callable[..., TaskSpec]
