@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lorry_components.bases import find_base_folder
-from lorry_components.kinds import KINDS, Kind
+from lorry_components.kinds import KINDS, InputForm, Kind
 from lorry_components.methods import METHODS, Method
 from lorry_components.methods.soft_tokens import count_positions
 from lorry_registry.errors import BaseModelError, Fault, InvalidTaskError
@@ -27,7 +27,7 @@ def load_task_file(path: Path, overrides: Sequence[str] = ()) -> TaskSpec:
 
 def find_kind(spec: TaskSpec) -> Kind:
     """Return the kind of a checked task."""
-    return KINDS[spec.kind]()
+    return KINDS[spec.kind](InputForm.of(spec))
 
 
 def find_method(spec: TaskSpec) -> Method:
@@ -79,7 +79,8 @@ def check_base(spec: TaskSpec, folder: Path) -> None:
             todo="restore the base, or choose one of an architecture that this version knows",
         ) from error
     method = find_method(spec)
-    faults = [*method.check_base(config), *_check_length(spec, method, config)]
+    kind_faults = find_kind(spec).check_base(config)
+    faults = [*kind_faults, *method.check_base(config), *_check_length(spec, method, config)]
     if faults:
         raise InvalidTaskError(
             f"{spec.name} on {spec.base.model}", faults, todo="correct these fields and try again"
@@ -107,10 +108,24 @@ def check_kind(document: Mapping[str, Any]) -> Iterator[Fault]:
     if name not in KINDS:
         yield Fault("kind", f"there is no kind {name!r}; {suggest_name(name, KINDS)}")
         return
-    evaluate = document.get("evaluate")
+    yield from _check_template(KINDS[name], document.get("data"))
+    yield from _check_metrics(KINDS[name], document.get("evaluate"))
+
+
+def _check_template(kind: type[Kind], data: object) -> Iterator[Fault]:
+    if not isinstance(data, Mapping):
+        return
+    template, columns = data.get("template"), data.get("columns")
+    has_pair = isinstance(columns, Mapping) and columns.get("text_pair") is not None
+    if isinstance(template, str | None):
+        for told in kind.check_template(template, has_pair=has_pair):
+            yield Fault("data.template", told)
+
+
+def _check_metrics(kind: type[Kind], evaluate: object) -> Iterator[Fault]:
     if not isinstance(evaluate, Mapping):
         return
-    known = KINDS[name].metrics
+    name, known = kind.name, kind.metrics
     listed = evaluate.get("metrics") or ()
     if isinstance(listed, Sequence) and not isinstance(listed, str):
         for metric in listed:
@@ -123,8 +138,8 @@ def check_kind(document: Mapping[str, Any]) -> Iterator[Fault]:
         return
     if primary not in known:
         yield Fault("evaluate.primary", f"{name} has no metric {primary!r}; {suggest_name(primary, known)}")
-    if primary in KINDS[name].error_metrics:
-        yield Fault("evaluate.primary", f"of {primary!r} less is better; choose {KINDS[name].primary!r}")
+    if primary in kind.error_metrics:
+        yield Fault("evaluate.primary", f"of {primary!r} less is better; choose {kind.primary!r}")
 
 
 def check_method(document: Mapping[str, Any]) -> Iterator[Fault]:

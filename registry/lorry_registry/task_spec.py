@@ -105,6 +105,15 @@ class NamedSplits(_Section):
     test: str = "test"
 
 
+class PartLimits(_Section):
+    """How many rows of each part are used at most, drawn by a seed; None: all of them."""
+
+    train: Annotated[int, Field(ge=2)] | None = None
+    validation: Annotated[int, Field(ge=1)] | None = None
+    test: Annotated[int, Field(ge=1)] | None = None
+    seed: int = 0
+
+
 class DataSpec(_Section):
     """The data of a task.
 
@@ -115,6 +124,10 @@ class DataSpec(_Section):
         split: How one table is divided; give this or ``splits``.
         splits: The names of the parts in a folder or hub data set.
         max_length: Texts are cut to so many tokens.
+        template: How ``{text}``, ``{text_pair}`` and ``{label}`` become what a base reads, for the kinds that
+            put the label into the text.
+        max_target: Answers are cut to so many tokens, and no more are generated.
+        limit: How many rows of each part are used at most.
         duplicates: What to do with training rows whose text is in validation or test too.
     """
 
@@ -124,6 +137,9 @@ class DataSpec(_Section):
     split: SeededSplit | None = None
     splits: NamedSplits | None = None
     max_length: Annotated[int, Field(ge=4, le=131072)] = 128
+    template: Annotated[str, Field(min_length=1, max_length=10_000)] | None = None
+    max_target: Annotated[int, Field(ge=1, le=131072)] = 64
+    limit: PartLimits = PartLimits()
     duplicates: Literal["drop", "refuse", "keep"] = "drop"
 
     @property
@@ -226,6 +242,22 @@ class Reference(_Section):
     source: str
 
 
+class GenerateSpec(_Section):
+    """How a task that writes text searches for it.
+
+    Attributes:
+        beams: Beams of the search; 1: the likeliest token each time.
+        length_penalty: Above 0, beams prefer longer texts, below 0 shorter ones.
+        no_repeat_ngram: No so many tokens in a row occur twice; 0: they may.
+        chat: Whether the template becomes a message to the base's chat template; auto: if the base has one.
+    """
+
+    beams: Annotated[int, Field(ge=1, le=64)] = 1
+    length_penalty: Annotated[float, Field(ge=-10, le=10)] = 1.0
+    no_repeat_ngram: Annotated[int, Field(ge=0, le=100)] = 0
+    chat: Literal["auto", "always", "never"] = "auto"
+
+
 class EvaluateSpec(_Section):
     """How the adapter is scored on the test rows.
 
@@ -292,6 +324,7 @@ class TaskSpec(_Section):
     data: DataSpec
     method: MethodSpec
     train: TrainSpec = TrainSpec()
+    generate: GenerateSpec = GenerateSpec()
     evaluate: EvaluateSpec = EvaluateSpec()
     gate: GateSpec = GateSpec()
     resources: ResourcesSpec = ResourcesSpec()
@@ -307,13 +340,17 @@ class TaskSpec(_Section):
 
     def describe_recipe(self) -> dict[str, JsonValue]:
         """Return all that decides what is learned, but for the base and the rows themselves."""
-        data = self.data.model_dump(mode="json", exclude={"source", "revision"})
-        return {
+        recipe: dict[str, JsonValue] = {
             "kind": self.kind,
-            "data": data,
+            "data": self.data.model_dump(mode="json", exclude={"source", "revision"}),
             "method": self.method.model_dump(mode="json"),
             "train": self.train.model_dump(mode="json"),
+            "generate": self.generate.model_dump(mode="json"),
         }
+        if self.train.early_stopping is not None:
+            # The best epoch by this metric is kept.
+            recipe["primary"] = self.evaluate.primary
+        return recipe
 
     @property
     def recipe_digest(self) -> str:

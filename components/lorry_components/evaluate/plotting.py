@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from lorry_components.kinds import Kind, Label, Prediction
+from lorry_components.kinds import Kind, Prediction, Target
 from lorry_registry.manifest import Evaluation
 
 
@@ -12,7 +12,7 @@ def plot_evaluation(
     *,
     title: str,
     kind: Kind,
-    targets: Sequence[Label],
+    targets: Sequence[Target],
     predictions: Sequence[Prediction],
     evaluation: Evaluation,
 ) -> None:

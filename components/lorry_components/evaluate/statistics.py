@@ -4,44 +4,41 @@ Efron and Tibshirani, An Introduction to the Bootstrap, 1993; for comparing two 
 Koehn, Statistical Significance Tests for Machine Translation Evaluation, EMNLP 2004.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
-from lorry_components.kinds.base import Values
+from lorry_components.kinds.base import Scorer
 from lorry_registry.manifest import MetricValue
 
-Metric = Callable[[Values, Values], float]
 _LOW, _HIGH = 2.5, 97.5
 
 
 def estimate_metrics(
-    metrics: Mapping[str, Metric], truth: Values, guess: Values, *, resamples: int, seed: int = 0
+    scorers: Mapping[str, Scorer], rows: int, *, resamples: int, seed: int = 0
 ) -> dict[str, MetricValue]:
     """Return each metric with the middle 95 % of its bootstrap resamples.
 
     Args:
-        metrics: The metrics, by name.
-        truth: True values, shape (rows,).
-        guess: Predicted values, shape (rows,).
+        scorers: What scores some of the rows, by the name of the metric.
+        rows: How many rows there are.
         resamples: How often rows are drawn with replacement.
         seed: Seeds the draws: the same rows give the same interval.
     """
     generator = np.random.default_rng(seed)
-    draws = [generator.integers(0, len(truth), len(truth)) for _ in range(resamples)]
+    draws = [generator.integers(0, rows, rows) for _ in range(resamples)]
+    everything = np.arange(rows)
     estimates = {}
-    for name, metric in metrics.items():
-        values = [metric(truth[draw], guess[draw]) for draw in draws]
-        low, high = np.percentile(values, (_LOW, _HIGH))
-        estimates[name] = MetricValue(value=metric(truth, guess), low=float(low), high=float(high))
+    for name, score in scorers.items():
+        low, high = np.percentile([score(draw) for draw in draws], (_LOW, _HIGH))
+        estimates[name] = MetricValue(value=score(everything), low=float(low), high=float(high))
     return estimates
 
 
 def estimate_gain_confidence(
-    metric: Metric,
-    truth: Values,
-    candidate: Values,
-    champion: Values,
+    candidate: Scorer,
+    champion: Scorer,
+    rows: int,
     *,
     minimum_gain: float,
     resamples: int,
@@ -52,10 +49,9 @@ def estimate_gain_confidence(
     Both are scored on the same drawn rows each time, so that what is hard for both cancels out.
 
     Args:
-        metric: The metric; more is better.
-        truth: True values, shape (rows,).
-        candidate: The candidate's values for the same rows.
-        champion: The champion's values for the same rows.
+        candidate: Scores the candidate on some of the rows; more is better.
+        champion: Scores the champion on the same rows.
+        rows: How many rows there are.
         minimum_gain: The gain that has to be exceeded.
         resamples: How often rows are drawn with replacement.
         seed: Seeds the draws.
@@ -63,7 +59,6 @@ def estimate_gain_confidence(
     generator = np.random.default_rng(seed)
     wins = 0
     for _ in range(resamples):
-        draw = generator.integers(0, len(truth), len(truth))
-        gain = metric(truth[draw], candidate[draw]) - metric(truth[draw], champion[draw])
-        wins += gain > minimum_gain
+        draw = generator.integers(0, rows, rows)
+        wins += candidate(draw) - champion(draw) > minimum_gain
     return wins / resamples

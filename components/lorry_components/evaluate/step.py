@@ -19,8 +19,8 @@ from lorry_components.evaluate.statistics import estimate_gain_confidence, estim
 from lorry_components.finetune.summary import ADAPTER_FOLDER, TrainingSummary
 from lorry_components.inference import assemble_adapter, load_adapter
 from lorry_components.inference.probe import record_probe
-from lorry_components.kinds import Kind, Prediction
-from lorry_components.prepare_data.step import Example, load_part
+from lorry_components.kinds import Kind, Prediction, Row, Target
+from lorry_components.prepare_data.step import load_part
 from lorry_components.progress import Progress, ignore_progress
 from lorry_components.tasks import find_kind, find_method
 from lorry_registry.errors import AdapterRejectedError, BaseModelError
@@ -63,26 +63,26 @@ def evaluate(
         kind=kind,
         method=find_method(spec),
         labels=summary.labels,
-        max_length=spec.data.max_length,
     )
     examples = load_part(data, _SPLIT)
-    rows = [example.row for example in examples]
-    outputs = predictor.compute_outputs(rows, report=lambda done: progress(done, len(rows)))
-    predictions = kind.decode_outputs(outputs, summary.labels)
-    evaluation = _score(spec, kind, examples, predictions)
+    rows, targets = kind.group_targets(
+        [example.row for example in examples], [example.label for example in examples]
+    )
+    predictions = predictor.predict(rows, report=lambda done: progress(done, len(rows)))
+    evaluation = _score(spec, kind, targets, predictions)
     report = EvaluationReport(
         evaluation=evaluation,
         probe=record_probe(predictor, has_pair=summary.has_pair),
-        champion=_compare_champion(spec, kind, examples, predictions, evaluation, registry),
+        champion=_compare_champion(spec, kind, rows, targets, predictions, evaluation, registry),
         seconds=time.perf_counter() - started,
     )
     target.mkdir(parents=True, exist_ok=True)
-    _write_predictions(target / PREDICTIONS_NAME, examples, predictions)
+    _write_predictions(target / PREDICTIONS_NAME, rows, targets, predictions)
     plot_evaluation(
         target / PLOT_NAME,
         title=spec.name,
         kind=kind,
-        targets=[example.label for example in examples],
+        targets=targets,
         predictions=predictions,
         evaluation=evaluation,
     )
@@ -91,18 +91,17 @@ def evaluate(
 
 
 def _score(
-    spec: TaskSpec, kind: Kind, examples: Sequence[Example], predictions: Sequence[Prediction]
+    spec: TaskSpec, kind: Kind, targets: Sequence[Target], predictions: Sequence[Prediction]
 ) -> Evaluation:
     primary = spec.evaluate.primary or kind.primary
     names = dict.fromkeys([primary, *(spec.evaluate.metrics or kind.metrics)])
     return Evaluation(
         split=_SPLIT,
-        examples=len(examples),
+        examples=len(targets),
         primary=primary,
         metrics=estimate_metrics(
-            {name: kind.metrics[name] for name in names},
-            np.asarray([example.label for example in examples]),
-            kind.extract_values(predictions),
+            {name: kind.metrics[name](targets, predictions) for name in names},
+            len(targets),
             resamples=spec.evaluate.resamples,
         ),
     )
@@ -111,7 +110,8 @@ def _score(
 def _compare_champion(
     spec: TaskSpec,
     kind: Kind,
-    examples: Sequence[Example],
+    rows: Sequence[Row],
+    targets: Sequence[Target],
     predictions: Sequence[Prediction],
     evaluation: Evaluation,
     registry: Registry,
@@ -136,10 +136,8 @@ def _compare_champion(
             gain=value - recorded,
             problem=str(error).splitlines()[0],
         )
-    truth = np.asarray([example.label for example in examples])
-    guesses = kind.extract_values(loaded.predictor.predict([example.row for example in examples]))
-    metric = kind.metrics[primary]
-    champion_value = metric(truth, guesses)
+    score_champion = kind.metrics[primary](targets, loaded.predictor.predict(rows))
+    champion_value = score_champion(np.arange(len(targets)))
     return ChampionComparison(
         version=champion.version,
         adapter_id=champion.adapter_id,
@@ -147,18 +145,19 @@ def _compare_champion(
         value=champion_value,
         gain=value - champion_value,
         confidence=estimate_gain_confidence(
-            metric,
-            truth,
-            kind.extract_values(predictions),
-            guesses,
+            kind.metrics[primary](targets, predictions),
+            score_champion,
+            len(targets),
             minimum_gain=spec.gate.minimum_gain,
             resamples=spec.evaluate.resamples,
         ),
     )
 
 
-def _write_predictions(path: Path, examples: Sequence[Example], predictions: Sequence[Prediction]) -> None:
+def _write_predictions(
+    path: Path, rows: Sequence[Row], targets: Sequence[Target], predictions: Sequence[Prediction]
+) -> None:
     with path.open("w", encoding="utf-8") as stream:
-        for example, prediction in zip(examples, predictions, strict=True):
-            document = {**example.row, "label": example.label, "prediction": prediction}
+        for row, target, prediction in zip(rows, targets, predictions, strict=True):
+            document = {**row, "label": target, "prediction": prediction}
             stream.write(json.dumps(document, ensure_ascii=False) + "\n")

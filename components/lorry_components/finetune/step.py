@@ -169,12 +169,12 @@ def _build_trainer(
     checkpoints: Path,
     callbacks: Sequence[Any],
 ) -> "AdapterTrainer":
-    from transformers import DataCollatorWithPadding, EarlyStoppingCallback
+    from transformers import EarlyStoppingCallback
     from transformers.trainer_callback import PrinterCallback
 
     from lorry_components.finetune.trainer import AdapterTrainer
 
-    train = _encode(setup, parts["train"], labels, spec.data.max_length)
+    train = _encode(setup, parts["train"], labels)
     # In order of length, so that validation computes little on padding.
     held_out = sorted(parts["validation"], key=lambda example: sum(map(len, example.row.values())))
     targets = [example.label for example in held_out]
@@ -182,19 +182,17 @@ def _build_trainer(
     metrics = tuple(dict.fromkeys([primary, *(spec.evaluate.metrics or setup.kind.metrics)]))
 
     def compute_metrics(prediction: Any) -> dict[str, float]:
-        outputs = prediction.predictions
-        guesses = setup.kind.decode_outputs(outputs.reshape(len(targets), -1), labels)
-        return setup.kind.compute_metrics(metrics, targets, guesses)
+        return setup.kind.score_training(prediction.predictions, targets, labels, metrics) or {}
 
     stopping = spec.train.early_stopping
     trainer = AdapterTrainer(
         method=setup.method,
         model=setup.model,
         args=_build_arguments(spec, setup, len(train), checkpoints),
-        data_collator=DataCollatorWithPadding(setup.tokenizer),
+        data_collator=setup.kind.build_collator(setup.tokenizer),
         train_dataset=train,
-        eval_dataset=_encode(setup, held_out, labels, spec.data.max_length),
-        compute_metrics=compute_metrics,
+        eval_dataset=_encode(setup, held_out, labels),
+        compute_metrics=compute_metrics if setup.kind.scores_training else None,
         callbacks=[*callbacks, *([EarlyStoppingCallback(stopping.patience)] if stopping else [])],
     )
     # Trainer's own printing goes to a terminal; progress and metrics have their own way out.
@@ -209,12 +207,13 @@ def _watch(progress: Progress, log_metrics: "LogMetrics | None") -> Any:
 
 
 def _encode(
-    setup: _Setup, examples: Sequence[Example], labels: Sequence[str] | None, max_length: int
+    setup: _Setup, examples: Sequence[Example], labels: Sequence[str] | None
 ) -> "EncodedExamples":
     from lorry_components.finetune.trainer import EncodedExamples
 
-    encoded = setup.kind.encode_rows(setup.tokenizer, [example.row for example in examples], max_length)
-    return EncodedExamples(encoded, [setup.kind.encode_label(example.label, labels) for example in examples])
+    rows = [example.row for example in examples]
+    targets = [example.label for example in examples]
+    return EncodedExamples(setup.kind.encode_examples(setup.tokenizer, rows, targets, labels))
 
 
 def _build_arguments(spec: TaskSpec, setup: _Setup, rows: int, checkpoints: Path) -> "TrainingArguments":
@@ -225,6 +224,7 @@ def _build_arguments(spec: TaskSpec, setup: _Setup, rows: int, checkpoints: Path
     steps_an_epoch = math.ceil(rows / (train.batch_size * train.gradient_accumulation))
     total = train.steps or math.ceil((train.epochs or _DEFAULT_EPOCHS) * steps_an_epoch)
     keeps_best = train.early_stopping is not None
+    scores = setup.kind.scores_training
     return TrainingArguments(
         output_dir=str(checkpoints),
         per_device_train_batch_size=train.batch_size,
@@ -247,8 +247,10 @@ def _build_arguments(spec: TaskSpec, setup: _Setup, rows: int, checkpoints: Path
         save_steps=max(1, math.ceil(total / _CHECKPOINTS_PER_RUN)),
         save_total_limit=2,
         load_best_model_at_end=keeps_best,
-        metric_for_best_model=spec.evaluate.primary or setup.kind.primary,
-        greater_is_better=True,
+        metric_for_best_model=(spec.evaluate.primary or setup.kind.primary) if scores else "loss",
+        greater_is_better=scores,
+        # Of the others the loss is all that is looked at: their outputs would be large.
+        prediction_loss_only=not scores,
         logging_steps=max(1, total // _LOGS_PER_RUN),
         # A loss that is not a number is to be seen, not replaced by a mean.
         logging_nan_inf_filter=False,

@@ -23,18 +23,17 @@ LogMetrics = Callable[[Mapping[str, float], int], None]
 
 
 class EncodedExamples(Dataset[dict[str, Any]]):
-    """Encoded rows with their labels."""
+    """Encoded rows, each with its labels."""
 
-    def __init__(self, encoded: Sequence[dict[str, list[int]]], labels: Sequence[int | float]) -> None:
+    def __init__(self, encoded: Sequence[dict[str, Any]]) -> None:
         self._encoded = encoded
-        self._labels = labels
         self.lengths = [len(row["input_ids"]) for row in encoded]
 
     def __len__(self) -> int:
         return len(self._encoded)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return {**self._encoded[index], "labels": self._labels[index]}
+        return self._encoded[index]
 
 
 class AdapterTrainer(Trainer):

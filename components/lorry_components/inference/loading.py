@@ -9,7 +9,7 @@ import numpy as np
 
 from lorry_components.bases import Base, resolve_base
 from lorry_components.inference.predictor import Predictor
-from lorry_components.kinds import KINDS, Kind
+from lorry_components.kinds import KINDS, InputForm, Kind
 from lorry_components.methods import METHODS, Method
 from lorry_registry.errors import AdapterRejectedError
 from lorry_registry.manifest import Manifest
@@ -64,24 +64,15 @@ def load_adapter(
             where=str(folder),
             todo="upgrade lorry",
         )
-    kind = KINDS[manifest.kind]()
-    max_length = _read_max_length(manifest)
-    if max_length is None or kind.has_classes != bool(manifest.labels):
-        lacking = "max_length" if max_length is None else "labels"
-        raise AdapterRejectedError(
-            f"its manifest has no {lacking} that a {kind.name} can use",
-            where=str(folder),
-            todo="pull the adapter again, or upgrade lorry",
-        )
+    kind = _build_kind(manifest, folder)
     base = _find_base(manifest, base_model)
     predictor = assemble_adapter(
         folder,
         base=base,
         kind=kind,
         # What a saved adapter needs is in its own configuration; the options only shape training.
-        method=METHODS[manifest.method](None),
+        method=METHODS[manifest.method](None, kind.peft_task_type),
         labels=manifest.labels,
-        max_length=max_length,
     )
     _compare_probe(predictor, manifest, folder)
     return LoadedAdapter(manifest, kind, predictor)
@@ -94,7 +85,6 @@ def assemble_adapter(
     kind: Kind,
     method: Method,
     labels: Sequence[str] | None,
-    max_length: int,
 ) -> Predictor:
     """Load a base, put an adapter on it, and return what predicts. The folder must be trusted or verified.
 
@@ -107,7 +97,6 @@ def assemble_adapter(
         tokenizer=load_tokenizer(base.folder),
         kind=kind,
         labels=labels,
-        max_length=max_length,
     )
 
 
@@ -119,10 +108,20 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     return tokenizer
 
 
-def _read_max_length(manifest: Manifest) -> int | None:
-    data = manifest.recipe.get("data")
-    found = data.get("max_length") if isinstance(data, dict) else None
-    return found if isinstance(found, int) else None
+def _build_kind(manifest: Manifest, folder: Path) -> Kind:
+    problem = ""
+    try:
+        kind = KINDS[manifest.kind](InputForm.read(manifest.recipe))
+        if (kind.label_form == "class") == bool(manifest.labels):
+            return kind
+        problem = "no labels"
+    except ValueError as error:
+        problem = str(error)
+    raise AdapterRejectedError(
+        f"its manifest has {problem} that a {manifest.kind} can use",
+        where=str(folder),
+        todo="pull the adapter again, or upgrade lorry",
+    )
 
 
 def _find_base(manifest: Manifest, base_model: str | None) -> Base:

@@ -6,10 +6,22 @@ imports torch or transformers at module level: a task file is checked without th
 
 from collections.abc import Mapping
 
-from lorry_components.kinds.base import Kind, Label, Prediction
+from lorry_components.kinds.base import Kind, Label, LabelForm, Prediction, Row, Target
+from lorry_components.kinds.form import InputForm
 from lorry_components.kinds.regression import Regression
 from lorry_components.kinds.text_classification import TextClassification
 
 KINDS: Mapping[str, type[Kind]] = {kind.name: kind for kind in (TextClassification, Regression)}
 
-__all__ = ["KINDS", "Kind", "Label", "Prediction", "Regression", "TextClassification"]
+__all__ = [
+    "KINDS",
+    "InputForm",
+    "Kind",
+    "Label",
+    "LabelForm",
+    "Prediction",
+    "Regression",
+    "Row",
+    "Target",
+    "TextClassification",
+]

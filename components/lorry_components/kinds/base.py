@@ -1,37 +1,58 @@
 """The interface of a kind of task."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from lorry_components.kinds.form import InputForm
+from lorry_registry.errors import Fault
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from matplotlib.axes import Axes
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from torch import nn
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 Label = str | float
+"""What a row of the data says is right: a class, a number, or a text."""
+
+Target = Label | tuple[Label, ...]
+"""What a prediction is compared with: a label, or all the labels that are right for the same input."""
+
 Row = Mapping[str, str]
 Prediction = dict[str, Any]
-Values = NDArray[Any]
-Metric = Callable[[Values, Values], float]
+Features = dict[str, Any]
+LabelForm = Literal["class", "number", "text"]
+Report = Callable[[int], None]
+Outputs = NDArray[np.float32]
+
+Scorer = Callable[[NDArray[np.intp]], float]
+"""Returns the value of a metric on some rows, given by their numbers: a bootstrap draws many such sets."""
+
+Metric = Callable[[Sequence[Target], Sequence[Prediction]], Scorer]
+"""Looks once at all targets and predictions, so that scoring a set of rows costs little."""
 
 
 class Kind(ABC):
     """How one kind of task is read, encoded, modelled, scored and shown.
 
-    A kind has no state: all that depends on the data comes in as ``labels``, the classes of a
-    classification in a fixed order, or None.
+    A kind's only state is the form of its inputs; what depends on the data comes in as ``labels``, the classes
+    of a classification in a fixed order, or None.
+
+    Args:
+        form: How rows become the model's inputs.
 
     Attributes:
         name: Its name in task files.
         summary: What it predicts, in a few words.
+        model_class: The class of transformers' that puts the kind's head on a base.
         metrics: Its metrics, by name.
         primary: The metric that the gate looks at when a task names none.
-        has_classes: Whether its labels are classes.
+        label_form: What its labels are: classes known from the data, numbers, or any text.
         error_metrics: The metrics of which less is better; none of them can be the primary one.
         peft_task_type: PEFT's name for this kind of model, by which it feeds soft tokens; None: it has
             none.
@@ -39,11 +60,27 @@ class Kind(ABC):
 
     name: ClassVar[str]
     summary: ClassVar[str]
+    model_class: ClassVar[str]
     metrics: ClassVar[Mapping[str, Metric]]
     primary: ClassVar[str]
-    has_classes: ClassVar[bool]
+    label_form: ClassVar[LabelForm]
     peft_task_type: ClassVar[str | None]
     error_metrics: ClassVar[frozenset[str]] = frozenset()
+
+    def __init__(self, form: InputForm) -> None:
+        self.form = form
+
+    # The data
+
+    @classmethod
+    def check_template(cls, template: str | None, *, has_pair: bool) -> Iterator[str]:
+        """Say what of a task's template does not suit this kind, from the task file alone."""
+        if template is not None:
+            yield f"{cls.name} reads its texts as they are; leave it out"
+
+    def check_base(self, config: "PretrainedConfig") -> Iterator[Fault]:
+        """Say why this kind of task does not work on a base, from its configuration."""
+        yield from ()
 
     @abstractmethod
     def parse_label(self, raw: object) -> Label:
@@ -53,15 +90,11 @@ class Kind(ABC):
             ValueError: It is not a label of this kind; the message says why.
         """
 
-    @abstractmethod
-    def encode_label(self, label: Label, labels: Sequence[str] | None) -> int | float:
-        """Return the number that the loss is computed against."""
+    def find_fault(self, row: Row, label: Label) -> str:
+        """Say what is wrong between an input and its label, or nothing."""
+        return ""
 
-    @abstractmethod
-    def encode_rows(
-        self, tokenizer: "PreTrainedTokenizerBase", rows: Sequence[Row], max_length: int
-    ) -> list[dict[str, list[int]]]:
-        """Return the model inputs of each row, unpadded: name -> token-wise numbers."""
+    # Training
 
     @abstractmethod
     def load_model(
@@ -82,26 +115,86 @@ class Kind(ABC):
         """
 
     @abstractmethod
-    def decode_outputs(self, outputs: NDArray[np.float32], labels: Sequence[str] | None) -> list[Prediction]:
-        """Turn raw outputs, shape (rows, outputs of the head), into predictions, one a row."""
+    def encode_examples(
+        self,
+        tokenizer: "PreTrainedTokenizerBase",
+        rows: Sequence[Row],
+        targets: Sequence[Label],
+        labels: Sequence[str] | None,
+    ) -> list[Features]:
+        """Return what the model is trained on, unpadded: ``input_ids``, ``labels`` and what else it takes.
+
+        A long row may become several, and one of which nothing could be learned none.
+        """
 
     @abstractmethod
-    def plot_predictions(
-        self, axes: "Axes", targets: Sequence[Label], predictions: Sequence[Prediction]
-    ) -> None:
-        """Draw what a person wants to see of the test rows."""
+    def build_collator(self, tokenizer: "PreTrainedTokenizerBase") -> Callable[[list[Features]], Any]:
+        """Return what makes a padded batch of some rows' features."""
+
+    def score_training(
+        self,
+        outputs: Outputs,
+        targets: Sequence[Label],
+        labels: Sequence[str] | None,
+        names: Sequence[str],
+    ) -> dict[str, float] | None:
+        """Return metrics of the model's outputs on validation rows; None: such rows are only worth a loss."""
+        return None
+
+    @property
+    def scores_training(self) -> bool:
+        """Whether the metrics can be had of the outputs that training computes anyway."""
+        return False
+
+    # Prediction
+
+    @abstractmethod
+    def compute_outputs(
+        self,
+        model: "nn.Module",
+        tokenizer: "PreTrainedTokenizerBase",
+        rows: Sequence[Row],
+        labels: Sequence[str] | None,
+        report: Report,
+    ) -> Outputs:
+        """Return some numbers a row that show what the model computes, shape (rows, numbers).
+
+        Equal models give equal numbers, whatever the length of the rows: they are recorded at registration
+        and compared at every load.
+        """
+
+    @abstractmethod
+    def predict(
+        self,
+        model: "nn.Module",
+        tokenizer: "PreTrainedTokenizerBase",
+        rows: Sequence[Row],
+        labels: Sequence[str] | None,
+        report: Report,
+    ) -> list[Prediction]:
+        """Return one prediction a row. ``report`` is told how many rows are done."""
 
     @abstractmethod
     def describe_prediction(self, prediction: Prediction) -> str:
         """Return a prediction in a few words, for a terminal."""
 
-    @abstractmethod
-    def extract_values(self, predictions: Sequence[Prediction]) -> Values:
-        """Return what of each prediction is compared with the true label, shape (rows,)."""
+    # Evaluation
+
+    def group_targets(
+        self, rows: Sequence[Row], targets: Sequence[Label]
+    ) -> tuple[list[Row], list[Target]]:
+        """Return the inputs to predict, and for each what its prediction is compared with."""
+        return list(rows), list(targets)
 
     def compute_metrics(
-        self, names: Sequence[str], targets: Sequence[Label], predictions: Sequence[Prediction]
+        self, names: Sequence[str], targets: Sequence[Target], predictions: Sequence[Prediction]
     ) -> dict[str, float]:
         """Return metric name -> value. A metric that is not defined on these rows is 0."""
-        truth, guess = np.asarray(targets), self.extract_values(predictions)
-        return {name: self.metrics[name](truth, guess) for name in names}
+        everything = np.arange(len(targets))
+        return {name: self.metrics[name](targets, predictions)(everything) for name in names}
+
+    @abstractmethod
+    def plot_predictions(
+        self, axes: "Axes", targets: Sequence[Target], predictions: Sequence[Prediction]
+    ) -> None:
+        """Draw what a person wants to see of the test rows."""

@@ -1,20 +1,22 @@
 """Regression: a number for a text or a pair of texts."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lorry_components.kinds.base import Label, Prediction, Values
+from lorry_components.kinds.base import Label, Metric, Outputs, Prediction, Scorer, Target
 from lorry_components.kinds.sequence_head import SequenceHeadKind
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+Numbers = NDArray[np.float64]
 
-def compute_pearson(truth: Values, guess: Values) -> float:
+
+def compute_pearson(truth: Numbers, guess: Numbers) -> float:
     """Pearson's r; 0 where one side is constant."""
     # Not by the standard deviation: that of equal numbers is not always quite 0.
     if np.ptp(truth) == 0.0 or np.ptp(guess) == 0.0:
@@ -22,16 +24,28 @@ def compute_pearson(truth: Values, guess: Values) -> float:
     return float(np.corrcoef(truth, guess)[0, 1])
 
 
-def compute_spearman(truth: Values, guess: Values) -> float:
+def compute_spearman(truth: Numbers, guess: Numbers) -> float:
     """Spearman's rank correlation; 0 where one side is constant."""
     from scipy.stats import rankdata
 
     return compute_pearson(rankdata(truth), rankdata(guess))
 
 
-def compute_rmse(truth: Values, guess: Values) -> float:
+def compute_rmse(truth: Numbers, guess: Numbers) -> float:
     """Root of the mean squared error, in the unit of the label. Lower is better."""
     return float(np.sqrt(np.mean((truth - guess) ** 2)))
+
+
+def _score_numbers(compute: Callable[[Numbers, Numbers], float]) -> Metric:
+    def prepare(targets: Sequence[Target], predictions: Sequence[Prediction]) -> Scorer:
+        truth, guess = np.asarray(targets, dtype=float), _list_values(predictions)
+        return lambda draw: compute(truth[draw], guess[draw])
+
+    return prepare
+
+
+def _list_values(predictions: Sequence[Prediction]) -> Numbers:
+    return np.asarray([prediction["value"] for prediction in predictions], dtype=float)
 
 
 class Regression(SequenceHeadKind):
@@ -39,9 +53,13 @@ class Regression(SequenceHeadKind):
 
     name = "regression"
     summary = "a number for a text or a pair of texts"
-    metrics = {"pearson": compute_pearson, "spearman": compute_spearman, "rmse": compute_rmse}
+    metrics = {
+        "pearson": _score_numbers(compute_pearson),
+        "spearman": _score_numbers(compute_spearman),
+        "rmse": _score_numbers(compute_rmse),
+    }
     primary = "pearson"
-    has_classes = False
+    label_form = "number"
     error_metrics = frozenset({"rmse"})
 
     def parse_label(self, raw: object) -> float:
@@ -60,19 +78,15 @@ class Regression(SequenceHeadKind):
         """Return the number itself."""
         return float(label)
 
-    def decode_outputs(self, outputs: NDArray[np.float32], labels: Sequence[str] | None) -> list[Prediction]:
+    def decode_outputs(self, outputs: Outputs, labels: Sequence[str] | None) -> list[Prediction]:
         """Return ``{"value": number}`` a row."""
         return [{"value": float(value)} for value in outputs[:, 0]]
 
-    def extract_values(self, predictions: Sequence[Prediction]) -> Values:
-        """Return the predicted numbers."""
-        return np.asarray([prediction["value"] for prediction in predictions], dtype=float)
-
     def plot_predictions(
-        self, axes: "Axes", targets: Sequence[Label], predictions: Sequence[Prediction]
+        self, axes: "Axes", targets: Sequence[Target], predictions: Sequence[Prediction]
     ) -> None:
         """Draw predicted against true values, and the line on which they are equal."""
-        truth, guess = np.asarray(targets, dtype=float), self.extract_values(predictions)
+        truth, guess = np.asarray(targets, dtype=float), _list_values(predictions)
         low, high = min(truth.min(), guess.min()), max(truth.max(), guess.max())
         axes.plot([low, high], [low, high], color="0.6", linewidth=1, zorder=1)
         axes.scatter(truth, guess, s=12, alpha=0.5, edgecolors="none", zorder=2)

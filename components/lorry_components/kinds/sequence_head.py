@@ -1,60 +1,131 @@
 """What the kinds that put one head on a whole text, or a pair of texts, have in common."""
 
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lorry_components.kinds.base import Kind, Row
-from lorry_registry.errors import BaseModelError
+import numpy as np
+
+from lorry_components.kinds.base import Features, Kind, Label, Outputs, Prediction, Report, Row
+from lorry_components.kinds.loading import load_pretrained
 
 if TYPE_CHECKING:
+    from torch import nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_BATCH_ROWS = 64
 
 
 class SequenceHeadKind(Kind):
     """A kind that transformers calls sequence classification, whatever its head predicts."""
 
+    model_class = "AutoModelForSequenceClassification"
     peft_task_type = "SEQ_CLS"
 
-    def encode_rows(
-        self, tokenizer: "PreTrainedTokenizerBase", rows: Sequence[Row], max_length: int
-    ) -> list[dict[str, list[int]]]:
-        """Tokenise texts or pairs, cutting the longer text of a pair first."""
-        if not rows:
-            return []
-        texts = [row["text"] for row in rows]
-        pairs = [row["text_pair"] for row in rows] if "text_pair" in rows[0] else None
-        encoded = tokenizer(texts, pairs, truncation="longest_first", max_length=max_length)
-        return [{name: encoded[name][index] for name in encoded} for index in range(len(rows))]
+    @abstractmethod
+    def encode_label(self, label: Label, labels: Sequence[str] | None) -> int | float:
+        """Return the number that the loss is computed against."""
+
+    @abstractmethod
+    def decode_outputs(self, outputs: Outputs, labels: Sequence[str] | None) -> list[Prediction]:
+        """Turn raw outputs, shape (rows, outputs of the head), into predictions, one a row."""
 
     def load_model(
         self, folder: Path, labels: Sequence[str] | None, **options: Any
     ) -> "tuple[PreTrainedModel, frozenset[str]]":
         """Load ``AutoModelForSequenceClassification`` with one output a class, or one for a number."""
-        from safetensors import SafetensorError
-        from transformers import AutoModelForSequenceClassification
-
         names = list(labels) if labels is not None else ["value"]
-        try:
-            model, loading = AutoModelForSequenceClassification.from_pretrained(
-                folder,
-                num_labels=len(names),
-                id2label=dict(enumerate(names)),
-                label2id={name: index for index, name in enumerate(names)},
-                problem_type="regression" if labels is None else "single_label_classification",
-                use_safetensors=True,
-                local_files_only=True,
-                output_loading_info=True,
-                **options,
-            )
-        except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-            # Cut short, of another size than its configuration says, or of a family without such a head.
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            if "ignore_mismatched_sizes" in reason:
-                reason = "its weights have other sizes than its config.json says"
-            raise BaseModelError(
-                f"cannot be loaded: {reason}",
-                where=str(folder),
-                todo="restore the base, or name one whose configuration and weights belong together",
-            ) from error
-        return model, frozenset(loading["missing_keys"])
+        return load_pretrained(
+            self.model_class,
+            folder,
+            may_miss=True,
+            num_labels=len(names),
+            id2label=dict(enumerate(names)),
+            label2id={name: index for index, name in enumerate(names)},
+            problem_type="regression" if labels is None else "single_label_classification",
+            **options,
+        )
+
+    def encode_rows(self, tokenizer: "PreTrainedTokenizerBase", rows: Sequence[Row]) -> list[Features]:
+        """Tokenise texts or pairs, cutting the longer text of a pair first."""
+        if not rows:
+            return []
+        texts = [row["text"] for row in rows]
+        pairs = [row["text_pair"] for row in rows] if "text_pair" in rows[0] else None
+        encoded = tokenizer(texts, pairs, truncation="longest_first", max_length=self.form.max_length)
+        return [{name: encoded[name][index] for name in encoded} for index in range(len(rows))]
+
+    def encode_examples(
+        self,
+        tokenizer: "PreTrainedTokenizerBase",
+        rows: Sequence[Row],
+        targets: Sequence[Label],
+        labels: Sequence[str] | None,
+    ) -> list[Features]:
+        """Tokenise, with the number that the loss is computed against."""
+        encoded = self.encode_rows(tokenizer, rows)
+        return [
+            {**features, "labels": self.encode_label(target, labels)}
+            for features, target in zip(encoded, targets, strict=True)
+        ]
+
+    def build_collator(self, tokenizer: "PreTrainedTokenizerBase") -> Callable[[list[Features]], Any]:
+        """Pad to the longest row of a batch."""
+        from transformers import DataCollatorWithPadding
+
+        collator: Callable[[list[Features]], Any] = DataCollatorWithPadding(tokenizer)
+        return collator
+
+    @property
+    def scores_training(self) -> bool:
+        """Outputs are predictions, but for their form."""
+        return True
+
+    def score_training(
+        self,
+        outputs: Outputs,
+        targets: Sequence[Label],
+        labels: Sequence[str] | None,
+        names: Sequence[str],
+    ) -> dict[str, float]:
+        """Score the outputs as predictions."""
+        predictions = self.decode_outputs(outputs.reshape(len(targets), -1), labels)
+        return self.compute_metrics(names, targets, predictions)
+
+    def compute_outputs(
+        self,
+        model: "nn.Module",
+        tokenizer: "PreTrainedTokenizerBase",
+        rows: Sequence[Row],
+        labels: Sequence[str] | None,
+        report: Report,
+    ) -> Outputs:
+        """Return the raw outputs, shape (rows, outputs of the head).
+
+        Rows are batched by length, so that little is computed on padding.
+        """
+        import torch
+
+        device = next(model.parameters()).device
+        encoded = self.encode_rows(tokenizer, rows)
+        order = sorted(range(len(rows)), key=lambda index: len(encoded[index]["input_ids"]))
+        outputs = np.zeros((len(rows), len(labels) if labels else 1), dtype=np.float32)
+        with torch.inference_mode():
+            for start in range(0, len(order), _BATCH_ROWS):
+                chosen = order[start : start + _BATCH_ROWS]
+                batch = tokenizer.pad([encoded[index] for index in chosen], return_tensors="pt")
+                outputs[chosen] = model(**batch.to(device)).logits.float().cpu().numpy()
+                report(start + len(chosen))
+        return outputs
+
+    def predict(
+        self,
+        model: "nn.Module",
+        tokenizer: "PreTrainedTokenizerBase",
+        rows: Sequence[Row],
+        labels: Sequence[str] | None,
+        report: Report,
+    ) -> list[Prediction]:
+        """Return the decoded outputs."""
+        return self.decode_outputs(self.compute_outputs(model, tokenizer, rows, labels, report), labels)

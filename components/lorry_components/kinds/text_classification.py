@@ -7,35 +7,59 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from lorry_components.kinds.base import Label, Prediction, Values
+from lorry_components.kinds.base import Label, Outputs, Prediction, Scorer, Target
 from lorry_components.kinds.sequence_head import SequenceHeadKind
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def compute_accuracy(truth: Values, guess: Values) -> float:
+def score_accuracy(targets: Sequence[Target], predictions: Sequence[Prediction]) -> Scorer:
     """Share of rows with the right class."""
-    return float(np.mean(truth == guess))
+    right = np.asarray([target == guess["label"] for target, guess in zip(targets, predictions, strict=True)])
+    return lambda draw: float(np.mean(right[draw]))
 
 
-def compute_f1(truth: Values, guess: Values) -> float:
+def score_f1(targets: Sequence[Target], predictions: Sequence[Prediction]) -> Scorer:
     """F1 of the second class when there are two (GLUE's convention), and its macro average otherwise."""
-    from sklearn.metrics import f1_score
+    truth, guess, classes = _number_classes(targets, predictions)
 
-    classes = np.unique(np.concatenate([truth, guess]))
-    if len(classes) == 2:
-        return float(f1_score(truth, guess, pos_label=classes[1], zero_division=0.0))
-    return float(f1_score(truth, guess, average="macro", zero_division=0.0))
+    def score(draw: NDArray[np.intp]) -> float:
+        from sklearn.metrics import f1_score
+
+        if classes == 2:
+            return float(f1_score(truth[draw], guess[draw], pos_label=1, zero_division=0.0))
+        return float(f1_score(truth[draw], guess[draw], average="macro", zero_division=0.0))
+
+    return score
 
 
-def compute_matthews(truth: Values, guess: Values) -> float:
+def score_matthews(targets: Sequence[Target], predictions: Sequence[Prediction]) -> Scorer:
     """Matthews correlation; 0 where one side has a single class."""
-    from sklearn.metrics import matthews_corrcoef
+    truth, guess, _ = _number_classes(targets, predictions)
 
-    if len(np.unique(truth)) < 2 or len(np.unique(guess)) < 2:
-        return 0.0
-    return float(matthews_corrcoef(truth, guess))
+    def score(draw: NDArray[np.intp]) -> float:
+        from sklearn.metrics import matthews_corrcoef
+
+        if np.ptp(truth[draw]) == 0 or np.ptp(guess[draw]) == 0:
+            return 0.0
+        return float(matthews_corrcoef(truth[draw], guess[draw]))
+
+    return score
+
+
+def _number_classes(
+    targets: Sequence[Target], predictions: Sequence[Prediction]
+) -> tuple[NDArray[np.intp], NDArray[np.intp], int]:
+    """Return true and predicted classes as numbers, and how many classes the task has.
+
+    By the task's classes, not by those that a set of rows happens to hold.
+    """
+    classes = sorted({*map(str, targets), *(name for guess in predictions[:1] for name in guess["scores"])})
+    numbers = {name: number for number, name in enumerate(classes)}
+    truth = np.asarray([numbers[str(target)] for target in targets])
+    guess = np.asarray([numbers[prediction["label"]] for prediction in predictions])
+    return truth, guess, len(classes)
 
 
 class TextClassification(SequenceHeadKind):
@@ -43,9 +67,9 @@ class TextClassification(SequenceHeadKind):
 
     name = "text-classification"
     summary = "one class for a text or a pair of texts"
-    metrics = {"accuracy": compute_accuracy, "f1": compute_f1, "matthews": compute_matthews}
+    metrics = {"accuracy": score_accuracy, "f1": score_f1, "matthews": score_matthews}
     primary = "accuracy"
-    has_classes = True
+    label_form = "class"
 
     def parse_label(self, raw: object) -> str:
         """Accept text and whole numbers."""
@@ -62,7 +86,7 @@ class TextClassification(SequenceHeadKind):
         """Return the index of the class."""
         return list(labels or ()).index(str(label))
 
-    def decode_outputs(self, outputs: NDArray[np.float32], labels: Sequence[str] | None) -> list[Prediction]:
+    def decode_outputs(self, outputs: Outputs, labels: Sequence[str] | None) -> list[Prediction]:
         """Return ``{"label": class, "score": probability, "scores": {class: probability}}`` a row."""
         names = list(labels or ())
         exponents = np.exp(outputs - outputs.max(axis=1, keepdims=True))
@@ -76,12 +100,8 @@ class TextClassification(SequenceHeadKind):
             for row in shares
         ]
 
-    def extract_values(self, predictions: Sequence[Prediction]) -> Values:
-        """Return the predicted classes."""
-        return np.asarray([prediction["label"] for prediction in predictions])
-
     def plot_predictions(
-        self, axes: "Axes", targets: Sequence[Label], predictions: Sequence[Prediction]
+        self, axes: "Axes", targets: Sequence[Target], predictions: Sequence[Prediction]
     ) -> None:
         """Draw the confusion matrix, as shares of each true class, with counts."""
         guesses = [prediction["label"] for prediction in predictions]

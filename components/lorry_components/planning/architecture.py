@@ -7,24 +7,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lorry_components.kinds import Kind
 from lorry_components.methods import Method
 from lorry_components.methods.base import is_fresh
 from lorry_components.methods.p_tuning_v2 import PTuningV2
 from lorry_components.methods.peft_method import PeftMethod
 from lorry_components.planning.configurations import BaseConfiguration
-from lorry_registry.errors import BaseModelError, TrainingError
+from lorry_registry.errors import BaseModelError
 from lorry_registry.manifest import ParameterCounts
 
 if TYPE_CHECKING:
     from torch import nn
     from transformers import PretrainedConfig, PreTrainedModel
 
-# Which class of transformers' a kind puts on the base.
-_MODEL_CLASSES = {
-    "text-classification": "AutoModelForSequenceClassification",
-    "regression": "AutoModelForSequenceClassification",
-}
 # A weights file ends its header on a multiple of eight bytes, after eight that hold its length.
 _ALIGNMENT = 8
 
@@ -57,21 +51,6 @@ class AdaptedArchitecture:
     parameters: ParameterCounts
     adapter_bytes: int
     frozen_matrices: int
-
-
-def find_model_class(kind: Kind) -> str:
-    """Return the name of the class that a kind puts on the base.
-
-    Raises:
-        TrainingError: It is not known here.
-    """
-    if kind.name not in _MODEL_CLASSES:
-        raise TrainingError(
-            f"what a task of kind {kind.name!r} takes cannot be planned",
-            where="kind",
-            todo="run it without a plan: lorry run --force",
-        )
-    return _MODEL_CLASSES[kind.name]
 
 
 def build_configuration(base: BaseConfiguration, **options: Any) -> "PretrainedConfig":

@@ -17,7 +17,7 @@ def find_classes(spec: TaskSpec) -> tuple[str, ...] | None:
     What is wrong with the data is for its own step to tell.
     """
     kind = find_kind(spec)
-    if not kind.has_classes or not spec.data.is_local:
+    if kind.label_form != "class" or not spec.data.is_local:
         return None
     try:
         files = list_local_files(spec.data.source)

@@ -15,7 +15,6 @@ from lorry_components.planning.architecture import (
     adapt_architecture,
     build_architecture,
     build_configuration,
-    find_model_class,
 )
 from lorry_components.planning.bounding import bound_activations
 from lorry_components.planning.configurations import BaseConfiguration, read_configuration
@@ -97,7 +96,7 @@ def plan_task(
     kind, method = find_kind(spec), find_method(spec)
     base = base or read_configuration(spec.base)
     notes: list[str] = []
-    if kind.has_classes and labels is None:
+    if kind.label_form == "class" and labels is None:
         labels = _ASSUMED_CLASSES
         notes.append("two classes are assumed: the data was not read")
     device = "cuda" if spec.resources.count else "cpu"
@@ -214,7 +213,7 @@ def _build_footprint(
     config = build_configuration(base, **_describe_head(labels))
     for name, value in list_dropouts(spec.train, config).items():
         setattr(config, name, value)
-    architecture = build_architecture(base, config, find_model_class(kind), attention=precision.attention)
+    architecture = build_architecture(base, config, kind.model_class, attention=precision.attention)
     adapted = adapt_architecture(method, architecture)
     activations = _measure(adapted, base, spec.train.batch_size, tokens, on_cuda=device == "cuda")
     return adapted, make_footprint(adapted, method, activations, spec.train.batch_size)

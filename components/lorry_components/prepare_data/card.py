@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from lorry_components.kinds import Label
+from lorry_components.kinds import Label, LabelForm
 from lorry_components.prepare_data.examples import Example
 from lorry_registry.digests import canonical_json
 from lorry_registry.errors import Fault, InvalidDataError, NotFoundError
@@ -55,13 +55,13 @@ class SplitCard(_Document):
 
     Attributes:
         rows: How many examples it has.
-        labels: Class -> rows; or how the numbers are distributed.
+        labels: Class -> rows; or how the numbers are distributed; or how long the answers are.
         words: How long the texts are.
         digest: The digest of its examples, whatever their order and the format of the file.
     """
 
     rows: Annotated[int, Field(ge=1)]
-    labels: dict[str, Count] | NumberSummary
+    labels: dict[str, Count] | NumberSummary | LengthSummary
     words: LengthSummary
     digest: Digest
 
@@ -134,13 +134,13 @@ class DataCard(_Document):
             raise InvalidDataError(str(path), [fault], todo="run prepare_data again") from error
 
 
-def describe_part(examples: Sequence[Example], digest: str, *, has_classes: bool) -> SplitCard:
+def describe_part(examples: Sequence[Example], digest: str, *, label_form: LabelForm) -> SplitCard:
     """Count what a part holds; it has at least one example."""
     labels = [example.label for example in examples]
     return SplitCard(
         rows=len(examples),
-        labels=_count_classes(labels) if has_classes else _summarise_numbers(labels),
-        words=_summarise_lengths(examples),
+        labels=_summarise_labels(labels, label_form),
+        words=_summarise_lengths([" ".join(example.row.values()) for example in examples]),
         digest=digest,
     )
 
@@ -167,8 +167,18 @@ def _summarise_numbers(labels: Sequence[Label]) -> NumberSummary:
     )
 
 
-def _summarise_lengths(examples: Sequence[Example]) -> LengthSummary:
-    counts = sorted(sum(len(text.split()) for text in example.row.values()) for example in examples)
+def _summarise_labels(
+    labels: Sequence[Label], form: LabelForm
+) -> dict[str, int] | NumberSummary | LengthSummary:
+    if form == "class":
+        return _count_classes(labels)
+    if form == "number":
+        return _summarise_numbers(labels)
+    return _summarise_lengths([str(label) for label in labels])
+
+
+def _summarise_lengths(texts: Sequence[str]) -> LengthSummary:
+    counts = sorted(len(text.split()) for text in texts)
     median, p95 = _find_percentiles(counts, (50, 95))
     return LengthSummary(min=counts[0], median=median, mean=_compute_mean(counts), p95=p95, max=counts[-1])
 

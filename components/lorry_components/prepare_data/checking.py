@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from lorry_components.kinds import LabelForm
 from lorry_components.prepare_data.examples import Example, Key
 from lorry_components.prepare_data.faults import FaultLog, quote
 from lorry_components.prepare_data.layout import PARTS
@@ -38,7 +39,7 @@ class CheckedParts:
 def check_parts(
     parts: Mapping[str, Sequence[Example]],
     *,
-    has_classes: bool,
+    label_form: LabelForm,
     duplicates: Literal["drop", "refuse", "keep"],
     source: str,
 ) -> CheckedParts:
@@ -46,7 +47,7 @@ def check_parts(
 
     Args:
         parts: The examples of train, validation and test.
-        has_classes: Whether labels are classes.
+        label_form: What labels are.
         duplicates: What to do with texts that are in several parts.
         source: What the error calls the data.
 
@@ -59,11 +60,11 @@ def check_parts(
     checked = {part: list(parts[part]) for part in PARTS}
     dropped = _settle_duplicates(checked, duplicates, log, warnings)
     _check_sizes(checked, dropped, log, warnings)
-    if has_classes:
+    if label_form == "class":
         _check_classes(checked, dropped, log, warnings)
-    else:
+        _warn_of_contradictions(checked["train"], warnings)
+    elif label_form == "number":
         _check_numbers(checked, log, warnings)
-    _warn_of_contradictions(checked["train"], warnings, has_classes=has_classes)
     log.raise_if_any()
     return CheckedParts(checked, {DUPLICATES_DROPPED: dropped} if dropped else {}, tuple(warnings))
 
@@ -167,9 +168,7 @@ def _check_numbers(parts: Mapping[str, list[Example]], log: FaultLog, warnings: 
             warnings.append(f"{part} has the label {value:g} in {count:,} of its {len(numbers):,} rows")
 
 
-def _warn_of_contradictions(train: Sequence[Example], warnings: list[str], *, has_classes: bool) -> None:
-    if not has_classes:
-        return
+def _warn_of_contradictions(train: Sequence[Example], warnings: list[str]) -> None:
     first: dict[Key, Example] = {}
     contradicted = [
         example for example in train if first.setdefault(example.key, example).label != example.label

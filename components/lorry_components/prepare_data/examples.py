@@ -74,12 +74,12 @@ def collect_examples(
             label = _parse_label(values[columns.label], kind)
         except (ValueError, OverflowError) as error:
             faults.append(f"column {shorten(columns.label)!r}: {shorten(str(error), 120)}")
-        if faults:
-            where = place_row(name, number)
-            for fault in faults:
-                log.add(where, fault)
-        else:
-            row = {field: values[column] for field, column in fields.items() if field != "label"}
+        row = {field: str(values[column]) for field, column in fields.items() if field != "label"}
+        if not faults and (fault := kind.find_fault(row, label)):
+            faults.append(fault)
+        for fault in faults:
+            log.add(place_row(name, number), fault)
+        if not faults:
             examples.append(Example(row, label))
     gaps.report(name, log)
     return examples
@@ -115,11 +115,14 @@ def _is_encodable(text: str) -> bool:
 def _parse_label(raw: object, kind: Kind) -> Label:
     label = kind.parse_label(raw)
     if isinstance(label, str):
-        if len(label) > _MAX_CLASS_CHARACTERS:
+        if kind.label_form == "text":
+            if fault := _find_text_fault(label):
+                raise ValueError(fault)
+        elif len(label) > _MAX_CLASS_CHARACTERS:
             raise ValueError(
                 f"{quote(label)} has {len(label)} characters; a class name may have {_MAX_CLASS_CHARACTERS}"
             )
-        if not _is_encodable(label):
+        elif not _is_encodable(label):
             raise ValueError(f"{quote(label)} holds half of a surrogate pair")
     elif abs(label) > _MAX_NUMBER:
         raise ValueError(f"{label!r} is too large for a 32-bit float")

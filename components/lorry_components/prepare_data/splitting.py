@@ -12,17 +12,18 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from lorry_components.kinds import LabelForm
 from lorry_components.prepare_data.examples import Example, Key
 from lorry_components.prepare_data.layout import PARTS
 from lorry_registry.digests import canonical_json
-from lorry_registry.task_spec import SeededSplit
+from lorry_registry.task_spec import PartLimits, SeededSplit
 
 _DRAWS = 1 << 64
 _ALL = ""
 
 
 def split_examples(
-    examples: Sequence[Example], split: SeededSplit, *, has_classes: bool
+    examples: Sequence[Example], split: SeededSplit, *, label_form: LabelForm
 ) -> dict[str, list[Example]]:
     """Divide one table into its parts.
 
@@ -33,7 +34,7 @@ def split_examples(
     Args:
         examples: The table.
         split: The shares and the seed.
-        has_classes: Whether labels are classes.
+        label_form: What labels are.
 
     Returns:
         Part -> examples, in the order of the table. A part may be empty when there are under three texts.
@@ -45,13 +46,29 @@ def split_examples(
         if key not in draws:
             draws[key] = _draw_number(split.seed, key)
             classes[key] = set()
-        classes[key].add(str(example.label) if has_classes else _ALL)
+        classes[key].add(str(example.label) if label_form == "class" else _ALL)
     sides = {key: _choose_side(draw, split) for key, draw in draws.items()}
     _spread_classes(sides, draws, classes)
     parts: dict[str, list[Example]] = {part: [] for part in PARTS}
     for example in examples:
         parts[sides[example.key]].append(example)
     return parts
+
+
+def limit_parts(parts: Mapping[str, Sequence[Example]], limits: PartLimits) -> dict[str, list[Example]]:
+    """Return parts of no more rows than they may have, in their order.
+
+    Which rows stay follows from the seed and their texts, as above: rows that are added later take the place
+    of few. All rows of one text stay or go together, as far as the limit allows.
+    """
+    return {part: _limit(examples, getattr(limits, part), limits.seed) for part, examples in parts.items()}
+
+
+def _limit(examples: Sequence[Example], limit: int | None, seed: int) -> list[Example]:
+    if limit is None or len(examples) <= limit:
+        return list(examples)
+    order = sorted(range(len(examples)), key=lambda index: (_draw_number(seed, examples[index].key), index))
+    return [examples[index] for index in sorted(order[:limit])]
 
 
 def _draw_number(seed: int, key: Key) -> int:

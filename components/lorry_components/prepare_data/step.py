@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from lorry_components.kinds import KINDS
 from lorry_components.prepare_data.card import DataCard, describe_part, list_labels
 from lorry_components.prepare_data.checking import check_parts
 from lorry_components.prepare_data.examples import Example
 from lorry_components.prepare_data.layout import TABLE
 from lorry_components.prepare_data.prepared import load_card, load_part, order_examples, write_prepared
 from lorry_components.prepare_data.reading import digest_source, read_source
-from lorry_components.prepare_data.splitting import split_examples
+from lorry_components.prepare_data.splitting import limit_parts, split_examples
+from lorry_components.tasks import find_kind
 from lorry_registry.digests import digest_document
 from lorry_registry.task_spec import DataSpec, TaskSpec
 
@@ -36,15 +36,16 @@ def prepare_data(spec: TaskSpec, target: Path) -> DataCard:
         StoreError: The target cannot be written.
         MissingExtraError: A hub data set is asked for and ``datasets`` is not installed.
     """
-    kind = KINDS[spec.kind]()
+    kind = find_kind(spec)
     # Before the rows: if the source changes meanwhile, the next look at it finds another digest.
     source_digest = digest_source(spec.data)
     reading = read_source(spec.data, kind)
     parts = reading.parts
     if reading.split is not None:
-        parts = split_examples(parts[TABLE], reading.split, has_classes=kind.has_classes)
+        parts = split_examples(parts[TABLE], reading.split, label_form=kind.label_form)
+    parts = limit_parts(parts, spec.data.limit)
     checked = check_parts(
-        parts, has_classes=kind.has_classes, duplicates=spec.data.duplicates, source=spec.data.source
+        parts, label_form=kind.label_form, duplicates=spec.data.duplicates, source=spec.data.source
     )
     ordered = {part: order_examples(examples) for part, examples in checked.parts.items()}
     rows = {part: examples for part, (examples, _) in ordered.items()}
@@ -57,9 +58,9 @@ def prepare_data(spec: TaskSpec, target: Path) -> DataCard:
         source_digest=source_digest,
         data_digest=digest_document(digests),
         columns=spec.data.columns,
-        labels=list_labels(rows) if kind.has_classes else None,
+        labels=list_labels(rows) if kind.label_form == "class" else None,
         splits={
-            part: describe_part(rows[part], digests[part], has_classes=kind.has_classes) for part in rows
+            part: describe_part(rows[part], digests[part], label_form=kind.label_form) for part in rows
         },
         dropped=dict(checked.dropped),
         warnings=checked.warnings,

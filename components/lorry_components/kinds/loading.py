@@ -1,0 +1,55 @@
+"""Loading a base under a head, whatever the kind."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lorry_registry.errors import BaseModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def load_pretrained(
+    model_class: str, folder: Path, *, may_miss: bool, **options: Any
+) -> "tuple[PreTrainedModel, frozenset[str]]":
+    """Load one of transformers' automatic classes from a folder of safetensors.
+
+    Args:
+        model_class: Its name.
+        folder: The base.
+        may_miss: Whether the base's weights may lack parameters, as they do of a task's own head.
+        options: Fields of the base's configuration to change, and options of loading.
+
+    Returns:
+        The model, and the names of the parameters that the weights do not hold: they are random.
+
+    Raises:
+        BaseModelError: The base is damaged, or its family has no such head.
+    """
+    import transformers
+    from safetensors import SafetensorError
+
+    loader: Any = getattr(transformers, model_class)
+    try:
+        model, loading = loader.from_pretrained(
+            folder, use_safetensors=True, local_files_only=True, output_loading_info=True, **options
+        )
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+        # Cut short, of another size than its configuration says, or of a family without such a head.
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        if "ignore_mismatched_sizes" in reason:
+            reason = "its weights have other sizes than its config.json says"
+        raise BaseModelError(
+            f"cannot be loaded: {reason}",
+            where=str(folder),
+            todo="restore the base, or name one whose configuration and weights belong together",
+        ) from error
+    missing: Sequence[str] = sorted(loading["missing_keys"])
+    if missing and not may_miss:
+        raise BaseModelError(
+            f"its weights lack {len(missing)} parameters of {type(model).__name__}, among them {missing[0]}",
+            where=str(folder),
+            todo="name a base that was trained for this kind of task, with its output layer",
+        )
+    return model, frozenset(missing)
