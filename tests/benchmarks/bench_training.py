@@ -97,7 +97,6 @@ def train_with_lorry(spec: TaskSpec, data: Path, target: Path) -> Measured:
         kind=find_kind(spec),
         method=find_method(spec),
         labels=summary.labels,
-        max_length=spec.data.max_length,
     )
     examples = load_part(data, "test")
     outputs = predictor.compute_outputs([example.row for example in examples])
@@ -177,8 +176,9 @@ def score(
 ) -> float:
     """Return the primary metric."""
     primary = spec.evaluate.primary or kind.primary
-    predictions = kind.decode_outputs(np.asarray(outputs, dtype=np.float32), labels)
-    return kind.compute_metrics([primary], [example.label for example in examples], predictions)[primary]
+    targets = [example.label for example in examples]
+    scores = kind.score_training(np.asarray(outputs, dtype=np.float32), targets, labels, [primary])
+    return (scores or {})[primary]
 
 
 if __name__ == "__main__":

@@ -206,9 +206,7 @@ def _watch(progress: Progress, log_metrics: "LogMetrics | None") -> Any:
     return ProgressCallback(progress, log_metrics or (lambda _metrics, _step: None))
 
 
-def _encode(
-    setup: _Setup, examples: Sequence[Example], labels: Sequence[str] | None
-) -> "EncodedExamples":
+def _encode(setup: _Setup, examples: Sequence[Example], labels: Sequence[str] | None) -> "EncodedExamples":
     from lorry_components.finetune.trainer import EncodedExamples
 
     rows = [example.row for example in examples]

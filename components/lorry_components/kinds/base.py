@@ -40,8 +40,8 @@ Metric = Callable[[Sequence[Target], Sequence[Prediction]], Scorer]
 class Kind(ABC):
     """How one kind of task is read, encoded, modelled, scored and shown.
 
-    A kind's only state is the form of its inputs; what depends on the data comes in as ``labels``, the classes
-    of a classification in a fixed order, or None.
+    A kind's only state is the form of its inputs; what depends on the data comes in as ``labels``, the
+    classes of a classification in a fixed order, or None.
 
     Args:
         form: How rows become the model's inputs.
@@ -73,7 +73,7 @@ class Kind(ABC):
     # The data
 
     @classmethod
-    def check_template(cls, template: str | None, *, has_pair: bool) -> Iterator[str]:
+    def check_template(cls, template: str | None, *, has_pair: bool) -> Iterator[str]:  # noqa: ARG003
         """Say what of a task's template does not suit this kind, from the task file alone."""
         if template is not None:
             yield f"{cls.name} reads its texts as they are; leave it out"
@@ -180,9 +180,7 @@ class Kind(ABC):
 
     # Evaluation
 
-    def group_targets(
-        self, rows: Sequence[Row], targets: Sequence[Label]
-    ) -> tuple[list[Row], list[Target]]:
+    def group_targets(self, rows: Sequence[Row], targets: Sequence[Label]) -> tuple[list[Row], list[Target]]:
         """Return the inputs to predict, and for each what its prediction is compared with."""
         return list(rows), list(targets)
 

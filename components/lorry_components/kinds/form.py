@@ -1,8 +1,8 @@
-"""The form of a task's inputs: all of a task, beside its classes, that decides how a row is read and answered."""
+"""The form of a task's inputs: all, beside its classes, that decides how a row is read and answered."""
 
 import string
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 from pydantic import ValidationError
@@ -29,7 +29,7 @@ class InputForm:
     template: str | None = None
     max_target: int = 64
     has_pair: bool = False
-    generate: GenerateSpec = GenerateSpec()
+    generate: GenerateSpec = field(default_factory=GenerateSpec)
 
     @classmethod
     def of(cls, spec: TaskSpec) -> Self:
@@ -71,14 +71,14 @@ def list_template_fields(template: str) -> list[str]:
         ValueError: It is no template; the message says why.
     """
     found = []
-    for _, field, format_spec, conversion in string.Formatter().parse(template):
-        if field is None:
+    for _, name, format_spec, conversion in string.Formatter().parse(template):
+        if name is None:
             continue
-        if field not in FIELDS:
-            raise ValueError(f"there is no {{{field}}}; write {{text}}, {{text_pair}} or {{label}}")
+        if name not in FIELDS:
+            raise ValueError(f"there is no {{{name}}}; write {{text}}, {{text_pair}} or {{label}}")
         if format_spec or conversion:
-            raise ValueError(f"{{{field}}} takes no format")
-        found.append(field)
+            raise ValueError(f"{{{name}}} takes no format")
+        found.append(name)
     return found
 
 

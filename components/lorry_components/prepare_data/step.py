@@ -59,9 +59,7 @@ def prepare_data(spec: TaskSpec, target: Path) -> DataCard:
         data_digest=digest_document(digests),
         columns=spec.data.columns,
         labels=list_labels(rows) if kind.label_form == "class" else None,
-        splits={
-            part: describe_part(rows[part], digests[part], label_form=kind.label_form) for part in rows
-        },
+        splits={part: describe_part(rows[part], digests[part], label_form=kind.label_form) for part in rows},
         dropped=dict(checked.dropped),
         warnings=checked.warnings,
     )

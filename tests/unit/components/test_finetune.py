@@ -526,7 +526,6 @@ def test_the_best_epoch_is_kept(train: Train, make_spec: MakeSpec, tiny_data: Ca
         kind=kind,
         method=find_method(spec),
         labels=None,
-        max_length=spec.data.max_length,
     )
     predictions = predictor.predict([example.row for example in examples])
     kept = kind.compute_metrics(["pearson"], [example.label for example in examples], predictions)

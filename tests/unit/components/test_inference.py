@@ -17,7 +17,7 @@ from lorry_components.finetune.summary import TrainingSummary
 from lorry_components.inference import Predictor, assemble_adapter, load_adapter
 from lorry_components.inference.loading import load_tokenizer
 from lorry_components.inference.probe import record_probe
-from lorry_components.kinds import KINDS
+from lorry_components.kinds import KINDS, InputForm
 from lorry_components.methods import METHODS
 from lorry_components.methods.base import AdaptedModel
 from lorry_components.tasks import find_kind, find_method
@@ -40,7 +40,6 @@ def assemble(trained: Any) -> Predictor:
         kind=find_kind(trained.spec),
         method=find_method(trained.spec),
         labels=trained.summary.labels,
-        max_length=trained.spec.data.max_length,
     )
 
 
@@ -351,7 +350,7 @@ def test_no_rows_give_no_predictions(predictor: Predictor) -> None:
 
 def test_a_caller_is_told_how_many_rows_are_done(predictor: Predictor) -> None:
     done: list[int] = []
-    predictor.compute_outputs(write_texts(150), report=done.append)
+    predictor.predict(write_texts(150), report=done.append)
     assert done == [64, 128, 150]
 
 
@@ -367,14 +366,14 @@ def test_predicting_leaves_no_trace_of_the_base_outputs(predictor: Predictor) ->
 
 
 def build_untrained(folder: Path) -> Predictor:
-    kind = KINDS["regression"]()
+    kind = KINDS["regression"](InputForm(max_length=32))
     bare, fresh = kind.load_model(folder, None)
     method = METHODS["lora"]({"r": 2, "targets": ["query"]})
     model = method.adapt(bare, fresh).eval()
     from lorry_components.methods.peft_method import without_adapter
 
     adapted = AdaptedModel(model, lambda: without_adapter(model))
-    return Predictor(adapted, load_tokenizer(folder), kind, None, 32)
+    return Predictor(adapted, load_tokenizer(folder), kind, None)
 
 
 def test_an_adapter_that_changes_nothing_is_refused(tiny_base: Callable[[str], Path]) -> None:

@@ -1,7 +1,7 @@
 """Kinds: labels in, predictions and scores out."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,15 @@ from sklearn import metrics as sklearn_metrics
 from transformers import AutoTokenizer
 
 from lorry_components.evaluate.plotting import plot_evaluation
-from lorry_components.kinds import KINDS, Kind, Regression, TextClassification
+from lorry_components.kinds import KINDS, InputForm, Kind, Regression, TextClassification
+from lorry_components.kinds.base import Metric
 from lorry_components.kinds.regression import compute_pearson, compute_rmse, compute_spearman
-from lorry_components.kinds.text_classification import compute_accuracy, compute_f1, compute_matthews
+from lorry_components.kinds.sequence_head import SequenceHeadKind
+from lorry_components.kinds.text_classification import score_accuracy, score_f1, score_matthews
 from lorry_registry.manifest import Evaluation, MetricValue
 
-CLASSIFICATION, REGRESSION = TextClassification(), Regression()
+FORM = InputForm(max_length=32)
+CLASSIFICATION, REGRESSION = TextClassification(FORM), Regression(FORM)
 # Far from the ends of the range, where squares would overflow or vanish.
 NUMBERS = st.floats(min_value=-1e6, max_value=1e6, allow_nan=False).map(lambda number: round(number, 4))
 NUMBER_PAIRS = st.lists(st.tuples(NUMBERS, NUMBERS), min_size=2, max_size=60)
@@ -129,21 +132,29 @@ def test_a_constant_side_has_no_correlation(value: float, count: int) -> None:
         assert (metric(constant, other), metric(other, constant), metric(constant, constant)) == (0, 0, 0)
 
 
+def score_classes(metric: Metric, truth: Sequence[str], guess: Sequence[str]) -> float:
+    classes = sorted({*truth, *guess})
+    predictions = [{"label": label, "scores": dict.fromkeys(classes, 0.0)} for label in guess]
+    return metric(list(truth), predictions)(np.arange(len(truth)))
+
+
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("abc")), min_size=1, max_size=50))
 def test_classification_metrics_are_those_of_scikit_learn(pairs: list[tuple[str, str]]) -> None:
     truth, guess = split_pairs(pairs)
-    assert compute_accuracy(truth, guess) == sklearn_metrics.accuracy_score(truth, guess)
+    assert score_classes(score_accuracy, truth, guess) == sklearn_metrics.accuracy_score(truth, guess)
     classes = sorted({*truth, *guess})
     if len(classes) == 2:
         expected = sklearn_metrics.f1_score(truth, guess, pos_label=classes[1], zero_division=0)
     else:
         expected = sklearn_metrics.f1_score(truth, guess, average="macro", zero_division=0)
-    assert_allclose(compute_f1(truth, guess), expected)
+    assert_allclose(score_classes(score_f1, truth, guess), expected)
     if len(set(truth)) == 1 or len(set(guess)) == 1:
-        assert compute_matthews(truth, guess) == 0.0
+        assert score_classes(score_matthews, truth, guess) == 0.0
     else:
-        assert_allclose(compute_matthews(truth, guess), sklearn_metrics.matthews_corrcoef(truth, guess))
+        assert_allclose(
+            score_classes(score_matthews, truth, guess), sklearn_metrics.matthews_corrcoef(truth, guess)
+        )
 
 
 def test_f1_of_two_classes_is_that_of_the_second() -> None:
@@ -151,8 +162,8 @@ def test_f1_of_two_classes_is_that_of_the_second() -> None:
         np.asarray(["no", "no", "yes", "yes", "yes"]),
         np.asarray(["no", "yes", "yes", "yes", "no"]),
     )
-    assert compute_f1(truth, guess) == pytest.approx(2 / 3)
-    assert compute_f1(truth, truth) == 1.0
+    assert score_classes(score_f1, truth, guess) == pytest.approx(2 / 3)
+    assert score_classes(score_f1, truth, truth) == 1.0
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
@@ -201,7 +212,6 @@ def test_a_regression_predicts_plain_numbers() -> None:
     predictions = REGRESSION.decode_outputs(np.asarray([[1.5], [-2.0]], dtype=np.float32), None)
     assert predictions == [{"value": 1.5}, {"value": -2.0}]
     assert type(predictions[0]["value"]) is float
-    assert REGRESSION.extract_values(predictions).tolist() == [1.5, -2.0]
 
 
 def test_a_prediction_reads_well() -> None:
@@ -275,9 +285,9 @@ def tokenizer(tiny_base: Callable[[str], Path]) -> Any:
 
 
 @pytest.mark.parametrize("kind", [CLASSIFICATION, REGRESSION], ids=lambda kind: kind.name)
-def test_single_texts_are_encoded_without_padding(kind: Kind, tokenizer: Any) -> None:
+def test_single_texts_are_encoded_without_padding(kind: SequenceHeadKind, tokenizer: Any) -> None:
     rows = [{"text": "the film was good"}, {"text": "so dull and boring"}, {"text": "bad"}]
-    encoded = kind.encode_rows(tokenizer, rows, 32)
+    encoded = kind.encode_rows(tokenizer, rows)
     assert [tokenizer.decode(row["input_ids"]) for row in encoded] == [
         "[CLS] the film was good [SEP]",
         "[CLS] so dull and boring [SEP]",
@@ -288,20 +298,21 @@ def test_single_texts_are_encoded_without_padding(kind: Kind, tokenizer: Any) ->
 
 
 def test_pairs_are_told_apart_by_their_segments(tokenizer: Any) -> None:
-    (row,) = CLASSIFICATION.encode_rows(tokenizer, [{"text": "good film", "text_pair": "bad"}], 32)
+    (row,) = CLASSIFICATION.encode_rows(tokenizer, [{"text": "good film", "text_pair": "bad"}])
     assert tokenizer.decode(row["input_ids"]) == "[CLS] good film [SEP] bad [SEP]"
     assert row["token_type_ids"] == [0, 0, 0, 0, 1, 1]
 
 
 def test_long_texts_are_cut_and_of_a_pair_the_longer_one_first(tokenizer: Any) -> None:
-    (single,) = REGRESSION.encode_rows(tokenizer, [{"text": "good " * 50}], 8)
+    short = Regression(InputForm(max_length=8))
+    (single,) = short.encode_rows(tokenizer, [{"text": "good " * 50}])
     assert tokenizer.decode(single["input_ids"]) == "[CLS]" + " good" * 6 + " [SEP]"
-    (pair,) = REGRESSION.encode_rows(tokenizer, [{"text": "good " * 50, "text_pair": "so bad"}], 8)
+    (pair,) = short.encode_rows(tokenizer, [{"text": "good " * 50, "text_pair": "so bad"}])
     assert tokenizer.decode(pair["input_ids"]) == "[CLS] good good good [SEP] so bad [SEP]"
 
 
 def test_no_rows_are_no_inputs(tokenizer: Any) -> None:
-    assert REGRESSION.encode_rows(tokenizer, [], 8) == []
+    assert REGRESSION.encode_rows(tokenizer, []) == []
     assert REGRESSION.decode_outputs(np.zeros((0, 1), dtype=np.float32), None) == []
     assert CLASSIFICATION.decode_outputs(np.zeros((0, 2), dtype=np.float32), ["a", "b"]) == []
 

@@ -21,7 +21,7 @@ from transformers import (
     RobertaConfig,
 )
 
-from lorry_components.kinds import KINDS, Kind
+from lorry_components.kinds import KINDS, InputForm, Kind
 from lorry_components.methods import METHODS, AdaptedModel, Method
 from lorry_components.tasks import check_method
 from lorry_registry.errors import AdapterRejectedError, TrainingError
@@ -103,11 +103,12 @@ MakeCase = Callable[..., Case]
 def make_case(tiny_base: Callable[[str], Path], tiny_source: Callable[[str], Path]) -> MakeCase:
     def make(method: str, task: str = "regression", style: str = "bert", **options: Any) -> Case:
         folder, labels = tiny_base(style), LABELS[task]
-        kind = KINDS["regression" if labels is None else "text-classification"]()
+        kind = KINDS["regression" if labels is None else "text-classification"](InputForm(max_length=32))
         rows = [json.loads(line) for line in tiny_source(task).read_text().splitlines()[:12]]
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        batch = tokenizer.pad(kind.encode_rows(tokenizer, rows, 32), return_tensors="pt")
-        targets = torch.tensor([kind.encode_label(row["label"], labels) for row in rows])
+        features = kind.encode_examples(tokenizer, rows, [row["label"] for row in rows], labels)
+        targets = torch.tensor([row.pop("labels") for row in features])
+        batch = tokenizer.pad(features, return_tensors="pt")
         torch.manual_seed(1)
         bare, fresh = kind.load_model(folder, labels)
         defaults = OPTIONS[method] | (
@@ -285,7 +286,10 @@ def test_the_counts_are_those_of_what_requires_a_gradient(
 
 
 def test_lora_on_the_real_base_has_the_published_size(minilm: Path, tmp_path: Path) -> None:
-    kind, method = KINDS["regression"](), METHODS["lora"]({"r": 8, "targets": ["query", "value"]})
+    kind, method = (
+        KINDS["regression"](InputForm(max_length=32)),
+        METHODS["lora"]({"r": 8, "targets": ["query", "value"]}),
+    )
     bare, fresh = kind.load_model(minilm, None)
     base = sum(parameter.numel() for name, parameter in bare.named_parameters() if name not in fresh)
     names = {name for name, _ in bare.named_parameters()} - fresh

@@ -1,6 +1,7 @@
 """Bootstrap intervals, and the paired test."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,10 +10,19 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from lorry_components.evaluate.statistics import estimate_gain_confidence, estimate_metrics
+from lorry_components.kinds.base import Scorer
 from lorry_components.kinds.regression import compute_pearson, compute_rmse
-from lorry_components.kinds.text_classification import compute_accuracy, compute_f1
+from lorry_components.kinds.text_classification import score_f1
 
-Values = NDArray[np.float64]
+Values = NDArray[Any]
+
+
+def score(metric: Callable[[Values, Values], float], truth: Values, guess: Values) -> Scorer:
+    return lambda draw: metric(truth[draw], guess[draw])
+
+
+def compute_accuracy(truth: Values, guess: Values) -> float:
+    return float(np.mean(truth == guess))
 
 
 def draw_regression(noise: float, rows: int = 200, seed: int = 0) -> tuple[Values, Values]:
@@ -25,7 +35,7 @@ def draw_regression(noise: float, rows: int = 200, seed: int = 0) -> tuple[Value
 @given(st.integers(0, 10_000), st.integers(2, 120), st.floats(0.05, 3.0))
 def test_the_interval_covers_the_value(seed: int, rows: int, noise: float) -> None:
     truth, guess = draw_regression(noise, rows, seed)
-    found = estimate_metrics({"rmse": compute_rmse}, truth, guess, resamples=200)["rmse"]
+    found = estimate_metrics({"rmse": score(compute_rmse, truth, guess)}, len(truth), resamples=200)["rmse"]
     assert found.value == compute_rmse(truth, guess)
     assert found.low <= found.high
     # The middle of the resamples; a skewed metric may lie at its edge.
@@ -37,7 +47,9 @@ def test_the_interval_is_that_of_the_literature() -> None:
     # A share of 1,000 rows: its standard error is known.
     truth = np.asarray(["good"] * 1000)
     guess = np.asarray(["good"] * 800 + ["bad"] * 200)
-    found = estimate_metrics({"accuracy": compute_accuracy}, truth, guess, resamples=2000)["accuracy"]
+    found = estimate_metrics({"accuracy": score(compute_accuracy, truth, guess)}, len(truth), resamples=2000)[
+        "accuracy"
+    ]
     error = 1.96 * np.sqrt(0.8 * 0.2 / 1000)
     assert found.value == 0.8
     assert found.low == pytest.approx(0.8 - error, abs=0.004)
@@ -48,28 +60,34 @@ def test_the_interval_narrows_with_more_rows() -> None:
     widths = []
     for rows in (50, 500, 5000):
         truth, guess = draw_regression(0.7, rows)
-        found = estimate_metrics({"pearson": compute_pearson}, truth, guess, resamples=200)["pearson"]
+        found = estimate_metrics(
+            {"pearson": score(compute_pearson, truth, guess)}, len(truth), resamples=200
+        )["pearson"]
         widths.append(found.high - found.low)
     assert widths[0] > 2 * widths[1] > 4 * widths[2]
 
 
 def test_the_same_rows_give_the_same_interval() -> None:
     truth, guess = draw_regression(0.7)
-    metrics = {"pearson": compute_pearson, "rmse": compute_rmse}
-    first = estimate_metrics(metrics, truth, guess, resamples=100)
-    assert first == estimate_metrics(metrics, truth, guess, resamples=100)
-    assert first != estimate_metrics(metrics, truth, guess, resamples=100, seed=1)
+    metrics = {"pearson": score(compute_pearson, truth, guess), "rmse": score(compute_rmse, truth, guess)}
+    first = estimate_metrics(metrics, len(truth), resamples=100)
+    assert first == estimate_metrics(metrics, len(truth), resamples=100)
+    assert first != estimate_metrics(metrics, len(truth), resamples=100, seed=1)
     # Each metric sees the same draws, whichever others are asked for.
-    alone = estimate_metrics({"rmse": compute_rmse}, truth, guess, resamples=100)
+    alone = estimate_metrics({"rmse": score(compute_rmse, truth, guess)}, len(truth), resamples=100)
     assert alone["rmse"] == first["rmse"]
 
 
 def test_a_perfect_and_a_single_prediction_have_a_point_for_an_interval() -> None:
     truth = np.asarray(["a", "b"] * 20)
-    found = estimate_metrics({"accuracy": compute_accuracy}, truth, truth, resamples=100)["accuracy"]
+    found = estimate_metrics({"accuracy": score(compute_accuracy, truth, truth)}, len(truth), resamples=100)[
+        "accuracy"
+    ]
     assert (found.value, found.low, found.high) == (1.0, 1.0, 1.0)
     single = np.asarray([1.0])
-    found = estimate_metrics({"pearson": compute_pearson}, single, single, resamples=100)["pearson"]
+    found = estimate_metrics({"pearson": score(compute_pearson, single, single)}, len(single), resamples=100)[
+        "pearson"
+    ]
     assert (found.value, found.low, found.high) == (0.0, 0.0, 0.0)
 
 
@@ -79,7 +97,11 @@ def judge() -> Callable[..., float]:
         truth, first = draw_regression(candidate)
         second = truth + champion * np.random.default_rng(9).normal(size=len(truth))
         return estimate_gain_confidence(
-            compute_pearson, truth, first, second, minimum_gain=gain, **{"resamples": 400, **options}
+            score(compute_pearson, truth, first),
+            score(compute_pearson, truth, second),
+            len(truth),
+            minimum_gain=gain,
+            **{"resamples": 400, **options},
         )
 
     return start
@@ -100,7 +122,11 @@ def test_between_equals_there_is_doubt(judge: Callable[..., float]) -> None:
 def test_the_same_predictions_are_no_gain() -> None:
     truth, guess = draw_regression(0.5)
     confidence = estimate_gain_confidence(
-        compute_pearson, truth, guess, guess, minimum_gain=0.0, resamples=200
+        score(compute_pearson, truth, guess),
+        score(compute_pearson, truth, guess),
+        len(truth),
+        minimum_gain=0.0,
+        resamples=200,
     )
     assert confidence == 0.0
 
@@ -119,11 +145,17 @@ def test_pairing_finds_a_gain_that_is_small_beside_the_noise() -> None:
     candidate = champion.copy()
     candidate[:25] = truth[:25]
     confidence = estimate_gain_confidence(
-        compute_accuracy, truth, candidate, champion, minimum_gain=0.0, resamples=400
+        score(compute_accuracy, truth, candidate),
+        score(compute_accuracy, truth, champion),
+        500,
+        minimum_gain=0.0,
+        resamples=400,
     )
     assert confidence > 0.95
     intervals = [
-        estimate_metrics({"accuracy": compute_accuracy}, truth, guess, resamples=400)["accuracy"]
+        estimate_metrics({"accuracy": score(compute_accuracy, truth, guess)}, len(truth), resamples=400)[
+            "accuracy"
+        ]
         for guess in (candidate, champion)
     ]
     assert intervals[0].low < intervals[1].high
@@ -135,7 +167,7 @@ def test_the_test_is_seeded(judge: Callable[..., float]) -> None:
 
 
 def test_rows_of_a_rare_class_may_be_missing_from_a_resample() -> None:
-    truth = np.asarray(["common"] * 60 + ["rare"])
-    guess = np.asarray(["common"] * 61)
-    found = estimate_metrics({"f1": compute_f1}, truth, guess, resamples=200)["f1"]
+    truth = ["common"] * 60 + ["rare"]
+    guess = [{"label": "common", "scores": {"common": 0.9, "rare": 0.1}}] * 61
+    found = estimate_metrics({"f1": score_f1(truth, guess)}, 61, resamples=200)["f1"]
     assert 0.0 <= found.low <= found.high <= 1.0

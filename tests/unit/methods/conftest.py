@@ -22,7 +22,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from lorry_components.kinds import KINDS, Kind
+from lorry_components.kinds import KINDS, InputForm, Kind
 from lorry_components.methods import METHODS, AdaptedModel, Method
 from lorry_registry.manifest import BaseIdentity
 
@@ -134,7 +134,7 @@ def make_case(tiny_base: Callable[[str], Path]) -> MakeCase:
     def make(name: str, style: str = "bert", **options: Any) -> Case:
         # First, for it may draw random numbers.
         folder = tiny_base(style)
-        kind = KINDS["text-classification"]()
+        kind = KINDS["text-classification"](InputForm(max_length=32))
         method = METHODS[name](options, kind.peft_task_type)
         torch.manual_seed(1)
         bare, fresh = kind.load_model(folder, ["no", "yes"])

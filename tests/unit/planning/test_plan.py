@@ -14,7 +14,6 @@ from lorry_components.planning import describe_plan, plan_task
 from lorry_components.planning.architecture import (
     build_architecture,
     build_configuration,
-    find_model_class,
     measure_weights_file,
 )
 from lorry_components.planning.classes import find_classes
@@ -178,7 +177,7 @@ def test_a_method_that_does_not_fit_is_refused_as_in_a_run(make_spec: MakeSpec) 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_can_be_planned(kind: str) -> None:
-    assert find_model_class(KINDS[kind]()).startswith("AutoModel")
+    assert KINDS[kind].model_class.startswith("AutoModel")
 
 
 def test_a_base_whose_code_looks_at_numbers_gets_a_bound(make_spec: MakeSpec) -> None:

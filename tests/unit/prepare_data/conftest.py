@@ -13,7 +13,7 @@ from xml.sax.saxutils import escape
 
 import pytest
 
-from lorry_components.kinds import KINDS
+from lorry_components.kinds import KINDS, InputForm
 from lorry_components.prepare_data.examples import Example
 from lorry_components.prepare_data.reading import Reading, read_source
 from lorry_registry.errors import InvalidDataError
@@ -42,7 +42,7 @@ def make_spec() -> Callable[..., TaskSpec]:
 def read() -> ReadSource:
     def read_it(source: Path | str, kind: str = "text-classification", **data: Any) -> Reading:
         spec = DataSpec.model_validate({"source": str(source), **data})
-        return read_source(spec, KINDS[kind]())
+        return read_source(spec, KINDS[kind](InputForm(spec.max_length)))
 
     return read_it
 

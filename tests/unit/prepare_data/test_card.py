@@ -16,7 +16,7 @@ DIGEST = digest_bytes(b"")
 
 @pytest.fixture
 def card(example: Callable[..., Example]) -> DataCard:
-    part = describe_part([example("good film", "yes"), example("bad", "no")], DIGEST, has_classes=True)
+    part = describe_part([example("good film", "yes"), example("bad", "no")], DIGEST, label_form="class")
     return DataCard(
         task="reviews",
         kind="text-classification",
@@ -42,7 +42,7 @@ def test_round_trip(card: DataCard, tmp_path: Path) -> None:
 
 
 def test_numbers_round_trip(card: DataCard, tmp_path: Path, example: Callable[..., Example]) -> None:
-    part = describe_part([example("a", value) for value in (1.0, 2.0, 3.0, 4.0)], DIGEST, has_classes=False)
+    part = describe_part([example("a", value) for value in (1.0, 2.0, 3.0, 4.0)], DIGEST, label_form="number")
     assert part.labels == NumberSummary(
         min=1.0, lower_quartile=1.75, median=2.5, mean=2.5, upper_quartile=3.25, max=4.0
     )
@@ -53,7 +53,7 @@ def test_numbers_round_trip(card: DataCard, tmp_path: Path, example: Callable[..
 
 def test_classes_and_lengths(example: Callable[..., Example]) -> None:
     rows = [example("one two", "b", "three"), example("one", "a", "two"), example("w " * 20, "b", "w")]
-    part = describe_part(rows, DIGEST, has_classes=True)
+    part = describe_part(rows, DIGEST, label_form="class")
     assert part.rows == 3
     assert part.labels == {"a": 1, "b": 2}
     assert list_labels({"train": rows}) == ("a", "b")
@@ -65,7 +65,7 @@ def test_classes_and_lengths(example: Callable[..., Example]) -> None:
 
 @pytest.mark.parametrize("values", [[1e-12, 3e-12], [3.4e38, -3.4e38], [5.0]])
 def test_numbers_of_any_size(values: list[float], example: Callable[..., Example]) -> None:
-    part = describe_part([example("a", value) for value in values], DIGEST, has_classes=False)
+    part = describe_part([example("a", value) for value in values], DIGEST, label_form="number")
     assert isinstance(part.labels, NumberSummary)
     assert part.labels.min == min(values)
     assert part.labels.max == max(values)

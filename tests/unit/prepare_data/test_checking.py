@@ -26,7 +26,7 @@ def check(
     train: Rows = TRAIN, validation: Rows = VALIDATION, test: Rows = TEST, **options: Any
 ) -> CheckedParts:
     parts = {"train": make(train), "validation": make(validation), "test": make(test)}
-    return check_parts(parts, **{"has_classes": True, "duplicates": "drop", "source": "set", **options})
+    return check_parts(parts, **{"label_form": "class", "duplicates": "drop", "source": "set", **options})
 
 
 def refuse(train: Rows = TRAIN, validation: Rows = VALIDATION, test: Rows = TEST, **options: Any) -> str:
@@ -37,7 +37,7 @@ def refuse(train: Rows = TRAIN, validation: Rows = VALIDATION, test: Rows = TEST
 
 def check_numbers(check: Callable[..., Any], **parts: Rows) -> Any:
     given = {name: numbered(name, 40, NUMBERS) for name in ("train", "validation", "test")} | parts
-    return check(given["train"], given["validation"], given["test"], has_classes=False)
+    return check(given["train"], given["validation"], given["test"], label_form="number")
 
 
 def test_good_parts_pass_as_they_are() -> None:
@@ -93,7 +93,7 @@ def test_a_pair_is_the_same_only_with_both_texts() -> None:
     ]
     held_out = [Example({"text": "a", "text_pair": pair}, "x") for pair in ("d ", "e")]
     parts = {"train": train, "validation": held_out[1:], "test": held_out[:1]}
-    checked = check_parts(parts, has_classes=True, duplicates="drop", source="set")
+    checked = check_parts(parts, label_form="class", duplicates="drop", source="set")
     assert checked.parts["train"] == train[:2]
 
 

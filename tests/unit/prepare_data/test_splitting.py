@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lorry_components.kinds import LabelForm
 from lorry_components.prepare_data.examples import Example
 from lorry_components.prepare_data.splitting import split_examples
 from lorry_registry.task_spec import SeededSplit
@@ -26,6 +27,9 @@ splits = st.builds(
 thorough = settings(max_examples=200, deadline=None, database=None)
 
 
+forms = st.sampled_from(["class", "number", "text"])
+
+
 def count(table: Sequence[Example]) -> Counter[str]:
     return Counter(repr(example) for example in table)
 
@@ -35,9 +39,9 @@ def find_sides(parts: dict[str, list[Example]]) -> dict[tuple[str, str], str]:
 
 
 @thorough
-@given(st.lists(examples, max_size=40), splits, st.booleans())
-def test_the_parts_are_a_partition(table: list[Example], split: SeededSplit, has_classes: bool) -> None:
-    parts = split_examples(table, split, has_classes=has_classes)
+@given(st.lists(examples, max_size=40), splits, forms)
+def test_the_parts_are_a_partition(table: list[Example], split: SeededSplit, label_form: LabelForm) -> None:
+    parts = split_examples(table, split, label_form=label_form)
     assert tuple(parts) == PARTS
     assert sum((count(parts[part]) for part in PARTS), Counter()) == count(table)
     keys = [{example.key for example in parts[part]} for part in PARTS]
@@ -51,21 +55,21 @@ def test_the_parts_are_a_partition(table: list[Example], split: SeededSplit, has
 def test_the_order_of_rows_does_not_matter(table: list[Example], split: SeededSplit, random: object) -> None:
     shuffled = list(table)
     random.shuffle(shuffled)  # type: ignore[attr-defined]
-    one = split_examples(table, split, has_classes=True)
-    other = split_examples(shuffled, split, has_classes=True)
+    one = split_examples(table, split, label_form="class")
+    other = split_examples(shuffled, split, label_form="class")
     assert {part: count(one[part]) for part in PARTS} == {part: count(other[part]) for part in PARTS}
 
 
 @thorough
-@given(st.lists(examples, max_size=40), st.lists(examples, max_size=20), splits, st.booleans())
+@given(st.lists(examples, max_size=40), st.lists(examples, max_size=20), splits, forms)
 def test_appended_rows_move_next_to_none(
-    table: list[Example], more: list[Example], split: SeededSplit, has_classes: bool
+    table: list[Example], more: list[Example], split: SeededSplit, label_form: LabelForm
 ) -> None:
-    before = find_sides(split_examples(table, split, has_classes=has_classes))
-    after = find_sides(split_examples([*table, *more], split, has_classes=has_classes))
+    before = find_sides(split_examples(table, split, label_form=label_form))
+    after = find_sides(split_examples([*table, *more], split, label_form=label_form))
     moved = [key for key, side in before.items() if after[key] != side]
     # At most one text of each class and part was moved to have the class there, and moves back or on.
-    classes = len({example.label for example in [*table, *more]}) if has_classes else 1
+    classes = len({example.label for example in [*table, *more]}) if label_form == "class" else 1
     assert len(moved) <= 2 * len(PARTS) * classes
 
 
@@ -74,8 +78,8 @@ def test_appended_rows_move_next_to_none(
 def test_appended_rows_move_none_in_a_larger_table(seed: int, more: int) -> None:
     table = [Example({"text": f"text {number}"}, float(number)) for number in range(700 + more)]
     split = SeededSplit(seed=seed)
-    before = find_sides(split_examples(table[:700], split, has_classes=False))
-    after = find_sides(split_examples(table, split, has_classes=False))
+    before = find_sides(split_examples(table[:700], split, label_form="number"))
+    after = find_sides(split_examples(table, split, label_form="number"))
     assert all(after[key] == side for key, side in before.items())
 
 
@@ -85,7 +89,7 @@ def test_each_class_is_where_it_can_be(rows: list[tuple[str, str]], split: Seede
     one_class_each = dict(rows)
     table = [Example({"text": f"{text}{label}"}, label) for text, label in one_class_each.items()]
     sizes = Counter({label: len({e.key for e in table if e.label == label}) for label in "xyz"})
-    parts = split_examples(table, split, has_classes=True)
+    parts = split_examples(table, split, label_form="class")
     for label, size in sizes.items():
         present = {part for part in PARTS if any(example.label == label for example in parts[part])}
         if size >= 3:
@@ -97,22 +101,22 @@ def test_each_class_is_where_it_can_be(rows: list[tuple[str, str]], split: Seede
 @thorough
 @given(st.lists(examples, min_size=1, max_size=40), splits)
 def test_train_has_every_class_even_of_shared_texts(table: list[Example], split: SeededSplit) -> None:
-    parts = split_examples(table, split, has_classes=True)
+    parts = split_examples(table, split, label_form="class")
     assert {example.label for example in parts["train"]} == {example.label for example in table}
 
 
 def test_the_same_seed_draws_the_same_for_ever() -> None:
     table = [Example({"text": f"text {number}"}, float(number)) for number in range(40)]
-    parts = split_examples(table, SeededSplit(seed=7), has_classes=False)
+    parts = split_examples(table, SeededSplit(seed=7), label_form="number")
     drawn = {part: [int(example.label) for example in parts[part]] for part in ("validation", "test")}
     assert drawn == {"validation": [15, 16, 21, 27, 28], "test": [2, 4, 12, 31]}
-    other = split_examples(table, SeededSplit(seed=8), has_classes=False)
+    other = split_examples(table, SeededSplit(seed=8), label_form="number")
     assert find_sides(parts) != find_sides(other)
 
 
 def test_the_shares_are_met_on_average() -> None:
     table = [Example({"text": f"text {number}"}, float(number)) for number in range(10_000)]
-    parts = split_examples(table, SeededSplit(validation=0.1, test=0.2), has_classes=False)
+    parts = split_examples(table, SeededSplit(validation=0.1, test=0.2), label_form="number")
     assert abs(len(parts["validation"]) - 1000) < 100
     assert abs(len(parts["test"]) - 2000) < 150
 
@@ -120,8 +124,8 @@ def test_the_shares_are_met_on_average() -> None:
 def test_white_space_around_a_text_does_not_make_it_another() -> None:
     table = [Example({"text": text}, 0.0) for text in ("a", " a", "a\n", "b", "c", "d")]
     sides = [
-        part for part, rows in split_examples(table, SeededSplit(), has_classes=False).items() for _ in rows
+        part for part, rows in split_examples(table, SeededSplit(), label_form="number").items() for _ in rows
     ]
     assert len(sides) == 6
-    parts = split_examples(table, SeededSplit(), has_classes=False)
+    parts = split_examples(table, SeededSplit(), label_form="number")
     assert sum(any(row.row["text"].strip() == "a" for row in rows) for rows in parts.values()) == 1
