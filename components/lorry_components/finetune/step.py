@@ -187,6 +187,7 @@ def _build_trainer(
     stopping = spec.train.early_stopping
     trainer = AdapterTrainer(
         method=setup.method,
+        averages_tokens=setup.kind.averages_tokens,
         model=setup.model,
         args=_build_arguments(spec, setup, len(train), checkpoints),
         data_collator=setup.kind.build_collator(setup.tokenizer),

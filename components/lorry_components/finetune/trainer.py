@@ -19,6 +19,8 @@ from lorry_components.progress import Progress
 _TRAINED_NAME = "trained.safetensors"
 _METHOD_NAME = "method.safetensors"
 _STATE_NAME = "trainer_state.json"
+# The label that PyTorch's cross-entropy leaves out.
+_IGNORED = -100
 LogMetrics = Callable[[Mapping[str, float], int], None]
 
 
@@ -44,14 +46,16 @@ class AdapterTrainer(Trainer):
 
     Args:
         method: What made the model trainable: it may act after each step, and learn some parameters faster.
+        averages_tokens: Whether a loss is a mean over the supervised tokens of a batch: batches that are
+            accumulated then count by how many they have, and give the gradient of one large batch.
         arguments: Trainer's own.
     """
 
-    def __init__(self, *, method: Method, **arguments: Any) -> None:
+    def __init__(self, *, method: Method, averages_tokens: bool = False, **arguments: Any) -> None:
         super().__init__(**arguments)
-        # Trainer takes it that a model divides its loss by the examples of all accumulated batches.
-        # Those with one head on a text take the mean of each: their gradients would be added up.
-        self.model_accepts_loss_kwargs = False
+        # This asks Trainer to count the supervised tokens of all accumulated batches, and not to divide by
+        # their number. A kind with one head on a text takes the mean of each batch instead.
+        self.model_accepts_loss_kwargs = averages_tokens
         self._method = method
         self.add_callback(_MethodCallback(method))
 
@@ -63,6 +67,36 @@ class AdapterTrainer(Trainer):
             target: Any = self.model if model is None else model
             _scale_learning_rates(optimizer, target, self._method)
         return optimizer
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """Return the loss, and the outputs if asked for.
+
+        Trainer would tell the model how many tokens there are in all, and some models do not listen: T5 and
+        BART take the mean of their batch. So the model's mean is weighed by the share of tokens it is over.
+        """
+        if not self.model_accepts_loss_kwargs or num_items_in_batch is None:
+            return super().compute_loss(model, inputs, return_outputs=return_outputs)
+        outputs = model(**inputs)
+        share = count_supervised(inputs["labels"]) / num_items_in_batch
+        if self.args.average_tokens_across_devices:
+            # Tokens are counted over all processes, whose gradients are then averaged.
+            share = share * self.accelerator.num_processes
+        loss = outputs.loss * share
+        return (loss, outputs) if return_outputs else loss
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
+        if not self.model_accepts_loss_kwargs:
+            return None
+        counted = sum(count_supervised(batch["labels"]) for batch in batch_samples)
+        if torch.is_tensor(counted) and self.args.average_tokens_across_devices and self.args.world_size > 1:
+            counted = self.accelerator.gather(counted.to(device)).sum()
+        return counted.to(device) if torch.is_tensor(counted) else None
 
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroupedSampler:
         dataset: Any = train_dataset if train_dataset is not None else self.train_dataset
@@ -185,6 +219,11 @@ class ProgressCallback(TrainerCallback):
             # No later step can mend it.
             control.should_training_stop = True
         self._log_metrics({name: value for name, value in named.items() if name}, state.global_step)
+
+
+def count_supervised(labels: torch.Tensor) -> torch.Tensor:
+    """Return how many labels count in the loss: all that are not -100."""
+    return labels.ne(_IGNORED).sum()
 
 
 def find_checkpoint(folder: Path) -> Path | None:

@@ -1,14 +1,15 @@
 """The plan of one task."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lorry_components.finetune.dropouts import list_dropouts
 from lorry_components.finetune.precision import Hardware, Precision, choose_precision
 from lorry_components.kinds import Kind
+from lorry_components.kinds.writing import WritingKind
 from lorry_components.methods import Method
-from lorry_components.planning.activations import Activations, measure_activations
+from lorry_components.planning.activations import Activations, measure_activations, measure_cache
 from lorry_components.planning.advice import Advice, list_advice
 from lorry_components.planning.architecture import (
     AdaptedArchitecture,
@@ -215,8 +216,20 @@ def _build_footprint(
         setattr(config, name, value)
     architecture = build_architecture(base, config, kind.model_class, attention=precision.attention)
     adapted = adapt_architecture(method, architecture)
-    activations = _measure(adapted, base, spec.train.batch_size, tokens, on_cuda=device == "cuda")
-    return adapted, make_footprint(adapted, method, activations, spec.train.batch_size)
+    rows, answer = spec.train.batch_size, _count_answer(spec, kind)
+    apart = answer if config.is_encoder_decoder and answer else None
+    activations = _measure(adapted, base, rows, tokens, apart, on_cuda=device == "cuda")
+    footprint = make_footprint(adapted, method, activations, rows)
+    if answer:
+        held = tokens if apart is None else tokens + apart
+        cache = measure_cache(config, rows=rows, tokens=held)
+        footprint = replace(footprint, scored=tokens if apart is None else apart, cache=cache)
+    return adapted, footprint
+
+
+def _count_answer(spec: TaskSpec, kind: Kind) -> int:
+    """Return the tokens of an answer that is written; 0: this kind writes none."""
+    return spec.data.max_target if isinstance(kind, WritingKind) else 0
 
 
 def make_footprint(
@@ -263,10 +276,18 @@ def _choose_precision(spec: TaskSpec, device: str, shown: Device | None) -> Prec
 
 
 def _measure(
-    adapted: AdaptedArchitecture, base: BaseConfiguration, rows: int, tokens: int, *, on_cuda: bool
+    adapted: AdaptedArchitecture,
+    base: BaseConfiguration,
+    rows: int,
+    tokens: int,
+    target_tokens: int | None,
+    *,
+    on_cuda: bool,
 ) -> Activations:
     try:
-        return measure_activations(adapted.model, rows=rows, tokens=tokens, on_cuda=on_cuda)
+        return measure_activations(
+            adapted.model, rows=rows, tokens=tokens, target_tokens=target_tokens, on_cuda=on_cuda
+        )
     except (RuntimeError, NotImplementedError, ValueError) as error:
         dimensions = read_dimensions(base.values)
         if dimensions is None:
@@ -275,5 +296,6 @@ def _measure(
                 where=base.origin,
                 todo="run it without a plan: lorry run --force",
             ) from error
-        bound = bound_activations(dimensions, base.values, rows=rows, tokens=tokens)
+        longest = max(tokens, target_tokens or 0)
+        bound = bound_activations(dimensions, base.values, rows=rows, tokens=longest)
         return Activations(kept=bound, layers=0, largest_layer=bound, outside=0, boundary=0, logits=0)
