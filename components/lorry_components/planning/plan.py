@@ -215,6 +215,9 @@ def _build_footprint(
     for name, value in list_dropouts(spec.train, config).items():
         setattr(config, name, value)
     architecture = build_architecture(base, config, kind.model_class, attention=precision.attention)
+    if isinstance(kind, WritingKind):
+        # Its output layer is the base's own, whatever of the base is on this machine.
+        architecture = replace(architecture, fresh=frozenset())
     adapted = adapt_architecture(method, architecture)
     rows, answer = spec.train.batch_size, _count_answer(spec, kind)
     apart = answer if config.is_encoder_decoder and answer else None
