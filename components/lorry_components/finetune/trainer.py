@@ -1,5 +1,6 @@
 """transformers' Trainer, told to save exactly what is trained and to repeat itself when resumed."""
 
+import contextlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +14,7 @@ from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from lorry_components.finetune.batching import LengthGroupedSampler
+from lorry_components.finetune.frozen_prefix import ROW, STATES, FrozenPrefix
 from lorry_components.methods import Method
 from lorry_components.progress import Progress
 
@@ -28,14 +30,18 @@ class EncodedExamples(Dataset[dict[str, Any]]):
     """Encoded rows, each with its labels."""
 
     def __init__(self, encoded: Sequence[dict[str, Any]]) -> None:
-        self._encoded = encoded
+        self.encoded = encoded
         self.lengths = [len(row["input_ids"]) for row in encoded]
 
     def __len__(self) -> int:
-        return len(self._encoded)
+        return len(self.encoded)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return self._encoded[index]
+        return self.encoded[index]
+
+    def number(self, start: int) -> "EncodedExamples":
+        """Return the same rows, each with its number, counted from ``start``."""
+        return EncodedExamples([{**row, ROW: start + index} for index, row in enumerate(self.encoded)])
 
 
 class AdapterTrainer(Trainer):
@@ -57,6 +63,7 @@ class AdapterTrainer(Trainer):
         # their number. A kind with one head on a text takes the mean of each batch instead.
         self.model_accepts_loss_kwargs = averages_tokens
         self._method = method
+        self.prefix: FrozenPrefix | None = None
         self.add_callback(_MethodCallback(method))
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
@@ -70,33 +77,36 @@ class AdapterTrainer(Trainer):
 
     def compute_loss(
         self,
-        model: nn.Module,
+        model: Any,
         inputs: dict[str, Any],
         return_outputs: bool = False,
-        num_items_in_batch: torch.Tensor | int | None = None,
+        num_items_in_batch: torch.Tensor | None = None,
     ) -> Any:
-        """Return the loss, and the outputs if asked for.
+        """Compute the loss, from the outputs of the frozen layers where those are kept.
 
-        Trainer would tell the model how many tokens there are in all, and some models do not listen: T5 and
-        BART take the mean of their batch. So the model's mean is weighed by the share of tokens it is over.
+        A mean over tokens is weighed by the share that these tokens have of all of the step. Trainer would
+        tell the model their number, and T5 and BART do not listen.
         """
-        if not self.model_accepts_loss_kwargs or num_items_in_batch is None:
-            return super().compute_loss(model, inputs, return_outputs=return_outputs)
-        outputs = model(**inputs)
-        share = count_supervised(inputs["labels"]) / num_items_in_batch
+        states = inputs.pop(STATES, None)
+        with contextlib.ExitStack() as stack:
+            if states is not None and self.prefix is not None:
+                stack.enter_context(self.prefix.replaying(states, inputs["attention_mask"]))
+            if num_items_in_batch is None:
+                return super().compute_loss(model, inputs, return_outputs)
+            outputs = model(**inputs)
+        loss = outputs.loss * (count_supervised(inputs["labels"]) / num_items_in_batch)
         if self.args.average_tokens_across_devices:
             # Tokens are counted over all processes, whose gradients are then averaged.
-            share = share * self.accelerator.num_processes
-        loss = outputs.loss * share
+            loss = loss * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
 
-    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
-        if not self.model_accepts_loss_kwargs:
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor | None:
+        if not self.model_accepts_loss_kwargs or not batch_samples:
             return None
-        counted = sum(count_supervised(batch["labels"]) for batch in batch_samples)
-        if torch.is_tensor(counted) and self.args.average_tokens_across_devices and self.args.world_size > 1:
-            counted = self.accelerator.gather(counted.to(device)).sum()
-        return counted.to(device) if torch.is_tensor(counted) else None
+        counted = torch.stack([count_supervised(batch["labels"]) for batch in batch_samples]).sum().to(device)
+        if self.args.average_tokens_across_devices and self.args.world_size > 1:
+            counted = self.accelerator.gather(counted).sum()
+        return counted
 
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroupedSampler:
         dataset: Any = train_dataset if train_dataset is not None else self.train_dataset
