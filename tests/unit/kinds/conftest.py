@@ -226,7 +226,7 @@ MakeSpec = Callable[..., TaskSpec]
 def make_spec(tiny_base: Callable[[str], Path], restaurants: Path) -> MakeSpec:
     """Return a function that writes a task on restaurants down; sections given are laid over it."""
 
-    def make(style: str = "gpt2", method: str = "lora", **sections: Any) -> TaskSpec:
+    def make(style: str = "gpt2", method: str | dict[str, Any] = "lora", **sections: Any) -> TaskSpec:
         is_causal = style in CAUSAL
         document: dict[str, Any] = {
             "name": f"tiny-{style.replace('_', '-')}",
@@ -239,7 +239,7 @@ def make_spec(tiny_base: Callable[[str], Path], restaurants: Path) -> MakeSpec:
                 "max_length": 72,
                 "max_target": 24,
             },
-            "method": {"name": method},
+            "method": {"name": method} if isinstance(method, str) else method,
             "train": {"epochs": 1, "batch_size": 8, "learning_rate": 1e-2, "precision": "fp32"},
             "evaluate": {"resamples": 100},
         }

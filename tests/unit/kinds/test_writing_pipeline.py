@@ -21,7 +21,7 @@ from lorry_components.inference import load_adapter
 from lorry_components.prepare_data.step import DataCard, prepare_data
 from lorry_components.register.step import register
 from lorry_components.tasks import check_bases, load_task_file
-from lorry_registry.errors import InvalidDataError, InvalidTaskError
+from lorry_registry.errors import InvalidDataError, InvalidTaskError, TrainingError
 from lorry_registry.mlflow_index import MlflowIndex
 from lorry_registry.registry import Registry
 from lorry_registry.stores import LocalStore
@@ -161,6 +161,27 @@ def test_a_training_that_was_killed_goes_on(make_spec: MakeSpec, tmp_path: Path)
     assert 0 < part.resumed_from < whole.steps
     weights = "adapter/adapter_model.safetensors"
     assert (tmp_path / "part" / weights).read_bytes() == (tmp_path / "whole" / weights).read_bytes()
+
+
+@pytest.mark.parametrize("style", ["gpt2", "llama", "gemma3_text"])
+def test_frozen_layers_may_be_computed_once(make_spec: MakeSpec, tmp_path: Path, style: str) -> None:
+    losses = []
+    for kept in (False, True):
+        train = {"hidden_dropout": 0.0, "cache_frozen_layers": kept, "gradient_accumulation": 2}
+        spec = make_spec(style, {"name": "lora", "layers": 1}, train=train)
+        prepare_data(spec, tmp_path / "data")
+        summary = finetune(
+            spec, tmp_path / "data", tmp_path / f"{kept}", checkpoints=tmp_path / f"checkpoints-{kept}"
+        )
+        losses.append(summary.loss)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_frozen_layers_of_two_stacks_are_not_kept(make_spec: MakeSpec, tmp_path: Path) -> None:
+    spec = make_spec("t5", train={"cache_frozen_layers": True})
+    prepare_data(spec, tmp_path / "data")
+    with pytest.raises(TrainingError, match="for one stack of layers"):
+        finetune(spec, tmp_path / "data", tmp_path / "candidate", checkpoints=tmp_path / "checkpoints")
 
 
 def test_a_pair_of_texts_becomes_one_prompt(make_spec: MakeSpec, registry: Registry, tmp_path: Path) -> None:
