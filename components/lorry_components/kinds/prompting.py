@@ -105,7 +105,8 @@ class PromptWriter:
         """
         encoded = self._encode([self._write(row) for row in rows], self._prompt_ends)
         return [
-            ids if len(ids) <= self.room else self._shorten(row, len(ids))
+            # Of an empty text nothing may be left, and a model needs a token to go on from.
+            (ids if len(ids) <= self.room else self._shorten(row, len(ids))) or [self.stops[-1]]
             for row, ids in zip(rows, encoded, strict=True)
         ]
 

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from transformers import PreTrainedTokenizerBase
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from lorry_components.kinds import InputForm, TextGeneration, TextToText
 from lorry_components.kinds.prompting import PromptWriter, cut_label, share_out
@@ -145,6 +146,26 @@ def test_a_space_before_the_answer_is_the_answers(find_tokenizer: FindTokenizer)
     # As the tokeniser itself would part the whole.
     assert [*prompt, *answer[:-1]] == tokenizer("x is y")["input_ids"]
     assert writer.decode_answer(answer) == "y"
+
+
+def test_a_tokeniser_that_puts_a_space_before_a_text_needs_none() -> None:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    trainer = trainers.BpeTrainer(special_tokens=["</s>"], show_progress=False)
+    tokenizer.train_from_iterator(["x is y", "xi sy"], trainer)
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>")  # noqa: S106
+    writer = make_writer(fast, "{text} is {label}")
+    (prompt,), (answer,) = writer.encode_prompts([{"text": "x"}]), writer.encode_answers(["y"])
+    assert [*prompt, *answer[:-1]] == fast("x is y")["input_ids"]
+    assert writer.decode_answer(answer) == "y"
+
+
+def test_an_empty_text_leaves_a_token_to_go_on_from(find_tokenizer: FindTokenizer) -> None:
+    tokenizer = find_tokenizer("gpt2")
+    assert make_writer(tokenizer, "{text} {label}").encode_prompts([{"text": ""}]) == [
+        [tokenizer.eos_token_id]
+    ]
 
 
 def test_a_long_text_loses_its_end_and_the_template_nothing(find_tokenizer: FindTokenizer) -> None:
