@@ -224,7 +224,8 @@ class WritingKind(Kind):
 
         generate = self.form.generate
         beams = {"length_penalty": generate.length_penalty} if generate.beams > 1 else {}
-        return GenerationConfig(
+        settings: Any = GenerationConfig
+        config: GenerationConfig = settings(
             max_new_tokens=self.form.max_target,
             do_sample=False,
             num_beams=generate.beams,
@@ -236,6 +237,7 @@ class WritingKind(Kind):
             pad_token_id=filler,
             **beams,
         )
+        return config
 
     def describe_prediction(self, prediction: Prediction) -> str:
         """Return the text on one line."""
@@ -257,7 +259,7 @@ class WritingKind(Kind):
         lengths = [len(split_words(str(prediction["text"]))) for prediction in predictions]
         references = [list_references(target) for target in targets]
         nearest = [
-            min((len(split_words(text)) for text in found), key=lambda count, own=own: abs(count - own))
+            own + min((len(split_words(text)) - own for text in found), key=abs)
             for found, own in zip(references, lengths, strict=True)
         ]
         scores = [

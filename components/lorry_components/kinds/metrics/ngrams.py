@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ def score_bleu(targets: Sequence[Target], predictions: Sequence[Prediction]) -> 
 
     Papineni et al. 2002; Post 2018, https://arxiv.org/abs/1804.08771.
     """
-    from sacrebleu.metrics import BLEU
+    from sacrebleu.metrics.bleu import BLEU
 
     counter = BLEU(effective_order=True)
     rows = [counter.sentence_score(text, references) for references, text in pair_up(targets, predictions)]
@@ -47,7 +47,7 @@ def score_nist(targets: Sequence[Target], predictions: Sequence[Prediction]) -> 
     """
     from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 
-    tokenize = Tokenizer13a()
+    tokenize: Callable[[str], str] = Tokenizer13a()  # type: ignore[no-untyped-call]
     rows = [
         ([tokenize(reference.lower()).split() for reference in references], tokenize(text.lower()).split())
         for references, text in pair_up(targets, predictions)
