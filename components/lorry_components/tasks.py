@@ -80,6 +80,11 @@ def check_base(spec: TaskSpec, folder: Path) -> None:
         ) from error
     method = find_method(spec)
     kind_faults = find_kind(spec).check_base(config)
+    if spec.train.gradient_checkpointing and not method.survives_checkpointing:
+        kind_faults = [
+            *kind_faults,
+            Fault("train.gradient_checkpointing", f"{method.name} does not work with it; leave it out"),
+        ]
     faults = [*kind_faults, *method.check_base(config), *_check_length(spec, method, config)]
     if faults:
         raise InvalidTaskError(
