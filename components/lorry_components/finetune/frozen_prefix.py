@@ -325,8 +325,8 @@ def _passing(module: nn.Module, form: int, is_skipped: Callable[[], bool]) -> It
         states = _read_states(args, kwargs)
         return (states, *[None] * (form - 1)) if form else states
 
-    module.forward = pass_on  # type: ignore[method-assign]
+    module.forward = pass_on
     try:
         yield
     finally:
-        module.forward = forward  # type: ignore[method-assign]
+        module.forward = forward

@@ -253,6 +253,8 @@ def _build_arguments(spec: TaskSpec, setup: _Setup, rows: int, checkpoints: Path
         greater_is_better=scores,
         # Of the others the loss is all that is looked at: their outputs would be large.
         prediction_loss_only=not scores,
+        activation_checkpointing=train.gradient_checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False} if train.gradient_checkpointing else None,
         logging_steps=max(1, total // _LOGS_PER_RUN),
         # A loss that is not a number is to be seen, not replaced by a mean.
         logging_nan_inf_filter=False,

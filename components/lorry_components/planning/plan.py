@@ -115,8 +115,10 @@ def plan_task(
     gpu_footprint = trials[on_gpu][1]
     if not footprint.activations.layers:
         notes.append("activations are a bound over the base's sizes: its code looks at numbers to run")
-    recipe = Recipe(device, here.name, spec.train.batch_size)
-    gpu_recipe = Recipe("cuda", on_gpu.name, spec.train.batch_size)
+    recipe = Recipe(
+        device, here.name, spec.train.batch_size, is_checkpointed=spec.train.gradient_checkpointing
+    )
+    gpu_recipe = replace(recipe, device="cuda", precision=on_gpu.name)
     gpu_estimate = estimate_training(gpu_footprint, gpu_recipe)
     smallest_device = find_smallest_device(gpu_estimate.high)
     advised = (gpu_footprint, gpu_recipe) if smallest_device is None else (footprint, recipe)
