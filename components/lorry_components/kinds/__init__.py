@@ -8,10 +8,13 @@ from collections.abc import Mapping
 
 from lorry_components.kinds.base import Kind, Label, LabelForm, Prediction, Row, Target
 from lorry_components.kinds.form import InputForm
+from lorry_components.kinds.question_answering import QuestionAnswering
 from lorry_components.kinds.regression import Regression
 from lorry_components.kinds.text_classification import TextClassification
 
-KINDS: Mapping[str, type[Kind]] = {kind.name: kind for kind in (TextClassification, Regression)}
+KINDS: Mapping[str, type[Kind]] = {
+    kind.name: kind for kind in (TextClassification, Regression, QuestionAnswering)
+}
 
 __all__ = [
     "KINDS",
@@ -20,6 +23,7 @@ __all__ = [
     "Label",
     "LabelForm",
     "Prediction",
+    "QuestionAnswering",
     "Regression",
     "Row",
     "Target",

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+_POSITIONS = ("start_positions", "end_positions")
+_LOGITS = ("logits", "start_logits", "end_logits")
+
 
 @dataclass(frozen=True, slots=True)
 class Activations:
@@ -75,6 +78,8 @@ def measure_activations(
     arguments: dict[str, torch.Tensor] = {"input_ids": inputs}
     if target_tokens is not None:
         arguments["labels"] = torch.zeros((rows, target_tokens), dtype=torch.long, device=device)
+    elif _points_at_tokens(model):
+        arguments |= {name: torch.zeros(rows, dtype=torch.long, device=device) for name in _POSITIONS}
     elif _predicts_tokens(model):
         arguments["labels"] = inputs
     else:
@@ -84,7 +89,7 @@ def measure_activations(
     with contextlib.ExitStack() as stack:
         if device.type == "meta":
             stack.enter_context(imitate_device(on_cuda=on_cuda))
-        logits = _record(model, arguments, recording)
+        outputs = _record(model, arguments, recording)
     own = {tensor.untyped_storage()._cdata for tensor in (*model.parameters(), *model.buffers())}
     layers = {
         index: sum(size for key, size in sizes.items() if key not in own)
@@ -97,13 +102,12 @@ def measure_activations(
         largest_layer=max(inside, default=0),
         outside=layers.get(-1, 0),
         boundary=recording.boundary,
-        logits=logits.numel() * 4,
+        logits=outputs * 4,
     )
 
 
-def _record(
-    model: "nn.Module", arguments: dict[str, "torch.Tensor"], recording: _Recording
-) -> "torch.Tensor":
+def _record(model: "nn.Module", arguments: dict[str, "torch.Tensor"], recording: _Recording) -> int:
+    """Run the model; return how many numbers it puts out."""
     import torch
 
     def keep(tensor: "torch.Tensor") -> "torch.Tensor":
@@ -118,10 +122,10 @@ def _record(
     model.train()
     try:
         with _watch_layers(model, recording), torch.autograd.graph.saved_tensors_hooks(keep, _return_same):
-            logits: torch.Tensor = model(**arguments).logits
+            outputs = model(**arguments)
     finally:
         model.train(was_training)
-    return logits
+    return sum(outputs[name].numel() for name in _LOGITS if name in outputs)
 
 
 def _return_same(tensor: "torch.Tensor") -> "torch.Tensor":
@@ -172,6 +176,11 @@ def _predicts_tokens(model: Any) -> bool:
     return type(getattr(model, "base_model", model)).__name__.endswith("LMHeadModel") or any(
         type(module).__name__.endswith(("ForCausalLM", "LMHeadModel")) for module in model.modules()
     )
+
+
+def _points_at_tokens(model: Any) -> bool:
+    # XLNet's and XLM's classes end in 'Simple'.
+    return any("ForQuestionAnswering" in type(module).__name__ for module in model.modules())
 
 
 def _choose_label_type(model: Any) -> "torch.dtype":

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from lorry_components.kinds import KINDS
+from lorry_components.kinds import KINDS, QuestionAnswering
 from lorry_components.kinds.sequence_head import SequenceHeadKind
 from lorry_components.planning.devices import GIB
 from lorry_components.planning.dimensions import Dimensions, read_dimensions
@@ -26,7 +26,7 @@ def bound_training(spec: TaskSpec, configuration: Mapping[str, Any]) -> int | No
     soft = spec.method.options.get("tokens")
     tokens = spec.data.max_length + (soft if isinstance(soft, int) else 0)
     passing = bound_activations(dimensions, configuration, rows=spec.train.batch_size, tokens=tokens)
-    if not issubclass(KINDS[spec.kind], SequenceHeadKind):
+    if not issubclass(KINDS[spec.kind], (SequenceHeadKind, QuestionAnswering)):
         # The output, its softmax and its gradient.
         passing += 3 * 4 * spec.train.batch_size * tokens * dimensions.vocabulary
     return round(_SLACK * (_BYTES_A_PARAMETER * _bound_parameters(dimensions) + passing)) + _RUNTIME

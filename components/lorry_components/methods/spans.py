@@ -1,0 +1,63 @@
+"""PEFT's model for question answering, so that it reads the token types and points at the right tokens."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+    from peft import PeftConfig, PeftModel
+    from transformers import PreTrainedModel
+
+
+def wrap_for_spans(model: "PreTrainedModel", config: "PeftConfig", adapter: str) -> "PeftModel":
+    """Wrap a base whose head points at tokens.
+
+    PEFT 0.21's own forward leaves the token types out, by which BERT tells the question from the context; and
+    with soft tokens it takes positions as if there were none, and returns scores of theirs as well. Here
+    positions are moved behind them and their scores are cut off: what goes in and what comes out is about
+    the input alone.
+
+    Args:
+        model: The base with its head.
+        config: The method's configuration.
+        adapter: PEFT's name for the adapter.
+
+    Raises:
+        ValueError: PEFT cannot put the method on this base.
+    """
+    import torch
+    from peft import PeftModelForQuestionAnswering
+
+    class SpanModel(PeftModelForQuestionAnswering):  # type: ignore[misc]
+        """A base with an adapter, or with soft tokens before its input."""
+
+        def forward(
+            self,
+            input_ids: "torch.Tensor",
+            attention_mask: "torch.Tensor | None" = None,
+            **inputs: Any,
+        ) -> Any:
+            """Return the base's outputs, shape (rows, tokens) for starts and for ends."""
+            active = self.active_peft_config
+            if not active.is_prompt_learning:
+                with self._enable_peft_forward_hooks(**inputs):
+                    return self.base_model(input_ids=input_ids, attention_mask=attention_mask, **inputs)
+            rows, soft = input_ids.shape[0], active.num_virtual_tokens
+            words = self.word_embeddings(input_ids)
+            prompts = self.get_prompt(batch_size=rows).to(words.dtype)
+            inputs["inputs_embeds"] = torch.cat([prompts, words], dim=1)
+            if attention_mask is not None:
+                inputs["attention_mask"] = torch.cat(
+                    [attention_mask.new_ones(rows, soft), attention_mask], dim=1
+                )
+            types = inputs.get("token_type_ids")
+            if types is not None:
+                inputs["token_type_ids"] = torch.cat([types.new_zeros(rows, soft), types], dim=1)
+            for name in ("start_positions", "end_positions"):
+                if inputs.get(name) is not None:
+                    inputs[name] = inputs[name] + soft
+            outputs = self.base_model(**inputs)
+            outputs.start_logits = outputs.start_logits[:, soft:]
+            outputs.end_logits = outputs.end_logits[:, soft:]
+            return outputs
+
+    return SpanModel(model, config, adapter_name=adapter)
