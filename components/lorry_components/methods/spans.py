@@ -7,6 +7,9 @@ if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
     from transformers import PreTrainedModel
 
+SPAN_HEAD = "qa_outputs"
+"""The name of the head in nearly all families."""
+
 
 def wrap_for_spans(model: "PreTrainedModel", config: "PeftConfig", adapter: str) -> "PeftModel":
     """Wrap a base whose head points at tokens.
@@ -43,7 +46,8 @@ def wrap_for_spans(model: "PreTrainedModel", config: "PeftConfig", adapter: str)
                     return self.base_model(input_ids=input_ids, attention_mask=attention_mask, **inputs)
             rows, soft = input_ids.shape[0], active.num_virtual_tokens
             words = self.word_embeddings(input_ids)
-            prompts = self.get_prompt(batch_size=rows).to(words.dtype)
+            # Computed once: they are the same for all rows.
+            prompts = self.get_prompt(batch_size=1).to(words.dtype).expand(rows, -1, -1)
             inputs["inputs_embeds"] = torch.cat([prompts, words], dim=1)
             if attention_mask is not None:
                 inputs["attention_mask"] = torch.cat(
@@ -60,4 +64,7 @@ def wrap_for_spans(model: "PreTrainedModel", config: "PeftConfig", adapter: str)
             outputs.end_logits = outputs.end_logits[:, soft:]
             return outputs
 
+    if hasattr(config, "modules_to_save"):
+        # Before PEFT chooses layers, as for other heads: 'all-linear' would take in a trained one.
+        config.modules_to_save = sorted({*(config.modules_to_save or ()), SPAN_HEAD})
     return SpanModel(model, config, adapter_name=adapter)

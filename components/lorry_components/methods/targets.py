@@ -8,6 +8,7 @@ from pydantic import Field
 from lorry_components.methods.base import MethodOptions, refuse_faults
 from lorry_components.methods.layers import build_skeleton, find_layers
 from lorry_components.methods.peft_method import PeftMethod
+from lorry_components.methods.spans import SPAN_HEAD
 from lorry_registry.errors import Fault, TrainingError
 from lorry_registry.task_document import suggest_name
 
@@ -86,6 +87,8 @@ class TargetedMethod(PeftMethod):
         """Return the linear layers that are adapted, by name."""
         # A new head is trained in full, and an output layer shares its weights with the embedding.
         known = list_linear(model.base_model)
+        # T5 is no part of the model with this head: its stacks are, beside the head.
+        known.pop(SPAN_HEAD, None)
         if self.options.targets == "all-linear":
             return known
         return match_targets(known, self.options.targets or self.find_default_targets(model))
