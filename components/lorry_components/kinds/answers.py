@@ -200,7 +200,10 @@ def _make_answer(text: object, start: object) -> Answer:
 
 
 def _name_type(value: object) -> str:
-    return "null" if value is None else f"a {type(value).__name__}"
+    if value is None:
+        return "null"
+    names = {str: "text", int: "a number", float: "a number", list: "a list", dict: "an object"}
+    return names.get(type(value), f"a {type(value).__name__}")
 
 
 def _quote(text: str) -> str:

@@ -31,7 +31,13 @@ from lorry_components.kinds.answers import (
 )
 from lorry_components.kinds.base import Features, Kind, Label, Outputs, Prediction, Report, Row, Target
 from lorry_components.kinds.loading import load_pretrained
-from lorry_components.kinds.windows import Window, check_questions, cut_windows, find_tokenizer_fault
+from lorry_components.kinds.windows import (
+    Window,
+    check_questions,
+    cut_windows,
+    find_tokenizer_fault,
+    shorten_questions,
+)
 from lorry_registry.errors import Fault
 
 if TYPE_CHECKING:
@@ -189,8 +195,10 @@ class QuestionAnswering(Kind):
         """Return six numbers a row, whatever its length.
 
         They are the scores of start and end at the token for no answer, their maxima over the context and
-        their means over it, each as the mean of the row's windows.
+        their means over it, each as the mean of the row's windows. A question that is too long is cut: these
+        numbers are there to tell models apart.
         """
+        rows = shorten_questions(tokenizer, rows, self.form.max_length)
         outputs = np.zeros((len(rows), _NUMBERS), dtype=np.float32)
         counts = np.zeros((len(rows), 1), dtype=np.float32)
         for window, starts, ends in self._run(model, tokenizer, rows, report):
@@ -212,6 +220,7 @@ class QuestionAnswering(Kind):
         "no_answer": share}``. The text is empty where no piece of at most ``data.max_target`` tokens is
         likelier than that there is none. Shares are among the 20 likeliest pieces and no answer.
         """
+        self.check_rows(tokenizer, rows)
         readings = [_Reading(row["text_pair"]) for row in rows]
         for window, starts, ends in self._run(model, tokenizer, rows, report):
             readings[window.row].add(window, starts, ends, self.form.max_target)
@@ -227,7 +236,6 @@ class QuestionAnswering(Kind):
         """Yield every window with the scores of its tokens, those of like length after one another."""
         import torch
 
-        self.check_rows(tokenizer, rows)
         device = next(model.parameters()).device
         windows = cut_windows(tokenizer, rows, self.form.max_length)
         while group := list(islice(windows, _WINDOWS_AT_ONCE)):

@@ -110,13 +110,13 @@ def check_questions(tokenizer: "PreTrainedTokenizerBase", rows: Sequence[Row], m
     if fault := find_tokenizer_fault(tokenizer):
         what, _, todo = fault.partition("; ")
         raise BaseModelError(what, where=tokenizer.name_or_path, todo=todo)
-    special = tokenizer.num_special_tokens_to_add(pair=True)
-    room = max_length - special - 2 * compute_overlap(max_length)
-    lengths = _count_tokens(tokenizer, [row["text"] for row in rows])
+    room = _measure_room(tokenizer, max_length)
+    lengths = [len(ends) for ends in _list_ends(tokenizer, rows)]
     too_long = [(index, length) for index, length in enumerate(lengths) if length > room]
     if not too_long:
         return
     longest = max(length for _, length in too_long)
+    special = tokenizer.num_special_tokens_to_add(pair=True)
     raise InvalidDataError(
         "questions",
         [
@@ -132,18 +132,30 @@ def check_questions(tokenizer: "PreTrainedTokenizerBase", rows: Sequence[Row], m
     )
 
 
-def _count_tokens(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]) -> list[int]:
-    """Return how many tokens each text has, without special ones."""
-    if not texts:
+def shorten_questions(
+    tokenizer: "PreTrainedTokenizerBase", rows: Sequence[Row], max_length: int
+) -> list[Row]:
+    """Return rows whose questions leave enough of a window to their context: longer ones lose their end."""
+    room = _measure_room(tokenizer, max_length)
+    return [
+        row if len(ends) <= room else {**row, "text": row["text"][: ends[room - 1]]}
+        for row, ends in zip(rows, _list_ends(tokenizer, rows), strict=True)
+    ]
+
+
+def _measure_room(tokenizer: "PreTrainedTokenizerBase", max_length: int) -> int:
+    """Return the most tokens of a question."""
+    return max_length - tokenizer.num_special_tokens_to_add(pair=True) - 2 * compute_overlap(max_length)
+
+
+def _list_ends(tokenizer: "PreTrainedTokenizerBase", rows: Sequence[Row]) -> list[list[int]]:
+    """Return for each token of each question the character at which it ends."""
+    if not rows:
         return []
     encoded = tokenizer(
-        list(texts),
-        add_special_tokens=False,
-        return_attention_mask=False,
-        return_token_type_ids=False,
-        verbose=False,
+        [row["text"] for row in rows], add_special_tokens=False, return_offsets_mapping=True, verbose=False
     )
-    return [len(words) for words in encoded["input_ids"]]
+    return [[end for _, end in offsets] for offsets in encoded["offset_mapping"]]
 
 
 def _make_window(
