@@ -321,7 +321,7 @@ def test_an_answer_has_no_more_tokens_than_the_task_says(tokenizer: PreTrainedTo
 def test_shares_are_of_all_windows(kind: Kind, tokenizer: PreTrainedTokenizerBase) -> None:
     row = {"text": "where ?", "text_pair": "rome " + "we go " * 20 + "oslo"}
     (prediction,) = kind.predict(Oracle(tokenizer, ["rome", "oslo"]), tokenizer, [row], None, ignore)
-    # Of two that are equally likely the first. Of at most four words, six have one right end; 20 count in all.
+    # Of two that are equally likely the first. Six of at most four words have one right end; 20 count.
     assert prediction["answer"] == "rome"
     odds = np.exp([5.0] * 2 + [2.5] * 6 + [0.0] * 12 + [2.0])
     assert prediction["score"] == pytest.approx(odds[0] / odds.sum(), rel=1e-4)
