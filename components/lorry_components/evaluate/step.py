@@ -121,8 +121,9 @@ def _compare_champion(
         return None
     manifest = registry.read_manifest(champion.adapter_id)
     primary, value = evaluation.primary, evaluation.headline.value
-    known = manifest.evaluation.metrics.get(primary)
-    recorded = known.value if known else manifest.evaluation.headline.value
+    # Of another kind of task, a metric of the same name would be another metric.
+    known = manifest.evaluation.metrics.get(primary) if manifest.kind == spec.kind else None
+    recorded = known.value if known else None
     try:
         if manifest.kind != spec.kind:
             raise AdapterRejectedError(f"it is a {manifest.kind}, and the task is a {spec.kind} now")
@@ -133,7 +134,7 @@ def _compare_champion(
             version=champion.version,
             adapter_id=champion.adapter_id,
             recorded=recorded,
-            gain=value - recorded,
+            gain=None if recorded is None else value - recorded,
             problem=str(error).splitlines()[0],
         )
     score_champion = kind.metrics[primary](targets, loaded.predictor.predict(rows))
