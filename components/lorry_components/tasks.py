@@ -79,7 +79,8 @@ def check_base(spec: TaskSpec, folder: Path) -> None:
             todo="restore the base, or choose one of an architecture that this version knows",
         ) from error
     method = find_method(spec)
-    kind_faults = find_kind(spec).check_base(config)
+    kind = find_kind(spec)
+    kind_faults = [*kind.check_base(config), *kind.check_folder(folder)]
     faults = [*kind_faults, *method.check_base(config), *_check_length(spec, method, config)]
     if faults:
         raise InvalidTaskError(

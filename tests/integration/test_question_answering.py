@@ -94,7 +94,6 @@ def test_questions_about_wikipedia(real_base: str, squad: Path, tmp_path: Path, 
     assert trained < untrained - 1.0
     report = EvaluationReport.load(tmp_path / "second" / "evaluation")
     assert report.champion is not None
-    print(report.champion, untrained, trained)
     assert report.champion.gain > 0.02
     assert second.event.is_promotion
 

@@ -87,6 +87,10 @@ class Kind(ABC):
         """Say why this kind of task does not work on a base, from its configuration."""
         yield from ()
 
+    def check_folder(self, folder: "Path") -> Iterator[Fault]:
+        """Say what this kind of task misses in a base's folder, its weights and its tokeniser unread."""
+        yield from ()
+
     @abstractmethod
     def parse_label(self, raw: object) -> Label:
         """Turn a cell of the label column into a label.

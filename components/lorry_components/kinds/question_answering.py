@@ -105,8 +105,7 @@ class QuestionAnswering(Kind):
     reads_context = True
 
     def check_base(self, config: "PretrainedConfig") -> Iterator[Fault]:
-        """Check that the base has such a head, sees what follows a word, and tells where each stands."""
-        from transformers import AutoTokenizer
+        """Check that the base has such a head, and sees what follows a word."""
         from transformers.models.auto.modeling_auto import MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES
 
         if config.model_type not in MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES:
@@ -121,10 +120,14 @@ class QuestionAnswering(Kind):
                 f"{config.model_type} reads from left to right, and where an answer starts cannot be told "
                 "before its end is read; choose an encoder, such as BERT, RoBERTa or DeBERTa",
             )
-        if config.name_or_path and Path(config.name_or_path).is_dir():
-            tokenizer = AutoTokenizer.from_pretrained(config.name_or_path, local_files_only=True)
-            if fault := find_tokenizer_fault(tokenizer):
-                yield Fault("base.model", fault)
+
+    def check_folder(self, folder: Path) -> Iterator[Fault]:
+        """Check that the base's tokeniser tells where a word stands in a text."""
+        from transformers import AutoTokenizer
+
+        fault = find_tokenizer_fault(AutoTokenizer.from_pretrained(folder, local_files_only=True))
+        if fault:
+            yield Fault("base.model", fault)
 
     # The data
 

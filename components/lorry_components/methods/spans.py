@@ -16,8 +16,7 @@ def wrap_for_spans(model: "PreTrainedModel", config: "PeftConfig", adapter: str)
 
     PEFT 0.21's own forward leaves the token types out, by which BERT tells the question from the context; and
     with soft tokens it takes positions as if there were none, and returns scores of theirs as well. Here
-    positions are moved behind them and their scores are cut off: what goes in and what comes out is about
-    the input alone.
+    those are cut off before the loss: what goes in and what comes out is about the input alone.
 
     Args:
         model: The base with its head.
@@ -29,6 +28,7 @@ def wrap_for_spans(model: "PreTrainedModel", config: "PeftConfig", adapter: str)
     """
     import torch
     from peft import PeftModelForQuestionAnswering
+    from torch import nn
 
     class SpanModel(PeftModelForQuestionAnswering):  # type: ignore[misc]
         """A base with an adapter, or with soft tokens before its input."""
@@ -56,12 +56,14 @@ def wrap_for_spans(model: "PreTrainedModel", config: "PeftConfig", adapter: str)
             types = inputs.get("token_type_ids")
             if types is not None:
                 inputs["token_type_ids"] = torch.cat([types.new_zeros(rows, soft), types], dim=1)
-            for name in ("start_positions", "end_positions"):
-                if inputs.get(name) is not None:
-                    inputs[name] = inputs[name] + soft
+            targets = [inputs.pop(name, None) for name in ("start_positions", "end_positions")]
             outputs = self.base_model(**inputs)
             outputs.start_logits = outputs.start_logits[:, soft:]
             outputs.end_logits = outputs.end_logits[:, soft:]
+            if None not in targets:
+                scored = zip((outputs.start_logits, outputs.end_logits), targets, strict=True)
+                losses = [nn.functional.cross_entropy(scores, target) for scores, target in scored]
+                outputs.loss = torch.stack(losses).mean()
             return outputs
 
     if hasattr(config, "modules_to_save"):

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import nn
 from transformers import (
@@ -378,7 +379,8 @@ def test_the_probes_numbers_depend_on_the_row_and_the_model_alone(
 def check(folder: Path, config: Any) -> list[str]:
     config.save_pretrained(folder)
     kind = KINDS["question-answering"](InputForm(LENGTH, has_pair=True))
-    return [fault.what for fault in kind.check_base(AutoConfig.from_pretrained(folder))]
+    faults = [*kind.check_base(AutoConfig.from_pretrained(folder)), *kind.check_folder(folder)]
+    return [fault.what for fault in faults]
 
 
 def test_bases_with_a_head_for_spans(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -505,6 +507,20 @@ def test_a_long_question_is_refused_before_training_whatever_its_part(
         finetune(spec, tmp_path / "longer", tmp_path / "candidate", checkpoints=tmp_path / "checkpoints")
     assert "60 faults" in str(caught.value)
     assert not (tmp_path / "candidate" / "training.json").exists()
+
+
+def test_outputs_of_frozen_layers_may_be_kept(make_spec: MakeSpec, tmp_path: Path) -> None:
+    method = {"name": "lora", "r": 4, "targets": ["query", "value"], "layers": 1}
+    weights = []
+    for kept in (False, True):
+        train = {"hidden_dropout": 0.0, "cache_frozen_layers": kept, "epochs": 1}
+        spec = make_spec(list(write_rows(60)), method=method, train=train)
+        folder = tmp_path / str(kept)
+        prepare_data(spec, folder / "data")
+        finetune(spec, folder / "data", folder / "candidate", checkpoints=folder / "checkpoints")
+        weights.append(load_file(folder / "candidate" / "adapter" / WEIGHTS_NAME))
+    for name, tensor in weights[0].items():
+        torch.testing.assert_close(weights[1][name], tensor, rtol=0, atol=1e-5)
 
 
 def test_every_step_on_questions_with_and_without_answers(
