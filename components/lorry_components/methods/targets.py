@@ -1,9 +1,9 @@
 """What the methods that put something beside chosen linear layers have in common."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from lorry_components.methods.base import MethodOptions, refuse_faults
 from lorry_components.methods.layers import build_skeleton, find_layers
@@ -38,6 +38,12 @@ class LayerOptions(TargetOptions):
     """
 
     layers: Annotated[int, Field(ge=1)] | None = None
+
+    @model_validator(mode="after")
+    def _check_layers(self) -> Self:
+        if self.layers is not None and self.targets == "all-linear":
+            raise ValueError("'layers' needs the names of targets: PEFT confines 'all-linear' to no layers")
+        return self
 
 
 class TargetedMethod(PeftMethod):
