@@ -193,10 +193,12 @@ def _make_answer(text: object, start: object) -> Answer:
         raise ValueError(f"holds an answer without words; {_NONE_TODO}")
     if start is None:
         return Answer(text, None)
-    is_whole = isinstance(start, int) or (isinstance(start, float) and start.is_integer())
-    if isinstance(start, bool) or not is_whole or start < 0:
+    if isinstance(start, float) and start.is_integer():
+        # As pandas writes whole numbers of a column that has gaps.
+        start = int(start)
+    if isinstance(start, bool) or not isinstance(start, int) or start < 0:
         raise ValueError(f"has {start!r} as 'answer_start', not the number of a character from 0")
-    return Answer(text, int(start))
+    return Answer(text, start)
 
 
 def _name_type(value: object) -> str:

@@ -207,7 +207,8 @@ class QuestionAnswering(Kind):
         for window, starts, ends in self._run(model, tokenizer, rows, report):
             outputs[window.row] += _summarise(window, starts, ends)
             counts[window.row] += 1
-        return outputs / np.maximum(counts, 1)
+        outputs /= np.maximum(counts, 1)
+        return outputs
 
     def predict(
         self,

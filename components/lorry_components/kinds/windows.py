@@ -11,7 +11,7 @@ from lorry_components.kinds.base import Features, Row
 from lorry_registry.errors import BaseModelError, Fault, InvalidDataError
 
 if TYPE_CHECKING:
-    from transformers import BatchEncoding, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
 # So many at once, for the tokeniser's own objects take far more room than what is kept of them.
 _ROWS_AT_ONCE = 256
@@ -158,9 +158,7 @@ def _list_ends(tokenizer: "PreTrainedTokenizerBase", rows: Sequence[Row]) -> lis
     return [[end for _, end in offsets] for offsets in encoded["offset_mapping"]]
 
 
-def _make_window(
-    tokenizer: "PreTrainedTokenizerBase", encoded: "BatchEncoding", index: int, row: int
-) -> Window:
+def _make_window(tokenizer: "PreTrainedTokenizerBase", encoded: Any, index: int, row: int) -> Window:
     # Padding makes the mask of attention: it would be all ones here.
     names = [name for name in tokenizer.model_input_names if name in encoded and name != "attention_mask"]
     features = {name: np.asarray(encoded[name][index], dtype=np.int32) for name in names}
@@ -168,7 +166,8 @@ def _make_window(
     context = [token for token, part in enumerate(encoded.sequence_ids(index)) if part == _CONTEXT]
     offsets = encoded["offset_mapping"][index]
     characters: Any = np.asarray([offsets[token] for token in context], dtype=np.int32)
-    marks = np.flatnonzero(words == tokenizer.cls_token_id) if tokenizer.cls_token_id is not None else ()
+    mark = tokenizer.cls_token_id
+    marks = np.flatnonzero(words == (-1 if mark is None else mark))
     return Window(
         row=row,
         features=features,

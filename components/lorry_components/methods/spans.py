@@ -30,10 +30,11 @@ def wrap_for_spans(model: "PreTrainedModel", config: "PeftConfig", adapter: str)
     from peft import PeftModelForQuestionAnswering
     from torch import nn
 
-    class SpanModel(PeftModelForQuestionAnswering):  # type: ignore[misc]
+    class SpanModel(PeftModelForQuestionAnswering):
         """A base with an adapter, or with soft tokens before its input."""
 
-        def forward(
+        # What else there is, is given by name.
+        def forward(  # type: ignore[override]
             self,
             input_ids: "torch.Tensor",
             attention_mask: "torch.Tensor | None" = None,
@@ -45,7 +46,8 @@ def wrap_for_spans(model: "PreTrainedModel", config: "PeftConfig", adapter: str)
                 with self._enable_peft_forward_hooks(**inputs):
                     return self.base_model(input_ids=input_ids, attention_mask=attention_mask, **inputs)
             rows, soft = input_ids.shape[0], active.num_virtual_tokens
-            words = self.word_embeddings(input_ids)
+            embed: Any = self.word_embeddings
+            words = embed(input_ids)
             # Computed once: they are the same for all rows.
             prompts = self.get_prompt(batch_size=1).to(words.dtype).expand(rows, -1, -1)
             inputs["inputs_embeds"] = torch.cat([prompts, words], dim=1)
