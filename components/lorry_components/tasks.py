@@ -81,6 +81,11 @@ def check_base(spec: TaskSpec, folder: Path) -> None:
     method = find_method(spec)
     kind = find_kind(spec)
     kind_faults = [*kind.check_base(config), *kind.check_folder(folder)]
+    if spec.train.gradient_checkpointing and not method.survives_checkpointing:
+        kind_faults = [
+            *kind_faults,
+            Fault("train.gradient_checkpointing", f"{method.name} does not work with it; leave it out"),
+        ]
     faults = [*kind_faults, *method.check_base(config), *_check_length(spec, method, config)]
     if faults:
         raise InvalidTaskError(

@@ -94,7 +94,8 @@ def _score(
     spec: TaskSpec, kind: Kind, targets: Sequence[Target], predictions: Sequence[Prediction]
 ) -> Evaluation:
     primary = spec.evaluate.primary or kind.primary
-    names = dict.fromkeys([primary, *(spec.evaluate.metrics or kind.metrics)])
+    usual = [name for name in kind.metrics if name not in kind.optional_metrics]
+    names = dict.fromkeys([primary, *(spec.evaluate.metrics or usual)])
     return Evaluation(
         split=_SPLIT,
         examples=len(targets),

@@ -52,6 +52,12 @@ class FrozenPrefix:
     """
 
     def __init__(self, model: nn.Module, inputs: Any) -> None:
+        if getattr(model.config, "is_encoder_decoder", False):
+            raise TrainingError(
+                "the frozen layers of an encoder with a decoder are not kept: it is for one stack of layers",
+                where="train.cache_frozen_layers",
+                todo="leave it out",
+            )
         self._model = model
         blocks = find_layers(model)
         # Of each block below, how many values it returns in a tuple; 0: its states alone.

@@ -194,6 +194,7 @@ def _build_trainer(
     stopping = spec.train.early_stopping
     trainer = AdapterTrainer(
         method=setup.method,
+        averages_tokens=setup.kind.averages_tokens,
         model=setup.model,
         args=_build_arguments(spec, setup, len(train), checkpoints),
         data_collator=setup.kind.build_collator(setup.tokenizer),
@@ -256,6 +257,8 @@ def _build_arguments(spec: TaskSpec, setup: _Setup, rows: int, checkpoints: Path
         greater_is_better=scores,
         # Of the others the loss is all that is looked at: their outputs would be large.
         prediction_loss_only=not scores,
+        activation_checkpointing=train.gradient_checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False} if train.gradient_checkpointing else None,
         logging_steps=max(1, total // _LOGS_PER_RUN),
         # A loss that is not a number is to be seen, not replaced by a mean.
         logging_nan_inf_filter=False,

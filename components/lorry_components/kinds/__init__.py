@@ -11,9 +11,12 @@ from lorry_components.kinds.form import InputForm
 from lorry_components.kinds.question_answering import QuestionAnswering
 from lorry_components.kinds.regression import Regression
 from lorry_components.kinds.text_classification import TextClassification
+from lorry_components.kinds.text_generation import TextGeneration
+from lorry_components.kinds.text_to_text import TextToText
 
 KINDS: Mapping[str, type[Kind]] = {
-    kind.name: kind for kind in (TextClassification, Regression, QuestionAnswering)
+    kind.name: kind
+    for kind in (TextClassification, Regression, QuestionAnswering, TextGeneration, TextToText)
 }
 
 __all__ = [
@@ -28,4 +31,6 @@ __all__ = [
     "Row",
     "Target",
     "TextClassification",
+    "TextGeneration",
+    "TextToText",
 ]

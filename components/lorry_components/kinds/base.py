@@ -54,6 +54,8 @@ class Kind(ABC):
         primary: The metric that the gate looks at when a task names none.
         label_form: What its labels are: classes known from the data, numbers, or any text.
         error_metrics: The metrics of which less is better; none of them can be the primary one.
+        optional_metrics: The metrics that are computed only when a task names them.
+        averages_tokens: Whether its loss is a mean over supervised tokens, whose number varies by batch.
         peft_task_type: PEFT's name for this kind of model, by which it feeds soft tokens; None: it has
             none.
         target_names: The features that the loss is computed against.
@@ -71,6 +73,8 @@ class Kind(ABC):
     error_metrics: ClassVar[frozenset[str]] = frozenset()
     target_names: ClassVar[tuple[str, ...]] = ("labels",)
     reads_context: ClassVar[bool] = False
+    optional_metrics: ClassVar[frozenset[str]] = frozenset()
+    averages_tokens: ClassVar[bool] = False
 
     def __init__(self, form: InputForm) -> None:
         self.form = form

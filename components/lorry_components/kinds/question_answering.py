@@ -118,7 +118,7 @@ class QuestionAnswering(Kind):
             yield Fault(
                 "base.model",
                 f"{config.model_type} reads from left to right, and where an answer starts cannot be told "
-                "before its end is read; choose an encoder, such as BERT, RoBERTa or DeBERTa",
+                "before its end is read; choose an encoder, such as RoBERTa, or the kind text-generation",
             )
 
     def check_folder(self, folder: Path) -> Iterator[Fault]:

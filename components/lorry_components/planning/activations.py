@@ -10,6 +10,7 @@ from lorry_components.planning.imitation import imitate_device
 if TYPE_CHECKING:
     import torch
     from torch import nn
+    from transformers import PretrainedConfig
 
 _POSITIONS = ("start_positions", "end_positions")
 _LOGITS = ("logits", "start_logits", "end_logits")
@@ -104,6 +105,16 @@ def measure_activations(
         boundary=recording.boundary,
         logits=outputs * 4,
     )
+
+
+def measure_cache(config: "PretrainedConfig", *, rows: int, tokens: int) -> int:
+    """Return the bytes of keys and values, in fp32, that generating holds in a decoder for so many tokens."""
+    text = config.get_text_config(decoder=True)
+    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    width = getattr(text, "head_dim", None) or getattr(text, "d_kv", None)
+    width = width or text.hidden_size // text.num_attention_heads
+    layers = getattr(text, "num_decoder_layers", None) or text.num_hidden_layers
+    return int(2 * 4 * layers * heads * width * rows * tokens)
 
 
 def _record(model: "nn.Module", arguments: dict[str, "torch.Tensor"], recording: _Recording) -> int:
