@@ -87,3 +87,50 @@ def test_accumulated_batches_are_one_large_batch(
     assert size > 1e-4
     for expected, found in zip(one, many, strict=True):
         torch.testing.assert_close(found, expected, atol=1e-4 * size, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("style", "method"),
+    [
+        *((style, "lora") for style in ("gpt2", "llama", "gemma3_text", "qwen2", "t5")),
+        *((style, "adapter-h") for style in ("gpt2", "llama", "t5")),
+        *((style, "p-tuning-v2") for style in ("gpt2", "gemma3_text")),
+    ],
+)
+def test_outputs_are_computed_where_a_label_counts(
+    tiny_base: Callable[[str], Path], style: str, method: str, tmp_path: Path
+) -> None:
+    folder = tiny_base(style)
+    kind = KINDS["text-to-text" if style == "t5" else "text-generation"](
+        InputForm(max_length=72, max_target=24)
+    )
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    bare, fresh = kind.load_model(folder, None)
+    widths: list[int] = []
+    bare.get_output_embeddings().register_forward_hook(lambda _m, _i, output: widths.append(output.shape[1]))
+    adapter = METHODS[method]({"r": 4} if method == "lora" else {}, kind.peft_task_type)
+    model: Any = adapter.adapt(bare, fresh)
+    trainer = AdapterTrainer(
+        method=adapter,
+        averages_tokens=True,
+        model=model.eval(),
+        args=TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none"),
+    )
+    # Prompts of like length: the answers begin at nearly the same place.
+    features = kind.encode_examples(tokenizer, ROWS, ANSWERS, None)
+    batch = kind.build_collator(tokenizer)(features)
+    whole = model(**batch).loss
+    whole.backward()
+    expected = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    loss = trainer.compute_loss(model, dict(batch), num_items_in_batch=batch["labels"].ne(-100).sum())
+    loss.backward()
+    torch.testing.assert_close(loss, whole)
+    for name, parameter in model.named_parameters():
+        if name in expected:
+            torch.testing.assert_close(parameter.grad, expected[name], atol=1e-6, rtol=1e-4)
+    assert widths[0] == (batch["labels"] if style == "t5" else batch["input_ids"]).shape[1]
+    if style != "t5":
+        longest = max(len(row["labels"]) for row in features)
+        assert widths[1] == longest - min(row["labels"].count(-100) for row in features)
+        assert widths[1] < widths[0]
