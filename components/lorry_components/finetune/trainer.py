@@ -1,7 +1,6 @@
 """transformers' Trainer, told to save exactly what is trained and to repeat itself when resumed."""
 
 import contextlib
-import inspect
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +12,6 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.loss.loss_utils import ForCausalLMLoss
 
 from lorry_components.finetune.batching import LengthGroupedSampler
 from lorry_components.finetune.frozen_prefix import ROW, STATES, FrozenPrefix
@@ -64,7 +62,6 @@ class AdapterTrainer(Trainer):
         # This asks Trainer to count the supervised tokens of all accumulated batches, and not to divide by
         # their number. A kind with one head on a text takes the mean of each batch instead.
         self.model_accepts_loss_kwargs = averages_tokens
-        self._narrows = averages_tokens and self._takes_positions()
         self._method = method
         self.prefix: FrozenPrefix | None = None
         self.add_callback(_MethodCallback(method))
@@ -96,19 +93,12 @@ class AdapterTrainer(Trainer):
                 stack.enter_context(self.prefix.replaying(states, inputs["attention_mask"]))
             if num_items_in_batch is None:
                 return super().compute_loss(model, inputs, return_outputs)
-            outputs = model(**(keep_supervised(inputs) if self._narrows else inputs))
+            outputs = model(**inputs)
         loss = outputs.loss * (count_supervised(inputs["labels"]) / num_items_in_batch)
         if self.args.average_tokens_across_devices:
             # Tokens are counted over all processes, whose gradients are then averaged.
             loss = loss * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
-
-    def _takes_positions(self) -> bool:
-        """Whether the model reads from left to right, and can be told where to give an output."""
-        bare: Any = self.model
-        bare = bare.get_base_model() if hasattr(bare, "get_base_model") else bare
-        takes = "logits_to_keep" in inspect.signature(bare.forward).parameters
-        return takes and getattr(bare, "loss_function", None) is ForCausalLMLoss
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor | None:
         if not self.model_accepts_loss_kwargs or not batch_samples:
@@ -239,16 +229,6 @@ class ProgressCallback(TrainerCallback):
             # No later step can mend it.
             control.should_training_stop = True
         self._log_metrics({name: value for name, value in named.items() if name}, state.global_step)
-
-
-def keep_supervised(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Ask a causal model for outputs only at those positions whose next token counts in some row.
-
-    An output is as wide as the vocabulary: of a small model it takes most of the time and of the memory.
-    """
-    following = nn.functional.pad(inputs["labels"][:, 1:], (0, 1), value=_IGNORED)
-    kept = following.ne(_IGNORED).any(dim=0).nonzero().squeeze(1)
-    return {**inputs, "logits_to_keep": kept, "shift_labels": following[:, kept]}
 
 
 def count_supervised(labels: torch.Tensor) -> torch.Tensor:
