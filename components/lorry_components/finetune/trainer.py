@@ -15,14 +15,14 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from lorry_components.finetune.batching import LengthGroupedSampler
 from lorry_components.finetune.frozen_prefix import ROW, STATES, FrozenPrefix
+from lorry_components.finetune.supervised_logits import compute_next_token_loss
+from lorry_components.kinds.base import IGNORED
 from lorry_components.methods import Method
 from lorry_components.progress import Progress
 
 _TRAINED_NAME = "trained.safetensors"
 _METHOD_NAME = "method.safetensors"
 _STATE_NAME = "trainer_state.json"
-# The label that PyTorch's cross-entropy leaves out.
-_IGNORED = -100
 LogMetrics = Callable[[Mapping[str, float], int], None]
 
 
@@ -54,11 +54,15 @@ class AdapterTrainer(Trainer):
         method: What made the model trainable: it may act after each step, and learn some parameters faster.
         averages_tokens: Whether a loss is a mean over the supervised tokens of a batch: batches that are
             accumulated then count by how many they have, and give the gradient of one large batch.
+        predicts_next: Whether the labels are those of a causal language model, with one for each position.
         arguments: Trainer's own.
     """
 
-    def __init__(self, *, method: Method, averages_tokens: bool = False, **arguments: Any) -> None:
+    def __init__(
+        self, *, method: Method, averages_tokens: bool = False, predicts_next: bool = False, **arguments: Any
+    ) -> None:
         super().__init__(**arguments)
+        self._predicts_next = predicts_next
         # This asks Trainer to count the supervised tokens of all accumulated batches, and not to divide by
         # their number. A kind with one head on a text takes the mean of each batch instead.
         self.model_accepts_loss_kwargs = averages_tokens
@@ -91,10 +95,16 @@ class AdapterTrainer(Trainer):
         with contextlib.ExitStack() as stack:
             if states is not None and self.prefix is not None:
                 stack.enter_context(self.prefix.replaying(states, inputs["attention_mask"]))
-            if num_items_in_batch is None:
+            if self._predicts_next:
+                loss, outputs = compute_next_token_loss(model, inputs)
+            elif num_items_in_batch is None:
                 return super().compute_loss(model, inputs, return_outputs)
-            outputs = model(**inputs)
-        loss = outputs.loss * (count_supervised(inputs["labels"]) / num_items_in_batch)
+            else:
+                outputs = model(**inputs)
+                loss = outputs.loss
+        if num_items_in_batch is None:
+            return (loss, outputs) if return_outputs else loss
+        loss = loss * (count_supervised(inputs["labels"]) / num_items_in_batch)
         if self.args.average_tokens_across_devices:
             # Tokens are counted over all processes, whose gradients are then averaged.
             loss = loss * self.accelerator.num_processes
@@ -233,7 +243,7 @@ class ProgressCallback(TrainerCallback):
 
 def count_supervised(labels: torch.Tensor) -> torch.Tensor:
     """Return how many labels count in the loss: all that are not -100."""
-    return labels.ne(_IGNORED).sum()
+    return labels.ne(IGNORED).sum()
 
 
 def find_checkpoint(folder: Path) -> Path | None:

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from lorry_components.kinds.base import Features
-from lorry_components.kinds.writing import IGNORED, WritingKind
+from lorry_components.kinds.base import IGNORED, Features
+from lorry_components.kinds.writing import WritingKind
 from lorry_registry.errors import Fault
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ class TextGeneration(WritingKind):
     summary = "a text that goes on from a prompt, by a causal language model"
     model_class = "AutoModelForCausalLM"
     peft_task_type = "CAUSAL_LM"
+    predicts_next = True
     primary = "bleu"
     default_template = "{text}\n"
     default_pair_template = "{text}\n{text_pair}\n"

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from lorry_components.kinds.base import Features, Kind, Label, Outputs, Prediction, Report, Row, Target
+from lorry_components.kinds.base import (
+    IGNORED,
+    Features,
+    Kind,
+    Label,
+    Outputs,
+    Prediction,
+    Report,
+    Row,
+    Target,
+)
 from lorry_components.kinds.loading import load_pretrained
 from lorry_components.kinds.metrics import (
     score_bleu,
@@ -34,8 +44,6 @@ if TYPE_CHECKING:
 _BATCH_BEAMS = 64
 # Of a vocabulary, so many outputs are recorded: all of them would be a megabyte a row.
 _PROBED_TOKENS = 16
-IGNORED = -100
-"""The label of a position on which no loss is computed."""
 
 
 class WritingKind(Kind):

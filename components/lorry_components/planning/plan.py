@@ -223,12 +223,13 @@ def _build_footprint(
     adapted = adapt_architecture(method, architecture)
     rows, answer = spec.train.batch_size, _count_answer(spec, kind)
     apart = answer if config.is_encoder_decoder and answer else None
-    activations = _measure(adapted, base, rows, tokens, apart, on_cuda=device == "cuda")
+    supervised = min(answer, tokens) if answer and kind.predicts_next else None
+    activations = _measure(adapted, base, rows, tokens, apart, supervised, on_cuda=device == "cuda")
     footprint = make_footprint(adapted, method, activations, rows)
     if answer:
         held = tokens if apart is None else tokens + apart
         cache = measure_cache(config, rows=rows, tokens=held)
-        footprint = replace(footprint, scored=tokens if apart is None else apart, cache=cache)
+        footprint = replace(footprint, scored=supervised or apart or 1, cache=cache)
     return adapted, footprint
 
 
@@ -286,12 +287,18 @@ def _measure(
     rows: int,
     tokens: int,
     target_tokens: int | None,
+    supervised_tokens: int | None,
     *,
     on_cuda: bool,
 ) -> Activations:
     try:
         return measure_activations(
-            adapted.model, rows=rows, tokens=tokens, target_tokens=target_tokens, on_cuda=on_cuda
+            adapted.model,
+            rows=rows,
+            tokens=tokens,
+            target_tokens=target_tokens,
+            supervised_tokens=supervised_tokens,
+            on_cuda=on_cuda,
         )
     except (RuntimeError, NotImplementedError, ValueError) as error:
         dimensions = read_dimensions(base.values)
