@@ -1,0 +1,67 @@
+"""The study of the prompt: how much depends on its wording, with and without P-tuning (Liu et al. 2021)."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from lorry_components.studies.drafting import Draft, MethodChoice, TaskDocument, draft_method
+from lorry_registry.errors import Fault
+
+UNTRAINED = "untrained"
+
+
+def read_wordings(path: Path) -> tuple[list[str], list[Fault]]:
+    """Read a file of wordings, one a line; return them, and what is wrong with the file."""
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except FileNotFoundError:
+        return [], [Fault(f"--wordings {path}", "there is no such file")]
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        return [], [Fault(f"--wordings {path}", f"cannot be read as UTF-8 text: {reason}")]
+    wordings = [line for line in lines if line.strip()]
+    return wordings, [] if wordings else [Fault(f"--wordings {path}", "it holds no wording")]
+
+
+def check_wordings(wordings: Sequence[str]) -> Iterator[Fault]:
+    """Say what is wrong with a list of wordings, beside what a kind says of each."""
+    if not wordings:
+        yield Fault("--template", "there is no wording; give --wordings FILE or --template TEXT")
+    for wording in dict.fromkeys(wordings):
+        if wordings.count(wording) > 1:
+            yield Fault("--template", f"{wording!r} is given twice")
+
+
+def draft_wordings(
+    task: TaskDocument,
+    wordings: Sequence[str],
+    methods: Sequence[MethodChoice],
+    *,
+    with_untrained: bool = True,
+) -> list[Draft]:
+    """Lay out wordings x methods, and each wording on the untrained base.
+
+    Args:
+        task: The task.
+        wordings: Templates.
+        methods: What is trained on each.
+        with_untrained: Whether the base alone answers, too.
+    """
+    drafts: list[Draft] = []
+    for number, wording in enumerate(wordings, start=1):
+        data = {"template": wording}
+        if with_untrained:
+            facts = {"wording": number, "template": wording, "with": UNTRAINED}
+            drafts.append(Draft(label=f"{number} {UNTRAINED}", data=data, facts=facts, is_trained=False))
+        for choice in methods:
+            laid = draft_method(choice, task)
+            facts = {"wording": number, "template": wording, "with": choice.label}
+            drafts.append(
+                Draft(
+                    label=f"{number} {choice.label}",
+                    method=laid.method,
+                    train=laid.train,
+                    data=data,
+                    facts=facts,
+                )
+            )
+    return drafts
