@@ -20,6 +20,7 @@ from lorry_pipelines.launching import end_group
 _POLL_SECONDS = 0.2
 # More at a time compete for memory bandwidth more than they gain.
 _MOST_AT_A_TIME = 4
+CELL_COMMAND = (sys.executable, "-m", "lorry_components.studies.cell_process")
 _DEVICES = "CUDA_VISIBLE_DEVICES"
 
 
@@ -79,6 +80,7 @@ def run_cells(
     places: Places,
     shown: TaskProgress,
     finished: Callable[[CellOutcome], None],
+    command: Sequence[str] = CELL_COMMAND,
 ) -> None:
     """Run cells to their end, in their order, and tell of each what became of it.
 
@@ -90,6 +92,7 @@ def run_cells(
         places: Where they run.
         shown: Shows how far each is.
         finished: Told of each cell that ended.
+        command: What runs a cell; its folder is added at the end.
 
     Raises:
         KeyboardInterrupt: The study was interrupted; all its processes are ended first.
@@ -100,7 +103,7 @@ def run_cells(
         while waiting or running:
             for place, environment in enumerate(places.environments):
                 if waiting and place not in running:
-                    running[place] = _start(waiting.popleft(), root, environment)
+                    running[place] = _start(waiting.popleft(), root, environment, command)
             time.sleep(_POLL_SECONDS)
             for place, present in list(running.items()):
                 if present.process.poll() is None:
@@ -123,14 +126,14 @@ class _RunningCell:
     process: "subprocess.Popen[bytes]"
 
 
-def _start(cell: Cell, root: Path, environment: Mapping[str, str]) -> _RunningCell:
+def _start(cell: Cell, root: Path, environment: Mapping[str, str], command: Sequence[str]) -> _RunningCell:
     folder = cell.open(root)
     folder.write_job(cell.job)
     (folder.path / PROGRESS_NAME).unlink(missing_ok=True)
     with folder.log.open("ab") as log:
         # A session of its own: Ctrl-C reaches this process alone, which then ends all cells.
         process = subprocess.Popen(  # noqa: S603 - our own module, our own folder
-            [sys.executable, "-m", "lorry_components.studies.cell_process", str(folder.path)],
+            [*command, str(folder.path)],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,

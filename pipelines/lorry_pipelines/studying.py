@@ -18,6 +18,7 @@ from lorry_components.studies.plotting import plot_study
 from lorry_components.studies.published import find_published, find_source
 from lorry_components.studies.recommending import Recommendation, recommend_variant
 from lorry_components.studies.summarizing import CellOutcome, StudySummary, summarize_study
+from lorry_components.studies.wordings import describe_spreads
 from lorry_pipelines.display import open_display
 from lorry_pipelines.launching import report_disk
 from lorry_pipelines.locking import hold_tasks
@@ -73,6 +74,7 @@ class StudyReport:
         outcomes: What became of each cell.
         results: The file that holds all of it.
         plot: The picture; None when nothing is done.
+        notes: What a reader has to know, and what the rows say together.
     """
 
     study: Study
@@ -81,6 +83,7 @@ class StudyReport:
     outcomes: Sequence[CellOutcome]
     results: Path
     plot: Path | None
+    notes: Sequence[str]
 
     @property
     def failed(self) -> list[CellOutcome]:
@@ -266,7 +269,16 @@ def _conclude(
             chosen=recommendation.label if recommendation else None,
             by_parameters=study.by_parameters,
         )
-    report = StudyReport(study, summary, recommendation, outcomes, target / RESULTS_NAME, plot)
+    findings = describe_spreads(summary.rows) if study.name == "prompts" else []
+    report = StudyReport(
+        study,
+        summary,
+        recommendation,
+        outcomes,
+        results=target / RESULTS_NAME,
+        plot=plot,
+        notes=[*study.notes, *findings],
+    )
     replace_file(report.results, json.dumps(_describe(report), indent=2, ensure_ascii=False))
     values = {f"test/{row.variant.label}": row.estimate.value for row in summary.rows if row.estimate}
     tracker.close([report.results, *([plot] if plot else [])], values, failed=bool(report.failed))
@@ -283,7 +295,7 @@ def _describe(report: StudyReport) -> dict[str, Any]:
         "test_rows": report.summary.test_rows,
         "compared_with": report.summary.reference,
         "published_source": find_source(study.name),
-        "notes": list(study.notes),
+        "notes": list(report.notes),
         "recommendation": {"label": chosen.label, "section": chosen.section, "reason": chosen.reason}
         if chosen
         else None,

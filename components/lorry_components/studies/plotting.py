@@ -41,6 +41,7 @@ def plot_study(
     if by_parameters:
         places = [float(max(row.trained_parameters or 0, _LEAST_PARAMETERS)) for row in rows]
         axes.set_xscale("log")
+        _mark_counts(axes, places)
         axes.set_xlabel("trained parameters, the head apart")
         axes.margins(x=0.12)
     else:
@@ -58,6 +59,19 @@ def plot_study(
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=130)
+
+
+def _mark_counts(axes: "Axes", places: Sequence[float]) -> None:
+    """Mark 1, 2 and 5 of each power of ten, as 20k or 5M: powers of ten alone are often a single mark."""
+    from matplotlib.ticker import EngFormatter, FixedLocator, NullLocator
+
+    lowest, highest = min(places) / 3, max(places) * 3
+    marks = [step * 10.0**power for power in range(13) for step in (1, 2, 5)]
+    if highest > 1000 * lowest:
+        marks = marks[::3]
+    axes.xaxis.set_major_locator(FixedLocator([mark for mark in marks if lowest <= mark <= highest]))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
 
 
 def _draw_points(axes: "Axes", places: Sequence[float], rows: Sequence[StudyRow], chosen: str | None) -> None:

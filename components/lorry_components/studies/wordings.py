@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lorry_components.studies.drafting import Draft, MethodChoice, TaskDocument, draft_method
+from lorry_components.studies.summarizing import StudyRow
 from lorry_registry.errors import Fault
 
 UNTRAINED = "untrained"
@@ -29,6 +30,16 @@ def check_wordings(wordings: Sequence[str]) -> Iterator[Fault]:
     for wording in dict.fromkeys(wordings):
         if wordings.count(wording) > 1:
             yield Fault("--template", f"{wording!r} is given twice")
+
+
+def describe_spreads(rows: Sequence[StudyRow]) -> list[str]:
+    """Say how far apart the wordings lie, by what they were tried with: the point of the study."""
+    values: dict[str, list[float]] = {}
+    for row in rows:
+        if row.estimate is not None:
+            values.setdefault(row.variant.facts["with"], []).append(row.estimate.value)
+    told = [f"{name} {max(found) - min(found):.3f}" for name, found in values.items() if len(found) > 1]
+    return [f"spread over wordings, highest less lowest: {', '.join(told)}"] if told else []
 
 
 def draft_wordings(

@@ -93,7 +93,7 @@ def _print_notes(report: "StudyReport") -> None:
         f"{summary.metric} on {summary.test_rows:,} test rows, the mean over seeds ± their standard "
         "deviation; intervals by the bootstrap over rows, differences on the same rows",
         *([f"trained parameters without the head, which adds {_join(heads)}"] if heads else []),
-        *report.study.notes,
+        *report.notes,
     ]
     source = find_source(report.study.name)
     if source and _list_published(report):

@@ -183,7 +183,7 @@ def study_prompts(
 
 
 def _choose_seeds(flags: StudyFlags, variants: "Sequence[Variant]") -> list[int]:
-    return parse_numbers(flags.seeds, "--seeds") if flags.seeds else [variants[0].spec.train.seed]
+    return parse_numbers(flags.seeds, "--seeds") if flags.seeds is not None else [variants[0].spec.train.seed]
 
 
 def _prepare_process() -> None:
