@@ -94,7 +94,7 @@ def task_file(tiny_base: Path, tiny_source: Path, tmp_path: Path) -> Callable[..
             },
             "method": {"name": "lora", "r": 4, "targets": ["query", "value"]},
             "train": {"steps": 4, "batch_size": 8, "precision": "fp32", "learning_rate": 0.01},
-            "evaluate": {"resamples": 200},
+            "evaluate": {"resamples": 200, "metrics": ["accuracy"]},
         }
         for name, given in sections.items():
             is_merged = name != "method" and isinstance(document.get(name), dict)
