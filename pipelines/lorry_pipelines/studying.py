@@ -246,7 +246,8 @@ def _run(
         except KeyboardInterrupt:
             tracker.close((), {}, failed=True)
             click.echo(
-                f"{len(outcomes)} of {len(cells)} cells are done and kept: the same command goes on",
+                f"{len(outcomes)} of {len(cells)} cells are done; they are kept, and the checkpoints of the "
+                "others: the same command goes on from there",
                 err=True,
             )
             raise

@@ -51,7 +51,7 @@ def evaluate_untrained(
             where=spec.name,
             todo="compare trained methods only",
         )
-    model.eval()
+    model.eval()  # type: ignore[no-untyped-call]
     predictor = Predictor(
         AdaptedModel(model, contextlib.nullcontext), load_tokenizer(base.folder), kind, labels
     )

@@ -62,7 +62,9 @@ def compare_methods(
         name="compare",
         heading="Method",
         variants=variants,
-        seeds=parse_numbers(flags.seeds, "--seeds") if flags.seeds is not None else [variants[0].spec.train.seed],
+        seeds=parse_numbers(flags.seeds, "--seeds")
+        if flags.seeds is not None
+        else [variants[0].spec.train.seed],
         against=reference,
     )
     show_study(run_study(study, load_settings(), flags.options), facts=(), as_json=flags.as_json)

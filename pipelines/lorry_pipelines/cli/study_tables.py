@@ -89,9 +89,11 @@ def _print_notes(report: "StudyReport") -> None:
         for training in row.trainings
         if training.parameters.head
     }
+    has_seeds = any(len(row.seeds) > 1 for row in summary.rows)
+    over_seeds = ", the mean over seeds ± their standard deviation" if has_seeds else ""
     lines = [
-        f"{summary.metric} on {summary.test_rows:,} test rows, the mean over seeds ± their standard "
-        "deviation; intervals by the bootstrap over rows, differences on the same rows",
+        f"{summary.metric} on {summary.test_rows:,} test rows{over_seeds}; intervals by the bootstrap over "
+        "rows, differences on the same rows",
         *([f"trained parameters without the head, which adds {_join(heads)}"] if heads else []),
         *report.notes,
     ]
