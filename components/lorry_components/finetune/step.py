@@ -6,12 +6,13 @@ import shutil
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorry_components.bases import Base, resolve_base
-from lorry_components.finetune.dropouts import list_dropouts
+from lorry_components.finetune.dropouts import list_dropouts, quicken_dropout
 from lorry_components.finetune.precision import Hardware, Precision, choose_precision, detect_hardware
 from lorry_components.finetune.summary import ADAPTER_FOLDER, TrainingSummary
 from lorry_components.inference.loading import load_tokenizer
@@ -91,7 +92,7 @@ def finetune(
         checkpoints=checkpoints,
         callbacks=[_watch(progress, log_metrics)],
     )
-    seconds, resumed_from = _train(trainer, checkpoints)
+    seconds, resumed_from = _train(trainer, checkpoints, keeps_prefix=spec.train.cache_frozen_layers)
     state = trainer.state
     loss = _read_loss(state.log_history)
     if not math.isfinite(loss):
@@ -149,6 +150,8 @@ def _set_up(spec: TaskSpec, labels: Sequence[str] | None) -> _Setup:
     model = method.adapt(bare, fresh)
     if method.freezes_base and precision.name != "fp32":
         _cast_frozen(model, torch.bfloat16 if precision.name == "bf16" else torch.float16)
+    if hardware.device == "cpu":
+        quicken_dropout(model)
     parameters = method.count_parameters(model, fresh)
     return _Setup(base, kind, method, model, load_tokenizer(base.folder), parameters, hardware, precision)
 
@@ -262,17 +265,19 @@ def _build_arguments(spec: TaskSpec, setup: _Setup, rows: int, checkpoints: Path
     )
 
 
-def _train(trainer: "AdapterTrainer", checkpoints: Path) -> tuple[float, int]:
+def _train(trainer: "AdapterTrainer", checkpoints: Path, *, keeps_prefix: bool) -> tuple[float, int]:
     """Train to the end; return the seconds that it took and the step that it went on from."""
     from safetensors import SafetensorError
 
+    from lorry_components.finetune.frozen_prefix import cached_prefix
     from lorry_components.finetune.trainer import find_checkpoint
 
     checkpoint = find_checkpoint(checkpoints)
     started = time.perf_counter()
     try:
         if checkpoint is None or not trainer.take_over(checkpoint):
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            with cached_prefix(trainer, checkpoints) if keeps_prefix else nullcontext():
+                trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except (RuntimeError, SafetensorError) as error:
         # A full disk is no OSError to the libraries that write checkpoints: it is told apart by its room.
         if shutil.disk_usage(checkpoints).free > _LEAST_ROOM:

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from lorry_components.finetune.batching import LengthGroupedSampler
+from lorry_components.finetune.frozen_prefix import ROW, STATES, FrozenPrefix
 from lorry_components.methods import Method
 from lorry_components.progress import Progress
 
@@ -26,14 +27,18 @@ class EncodedExamples(Dataset[dict[str, Any]]):
     """Encoded rows, each with its labels."""
 
     def __init__(self, encoded: Sequence[dict[str, Any]]) -> None:
-        self._encoded = encoded
+        self.encoded = encoded
         self.lengths = [len(row["input_ids"]) for row in encoded]
 
     def __len__(self) -> int:
-        return len(self._encoded)
+        return len(self.encoded)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return self._encoded[index]
+        return self.encoded[index]
+
+    def number(self, start: int) -> "EncodedExamples":
+        """Return the same rows, each with its number, counted from ``start``."""
+        return EncodedExamples([{**row, ROW: start + index} for index, row in enumerate(self.encoded)])
 
 
 class AdapterTrainer(Trainer):
@@ -53,6 +58,7 @@ class AdapterTrainer(Trainer):
         # Those with one head on a text take the mean of each: their gradients would be added up.
         self.model_accepts_loss_kwargs = False
         self._method = method
+        self.prefix: FrozenPrefix | None = None
         self.add_callback(_MethodCallback(method))
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
@@ -63,6 +69,14 @@ class AdapterTrainer(Trainer):
             target: Any = self.model if model is None else model
             _scale_learning_rates(optimizer, target, self._method)
         return optimizer
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Compute the loss, from the outputs of the frozen layers where those are kept."""
+        states = inputs.pop(STATES, None)
+        if states is None or self.prefix is None:
+            return super().compute_loss(model, inputs, *args, **kwargs)
+        with self.prefix.replaying(states, inputs["attention_mask"]):
+            return super().compute_loss(model, inputs, *args, **kwargs)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroupedSampler:
         dataset: Any = train_dataset if train_dataset is not None else self.train_dataset

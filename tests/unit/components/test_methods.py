@@ -555,7 +555,7 @@ def test_the_folder_of_another_method_is_refused(
     if method == other:
         case.check_same(folder)
     else:
-        expected = "it does not hold a full fine-tuning" if other == "full" else "peft_type is"
+        expected = "it does not hold an adapter of method full" if other == "full" else "peft_type is"
         assert expected in refuse(case, folder, other).what
 
 

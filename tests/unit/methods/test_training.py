@@ -41,7 +41,7 @@ def build_trainer(case: Any, folder: Path) -> AdapterTrainer:
             remove_unused_columns=False,
             dataloader_pin_memory=False,
         ),
-        train_dataset=EncodedExamples(rows, [0, 1] * 4),
+        train_dataset=EncodedExamples([{**row, "labels": index % 2} for index, row in enumerate(rows)]),
     )
 
 
