@@ -132,7 +132,7 @@ class MethodChoice:
     @property
     def label(self) -> str:
         """The name, and what was given: ``lora r=16``."""
-        given = [*self.options.items(), *((f"{key}", value) for key, value in self.train.items())]
+        given = [*self.options.items(), *self.train.items()]
         return " ".join([self.name, *(f"{key}={_shorten(value)}" for key, value in given)])
 
 
