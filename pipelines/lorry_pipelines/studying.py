@@ -245,8 +245,9 @@ def _run(
                 run_cells(waiting, root, places=places, shown=shown, finished=finish)
         except KeyboardInterrupt:
             tracker.close((), {}, failed=True)
+            done = sum(outcome.result is not None for outcome in outcomes.values())
             click.echo(
-                f"{len(outcomes)} of {len(cells)} cells are done; they are kept, and the checkpoints of the "
+                f"{done} of {len(cells)} cells are done; they are kept, and the checkpoints of the "
                 "others: the same command goes on from there",
                 err=True,
             )

@@ -9,8 +9,8 @@ from typing import Any, Self
 import yaml
 
 from lorry_components.bases import find_base_folder
-from lorry_components.tasks import check_base, check_kind, check_method
-from lorry_registry.errors import Fault, InvalidTaskError
+from lorry_components.tasks import check_base, check_kind, check_method, find_method
+from lorry_registry.errors import Fault, InvalidTaskError, MissingExtraError
 from lorry_registry.task_document import apply_overrides, load_document
 from lorry_registry.task_loading import parse_task
 from lorry_registry.task_spec import TaskSpec
@@ -282,13 +282,19 @@ def _try_parse(task: TaskDocument, content: Mapping[str, Any]) -> tuple[TaskSpec
 
 
 def _check_base(spec: TaskSpec, *, is_wanted: bool) -> list[Fault]:
-    """Say why a method does not fit the base; a base on a hub is downloaded only where all else is right."""
+    """Say why a method does not fit the base, or this installation.
+
+    A base on a hub is downloaded only where all else is right.
+    """
     if not is_wanted and not (spec.base.is_package or spec.base.is_folder):
         return []
     try:
         check_base(spec, find_base_folder(spec.base))
+        find_method(spec).list_load_options()
     except InvalidTaskError as error:
         return list(error.faults)
+    except MissingExtraError as error:
+        return [Fault(error.where, f"{error.what}; {error.todo}")]
     return []
 
 

@@ -1,5 +1,6 @@
 """From what a person asks to compare to variants, or to all that is wrong with it."""
 
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
@@ -111,6 +112,17 @@ def test_methods_that_do_not_fit_the_base_are_refused(compare: Compare) -> None:
         "prompt-tuning tokens=60",
     ]
     assert "rank 99 is above" in told[0][1]
+
+
+def test_a_method_that_this_installation_lacks_is_refused(
+    compare: Compare, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name, *rest: None if name == "bitsandbytes" else real(name, *rest)
+    )
+    with pytest.raises(InvalidTaskError, match=r"qlora: method.name: .*needs bitsandbytes; pip install"):
+        compare("lora,qlora")
 
 
 def test_a_base_that_is_not_there_is_told(compare: Compare) -> None:
