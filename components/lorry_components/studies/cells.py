@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
+from lorry_components.evaluate.report import PREDICTIONS_NAME
 from lorry_components.outcomes import Failure
 from lorry_components.studies.drafting import Variant
 from lorry_registry.digests import digest_document, shorten_digest
@@ -119,6 +120,11 @@ class CellFolder:
         return self.path / "evaluation"
 
     @property
+    def predictions(self) -> Path:
+        """What was predicted for the test rows."""
+        return self.evaluation / PREDICTIONS_NAME
+
+    @property
     def history(self) -> Path:
         """Losses and validation metrics by step, as JSON lines."""
         return self.path / "history.jsonl"
@@ -145,10 +151,12 @@ class CellFolder:
             shutil.rmtree(folder, ignore_errors=True)
 
     def read_result(self) -> CellResult | None:
-        """Return the result, or None when the cell is not done."""
+        """Return the result; None when the cell is not done, or a version did it that kept it otherwise."""
+        if not self.predictions.exists():
+            return None
         try:
             return CellResult.model_validate_json((self.path / _RESULT).read_text("utf-8"))
-        except FileNotFoundError:
+        except (FileNotFoundError, ValidationError):
             return None
 
     def write_failure(self, failure: Failure) -> None:
@@ -264,5 +272,5 @@ class CellRecord(_Document):
         """Read it from a folder; None: the training has not ended."""
         try:
             return cls.model_validate_json((folder / "trained.json").read_text("utf-8"))
-        except FileNotFoundError:
+        except (FileNotFoundError, ValidationError):
             return None

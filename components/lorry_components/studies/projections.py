@@ -28,6 +28,7 @@ COMBINATIONS: tuple[Combination, ...] = (
     *(("q", "k"), ("q", "v")),
     LETTERS,
 )
+_NOT_OPTIONS = frozenset({"name", "max_adapter_mib"})
 _FUSED_COMBINATION: Combination = ("q", "k", "v")
 
 # By their names inside a block, in the order of LETTERS.
@@ -236,9 +237,6 @@ def draft_targets(
     return TargetGrid(drafts, budget, tuple(notes)), []
 
 
-_NOT_OPTIONS = frozenset({"name", "max_adapter_mib"})
-
-
 def _draft(
     section: Mapping[str, Any],
     train: Mapping[str, Any],
@@ -281,6 +279,9 @@ def _count_own(section: Mapping[str, Any], model: "PreTrainedModel") -> int:
 def _check_budget(
     projections: Projections, combinations: Sequence[Combination], budget: int
 ) -> Iterator[Fault]:
+    if budget == 0:
+        yield Fault("--budget", "the task's own LoRA adapts nothing of this base; say how many parameters")
+        return
     for combination in combinations:
         unit = projections.count_unit(combination)
         if budget < unit:

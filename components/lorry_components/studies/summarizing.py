@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lorry_components.evaluate.report import PREDICTIONS_NAME
 from lorry_components.kinds import Kind, Prediction, Target
 from lorry_components.kinds.base import Scorer
 from lorry_components.methods import METHODS
@@ -274,8 +273,7 @@ class _ScoredCell:
 def _read_scores(outcome: CellOutcome) -> _ScoredCell:
     targets: list[Target] = []
     predictions: list[Prediction] = []
-    path = outcome.folder.evaluation / PREDICTIONS_NAME
-    with path.open(encoding="utf-8") as stream:
+    with outcome.folder.predictions.open(encoding="utf-8") as stream:
         for line in stream:
             document = json.loads(line)
             label = document["label"]

@@ -140,6 +140,14 @@ def test_a_budget_below_one_rank_is_refused(task_file: TaskFile) -> None:
     ]
 
 
+def test_a_section_that_adapts_nothing_gives_no_budget(task_file: TaskFile) -> None:
+    task = TaskDocument.load(task_file(method={"name": "lora", "targets": ["nope"]}))
+    _, faults = lay_out_targets(task)
+    assert [fault.where for fault in faults] == ["--budget"]
+    grid, _ = lay_out_targets(task, budget=1024)
+    assert grid is not None
+
+
 def test_a_study_stays_in_the_layers_of_its_section(task_file: TaskFile) -> None:
     method = {"name": "lora", "r": 4, "targets": ["query", "value"], "layers": 1}
     grid, _ = lay_out_targets(TaskDocument.load(task_file(method=method)))

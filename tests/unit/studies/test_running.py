@@ -124,6 +124,19 @@ def test_a_failure_is_kept(compare: Compare, open_cell: Callable[..., CellFolder
     assert folder.read_failure() is None
 
 
+def test_what_cannot_be_read_any_more_is_not_done(
+    compare: Compare, lay_out: LayOut, conclude: Callable[..., Any]
+) -> None:
+    first, second = lay_out(compare("lora,bitfit"))
+    folder = conclude(first, [True]).folder
+    assert folder.read_result() is not None
+    folder.predictions.unlink()
+    assert folder.read_result() is None
+    folder = conclude(second, [True]).folder
+    (folder.path / "result.json").write_text('{"of": "another version"}')
+    assert folder.read_result() is None
+
+
 def test_a_process_writes_the_result(compare: Compare, open_cell: Callable[..., CellFolder]) -> None:
     folder = open_cell(*compare("bitfit"))
     assert main(folder.path) == 0

@@ -35,6 +35,8 @@ if seed == 4:
 metrics = {"a": {"value": 1, "low": 1, "high": 1}}
 evaluation = {"split": "test", "examples": 1, "primary": "a", "metrics": metrics}
 result = {"seed": seed, "training": None, "evaluation": evaluation, "evaluation_seconds": 1}
+(folder / "evaluation").mkdir()
+(folder / "evaluation" / "predictions.jsonl").touch()
 (folder / "result.json").write_text(json.dumps(result))
 """
 
