@@ -25,7 +25,7 @@ _LOGGER = logging.getLogger(__name__)
 
 def main(path: Path) -> int:
     """Run the cell of a folder; return the exit code."""
-    _follow_starter()
+    follow_starter()
     quiet_libraries()
     ease_garbage_collection()
     from lorry_components.studies.running import run_cell
@@ -43,7 +43,8 @@ def main(path: Path) -> int:
     return 0
 
 
-def _follow_starter() -> None:
+def follow_starter() -> None:
+    """End this process and its group when standard input is a pipe and closes."""
     if not stat.S_ISFIFO(os.fstat(_STDIN).st_mode):
         return
     lifeline = os.dup(_STDIN)

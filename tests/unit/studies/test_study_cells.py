@@ -1,6 +1,8 @@
 """Cells as processes: some at a time, none takes another down, none is left behind."""
 
 import os
+import signal
+import subprocess
 import sys
 import threading
 import time
@@ -90,7 +92,7 @@ def test_an_interruption_ends_what_is_running(run: Any, tmp_path: Path) -> None:
     def interrupt() -> None:
         while not list((tmp_path / "cells").glob("*/pid")):
             time.sleep(0.05)
-        os.kill(os.getpid(), 2)
+        os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=interrupt, daemon=True).start()
     with pytest.raises(KeyboardInterrupt):
@@ -98,6 +100,22 @@ def test_an_interruption_ends_what_is_running(run: Any, tmp_path: Path) -> None:
     (path,) = (tmp_path / "cells").glob("*/pid")
     with pytest.raises(ProcessLookupError):
         os.kill(int(path.read_text()), 0)
+
+
+def test_a_cell_ends_with_whoever_started_it() -> None:
+    code = "from lorry_components.studies import cell_process as cell; cell.follow_starter(); print('here'); "
+    process = subprocess.Popen(
+        [sys.executable, "-uc", f"{code}import time; time.sleep(600)"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"here\n"
+    process.stdin.close()
+    assert process.wait(60) == -signal.SIGKILL
+    process.stdout.close()
 
 
 @pytest.mark.parametrize(
