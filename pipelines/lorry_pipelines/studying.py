@@ -176,6 +176,8 @@ def _lay_out(study: Study, root: Path) -> list[Cell]:
         if key not in prepared:
             prepared[key] = _prepare(variant.spec, root / "data" / shorten_digest(key, 32))
         data[variant.label] = prepared[key]
+    for warning in dict.fromkeys(told for each in prepared.values() for told in each.warnings):
+        print_warning(f"{study.task}: {warning}")
     return lay_out_cells(study.variants, study.seeds, data=data, fingerprint=fingerprint)
 
 
@@ -195,7 +197,7 @@ def _prepare(spec: TaskSpec, folder: Path) -> PreparedData:
         card = load_card(folder)
     except NotFoundError:
         card = prepare_data(spec, folder)
-    return PreparedData(folder, card.data_digest)
+    return PreparedData(folder, card.data_digest, tuple(card.warnings))
 
 
 def _find_known(cell: Cell, root: Path) -> CellOutcome | None:

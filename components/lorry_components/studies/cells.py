@@ -211,10 +211,12 @@ class PreparedData:
     Attributes:
         folder: Where ``prepare_data`` wrote it.
         digest: The digest of its rows.
+        warnings: What its card warns of.
     """
 
     folder: Path
     digest: str
+    warnings: tuple[str, ...] = ()
 
 
 def lay_out_cells(
