@@ -1,13 +1,18 @@
 """The study of the prompt: how much depends on its wording, with and without P-tuning (Liu et al. 2021)."""
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from lorry_components.studies.drafting import Draft, MethodChoice, TaskDocument, draft_method
 from lorry_components.studies.summarizing import StudyRow
 from lorry_registry.errors import Fault
 
 UNTRAINED = "untrained"
+# Where soft tokens stand in a wording: [P] is one, [P]*3 are three.
+_SOFT_TOKENS = re.compile(r"\[P\](?:\*\d+)?\s*")
+_TEMPLATE = "template"
 
 
 def read_wordings(path: Path) -> tuple[list[str], list[Fault]]:
@@ -43,36 +48,46 @@ def describe_spreads(rows: Sequence[StudyRow]) -> list[str]:
 
 
 def draft_wordings(
-    task: TaskDocument,
-    wordings: Sequence[str],
-    methods: Sequence[MethodChoice],
-    *,
-    with_untrained: bool = True,
+    task: TaskDocument, wordings: Sequence[str], methods: Sequence[MethodChoice]
 ) -> list[Draft]:
     """Lay out wordings x methods, and each wording on the untrained base.
+
+    A wording may say where soft tokens stand, ``[P]*3 {text} is in [P] {label}``: a method with a template of
+    its own gets it as written, and all else reads the words alone.
 
     Args:
         task: The task.
         wordings: Templates.
         methods: What is trained on each.
-        with_untrained: Whether the base alone answers, too.
     """
     drafts: list[Draft] = []
     for number, wording in enumerate(wordings, start=1):
-        data = {"template": wording}
-        if with_untrained:
-            facts = {"wording": number, "template": wording, "with": UNTRAINED}
-            drafts.append(Draft(label=f"{number} {UNTRAINED}", data=data, facts=facts, is_trained=False))
+        words = _SOFT_TOKENS.sub("", wording).strip()
+        facts = {"wording": number, _TEMPLATE: wording}
+        drafts.append(
+            Draft(
+                label=f"{number} {UNTRAINED}",
+                method=_set_template(task.method, None),
+                data={_TEMPLATE: words},
+                facts=facts | {"with": UNTRAINED},
+                is_trained=False,
+            )
+        )
         for choice in methods:
             laid = draft_method(choice, task)
-            facts = {"wording": number, "template": wording, "with": choice.label}
             drafts.append(
                 Draft(
                     label=f"{number} {choice.label}",
-                    method=laid.method,
+                    method=_set_template(laid.method or {}, wording if words != wording else None),
                     train=laid.train,
-                    data=data,
-                    facts=facts,
+                    data={_TEMPLATE: words},
+                    facts=facts | {"with": choice.label},
                 )
             )
     return drafts
+
+
+def _set_template(section: Mapping[str, Any], template: str | None) -> dict[str, Any]:
+    """Return a method section with another template: the file's was written for the file's words."""
+    kept = {key: value for key, value in section.items() if key != _TEMPLATE}
+    return kept if template is None else kept | {_TEMPLATE: template}

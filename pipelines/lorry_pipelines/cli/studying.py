@@ -157,6 +157,7 @@ def study_prompts(
     """Try wordings of a prompt, with and without P-tuning.
 
     For tasks with data.template. Each wording is tried on the base as it is, and with what is trained on it.
+    '[P]*3' in a wording says where P-tuning's soft tokens stand; the base as it is reads the words alone.
     The exit code is 12 when a cell failed.
     """
     _prepare_process()

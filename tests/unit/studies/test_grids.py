@@ -230,7 +230,23 @@ def test_wordings_are_laid_out_with_and_without(task_file: TaskFile) -> None:
         ("2 p-tuning tokens=5", True, "{text} b"),
     ]
     assert drafts[1].method == {"name": "p-tuning", "tokens": 5}
-    assert len(draft_wordings(task, ["{text}"], choices, with_untrained=False)) == 1
+
+
+def test_a_wording_may_say_where_soft_tokens_stand(task_file: TaskFile) -> None:
+    own = {"name": "p-tuning", "encoder": "lstm", "template": "[P] {text} of the file {label}"}
+    task = TaskDocument.load(task_file(method=own))
+    wordings = ["[P]*3 {text} [P] is in [P]*2 {label} .", "{text} lies in {label}"]
+    drafts = draft_wordings(task, wordings, [MethodChoice("p-tuning")])
+    assert [draft.data["template"] for draft in drafts] == [
+        *["{text} is in {label} ."] * 2,
+        *["{text} lies in {label}"] * 2,
+    ]
+    assert [draft.method for draft in drafts] == [
+        {"name": "p-tuning", "encoder": "lstm"},
+        {"name": "p-tuning", "encoder": "lstm", "template": wordings[0]},
+        {"name": "p-tuning", "encoder": "lstm"},
+        {"name": "p-tuning", "encoder": "lstm"},
+    ]
 
 
 def test_wordings_are_read_from_a_file(tmp_path: Path) -> None:
