@@ -137,7 +137,9 @@ def _set_up(spec: TaskSpec, labels: Sequence[str] | None) -> _Setup:
     base = resolve_base(spec.base)
     check_base(spec, base.folder)
     hardware = detect_hardware()
-    precision = choose_precision(spec.train.precision, hardware, max_length=spec.data.max_length)
+    precision = choose_precision(
+        spec.train.precision, hardware, max_length=spec.data.max_length, is_packed=spec.train.packing
+    )
     kind, method = find_kind(spec), find_method(spec)
     set_seed(spec.train.seed)
     bare, fresh = kind.load_model(
@@ -150,6 +152,9 @@ def _set_up(spec: TaskSpec, labels: Sequence[str] | None) -> _Setup:
     model = method.adapt(bare, fresh)
     if method.freezes_base and precision.name != "fp32":
         _cast_frozen(model, torch.bfloat16 if precision.name == "bf16" else torch.float16)
+    if spec.train.packing:
+        # With a cache, sequences would not be told apart.
+        bare.config.use_cache = False
     if hardware.device == "cpu":
         quicken_dropout(model)
     parameters = method.count_parameters(model, fresh)
@@ -175,6 +180,7 @@ def _build_trainer(
     from transformers import EarlyStoppingCallback
     from transformers.trainer_callback import PrinterCallback
 
+    from lorry_components.finetune.packing import pack
     from lorry_components.finetune.trainer import AdapterTrainer
 
     train = _encode(setup, parts["train"], labels)
@@ -190,9 +196,11 @@ def _build_trainer(
     stopping = spec.train.early_stopping
     trainer = AdapterTrainer(
         method=setup.method,
+        averages_tokens=setup.kind.averages_tokens,
+        predicts_next=setup.kind.predicts_next,
         model=setup.model,
         args=_build_arguments(spec, setup, len(train), checkpoints),
-        data_collator=setup.kind.build_collator(setup.tokenizer),
+        data_collator=pack if spec.train.packing else setup.kind.build_collator(setup.tokenizer),
         train_dataset=train,
         eval_dataset=_encode(setup, held_out, labels),
         compute_metrics=compute_metrics if setup.kind.scores_training else None,
@@ -252,6 +260,8 @@ def _build_arguments(spec: TaskSpec, setup: _Setup, rows: int, checkpoints: Path
         greater_is_better=scores,
         # Of the others the loss is all that is looked at: their outputs would be large.
         prediction_loss_only=not scores,
+        activation_checkpointing=train.gradient_checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False} if train.gradient_checkpointing else None,
         logging_steps=max(1, total // _LOGS_PER_RUN),
         # A loss that is not a number is to be seen, not replaced by a mean.
         logging_nan_inf_filter=False,

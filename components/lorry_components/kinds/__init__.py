@@ -10,8 +10,12 @@ from lorry_components.kinds.base import Kind, Label, LabelForm, Prediction, Row,
 from lorry_components.kinds.form import InputForm
 from lorry_components.kinds.regression import Regression
 from lorry_components.kinds.text_classification import TextClassification
+from lorry_components.kinds.text_generation import TextGeneration
+from lorry_components.kinds.text_to_text import TextToText
 
-KINDS: Mapping[str, type[Kind]] = {kind.name: kind for kind in (TextClassification, Regression)}
+KINDS: Mapping[str, type[Kind]] = {
+    kind.name: kind for kind in (TextClassification, Regression, TextGeneration, TextToText)
+}
 
 __all__ = [
     "KINDS",
@@ -24,4 +28,6 @@ __all__ = [
     "Row",
     "Target",
     "TextClassification",
+    "TextGeneration",
+    "TextToText",
 ]

@@ -10,6 +10,7 @@ from lorry_components.planning.imitation import imitate_device
 if TYPE_CHECKING:
     import torch
     from torch import nn
+    from transformers import PretrainedConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,7 @@ def measure_activations(
     rows: int,
     tokens: int,
     target_tokens: int | None = None,
+    supervised_tokens: int | None = None,
     on_cuda: bool = False,
 ) -> Activations:
     """Run a model forward, loss included, and add up what it keeps.
@@ -66,6 +68,8 @@ def measure_activations(
         rows: Texts in a batch.
         tokens: Length of each, in tokens.
         target_tokens: Length of each answer, for a model that has a decoder beside its encoder.
+        supervised_tokens: How many tokens of each text count in the loss of a causal language model; None:
+            all, and outputs are computed for all.
         on_cuda: Whether a model on the meta device stands for one on a GPU.
     """
     import torch
@@ -73,7 +77,9 @@ def measure_activations(
     device = next(model.parameters()).device
     inputs = torch.zeros((rows, tokens), dtype=torch.long, device=device)
     arguments: dict[str, torch.Tensor] = {"input_ids": inputs}
-    if target_tokens is not None:
+    if supervised_tokens is not None:
+        arguments["labels"] = torch.zeros((rows, supervised_tokens), dtype=torch.long, device=device)
+    elif target_tokens is not None:
         arguments["labels"] = torch.zeros((rows, target_tokens), dtype=torch.long, device=device)
     elif _predicts_tokens(model):
         arguments["labels"] = inputs
@@ -101,6 +107,16 @@ def measure_activations(
     )
 
 
+def measure_cache(config: "PretrainedConfig", *, rows: int, tokens: int) -> int:
+    """Return the bytes of keys and values, in fp32, that generating holds in a decoder for so many tokens."""
+    text = config.get_text_config(decoder=True)
+    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    width = getattr(text, "head_dim", None) or getattr(text, "d_kv", None)
+    width = width or text.hidden_size // text.num_attention_heads
+    layers = getattr(text, "num_decoder_layers", None) or text.num_hidden_layers
+    return int(2 * 4 * layers * heads * width * rows * tokens)
+
+
 def _record(
     model: "nn.Module", arguments: dict[str, "torch.Tensor"], recording: _Recording
 ) -> "torch.Tensor":
@@ -118,9 +134,26 @@ def _record(
     model.train()
     try:
         with _watch_layers(model, recording), torch.autograd.graph.saved_tensors_hooks(keep, _return_same):
-            logits: torch.Tensor = model(**arguments).logits
+            logits = _run(model, arguments)
     finally:
         model.train(was_training)
+    return logits
+
+
+def _run(model: "nn.Module", arguments: dict[str, "torch.Tensor"]) -> "torch.Tensor":
+    """Return the outputs, having computed the loss."""
+    inputs, labels = arguments["input_ids"], arguments["labels"]
+    if labels.ndim != 2 or labels.shape == inputs.shape or not _predicts_tokens(model):
+        logits: torch.Tensor = model(**arguments).logits
+        return logits
+    from torch.nn import functional
+
+    from lorry_components.finetune.supervised_logits import choose_states
+
+    # Which positions count is not known beforehand; how many there are is all that matters.
+    with choose_states(model, lambda states: states[:, -labels.shape[1] :]):
+        logits = model(input_ids=inputs).logits
+    functional.cross_entropy(logits.flatten(0, 1).float(), labels.flatten())
     return logits
 
 

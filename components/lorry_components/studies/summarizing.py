@@ -318,7 +318,6 @@ def _average_metrics(names: Sequence[str], cells: Sequence[_ScoredCell]) -> dict
     if not cells:
         return {}
     kind = cells[0].kind
-    found = [
-        kind.compute_metrics(names or tuple(kind.metrics), cell.targets, cell.predictions) for cell in cells
-    ]
+    names = names or [name for name in kind.metrics if name not in kind.optional_metrics]
+    found = [kind.compute_metrics(names, cell.targets, cell.predictions) for cell in cells]
     return {name: float(np.mean([metrics[name] for metrics in found])) for name in found[0]}
