@@ -207,6 +207,9 @@ def build_variants(
         if spec is not None:
             variants.append(Variant(draft.label, spec, draft.facts, draft.is_trained))
             wrong = _check_base(spec, is_wanted=not found)
+        if not draft.is_trained:
+            # Its method plays no part.
+            wrong = [fault for fault in wrong if not fault.where.startswith("method")]
         # What is wrong with the file itself is told once.
         found += [Fault(f"{draft.label}: {fault.where}", fault.what) for fault in wrong if fault not in own]
     found += _find_twins(variants)

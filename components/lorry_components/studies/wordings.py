@@ -61,13 +61,15 @@ def draft_wordings(
         methods: What is trained on each.
     """
     drafts: list[Draft] = []
+    # A task has to have a method; the base alone does without, so any that fits will do.
+    untrained = (draft_method(methods[0], task).method if methods else None) or task.method
     for number, wording in enumerate(wordings, start=1):
         words = _SOFT_TOKENS.sub("", wording).strip()
         facts = {"wording": number, _TEMPLATE: wording}
         drafts.append(
             Draft(
                 label=f"{number} {UNTRAINED}",
-                method=_set_template(task.method, None),
+                method=_set_template(untrained, None),
                 data={_TEMPLATE: words},
                 facts=facts | {"with": UNTRAINED},
                 is_trained=False,

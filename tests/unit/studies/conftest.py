@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import click.testing
 import pytest
 import torch
 import yaml
@@ -30,7 +31,10 @@ from lorry_components.studies.drafting import (
     draft_method,
     parse_methods,
 )
+from lorry_components.studies.running import run_cell
 from lorry_components.studies.summarizing import CellOutcome
+from lorry_pipelines.cli import lorry
+from lorry_registry.errors import LorryError
 from lorry_registry.manifest import Evaluation, MetricValue, ParameterCounts
 
 WORDS = ("good", "bad", "dull", "lovely", "the", "a", "film", "was", "plot", "story", "very", "and")
@@ -129,6 +133,41 @@ def lay_out(tmp_path: Path) -> Callable[..., list[Cell]]:
         )
 
     return build
+
+
+class Runner:
+    """The command line in a folder of its own; cells run in this process, and are counted."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.ran: list[str] = []
+
+    def __call__(self, *arguments: object) -> click.testing.Result:
+        self.ran.clear()
+        return click.testing.CliRunner().invoke(lorry, [str(argument) for argument in arguments])
+
+    def run_cells(
+        self, cells: Sequence[Cell], root: Path, *, finished: Callable[[CellOutcome], None], **_: Any
+    ) -> None:
+        for cell in cells:
+            self.ran.append(cell.name)
+            folder = cell.open(root)
+            folder.write_job(cell.job)
+            try:
+                finished(CellOutcome(cell, folder, run_cell(folder)))
+            except LorryError as error:
+                finished(CellOutcome(cell, folder, None, error=str(error)))
+
+
+@pytest.fixture
+def invoke(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Runner:
+    runner = Runner(tmp_path / "home")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LORRY_HOME", str(runner.home))
+    # No MLflow can be there.
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////proc/nowhere/mlflow.db")
+    monkeypatch.setattr("lorry_pipelines.studying.run_cells", runner.run_cells)
+    return runner
 
 
 class Cloze(TextClassification):

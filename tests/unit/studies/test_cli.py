@@ -2,58 +2,16 @@
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import click.testing
 import pytest
-
-from lorry_components.studies.cells import Cell
-from lorry_components.studies.running import run_cell
-from lorry_components.studies.summarizing import CellOutcome
-from lorry_pipelines.cli import lorry
-from lorry_registry.errors import LorryError
 
 TaskFile = Callable[..., Path]
 
 
-class Runner:
-    """The command line in a folder of its own; cells run in this process, and are counted."""
-
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        self.ran: list[str] = []
-
-    def __call__(self, *arguments: object) -> click.testing.Result:
-        self.ran.clear()
-        return click.testing.CliRunner().invoke(lorry, [str(argument) for argument in arguments])
-
-    def run_cells(
-        self, cells: Sequence[Cell], root: Path, *, finished: Callable[[CellOutcome], None], **_: Any
-    ) -> None:
-        for cell in cells:
-            self.ran.append(cell.name)
-            folder = cell.open(root)
-            folder.write_job(cell.job)
-            try:
-                finished(CellOutcome(cell, folder, run_cell(folder)))
-            except LorryError as error:
-                finished(CellOutcome(cell, folder, None, error=str(error)))
-
-
-@pytest.fixture
-def invoke(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Runner:
-    runner = Runner(tmp_path / "home")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("LORRY_HOME", str(runner.home))
-    # No MLflow can be there.
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////proc/nowhere/mlflow.db")
-    monkeypatch.setattr("lorry_pipelines.studying.run_cells", runner.run_cells)
-    return runner
-
-
-def test_a_comparison_is_printed_kept_and_taken_over(invoke: Runner, task_file: TaskFile) -> None:
+def test_a_comparison_is_printed_kept_and_taken_over(invoke: Any, task_file: TaskFile) -> None:
     result = invoke("compare", task_file(), "--methods", "lora,bitfit", "--seeds", "0,1")
     assert result.exit_code == 0, result.output
     assert invoke.ran == ["lora, seed 0", "bitfit, seed 0", "lora, seed 1", "bitfit, seed 1"]
@@ -86,7 +44,7 @@ def test_a_comparison_is_printed_kept_and_taken_over(invoke: Runner, task_file: 
     assert "vs full" in larger.output
 
 
-def test_rows_as_json(invoke: Runner, task_file: TaskFile, tmp_path: Path) -> None:
+def test_rows_as_json(invoke: Any, task_file: TaskFile, tmp_path: Path) -> None:
     result = invoke("compare", task_file(), "--methods", "lora:r=2", "--json", "--output", tmp_path / "out")
     assert result.exit_code == 0, result.output
     (row,) = json.loads(result.stdout)
@@ -103,7 +61,7 @@ def test_rows_as_json(invoke: Runner, task_file: TaskFile, tmp_path: Path) -> No
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"plot.png", "results.json"}
 
 
-def test_a_training_that_fails_is_told_and_tried_again(invoke: Runner, task_file: TaskFile) -> None:
+def test_a_training_that_fails_is_told_and_tried_again(invoke: Any, task_file: TaskFile) -> None:
     methods = "lora,bitfit:max_adapter_mib=0.0001"
     result = invoke("compare", task_file(), "--methods", methods)
     assert result.exit_code == 12, result.output
@@ -115,7 +73,7 @@ def test_a_training_that_fails_is_told_and_tried_again(invoke: Runner, task_file
     assert invoke.ran == ["bitfit max_adapter_mib=0.0001, seed 0"]
 
 
-def test_nothing_is_trained_when_something_is_wrong(invoke: Runner, task_file: TaskFile) -> None:
+def test_nothing_is_trained_when_something_is_wrong(invoke: Any, task_file: TaskFile) -> None:
     result = invoke("compare", task_file(), "--methods", "lora:r=99,lorra", "--against", "full")
     assert result.exit_code == 3
     for text in ("rank 99 is above", "did you mean 'lora'?", "--against full", "nothing was trained"):
@@ -125,13 +83,13 @@ def test_nothing_is_trained_when_something_is_wrong(invoke: Runner, task_file: T
 
 
 @pytest.mark.parametrize("seeds", ["a", "1,1", "-1", "", ","])
-def test_seeds_that_are_none(seeds: str, invoke: Runner, task_file: TaskFile) -> None:
+def test_seeds_that_are_none(seeds: str, invoke: Any, task_file: TaskFile) -> None:
     result = invoke("compare", task_file(), "--methods", "lora", "--seeds", seeds)
     assert result.exit_code == 2
     assert invoke.ran == []
 
 
-def test_what_does_not_fit_is_refused_unless_forced(invoke: Runner, task_file: TaskFile) -> None:
+def test_what_does_not_fit_is_refused_unless_forced(invoke: Any, task_file: TaskFile) -> None:
     path = task_file(resources={"memory": "100Mi"})
     result = invoke("compare", path, "--methods", "lora,bitfit")
     assert result.exit_code == 3
@@ -141,7 +99,7 @@ def test_what_does_not_fit_is_refused_unless_forced(invoke: Runner, task_file: T
     assert invoke("compare", path, "--methods", "lora", "--force").exit_code == 0
 
 
-def test_two_at_once_are_refused(invoke: Runner, task_file: TaskFile) -> None:
+def test_two_at_once_are_refused(invoke: Any, task_file: TaskFile) -> None:
     import fcntl
 
     (invoke.home / "locks").mkdir(parents=True)
@@ -152,7 +110,7 @@ def test_two_at_once_are_refused(invoke: Runner, task_file: TaskFile) -> None:
     assert "another run of it is going on" in result.output
 
 
-def test_changed_data_is_another_cell(invoke: Runner, task_file: TaskFile, tmp_path: Path) -> None:
+def test_changed_data_is_another_cell(invoke: Any, task_file: TaskFile, tmp_path: Path) -> None:
     path = task_file()
     source = tmp_path / "rows.jsonl"
     shutil.copy(json.loads(invoke("validate", path, "--json").stdout)[0]["data"]["source"], source)
@@ -164,7 +122,7 @@ def test_changed_data_is_another_cell(invoke: Runner, task_file: TaskFile, tmp_p
     assert invoke.ran == ["lora, seed 0"]
 
 
-def test_ranks_end_in_a_table_with_the_published_figures(invoke: Runner, task_file: TaskFile) -> None:
+def test_ranks_end_in_a_table_with_the_published_figures(invoke: Any, task_file: TaskFile) -> None:
     result = invoke("study", "rank", task_file(), "--ranks", "1,2,3")
     assert result.exit_code == 0, result.output
     assert invoke.ran == ["r=1, seed 0", "r=2, seed 0", "r=3, seed 0"]
@@ -180,14 +138,14 @@ def test_ranks_end_in_a_table_with_the_published_figures(invoke: Runner, task_fi
     ]
 
 
-def test_ranks_that_cannot_be(invoke: Runner, task_file: TaskFile) -> None:
+def test_ranks_that_cannot_be(invoke: Any, task_file: TaskFile) -> None:
     result = invoke("study", "rank", task_file(), "--ranks", "0,99")
     assert result.exit_code == 3
     assert "0 is not a rank" in result.output
     assert "rank 99 is above" in result.output
 
 
-def test_targets_train_equally_many_parameters(invoke: Runner, task_file: TaskFile) -> None:
+def test_targets_train_equally_many_parameters(invoke: Any, task_file: TaskFile) -> None:
     result = invoke("study", "targets", task_file(), "--combinations", "o,q+v,q+k+v+o")
     assert result.exit_code == 0, result.output
     assert "each trains at most 1,024 parameters" in result.output
@@ -202,13 +160,13 @@ def test_targets_train_equally_many_parameters(invoke: Runner, task_file: TaskFi
     }
 
 
-def test_targets_that_cannot_be(invoke: Runner, task_file: TaskFile) -> None:
+def test_targets_that_cannot_be(invoke: Any, task_file: TaskFile) -> None:
     result = invoke("study", "targets", task_file(), "--combinations", "x", "--budget", "3")
     assert result.exit_code == 3
     assert "no projection 'x'" in result.output
 
 
-def test_wordings_with_and_without(invoke: Runner, task_file: TaskFile, cloze: str, tmp_path: Path) -> None:
+def test_wordings_with_and_without(invoke: Any, task_file: TaskFile, cloze: str, tmp_path: Path) -> None:
     path = task_file(kind=cloze, data={"template": "{text}"}, method={"name": "p-tuning", "tokens": 3})
     wordings = tmp_path / "wordings.txt"
     wordings.write_text("{text} is good\n{text} was bad\n")
@@ -229,7 +187,7 @@ def test_wordings_with_and_without(invoke: Runner, task_file: TaskFile, cloze: s
     assert "spread over wordings" in shown.output
 
 
-def test_prompts_need_a_kind_that_reads_them(invoke: Runner, task_file: TaskFile) -> None:
+def test_prompts_need_a_kind_that_reads_them(invoke: Any, task_file: TaskFile) -> None:
     result = invoke("study", "prompts", task_file(), "--template", "{text}")
     assert result.exit_code == 3
     assert "reads its texts as they are" in result.output
