@@ -69,7 +69,7 @@ def evaluate(
         [example.row for example in examples], [example.label for example in examples]
     )
     predictions = predictor.predict(rows, report=lambda done: progress(done, len(rows)))
-    evaluation = _score(spec, kind, targets, predictions)
+    evaluation = score_predictions(spec, kind, targets, predictions, part=_SPLIT)
     report = EvaluationReport(
         evaluation=evaluation,
         probe=record_probe(predictor, has_pair=summary.has_pair),
@@ -90,13 +90,19 @@ def evaluate(
     return report
 
 
-def _score(
-    spec: TaskSpec, kind: Kind, targets: Sequence[Target], predictions: Sequence[Prediction]
+def score_predictions(
+    spec: TaskSpec,
+    kind: Kind,
+    targets: Sequence[Target],
+    predictions: Sequence[Prediction],
+    *,
+    part: str,
 ) -> Evaluation:
+    """Return the metrics that a task asks for, with their intervals."""
     primary = spec.evaluate.primary or kind.primary
     names = dict.fromkeys([primary, *(spec.evaluate.metrics or kind.metrics)])
     return Evaluation(
-        split=_SPLIT,
+        split=part,
         examples=len(targets),
         primary=primary,
         metrics=estimate_metrics(

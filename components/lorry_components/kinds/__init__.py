@@ -8,15 +8,24 @@ from collections.abc import Mapping
 
 from lorry_components.kinds.base import Kind, Label, LabelForm, Prediction, Row, Target
 from lorry_components.kinds.form import InputForm
+from lorry_components.kinds.knowledge_probing import KnowledgeProbing
 from lorry_components.kinds.regression import Regression
 from lorry_components.kinds.text_classification import TextClassification
 
-KINDS: Mapping[str, type[Kind]] = {kind.name: kind for kind in (TextClassification, Regression)}
+KINDS: Mapping[str, type[Kind]] = {
+    kind.name: kind
+    for kind in (
+        TextClassification,
+        Regression,
+        KnowledgeProbing,
+    )
+}
 
 __all__ = [
     "KINDS",
     "InputForm",
     "Kind",
+    "KnowledgeProbing",
     "Label",
     "LabelForm",
     "Prediction",

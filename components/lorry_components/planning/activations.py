@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+_DECODERS = ("ForCausalLM", "LMHeadModel")
+
+
 @dataclass(frozen=True, slots=True)
 class Activations:
     """Bytes that one forward pass keeps, in fp32.
@@ -55,6 +58,7 @@ def measure_activations(
     rows: int,
     tokens: int,
     target_tokens: int | None = None,
+    answer_tokens: int | None = None,
     on_cuda: bool = False,
 ) -> Activations:
     """Run a model forward, loss included, and add up what it keeps.
@@ -66,16 +70,19 @@ def measure_activations(
         rows: Texts in a batch.
         tokens: Length of each, in tokens.
         target_tokens: Length of each answer, for a model that has a decoder beside its encoder.
+        answer_tokens: At how many of the last positions a decoder's output is computed; None: at all.
         on_cuda: Whether a model on the meta device stands for one on a GPU.
     """
     import torch
 
     device = next(model.parameters()).device
     inputs = torch.zeros((rows, tokens), dtype=torch.long, device=device)
-    arguments: dict[str, torch.Tensor] = {"input_ids": inputs}
+    arguments: dict[str, Any] = {"input_ids": inputs}
     if target_tokens is not None:
         arguments["labels"] = torch.zeros((rows, target_tokens), dtype=torch.long, device=device)
-    elif _predicts_tokens(model):
+    elif answer_tokens is not None and _predicts_tokens(model, _DECODERS):
+        arguments |= {"labels": inputs[:, -answer_tokens:], "logits_to_keep": answer_tokens}
+    elif _predicts_tokens(model, (*_DECODERS, "ForMaskedLM")):
         arguments["labels"] = inputs
     else:
         arguments["labels"] = torch.zeros(rows, dtype=_choose_label_type(model), device=device)
@@ -101,9 +108,7 @@ def measure_activations(
     )
 
 
-def _record(
-    model: "nn.Module", arguments: dict[str, "torch.Tensor"], recording: _Recording
-) -> "torch.Tensor":
+def _record(model: "nn.Module", arguments: dict[str, Any], recording: _Recording) -> "torch.Tensor":
     import torch
 
     def keep(tensor: "torch.Tensor") -> "torch.Tensor":
@@ -168,10 +173,8 @@ def _list_layers(model: "nn.Module") -> "list[nn.Module]":
     return layers
 
 
-def _predicts_tokens(model: Any) -> bool:
-    return type(getattr(model, "base_model", model)).__name__.endswith("LMHeadModel") or any(
-        type(module).__name__.endswith(("ForCausalLM", "LMHeadModel")) for module in model.modules()
-    )
+def _predicts_tokens(model: Any, endings: tuple[str, ...]) -> bool:
+    return any(type(module).__name__.endswith(endings) for module in model.modules())
 
 
 def _choose_label_type(model: Any) -> "torch.dtype":

@@ -213,9 +213,18 @@ def _build_footprint(
     config = build_configuration(base, **_describe_head(labels))
     for name, value in list_dropouts(spec.train, config).items():
         setattr(config, name, value)
-    architecture = build_architecture(base, config, kind.model_class, attention=precision.attention)
+    architecture = build_architecture(
+        base, config, kind.find_model_class(config), attention=precision.attention
+    )
     adapted = adapt_architecture(method, architecture)
-    activations = _measure(adapted, base, spec.train.batch_size, tokens, on_cuda=device == "cuda")
+    activations = _measure(
+        adapted,
+        base,
+        spec.train.batch_size,
+        tokens,
+        answer_tokens=kind.answer_tokens,
+        on_cuda=device == "cuda",
+    )
     return adapted, make_footprint(adapted, method, activations, spec.train.batch_size)
 
 
@@ -263,10 +272,18 @@ def _choose_precision(spec: TaskSpec, device: str, shown: Device | None) -> Prec
 
 
 def _measure(
-    adapted: AdaptedArchitecture, base: BaseConfiguration, rows: int, tokens: int, *, on_cuda: bool
+    adapted: AdaptedArchitecture,
+    base: BaseConfiguration,
+    rows: int,
+    tokens: int,
+    *,
+    answer_tokens: int | None,
+    on_cuda: bool,
 ) -> Activations:
     try:
-        return measure_activations(adapted.model, rows=rows, tokens=tokens, on_cuda=on_cuda)
+        return measure_activations(
+            adapted.model, rows=rows, tokens=tokens, answer_tokens=answer_tokens, on_cuda=on_cuda
+        )
     except (RuntimeError, NotImplementedError, ValueError) as error:
         dimensions = read_dimensions(base.values)
         if dimensions is None:
