@@ -105,7 +105,8 @@ def find_single_token(tokenizer: "PreTrainedTokenizerBase", word: str, *, after_
 
 
 def _tokenize(tokenizer: "PreTrainedTokenizerBase", texts: list[str]) -> list[list[int]]:
-    ids: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    # transformers fails on no text at all.
+    ids: list[list[int]] = [] if not texts else tokenizer(texts, add_special_tokens=False)["input_ids"]
     return ids
 
 
