@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch.nn import functional
 from transformers import (
     AutoConfig,
@@ -87,9 +87,7 @@ def build_bytes(*, is_masked: bool) -> PreTrainedTokenizerBase:
     template = "<s> $A </s>" if is_masked else "<s> $A"
     tokenizer.post_processor = processors.TemplateProcessing(single=template, special_tokens=ends)
     names = {"pad_token": "<pad>", "unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
-    # As RoBERTa has it: the mask swallows the white space before it.
-    mask = AddedToken("<mask>", lstrip=True)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, mask_token=mask, **names)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, mask_token="<mask>", **names)
 
 
 def build_base(style: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -309,6 +307,9 @@ def test_a_prediction_is_the_likeliest_token(base: Base, style: str) -> None:
         text = WORDING.format(text=row["text"], label=loaded.tokenizer.mask_token)
         if style == "gpt2":
             text = text[: text.index("<mask>")].rstrip()
+        if style == "roberta":
+            # RoBERTa's own tokeniser does so: the mask swallows the white space before it.
+            text = text.replace(" <mask>", "<mask>")
         ids = torch.tensor([loaded.tokenizer(text)["input_ids"]])
         place = -1 if style == "gpt2" else int((ids[0] == loaded.tokenizer.mask_token_id).nonzero())
         with torch.no_grad():
