@@ -87,7 +87,7 @@ def build_bytes(*, is_masked: bool) -> PreTrainedTokenizerBase:
     template = "<s> $A </s>" if is_masked else "<s> $A"
     tokenizer.post_processor = processors.TemplateProcessing(single=template, special_tokens=ends)
     names = {"pad_token": "<pad>", "unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, mask_token="<mask>", **names)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, mask_token="<mask>", **names)  # noqa: S106
 
 
 def build_base(style: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
