@@ -124,6 +124,6 @@ def _shorten(
     lengths = {name: _tokenize(tokenizer, [row[name]])[0] for name in sorted(names)}
     longest = max(lengths, key=lambda name: len(lengths[name]))
     kept = lengths[longest][: max(0, len(lengths[longest]) - excess)]
-    cut = tokenizer.decode(kept).strip()
+    cut = str(tokenizer.decode(kept)).strip()
     # What is decoded may be tokenised otherwise; each round must end with less.
     row[longest] = cut if len(cut) < len(row[longest]) else row[longest][: len(row[longest]) // 2]

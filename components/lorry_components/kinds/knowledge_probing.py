@@ -218,8 +218,11 @@ class KnowledgeProbing(Kind):
             TrainingError: None is left, or the template leaves no room for a subject.
         """
         objects = self._find_objects(tokenizer, targets)
-        kept = [(row, objects[target]) for row, target in zip(rows, targets, strict=True)]
-        kept = [(row, found) for row, found in kept if found is not None]
+        kept = [
+            (row, found)
+            for row, target in zip(rows, targets, strict=True)
+            if (found := objects[target]) is not None
+        ]
         if rows and not kept:
             raise TrainingError(
                 f"no object of {len(rows)} rows is one token of the base's vocabulary",
@@ -296,7 +299,7 @@ class KnowledgeProbing(Kind):
                 chosen, best.values.tolist(), best.indices.tolist(), strict=True
             ):
                 for token in tokens:
-                    names.setdefault(token, tokenizer.decode([token]).strip())
+                    names.setdefault(token, str(tokenizer.decode([token])).strip())
                 top = [[names[token], share] for token, share in zip(tokens, shares, strict=True)]
                 predictions[index] = {"label": top[0][0], "score": top[0][1], "top": top}
             done += len(chosen)

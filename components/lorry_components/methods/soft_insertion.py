@@ -72,8 +72,8 @@ def insert_soft_tokens(model: PreTrainedModel, soft: SoftTokens, *, keeps_positi
     if model.config.is_encoder_decoder:
         # The decoder may look at the soft tokens too.
         keeps_positions = True
-        decoder: Any = model.get_decoder()
-        decoder.register_forward_pre_hook(_widen_mask, with_kwargs=True)
+        whole: Any = model
+        whole.get_decoder().register_forward_pre_hook(_widen_mask, with_kwargs=True)
     body.forward = forward
 
 

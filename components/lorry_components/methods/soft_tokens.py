@@ -73,12 +73,15 @@ class SoftTokenMethod(PeftMethod):
 
     def build_encoder(self, model: "PreTrainedModel", config: Any) -> "nn.Module":
         """Return what computes the soft tokens from their numbers: PEFT's module for the configuration."""
-        from peft.tuners import PromptEmbedding, PromptEncoder
+        from peft import tuners
 
-        if config.peft_type == "P_TUNING":
-            return PromptEncoder(config)
-        words: Any = model.get_input_embeddings()
-        return PromptEmbedding(config, words)
+        known: Any = tuners
+        encoder: nn.Module = (
+            known.PromptEncoder(config)
+            if config.peft_type == "P_TUNING"
+            else known.PromptEmbedding(config, model.get_input_embeddings())
+        )
+        return encoder
 
     def insert(self, model: "PreTrainedModel", config: Any, encoder: "nn.Module") -> "nn.Module":
         """Put soft tokens into the body of a base and return the module that holds them."""
@@ -148,7 +151,9 @@ class SoftTokenMethod(PeftMethod):
         import torch
         from torch import nn
 
-        self.insert(model, config, nn.Embedding.from_pretrained(tensors[_SAVED]))
+        learned = nn.Embedding(*tensors[_SAVED].shape)
+        learned.weight = nn.Parameter(tensors[_SAVED], requires_grad=False)
+        self.insert(model, config, learned)
         with torch.no_grad():
             for name in self._head:
                 model.get_parameter(name).copy_(tensors[f"{_PLACE}{name}"])
