@@ -253,7 +253,7 @@ class KnowledgeProbing(Kind):
             labels = torch.full((len(features), width), _IGNORED)
             for index, row in enumerate(features):
                 labels[index, : len(row["labels"])] = torch.tensor(row["labels"])
-            kept = {} if is_masked else {"logits_to_keep": _KEPT_POSITIONS}
+            kept = {} if is_masked else {"logits_to_keep": _list_last(_KEPT_POSITIONS)}
             return {**batch, "labels": labels, **kept}
 
         return collate
@@ -411,8 +411,19 @@ class KnowledgeProbing(Kind):
                     places = torch.tensor([clozes[index].place for index in chosen], device=device)
                     logits = model(**inputs).logits[torch.arange(len(chosen), device=device), places]
                 else:
-                    logits = model(**inputs, logits_to_keep=1).logits[:, -1]
+                    logits = model(**inputs, logits_to_keep=_list_last(1).to(device)).logits[:, -1]
                 yield chosen, logits.float()
+
+
+def _list_last(count: int) -> "torch.Tensor":
+    """Return the numbers of the last positions.
+
+    By their count, transformers would cut hidden states out as a view, and torch multiply that by one copy
+    of the output layer for each row.
+    """
+    import torch
+
+    return torch.arange(-count, 0)
 
 
 def _check_slots(slots: Sequence[str], *, has_pair: bool) -> Iterator[str]:
