@@ -81,7 +81,8 @@ def measure_activations(
     if target_tokens is not None:
         arguments["labels"] = torch.zeros((rows, target_tokens), dtype=torch.long, device=device)
     elif answer_tokens is not None and _predicts_tokens(model, _DECODERS):
-        arguments |= {"labels": inputs[:, -answer_tokens:], "logits_to_keep": answer_tokens}
+        last = torch.arange(-answer_tokens, 0, device=device)
+        arguments |= {"labels": inputs[:, -answer_tokens:], "logits_to_keep": last}
     elif _predicts_tokens(model, (*_DECODERS, "ForMaskedLM")):
         arguments["labels"] = inputs
     else:

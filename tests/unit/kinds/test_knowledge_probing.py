@@ -192,6 +192,11 @@ def test_a_base_that_reads_from_left_to_right_ends_with_the_object(base: Base) -
     (row,) = loaded.encode([{"text": "old riverton", "label": "spain"}])
     assert "".join(loaded.read(row["input_ids"])) == "<s>oldĠrivertonĠisĠlocatedĠinĠspain"
     assert row["labels"] == [-100, row["input_ids"][-1]]
+    batch = loaded.collate([{"text": "old", "label": "spain"}, {"text": "new old lakeby", "label": "chile"}])
+    assert batch["logits_to_keep"].tolist() == [-2, -1]
+    assert batch["attention_mask"].sum(1).tolist() == [6, 8]
+    assert batch["position_ids"].tolist() == [[0, 0, 0, 1, 2, 3, 4, 5], list(range(8))]
+    assert torch.equal(batch["labels"][:, -1], batch["input_ids"][:, -1])
 
 
 @pytest.mark.parametrize(
