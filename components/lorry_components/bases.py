@@ -28,7 +28,12 @@ _TOKENIZER_FILES = (
     "sentencepiece.bpe.model",
     "tokenizer.model",
 )
-_HUB_PATTERNS = ["config.json", "*.safetensors", "*.safetensors.index.json", *_TOKENIZER_FILES]
+# What a base that chats is asked. Older ones have it in tokenizer_config.json.
+_CHAT_TEMPLATE = "chat_template.jinja"
+_HUB_PATTERNS = [
+    *("config.json", "*.safetensors", "*.safetensors.index.json", *_TOKENIZER_FILES),
+    _CHAT_TEMPLATE,
+]
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.msgpack", "*.h5")
 
 
@@ -57,7 +62,8 @@ def resolve_base(spec: BaseSpec) -> Base:
     weights = sorted(path.name for path in folder.glob("*.safetensors*"))
     tokenizer = [name for name in _TOKENIZER_FILES if (folder / name).is_file()]
     _check_parts(folder, weights, tokenizer)
-    fingerprint = digest_files(folder, ["config.json", *weights, *tokenizer])
+    chat = [_CHAT_TEMPLATE] if (folder / _CHAT_TEMPLATE).is_file() else []
+    fingerprint = digest_files(folder, ["config.json", *weights, *tokenizer, *chat])
     if spec.fingerprint is not None and spec.fingerprint != fingerprint:
         raise BaseModelError(
             f"its fingerprint is {fingerprint}, and the task expects {spec.fingerprint}",

@@ -101,9 +101,10 @@ class RunRecord:
         """Return the tasks that left an outcome, sorted."""
         return self._store.list_children(f"runs/{self.run}/tasks")
 
-    def has_stopped(self, task: str) -> bool:
-        """Return whether a step of a task failed or found nothing to do."""
-        return any(outcome.status != "done" for outcome in self.read(task))
+    def has_stopped(self, task: str, step: str) -> bool:
+        """Return whether a step of a task before this one failed or found nothing to do."""
+        earlier = STEPS[: STEPS.index(step)]
+        return any(outcome.status != "done" for outcome in self.read(task) if outcome.step in earlier)
 
     def _key(self, task: str, step: str) -> str:
         return f"runs/{self.run}/tasks/{task}/{step}.json"
@@ -121,7 +122,7 @@ def run_step(record: RunRecord, task: str, step: str, body: Callable[[], dict[st
     Returns:
         ``PROCEED`` or ``STOP``.
     """
-    if record.has_stopped(task):
+    if record.has_stopped(task, step):
         _LOGGER.info("%s: %s has nothing to do, since an earlier step stopped", task, step)
         return STOP
     started_at, clock = datetime.now(UTC), time.perf_counter()

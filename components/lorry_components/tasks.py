@@ -79,12 +79,34 @@ def check_base(spec: TaskSpec, folder: Path) -> None:
             todo="restore the base, or choose one of an architecture that this version knows",
         ) from error
     method = find_method(spec)
-    kind_faults = find_kind(spec).check_base(config)
-    faults = [*kind_faults, *method.check_base(config), *_check_length(spec, method, config)]
+    kind = find_kind(spec)
+    faults = [
+        *kind.check_base(config),
+        *kind.check_folder(folder),
+        *method.check_base(config),
+        *_check_training(spec, kind, method),
+        *_check_length(spec, method, config),
+    ]
     if faults:
         raise InvalidTaskError(
             f"{spec.name} on {spec.base.model}", faults, todo="correct these fields and try again"
         )
+
+
+def _check_training(spec: TaskSpec, kind: Kind, method: Method) -> Iterator[Fault]:
+    train = spec.train
+    if train.gradient_checkpointing and not method.survives_checkpointing:
+        yield Fault("train.gradient_checkpointing", f"{method.name} does not work with it; leave it out")
+    if not train.packing:
+        return
+    if not kind.predicts_next:
+        yield Fault("train.packing", f"is for causal language models, and not for {kind.name}; leave it out")
+    elif method.count_added_tokens():
+        yield Fault(
+            "train.packing", f"{method.name} puts its tokens before the first sequence only; leave it out"
+        )
+    if train.cache_frozen_layers:
+        yield Fault("train.packing", "packed rows differ each time, and cache_frozen_layers keeps none")
 
 
 def _check_length(spec: TaskSpec, method: Method, config: Any) -> Iterator[Fault]:

@@ -203,6 +203,11 @@ class TrainSpec(_Section):
         max_grad_norm: Gradients are clipped to this norm.
         hidden_dropout: Dropout of the hidden layers; None: as the base's configuration says.
         attention_dropout: Dropout of attention weights. Above 0 it takes attention off its fast kernels.
+        packing: Whether the sequences of a batch stand behind one another without padding, for causal models.
+        gradient_checkpointing: Whether layers are computed again in the backward pass instead of being kept:
+            a third slower, for much less memory.
+        cache_frozen_layers: Whether the outputs of the layers below the first trained one are computed once
+            and kept on disk during training; dropout is off in them.
         seed: Seeds the order of examples, the new weights and the dropout.
         early_stopping: None: train to the end. The best epoch is kept either way when this is given.
         precision: ``auto`` takes what the hardware is fast in.
@@ -219,6 +224,9 @@ class TrainSpec(_Section):
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     hidden_dropout: Share | None = None
     attention_dropout: Share = 0.0
+    packing: bool = False
+    gradient_checkpointing: bool = False
+    cache_frozen_layers: bool = False
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     early_stopping: EarlyStopping | None = None
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"

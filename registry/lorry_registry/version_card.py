@@ -109,7 +109,7 @@ def describe_version(
         adapter=parameters.adapter,
         head=parameters.head,
         size=format_size(manifest.size_bytes),
-        labels=_flatten(", ".join(manifest.labels or ())) or "a number",
+        labels=_flatten(", ".join(manifest.labels or ())) or "no classes",
         owner=_flatten(manifest.owner) or "not given",
         verdict="The gate let it pass" if promoted else "The gate refused it: a challenger",
         reasons="\n".join(f"- {_flatten(reason)}" for reason in reasons) or "- no reason was given",

@@ -18,9 +18,10 @@ class ChampionComparison(BaseModel):
     Attributes:
         version: The champion's version: the one that was judged.
         adapter_id: Its adapter.
-        recorded: Its primary metric as it was registered, on the test rows of that time.
+        recorded: The candidate's primary metric, as it was registered of the champion on the test rows of
+            that time; None when it was not measured, so that the two cannot be compared.
         value: Its primary metric on the candidate's test rows; None when it could not be loaded.
-        gain: The candidate's value less the champion's.
+        gain: The candidate's value less the champion's; None when they cannot be compared.
         confidence: The share of paired resamples that show more than the minimum gain.
         problem: Why the champion could not be loaded, if so.
     """
@@ -29,9 +30,9 @@ class ChampionComparison(BaseModel):
 
     version: int
     adapter_id: str
-    recorded: float
+    recorded: float | None
     value: float | None = None
-    gain: float
+    gain: float | None
     confidence: float | None = None
     problem: str = ""
 

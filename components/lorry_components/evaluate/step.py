@@ -100,7 +100,8 @@ def score_predictions(
 ) -> Evaluation:
     """Return the metrics that a task asks for, with their intervals."""
     primary = spec.evaluate.primary or kind.primary
-    names = dict.fromkeys([primary, *(spec.evaluate.metrics or kind.metrics)])
+    usual = [name for name in kind.metrics if name not in kind.optional_metrics]
+    names = dict.fromkeys([primary, *(spec.evaluate.metrics or usual)])
     return Evaluation(
         split=part,
         examples=len(targets),
@@ -127,8 +128,9 @@ def _compare_champion(
         return None
     manifest = registry.read_manifest(champion.adapter_id)
     primary, value = evaluation.primary, evaluation.headline.value
-    known = manifest.evaluation.metrics.get(primary)
-    recorded = known.value if known else manifest.evaluation.headline.value
+    # Of another kind of task, a metric of the same name would be another metric.
+    known = manifest.evaluation.metrics.get(primary) if manifest.kind == spec.kind else None
+    recorded = known.value if known else None
     try:
         if manifest.kind != spec.kind:
             raise AdapterRejectedError(f"it is a {manifest.kind}, and the task is a {spec.kind} now")
@@ -139,7 +141,7 @@ def _compare_champion(
             version=champion.version,
             adapter_id=champion.adapter_id,
             recorded=recorded,
-            gain=value - recorded,
+            gain=None if recorded is None else value - recorded,
             problem=str(error).splitlines()[0],
         )
     score_champion = kind.metrics[primary](targets, loaded.predictor.predict(rows))

@@ -31,12 +31,14 @@ class Hardware:
         name: What the device calls itself.
         has_bf16: Whether it multiplies bf16 matrices in hardware.
         has_fp16: Whether it trains in fp16.
+        has_flash_attention: Whether FlashAttention's kernels are installed for it.
     """
 
     device: str
     name: str
     has_bf16: bool
     has_fp16: bool
+    has_flash_attention: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ class Precision:
     """
 
     name: PrecisionName
-    attention: Literal["eager", "sdpa"]
+    attention: Literal["eager", "sdpa", "flash_attention_2"]
 
 
 def detect_hardware() -> Hardware:
@@ -57,7 +59,15 @@ def detect_hardware() -> Hardware:
     import torch
 
     if torch.cuda.is_available():
-        return Hardware("cuda", torch.cuda.get_device_name(), torch.cuda.is_bf16_supported(False), True)
+        from transformers.utils import is_flash_attn_2_available
+
+        return Hardware(
+            "cuda",
+            torch.cuda.get_device_name(),
+            has_bf16=torch.cuda.is_bf16_supported(False),
+            has_fp16=True,
+            has_flash_attention=is_flash_attn_2_available(),
+        )
     if torch.backends.mps.is_available():
         return Hardware("mps", "Apple GPU", has_bf16=False, has_fp16=False)
     found = torch.cpu.get_capabilities()
@@ -65,13 +75,16 @@ def detect_hardware() -> Hardware:
     return Hardware("cpu", str(found.get("cpu_name", "processor")).strip(), has_bf16, has_fp16=False)
 
 
-def choose_precision(requested: str, hardware: Hardware, *, max_length: int) -> Precision:
+def choose_precision(
+    requested: str, hardware: Hardware, *, max_length: int, is_packed: bool = False
+) -> Precision:
     """Choose the format and attention for a request.
 
     Args:
         requested: ``auto`` or a format.
         hardware: Where it will run.
         max_length: The longest sequence, in tokens.
+        is_packed: Whether several sequences stand in one row.
 
     Raises:
         TrainingError: The hardware cannot train in the format that was asked for.
@@ -91,5 +104,8 @@ def choose_precision(requested: str, hardware: Hardware, *, max_length: int) -> 
         name = "fp16"
     else:
         name = "fp32"
+    if is_packed and hardware.has_flash_attention and name != "fp32":
+        # It is told the lengths of the sequences, where others are given a mask of all tokens by all tokens.
+        return Precision(name, "flash_attention_2")
     is_short_on_cpu = hardware.device == "cpu" and max_length <= _EAGER_MAX_LENGTH
     return Precision(name, "eager" if is_short_on_cpu else "sdpa")

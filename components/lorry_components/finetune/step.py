@@ -6,12 +6,13 @@ import shutil
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorry_components.bases import Base, resolve_base
-from lorry_components.finetune.dropouts import list_dropouts
+from lorry_components.finetune.dropouts import list_dropouts, quicken_dropout
 from lorry_components.finetune.precision import Hardware, Precision, choose_precision, detect_hardware
 from lorry_components.finetune.summary import ADAPTER_FOLDER, TrainingSummary
 from lorry_components.inference.loading import load_tokenizer
@@ -91,7 +92,7 @@ def finetune(
         checkpoints=checkpoints,
         callbacks=[_watch(progress, log_metrics)],
     )
-    seconds, resumed_from = _train(trainer, checkpoints)
+    seconds, resumed_from = _train(trainer, checkpoints, keeps_prefix=spec.train.cache_frozen_layers)
     state = trainer.state
     loss = _read_loss(state.log_history)
     if not math.isfinite(loss):
@@ -136,7 +137,9 @@ def _set_up(spec: TaskSpec, labels: Sequence[str] | None) -> _Setup:
     base = resolve_base(spec.base)
     check_base(spec, base.folder)
     hardware = detect_hardware()
-    precision = choose_precision(spec.train.precision, hardware, max_length=spec.data.max_length)
+    precision = choose_precision(
+        spec.train.precision, hardware, max_length=spec.data.max_length, is_packed=spec.train.packing
+    )
     kind, method = find_kind(spec), find_method(spec)
     set_seed(spec.train.seed)
     bare, fresh = kind.load_model(
@@ -149,6 +152,11 @@ def _set_up(spec: TaskSpec, labels: Sequence[str] | None) -> _Setup:
     model = method.adapt(bare, fresh)
     if method.freezes_base and precision.name != "fp32":
         _cast_frozen(model, torch.bfloat16 if precision.name == "bf16" else torch.float16)
+    if spec.train.packing:
+        # With a cache, sequences would not be told apart.
+        bare.config.use_cache = False
+    if hardware.device == "cpu":
+        quicken_dropout(model)
     parameters = method.count_parameters(model, fresh)
     return _Setup(base, kind, method, model, load_tokenizer(base.folder), parameters, hardware, precision)
 
@@ -172,6 +180,7 @@ def _build_trainer(
     from transformers import EarlyStoppingCallback
     from transformers.trainer_callback import PrinterCallback
 
+    from lorry_components.finetune.packing import pack
     from lorry_components.finetune.trainer import AdapterTrainer
 
     train = _encode(setup, parts["train"], labels)
@@ -187,9 +196,11 @@ def _build_trainer(
     stopping = spec.train.early_stopping
     trainer = AdapterTrainer(
         method=setup.method,
+        averages_tokens=setup.kind.averages_tokens,
+        predicts_next=setup.kind.predicts_next,
         model=setup.model,
         args=_build_arguments(spec, setup, len(train), checkpoints),
-        data_collator=setup.kind.build_collator(setup.tokenizer),
+        data_collator=pack if spec.train.packing else setup.kind.build_collator(setup.tokenizer),
         train_dataset=train,
         eval_dataset=_encode(setup, held_out, labels),
         compute_metrics=compute_metrics if setup.kind.scores_training else None,
@@ -249,6 +260,8 @@ def _build_arguments(spec: TaskSpec, setup: _Setup, rows: int, checkpoints: Path
         greater_is_better=scores,
         # Of the others the loss is all that is looked at: their outputs would be large.
         prediction_loss_only=not scores,
+        activation_checkpointing=train.gradient_checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False} if train.gradient_checkpointing else None,
         logging_steps=max(1, total // _LOGS_PER_RUN),
         # A loss that is not a number is to be seen, not replaced by a mean.
         logging_nan_inf_filter=False,
@@ -262,17 +275,19 @@ def _build_arguments(spec: TaskSpec, setup: _Setup, rows: int, checkpoints: Path
     )
 
 
-def _train(trainer: "AdapterTrainer", checkpoints: Path) -> tuple[float, int]:
+def _train(trainer: "AdapterTrainer", checkpoints: Path, *, keeps_prefix: bool) -> tuple[float, int]:
     """Train to the end; return the seconds that it took and the step that it went on from."""
     from safetensors import SafetensorError
 
+    from lorry_components.finetune.frozen_prefix import cached_prefix
     from lorry_components.finetune.trainer import find_checkpoint
 
     checkpoint = find_checkpoint(checkpoints)
     started = time.perf_counter()
     try:
         if checkpoint is None or not trainer.take_over(checkpoint):
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            with cached_prefix(trainer, checkpoints) if keeps_prefix else nullcontext():
+                trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except (RuntimeError, SafetensorError) as error:
         # A full disk is no OSError to the libraries that write checkpoints: it is told apart by its room.
         if shutil.disk_usage(checkpoints).free > _LEAST_ROOM:

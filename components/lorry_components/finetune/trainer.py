@@ -1,5 +1,6 @@
 """transformers' Trainer, told to save exactly what is trained and to repeat itself when resumed."""
 
+import contextlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +14,9 @@ from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from lorry_components.finetune.batching import LengthGroupedSampler
+from lorry_components.finetune.frozen_prefix import ROW, STATES, FrozenPrefix
+from lorry_components.finetune.supervised_logits import compute_next_token_loss
+from lorry_components.kinds.base import IGNORED
 from lorry_components.methods import Method
 from lorry_components.progress import Progress
 
@@ -26,14 +30,18 @@ class EncodedExamples(Dataset[dict[str, Any]]):
     """Encoded rows, each with its labels."""
 
     def __init__(self, encoded: Sequence[dict[str, Any]]) -> None:
-        self._encoded = encoded
+        self.encoded = encoded
         self.lengths = [len(row["input_ids"]) for row in encoded]
 
     def __len__(self) -> int:
-        return len(self._encoded)
+        return len(self.encoded)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return self._encoded[index]
+        return self.encoded[index]
+
+    def number(self, start: int) -> "EncodedExamples":
+        """Return the same rows, each with its number, counted from ``start``."""
+        return EncodedExamples([{**row, ROW: start + index} for index, row in enumerate(self.encoded)])
 
 
 class AdapterTrainer(Trainer):
@@ -44,15 +52,22 @@ class AdapterTrainer(Trainer):
 
     Args:
         method: What made the model trainable: it may act after each step, and learn some parameters faster.
+        averages_tokens: Whether a loss is a mean over the supervised tokens of a batch: batches that are
+            accumulated then count by how many they have, and give the gradient of one large batch.
+        predicts_next: Whether the labels are those of a causal language model, with one for each position.
         arguments: Trainer's own.
     """
 
-    def __init__(self, *, method: Method, **arguments: Any) -> None:
+    def __init__(
+        self, *, method: Method, averages_tokens: bool = False, predicts_next: bool = False, **arguments: Any
+    ) -> None:
         super().__init__(**arguments)
-        # Trainer takes it that a model divides its loss by the examples of all accumulated batches.
-        # Those with one head on a text take the mean of each: their gradients would be added up.
-        self.model_accepts_loss_kwargs = False
+        self._predicts_next = predicts_next
+        # This asks Trainer to count the supervised tokens of all accumulated batches, and not to divide by
+        # their number. A kind with one head on a text takes the mean of each batch instead.
+        self.model_accepts_loss_kwargs = averages_tokens
         self._method = method
+        self.prefix: FrozenPrefix | None = None
         self.add_callback(_MethodCallback(method))
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
@@ -63,6 +78,45 @@ class AdapterTrainer(Trainer):
             target: Any = self.model if model is None else model
             _scale_learning_rates(optimizer, target, self._method)
         return optimizer
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """Compute the loss, from the outputs of the frozen layers where those are kept.
+
+        A mean over tokens is weighed by the share that these tokens have of all of the step. Trainer would
+        tell the model their number, and T5 and BART do not listen.
+        """
+        states = inputs.pop(STATES, None)
+        with contextlib.ExitStack() as stack:
+            if states is not None and self.prefix is not None:
+                stack.enter_context(self.prefix.replaying(states, inputs["attention_mask"]))
+            if self._predicts_next:
+                loss, outputs = compute_next_token_loss(model, inputs)
+            elif num_items_in_batch is None:
+                return super().compute_loss(model, inputs, return_outputs)
+            else:
+                outputs = model(**inputs)
+                loss = outputs.loss
+        if num_items_in_batch is None:
+            return (loss, outputs) if return_outputs else loss
+        loss = loss * (count_supervised(inputs["labels"]) / num_items_in_batch)
+        if self.args.average_tokens_across_devices:
+            # Tokens are counted over all processes, whose gradients are then averaged.
+            loss = loss * self.accelerator.num_processes
+        return (loss, outputs) if return_outputs else loss
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor | None:
+        if not self.model_accepts_loss_kwargs or not batch_samples:
+            return None
+        counted = torch.stack([count_supervised(batch["labels"]) for batch in batch_samples]).sum().to(device)
+        if self.args.average_tokens_across_devices and self.args.world_size > 1:
+            counted = self.accelerator.gather(counted).sum()
+        return counted
 
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroupedSampler:
         dataset: Any = train_dataset if train_dataset is not None else self.train_dataset
@@ -185,6 +239,11 @@ class ProgressCallback(TrainerCallback):
             # No later step can mend it.
             control.should_training_stop = True
         self._log_metrics({name: value for name, value in named.items() if name}, state.global_step)
+
+
+def count_supervised(labels: torch.Tensor) -> torch.Tensor:
+    """Return how many labels count in the loss: all that are not -100."""
+    return labels.ne(IGNORED).sum()
 
 
 def find_checkpoint(folder: Path) -> Path | None:

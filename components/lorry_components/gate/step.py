@@ -60,6 +60,9 @@ def _judge_gain(gate: GateSpec, champion: ChampionComparison | None) -> list[tup
     if champion is None:
         return [(True, "it is the first: there is no champion to beat")]
     if champion.confidence is None:
+        if champion.gain is None or champion.recorded is None:
+            reason = f"it cannot be compared with v{champion.version}, of which this metric is not known"
+            return [(True, f"{reason}: {champion.problem}")]
         passed = champion.gain > gate.minimum_gain
         verb = "beats" if passed else "does not beat"
         return [

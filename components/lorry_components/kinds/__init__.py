@@ -11,14 +11,11 @@ from lorry_components.kinds.form import InputForm
 from lorry_components.kinds.knowledge_probing import KnowledgeProbing
 from lorry_components.kinds.regression import Regression
 from lorry_components.kinds.text_classification import TextClassification
+from lorry_components.kinds.text_generation import TextGeneration
+from lorry_components.kinds.text_to_text import TextToText
 
 KINDS: Mapping[str, type[Kind]] = {
-    kind.name: kind
-    for kind in (
-        TextClassification,
-        Regression,
-        KnowledgeProbing,
-    )
+    kind.name: kind for kind in (TextClassification, Regression, TextGeneration, TextToText, KnowledgeProbing)
 }
 
 __all__ = [
@@ -33,4 +30,6 @@ __all__ = [
     "Row",
     "Target",
     "TextClassification",
+    "TextGeneration",
+    "TextToText",
 ]

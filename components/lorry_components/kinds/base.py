@@ -36,6 +36,9 @@ Scorer = Callable[[NDArray[np.intp]], float]
 Metric = Callable[[Sequence[Target], Sequence[Prediction]], Scorer]
 """Looks once at all targets and predictions, so that scoring a set of rows costs little."""
 
+IGNORED = -100
+"""The label of a position on which no loss is computed: PyTorch's cross-entropy leaves it out."""
+
 
 class Kind(ABC):
     """How one kind of task is read, encoded, modelled, scored and shown.
@@ -56,6 +59,10 @@ class Kind(ABC):
         answer_tokens: Of how many positions the output is needed in training, when the base reads from left
             to right; None: of all.
         error_metrics: The metrics of which less is better; none of them can be the primary one.
+        optional_metrics: The metrics that are computed only when a task names them.
+        averages_tokens: Whether its loss is a mean over supervised tokens, whose number varies by batch.
+        predicts_next: Whether its labels are those of a causal language model: one for each position, which
+            the position before it has to predict.
         peft_task_type: PEFT's name for this kind of model, by which it feeds soft tokens; None: it has
             none.
     """
@@ -69,6 +76,9 @@ class Kind(ABC):
     peft_task_type: ClassVar[str | None]
     answer_tokens: ClassVar[int | None] = None
     error_metrics: ClassVar[frozenset[str]] = frozenset()
+    optional_metrics: ClassVar[frozenset[str]] = frozenset()
+    averages_tokens: ClassVar[bool] = False
+    predicts_next: ClassVar[bool] = False
 
     def __init__(self, form: InputForm) -> None:
         self.form = form
@@ -102,6 +112,10 @@ class Kind(ABC):
 
     def check_base(self, config: "PretrainedConfig") -> Iterator[Fault]:
         """Say why this kind of task does not work on a base, from its configuration."""
+        yield from ()
+
+    def check_folder(self, folder: "Path") -> Iterator[Fault]:
+        """Say what this kind of task misses in a base's folder, its weights and its tokeniser unread."""
         yield from ()
 
     @abstractmethod

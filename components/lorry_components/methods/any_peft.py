@@ -45,6 +45,7 @@ _OTHERWISE = {
     "XLORA": "it mixes trained adapters, and a task file trains one",
 }
 _WITH_HEAD = ("SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS")
+_WRITING = ("CAUSAL_LM", "SEQ_2_SEQ_LM")
 _STARTS = ("gaussian", "orthogonal")
 
 
@@ -114,17 +115,19 @@ class AnyPeft(PeftMethod):
             )
         return classes[str(kind)]
 
-    def _build_config(self) -> Any:
+    def _build_config(self, **changes: Any) -> Any:
         config_class = _list_classes()[self.options.type.upper()]
-        return config_class(task_type=self.task_type, **(self.options.model_extra or {}))
+        return config_class(**{"task_type": self.task_type, **(self.options.model_extra or {}), **changes})
 
     def _check_model(self, skeleton: "PreTrainedModel") -> Iterator[Fault]:
         import torch
         from peft import get_peft_model
 
+        # A skeleton has no output layer and generates nothing, which PEFT's classes for writing text ask for.
+        task = {"task_type": None} if self.task_type in _WRITING else {}
         try:
             with torch.device("meta"):
-                get_peft_model(skeleton, self._build_config())
+                get_peft_model(skeleton, self._build_config(**task))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             yield Fault("method", f"PEFT refuses {self.options.type} here: {error}".splitlines()[0])
         except (RuntimeError, NotImplementedError):

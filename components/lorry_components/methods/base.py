@@ -53,6 +53,7 @@ class Method(ABC):
         learning_rate: The learning rate when a task names none.
         max_adapter_mib: Adapters above this many MiB are refused unless the task says otherwise;
             None: as large as its base.
+        survives_checkpointing: Whether it acts when layers are computed again in the backward pass.
         freezes_base: Whether the base's weights stay as they are, so that they may be held in half precision.
     """
 
@@ -61,6 +62,7 @@ class Method(ABC):
     learning_rate: ClassVar[float]
     max_adapter_mib: ClassVar[float | None]
     freezes_base: ClassVar[bool]
+    survives_checkpointing: ClassVar[bool] = True
     options_model: ClassVar[type[MethodOptions]]
 
     def __init__(self, options: Mapping[str, Any] | None, task_type: str | None = None) -> None:

@@ -63,6 +63,8 @@ class PTuningV2(NativeMethod):
     learning_rate = 5e-3
     max_adapter_mib = 64.0
     freezes_base = True
+    # transformers gives layers no keys and values from outside where it checkpoints them.
+    survives_checkpointing = False
     options_model = PTuningV2Options
     config_model = _PrefixConfig
 

@@ -10,9 +10,7 @@ from lorry_components.planning.imitation import imitate_device
 if TYPE_CHECKING:
     import torch
     from torch import nn
-
-
-_DECODERS = ("ForCausalLM", "LMHeadModel")
+    from transformers import PretrainedConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +56,7 @@ def measure_activations(
     rows: int,
     tokens: int,
     target_tokens: int | None = None,
-    answer_tokens: int | None = None,
+    supervised_tokens: int | None = None,
     on_cuda: bool = False,
 ) -> Activations:
     """Run a model forward, loss included, and add up what it keeps.
@@ -70,20 +68,20 @@ def measure_activations(
         rows: Texts in a batch.
         tokens: Length of each, in tokens.
         target_tokens: Length of each answer, for a model that has a decoder beside its encoder.
-        answer_tokens: At how many of the last positions a decoder's output is computed; None: at all.
+        supervised_tokens: How many tokens of each text count in the loss of a causal language model; None:
+            all, and outputs are computed for all.
         on_cuda: Whether a model on the meta device stands for one on a GPU.
     """
     import torch
 
     device = next(model.parameters()).device
     inputs = torch.zeros((rows, tokens), dtype=torch.long, device=device)
-    arguments: dict[str, Any] = {"input_ids": inputs}
-    if target_tokens is not None:
+    arguments: dict[str, torch.Tensor] = {"input_ids": inputs}
+    if supervised_tokens is not None:
+        arguments["labels"] = torch.zeros((rows, supervised_tokens), dtype=torch.long, device=device)
+    elif target_tokens is not None:
         arguments["labels"] = torch.zeros((rows, target_tokens), dtype=torch.long, device=device)
-    elif answer_tokens is not None and _predicts_tokens(model, _DECODERS):
-        last = torch.arange(-answer_tokens, 0, device=device)
-        arguments |= {"labels": inputs[:, -answer_tokens:], "logits_to_keep": last}
-    elif _predicts_tokens(model, (*_DECODERS, "ForMaskedLM")):
+    elif _predicts_tokens(model):
         arguments["labels"] = inputs
     else:
         arguments["labels"] = torch.zeros(rows, dtype=_choose_label_type(model), device=device)
@@ -109,7 +107,19 @@ def measure_activations(
     )
 
 
-def _record(model: "nn.Module", arguments: dict[str, Any], recording: _Recording) -> "torch.Tensor":
+def measure_cache(config: "PretrainedConfig", *, rows: int, tokens: int) -> int:
+    """Return the bytes of keys and values, in fp32, that generating holds in a decoder for so many tokens."""
+    text = config.get_text_config(decoder=True)
+    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    width = getattr(text, "head_dim", None) or getattr(text, "d_kv", None)
+    width = width or text.hidden_size // text.num_attention_heads
+    layers = getattr(text, "num_decoder_layers", None) or text.num_hidden_layers
+    return int(2 * 4 * layers * heads * width * rows * tokens)
+
+
+def _record(
+    model: "nn.Module", arguments: dict[str, "torch.Tensor"], recording: _Recording
+) -> "torch.Tensor":
     import torch
 
     def keep(tensor: "torch.Tensor") -> "torch.Tensor":
@@ -124,9 +134,26 @@ def _record(model: "nn.Module", arguments: dict[str, Any], recording: _Recording
     model.train()
     try:
         with _watch_layers(model, recording), torch.autograd.graph.saved_tensors_hooks(keep, _return_same):
-            logits: torch.Tensor = model(**arguments).logits
+            logits = _run(model, arguments)
     finally:
         model.train(was_training)
+    return logits
+
+
+def _run(model: "nn.Module", arguments: dict[str, "torch.Tensor"]) -> "torch.Tensor":
+    """Return the outputs, having computed the loss."""
+    inputs, labels = arguments["input_ids"], arguments["labels"]
+    if labels.ndim != 2 or labels.shape == inputs.shape or not _predicts_tokens(model):
+        logits: torch.Tensor = model(**arguments).logits
+        return logits
+    from torch.nn import functional
+
+    from lorry_components.finetune.supervised_logits import choose_states
+
+    # Which positions count is not known beforehand; how many there are is all that matters.
+    with choose_states(model, lambda states: states[:, -labels.shape[1] :]):
+        logits = model(input_ids=inputs).logits
+    functional.cross_entropy(logits.flatten(0, 1).float(), labels.flatten())
     return logits
 
 
@@ -174,7 +201,8 @@ def _list_layers(model: "nn.Module") -> "list[nn.Module]":
     return layers
 
 
-def _predicts_tokens(model: Any, endings: tuple[str, ...]) -> bool:
+def _predicts_tokens(model: Any) -> bool:
+    endings = ("ForCausalLM", "LMHeadModel", "ForMaskedLM")
     return any(type(module).__name__.endswith(endings) for module in model.modules())
 
 

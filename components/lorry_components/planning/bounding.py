@@ -5,6 +5,7 @@ from typing import Any
 
 from lorry_components.kinds import KINDS
 from lorry_components.kinds.sequence_head import SequenceHeadKind
+from lorry_components.kinds.writing import WritingKind
 from lorry_components.planning.devices import GIB
 from lorry_components.planning.dimensions import Dimensions, read_dimensions
 from lorry_registry.task_spec import TaskSpec
@@ -25,6 +26,8 @@ def bound_training(spec: TaskSpec, configuration: Mapping[str, Any]) -> int | No
         return None
     soft = spec.method.options.get("tokens")
     tokens = spec.data.max_length + (soft if isinstance(soft, int) else 0)
+    if issubclass(KINDS[spec.kind], WritingKind):
+        tokens = max(tokens, spec.data.max_target)
     passing = bound_activations(dimensions, configuration, rows=spec.train.batch_size, tokens=tokens)
     if not issubclass(KINDS[spec.kind], SequenceHeadKind):
         # The output, its softmax and its gradient.

@@ -83,6 +83,8 @@ class Footprint:
         copies_base: Whether the method remembers the base in host memory to save what changed.
         activations: Of one batch, in fp32.
         rows: Texts in that batch.
+        scored: Positions of a text that have an output each; when text is generated, one at a time has.
+        cache: Bytes of keys and values that are held for that batch while text is generated.
     """
 
     frozen: int
@@ -92,6 +94,8 @@ class Footprint:
     copies_base: bool
     activations: Activations
     rows: int
+    scored: int = 1
+    cache: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +156,10 @@ def estimate_inference(footprint: Footprint, recipe: Recipe) -> Estimate:
     parts = [
         Part("weights", weights, weights),
         Part("activations", *_scale_rows(activations.largest_layer + 2 * activations.boundary, footprint)),
-        Part("logits", *_scale_rows(activations.logits, footprint)),
+        Part("logits", *_scale_rows(activations.logits // footprint.scored, footprint)),
     ]
+    if footprint.cache:
+        parts.append(Part("keys and values", *_scale_rows(footprint.cache, footprint)))
     return Estimate((*parts, _add_runtime(recipe.device, parts)))
 
 

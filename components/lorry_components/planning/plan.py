@@ -1,14 +1,15 @@
 """The plan of one task."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lorry_components.finetune.dropouts import list_dropouts
 from lorry_components.finetune.precision import Hardware, Precision, choose_precision
-from lorry_components.kinds import Kind
+from lorry_components.kinds import Kind, KnowledgeProbing
+from lorry_components.kinds.writing import WritingKind
 from lorry_components.methods import Method
-from lorry_components.planning.activations import Activations, measure_activations
+from lorry_components.planning.activations import Activations, measure_activations, measure_cache
 from lorry_components.planning.advice import Advice, list_advice
 from lorry_components.planning.architecture import (
     AdaptedArchitecture,
@@ -114,8 +115,10 @@ def plan_task(
     gpu_footprint = trials[on_gpu][1]
     if not footprint.activations.layers:
         notes.append("activations are a bound over the base's sizes: its code looks at numbers to run")
-    recipe = Recipe(device, here.name, spec.train.batch_size)
-    gpu_recipe = Recipe("cuda", on_gpu.name, spec.train.batch_size)
+    recipe = Recipe(
+        device, here.name, spec.train.batch_size, is_checkpointed=spec.train.gradient_checkpointing
+    )
+    gpu_recipe = replace(recipe, device="cuda", precision=on_gpu.name)
     gpu_estimate = estimate_training(gpu_footprint, gpu_recipe)
     smallest_device = find_smallest_device(gpu_estimate.high)
     advised = (gpu_footprint, gpu_recipe) if smallest_device is None else (footprint, recipe)
@@ -213,19 +216,29 @@ def _build_footprint(
     config = build_configuration(base, **_describe_head(labels))
     for name, value in list_dropouts(spec.train, config).items():
         setattr(config, name, value)
-    architecture = build_architecture(
-        base, config, kind.find_model_class(config), attention=precision.attention
-    )
+    model_class = kind.find_model_class(config)
+    architecture = build_architecture(base, config, model_class, attention=precision.attention)
+    if isinstance(kind, WritingKind | KnowledgeProbing):
+        # Its output layer is the base's own, whatever of the base is on this machine.
+        architecture = replace(architecture, fresh=frozenset())
     adapted = adapt_architecture(method, architecture)
-    activations = _measure(
-        adapted,
-        base,
-        spec.train.batch_size,
-        tokens,
-        answer_tokens=kind.answer_tokens,
-        on_cuda=device == "cuda",
-    )
-    return adapted, make_footprint(adapted, method, activations, spec.train.batch_size)
+    rows, answer = spec.train.batch_size, _count_answer(spec, kind)
+    apart = answer if config.is_encoder_decoder and answer else None
+    supervised = min(answer, tokens) if answer and kind.predicts_next else None
+    if kind.answer_tokens is not None and model_class == "AutoModelForCausalLM":
+        supervised = kind.answer_tokens
+    activations = _measure(adapted, base, rows, tokens, apart, supervised, on_cuda=device == "cuda")
+    footprint = make_footprint(adapted, method, activations, rows)
+    if answer:
+        held = tokens if apart is None else tokens + apart
+        cache = measure_cache(config, rows=rows, tokens=held)
+        footprint = replace(footprint, scored=supervised or apart or 1, cache=cache)
+    return adapted, footprint
+
+
+def _count_answer(spec: TaskSpec, kind: Kind) -> int:
+    """Return the tokens of an answer that is written; 0: this kind writes none."""
+    return spec.data.max_target if isinstance(kind, WritingKind) else 0
 
 
 def make_footprint(
@@ -276,13 +289,19 @@ def _measure(
     base: BaseConfiguration,
     rows: int,
     tokens: int,
+    target_tokens: int | None,
+    supervised_tokens: int | None,
     *,
-    answer_tokens: int | None,
     on_cuda: bool,
 ) -> Activations:
     try:
         return measure_activations(
-            adapted.model, rows=rows, tokens=tokens, answer_tokens=answer_tokens, on_cuda=on_cuda
+            adapted.model,
+            rows=rows,
+            tokens=tokens,
+            target_tokens=target_tokens,
+            supervised_tokens=supervised_tokens,
+            on_cuda=on_cuda,
         )
     except (RuntimeError, NotImplementedError, ValueError) as error:
         dimensions = read_dimensions(base.values)
@@ -292,5 +311,6 @@ def _measure(
                 where=base.origin,
                 todo="run it without a plan: lorry run --force",
             ) from error
-        bound = bound_activations(dimensions, base.values, rows=rows, tokens=tokens)
+        longest = max(tokens, target_tokens or 0)
+        bound = bound_activations(dimensions, base.values, rows=rows, tokens=longest)
         return Activations(kept=bound, layers=0, largest_layer=bound, outside=0, boundary=0, logits=0)

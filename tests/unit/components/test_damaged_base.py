@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lorry_components.kinds import TextClassification
+from lorry_components.kinds import InputForm, TextClassification
 from lorry_registry.errors import BaseModelError
 
 
@@ -31,7 +31,7 @@ def test_a_damaged_base_is_told_in_one_line(
     folder = make_base()
     damage(folder)
     with pytest.raises(BaseModelError, match="cannot be loaded: ") as caught:
-        TextClassification().load_model(folder, ["bad", "good"])
+        TextClassification(InputForm(max_length=32)).load_model(folder, ["bad", "good"])
     assert caught.value.where == str(folder)
     assert "\n" not in caught.value.what
     assert caught.value.todo

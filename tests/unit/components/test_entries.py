@@ -172,7 +172,7 @@ def test_a_task_that_fails_is_reported_and_fails_the_run(graph: Graph, make_spec
     first, second = graph.read_report("run-1")
     assert first["status"] == "promoted"
     assert (second["status"], second["step"]) == ("failed", "finetune")
-    assert "no linear layer of BertForSequenceClassification is called 'no_such_layer'" in second["reason"]
+    assert "no linear layer of BertModel is called 'no_such_layer'" in second["reason"]
 
 
 def test_a_run_that_was_cut_short_is_reported_as_killed(graph: Graph, make_spec: MakeSpec) -> None:

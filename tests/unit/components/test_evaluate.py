@@ -12,7 +12,7 @@ import pytest
 from lorry_components.evaluate.report import PLOT_NAME, PREDICTIONS_NAME, EvaluationReport
 from lorry_components.evaluate.step import evaluate
 from lorry_components.finetune.summary import TrainingSummary
-from lorry_components.gate.step import Decision
+from lorry_components.gate.step import Decision, decide
 from lorry_components.prepare_data.step import load_part
 from lorry_components.register.step import register
 from lorry_components.tasks import find_kind
@@ -20,6 +20,7 @@ from lorry_registry.errors import AdapterRejectedError, BaseModelError
 from lorry_registry.manifest import WEIGHTS_NAME
 from lorry_registry.registry import Registry, adapter_key
 from lorry_registry.stores import LocalStore
+from lorry_registry.task_spec import GateSpec
 
 # One method of each family: what a method does by itself has tests of its own.
 TRIED = ("full", "lora", "adapter-h", "p-tuning", "p-tuning-v2", "peft")
@@ -175,6 +176,22 @@ def test_the_record_of_a_champion_stands_in_when_its_base_is_gone(
     assert report.champion.gain == pytest.approx(
         report.evaluation.headline.value - champion.report.evaluation.headline.value
     )
+
+
+def test_a_champion_of_another_kind_is_compared_with_nothing(
+    trained: FindTrained, registry: Registry, tmp_path: Path
+) -> None:
+    former = trained("classification")
+    spec = trained().spec
+    renamed = former.spec.model_copy(update={"name": spec.name})
+    decision = Decision(passed=True, reasons=(), judged_champion=None)
+    register(renamed, former.candidate, former.report, decision, registry=registry, index=None, details={})
+    report = score(trained(), registry, tmp_path / "evaluation")
+    assert report.champion is not None
+    assert (report.champion.recorded, report.champion.gain) == (None, None)
+    judged = decide(GateSpec(minimum=-1.0, minimum_gain=0.5), report)
+    assert judged.passed
+    assert "cannot be compared with v1, of which this metric is not known" in judged.reasons[-1]
 
 
 def test_the_record_of_a_champion_stands_in_when_it_is_damaged(

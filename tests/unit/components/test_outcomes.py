@@ -44,7 +44,19 @@ def test_a_step_that_is_done_lets_the_next_one_go_on(record: RunRecord) -> None:
     )
     assert first.seconds >= 0
     assert first.started_at <= second.started_at <= datetime.now(UTC)
-    assert not record.has_stopped("reviews")
+    assert not record.has_stopped("reviews", "register")
+
+
+def test_a_failed_step_can_be_tried_again(record: RunRecord) -> None:
+    def fail() -> dict[str, Any]:
+        raise TrainingError("the disk was full", where="reviews", todo="make room")
+
+    assert run_step(record, "reviews", "prepare_data", dict) == PROCEED
+    assert run_step(record, "reviews", "finetune", fail) == STOP
+    assert run_step(record, "reviews", "evaluate", dict) == STOP
+    assert run_step(record, "reviews", "finetune", dict) == PROCEED
+    assert run_step(record, "reviews", "evaluate", dict) == PROCEED
+    assert [outcome.status for outcome in record.read("reviews")] == ["done", "done", "done"]
 
 
 def test_after_a_failed_step_the_later_ones_do_nothing(record: RunRecord) -> None:

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from lorry_components.kinds import LabelForm
 from lorry_components.prepare_data.examples import Example
-from lorry_components.prepare_data.splitting import split_examples
-from lorry_registry.task_spec import SeededSplit
+from lorry_components.prepare_data.splitting import limit_parts, split_examples
+from lorry_registry.task_spec import PartLimits, SeededSplit
 
 PARTS = ("train", "validation", "test")
 
@@ -129,3 +129,16 @@ def test_white_space_around_a_text_does_not_make_it_another() -> None:
     assert len(sides) == 6
     parts = split_examples(table, SeededSplit(), label_form="number")
     assert sum(any(row.row["text"].strip() == "a" for row in rows) for rows in parts.values()) == 1
+
+
+def test_a_limit_keeps_the_same_rows_when_others_are_added() -> None:
+    table = [Example({"text": f"text {index}"}, "a") for index in range(500)]
+    limits = PartLimits(train=100, seed=3)
+    kept = limit_parts({"train": table[:400], "test": table[400:]}, limits)
+    assert len(kept["train"]) == 100
+    assert kept["test"] == table[400:]
+    assert kept["train"] == sorted(kept["train"], key=table.index), "the order is not that of the table"
+    again = limit_parts({"train": [*table[:400], *table[400:440]]}, limits)["train"]
+    assert len(set(map(repr, again)) & set(map(repr, kept["train"]))) > 80
+    assert limit_parts({"train": table}, PartLimits(train=100, seed=4))["train"] != again
+    assert limit_parts({"train": table[:50]}, limits)["train"] == table[:50]
