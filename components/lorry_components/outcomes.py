@@ -140,12 +140,18 @@ def run_step(record: RunRecord, task: str, step: str, body: Callable[[], dict[st
     except Exception as error:
         # The task fails here; the run goes on and reports it.
         _LOGGER.exception("%s: %s failed", task, step)
-        outcome = finish("failed", failure=_describe_failure(error, step))
+        outcome = finish("failed", failure=describe_failure(error, step))
     record.write(outcome)
     return PROCEED if outcome.status == "done" else STOP
 
 
-def _describe_failure(error: Exception, step: str) -> Failure:
+def describe_failure(error: Exception, step: str) -> Failure:
+    """Return what a person and a program need to know of an error.
+
+    Args:
+        error: The error.
+        step: What failed, where the error names no place.
+    """
     if isinstance(error, LorryError):
         return Failure(error=type(error).__name__, message=str(error), exit_code=error.exit_code)
     told: LorryError | str = f"{type(error).__name__}: {error}"

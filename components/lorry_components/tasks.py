@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lorry_components.bases import find_base_folder
 from lorry_components.kinds import KINDS, InputForm, Kind
@@ -12,6 +12,9 @@ from lorry_registry.errors import BaseModelError, Fault, InvalidTaskError
 from lorry_registry.task_document import suggest_name
 from lorry_registry.task_loading import load_task
 from lorry_registry.task_spec import TaskSpec
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 _METHOD_FIELDS = frozenset({"name", "max_adapter_mib"})
 
@@ -68,16 +71,7 @@ def check_base(spec: TaskSpec, folder: Path) -> None:
         BaseModelError: transformers does not know the base's architecture.
         InvalidTaskError: It does not; all reasons are listed.
     """
-    from transformers import AutoConfig
-
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise BaseModelError(
-            f"transformers cannot read its config.json: {error}".splitlines()[0],
-            where=str(folder),
-            todo="restore the base, or choose one of an architecture that this version knows",
-        ) from error
+    config = load_config(folder)
     method = find_method(spec)
     kind = find_kind(spec)
     faults = [
@@ -91,6 +85,25 @@ def check_base(spec: TaskSpec, folder: Path) -> None:
         raise InvalidTaskError(
             f"{spec.name} on {spec.base.model}", faults, todo="correct these fields and try again"
         )
+
+
+def load_config(folder: Path) -> "PretrainedConfig":
+    """Load the configuration of a base.
+
+    Raises:
+        BaseModelError: transformers does not know the base's architecture.
+    """
+    from transformers import AutoConfig
+
+    try:
+        config: PretrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise BaseModelError(
+            f"transformers cannot read its config.json: {error}".splitlines()[0],
+            where=str(folder),
+            todo="restore the base, or choose one of an architecture that this version knows",
+        ) from error
+    return config
 
 
 def _check_training(spec: TaskSpec, kind: Kind, method: Method) -> Iterator[Fault]:
@@ -130,15 +143,17 @@ def check_kind(document: Mapping[str, Any]) -> Iterator[Fault]:
     if name not in KINDS:
         yield Fault("kind", f"there is no kind {name!r}; {suggest_name(name, KINDS)}")
         return
-    yield from _check_template(KINDS[name], document.get("data"))
+    yield from _check_data(KINDS[name], document.get("data"))
     yield from _check_metrics(KINDS[name], document.get("evaluate"))
 
 
-def _check_template(kind: type[Kind], data: object) -> Iterator[Fault]:
+def _check_data(kind: type[Kind], data: object) -> Iterator[Fault]:
     if not isinstance(data, Mapping):
         return
     template, columns = data.get("template"), data.get("columns")
     has_pair = isinstance(columns, Mapping) and columns.get("text_pair") is not None
+    if kind.reads_context and not has_pair:
+        yield Fault("data.columns.text_pair", f"is missing: {kind.name} needs the column of the context")
     if isinstance(template, str | None):
         for told in kind.check_template(template, has_pair=has_pair):
             yield Fault("data.template", told)

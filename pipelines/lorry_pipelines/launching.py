@@ -220,7 +220,7 @@ def _run_to_end(
             watch()
             time.sleep(_POLL_SECONDS)
     finally:
-        _end_group(process)
+        end_group(process)
         watch()
 
 
@@ -238,8 +238,8 @@ def _build_environment(
     }
 
 
-def _end_group(process: "subprocess.Popen[bytes]") -> None:
-    """End whatever of the run is still going: politely, then not."""
+def end_group(process: "subprocess.Popen[bytes]") -> None:
+    """End a process with a session and a lifeline of its own, and all that it started: politely, then not."""
     assert process.stdin is not None
     for end, patience in ((signal.SIGTERM, _PATIENCE_SECONDS), (signal.SIGKILL, None)):
         try:

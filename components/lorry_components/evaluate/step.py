@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from lorry_components.evaluate.report import (
 )
 from lorry_components.evaluate.statistics import estimate_gain_confidence, estimate_metrics
 from lorry_components.finetune.summary import ADAPTER_FOLDER, TrainingSummary
-from lorry_components.inference import assemble_adapter, load_adapter
+from lorry_components.inference import Predictor, assemble_adapter, load_adapter
 from lorry_components.inference.probe import record_probe
 from lorry_components.kinds import Kind, Prediction, Row, Target
 from lorry_components.prepare_data.step import load_part
@@ -31,13 +32,30 @@ from lorry_registry.task_spec import TaskSpec
 _SPLIT = "test"
 
 
+@dataclass(frozen=True, slots=True)
+class ScoredPart:
+    """What was predicted for the test rows, and how good it is.
+
+    Attributes:
+        rows: The inputs.
+        targets: What each prediction is compared with.
+        predictions: One for each input.
+        evaluation: The metrics.
+    """
+
+    rows: Sequence[Row]
+    targets: Sequence[Target]
+    predictions: Sequence[Prediction]
+    evaluation: Evaluation
+
+
 def evaluate(
     spec: TaskSpec,
     data: Path,
     candidate: Path,
     target: Path,
     *,
-    registry: Registry,
+    registry: Registry | None,
     progress: Progress = ignore_progress,
 ) -> EvaluationReport:
     """Score a candidate on the test rows, through the code that predicts, and compare it with the champion.
@@ -47,7 +65,7 @@ def evaluate(
         data: The folder that ``prepare_data`` wrote.
         candidate: The folder that ``finetune`` wrote.
         target: Where to write ``evaluation.json``, the predictions and the plot.
-        registry: Where the champion is looked up.
+        registry: Where the champion is looked up; None: the candidate is compared with nobody.
         progress: Told how many rows are done.
 
     Raises:
@@ -64,18 +82,36 @@ def evaluate(
         method=find_method(spec),
         labels=summary.labels,
     )
+    scored = score_predictor(spec, predictor, data, target, progress=progress)
+    report = EvaluationReport(
+        evaluation=scored.evaluation,
+        probe=record_probe(predictor, has_pair=summary.has_pair),
+        champion=_compare_champion(spec, kind, scored, registry) if registry is not None else None,
+        seconds=time.perf_counter() - started,
+    )
+    report.save(target)
+    return report
+
+
+def score_predictor(
+    spec: TaskSpec, predictor: Predictor, data: Path, target: Path, *, progress: Progress = ignore_progress
+) -> ScoredPart:
+    """Predict the test rows and score them; write the predictions and the plot.
+
+    Args:
+        spec: The task.
+        predictor: What predicts.
+        data: The folder that ``prepare_data`` wrote.
+        target: Where to write.
+        progress: Told how many rows are done.
+    """
+    kind = predictor.kind
     examples = load_part(data, _SPLIT)
     rows, targets = kind.group_targets(
         [example.row for example in examples], [example.label for example in examples]
     )
     predictions = predictor.predict(rows, report=lambda done: progress(done, len(rows)))
     evaluation = _score(spec, kind, targets, predictions)
-    report = EvaluationReport(
-        evaluation=evaluation,
-        probe=record_probe(predictor, has_pair=summary.has_pair),
-        champion=_compare_champion(spec, kind, rows, targets, predictions, evaluation, registry),
-        seconds=time.perf_counter() - started,
-    )
     target.mkdir(parents=True, exist_ok=True)
     _write_predictions(target / PREDICTIONS_NAME, rows, targets, predictions)
     plot_evaluation(
@@ -86,8 +122,7 @@ def evaluate(
         predictions=predictions,
         evaluation=evaluation,
     )
-    report.save(target)
-    return report
+    return ScoredPart(rows, targets, predictions, evaluation)
 
 
 def _score(
@@ -109,14 +144,9 @@ def _score(
 
 
 def _compare_champion(
-    spec: TaskSpec,
-    kind: Kind,
-    rows: Sequence[Row],
-    targets: Sequence[Target],
-    predictions: Sequence[Prediction],
-    evaluation: Evaluation,
-    registry: Registry,
+    spec: TaskSpec, kind: Kind, scored: ScoredPart, registry: Registry
 ) -> ChampionComparison | None:
+    rows, targets, evaluation = scored.rows, scored.targets, scored.evaluation
     champion = registry.ledger.read_state(spec.name).champion
     if champion is None:
         return None
@@ -147,7 +177,7 @@ def _compare_champion(
         value=champion_value,
         gain=value - champion_value,
         confidence=estimate_gain_confidence(
-            kind.metrics[primary](targets, predictions),
+            kind.metrics[primary](targets, scored.predictions),
             score_champion,
             len(targets),
             minimum_gain=spec.gate.minimum_gain,

@@ -19,6 +19,18 @@ COMMANDS = (
         "validate", f"{_CLI}.checking:validate_tasks", "Check task files without running them.", _TASKS
     ),
     LazyCommand("plan", f"{_CLI}.planning:plan_files", "Say what tasks would take, before a run.", _TASKS),
+    LazyCommand(
+        "compare",
+        f"{_CLI}.comparing:compare_methods",
+        "Compare methods on a task: the same data, the same seeds.",
+        _TASKS,
+    ),
+    LazyCommand(
+        "study",
+        f"{_CLI}.studying:study",
+        "Repeat the lecture's studies on a task of one's own.",
+        _TASKS,
+    ),
     LazyCommand("compile", f"{_CLI}.checking:compile_tasks", "Compile the pipeline for Kubeflow.", _TASKS),
     LazyCommand("demo", f"{_CLI}.demonstrating:fetch_demo", "Fetch the demo's data sets.", _TASKS),
     LazyCommand("predict", f"{_CLI}.predicting:predict_texts", "Predict with the adapter of a task.", _USE),

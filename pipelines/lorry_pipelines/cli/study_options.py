@@ -1,0 +1,97 @@
+"""The options that comparisons and studies share."""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lorry_registry.cli.edge import json_option
+from lorry_registry.errors import UsageError
+
+if TYPE_CHECKING:
+    from lorry_pipelines.studying import StudyOptions
+
+_MOST = 2**32
+
+
+@dataclass(frozen=True, slots=True)
+class StudyFlags:
+    """What the shared options say.
+
+    Attributes:
+        seeds: The seeds, as written; None: the task's.
+        as_json: Whether JSON is printed.
+        jobs: How many cells at a time.
+        output: Where results and picture go.
+        force: Whether what does not fit is run all the same.
+    """
+
+    seeds: str | None
+    as_json: bool
+    jobs: int | None
+    output: Path | None
+    force: bool
+
+    @property
+    def options(self) -> "StudyOptions":
+        """How the study is run."""
+        from lorry_pipelines.studying import StudyOptions
+
+        return StudyOptions(jobs=self.jobs, output=self.output, quiet=self.as_json, force=self.force)
+
+
+def study_flags(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the shared options to a command, which gets them as ``flags``."""
+
+    @click.option(
+        "--seeds", metavar="N,N,...", help="Train each so often, with these seeds.  [default: the task's]"
+    )
+    @click.option(
+        "--jobs",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Trainings at a time.  [default: one a GPU; else one a processor, at most 4]",
+    )
+    @click.option(
+        "--output",
+        type=click.Path(path_type=Path, file_okay=False),
+        metavar="DIR",
+        help="Write results.json and plot.png there.  [default: below LORRY_HOME/studies]",
+    )
+    @click.option("--force", is_flag=True, help="Train what does not fit the task's resources, too.")
+    @json_option
+    @functools.wraps(command)
+    def with_flags(
+        *arguments: Any,
+        seeds: str | None,
+        as_json: bool,
+        jobs: int | None,
+        output: Path | None,
+        force: bool,
+        **named: Any,
+    ) -> None:
+        command(*arguments, flags=StudyFlags(seeds, as_json, jobs, output, force), **named)
+
+    return with_flags
+
+
+def parse_numbers(text: str, option: str) -> list[int]:
+    """Read ``0,1,2``.
+
+    Raises:
+        UsageError: It is not a list of different whole numbers.
+    """
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise UsageError(
+            f"{text!r} is not a list of whole numbers", where=option, todo="write 0,1,2"
+        ) from error
+    if len(set(numbers)) < len(numbers):
+        raise UsageError(f"{text!r} names a number twice", where=option, todo="name each once")
+    if not all(0 <= number < _MOST for number in numbers):
+        raise UsageError(f"{text!r} holds a number out of range", where=option, todo="write 0 or more")
+    return numbers

@@ -1,0 +1,166 @@
+"""What a person sees at the end of a comparison or a study: a table, the picture, what to paste."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lorry_registry.cli.edge import print_json
+from lorry_registry.cli.tables import NOTHING, Column, print_bullets, print_heading, print_table
+from lorry_registry.errors import RunFailedError
+
+if TYPE_CHECKING:
+    from lorry_components.studies.summarizing import StudyRow
+    from lorry_pipelines.studying import StudyReport
+
+_MIB = 2**20
+_WIDTH = 100
+
+
+def show_study(report: "StudyReport", *, facts: Sequence[tuple[str, Column]], as_json: bool) -> None:
+    """Print what came of a study, and end with an exit code that says whether all of it is there.
+
+    Args:
+        report: What came of it.
+        facts: The columns for what tells the rows apart beside their labels: the fact's name, and its column.
+        as_json: Print the rows as JSON instead.
+
+    Raises:
+        RunFailedError: A cell failed.
+    """
+    if as_json:
+        print_json(report.describe_rows())
+    else:
+        _print_table(report, facts)
+        _print_notes(report)
+    if report.failed:
+        raise RunFailedError(
+            "\n".join(
+                f"{outcome.cell.name}: {outcome.error}\n  log: {outcome.folder.log}"
+                for outcome in report.failed
+            ),
+            todo="correct what is named and run the same command again: cells that are done are not repeated",
+        )
+
+
+def _print_table(report: "StudyReport", facts: Sequence[tuple[str, Column]]) -> None:
+    summary = report.summary
+    published = _list_published(report)
+    against = f"vs {summary.reference}" if report.study.against else "vs best"
+    columns = [
+        Column(report.study.heading),
+        *(column for _, column in facts),
+        Column("Seeds", justify="right", rank=3),
+        Column(summary.metric, justify="right"),
+        Column("95 % interval", rank=2),
+        Column(against, justify="right"),
+        Column("95 % interval", rank=5),
+        Column("Trained", justify="right"),
+        Column("Of all", justify="right", rank=4),
+        Column("Adapter", justify="right", rank=6),
+        Column("Seconds", justify="right", rank=1),
+        Column("Peak memory", justify="right", rank=7),
+        *(Column(f"GPT-3 {name}", justify="right", rank=8) for name in published),
+    ]
+    rows = [
+        [
+            row.variant.label,
+            *(_format_fact(row.variant.facts.get(name)) for name, _ in facts),
+            str(len(row.seeds)) if row.seeds else NOTHING,
+            *_format_metric(row, is_reference=row.variant.label == summary.reference),
+            *_format_cost(row),
+            *(_format_published(described, name) for name in published),
+        ]
+        for row, described in zip(summary.rows, report.describe_rows(), strict=True)
+    ]
+    click.echo()
+    print_table(columns, rows)
+
+
+def _print_notes(report: "StudyReport") -> None:
+    from lorry_components.studies.published import find_source
+
+    summary = report.summary
+    if summary.reference is None:
+        return
+    heads = {
+        training.parameters.head
+        for row in summary.rows
+        for training in row.trainings
+        if training.parameters.head
+    }
+    has_seeds = any(len(row.seeds) > 1 for row in summary.rows)
+    over_seeds = ", the mean over seeds ± their standard deviation" if has_seeds else ""
+    lines = [
+        f"{summary.metric} on {summary.test_rows:,} test rows{over_seeds}; intervals by the bootstrap over "
+        "rows, differences on the same rows",
+        *([f"trained parameters without the head, which adds {_join(heads)}"] if heads else []),
+        *report.notes,
+    ]
+    source = find_source(report.study.name)
+    if source and _list_published(report):
+        lines.append(f"published, of another model and other data: {source}")
+    print_bullets(lines)
+    chosen = report.recommendation
+    if chosen is not None:
+        print_heading("Recommended")
+        click.echo(chosen.section or "nothing to train: the base as it is")
+        click.echo()
+        click.echo(click.wrap_text(f"{chosen.reason}.", _WIDTH, initial_indent="# ", subsequent_indent="# "))
+    click.echo()
+    if report.plot is not None:
+        click.echo(f"picture: {report.plot}")
+    click.echo(f"results: {report.results}")
+
+
+def _list_published(report: "StudyReport") -> list[str]:
+    names: dict[str, None] = {}
+    for described in report.describe_rows():
+        names |= dict.fromkeys(described.get("published", ()))
+    return list(names)
+
+
+def _format_fact(value: object) -> str:
+    return NOTHING if value is None else str(value)
+
+
+def _format_metric(row: "StudyRow", *, is_reference: bool) -> list[str]:
+    if row.estimate is None:
+        return ["failed", NOTHING, NOTHING, NOTHING]
+    spread = f" ±{row.spread:.3f}" if row.spread is not None else ""
+    failed = " (a seed failed)" if row.errors else ""
+    difference = row.difference
+    return [
+        f"{row.estimate.value:.3f}{spread}{failed}",
+        f"{row.estimate.low:.3f} to {row.estimate.high:.3f}",
+        f"{difference.value:+.3f}" if difference else (NOTHING if not is_reference else "="),
+        f"{difference.low:+.3f} to {difference.high:+.3f}" if difference else NOTHING,
+    ]
+
+
+def _format_cost(row: "StudyRow") -> list[str]:
+    if not row.trainings:
+        return ["0" if not row.variant.is_trained else NOTHING, *[NOTHING] * 4]
+    training = row.trainings[0]
+    parameters = training.parameters
+    seconds, peak = row.average_seconds(), row.find_peak_memory()
+    return [
+        f"{parameters.adapter:,}",
+        f"{parameters.adapter / parameters.total:.2%}",
+        _format_size(training.adapter_bytes),
+        f"{seconds:.0f}" if seconds is not None else NOTHING,
+        f"{peak / _MIB:,.0f} MiB" if peak is not None else NOTHING,
+    ]
+
+
+def _format_size(size: int) -> str:
+    return f"{size / 1024:,.0f} KiB" if size < _MIB else f"{size / _MIB:,.1f} MiB"
+
+
+def _format_published(described: Mapping[str, Any], name: str) -> str:
+    value = described.get("published", {}).get(name)
+    return NOTHING if value is None else f"{value:.1f}"
+
+
+def _join(numbers: set[int]) -> str:
+    return " or ".join(f"{number:,}" for number in sorted(numbers))

@@ -1,0 +1,307 @@
+"""Runs a comparison or a study from end to end: data once, cells in processes, one table, one picture."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lorry_components.bases import resolve_base
+from lorry_components.prepare_data.step import digest_source, load_card, prepare_data
+from lorry_components.studies.cells import Cell, PreparedData, lay_out_cells, replace_file
+from lorry_components.studies.drafting import Variant
+from lorry_components.studies.plotting import plot_study
+from lorry_components.studies.published import find_published, find_source
+from lorry_components.studies.recommending import Recommendation, recommend_variant
+from lorry_components.studies.summarizing import CellOutcome, StudySummary, summarize_study
+from lorry_components.studies.wordings import describe_spreads
+from lorry_pipelines.display import open_display
+from lorry_pipelines.launching import report_disk
+from lorry_pipelines.locking import hold_tasks
+from lorry_pipelines.planning import refuse_what_does_not_fit
+from lorry_pipelines.study_cells import Places, count_processors, list_devices, run_cells
+from lorry_pipelines.study_tracking import StudyTracker
+from lorry_registry.cli.edge import brief_patience, print_warning
+from lorry_registry.digests import digest_document, shorten_digest
+from lorry_registry.errors import Fault, InvalidTaskError, NotFoundError
+from lorry_registry.mlflow_index import MlflowIndex
+from lorry_registry.settings import Settings
+from lorry_registry.task_spec import TaskSpec
+
+RESULTS_NAME, PLOT_NAME = "results.json", "plot.png"
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """What is to be compared.
+
+    Attributes:
+        name: ``compare``, ``rank``, ``targets`` or ``prompts``.
+        heading: What stands over the labels of the rows.
+        variants: The rows.
+        seeds: The seeds of each.
+        against: The label of the row that all are compared with; None: the best.
+        by_parameters: Whether the picture lays rows out by their trained parameters.
+        notes: What a reader has to know.
+    """
+
+    name: str
+    heading: str
+    variants: Sequence[Variant]
+    seeds: Sequence[int]
+    against: str | None = None
+    by_parameters: bool = True
+    notes: Sequence[str] = ()
+
+    @property
+    def task(self) -> str:
+        """The task's name."""
+        return self.variants[0].spec.name
+
+
+@dataclass(frozen=True, slots=True)
+class StudyReport:
+    """What came of a study.
+
+    Attributes:
+        study: What was compared.
+        summary: The rows.
+        recommendation: What to take; None when nothing is complete.
+        outcomes: What became of each cell.
+        results: The file that holds all of it.
+        plot: The picture; None when nothing is done.
+        notes: What a reader has to know, and what the rows say together.
+    """
+
+    study: Study
+    summary: StudySummary
+    recommendation: Recommendation | None
+    outcomes: Sequence[CellOutcome]
+    results: Path
+    plot: Path | None
+    notes: Sequence[str]
+
+    @property
+    def failed(self) -> list[CellOutcome]:
+        """The cells that failed."""
+        return [outcome for outcome in self.outcomes if outcome.result is None]
+
+    def describe_rows(self) -> list[dict[str, Any]]:
+        """Return the rows as plain values."""
+        chosen = self.recommendation.label if self.recommendation else None
+        rows = []
+        for row in self.summary.rows:
+            published = find_published(self.study.name, row.variant.facts)
+            described = row.describe() | {
+                "metric": self.summary.metric,
+                "compared_with": self.summary.reference,
+                "recommended": row.variant.label == chosen,
+            }
+            rows.append(described | ({"published": dict(published)} if published else {}))
+        return rows
+
+
+@dataclass(slots=True)
+class StudyOptions:
+    """How a study is run.
+
+    Attributes:
+        jobs: How many cells at a time; None: by processors.
+        output: Where results and picture go; None: into the study's own folder.
+        quiet: Whether nothing is shown meanwhile.
+        force: Whether cells are run whose plan does not fit their resources.
+    """
+
+    jobs: int | None = None
+    output: Path | None = None
+    quiet: bool = False
+    force: bool = False
+
+
+def run_study(study: Study, settings: Settings, options: StudyOptions) -> StudyReport:
+    """Prepare the data, run the cells that are not done, and sum up.
+
+    Cells are kept by what decides their result, below ``LORRY_HOME/studies``: another study of the same task
+    takes them over, and an interrupted one goes on from their checkpoints.
+
+    Raises:
+        BaseModelError: The base is not usable.
+        ConflictError: Another study of the task is going on.
+        InvalidDataError: The data cannot be used.
+        InvalidTaskError: A plan does not fit the task's resources.
+        StoreError: The disk is full or closed.
+    """
+    if not options.force:
+        _refuse_misfits(study.variants)
+    root = settings.home / "studies"
+    with report_disk(settings.home), brief_patience(), hold_tasks(settings.locks, [f"{study.task}.study"]):
+        cells = _lay_out(study, root)
+        known = {cell.digest: _find_known(cell, root / "cells") for cell in cells}
+        folder = _name_folder(root, study, cells)
+        folder.mkdir(parents=True, exist_ok=True)
+        tracker = StudyTracker(
+            MlflowIndex(settings.tracking_uri),
+            task=study.task,
+            study=study.name,
+            folder=folder,
+            warn=print_warning,
+        )
+        outcomes = _run(study, cells, known, root / "cells", tracker, options)
+        return _conclude(study, outcomes, options.output or folder, tracker)
+
+
+def _refuse_misfits(variants: Sequence[Variant]) -> None:
+    faults: list[Fault] = []
+    todo = ""
+    for variant in variants:
+        try:
+            refuse_what_does_not_fit([variant.spec])
+        except InvalidTaskError as error:
+            faults += [Fault(variant.label, fault.what) for fault in error.faults]
+            todo = error.todo
+    if faults:
+        raise InvalidTaskError("resources", faults, todo=todo)
+
+
+def _lay_out(study: Study, root: Path) -> list[Cell]:
+    fingerprint = resolve_base(study.variants[0].spec.base).identity.fingerprint
+    prepared: dict[str, PreparedData] = {}
+    data: dict[str, PreparedData] = {}
+    for variant in study.variants:
+        key = _digest_data(variant.spec)
+        if key not in prepared:
+            prepared[key] = _prepare(variant.spec, root / "data" / shorten_digest(key, 32))
+        data[variant.label] = prepared[key]
+    for warning in dict.fromkeys(told for each in prepared.values() for told in each.warnings):
+        print_warning(f"{study.task}: {warning}")
+    return lay_out_cells(study.variants, study.seeds, data=data, fingerprint=fingerprint)
+
+
+def _digest_data(spec: TaskSpec) -> str:
+    return digest_document(
+        {
+            "task": spec.name,
+            "kind": spec.kind,
+            "data": spec.data.model_dump(mode="json"),
+            "source": digest_source(spec.data),
+        }
+    )
+
+
+def _prepare(spec: TaskSpec, folder: Path) -> PreparedData:
+    try:
+        card = load_card(folder)
+    except NotFoundError:
+        card = prepare_data(spec, folder)
+    return PreparedData(folder, card.data_digest, tuple(card.warnings))
+
+
+def _find_known(cell: Cell, root: Path) -> CellOutcome | None:
+    folder = cell.open(root)
+    result = folder.read_result()
+    return CellOutcome(cell, folder, result, is_known=True) if result is not None else None
+
+
+def _name_folder(root: Path, study: Study, cells: Sequence[Cell]) -> Path:
+    identity = {"study": study.name, "cells": [cell.digest for cell in cells], "against": study.against}
+    return root / f"{study.name}-{study.task}-{shorten_digest(digest_document(identity), 8)}"
+
+
+def _run(
+    study: Study,
+    cells: Sequence[Cell],
+    known: Mapping[str, CellOutcome | None],
+    root: Path,
+    tracker: StudyTracker,
+    options: StudyOptions,
+) -> list[CellOutcome]:
+    outcomes = {cell.digest: outcome for cell in cells if (outcome := known[cell.digest]) is not None}
+    waiting = [cell for cell in cells if cell.digest not in outcomes]
+    if not options.quiet:
+        taken = f", {len(outcomes)} taken over" if outcomes else ""
+        click.echo(f"{study.task}: {len(cells)} cells{taken}; files: {root.parent}", err=True)
+    if not waiting and tracker.has_all(outcomes):
+        return [outcomes[cell.digest] for cell in cells]
+    tracker.open({"study": study.name, "seeds": list(study.seeds), "cells": len(cells)})
+    for outcome in list(outcomes.values()):
+        tracker.log_cell(outcome)
+
+    def finish(outcome: CellOutcome) -> None:
+        outcomes[outcome.cell.digest] = outcome
+        tracker.log_cell(outcome)
+
+    if waiting:
+        places = Places.choose(
+            len(waiting),
+            jobs=options.jobs,
+            processors=count_processors(),
+            devices=list_devices(os.environ),
+            inherited=os.environ,
+        )
+        try:
+            with open_display([cell.name for cell in waiting], quiet=options.quiet) as shown:
+                run_cells(waiting, root, places=places, shown=shown, finished=finish)
+        except KeyboardInterrupt:
+            tracker.close((), {}, failed=True)
+            done = sum(outcome.result is not None for outcome in outcomes.values())
+            click.echo(
+                f"{done} of {len(cells)} cells are done; they are kept, and the checkpoints of the "
+                "others: the same command goes on from there",
+                err=True,
+            )
+            raise
+    return [outcomes[cell.digest] for cell in cells]
+
+
+def _conclude(
+    study: Study, outcomes: Sequence[CellOutcome], target: Path, tracker: StudyTracker
+) -> StudyReport:
+    spec = study.variants[0].spec
+    summary = summarize_study(study.variants, outcomes, against=study.against)
+    recommendation = recommend_variant(summary.rows, summary.samples, confidence=spec.gate.confidence)
+    target.mkdir(parents=True, exist_ok=True)
+    plot = target / PLOT_NAME if summary.reference is not None else None
+    if plot is not None:
+        plot_study(
+            plot,
+            summary,
+            title=f"{study.task}: {study.name}",
+            chosen=recommendation.label if recommendation else None,
+            by_parameters=study.by_parameters,
+        )
+    findings = describe_spreads(summary.rows) if study.name == "prompts" else []
+    report = StudyReport(
+        study,
+        summary,
+        recommendation,
+        outcomes,
+        results=target / RESULTS_NAME,
+        plot=plot,
+        notes=[*study.notes, *findings],
+    )
+    replace_file(report.results, json.dumps(_describe(report), indent=2, ensure_ascii=False))
+    values = {f"test/{row.variant.label}": row.estimate.value for row in summary.rows if row.estimate}
+    tracker.close([report.results, *([plot] if plot else [])], values, failed=bool(report.failed))
+    return report
+
+
+def _describe(report: StudyReport) -> dict[str, Any]:
+    study, chosen = report.study, report.recommendation
+    return {
+        "study": study.name,
+        "task": study.task,
+        "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "metric": report.summary.metric,
+        "test_rows": report.summary.test_rows,
+        "compared_with": report.summary.reference,
+        "published_source": find_source(study.name),
+        "notes": list(report.notes),
+        "recommendation": {"label": chosen.label, "section": chosen.section, "reason": chosen.reason}
+        if chosen
+        else None,
+        "rows": report.describe_rows(),
+    }

@@ -1,0 +1,251 @@
+"""A tiny base, a task file on it, and cells of it."""
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import click.testing
+import pytest
+import torch
+import yaml
+from transformers import BertConfig, BertModel, BertTokenizer
+from transformers.utils import logging as transformers_logging
+
+from lorry_components.evaluate.report import PREDICTIONS_NAME
+from lorry_components.kinds import KINDS, TextClassification
+from lorry_components.outcomes import Failure
+from lorry_components.studies.cells import (
+    Cell,
+    CellResult,
+    PeakMemory,
+    PreparedData,
+    Training,
+    lay_out_cells,
+)
+from lorry_components.studies.drafting import (
+    TaskDocument,
+    Variant,
+    build_variants,
+    draft_method,
+    parse_methods,
+)
+from lorry_components.studies.running import run_cell
+from lorry_components.studies.summarizing import CellOutcome
+from lorry_pipelines.cli import lorry
+from lorry_registry.errors import LorryError
+from lorry_registry.manifest import Evaluation, MetricValue, ParameterCounts
+
+WORDS = ("good", "bad", "dull", "lovely", "the", "a", "film", "was", "plot", "story", "very", "and")
+VOCABULARY = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, *"0123456789")
+FINGERPRINT = "sha256:" + "0" * 64
+
+
+@pytest.fixture(autouse=True, scope="session")
+def calm_libraries() -> None:
+    torch.set_num_threads(1)
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    logging.getLogger("mlflow").setLevel(logging.ERROR)
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("base")
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(VOCABULARY),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+    )
+    BertModel(config).save_pretrained(folder)
+    vocabulary = {word: index for index, word in enumerate(VOCABULARY)}
+    BertTokenizer(vocab=vocabulary, model_max_length=64).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("source") / "rows.jsonl"
+    rows = [
+        {
+            "text": " ".join(WORDS[(row * step) % len(WORDS)] for step in range(3, 9)) + f" {row}",
+            "label": ("yes", "no", "maybe")[row % 3],
+        }
+        for row in range(90)
+    ]
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), "utf-8")
+    return path
+
+
+@pytest.fixture
+def task_file(tiny_base: Path, tiny_source: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Return a function that writes a task file; sections that are given are laid over it."""
+
+    def write(**sections: Any) -> Path:
+        document: dict[str, Any] = {
+            "name": "tiny",
+            "kind": "text-classification",
+            "base": {"model": str(tiny_base)},
+            "data": {
+                "source": str(tiny_source),
+                "split": {"validation": 0.2, "test": 0.3},
+                "max_length": 32,
+            },
+            "method": {"name": "lora", "r": 4, "targets": ["query", "value"]},
+            "train": {"steps": 4, "batch_size": 8, "precision": "fp32", "learning_rate": 0.01},
+            "evaluate": {"resamples": 200, "metrics": ["accuracy"]},
+        }
+        for name, given in sections.items():
+            is_merged = name != "method" and isinstance(document.get(name), dict)
+            document[name] = document[name] | given if is_merged else given
+        path = tmp_path / "tiny.yaml"
+        path.write_text(yaml.safe_dump(document), "utf-8")
+        return path
+
+    return write
+
+
+@pytest.fixture
+def compare(task_file: Callable[..., Path]) -> Callable[..., list[Variant]]:
+    """Return a function from a list of methods to variants of the tiny task."""
+
+    def build(methods: str, overrides: tuple[str, ...] = (), **sections: Any) -> list[Variant]:
+        task = TaskDocument.load(task_file(**sections), overrides)
+        choices, faults = parse_methods(methods)
+        return build_variants(task, [draft_method(choice, task) for choice in choices], faults)
+
+    return build
+
+
+@pytest.fixture
+def lay_out(tmp_path: Path) -> Callable[..., list[Cell]]:
+    """Return a function from variants to cells, on data that nobody prepared."""
+
+    def build(variants: list[Variant], seeds: tuple[int, ...] = (0,)) -> list[Cell]:
+        data = PreparedData(tmp_path / "data", "sha256:" + "1" * 64)
+        return lay_out_cells(
+            variants, seeds, data={variant.label: data for variant in variants}, fingerprint=FINGERPRINT
+        )
+
+    return build
+
+
+class Runner:
+    """The command line in a folder of its own; cells run in this process, and are counted."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.ran: list[str] = []
+
+    def __call__(self, *arguments: object) -> click.testing.Result:
+        self.ran.clear()
+        return click.testing.CliRunner().invoke(lorry, [str(argument) for argument in arguments])
+
+    def run_cells(
+        self, cells: Sequence[Cell], root: Path, *, finished: Callable[[CellOutcome], None], **_: Any
+    ) -> None:
+        for cell in cells:
+            self.ran.append(cell.name)
+            folder = cell.open(root)
+            folder.write_job(cell.job)
+            try:
+                finished(CellOutcome(cell, folder, run_cell(folder)))
+            except LorryError as error:
+                finished(CellOutcome(cell, folder, None, error=str(error)))
+
+
+@pytest.fixture
+def invoke(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Runner:
+    runner = Runner(tmp_path / "home")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LORRY_HOME", str(runner.home))
+    # No MLflow can be there.
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////proc/nowhere/mlflow.db")
+    monkeypatch.setattr("lorry_pipelines.studying.run_cells", runner.run_cells)
+    return runner
+
+
+class Cloze(TextClassification):
+    """A classification that reads a template, and takes the head for a part of the base."""
+
+    name = "cloze"
+
+    @classmethod
+    def check_template(cls, template: str | None, *, has_pair: bool) -> Iterator[str]:  # noqa: ARG003
+        if template is None or "{text}" not in template:
+            yield "write {text} into it"
+
+    def load_model(self, *arguments: Any, **options: Any) -> Any:
+        model, _ = super().load_model(*arguments, **options)
+        return model, frozenset()
+
+
+@pytest.fixture
+def cloze(monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return the name of a kind that reads templates and has no head of its own."""
+    monkeypatch.setitem(KINDS, Cloze.name, Cloze)  # type: ignore[arg-type]
+    return Cloze.name
+
+
+def make_training(parameters: int, **changes: Any) -> Training:
+    """Return what a training took."""
+    values: dict[str, Any] = {
+        "parameters": ParameterCounts(adapter=parameters, head=99, total=20_000),
+        "adapter_bytes": 4 * parameters,
+        "seconds": 2.0,
+        "peak_memory": PeakMemory(size_bytes=300 << 20, place="process"),
+        "device": "a processor",
+        "precision": "fp32",
+        "steps": 4,
+        "resumed_from": 0,
+        "loss": 0.5,
+        "libraries": {},
+    }
+    return Training(**values | changes)
+
+
+def make_result(parameters: int, seed: int = 0, *, is_trained: bool = True) -> CellResult:
+    """Return the result of a cell; its metrics are those of its predictions."""
+    return CellResult(
+        seed=seed,
+        training=make_training(parameters) if is_trained else None,
+        evaluation=Evaluation(
+            split="test",
+            examples=1,
+            primary="accuracy",
+            metrics={"accuracy": MetricValue(value=0.5, low=0.4, high=0.6)},
+        ),
+        evaluation_seconds=1.0,
+    )
+
+
+@pytest.fixture
+def conclude(tmp_path: Path) -> Callable[..., CellOutcome]:
+    """Return a function that writes what a cell predicted: which rows are right is given."""
+
+    def write(cell: Cell, right: Sequence[bool], parameters: int = 1000, *, error: str = "") -> CellOutcome:
+        folder = cell.open(tmp_path / "cells")
+        folder.evaluation.mkdir(parents=True, exist_ok=True)
+        if error:
+            folder.write_failure(Failure(error="TrainingError", message=error, exit_code=10))
+            return CellOutcome(cell, folder, None, error=error)
+        lines = [
+            {"text": f"row {number}", "label": "yes", "prediction": _predict("yes" if is_right else "no")}
+            for number, is_right in enumerate(right)
+        ]
+        path = folder.evaluation / PREDICTIONS_NAME
+        path.write_text("".join(f"{json.dumps(line)}\n" for line in lines), "utf-8")
+        result = make_result(parameters, cell.seed, is_trained=cell.variant.is_trained)
+        folder.write_result(result)
+        return CellOutcome(cell, folder, result)
+
+    return write
+
+
+def _predict(label: str) -> dict[str, Any]:
+    return {"label": label, "score": 0.9, "scores": {"yes": 0.5, "no": 0.5}}

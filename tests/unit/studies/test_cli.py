@@ -1,0 +1,195 @@
+"""``lorry compare`` and ``lorry study``: what they print, refuse, keep and take over."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TaskFile = Callable[..., Path]
+
+
+def test_a_comparison_is_printed_kept_and_taken_over(invoke: Any, task_file: TaskFile) -> None:
+    result = invoke("compare", task_file(), "--methods", "lora,bitfit", "--seeds", "0,1")
+    assert result.exit_code == 0, result.output
+    assert invoke.ran == ["lora, seed 0", "bitfit, seed 0", "lora, seed 1", "bitfit, seed 1"]
+    for text in (
+        "warning: MLflow does not show this study",
+        "Method   Seeds",
+        "vs best",
+        "1,024",
+        "the head, which adds 99",
+        "Recommended",
+        "method: {name: ",
+    ):
+        assert text in result.output
+    (folder,) = (invoke.home / "studies").glob("compare-tiny-*")
+    assert (folder / "plot.png").stat().st_size > 5000
+    kept = json.loads((folder / "results.json").read_text("utf-8"))
+    assert [row["label"] for row in kept["rows"]] == ["lora", "bitfit"]
+    assert kept["recommendation"]["label"] in ("lora", "bitfit")
+    # Nothing is registered.
+    assert not (invoke.home / "store").exists()
+
+    again = invoke("compare", task_file(), "--methods", "lora,bitfit", "--seeds", "0,1")
+    assert again.exit_code == 0, again.output
+    assert invoke.ran == []
+    assert "4 cells, 4 taken over" in again.output
+
+    larger = invoke("compare", task_file(), "--methods", "full,lora", "--seeds", "0", "--against", "full")
+    assert larger.exit_code == 0, larger.output
+    assert invoke.ran == ["full, seed 0"]
+    assert "vs full" in larger.output
+
+
+def test_rows_as_json(invoke: Any, task_file: TaskFile, tmp_path: Path) -> None:
+    result = invoke("compare", task_file(), "--methods", "lora:r=2", "--json", "--output", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    (row,) = json.loads(result.stdout)
+    assert row["label"] == "lora r=2"
+    assert row["options"] == {"r": 2, "targets": ["query", "value"]}
+    assert row["metric"] == "accuracy"
+    assert row["interval"][0] <= row["value"] <= row["interval"][1]
+    assert row["trained_parameters"] == 512
+    assert row["head_parameters"] == 99
+    assert row["seeds"] == [0]
+    assert row["peak_memory_bytes"] > 0
+    assert row["seconds"] > 0
+    assert row["recommended"] is True
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"plot.png", "results.json"}
+
+
+def test_a_training_that_fails_is_told_and_tried_again(invoke: Any, task_file: TaskFile) -> None:
+    methods = "lora,bitfit:max_adapter_mib=0.0001"
+    result = invoke("compare", task_file(), "--methods", methods)
+    assert result.exit_code == 12, result.output
+    assert "bitfit max_adapter_mib=0.0001   " in result.output
+    assert "failed" in result.output
+    assert "above the limit of 0.0001 MiB" in result.output
+    assert "lora has the best metric" in result.output
+    invoke("compare", task_file(), "--methods", methods)
+    assert invoke.ran == ["bitfit max_adapter_mib=0.0001, seed 0"]
+
+
+def test_nothing_is_trained_when_something_is_wrong(invoke: Any, task_file: TaskFile) -> None:
+    result = invoke("compare", task_file(), "--methods", "lora:r=99,lorra", "--against", "full")
+    assert result.exit_code == 3
+    for text in ("rank 99 is above", "did you mean 'lora'?", "--against full", "nothing was trained"):
+        assert text in result.output
+    assert invoke.ran == []
+    assert not (invoke.home / "studies").exists()
+
+
+@pytest.mark.parametrize("seeds", ["a", "1,1", "-1", "", ","])
+def test_seeds_that_are_none(seeds: str, invoke: Any, task_file: TaskFile) -> None:
+    result = invoke("compare", task_file(), "--methods", "lora", "--seeds", seeds)
+    assert result.exit_code == 2
+    assert invoke.ran == []
+
+
+def test_what_does_not_fit_is_refused_unless_forced(invoke: Any, task_file: TaskFile) -> None:
+    path = task_file(resources={"memory": "100Mi"})
+    result = invoke("compare", path, "--methods", "lora,bitfit")
+    assert result.exit_code == 3
+    assert "lora: 100Mi is less than lora takes" in result.output
+    assert "bitfit: 100Mi is less than bitfit takes" in result.output
+    assert invoke.ran == []
+    assert invoke("compare", path, "--methods", "lora", "--force").exit_code == 0
+
+
+def test_two_at_once_are_refused(invoke: Any, task_file: TaskFile) -> None:
+    import fcntl
+
+    (invoke.home / "locks").mkdir(parents=True)
+    with (invoke.home / "locks" / "tiny.study.lock").open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        result = invoke("compare", task_file(), "--methods", "lora")
+    assert result.exit_code == 8
+    assert "another run of it is going on" in result.output
+
+
+def test_changed_data_is_another_cell(invoke: Any, task_file: TaskFile, tmp_path: Path) -> None:
+    path = task_file()
+    source = tmp_path / "rows.jsonl"
+    shutil.copy(json.loads(invoke("validate", path, "--json").stdout)[0]["data"]["source"], source)
+    path = task_file(data={"source": str(source)})
+    assert invoke("compare", path, "--methods", "lora").exit_code == 0
+    with source.open("a") as stream:
+        stream.write('{"text": "a very dull story 9 9 9", "label": "no"}\n')
+    assert invoke("compare", path, "--methods", "lora").exit_code == 0
+    assert invoke.ran == ["lora, seed 0"]
+
+
+def test_ranks_end_in_a_table_with_the_published_figures(invoke: Any, task_file: TaskFile) -> None:
+    result = invoke("study", "rank", task_file(), "--ranks", "1,2,3")
+    assert result.exit_code == 0, result.output
+    assert invoke.ran == ["r=1, seed 0", "r=2, seed 0", "r=3, seed 0"]
+    for text in ("GPT-3 WikiSQL", "73.4", "Hu et al. 2021, table 6", "r=3", "targets: [query, value]"):
+        assert text in result.output
+    rows = json.loads(invoke("study", "rank", task_file(), "--ranks", "1,2,3", "--json").stdout)
+    assert [row["rank"] for row in rows] == [1, 2, 3]
+    assert [row["trained_parameters"] for row in rows] == [256, 512, 768]
+    assert [row.get("published") for row in rows] == [
+        {"WikiSQL": 73.4, "MNLI": 91.3},
+        {"WikiSQL": 73.3, "MNLI": 91.4},
+        None,
+    ]
+
+
+def test_ranks_that_cannot_be(invoke: Any, task_file: TaskFile) -> None:
+    result = invoke("study", "rank", task_file(), "--ranks", "0,99")
+    assert result.exit_code == 3
+    assert "0 is not a rank" in result.output
+    assert "rank 99 is above" in result.output
+
+
+def test_targets_train_equally_many_parameters(invoke: Any, task_file: TaskFile) -> None:
+    result = invoke("study", "targets", task_file(), "--combinations", "o,q+v,q+k+v+o")
+    assert result.exit_code == 0, result.output
+    assert "each trains at most 1,024 parameters" in result.output
+    assert "Hu et al. 2021, table 5" in result.output
+    rows = json.loads(
+        invoke("study", "targets", task_file(), "--combinations", "o,q+v,q+k+v+o", "--json").stdout
+    )
+    assert {row["label"]: (row["rank"], row["trained_parameters"]) for row in rows} == {
+        "o": (8, 1024),
+        "q+v": (4, 1024),
+        "q+k+v+o": (2, 1024),
+    }
+
+
+def test_targets_that_cannot_be(invoke: Any, task_file: TaskFile) -> None:
+    result = invoke("study", "targets", task_file(), "--combinations", "x", "--budget", "3")
+    assert result.exit_code == 3
+    assert "no projection 'x'" in result.output
+
+
+def test_wordings_with_and_without(invoke: Any, task_file: TaskFile, cloze: str, tmp_path: Path) -> None:
+    path = task_file(kind=cloze, data={"template": "{text}"}, method={"name": "p-tuning", "tokens": 3})
+    wordings = tmp_path / "wordings.txt"
+    wordings.write_text("{text} is good\n{text} was bad\n")
+    result = invoke("study", "prompts", path, "--wordings", wordings, "--template", "the {text}", "--json")
+    assert result.exit_code == 0, result.output
+    rows = json.loads(result.stdout)
+    assert [(row["wording"], row["with"], row["trained_parameters"] > 0) for row in rows] == [
+        (1, "untrained", False),
+        (1, "p-tuning", True),
+        (2, "untrained", False),
+        (2, "p-tuning", True),
+        (3, "untrained", False),
+        (3, "p-tuning", True),
+    ]
+    shown = invoke("study", "prompts", path, "--wordings", wordings, "--template", "the {text}")
+    assert invoke.ran == []
+    assert "2: {text} was bad" in shown.output
+    assert "spread over wordings" in shown.output
+
+
+def test_prompts_need_a_kind_that_reads_them(invoke: Any, task_file: TaskFile) -> None:
+    result = invoke("study", "prompts", task_file(), "--template", "{text}")
+    assert result.exit_code == 3
+    assert "reads its texts as they are" in result.output
+    assert invoke("study", "prompts", task_file()).exit_code == 3
+    assert invoke("study", "prompts", task_file(), "--wordings", "nowhere.txt").exit_code == 3

@@ -1,0 +1,144 @@
+"""From what a person asks to compare to variants, or to all that is wrong with it."""
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lorry_components.studies.drafting import (
+    MethodChoice,
+    TaskDocument,
+    Variant,
+    build_variants,
+    draft_method,
+    find_choice,
+    parse_methods,
+)
+from lorry_registry.errors import BaseModelError, InvalidTaskError
+
+Compare = Callable[..., list[Variant]]
+
+
+def test_methods_are_read_with_their_options() -> None:
+    choices, faults = parse_methods("full,lora:r=16;targets=[query, value],bitfit:train.learning_rate=0.003")
+    assert not faults
+    assert choices == [
+        MethodChoice("full"),
+        MethodChoice("lora", {"r": 16, "targets": ["query", "value"]}),
+        MethodChoice("bitfit", {}, {"learning_rate": 0.003}),
+    ]
+    assert [choice.label for choice in choices] == [
+        "full",
+        "lora r=16 targets=query,value",
+        "bitfit learning_rate=0.003",
+    ]
+
+
+def test_a_comma_in_quotes_parts_nothing() -> None:
+    choices, faults = parse_methods("peft:type='A,B;C',full")
+    assert not faults
+    assert choices == [MethodChoice("peft", {"type": "A,B;C"}), MethodChoice("full")]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("full,,lora", "a name is missing"),
+        ("lora:r", "'r' is not of the form OPTION=VALUE"),
+        ("lora:=3", "is not of the form"),
+        ("lora:targets=[a", "is not a YAML value"),
+        ("lora:init={a: b: c}", "is not a YAML value"),
+        ("lora:r=2,full,lora:r=2", "is given twice"),
+    ],
+)
+def test_what_cannot_be_read_is_told(text: str, told: str) -> None:
+    _, faults = parse_methods(text)
+    assert [told in fault.what for fault in faults] == [True]
+
+
+def test_the_files_own_section_counts_for_its_method(compare: Compare) -> None:
+    own, changed, other = compare("lora,lora:r=2,bitfit")
+    assert own.spec.method.options == {"r": 4, "targets": ["query", "value"]}
+    assert changed.spec.method.options == {"r": 2, "targets": ["query", "value"]}
+    assert other.spec.method.options == {}
+    # 0.01 was chosen for lora.
+    assert [variant.spec.train.learning_rate for variant in (own, changed, other)] == [0.01, 0.01, None]
+
+
+def test_what_the_command_line_sets_is_meant_for_all(compare: Compare) -> None:
+    variants = compare("lora,bitfit", ("train.learning_rate=0.5", "train.steps=2"))
+    assert [variant.spec.train.learning_rate for variant in variants] == [0.5, 0.5]
+    assert [variant.spec.train.steps for variant in variants] == [2, 2]
+
+
+def test_a_method_may_have_a_train_section_of_its_own(compare: Compare) -> None:
+    (variant,) = compare("full:train.learning_rate=0.001;train.weight_decay=0.1")
+    assert variant.spec.train.learning_rate == 0.001
+    assert variant.spec.train.weight_decay == 0.1
+
+
+def test_options_below_options_are_the_same(compare: Compare) -> None:
+    (variant,) = compare("lora:r=2", method={"name": "lora", "options": {"r": 4, "targets": ["key"]}})
+    assert variant.spec.method.options == {"r": 2, "targets": ["key"]}
+
+
+def test_all_faults_are_told_at_once(task_file: Callable[..., Path]) -> None:
+    task = TaskDocument.load(task_file(data={"maxlen": 3}))
+    choices, faults = parse_methods("lora:rr=1;r=x,lorra,full,full")
+    with pytest.raises(InvalidTaskError) as caught:
+        build_variants(task, [draft_method(choice, task) for choice in choices], faults)
+    told = str(caught.value)
+    for text in (
+        "data.maxlen: there is no such field",
+        "--methods full: is given twice",
+        "lora rr=1 r=x: method.rr: lora has no option 'rr'; did you mean 'r'?",
+        "lora rr=1 r=x: method.r: input should be a valid integer",
+        "lorra: method.name: there is no method 'lorra'; did you mean 'lora'?",
+    ):
+        assert text in told
+    # Once, with its line, and not again for each method.
+    assert told.count("maxlen") == 1
+    assert "line " in told
+
+
+def test_methods_that_do_not_fit_the_base_are_refused(compare: Compare) -> None:
+    with pytest.raises(InvalidTaskError) as caught:
+        compare("lora:r=99,lora:targets=[nope],bitfit,prompt-tuning:tokens=60")
+    told = [(fault.where, fault.what) for fault in caught.value.faults]
+    assert [where.partition(":")[0] for where, _ in told] == [
+        "lora r=99",
+        "lora targets=nope",
+        "prompt-tuning tokens=60",
+    ]
+    assert "rank 99 is above" in told[0][1]
+
+
+def test_a_method_that_this_installation_lacks_is_refused(
+    compare: Compare, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name, *rest: None if name == "bitsandbytes" else real(name, *rest)
+    )
+    with pytest.raises(InvalidTaskError, match=r"qlora: method.name: .*needs bitsandbytes; pip install"):
+        compare("lora,qlora")
+
+
+def test_a_base_that_is_not_there_is_told(compare: Compare) -> None:
+    with pytest.raises(BaseModelError, match="no such folder"):
+        compare("lora", base={"model": "./nowhere"})
+
+
+def test_the_same_recipe_twice_is_refused(compare: Compare) -> None:
+    with pytest.raises(InvalidTaskError, match="is the same recipe as lora"):
+        compare("lora,lora:r=4")
+
+
+def test_the_method_to_compare_with_is_one_of_them() -> None:
+    choices, _ = parse_methods("full,lora:r=2")
+    assert find_choice(None, choices) == (None, [])
+    assert find_choice("lora:r=2", choices) == ("lora r=2", [])
+    label, (fault,) = find_choice("lora", choices)
+    assert label is None
+    assert fault.what.endswith("full, lora r=2")

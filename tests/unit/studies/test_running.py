@@ -1,0 +1,207 @@
+"""A cell, from its job to its result: trained and evaluated for real, interrupted, failed, untrained."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lorry_components.evaluate.report import PREDICTIONS_NAME
+from lorry_components.prepare_data.step import prepare_data
+from lorry_components.studies import running
+from lorry_components.studies.cell_process import main
+from lorry_components.studies.cells import Cell, CellFolder, PreparedData, lay_out_cells
+from lorry_components.studies.drafting import TaskDocument, Variant, build_variants
+from lorry_components.studies.running import evaluate_untrained, read_history, run_cell
+from lorry_components.studies.wordings import draft_wordings
+from lorry_registry.errors import TrainingError
+
+Compare = Callable[..., list[Variant]]
+LayOut = Callable[..., list[Cell]]
+FINGERPRINT = "sha256:" + "0" * 64
+
+
+@pytest.fixture
+def open_cell(tmp_path: Path) -> Callable[..., CellFolder]:
+    """Return a function that prepares a variant's data and writes the job of its cell."""
+
+    def build(variant: Variant, name: str = "cells") -> CellFolder:
+        folder = tmp_path / "prepared"
+        if not folder.exists():
+            prepare_data(variant.spec, folder)
+        (cell,) = lay_out_cells(
+            [variant], [0], data={variant.label: PreparedData(folder, "d")}, fingerprint=FINGERPRINT
+        )
+        opened = cell.open(tmp_path / name)
+        opened.write_job(cell.job)
+        return opened
+
+    return build
+
+
+def read_predictions(folder: CellFolder) -> list[Any]:
+    lines = (folder.evaluation / PREDICTIONS_NAME).read_text("utf-8").splitlines()
+    return [json.loads(line)["prediction"] for line in lines]
+
+
+def test_a_cell_is_trained_and_evaluated(compare: Compare, open_cell: Callable[..., CellFolder]) -> None:
+    folder = open_cell(*compare("lora"))
+    assert folder.read_result() is None
+    seen: list[int] = []
+
+    def watch(done: int, total: int, note: str = "") -> None:
+        seen.append(done)
+
+    result = run_cell(folder, progress=watch)
+    assert folder.read_result() == result
+    training = result.training
+    assert training is not None
+    assert training.parameters.adapter == 4 * 2 * 2 * 64
+    assert training.parameters.head == 3 * 32 + 3
+    assert training.seconds is not None
+    assert training.seconds > 0
+    assert training.peak_memory.size_bytes > 50 << 20
+    assert training.adapter_bytes > 4 * 1024
+    assert result.evaluation.primary == "accuracy"
+    assert len(read_predictions(folder)) == result.evaluation.examples
+    assert seen == sorted(seen)
+    assert seen[-1] == 1000
+    assert [step for step, metrics in read_history(folder.history) if "train/loss" in metrics]
+    # Only what the comparison needs is kept.
+    assert not folder.candidate.exists()
+    assert not folder.checkpoints.exists()
+
+
+def test_an_interrupted_training_goes_on(compare: Compare, open_cell: Callable[..., CellFolder]) -> None:
+    (variant,) = compare("lora", ("train.steps=8",))
+    folder = open_cell(variant)
+
+    def interrupt(done: int, total: int, note: str = "") -> None:
+        if done > 500:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_cell(folder, progress=interrupt)
+    assert folder.read_result() is None
+    result = run_cell(folder)
+    assert result.training is not None
+    assert 0 < result.training.resumed_from < 8
+    assert result.training.seconds is not None
+    whole = open_cell(variant, "others")
+    run_cell(whole)
+    assert read_predictions(folder) == read_predictions(whole)
+
+
+def test_an_interrupted_evaluation_trains_nothing_again(
+    compare: Compare, open_cell: Callable[..., CellFolder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = open_cell(*compare("lora"))
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(running, "evaluate", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run_cell(folder)
+    monkeypatch.setattr(running, "finetune", interrupt)
+    result = run_cell(folder)
+    assert result.training is not None
+    assert result.training.resumed_from == 0
+
+
+def test_a_failure_is_kept(compare: Compare, open_cell: Callable[..., CellFolder]) -> None:
+    (variant,) = compare("lora:max_adapter_mib=0.001")
+    folder = open_cell(variant)
+    assert main(folder.path) == TrainingError.exit_code
+    failure = folder.read_failure()
+    assert failure is not None
+    assert "above the limit of 0.001 MiB" in failure.message
+    assert folder.read_result() is None
+    # Started again, the cell is tried again.
+    folder.write_job(folder.read_job())
+    assert folder.read_failure() is None
+
+
+def test_what_cannot_be_read_any_more_is_not_done(
+    compare: Compare, lay_out: LayOut, conclude: Callable[..., Any]
+) -> None:
+    first, second = lay_out(compare("lora,bitfit"))
+    folder = conclude(first, [True]).folder
+    assert folder.read_result() is not None
+    folder.predictions.unlink()
+    assert folder.read_result() is None
+    folder = conclude(second, [True]).folder
+    (folder.path / "result.json").write_text('{"of": "another version"}')
+    assert folder.read_result() is None
+
+
+def test_a_process_writes_the_result(compare: Compare, open_cell: Callable[..., CellFolder]) -> None:
+    folder = open_cell(*compare("bitfit"))
+    assert main(folder.path) == 0
+    assert folder.read_result() is not None
+    assert json.loads((folder.path / "progress.json").read_text()) == {
+        "step": "cell",
+        "done": 1000,
+        "total": 1000,
+        "note": "",
+    }
+
+
+@pytest.fixture
+def wordings(task_file: Callable[..., Path], cloze: str) -> list[Variant]:
+    task = TaskDocument.load(task_file(kind=cloze, data={"template": "{text}"}))
+    return build_variants(task, draft_wordings(task, ["{text} is good", "{text} is bad"], []))
+
+
+def test_a_base_answers_untrained(wordings: list[Variant], open_cell: Callable[..., CellFolder]) -> None:
+    folder = open_cell(wordings[0])
+    result = run_cell(folder)
+    assert result.training is None
+    assert len(read_predictions(folder)) == result.evaluation.examples
+
+
+def test_a_kind_may_bring_its_own_way_to_score_untrained(
+    wordings: list[Variant], open_cell: Callable[..., CellFolder]
+) -> None:
+    seen: list[Path] = []
+
+    def score(spec: Any, data: Path, target: Path, *, progress: Any) -> Any:
+        seen.append(target)
+        return evaluate_untrained(spec, data, target, progress=progress)
+
+    folder = open_cell(wordings[1])
+    run_cell(folder, untrained=score)
+    assert seen == [folder.evaluation]
+
+
+def test_a_random_head_is_not_asked_untrained(compare: Compare, open_cell: Callable[..., CellFolder]) -> None:
+    (variant,) = compare("lora")
+    folder = open_cell(variant)
+    job = folder.read_job()
+    with pytest.raises(TrainingError, match="random before training"):
+        evaluate_untrained(job.spec, job.data, folder.evaluation)
+
+
+def test_untrained_cells_of_one_wording_are_the_same_cell(wordings: list[Variant], lay_out: LayOut) -> None:
+    first, second = lay_out(wordings, (0, 1))
+    assert first.digest != second.digest
+    assert first.name == "1 untrained"
+    again = Variant("other", wordings[0].spec.model_copy(update={"name": "other"}), is_trained=False)
+    assert lay_out([again])[0].digest == first.digest
+
+
+def test_cells_are_named_by_all_that_decides_their_result(compare: Compare, lay_out: LayOut) -> None:
+    cells = lay_out(compare("lora,bitfit"), (0, 1))
+    assert [cell.name for cell in cells] == [
+        "lora, seed 0",
+        "bitfit, seed 0",
+        "lora, seed 1",
+        "bitfit, seed 1",
+    ]
+    assert len({cell.digest for cell in cells}) == 4
+    assert [cell.spec.train.seed for cell in cells] == [0, 0, 1, 1]
+    # Only the decisions count, not what they are called or judged by.
+    renamed = compare("lora", ("evaluate.resamples=500", "owner=somebody"))
+    assert lay_out(renamed)[0].digest == cells[0].digest

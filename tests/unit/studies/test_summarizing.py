@@ -1,0 +1,218 @@
+"""One row a variant, scored on the same drawn rows; what is recommended; the picture."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from numpy.typing import NDArray
+
+from lorry_components.studies.cells import Cell
+from lorry_components.studies.drafting import Variant
+from lorry_components.studies.plotting import plot_study
+from lorry_components.studies.recommending import Recommendation, recommend_variant, write_section
+from lorry_components.studies.summarizing import (
+    CellOutcome,
+    StudySummary,
+    compare_samples,
+    draw_scores,
+    summarize_study,
+)
+from lorry_registry.errors import InvalidDataError
+
+ROWS = 200
+Compare = Callable[..., list[Variant]]
+LayOut = Callable[..., list[Cell]]
+Conclude = Callable[..., CellOutcome]
+
+
+def guess(share: float, *, shift: int = 0) -> list[bool]:
+    """Return which of the rows are right: so large a share, from some row on."""
+    right = [number < share * ROWS for number in range(ROWS)]
+    return right[-shift:] + right[:-shift] if shift else right
+
+
+def recommend(summary: StudySummary) -> Recommendation | None:
+    return recommend_variant(summary.rows, summary.samples, confidence=0.95)
+
+
+def test_rows_tell_means_intervals_and_spread(compare: Compare, lay_out: LayOut, conclude: Conclude) -> None:
+    variants = compare("lora,bitfit", evaluate={"metrics": []})
+    cells = lay_out(variants, (0, 1))
+    shares = {"lora": (0.8, 0.9), "bitfit": (0.6, 0.6)}
+    outcomes = [conclude(cell, guess(shares[cell.variant.label][cell.seed])) for cell in cells]
+    summary = summarize_study(variants, outcomes)
+    lora, bitfit = summary.rows
+    assert summary.metric == "accuracy"
+    assert summary.reference == "lora"
+    assert summary.test_rows == ROWS
+    assert lora.values == (0.8, 0.9)
+    assert lora.estimate is not None
+    assert lora.estimate.value == pytest.approx(0.85)
+    assert lora.estimate.low < 0.85 < lora.estimate.high
+    assert lora.spread == pytest.approx(0.0707, abs=1e-4)
+    assert lora.difference is None
+    assert bitfit.spread == 0.0
+    assert bitfit.difference is not None
+    assert bitfit.difference.value == pytest.approx(-0.25)
+    assert bitfit.difference.low < -0.25 < bitfit.difference.high < 0
+    assert bitfit.difference.below == 1.0
+    assert set(bitfit.metrics) == {"accuracy", "f1", "matthews"}
+
+
+def test_the_same_rows_cancel_what_is_hard_for_both(
+    compare: Compare, lay_out: LayOut, conclude: Conclude
+) -> None:
+    variants = compare("lora,lora:r=2,bitfit")
+    cells = lay_out(variants)
+    # Equally good; the second is right on nearly the same rows, the third on others.
+    right = [guess(0.7), guess(0.7, shift=2), guess(0.7, shift=60)]
+    outcomes = [conclude(cell, flags) for cell, flags in zip(cells, right, strict=True)]
+    _, near, far = summarize_study(variants, outcomes, against="lora").rows
+    assert near.difference is not None
+    assert far.difference is not None
+    assert near.difference.high - near.difference.low < 0.5 * (far.difference.high - far.difference.low)
+
+
+def test_the_reference_can_be_named(compare: Compare, lay_out: LayOut, conclude: Conclude) -> None:
+    variants = compare("lora,bitfit")
+    cells = lay_out(variants)
+    outcomes = [conclude(cells[0], guess(0.9)), conclude(cells[1], guess(0.6))]
+    summary = summarize_study(variants, outcomes, against="bitfit")
+    assert summary.reference == "bitfit"
+    assert summary.rows[0].difference is not None
+    assert summary.rows[0].difference.value == pytest.approx(0.3)
+
+
+def test_a_failed_seed_is_told_and_not_recommended(
+    compare: Compare, lay_out: LayOut, conclude: Conclude
+) -> None:
+    variants = compare("lora,bitfit,full")
+    cells = lay_out(variants, (0, 1))
+    outcomes = [
+        conclude(cell, (), error="the loss became nan")
+        if cell.variant.label == "full" or cell.name == "bitfit, seed 1"
+        else conclude(cell, guess(0.9 if cell.variant.label == "bitfit" else 0.7))
+        for cell in cells
+    ]
+    summary = summarize_study(variants, outcomes)
+    _, bitfit, full = summary.rows
+    assert bitfit.seeds == (0,)
+    assert bitfit.errors == ("bitfit, seed 1: the loss became nan",)
+    assert full.estimate is None
+    assert full.trained_parameters is None
+    assert full.describe()["value"] is None
+    chosen = recommend(summary)
+    assert chosen is not None
+    assert chosen.label == "lora"
+
+
+def test_nothing_done_is_told_too(compare: Compare, lay_out: LayOut, conclude: Conclude) -> None:
+    variants = compare("lora")
+    outcomes = [conclude(cell, (), error="no") for cell in lay_out(variants)]
+    summary = summarize_study(variants, outcomes)
+    assert summary.reference is None
+    assert recommend(summary) is None
+
+
+def test_other_rows_cannot_be_compared(compare: Compare, lay_out: LayOut, conclude: Conclude) -> None:
+    variants = compare("lora,bitfit")
+    cells = lay_out(variants)
+    outcomes = [conclude(cells[0], guess(0.5)), conclude(cells[1], guess(0.5)[:100])]
+    with pytest.raises(InvalidDataError, match="same rows"):
+        summarize_study(variants, outcomes)
+
+
+def test_draws_are_the_same_for_all_and_each_time() -> None:
+    right = np.asarray([True] * 60 + [False] * 40)
+
+    def score(draw: NDArray[np.intp]) -> float:
+        return float(right[draw].mean())
+
+    first = draw_scores({"a": [score], "b": [score, score]}, 100, resamples=300)
+    assert np.array_equal(first["a"], first["b"])
+    assert np.array_equal(first["a"], draw_scores({"a": [score]}, 100, resamples=300)["a"])
+    assert first["a"].mean() == pytest.approx(0.6, abs=0.02)
+    assert first["a"].std() == pytest.approx(np.sqrt(0.6 * 0.4 / 100), rel=0.15)
+
+
+def test_equal_scores_are_below_nothing() -> None:
+    samples = np.asarray([0.5, 0.6, 0.7])
+    difference = compare_samples(0.0, samples, samples)
+    assert (difference.low, difference.high, difference.below) == (0.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("shares", "chosen", "words"),
+    [
+        # A tenth below the best on 200 rows is sure; a hundredth is not.
+        ((0.9, 0.89, 0.6), "lora r=2", "trains the fewest parameters (200)"),
+        ((0.9, 0.7, 0.6), "lora", "has the best metric, 0.900, with 400 trained parameters, and all that"),
+        ((0.6, 0.7, 0.9), "bitfit", "has the best metric, 0.900, with 100 trained parameters"),
+    ],
+)
+def test_the_smallest_that_is_not_below_the_best_is_recommended(
+    shares: Sequence[float],
+    chosen: str,
+    words: str,
+    compare: Compare,
+    lay_out: LayOut,
+    conclude: Conclude,
+) -> None:
+    variants = compare("lora,lora:r=2,bitfit")
+    cells = lay_out(variants)
+    outcomes = [
+        conclude(cell, guess(share, shift=place), parameters)
+        for place, (cell, share, parameters) in enumerate(zip(cells, shares, (400, 200, 100), strict=True))
+    ]
+    found = recommend(summarize_study(variants, outcomes))
+    assert found is not None
+    assert found.label == chosen
+    assert words in found.reason
+
+
+def test_of_equally_small_ones_the_better_is_recommended(
+    compare: Compare, lay_out: LayOut, conclude: Conclude
+) -> None:
+    variants = compare("lora:targets=[key],lora:targets=[value]")
+    cells = lay_out(variants)
+    outcomes = [conclude(cells[0], guess(0.8)), conclude(cells[1], guess(0.81))]
+    found = recommend(summarize_study(variants, outcomes))
+    assert found is not None
+    assert found.label == "lora targets=value"
+
+
+def test_what_is_recommended_can_be_pasted(compare: Compare, task_file: Callable[..., Path]) -> None:
+    changed, other = compare("lora:r=2,bitfit")
+    assert yaml.safe_load(write_section(changed)) == {
+        "method": {"name": "lora", "r": 2, "targets": ["query", "value"]},
+        "train": {"learning_rate": 0.01},
+    }
+    # Not the file's learning rate, which was chosen for lora.
+    assert yaml.safe_load(write_section(other))["train"] == {"learning_rate": 0.001}
+    pasted = yaml.safe_load(task_file().read_text()) | yaml.safe_load(write_section(changed))
+    assert pasted["method"]["r"] == 2
+
+
+@pytest.mark.parametrize("by_parameters", [True, False])
+def test_a_picture_is_drawn(
+    by_parameters: bool, compare: Compare, lay_out: LayOut, conclude: Conclude, tmp_path: Path
+) -> None:
+    variants = compare("lora,bitfit,full")
+    cells = lay_out(variants, (0, 1))
+    outcomes = [
+        conclude(cell, (), error="no")
+        if cell.variant.label == "full"
+        else conclude(cell, guess(0.5 + cell.seed / 10))
+        for cell in cells
+    ]
+    path = tmp_path / "plot.png"
+    plot_study(
+        path,
+        summarize_study(variants, outcomes),
+        title="tiny: compare",
+        chosen="bitfit",
+        by_parameters=by_parameters,
+    )
+    assert path.read_bytes().startswith(b"\x89PNG")

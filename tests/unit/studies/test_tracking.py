@@ -1,0 +1,148 @@
+"""A study in MLflow: a run for it, one in it for each cell, and no harm when MLflow is gone."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lorry_components.evaluate.report import PLOT_NAME
+from lorry_components.studies.cells import Cell
+from lorry_components.studies.drafting import Variant
+from lorry_components.studies.summarizing import CellOutcome
+from lorry_pipelines.study_tracking import StudyTracker
+from lorry_registry.errors import TrackingError
+
+
+class RecordingIndex:
+    """Stands in for MLflow: takes note of runs, and is gone when it is told to be."""
+
+    def __init__(self, address: str = "there") -> None:
+        self.address = address
+        self.runs: dict[str, dict[str, Any]] = {}
+        self.is_gone = False
+
+    def _reach(self) -> None:
+        if self.is_gone:
+            raise TrackingError("cannot reach it", where=self.address)
+
+    def open_run(self, task: str, *, name: str, tags: dict[str, str], run_id: str | None = None) -> str:
+        self._reach()
+        run_id = run_id or f"run-{len(self.runs)}"
+        run = self.runs.setdefault(run_id, {"task": task, "name": name, "metrics": {}, "artifacts": []})
+        run |= {"tags": tags, "status": "RUNNING"}
+        return run_id
+
+    def has_run(self, run_id: str) -> bool:
+        self._reach()
+        return run_id in self.runs
+
+    def log_parameters(self, run_id: str, parameters: dict[str, Any]) -> None:
+        self._reach()
+        self.runs[run_id]["parameters"] = parameters
+
+    def log_metrics(self, run_id: str, metrics: dict[str, float], step: int | None = None) -> None:
+        self._reach()
+        self.runs[run_id]["metrics"] |= {(name, step): value for name, value in metrics.items()}
+
+    def log_artifact(self, run_id: str, path: Path, folder: str | None = None) -> None:
+        self._reach()
+        self.runs[run_id]["artifacts"].append(path.name)
+
+    def set_tags(self, run_id: str, tags: dict[str, str]) -> None:
+        self._reach()
+        self.runs[run_id]["tags"] = self.runs[run_id]["tags"] | tags
+
+    def close_run(self, run_id: str, failed: bool) -> None:
+        self._reach()
+        self.runs[run_id]["status"] = "FAILED" if failed else "FINISHED"
+
+
+@pytest.fixture
+def outcomes(
+    compare: Callable[..., list[Variant]],
+    lay_out: Callable[..., list[Cell]],
+    conclude: Callable[..., CellOutcome],
+) -> list[CellOutcome]:
+    done, failed = lay_out(compare("lora,bitfit"))
+    found = [conclude(done, [True, False]), conclude(failed, (), error="the loss became nan")]
+    (found[0].folder.evaluation / PLOT_NAME).write_bytes(b"a picture")
+    found[0].folder.history.write_text('{"step": 2, "metrics": {"train/loss": 0.5}}\n')
+    return found
+
+
+@pytest.fixture
+def open_tracker(tmp_path: Path) -> Callable[..., tuple[StudyTracker, list[str]]]:
+    def build(index: Any) -> tuple[StudyTracker, list[str]]:
+        warnings: list[str] = []
+        tracker = StudyTracker(index, task="tiny", study="compare", folder=tmp_path, warn=warnings.append)
+        return tracker, warnings
+
+    return build
+
+
+def log_all(tracker: StudyTracker, outcomes: Iterable[CellOutcome], *, failed: bool = True) -> None:
+    tracker.open({"seeds": [0]})
+    for outcome in outcomes:
+        tracker.log_cell(outcome)
+    tracker.close([], {"test/lora": 0.5}, failed=failed)
+
+
+def test_cells_are_runs_below_the_studys(outcomes: list[CellOutcome], open_tracker: Any) -> None:
+    index = RecordingIndex()
+    tracker, warnings = open_tracker(index)
+    log_all(tracker, outcomes)
+    parent, done, failed = index.runs.values()
+    assert not warnings
+    assert parent["status"] == "FAILED"
+    assert parent["metrics"] == {("test/lora", None): 0.5}
+    assert [run["tags"]["mlflow.parentRunId"] for run in (done, failed)] == ["run-0", "run-0"]
+    assert done["status"] == "FINISHED"
+    assert done["parameters"]["method"]["name"] == "lora"
+    assert done["metrics"]["train/loss", 2] == 0.5
+    assert done["metrics"]["test/accuracy", None] == 0.5
+    assert done["metrics"]["trained_parameters", None] == 1000
+    assert done["artifacts"] == ["predictions.png", "predictions.jsonl"]
+    assert failed["status"] == "FAILED"
+    assert failed["tags"]["lorry.error"] == "the loss became nan"
+
+
+def test_a_study_goes_on_in_its_runs(outcomes: list[CellOutcome], open_tracker: Any) -> None:
+    index = RecordingIndex()
+    first, _ = open_tracker(index)
+    log_all(first, outcomes[:1])
+    again, _ = open_tracker(index)
+    assert again.has_all([outcomes[0].cell.digest])
+    assert not again.has_all([outcome.cell.digest for outcome in outcomes])
+    log_all(again, outcomes, failed=False)
+    assert [run["name"] for run in index.runs.values()] == ["compare", "lora, seed 0", "bitfit, seed 0"]
+    assert index.runs["run-0"]["status"] == "FINISHED"
+
+
+def test_another_mlflow_gets_runs_of_its_own(outcomes: list[CellOutcome], open_tracker: Any) -> None:
+    log_all(open_tracker(RecordingIndex())[0], outcomes)
+    other = RecordingIndex("elsewhere")
+    log_all(open_tracker(other)[0], outcomes)
+    assert len(other.runs) == 3
+
+
+def test_a_study_goes_on_without_mlflow(outcomes: list[CellOutcome], open_tracker: Any) -> None:
+    index = RecordingIndex()
+    tracker, warnings = open_tracker(index)
+    tracker.open({})
+    index.is_gone = True
+    for outcome in outcomes:
+        tracker.log_cell(outcome)
+    tracker.close([], {}, failed=False)
+    assert len(warnings) == 1
+    assert "MLflow does not show this study: there: cannot reach it" in warnings[0]
+
+
+def test_nothing_is_logged_of_a_study_that_was_not_opened(
+    outcomes: list[CellOutcome], open_tracker: Any
+) -> None:
+    index = RecordingIndex()
+    tracker, _ = open_tracker(index)
+    tracker.log_cell(outcomes[0])
+    tracker.close([], {}, failed=False)
+    assert not index.runs

@@ -1,0 +1,114 @@
+"""Studies of a kind that writes text, on a tiny GPT-2: wordings, and targets where q, k and v are one."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+NAMES = ("Blue Spice", "The Eagle", "Aromi", "Wildwood", "Zizzi", "Cotto")
+END = "<|endoftext|>"
+FOODS = ("French", "Indian", "Italian", "Chinese")
+
+
+@pytest.fixture
+def writing_task(task_file: Callable[..., Path], tmp_path: Path) -> Path:
+    rows = [
+        {"mr": f"name[{name}], food[{food}]", "ref": f"{name} serves {food} food."}
+        for name in NAMES
+        for food in FOODS
+    ]
+    source = tmp_path / "meanings.jsonl"
+    source.write_text("".join(f"{json.dumps(row)}\n" for row in rows), "utf-8")
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=350,
+        special_tokens=[END],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([text for row in rows for text in row.values()], trainer)
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, **dict.fromkeys(("bos_token", "eos_token"), END)
+    )
+    folder = tmp_path / "gpt2"
+    wrapped.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=len(wrapped),
+        n_positions=96,
+        n_embd=32,
+        n_layer=2,
+        n_head=2,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    return task_file(
+        kind="text-generation",
+        base={"model": str(folder)},
+        data={
+            "source": str(source),
+            "columns": {"text": "mr", "label": "ref"},
+            "max_length": 48,
+            "max_target": 8,
+        },
+        method={"name": "lora", "r": 2},
+        evaluate={"metrics": [], "primary": "rouge-l", "resamples": 100},
+    )
+
+
+def test_wordings_of_a_prompt(invoke: Any, writing_task: Path) -> None:
+    arguments = (
+        "--template",
+        "{text} means: {label}",
+        "--template",
+        "{text}",
+        "--methods",
+        "p-tuning-v2:tokens=3",
+    )
+    result = invoke("study", "prompts", writing_task, *arguments, "--json")
+    assert result.exit_code == 0, result.output
+    rows = json.loads(result.stdout)
+    assert [(row["wording"], row["with"], row["trained_parameters"]) for row in rows] == [
+        (1, "untrained", 0),
+        (1, "p-tuning-v2 tokens=3", 384),
+        (2, "untrained", 0),
+        (2, "p-tuning-v2 tokens=3", 384),
+    ]
+    assert all(row["metric"] == "rouge-l" and 0 <= row["value"] <= 1 for row in rows)
+
+
+def test_a_template_that_is_none_is_refused(invoke: Any, writing_task: Path) -> None:
+    arguments = ("--template", "{nothing}", "--template", "{text}", "--methods", "p-tuning-v2")
+    result = invoke("study", "prompts", writing_task, *arguments)
+    assert result.exit_code == 3
+    assert "1 untrained: data.template" in result.output
+    assert "1 p-tuning-v2: data.template" in result.output
+    assert "  2 " not in result.output
+    assert invoke.ran == []
+
+
+def test_a_method_that_does_not_fit_is_told_of_what_is_trained(invoke: Any, writing_task: Path) -> None:
+    result = invoke("study", "prompts", writing_task, "--template", "{text}")
+    assert result.exit_code == 3
+    assert "1 p-tuning: method.name: " in result.output
+    assert "untrained" not in result.output
+
+
+def test_targets_where_three_are_one(invoke: Any, writing_task: Path) -> None:
+    result = invoke("study", "targets", writing_task)
+    assert result.exit_code == 0, result.output
+    # r=2 on c_attn of two layers, 32 in and 96 out.
+    assert "each trains at most 512 parameters" in result.output
+    assert "left out: q, k, v, q+k, q+v. W_q, W_k, W_v are one matrix of GPT2Model (c_attn)" in result.output
+    assert invoke.ran == ["o, seed 0", "q+k+v, seed 0", "q+k+v+o, seed 0"]
+    refused = invoke("study", "targets", writing_task, "--combinations", "q+v,o")
+    assert refused.exit_code == 3
+    assert "none of them can be adapted alone" in refused.output
