@@ -241,6 +241,11 @@ def list_faults(path: Path) -> list[str]:
         ("gpt2", {"kind": "text-to-text"}, "base.model: gpt2 is no sequence-to-sequence model"),
         ("gpt2", {"evaluate": {"primary": "blue"}}, "did you mean 'bleu'?"),
         ("t5", {"method": {"name": "p-tuning-v2"}}, "method.name: p-tuning-v2 is for one stack of blocks"),
+        (
+            "gpt2",
+            {"method": {"name": "p-tuning", "template": "[P] {text}"}},
+            "method.template: text-generation has no places for soft tokens",
+        ),
     ],
 )
 def test_what_cannot_work_is_told_at_once(
