@@ -77,10 +77,14 @@ def draft_wordings(
         )
         for choice in methods:
             laid = draft_method(choice, task)
+            section = dict(laid.method or {})
+            if words != wording and "tokens" not in choice.options:
+                # The wording tells how many there are.
+                section.pop("tokens", None)
             drafts.append(
                 Draft(
                     label=f"{number} {choice.label}",
-                    method=_set_template(laid.method or {}, wording if words != wording else None),
+                    method=_set_template(section, wording if words != wording else None),
                     train=laid.train,
                     data={_TEMPLATE: words},
                     facts=facts | {"with": choice.label},
