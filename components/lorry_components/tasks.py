@@ -143,15 +143,17 @@ def check_kind(document: Mapping[str, Any]) -> Iterator[Fault]:
     if name not in KINDS:
         yield Fault("kind", f"there is no kind {name!r}; {suggest_name(name, KINDS)}")
         return
-    yield from _check_template(KINDS[name], document.get("data"))
+    yield from _check_data(KINDS[name], document.get("data"))
     yield from _check_metrics(KINDS[name], document.get("evaluate"))
 
 
-def _check_template(kind: type[Kind], data: object) -> Iterator[Fault]:
+def _check_data(kind: type[Kind], data: object) -> Iterator[Fault]:
     if not isinstance(data, Mapping):
         return
     template, columns = data.get("template"), data.get("columns")
     has_pair = isinstance(columns, Mapping) and columns.get("text_pair") is not None
+    if kind.reads_context and not has_pair:
+        yield Fault("data.columns.text_pair", f"is missing: {kind.name} needs the column of the context")
     if isinstance(template, str | None):
         for told in kind.check_template(template, has_pair=has_pair):
             yield Fault("data.template", told)

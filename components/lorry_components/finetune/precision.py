@@ -59,7 +59,7 @@ def detect_hardware() -> Hardware:
     import torch
 
     if torch.cuda.is_available():
-        from transformers.utils import is_flash_attn_2_available
+        from transformers.utils.import_utils import is_flash_attn_2_available
 
         return Hardware(
             "cuda",

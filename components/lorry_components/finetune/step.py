@@ -76,6 +76,7 @@ def finetune(
 
     Raises:
         BaseModelError: The base is not usable.
+        InvalidDataError: Rows are too long for the kind of task on this base.
         InvalidTaskError: The method cannot work on this base.
         StoreError: The disk is full.
         TrainingError: The method does not fit the base, the loss diverged, or the adapter is too large.
@@ -83,7 +84,10 @@ def finetune(
     card = load_card(data)
     setup = _set_up(spec, card.labels)
     _check_size(spec, setup, target)
-    parts = {part: load_part(data, part) for part in ("train", "validation")}
+    parts = {part: load_part(data, part) for part in ("train", "validation", "test")}
+    # Those of test too: the evaluation would find out when training is paid for.
+    rows = [example.row for examples in parts.values() for example in examples]
+    setup.kind.check_rows(setup.tokenizer, rows)
     trainer = _build_trainer(
         spec,
         setup,
@@ -268,7 +272,7 @@ def _build_arguments(spec: TaskSpec, setup: _Setup, rows: int, checkpoints: Path
         # Or early stopping would lose its patience counter.
         restore_callback_states_from_checkpoint=True,
         remove_unused_columns=False,
-        label_names=["labels"],
+        label_names=list(setup.kind.target_names),
         dataloader_pin_memory=on_cuda,
         disable_tqdm=True,
         report_to="none",

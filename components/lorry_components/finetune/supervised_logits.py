@@ -7,12 +7,14 @@ soft-capping, does not look at positions.
 """
 
 import contextlib
+import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
+from transformers.loss.loss_utils import ForCausalLMLoss
 
 from lorry_components.kinds.base import IGNORED
 
@@ -41,11 +43,16 @@ def choose_states(model: nn.Module, choose: Callable[[torch.Tensor], torch.Tenso
 def compute_next_token_loss(model: nn.Module, inputs: dict[str, Any]) -> tuple[torch.Tensor, Any]:
     """Return the mean cross-entropy over the supervised tokens of a batch, and the model's outputs.
 
+    It is the model that computes the loss, for methods may add to it, as AdaLoRA does.
+
     Args:
         model: A causal language model.
         inputs: Its inputs, with ``labels``, shape (rows, tokens): a token at each supervised position, which
             the position before it has to predict, and -100 elsewhere.
     """
+    if not _takes_chosen_labels(model):
+        outputs = model(**inputs)
+        return outputs.loss, outputs
     following = inputs["labels"][:, 1:]
     is_supervised = following.ne(IGNORED)
     # The last position has nothing to predict.
@@ -55,8 +62,14 @@ def compute_next_token_loss(model: nn.Module, inputs: dict[str, Any]) -> tuple[t
         # Soft tokens may stand before the input.
         return states[:, -positions.shape[1] :][positions].unsqueeze(0)
 
-    with choose_states(model, choose):
-        outputs = model(**{name: value for name, value in inputs.items() if name != "labels"})
     targets = following[is_supervised]
-    total = functional.cross_entropy(outputs.logits[0].float(), targets, reduction="sum")
-    return total / max(1, len(targets)), outputs
+    with choose_states(model, choose):
+        outputs = model(**inputs, shift_labels=targets[None], num_items_in_batch=max(1, len(targets)))
+    return outputs.loss, outputs
+
+
+def _takes_chosen_labels(model: Any) -> bool:
+    """Return whether a model hands labels of chosen positions on to transformers' own loss."""
+    bare = model.get_base_model() if hasattr(model, "get_base_model") else model
+    kinds = {parameter.kind for parameter in inspect.signature(bare.forward).parameters.values()}
+    return inspect.Parameter.VAR_KEYWORD in kinds and bare.loss_function is ForCausalLMLoss

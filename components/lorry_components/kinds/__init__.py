@@ -8,13 +8,15 @@ from collections.abc import Mapping
 
 from lorry_components.kinds.base import Kind, Label, LabelForm, Prediction, Row, Target
 from lorry_components.kinds.form import InputForm
+from lorry_components.kinds.question_answering import QuestionAnswering
 from lorry_components.kinds.regression import Regression
 from lorry_components.kinds.text_classification import TextClassification
 from lorry_components.kinds.text_generation import TextGeneration
 from lorry_components.kinds.text_to_text import TextToText
 
 KINDS: Mapping[str, type[Kind]] = {
-    kind.name: kind for kind in (TextClassification, Regression, TextGeneration, TextToText)
+    kind.name: kind
+    for kind in (TextClassification, Regression, QuestionAnswering, TextGeneration, TextToText)
 }
 
 __all__ = [
@@ -24,6 +26,7 @@ __all__ = [
     "Label",
     "LabelForm",
     "Prediction",
+    "QuestionAnswering",
     "Regression",
     "Row",
     "Target",

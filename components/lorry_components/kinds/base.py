@@ -63,6 +63,9 @@ class Kind(ABC):
             the position before it has to predict.
         peft_task_type: PEFT's name for this kind of model, by which it feeds soft tokens; None: it has
             none.
+        target_names: The features that the loss is computed against.
+        reads_context: Whether the second text is a context that rows ask about: each row needs one, and
+            rows that share it stay on one side when a table is divided.
     """
 
     name: ClassVar[str]
@@ -73,6 +76,8 @@ class Kind(ABC):
     label_form: ClassVar[LabelForm]
     peft_task_type: ClassVar[str | None]
     error_metrics: ClassVar[frozenset[str]] = frozenset()
+    target_names: ClassVar[tuple[str, ...]] = ("labels",)
+    reads_context: ClassVar[bool] = False
     optional_metrics: ClassVar[frozenset[str]] = frozenset()
     averages_tokens: ClassVar[bool] = False
     predicts_next: ClassVar[bool] = False
@@ -108,7 +113,22 @@ class Kind(ABC):
         """Say what is wrong between an input and its label, or nothing."""
         return ""
 
+    def spell_label(self, label: Label) -> str:
+        """Return the words of a label, whose number the data card tells."""
+        return str(label)
+
+    def check_rows(self, tokenizer: "PreTrainedTokenizerBase", rows: Sequence[Row]) -> None:  # noqa: B027
+        """Refuse inputs that a base's tokeniser makes too long, before anything is trained.
+
+        Raises:
+            InvalidDataError: There are such rows; all are counted, the first are listed.
+        """
+
     # Training
+
+    def describe_head(self, labels: Sequence[str] | None) -> dict[str, Any]:
+        """Return the fields of the base's configuration that decide the head's size and its loss."""
+        return {}
 
     @abstractmethod
     def load_model(

@@ -31,6 +31,13 @@ class SequenceHeadKind(Kind):
     def decode_outputs(self, outputs: Outputs, labels: Sequence[str] | None) -> list[Prediction]:
         """Turn raw outputs, shape (rows, outputs of the head), into predictions, one a row."""
 
+    def describe_head(self, labels: Sequence[str] | None) -> dict[str, Any]:
+        """Return one output a class, or one for a number."""
+        return {
+            "num_labels": 1 if labels is None else len(labels),
+            "problem_type": "regression" if labels is None else "single_label_classification",
+        }
+
     def load_model(
         self, folder: Path, labels: Sequence[str] | None, **options: Any
     ) -> "tuple[PreTrainedModel, frozenset[str]]":
@@ -40,10 +47,9 @@ class SequenceHeadKind(Kind):
             self.model_class,
             folder,
             may_miss=True,
-            num_labels=len(names),
             id2label=dict(enumerate(names)),
             label2id={name: index for index, name in enumerate(names)},
-            problem_type="regression" if labels is None else "single_label_classification",
+            **self.describe_head(labels),
             **options,
         )
 

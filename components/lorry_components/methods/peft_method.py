@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lorry_components.methods.base import AdaptedModel, Method, list_fresh_modules
+from lorry_components.methods.spans import wrap_for_spans
 from lorry_components.methods.tensors import load_tensors, save_tensors
 from lorry_registry.errors import AdapterRejectedError, TrainingError
 from lorry_registry.manifest import CONFIG_NAME, BaseIdentity
@@ -95,6 +96,8 @@ class PeftMethod(Method):
         from peft import get_peft_model
 
         try:
+            if config.task_type == "QUESTION_ANS":
+                return wrap_for_spans(model, config, ADAPTER)
             return get_peft_model(model, config, adapter_name=ADAPTER)
         except ValueError as error:
             raise TrainingError(

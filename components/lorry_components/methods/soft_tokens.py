@@ -79,6 +79,12 @@ def check_soft_tokens(
             f"{name} does not fit {model}: its head reads the last token, which cannot be told from padding "
             "once soft tokens stand before it; choose p-tuning-v2, lora or an adapter, or an encoder as base",
         )
+    elif task_type == "QUESTION_ANS" and _needs_ids(config):
+        yield Fault(
+            "method.name",
+            f"{name} does not fit {model}: its decoder reads the input once more by its ids, and soft tokens "
+            "have none; choose lora or an adapter, or an encoder as base",
+        )
 
 
 def count_positions(config: "PretrainedConfig") -> int | None:

@@ -1,13 +1,14 @@
 """What the methods that put something beside chosen linear layers have in common."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from lorry_components.methods.base import MethodOptions, refuse_faults
 from lorry_components.methods.layers import build_skeleton, find_layers
 from lorry_components.methods.peft_method import PeftMethod
+from lorry_components.methods.spans import SPAN_HEAD
 from lorry_registry.errors import Fault, TrainingError
 from lorry_registry.task_document import suggest_name
 
@@ -37,6 +38,12 @@ class LayerOptions(TargetOptions):
     """
 
     layers: Annotated[int, Field(ge=1)] | None = None
+
+    @model_validator(mode="after")
+    def _check_layers(self) -> Self:
+        if self.layers is not None and self.targets == "all-linear":
+            raise ValueError("'layers' needs the names of targets: PEFT confines 'all-linear' to no layers")
+        return self
 
 
 class TargetedMethod(PeftMethod):
@@ -86,6 +93,8 @@ class TargetedMethod(PeftMethod):
         """Return the linear layers that are adapted, by name."""
         # A new head is trained in full, and an output layer shares its weights with the embedding.
         known = list_linear(model.base_model)
+        # T5 is no part of the model with this head: its stacks are, beside the head.
+        known.pop(SPAN_HEAD, None)
         if self.options.targets == "all-linear":
             return known
         return match_targets(known, self.options.targets or self.find_default_targets(model))

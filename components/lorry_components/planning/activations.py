@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PretrainedConfig
 
+_POSITIONS = ("start_positions", "end_positions")
+_LOGITS = ("logits", "start_logits", "end_logits")
+
 
 @dataclass(frozen=True, slots=True)
 class Activations:
@@ -81,6 +84,8 @@ def measure_activations(
         arguments["labels"] = torch.zeros((rows, supervised_tokens), dtype=torch.long, device=device)
     elif target_tokens is not None:
         arguments["labels"] = torch.zeros((rows, target_tokens), dtype=torch.long, device=device)
+    elif _points_at_tokens(model):
+        arguments |= {name: torch.zeros(rows, dtype=torch.long, device=device) for name in _POSITIONS}
     elif _predicts_tokens(model):
         arguments["labels"] = inputs
     else:
@@ -90,7 +95,7 @@ def measure_activations(
     with contextlib.ExitStack() as stack:
         if device.type == "meta":
             stack.enter_context(imitate_device(on_cuda=on_cuda))
-        logits = _record(model, arguments, recording)
+        outputs = _record(model, arguments, recording)
     own = {tensor.untyped_storage()._cdata for tensor in (*model.parameters(), *model.buffers())}
     layers = {
         index: sum(size for key, size in sizes.items() if key not in own)
@@ -103,7 +108,7 @@ def measure_activations(
         largest_layer=max(inside, default=0),
         outside=layers.get(-1, 0),
         boundary=recording.boundary,
-        logits=logits.numel() * 4,
+        logits=outputs * 4,
     )
 
 
@@ -117,9 +122,8 @@ def measure_cache(config: "PretrainedConfig", *, rows: int, tokens: int) -> int:
     return int(2 * 4 * layers * heads * width * rows * tokens)
 
 
-def _record(
-    model: "nn.Module", arguments: dict[str, "torch.Tensor"], recording: _Recording
-) -> "torch.Tensor":
+def _record(model: "nn.Module", arguments: dict[str, "torch.Tensor"], recording: _Recording) -> int:
+    """Run the model; return how many numbers it puts out."""
     import torch
 
     def keep(tensor: "torch.Tensor") -> "torch.Tensor":
@@ -134,27 +138,26 @@ def _record(
     model.train()
     try:
         with _watch_layers(model, recording), torch.autograd.graph.saved_tensors_hooks(keep, _return_same):
-            logits = _run(model, arguments)
+            outputs = _run(model, arguments)
     finally:
         model.train(was_training)
-    return logits
+    return sum(outputs[name].numel() for name in _LOGITS if name in outputs)
 
 
-def _run(model: "nn.Module", arguments: dict[str, "torch.Tensor"]) -> "torch.Tensor":
-    """Return the outputs, having computed the loss."""
-    inputs, labels = arguments["input_ids"], arguments["labels"]
-    if labels.ndim != 2 or labels.shape == inputs.shape or not _predicts_tokens(model):
-        logits: torch.Tensor = model(**arguments).logits
-        return logits
+def _run(model: "nn.Module", arguments: dict[str, "torch.Tensor"]) -> Any:
+    """Return what the model returns, having computed the loss."""
+    inputs, labels = arguments["input_ids"], arguments.get("labels")
+    if labels is None or labels.ndim != 2 or labels.shape == inputs.shape or not _predicts_tokens(model):
+        return model(**arguments)
     from torch.nn import functional
 
     from lorry_components.finetune.supervised_logits import choose_states
 
     # Which positions count is not known beforehand; how many there are is all that matters.
     with choose_states(model, lambda states: states[:, -labels.shape[1] :]):
-        logits = model(input_ids=inputs).logits
-    functional.cross_entropy(logits.flatten(0, 1).float(), labels.flatten())
-    return logits
+        outputs = model(input_ids=inputs)
+    functional.cross_entropy(outputs.logits.flatten(0, 1).float(), labels.flatten())
+    return outputs
 
 
 def _return_same(tensor: "torch.Tensor") -> "torch.Tensor":
@@ -205,6 +208,11 @@ def _predicts_tokens(model: Any) -> bool:
     return type(getattr(model, "base_model", model)).__name__.endswith("LMHeadModel") or any(
         type(module).__name__.endswith(("ForCausalLM", "LMHeadModel")) for module in model.modules()
     )
+
+
+def _points_at_tokens(model: Any) -> bool:
+    # XLNet's and XLM's classes end in 'Simple'.
+    return any("ForQuestionAnswering" in type(module).__name__ for module in model.modules())
 
 
 def _choose_label_type(model: Any) -> "torch.dtype":

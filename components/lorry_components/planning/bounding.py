@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from lorry_components.kinds import KINDS
+from lorry_components.kinds import KINDS, QuestionAnswering
 from lorry_components.kinds.sequence_head import SequenceHeadKind
 from lorry_components.kinds.writing import WritingKind
 from lorry_components.planning.devices import GIB
@@ -29,7 +29,7 @@ def bound_training(spec: TaskSpec, configuration: Mapping[str, Any]) -> int | No
     if issubclass(KINDS[spec.kind], WritingKind):
         tokens = max(tokens, spec.data.max_target)
     passing = bound_activations(dimensions, configuration, rows=spec.train.batch_size, tokens=tokens)
-    if not issubclass(KINDS[spec.kind], SequenceHeadKind):
+    if not issubclass(KINDS[spec.kind], (SequenceHeadKind, QuestionAnswering)):
         # The output, its softmax and its gradient.
         passing += 3 * 4 * spec.train.batch_size * tokens * dimensions.vocabulary
     return round(_SLACK * (_BYTES_A_PARAMETER * _bound_parameters(dimensions) + passing)) + _RUNTIME

@@ -213,7 +213,7 @@ def _build_footprint(
     precision: Precision,
     device: str,
 ) -> tuple[AdaptedArchitecture, Footprint]:
-    config = build_configuration(base, **_describe_head(labels))
+    config = build_configuration(base, **kind.describe_head(labels))
     for name, value in list_dropouts(spec.train, config).items():
         setattr(config, name, value)
     architecture = build_architecture(base, config, kind.model_class, attention=precision.attention)
@@ -252,14 +252,6 @@ def make_footprint(
         activations=activations,
         rows=rows,
     )
-
-
-def _describe_head(labels: Sequence[str] | None) -> dict[str, Any]:
-    names = list(labels) if labels is not None else ["value"]
-    return {
-        "num_labels": len(names),
-        "problem_type": "regression" if labels is None else "single_label_classification",
-    }
 
 
 def _limit_tokens(max_length: int, method: Method, base: BaseConfiguration) -> int:

@@ -3,7 +3,7 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -134,9 +134,15 @@ class DataCard(_Document):
             raise InvalidDataError(str(path), [fault], todo="run prepare_data again") from error
 
 
-def describe_part(examples: Sequence[Example], digest: str, *, label_form: LabelForm) -> SplitCard:
+def describe_part(
+    examples: Sequence[Example],
+    digest: str,
+    *,
+    label_form: LabelForm,
+    spell_label: Callable[[Label], str] = str,
+) -> SplitCard:
     """Count what a part holds; it has at least one example."""
-    labels = [example.label for example in examples]
+    labels = [example.label if label_form != "text" else spell_label(example.label) for example in examples]
     return SplitCard(
         rows=len(examples),
         labels=_summarise_labels(labels, label_form),

@@ -42,6 +42,7 @@ def check_parts(
     label_form: LabelForm,
     duplicates: Literal["drop", "refuse", "keep"],
     source: str,
+    by_context: bool = False,
 ) -> CheckedParts:
     """Check parts against one another, and drop training rows that a held-out part has too.
 
@@ -50,6 +51,7 @@ def check_parts(
         label_form: What labels are.
         duplicates: What to do with texts that are in several parts.
         source: What the error calls the data.
+        by_context: Whether pairs are contexts that several texts ask about.
 
     Raises:
         InvalidDataError: A part is too small, a held-out class is not in train, train has one class or
@@ -65,6 +67,8 @@ def check_parts(
         _warn_of_contradictions(checked["train"], warnings)
     elif label_form == "number":
         _check_numbers(checked, log, warnings)
+    if by_context:
+        _warn_of_shared_contexts(checked, warnings)
     log.raise_if_any()
     return CheckedParts(checked, {DUPLICATES_DROPPED: dropped} if dropped else {}, tuple(warnings))
 
@@ -178,6 +182,17 @@ def _warn_of_contradictions(train: Sequence[Example], warnings: list[str]) -> No
             f"train has {_count(contradicted, 'row')} whose text it has with another class too: "
             f"{_show(contradicted)}"
         )
+
+
+def _warn_of_shared_contexts(parts: Mapping[str, list[Example]], warnings: list[str]) -> None:
+    trained = {example.key[1] for example in parts["train"]}
+    for part in _HELD_OUT:
+        shared = [example for example in parts[part] if example.key[1] in trained]
+        if shared:
+            warnings.append(
+                f"{part} has {_count(shared, 'row')} with a context that train asks about too: "
+                "scores say how well known contexts are read, and flatter the adapter on new ones"
+            )
 
 
 def _count(things: Sequence[object], one: str, many: str = "") -> str:

@@ -23,26 +23,29 @@ _ALL = ""
 
 
 def split_examples(
-    examples: Sequence[Example], split: SeededSplit, *, label_form: LabelForm
+    examples: Sequence[Example], split: SeededSplit, *, label_form: LabelForm, by_context: bool = False
 ) -> dict[str, list[Example]]:
     """Divide one table into its parts.
 
-    Examples with the same text and pair land on one side. Every class (or, without classes, the whole
-    table) that has three distinct texts or more is in each part, where texts of several classes do not
-    stand in the way; every class is in train.
+    Examples with the same text and pair land on one side. So do those with the same pair where it is a
+    context, for an adapter that was trained on other questions about it knows it; unless there are fewer than
+    three contexts, which cannot be divided. Every class (or, without classes, the whole table) that has three
+    distinct texts or more is in each part, where texts of several classes do not stand in the way; every
+    class is in train.
 
     Args:
         examples: The table.
         split: The shares and the seed.
         label_form: What labels are.
+        by_context: Whether pairs are contexts that several texts ask about.
 
     Returns:
         Part -> examples, in the order of the table. A part may be empty when there are under three texts.
     """
     draws: dict[Key, int] = {}
     classes: dict[Key, set[str]] = {}
-    for example in examples:
-        key = example.key
+    units = _list_units(examples, by_context=by_context)
+    for example, key in zip(examples, units, strict=True):
         if key not in draws:
             draws[key] = _draw_number(split.seed, key)
             classes[key] = set()
@@ -50,9 +53,18 @@ def split_examples(
     sides = {key: _choose_side(draw, split) for key, draw in draws.items()}
     _spread_classes(sides, draws, classes)
     parts: dict[str, list[Example]] = {part: [] for part in PARTS}
-    for example in examples:
-        parts[sides[example.key]].append(example)
+    for example, key in zip(examples, units, strict=True):
+        parts[sides[key]].append(example)
     return parts
+
+
+def _list_units(examples: Sequence[Example], *, by_context: bool) -> list[Key]:
+    """Return for each example what it has to stay together with."""
+    if by_context:
+        contexts = [("", pair) for _, pair in (example.key for example in examples)]
+        if len(set(contexts)) >= len(PARTS):
+            return contexts
+    return [example.key for example in examples]
 
 
 def limit_parts(parts: Mapping[str, Sequence[Example]], limits: PartLimits) -> dict[str, list[Example]]:

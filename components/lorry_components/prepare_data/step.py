@@ -42,10 +42,16 @@ def prepare_data(spec: TaskSpec, target: Path) -> DataCard:
     reading = read_source(spec.data, kind)
     parts = reading.parts
     if reading.split is not None:
-        parts = split_examples(parts[TABLE], reading.split, label_form=kind.label_form)
+        parts = split_examples(
+            parts[TABLE], reading.split, label_form=kind.label_form, by_context=kind.reads_context
+        )
     parts = limit_parts(parts, spec.data.limit)
     checked = check_parts(
-        parts, label_form=kind.label_form, duplicates=spec.data.duplicates, source=spec.data.source
+        parts,
+        label_form=kind.label_form,
+        duplicates=spec.data.duplicates,
+        source=spec.data.source,
+        by_context=kind.reads_context,
     )
     ordered = {part: order_examples(examples) for part, examples in checked.parts.items()}
     rows = {part: examples for part, (examples, _) in ordered.items()}
@@ -59,7 +65,12 @@ def prepare_data(spec: TaskSpec, target: Path) -> DataCard:
         data_digest=digest_document(digests),
         columns=spec.data.columns,
         labels=list_labels(rows) if kind.label_form == "class" else None,
-        splits={part: describe_part(rows[part], digests[part], label_form=kind.label_form) for part in rows},
+        splits={
+            part: describe_part(
+                rows[part], digests[part], label_form=kind.label_form, spell_label=kind.spell_label
+            )
+            for part in rows
+        },
         dropped=dict(checked.dropped),
         warnings=checked.warnings,
     )

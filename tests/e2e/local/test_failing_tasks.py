@@ -17,7 +17,7 @@ CASES = {
     "nan": ("prepare_data", 4, ["2 faults", "nan.jsonl line 8", "nan.jsonl line 9", "not finite"]),
     "new-label": ("prepare_data", 4, ["test: has 1 row of 1 class that train lacks ('odd')"]),
     "no-weights": ("prepare_data", 5, ["there are no weights (*.safetensors)"]),
-    "no-module": ("finetune", 10, ["is called 'querry'", "did you mean 'query'?"]),
+    "no-module": ("finetune", 3, ["is called 'querry'", "did you mean 'query'?"]),
 }
 
 

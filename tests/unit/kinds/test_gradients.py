@@ -121,6 +121,34 @@ def check_same(found: list[torch.Tensor], expected: list[torch.Tensor]) -> None:
 
 
 @pytest.mark.parametrize("style", CAUSAL)
+def test_what_a_method_adds_to_the_loss_is_kept(tiny_base: Callable[[str], Path], style: str) -> None:
+    kind = KINDS["text-generation"](InputForm(max_length=72, max_target=24))
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base(style))
+    batch = kind.build_collator(tokenizer)(kind.encode_examples(tokenizer, ROWS, ANSWERS, None))
+    losses = []
+    for orthogonality in (0.0, 0.5):
+        bare, fresh = kind.load_model(tiny_base(style), None)
+        torch.manual_seed(0)
+        options = {"r": 4, "target_r": 2, "orthogonality": orthogonality}
+        model = METHODS["adalora"](options, kind.peft_task_type).adapt(bare, fresh).eval()
+        loss, _ = compute_next_token_loss(model, batch)
+        torch.testing.assert_close(loss, model(**batch).loss)
+        losses.append(float(loss.detach()))
+    assert losses[1] > losses[0] + 0.01
+
+
+def test_a_model_with_a_loss_of_its_own_computes_all(tiny_base: Callable[[str], Path]) -> None:
+    kind = KINDS["text-generation"](InputForm(max_length=72, max_target=24))
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base("gpt2"))
+    model: Any = kind.load_model(tiny_base("gpt2"), None)[0]
+    batch = kind.build_collator(tokenizer)(kind.encode_examples(tokenizer, ROWS, ANSWERS, None))
+    model.loss_function = lambda logits, labels, **_: logits.sum() * 0 + labels.numel()
+    loss, outputs = compute_next_token_loss(model, batch)
+    assert float(loss.detach()) == batch["labels"].numel()
+    assert outputs.logits.shape[:2] == batch["labels"].shape
+
+
+@pytest.mark.parametrize("style", CAUSAL)
 def test_only_what_counts_is_computed(tiny_base: Callable[[str], Path], style: str) -> None:
     kind = KINDS["text-generation"](InputForm(max_length=72, max_target=24))
     tokenizer = AutoTokenizer.from_pretrained(tiny_base(style))
