@@ -143,20 +143,42 @@ def check_kind(document: Mapping[str, Any]) -> Iterator[Fault]:
     if name not in KINDS:
         yield Fault("kind", f"there is no kind {name!r}; {suggest_name(name, KINDS)}")
         return
-    yield from _check_data(KINDS[name], document.get("data"))
+    data = document.get("data")
+    yield from _check_data(KINDS[name], data)
+    yield from _check_soft_template(KINDS[name], data, document.get("method"))
     yield from _check_metrics(KINDS[name], document.get("evaluate"))
 
 
 def _check_data(kind: type[Kind], data: object) -> Iterator[Fault]:
     if not isinstance(data, Mapping):
         return
-    template, columns = data.get("template"), data.get("columns")
-    has_pair = isinstance(columns, Mapping) and columns.get("text_pair") is not None
-    if kind.reads_context and not has_pair:
+    template = data.get("template")
+    if kind.reads_context and not _has_pair(data):
         yield Fault("data.columns.text_pair", f"is missing: {kind.name} needs the column of the context")
     if isinstance(template, str | None):
-        for told in kind.check_template(template, has_pair=has_pair):
+        for told in kind.check_template(template, has_pair=_has_pair(data)):
             yield Fault("data.template", told)
+
+
+def _check_soft_template(kind: type[Kind], data: object, method: object) -> Iterator[Fault]:
+    if not isinstance(data, Mapping) or not isinstance(method, Mapping):
+        return
+    soft_template, template = _list_options(method).get("template"), data.get("template")
+    known = METHODS.get(str(method.get("name")))
+    if known is None or "template" not in known.options_model.model_fields:
+        return
+    if not isinstance(soft_template, str) or any(known.check_options({"template": soft_template})):
+        # Told by the method.
+        return
+    for told in kind.check_soft_template(
+        soft_template, template if isinstance(template, str) else None, has_pair=_has_pair(data)
+    ):
+        yield Fault("method.template", told)
+
+
+def _has_pair(data: Mapping[str, Any]) -> bool:
+    columns = data.get("columns")
+    return isinstance(columns, Mapping) and columns.get("text_pair") is not None
 
 
 def _check_metrics(kind: type[Kind], evaluate: object) -> Iterator[Fault]:
@@ -188,5 +210,9 @@ def check_method(document: Mapping[str, Any]) -> Iterator[Fault]:
     if name not in METHODS:
         yield Fault("method.name", f"there is no method {name!r}; {suggest_name(name, METHODS)}")
         return
+    yield from METHODS[name].check_options(_list_options(section))
+
+
+def _list_options(section: Mapping[str, Any]) -> Mapping[str, Any]:
     options = section.get("options", {key: section[key] for key in section if key not in _METHOD_FIELDS})
-    yield from METHODS[name].check_options(options)
+    return options if isinstance(options, Mapping) else {}

@@ -111,7 +111,7 @@ def score_predictor(
         [example.row for example in examples], [example.label for example in examples]
     )
     predictions = predictor.predict(rows, report=lambda done: progress(done, len(rows)))
-    evaluation = _score(spec, kind, targets, predictions)
+    evaluation = score_predictions(spec, kind, targets, predictions, part=_SPLIT)
     target.mkdir(parents=True, exist_ok=True)
     _write_predictions(target / PREDICTIONS_NAME, rows, targets, predictions)
     plot_evaluation(
@@ -125,14 +125,20 @@ def score_predictor(
     return ScoredPart(rows, targets, predictions, evaluation)
 
 
-def _score(
-    spec: TaskSpec, kind: Kind, targets: Sequence[Target], predictions: Sequence[Prediction]
+def score_predictions(
+    spec: TaskSpec,
+    kind: Kind,
+    targets: Sequence[Target],
+    predictions: Sequence[Prediction],
+    *,
+    part: str,
 ) -> Evaluation:
+    """Return the metrics that a task asks for, with their intervals."""
     primary = spec.evaluate.primary or kind.primary
     usual = [name for name in kind.metrics if name not in kind.optional_metrics]
     names = dict.fromkeys([primary, *(spec.evaluate.metrics or usual)])
     return Evaluation(
-        split=_SPLIT,
+        split=part,
         examples=len(targets),
         primary=primary,
         metrics=estimate_metrics(

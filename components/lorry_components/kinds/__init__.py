@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from lorry_components.kinds.base import Kind, Label, LabelForm, Prediction, Row, Target
 from lorry_components.kinds.form import InputForm
+from lorry_components.kinds.knowledge_probing import KnowledgeProbing
 from lorry_components.kinds.question_answering import QuestionAnswering
 from lorry_components.kinds.regression import Regression
 from lorry_components.kinds.text_classification import TextClassification
@@ -16,13 +17,21 @@ from lorry_components.kinds.text_to_text import TextToText
 
 KINDS: Mapping[str, type[Kind]] = {
     kind.name: kind
-    for kind in (TextClassification, Regression, QuestionAnswering, TextGeneration, TextToText)
+    for kind in (
+        TextClassification,
+        Regression,
+        QuestionAnswering,
+        TextGeneration,
+        TextToText,
+        KnowledgeProbing,
+    )
 }
 
 __all__ = [
     "KINDS",
     "InputForm",
     "Kind",
+    "KnowledgeProbing",
     "Label",
     "LabelForm",
     "Prediction",

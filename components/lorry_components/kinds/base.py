@@ -56,6 +56,8 @@ class Kind(ABC):
         metrics: Its metrics, by name.
         primary: The metric that the gate looks at when a task names none.
         label_form: What its labels are: classes known from the data, numbers, or any text.
+        answer_tokens: Of how many positions the output is needed in training, when the base reads from left
+            to right; None: of all.
         error_metrics: The metrics of which less is better; none of them can be the primary one.
         optional_metrics: The metrics that are computed only when a task names them.
         averages_tokens: Whether its loss is a mean over supervised tokens, whose number varies by batch.
@@ -75,6 +77,7 @@ class Kind(ABC):
     primary: ClassVar[str]
     label_form: ClassVar[LabelForm]
     peft_task_type: ClassVar[str | None]
+    answer_tokens: ClassVar[int | None] = None
     error_metrics: ClassVar[frozenset[str]] = frozenset()
     target_names: ClassVar[tuple[str, ...]] = ("labels",)
     reads_context: ClassVar[bool] = False
@@ -92,6 +95,25 @@ class Kind(ABC):
         """Say what of a task's template does not suit this kind, from the task file alone."""
         if template is not None:
             yield f"{cls.name} reads its texts as they are; leave it out"
+
+    @classmethod
+    def check_soft_template(
+        cls,
+        soft_template: str,  # noqa: ARG003
+        template: str | None,  # noqa: ARG003
+        *,
+        has_pair: bool,  # noqa: ARG003
+    ) -> Iterator[str]:
+        """Say what of a method's template with soft tokens does not suit this kind, and the task's own.
+
+        It was parsed before, by :func:`~lorry_components.templates.parse_template`.
+        """
+        yield f"{cls.name} has no places for soft tokens inside its inputs; write tokens: 20 instead"
+
+    @classmethod
+    def find_model_class(cls, config: "PretrainedConfig") -> str:  # noqa: ARG003
+        """Return the class of transformers' that puts the kind's head on a base of this configuration."""
+        return cls.model_class
 
     def check_base(self, config: "PretrainedConfig") -> Iterator[Fault]:
         """Say why this kind of task does not work on a base, from its configuration."""

@@ -1,16 +1,13 @@
 """The form of a task's inputs: all, beside its classes, that decides how a row is read and answered."""
 
-import string
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 from pydantic import ValidationError
 
+from lorry_components.templates import FIELDS, list_slots, parse_template
 from lorry_registry.task_spec import GenerateSpec, TaskSpec
-
-FIELDS = ("text", "text_pair", "label")
-"""What a template may name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +20,8 @@ class InputForm:
         max_target: Answers are cut to so many tokens, and no more are generated.
         has_pair: Whether rows have a second text.
         generate: How texts are generated.
+        soft_template: What the method makes of the inputs: where its soft tokens stand; None: they stand
+            before all else, or there are none.
     """
 
     max_length: int
@@ -30,6 +29,7 @@ class InputForm:
     max_target: int = 64
     has_pair: bool = False
     generate: GenerateSpec = field(default_factory=GenerateSpec)
+    soft_template: str | None = None
 
     @classmethod
     def of(cls, spec: TaskSpec) -> Self:
@@ -41,6 +41,7 @@ class InputForm:
             max_target=data.max_target,
             has_pair=data.columns.text_pair is not None,
             generate=spec.generate,
+            soft_template=_find_soft_template(spec.method.options),
         )
 
     @classmethod
@@ -61,7 +62,10 @@ class InputForm:
         except ValidationError as error:
             raise ValueError("no usable way to generate") from error
         has_pair = isinstance(columns, dict) and columns.get("text_pair") is not None
-        return cls(data["max_length"], template, max_target, has_pair, generate)
+        method = recipe.get("method")
+        options = method.get("options") if isinstance(method, dict) else None
+        soft_template = _find_soft_template(options if isinstance(options, dict) else {})
+        return cls(data["max_length"], template, max_target, has_pair, generate, soft_template)
 
 
 def list_template_fields(template: str) -> list[str]:
@@ -70,18 +74,14 @@ def list_template_fields(template: str) -> list[str]:
     Raises:
         ValueError: It is no template; the message says why.
     """
-    found = []
-    for _, name, format_spec, conversion in string.Formatter().parse(template):
-        if name is None:
-            continue
-        if name not in FIELDS:
-            raise ValueError(f"there is no {{{name}}}; write {{text}}, {{text_pair}} or {{label}}")
-        if format_spec or conversion:
-            raise ValueError(f"{{{name}}} takes no format")
-        found.append(name)
-    return found
+    return list_slots(parse_template(template))
 
 
 def fill_template(template: str, fields: Mapping[str, str]) -> str:
     """Return a template with its fields filled in, all others left empty."""
     return template.format(**{name: fields.get(name, "") for name in FIELDS})
+
+
+def _find_soft_template(options: Mapping[str, Any]) -> str | None:
+    template = options.get("template")
+    return template if isinstance(template, str) else None

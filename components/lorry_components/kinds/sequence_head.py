@@ -1,14 +1,16 @@
 """What the kinds that put one head on a whole text, or a pair of texts, have in common."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lorry_components.kinds.base import Features, Kind, Label, Outputs, Prediction, Report, Row
+from lorry_components.kinds.filling import fill_pieces, find_affixes, split_pieces
 from lorry_components.kinds.loading import load_pretrained
+from lorry_components.templates import list_slots, parse_template
 
 if TYPE_CHECKING:
     from torch import nn
@@ -38,6 +40,21 @@ class SequenceHeadKind(Kind):
             "problem_type": "regression" if labels is None else "single_label_classification",
         }
 
+    @classmethod
+    def check_soft_template(
+        cls,
+        soft_template: str,
+        template: str | None,  # noqa: ARG003
+        *,
+        has_pair: bool,
+    ) -> Iterator[str]:
+        """Check that the method's template reads all texts of a row, and nothing else of it."""
+        slots = list_slots(parse_template(soft_template))
+        wanted = ["text", "text_pair"] if has_pair else ["text"]
+        if sorted(slots) != wanted:
+            shown = " and ".join(f"{{{name}}}" for name in wanted)
+            yield f"must name {shown}, each once and nothing else; a {cls.name} reads its label off a head"
+
     def load_model(
         self, folder: Path, labels: Sequence[str] | None, **options: Any
     ) -> "tuple[PreTrainedModel, frozenset[str]]":
@@ -57,10 +74,25 @@ class SequenceHeadKind(Kind):
         """Tokenise texts or pairs, cutting the longer text of a pair first."""
         if not rows:
             return []
+        if self.form.soft_template is not None:
+            return self._fill_rows(tokenizer, rows, self.form.soft_template)
         texts = [row["text"] for row in rows]
         pairs = [row["text_pair"] for row in rows] if "text_pair" in rows[0] else None
         encoded = tokenizer(texts, pairs, truncation="longest_first", max_length=self.form.max_length)
         return [{name: encoded[name][index] for name in encoded} for index in range(len(rows))]
+
+    def _fill_rows(
+        self, tokenizer: "PreTrainedTokenizerBase", rows: Sequence[Row], template: str
+    ) -> list[Features]:
+        """Tokenise rows with a method's soft tokens between their words."""
+        before, after = find_affixes(tokenizer)
+        pieces = split_pieces(parse_template(template))
+        room = self.form.max_length - len(before) - len(after)
+        encoded: list[Features] = []
+        for found in fill_pieces(tokenizer, pieces, rows, room):
+            ids = [*before, *(number for piece in found for number in piece), *after]
+            encoded.append({"input_ids": ids, "attention_mask": [1] * len(ids)})
+        return encoded
 
     def encode_examples(
         self,

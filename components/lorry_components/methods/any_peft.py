@@ -11,7 +11,6 @@ from pydantic.errors import PydanticSchemaGenerationError
 from lorry_components.methods.base import MethodOptions, refuse_faults, report_unknown
 from lorry_components.methods.layers import build_skeleton
 from lorry_components.methods.peft_method import PeftMethod
-from lorry_components.methods.soft_tokens import check_soft_tokens
 from lorry_registry.errors import AdapterRejectedError, Fault
 from lorry_registry.task_document import suggest_name
 from lorry_registry.task_loading import describe_fault
@@ -35,6 +34,8 @@ _OWN_FIELDS = frozenset(
     }
 )
 _OTHERWISE = {
+    "PROMPT_TUNING": "write name: prompt-tuning, which works on decoders too",
+    "P_TUNING": "write name: p-tuning, which works on decoders too",
     "PREFIX_TUNING": "write name: p-tuning-v2, which works with the transformers that is used here",
     "ADALORA": "write name: adalora, which is told the number of steps",
     "CARTRIDGE": "it is initialised from a text that is run through the model, which a task file cannot do",
@@ -92,8 +93,6 @@ class AnyPeft(PeftMethod):
     def check_base(self, config: "PretrainedConfig") -> Iterator[Fault]:
         """Check that PEFT can put the method on a base of this architecture."""
         built = self._build_config()
-        if built.is_prompt_learning:
-            yield from check_soft_tokens(self.options.type, config, config.model_type, self.task_type)
         if not hasattr(built, "modules_to_save") and self.task_type in _WITH_HEAD:
             yield Fault(
                 "method.type", f"PEFT's {self.options.type} cannot store the head of this kind of task"
@@ -115,11 +114,6 @@ class AnyPeft(PeftMethod):
                 todo="pull it again, or upgrade peft",
             )
         return classes[str(kind)]
-
-    def count_added_tokens(self) -> int:
-        """Return how many positions soft tokens take up."""
-        tokens: int = getattr(self._build_config(), "num_virtual_tokens", None) or 0
-        return tokens
 
     def _build_config(self, **changes: Any) -> Any:
         config_class = _list_classes()[self.options.type.upper()]

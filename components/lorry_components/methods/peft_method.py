@@ -49,9 +49,7 @@ class PeftMethod(Method):
     def adapt(self, model: "PreTrainedModel", fresh: frozenset[str]) -> "nn.Module":
         """Wrap the base with PEFT; the head and other fresh modules are trained in full."""
         config: Any = self.build_config(model)
-        # PEFT compares the ends of names: 'head' alone would be its own prompt encoder's 'mlp_head' as well.
-        place = "base_model." if config.is_prompt_learning else ""
-        config.modules_to_save = [f"{place}{name}" for name in list_fresh_modules(model, fresh)] or None
+        config.modules_to_save = list_fresh_modules(model, fresh) or None
         return self._wrap(model, config)
 
     def save(self, model: "nn.Module", folder: Path, base: BaseIdentity) -> None:
@@ -158,10 +156,6 @@ def without_adapter(model: Any) -> Iterator[None]:
     """
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    if model.peft_config[ADAPTER].is_prompt_learning:
-        with _without_soft_tokens(model):
-            yield
-        return
     layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
     for layer in layers:
         layer.enable_adapters(enabled=False)
@@ -170,17 +164,3 @@ def without_adapter(model: Any) -> Iterator[None]:
     finally:
         for layer in layers:
             layer.enable_adapters(enabled=True)
-
-
-@contextlib.contextmanager
-def _without_soft_tokens(model: Any) -> Iterator[None]:
-    if hasattr(model.base_model, "prepare_inputs_for_generation"):
-        with model.disable_adapter():
-            yield
-        return
-    # PEFT's way fails on a base that generates nothing.
-    model.forward = model.base_model.forward
-    try:
-        yield
-    finally:
-        del model.forward

@@ -7,29 +7,26 @@ computed.
 
 import contextlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lorry_components.methods.base import AdaptedModel
 from lorry_components.methods.layers import build_skeleton, find_layers, read_hidden_size
-from lorry_components.methods.peft_method import without_adapter
 from lorry_components.methods.soft_tokens import SoftTokenMethod, SoftTokenOptions, describe_size
-from lorry_components.methods.tensors import load_tensors
 from lorry_registry.errors import AdapterRejectedError, Fault, TrainingError
 
 if TYPE_CHECKING:
     import torch
-    from peft import PeftModel, PromptTuningConfig
+    from peft import PromptTuningConfig
     from torch import nn
     from transformers import PretrainedConfig, PreTrainedModel
 
 _MODULE = "layer_prompts"
+_SAVED = f"{_MODULE}.weight"
 
 
 class PreLayer(SoftTokenMethod):
     """A prefix whose activations are learned at the input of every block.
 
-    PEFT's prompt tuning carries the positions; its tokens are the prefix at the first block's input.
+    Prompt tuning carries the positions; its tokens are the prefix at the first block's input.
     """
 
     name = "prelayer"
@@ -47,7 +44,7 @@ class PreLayer(SoftTokenMethod):
             task_type=self.task_type,
             num_virtual_tokens=self.options.tokens,
             prompt_tuning_init="SAMPLE_VOCAB",
-            **describe_size(model.config),
+            **describe_size(model),
         )
 
     def check_base(self, config: "PretrainedConfig") -> Iterator[Fault]:
@@ -61,44 +58,57 @@ class PreLayer(SoftTokenMethod):
         except TrainingError as error:
             yield Fault(error.where, f"{error.what}; {error.todo}")
 
-    def adapt(self, model: "PreTrainedModel", fresh: frozenset[str]) -> "nn.Module":
+    def insert(self, model: "PreTrainedModel", config: Any, encoder: "nn.Module") -> "nn.Module":
         """Put the prefix before the input and its activations into the blocks."""
-        adapted: Any = super().adapt(model, fresh)
-        self._insert(adapted, model, self.options.tokens)
-        return adapted  # type: ignore[no-any-return]
+        blocks = find_layers(model)
+        soft = super().insert(model, config, encoder)
+        width = read_hidden_size(model.config)
+        prompts = _build_prompts(len(blocks) - 1, config.num_virtual_tokens, width)
+        model.add_module(_MODULE, prompts.to(model.device))
+        for index, block in enumerate(blocks[1:]):
+            block.module.register_forward_pre_hook(_make_hook(prompts, index), with_kwargs=True)
+        return soft
 
-    def restore(self, model: "PreTrainedModel", folder: Path, fresh: frozenset[str]) -> AdaptedModel:
-        """Rebuild the carrier, put the activations in and copy the tensors over both."""
-        from peft import set_peft_model_state_dict
+    def fill(self, model: "PreTrainedModel", config: Any, tensors: "dict[str, torch.Tensor]") -> None:
+        """Put saved tensors into a base."""
+        import torch
 
-        config: Any = self.read_config(folder)
-        config.base_model_name_or_path = model.name_or_path
-        adapted: Any = self._wrap(model, config)
-        prompts: Any = self._insert(adapted, model, config.num_virtual_tokens)
-        tensors = load_tensors(folder, self.collect_tensors(adapted), fresh)
-        prompts.load_state_dict({"weight": tensors.pop(f"{_MODULE}.weight")})
-        set_peft_model_state_dict(adapted, tensors)
-        adapted.eval()
+        super().fill(model, config, tensors)
+        prompts: Any = model.get_submodule(_MODULE)
+        with torch.no_grad():
+            prompts.weight.copy_(tensors[_SAVED])
 
-        @contextlib.contextmanager
-        def without() -> Iterator[None]:
-            prompts.is_active = False
-            try:
-                with without_adapter(adapted):
-                    yield
-            finally:
-                prompts.is_active = True
+    @contextlib.contextmanager
+    def without_tokens(self, model: "nn.Module") -> Iterator[None]:
+        """Take the prefix and its activations out for a while."""
+        prompts: Any = model.get_submodule(_MODULE)
+        prompts.is_active = False
+        try:
+            with super().without_tokens(model):
+                yield
+        finally:
+            prompts.is_active = True
 
-        return AdaptedModel(adapted, without)
-
-    def describe_config(self, model: "PeftModel") -> dict[str, Any]:
+    def describe_config(self, model: "nn.Module") -> dict[str, Any]:
         """Return the carrier's configuration under a type that only this method reads."""
         return super().describe_config(model) | {"peft_type": self.peft_type}
 
-    def collect_tensors(self, model: "PeftModel") -> "dict[str, torch.Tensor]":
+    def list_shapes(self, model: "nn.Module") -> dict[str, tuple[int, ...]]:
+        """Return the carrier's shapes and the activations'."""
+        prompts: Any = model.get_submodule(_MODULE)
+        return super().list_shapes(model) | {_SAVED: tuple(prompts.weight.shape)}
+
+    def collect_tensors(self, model: "nn.Module") -> "dict[str, torch.Tensor]":
         """Return the carrier's tensors and the activations."""
         prompts: Any = model.get_submodule(_MODULE)
-        return super().collect_tensors(model) | {f"{_MODULE}.weight": prompts.weight}
+        return super().collect_tensors(model) | {_SAVED: prompts.weight}
+
+    def describe_tensors(self, model: "PreTrainedModel", config: Any) -> "dict[str, torch.Tensor]":
+        """Return the carrier's tensors and the activations, without their numbers."""
+        import torch
+
+        shape = (len(find_layers(model)) - 1, config.num_virtual_tokens, read_hidden_size(model.config))
+        return super().describe_tensors(model, config) | {_SAVED: torch.empty(shape, device="meta")}
 
     def find_config_class(self, kind: object, path: str) -> Any:
         """Return the carrier's class for this method's type."""
@@ -111,14 +121,6 @@ class PreLayer(SoftTokenMethod):
                 todo="pull it again, or upgrade lorry",
             )
         return PromptTuningConfig
-
-    def _insert(self, adapted: "nn.Module", model: "PreTrainedModel", tokens: int) -> "nn.Module":
-        blocks = find_layers(model)
-        prompts = _build_prompts(len(blocks) - 1, tokens, read_hidden_size(model.config))
-        adapted.add_module(_MODULE, prompts.to(model.device))
-        for index, block in enumerate(blocks[1:]):
-            block.module.register_forward_pre_hook(_make_hook(prompts, index), with_kwargs=True)
-        return prompts
 
 
 def _build_prompts(blocks: int, tokens: int, hidden: int) -> "nn.Module":

@@ -37,5 +37,5 @@ class PromptTuning(SoftTokenMethod):
             task_type=self.task_type,
             num_virtual_tokens=options.tokens,
             prompt_tuning_init="SAMPLE_VOCAB" if options.init == "vocabulary" else "RANDOM",
-            **describe_size(model.config),
+            **describe_size(model),
         )

@@ -205,9 +205,8 @@ def _list_layers(model: "nn.Module") -> "list[nn.Module]":
 
 
 def _predicts_tokens(model: Any) -> bool:
-    return type(getattr(model, "base_model", model)).__name__.endswith("LMHeadModel") or any(
-        type(module).__name__.endswith(("ForCausalLM", "LMHeadModel")) for module in model.modules()
-    )
+    endings = ("ForCausalLM", "LMHeadModel", "ForMaskedLM")
+    return any(type(module).__name__.endswith(endings) for module in model.modules())
 
 
 def _points_at_tokens(model: Any) -> bool:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lorry_components.methods import Method
-from lorry_components.methods.base import is_fresh
 from lorry_components.methods.p_tuning_v2 import PTuningV2
 from lorry_components.methods.peft_method import PeftMethod
+from lorry_components.methods.soft_tokens import SoftTokenMethod
 from lorry_components.planning.configurations import BaseConfiguration
 from lorry_registry.errors import BaseModelError
 from lorry_registry.manifest import ParameterCounts
@@ -125,7 +125,7 @@ def adapt_architecture(method: Method, architecture: Architecture) -> AdaptedArc
     return AdaptedArchitecture(
         model=model,
         parameters=parameters,
-        adapter_bytes=measure_weights_file(_list_saved(method, model, architecture.fresh)),
+        adapter_bytes=measure_weights_file(_list_saved(method, model)),
         frozen_matrices=_count_frozen_matrices(model),
     )
 
@@ -178,10 +178,12 @@ def _list_fresh(model: "PreTrainedModel", base: BaseConfiguration) -> frozenset[
     return frozenset(name for name in names if not name.startswith(prefix))
 
 
-def _list_saved(method: Method, model: "nn.Module", fresh: frozenset[str]) -> dict[str, tuple[int, ...]]:
+def _list_saved(method: Method, model: "nn.Module") -> dict[str, tuple[int, ...]]:
     """Return the names and shapes of what the method saves."""
     if isinstance(method, PTuningV2):
         return {name: tuple(tensor.shape) for name, tensor in method.collect_tensors(model).items()}
+    if isinstance(method, SoftTokenMethod):
+        return method.list_shapes(model)
     if not isinstance(method, PeftMethod):
         return {
             name: tuple(parameter.shape)
@@ -191,26 +193,8 @@ def _list_saved(method: Method, model: "nn.Module", fresh: frozenset[str]) -> di
     from peft import get_peft_model_state_dict
 
     peft_model: Any = model
-    config = peft_model.active_peft_config
-    if not config.is_prompt_learning:
-        saved = get_peft_model_state_dict(peft_model, save_embedding_layers=False)
-        return {name: tuple(tensor.shape) for name, tensor in saved.items()}
-    # PEFT computes the tokens to save them, which takes numbers; their shape is known without.
-    prompt = peft_model.prompt_encoder[peft_model.active_adapter]
-    width = config.token_dim
-    if hasattr(prompt, "embedding") and prompt.embedding.weight.shape[1] != width:
-        width = prompt.embedding.weight.shape[1]
-    trained = {
-        name.replace(".modules_to_save.default", ""): tuple(parameter.shape)
-        for name, parameter in model.named_parameters()
-        if parameter.requires_grad and is_fresh(name, fresh)
-    }
-    prompts = {
-        name: tuple(parameter.shape)
-        for name, parameter in model.named_parameters()
-        if name.startswith("layer_prompts.")
-    }
-    return {"prompt_embeddings": (config.num_virtual_tokens, width), **prompts, **trained}
+    saved = get_peft_model_state_dict(peft_model, save_embedding_layers=False)
+    return {name: tuple(tensor.shape) for name, tensor in saved.items()}
 
 
 def _count_frozen_matrices(model: "nn.Module") -> int:

@@ -6,7 +6,7 @@ from typing import Any
 
 from lorry_components.finetune.dropouts import list_dropouts
 from lorry_components.finetune.precision import Hardware, Precision, choose_precision
-from lorry_components.kinds import Kind
+from lorry_components.kinds import Kind, KnowledgeProbing
 from lorry_components.kinds.writing import WritingKind
 from lorry_components.methods import Method
 from lorry_components.planning.activations import Activations, measure_activations, measure_cache
@@ -216,14 +216,17 @@ def _build_footprint(
     config = build_configuration(base, **kind.describe_head(labels))
     for name, value in list_dropouts(spec.train, config).items():
         setattr(config, name, value)
-    architecture = build_architecture(base, config, kind.model_class, attention=precision.attention)
-    if isinstance(kind, WritingKind):
+    model_class = kind.find_model_class(config)
+    architecture = build_architecture(base, config, model_class, attention=precision.attention)
+    if isinstance(kind, WritingKind | KnowledgeProbing):
         # Its output layer is the base's own, whatever of the base is on this machine.
         architecture = replace(architecture, fresh=frozenset())
     adapted = adapt_architecture(method, architecture)
     rows, answer = spec.train.batch_size, _count_answer(spec, kind)
     apart = answer if config.is_encoder_decoder and answer else None
     supervised = min(answer, tokens) if answer and kind.predicts_next else None
+    if kind.answer_tokens is not None and model_class == "AutoModelForCausalLM":
+        supervised = kind.answer_tokens
     activations = _measure(adapted, base, rows, tokens, apart, supervised, on_cuda=device == "cuda")
     footprint = make_footprint(adapted, method, activations, rows)
     if answer:

@@ -38,9 +38,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 TARGETS = {"gpt2": ["c_attn"], "distilbert": ["q_lin", "v_lin"]}
 STYLES = ["bert", "bert-without-pooler", "roberta", "distilbert", "gpt2"]
-FITTING = [
-    (method, style) for method in OPTIONS for style in STYLES if (method, style) != ("p-tuning", "gpt2")
-]
+FITTING = [(method, style) for method in OPTIONS for style in STYLES]
 
 
 @dataclass
@@ -87,12 +85,7 @@ class Case:
     def check_same(self, folder: Path) -> None:
         """Check that what is restored computes what was trained, and the same bits each time."""
         found = self.compute(self.restore(folder).model)
-        if self.method.name == "p-tuning":
-            # In training an encoder computes the tokens anew for each row of a batch, and the product of a
-            # larger matrix may differ from a smaller one's in the last bit.
-            torch.testing.assert_close(found, self.compute(), rtol=0, atol=1e-6)
-        else:
-            assert torch.equal(found, self.compute())
+        assert torch.equal(found, self.compute())
         assert torch.equal(self.compute(self.restore(folder).model), found)
 
 
@@ -353,7 +346,7 @@ def test_the_base_stays_frozen(make_case: MakeCase, method: str, tmp_path: Path)
         (found,) = [
             other
             for path, other in after.items()
-            if path.replace(".base_layer", "").endswith(f".{name}") and "lora" not in path
+            if f".{path}".replace(".base_layer", "").endswith(f".{name}") and "lora" not in path
         ]
         assert torch.equal(found, parameter), f"{name} was changed"
 
@@ -387,12 +380,6 @@ def test_gpt2_has_linear_layers_of_its_own(make_case: MakeCase) -> None:
     assert case.method.count_parameters(case.model, case.fresh).adapter == 2 * 32 * (32 + 96)
     with pytest.raises(TrainingError, match="rank 33 is above the rank that 'c_attn' can have, 32"):
         make_case("lora", style="gpt2", targets=["c_attn"], r=33)
-
-
-def test_p_tuning_does_not_fit_a_model_that_reads_the_last_token(make_case: MakeCase) -> None:
-    with pytest.raises(TrainingError, match="p-tuning does not fit GPT2ForSequenceClassification") as caught:
-        make_case("p-tuning", style="gpt2")
-    assert "lora" in caught.value.todo
 
 
 def test_peft_knows_the_targets_of_known_families_only(make_case: MakeCase) -> None:

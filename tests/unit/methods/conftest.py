@@ -13,10 +13,12 @@ from transformers import (
     BertConfig,
     DebertaV2Config,
     DistilBertConfig,
+    Gemma3TextConfig,
     GPT2Config,
     LlamaConfig,
     ModernBertConfig,
     PreTrainedConfig,
+    Qwen2Config,
     RobertaConfig,
     T5Config,
 )
@@ -46,6 +48,10 @@ CONFIGS: Mapping[str, Callable[[], PreTrainedConfig]] = {
         vocab_size=99, n_embd=32, n_layer=2, n_head=2, n_positions=66, pad_token_id=0, **_WORDS
     ),
     "llama": lambda: LlamaConfig(**_SIZES, num_key_value_heads=1, **_WORDS),
+    "qwen2": lambda: Qwen2Config(**_SIZES, num_key_value_heads=1, **_WORDS),
+    "gemma3": lambda: Gemma3TextConfig(
+        **_SIZES, num_key_value_heads=1, head_dim=16, sliding_window=32, **_WORDS
+    ),
     "deberta-v2": lambda: DebertaV2Config(
         **_SIZES, relative_attention=True, pos_att_type=["c2p", "p2c"], position_buckets=8
     ),

@@ -57,6 +57,13 @@ ROWS: list[tuple[str, PreTrainedConfig, str, dict[str, Any], int]] = [
         {"tokens": 9, "encoder": "lstm", "hidden_size": 384, "layers": 2},
         8_278_272,
     ),
+    (
+        "p-tuning bert-base, tokens between words",
+        BERT_BASE,
+        "p-tuning",
+        {"template": "[P]*3 {text} [P]*6", "encoder": "lstm", "hidden_size": 384},
+        8_278_272,
+    ),
     ("p-tuning-v2 roberta-large", ROBERTA_LARGE, "p-tuning-v2", {"tokens": 128}, 6_291_456),
     ("prompt-tuning bert-base", BERT_BASE, "prompt-tuning", {"tokens": 20, "init": "random"}, 15_360),
     # The paper rounds 0.35M and 0.77M; so many blocks times so many tokens do not give those exactly.
@@ -80,8 +87,7 @@ def test_trained_parameters(
             for parameter, _ in bare.named_parameters()
             if task_type == "SEQ_CLS" and not parameter.startswith(f"{bare.base_model_prefix}.")
         )
-        # PreLayer is refused for text generation; its size does not depend on the kind of task.
-        method = METHODS[name](options, "FEATURE_EXTRACTION" if name == "prelayer" else task_type)
+        method = METHODS[name](options, task_type)
         counts = method.count_parameters(method.adapt(bare, fresh), fresh)
     assert counts.adapter == expected
     own_weights = name in ("full", "bitfit", "ft-top")

@@ -57,17 +57,27 @@ def generate(model: Any, words: torch.Tensor, mask: torch.Tensor | None = None) 
     return made
 
 
-@pytest.mark.parametrize("style", ["gpt2", "llama"])
+_SOFT = [
+    ("prompt-tuning", {"tokens": 4}),
+    ("p-tuning", {"tokens": 4}),
+    ("prelayer", {"tokens": 4}),
+    ("p-tuning-v2", {"tokens": 4}),
+]
+_OTHERS: list[tuple[str, dict[str, Any]]] = [
+    ("adapter-h", {}),
+    ("lora", {"r": 4}),
+    ("adalora", {"r": 4, "target_r": 2}),
+    ("ia3", {}),
+    ("ft-top", {}),
+    ("full", {}),
+]
+
+
 @pytest.mark.parametrize(
-    ("name", "options"),
+    ("name", "options", "style"),
     [
-        ("p-tuning-v2", {"tokens": 4}),
-        ("adapter-h", {}),
-        ("lora", {"r": 4}),
-        ("adalora", {"r": 4, "target_r": 2}),
-        ("ia3", {}),
-        ("ft-top", {}),
-        ("full", {}),
+        *((*case, style) for case in (*_SOFT, *_OTHERS) for style in ("gpt2", "llama")),
+        *((*case, style) for case in _SOFT for style in ("gemma3", "qwen2")),
     ],
 )
 def test_words_are_generated_as_they_were_learned(
@@ -112,6 +122,8 @@ def test_words_are_generated_as_they_were_learned(
         ("adalora", {"r": 4, "target_r": 2}),
         ("ia3", {}),
         ("vera", {"r": 8}),
+        ("prompt-tuning", {"tokens": 4}),
+        ("p-tuning", {"tokens": 4, "encoder": "lstm"}),
     ],
 )
 def test_an_encoder_with_a_decoder_comes_back(

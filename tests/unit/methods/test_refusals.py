@@ -24,8 +24,6 @@ MakeCase = Callable[..., Any]
         ("p-tuning-v2", {}, "modernbert", "name", "ModernBertModel takes no keys and values from outside"),
         ("p-tuning-v2", {}, "t5", "name", "one stack of blocks"),
         ("prelayer", {}, "t5", "name", "one stack of blocks"),
-        ("prompt-tuning", {}, "gpt2", "name", "cannot be told from padding"),
-        ("p-tuning", {}, "llama", "name", "cannot be told from padding"),
         ("bitfit", {}, "llama", "name", "LlamaModel has no biases"),
         ("bitfit", {}, "t5", "name", "T5Model has no biases"),
         ("lora", {"targets": ["valeu"]}, "bert", "targets", "did you mean 'value'?"),
@@ -45,7 +43,6 @@ MakeCase = Callable[..., Any]
         ("peft", {"type": "MISS", "r": 64}, "bert", "", "PEFT refuses MISS here"),
         ("peft", {"type": "ADAPTION_PROMPT"}, "bert", "", "Unsupported model type"),
         ("peft", {"type": "TRAINABLE_TOKENS", "token_indices": [5]}, "bert", "type", "cannot store the head"),
-        ("peft", {"type": "PROMPT_TUNING", "num_virtual_tokens": 3}, "gpt2", "name", "cannot be told from"),
     ],
 )
 def test_what_does_not_fit_a_base(
@@ -64,12 +61,11 @@ def test_what_fits_has_no_faults(tiny_config: Configure, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["prompt-tuning", "p-tuning", "prelayer"])
-@pytest.mark.parametrize(("task_type", "what"), [(None, "this kind of task"), ("CAUSAL_LM", "every word")])
-def test_soft_tokens_that_peft_would_misplace(
-    tiny_config: Configure, name: str, task_type: str | None, what: str
-) -> None:
-    (fault,) = METHODS[name]({}, task_type).check_base(tiny_config("gpt2"))
-    assert what in fault.what
+def test_soft_tokens_need_text(tiny_config: Configure, name: str) -> None:
+    (fault,) = METHODS[name]({}, None).check_base(tiny_config("gpt2"))
+    assert "needs a kind of task that reads text" in fault.what
+    for task_type in ("CAUSAL_LM", "SEQ_CLS", "FEATURE_EXTRACTION"):
+        assert not list(METHODS[name]({}, task_type).check_base(tiny_config("gpt2")))
 
 
 @pytest.mark.parametrize("name", ["adapter-h", "ft-top", "prelayer"])
@@ -91,7 +87,7 @@ def test_blocks_that_are_not_known(config: PreTrainedConfig, name: str) -> None:
 
 
 def test_adapting_refuses_too(make_case: MakeCase) -> None:
-    for name, style in [("p-tuning-v2", "deberta-v2"), ("bitfit", "llama"), ("prompt-tuning", "gpt2")]:
+    for name, style in [("p-tuning-v2", "deberta-v2"), ("bitfit", "llama"), ("prelayer", "t5")]:
         with pytest.raises(TrainingError) as caught:
             make_case(name, style)
         assert caught.value.where == "method.name"
@@ -132,6 +128,13 @@ def test_qlora_without_its_library_says_what_to_install(monkeypatch: pytest.Monk
             "name: lora",
         ),
         ({"name": "peft", "type": "ADALORA"}, "method.type", "write name: adalora"),
+        ({"name": "peft", "type": "PROMPT_TUNING"}, "method.type", "write name: prompt-tuning"),
+        ({"name": "p-tuning", "template": "{text} [P]", "tokens": 3}, "method", "leave 'tokens' out"),
+        ({"name": "p-tuning", "template": "{text} is in"}, "method.template", "has no soft token"),
+        ({"name": "p-tuning", "template": "[P] {txt}"}, "method.template", "there is no {txt}"),
+        ({"name": "p-tuning", "template": "[P] {text"}, "method.template", "expected '}'"),
+        ({"name": "p-tuning", "template": "[P]*0 {text}"}, "method.template", "is no soft token"),
+        ({"name": "p-tuning", "template": "[P]*4097 {text}"}, "method.template", "more than 4096"),
         ({"name": "peft", "type": "XLORA"}, "method.type", "is not possible here"),
     ],
 )

@@ -39,10 +39,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "peft-hra": ("peft", {"type": "HRA", "r": 2}),
 }
 STYLES = ("bert", "roberta", "gpt2", "llama")
-REFUSED = {
-    ("bitfit", "llama"),
-    *((name, style) for name in ("prelayer", "prompt-tuning", "p-tuning") for style in ("gpt2", "llama")),
-}
+REFUSED = {("bitfit", "llama")}
 # Their trained matrices change the base's; OFT and HRA multiply, and know no Conv1D.
 _NO_CONV1D = {("peft-oft", "gpt2"), ("peft-hra", "gpt2")}
 WORKING = [

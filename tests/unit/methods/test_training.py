@@ -22,7 +22,12 @@ class _StopError(Exception):
 
 def build_trainer(case: Any, folder: Path) -> AdapterTrainer:
     rows = [
-        {"input_ids": list(range(3, 9 + index)), "attention_mask": [1] * (6 + index)} for index in range(8)
+        {
+            "input_ids": list(range(3, 9 + index)),
+            "attention_mask": [1] * (6 + index),
+            "labels": index % 2,
+        }
+        for index in range(8)
     ]
     return AdapterTrainer(
         method=case.method,
@@ -41,7 +46,7 @@ def build_trainer(case: Any, folder: Path) -> AdapterTrainer:
             remove_unused_columns=False,
             dataloader_pin_memory=False,
         ),
-        train_dataset=EncodedExamples([{**row, "labels": index % 2} for index, row in enumerate(rows)]),
+        train_dataset=EncodedExamples(rows),
     )
 
 
@@ -58,6 +63,7 @@ def read_weights(case: Any, folder: Path) -> bytes:
         ("adapter-h", {}),
         ("p-tuning-v2", {"tokens": 3, "projection": True}),
         ("prelayer", {"tokens": 3}),
+        ("p-tuning", {"tokens": 3, "encoder": "lstm", "dropout": 0.1}),
         ("bitfit", {}),
         ("vera", {"r": 8}),
     ],
