@@ -128,6 +128,5 @@ REFUSED = {
     # PEFT has no LoHa for GPT-2's Conv1D.
     ("gpt2", "peft"),
     *((style, "bitfit") for style in ("llama", "gemma3_text", "t5", "mt5")),
-    *((style, name) for style in CAUSAL for name in ("prompt-tuning", "p-tuning", "prelayer")),
     *((style, name) for style in SEQ2SEQ for name in ("p-tuning-v2", "prelayer")),
 }

@@ -240,7 +240,12 @@ def list_faults(path: Path) -> list[str]:
         ("t5", {"kind": "text-generation"}, "base.model: t5 has an encoder; write kind: text-to-text"),
         ("gpt2", {"kind": "text-to-text"}, "base.model: gpt2 is no sequence-to-sequence model"),
         ("gpt2", {"evaluate": {"primary": "blue"}}, "did you mean 'bleu'?"),
-        ("gpt2", {"method": {"name": "prompt-tuning"}}, "method.name"),
+        ("t5", {"method": {"name": "prelayer"}}, "method.name"),
+        (
+            "gpt2",
+            {"method": {"name": "p-tuning", "template": "[P] {text}"}},
+            "method.template: text-generation has no places for soft tokens",
+        ),
     ],
 )
 def test_what_cannot_work_is_told_at_once(
