@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 from lorry_components.bases import resolve_base
@@ -32,8 +33,28 @@ def score_zero_shot(
         BaseModelError: The base is not usable.
         TrainingError: The kind of task puts a head on the base that is random before training.
     """
+    predictor = assemble_base(spec, load_card(data).labels)
+    kind = predictor.kind
+    examples = load_part(data, part)
+    rows, targets = kind.group_targets(
+        [example.row for example in examples], [example.label for example in examples]
+    )
+    predictions = predictor.predict(rows, report=lambda done: progress(done, len(rows)))
+    return score_predictions(spec, kind, targets, predictions, part=part)
+
+
+def assemble_base(spec: TaskSpec, labels: Sequence[str] | None) -> Predictor:
+    """Load the base of a task and return what predicts with it alone.
+
+    Args:
+        spec: The task. Its method and how it is trained play no part.
+        labels: The classes, or None.
+
+    Raises:
+        BaseModelError: The base is not usable.
+        TrainingError: The kind of task puts a head on the base that is random before training.
+    """
     base = resolve_base(spec.base)
-    labels = load_card(data).labels
     kind = KINDS[spec.kind](dataclasses.replace(InputForm.of(spec), soft_template=None))
     model, fresh = kind.load_model(base.folder, labels)
     if fresh:
@@ -43,10 +64,4 @@ def score_zero_shot(
             todo="choose a kind that answers in words, such as knowledge-probing",
         )
     adapted = AdaptedModel(model.train(mode=False), contextlib.nullcontext)
-    predictor = Predictor(adapted, load_tokenizer(base.folder), kind, labels)
-    examples = load_part(data, part)
-    rows, targets = kind.group_targets(
-        [example.row for example in examples], [example.label for example in examples]
-    )
-    predictions = predictor.predict(rows, report=lambda done: progress(done, len(rows)))
-    return score_predictions(spec, kind, targets, predictions, part=part)
+    return Predictor(adapted, load_tokenizer(base.folder), kind, labels)
