@@ -1,12 +1,15 @@
 """The frozen base: where it is, whether it is whole, and its fingerprint.
 
-A base is a folder in the layout of transformers, with safetensors weights only. Its fingerprint is one
-digest over the names and contents of its configuration, weights and tokeniser files, so that the same base
-has the same fingerprint in a package, in a folder and from a hub.
+A base is a folder in the layout of transformers, with safetensors weights only, or one in the layout of
+diffusers: a ``model_index.json`` and a folder for each part. Its fingerprint is one digest over the names and
+contents of its configuration, weights and tokeniser files, those of all parts that are computed with, so that
+the same base has the same fingerprint in a package, in a folder and from a hub.
 """
 
 import importlib.util
 import json
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +37,22 @@ _HUB_PATTERNS = [
     *("config.json", "*.safetensors", "*.safetensors.index.json", *_TOKENIZER_FILES),
     _CHAT_TEMPLATE,
 ]
+PIPELINE_INDEX = "model_index.json"
+"""What a folder in the layout of diffusers has at its root."""
+
+# The parts that images are computed with. The safety checker of Stable Diffusion is none of them.
+_PIPELINE_PARTS: Mapping[str, str] = {
+    "unet": "config.json",
+    "vae": "config.json",
+    "text_encoder": "config.json",
+    "tokenizer": "tokenizer_config.json",
+    "scheduler": "scheduler_config.json",
+}
+_WEIGHED_PARTS = ("unet", "vae", "text_encoder")
+# Not the variants beside them: the same weights in half precision, or those that training goes on from.
+_PIPELINE_WEIGHTS = re.compile(r"(diffusion_pytorch_model|model)(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
+_PIPELINE_PATTERNS = [PIPELINE_INDEX, *(f"{part}/*.json" for part in _PIPELINE_PARTS), "tokenizer/merges.txt"]
+_UNUSED = ["safety_checker/*", "*.fp16*.safetensors*", "*.non_ema*.safetensors*", "flax/*", "onnx/*"]
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.msgpack", "*.h5")
 
 
@@ -58,23 +77,59 @@ def resolve_base(spec: BaseSpec) -> Base:
             only, or has another fingerprint than the task expects.
     """
     folder = find_base_folder(spec)
-    config = _read_config(folder)
-    weights = sorted(path.name for path in folder.glob("*.safetensors*"))
-    tokenizer = [name for name in _TOKENIZER_FILES if (folder / name).is_file()]
-    _check_parts(folder, weights, tokenizer)
-    chat = [_CHAT_TEMPLATE] if (folder / _CHAT_TEMPLATE).is_file() else []
-    fingerprint = digest_files(folder, ["config.json", *weights, *tokenizer, *chat])
+    if (folder / PIPELINE_INDEX).is_file():
+        architecture, names = _list_pipeline(folder)
+    else:
+        architecture, names = _list_model(folder)
+    fingerprint = digest_files(folder, names)
     if spec.fingerprint is not None and spec.fingerprint != fingerprint:
         raise BaseModelError(
             f"its fingerprint is {fingerprint}, and the task expects {spec.fingerprint}",
             where=spec.model,
             todo="install the base that the task names, or change base.fingerprint",
         )
-    architecture = (config.get("architectures") or [config.get("model_type", "unknown")])[0]
     identity = BaseIdentity(
         model=spec.model, revision=spec.revision, fingerprint=fingerprint, architecture=architecture
     )
     return Base(folder, identity)
+
+
+def _list_model(folder: Path) -> tuple[str, list[str]]:
+    """Return the architecture of a model of transformers', and the files that decide what it computes."""
+    config = _read_config(folder, "config.json")
+    weights = sorted(path.name for path in folder.glob("*.safetensors*"))
+    tokenizer = [name for name in _TOKENIZER_FILES if (folder / name).is_file()]
+    _check_weights(folder, weights)
+    if not tokenizer:
+        raise BaseModelError(
+            "there is no tokeniser",
+            where=str(folder),
+            todo="save it beside: tokenizer.save_pretrained(folder)",
+        )
+    chat = [_CHAT_TEMPLATE] if (folder / _CHAT_TEMPLATE).is_file() else []
+    architecture = (config.get("architectures") or [config.get("model_type", "unknown")])[0]
+    return architecture, ["config.json", *weights, *tokenizer, *chat]
+
+
+def _list_pipeline(folder: Path) -> tuple[str, list[str]]:
+    """Return the class of a pipeline of diffusers', and the files that decide what it computes."""
+    index = _read_config(folder, PIPELINE_INDEX)
+    names = [PIPELINE_INDEX]
+    for part, config in _PIPELINE_PARTS.items():
+        _read_config(folder / part, config)
+        names.append(f"{part}/{config}")
+    for part in _WEIGHED_PARTS:
+        weights = sorted(
+            path.name for path in (folder / part).iterdir() if _PIPELINE_WEIGHTS.fullmatch(path.name)
+        )
+        _check_weights(folder / part, weights)
+        names += [f"{part}/{name}" for name in weights]
+    names += [
+        f"tokenizer/{name}"
+        for name in _TOKENIZER_FILES
+        if name != _PIPELINE_PARTS["tokenizer"] and (folder / "tokenizer" / name).is_file()
+    ]
+    return str(index.get("_class_name", "unknown")), names
 
 
 def find_base_folder(spec: BaseSpec) -> Path:
@@ -122,7 +177,14 @@ def _download(spec: BaseSpec) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(spec.model, revision=spec.revision, allow_patterns=_HUB_PATTERNS))
+        return Path(
+            snapshot_download(
+                spec.model,
+                revision=spec.revision,
+                allow_patterns=[*_HUB_PATTERNS, *_PIPELINE_PATTERNS],
+                ignore_patterns=_UNUSED,
+            )
+        )
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise BaseModelError(
             f"cannot be downloaded: {type(error).__name__}: {error}".splitlines()[0],
@@ -131,13 +193,15 @@ def _download(spec: BaseSpec) -> Path:
         ) from error
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
+def _read_config(folder: Path, name: str) -> dict[str, Any]:
+    path = folder / name
     try:
         config = json.loads(path.read_text("utf-8"))
     except FileNotFoundError as error:
         raise BaseModelError(
-            "there is no config.json", where=str(folder), todo="name a folder that transformers saved"
+            f"there is no {name}",
+            where=str(folder),
+            todo="name a folder that transformers or diffusers saved",
         ) from error
     except (OSError, ValueError) as error:
         raise BaseModelError(f"cannot be read: {error}", where=str(path), todo="restore the base") from error
@@ -146,23 +210,18 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _check_parts(folder: Path, weights: list[str], tokenizer: list[str]) -> None:
-    if not any(name.endswith(".safetensors") for name in weights):
-        pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
-        if pickles:
-            raise BaseModelError(
-                f"its weights are pickles ({pickles[0]}), which can run code when they are loaded",
-                where=str(folder),
-                todo="convert them: model.save_pretrained(folder) writes safetensors",
-            )
+def _check_weights(folder: Path, weights: list[str]) -> None:
+    if any(name.endswith(".safetensors") for name in weights):
+        return
+    pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
+    if pickles:
         raise BaseModelError(
-            "there are no weights (*.safetensors)",
+            f"its weights are pickles ({pickles[0]}), which can run code when they are loaded",
             where=str(folder),
-            todo="name a folder that holds the weights",
+            todo="convert them: model.save_pretrained(folder) writes safetensors",
         )
-    if not tokenizer:
-        raise BaseModelError(
-            "there is no tokeniser",
-            where=str(folder),
-            todo="save it beside: tokenizer.save_pretrained(folder)",
-        )
+    raise BaseModelError(
+        "there are no weights (*.safetensors)",
+        where=str(folder),
+        todo="name a folder that holds the weights",
+    )

@@ -4,14 +4,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lorry_components.bases import find_base_folder
+from lorry_components.bases import PIPELINE_INDEX, find_base_folder
 from lorry_components.kinds import KINDS, InputForm, Kind
+from lorry_components.kinds.diffusion import build_unet_skeleton
 from lorry_components.methods import METHODS, Method
 from lorry_components.methods.soft_tokens import count_positions
+from lorry_components.methods.targets import TargetedMethod
 from lorry_registry.errors import BaseModelError, Fault, InvalidTaskError
 from lorry_registry.task_document import suggest_name
 from lorry_registry.task_loading import load_task
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.task_spec import DRAWING_FIELDS, GenerateSpec, TaskSpec
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -71,20 +73,30 @@ def check_base(spec: TaskSpec, folder: Path) -> None:
         BaseModelError: transformers does not know the base's architecture.
         InvalidTaskError: It does not; all reasons are listed.
     """
-    config = load_config(folder)
     method = find_method(spec)
     kind = find_kind(spec)
-    faults = [
-        *kind.check_base(config),
-        *kind.check_folder(folder),
-        *method.check_base(config),
-        *_check_training(spec, kind, method),
-        *_check_length(spec, method, config),
-    ]
+    if kind.reads_images:
+        faults = [*kind.check_folder(folder)]
+        # The rest is asked of a UNet, which a folder with faults may not hold.
+        faults += [] if faults else _check_unet(method, folder)
+    else:
+        config = load_config(folder)
+        faults = [
+            *kind.check_base(config),
+            *kind.check_folder(folder),
+            *method.check_base(config),
+            *_check_length(spec, method, config),
+        ]
+    faults += _check_training(spec, kind, method)
     if faults:
         raise InvalidTaskError(
             f"{spec.name} on {spec.base.model}", faults, todo="correct these fields and try again"
         )
+
+
+def _check_unet(method: Method, folder: Path) -> Iterator[Fault]:
+    if isinstance(method, TargetedMethod):
+        yield from method.check_model(build_unet_skeleton(folder))
 
 
 def load_config(folder: Path) -> "PretrainedConfig":
@@ -95,6 +107,12 @@ def load_config(folder: Path) -> "PretrainedConfig":
     """
     from transformers import AutoConfig
 
+    if (folder / PIPELINE_INDEX).is_file():
+        raise BaseModelError(
+            "it is a pipeline that draws images, without a config.json of its own",
+            where=str(folder),
+            todo="choose kind image-generation, or name a model of texts",
+        )
     try:
         config: PretrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:
@@ -147,6 +165,44 @@ def check_kind(document: Mapping[str, Any]) -> Iterator[Fault]:
     yield from _check_data(KINDS[name], data)
     yield from _check_soft_template(KINDS[name], data, document.get("method"))
     yield from _check_metrics(KINDS[name], document.get("evaluate"))
+    yield from _check_generate(KINDS[name], document.get("generate"))
+    if KINDS[name].reads_images:
+        yield from _check_images(document)
+    yield from _check_suits(KINDS[name], document.get("method"))
+
+
+def _check_generate(kind: type[Kind], generate: object) -> Iterator[Fault]:
+    """Say which fields are for texts where images are drawn, or for images where they are not."""
+    for name in generate if isinstance(generate, Mapping) else ():
+        if name in GenerateSpec.model_fields and (name in DRAWING_FIELDS) != kind.reads_images:
+            made = "texts" if kind.reads_images else "images"
+            yield Fault(f"generate.{name}", f"is for {made}, and not for {kind.name}; leave it out")
+
+
+def _check_images(document: Mapping[str, Any]) -> Iterator[Fault]:
+    """Say what of a task does not suit images."""
+    data, train = document.get("data"), document.get("train")
+    if isinstance(data, Mapping):
+        if str(data.get("source", "")).startswith(("s3://", "hub:")):
+            yield Fault("data.source", "must be a folder on this machine: images are read beside their table")
+        if _has_pair(data):
+            yield Fault("data.columns.text_pair", "has no use: an image has one prompt; leave it out")
+    if not isinstance(train, Mapping):
+        return
+    for name in ("hidden_dropout", "attention_dropout", "cache_frozen_layers"):
+        if train.get(name):
+            yield Fault(f"train.{name}", "is for models of text; leave it out")
+
+
+def _check_suits(kind: type[Kind], method: object) -> Iterator[Fault]:
+    """Say whether a kind does not work with a method that there is."""
+    name = method.get("name") if isinstance(method, Mapping) else None
+    if kind.methods is not None and name in METHODS and name not in kind.methods:
+        yield Fault(
+            "method.name",
+            f"{name} is made for models of text, and {kind.name} trains a UNet; "
+            f"choose {', '.join(sorted(kind.methods))}",
+        )
 
 
 def _check_data(kind: type[Kind], data: object) -> Iterator[Fault]:

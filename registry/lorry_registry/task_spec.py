@@ -11,7 +11,9 @@ from pydantic import (
     ConfigDict,
     Field,
     JsonValue,
+    SerializerFunctionWrapHandler,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
@@ -250,20 +252,37 @@ class Reference(_Section):
     source: str
 
 
+DRAWING_FIELDS = ("steps", "guidance", "seed")
+"""The fields of :class:`GenerateSpec` that images are drawn by; the others are for texts."""
+
+
 class GenerateSpec(_Section):
-    """How a task that writes text searches for it.
+    """How a task that writes text searches for it, or how one that draws images draws them.
 
     Attributes:
         beams: Beams of the search; 1: the likeliest token each time.
         length_penalty: Above 0, beams prefer longer texts, below 0 shorter ones.
         no_repeat_ngram: No so many tokens in a row occur twice; 0: they may.
         chat: Whether the template becomes a message to the base's chat template; auto: if the base has one.
+        steps: Steps from noise to an image.
+        guidance: How far the prompt pulls an image away from what is drawn without one; 1: not at all.
+        seed: Seeds the noise that images are drawn from.
     """
 
     beams: Annotated[int, Field(ge=1, le=64)] = 1
     length_penalty: Annotated[float, Field(ge=-10, le=10)] = 1.0
     no_repeat_ngram: Annotated[int, Field(ge=0, le=100)] = 0
     chat: Literal["auto", "always", "never"] = "auto"
+    steps: Annotated[int, Field(ge=1, le=1000)] = 50
+    guidance: Annotated[float, Field(ge=1, le=100)] = 7.5
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+
+    @model_serializer(mode="wrap")
+    def _leave_out_drawing(self, handler: SerializerFunctionWrapHandler) -> dict[str, JsonValue]:
+        # The recipes of tasks without images are what they were before there were any.
+        document: dict[str, JsonValue] = handler(self)
+        unset = {name for name in DRAWING_FIELDS if document[name] == type(self).model_fields[name].default}
+        return {name: value for name, value in document.items() if name not in unset}
 
 
 class EvaluateSpec(_Section):

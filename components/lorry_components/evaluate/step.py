@@ -21,6 +21,7 @@ from lorry_components.finetune.summary import ADAPTER_FOLDER, TrainingSummary
 from lorry_components.inference import Predictor, assemble_adapter, load_adapter
 from lorry_components.inference.probe import record_probe
 from lorry_components.kinds import Kind, Prediction, Row, Target
+from lorry_components.kinds.base import IMAGE
 from lorry_components.prepare_data.step import load_part
 from lorry_components.progress import Progress, ignore_progress
 from lorry_components.tasks import find_kind, find_method
@@ -113,7 +114,8 @@ def score_predictor(
     predictions = predictor.predict(rows, report=lambda done: progress(done, len(rows)))
     evaluation = score_predictions(spec, kind, targets, predictions, part=_SPLIT)
     target.mkdir(parents=True, exist_ok=True)
-    _write_predictions(target / PREDICTIONS_NAME, rows, targets, predictions)
+    recorded = [kind.record_target(target) for target in targets]
+    _write_predictions(target / PREDICTIONS_NAME, rows, recorded, predictions)
     plot_evaluation(
         target / PLOT_NAME,
         title=spec.name,
@@ -197,5 +199,7 @@ def _write_predictions(
 ) -> None:
     with path.open("w", encoding="utf-8") as stream:
         for row, target, prediction in zip(rows, targets, predictions, strict=True):
-            document = {**row, "label": target, "prediction": prediction}
+            # An image of the data is named by its label.
+            texts = {name: text for name, text in row.items() if name != IMAGE}
+            document = {**texts, "label": target, "prediction": prediction}
             stream.write(json.dumps(document, ensure_ascii=False) + "\n")

@@ -8,7 +8,6 @@ from pathlib import Path
 from lorry_components.bases import resolve_base
 from lorry_components.evaluate.step import score_predictions
 from lorry_components.inference import Predictor
-from lorry_components.inference.loading import load_tokenizer
 from lorry_components.kinds import KINDS, InputForm
 from lorry_components.methods import AdaptedModel
 from lorry_components.prepare_data.step import load_card, load_part
@@ -64,4 +63,4 @@ def assemble_base(spec: TaskSpec, labels: Sequence[str] | None) -> Predictor:
             todo="choose a kind that answers in words, such as knowledge-probing",
         )
     adapted = AdaptedModel(model.train(mode=False), contextlib.nullcontext)
-    return Predictor(adapted, load_tokenizer(base.folder), kind, labels)
+    return Predictor(adapted, kind.load_reader(base.folder), kind, labels)

@@ -15,7 +15,6 @@ from lorry_components.bases import Base, resolve_base
 from lorry_components.finetune.dropouts import list_dropouts, quicken_dropout
 from lorry_components.finetune.precision import Hardware, Precision, choose_precision, detect_hardware
 from lorry_components.finetune.summary import ADAPTER_FOLDER, TrainingSummary
-from lorry_components.inference.loading import load_tokenizer
 from lorry_components.kinds import Kind
 from lorry_components.methods import Method
 from lorry_components.prepare_data.step import Example, load_card, load_part
@@ -28,7 +27,7 @@ from lorry_registry.task_spec import TaskSpec
 
 if TYPE_CHECKING:
     from torch import nn
-    from transformers import PreTrainedTokenizerBase, TrainingArguments
+    from transformers import TrainingArguments
 
     from lorry_components.finetune.trainer import AdapterTrainer, EncodedExamples, LogMetrics
 
@@ -48,7 +47,7 @@ class _Setup:
     kind: Kind
     method: Method
     model: "nn.Module"
-    tokenizer: "PreTrainedTokenizerBase"
+    reader: Any
     parameters: ParameterCounts
     hardware: Hardware
     precision: Precision
@@ -87,7 +86,7 @@ def finetune(
     parts = {part: load_part(data, part) for part in ("train", "validation", "test")}
     # Those of test too: the evaluation would find out when training is paid for.
     rows = [example.row for examples in parts.values() for example in examples]
-    setup.kind.check_rows(setup.tokenizer, rows)
+    setup.kind.check_rows(setup.reader, rows)
     trainer = _build_trainer(
         spec,
         setup,
@@ -128,7 +127,7 @@ def finetune(
         seconds=seconds,
         examples_per_second=trained_rows / seconds if seconds else 0.0,
         loss=loss,
-        libraries={name: importlib.metadata.version(name) for name in _LIBRARIES},
+        libraries={name: importlib.metadata.version(name) for name in (*_LIBRARIES, *setup.kind.libraries)},
     )
     summary.save(target)
     return summary
@@ -136,7 +135,7 @@ def finetune(
 
 def _set_up(spec: TaskSpec, labels: Sequence[str] | None) -> _Setup:
     import torch
-    from transformers import AutoConfig, set_seed
+    from transformers import set_seed
 
     base = resolve_base(spec.base)
     check_base(spec, base.folder)
@@ -149,8 +148,7 @@ def _set_up(spec: TaskSpec, labels: Sequence[str] | None) -> _Setup:
     bare, fresh = kind.load_model(
         base.folder,
         labels,
-        attn_implementation=precision.attention,
-        **list_dropouts(spec.train, AutoConfig.from_pretrained(base.folder, local_files_only=True)),
+        **({} if kind.reads_images else _list_model_options(spec, base, precision)),
         **method.list_load_options(),
     )
     model = method.adapt(bare, fresh)
@@ -162,7 +160,14 @@ def _set_up(spec: TaskSpec, labels: Sequence[str] | None) -> _Setup:
     if hardware.device == "cpu":
         quicken_dropout(model)
     parameters = method.count_parameters(model, fresh)
-    return _Setup(base, kind, method, model, load_tokenizer(base.folder), parameters, hardware, precision)
+    return _Setup(base, kind, method, model, kind.load_reader(base.folder), parameters, hardware, precision)
+
+
+def _list_model_options(spec: TaskSpec, base: Base, precision: Precision) -> dict[str, Any]:
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(base.folder, local_files_only=True)
+    return {"attn_implementation": precision.attention, **list_dropouts(spec.train, config)}
 
 
 def _cast_frozen(model: "nn.Module", dtype: Any) -> None:
@@ -202,9 +207,9 @@ def _build_trainer(
         method=setup.method,
         averages_tokens=setup.kind.averages_tokens,
         predicts_next=setup.kind.predicts_next,
-        model=setup.model,
+        model=setup.kind.prepare_training(setup.model, setup.reader),
         args=_build_arguments(spec, setup, len(train), checkpoints),
-        data_collator=pack if spec.train.packing else setup.kind.build_collator(setup.tokenizer),
+        data_collator=pack if spec.train.packing else setup.kind.build_collator(setup.reader),
         train_dataset=train,
         eval_dataset=_encode(setup, held_out, labels),
         compute_metrics=compute_metrics if setup.kind.scores_training else None,
@@ -226,7 +231,7 @@ def _encode(setup: _Setup, examples: Sequence[Example], labels: Sequence[str] | 
 
     rows = [example.row for example in examples]
     targets = [example.label for example in examples]
-    return EncodedExamples(setup.kind.encode_examples(setup.tokenizer, rows, targets, labels))
+    return EncodedExamples(setup.kind.encode_examples(setup.reader, rows, targets, labels))
 
 
 def _build_arguments(spec: TaskSpec, setup: _Setup, rows: int, checkpoints: Path) -> "TrainingArguments":

@@ -31,7 +31,8 @@ class EncodedExamples(Dataset[dict[str, Any]]):
 
     def __init__(self, encoded: Sequence[dict[str, Any]]) -> None:
         self.encoded = encoded
-        self.lengths = [len(row["input_ids"]) for row in encoded]
+        # Images are all of one size.
+        self.lengths = [len(row.get("input_ids", ())) for row in encoded]
 
     def __len__(self) -> int:
         return len(self.encoded)

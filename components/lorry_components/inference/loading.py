@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,9 +14,6 @@ from lorry_registry.errors import AdapterRejectedError
 from lorry_registry.manifest import Manifest
 from lorry_registry.task_spec import BaseSpec
 from lorry_registry.verification import verify_adapter
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 # Outputs on other processors differ in the last digits; a wrong or missing adapter differs in the first.
 PROBE_TOLERANCE = 2e-3
@@ -94,18 +90,10 @@ def assemble_adapter(
     model, fresh = kind.load_model(base.folder, labels, **method.list_load_options())
     return Predictor(
         adapted=method.restore(model, folder, fresh),
-        tokenizer=load_tokenizer(base.folder),
+        tokenizer=kind.load_reader(base.folder),
         kind=kind,
         labels=labels,
     )
-
-
-def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
-    """Load the tokeniser of a base from its folder."""
-    from transformers import AutoTokenizer, PreTrainedTokenizerBase
-
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    return tokenizer
 
 
 def _build_kind(manifest: Manifest, folder: Path) -> Kind:

@@ -23,7 +23,7 @@ FLAVOR_NAME = "lorry"
 _MLFLOW_FILES = frozenset(
     {"MLmodel", "requirements.txt", "conda.yaml", "python_env.yaml", "registered_model_meta"}
 )
-_PACKAGES = ("torch", "transformers", "peft", "tokenizers", "safetensors")
+_PACKAGES = ("torch", "transformers", "peft", "tokenizers", "safetensors", "diffusers")
 
 
 def write_model(folder: Path, *, adapter: Path, manifest: Manifest, model: "Model") -> None:
@@ -40,7 +40,8 @@ def write_model(folder: Path, *, adapter: Path, manifest: Manifest, model: "Mode
     folder.mkdir(parents=True)
     for name in [*(entry.name for entry in manifest.files), MANIFEST_NAME]:
         shutil.copyfile(adapter / name, folder / name)
-    requirements = [f"lorry[train]=={manifest.libraries['lorry']}"]
+    extras = "train,images" if "diffusers" in manifest.libraries else "train"
+    requirements = [f"lorry[{extras}]=={manifest.libraries['lorry']}"]
     requirements += [
         f"{name}=={manifest.libraries[name].partition('+')[0]}"
         for name in _PACKAGES

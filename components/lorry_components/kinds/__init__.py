@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from lorry_components.kinds.base import Kind, Label, LabelForm, Prediction, Row, Target
 from lorry_components.kinds.form import InputForm
+from lorry_components.kinds.image_generation import ImageGeneration
 from lorry_components.kinds.knowledge_probing import KnowledgeProbing
 from lorry_components.kinds.question_answering import QuestionAnswering
 from lorry_components.kinds.regression import Regression
@@ -24,11 +25,13 @@ KINDS: Mapping[str, type[Kind]] = {
         TextGeneration,
         TextToText,
         KnowledgeProbing,
+        ImageGeneration,
     )
 }
 
 __all__ = [
     "KINDS",
+    "ImageGeneration",
     "InputForm",
     "Kind",
     "KnowledgeProbing",

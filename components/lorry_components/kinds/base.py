@@ -36,6 +36,9 @@ Scorer = Callable[[NDArray[np.intp]], float]
 Metric = Callable[[Sequence[Target], Sequence[Prediction]], Scorer]
 """Looks once at all targets and predictions, so that scoring a set of rows costs little."""
 
+IMAGE = "image"
+"""The field of a row that holds an image: the bytes of its file, in base64."""
+
 IGNORED = -100
 """The label of a position on which no loss is computed: PyTorch's cross-entropy leaves it out."""
 
@@ -68,6 +71,10 @@ class Kind(ABC):
         target_names: The features that the loss is computed against.
         reads_context: Whether the second text is a context that rows ask about: each row needs one, and
             rows that share it stay on one side when a table is divided.
+        reads_images: Whether a row's label is the name of an image file beside the table, its base is a
+            pipeline of several models, and a prediction is an image.
+        methods: The names of the methods that it works with; None: all.
+        libraries: The libraries that it computes with, beside those of all kinds.
     """
 
     name: ClassVar[str]
@@ -84,6 +91,9 @@ class Kind(ABC):
     optional_metrics: ClassVar[frozenset[str]] = frozenset()
     averages_tokens: ClassVar[bool] = False
     predicts_next: ClassVar[bool] = False
+    reads_images: ClassVar[bool] = False
+    methods: ClassVar[frozenset[str] | None] = None
+    libraries: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, form: InputForm) -> None:
         self.form = form
@@ -147,6 +157,20 @@ class Kind(ABC):
         """
 
     # Training
+
+    def load_reader(self, folder: "Path") -> Any:
+        """Load what turns a row into the model's inputs: the tokeniser of a base.
+
+        Raises:
+            MissingExtraError: This needs a library that is not installed.
+        """
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+    def prepare_training(self, model: "nn.Module", reader: Any) -> "nn.Module":
+        """Return what is called on a batch in training, and returns a loss: the adapted model itself."""
+        return model
 
     def describe_head(self, labels: Sequence[str] | None) -> dict[str, Any]:
         """Return the fields of the base's configuration that decide the head's size and its loss."""
@@ -239,6 +263,10 @@ class Kind(ABC):
     def group_targets(self, rows: Sequence[Row], targets: Sequence[Label]) -> tuple[list[Row], list[Target]]:
         """Return the inputs to predict, and for each what its prediction is compared with."""
         return list(rows), list(targets)
+
+    def record_target(self, target: Target) -> Target:
+        """Return what is written down of a target beside its prediction."""
+        return target
 
     def compute_metrics(
         self, names: Sequence[str], targets: Sequence[Target], predictions: Sequence[Prediction]

@@ -195,6 +195,8 @@ def is_fresh(name: str, fresh: frozenset[str]) -> bool:
 
 def list_fresh_modules(model: "PreTrainedModel", fresh: frozenset[str]) -> list[str]:
     """Return the modules that hold the fresh parameters: a whole head, or single modules inside the base."""
+    if not fresh:
+        return []
     prefix = f"{model.base_model_prefix}."
     modules = {
         name.rpartition(".")[0] if name.startswith(prefix) else name.partition(".")[0] for name in fresh

@@ -80,7 +80,7 @@ class PeftMethod(Method):
 
         config = self.read_config(folder)
         # The base was found by its fingerprint; PEFT would warn that its folder is called otherwise here.
-        config.base_model_name_or_path = model.name_or_path
+        config.base_model_name_or_path = getattr(model, "name_or_path", None)
         try:
             peft_model = self._wrap(model, config)
         except TrainingError as error:

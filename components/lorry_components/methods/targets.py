@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PretrainedConfig, PreTrainedModel
 
+# The attention of Stable Diffusion's UNet, to itself and to the prompt, as diffusers' own training has it.
+_UNET_TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 Targets = Annotated[list[str], Field(min_length=1)] | Literal["all-linear"]
 
 
@@ -60,7 +62,7 @@ class TargetedMethod(PeftMethod):
 
     def check_model(self, model: "PreTrainedModel") -> Iterator[Fault]:
         """Say what of the options does not fit a model."""
-        known = list_linear(model.base_model)
+        known = list_linear(find_body(model))
         names = {name.rpartition(".")[2] for name in known}
         targets = self.options.targets
         for target in targets if isinstance(targets, list) else ():
@@ -79,6 +81,8 @@ class TargetedMethod(PeftMethod):
 
     def find_default_targets(self, model: "PreTrainedModel") -> Sequence[str]:
         """Return PEFT's targets for an architecture; empty: it has none."""
+        if is_unet(model):
+            return _UNET_TARGETS
         found = self.load_default_targets().get(model.config.model_type) or ()
         return [found] if isinstance(found, str) else list(found)
 
@@ -92,7 +96,7 @@ class TargetedMethod(PeftMethod):
     def list_targeted(self, model: "PreTrainedModel") -> "dict[str, nn.Module]":
         """Return the linear layers that are adapted, by name."""
         # A new head is trained in full, and an output layer shares its weights with the embedding.
-        known = list_linear(model.base_model)
+        known = list_linear(find_body(model))
         # T5 is no part of the model with this head: its stacks are, beside the head.
         known.pop(SPAN_HEAD, None)
         if self.options.targets == "all-linear":
@@ -104,6 +108,16 @@ class TargetedMethod(PeftMethod):
         from transformers.pytorch_utils import Conv1D
 
         return any(isinstance(module, Conv1D) for module in self.list_targeted(model).values())
+
+
+def find_body(model: "PreTrainedModel") -> "nn.Module":
+    """Return a base without its head; a UNet has none."""
+    return model if is_unet(model) else model.base_model
+
+
+def is_unet(model: "nn.Module") -> bool:
+    """Return whether a model is a UNet of diffusers'."""
+    return getattr(model.config, "model_type", None) is None and hasattr(model.config, "cross_attention_dim")
 
 
 def list_linear(model: "nn.Module") -> "dict[str, nn.Module]":

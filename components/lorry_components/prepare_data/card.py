@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lorry_components.kinds import Label, LabelForm
+from lorry_components.kinds.base import IMAGE
 from lorry_components.prepare_data.examples import Example
 from lorry_registry.digests import canonical_json
 from lorry_registry.errors import Fault, InvalidDataError, NotFoundError
@@ -146,9 +147,13 @@ def describe_part(
     return SplitCard(
         rows=len(examples),
         labels=_summarise_labels(labels, label_form),
-        words=_summarise_lengths([" ".join(example.row.values()) for example in examples]),
+        words=_summarise_lengths([_join_texts(example.row) for example in examples]),
         digest=digest,
     )
+
+
+def _join_texts(row: Mapping[str, str]) -> str:
+    return " ".join(text for name, text in row.items() if name != IMAGE)
 
 
 def list_labels(parts: Mapping[str, Sequence[Example]]) -> tuple[str, ...]:

@@ -3,9 +3,12 @@
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from lorry_components.kinds import Kind, Label
+from lorry_components.kinds.base import IMAGE
 from lorry_components.prepare_data.faults import LISTED_FAULTS, FaultLog, quote, shorten
+from lorry_components.prepare_data.images import read_image
 from lorry_components.prepare_data.layout import list_names, suggest_close
 from lorry_components.prepare_data.records import MAX_LINE_BYTES, Record, describe_value, place_row
 from lorry_registry.digests import canonical_json
@@ -25,7 +28,7 @@ class Example:
     """One row of a prepared part.
 
     Attributes:
-        row: ``text``, and ``text_pair`` when the task is about a pair.
+        row: ``text``, ``text_pair`` when the task is about a pair, and ``image`` when it is about images.
         label: The class, or the number.
     """
 
@@ -34,13 +37,17 @@ class Example:
 
     @property
     def key(self) -> Key:
-        """What makes two examples the same input."""
+        """What makes two examples the same input: of images the image, for many have one prompt."""
+        if IMAGE in self.row:
+            return self.row[IMAGE], ""
         return self.row["text"].strip(), self.row.get("text_pair", "").strip()
 
 
 def digest_example(example: Example) -> bytes:
     """Return the SHA-256 of an example, 32 bytes: equal examples, and no others, have equal ones."""
     fields = [example.row["text"], example.row.get("text_pair"), example.label]
+    if IMAGE in example.row:
+        fields.append(example.row[IMAGE])
     return hashlib.sha256(canonical_json(fields)).digest()
 
 
@@ -51,7 +58,13 @@ def list_columns(columns: Columns) -> dict[str, str]:
 
 
 def collect_examples(
-    records: Iterable[Record], name: str, columns: Columns, kind: Kind, log: FaultLog
+    records: Iterable[Record],
+    name: str,
+    columns: Columns,
+    kind: Kind,
+    log: FaultLog,
+    *,
+    images: Path | None = None,
 ) -> list[Example]:
     """Turn the rows of one file into examples; what is wrong goes to the log.
 
@@ -61,6 +74,7 @@ def collect_examples(
         columns: Which columns hold what.
         kind: Whose labels these are.
         log: Where faults go.
+        images: The folder of the images that labels name, for a kind that reads them.
     """
     fields = list_columns(columns)
     gaps = _Gaps(fields)
@@ -75,6 +89,11 @@ def collect_examples(
         except (ValueError, OverflowError) as error:
             faults.append(f"column {shorten(columns.label)!r}: {shorten(str(error), 120)}")
         row = {field: str(values[column]) for field, column in fields.items() if field != "label"}
+        if not faults and images is not None:
+            try:
+                row[IMAGE] = read_image(images, str(label))
+            except ValueError as error:
+                faults.append(f"column {shorten(columns.label)!r}: {error}")
         if not faults and (fault := kind.find_fault(row, label)):
             faults.append(fault)
         for fault in faults:

@@ -9,6 +9,7 @@ from lorry_components.kinds import Kind
 from lorry_components.prepare_data.examples import Example, collect_examples, list_columns
 from lorry_components.prepare_data.faults import FaultLog
 from lorry_components.prepare_data.hub_source import load_hub_splits, read_split
+from lorry_components.prepare_data.images import list_images
 from lorry_components.prepare_data.layout import Layout, choose_layout
 from lorry_components.prepare_data.local import list_local_files
 from lorry_components.prepare_data.records import read_records
@@ -52,11 +53,15 @@ def read_source(data: DataSpec, kind: Kind) -> Reading:
     return _read_files(local.folder, layout, data, kind)
 
 
-def digest_source(data: DataSpec) -> str:
+def digest_source(data: DataSpec, *, reads_images: bool = False) -> str:
     """Return a digest of what a source is, without reading its rows.
 
     Of local files the contents, by name; of objects in S3 the tags and sizes, by name; of a hub data set
     the revision. Only the files that are read count: a note beside them changes nothing.
+
+    Args:
+        data: The task's data section.
+        reads_images: Whether the images beside the tables count too.
 
     Raises:
         InvalidDataError: The source is not there, or it is not clear which of its files are meant.
@@ -71,7 +76,8 @@ def digest_source(data: DataSpec) -> str:
     local = list_local_files(data.source)
     layout = choose_layout(local.names, data, in_folder=local.in_folder)
     try:
-        return digest_document({"files": {name: digest_file(local.folder / name) for name in layout.names}})
+        names = [*layout.names, *(list_images(local.folder) if reads_images else ())]
+        return digest_document({"files": {name: digest_file(local.folder / name) for name in names}})
     except OSError as error:
         fault = Fault(Path(error.filename or data.source).name, f"cannot be read: {error.strerror or error}")
         raise InvalidDataError(data.source, [fault], todo="make the file readable for this user") from error
@@ -81,7 +87,14 @@ def _read_files(folder: Path, layout: Layout, data: DataSpec, kind: Kind) -> Rea
     log = FaultLog(data.source)
     wanted = list(dict.fromkeys(list_columns(data.columns).values()))
     tables = {
-        name: collect_examples(read_records(folder / name, name, wanted, log), name, data.columns, kind, log)
+        name: collect_examples(
+            read_records(folder / name, name, wanted, log),
+            name,
+            data.columns,
+            kind,
+            log,
+            images=folder if kind.reads_images else None,
+        )
         for name in layout.names
     }
     log.raise_if_any()

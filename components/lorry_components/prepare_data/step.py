@@ -20,8 +20,9 @@ def prepare_data(spec: TaskSpec, target: Path) -> DataCard:
     """Read, check and divide the data of a task, and write it as Parquet with a data card.
 
     The folder then holds ``train.parquet``, ``validation.parquet`` and ``test.parquet``, with the columns
-    ``text``, ``text_pair`` when the task is about a pair, and ``label`` (a string, or a float64), and
-    ``data_card.json``. It is complete or not there; an empty folder that exists is filled, the card last.
+    ``text``, ``text_pair`` when the task is about a pair, ``image`` when it is about images (the bytes of the
+    file in base64), and ``label`` (a string, or a float64), and ``data_card.json``. It is complete or not
+    there; an empty folder that exists is filled, the card last.
 
     Args:
         spec: A checked task: its kind exists.
@@ -38,7 +39,7 @@ def prepare_data(spec: TaskSpec, target: Path) -> DataCard:
     """
     kind = find_kind(spec)
     # Before the rows: if the source changes meanwhile, the next look at it finds another digest.
-    source_digest = digest_source(spec.data)
+    source_digest = digest_source(spec.data, reads_images=kind.reads_images)
     reading = read_source(spec.data, kind)
     parts = reading.parts
     if reading.split is not None:

@@ -1,5 +1,7 @@
 """``lorry predict``: name a task, get its adapter on its base, predict."""
 
+import base64
+import itertools
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,7 +11,7 @@ from typing import Any
 import click
 
 from lorry_registry.cli.edge import format_examples, json_option, open_registry, print_json, version_option
-from lorry_registry.errors import Fault, InvalidDataError, UsageError
+from lorry_registry.errors import Fault, InvalidDataError, StoreError, UsageError
 
 _SHOWN_CHARACTERS = 72
 
@@ -46,7 +48,8 @@ def predict_texts(
     """Predict with the adapter of a task.
 
     The adapter is verified byte for byte, and its outputs on a probe are compared with those recorded at
-    registration, before it predicts.
+    registration, before it predicts. Images are written into the working folder, as TASK-0.png and so on;
+    --json gives their paths.
     """
     if bool(texts) == (source is not None):
         raise UsageError(
@@ -65,6 +68,8 @@ def predict_texts(
 
     loaded = load_adapter(registry.fetch(resolution.adapter_id), expected_id=resolution.adapter_id)
     predictions = loaded.predictor.predict(rows)
+    if loaded.kind.reads_images:
+        predictions = [_write_image(task, prediction) for prediction in predictions]
     if as_json:
         print_json([join_prediction(*pair) for pair in zip(rows, predictions, strict=True)])
         return
@@ -76,6 +81,27 @@ def join_prediction(row: Mapping[str, str], prediction: Mapping[str, Any]) -> di
     """Return an input and its prediction as one object; a text for a text is its ``predicted_text``."""
     told = {f"predicted_{name}" if name in row else name: value for name, value in prediction.items()}
     return {**row, **told}
+
+
+def _write_image(task: str, prediction: Mapping[str, Any]) -> dict[str, Any]:
+    """Write a drawn image into the working folder, beside what is there; return its path in its place."""
+    content = base64.b64decode(prediction["image"])
+    told = {name: value for name, value in prediction.items() if name != "image"}
+    for number in itertools.count():
+        path = Path(f"{task}-{number}.png")
+        try:
+            with path.open("xb") as stream:
+                stream.write(content)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise StoreError(
+                f"the image cannot be written: {error.strerror or error}",
+                where=str(path.absolute()),
+                todo="go to a folder that this user may write in, with room, and run again",
+            ) from error
+        return {"path": str(path), **told}
+    raise AssertionError("counting does not end")
 
 
 def _pair_up(texts: Sequence[str], pairs: Sequence[str]) -> list[dict[str, str]]:

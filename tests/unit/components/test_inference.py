@@ -15,7 +15,6 @@ from safetensors.torch import load_file, save_file
 from lorry_components.bases import resolve_base
 from lorry_components.finetune.summary import TrainingSummary
 from lorry_components.inference import Predictor, assemble_adapter, load_adapter
-from lorry_components.inference.loading import load_tokenizer
 from lorry_components.inference.probe import record_probe
 from lorry_components.kinds import KINDS, InputForm
 from lorry_components.methods import METHODS
@@ -373,7 +372,7 @@ def build_untrained(folder: Path) -> Predictor:
     from lorry_components.methods.peft_method import without_adapter
 
     adapted = AdaptedModel(model, lambda: without_adapter(model))
-    return Predictor(adapted, load_tokenizer(folder), kind, None)
+    return Predictor(adapted, kind.load_reader(folder), kind, None)
 
 
 def test_an_adapter_that_changes_nothing_is_refused(tiny_base: Callable[[str], Path]) -> None:
