@@ -88,7 +88,7 @@ class Lora(TargetedMethod):
             r=options.r,
             lora_alpha=options.alpha if options.alpha is not None else 2 * options.r,
             lora_dropout=options.dropout,
-            target_modules=options.targets,
+            target_modules=self.name_targets(model),
             use_rslora=options.rslora,
             use_dora=options.dora,
             init_lora_weights=_INITS.get(options.init, options.init),

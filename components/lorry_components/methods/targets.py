@@ -86,6 +86,11 @@ class TargetedMethod(PeftMethod):
         found = self.load_default_targets().get(model.config.model_type) or ()
         return [found] if isinstance(found, str) else list(found)
 
+    def name_targets(self, model: "PreTrainedModel") -> Targets | None:
+        """Return the targets that PEFT is told; None: it has its own choice for the architecture."""
+        targets: Targets | None = self.options.targets
+        return list(_UNET_TARGETS) if targets is None and is_unet(model) else targets
+
     def load_default_targets(self) -> Mapping[str, Any]:
         """Return PEFT's table of targets: architecture -> names."""
         from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING

@@ -95,6 +95,12 @@ def plan_task(
         TrainingError: The method does not fit this base.
     """
     kind, method = find_kind(spec), find_method(spec)
+    if kind.reads_images:
+        raise BaseModelError(
+            f"plans are for models of text: what a {kind.name} takes is told by a run of a few steps only",
+            where=spec.name,
+            todo="run it with --set train.steps=2, or without a plan",
+        )
     base = base or read_configuration(spec.base)
     notes: list[str] = []
     if kind.label_form == "class" and labels is None:

@@ -1,6 +1,5 @@
 """A tiny Stable Diffusion of random weights in the layout of diffusers, and a folder of images to learn."""
 
-import importlib.util
 import json
 import logging
 from collections.abc import Callable
@@ -16,10 +15,6 @@ from transformers.utils import logging as transformers_logging
 
 from lorry_registry.task_spec import TaskSpec
 
-needs_diffusers = pytest.mark.skipif(
-    importlib.util.find_spec("diffusers") is None,
-    reason="diffusers is not installed: pip install lorry[images]",
-)
 SIDE = 32
 PROMPT = "a photo of sks dog"
 MakeSpec = Callable[..., TaskSpec]
