@@ -77,8 +77,9 @@ class DiffusionParts:
         from diffusers import DDIMScheduler
 
         known = {name: self._scheduler_config[name] for name in _SCHEDULE if name in self._scheduler_config}
+        scheduler: Any = DDIMScheduler
         # Latents are not confined to -1 ... 1, as pixels are.
-        return DDIMScheduler(**known, clip_sample=False, set_alpha_to_one=False)
+        return scheduler(**known, clip_sample=False, set_alpha_to_one=False)
 
     def encode_prompts(self, prompts: Sequence[str], max_length: int) -> "torch.Tensor":
         """Return the text encoder's states, shape (prompts, positions, width)."""
@@ -292,8 +293,9 @@ def build_unet_skeleton(folder: Path) -> Any:
     import torch
     from diffusers import UNet2DConditionModel
 
+    unet: Any = UNet2DConditionModel
     with torch.device("meta"):
-        return UNet2DConditionModel.from_config(read_part(folder, "unet", "config.json"))
+        return unet.from_config(read_part(folder, "unet", "config.json"))
 
 
 def require_diffusers(where: str) -> None:

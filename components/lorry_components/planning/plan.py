@@ -97,7 +97,7 @@ def plan_task(
     kind, method = find_kind(spec), find_method(spec)
     if kind.reads_images:
         raise BaseModelError(
-            f"plans are for models of text: what a {kind.name} takes is told by a run of a few steps only",
+            f"plans are for models of text: what {kind.name} takes is told by a run of a few steps only",
             where=spec.name,
             todo="run it with --set train.steps=2, or without a plan",
         )
