@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from lorry_components.bases import PIPELINE_INDEX, find_base_folder
 from lorry_components.kinds import KINDS, InputForm, Kind
-from lorry_components.kinds.diffusion import build_unet_skeleton
+from lorry_components.kinds.diffusion import build_skeleton, read_part
 from lorry_components.methods import METHODS, Method
 from lorry_components.methods.soft_tokens import count_positions
 from lorry_components.methods.targets import TargetedMethod
@@ -96,7 +96,8 @@ def check_base(spec: TaskSpec, folder: Path) -> None:
 
 def _check_unet(method: Method, folder: Path) -> Iterator[Fault]:
     if isinstance(method, TargetedMethod):
-        yield from method.check_model(build_unet_skeleton(folder))
+        unet = build_skeleton("UNet2DConditionModel", read_part(folder, "unet", "config.json"))
+        yield from method.check_model(unet)
 
 
 def load_config(folder: Path) -> "PretrainedConfig":
@@ -109,9 +110,9 @@ def load_config(folder: Path) -> "PretrainedConfig":
 
     if (folder / PIPELINE_INDEX).is_file():
         raise BaseModelError(
-            "it is a pipeline that draws images, without a config.json of its own",
+            "it is a pipeline that draws images, and this is for models of text",
             where=str(folder),
-            todo="choose kind image-generation, or name a model of texts",
+            todo="name a model of texts; a pipeline is a base for kind image-generation",
         )
     try:
         config: PretrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from lorry_components.planning import check_fits, is_surely_small, plan_task
 from lorry_components.planning.configurations import read_configuration
 from lorry_components.staleness import Staleness, assess_staleness
-from lorry_components.tasks import load_task_file
+from lorry_components.tasks import find_kind, load_task_file
 from lorry_registry.errors import Fault, InvalidDataError, InvalidTaskError, LorryError, UsageError
 from lorry_registry.registry import Registry
 from lorry_registry.task_spec import TaskSpec
@@ -77,6 +77,10 @@ def refuse_what_does_not_fit(specs: Sequence[TaskSpec]) -> None:
 
 def _list_misfits(spec: TaskSpec) -> list[Fault]:
     try:
+        if find_kind(spec).reads_images:
+            is_here = spec.base.is_package or spec.base.is_folder
+            found = check_fits(spec, plan_task(spec)) if is_here else ()
+            return [Fault(f"{spec.name}: {fault.where}", fault.what) for fault in found]
         base = read_configuration(spec.base, may_download=False)
         if is_surely_small(spec, base):
             return []

@@ -281,8 +281,12 @@ class GenerateSpec(_Section):
     def _leave_out_drawing(self, handler: SerializerFunctionWrapHandler) -> dict[str, JsonValue]:
         # The recipes of tasks without images are what they were before there were any.
         document: dict[str, JsonValue] = handler(self)
-        unset = {name for name in DRAWING_FIELDS if document[name] == type(self).model_fields[name].default}
-        return {name: value for name, value in document.items() if name not in unset}
+        fields = type(self).model_fields
+        return {
+            name: value
+            for name, value in document.items()
+            if name not in DRAWING_FIELDS or value != fields[name].default
+        }
 
 
 class EvaluateSpec(_Section):

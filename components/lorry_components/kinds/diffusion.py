@@ -8,7 +8,7 @@ https://arxiv.org/abs/2207.12598).
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -288,14 +288,13 @@ def load_diffusers_model(name: str, folder: Path) -> Any:
     return model
 
 
-def build_unet_skeleton(folder: Path) -> Any:
-    """Build the UNet of a pipeline from its configuration, all shapes and no numbers."""
+def build_skeleton(name: str, config: Mapping[str, Any]) -> Any:
+    """Build a model of diffusers' from its configuration, all shapes and no numbers."""
+    import diffusers
     import torch
-    from diffusers import UNet2DConditionModel
 
-    unet: Any = UNet2DConditionModel
     with torch.device("meta"):
-        return unet.from_config(read_part(folder, "unet", "config.json"))
+        return getattr(diffusers, name).from_config(dict(config))
 
 
 def require_diffusers(where: str) -> None:

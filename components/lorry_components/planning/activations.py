@@ -1,7 +1,7 @@
 """What a forward pass keeps for the backward pass, seen through autograd's own hooks on the meta device."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -91,11 +91,22 @@ def measure_activations(
     else:
         arguments["labels"] = torch.zeros(rows, dtype=_choose_label_type(model), device=device)
     # transformers looks at the numbers of a padding mask; without one it asks for none.
+    return measure_pass(model, lambda: _run(model, arguments), on_cuda=on_cuda)
+
+
+def measure_pass(model: "nn.Module", run: Callable[[], Any], *, on_cuda: bool = False) -> Activations:
+    """Run a model forward and add up what it keeps.
+
+    Args:
+        model: In the state in which it is trained.
+        run: Calls it on a batch, and returns its outputs by name.
+        on_cuda: Whether a model on the meta device stands for one on a GPU.
+    """
     recording = _Recording()
     with contextlib.ExitStack() as stack:
-        if device.type == "meta":
+        if next(model.parameters()).device.type == "meta":
             stack.enter_context(imitate_device(on_cuda=on_cuda))
-        outputs = _record(model, arguments, recording)
+        outputs = _record(model, run, recording)
     own = {tensor.untyped_storage()._cdata for tensor in (*model.parameters(), *model.buffers())}
     layers = {
         index: sum(size for key, size in sizes.items() if key not in own)
@@ -122,8 +133,8 @@ def measure_cache(config: "PretrainedConfig", *, rows: int, tokens: int) -> int:
     return int(2 * 4 * layers * heads * width * rows * tokens)
 
 
-def _record(model: "nn.Module", arguments: dict[str, "torch.Tensor"], recording: _Recording) -> int:
-    """Run the model; return how many numbers it puts out."""
+def _record(model: "nn.Module", run: Callable[[], Any], recording: _Recording) -> int:
+    """Run a model; return how many numbers it puts out."""
     import torch
 
     def keep(tensor: "torch.Tensor") -> "torch.Tensor":
@@ -138,7 +149,7 @@ def _record(model: "nn.Module", arguments: dict[str, "torch.Tensor"], recording:
     model.train()
     try:
         with _watch_layers(model, recording), torch.autograd.graph.saved_tensors_hooks(keep, _return_same):
-            outputs = _run(model, arguments)
+            outputs = run()
     finally:
         model.train(was_training)
     return sum(outputs[name].numel() for name in _LOGITS if name in outputs)

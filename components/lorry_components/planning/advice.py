@@ -51,7 +51,8 @@ def _list_changes(footprint: Footprint, recipe: Recipe) -> Iterator[tuple[str, R
         yield "train.precision: bf16", replace(recipe, precision="bf16")
     if recipe.optimiser_bytes > 2:
         yield "an 8-bit optimiser", replace(recipe, optimiser_bytes=2)
-    if recipe.device == "cuda" and footprint.freezes_base and not recipe.is_four_bit:
+    can_pack = footprint.freezes_base and footprint.frozen_matrices > 0
+    if recipe.device == "cuda" and can_pack and not recipe.is_four_bit:
         half = recipe.precision if recipe.precision != "fp32" else "bf16"
         yield "QLoRA: the frozen base in four bits", replace(recipe, is_four_bit=True, precision=half)
     if recipe.device == "cuda" and not recipe.is_offloaded:

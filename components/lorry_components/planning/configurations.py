@@ -54,7 +54,7 @@ def read_configuration(spec: BaseSpec, *, may_download: bool = True) -> BaseConf
         return BaseConfiguration(known, f"{spec.model}, as lorry knows it")
     if not may_download:
         raise BaseModelError("it is not on this machine", where=spec.model, todo="lorry plan downloads it")
-    return BaseConfiguration(_read_file(_download(spec)), f"{spec.model}@{spec.revision}")
+    return BaseConfiguration(download_configuration(spec), f"{spec.model}@{spec.revision}")
 
 
 def read_known_configurations() -> Mapping[str, Mapping[str, Any]]:
@@ -83,15 +83,20 @@ def _find_cached(spec: BaseSpec) -> Path | None:
     return Path(cached) if isinstance(cached, str) else None
 
 
-def _download(spec: BaseSpec) -> Path:
+def download_configuration(spec: BaseSpec, name: str = _NAME) -> dict[str, Any]:
+    """Download one file of JSON of a base on a hub, unless it is on this machine already.
+
+    Raises:
+        BaseModelError: It cannot be had.
+    """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        return Path(hf_hub_download(spec.model, _NAME, revision=spec.revision))
+        return _read_file(Path(hf_hub_download(spec.model, name, revision=spec.revision)))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise BaseModelError(
-            f"its config.json cannot be downloaded: {type(error).__name__}: {error}".splitlines()[0],
+            f"its {name} cannot be downloaded: {type(error).__name__}: {error}".splitlines()[0],
             where=f"{spec.model}@{spec.revision}",
             todo="check the id, the revision, the network and the hub token, or name a local folder",
         ) from error

@@ -137,7 +137,7 @@ def estimate_training(footprint: Footprint, recipe: Recipe) -> Estimate:
     parts = [*states, *_list_passing(footprint, recipe)]
     if footprint.copies_base and recipe.device == "cpu":
         parts.append(Part("copy of the base", 4 * trained, 4 * trained))
-    return Estimate((*parts, _add_runtime(recipe.device, parts)))
+    return Estimate((*parts, add_runtime(recipe.device, parts)))
 
 
 def estimate_host(footprint: Footprint) -> Estimate:
@@ -146,7 +146,7 @@ def estimate_host(footprint: Footprint) -> Estimate:
     parts = [Part("weights", loaded, loaded)]
     if footprint.copies_base:
         parts.append(Part("copy of the base", loaded, loaded))
-    return Estimate((*parts, _add_runtime("cpu", parts)))
+    return Estimate((*parts, add_runtime("cpu", parts)))
 
 
 def estimate_inference(footprint: Footprint, recipe: Recipe) -> Estimate:
@@ -160,7 +160,7 @@ def estimate_inference(footprint: Footprint, recipe: Recipe) -> Estimate:
     ]
     if footprint.cache:
         parts.append(Part("keys and values", *_scale_rows(footprint.cache, footprint)))
-    return Estimate((*parts, _add_runtime(recipe.device, parts)))
+    return Estimate((*parts, add_runtime(recipe.device, parts)))
 
 
 def shrink_batch(recipe: Recipe) -> Recipe:
@@ -201,7 +201,8 @@ def _scale_rows(size: int, footprint: Footprint) -> tuple[int, int]:
     return size // footprint.rows, size * _PREDICTED_ROWS // footprint.rows
 
 
-def _add_runtime(device: str, parts: Sequence[Part]) -> Part:
+def add_runtime(device: str, parts: Sequence[Part]) -> Part:
+    """Return what the process and its allocator take beside these parts."""
     low, high = _RUNTIME[device]
     slack = sum((_PASSING_SLACK if part.name in _PASSING else _SLACK) * part.high for part in parts)
     return Part(RUNTIME_PART, low, high + round(slack))

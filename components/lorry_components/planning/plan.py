@@ -21,6 +21,7 @@ from lorry_components.planning.bounding import bound_activations
 from lorry_components.planning.configurations import BaseConfiguration, read_configuration
 from lorry_components.planning.devices import DEVICES, Device, find_smallest_device, recognise_device
 from lorry_components.planning.dimensions import read_dimensions
+from lorry_components.planning.images import adapt_unet, estimate_drawing, measure_unet, read_pipeline
 from lorry_components.planning.memory import (
     Estimate,
     Footprint,
@@ -59,6 +60,8 @@ class TaskPlan:
         smallest_device: The smallest GPU that holds ``on_gpu``; None: none does.
         advice: What would take less where it is trained; on a GPU when no GPU holds it.
         notes: What was assumed.
+        side: Width and height of its images, in pixels, ``rows`` of them in a forward pass; None: it is about
+            texts.
     """
 
     task: str
@@ -78,6 +81,7 @@ class TaskPlan:
     smallest_device: Device | None
     advice: tuple[Advice, ...]
     notes: tuple[str, ...]
+    side: int | None = None
 
 
 def plan_task(
@@ -96,11 +100,7 @@ def plan_task(
     """
     kind, method = find_kind(spec), find_method(spec)
     if kind.reads_images:
-        raise BaseModelError(
-            f"plans are for models of text: what {kind.name} takes is told by a run of a few steps only",
-            where=spec.name,
-            todo="run it with --set train.steps=2, or without a plan",
-        )
+        return _plan_images(spec, method)
     base = base or read_configuration(spec.base)
     notes: list[str] = []
     if kind.label_form == "class" and labels is None:
@@ -149,6 +149,51 @@ def plan_task(
     )
 
 
+def _plan_images(spec: TaskSpec, method: Method) -> TaskPlan:
+    """Plan a task that draws images."""
+    pipeline = read_pipeline(spec.base)
+    adapted = adapt_unet(pipeline, method)
+    around = pipeline.count_around()
+    device = "cuda" if spec.resources.count else "cpu"
+    shown = recognise_device(spec.resources.node_selector)
+    here, on_gpu = _choose_precision(spec, device, shown), _choose_precision(spec, "cuda", shown)
+    rows = spec.train.batch_size
+
+    def measure(where: str) -> Footprint:
+        activations = measure_unet(adapted.model, pipeline, rows=rows, on_cuda=where == "cuda")
+        return make_footprint(adapted, method, activations, rows)
+
+    gpu_footprint = measure("cuda")
+    footprint = gpu_footprint if device == "cuda" else measure(device)
+    # In the memory of a machine all parts lie together; on a GPU the UNet is alone when it is trained.
+    whole = replace(footprint, frozen=footprint.frozen + around)
+    recipe = Recipe(device, here.name, rows, is_checkpointed=spec.train.gradient_checkpointing)
+    gpu_recipe = replace(recipe, device="cuda", precision=on_gpu.name)
+    gpu_estimate = estimate_training(gpu_footprint, gpu_recipe)
+    smallest_device = find_smallest_device(gpu_estimate.high)
+    advised = (gpu_footprint, gpu_recipe) if smallest_device is None else (footprint, recipe)
+    return TaskPlan(
+        task=spec.name,
+        method=spec.method.name,
+        base=pipeline.origin,
+        parameters=adapted.parameters,
+        adapter_bytes=adapted.adapter_bytes,
+        rows=rows,
+        tokens=min(spec.data.max_length, pipeline.positions),
+        device=device,
+        precision=here.name,
+        training=estimate_training(footprint if device == "cuda" else whole, recipe),
+        host=estimate_host(whole) if device == "cuda" else None,
+        inference=estimate_drawing(pipeline, footprint, around=around, device=device),
+        on_gpu=gpu_estimate,
+        gpu_precision=on_gpu.name,
+        smallest_device=smallest_device,
+        advice=tuple(list_advice(*advised)),
+        notes=(f"parameters are those of the UNet; the parts around it have {around:,} more, all frozen",),
+        side=pipeline.side,
+    )
+
+
 def describe_plan(plan: TaskPlan) -> dict[str, Any]:
     """Return a plan as plain values, sizes in bytes."""
     return {
@@ -164,6 +209,7 @@ def describe_plan(plan: TaskPlan) -> dict[str, Any]:
         "adapter_bytes": plan.adapter_bytes,
         "rows": plan.rows,
         "tokens": plan.tokens,
+        **({"side": plan.side} if plan.side else {}),
         "device": plan.device,
         "precision": plan.precision,
         "training": _describe_estimate(plan.training),

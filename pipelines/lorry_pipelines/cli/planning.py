@@ -87,7 +87,9 @@ def _print_plan(plan: "TaskPlan", faults: Sequence[Fault], *, asked: str) -> Non
             "trained": f"{parameters.adapter:,} by the method and {parameters.head:,} in the head, "
             f"{parameters.trained / parameters.total:.2%} of all",
             "adapter": f"{format_size(plan.adapter_bytes)} ({plan.adapter_bytes:,} bytes)",
-            "batch": f"{plan.rows} texts of up to {plan.tokens} tokens",
+            "batch": f"{plan.rows} images of {plan.side}x{plan.side} pixels"
+            if plan.side
+            else f"{plan.rows} texts of up to {plan.tokens} tokens",
             "resources": f"{asked}: {'too little, see below' if faults else 'enough'}",
             "smallest GPU": _describe_devices(plan),
         }
