@@ -96,9 +96,9 @@ def test_a_template_that_is_none_is_refused(invoke: Any, writing_task: Path) -> 
 
 
 def test_a_method_that_does_not_fit_is_told_of_what_is_trained(invoke: Any, writing_task: Path) -> None:
-    result = invoke("study", "prompts", writing_task, "--template", "{text}")
+    result = invoke("study", "prompts", writing_task, "--template", "{text}", "--methods", "qlora")
     assert result.exit_code == 3
-    assert "1 p-tuning: method.name: " in result.output
+    assert "1 qlora: method.targets: " in result.output
     assert "untrained" not in result.output
 
 
