@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 from lorry_components.bases import resolve_base
@@ -17,13 +18,37 @@ from lorry_registry.manifest import Evaluation
 from lorry_registry.task_spec import TaskSpec
 
 
-def score_zero_shot(
-    spec: TaskSpec, data: Path, *, part: str = "test", progress: Progress = ignore_progress
-) -> Evaluation:
-    """Score the base itself on a part of the data, with the words of ``data.template`` and no soft tokens.
+def load_untrained(spec: TaskSpec, labels: Sequence[str] | None) -> Predictor:
+    """Load a task's base as it is, to predict with the words of ``data.template`` and no soft tokens.
 
     Args:
         spec: The task. Its method and how it is trained play no part.
+        labels: The classes, or None.
+
+    Raises:
+        BaseModelError: The base is not usable.
+        TrainingError: The kind of task puts a head on the base that is random before training.
+    """
+    base = resolve_base(spec.base)
+    kind = KINDS[spec.kind](dataclasses.replace(InputForm.of(spec), soft_template=None))
+    model, fresh = kind.load_model(base.folder, labels)
+    if fresh:
+        raise TrainingError(
+            f"a {spec.kind} has a head of its own, whose numbers are random before training",
+            where=spec.name,
+            todo="compare trained methods only, or choose a kind that answers in words",
+        )
+    adapted = AdaptedModel(model.train(mode=False), contextlib.nullcontext)
+    return Predictor(adapted, load_tokenizer(base.folder), kind, labels)
+
+
+def score_zero_shot(
+    spec: TaskSpec, data: Path, *, part: str = "test", progress: Progress = ignore_progress
+) -> Evaluation:
+    """Score the base alone on a part of the data.
+
+    Args:
+        spec: The task.
         data: The folder that ``prepare_data`` wrote.
         part: ``train``, ``validation`` or ``test``.
         progress: Told how many rows are done.
@@ -32,21 +57,10 @@ def score_zero_shot(
         BaseModelError: The base is not usable.
         TrainingError: The kind of task puts a head on the base that is random before training.
     """
-    base = resolve_base(spec.base)
-    labels = load_card(data).labels
-    kind = KINDS[spec.kind](dataclasses.replace(InputForm.of(spec), soft_template=None))
-    model, fresh = kind.load_model(base.folder, labels)
-    if fresh:
-        raise TrainingError(
-            f"a {spec.kind} has a head that is random before it is trained: there is nothing to score",
-            where=spec.name,
-            todo="choose a kind that answers in words, such as knowledge-probing",
-        )
-    adapted = AdaptedModel(model.train(mode=False), contextlib.nullcontext)
-    predictor = Predictor(adapted, load_tokenizer(base.folder), kind, labels)
+    predictor = load_untrained(spec, load_card(data).labels)
     examples = load_part(data, part)
-    rows, targets = kind.group_targets(
+    rows, targets = predictor.kind.group_targets(
         [example.row for example in examples], [example.label for example in examples]
     )
     predictions = predictor.predict(rows, report=lambda done: progress(done, len(rows)))
-    return score_predictions(spec, kind, targets, predictions, part=part)
+    return score_predictions(spec, predictor.kind, targets, predictions, part=part)

@@ -1,6 +1,5 @@
 """Runs one cell: trains and evaluates through the steps of the pipeline, and registers nothing."""
 
-import contextlib
 import json
 import math
 import time
@@ -8,19 +7,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
-from lorry_components.bases import resolve_base
 from lorry_components.evaluate.step import evaluate, score_predictor
+from lorry_components.evaluate.zero_shot import load_untrained
 from lorry_components.finetune.step import finetune
 from lorry_components.finetune.summary import ADAPTER_FOLDER, TrainingSummary
-from lorry_components.inference import Predictor
-from lorry_components.inference.loading import load_tokenizer
-from lorry_components.methods import AdaptedModel
 from lorry_components.prepare_data.step import load_card
 from lorry_components.progress import Progress, ignore_progress
 from lorry_components.studies.cells import CellFolder, CellJob, CellRecord, CellResult, Training
 from lorry_components.studies.peak_memory import measure_peak_memory
-from lorry_components.tasks import find_kind
-from lorry_registry.errors import TrainingError
 from lorry_registry.manifest import Evaluation
 from lorry_registry.task_spec import TaskSpec
 
@@ -43,18 +37,7 @@ def evaluate_untrained(
     Raises:
         TrainingError: The kind puts a new head on the base, which answers at random before it is trained.
     """
-    kind, base, labels = find_kind(spec), resolve_base(spec.base), load_card(data).labels
-    model, fresh = kind.load_model(base.folder, labels)
-    if fresh:
-        raise TrainingError(
-            f"a {spec.kind} has a head of its own, whose numbers are random before training",
-            where=spec.name,
-            todo="compare trained methods only",
-        )
-    model.eval()  # type: ignore[no-untyped-call]
-    predictor = Predictor(
-        AdaptedModel(model, contextlib.nullcontext), load_tokenizer(base.folder), kind, labels
-    )
+    predictor = load_untrained(spec, load_card(data).labels)
     return score_predictor(spec, predictor, data, target, progress=progress).evaluation
 
 
