@@ -18,8 +18,33 @@ from lorry_registry.manifest import Evaluation
 from lorry_registry.task_spec import TaskSpec
 
 
-def load_untrained(spec: TaskSpec, labels: Sequence[str] | None) -> Predictor:
-    """Load a task's base as it is, to predict with the words of ``data.template`` and no soft tokens.
+def score_zero_shot(
+    spec: TaskSpec, data: Path, *, part: str = "test", progress: Progress = ignore_progress
+) -> Evaluation:
+    """Score the base itself on a part of the data, with the words of ``data.template`` and no soft tokens.
+
+    Args:
+        spec: The task. Its method and how it is trained play no part.
+        data: The folder that ``prepare_data`` wrote.
+        part: ``train``, ``validation`` or ``test``.
+        progress: Told how many rows are done.
+
+    Raises:
+        BaseModelError: The base is not usable.
+        TrainingError: The kind of task puts a head on the base that is random before training.
+    """
+    predictor = assemble_base(spec, load_card(data).labels)
+    kind = predictor.kind
+    examples = load_part(data, part)
+    rows, targets = kind.group_targets(
+        [example.row for example in examples], [example.label for example in examples]
+    )
+    predictions = predictor.predict(rows, report=lambda done: progress(done, len(rows)))
+    return score_predictions(spec, kind, targets, predictions, part=part)
+
+
+def assemble_base(spec: TaskSpec, labels: Sequence[str] | None) -> Predictor:
+    """Load the base of a task and return what predicts with it alone.
 
     Args:
         spec: The task. Its method and how it is trained play no part.
@@ -34,33 +59,9 @@ def load_untrained(spec: TaskSpec, labels: Sequence[str] | None) -> Predictor:
     model, fresh = kind.load_model(base.folder, labels)
     if fresh:
         raise TrainingError(
-            f"a {spec.kind} has a head of its own, whose numbers are random before training",
+            f"a {spec.kind} has a head that is random before it is trained: there is nothing to score",
             where=spec.name,
-            todo="compare trained methods only, or choose a kind that answers in words",
+            todo="choose a kind that answers in words, such as knowledge-probing",
         )
     adapted = AdaptedModel(model.train(mode=False), contextlib.nullcontext)
     return Predictor(adapted, load_tokenizer(base.folder), kind, labels)
-
-
-def score_zero_shot(
-    spec: TaskSpec, data: Path, *, part: str = "test", progress: Progress = ignore_progress
-) -> Evaluation:
-    """Score the base alone on a part of the data.
-
-    Args:
-        spec: The task.
-        data: The folder that ``prepare_data`` wrote.
-        part: ``train``, ``validation`` or ``test``.
-        progress: Told how many rows are done.
-
-    Raises:
-        BaseModelError: The base is not usable.
-        TrainingError: The kind of task puts a head on the base that is random before training.
-    """
-    predictor = load_untrained(spec, load_card(data).labels)
-    examples = load_part(data, part)
-    rows, targets = predictor.kind.group_targets(
-        [example.row for example in examples], [example.label for example in examples]
-    )
-    predictions = predictor.predict(rows, report=lambda done: progress(done, len(rows)))
-    return score_predictions(spec, predictor.kind, targets, predictions, part=part)

@@ -15,7 +15,6 @@ def wrap_for_spans(model: "PreTrainedModel", config: "PeftConfig", adapter: str)
     """Wrap a base whose head points at tokens.
 
     PEFT 0.21's own forward leaves the token types out, by which BERT tells the question from the context.
-    Soft tokens are not wrapped: they are put into the base's body, see :mod:`soft_insertion`.
 
     Args:
         model: The base with its head.

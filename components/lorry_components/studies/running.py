@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from lorry_components.evaluate.step import evaluate, score_predictor
-from lorry_components.evaluate.zero_shot import load_untrained
+from lorry_components.evaluate.zero_shot import assemble_base
 from lorry_components.finetune.step import finetune
 from lorry_components.finetune.summary import ADAPTER_FOLDER, TrainingSummary
 from lorry_components.prepare_data.step import load_card
@@ -37,7 +37,7 @@ def evaluate_untrained(
     Raises:
         TrainingError: The kind puts a new head on the base, which answers at random before it is trained.
     """
-    predictor = load_untrained(spec, load_card(data).labels)
+    predictor = assemble_base(spec, load_card(data).labels)
     return score_predictor(spec, predictor, data, target, progress=progress).evaluation
 
 

@@ -60,36 +60,46 @@ def draft_wordings(
         wordings: Templates.
         methods: What is trained on each.
     """
-    drafts: list[Draft] = []
-    # A task has to have a method; the base alone does without, so any that fits will do.
-    untrained = (draft_method(methods[0], task).method if methods else None) or task.method
-    for number, wording in enumerate(wordings, start=1):
-        words = _SOFT_TOKENS.sub("", wording).strip()
-        facts = {"wording": number, _TEMPLATE: wording}
-        drafts.append(
-            Draft(
-                label=f"{number} {UNTRAINED}",
-                method=_set_template(untrained, None),
-                data={_TEMPLATE: words},
-                facts=facts | {"with": UNTRAINED},
-                is_trained=False,
-            )
+    return [
+        draft
+        for number, wording in enumerate(wordings, start=1)
+        for draft in _draft_wording(task, number, wording, methods)
+    ]
+
+
+def _draft_wording(
+    task: TaskDocument, number: int, wording: str, methods: Sequence[MethodChoice]
+) -> Iterator[Draft]:
+    words = _SOFT_TOKENS.sub("", wording).strip()
+    soft = wording if words != wording else None
+    data = {_TEMPLATE: words}
+    trained = [
+        Draft(
+            label=f"{number} {choice.label}",
+            method=_place_tokens(draft_method(choice, task).method or {}, choice, soft),
+            train=draft_method(choice, task).train,
+            data=data,
+            facts={"wording": number, _TEMPLATE: wording, "with": choice.label},
         )
-        for choice in methods:
-            laid = draft_method(choice, task)
-            drafts.append(
-                Draft(
-                    label=f"{number} {choice.label}",
-                    method=_set_template(laid.method or {}, wording if words != wording else None),
-                    train=laid.train,
-                    data={_TEMPLATE: words},
-                    facts=facts | {"with": choice.label},
-                )
-            )
-    return drafts
+        for choice in methods
+    ]
+    yield Draft(
+        label=f"{number} {UNTRAINED}",
+        # A task has to have a method; the base alone does without, so one that is laid out already will do.
+        method=trained[0].method if trained else task.method,
+        data=data,
+        facts={"wording": number, _TEMPLATE: wording, "with": UNTRAINED},
+        is_trained=False,
+    )
+    yield from trained
 
 
-def _set_template(section: Mapping[str, Any], template: str | None) -> dict[str, Any]:
-    """Return a method section with another template: the file's was written for the file's words."""
+def _place_tokens(section: Mapping[str, Any], choice: MethodChoice, soft: str | None) -> dict[str, Any]:
+    """Return a method section with the wording's soft tokens: the file's template is for the file's words."""
     kept = {key: value for key, value in section.items() if key != _TEMPLATE}
-    return kept if template is None else kept | {_TEMPLATE: template}
+    if soft is None:
+        return kept
+    if "tokens" not in choice.options:
+        # The wording tells how many there are.
+        kept.pop("tokens", None)
+    return kept | {_TEMPLATE: soft}

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,10 +66,16 @@ def predict_texts(
     loaded = load_adapter(registry.fetch(resolution.adapter_id), expected_id=resolution.adapter_id)
     predictions = loaded.predictor.predict(rows)
     if as_json:
-        print_json([{**row, **prediction} for row, prediction in zip(rows, predictions, strict=True)])
+        print_json([join_prediction(*pair) for pair in zip(rows, predictions, strict=True)])
         return
     for row, prediction in zip(rows, predictions, strict=True):
         click.echo(f"{loaded.kind.describe_prediction(prediction):>12}  {_shorten(row)}")
+
+
+def join_prediction(row: Mapping[str, str], prediction: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an input and its prediction as one object; a text for a text is its ``predicted_text``."""
+    told = {f"predicted_{name}" if name in row else name: value for name, value in prediction.items()}
+    return {**row, **told}
 
 
 def _pair_up(texts: Sequence[str], pairs: Sequence[str]) -> list[dict[str, str]]:

@@ -137,6 +137,19 @@ def test_what_a_method_adds_to_the_loss_is_kept(tiny_base: Callable[[str], Path]
     assert losses[1] > losses[0] + 0.01
 
 
+@pytest.mark.parametrize("style", ["gpt2", "gemma3_text"])
+@pytest.mark.parametrize("method", ["prompt-tuning", "p-tuning-v2", "prelayer"])
+def test_soft_tokens_move_no_position(tiny_base: Callable[[str], Path], style: str, method: str) -> None:
+    kind = KINDS["text-generation"](InputForm(max_length=72, max_target=24))
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base(style))
+    batch = kind.build_collator(tokenizer)(kind.encode_examples(tokenizer, ROWS, ANSWERS, None))
+    bare, fresh = kind.load_model(tiny_base(style), None)
+    model = METHODS[method]({"tokens": 5}, kind.peft_task_type).adapt(bare, fresh).eval()
+    loss, outputs = compute_next_token_loss(model, batch)
+    torch.testing.assert_close(loss, model(**batch).loss)
+    assert outputs.logits.shape[1] == int(batch["labels"].ne(-100).sum())
+
+
 def test_a_model_with_a_loss_of_its_own_computes_all(tiny_base: Callable[[str], Path]) -> None:
     kind = KINDS["text-generation"](InputForm(max_length=72, max_target=24))
     tokenizer = AutoTokenizer.from_pretrained(tiny_base("gpt2"))

@@ -557,7 +557,7 @@ def test_a_head_that_was_never_trained_scores_nothing(base: Base, tmp_path: Path
     document["kind"], document["data"]["template"] = task, None
     spec = TaskSpec.model_validate(document)
     prepare_data(spec, tmp_path / "data")
-    with pytest.raises(TrainingError, match="random before training"):
+    with pytest.raises(TrainingError, match="there is nothing to score"):
         score_zero_shot(spec, tmp_path / "data")
 
 

@@ -12,6 +12,7 @@ from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBas
 
 from lorry_components.kinds import KINDS, InputForm, Kind
 from lorry_components.kinds.writing import IGNORED, pad
+from lorry_pipelines.cli.predicting import join_prediction
 from lorry_registry.errors import BaseModelError
 from lorry_registry.task_spec import GenerateSpec
 
@@ -222,6 +223,12 @@ def test_progress_is_told(tiny_base: FindBase) -> None:
     kind.predict(model, tokenizer, ROWS * 30, None, done.append)
     assert done == [64, 90]
     assert kind.predict(model, tokenizer, [], None, done.append) == []
+
+
+def test_what_machines_read_has_the_input_and_the_answer() -> None:
+    assert join_prediction({"text": "in"}, {"text": "out"}) == {"text": "in", "predicted_text": "out"}
+    row = {"text": "in", "text_pair": "more"}
+    assert join_prediction(row, {"label": "a", "score": 1.0}) == {**row, "label": "a", "score": 1.0}
 
 
 # Evaluation

@@ -240,7 +240,7 @@ def list_faults(path: Path) -> list[str]:
         ("t5", {"kind": "text-generation"}, "base.model: t5 has an encoder; write kind: text-to-text"),
         ("gpt2", {"kind": "text-to-text"}, "base.model: gpt2 is no sequence-to-sequence model"),
         ("gpt2", {"evaluate": {"primary": "blue"}}, "did you mean 'bleu'?"),
-        ("t5", {"method": {"name": "prelayer"}}, "method.name"),
+        ("t5", {"method": {"name": "p-tuning-v2"}}, "method.name: p-tuning-v2 is for one stack of blocks"),
         (
             "gpt2",
             {"method": {"name": "p-tuning", "template": "[P] {text}"}},

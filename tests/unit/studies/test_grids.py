@@ -233,7 +233,7 @@ def test_wordings_are_laid_out_with_and_without(task_file: TaskFile) -> None:
 
 
 def test_a_wording_may_say_where_soft_tokens_stand(task_file: TaskFile) -> None:
-    own = {"name": "p-tuning", "encoder": "lstm", "template": "[P] {text} of the file {label}"}
+    own = {"name": "p-tuning", "tokens": 9, "template": "[P] {text} of the file {label}"}
     task = TaskDocument.load(task_file(method=own))
     wordings = ["[P]*3 {text} [P] is in [P]*2 {label} .", "{text} lies in {label}"]
     drafts = draft_wordings(task, wordings, [MethodChoice("p-tuning")])
@@ -241,11 +241,9 @@ def test_a_wording_may_say_where_soft_tokens_stand(task_file: TaskFile) -> None:
         *["{text} is in {label} ."] * 2,
         *["{text} lies in {label}"] * 2,
     ]
-    assert [draft.method for draft in drafts] == [
-        {"name": "p-tuning", "encoder": "lstm"},
-        {"name": "p-tuning", "encoder": "lstm", "template": wordings[0]},
-        {"name": "p-tuning", "encoder": "lstm"},
-        {"name": "p-tuning", "encoder": "lstm"},
+    assert [draft.method for draft in drafts if draft.is_trained] == [
+        {"name": "p-tuning", "template": wordings[0]},
+        {"name": "p-tuning", "tokens": 9},
     ]
 
 

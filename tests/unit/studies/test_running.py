@@ -180,7 +180,7 @@ def test_a_random_head_is_not_asked_untrained(compare: Compare, open_cell: Calla
     (variant,) = compare("lora")
     folder = open_cell(variant)
     job = folder.read_job()
-    with pytest.raises(TrainingError, match="random before training"):
+    with pytest.raises(TrainingError, match="random before it is trained"):
         evaluate_untrained(job.spec, job.data, folder.evaluation)
 
 

@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    BertTokenizer,
+    GPT2Config,
+    GPT2LMHeadModel,
+    PreTrainedTokenizerFast,
+)
 
 NAMES = ("Blue Spice", "The Eagle", "Aromi", "Wildwood", "Zizzi", "Cotto")
 END = "<|endoftext|>"
@@ -96,9 +103,10 @@ def test_a_template_that_is_none_is_refused(invoke: Any, writing_task: Path) -> 
 
 
 def test_a_method_that_does_not_fit_is_told_of_what_is_trained(invoke: Any, writing_task: Path) -> None:
-    result = invoke("study", "prompts", writing_task, "--template", "{text}", "--methods", "qlora")
+    arguments = ("--template", "{text}", "--methods", "lora:r=999")
+    result = invoke("study", "prompts", writing_task, *arguments)
     assert result.exit_code == 3
-    assert "1 qlora: method.targets: " in result.output
+    assert "1 lora r=999: method.r: rank 999 is above" in result.output
     assert "untrained" not in result.output
 
 
@@ -112,3 +120,60 @@ def test_targets_where_three_are_one(invoke: Any, writing_task: Path) -> None:
     refused = invoke("study", "targets", writing_task, "--combinations", "q+v,o")
     assert refused.exit_code == 3
     assert "none of them can be adapted alone" in refused.output
+
+
+def test_wordings_of_a_cloze_with_soft_tokens_between(
+    invoke: Any, task_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    words = (
+        "paris",
+        "lyon",
+        "berlin",
+        "bonn",
+        "rome",
+        "turin",
+        "france",
+        "germany",
+        "italy",
+        "is",
+        "in",
+        "lies",
+    )
+    vocabulary = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", *words)
+    folder = tmp_path / "bert"
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    config = BertConfig(vocab_size=len(vocabulary), max_position_embeddings=32, **sizes)
+    BertForMaskedLM(config).save_pretrained(folder)
+    BertTokenizer(vocab={word: number for number, word in enumerate(vocabulary)}).save_pretrained(folder)
+    pairs = zip(words[:6], ("france", "france", "germany", "germany", "italy", "italy"), strict=True)
+    parts = tmp_path / "facts"
+    parts.mkdir()
+    rows = "".join(f"{json.dumps({'text': text, 'label': label})}\n" for text, label in pairs)
+    for part in ("train", "validation", "test"):
+        (parts / f"{part}.jsonl").write_text(rows, "utf-8")
+    wordings = tmp_path / "wordings.txt"
+    wordings.write_text("[P]*2 {text} [P] is in {label} .\n{text} lies in [P] {label} .\n", "utf-8")
+    path = task_file(
+        kind="knowledge-probing",
+        base={"model": str(folder)},
+        data={
+            "source": str(parts),
+            "split": None,
+            "duplicates": "keep",
+            "template": "{text} is in {label} .",
+            "max_length": 24,
+        },
+        method={"name": "p-tuning"},
+        evaluate={"metrics": [], "resamples": 100},
+    )
+    result = invoke("study", "prompts", path, "--wordings", wordings, "--json")
+    assert result.exit_code == 0, result.output
+    rows_found = json.loads(result.stdout)
+    assert [row["label"] for row in rows_found] == ["1 untrained", "1 p-tuning", "2 untrained", "2 p-tuning"]
+    assert {row["metric"] for row in rows_found} == {"p_at_1"}
+    # Soft tokens where the wording has them, and the words alone for the base.
+    assert rows_found[1]["options"]["template"] == "[P]*2 {text} [P] is in {label} ."
+    assert rows_found[3]["options"]["template"] == "{text} lies in [P] {label} ."
+    shown = invoke("study", "prompts", path, "--wordings", wordings)
+    assert "spread over wordings, highest less lowest: untrained" in shown.output
