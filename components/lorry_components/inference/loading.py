@@ -101,10 +101,12 @@ def assemble_adapter(
 
 
 def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
-    """Load the tokeniser of a base from its folder."""
+    """Load the tokeniser of a base; one without a token for padding pads with the one that ends texts."""
     from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    if tokenizer.pad_token is None and tokenizer.eos_token is not None:
+        tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
