@@ -129,6 +129,12 @@ def _check_training(spec: TaskSpec, kind: Kind, method: Method) -> Iterator[Faul
     train = spec.train
     if train.gradient_checkpointing and not method.survives_checkpointing:
         yield Fault("train.gradient_checkpointing", f"{method.name} does not work with it; leave it out")
+    if train.offload and not method.freezes_base:
+        yield Fault("train.offload", f"is for frozen weights, and {method.name} has none; leave it out")
+    if train.offload and method.name == "qlora":
+        yield Fault("train.offload", "weights in four bits cannot be divided; leave it out")
+    if train.offload and train.cache_frozen_layers:
+        yield Fault("train.offload", "does not work with cache_frozen_layers; leave one of the two out")
     if not train.packing:
         return
     if not kind.predicts_next:
@@ -190,7 +196,7 @@ def _check_images(document: Mapping[str, Any]) -> Iterator[Fault]:
             yield Fault("data.columns.text_pair", "has no use: an image has one prompt; leave it out")
     if not isinstance(train, Mapping):
         return
-    for name in ("hidden_dropout", "attention_dropout", "cache_frozen_layers"):
+    for name in ("hidden_dropout", "attention_dropout", "cache_frozen_layers", "offload"):
         if train.get(name):
             yield Fault(f"train.{name}", "is for models of text; leave it out")
 

@@ -27,7 +27,8 @@ _COLUMNS = (
     Column("Seconds", justify="right", rank=6),
     Column("Outcome"),
 )
-_EXAMPLE = "What a wonderful day, thank you all!"
+_EXAMPLE = '"What a wonderful day, thank you all!"'
+_PAIR_EXAMPLE = '"Where do they meet?" --pair "They meet every morning, in the old town."'
 
 
 def describe_tasks(
@@ -51,6 +52,7 @@ def _describe_task(plan: PlannedTask, report: TaskReport | None, registry: Regis
         "train_seconds": report.details.get("finetune", {}).get("train_seconds") if report else None,
         "published": plan.spec.evaluate.reference.value if plan.spec.evaluate.reference else None,
         "source": plan.spec.evaluate.reference.source if plan.spec.evaluate.reference else None,
+        "has_pair": plan.spec.data.columns.text_pair is not None,
     }
     return row | (_describe_manifest(registry.read_manifest(adapter_id)) if adapter_id else {})
 
@@ -99,7 +101,7 @@ def print_summary(rows: Sequence[Mapping[str, Any]], *, seconds: float, tracking
     click.echo(f"\n{len(rows)} task{'' if len(rows) == 1 else 's'} in {seconds:.0f} s")
     usable = [row for row in rows if row["champion"] is not None]
     if usable:
-        _print_next(str(usable[-1]["task"]), tracking_uri)
+        _print_next(usable[-1], tracking_uri)
 
 
 def _format_row(row: Mapping[str, Any]) -> list[str]:
@@ -121,10 +123,11 @@ def _format_row(row: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _print_next(task: str, tracking_uri: str) -> None:
+def _print_next(row: Mapping[str, Any], tracking_uri: str) -> None:
+    task = row["task"]
     lorry = _name_program("lorry")
     click.echo("\nNext:")
-    click.echo(f'  {lorry} predict {task} "{_EXAMPLE}"')
+    click.echo(f"  {lorry} predict {task} {_PAIR_EXAMPLE if row['has_pair'] else _EXAMPLE}")
     click.echo(f"  {lorry} show {task}")
     if tracking_uri.startswith("sqlite:///"):
         database = _shorten(Path(tracking_uri.removeprefix("sqlite:///")))

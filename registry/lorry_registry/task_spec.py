@@ -208,6 +208,8 @@ class TrainSpec(_Section):
         packing: Whether the sequences of a batch stand behind one another without padding, for causal models.
         gradient_checkpointing: Whether layers are computed again in the backward pass instead of being kept:
             a third slower, for much less memory.
+        offload: Whether the frozen weights stay in the host's memory, in shares where several processes
+            train, and visit the GPU block by block.
         cache_frozen_layers: Whether the outputs of the layers below the first trained one are computed once
             and kept on disk during training; dropout is off in them.
         seed: Seeds the order of examples, the new weights and the dropout.
@@ -228,6 +230,7 @@ class TrainSpec(_Section):
     attention_dropout: Share = 0.0
     packing: bool = False
     gradient_checkpointing: bool = False
+    offload: bool = False
     cache_frozen_layers: bool = False
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     early_stopping: EarlyStopping | None = None

@@ -1,6 +1,7 @@
 """Runs this step from a component's arguments."""
 
 import contextlib
+import functools
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -9,10 +10,12 @@ from typing import Any
 from pydantic import JsonValue
 
 from lorry_components.entry import StepEntry
+from lorry_components.finetune.processes import Finetune, finetune_in_processes
 from lorry_components.finetune.step import finetune, name_checkpoints
 from lorry_components.outcomes import run_step
 from lorry_registry.errors import LorryError, TrackingError
 from lorry_registry.mlflow_index import MlflowIndex
+from lorry_registry.task_spec import TaskSpec
 
 _LOGGER = logging.getLogger(__name__)
 # Beside the checkpoints of a training: the MLflow run that shows it.
@@ -59,7 +62,8 @@ def main(
         kept = root / name_checkpoints(spec, Path(data))
         run_id = _open_run(entry, run, kept / _RUN_NOTE)
         with _marking_failure(index, run_id):
-            summary = finetune(
+            train = _choose_training(spec)
+            summary = train(
                 spec,
                 Path(data),
                 target,
@@ -81,6 +85,16 @@ def main(
         }
 
     return run_step(entry.record, spec.name, "finetune", body)
+
+
+def _choose_training(spec: TaskSpec) -> Finetune:
+    """Train in a process for each GPU that the task asks for and that is here."""
+    if spec.resources.count <= 1:
+        return finetune
+    import torch
+
+    count = min(spec.resources.count, torch.cuda.device_count())
+    return functools.partial(finetune_in_processes, finetune, count) if count > 1 else finetune
 
 
 def _open_run(entry: StepEntry, run: str, note: Path) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from lorry_components.bases import Base, resolve_base
 from lorry_components.finetune.dropouts import list_dropouts, quicken_dropout
 from lorry_components.finetune.precision import Hardware, Precision, choose_precision, detect_hardware
+from lorry_components.finetune.processes import count_processes, is_first_process
 from lorry_components.finetune.summary import ADAPTER_FOLDER, TrainingSummary
 from lorry_components.kinds import Kind
 from lorry_components.methods import Method
@@ -104,7 +105,8 @@ def finetune(
             where=spec.name,
             todo="lower train.learning_rate, or write precision: fp32",
         )
-    _write_adapter(spec, setup, target)
+    if is_first_process():
+        _write_adapter(spec, setup, target)
     examples = len(parts["train"])
     trained_rows = (
         (state.global_step - resumed_from) * spec.train.batch_size * spec.train.gradient_accumulation
@@ -129,7 +131,8 @@ def finetune(
         loss=loss,
         libraries={name: importlib.metadata.version(name) for name in (*_LIBRARIES, *setup.kind.libraries)},
     )
-    summary.save(target)
+    if is_first_process():
+        summary.save(target)
     return summary
 
 
@@ -137,6 +140,12 @@ def _set_up(spec: TaskSpec, labels: Sequence[str] | None) -> _Setup:
     import torch
     from transformers import set_seed
 
+    if spec.train.batch_size % count_processes():
+        raise TrainingError(
+            f"a batch of {spec.train.batch_size} cannot be divided among {count_processes()} processes",
+            where="train.batch_size",
+            todo=f"choose a multiple of {count_processes()}, or another resources.count",
+        )
     base = resolve_base(spec.base)
     check_base(spec, base.folder)
     hardware = detect_hardware()
@@ -190,6 +199,7 @@ def _build_trainer(
     from transformers.trainer_callback import PrinterCallback
 
     from lorry_components.finetune.packing import pack
+    from lorry_components.finetune.sharding import shard_frozen
     from lorry_components.finetune.trainer import AdapterTrainer
 
     train = _encode(setup, parts["train"], labels)
@@ -203,18 +213,23 @@ def _build_trainer(
         return setup.kind.score_training(prediction.predictions, targets, labels, metrics) or {}
 
     stopping = spec.train.early_stopping
+    arguments = _build_arguments(spec, setup, len(train), checkpoints)
+    if spec.train.offload:
+        shard_frozen(setup.model, arguments.device)
     trainer = AdapterTrainer(
         method=setup.method,
         averages_tokens=setup.kind.averages_tokens,
         predicts_next=setup.kind.predicts_next,
         model=setup.kind.prepare_training(setup.model, setup.reader),
-        args=_build_arguments(spec, setup, len(train), checkpoints),
+        args=arguments,
         data_collator=pack if spec.train.packing else setup.kind.build_collator(setup.reader),
         train_dataset=train,
         eval_dataset=_encode(setup, held_out, labels),
         compute_metrics=compute_metrics if setup.kind.scores_training else None,
         callbacks=[*callbacks, *([EarlyStoppingCallback(stopping.patience)] if stopping else [])],
     )
+    if spec.train.offload:
+        trainer.own_placement()
     # Trainer's own printing goes to a terminal; progress and metrics have their own way out.
     trainer.remove_callback(PrinterCallback)
     return trainer
@@ -237,16 +252,20 @@ def _encode(setup: _Setup, examples: Sequence[Example], labels: Sequence[str] | 
 def _build_arguments(spec: TaskSpec, setup: _Setup, rows: int, checkpoints: Path) -> "TrainingArguments":
     from transformers import TrainingArguments
 
+    class Arguments(TrainingArguments):
+        # Frozen weights that stay with the host are not to be moved.
+        place_model_on_device = False if spec.train.offload else None
+
     train = spec.train
     on_cuda = setup.hardware.device == "cuda"
     steps_an_epoch = math.ceil(rows / (train.batch_size * train.gradient_accumulation))
     total = train.steps or math.ceil((train.epochs or _DEFAULT_EPOCHS) * steps_an_epoch)
     keeps_best = train.early_stopping is not None
     scores = setup.kind.scores_training
-    return TrainingArguments(
+    return Arguments(
         output_dir=str(checkpoints),
-        per_device_train_batch_size=train.batch_size,
-        per_device_eval_batch_size=2 * train.batch_size,
+        per_device_train_batch_size=train.batch_size // count_processes(),
+        per_device_eval_batch_size=2 * train.batch_size // count_processes(),
         gradient_accumulation_steps=train.gradient_accumulation,
         num_train_epochs=train.epochs or _DEFAULT_EPOCHS,
         max_steps=train.steps or -1,
@@ -279,6 +298,7 @@ def _build_arguments(spec: TaskSpec, setup: _Setup, rows: int, checkpoints: Path
         remove_unused_columns=False,
         label_names=list(setup.kind.target_names),
         dataloader_pin_memory=on_cuda,
+        ddp_find_unused_parameters=False,
         disable_tqdm=True,
         report_to="none",
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import distributed, nn
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -122,13 +122,42 @@ class AdapterTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroupedSampler:
         dataset: Any = train_dataset if train_dataset is not None else self.train_dataset
         return LengthGroupedSampler(
-            dataset.lengths, self.args.train_batch_size, self.args.seed, self._read_epoch
+            # A step's rows are of like length in all processes together: the same, however many there are.
+            dataset.lengths,
+            self.args.train_batch_size * self.args.world_size,
+            self.args.seed,
+            self._read_epoch,
         )
 
     def _read_epoch(self) -> int:
         return int((self.state.epoch or 0) + 1e-9)
 
+    def own_placement(self) -> None:
+        """Let the model be where it is: its frozen weights are in shares.
+
+        This is Trainer's way with models that it loaded in shares: it wraps nothing, and averages the
+        gradients of what is in one piece.
+        """
+        self.is_distributed_loading_by_transformers = True
+
+    def _sync_replicated_trainable_parameters(self, model: nn.Module) -> None:
+        # Trainer's own asks for a mean, which gloo does not know.
+        if not distributed.is_initialized() or distributed.get_world_size() == 1:
+            return
+
+        def average(parameter: nn.Parameter) -> None:
+            if self.accelerator.sync_gradients and parameter.grad is not None:
+                distributed.all_reduce(parameter.grad)
+                parameter.grad /= distributed.get_world_size()
+
+        trained: list[Any] = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        for parameter in trained:
+            distributed.broadcast(parameter.data, src=0)
+            parameter.register_post_accumulate_grad_hook(average)
+
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        if not self.args.should_save:
+            return
         folder = Path(output_dir or self.args.output_dir or ".")
         folder.mkdir(parents=True, exist_ok=True)
         save_file(_list_trained(self.model), folder / _TRAINED_NAME)
@@ -218,13 +247,15 @@ class ProgressCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Tell where training starts, or goes on."""
-        self._progress(state.global_step, state.max_steps)
+        if state.is_world_process_zero:
+            self._progress(state.global_step, state.max_steps)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Tell that a step is done."""
-        self._progress(state.global_step, state.max_steps)
+        if state.is_world_process_zero:
+            self._progress(state.global_step, state.max_steps)
 
     def on_log(
         self,
@@ -239,7 +270,8 @@ class ProgressCallback(TrainerCallback):
         if not math.isfinite(named.get("train/loss", 0.0)):
             # No later step can mend it.
             control.should_training_stop = True
-        self._log_metrics({name: value for name, value in named.items() if name}, state.global_step)
+        if state.is_world_process_zero:
+            self._log_metrics({name: value for name, value in named.items() if name}, state.global_step)
 
 
 def count_supervised(labels: torch.Tensor) -> torch.Tensor:

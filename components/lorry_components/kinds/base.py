@@ -161,12 +161,17 @@ class Kind(ABC):
     def load_reader(self, folder: "Path") -> Any:
         """Load what turns a row into the model's inputs: the tokeniser of a base.
 
+        One without a token for padding pads with the one that ends texts.
+
         Raises:
             MissingExtraError: This needs a library that is not installed.
         """
         from transformers import AutoTokenizer
 
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        if tokenizer.pad_token is None and tokenizer.eos_token is not None:
+            tokenizer.pad_token = tokenizer.eos_token
+        return tokenizer
 
     def prepare_training(self, model: "nn.Module", reader: Any) -> "nn.Module":
         """Return what is called on a batch in training, and returns a loss: the adapted model itself."""

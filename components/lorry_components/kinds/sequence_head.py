@@ -60,7 +60,7 @@ class SequenceHeadKind(Kind):
     ) -> "tuple[PreTrainedModel, frozenset[str]]":
         """Load ``AutoModelForSequenceClassification`` with one output a class, or one for a number."""
         names = list(labels) if labels is not None else ["value"]
-        return load_pretrained(
+        model, fresh = load_pretrained(
             self.model_class,
             folder,
             may_miss=True,
@@ -69,6 +69,12 @@ class SequenceHeadKind(Kind):
             **self.describe_head(labels),
             **options,
         )
+        text = model.config.get_text_config()
+        if getattr(text, "pad_token_id", None) is None:
+            # A head on a decoder reads the last token that is no padding, and padding is this one then.
+            ends = getattr(text, "eos_token_id", None)
+            text.pad_token_id = ends[0] if isinstance(ends, list) else ends
+        return model, fresh
 
     def encode_rows(self, tokenizer: "PreTrainedTokenizerBase", rows: Sequence[Row]) -> list[Features]:
         """Tokenise texts or pairs, cutting the longer text of a pair first."""

@@ -122,7 +122,11 @@ def plan_task(
     if not footprint.activations.layers:
         notes.append("activations are a bound over the base's sizes: its code looks at numbers to run")
     recipe = Recipe(
-        device, here.name, spec.train.batch_size, is_checkpointed=spec.train.gradient_checkpointing
+        device,
+        here.name,
+        spec.train.batch_size,
+        is_checkpointed=spec.train.gradient_checkpointing,
+        is_offloaded=spec.train.offload,
     )
     gpu_recipe = replace(recipe, device="cuda", precision=on_gpu.name)
     gpu_estimate = estimate_training(gpu_footprint, gpu_recipe)

@@ -106,14 +106,14 @@ def _build_distilbert() -> PreTrainedModel:
     return DistilBertModel(config)
 
 
-def _build_gpt2() -> PreTrainedModel:
+def _build_gpt2(*, has_padding: bool = True) -> PreTrainedModel:
     config = GPT2Config(
         vocab_size=len(VOCABULARY),
         n_embd=32,
         n_layer=2,
         n_head=2,
         n_positions=64,
-        pad_token_id=0,
+        pad_token_id=0 if has_padding else None,
         bos_token_id=2,
         eos_token_id=3,
     )
@@ -127,6 +127,7 @@ _STYLES: dict[str, Callable[[], PreTrainedModel]] = {
     "roberta": _build_roberta,
     "distilbert": _build_distilbert,
     "gpt2": _build_gpt2,
+    "gpt2-without-padding": lambda: _build_gpt2(has_padding=False),
 }
 
 
@@ -141,7 +142,9 @@ def _build_tokenizer(style: str) -> PreTrainedTokenizerBase:
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=ends
     )
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=64, **SPECIAL)
+    special = {name: token for name, token in SPECIAL.items() if name != "pad_token"}
+    special = {**special, "eos_token": SPECIAL["sep_token"]} if style.endswith("without-padding") else SPECIAL
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=64, **special)
 
 
 def save_base(folder: Path, style: str = "bert", *, seed: int = 0) -> Path:

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lorry_components.bases import resolve_base
+from lorry_components.finetune.step import finetune
 from lorry_components.finetune.summary import TrainingSummary
 from lorry_components.inference import Predictor, assemble_adapter, load_adapter
 from lorry_components.inference.probe import record_probe
@@ -359,6 +360,28 @@ def test_predicting_leaves_no_trace_of_the_base_outputs(predictor: Predictor) ->
     base = predictor.compute_base_outputs(rows)
     np.testing.assert_array_equal(predictor.compute_outputs(rows), before)
     assert np.abs(base - before).max() > 1e-6
+
+
+def test_a_decoder_without_a_token_for_padding_is_a_base_too(
+    tiny_base: Callable[[str], Path],
+    make_spec: Callable[..., Any],
+    tiny_data: Callable[[str], Path],
+    tmp_path: Path,
+) -> None:
+    # As GPT-2 and Llama are published: what ends a text pads it, and the head looks before it.
+    method = {"name": "lora", "r": 4, "targets": ["c_attn"]}
+    spec = make_spec("regression", method, base="gpt2-without-padding", train={"epochs": None, "steps": 2})
+    finetune(spec, tiny_data("regression"), tmp_path, checkpoints=tmp_path / "checkpoints")
+    predictor = assemble_adapter(
+        tmp_path / "adapter",
+        base=resolve_base(spec.base),
+        kind=find_kind(spec),
+        method=find_method(spec),
+        labels=None,
+    )
+    rows = write_texts(9)
+    alone = np.concatenate([predictor.compute_outputs([row]) for row in rows])
+    np.testing.assert_allclose(predictor.compute_outputs(rows), alone, atol=1e-5)
 
 
 # The probe

