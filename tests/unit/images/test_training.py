@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from lorry_components.evaluate.report import PLOT_NAME, EvaluationReport
 from lorry_components.evaluate.step import evaluate
+from lorry_components.finetune.processes import finetune_in_processes
 from lorry_components.finetune.step import finetune
 from lorry_components.finetune.summary import TrainingSummary
 from lorry_components.gate.step import decide
@@ -273,3 +274,22 @@ def test_the_command_writes_images_beside_others(
     assert (working / "dog-1.png").read_bytes() == base64.b64decode(first["image"])
     result = CliRunner().invoke(predict_texts, ["dog", PROMPTS[0]], catch_exceptions=False)
     assert "dog-3.png" in result.stdout
+
+
+def test_two_processes_train_one_adapter(make_spec: MakeSpec, pipeline: Path, tmp_path: Path) -> None:
+    spec = make_spec(pipeline, train={"steps": 3, "gradient_checkpointing": True})
+    prepare_data(spec, tmp_path / "data")
+    done: list[tuple[int, int]] = []
+    summary = finetune_in_processes(
+        finetune,
+        2,
+        spec,
+        tmp_path / "data",
+        tmp_path / "candidate",
+        checkpoints=tmp_path / "checkpoints",
+        progress=lambda *step: done.append(step),
+        log_metrics=lambda _metrics, _step: None,
+    )
+    assert (summary.steps, done[-1]) == (3, (3, 3))
+    report = evaluate(spec, tmp_path / "data", tmp_path / "candidate", tmp_path / "evaluation", registry=None)
+    assert report.probe.outputs != report.probe.base_outputs
