@@ -178,8 +178,9 @@ def build_denoising_model(unet: "nn.Module", scheduler: Any) -> "nn.Module":
 
         def activation_checkpointing_enable(self, **_: Any) -> None:
             """Let the blocks of the UNet be computed again in the backward pass."""
-            bare: Any = self.unet
-            bare.get_base_model().enable_gradient_checkpointing()
+            adapted: Any = self.unet
+            bare = adapted.get_base_model() if hasattr(adapted, "get_base_model") else adapted
+            bare.enable_gradient_checkpointing()
 
     return DenoisingModel()
 

@@ -77,7 +77,7 @@ class ImageGeneration(Kind):
     error_metrics = frozenset({"loss"})
     target_names = ("mean",)
     reads_images = True
-    methods = frozenset({"lora"})
+    methods = frozenset({"full", "lora"})
     libraries = ("diffusers",)
 
     def check_folder(self, folder: Path) -> Iterator[Fault]:

@@ -140,6 +140,8 @@ def make_spec(photographs: Path) -> MakeSpec:
         }
         for name, given in sections.items():
             former = document.get(name)
+            if name == "method" and "name" in given:
+                former = None
             document[name] = former | given if isinstance(former, dict) and isinstance(given, dict) else given
         return TaskSpec.model_validate(document)
 

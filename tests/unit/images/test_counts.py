@@ -98,18 +98,25 @@ def test_the_parts_of_stable_diffusion(pipeline_v1_4: ImagePipeline) -> None:
     assert pipeline_v1_4.count_around() == 206_714_343
 
 
-def test_the_published_memory_of_stable_diffusion(pipeline_v1_4: ImagePipeline) -> None:
-    """Two images a step, as with prior preservation; without the adapter of the text encoder."""
+@pytest.mark.parametrize(
+    ("name", "is_checkpointed", "published"),
+    [("full", False, 27.5), ("lora", False, 15.5), ("lora", True, 8.12)],
+)
+def test_the_published_memory_of_stable_diffusion(
+    pipeline_v1_4: ImagePipeline, name: str, is_checkpointed: bool, published: float
+) -> None:
+    """Two images a step, as with prior preservation; the text encoder, adapted there too, is not here."""
     from diffusers.models.attention_processor import AttnProcessor
 
-    adapted = adapt_unet(pipeline_v1_4, METHODS["lora"]({"r": 8}))
-    adapted.model.get_base_model().set_attn_processor(AttnProcessor())
+    method = METHODS[name]({})
+    adapted: Any = adapt_unet(pipeline_v1_4, method)
+    unet = adapted.model.get_base_model() if name == "lora" else adapted.model
+    unet.set_attn_processor(AttnProcessor())
     activations = measure_unet(adapted.model, pipeline_v1_4, rows=2, on_cuda=True)
-    footprint = make_footprint(adapted, METHODS["lora"]({"r": 8}), activations, 2)
+    footprint = make_footprint(adapted, method, activations, 2)
     footprint = dataclasses.replace(footprint, frozen=footprint.frozen + pipeline_v1_4.count_around())
-    for is_checkpointed, published in ((False, 15.5), (True, 8.12)):
-        recipe = Recipe("cuda", "fp32", 2, is_checkpointed=is_checkpointed)
-        assert 0.75 <= estimate_training(footprint, recipe).formula / GIB / published <= 1.0
+    estimate = estimate_training(footprint, Recipe("cuda", "fp32", 2, is_checkpointed=is_checkpointed))
+    assert 0.78 <= estimate.formula / GIB / published <= 0.85
 
 
 def test_a_plan_is_what_a_run_trains_and_keeps(make_spec: MakeSpec, pipeline: Path, tmp_path: Path) -> None:

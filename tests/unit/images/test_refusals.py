@@ -13,7 +13,7 @@ from lorry_components.finetune.step import finetune
 from lorry_components.methods import METHODS
 from lorry_components.prepare_data.step import prepare_data
 from lorry_components.tasks import check_base, check_kind
-from lorry_registry.errors import BaseModelError, InvalidDataError, InvalidTaskError
+from lorry_registry.errors import BaseModelError, InvalidDataError, InvalidTaskError, MissingExtraError
 from lorry_registry.task_spec import TaskSpec
 
 MakeSpec = Callable[..., TaskSpec]
@@ -41,8 +41,8 @@ def test_a_plain_task_has_no_faults() -> None:
 @pytest.mark.parametrize(
     ("sections", "where", "what"),
     [
-        ({"method": {"name": "bitfit"}}, "method.name", "image-generation trains a UNet; choose lora"),
-        ({"method": {"name": "prompt-tuning"}}, "method.name", "choose lora"),
+        ({"method": {"name": "bitfit"}}, "method.name", "image-generation trains a UNet; choose full, lora"),
+        ({"method": {"name": "prompt-tuning"}}, "method.name", "choose full, lora"),
         ({"generate": {"beams": 4}}, "generate.beams", "is for texts"),
         ({"data": {"source": "s3://bucket/dog"}}, "data.source", "a folder on this machine"),
         ({"data": {"source": "hub:a/b"}}, "data.source", "a folder on this machine"),
@@ -61,7 +61,7 @@ def test_what_a_task_file_may_not_say(sections: dict[str, Any], where: str, what
 
 
 def test_every_other_method_is_refused() -> None:
-    for name in METHODS.keys() - {"lora"}:
+    for name in METHODS.keys() - {"full", "lora"}:
         assert "method.name" in {fault.where for fault in check_kind(TASK | {"method": {"name": name}})}
 
 
@@ -103,6 +103,15 @@ def test_a_base_that_does_not_fit(
     with pytest.raises(InvalidTaskError) as caught:
         check_base(make_spec(own_pipeline, **sections), own_pipeline)
     assert any(what in fault.what for fault in caught.value.faults), caught.value.faults
+
+
+def test_without_diffusers_the_extra_is_named(
+    make_spec: MakeSpec, pipeline: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    with pytest.raises(MissingExtraError) as caught:
+        check_base(make_spec(pipeline), pipeline)
+    assert "lorry[train,images]" in caught.value.todo
 
 
 def test_a_model_of_text_is_no_base_for_images(make_spec: MakeSpec, pipeline: Path) -> None:

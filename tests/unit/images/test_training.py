@@ -123,10 +123,23 @@ def test_plain_peft_reads_the_adapter(make_spec: MakeSpec, pipeline: Path, tmp_p
     assert np.abs(outputs - bare).max() > 1e-4
 
 
+def test_the_whole_unet_can_be_trained(make_spec: MakeSpec, pipeline: Path, tmp_path: Path) -> None:
+    spec = make_spec(pipeline, method={"name": "full"}, train={"learning_rate": 1e-3, "steps": 20})
+    summary = train(spec, tmp_path)
+    assert summary.parameters.adapter == summary.parameters.total
+    loaded = publish(spec, tmp_path, Registry(LocalStore(tmp_path / "store"), tmp_path / "cache"))
+    rows = [example.row for example in load_part(tmp_path / "data", "test")]
+    with loaded.predictor.adapted.without_adapter():
+        base = loaded.predictor.predict(rows)
+    trained = loaded.predictor.predict(rows)
+    assert sum(row["noise_error"] for row in trained) < 0.9 * sum(row["noise_error"] for row in base)
+
+
+@pytest.mark.parametrize("method", [{"name": "full"}, {"name": "lora", "r": 4, "dropout": 0.1}])
 def test_a_resumed_training_ends_with_the_same_weights(
-    make_spec: MakeSpec, pipeline: Path, tmp_path: Path
+    make_spec: MakeSpec, pipeline: Path, tmp_path: Path, method: dict[str, Any]
 ) -> None:
-    spec = make_spec(pipeline, method={"dropout": 0.1})
+    spec = make_spec(pipeline, method=method)
     train(spec, tmp_path)
     whole = read_weights(tmp_path)
     kept = sorted((tmp_path / "checkpoints").glob("checkpoint-*"), key=lambda path: int(path.name[11:]))
