@@ -1,8 +1,10 @@
 """The plan of a task that draws images: a UNet with an adapter, and the frozen parts around it.
 
-Compared with what PEFT's authors published of Stable Diffusion v1-4 (fp32, two images of 512x512 pixels a
-step, attention without fused kernels, the text encoder trained too), the formula is a fifth low throughout:
+Compared with what PEFT's authors published of Stable Diffusion v1-4, the formula is a fifth low throughout:
 22.5 GiB for 27.5 of full fine-tuning, 12.4 for 15.5 of LoRA, and 6.6 for 8.12 with gradient checkpointing.
+Their runs are taken to be in fp32, with two images of 512x512 pixels a step (one of them for prior
+preservation) and attention without fused kernels; their example can train the text encoder too, which is not
+counted here.
 """
 
 from collections.abc import Mapping

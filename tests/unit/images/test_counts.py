@@ -105,7 +105,7 @@ def test_the_parts_of_stable_diffusion(pipeline_v1_4: ImagePipeline) -> None:
 def test_the_published_memory_of_stable_diffusion(
     pipeline_v1_4: ImagePipeline, name: str, is_checkpointed: bool, published: float
 ) -> None:
-    """Two images a step, as with prior preservation; the text encoder, adapted there too, is not here."""
+    """Taken to be of two images a step, as with prior preservation; a trained text encoder is not counted."""
     from diffusers.models.attention_processor import AttnProcessor
 
     method = METHODS[name]({})
