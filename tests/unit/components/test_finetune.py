@@ -594,7 +594,7 @@ def test_a_checkpoint_holds_what_is_trained_and_nothing_of_the_base(
     assert checkpoint is not None
     tensors = load_file(checkpoint / "trained.safetensors")
     assert sum(tensor.numel() for tensor in tensors.values()) == summary.parameters.trained
-    assert all("prompt_encoder" in name or "classifier" in name for name in tensors)
+    assert all("soft_tokens" in name or "classifier" in name for name in tensors)
 
 
 def test_another_training_has_checkpoints_of_its_own(
