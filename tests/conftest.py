@@ -1,8 +1,32 @@
 """What all tests need of the process that runs them."""
 
+import importlib
+import logging
 import signal
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
 
 # A shell starts what runs in its background with Ctrl-C ignored, and children would inherit that: those
 # of the tests that interrupt them would never end.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def tracking(tmp_path: Path) -> Iterator[str]:
+    """Let plain ``mlflow`` use an MLflow of the test's own, and return its address."""
+    import mlflow
+
+    with warnings.catch_warnings():
+        # MLflow 3.17 warns of its own type hints when it is imported.
+        warnings.simplefilter("ignore")
+        importlib.import_module("mlflow.pyfunc")
+    before = mlflow.get_tracking_uri()
+    logging.getLogger("mlflow").setLevel(logging.ERROR)
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    mlflow.set_tracking_uri(uri)
+    yield uri
+    mlflow.set_tracking_uri(before)

@@ -10,7 +10,7 @@ from lorry_components.kinds.diffusion import build_skeleton, read_part
 from lorry_components.methods import METHODS, Method
 from lorry_components.methods.soft_tokens import count_positions
 from lorry_components.methods.targets import TargetedMethod
-from lorry_registry.errors import BaseModelError, Fault, InvalidTaskError
+from lorry_registry.errors import BaseModelError, Fault, InvalidTaskError, raise_together
 from lorry_registry.task_document import suggest_name
 from lorry_registry.task_loading import load_task
 from lorry_registry.task_spec import DRAWING_FIELDS, GenerateSpec, TaskSpec
@@ -57,13 +57,7 @@ def check_bases(specs: Sequence[TaskSpec]) -> None:
             continue
         except InvalidTaskError as error:
             errors.append(error)
-    if len(errors) == 1:
-        raise errors[0]
-    if errors:
-        faults = [
-            Fault(f"{error.where}: {fault.where}", fault.what) for error in errors for fault in error.faults
-        ]
-        raise InvalidTaskError(f"{len(errors)} tasks", faults, todo=errors[0].todo)
+    raise_together(errors, "tasks")
 
 
 def check_base(spec: TaskSpec, folder: Path) -> None:

@@ -8,7 +8,14 @@ from lorry_components.planning import check_fits, is_surely_small, plan_task
 from lorry_components.planning.configurations import read_configuration
 from lorry_components.staleness import Staleness, assess_staleness
 from lorry_components.tasks import find_kind, load_task_file
-from lorry_registry.errors import Fault, InvalidDataError, InvalidTaskError, LorryError, UsageError
+from lorry_registry.errors import (
+    Fault,
+    InvalidDataError,
+    InvalidTaskError,
+    LorryError,
+    UsageError,
+    raise_together,
+)
 from lorry_registry.registry import Registry
 from lorry_registry.task_spec import TaskSpec
 
@@ -35,13 +42,7 @@ def load_tasks(paths: Sequence[Path], overrides: Sequence[str] = ()) -> list[Tas
             specs.append(load_task_file(path, overrides))
         except InvalidTaskError as error:
             errors.append(error)
-    if len(errors) == 1:
-        raise errors[0]
-    if errors:
-        faults = [
-            Fault(f"{error.where}: {fault.where}", fault.what) for error in errors for fault in error.faults
-        ]
-        raise InvalidTaskError(f"{len(errors)} task files", faults, todo=errors[0].todo)
+    raise_together(errors, "task files")
     names = [spec.name for spec in specs]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:

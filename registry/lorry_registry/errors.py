@@ -111,6 +111,25 @@ class InvalidTaskError(_FaultsError):
     exit_code = 3
 
 
+def raise_together(errors: Sequence[InvalidTaskError], called: str) -> None:
+    """Raise what several tasks have of faults as one error, each with its task; nothing where there is none.
+
+    Args:
+        errors: The errors of the tasks.
+        called: What to call them, ``tasks`` or ``task files``.
+
+    Raises:
+        InvalidTaskError: There are some.
+    """
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        faults = [
+            Fault(f"{error.where}: {fault.where}", fault.what) for error in errors for fault in error.faults
+        ]
+        raise InvalidTaskError(f"{len(errors)} {called}", faults, todo=errors[0].todo)
+
+
 class InvalidDataError(_FaultsError):
     """The training data cannot be used; all faults are listed."""
 

@@ -1,11 +1,9 @@
 """What the tests of several parts together share: real data, the real base, and an MLflow of their own."""
 
-import importlib
 import json
 import logging
 import os
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from gzip import open as open_gzip
 from pathlib import Path
 
@@ -47,19 +45,3 @@ def real_rows(tmp_path: Path) -> Callable[..., Path]:
         return target
 
     return write
-
-
-@pytest.fixture
-def tracking(tmp_path: Path) -> Iterator[str]:
-    """Let plain ``mlflow`` use an MLflow of the test's own, and return its address."""
-    import mlflow
-
-    with warnings.catch_warnings():
-        # MLflow 3.17 warns of its own type hints when it is imported.
-        warnings.simplefilter("ignore")
-        importlib.import_module("mlflow.pyfunc")
-    before = mlflow.get_tracking_uri()
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    mlflow.set_tracking_uri(uri)
-    yield uri
-    mlflow.set_tracking_uri(before)

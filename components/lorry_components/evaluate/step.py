@@ -137,8 +137,7 @@ def score_predictions(
 ) -> Evaluation:
     """Return the metrics that a task asks for, with their intervals."""
     primary = spec.evaluate.primary or kind.primary
-    usual = [name for name in kind.metrics if name not in kind.optional_metrics]
-    names = dict.fromkeys([primary, *(spec.evaluate.metrics or usual)])
+    names = kind.choose_metrics(spec.evaluate)
     return Evaluation(
         split=part,
         examples=len(targets),

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from lorry_components.kinds.base import batch_by_length
 from lorry_components.methods.layers import Block, find_layers
 from lorry_registry.errors import StoreError, TrainingError
 
@@ -235,7 +236,7 @@ def cached_prefix(trainer: "AdapterTrainer", folder: Path) -> Iterator[None]:
         return {name: inputs[name].to(trainer.args.device) for name in inputs if name not in _NO_INPUTS}
 
     model: Any = trainer.model
-    batches = _make_batches(lengths, trainer.args.eval_batch_size)
+    batches = batch_by_length(lengths, trainer.args.eval_batch_size)
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=folder, prefix="frozen-")))
         with trainer.accelerator.autocast():
@@ -253,12 +254,6 @@ def cached_prefix(trainer: "AdapterTrainer", folder: Path) -> Iterator[None]:
         finally:
             trainer.prefix = None
             trainer.train_dataset, trainer.eval_dataset, trainer.data_collator = before
-
-
-def _make_batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
-    """Return the numbers of all rows in batches of like length: the same ones each time."""
-    order = sorted(range(len(lengths)), key=lambda number: (lengths[number], number))
-    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
 def _reserve(descriptor: int, size: int) -> None:

@@ -20,7 +20,7 @@ from lorry_components.kinds import Kind
 from lorry_components.methods import Method
 from lorry_components.prepare_data.step import Example, load_card, load_part
 from lorry_components.progress import Progress, ignore_progress
-from lorry_components.tasks import check_base, find_kind, find_method
+from lorry_components.tasks import check_base, find_kind, find_method, load_config
 from lorry_registry.digests import digest_document, shorten_digest
 from lorry_registry.errors import StoreError, TrainingError
 from lorry_registry.manifest import WEIGHTS_NAME, ParameterCounts, TrainingInputs
@@ -173,10 +173,8 @@ def _set_up(spec: TaskSpec, labels: Sequence[str] | None) -> _Setup:
 
 
 def _list_model_options(spec: TaskSpec, base: Base, precision: Precision) -> dict[str, Any]:
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(base.folder, local_files_only=True)
-    return {"attn_implementation": precision.attention, **list_dropouts(spec.train, config)}
+    dropouts = list_dropouts(spec.train, load_config(base.folder))
+    return {"attn_implementation": precision.attention, **dropouts}
 
 
 def _cast_frozen(model: "nn.Module", dtype: Any) -> None:
@@ -206,8 +204,7 @@ def _build_trainer(
     # In order of length, so that validation computes little on padding.
     held_out = sorted(parts["validation"], key=lambda example: sum(map(len, example.row.values())))
     targets = [example.label for example in held_out]
-    primary = spec.evaluate.primary or setup.kind.primary
-    metrics = tuple(dict.fromkeys([primary, *(spec.evaluate.metrics or setup.kind.metrics)]))
+    metrics = setup.kind.choose_metrics(spec.evaluate)
 
     def compute_metrics(prediction: Any) -> dict[str, float]:
         return setup.kind.score_training(prediction.predictions, targets, labels, metrics) or {}

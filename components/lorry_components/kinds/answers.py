@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lorry_components.kinds.base import Label, Metric, Prediction, Scorer, Target
+from lorry_components.kinds.base import Label, Metric, Prediction, Scorer, Target, list_right
 from lorry_registry.digests import canonical_json
 
 _SHOWN_CHARACTERS = 60
@@ -135,8 +135,7 @@ def score_answers(
 
 def list_truths(target: Target) -> list[str]:
     """Return the texts that are right for a row; an empty one alone: there is no answer."""
-    labels = target if isinstance(target, tuple) else (target,)
-    texts = [answer.text for label in labels for answer in read_answers(label)]
+    texts = [answer.text for label in list_right(target) for answer in read_answers(label)]
     return [text for text in texts if normalise_answer(text)] or [""]
 
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from lorry_components.kinds.form import InputForm
 from lorry_registry.errors import Fault
+from lorry_registry.task_spec import EvaluateSpec
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,6 +42,25 @@ IMAGE = "image"
 
 IGNORED = -100
 """The label of a position on which no loss is computed: PyTorch's cross-entropy leaves it out."""
+
+
+def list_right(target: Target) -> tuple[Label, ...]:
+    """Return all labels that are right for an input, one or more."""
+    return target if isinstance(target, tuple) else (target,)
+
+
+def gather_targets(rows: Sequence[Row], targets: Sequence[Label]) -> list[tuple[Row, list[Label]]]:
+    """Return each input once, with the labels of all its rows, in the order in which it first comes."""
+    gathered: dict[tuple[str, ...], tuple[Row, list[Label]]] = {}
+    for row, target in zip(rows, targets, strict=True):
+        gathered.setdefault(tuple(row.values()), (row, []))[1].append(target)
+    return list(gathered.values())
+
+
+def batch_by_length(lengths: Sequence[int], size: int) -> list[list[int]]:
+    """Return the numbers of all rows in batches of like length, so that little is computed on padding."""
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    return [order[start : start + size] for start in range(0, len(order), size)]
 
 
 class Kind(ABC):
@@ -272,6 +292,11 @@ class Kind(ABC):
     def record_target(self, target: Target) -> Target:
         """Return what is written down of a target beside its prediction."""
         return target
+
+    def choose_metrics(self, evaluate: EvaluateSpec) -> tuple[str, ...]:
+        """Return the names of the metrics that a task asks for, its primary one first."""
+        usual = [name for name in self.metrics if name not in self.optional_metrics]
+        return tuple(dict.fromkeys([evaluate.primary or self.primary, *(evaluate.metrics or usual)]))
 
     def compute_metrics(
         self, names: Sequence[str], targets: Sequence[Target], predictions: Sequence[Prediction]

@@ -21,6 +21,7 @@ from lorry_components.kinds.base import (
     Row,
     Scorer,
     Target,
+    list_right,
 )
 from lorry_components.kinds.diffusion import (
     DiffusionParts,
@@ -263,7 +264,7 @@ class ImageGeneration(Kind):
 
     def record_target(self, target: Target) -> Target:
         """Return the file name alone."""
-        return target[0] if isinstance(target, tuple) else target
+        return list_right(target)[0]
 
     def plot_predictions(
         self, axes: "Axes", targets: Sequence[Target], predictions: Sequence[Prediction]

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lorry_components.kinds.base import (
+    IGNORED,
     Features,
     Kind,
     Label,
@@ -27,6 +28,9 @@ from lorry_components.kinds.base import (
     Row,
     Scorer,
     Target,
+    batch_by_length,
+    gather_targets,
+    list_right,
 )
 from lorry_components.kinds.filling import fill_pieces, find_affixes, find_single_token, split_pieces
 from lorry_components.kinds.loading import load_pretrained
@@ -50,7 +54,6 @@ if TYPE_CHECKING:
 _BATCH_ROWS = 64
 _RANKED = 10
 _SHOWN_NUMBERS = 32
-_IGNORED = -100
 # The object, and the position before it, whose output predicts it.
 _KEPT_POSITIONS = 2
 _EXAMPLE = "write what the base reads, such as '{text} is located in {label} .'"
@@ -75,16 +78,12 @@ def _find_ranks(targets: Sequence[Target], predictions: Sequence[Prediction]) ->
     """
     ranks = np.full(len(targets), np.inf)
     for index, (target, prediction) in enumerate(zip(targets, predictions, strict=True)):
-        right = {str(label).strip().casefold() for label in _list_answers(target)}
+        right = {str(label).strip().casefold() for label in list_right(target)}
         for rank, (token, _) in enumerate(prediction["top"], start=1):
             if token.casefold() in right:
                 ranks[index] = rank
                 break
     return ranks
-
-
-def _list_answers(target: Target) -> tuple[Label, ...]:
-    return target if isinstance(target, tuple) else (target,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,10 +233,10 @@ class KnowledgeProbing(Kind):
         features: list[Features] = []
         for cloze, (_, found) in zip(clozes, kept, strict=True):
             if is_masked:
-                ids, answers = cloze.ids, [_IGNORED] * len(cloze.ids)
+                ids, answers = cloze.ids, [IGNORED] * len(cloze.ids)
                 answers[cloze.place] = found
             else:
-                ids, answers = [*cloze.ids, found], [_IGNORED, found]
+                ids, answers = [*cloze.ids, found], [IGNORED, found]
             features.append({"input_ids": ids, "attention_mask": [1] * len(ids), "labels": answers})
         return features
 
@@ -250,7 +249,7 @@ class KnowledgeProbing(Kind):
             is_masked = self._find_reader().is_masked
             batch = self._pad(tokenizer, [row["input_ids"] for row in features])
             width = batch["input_ids"].shape[1] if is_masked else _KEPT_POSITIONS
-            labels = torch.full((len(features), width), _IGNORED)
+            labels = torch.full((len(features), width), IGNORED)
             for index, row in enumerate(features):
                 labels[index, : len(row["labels"])] = torch.tensor(row["labels"])
             kept = {} if is_masked else {"logits_to_keep": _list_last(_KEPT_POSITIONS)}
@@ -314,10 +313,8 @@ class KnowledgeProbing(Kind):
 
     def group_targets(self, rows: Sequence[Row], targets: Sequence[Label]) -> tuple[list[Row], list[Target]]:
         """Ask once for a subject with several objects: each of them is right."""
-        answers: dict[tuple[tuple[str, str], ...], list[Label]] = {}
-        for row, target in zip(rows, targets, strict=True):
-            answers.setdefault(tuple(sorted(row.items())), []).append(target)
-        return [dict(key) for key in answers], [tuple(dict.fromkeys(found)) for found in answers.values()]
+        gathered = gather_targets(rows, targets)
+        return [row for row, _ in gathered], [tuple(dict.fromkeys(found)) for _, found in gathered]
 
     def plot_predictions(
         self, axes: "Axes", targets: Sequence[Target], predictions: Sequence[Prediction]
@@ -400,11 +397,8 @@ class KnowledgeProbing(Kind):
         device = next(model.parameters()).device
         is_masked = self._find_reader().is_masked
         clozes = self._encode(tokenizer, rows)
-        # In order of length, so that little is computed on padding.
-        order = sorted(range(len(rows)), key=lambda index: len(clozes[index].ids))
         with torch.inference_mode():
-            for start in range(0, len(order), _BATCH_ROWS):
-                chosen = order[start : start + _BATCH_ROWS]
+            for chosen in batch_by_length([len(cloze.ids) for cloze in clozes], _BATCH_ROWS):
                 batch = self._pad(tokenizer, [clozes[index].ids for index in chosen])
                 inputs = {name: tensor.to(device) for name, tensor in batch.items()}
                 if is_masked:

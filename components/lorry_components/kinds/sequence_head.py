@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lorry_components.kinds.base import Features, Kind, Label, Outputs, Prediction, Report, Row
+from lorry_components.kinds.base import (
+    Features,
+    Kind,
+    Label,
+    Outputs,
+    Prediction,
+    Report,
+    Row,
+    batch_by_length,
+)
 from lorry_components.kinds.filling import fill_pieces, find_affixes, split_pieces
 from lorry_components.kinds.loading import load_pretrained
 from lorry_components.templates import list_slots, parse_template
@@ -153,14 +162,14 @@ class SequenceHeadKind(Kind):
 
         device = next(model.parameters()).device
         encoded = self.encode_rows(tokenizer, rows)
-        order = sorted(range(len(rows)), key=lambda index: len(encoded[index]["input_ids"]))
         outputs = np.zeros((len(rows), len(labels) if labels else 1), dtype=np.float32)
+        done = 0
         with torch.inference_mode():
-            for start in range(0, len(order), _BATCH_ROWS):
-                chosen = order[start : start + _BATCH_ROWS]
+            for chosen in batch_by_length([len(row["input_ids"]) for row in encoded], _BATCH_ROWS):
                 batch = tokenizer.pad([encoded[index] for index in chosen], return_tensors="pt")
                 outputs[chosen] = model(**batch.to(device)).logits.float().cpu().numpy()
-                report(start + len(chosen))
+                done += len(chosen)
+                report(done)
         return outputs
 
     def predict(

@@ -18,6 +18,8 @@ from lorry_components.kinds.base import (
     Report,
     Row,
     Target,
+    batch_by_length,
+    gather_targets,
 )
 from lorry_components.kinds.loading import load_pretrained
 from lorry_components.kinds.metrics import (
@@ -208,12 +210,11 @@ class WritingKind(Kind):
         prompts = writer.encode_prompts(rows)
         filler = find_filler(tokenizer)
         config = self.build_generation(writer, filler)
-        order = sorted(range(len(rows)), key=lambda index: len(prompts[index]))
         size = max(1, _BATCH_BEAMS // self.form.generate.beams)
         texts = [""] * len(rows)
+        done = 0
         with torch.inference_mode():
-            for start in range(0, len(order), size):
-                chosen = order[start : start + size]
+            for chosen in batch_by_length([len(prompt) for prompt in prompts], size):
                 batch = [prompts[index] for index in chosen]
                 # A causal model goes on from the right end; an encoder counts positions from the left.
                 inputs = pad(batch, filler, on_left=self.continues).to(device)
@@ -223,7 +224,8 @@ class WritingKind(Kind):
                 written = made[:, inputs.shape[1] if self.continues else 1 :].tolist()
                 for index, ids in zip(chosen, written, strict=True):
                     texts[index] = writer.decode_answer(ids)
-                report(start + len(chosen))
+                done += len(chosen)
+                report(done)
         return [{"text": text} for text in texts]
 
     def build_generation(self, writer: PromptWriter, filler: int) -> "GenerationConfig":
@@ -255,10 +257,8 @@ class WritingKind(Kind):
 
     def group_targets(self, rows: Sequence[Row], targets: Sequence[Label]) -> tuple[list[Row], list[Target]]:
         """Return each input once, with all texts that are right for it."""
-        grouped: dict[tuple[str, ...], tuple[Row, list[Label]]] = {}
-        for row, target in zip(rows, targets, strict=True):
-            grouped.setdefault(tuple(row.values()), (row, []))[1].append(target)
-        return [row for row, _ in grouped.values()], [tuple(found) for _, found in grouped.values()]
+        gathered = gather_targets(rows, targets)
+        return [row for row, _ in gathered], [tuple(found) for _, found in gathered]
 
     def plot_predictions(
         self, axes: "Axes", targets: Sequence[Target], predictions: Sequence[Prediction]

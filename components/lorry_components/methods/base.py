@@ -131,6 +131,14 @@ class Method(ABC):
             AdapterRejectedError: Unknown configuration, or tensors whose names or shapes do not fit.
         """
 
+    def list_shapes(self, model: "nn.Module") -> dict[str, tuple[int, ...]]:
+        """Return the names and shapes of what :meth:`save` would write, without computing it."""
+        return {
+            name: tuple(parameter.shape)
+            for name, parameter in model.named_parameters()
+            if parameter.requires_grad
+        }
+
     def start_training(self, model: "nn.Module", steps: int) -> None:  # noqa: B027 - most have nothing to do
         """Take note of the number of optimiser steps, before the first one."""
 

@@ -93,6 +93,10 @@ class PTuningV2(NativeMethod):
         prefix: Any = model.get_submodule(_MODULE)
         return {**_pick(model, self._head), _SAVED: prefix.compute()}
 
+    def list_shapes(self, model: "nn.Module") -> dict[str, tuple[int, ...]]:
+        """Return the shapes of the prefix and of the head, without what computes the prefix."""
+        return {name: tuple(tensor.shape) for name, tensor in self.collect_tensors(model).items()}
+
     def save(self, model: "nn.Module", folder: Path, base: BaseIdentity) -> None:
         """Write the prefix and the head. What computed the prefix is not needed any more."""
         import torch

@@ -69,10 +69,11 @@ class PeftMethod(Method):
 
     def collect_tensors(self, model: "PeftModel") -> "dict[str, torch.Tensor]":
         """Return the tensors that are written down."""
-        from peft import get_peft_model_state_dict
+        return _list_tensors(model)
 
-        tensors: dict[str, torch.Tensor] = get_peft_model_state_dict(model, save_embedding_layers=False)
-        return tensors
+    def list_shapes(self, model: "nn.Module") -> dict[str, tuple[int, ...]]:
+        """Return the names and shapes of PEFT's tensors."""
+        return {name: tuple(tensor.shape) for name, tensor in _list_tensors(model).items()}
 
     def restore(self, model: "PreTrainedModel", folder: Path, fresh: frozenset[str]) -> AdaptedModel:
         """Rebuild the wrapper from the saved configuration and copy the tensors in, no more and no fewer."""
@@ -164,3 +165,10 @@ def without_adapter(model: Any) -> Iterator[None]:
     finally:
         for layer in layers:
             layer.enable_adapters(enabled=True)
+
+
+def _list_tensors(model: Any) -> "dict[str, torch.Tensor]":
+    from peft import get_peft_model_state_dict
+
+    tensors: dict[str, torch.Tensor] = get_peft_model_state_dict(model, save_embedding_layers=False)
+    return tensors

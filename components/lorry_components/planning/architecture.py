@@ -8,9 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lorry_components.methods import Method
-from lorry_components.methods.p_tuning_v2 import PTuningV2
-from lorry_components.methods.peft_method import PeftMethod
-from lorry_components.methods.soft_tokens import SoftTokenMethod
 from lorry_components.planning.configurations import BaseConfiguration
 from lorry_registry.errors import BaseModelError
 from lorry_registry.manifest import ParameterCounts
@@ -125,7 +122,7 @@ def adapt_architecture(method: Method, architecture: Architecture) -> AdaptedArc
     return AdaptedArchitecture(
         model=model,
         parameters=parameters,
-        adapter_bytes=measure_weights_file(_list_saved(method, model)),
+        adapter_bytes=measure_weights_file(method.list_shapes(model)),
         frozen_matrices=_count_frozen_matrices(model),
     )
 
@@ -176,25 +173,6 @@ def _list_fresh(model: "PreTrainedModel", base: BaseConfiguration) -> frozenset[
     if type(model).__name__ in (base.values.get("architectures") or ()):
         return frozenset()
     return frozenset(name for name in names if not name.startswith(prefix))
-
-
-def _list_saved(method: Method, model: "nn.Module") -> dict[str, tuple[int, ...]]:
-    """Return the names and shapes of what the method saves."""
-    if isinstance(method, PTuningV2):
-        return {name: tuple(tensor.shape) for name, tensor in method.collect_tensors(model).items()}
-    if isinstance(method, SoftTokenMethod):
-        return method.list_shapes(model)
-    if not isinstance(method, PeftMethod):
-        return {
-            name: tuple(parameter.shape)
-            for name, parameter in model.named_parameters()
-            if parameter.requires_grad
-        }
-    from peft import get_peft_model_state_dict
-
-    peft_model: Any = model
-    saved = get_peft_model_state_dict(peft_model, save_embedding_layers=False)
-    return {name: tuple(tensor.shape) for name, tensor in saved.items()}
 
 
 def _count_frozen_matrices(model: "nn.Module") -> int:

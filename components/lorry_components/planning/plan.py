@@ -121,17 +121,8 @@ def plan_task(
     gpu_footprint = trials[on_gpu][1]
     if not footprint.activations.layers:
         notes.append("activations are a bound over the base's sizes: its code looks at numbers to run")
-    recipe = Recipe(
-        device,
-        here.name,
-        spec.train.batch_size,
-        is_checkpointed=spec.train.gradient_checkpointing,
-        is_offloaded=spec.train.offload,
-    )
-    gpu_recipe = replace(recipe, device="cuda", precision=on_gpu.name)
-    gpu_estimate = estimate_training(gpu_footprint, gpu_recipe)
-    smallest_device = find_smallest_device(gpu_estimate.high)
-    advised = (gpu_footprint, gpu_recipe) if smallest_device is None else (footprint, recipe)
+    recipe = _write_recipe(spec, device, here)
+    gpu = _look_at_gpus(gpu_footprint, replace(recipe, device="cuda", precision=on_gpu.name))
     return TaskPlan(
         task=spec.name,
         method=spec.method.name,
@@ -145,12 +136,38 @@ def plan_task(
         training=estimate_training(footprint, recipe),
         host=estimate_host(footprint) if device == "cuda" else None,
         inference=estimate_inference(footprint, recipe),
-        on_gpu=gpu_estimate,
+        on_gpu=gpu.estimate,
         gpu_precision=on_gpu.name,
-        smallest_device=smallest_device,
-        advice=tuple(list_advice(*advised)),
+        smallest_device=gpu.smallest,
+        advice=tuple(list_advice(footprint, recipe)) if gpu.advice is None else gpu.advice,
         notes=tuple(notes),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _OnGpus:
+    """What training takes on a GPU, the smallest that holds it, and what would take less if none does."""
+
+    estimate: Estimate
+    smallest: Device | None
+    advice: tuple[Advice, ...] | None
+
+
+def _write_recipe(spec: TaskSpec, device: str, precision: Precision) -> Recipe:
+    train = spec.train
+    return Recipe(
+        device,
+        precision.name,
+        train.batch_size,
+        is_checkpointed=train.gradient_checkpointing,
+        is_offloaded=train.offload,
+    )
+
+
+def _look_at_gpus(footprint: Footprint, recipe: Recipe) -> _OnGpus:
+    estimate = estimate_training(footprint, recipe)
+    smallest = find_smallest_device(estimate.high)
+    return _OnGpus(estimate, smallest, None if smallest else tuple(list_advice(footprint, recipe)))
 
 
 def _plan_images(spec: TaskSpec, method: Method) -> TaskPlan:
@@ -171,11 +188,8 @@ def _plan_images(spec: TaskSpec, method: Method) -> TaskPlan:
     footprint = gpu_footprint if device == "cuda" else measure(device)
     # In the memory of a machine all parts lie together; on a GPU the UNet is alone when it is trained.
     whole = replace(footprint, frozen=footprint.frozen + around)
-    recipe = Recipe(device, here.name, rows, is_checkpointed=spec.train.gradient_checkpointing)
-    gpu_recipe = replace(recipe, device="cuda", precision=on_gpu.name)
-    gpu_estimate = estimate_training(gpu_footprint, gpu_recipe)
-    smallest_device = find_smallest_device(gpu_estimate.high)
-    advised = (gpu_footprint, gpu_recipe) if smallest_device is None else (footprint, recipe)
+    recipe = _write_recipe(spec, device, here)
+    gpu = _look_at_gpus(gpu_footprint, replace(recipe, device="cuda", precision=on_gpu.name))
     return TaskPlan(
         task=spec.name,
         method=spec.method.name,
@@ -189,10 +203,10 @@ def _plan_images(spec: TaskSpec, method: Method) -> TaskPlan:
         training=estimate_training(footprint if device == "cuda" else whole, recipe),
         host=estimate_host(whole) if device == "cuda" else None,
         inference=estimate_drawing(pipeline, footprint, around=around, device=device),
-        on_gpu=gpu_estimate,
+        on_gpu=gpu.estimate,
         gpu_precision=on_gpu.name,
-        smallest_device=smallest_device,
-        advice=tuple(list_advice(*advised)),
+        smallest_device=gpu.smallest,
+        advice=tuple(list_advice(footprint, recipe)) if gpu.advice is None else gpu.advice,
         notes=(f"parameters are those of the UNet; the parts around it have {around:,} more, all frozen",),
         side=pipeline.side,
     )

@@ -1,9 +1,7 @@
 """Questions about contexts: windows, positions, predictions, and every step on a tiny base."""
 
-import importlib
 import itertools
 import json
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -407,22 +405,6 @@ def test_a_tokenizer_without_characters_is_refused(tmp_path: Path, kind: Kind) -
 
 
 # Task files and steps
-
-
-@pytest.fixture
-def tracking(tmp_path: Path) -> Iterator[str]:
-    """Let plain ``mlflow`` use an MLflow of the test's own, and return its address."""
-    import mlflow
-
-    with warnings.catch_warnings():
-        # MLflow 3.17 warns of its own type hints when it is imported.
-        warnings.simplefilter("ignore")
-        importlib.import_module("mlflow.pyfunc")
-    before = mlflow.get_tracking_uri()
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    mlflow.set_tracking_uri(uri)
-    yield uri
-    mlflow.set_tracking_uri(before)
 
 
 DOCUMENT: dict[str, Any] = {

@@ -1,10 +1,7 @@
 """A text to write, from rows to a prediction: each step in its turn, and plain MLflow at the end."""
 
-import importlib
 import json
-import logging
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,22 +36,6 @@ class Passage:
     summary: TrainingSummary
     report: EvaluationReport
     folder: Path
-
-
-@pytest.fixture
-def tracking(tmp_path: Path) -> Iterator[str]:
-    import mlflow
-
-    with warnings.catch_warnings():
-        # MLflow 3.17 warns of its own type hints when it is imported.
-        warnings.simplefilter("ignore")
-        importlib.import_module("mlflow.pyfunc")
-    before = mlflow.get_tracking_uri()
-    logging.getLogger("mlflow").setLevel(logging.ERROR)
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    mlflow.set_tracking_uri(uri)
-    yield uri
-    mlflow.set_tracking_uri(before)
 
 
 def run(spec: TaskSpec, folder: Path, registry: Registry, index: MlflowIndex | None = None) -> Passage:

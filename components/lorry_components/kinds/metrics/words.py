@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from lorry_components.kinds.base import Prediction, Target
+from lorry_components.kinds.base import Prediction, Target, list_right
 
 # Hyphens and apostrophes inside a word belong to it, as to the tokeniser of the Penn Treebank.
 _WORD = re.compile("\\w+(?:[-'\u2019]\\w+)*")
@@ -11,7 +11,7 @@ _WORD = re.compile("\\w+(?:[-'\u2019]\\w+)*")
 
 def list_references(target: Target) -> tuple[str, ...]:
     """Return all texts that are right for a row, one or more."""
-    return tuple(map(str, target)) if isinstance(target, tuple) else (str(target),)
+    return tuple(map(str, list_right(target)))
 
 
 def pair_up(
