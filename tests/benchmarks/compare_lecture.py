@@ -16,7 +16,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=os.environ.get("LORRY_TEST_DATA"))
     parser.add_argument("--tasks", default=",".join(DATA_SETS))
     parser.add_argument("--output", type=Path, default=Path("compared"))
+    parser.add_argument("--jobs", default="1", help="trainings side by side; 1 for seconds to quote")
     chosen = parser.parse_args()
     if chosen.data is None:
         parser.error("give --data FOLDER, or set LORRY_TEST_DATA")
@@ -93,28 +94,47 @@ def main() -> None:
     for name in names:
         folder = chosen.output / name
         task = write_task(name, DATA_SETS[name], chosen.data, folder)
-        rows = compare(task, METHODS, "0")
-        repeated = compare(task, REPEATED, "0,1,2")
+        rows = compare(task, METHODS, "0", jobs=chosen.jobs)
+        repeated = compare(task, REPEATED, "0,1,2", jobs=chosen.jobs)
         table[name] = {row["label"]: row for row in [*rows, *repeated]}
     print_table(names, table)
 
 
 def write_task(name: str, found: DataSet, data: Path, folder: Path) -> Path:
     """Write the parts and the task file of a data set, and return the file."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}.yaml"
-    ordered = list(read_rows(data / found.folder, found.names))
-    rows = [ordered[index] for index in np.random.default_rng(0).permutation(len(ordered))]
+    rows = shuffle_rows(found, data)
     held_out = len(rows) // 10 if found.limit is None else 1000
-    parts = {
-        "validation": rows[:held_out],
-        "train": rows[held_out:][: found.limit],
-        "test": list(read_rows(data / found.folder, (found.test,))),
-    }
+    write_rows(
+        folder,
+        {
+            "validation": rows[:held_out],
+            "train": rows[held_out:][: found.limit],
+            "test": list(read_rows(data / found.folder, (found.test,))),
+        },
+    )
+    path = folder / f"{name}.yaml"
+    # JSON is YAML.
+    path.write_text(json.dumps(describe_task(name, found, folder), indent=2), "utf-8")
+    return path
+
+
+def shuffle_rows(found: DataSet, data: Path) -> list[dict[str, Any]]:
+    """Return the labelled training rows of a data set, in an order that is the same each time."""
+    ordered = list(read_rows(data / found.folder, found.names))
+    return [ordered[index] for index in np.random.default_rng(0).permutation(len(ordered))]
+
+
+def write_rows(folder: Path, parts: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    """Write each part as a file of JSON lines."""
+    folder.mkdir(parents=True, exist_ok=True)
     for part, content in parts.items():
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in content)
         (folder / f"{part}.jsonl").write_text(lines, "utf-8")
-    document = {
+
+
+def describe_task(name: str, found: DataSet, folder: Path) -> dict[str, Any]:
+    """Return the content of the task file of a data set whose parts are in this folder."""
+    return {
         "name": name,
         "kind": found.kind,
         "base": {"model": BASE},
@@ -128,9 +148,6 @@ def write_task(name: str, found: DataSet, data: Path, folder: Path) -> Path:
         "train": {"epochs": 3, "batch_size": 32, "hidden_dropout": 0.1},
         "evaluate": {"primary": found.metric},
     }
-    # JSON is YAML.
-    path.write_text(json.dumps(document, indent=2), "utf-8")
-    return path
 
 
 def read_rows(folder: Path, names: tuple[str, ...]) -> Iterator[dict[str, Any]]:
@@ -146,11 +163,11 @@ def read_rows(folder: Path, names: tuple[str, ...]) -> Iterator[dict[str, Any]]:
     raise SystemExit(f"{folder} has no file {' or '.join(names)} of JSON lines")
 
 
-def compare(task: Path, methods: tuple[str, ...], seeds: str) -> list[dict[str, Any]]:
+def compare(task: Path, methods: Sequence[str], seeds: str, *, jobs: str) -> list[dict[str, Any]]:
     """Run ``lorry compare`` and return its rows; what it says on the way goes to the terminal."""
     lorry = str(Path(sys.executable).with_name("lorry"))
     command = [lorry, "compare", str(task), "--methods", ",".join(methods), "--seeds", seeds, "--json"]
-    command += ["--output", str(task.parent / f"results-{seeds.replace(',', '')}"), "--jobs", "1"]
+    command += ["--output", str(task.parent / f"results-{seeds.replace(',', '')}"), "--jobs", jobs]
     finished = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     rows: list[dict[str, Any]] = json.loads(finished.stdout)
     return rows
