@@ -3,9 +3,9 @@
     python tests/benchmarks/find_learning_rates.py --data FOLDER [--tasks sst2,snli] [--methods lora,bitfit]
 
 Trains each method on 2,000 rows of each data set with rates a factor of about three apart, and scores on
-1,000 other rows of train, so that no test part is looked at. FOLDER is as for ``compare_lecture.py``. Started again
-it goes on where it was. Ends in a table in Markdown: the metric at each rate, the mean over data sets in the
-last column, and the best rate in bold.
+1,000 other rows of train, so that no test part is looked at. FOLDER is as for ``compare_lecture.py``.
+Started again it goes on where it was. Ends in a table in Markdown: the metrics at each rate, the rate with
+the best mean in bold.
 """
 
 import argparse
