@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lorry_registry.errors import TrackingError
 from lorry_registry.mlflow_connection import MlflowConnection
+from lorry_registry.users import name_user
 
 if TYPE_CHECKING:
     from mlflow.models import Model
@@ -26,6 +27,8 @@ _FORBIDDEN_IN_NAMES = re.compile(r"[^\w\-. /]")
 
 _MODEL_DOCUMENT = "MLmodel"
 _ABSENT = "RESOURCE_DOES_NOT_EXIST"
+# MLflow's pages open such an experiment as one of trainings, with their curves, not of a chat's traces.
+_TRAINING_EXPERIMENT = {"mlflow.experimentKind": "custom_model_development"}
 
 
 class MlflowRuns:
@@ -63,11 +66,12 @@ class MlflowRuns:
     def ensure_experiment(self, task: str) -> str:
         """Return the id of a task's experiment, created if need be; safe when two processes do so at once."""
         location = self._locate_artifacts(task)
+        tags = {"lorry.task": task, **_TRAINING_EXPERIMENT}
         with self._connection.reporting(f"create the experiment {task!r}"):
             found = self._client.get_experiment_by_name(task)
             if found is None:
                 created = self._connection.attempt(
-                    lambda: self._client.create_experiment(task, location, {"lorry.task": task}),
+                    lambda: self._client.create_experiment(task, location, tags),
                     unless="RESOURCE_ALREADY_EXISTS",
                 )
                 found = self._client.get_experiment(created) if created else self._find_experiment(task)
@@ -95,6 +99,7 @@ class MlflowRuns:
             self.set_tags(run_id, tags)
             return run_id
         experiment_id = self.ensure_experiment(task)
+        tags = {"mlflow.user": name_user(), **tags}
         with self._connection.reporting("open a run"):
             return str(self._client.create_run(experiment_id, run_name=name, tags=tags).info.run_id)
 

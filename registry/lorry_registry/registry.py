@@ -5,7 +5,6 @@ the ledger's event (from here on a task knows it). A kill in between leaves file
 """
 
 import contextlib
-import getpass
 import os
 import shutil
 import uuid
@@ -23,6 +22,7 @@ from lorry_registry.manifest import MANIFEST_NAME, Manifest
 from lorry_registry.promotion import Version, find_rollback_version, find_version, list_versions
 from lorry_registry.settings import Settings
 from lorry_registry.stores import Store, open_store
+from lorry_registry.users import name_user
 from lorry_registry.verification import check_files, verify_adapter
 
 
@@ -297,7 +297,7 @@ class Registry:
             adapter_id=adapter_id,
             version=known.number if known else None,
             promote=promote,
-            by=by or _name_user(),
+            by=by or name_user(),
             reasons=tuple(reasons),
             details=details,
         )
@@ -337,7 +337,7 @@ class Registry:
             adapter_id=version.adapter_id,
             version=version.number,
             promote=True,
-            by=by or _name_user(),
+            by=by or name_user(),
             reasons=(reason,),
         )
 
@@ -387,10 +387,3 @@ def _is_taken(target: Path) -> bool:
 
 def _hex(adapter_id: str) -> str:
     return adapter_id.removeprefix("sha256:")
-
-
-def _name_user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "unknown"

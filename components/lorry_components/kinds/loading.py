@@ -1,6 +1,7 @@
 """Loading a base under a head, whatever the kind."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,9 +33,10 @@ def load_pretrained(
 
     loader: Any = getattr(transformers, model_class)
     try:
-        model, loading = loader.from_pretrained(
-            folder, use_safetensors=True, local_files_only=True, output_loading_info=True, **options
-        )
+        with _without_load_report():
+            model, loading = loader.from_pretrained(
+                folder, use_safetensors=True, local_files_only=True, output_loading_info=True, **options
+            )
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         # Cut short, of another size than its configuration says, or of a family without such a head.
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
@@ -53,3 +55,22 @@ def load_pretrained(
             todo="name a base that was trained for this kind of task, with its output layer",
         )
     return model, frozenset(missing)
+
+
+@contextmanager
+def _without_load_report() -> Iterator[None]:
+    """Keep transformers from advising to train what is missing: that comes from the adapter, or is refused.
+
+    Whoever loads an adapter with plain MLflow would read that its head is random.
+    """
+    from transformers.utils import logging
+
+    verbosity, shows_progress = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if shows_progress:
+            logging.enable_progress_bar()

@@ -115,6 +115,25 @@ def test_texts_may_come_in_any_shape(enrol: Callable[..., Path], given: Any) -> 
     check_frame(load("classification").predict(given), expected)
 
 
+def test_loading_does_not_say_that_the_head_is_random(
+    enrol: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    from transformers.utils import logging
+
+    enrol("classification")
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_warning()
+    # Its records do not go up to the root, where caplog listens.
+    logging.get_logger().addHandler(caplog.handler)
+    try:
+        load("classification")
+        assert logging.get_verbosity() == logging.WARNING
+    finally:
+        logging.get_logger().removeHandler(caplog.handler)
+        logging.set_verbosity(verbosity)
+    assert "MISSING" not in caplog.text
+
+
 def test_a_single_text_is_a_list_of_one(enrol: Callable[..., Path]) -> None:
     folder = enrol("regression")
     loaded = load_adapter(folder)

@@ -1,5 +1,6 @@
 """Experiments, runs and logged models in a real MLflow in a SQLite database."""
 
+import getpass
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,8 @@ def test_an_experiment_is_made_once_and_keeps_its_artifacts_below_the_root(
     experiment = client.get_experiment(first)
     assert experiment.name == "reviews"
     assert experiment.tags["lorry.task"] == "reviews"
+    # What MLflow's pages look at to show trainings.
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
     assert experiment.artifact_location == (tmp_path / "artifacts" / "reviews").as_uri()
 
 
@@ -62,6 +65,7 @@ def test_a_run_has_its_parameters_metrics_artifacts_and_end(
     run = client.get_run(run_id)
     assert run.info.run_name == "run 7"
     assert run.info.status == "FINISHED"
+    assert run.data.tags["mlflow.user"] == getpass.getuser()
     assert run.data.tags["lorry.task"] == "reviews"
     assert run.data.tags["lorry.run"] == "7"
     assert run.data.tags["note"] == "y" * 8000
