@@ -1,19 +1,23 @@
 """The lecture's comparison on real data sets: methods over GLUE tasks and SNLI, on all-MiniLM-L6-v2.
 
-    python tests/benchmarks/compare_lecture.py --data FOLDER [--tasks cola,rte] [--output OUT]
+    python tests/benchmarks/compare_lecture.py --data FOLDER [--tasks cola,rte] [--results DIR]
 
 FOLDER holds one folder for each data set, with JSON lines: ``sst2_glue``, ``cola``, ``mrpc``, ``rte``,
 ``stsb`` and ``snli`` (default: the environment's LORRY_TEST_DATA). The labels of GLUE's test parts are not
 public: its validation part is the test part here, and a tenth of train is held out for validation.
 
-Each task is a ``lorry compare``: seven methods with one seed, then full fine-tuning and LoRA with two more.
-It takes hours; stopped and started again it goes on where it was. Ends in a table in Markdown.
+Each task is a ``lorry compare`` of seven methods with one seed, and another of full fine-tuning and LoRA with
+two more. It takes hours; stopped and started again it goes on where it was. What a comparison found is kept
+in DIR, and those that are there are not repeated: remove their files to measure again. Ends in a table in
+Markdown.
 """
 
 import argparse
 import gzip
 import json
 import os
+import shutil
+import statistics
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -84,7 +88,8 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, default=os.environ.get("LORRY_TEST_DATA"))
     parser.add_argument("--tasks", default=",".join(DATA_SETS))
-    parser.add_argument("--output", type=Path, default=Path("compared"))
+    parser.add_argument("--results", type=Path, default=Path("docs/measurements/lecture"))
+    parser.add_argument("--output", type=Path, default=Path("compared"), help="for the parts of the data")
     parser.add_argument("--jobs", default="1", help="trainings side by side; 1 for seconds to quote")
     chosen = parser.parse_args()
     if chosen.data is None:
@@ -92,12 +97,19 @@ def main() -> None:
     names = chosen.tasks.split(",")
     table: dict[str, dict[str, Any]] = {}
     for name in names:
-        folder = chosen.output / name
-        task = write_task(name, DATA_SETS[name], chosen.data, folder)
-        rows = compare(task, METHODS, "0", jobs=chosen.jobs)
-        repeated = compare(task, REPEATED, "0,1,2", jobs=chosen.jobs)
-        table[name] = {row["label"]: row for row in [*rows, *repeated]}
+        task = write_task(name, DATA_SETS[name], chosen.data, chosen.output / name)
+        first = compare(task, METHODS, "0", chosen.results / f"{name}.json", jobs=chosen.jobs)
+        more = compare(task, REPEATED, "1,2", chosen.results / f"{name}-repeated.json", jobs=chosen.jobs)
+        table[name] = _join(first, more)
     print_table(names, table)
+
+
+def _join(first: list[dict[str, Any]], more: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return the rows of a task by their labels, with the values of all seeds."""
+    rows = {row["label"]: row for row in first}
+    for row in more:
+        rows[row["label"]]["values"] += row["values"]
+    return rows
 
 
 def write_task(name: str, found: DataSet, data: Path, folder: Path) -> Path:
@@ -163,13 +175,22 @@ def read_rows(folder: Path, names: tuple[str, ...]) -> Iterator[dict[str, Any]]:
     raise SystemExit(f"{folder} has no file {' or '.join(names)} of JSON lines")
 
 
-def compare(task: Path, methods: Sequence[str], seeds: str, *, jobs: str) -> list[dict[str, Any]]:
-    """Run ``lorry compare`` and return its rows; what it says on the way goes to the terminal."""
-    lorry = str(Path(sys.executable).with_name("lorry"))
-    command = [lorry, "compare", str(task), "--methods", ",".join(methods), "--seeds", seeds, "--json"]
-    command += ["--output", str(task.parent / f"results-{seeds.replace(',', '')}"), "--jobs", jobs]
-    finished = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    rows: list[dict[str, Any]] = json.loads(finished.stdout)
+def compare(
+    task: Path, methods: Sequence[str], seeds: str, results: Path, *, jobs: str
+) -> list[dict[str, Any]]:
+    """Run ``lorry compare`` unless its results are there, and return its rows.
+
+    What it says on the way goes to the terminal.
+    """
+    if not results.exists():
+        lorry = str(Path(sys.executable).with_name("lorry"))
+        scratch = task.parent / results.stem
+        command = [lorry, "compare", str(task), "--methods", ",".join(methods), "--seeds", seeds]
+        command += ["--output", str(scratch), "--jobs", jobs]
+        subprocess.run(command, check=True)
+        results.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(scratch / "results.json", results)
+    rows: list[dict[str, Any]] = json.loads(results.read_text("utf-8"))["rows"]
     return rows
 
 
@@ -180,11 +201,12 @@ def print_table(names: list[str], table: Mapping[str, Mapping[str, Any]]) -> Non
     print(f"|{'---|' * (len(names) + 5)}")
     for label in labels:
         rows = [table[name][label] for name in names]
+        means = [statistics.mean(row["values"]) for row in rows]
         cells = [
-            f"{row['value']:.3f}" + (f" ± {row['spread']:.3f}" if row["spread"] is not None else "")
-            for row in rows
+            f"{mean:.3f}" + (f" ± {statistics.stdev(row['values']):.3f}" if len(row["values"]) > 1 else "")
+            for row, mean in zip(rows, means, strict=True)
         ]
-        mean = sum(row["value"] for row in rows) / len(rows)
+        mean = statistics.mean(means)
         print(
             f"| {label} | {' | '.join(cells)} | {mean:.3f} | {rows[0]['trained_parameters']:,} | "
             f"{rows[0]['adapter_bytes'] / 1024:,.0f} | {sum(row['seconds'] for row in rows):,.0f} |"

@@ -74,9 +74,10 @@ def _sweep(name: str, methods: Sequence[str], chosen: argparse.Namespace) -> dic
     path = folder / "task.yaml"
     path.write_text(json.dumps(document, indent=2), "utf-8")
     rated = {f"{method}@{rate}": _rate(method, rate) for method in methods for rate in RATES[method]}
-    rows_of = {row["label"]: row for row in compare(path, list(rated.values()), "0", jobs=chosen.jobs)}
-    assert len(rows_of) == len(rated)
-    return dict(zip(rated, rows_of.values(), strict=True))
+    results = folder / "results.json"
+    rows = compare(path, list(rated.values()), "0", results, jobs=chosen.jobs)
+    # One a method, in the order in which they were asked for.
+    return dict(zip(rated, rows, strict=True))
 
 
 def _rate(method: str, rate: str) -> str:

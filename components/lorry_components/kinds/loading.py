@@ -65,12 +65,14 @@ def _without_load_report() -> Iterator[None]:
     """
     from transformers.utils import logging
 
-    verbosity, shows_progress = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    # Its functions are untyped.
+    chatter: Any = logging
+    verbosity, shows_progress = chatter.get_verbosity(), chatter.is_progress_bar_enabled()
+    chatter.set_verbosity_error()
+    chatter.disable_progress_bar()
     try:
         yield
     finally:
-        logging.set_verbosity(verbosity)
+        chatter.set_verbosity(verbosity)
         if shows_progress:
-            logging.enable_progress_bar()
+            chatter.enable_progress_bar()
