@@ -77,7 +77,11 @@ def apply_overrides(document: Mapping[str, Any], overrides: Sequence[str], *, wh
         try:
             value = yaml.safe_load(text)
         except yaml.YAMLError as error:
-            raise UsageError(f"{text!r} is not a YAML value: {error}", where=f"--set {field}") from error
+            raise UsageError(
+                f"{text!r} is not a YAML value: {error}",
+                where=f"--set {field}",
+                todo=f"put text that YAML would read otherwise in quotes of its own: --set '{field}=\"...\"'",
+            ) from error
         *parents, last = field.split(".")
         section = changed
         for parent in parents:

@@ -59,6 +59,7 @@ def run_tasks(
     on from its last checkpoint when it is started again.
     """
     from lorry_components.entry import ease_garbage_collection
+    from lorry_components.tasks import check_bases
     from lorry_pipelines.launching import check_places
     from lorry_pipelines.planning import load_tasks, plan_tasks, refuse_what_does_not_fit
 
@@ -72,6 +73,7 @@ def run_tasks(
     reports: dict[str, TaskReport] = {}
     folder = None
     if stale:
+        check_bases([plan.spec for plan in stale])
         if not force:
             refuse_what_does_not_fit([plan.spec for plan in stale])
         with brief_patience():

@@ -17,7 +17,7 @@ CASES = {
     "nan": ("prepare_data", 4, ["2 faults", "nan.jsonl line 8", "nan.jsonl line 9", "not finite"]),
     "new-label": ("prepare_data", 4, ["test: has 1 row of 1 class that train lacks ('odd')"]),
     "no-weights": ("prepare_data", 5, ["there are no weights (*.safetensors)"]),
-    "no-module": ("finetune", 3, ["is called 'querry'", "did you mean 'query'?"]),
+    "too-large": ("finetune", 10, ["MiB, above the limit of 0.001 MiB"]),
 }
 
 
@@ -29,7 +29,7 @@ def failed(make_workspace: Callable[[str], Any], rows: Callable[..., Any]) -> An
     source = {"source": "rows.jsonl", "max_length": 16}
     lines = (workspace.folder / "rows.jsonl").read_bytes().splitlines(keepends=True)
 
-    workspace.write_task("missing", data={"source": "nosuch.jsonl"})
+    workspace.write_task("missing", data=source | {"source": "nosuch.jsonl"})
     (workspace.folder / "empty.jsonl").touch()
     workspace.write_rows("long-line.jsonl", [{"text": "x" * 10_000_000, "label": "good"}])
     broken = [*lines[:3], lines[3].replace(b"the ", b"th\xe9 "), *lines[4:]]
@@ -50,11 +50,11 @@ def failed(make_workspace: Callable[[str], Any], rows: Callable[..., Any]) -> An
     parts["test"][-1]["text"] = "the film was odd"
     for part, content in parts.items():
         workspace.write_rows(f"parts/{part}.jsonl", content)
-    workspace.write_task("new-label", data={"source": "parts"})
+    workspace.write_task("new-label", data=source | {"source": "parts"})
     shutil.copytree(workspace.base, workspace.folder / "empty-base")
     (workspace.folder / "empty-base" / "model.safetensors").unlink()
     workspace.write_task("no-weights", data=source, base={"model": "./empty-base"})
-    workspace.write_task("no-module", data=source, method={"name": "lora", "targets": ["querry"]})
+    workspace.write_task("too-large", data=source, method={"name": "lora", "r": 2, "max_adapter_mib": 0.001})
     workspace.write_task("sound", data=source)
     workspace.files = [f"{name}.yaml" for name in CASES] + ["sound.yaml"]
     workspace.first = workspace.run("run", *workspace.files, code=12)
@@ -91,7 +91,7 @@ def test_mlflow_shows_the_failure(failed: Any) -> None:
         shown = database.execute(
             "select experiments.name, status from experiments join runs using (experiment_id)"
         )
-        assert sorted(shown) == [("no-module", "FAILED"), ("sound", "FINISHED")]
+        assert sorted(shown) == [("sound", "FINISHED"), ("too-large", "FAILED")]
 
 
 def test_faults_are_told_in_the_order_of_the_files(failed: Any) -> None:
@@ -114,16 +114,27 @@ def test_no_such_task(failed: Any, tmp_path: Path) -> None:
     assert not (tmp_path / "copy").exists()
 
 
+def test_a_method_that_does_not_fit_the_base_is_refused_before_anything_runs(failed: Any) -> None:
+    data = {"source": "rows.jsonl", "max_length": 16}
+    failed.write_task("no-module", data=data, method={"name": "lora", "targets": ["querry"]})
+    failed.write_task("high-rank", data=data, method={"name": "lora", "r": 999, "targets": ["query"]})
+    runs = failed.list_runs()
+    err = failed.run("run", "no-module.yaml", "high-rank.yaml", "sound.yaml", "--force", code=3).err
+    assert "no linear layer of BertModel is called 'querry'; did you mean 'query'?" in err
+    assert "rank 999 is above the rank that 'query' can have" in err
+    assert failed.list_runs() == runs
+
+
 def test_corrected_and_run_again(failed: Any) -> None:
     """Only what failed is run; with --json what went wrong is data."""
     failed.write_task(
-        "no-module", data={"source": "rows.jsonl", "max_length": 16}, method={"name": "lora", "r": 2}
+        "too-large", data={"source": "rows.jsonl", "max_length": 16}, method={"name": "lora", "r": 2}
     )
-    files = ["sound.yaml", "no-module.yaml", "empty.yaml"]
+    files = ["sound.yaml", "too-large.yaml", "empty.yaml"]
     tasks = {task["task"]: task for task in failed.run_json("run", *files, code=12)}
     assert {name: task["outcome"] for name, task in tasks.items()} == {
         "sound": "current",
-        "no-module": "promoted",
+        "too-large": "promoted",
         "empty": "failed",
     }
     assert tasks["empty"]["step"] == "prepare_data"
