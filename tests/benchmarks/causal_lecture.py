@@ -67,7 +67,7 @@ def _run_e2e(base: Path, data: Path, folder: Path) -> None:
             "test": [row for row in test if row["mr"] in wanted],
         },
     )
-    document = _describe("e2e", base, folder, {"text": "mr", "label": "ref"})
+    document = describe_task("e2e", base, folder, {"text": "mr", "label": "ref"})
     document["data"] |= {"template": "Describe: {text}\nSentence: {label}", "max_length": 160}
     document["evaluate"] = {"metrics": ["bleu", "nist", "meteor", "rouge-l", "cider"]}
     _run(folder, document)
@@ -77,7 +77,7 @@ def _run_wikisql(base: Path, data: Path, folder: Path) -> None:
     parts = ("train", "validation", "test")
     write_rows(folder, {part: list(read_rows(data / "wikisql", (f"{part}_part",))) for part in parts})
     columns = {"text": "question", "text_pair": "columns", "label": "sql"}
-    document = _describe("wikisql", base, folder, columns)
+    document = describe_task("wikisql", base, folder, columns)
     template = "Columns: {text_pair}\nQuestion: {text}\nSQL: {label}"
     document["data"] |= {"template": template, "max_length": 192}
     document["evaluate"] = {"metrics": ["sql_match", "exact_match"], "primary": "sql_match"}
@@ -96,7 +96,7 @@ def _study_p17(base: Path, data: Path, folder: Path) -> None:
         folder,
         {"train": train[:_FACTS], "validation": train[_FACTS : _FACTS + 50], "test": test[:_FACTS]},
     )
-    document = _describe("p17", base, folder, {"text": "sub_label", "label": "obj_label"})
+    document = describe_task("p17", base, folder, {"text": "sub_label", "label": "obj_label"})
     document["kind"] = "knowledge-probing"
     document["data"] |= {"template": "{text} is located in {label} .", "max_length": 48}
     document["method"] = {"name": "p-tuning", "encoder": "lstm", "template": WORDINGS[0]}
@@ -119,7 +119,7 @@ def _study_p17(base: Path, data: Path, folder: Path) -> None:
         print(f"| {row['label']} | {row['value']:.3f} | {interval} | {row['trained_parameters']:,} |")
 
 
-def _describe(name: str, base: Path, folder: Path, columns: Mapping[str, str]) -> dict[str, Any]:
+def describe_task(name: str, base: Path, folder: Path, columns: Mapping[str, str]) -> dict[str, Any]:
     """Return the content of a task file, to be completed."""
     return {
         "name": name,

@@ -170,9 +170,15 @@ def read_rows(folder: Path, names: tuple[str, ...]) -> Iterator[dict[str, Any]]:
                 content = path.read_bytes()
                 lines = (gzip.decompress(content) if path.suffix == ".gz" else content).splitlines()
                 rows = [json.loads(line) for line in lines]
-                yield from (row for row in rows if row.get("label", row.get("score")) not in (None, "-", -1))
+                yield from (
+                    row for row in rows if row.get("label", row.get("score", "")) not in (None, "-", -1)
+                )
                 return
     raise SystemExit(f"{folder} has no file {' or '.join(names)} of JSON lines")
+
+
+def _is_labelled(row: Mapping[str, Any]) -> bool:
+    return row.get("label", row.get("score", "")) not in (None, "-", -1)
 
 
 def compare(
