@@ -80,7 +80,7 @@ class Footprint:
         trained: Parameters that are, the head's with them.
         frozen_matrices: Those of the frozen that can be held in four bits.
         freezes_base: Whether the method leaves the base as it is, so that it may be held in half precision.
-        copies_base: Whether the method remembers the base in host memory to save what changed.
+        copies_trained: Whether the method remembers in host memory what it trains, to save what changed.
         activations: Of one batch, in fp32.
         rows: Texts in that batch.
         scored: Positions of a text that have an output each; when text is generated, one at a time has.
@@ -91,7 +91,7 @@ class Footprint:
     trained: int
     frozen_matrices: int
     freezes_base: bool
-    copies_base: bool
+    copies_trained: bool
     activations: Activations
     rows: int
     scored: int = 1
@@ -135,8 +135,8 @@ def estimate_training(footprint: Footprint, recipe: Recipe) -> Estimate:
         held = 2 * sum(part.high for part in states) // max(1, footprint.activations.layers)
         states = [Part("weights", min(held, weights), min(held, weights))]
     parts = [*states, *_list_passing(footprint, recipe)]
-    if footprint.copies_base and recipe.device == "cpu":
-        parts.append(Part("copy of the base", 4 * trained, 4 * trained))
+    if footprint.copies_trained and recipe.device == "cpu":
+        parts.append(_measure_copy(footprint))
     return Estimate((*parts, add_runtime(recipe.device, parts)))
 
 
@@ -144,8 +144,8 @@ def estimate_host(footprint: Footprint) -> Estimate:
     """Estimate the host memory of a training on a GPU: the base is loaded there first, in fp32."""
     loaded = 4 * (footprint.frozen + footprint.trained)
     parts = [Part("weights", loaded, loaded)]
-    if footprint.copies_base:
-        parts.append(Part("copy of the base", loaded, loaded))
+    if footprint.copies_trained:
+        parts.append(_measure_copy(footprint))
     return Estimate((*parts, add_runtime("cpu", parts)))
 
 
@@ -170,11 +170,16 @@ def shrink_batch(recipe: Recipe) -> Recipe:
 
 def _measure_frozen(footprint: Footprint, recipe: Recipe) -> int:
     """Return the bytes of the frozen weights."""
-    is_half = recipe.precision != "fp32" and footprint.freezes_base
+    size = 2 if recipe.precision != "fp32" and footprint.freezes_base else 4
     if recipe.is_four_bit:
         rest = footprint.frozen - footprint.frozen_matrices
-        return round(_FOUR_BIT_BYTES * footprint.frozen_matrices) + 2 * rest
-    return (2 if is_half else 4) * footprint.frozen
+        return round(_FOUR_BIT_BYTES * footprint.frozen_matrices) + size * rest
+    return size * footprint.frozen
+
+
+def _measure_copy(footprint: Footprint) -> Part:
+    copied = 4 * footprint.trained
+    return Part("copy of what is trained", copied, copied)
 
 
 def _list_passing(footprint: Footprint, recipe: Recipe) -> list[Part]:

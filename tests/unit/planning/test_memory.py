@@ -31,7 +31,7 @@ BIG = Footprint(
     trained=12_000_000_000,
     frozen_matrices=0,
     freezes_base=False,
-    copies_base=True,
+    copies_trained=True,
     activations=ACTIVATIONS,
     rows=8,
 )
@@ -41,7 +41,7 @@ ADAPTED = replace(
     trained=4_000_000,
     frozen_matrices=6_000_000_000,
     freezes_base=True,
-    copies_base=False,
+    copies_trained=False,
 )
 FP32 = Recipe("cuda", "fp32", 8)
 
@@ -73,9 +73,19 @@ def test_only_a_frozen_base_is_held_in_half_precision() -> None:
 
 def test_full_fine_tuning_remembers_the_base_in_host_memory() -> None:
     on_cpu = estimate_training(BIG, replace(FP32, device="cpu"))
-    assert _part(on_cpu, "copy of the base") == 4 * BIG.trained
-    assert all(part.name != "copy of the base" for part in estimate_training(BIG, FP32).parts)
-    assert _part(estimate_host(BIG), "copy of the base") == 4 * BIG.trained
+    assert _part(on_cpu, "copy of what is trained") == 4 * BIG.trained
+    assert all(part.name != "copy of what is trained" for part in estimate_training(BIG, FP32).parts)
+    assert _part(estimate_host(BIG), "copy of what is trained") == 4 * BIG.trained
+
+
+def test_a_base_in_four_bits() -> None:
+    packed = replace(FP32, is_four_bit=True)
+    rest = ADAPTED.frozen - ADAPTED.frozen_matrices
+    matrices = round(4.127 / 8 * ADAPTED.frozen_matrices)
+    for precision, size in (("fp32", 4), ("bf16", 2)):
+        estimate = estimate_training(ADAPTED, replace(packed, precision=precision))  # type: ignore[arg-type]
+        assert _part(estimate, "weights") == matrices + size * rest + 4 * ADAPTED.trained
+    assert not any("QLoRA" in one.change for one in list_advice(ADAPTED, packed))
 
 
 def test_llama_out_of_sample() -> None:
