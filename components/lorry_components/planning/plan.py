@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lorry_components.finetune.dropouts import list_dropouts
+from lorry_components.finetune.optimizers import ADAMW_8BIT
 from lorry_components.finetune.precision import Hardware, Precision, choose_precision
 from lorry_components.kinds import Kind, KnowledgeProbing
 from lorry_components.kinds.writing import WritingKind
@@ -160,6 +161,7 @@ def _write_recipe(spec: TaskSpec, method: Method, device: str, precision: Precis
         precision.name,
         train.batch_size,
         is_checkpointed=train.gradient_checkpointing,
+        is_eight_bit=train.optimizer == ADAMW_8BIT,
         is_four_bit=method.holds_four_bits,
         is_offloaded=train.offload,
     )
@@ -325,6 +327,7 @@ def make_footprint(
         copies_trained=method.copies_trained,
         activations=activations,
         rows=rows,
+        wide_moments=adapted.wide_moments,
     )
 
 
