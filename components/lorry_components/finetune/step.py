@@ -15,7 +15,7 @@ from lorry_components.bases import Base, resolve_base
 from lorry_components.finetune.dropouts import list_dropouts, quicken_dropout
 from lorry_components.finetune.optimizers import name_optimizer, prepare_optimizer
 from lorry_components.finetune.precision import Hardware, Precision, choose_precision, detect_hardware
-from lorry_components.finetune.processes import count_processes, is_first_process
+from lorry_components.finetune.processes import count_processes, is_first_process, part_random_numbers
 from lorry_components.finetune.summary import ADAPTER_FOLDER, TrainingSummary
 from lorry_components.kinds import Kind
 from lorry_components.methods import Method
@@ -99,6 +99,7 @@ def finetune(
         checkpoints=checkpoints,
         callbacks=[_watch(progress, log_metrics)],
     )
+    part_random_numbers(spec.train.seed)
     seconds, resumed_from = _train(trainer, checkpoints, keeps_prefix=spec.train.cache_frozen_layers)
     state = trainer.state
     loss = _read_loss(state.log_history)
