@@ -14,7 +14,7 @@ from lorry_registry.errors import MissingExtraError, TrainingError
 if TYPE_CHECKING:
     from torch import nn
 
-ADAMW, ADAMW_8BIT = "adamw", "adamw-8bit"
+ADAMW_8BIT = "adamw-8bit"
 # The moments of tensors of fewer numbers stay in 32 bits.
 _LEAST_NUMBERS = 4096
 
