@@ -125,7 +125,7 @@ def _check_training(spec: TaskSpec, kind: Kind, method: Method) -> Iterator[Faul
         yield Fault("train.gradient_checkpointing", f"{method.name} does not work with it; leave it out")
     if train.offload and not method.freezes_base:
         yield Fault("train.offload", f"is for frozen weights, and {method.name} has none; leave it out")
-    if train.offload and method.name == "qlora":
+    if train.offload and method.holds_four_bits:
         yield Fault("train.offload", "weights in four bits cannot be divided; leave it out")
     if train.offload and train.cache_frozen_layers:
         yield Fault("train.offload", "does not work with cache_frozen_layers; leave one of the two out")

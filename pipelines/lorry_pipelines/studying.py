@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from lorry_components.bases import resolve_base
+from lorry_components.bases import Base, resolve_base
 from lorry_components.prepare_data.step import digest_source, load_card, prepare_data
 from lorry_components.studies.cells import Cell, PreparedData, lay_out_cells, replace_file
 from lorry_components.studies.drafting import Variant
@@ -168,22 +168,24 @@ def _refuse_misfits(variants: Sequence[Variant]) -> None:
 
 
 def _lay_out(study: Study, root: Path) -> list[Cell]:
-    fingerprint = resolve_base(study.variants[0].spec.base).identity.fingerprint
+    base = resolve_base(study.variants[0].spec.base)
     prepared: dict[str, PreparedData] = {}
     data: dict[str, PreparedData] = {}
     for variant in study.variants:
-        key = _digest_data(variant.spec)
+        key = _digest_data(variant.spec, base)
         if key not in prepared:
-            prepared[key] = _prepare(variant.spec, root / "data" / shorten_digest(key, 32))
+            prepared[key] = _prepare(variant.spec, base, root / "data" / shorten_digest(key, 32))
         data[variant.label] = prepared[key]
     for warning in dict.fromkeys(told for each in prepared.values() for told in each.warnings):
         print_warning(f"{study.task}: {warning}")
-    return lay_out_cells(study.variants, study.seeds, data=data, fingerprint=fingerprint)
+    return lay_out_cells(study.variants, study.seeds, data=data, fingerprint=base.identity.fingerprint)
 
 
-def _digest_data(spec: TaskSpec) -> str:
+def _digest_data(spec: TaskSpec, base: Base) -> str:
     return digest_document(
         {
+            # By whose tokens the data card warns.
+            "base": base.identity.fingerprint,
             "task": spec.name,
             "kind": spec.kind,
             "data": spec.data.model_dump(mode="json"),
@@ -192,11 +194,11 @@ def _digest_data(spec: TaskSpec) -> str:
     )
 
 
-def _prepare(spec: TaskSpec, folder: Path) -> PreparedData:
+def _prepare(spec: TaskSpec, base: Base, folder: Path) -> PreparedData:
     try:
         card = load_card(folder)
     except NotFoundError:
-        card = prepare_data(spec, folder)
+        card = prepare_data(spec, folder, base=base.folder)
     return PreparedData(folder, card.data_digest, tuple(card.warnings))
 
 

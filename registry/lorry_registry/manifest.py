@@ -1,6 +1,7 @@
 """What an adapter is: one immutable document whose digest is the adapter's name.
 
-The manifest holds no time and no path, so that the same training gives the same adapter id.
+The manifest holds no time, and no path but that of a base which is a folder: that is where it is looked for
+when the adapter is loaded. The same training on the same base gives the same adapter id.
 """
 
 import re

@@ -4,6 +4,7 @@ What a method's options mean is not known here; see :mod:`~lorry_registry.task_l
 """
 
 import re
+from collections.abc import Collection
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -29,6 +30,16 @@ Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
+
+
+def _leave_out_defaults(
+    section: _Section, document: dict[str, JsonValue], names: Collection[str]
+) -> dict[str, JsonValue]:
+    """Return a section's document without those of the named fields that are at their defaults."""
+    fields = type(section).model_fields
+    return {
+        name: value for name, value in document.items() if name not in names or value != fields[name].default
+    }
 
 
 class BaseSpec(_Section):
@@ -215,6 +226,7 @@ class TrainSpec(_Section):
         seed: Seeds the order of examples, the new weights and the dropout.
         early_stopping: None: train to the end. The best epoch is kept either way when this is given.
         precision: ``auto`` takes what the hardware is fast in.
+        optimizer: AdamW, or AdamW that holds its moments in 8 bits.
     """
 
     epochs: Annotated[float, Field(gt=0, le=10_000)] | None = None
@@ -235,12 +247,18 @@ class TrainSpec(_Section):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     early_stopping: EarlyStopping | None = None
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    optimizer: Literal["adamw", "adamw-8bit"] = "adamw"
 
     @model_validator(mode="after")
     def _check_length(self) -> Self:
         if self.epochs is not None and self.steps is not None:
             raise ValueError("give 'epochs' or 'steps', not both")
         return self
+
+    @model_serializer(mode="wrap")
+    def _leave_out_later_fields(self, handler: SerializerFunctionWrapHandler) -> dict[str, JsonValue]:
+        # Recipes are what they were before there was a choice.
+        return _leave_out_defaults(self, handler(self), ("optimizer",))
 
 
 class Reference(_Section):
@@ -283,13 +301,7 @@ class GenerateSpec(_Section):
     @model_serializer(mode="wrap")
     def _leave_out_drawing(self, handler: SerializerFunctionWrapHandler) -> dict[str, JsonValue]:
         # The recipes of tasks without images are what they were before there were any.
-        document: dict[str, JsonValue] = handler(self)
-        fields = type(self).model_fields
-        return {
-            name: value
-            for name, value in document.items()
-            if name not in DRAWING_FIELDS or value != fields[name].default
-        }
+        return _leave_out_defaults(self, handler(self), DRAWING_FIELDS)
 
 
 class EvaluateSpec(_Section):

@@ -37,6 +37,21 @@ def is_first_process(environment: Mapping[str, str] = os.environ) -> bool:
     return environment.get(_RANK, "0") == "0"
 
 
+def part_random_numbers(seed: int, environment: Mapping[str, str] = os.environ) -> None:
+    """Let each process but the first draw random numbers of its own: other noise, and other dropout.
+
+    Weights begin alike in all of them, so they are seeded alike before. The first goes on as it would alone.
+    """
+    import numpy as np
+    import torch
+
+    rank = int(environment.get(_RANK, "0"))
+    if rank:
+        # Not the sum, or this process would draw what the first of a training with the next seed draws. Of
+        # 64 bits torch's generator on processors looks at 32.
+        torch.manual_seed(int(np.random.SeedSequence([seed, rank]).generate_state(1)[0]))
+
+
 def finetune_in_processes(
     finetune: Finetune,
     count: int,

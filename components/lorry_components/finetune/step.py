@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from lorry_components.bases import Base, resolve_base
 from lorry_components.finetune.dropouts import list_dropouts, quicken_dropout
+from lorry_components.finetune.optimizers import name_optimizer, prepare_optimizer
 from lorry_components.finetune.precision import Hardware, Precision, choose_precision, detect_hardware
-from lorry_components.finetune.processes import count_processes, is_first_process
+from lorry_components.finetune.processes import count_processes, is_first_process, part_random_numbers
 from lorry_components.finetune.summary import ADAPTER_FOLDER, TrainingSummary
 from lorry_components.kinds import Kind
 from lorry_components.methods import Method
@@ -78,8 +79,10 @@ def finetune(
         BaseModelError: The base is not usable.
         InvalidDataError: Rows are too long for the kind of task on this base.
         InvalidTaskError: The method cannot work on this base.
+        MissingExtraError: The method or the optimiser needs a library that is not installed.
         StoreError: The disk is full.
-        TrainingError: The method does not fit the base, the loss diverged, or the adapter is too large.
+        TrainingError: The method does not fit the base, the optimiser does not work on this machine, the loss
+            diverged, or the adapter is too large.
     """
     card = load_card(data)
     setup = _set_up(spec, card.labels)
@@ -96,6 +99,7 @@ def finetune(
         checkpoints=checkpoints,
         callbacks=[_watch(progress, log_metrics)],
     )
+    part_random_numbers(spec.train.seed)
     seconds, resumed_from = _train(trainer, checkpoints, keeps_prefix=spec.train.cache_frozen_layers)
     state = trainer.state
     loss = _read_loss(state.log_history)
@@ -152,6 +156,9 @@ def _set_up(spec: TaskSpec, labels: Sequence[str] | None) -> _Setup:
     precision = choose_precision(
         spec.train.precision, hardware, max_length=spec.data.max_length, is_packed=spec.train.packing
     )
+    if is_first_process():
+        # What works on one of a machine's devices works on its others.
+        prepare_optimizer(spec.train.optimizer, hardware.device)
     kind, method = find_kind(spec), find_method(spec)
     set_seed(spec.train.seed)
     bare, fresh = kind.load_model(
@@ -271,7 +278,7 @@ def _build_arguments(spec: TaskSpec, setup: _Setup, rows: int, checkpoints: Path
         warmup_steps=train.warmup,
         weight_decay=train.weight_decay,
         max_grad_norm=train.max_grad_norm,
-        optim="adamw_torch_fused" if on_cuda else "adamw_torch",
+        optim=name_optimizer(train.optimizer, setup.hardware.device),
         seed=train.seed,
         bf16=setup.precision.name == "bf16",
         fp16=setup.precision.name == "fp16",

@@ -166,6 +166,11 @@ class AdapterTrainer(Trainer):
         if state := self._method.export_state(target):
             save_file(state, folder / _METHOD_NAME)
 
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        # What makes a checkpoint complete is written next, by one process: the others' states must be there.
+        self.accelerator.wait_for_everyone()
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         target: Any = model or self.model
         trained = dict(target.named_parameters())

@@ -7,6 +7,7 @@ the first noise decides the image; and with classifier-free guidance (Ho and Sal
 https://arxiv.org/abs/2207.12598).
 """
 
+import importlib.util
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -298,15 +299,18 @@ def build_skeleton(name: str, config: Mapping[str, Any]) -> Any:
         return getattr(diffusers, name).from_config(dict(config))
 
 
+def has_diffusers() -> bool:
+    """Return whether diffusers is installed."""
+    return importlib.util.find_spec("diffusers") is not None
+
+
 def require_diffusers(where: str) -> None:
     """Refuse to go on without diffusers.
 
     Raises:
         MissingExtraError: It is not installed.
     """
-    import importlib.util
-
-    if importlib.util.find_spec("diffusers") is None:
+    if not has_diffusers():
         raise MissingExtraError(
             "the 'diffusers' package is not installed",
             where=where,

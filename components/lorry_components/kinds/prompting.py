@@ -112,8 +112,11 @@ class PromptWriter:
 
     def encode_answers(self, texts: Sequence[str]) -> list[list[int]]:
         """Return each answer and the token that ends it; one that is cut goes on, and has no end."""
-        encoded = self._encode([f"{self._lead}{text.strip()}" for text in texts], self._answer_ends)
-        return [ids[: self.max_target] for ids in encoded]
+        return [ids[: self.max_target] for ids in self._encode_whole(texts)]
+
+    def measure_answers(self, texts: Sequence[str]) -> list[int]:
+        """Return how many tokens each answer has with the one that ends it, before any is cut."""
+        return [len(ids) for ids in self._encode_whole(texts)]
 
     def decode_answer(self, ids: Sequence[int]) -> str:
         """Return the text of generated tokens, up to the first that ends it."""
@@ -122,6 +125,9 @@ class PromptWriter:
             list(ids[:end]), skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
         return str(text).strip()
+
+    def _encode_whole(self, texts: Sequence[str]) -> list[list[int]]:
+        return self._encode([f"{self._lead}{text.strip()}" for text in texts], self._answer_ends)
 
     def _encode(self, texts: Sequence[str], ends: tuple[list[int], list[int]]) -> list[list[int]]:
         if not texts:

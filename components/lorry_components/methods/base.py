@@ -55,6 +55,8 @@ class Method(ABC):
             None: as large as its base.
         survives_checkpointing: Whether it acts when layers are computed again in the backward pass.
         freezes_base: Whether the base's weights stay as they are, so that they may be held in half precision.
+        holds_four_bits: Whether the base's matrices are held in four bits.
+        copies_trained: Whether it remembers in the host's memory what it trains, to save what changed.
     """
 
     name: ClassVar[str]
@@ -63,6 +65,8 @@ class Method(ABC):
     max_adapter_mib: ClassVar[float | None]
     freezes_base: ClassVar[bool]
     survives_checkpointing: ClassVar[bool] = True
+    holds_four_bits: ClassVar[bool] = False
+    copies_trained: ClassVar[bool] = False
     options_model: ClassVar[type[MethodOptions]]
 
     def __init__(self, options: Mapping[str, Any] | None, task_type: str | None = None) -> None:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 class OwnWeightsMethod(NativeMethod):
     """Some of the base's own weights are trained. What is saved are those that changed, whole."""
 
+    copies_trained = True
+
     def __init__(self, options: "Mapping[str, Any] | None", task_type: str | None = None) -> None:
         super().__init__(options, task_type)
         self._before: dict[str, torch.Tensor] = {}

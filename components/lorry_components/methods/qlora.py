@@ -20,6 +20,7 @@ class QLora(Lora):
     name = "qlora"
     summary = "LoRA beside a base in 4 bits"
     learning_rate = 2e-4
+    holds_four_bits = True
     options_model = LoraOptions
 
     def list_load_options(self) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 From the bottom up
 ------------------
 :mod:`~lorry_components.planning.configurations`
-    The base's ``config.json``: from a folder, a package, a hub (that one file), or ``bases.json`` here.
+    The base's ``config.json``: from a folder, a package, a hub (that one file), or ``bases.json`` here;
+    ``images``: the same of a pipeline, and what its UNet takes.
 :mod:`~lorry_components.planning.dimensions`, :mod:`~lorry_components.planning.counting`
     Width, depth and vocabulary under one name for every family, and closed forms of what methods train.
 :mod:`~lorry_components.planning.architecture`, ``activations``, ``imitation``
@@ -15,7 +16,7 @@ From the bottom up
 :mod:`~lorry_components.planning.fitting`
     Whether a plan fits the resources that the task asks for; a bound that needs no torch comes first
     (``bounding``).
-:mod:`~lorry_components.planning.lecture`, ``published``
+:mod:`~lorry_components.planning.lecture`, ``published``, ``dreambooth``
     The published tables beside ours.
 
 Importing any of these imports neither torch nor transformers.

@@ -49,8 +49,8 @@ def _list_changes(footprint: Footprint, recipe: Recipe) -> Iterator[tuple[str, R
         yield "gradient checkpointing", replace(recipe, is_checkpointed=True)
     if recipe.precision == "fp32":
         yield "train.precision: bf16", replace(recipe, precision="bf16")
-    if recipe.optimiser_bytes > 2:
-        yield "an 8-bit optimiser", replace(recipe, optimiser_bytes=2)
+    if not recipe.is_eight_bit:
+        yield "train.optimizer: adamw-8bit", replace(recipe, is_eight_bit=True)
     can_pack = footprint.freezes_base and footprint.frozen_matrices > 0
     if recipe.device == "cuda" and can_pack and not recipe.is_four_bit:
         half = recipe.precision if recipe.precision != "fp32" else "bf16"

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lorry_components.finetune.optimizers import count_wide_moments
 from lorry_components.methods import Method
 from lorry_components.planning.configurations import BaseConfiguration
 from lorry_registry.errors import BaseModelError
@@ -42,12 +43,14 @@ class AdaptedArchitecture:
         parameters: How many are trained, and how many there are.
         adapter_bytes: Size of the weights file that is saved; of ``full``, when every tensor changes.
         frozen_matrices: Frozen parameters in linear layers inside the base: what can be held in four bits.
+        wide_moments: Trained parameters whose moments an optimiser of eight bits keeps in 32.
     """
 
     model: "nn.Module"
     parameters: ParameterCounts
     adapter_bytes: int
     frozen_matrices: int
+    wide_moments: int
 
 
 def build_configuration(base: BaseConfiguration, **options: Any) -> "PretrainedConfig":
@@ -124,6 +127,7 @@ def adapt_architecture(method: Method, architecture: Architecture) -> AdaptedArc
         parameters=parameters,
         adapter_bytes=measure_weights_file(method.list_shapes(model)),
         frozen_matrices=_count_frozen_matrices(model),
+        wide_moments=count_wide_moments(model),
     )
 
 

@@ -1,12 +1,11 @@
 """The plan of a task that draws images: a UNet with an adapter, and the frozen parts around it.
 
-Compared with what PEFT's authors published of Stable Diffusion v1-4, the formula is a fifth low throughout:
-22.5 GiB for 27.5 of full fine-tuning, 12.4 for 15.5 of LoRA, and 6.6 for 8.12 with gradient checkpointing.
-Their runs are taken to be in fp32, with two images of 512x512 pixels a step (one of them for prior
-preservation) and attention without fused kernels; their example can train the text encoder too, which is not
-counted here.
+What PEFT's authors published of Stable Diffusion v1-4 is compared in
+:mod:`~lorry_components.planning.dreambooth`.
 """
 
+import importlib.resources
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -96,6 +95,12 @@ def read_pipeline(spec: BaseSpec) -> ImagePipeline:
             todo="name a pipeline of Stable Diffusion 1 or 2",
         ) from error
     return pipeline
+
+
+def read_known_pipeline(name: str) -> ImagePipeline:
+    """Return one of the lecture's pipelines by its hub id: what decides shapes, and no more."""
+    resource = importlib.resources.files(__package__).joinpath("pipelines.json")
+    return ImagePipeline(json.loads(resource.read_text("utf-8"))[name], f"{name}, as lorry knows it")
 
 
 def adapt_unet(pipeline: ImagePipeline, method: Method) -> AdaptedArchitecture:

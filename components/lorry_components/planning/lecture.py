@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from lorry_components.kinds.diffusion import has_diffusers
 from lorry_components.methods import METHODS
 from lorry_components.planning.activations import measure_activations
 from lorry_components.planning.architecture import (
@@ -23,9 +24,20 @@ from lorry_components.planning.architecture import (
 from lorry_components.planning.configurations import BaseConfiguration, read_known_configurations
 from lorry_components.planning.devices import DEVICES, GIB
 from lorry_components.planning.dimensions import read_dimensions
-from lorry_components.planning.memory import Recipe, estimate_training
+from lorry_components.planning.dreambooth import measure_dreambooth
+from lorry_components.planning.images import read_known_pipeline
+from lorry_components.planning.memory import Estimate, Recipe, estimate_training
 from lorry_components.planning.plan import make_footprint
-from lorry_components.planning.published import COUNTS, MEMORY, TASK_TYPES, TWO_STACKS, Entry
+from lorry_components.planning.published import (
+    COUNTS,
+    IMAGE_MEMORY,
+    IMAGE_REASON,
+    MEMORY,
+    PIPELINE,
+    TASK_TYPES,
+    TWO_STACKS,
+    Entry,
+)
 from lorry_registry.errors import TrainingError
 from lorry_registry.manifest import ParameterCounts
 
@@ -75,10 +87,14 @@ class LectureRow:
 
 
 def list_lecture_rows() -> list[LectureRow]:
-    """Compute the lecture's rows: those of the parameter tables first, then those of the memory table."""
+    """Compute the lecture's rows: those of the parameter tables first, then those of the memory tables.
+
+    Those about images are left out where diffusers is not installed.
+    """
     return [
         *_count_rows(COUNTS),
         *(_measure_row(*entry) for entry in MEMORY),
+        *(_measure_image_row(*entry) for entry in (IMAGE_MEMORY if has_diffusers() else ())),
     ]
 
 
@@ -168,12 +184,40 @@ def _measure_row(base_name: str, model_class: str, method_name: str, published: 
     estimate = estimate_training(
         make_footprint(adapted, method, activations, _ROWS), Recipe("cuda", "fp32", _ROWS)
     )
+    reason = f"ours is above the {_PUBLISHED_DEVICE.usable / GIB:.1f} GiB of an A100 80 GB"
+    return _describe_memory(
+        f"{_shorten(base_name)} {method_name}",
+        method_name,
+        adapted.parameters,
+        estimate,
+        published,
+        reason="" if published else reason,
+    )
+
+
+def _measure_image_row(method_name: str, is_checkpointed: bool, published: float) -> LectureRow:
+    parameters, estimate = measure_dreambooth(
+        read_known_pipeline(PIPELINE), method_name, is_checkpointed=is_checkpointed
+    )
+    name = f"{_shorten(PIPELINE)} {method_name}" + (", checkpointing" if is_checkpointed else "")
+    return _describe_memory(name, method_name, parameters, estimate, published, reason=IMAGE_REASON)
+
+
+def _describe_memory(
+    name: str,
+    method_name: str,
+    parameters: ParameterCounts,
+    estimate: Estimate,
+    published: float | None,
+    *,
+    reason: str,
+) -> LectureRow:
     ours = estimate.formula / GIB
     return LectureRow(
-        name=f"{_shorten(base_name)} {method_name}",
+        name=name,
         method=method_name,
-        trainable_parameters=adapted.parameters.trained,
-        total_parameters=adapted.parameters.total,
+        trainable_parameters=parameters.trained,
+        total_parameters=parameters.total,
         is_closed_form=False,
         published=None,
         published_text=f"{published:g} GB" if published else "out of memory",
@@ -182,9 +226,7 @@ def _measure_row(base_name: str, model_class: str, method_name: str, published: 
         published_gib=published,
         difference=ours / published - 1 if published else None,
         agrees=abs(ours / published - 1) <= 0.1 if published else estimate.low > _PUBLISHED_DEVICE.usable,
-        reason=""
-        if published
-        else f"ours is above the {_PUBLISHED_DEVICE.usable / GIB:.1f} GiB of an A100 80 GB",
+        reason=reason,
     )
 
 

@@ -4,7 +4,7 @@ The formula, with P frozen and Q trained parameters::
 
     weights      4 P (2 P in half precision, about half a byte in four bits) + 4 Q
     gradients    4 Q
-    optimiser    8 Q: AdamW's two moments
+    optimiser    8 Q: AdamW's two moments (2 Q in eight bits, where they are)
     activations  what the forward pass keeps
     logits       the output, and its gradient
 
@@ -27,6 +27,8 @@ _SHORT_BATCH = 0.5
 HALF_PRECISION = (0.6, 0.75)
 # NF4 with double quantisation: four bits, and 0.127 bits for the scales (Dettmers et al. 2023).
 _FOUR_BIT_BYTES = 4.127 / 8
+# Two moments of a byte each, and their scales: 4 bytes for each 256 numbers of each moment.
+_EIGHT_BIT_BYTES = 2 + 2 * 4 / 256
 # A process with torch, transformers and PEFT in it; on a GPU the CUDA context.
 _RUNTIME = {"cpu": (int(0.5 * GIB), int(0.9 * GIB)), "cuda": (int(0.3 * GIB), int(0.6 * GIB))}
 # What is allocated and not in use: fragments, and temporaries of the backward pass. Resident peaks of MiniLM
@@ -80,9 +82,10 @@ class Footprint:
         trained: Parameters that are, the head's with them.
         frozen_matrices: Those of the frozen that can be held in four bits.
         freezes_base: Whether the method leaves the base as it is, so that it may be held in half precision.
-        copies_base: Whether the method remembers the base in host memory to save what changed.
+        copies_trained: Whether the method remembers in host memory what it trains, to save what changed.
         activations: Of one batch, in fp32.
         rows: Texts in that batch.
+        wide_moments: Trained parameters whose moments stay in 32 bits where others are held in eight.
         scored: Positions of a text that have an output each; when text is generated, one at a time has.
         cache: Bytes of keys and values that are held for that batch while text is generated.
     """
@@ -91,9 +94,10 @@ class Footprint:
     trained: int
     frozen_matrices: int
     freezes_base: bool
-    copies_base: bool
+    copies_trained: bool
     activations: Activations
     rows: int
+    wide_moments: int = 0
     scored: int = 1
     cache: int = 0
 
@@ -106,8 +110,8 @@ class Recipe:
         device: ``cpu`` or ``cuda``.
         precision: The number format of frozen weights and matrix products.
         rows: Texts in one forward pass.
-        optimiser_bytes: Of an optimiser's state, for a trained parameter: 8 for AdamW, 2 for its 8-bit form.
         is_checkpointed: Whether layers are computed again in the backward pass instead of being kept.
+        is_eight_bit: Whether the optimiser holds moments in eight bits.
         is_four_bit: Whether the frozen matrices are held in four bits.
         is_offloaded: Whether weights, gradients and the optimiser live in host memory and visit the GPU.
     """
@@ -115,8 +119,8 @@ class Recipe:
     device: str
     precision: PrecisionName
     rows: int
-    optimiser_bytes: int = 8
     is_checkpointed: bool = False
+    is_eight_bit: bool = False
     is_four_bit: bool = False
     is_offloaded: bool = False
 
@@ -125,18 +129,19 @@ def estimate_training(footprint: Footprint, recipe: Recipe) -> Estimate:
     """Estimate the peak of a training on the device that computes it."""
     trained = footprint.trained
     weights = _measure_frozen(footprint, recipe) + 4 * trained
+    moments = _measure_moments(footprint, recipe)
     states = [
         Part("weights", weights, weights),
         Part("gradients", 4 * trained, 4 * trained),
-        Part("optimiser", recipe.optimiser_bytes * trained, recipe.optimiser_bytes * trained),
+        Part("optimiser", moments, moments),
     ]
     if recipe.is_offloaded:
         # A layer that is computed and the next one on its way, of all that is held elsewhere.
         held = 2 * sum(part.high for part in states) // max(1, footprint.activations.layers)
         states = [Part("weights", min(held, weights), min(held, weights))]
     parts = [*states, *_list_passing(footprint, recipe)]
-    if footprint.copies_base and recipe.device == "cpu":
-        parts.append(Part("copy of the base", 4 * trained, 4 * trained))
+    if footprint.copies_trained and recipe.device == "cpu":
+        parts.append(_measure_copy(footprint))
     return Estimate((*parts, add_runtime(recipe.device, parts)))
 
 
@@ -144,8 +149,8 @@ def estimate_host(footprint: Footprint) -> Estimate:
     """Estimate the host memory of a training on a GPU: the base is loaded there first, in fp32."""
     loaded = 4 * (footprint.frozen + footprint.trained)
     parts = [Part("weights", loaded, loaded)]
-    if footprint.copies_base:
-        parts.append(Part("copy of the base", loaded, loaded))
+    if footprint.copies_trained:
+        parts.append(_measure_copy(footprint))
     return Estimate((*parts, add_runtime("cpu", parts)))
 
 
@@ -170,11 +175,22 @@ def shrink_batch(recipe: Recipe) -> Recipe:
 
 def _measure_frozen(footprint: Footprint, recipe: Recipe) -> int:
     """Return the bytes of the frozen weights."""
-    is_half = recipe.precision != "fp32" and footprint.freezes_base
+    size = 2 if recipe.precision != "fp32" and footprint.freezes_base else 4
     if recipe.is_four_bit:
         rest = footprint.frozen - footprint.frozen_matrices
-        return round(_FOUR_BIT_BYTES * footprint.frozen_matrices) + 2 * rest
-    return (2 if is_half else 4) * footprint.frozen
+        return round(_FOUR_BIT_BYTES * footprint.frozen_matrices) + size * rest
+    return size * footprint.frozen
+
+
+def _measure_copy(footprint: Footprint) -> Part:
+    copied = 4 * footprint.trained
+    return Part("copy of what is trained", copied, copied)
+
+
+def _measure_moments(footprint: Footprint, recipe: Recipe) -> int:
+    """Return the bytes of the optimiser's moments."""
+    wide = footprint.wide_moments if recipe.is_eight_bit else footprint.trained
+    return 8 * wide + round(_EIGHT_BIT_BYTES * (footprint.trained - wide))
 
 
 def _list_passing(footprint: Footprint, recipe: Recipe) -> list[Part]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lorry_components.finetune.dropouts import list_dropouts
+from lorry_components.finetune.optimizers import ADAMW_8BIT
 from lorry_components.finetune.precision import Hardware, Precision, choose_precision
 from lorry_components.kinds import Kind, KnowledgeProbing
 from lorry_components.kinds.writing import WritingKind
@@ -121,7 +122,7 @@ def plan_task(
     gpu_footprint = trials[on_gpu][1]
     if not footprint.activations.layers:
         notes.append("activations are a bound over the base's sizes: its code looks at numbers to run")
-    recipe = _write_recipe(spec, device, here)
+    recipe = _write_recipe(spec, method, device, here)
     gpu = _look_at_gpus(gpu_footprint, replace(recipe, device="cuda", precision=on_gpu.name))
     return TaskPlan(
         task=spec.name,
@@ -153,13 +154,15 @@ class _OnGpus:
     advice: tuple[Advice, ...] | None
 
 
-def _write_recipe(spec: TaskSpec, device: str, precision: Precision) -> Recipe:
+def _write_recipe(spec: TaskSpec, method: Method, device: str, precision: Precision) -> Recipe:
     train = spec.train
     return Recipe(
         device,
         precision.name,
         train.batch_size,
         is_checkpointed=train.gradient_checkpointing,
+        is_eight_bit=train.optimizer == ADAMW_8BIT,
+        is_four_bit=method.holds_four_bits,
         is_offloaded=train.offload,
     )
 
@@ -188,7 +191,7 @@ def _plan_images(spec: TaskSpec, method: Method) -> TaskPlan:
     footprint = gpu_footprint if device == "cuda" else measure(device)
     # In the memory of a machine all parts lie together; on a GPU the UNet is alone when it is trained.
     whole = replace(footprint, frozen=footprint.frozen + around)
-    recipe = _write_recipe(spec, device, here)
+    recipe = _write_recipe(spec, method, device, here)
     gpu = _look_at_gpus(gpu_footprint, replace(recipe, device="cuda", precision=on_gpu.name))
     return TaskPlan(
         task=spec.name,
@@ -321,9 +324,10 @@ def make_footprint(
         trained=trained,
         frozen_matrices=adapted.frozen_matrices,
         freezes_base=method.freezes_base,
-        copies_base=method.name == "full",
+        copies_trained=method.copies_trained,
         activations=activations,
         rows=rows,
+        wide_moments=adapted.wide_moments,
     )
 
 

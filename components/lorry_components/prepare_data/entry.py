@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
+from lorry_components.bases import find_base_folder
 from lorry_components.entry import StepEntry
 from lorry_components.outcomes import Nothing, run_step
 from lorry_components.prepare_data.step import prepare_data
@@ -21,7 +22,8 @@ def main(
         staleness = assess_staleness(entry.spec, entry.registry)
         if not staleness.is_stale and not force:
             raise Nothing(staleness.reason)
-        card = prepare_data(entry.spec, Path(data))
+        # It was found, and downloaded if need be, when the adapters there are were compared with the task.
+        card = prepare_data(entry.spec, Path(data), base=find_base_folder(entry.spec.base))
         metadata.update({"data_digest": card.data_digest, "task": entry.spec.name})
         return {
             "reason": staleness.reason,

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from lorry_components.kinds.writing import WritingKind
+from lorry_components.prepare_data.answers import warn_of_cut_answers
 from lorry_components.prepare_data.card import DataCard, describe_part, list_labels
 from lorry_components.prepare_data.checking import check_parts
 from lorry_components.prepare_data.examples import Example
@@ -16,7 +18,7 @@ from lorry_registry.task_spec import DataSpec, TaskSpec
 __all__ = ["DataCard", "Example", "digest_source", "load_card", "load_part", "prepare_data"]
 
 
-def prepare_data(spec: TaskSpec, target: Path) -> DataCard:
+def prepare_data(spec: TaskSpec, target: Path, *, base: Path | None = None) -> DataCard:
     """Read, check and divide the data of a task, and write it as Parquet with a data card.
 
     The folder then holds ``train.parquet``, ``validation.parquet`` and ``test.parquet``, with the columns
@@ -27,6 +29,8 @@ def prepare_data(spec: TaskSpec, target: Path) -> DataCard:
     Args:
         spec: A checked task: its kind exists.
         target: The folder to write.
+        base: The folder of the task's base: answers that are to be written are counted in its tokens, to warn
+            of those that ``data.max_target`` cuts. None: they are not.
 
     Returns:
         The card.
@@ -36,6 +40,7 @@ def prepare_data(spec: TaskSpec, target: Path) -> DataCard:
         ConflictError: The target holds something else.
         StoreError: The target cannot be written.
         MissingExtraError: A hub data set is asked for and ``datasets`` is not installed.
+        TrainingError: The base's tokeniser has no token that ends a text, and the task is to write texts.
     """
     kind = find_kind(spec)
     # Before the rows: if the source changes meanwhile, the next look at it finds another digest.
@@ -54,6 +59,9 @@ def prepare_data(spec: TaskSpec, target: Path) -> DataCard:
         source=spec.data.source,
         by_context=kind.reads_context,
     )
+    warnings = [*checked.warnings]
+    if base is not None and isinstance(kind, WritingKind):
+        warnings += warn_of_cut_answers(checked.parts, kind, base)
     ordered = {part: order_examples(examples) for part, examples in checked.parts.items()}
     rows = {part: examples for part, (examples, _) in ordered.items()}
     digests = {part: digest for part, (_, digest) in ordered.items()}
@@ -73,7 +81,7 @@ def prepare_data(spec: TaskSpec, target: Path) -> DataCard:
             for part in rows
         },
         dropped=dict(checked.dropped),
-        warnings=checked.warnings,
+        warnings=tuple(warnings),
     )
     write_prepared(target, rows, card)
     return card

@@ -9,6 +9,7 @@ from typing import Any, Self
 import yaml
 
 from lorry_components.bases import find_base_folder
+from lorry_components.finetune.optimizers import require_optimizer
 from lorry_components.tasks import check_base, check_kind, check_method, find_method
 from lorry_registry.errors import Fault, InvalidTaskError, MissingExtraError
 from lorry_registry.task_document import apply_overrides, load_document
@@ -294,6 +295,7 @@ def _check_base(spec: TaskSpec, *, is_wanted: bool) -> list[Fault]:
     try:
         check_base(spec, find_base_folder(spec.base))
         find_method(spec).list_load_options()
+        require_optimizer(spec.train.optimizer)
     except InvalidTaskError as error:
         return list(error.faults)
     except MissingExtraError as error:

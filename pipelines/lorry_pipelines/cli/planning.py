@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 _GIB = 2**30
 _LEAST_GIB = 0.01
+_WITHOUT_IMAGES = (
+    "the rows of Stable Diffusion are left out: diffusers is not installed; "
+    "install it with: pip install 'lorry[train,images]'"
+)
 
 
 @click.command(
@@ -164,9 +168,12 @@ def _print_advice(plan: "TaskPlan") -> None:
 
 
 def _print_lecture(*, as_json: bool) -> None:
+    from lorry_components.kinds.diffusion import has_diffusers
     from lorry_components.planning.lecture import list_lecture_rows
 
     rows = list_lecture_rows()
+    if not has_diffusers():
+        click.echo(_WITHOUT_IMAGES, err=True)
     if as_json:
         print_json([row.describe() for row in rows])
         return
@@ -175,7 +182,7 @@ def _print_lecture(*, as_json: bool) -> None:
     notes = list(dict.fromkeys(row.reason for row in rows if row.reason))
     print_heading("Trained parameters, the head apart")
     _print_counts(counted, notes)
-    print_heading("Peak memory of training: fp32, 8 rows of 64 tokens")
+    print_heading("Peak memory of training: fp32, 8 rows of 64 tokens, or two images")
     _print_memory(measured, notes)
     click.echo()
     for number, note in enumerate(notes, start=1):
@@ -217,7 +224,8 @@ def _print_counts(rows: Iterable["LectureRow"], notes: Sequence[str]) -> None:
 def _print_memory(rows: Iterable["LectureRow"], notes: Sequence[str]) -> None:
     print_table(
         [
-            Column("Base, method"),
+            Column("Base, method", wraps=True),
+            Column("Trained", justify="right", rank=2),
             Column("Ours", justify="right"),
             Column("Range", justify="right", rank=1),
             Column("Published", justify="right"),
@@ -227,6 +235,7 @@ def _print_memory(rows: Iterable["LectureRow"], notes: Sequence[str]) -> None:
         [
             [
                 row.name,
+                f"{row.trainable_parameters:,}",
                 f"{row.memory_gib:.1f} GiB",
                 "{:.1f} to {:.1f} GiB".format(*row.memory_range_gib or (0.0, 0.0)),
                 row.published_text,

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file
 
-from lorry_components.finetune.processes import finetune_in_processes
+from lorry_components.finetune.processes import finetune_in_processes, part_random_numbers
 from lorry_components.finetune.step import finetune
 from lorry_components.finetune.summary import TrainingSummary
 from lorry_registry.errors import InvalidTaskError, TrainingError
@@ -121,6 +122,19 @@ def test_shares_go_on_from_a_checkpoint(training: Training, make_spec: MakeSpec)
     summary = training.run(spec, "broken", processes=2)
     assert 0 < summary.resumed_from < 8
     check_same(training.read("broken"), training.read("whole"))
+
+
+def test_each_process_draws_random_numbers_of_its_own() -> None:
+    def draw(seed: int, rank: int) -> list[float]:
+        torch.manual_seed(seed)
+        part_random_numbers(seed, {"RANK": str(rank)} if rank else {})
+        return torch.rand(4).tolist()
+
+    drawn = [draw(seed, rank) for seed in (0, 1) for rank in range(3)]
+    assert len({tuple(numbers) for numbers in drawn}) == len(drawn)
+    torch.manual_seed(1)
+    assert drawn[3] == torch.rand(4).tolist()
+    assert draw(1, 2) == drawn[5]
 
 
 def test_what_a_process_raises_comes_back(training: Training, make_spec: MakeSpec) -> None:

@@ -289,20 +289,36 @@ def test_the_command_writes_images_beside_others(
     assert "dog-3.png" in result.stdout
 
 
-def test_two_processes_train_one_adapter(make_spec: MakeSpec, pipeline: Path, tmp_path: Path) -> None:
-    spec = make_spec(pipeline, train={"steps": 3, "gradient_checkpointing": True})
+def test_two_processes_train_one_adapter_and_go_on_with_it(
+    make_spec: MakeSpec, pipeline: Path, tmp_path: Path
+) -> None:
+    spec = make_spec(pipeline, train={"steps": 4, "gradient_checkpointing": True})
     prepare_data(spec, tmp_path / "data")
     done: list[tuple[int, int]] = []
-    summary = finetune_in_processes(
-        finetune,
-        2,
-        spec,
-        tmp_path / "data",
-        tmp_path / "candidate",
-        checkpoints=tmp_path / "checkpoints",
-        progress=lambda *step: done.append(step),
-        log_metrics=lambda _metrics, _step: None,
-    )
-    assert (summary.steps, done[-1]) == (3, (3, 3))
+
+    def train_in_two() -> TrainingSummary:
+        return finetune_in_processes(
+            finetune,
+            2,
+            spec,
+            tmp_path / "data",
+            tmp_path / "candidate",
+            checkpoints=tmp_path / "checkpoints",
+            progress=lambda *step: done.append(step),
+            log_metrics=lambda _metrics, _step: None,
+        )
+
+    summary = train_in_two()
+    assert (summary.steps, done[-1]) == (4, (4, 4))
     report = evaluate(spec, tmp_path / "data", tmp_path / "candidate", tmp_path / "evaluation", registry=None)
     assert report.probe.outputs != report.probe.base_outputs
+    whole = read_weights(tmp_path)
+
+    # Each draws noise of its own, and each goes on with its own.
+    newest = tmp_path / "checkpoints" / "checkpoint-4"
+    states = [torch.load(newest / f"rng_state_{rank}.pth", weights_only=False) for rank in range(2)]
+    assert not torch.equal(states[0]["cpu"], states[1]["cpu"])
+    shutil.rmtree(newest)
+    assert 0 < train_in_two().resumed_from < 4
+    resumed = read_weights(tmp_path)
+    assert all(torch.equal(resumed[name], whole[name]) for name in whole)

@@ -15,9 +15,9 @@ from lorry_components.finetune.step import finetune
 from lorry_components.finetune.summary import TrainingSummary
 from lorry_components.gate.step import decide
 from lorry_components.inference import load_adapter
-from lorry_components.prepare_data.step import DataCard, prepare_data
+from lorry_components.prepare_data.step import DataCard, load_card, load_part, prepare_data
 from lorry_components.register.step import register
-from lorry_components.tasks import check_bases, load_task_file
+from lorry_components.tasks import check_bases, find_kind, load_task_file
 from lorry_registry.errors import InvalidDataError, InvalidTaskError, TrainingError
 from lorry_registry.mlflow_index import MlflowIndex
 from lorry_registry.registry import Registry
@@ -105,6 +105,39 @@ def test_a_causal_model_learns_to_write(
 
     model = mlflow.pyfunc.load_model(f"models:/{spec.name}@champion")
     assert model.predict([MR])["text"].tolist() == [found["text"]]
+
+
+@pytest.mark.parametrize("style", ["gpt2", "t5", "bart"])
+def test_answers_that_are_cut_are_told_with_how_many(
+    make_spec: MakeSpec, tiny_base: Callable[[str], Path], tmp_path: Path, style: str
+) -> None:
+    def list_warnings(max_target: int, *, has_base: bool = True) -> list[str]:
+        spec = make_spec(style, data={"max_target": max_target})
+        folder = tmp_path / f"{max_target}-{has_base}"
+        card = prepare_data(spec, folder, base=tiny_base(style) if has_base else None)
+        assert load_card(folder) == card
+        return [warning for warning in card.warnings if "data.max_target" in warning]
+
+    spec = make_spec(style)
+    writer = find_kind(spec).build_writer(find_kind(spec).load_reader(tiny_base(style)))  # type: ignore[attr-defined]
+    prepare_data(spec, tmp_path / "plain")
+    lengths = {
+        part: sorted(writer.measure_answers([str(row.label) for row in load_part(tmp_path / "plain", part)]))
+        for part in ("train", "validation", "test")
+    }
+    longest = max(found[-1] for found in lengths.values())
+    assert list_warnings(longest) == []
+    assert list_warnings(4, has_base=False) == []
+    told = list_warnings(lengths["train"][-10])
+    cut = sum(length > lengths["train"][-10] for length in lengths["train"])
+    assert 0 < cut < 10
+    assert told[0] == (
+        f"train has {cut} of {len(lengths['train'])} answers in more than data.max_target, "
+        f"{lengths['train'][-10]} tokens: their ends are not learned; the longest has {lengths['train'][-1]}"
+    )
+    everywhere = list_warnings(4)
+    assert [warning.partition(" ")[0] for warning in everywhere] == ["train", "validation", "test"]
+    assert "no prediction can be as long" in everywhere[2]
 
 
 @pytest.mark.parametrize(("style", "method"), [("t5", "lora"), ("bart", "full"), ("llama", "lora")])

@@ -1,5 +1,6 @@
 """``lorry plan``, and ``lorry run`` of what does not fit."""
 
+import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -99,9 +100,25 @@ def test_the_lecture(
     assert "mt0-large lora r=8" in shown
     assert "2,359,296" in shown
     assert "out of memory" in shown
-    assert "23 of 34 agree with what is published" in shown
+    compared = 34 + sum(name.startswith("stable-diffusion") for name in lecture_rows)
+    assert f"23 of {compared} agree with what is published" in shown
     listed = json.loads(invoke("plan", "--lecture", "--json").output)
     assert [row["name"] for row in listed] == list(lecture_rows)
+
+
+def test_the_lecture_without_what_draws_images(
+    invoke: Callable[..., click.testing.Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name, *rest: None if name == "diffusers" else real(name, *rest)
+    )
+    for table in ("COUNTS", "MEMORY"):
+        monkeypatch.setattr(f"lorry_components.planning.lecture.{table}", ())
+    result = invoke("plan", "--lecture", "--json")
+    assert (result.exit_code, json.loads(result.stdout)) == (0, [])
+    assert "the rows of Stable Diffusion are left out: diffusers is not installed" in result.stderr
+    assert "pip install 'lorry[train,images]'" in result.stderr
 
 
 def test_a_run_that_does_not_fit_starts_nothing(

@@ -31,7 +31,7 @@ BIG = Footprint(
     trained=12_000_000_000,
     frozen_matrices=0,
     freezes_base=False,
-    copies_base=True,
+    copies_trained=True,
     activations=ACTIVATIONS,
     rows=8,
 )
@@ -41,7 +41,7 @@ ADAPTED = replace(
     trained=4_000_000,
     frozen_matrices=6_000_000_000,
     freezes_base=True,
-    copies_base=False,
+    copies_trained=False,
 )
 FP32 = Recipe("cuda", "fp32", 8)
 
@@ -73,9 +73,30 @@ def test_only_a_frozen_base_is_held_in_half_precision() -> None:
 
 def test_full_fine_tuning_remembers_the_base_in_host_memory() -> None:
     on_cpu = estimate_training(BIG, replace(FP32, device="cpu"))
-    assert _part(on_cpu, "copy of the base") == 4 * BIG.trained
-    assert all(part.name != "copy of the base" for part in estimate_training(BIG, FP32).parts)
-    assert _part(estimate_host(BIG), "copy of the base") == 4 * BIG.trained
+    assert _part(on_cpu, "copy of what is trained") == 4 * BIG.trained
+    assert all(part.name != "copy of what is trained" for part in estimate_training(BIG, FP32).parts)
+    assert _part(estimate_host(BIG), "copy of what is trained") == 4 * BIG.trained
+
+
+def test_moments_of_eight_bits() -> None:
+    eight_bit = replace(FP32, is_eight_bit=True)
+    assert _part(estimate_training(BIG, FP32), "optimiser") == 8 * BIG.trained
+    # Two bytes, and their scales.
+    assert _part(estimate_training(BIG, eight_bit), "optimiser") == 2.03125 * BIG.trained
+    halved = replace(BIG, wide_moments=BIG.trained // 2)
+    assert _part(estimate_training(halved, eight_bit), "optimiser") == (8 + 2.03125) * BIG.trained / 2
+    assert _part(estimate_training(halved, FP32), "optimiser") == 8 * BIG.trained
+    assert not any("optimizer" in one.change for one in list_advice(BIG, eight_bit))
+
+
+def test_a_base_in_four_bits() -> None:
+    packed = replace(FP32, is_four_bit=True)
+    rest = ADAPTED.frozen - ADAPTED.frozen_matrices
+    matrices = round(4.127 / 8 * ADAPTED.frozen_matrices)
+    for precision, size in (("fp32", 4), ("bf16", 2)):
+        estimate = estimate_training(ADAPTED, replace(packed, precision=precision))  # type: ignore[arg-type]
+        assert _part(estimate, "weights") == matrices + size * rest + 4 * ADAPTED.trained
+    assert not any("QLoRA" in one.change for one in list_advice(ADAPTED, packed))
 
 
 def test_llama_out_of_sample() -> None:
@@ -149,7 +170,7 @@ def test_advice_says_what_each_change_saves() -> None:
         "QLoRA: the frozen base in four bits",
     } <= changes
     # LoRA's optimiser is too small for eight bits to matter.
-    assert "an 8-bit optimiser" not in changes
+    assert "train.optimizer: adamw-8bit" not in changes
     assert advice[-1].change == "all of these together"
     assert advice[-1].needed < min(one.needed for one in advice[:-1])
     assert advice[-1].device is not None
@@ -158,7 +179,7 @@ def test_advice_says_what_each_change_saves() -> None:
 def test_advice_for_full_fine_tuning() -> None:
     assert find_smallest_device(estimate_training(BIG, FP32).high) is None
     changes = {one.change: one for one in list_advice(BIG, FP32)}
-    assert changes["an 8-bit optimiser"].saved >= 6 * BIG.trained
+    assert changes["train.optimizer: adamw-8bit"].saved >= 5.9 * BIG.trained
     assert not any("QLoRA" in change for change in changes)
     offloaded = changes["offloading weights and optimiser to host memory"]
     assert offloaded.device is not None

@@ -93,6 +93,19 @@ def test_dropout_takes_memory(make_spec: MakeSpec) -> None:
     assert plan_task(make_spec(train={"hidden_dropout": 0.1})).training.high > without
 
 
+def test_methods_say_what_they_hold_and_remember(make_spec: MakeSpec) -> None:
+    def list_parts(method: Mapping[str, Any]) -> dict[str, int]:
+        return {part.name: part.high for part in plan_task(make_spec(method)).training.parts}
+
+    lora, qlora = (
+        list_parts({"name": name, "r": 4, "targets": ["query", "value"]}) for name in ("lora", "qlora")
+    )
+    assert qlora["weights"] < lora["weights"]
+    assert "copy of what is trained" not in lora
+    top = list_parts({"name": "ft-top", "layers": 1})
+    assert 0 < top["copy of what is trained"] < list_parts({"name": "full"})["copy of what is trained"]
+
+
 def test_a_bigger_batch_takes_more_and_is_told_before(make_spec: MakeSpec) -> None:
     few, many = (plan_task(make_spec(train={"batch_size": rows})) for rows in (8, 64))
     activations = [

@@ -10,7 +10,6 @@ import click.testing
 import pytest
 import torch
 import yaml
-from transformers import BertConfig, BertModel, BertTokenizer
 from transformers.utils import logging as transformers_logging
 
 from lorry_components.evaluate.report import PREDICTIONS_NAME
@@ -37,8 +36,6 @@ from lorry_pipelines.cli import lorry
 from lorry_registry.errors import LorryError
 from lorry_registry.manifest import Evaluation, MetricValue, ParameterCounts
 
-WORDS = ("good", "bad", "dull", "lovely", "the", "a", "film", "was", "plot", "story", "very", "and")
-VOCABULARY = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, *"0123456789")
 FINGERPRINT = "sha256:" + "0" * 64
 
 
@@ -50,49 +47,17 @@ def calm_libraries() -> None:
     logging.getLogger("mlflow").setLevel(logging.ERROR)
 
 
-@pytest.fixture(scope="session")
-def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("base")
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(VOCABULARY),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=64,
-    )
-    BertModel(config).save_pretrained(folder)
-    vocabulary = {word: index for index, word in enumerate(VOCABULARY)}
-    BertTokenizer(vocab=vocabulary, model_max_length=64).save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def tiny_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("source") / "rows.jsonl"
-    rows = [
-        {
-            "text": " ".join(WORDS[(row * step) % len(WORDS)] for step in range(3, 9)) + f" {row}",
-            "label": ("yes", "no", "maybe")[row % 3],
-        }
-        for row in range(90)
-    ]
-    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), "utf-8")
-    return path
-
-
 @pytest.fixture
-def task_file(tiny_base: Path, tiny_source: Path, tmp_path: Path) -> Callable[..., Path]:
+def task_file(tiny_bert: Path, tiny_rows: Path, tmp_path: Path) -> Callable[..., Path]:
     """Return a function that writes a task file; sections that are given are laid over it."""
 
     def write(**sections: Any) -> Path:
         document: dict[str, Any] = {
             "name": "tiny",
             "kind": "text-classification",
-            "base": {"model": str(tiny_base)},
+            "base": {"model": str(tiny_bert)},
             "data": {
-                "source": str(tiny_source),
+                "source": str(tiny_rows),
                 "split": {"validation": 0.2, "test": 0.3},
                 "max_length": 32,
             },
