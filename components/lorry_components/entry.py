@@ -89,7 +89,7 @@ class StepEntry:
 
 def quiet_libraries() -> None:
     """Keep library chatter that is no news to a person out of a step's log and off a terminal."""
-    for name in ("transformers", "mlflow", "alembic", "datasets"):
+    for name in ("transformers", "mlflow", "alembic", "datasets", "bitsandbytes"):
         logging.getLogger(name).setLevel(logging.ERROR)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")

@@ -4,8 +4,8 @@
 
 RAFT keeps the labels of its test part to itself, so each of five folds of ten tweets is the test part once,
 and the training has 32 of the other 40 (8 are for validation). FOLDER holds ``raft_twitter_complaints``
-(default: the environment's LORRY_TEST_DATA). Ends in a table in Markdown: the share of the 50 tweets that each
-method gets right, with Wilson's interval.
+(default: the environment's LORRY_TEST_DATA). Ends in a table in Markdown: the share of the 50 tweets that
+each method gets right, with Wilson's interval.
 """
 
 import argparse

@@ -8,10 +8,14 @@ from lorry_components.methods.lora import Lora, LoraOptions
 from lorry_registry.errors import Fault, MissingExtraError
 
 if TYPE_CHECKING:
+    from peft import PeftConfig, PeftModel
     from transformers import PreTrainedModel
 
 # A new head is trained in full, so it cannot be packed. transformers keeps what it knows as an output layer.
 _KEPT = ["classifier", "score", "pooler", "qa_outputs", "lm_head", "cls", "pre_classifier", "head"]
+# On processors with BF16 instructions bitsandbytes lays weights out anew in the first forward pass without
+# gradients, and no training goes through that layout: a validation in its midst would be its end.
+_REPACKING = "support_avx512bf16_for_cpu"
 
 
 class QLora(Lora):
@@ -51,3 +55,9 @@ class QLora(Lora):
             yield Fault("method.init", f"{self.options.init} would change the packed weights; choose kaiming")
         if self.has_transposed_targets(model):
             yield Fault("method.targets", "bitsandbytes packs no Conv1D, which GPT-2 is made of; choose lora")
+
+    def _wrap(self, model: "PreTrainedModel", config: "PeftConfig") -> "PeftModel":
+        for module in model.modules():
+            if hasattr(module, _REPACKING):
+                setattr(module, _REPACKING, False)
+        return super()._wrap(model, config)

@@ -30,7 +30,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "prelayer": {"tokens": 4},
     "peft": {"type": "LOHA", "r": 4, "alpha": 8},
 }
-# bitsandbytes needs a GPU to hold a base in four bits, and the tests of qlora are elsewhere.
+# qlora needs a library that is not installed everywhere, and has tests of its own.
 TRIED = sorted(METHODS.keys() - {"qlora"})
 CAUSAL, SEQ2SEQ = ("gpt2", "llama", "gemma3_text", "qwen2"), ("t5", "mt5", "bart")
 

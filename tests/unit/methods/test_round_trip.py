@@ -51,7 +51,7 @@ WORKING = [
 
 
 def test_every_method_is_tried() -> None:
-    # qlora needs a library that is not installed everywhere, and has a test of its own.
+    # qlora needs a library that is not installed everywhere, and has tests of its own (test_qlora.py).
     assert {name for name, _ in VARIANTS.values()} == METHODS.keys() - {"qlora"}
 
 
