@@ -60,7 +60,7 @@ def check_equal(found: Path, expected: Path) -> None:
 @pytest.mark.parametrize(
     ("optimizer", "device", "name"),
     [
-        ("adamw", "cpu", "adamw_torch"),
+        ("adamw", "cpu", "adamw_torch_fused"),
         ("adamw", "mps", "adamw_torch"),
         ("adamw", "cuda", "adamw_torch_fused"),
         ("adamw-8bit", "cpu", "adamw_bnb_8bit"),
