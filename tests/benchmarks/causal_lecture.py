@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--base", type=Path, required=True)
     parser.add_argument("--data", type=Path, default=os.environ.get("LORRY_TEST_DATA"))
     parser.add_argument("--tasks", default="e2e,wikisql,p17")
-    parser.add_argument("--output", type=Path, default=Path("causal"))
+    parser.add_argument("--output", type=Path, default=Path(".lorry/benchmarks/causal"))
     chosen = parser.parse_args()
     if chosen.data is None:
         parser.error("give --data FOLDER, or set LORRY_TEST_DATA")

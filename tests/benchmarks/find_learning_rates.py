@@ -4,8 +4,8 @@
 
 Trains each method on 2,000 rows of each data set with rates a factor of about three apart, and scores on
 1,000 other rows of train, so that no test part is looked at. FOLDER is as for ``compare_lecture.py``.
-Started again it goes on where it was. Ends in a table in Markdown: the metrics at each rate, the rate with
-the best mean in bold.
+What was found of a method on a data set is kept in the folder of results, and not measured again while its
+file is there. Ends in a table in Markdown: the metrics at each rate, the rate with the best mean in bold.
 """
 
 import argparse
@@ -45,7 +45,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=os.environ.get("LORRY_TEST_DATA"))
     parser.add_argument("--tasks", default="sst2,snli")
     parser.add_argument("--methods", default=",".join(name.partition(":")[0] for name in RATES))
-    parser.add_argument("--output", type=Path, default=Path("rates"))
+    parser.add_argument("--results", type=Path, default=Path("docs/measurements/rates"))
+    parser.add_argument("--output", type=Path, default=Path(".lorry/benchmarks/rates"), help="for the parts of the data")
     parser.add_argument("--jobs", default="1")
     chosen = parser.parse_args()
     if chosen.data is None:
@@ -73,11 +74,14 @@ def _sweep(name: str, methods: Sequence[str], chosen: argparse.Namespace) -> dic
     document = describe_task(f"rates-{name}", found, folder)
     path = folder / "task.yaml"
     path.write_text(json.dumps(document, indent=2), "utf-8")
-    rated = {f"{method}@{rate}": _rate(method, rate) for method in methods for rate in RATES[method]}
-    results = folder / "results.json"
-    rows = compare(path, list(rated.values()), "0", results, jobs=chosen.jobs)
-    # One a method, in the order in which they were asked for.
-    return dict(zip(rated, rows, strict=True))
+    rows: dict[str, dict[str, Any]] = {}
+    for method in methods:
+        results = chosen.results / f"{name}-{method.partition(':')[0]}.json"
+        rated = [_rate(method, rate) for rate in RATES[method]]
+        # One a rate, in the order in which they were asked for.
+        found = compare(path, rated, "0", results, jobs=chosen.jobs)
+        rows |= {f"{method}@{rate}": row for rate, row in zip(RATES[method], found, strict=True)}
+    return rows
 
 
 def _rate(method: str, rate: str) -> str:

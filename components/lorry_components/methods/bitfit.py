@@ -18,7 +18,7 @@ class BitFit(OwnWeightsMethod):
 
     name = "bitfit"
     summary = "every bias of the base"
-    learning_rate = 1e-3
+    learning_rate = 3e-3
     max_adapter_mib = 64.0
     # Its weights stay, but a layer norm computes with weight and bias in one format only.
     freezes_base = False

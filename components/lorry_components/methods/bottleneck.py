@@ -79,7 +79,7 @@ class BottleneckMethod(NativeMethod):
     max_adapter_mib = 64.0
     options_model = BottleneckOptions
     config_model = _BottleneckConfig
-    learning_rate = 1e-3
+    learning_rate = 2e-3
     follows_attention: ClassVar[bool] = False
     has_norm: ClassVar[bool] = False
 

@@ -14,7 +14,7 @@ class FullFineTuning(OwnWeightsMethod):
 
     name = "full"
     summary = "every weight of the base"
-    learning_rate = 5e-5
+    learning_rate = 1e-4
     max_adapter_mib = None
     freezes_base = False
     options_model = MethodOptions

@@ -60,7 +60,7 @@ class PTuningV2(NativeMethod):
 
     name = "p-tuning-v2"
     summary = "keys and values of a prefix in every layer"
-    learning_rate = 5e-3
+    learning_rate = 3e-2
     max_adapter_mib = 64.0
     freezes_base = True
     # transformers gives layers no keys and values from outside where it checkpoints them.

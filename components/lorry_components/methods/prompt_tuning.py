@@ -24,7 +24,7 @@ class PromptTuning(SoftTokenMethod):
 
     name = "prompt-tuning"
     summary = "soft tokens before the input"
-    learning_rate = 1e-2
+    learning_rate = 3e-2
     peft_type = "PROMPT_TUNING"
     options_model = PromptTuningOptions
 
