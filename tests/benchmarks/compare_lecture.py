@@ -89,7 +89,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=os.environ.get("LORRY_TEST_DATA"))
     parser.add_argument("--tasks", default=",".join(DATA_SETS))
     parser.add_argument("--results", type=Path, default=Path("docs/measurements/lecture"))
-    parser.add_argument("--output", type=Path, default=Path(".lorry/benchmarks/lecture"), help="for the parts of the data")
+    parser.add_argument(
+        "--output", type=Path, default=Path(".lorry/benchmarks/lecture"), help="for the parts of the data"
+    )
     parser.add_argument("--jobs", default="1", help="trainings side by side; 1 for seconds to quote")
     chosen = parser.parse_args()
     if chosen.data is None:

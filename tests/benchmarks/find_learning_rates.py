@@ -46,7 +46,9 @@ def main() -> None:
     parser.add_argument("--tasks", default="sst2,snli")
     parser.add_argument("--methods", default=",".join(name.partition(":")[0] for name in RATES))
     parser.add_argument("--results", type=Path, default=Path("docs/measurements/rates"))
-    parser.add_argument("--output", type=Path, default=Path(".lorry/benchmarks/rates"), help="for the parts of the data")
+    parser.add_argument(
+        "--output", type=Path, default=Path(".lorry/benchmarks/rates"), help="for the parts of the data"
+    )
     parser.add_argument("--jobs", default="1")
     chosen = parser.parse_args()
     if chosen.data is None:

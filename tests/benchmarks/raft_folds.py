@@ -30,7 +30,9 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, default=os.environ.get("LORRY_TEST_DATA"))
     parser.add_argument("--results", type=Path, default=Path("docs/measurements/raft"))
-    parser.add_argument("--output", type=Path, default=Path(".lorry/benchmarks/raft"), help="for the parts of the data")
+    parser.add_argument(
+        "--output", type=Path, default=Path(".lorry/benchmarks/raft"), help="for the parts of the data"
+    )
     parser.add_argument("--jobs", default="1")
     chosen = parser.parse_args()
     if chosen.data is None:
