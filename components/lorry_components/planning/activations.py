@@ -27,6 +27,8 @@ class Activations:
         outside: What is kept outside of them: embeddings, head, loss.
         boundary: The largest input of a layer: what gradient checkpointing keeps of it instead.
         logits: The output.
+        passing: What the backward pass holds in passing beside ``kept``; 0: not measured.
+        is_fixed: Whether every batch is as large as this one, as those of images are.
     """
 
     kept: int
@@ -35,6 +37,8 @@ class Activations:
     outside: int
     boundary: int
     logits: int
+    passing: int = 0
+    is_fixed: bool = False
 
     @property
     def checkpointed(self) -> int:

@@ -20,6 +20,7 @@ from lorry_components.kinds.diffusion import (
 from lorry_components.methods import Method
 from lorry_components.planning.activations import Activations, measure_pass
 from lorry_components.planning.architecture import AdaptedArchitecture, Architecture, adapt_architecture
+from lorry_components.planning.backward import measure_backward
 from lorry_components.planning.configurations import download_configuration
 from lorry_components.planning.memory import Estimate, Footprint, Part, add_runtime
 from lorry_registry.errors import BaseModelError
@@ -134,7 +135,15 @@ def measure_unet(unet: "nn.Module", pipeline: ImagePipeline, *, rows: int, on_cu
     shape = (rows, config["in_channels"], config["sample_size"], config["sample_size"])
     latents = torch.zeros(shape, device=device)
     prompt = torch.zeros((rows, pipeline.positions, config["cross_attention_dim"]), device=device)
-    return measure_pass(model, lambda: model(mean=latents, deviation=latents, prompt=prompt), on_cuda=on_cuda)
+
+    def run() -> Any:
+        return model(mean=latents, deviation=latents, prompt=prompt)
+
+    kept = measure_pass(model, run, on_cuda=on_cuda)
+    if device.type != "meta":
+        return replace(kept, is_fixed=True)
+    peak = measure_backward(model, lambda: run()["loss"], on_cuda=on_cuda)
+    return replace(kept, passing=max(0, peak - kept.kept), is_fixed=True)
 
 
 def estimate_drawing(pipeline: ImagePipeline, footprint: Footprint, *, around: int, device: str) -> Estimate:

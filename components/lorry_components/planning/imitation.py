@@ -21,7 +21,7 @@ def imitate_device(*, on_cuda: bool) -> AbstractContextManager[Any]:
     from torch.overrides import TorchFunctionMode
 
     class FusedAttention(torch.autograd.Function):
-        """Shapes alone: nothing is computed, and nothing is ever differentiated."""
+        """Shapes alone: nothing is computed."""
 
         @staticmethod
         def forward(
@@ -33,6 +33,11 @@ def imitate_device(*, on_cuda: bool) -> AbstractContextManager[Any]:
             normaliser = query.new_empty(query.shape[:-1], dtype=torch.float32)
             ctx.save_for_backward(query, key, value, mask, output, normaliser)
             return output
+
+        @staticmethod
+        def backward(ctx: Any, *_gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+            query, key, value, *_ = ctx.saved_tensors
+            return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value), None
 
     class Mode(TorchFunctionMode):
         def __torch_function__(

@@ -199,14 +199,17 @@ def _list_passing(footprint: Footprint, recipe: Recipe) -> list[Part]:
     kept = activations.checkpointed if recipe.is_checkpointed else activations.kept
     share = recipe.rows / footprint.rows
     low, high = (1.0, 1.0) if recipe.precision == "fp32" else HALF_PRECISION
+    low *= share * (1.0 if activations.is_fixed else _SHORT_BATCH)
+    high *= share
     parts = [
-        Part("activations", round(_SHORT_BATCH * low * share * kept), round(high * share * kept)),
-        Part(
-            "logits",
-            round(_SHORT_BATCH * low * share * activations.logits),
-            round(2 * share * activations.logits),
-        ),
+        Part("activations", round(low * kept), round(high * kept)),
+        Part("logits", round(low * activations.logits), round(2 * share * activations.logits)),
     ]
+    if activations.passing:
+        # With checkpointing the peak is where one layer is computed again, and holds about half of this.
+        parts.append(
+            Part("backward pass", round(low * activations.passing / 2), round(high * activations.passing))
+        )
     if recipe.precision != "fp32" and not recipe.is_offloaded:
         # Autocast keeps a half-precision copy of each fp32 matrix until the pass is over.
         parts.append(Part("half-precision copies", 0, 2 * footprint.trained))

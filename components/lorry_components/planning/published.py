@@ -288,6 +288,6 @@ IMAGE_MEMORY: tuple[tuple[str, bool, float], ...] = (
     ("lora", True, 8.12),
 )
 IMAGE_REASON = (
-    "UNet and text encoder trained, two images of 512x512 a step, as in PEFT's example; the formula leaves "
-    "out what the backward pass holds in passing, which is 1 to 2 GiB where attention keeps its scores"
+    "UNet and text encoder trained, two images of 512x512 a step, attention that keeps its scores, as in "
+    "PEFT's example"
 )

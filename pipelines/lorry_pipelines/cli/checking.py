@@ -30,9 +30,11 @@ def validate_tasks(files: tuple[Path, ...], overrides: tuple[str, ...], as_json:
     All faults of all files are told at once, with file, line and field. A base that is on this machine is
     looked at too: whether the method works on it. Exit code 3 when there are faults.
     """
+    from lorry_components.entry import quiet_libraries
     from lorry_components.tasks import check_bases
     from lorry_pipelines.planning import load_tasks
 
+    quiet_libraries()
     specs = load_tasks(files, overrides)
     check_bases(specs)
     if as_json:

@@ -58,12 +58,13 @@ def run_tasks(
     does not take the others down: it is reported at the end, and the exit code is 12. An interrupted run goes
     on from its last checkpoint when it is started again.
     """
-    from lorry_components.entry import ease_garbage_collection
+    from lorry_components.entry import ease_garbage_collection, quiet_libraries
     from lorry_components.tasks import check_bases
     from lorry_pipelines.launching import check_places
     from lorry_pipelines.planning import load_tasks, plan_tasks, refuse_what_does_not_fit
 
     ease_garbage_collection()
+    quiet_libraries()
     started = time.monotonic()
     specs = load_tasks(files, overrides)
     settings = load_settings()

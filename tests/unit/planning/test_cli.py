@@ -100,8 +100,8 @@ def test_the_lecture(
     assert "mt0-large lora r=8" in shown
     assert "2,359,296" in shown
     assert "out of memory" in shown
-    compared = 34 + sum(name.startswith("stable-diffusion") for name in lecture_rows)
-    assert f"23 of {compared} agree with what is published" in shown
+    images = sum(name.startswith("stable-diffusion") for name in lecture_rows)
+    assert f"{23 + images} of {34 + images} agree with what is published" in shown
     listed = json.loads(invoke("plan", "--lecture", "--json").output)
     assert [row["name"] for row in listed] == list(lecture_rows)
 
