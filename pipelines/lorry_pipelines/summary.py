@@ -29,6 +29,8 @@ _COLUMNS = (
 )
 _EXAMPLE = '"What a wonderful day, thank you all!"'
 _PAIR_EXAMPLE = '"Where do they meet?" --pair "They meet every morning, in the old town."'
+# What other kinds are given is not any sentence, and what it is the task's people know.
+_ANY_SENTENCE = frozenset({"text-classification", "regression", "question-answering"})
 
 
 def describe_tasks(
@@ -42,6 +44,7 @@ def _describe_task(plan: PlannedTask, report: TaskReport | None, registry: Regis
     version, adapter_id = _find_version(plan, report, registry)
     row: dict[str, Any] = {
         "task": plan.spec.name,
+        "kind": plan.spec.kind,
         "outcome": report.status if report else "current",
         "reason": report.reason if report else plan.staleness.reason,
         "step": report.step if report else None,
@@ -127,13 +130,19 @@ def _print_next(row: Mapping[str, Any], tracking_uri: str) -> None:
     task = row["task"]
     lorry = _name_program("lorry")
     click.echo("\nNext:")
-    click.echo(f"  {lorry} predict {task} {_PAIR_EXAMPLE if row['has_pair'] else _EXAMPLE}")
+    click.echo(f"  {lorry} predict {task} {_choose_example(row)}")
     click.echo(f"  {lorry} show {task}")
     if tracking_uri.startswith("sqlite:///"):
         database = _shorten(Path(tracking_uri.removeprefix("sqlite:///")))
         click.echo(f"  {_name_program('mlflow')} ui --backend-store-uri sqlite:///{database}")
     else:
         click.echo(f"  {lorry} history {task}")
+
+
+def _choose_example(row: Mapping[str, Any]) -> str:
+    if row["kind"] in _ANY_SENTENCE:
+        return _PAIR_EXAMPLE if row["has_pair"] else _EXAMPLE
+    return '"..." --pair "..."' if row["has_pair"] else '"..."'
 
 
 def _name_program(name: str) -> str:
