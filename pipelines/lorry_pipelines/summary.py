@@ -55,6 +55,7 @@ def _describe_task(plan: PlannedTask, report: TaskReport | None, registry: Regis
         "train_seconds": report.details.get("finetune", {}).get("train_seconds") if report else None,
         "published": plan.spec.evaluate.reference.value if plan.spec.evaluate.reference else None,
         "source": plan.spec.evaluate.reference.source if plan.spec.evaluate.reference else None,
+        "single_answer": report.details.get("evaluate", {}).get("single_answer") if report else None,
         "has_pair": plan.spec.data.columns.text_pair is not None,
     }
     return row | (_describe_manifest(registry.read_manifest(adapter_id)) if adapter_id else {})
@@ -101,6 +102,12 @@ def print_summary(rows: Sequence[Mapping[str, Any]], *, seconds: float, tracking
     refused = [row for row in rows if row["outcome"] == "challenger"]
     for row in refused:
         click.echo(f"\n{row['task']} v{row['version']} was registered but not promoted: {row['reason']}")
+    for row in rows:
+        if row["single_answer"] is not None:
+            click.echo(
+                f"\n{row['task']} v{row['version']} answers every test row with {row['single_answer']!r}; "
+                "a lower train.learning_rate may help, or more data"
+            )
     click.echo(f"\n{len(rows)} task{'' if len(rows) == 1 else 's'} in {seconds:.0f} s")
     usable = [row for row in rows if row["champion"] is not None]
     if usable:

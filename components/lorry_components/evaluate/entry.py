@@ -59,6 +59,7 @@ def _describe(report: EvaluationReport) -> dict[str, JsonValue]:
         "value": headline.value,
         "interval": [headline.low, headline.high],
         "examples": report.evaluation.examples,
+        "single_answer": report.single_answer,
         "champion": report.champion.model_dump(mode="json") if report.champion else None,
     }
 

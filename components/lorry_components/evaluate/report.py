@@ -38,7 +38,15 @@ class ChampionComparison(BaseModel):
 
 
 class EvaluationReport(BaseModel):
-    """Metrics of the candidate, and how it stands to the champion."""
+    """Metrics of the candidate, and how it stands to the champion.
+
+    Attributes:
+        evaluation: The metrics.
+        probe: Its outputs on a few inputs.
+        champion: How it stands to the champion; None: there is none.
+        seconds: What it took.
+        single_answer: What it answers every test row with, where answers should differ.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -46,6 +54,7 @@ class EvaluationReport(BaseModel):
     probe: Probe
     champion: ChampionComparison | None
     seconds: float
+    single_answer: str | None = None
 
     def save(self, folder: Path) -> None:
         """Write it into a folder."""

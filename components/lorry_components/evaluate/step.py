@@ -31,6 +31,7 @@ from lorry_registry.registry import Registry
 from lorry_registry.task_spec import TaskSpec
 
 _SPLIT = "test"
+_FEW_ROWS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +90,17 @@ def evaluate(
         probe=record_probe(predictor, has_pair=summary.has_pair),
         champion=_compare_champion(spec, kind, scored, registry) if registry is not None else None,
         seconds=time.perf_counter() - started,
+        single_answer=_find_single_answer(kind, scored),
     )
     report.save(target)
     return report
+
+
+def _find_single_answer(kind: Kind, scored: ScoredPart) -> str | None:
+    # Of a few rows all may well be answered alike.
+    if len(scored.predictions) < _FEW_ROWS:
+        return None
+    return kind.find_single_answer(scored.targets, scored.predictions)
 
 
 def score_predictor(

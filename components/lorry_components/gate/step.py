@@ -39,7 +39,11 @@ class Decision(BaseModel):
 
 def decide(gate: GateSpec, report: EvaluationReport) -> Decision:
     """Judge a candidate: its absolute value first, then its gain over the champion on the same rows."""
-    judged = [_judge_minimum(gate, report), *_judge_gain(gate, report.champion)]
+    judged = [
+        _judge_minimum(gate, report),
+        *_remark_single_answer(report.single_answer),
+        *_judge_gain(gate, report.champion),
+    ]
     return Decision(
         passed=all(passed for passed, _ in judged),
         reasons=tuple(reason for _, reason in judged),
@@ -54,6 +58,11 @@ def _judge_minimum(gate: GateSpec, report: EvaluationReport) -> tuple[bool, str]
     if value >= gate.minimum:
         return True, f"{name} {value:.3f} reaches the minimum {gate.minimum:.3f}"
     return False, f"{name} {value:.3f} is below the minimum {gate.minimum:.3f}"
+
+
+def _remark_single_answer(answer: str | None) -> list[tuple[bool, str]]:
+    # What is good enough for a task, its minimum says.
+    return [(True, f"it answers every test row with {answer!r}")] if answer is not None else []
 
 
 def _judge_gain(gate: GateSpec, champion: ChampionComparison | None) -> list[tuple[bool, str]]:

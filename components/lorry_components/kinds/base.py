@@ -293,6 +293,14 @@ class Kind(ABC):
         """Return what is written down of a target beside its prediction."""
         return target
 
+    def find_single_answer(
+        self,
+        targets: Sequence[Target],
+        predictions: Sequence[Prediction],
+    ) -> str | None:
+        """Return what every input is answered with, where answers should differ; None: they do."""
+        return None
+
     def choose_metrics(self, evaluate: EvaluateSpec) -> tuple[str, ...]:
         """Return the names of the metrics that a task asks for, its primary one first."""
         usual = [name for name in self.metrics if name not in self.optional_metrics]

@@ -100,6 +100,11 @@ class TextClassification(SequenceHeadKind):
             for row in shares
         ]
 
+    def find_single_answer(self, targets: Sequence[Target], predictions: Sequence[Prediction]) -> str | None:
+        """Return the class of all predictions, where the true ones are several."""
+        answers = {prediction["label"] for prediction in predictions}
+        return answers.pop() if len(answers) == 1 and len(set(map(str, targets))) > 1 else None
+
     def plot_predictions(
         self, axes: "Axes", targets: Sequence[Target], predictions: Sequence[Prediction]
     ) -> None:

@@ -19,13 +19,19 @@ UNLOADABLE = ChampionComparison(
 )
 
 
-def judge(value: float = 0.8, champion: ChampionComparison | None = None, **gate: Any) -> Decision:
+def judge(
+    value: float = 0.8,
+    champion: ChampionComparison | None = None,
+    single_answer: str | None = None,
+    **gate: Any,
+) -> Decision:
     metric = MetricValue(value=value, low=value - 0.05, high=value + 0.05)
     report = EvaluationReport(
         evaluation=Evaluation(split="test", examples=100, primary="pearson", metrics={"pearson": metric}),
         probe=Probe(rows=(), outputs=(), base_outputs=()),
         champion=champion,
         seconds=1.0,
+        single_answer=single_answer,
     )
     return decide(GateSpec(**gate), report)
 
@@ -62,6 +68,12 @@ def test_a_gain_has_to_be_sure_enough(confidence: float, needed: float, passed: 
     assert decision.reasons[1].startswith("+0.060 over v3 on the same rows; a gain above 0.01 in ")
     assert f"{confidence:.1%} of resamples" in decision.reasons[1]
     assert f"{needed:.1%} {'are' if passed else 'would be'} needed" in decision.reasons[1]
+
+
+def test_one_answer_for_all_rows_is_remarked() -> None:
+    decision = judge(single_answer="spam")
+    assert decision.passed
+    assert decision.reasons[1] == "it answers every test row with 'spam'"
 
 
 def test_a_gain_does_not_make_up_for_the_minimum() -> None:

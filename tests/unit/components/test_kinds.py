@@ -339,3 +339,33 @@ def test_the_head_of_a_regression_has_one_output(tiny_base: Callable[[str], Path
         "bert.pooler.dense.weight",
         "bert.pooler.dense.bias",
     }
+
+
+# One answer for all
+
+
+@pytest.mark.parametrize(
+    ("targets", "labels", "found"),
+    [
+        (["a", "b", "a"], ["a", "a", "a"], "a"),
+        (["a", "b", "a"], ["a", "a", "b"], None),
+        (["a", "a", "a"], ["a", "a", "a"], None),
+    ],
+)
+def test_one_class_for_all_rows(targets: list[str], labels: list[str], found: str | None) -> None:
+    predictions: list[dict[str, Any]] = [{"label": label} for label in labels]
+    assert CLASSIFICATION.find_single_answer(targets, predictions) == found
+
+
+@pytest.mark.parametrize(
+    ("targets", "values", "found"),
+    [
+        ([0.0, 1.0, 2.0], [1.25, 1.25, 1.2501], "1.25"),
+        ([0.0, 1.0, 2.0], [1.0, 1.1, 1.2], None),
+        ([1.0, 1.0, 1.0], [1.0, 1.0, 1.0], None),
+        ([1.0], [1.0], None),
+    ],
+)
+def test_one_number_for_all_rows(targets: list[float], values: list[float], found: str | None) -> None:
+    predictions: list[dict[str, Any]] = [{"value": value} for value in values]
+    assert REGRESSION.find_single_answer(targets, predictions) == found
