@@ -105,8 +105,8 @@ def print_summary(rows: Sequence[Mapping[str, Any]], *, seconds: float, tracking
     for row in rows:
         if row["single_answer"] is not None:
             click.echo(
-                f"\n{row['task']} v{row['version']} answers every test row with {row['single_answer']!r}; "
-                "a lower train.learning_rate may help, or more data"
+                f"\nnote: {row['task']} v{row['version']} answers every test row with "
+                f"{row['single_answer']!r}; a lower train.learning_rate may help, or more data"
             )
     click.echo(f"\n{len(rows)} task{'' if len(rows) == 1 else 's'} in {seconds:.0f} s")
     usable = [row for row in rows if row["champion"] is not None]
