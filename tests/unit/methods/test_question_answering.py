@@ -209,7 +209,11 @@ def test_a_base_may_bring_a_trained_head(
     case.method.save(case.model, tmp_path / "adapter", IDENTITY)
     bare, fresh = case.kind.load_model(case.folder, None)
     restored = METHODS[case.method.name](None).restore(bare, tmp_path / "adapter", fresh)
-    assert torch.equal(case.compute(restored.model), case.compute())
+    before, after = case.model.state_dict(), restored.model.state_dict()
+    for name in before.keys() & after.keys():
+        assert torch.equal(before[name], after[name]), name
+    # Some processors add up in another order where the same numbers lie elsewhere in memory.
+    torch.testing.assert_close(case.compute(restored.model), case.compute(), rtol=0.0, atol=1e-6)
 
 
 def test_a_base_with_classes_of_its_own_gets_two_outputs(

@@ -190,7 +190,7 @@ def test_what_is_recommended_can_be_pasted(compare: Compare, task_file: Callable
         "train": {"learning_rate": 0.01},
     }
     # Not the file's learning rate, which was chosen for lora.
-    assert yaml.safe_load(write_section(other))["train"] == {"learning_rate": 0.001}
+    assert yaml.safe_load(write_section(other))["train"] == {"learning_rate": 0.003}
     pasted = yaml.safe_load(task_file().read_text()) | yaml.safe_load(write_section(changed))
     assert pasted["method"]["r"] == 2
 
