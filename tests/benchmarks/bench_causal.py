@@ -15,7 +15,6 @@ held-out rows by the same code, with the ratios to the baseline.
 """
 
 import argparse
-import json
 import multiprocessing
 import os
 import resource
@@ -28,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from causal_lecture import describe_task
-from compare_lecture import DataSet, read_rows, shuffle_rows, write_rows
+from compare_lecture import DataSet, read_rows, shuffle_rows, write_document, write_rows
 
 from lorry_components.entry import quiet_libraries
 from lorry_components.finetune.step import finetune
@@ -101,9 +100,7 @@ def _write_task(base: Path, data: Path, folder: Path, rows: int) -> Path:
     document = describe_task("bench", base, folder, {"text": "mr", "label": "ref"})
     document["data"] |= {"template": f"{TEMPLATE} {{label}}", "max_length": 160, "duplicates": "keep"}
     document["train"] |= {"epochs": 1, "learning_rate": 1e-3, "batch_size": 16}
-    path = folder / "task.yaml"
-    path.write_text(json.dumps(document), "utf-8")
-    return path
+    return write_document(folder, document)
 
 
 def _measure(

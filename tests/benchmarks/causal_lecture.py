@@ -16,13 +16,12 @@ import argparse
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from compare_lecture import DataSet, read_rows, shuffle_rows, write_rows
+from compare_lecture import DataSet, find_lorry, read_rows, shuffle_rows, write_document, write_rows
 
 _E2E_ROWS, _E2E_VALIDATION, _E2E_MEANINGS = 1000, 100, 150
 _FACTS = 300
@@ -105,7 +104,7 @@ def _study_p17(base: Path, data: Path, folder: Path) -> None:
     rows = _call(
         "study",
         "prompts",
-        str(_write(folder, document)),
+        str(write_document(folder, document)),
         "--wordings",
         str(folder / "wordings.txt"),
         "--output",
@@ -135,16 +134,9 @@ def describe_task(name: str, base: Path, folder: Path, columns: Mapping[str, str
     }
 
 
-def _write(folder: Path, document: Mapping[str, Any]) -> Path:
-    path = folder / "task.yaml"
-    # JSON is YAML.
-    path.write_text(json.dumps(document, indent=2), "utf-8")
-    return path
-
-
 def _run(folder: Path, document: Mapping[str, Any]) -> None:
     """Train and register a task, and print its metrics as a row each."""
-    subprocess.run([_find_lorry(), "run", str(_write(folder, document))], check=True)
+    subprocess.run([find_lorry(), "run", str(write_document(folder, document))], check=True)
     manifest = _call("show", document["name"], "--json")["manifest"]
     evaluation = manifest["evaluation"]
     print(f"\n{document['name']}: {evaluation['examples']} examples, {manifest['parameters']}\n")
@@ -154,12 +146,8 @@ def _run(folder: Path, document: Mapping[str, Any]) -> None:
 
 
 def _call(*arguments: str) -> Any:
-    finished = subprocess.run([_find_lorry(), *arguments], check=True, stdout=subprocess.PIPE, text=True)
+    finished = subprocess.run([find_lorry(), *arguments], check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(finished.stdout)
-
-
-def _find_lorry() -> str:
-    return str(Path(sys.executable).with_name("lorry"))
 
 
 if __name__ == "__main__":

@@ -126,10 +126,7 @@ def write_task(name: str, found: DataSet, data: Path, folder: Path) -> Path:
             "test": list(read_rows(data / found.folder, (found.test,))),
         },
     )
-    path = folder / f"{name}.yaml"
-    # JSON is YAML.
-    path.write_text(json.dumps(describe_task(name, found, folder), indent=2), "utf-8")
-    return path
+    return write_document(folder, describe_task(name, found, folder))
 
 
 def shuffle_rows(found: DataSet, data: Path) -> list[dict[str, Any]]:
@@ -144,6 +141,14 @@ def write_rows(folder: Path, parts: Mapping[str, Sequence[Mapping[str, Any]]]) -
     for part, content in parts.items():
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in content)
         (folder / f"{part}.jsonl").write_text(lines, "utf-8")
+
+
+def write_document(folder: Path, document: Mapping[str, Any]) -> Path:
+    """Write a task file into a folder, and return it."""
+    path = folder / "task.yaml"
+    # JSON is YAML.
+    path.write_text(json.dumps(document, indent=2), "utf-8")
+    return path
 
 
 def describe_task(name: str, found: DataSet, folder: Path) -> dict[str, Any]:
@@ -172,9 +177,7 @@ def read_rows(folder: Path, names: tuple[str, ...]) -> Iterator[dict[str, Any]]:
                 content = path.read_bytes()
                 lines = (gzip.decompress(content) if path.suffix == ".gz" else content).splitlines()
                 rows = [json.loads(line) for line in lines]
-                yield from (
-                    row for row in rows if row.get("label", row.get("score", "")) not in (None, "-", -1)
-                )
+                yield from filter(_is_labelled, rows)
                 return
     raise SystemExit(f"{folder} has no file {' or '.join(names)} of JSON lines")
 
@@ -191,15 +194,19 @@ def compare(
     What it says on the way goes to the terminal.
     """
     if not results.exists():
-        lorry = str(Path(sys.executable).with_name("lorry"))
         scratch = task.parent / results.stem
-        command = [lorry, "compare", str(task), "--methods", ",".join(methods), "--seeds", seeds]
+        command = [find_lorry(), "compare", str(task), "--methods", ",".join(methods), "--seeds", seeds]
         command += ["--output", str(scratch), "--jobs", jobs]
         subprocess.run(command, check=True)
         results.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(scratch / "results.json", results)
     rows: list[dict[str, Any]] = json.loads(results.read_text("utf-8"))["rows"]
     return rows
+
+
+def find_lorry() -> str:
+    """Return the ``lorry`` of this environment."""
+    return str(Path(sys.executable).with_name("lorry"))
 
 
 def print_table(names: list[str], table: Mapping[str, Mapping[str, Any]]) -> None:

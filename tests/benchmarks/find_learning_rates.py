@@ -9,13 +9,12 @@ file is there. Ends in a table in Markdown: the metrics at each rate, the rate w
 """
 
 import argparse
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from compare_lecture import DATA_SETS, compare, describe_task, shuffle_rows, write_rows
+from compare_lecture import DATA_SETS, compare, describe_task, shuffle_rows, write_document, write_rows
 
 _TRAINED, _HELD_OUT = 2000, 1000
 RATES: Mapping[str, Sequence[str]] = {
@@ -63,19 +62,17 @@ def main() -> None:
 def _sweep(name: str, methods: Sequence[str], chosen: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """Return the row of each method and rate on a data set."""
     folder = chosen.output / name
-    found = DATA_SETS[name]
-    rows = shuffle_rows(found, chosen.data)
+    data_set = DATA_SETS[name]
+    shuffled = shuffle_rows(data_set, chosen.data)
     write_rows(
         folder,
         {
-            "test": rows[:_HELD_OUT],
-            "validation": rows[_HELD_OUT : _HELD_OUT + 100],
-            "train": rows[_HELD_OUT + 100 :][:_TRAINED],
+            "test": shuffled[:_HELD_OUT],
+            "validation": shuffled[_HELD_OUT : _HELD_OUT + 100],
+            "train": shuffled[_HELD_OUT + 100 :][:_TRAINED],
         },
     )
-    document = describe_task(f"rates-{name}", found, folder)
-    path = folder / "task.yaml"
-    path.write_text(json.dumps(document, indent=2), "utf-8")
+    path = write_document(folder, describe_task(f"rates-{name}", data_set, folder))
     rows: dict[str, dict[str, Any]] = {}
     for method in methods:
         results = chosen.results / f"{name}-{method.partition(':')[0]}.json"

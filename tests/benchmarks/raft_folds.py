@@ -9,13 +9,12 @@ each method gets right, with Wilson's interval.
 """
 
 import argparse
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from compare_lecture import DataSet, compare, describe_task, shuffle_rows, write_rows
+from compare_lecture import DataSet, compare, describe_task, shuffle_rows, write_document, write_rows
 
 _FOLDS = 5
 _VALIDATION = 8
@@ -56,8 +55,7 @@ def _compare_fold(tweets: Sequence[Any], number: int, chosen: argparse.Namespace
     write_rows(folder, {"test": test, "validation": others[:_VALIDATION], "train": others[_VALIDATION:]})
     document = describe_task(f"raft-{number}", RAFT, folder)
     document["train"] |= {"epochs": 20, "batch_size": 8}
-    path = folder / "task.yaml"
-    path.write_text(json.dumps(document, indent=2), "utf-8")
+    path = write_document(folder, document)
     return compare(path, METHODS, "0", chosen.results / f"fold-{number}.json", jobs=chosen.jobs)
 
 

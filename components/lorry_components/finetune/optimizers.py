@@ -6,10 +6,10 @@ and not those of embeddings, which transformers asks it to leave in 32 bits.
 """
 
 import importlib
-import importlib.util
 from typing import TYPE_CHECKING, Any
 
-from lorry_registry.errors import MissingExtraError, TrainingError
+from lorry_components.methods.quantization import require_bitsandbytes
+from lorry_registry.errors import TrainingError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -36,11 +36,9 @@ def require_optimizer(optimizer: str) -> None:
     Raises:
         MissingExtraError: It needs ``bitsandbytes``, which is not installed.
     """
-    if optimizer == ADAMW_8BIT and importlib.util.find_spec("bitsandbytes") is None:
-        raise MissingExtraError(
-            "adamw-8bit needs bitsandbytes",
-            where="train.optimizer",
-            todo="pip install 'lorry[quantization]', or write optimizer: adamw",
+    if optimizer == ADAMW_8BIT:
+        require_bitsandbytes(
+            "adamw-8bit needs bitsandbytes", where="train.optimizer", otherwise="write optimizer: adamw"
         )
 
 

@@ -1,11 +1,11 @@
 """QLoRA: LoRA beside a base that is held in 4 bits (Dettmers et al. 2023, https://arxiv.org/abs/2305.14314)."""
 
-import importlib.util
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from lorry_components.methods.lora import Lora, LoraOptions
-from lorry_registry.errors import Fault, MissingExtraError
+from lorry_components.methods.quantization import require_bitsandbytes
+from lorry_registry.errors import Fault
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
@@ -29,12 +29,11 @@ class QLora(Lora):
 
     def list_load_options(self) -> dict[str, Any]:
         """Load the base in 4 bits."""
-        if importlib.util.find_spec("bitsandbytes") is None:
-            raise MissingExtraError(
-                "qlora holds the base in 4 bits, which needs bitsandbytes",
-                where="method.name",
-                todo="pip install 'lorry[quantization]', or choose method lora",
-            )
+        require_bitsandbytes(
+            "qlora holds the base in 4 bits, which needs bitsandbytes",
+            where="method.name",
+            otherwise="choose method lora",
+        )
         import torch
         from transformers import BitsAndBytesConfig
 
