@@ -7,8 +7,9 @@ From the bottom up
     ``images``: the same of a pipeline, and what its UNet takes.
 :mod:`~lorry_components.planning.dimensions`, :mod:`~lorry_components.planning.counting`
     Width, depth and vocabulary under one name for every family, and closed forms of what methods train.
-:mod:`~lorry_components.planning.architecture`, ``activations``, ``imitation``
-    The model on torch's meta device, where tensors have shapes and no numbers; what a forward pass keeps.
+:mod:`~lorry_components.planning.architecture`, ``activations``, ``backward``, ``imitation``
+    The model on torch's meta device, where tensors have shapes and no numbers; what a forward pass keeps, and
+    a backward pass holds in passing.
 :mod:`~lorry_components.planning.memory`, ``devices``, ``advice``
     Arithmetic alone: memory by part as a range, the smallest GPU that holds it, and what would take less.
 :mod:`~lorry_components.planning.plan`

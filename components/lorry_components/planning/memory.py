@@ -7,6 +7,7 @@ The formula, with P frozen and Q trained parameters::
     optimiser    8 Q: AdamW's two moments (2 Q in eight bits, where they are)
     activations  what the forward pass keeps
     logits       the output, and its gradient
+    backward     what it holds in passing, of images
 
 On the lecture's runs (fp32, 8 rows of 64 tokens) it comes within 6 % of what was published. It is a range and
 no point because nobody knows beforehand how long the longest batch is, how much of a mixed-precision pass
