@@ -219,6 +219,26 @@ def test_a_champion_of_another_kind_cannot_be_compared(
     assert "it is a regression, and the task is a text-classification now" in report.champion.problem
 
 
+def test_a_candidate_that_answers_all_rows_alike_is_remarked(
+    trained: FindTrained, registry: Registry, tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    found = trained("classification", "full")
+    collapsed = tmp_path / "collapsed"
+    shutil.copytree(found.candidate, collapsed)
+    path = collapsed / "adapter" / WEIGHTS_NAME
+    tensors = load_file(path)
+    (bias,) = (name for name in tensors if name.endswith("classifier.bias"))
+    tensors[bias][0] += 100.0
+    save_file(tensors, path)
+    target = tmp_path / "evaluation"
+    report = evaluate(found.spec, found.data, collapsed, target, registry=registry)
+    assert report.single_answer == found.summary.labels[0]
+    decision = decide(found.spec.gate, EvaluationReport.load(target))
+    assert any(report.single_answer in reason for reason in decision.reasons)
+
+
 # What is refused
 
 

@@ -1,0 +1,51 @@
+"""What a person sees at the end of a run."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lorry_components.report.step import TaskReport
+from lorry_components.staleness import Staleness
+from lorry_pipelines.planning import PlannedTask
+from lorry_pipelines.summary import describe_tasks, print_summary
+from lorry_registry.registry import Registry
+from lorry_registry.stores import LocalStore
+from lorry_registry.task_spec import TaskSpec
+
+SPEC = TaskSpec.model_validate(
+    {
+        "name": "reviews",
+        "kind": "text-classification",
+        "base": {"model": "./base"},
+        "data": {"source": "rows.jsonl"},
+        "method": {"name": "lora"},
+    }
+)
+
+
+def report(**evaluated: Any) -> TaskReport:
+    return TaskReport(
+        task="reviews",
+        status="challenger",
+        step="register",
+        reason="too weak",
+        failure=None,
+        details={"evaluate": evaluated, "finetune": {"train_seconds": 12.0}},
+        seconds={"finetune": 14.0, "evaluate": 2.5},
+    )
+
+
+@pytest.mark.parametrize("answer", ["good", None])
+def test_one_answer_for_all_rows_is_told_below_the_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], answer: str | None
+) -> None:
+    registry = Registry(LocalStore(tmp_path / "store"), tmp_path / "cache")
+    planned = [PlannedTask(SPEC, Staleness(is_stale=True, reason="it has no adapter yet"))]
+    (row,) = describe_tasks(planned, {"reviews": report(single_answer=answer)}, registry)
+    assert row["single_answer"] == answer
+    assert (row["seconds"], row["train_seconds"]) == (16.5, 12.0)
+    print_summary([row], seconds=20.0, tracking_uri="sqlite:///mlflow.db")
+    shown = capsys.readouterr().out
+    assert ("answers every test row with 'good'; a lower train.learning_rate" in shown) == bool(answer)
+    assert "1 task in 20 s" in shown
