@@ -30,18 +30,24 @@ class Advice:
 def list_advice(footprint: Footprint, recipe: Recipe) -> list[Advice]:
     """Return the changes that save at least a hundredth, the largest first, and all of them together."""
     needed = estimate_training(footprint, recipe).high
-    found = []
-    combined = recipe
-    for change, changed in _list_changes(footprint, recipe):
+
+    def advise(change: str, changed: Recipe) -> Advice:
         after = estimate_training(footprint, changed).high
-        if needed - after >= _LEAST_SHARE * needed:
-            found.append(Advice(change, needed - after, after, find_smallest_device(after)))
-            combined = _merge(recipe, combined, changed)
-    found.sort(key=lambda advice: advice.saved, reverse=True)
-    if len(found) > 1:
-        after = estimate_training(footprint, combined).high
-        found.append(Advice("all of these together", needed - after, after, find_smallest_device(after)))
-    return found
+        return Advice(change, needed - after, after, find_smallest_device(after))
+
+    found = [(advise(change, changed), changed) for change, changed in _list_changes(footprint, recipe)]
+    found = [(advice, changed) for advice, changed in found if advice.saved >= _LEAST_SHARE * needed]
+    found.sort(key=lambda pair: pair[0].saved, reverse=True)
+    combined, left_out = recipe, ""
+    for advice, changed in found:
+        merged = _merge(recipe, combined, changed)
+        if merged.is_four_bit and merged.is_offloaded:
+            # Weights in four bits cannot be divided. What saves more has been taken.
+            left_out = f", without {advice.change}"
+        else:
+            combined = merged
+    together = [advise(f"all of these together{left_out}", combined)] if len(found) > 1 else []
+    return [*(advice for advice, _ in found), *together]
 
 
 def _list_changes(footprint: Footprint, recipe: Recipe) -> Iterator[tuple[str, Recipe]]:
@@ -51,12 +57,15 @@ def _list_changes(footprint: Footprint, recipe: Recipe) -> Iterator[tuple[str, R
         yield "train.precision: bf16", replace(recipe, precision="bf16")
     if not recipe.is_eight_bit:
         yield "train.optimizer: adamw-8bit", replace(recipe, is_eight_bit=True)
-    can_pack = footprint.freezes_base and footprint.frozen_matrices > 0
-    if recipe.device == "cuda" and can_pack and not recipe.is_four_bit:
-        half = recipe.precision if recipe.precision != "fp32" else "bf16"
-        yield "QLoRA: the frozen base in four bits", replace(recipe, is_four_bit=True, precision=half)
-    if recipe.device == "cuda" and not recipe.is_offloaded:
-        yield "offloading weights and optimiser to host memory", replace(recipe, is_offloaded=True)
+    if recipe.device == "cuda" and footprint.freezes_base and not (recipe.is_four_bit or recipe.is_offloaded):
+        if footprint.frozen_matrices:
+            half = recipe.precision if recipe.precision != "fp32" else "bf16"
+            yield "QLoRA: the frozen base in four bits", replace(recipe, is_four_bit=True, precision=half)
+        if footprint.largest_block:
+            yield (
+                "train.offload: the frozen base in the host's memory",
+                replace(recipe, is_offloaded=True),
+            )
     if recipe.rows > 1:
         smaller = shrink_batch(recipe)
         yield (

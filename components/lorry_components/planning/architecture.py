@@ -2,15 +2,16 @@
 
 import json
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lorry_components.finetune.optimizers import count_wide_moments
 from lorry_components.methods import Method
+from lorry_components.methods.layers import find_layers
 from lorry_components.planning.configurations import BaseConfiguration
-from lorry_registry.errors import BaseModelError
+from lorry_registry.errors import BaseModelError, TrainingError
 from lorry_registry.manifest import ParameterCounts
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ class AdaptedArchitecture:
         adapter_bytes: Size of the weights file that is saved; of ``full``, when every tensor changes.
         frozen_matrices: Frozen parameters in linear layers inside the base: what can be held in four bits.
         wide_moments: Trained parameters whose moments an optimiser of eight bits keeps in 32.
+        outside_blocks: Frozen parameters outside of the blocks; all, where the blocks are not known.
+        largest_block: Frozen parameters of the largest block.
     """
 
     model: "nn.Module"
@@ -51,6 +54,8 @@ class AdaptedArchitecture:
     adapter_bytes: int
     frozen_matrices: int
     wide_moments: int
+    outside_blocks: int
+    largest_block: int
 
 
 def build_configuration(base: BaseConfiguration, **options: Any) -> "PretrainedConfig":
@@ -122,12 +127,15 @@ def adapt_architecture(method: Method, architecture: Architecture) -> AdaptedArc
     with torch.device("meta"), _hold_warnings():
         model = method.adapt(architecture.model, architecture.fresh)
     parameters = method.count_parameters(model, architecture.fresh)
+    blocks = _count_frozen_blocks(model)
     return AdaptedArchitecture(
         model=model,
         parameters=parameters,
         adapter_bytes=measure_weights_file(method.list_shapes(model)),
         frozen_matrices=_count_frozen_matrices(model),
         wide_moments=count_wide_moments(model),
+        outside_blocks=_count_frozen(model.parameters()) - sum(blocks),
+        largest_block=max(blocks, default=0),
     )
 
 
@@ -177,6 +185,19 @@ def _list_fresh(model: "PreTrainedModel", base: BaseConfiguration) -> frozenset[
     if type(model).__name__ in (base.values.get("architectures") or ()):
         return frozenset()
     return frozenset(name for name in names if not name.startswith(prefix))
+
+
+def _count_frozen_blocks(model: "nn.Module") -> list[int]:
+    """Return the frozen parameters of each block; empty: where the blocks are is not known."""
+    try:
+        blocks = find_layers(model)
+    except TrainingError:
+        return []
+    return [_count_frozen(block.module.parameters()) for block in blocks]
+
+
+def _count_frozen(parameters: "Iterable[nn.Parameter]") -> int:
+    return sum(parameter.numel() for parameter in parameters if not parameter.requires_grad)
 
 
 def _count_frozen_matrices(model: "nn.Module") -> int:

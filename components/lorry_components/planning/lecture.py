@@ -33,6 +33,7 @@ from lorry_components.planning.published import (
     IMAGE_MEMORY,
     IMAGE_REASON,
     MEMORY,
+    OFFLOAD_REASON,
     PIPELINE,
     TASK_TYPES,
     TWO_STACKS,
@@ -169,7 +170,9 @@ def _understands(options_model: Any, options: Mapping[str, Any]) -> bool:
     return True
 
 
-def _measure_row(base_name: str, model_class: str, method_name: str, published: float | None) -> LectureRow:
+def _measure_row(
+    base_name: str, model_class: str, method_name: str, is_offloaded: bool, published: float | None
+) -> LectureRow:
     base = BaseConfiguration(read_known_configurations()[base_name], base_name)
     method = METHODS[method_name]({"r": 8} if method_name == "lora" else {}, TASK_TYPES[model_class])
     # Eager attention and fp32, as these runs were.
@@ -182,16 +185,19 @@ def _measure_row(base_name: str, model_class: str, method_name: str, published: 
         on_cuda=True,
     )
     estimate = estimate_training(
-        make_footprint(adapted, method, activations, _ROWS), Recipe("cuda", "fp32", _ROWS)
+        make_footprint(adapted, method, activations, _ROWS),
+        Recipe("cuda", "fp32", _ROWS, is_offloaded=is_offloaded),
     )
-    reason = f"ours is above the {_PUBLISHED_DEVICE.usable / GIB:.1f} GiB of an A100 80 GB"
+    reason = OFFLOAD_REASON if is_offloaded else ""
+    if published is None:
+        reason = f"ours is above the {_PUBLISHED_DEVICE.usable / GIB:.1f} GiB of an A100 80 GB"
     return _describe_memory(
-        f"{_shorten(base_name)} {method_name}",
+        f"{_shorten(base_name)} {method_name}" + (", offload" if is_offloaded else ""),
         method_name,
         adapted.parameters,
         estimate,
         published,
-        reason="" if published else reason,
+        reason=reason,
     )
 
 

@@ -89,6 +89,8 @@ class Footprint:
         wide_moments: Trained parameters whose moments stay in 32 bits where others are held in eight.
         scored: Positions of a text that have an output each; when text is generated, one at a time has.
         cache: Bytes of keys and values that are held for that batch while text is generated.
+        outside_blocks: Frozen parameters outside of the blocks: embeddings, and the output layer.
+        largest_block: Frozen parameters of the largest block.
     """
 
     frozen: int
@@ -101,6 +103,8 @@ class Footprint:
     wide_moments: int = 0
     scored: int = 1
     cache: int = 0
+    outside_blocks: int = 0
+    largest_block: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +118,7 @@ class Recipe:
         is_checkpointed: Whether layers are computed again in the backward pass instead of being kept.
         is_eight_bit: Whether the optimiser holds moments in eight bits.
         is_four_bit: Whether the frozen matrices are held in four bits.
-        is_offloaded: Whether weights, gradients and the optimiser live in host memory and visit the GPU.
+        is_offloaded: Whether the frozen weights live in host memory and visit the GPU.
     """
 
     device: str
@@ -131,16 +135,12 @@ def estimate_training(footprint: Footprint, recipe: Recipe) -> Estimate:
     trained = footprint.trained
     weights = _measure_frozen(footprint, recipe) + 4 * trained
     moments = _measure_moments(footprint, recipe)
-    states = [
+    parts = [
         Part("weights", weights, weights),
         Part("gradients", 4 * trained, 4 * trained),
         Part("optimiser", moments, moments),
+        *_list_passing(footprint, recipe),
     ]
-    if recipe.is_offloaded:
-        # A layer that is computed and the next one on its way, of all that is held elsewhere.
-        held = 2 * sum(part.high for part in states) // max(1, footprint.activations.layers)
-        states = [Part("weights", min(held, weights), min(held, weights))]
-    parts = [*states, *_list_passing(footprint, recipe)]
     if footprint.copies_trained and recipe.device == "cpu":
         parts.append(_measure_copy(footprint))
     return Estimate((*parts, add_runtime(recipe.device, parts)))
@@ -175,8 +175,13 @@ def shrink_batch(recipe: Recipe) -> Recipe:
 
 
 def _measure_frozen(footprint: Footprint, recipe: Recipe) -> int:
-    """Return the bytes of the frozen weights."""
+    """Return the bytes of the frozen weights, on a GPU those that are there at the same time."""
     size = 2 if recipe.precision != "fp32" and footprint.freezes_base else 4
+    if recipe.is_offloaded:
+        # FSDP2 gathers what is outside of the blocks for the whole step; of the blocks the one that is
+        # computed, and the next one on its way. On a processor all that lies in the same memory.
+        gathered = min(footprint.frozen, footprint.outside_blocks + 2 * footprint.largest_block)
+        return size * (gathered if recipe.device == "cuda" else footprint.frozen + gathered)
     if recipe.is_four_bit:
         rest = footprint.frozen - footprint.frozen_matrices
         return round(_FOUR_BIT_BYTES * footprint.frozen_matrices) + size * rest
@@ -211,7 +216,7 @@ def _list_passing(footprint: Footprint, recipe: Recipe) -> list[Part]:
         parts.append(
             Part("backward pass", round(low * activations.passing / 2), round(high * activations.passing))
         )
-    if recipe.precision != "fp32" and not recipe.is_offloaded:
+    if recipe.precision != "fp32":
         # Autocast keeps a half-precision copy of each fp32 matrix until the pass is over.
         parts.append(Part("half-precision copies", 0, 2 * footprint.trained))
     return parts

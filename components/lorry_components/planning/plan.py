@@ -328,6 +328,8 @@ def make_footprint(
         activations=activations,
         rows=rows,
         wide_moments=adapted.wide_moments,
+        outside_blocks=adapted.outside_blocks,
+        largest_block=adapted.largest_block,
     )
 
 

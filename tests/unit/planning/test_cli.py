@@ -101,7 +101,7 @@ def test_the_lecture(
     assert "2,359,296" in shown
     assert "out of memory" in shown
     images = sum(name.startswith("stable-diffusion") for name in lecture_rows)
-    assert f"{23 + images} of {34 + images} agree with what is published" in shown
+    assert f"{23 + images} of {37 + images} agree with what is published" in shown
     listed = json.loads(invoke("plan", "--lecture", "--json").output)
     assert [row["name"] for row in listed] == list(lecture_rows)
 

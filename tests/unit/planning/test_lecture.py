@@ -81,6 +81,18 @@ def test_what_ran_out_of_memory_is_told_to(name: str, lecture_rows: dict[str, Le
     assert row.agrees
 
 
+@pytest.mark.parametrize("name", ["T0_3B lora", "mt0-xxl lora", "bloomz-7b1 lora"])
+def test_an_offloaded_base_takes_less_than_one_that_is_not(
+    name: str, lecture_rows: dict[str, LectureRow]
+) -> None:
+    whole, offloaded = lecture_rows[name].memory_gib, lecture_rows[f"{name}, offload"].memory_gib
+    assert whole is not None
+    assert offloaded is not None
+    # What is trained and what passes stay: no more than the frozen weights is saved.
+    assert whole - 4 * lecture_rows[name].total_parameters / 2**30 < offloaded < whole / 3
+    assert offloaded <= (lecture_rows[f"{name}, offload"].published_gib or 0)
+
+
 def test_every_difference_has_its_reason(lecture_rows: dict[str, LectureRow]) -> None:
     assert [name for name, row in lecture_rows.items() if not row.agrees and not row.reason] == []
 
@@ -99,6 +111,9 @@ def test_the_rows_that_differ_are_those_that_were_found_to(lecture_rows: dict[st
         "gpt2-large lora r=4",
         "gpt2-medium prelayer 14 tokens",
         "gpt2-large prelayer 17 tokens",
+        "T0_3B lora, offload",
+        "mt0-xxl lora, offload",
+        "bloomz-7b1 lora, offload",
     }
 
 

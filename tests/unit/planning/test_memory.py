@@ -42,6 +42,8 @@ ADAPTED = replace(
     frozen_matrices=6_000_000_000,
     freezes_base=True,
     copies_trained=False,
+    outside_blocks=1_000_000_000,
+    largest_block=200_000_000,
 )
 FP32 = Recipe("cuda", "fp32", 8)
 
@@ -97,6 +99,29 @@ def test_a_base_in_four_bits() -> None:
         estimate = estimate_training(ADAPTED, replace(packed, precision=precision))  # type: ignore[arg-type]
         assert _part(estimate, "weights") == matrices + size * rest + 4 * ADAPTED.trained
     assert not any("QLoRA" in one.change for one in list_advice(ADAPTED, packed))
+
+
+def test_a_base_in_the_memory_of_the_host() -> None:
+    offloaded = replace(FP32, is_offloaded=True)
+    trained = 4 * ADAPTED.trained
+    gathered = ADAPTED.outside_blocks + 2 * ADAPTED.largest_block
+    estimate = estimate_training(ADAPTED, offloaded)
+    assert _part(estimate, "weights") == 4 * gathered + trained
+    # What is trained stays where it is computed.
+    assert _part(estimate, "gradients") == trained
+    assert _part(estimate, "optimiser") == 2 * trained
+    half = estimate_training(ADAPTED, replace(offloaded, precision="bf16"))
+    assert _part(half, "weights") == 2 * gathered + trained
+    on_processors = estimate_training(ADAPTED, replace(offloaded, device="cpu"))
+    assert _part(on_processors, "weights") == 4 * (ADAPTED.frozen + gathered) + trained
+    small = replace(ADAPTED, outside_blocks=0, largest_block=ADAPTED.frozen)
+    assert _part(estimate_training(small, offloaded), "weights") == 4 * ADAPTED.frozen + trained
+    assert not any("QLoRA" in one.change for one in list_advice(ADAPTED, offloaded))
+
+
+def test_of_a_base_without_known_blocks_nothing_is_offloaded() -> None:
+    unknown = replace(ADAPTED, outside_blocks=ADAPTED.frozen, largest_block=0)
+    assert not any("offload" in one.change for one in list_advice(unknown, FP32))
 
 
 def test_llama_out_of_sample() -> None:
@@ -168,10 +193,14 @@ def test_advice_says_what_each_change_saves() -> None:
         "gradient checkpointing",
         "train.precision: bf16",
         "QLoRA: the frozen base in four bits",
+        "train.offload: the frozen base in the host's memory",
     } <= changes
     # LoRA's optimiser is too small for eight bits to matter.
     assert "train.optimizer: adamw-8bit" not in changes
-    assert advice[-1].change == "all of these together"
+    # Weights in four bits are not divided.
+    assert advice[-1].change == (
+        "all of these together, without train.offload: the frozen base in the host's memory"
+    )
     assert advice[-1].needed < min(one.needed for one in advice[:-1])
     assert advice[-1].device is not None
 
@@ -181,8 +210,8 @@ def test_advice_for_full_fine_tuning() -> None:
     changes = {one.change: one for one in list_advice(BIG, FP32)}
     assert changes["train.optimizer: adamw-8bit"].saved >= 5.9 * BIG.trained
     assert not any("QLoRA" in change for change in changes)
-    offloaded = changes["offloading weights and optimiser to host memory"]
-    assert offloaded.device is not None
+    # Only frozen weights can be.
+    assert not any("offload" in change for change in changes)
 
 
 def test_on_a_processor_nothing_is_offloaded_or_held_in_four_bits() -> None:
