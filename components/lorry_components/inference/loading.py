@@ -90,7 +90,7 @@ def assemble_adapter(
     model, fresh = kind.load_model(base.folder, labels, **method.list_load_options())
     return Predictor(
         adapted=method.restore(model, folder, fresh),
-        tokenizer=kind.load_reader(base.folder),
+        reader=kind.load_reader(base.folder),
         kind=kind,
         labels=labels,
     )

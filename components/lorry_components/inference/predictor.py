@@ -1,14 +1,11 @@
 """Prediction with one adapter."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 from lorry_components.kinds import Kind, Prediction, Row
 from lorry_components.kinds.base import Outputs, Report
 from lorry_components.methods import AdaptedModel
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 
 def _report_nothing(_done: int) -> None:
@@ -20,7 +17,7 @@ class Predictor:
 
     Args:
         adapted: The base with the adapter on it.
-        tokenizer: The base's tokeniser.
+        reader: What the kind loaded to turn rows into inputs, such as the base's tokeniser.
         kind: The kind of task.
         labels: The classes in the order of the outputs, or None.
     """
@@ -28,7 +25,7 @@ class Predictor:
     def __init__(
         self,
         adapted: AdaptedModel,
-        tokenizer: "PreTrainedTokenizerBase",
+        reader: Any,
         kind: Kind,
         labels: Sequence[str] | None,
     ) -> None:
@@ -37,17 +34,17 @@ class Predictor:
         self.adapted = adapted
         self.kind = kind
         self.labels = labels
-        self._tokenizer = tokenizer
+        self._reader = reader
         adapted.model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
     def predict(self, rows: Sequence[Row], *, report: Report = _report_nothing) -> list[Prediction]:
         """Return one prediction a row, in the order of the rows; ``report`` is told how many are done."""
-        return self.kind.predict(self.adapted.model, self._tokenizer, rows, self.labels, report)
+        return self.kind.predict(self.adapted.model, self._reader, rows, self.labels, report)
 
     def compute_outputs(self, rows: Sequence[Row]) -> Outputs:
         """Return numbers that show what the adapter computes, shape (rows, numbers)."""
         model = self.adapted.model
-        return self.kind.compute_outputs(model, self._tokenizer, rows, self.labels, _report_nothing)
+        return self.kind.compute_outputs(model, self._reader, rows, self.labels, _report_nothing)
 
     def compute_base_outputs(self, rows: Sequence[Row]) -> Outputs:
         """Return the same with the adapter's change to the base switched off, the head kept."""

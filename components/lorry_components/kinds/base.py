@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
     from torch import nn
-    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel
 
 Label = str | float
 """What a row of the data says is right: a class, a number, or a text."""
@@ -169,8 +169,8 @@ class Kind(ABC):
         """Return the words of a label, whose number the data card tells."""
         return str(label)
 
-    def check_rows(self, tokenizer: "PreTrainedTokenizerBase", rows: Sequence[Row]) -> None:  # noqa: B027
-        """Refuse inputs that a base's tokeniser makes too long, before anything is trained.
+    def check_rows(self, reader: Any, rows: Sequence[Row]) -> None:  # noqa: B027
+        """Refuse inputs that do not fit the base, such as too long texts, before anything is trained.
 
         Raises:
             InvalidDataError: There are such rows; all are counted, the first are listed.
@@ -179,7 +179,7 @@ class Kind(ABC):
     # Training
 
     def load_reader(self, folder: "Path") -> Any:
-        """Load what turns a row into the model's inputs: the tokeniser of a base.
+        """Load what turns a row into the model's inputs: the tokeniser of a base, unless a kind has another.
 
         One without a token for padding pads with the one that ends texts.
 
@@ -222,7 +222,7 @@ class Kind(ABC):
     @abstractmethod
     def encode_examples(
         self,
-        tokenizer: "PreTrainedTokenizerBase",
+        reader: Any,
         rows: Sequence[Row],
         targets: Sequence[Label],
         labels: Sequence[str] | None,
@@ -233,7 +233,7 @@ class Kind(ABC):
         """
 
     @abstractmethod
-    def build_collator(self, tokenizer: "PreTrainedTokenizerBase") -> Callable[[list[Features]], Any]:
+    def build_collator(self, reader: Any) -> Callable[[list[Features]], Any]:
         """Return what makes a padded batch of some rows' features."""
 
     def score_training(
@@ -257,7 +257,7 @@ class Kind(ABC):
     def compute_outputs(
         self,
         model: "nn.Module",
-        tokenizer: "PreTrainedTokenizerBase",
+        reader: Any,
         rows: Sequence[Row],
         labels: Sequence[str] | None,
         report: Report,
@@ -272,7 +272,7 @@ class Kind(ABC):
     def predict(
         self,
         model: "nn.Module",
-        tokenizer: "PreTrainedTokenizerBase",
+        reader: Any,
         rows: Sequence[Row],
         labels: Sequence[str] | None,
         report: Report,

@@ -148,37 +148,41 @@ class ImageGeneration(Kind):
             )
         return load_diffusers_model(self.model_class, folder / "unet"), frozenset()
 
-    def check_rows(self, tokenizer: Any, rows: Sequence[Row]) -> None:
+    def check_rows(self, reader: DiffusionParts, rows: Sequence[Row]) -> None:
         """Refuse images that are much smaller than those the base draws."""
-        least = tokenizer.side // _MOST_ENLARGED
+        least = reader.side // _MOST_ENLARGED
         small = [shape for row in rows if min(shape := decode_image(row[IMAGE]).shape[:2]) < least]
         if small:
             faults = [Fault("image", f"is {width}x{height} pixels") for height, width in small[:_LISTED]]
             raise InvalidDataError(
                 "the images",
                 faults,
-                todo=f"the base draws {tokenizer.side}x{tokenizer.side} pixels: give images whose sides have "
+                todo=f"the base draws {reader.side}x{reader.side} pixels: give images whose sides have "
                 f"{least} or more",
                 total=len(small),
             )
 
     def encode_examples(
-        self, tokenizer: Any, rows: Sequence[Row], targets: Sequence[Label], labels: Sequence[str] | None
+        self,
+        reader: DiffusionParts,
+        rows: Sequence[Row],
+        targets: Sequence[Label],
+        labels: Sequence[str] | None,
     ) -> list[Features]:
         """Compute what is frozen, once: latents of the images, and states of the prompts."""
         import torch
 
-        tokenizer.move(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        reader.move(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
         features: list[Features] = []
         for row in rows:
-            mean, deviation = tokenizer.encode_pixels(decode_image(row[IMAGE], tokenizer.side))
-            prompt = tokenizer.encode_prompts([row["text"]], self.form.max_length)[0]
+            mean, deviation = reader.encode_pixels(decode_image(row[IMAGE], reader.side))
+            prompt = reader.encode_prompts([row["text"]], self.form.max_length)[0]
             features.append({"mean": mean.cpu(), "deviation": deviation.cpu(), "prompt": prompt.cpu()})
         # The rest of the memory is for training.
-        tokenizer.move(torch.device("cpu"))
+        reader.move(torch.device("cpu"))
         return features
 
-    def build_collator(self, tokenizer: Any) -> Callable[[list[Features]], Any]:
+    def build_collator(self, reader: DiffusionParts) -> Callable[[list[Features]], Any]:
         """Stack the rows: all are of one size."""
         import torch
 
@@ -187,7 +191,7 @@ class ImageGeneration(Kind):
 
         return stack
 
-    def prepare_training(self, model: "nn.Module", reader: Any) -> "nn.Module":
+    def prepare_training(self, model: "nn.Module", reader: DiffusionParts) -> "nn.Module":
         """Return a model that adds noise and measures how well it is told."""
         return build_denoising_model(model, reader.build_scheduler())
 
@@ -196,7 +200,7 @@ class ImageGeneration(Kind):
     def compute_outputs(
         self,
         model: "nn.Module",
-        tokenizer: Any,
+        reader: DiffusionParts,
         rows: Sequence[Row],
         labels: Sequence[str] | None,
         report: Report,
@@ -205,12 +209,12 @@ class ImageGeneration(Kind):
         import torch
 
         device = next(model.parameters()).device
-        tokenizer.move(device)
-        latents = tokenizer.draw_noise(0)
-        time = int(tokenizer.build_scheduler().config.num_train_timesteps) // 2
+        reader.move(device)
+        latents = reader.draw_noise(0)
+        time = int(reader.build_scheduler().config.num_train_timesteps) // 2
         outputs = np.zeros((len(rows), _PROBED_NUMBERS), dtype=np.float32)
         for number, row in enumerate(rows):
-            prompt = tokenizer.encode_prompts([row["text"]], self.form.max_length)
+            prompt = reader.encode_prompts([row["text"]], self.form.max_length)
             # On GPUs convolutions round to TF32 otherwise, and would not agree with other devices.
             with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
                 told = model(latents, time, encoder_hidden_states=prompt).sample.float().flatten().cpu()
@@ -222,7 +226,7 @@ class ImageGeneration(Kind):
     def predict(
         self,
         model: "nn.Module",
-        tokenizer: Any,
+        reader: DiffusionParts,
         rows: Sequence[Row],
         labels: Sequence[str] | None,
         report: Report,
@@ -233,19 +237,19 @@ class ImageGeneration(Kind):
         gives two images, and the same rows give the same images. Of a row that has an image itself, as those
         of the test part, it is measured too how well noise is told from that.
         """
-        tokenizer.move(next(model.parameters()).device)
+        reader.move(next(model.parameters()).device)
         drawing = self.form.generate
         predictions: list[Prediction] = []
         for number, row in enumerate(rows):
-            prompts = tokenizer.encode_prompts(["", row["text"]], self.form.max_length)
+            prompts = reader.encode_prompts(["", row["text"]], self.form.max_length)
             seed = (drawing.seed + number) % 2**32
             drawn = draw_image(
-                model, tokenizer, prompts, seed=seed, steps=drawing.steps, guidance=drawing.guidance
+                model, reader, prompts, seed=seed, steps=drawing.steps, guidance=drawing.guidance
             )
             prediction: Prediction = {"image": encode_image(drawn), "seed": seed}
             if IMAGE in row:
-                latents, _ = tokenizer.encode_pixels(decode_image(row[IMAGE], tokenizer.side))
-                score = score_noise(model, tokenizer, latents, prompts[1:])
+                latents, _ = reader.encode_pixels(decode_image(row[IMAGE], reader.side))
+                score = score_noise(model, reader, latents, prompts[1:])
                 prediction |= {"noise_error": score.error, "noise_power": score.power}
             predictions.append(prediction)
             report(number + 1)

@@ -8,6 +8,7 @@ long the object is, and a search over several tokens has settings of its own. An
 left out of training, and counts as wrong in evaluation, whatever is predicted.
 """
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -87,16 +88,18 @@ def _find_ranks(targets: Sequence[Target], predictions: Sequence[Prediction]) ->
 
 
 @dataclass(frozen=True, slots=True)
-class _Reader:
-    """How the base reads: it is known once the base is loaded.
+class ClozeReader:
+    """How a base reads.
 
     Attributes:
+        tokenizer: The base's.
         is_masked: Whether it fills in masks; otherwise it reads from left to right.
-        arguments: What its forward takes.
+        takes_positions: Whether it reads from left to right and can be told which position each token has.
     """
 
+    tokenizer: "PreTrainedTokenizerBase"
     is_masked: bool
-    arguments: frozenset[str]
+    takes_positions: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +131,6 @@ class KnowledgeProbing(Kind):
     # Of PEFT's wrappers the one that hands all on, whatever the output layer is.
     peft_task_type = "FEATURE_EXTRACTION"
     answer_tokens = _KEPT_POSITIONS
-
-    _reader: _Reader | None = None
 
     # The data
 
@@ -190,23 +191,22 @@ class KnowledgeProbing(Kind):
 
     # Training
 
+    def load_reader(self, folder: Path) -> ClozeReader:
+        """Load the base's tokeniser, and find out how the base reads."""
+        config = _load_config(folder)
+        is_masked = _is_masked(config)
+        return ClozeReader(super().load_reader(folder), is_masked, not is_masked and _takes_positions(config))
+
     def load_model(
         self, folder: Path, labels: Sequence[str] | None, **options: Any
     ) -> "tuple[PreTrainedModel, frozenset[str]]":
         """Load the base with the output layer that it was trained with."""
-        import inspect
-
-        from transformers import AutoConfig
-
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        model, fresh = load_pretrained(self.find_model_class(config), folder, may_miss=False, **options)
-        arguments = frozenset(inspect.signature(model.forward).parameters)
-        self._reader = _Reader(_is_masked(config), arguments)
-        return model, fresh
+        model_class = self.find_model_class(_load_config(folder))
+        return load_pretrained(model_class, folder, may_miss=False, **options)
 
     def encode_examples(
         self,
-        tokenizer: "PreTrainedTokenizerBase",
+        reader: ClozeReader,
         rows: Sequence[Row],
         targets: Sequence[Label],
         labels: Sequence[str] | None,
@@ -216,7 +216,7 @@ class KnowledgeProbing(Kind):
         Raises:
             TrainingError: None is left, or the template leaves no room for a subject.
         """
-        objects = self._find_objects(tokenizer, targets)
+        objects = self._find_objects(reader.tokenizer, targets)
         kept = [
             (row, found)
             for row, target in zip(rows, targets, strict=True)
@@ -228,11 +228,10 @@ class KnowledgeProbing(Kind):
                 where="data.columns.label",
                 todo="choose rows whose objects are single words that the base knows, or another base",
             )
-        clozes = self._encode(tokenizer, [row for row, _ in kept])
-        is_masked = self._find_reader().is_masked
+        clozes = self._encode(reader, [row for row, _ in kept])
         features: list[Features] = []
         for cloze, (_, found) in zip(clozes, kept, strict=True):
-            if is_masked:
+            if reader.is_masked:
                 ids, answers = cloze.ids, [IGNORED] * len(cloze.ids)
                 answers[cloze.place] = found
             else:
@@ -240,19 +239,18 @@ class KnowledgeProbing(Kind):
             features.append({"input_ids": ids, "attention_mask": [1] * len(ids), "labels": answers})
         return features
 
-    def build_collator(self, tokenizer: "PreTrainedTokenizerBase") -> "Callable[[list[Features]], Any]":
+    def build_collator(self, reader: ClozeReader) -> "Callable[[list[Features]], Any]":
         """Pad a batch: on the left where the base reads from left to right, so that all objects come last."""
 
         def collate(features: list[Features]) -> Any:
             import torch
 
-            is_masked = self._find_reader().is_masked
-            batch = self._pad(tokenizer, [row["input_ids"] for row in features])
-            width = batch["input_ids"].shape[1] if is_masked else _KEPT_POSITIONS
+            batch = _pad(reader, [row["input_ids"] for row in features])
+            width = batch["input_ids"].shape[1] if reader.is_masked else _KEPT_POSITIONS
             labels = torch.full((len(features), width), IGNORED)
             for index, row in enumerate(features):
                 labels[index, : len(row["labels"])] = torch.tensor(row["labels"])
-            kept = {} if is_masked else {"logits_to_keep": _list_last(_KEPT_POSITIONS)}
+            kept = {} if reader.is_masked else {"logits_to_keep": _list_last(_KEPT_POSITIONS)}
             return {**batch, "labels": labels, **kept}
 
         return collate
@@ -262,7 +260,7 @@ class KnowledgeProbing(Kind):
     def compute_outputs(
         self,
         model: "nn.Module",
-        tokenizer: "PreTrainedTokenizerBase",
+        reader: ClozeReader,
         rows: Sequence[Row],
         labels: Sequence[str] | None,
         report: Report,
@@ -270,7 +268,7 @@ class KnowledgeProbing(Kind):
         """Return log-probabilities of some tokens, evenly spread over the vocabulary."""
         found = np.zeros((len(rows), _SHOWN_NUMBERS), dtype=np.float32)
         done = 0
-        for chosen, logits in self._compute_logits(model, tokenizer, rows):
+        for chosen, logits in self._compute_logits(model, reader, rows):
             spread = np.linspace(0, logits.shape[1] - 1, _SHOWN_NUMBERS).astype(int)
             found[chosen] = logits.log_softmax(-1)[:, spread].cpu().numpy()
             done += len(chosen)
@@ -280,7 +278,7 @@ class KnowledgeProbing(Kind):
     def predict(
         self,
         model: "nn.Module",
-        tokenizer: "PreTrainedTokenizerBase",
+        reader: ClozeReader,
         rows: Sequence[Row],
         labels: Sequence[str] | None,
         report: Report,
@@ -292,13 +290,13 @@ class KnowledgeProbing(Kind):
         predictions: list[Prediction] = [{} for _ in rows]
         names: dict[int, str] = {}
         done = 0
-        for chosen, logits in self._compute_logits(model, tokenizer, rows):
+        for chosen, logits in self._compute_logits(model, reader, rows):
             best = logits.softmax(-1).topk(min(_RANKED, logits.shape[1]))
             for index, shares, tokens in zip(
                 chosen, best.values.tolist(), best.indices.tolist(), strict=True
             ):
                 for token in tokens:
-                    names.setdefault(token, str(tokenizer.decode([token])).strip())
+                    names.setdefault(token, str(reader.tokenizer.decode([token])).strip())
                 top = [[names[token], share] for token, share in zip(tokens, shares, strict=True)]
                 predictions[index] = {"label": top[0][0], "score": top[0][1], "top": top}
             done += len(chosen)
@@ -334,11 +332,6 @@ class KnowledgeProbing(Kind):
     def _parts(self) -> tuple[Part, ...]:
         return parse_template(self.form.soft_template or self.form.template or "")
 
-    def _find_reader(self) -> _Reader:
-        if self._reader is None:
-            raise TypeError("how the base reads is known once load_model has loaded it")
-        return self._reader
-
     def _find_objects(
         self, tokenizer: "PreTrainedTokenizerBase", targets: Sequence[Label]
     ) -> Mapping[Label, int | None]:
@@ -348,8 +341,8 @@ class KnowledgeProbing(Kind):
             for target in dict.fromkeys(targets)
         }
 
-    def _encode(self, tokenizer: "PreTrainedTokenizerBase", rows: Sequence[Row]) -> list[_Cloze]:
-        is_masked = self._find_reader().is_masked
+    def _encode(self, reader: ClozeReader, rows: Sequence[Row]) -> list[_Cloze]:
+        tokenizer, is_masked = reader.tokenizer, reader.is_masked
         parts = list(self._parts)
         if not is_masked:
             # A base that reads from left to right sees nothing behind the object.
@@ -369,44 +362,42 @@ class KnowledgeProbing(Kind):
             clozes.append(_Cloze(ids, len(read) if is_masked else len(ids) - 1))
         return clozes
 
-    def _pad(
-        self, tokenizer: "PreTrainedTokenizerBase", sequences: Sequence[Sequence[int]]
-    ) -> "dict[str, torch.Tensor]":
-        import torch
-
-        reader = self._find_reader()
-        width = max(map(len, sequences))
-        padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
-        ids = torch.full((len(sequences), width), padding)
-        mask = torch.zeros_like(ids)
-        for index, sequence in enumerate(sequences):
-            place = slice(0, len(sequence)) if reader.is_masked else slice(width - len(sequence), width)
-            ids[index, place] = torch.tensor(sequence)
-            mask[index, place] = 1
-        batch = {"input_ids": ids, "attention_mask": mask}
-        if not reader.is_masked and "position_ids" in reader.arguments:
-            batch["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
-        return batch
-
     def _compute_logits(
-        self, model: "nn.Module", tokenizer: "PreTrainedTokenizerBase", rows: Sequence[Row]
+        self, model: "nn.Module", reader: ClozeReader, rows: Sequence[Row]
     ) -> "Iterator[tuple[list[int], torch.Tensor]]":
         """Yield the numbers of some rows, and the logits of their objects, shape (rows, vocabulary)."""
         import torch
 
         device = next(model.parameters()).device
-        is_masked = self._find_reader().is_masked
-        clozes = self._encode(tokenizer, rows)
+        clozes = self._encode(reader, rows)
         with torch.inference_mode():
             for chosen in batch_by_length([len(cloze.ids) for cloze in clozes], _BATCH_ROWS):
-                batch = self._pad(tokenizer, [clozes[index].ids for index in chosen])
+                batch = _pad(reader, [clozes[index].ids for index in chosen])
                 inputs = {name: tensor.to(device) for name, tensor in batch.items()}
-                if is_masked:
+                if reader.is_masked:
                     places = torch.tensor([clozes[index].place for index in chosen], device=device)
                     logits = model(**inputs).logits[torch.arange(len(chosen), device=device), places]
                 else:
                     logits = model(**inputs, logits_to_keep=_list_last(1).to(device)).logits[:, -1]
                 yield chosen, logits.float()
+
+
+def _pad(reader: ClozeReader, sequences: Sequence[Sequence[int]]) -> "dict[str, torch.Tensor]":
+    import torch
+
+    tokenizer = reader.tokenizer
+    width = max(map(len, sequences))
+    padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+    ids = torch.full((len(sequences), width), padding)
+    mask = torch.zeros_like(ids)
+    for index, sequence in enumerate(sequences):
+        place = slice(0, len(sequence)) if reader.is_masked else slice(width - len(sequence), width)
+        ids[index, place] = torch.tensor(sequence)
+        mask[index, place] = 1
+    batch = {"input_ids": ids, "attention_mask": mask}
+    if reader.takes_positions:
+        batch["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
+    return batch
 
 
 def _list_last(count: int) -> "torch.Tensor":
@@ -437,6 +428,20 @@ def _has_space_before_label(parts: Sequence[Part]) -> bool:
     place = parts.index(Slot("label"))
     before = parts[place - 1] if place else None
     return isinstance(before, Words) and before.text[-1].isspace()
+
+
+def _load_config(folder: Path) -> "PretrainedConfig":
+    from transformers import AutoConfig
+
+    config: PretrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True)
+    return config
+
+
+def _takes_positions(config: "PretrainedConfig") -> bool:
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    model_class: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    return "position_ids" in inspect.signature(model_class.forward).parameters
 
 
 def _is_masked(config: "PretrainedConfig") -> bool:

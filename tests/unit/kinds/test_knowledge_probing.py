@@ -12,7 +12,6 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from torch.nn import functional
 from transformers import (
     AutoConfig,
-    AutoTokenizer,
     BertConfig,
     BertForMaskedLM,
     BertModel,
@@ -148,10 +147,11 @@ class Loaded:
         self.kind = KnowledgeProbing(InputForm(**{"max_length": 32, "template": WORDING, **form}))
         self.model, self.fresh = self.kind.load_model(folder, None)
         self.model.train(mode=False)
-        self.tokenizer = AutoTokenizer.from_pretrained(folder)
+        self.reader = self.kind.load_reader(folder)
+        self.tokenizer = self.reader.tokenizer
 
     def encode(self, rows: list[dict[str, str]]) -> list[dict[str, Any]]:
-        return self.kind.encode_examples(self.tokenizer, rows, [row["label"] for row in rows], None)
+        return self.kind.encode_examples(self.reader, rows, [row["label"] for row in rows], None)
 
     def read(self, ids: list[int]) -> list[str]:
         return [
@@ -159,7 +159,7 @@ class Loaded:
         ]
 
     def collate(self, rows: list[dict[str, str]]) -> dict[str, Any]:
-        batch: dict[str, Any] = self.kind.build_collator(self.tokenizer)(self.encode(rows))
+        batch: dict[str, Any] = self.kind.build_collator(self.reader)(self.encode(rows))
         return batch
 
 
@@ -305,7 +305,7 @@ def test_a_prediction_is_the_likeliest_token(base: Base, style: str) -> None:
     loaded = Loaded(base(style))
     rows = [{"text": "riverton"}, {"text": "old new great riverton"}, {"text": "little woodby"}]
     done: list[int] = []
-    found = loaded.kind.predict(loaded.model, loaded.tokenizer, rows, None, done.append)
+    found = loaded.kind.predict(loaded.model, loaded.reader, rows, None, done.append)
     assert done == [3]
     assert [len(prediction["top"]) for prediction in found] == [10] * 3
     for row, prediction in zip(rows, found, strict=True):
@@ -332,9 +332,9 @@ def test_a_prediction_is_the_likeliest_token(base: Base, style: str) -> None:
 def test_outputs_do_not_depend_on_the_rows_beside(base: Base, style: str) -> None:
     loaded = Loaded(base(style))
     rows = [{"text": "riverton"}, {"text": "old new great riverton"}]
-    together = loaded.kind.compute_outputs(loaded.model, loaded.tokenizer, rows, None, lambda _: None)
+    together = loaded.kind.compute_outputs(loaded.model, loaded.reader, rows, None, lambda _: None)
     alone = [
-        loaded.kind.compute_outputs(loaded.model, loaded.tokenizer, [row], None, lambda _: None)[0]
+        loaded.kind.compute_outputs(loaded.model, loaded.reader, [row], None, lambda _: None)[0]
         for row in rows
     ]
     assert together.shape == (2, 32)
@@ -471,12 +471,6 @@ def test_a_base_that_reads_from_left_to_right_wants_the_object_last(base: Base) 
     with pytest.raises(InvalidTaskError, match=r"nothing behind \{label\}; put \{text\} before it"):
         check_base(spec, base("gpt2"))
     check_base(spec.model_copy(update={"base": make_spec(base("bert")).base}), base("bert"))
-
-
-def test_how_a_base_reads_is_known_once_it_is_loaded() -> None:
-    kind = KnowledgeProbing(InputForm(max_length=32, template=WORDING))
-    with pytest.raises(TypeError, match="once load_model has loaded it"):
-        kind.build_collator(build_wordpieces())([{"input_ids": [1], "labels": [1]}])
 
 
 # From the data to a prediction
