@@ -43,7 +43,7 @@ def list_advice(footprint: Footprint, recipe: Recipe) -> list[Advice]:
         merged = _merge(recipe, combined, changed)
         if merged.is_four_bit and merged.is_offloaded:
             # Weights in four bits cannot be divided. What saves more has been taken.
-            left_out = f", without {advice.change}"
+            left_out = f" but {advice.change}"
         else:
             combined = merged
     together = [advise(f"all of these together{left_out}", combined)] if len(found) > 1 else []
@@ -52,7 +52,7 @@ def list_advice(footprint: Footprint, recipe: Recipe) -> list[Advice]:
 
 def _list_changes(footprint: Footprint, recipe: Recipe) -> Iterator[tuple[str, Recipe]]:
     if not recipe.is_checkpointed:
-        yield "gradient checkpointing", replace(recipe, is_checkpointed=True)
+        yield "train.gradient_checkpointing: true", replace(recipe, is_checkpointed=True)
     if recipe.precision == "fp32":
         yield "train.precision: bf16", replace(recipe, precision="bf16")
     if not recipe.is_eight_bit:
@@ -60,12 +60,9 @@ def _list_changes(footprint: Footprint, recipe: Recipe) -> Iterator[tuple[str, R
     if recipe.device == "cuda" and footprint.freezes_base and not (recipe.is_four_bit or recipe.is_offloaded):
         if footprint.frozen_matrices:
             half = recipe.precision if recipe.precision != "fp32" else "bf16"
-            yield "QLoRA: the frozen base in four bits", replace(recipe, is_four_bit=True, precision=half)
+            yield "method.name: qlora", replace(recipe, is_four_bit=True, precision=half)
         if footprint.largest_block:
-            yield (
-                "train.offload: the frozen base in the host's memory",
-                replace(recipe, is_offloaded=True),
-            )
+            yield "train.offload: true", replace(recipe, is_offloaded=True)
     if recipe.rows > 1:
         smaller = shrink_batch(recipe)
         yield (

@@ -69,7 +69,7 @@ def test_a_plan_that_does_not_fit_says_what_would(
     assert result.exit_code == 0, result.output
     assert "too little, see below" in result.output
     assert "resources.memory: 100Mi is less than lora takes" in result.output
-    assert "gradient checkpointing" in result.output
+    assert "train.gradient_checkpointing: true" in result.output
 
 
 def test_a_plan_as_json(invoke: Callable[..., click.testing.Result], task_file: Callable[..., Path]) -> None:

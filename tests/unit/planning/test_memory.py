@@ -98,7 +98,7 @@ def test_a_base_in_four_bits() -> None:
     for precision, size in (("fp32", 4), ("bf16", 2)):
         estimate = estimate_training(ADAPTED, replace(packed, precision=precision))  # type: ignore[arg-type]
         assert _part(estimate, "weights") == matrices + size * rest + 4 * ADAPTED.trained
-    assert not any("QLoRA" in one.change for one in list_advice(ADAPTED, packed))
+    assert not any("qlora" in one.change for one in list_advice(ADAPTED, packed))
 
 
 def test_a_base_in_the_memory_of_the_host() -> None:
@@ -116,7 +116,7 @@ def test_a_base_in_the_memory_of_the_host() -> None:
     assert _part(on_processors, "weights") == 4 * (ADAPTED.frozen + gathered) + trained
     small = replace(ADAPTED, outside_blocks=0, largest_block=ADAPTED.frozen)
     assert _part(estimate_training(small, offloaded), "weights") == 4 * ADAPTED.frozen + trained
-    assert not any("QLoRA" in one.change for one in list_advice(ADAPTED, offloaded))
+    assert not any("qlora" in one.change for one in list_advice(ADAPTED, offloaded))
 
 
 def test_of_a_base_without_known_blocks_nothing_is_offloaded() -> None:
@@ -190,17 +190,15 @@ def test_advice_says_what_each_change_saves() -> None:
     assert all(one.saved + one.needed == needed for one in advice)
     changes = {one.change for one in advice}
     assert {
-        "gradient checkpointing",
+        "train.gradient_checkpointing: true",
         "train.precision: bf16",
-        "QLoRA: the frozen base in four bits",
-        "train.offload: the frozen base in the host's memory",
+        "method.name: qlora",
+        "train.offload: true",
     } <= changes
     # LoRA's optimiser is too small for eight bits to matter.
     assert "train.optimizer: adamw-8bit" not in changes
     # Weights in four bits are not divided.
-    assert advice[-1].change == (
-        "all of these together, without train.offload: the frozen base in the host's memory"
-    )
+    assert advice[-1].change == "all of these together but train.offload: true"
     assert advice[-1].needed < min(one.needed for one in advice[:-1])
     assert advice[-1].device is not None
 
@@ -209,7 +207,7 @@ def test_advice_for_full_fine_tuning() -> None:
     assert find_smallest_device(estimate_training(BIG, FP32).high) is None
     changes = {one.change: one for one in list_advice(BIG, FP32)}
     assert changes["train.optimizer: adamw-8bit"].saved >= 5.9 * BIG.trained
-    assert not any("QLoRA" in change for change in changes)
+    assert not any("qlora" in change for change in changes)
     # Only frozen weights can be.
     assert not any("offload" in change for change in changes)
 
@@ -217,7 +215,7 @@ def test_advice_for_full_fine_tuning() -> None:
 def test_on_a_processor_nothing_is_offloaded_or_held_in_four_bits() -> None:
     changes = " ".join(one.change for one in list_advice(ADAPTED, replace(FP32, device="cpu")))
     assert "offload" not in changes
-    assert "QLoRA" not in changes
+    assert "qlora" not in changes
 
 
 def test_a_gpu_is_judged_by_both_ends() -> None:
