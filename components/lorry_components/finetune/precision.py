@@ -9,7 +9,7 @@ AVX-512 with BF16      153 (SDPA), 158 (eager)     238 (SDPA), 426 (eager)
 without BF16 or AMX    159 (SDPA)                  half of fp32
 =====================  ==========================  ===========================
 
-In bf16 the frozen weights are held in bf16 and the adapter in fp32. On a CPU, SDPA's kernel is slow in bf16,
+In bf16 the frozen weights are held in bf16, and what is trained in fp32, whatever the base is stored in. On a CPU, SDPA's kernel is slow in bf16,
 and materialised attention scores are cheap while sequences are short.
 """
 
@@ -47,11 +47,12 @@ class Precision:
 
     Attributes:
         name: The number format of frozen weights and matrix products.
-        attention: transformers' name of the attention implementation.
+        attention: transformers' name of the attention implementation; None: its own choice, SDPA where the
+            base's family has it.
     """
 
     name: PrecisionName
-    attention: Literal["eager", "sdpa", "flash_attention_2"]
+    attention: Literal["eager", "flash_attention_2"] | None
 
 
 def detect_hardware() -> Hardware:
@@ -108,4 +109,4 @@ def choose_precision(
         # It is told the lengths of the sequences, where others are given a mask of all tokens by all tokens.
         return Precision(name, "flash_attention_2")
     is_short_on_cpu = hardware.device == "cpu" and max_length <= _EAGER_MAX_LENGTH
-    return Precision(name, "eager" if is_short_on_cpu else "sdpa")
+    return Precision(name, "eager" if is_short_on_cpu else None)

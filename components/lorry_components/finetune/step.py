@@ -180,8 +180,10 @@ def _set_up(spec: TaskSpec, labels: Sequence[str] | None) -> _Setup:
 
 
 def _list_model_options(spec: TaskSpec, base: Base, precision: Precision) -> dict[str, Any]:
-    dropouts = list_dropouts(spec.train, load_config(base.folder))
-    return {"attn_implementation": precision.attention, **dropouts}
+    options: dict[str, Any] = list_dropouts(spec.train, load_config(base.folder))
+    if precision.attention is not None:
+        options["attn_implementation"] = precision.attention
+    return options
 
 
 def _cast_frozen(model: "nn.Module", dtype: Any) -> None:
@@ -259,6 +261,11 @@ def _build_arguments(spec: TaskSpec, setup: _Setup, rows: int, checkpoints: Path
     class Arguments(TrainingArguments):
         # Frozen weights that stay with the host are not to be moved.
         place_model_on_device = False if spec.train.offload else None
+
+        @property
+        def n_gpu(self) -> int:
+            # Of a machine's GPUs a process uses one: Trainer would multiply the batch by their number.
+            return min(1, int(super().n_gpu))
 
     train = spec.train
     on_cuda = setup.hardware.device == "cuda"

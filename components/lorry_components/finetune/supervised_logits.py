@@ -24,7 +24,7 @@ def choose_states(model: nn.Module, choose: Callable[[torch.Tensor], torch.Tenso
     """Let the output layer of a model see some positions only.
 
     Args:
-        model: A causal language model, adapted or not.
+        model: A causal language model, adapted or not, and in no wrapper.
         choose: Takes all states, shape (rows, tokens, width), and returns those that count, in three
             dimensions again.
     """
@@ -46,11 +46,12 @@ def compute_next_token_loss(model: nn.Module, inputs: dict[str, Any]) -> tuple[t
     It is the model that computes the loss, for methods may add to it, as AdaLoRA does.
 
     Args:
-        model: A causal language model.
+        model: A causal language model, in a wrapper of torch's where several processes train.
         inputs: Its inputs, with ``labels``, shape (rows, tokens): a token at each supervised position, which
             the position before it has to predict, and -100 elsewhere.
     """
-    if not _takes_chosen_labels(model):
+    bare = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
+    if not _takes_chosen_labels(bare):
         outputs = model(**inputs)
         return outputs.loss, outputs
     following = inputs["labels"][:, 1:]
@@ -63,7 +64,7 @@ def compute_next_token_loss(model: nn.Module, inputs: dict[str, Any]) -> tuple[t
         return states[:, -positions.shape[1] :][positions].unsqueeze(0)
 
     targets = following[is_supervised]
-    with choose_states(model, choose):
+    with choose_states(bare, choose):
         outputs = model(**inputs, shift_labels=targets[None], num_items_in_batch=max(1, len(targets)))
     return outputs.loss, outputs
 

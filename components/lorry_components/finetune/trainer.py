@@ -23,6 +23,8 @@ from lorry_components.progress import Progress
 _TRAINED_NAME = "trained.safetensors"
 _METHOD_NAME = "method.safetensors"
 _STATE_NAME = "trainer_state.json"
+# What heads give beside what they are scored by.
+_NOT_SCORED = ("past_key_values", "encoder_last_hidden_state")
 LogMetrics = Callable[[Mapping[str, float], int], None]
 
 
@@ -186,14 +188,17 @@ class AdapterTrainer(Trainer):
         best = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.best_global_step}"
         self._load_from_checkpoint(str(best))
 
-    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
         """Evaluate without drawing from the random state of the training, as data loaders do.
 
         A checkpoint is written before the evaluation at the end of an epoch, and who goes on from it does not
         evaluate again.
         """
+        ignored = [*_NOT_SCORED, *(ignore_keys or ())]
         with torch.random.fork_rng(devices=[]):
-            scores: dict[str, float] = super().evaluate(*args, **kwargs)
+            scores: dict[str, float] = super().evaluate(eval_dataset, ignored, metric_key_prefix)
         return scores
 
     def take_over(self, checkpoint: Path) -> bool:

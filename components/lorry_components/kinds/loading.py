@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 def load_pretrained(
     model_class: str, folder: Path, *, may_miss: bool, **options: Any
 ) -> "tuple[PreTrainedModel, frozenset[str]]":
-    """Load one of transformers' automatic classes from a folder of safetensors.
+    """Load one of transformers' automatic classes from a folder of safetensors, in fp32.
+
+    That is so whatever format the base is stored in: an update of a ten-thousandth would be rounded away in
+    half precision, and outputs would differ from one device to the next.
 
     Args:
         model_class: Its name.
@@ -28,6 +31,7 @@ def load_pretrained(
     Raises:
         BaseModelError: The base is damaged, or its family has no such head.
     """
+    import torch
     import transformers
     from safetensors import SafetensorError
 
@@ -35,7 +39,12 @@ def load_pretrained(
     try:
         with _without_load_report():
             model, loading = loader.from_pretrained(
-                folder, use_safetensors=True, local_files_only=True, output_loading_info=True, **options
+                folder,
+                dtype=torch.float32,
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+                **options,
             )
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         # Cut short, of another size than its configuration says, or of a family without such a head.

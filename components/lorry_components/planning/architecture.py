@@ -83,7 +83,7 @@ def build_configuration(base: BaseConfiguration, **options: Any) -> "PretrainedC
 
 
 def build_architecture(
-    base: BaseConfiguration, config: "PretrainedConfig", model_class: str, *, attention: str = "sdpa"
+    base: BaseConfiguration, config: "PretrainedConfig", model_class: str, *, attention: str | None = None
 ) -> Architecture:
     """Build a base with a head from its configuration.
 
@@ -91,7 +91,7 @@ def build_architecture(
         base: What was read of the base.
         config: Its configuration, with the head's size.
         model_class: The name of a class of transformers'.
-        attention: The implementation; a base that lacks it gets ``eager``.
+        attention: The implementation; None: SDPA. A base that lacks it gets ``eager``.
 
     Raises:
         BaseModelError: transformers has no such class for this base.

@@ -236,7 +236,7 @@ def _describe_memory(
     )
 
 
-def _build(base: BaseConfiguration, model_class: str, *, attention: str = "sdpa") -> Architecture:
+def _build(base: BaseConfiguration, model_class: str, *, attention: str | None = None) -> Architecture:
     return build_architecture(base, build_configuration(base), model_class, attention=attention)
 
 
