@@ -25,7 +25,7 @@ from lorry_components.kinds.base import IMAGE
 from lorry_components.prepare_data.step import load_part
 from lorry_components.progress import Progress, ignore_progress
 from lorry_components.tasks import find_kind, find_method
-from lorry_registry.errors import AdapterRejectedError, BaseModelError
+from lorry_registry.errors import AdapterRejectedError, BaseModelError, InvalidDataError
 from lorry_registry.manifest import Evaluation
 from lorry_registry.registry import Registry
 from lorry_registry.task_spec import TaskSpec
@@ -162,29 +162,28 @@ def score_predictions(
 def _compare_champion(
     spec: TaskSpec, kind: Kind, scored: ScoredPart, registry: Registry
 ) -> ChampionComparison | None:
-    rows, targets, evaluation = scored.rows, scored.targets, scored.evaluation
     champion = registry.ledger.read_state(spec.name).champion
     if champion is None:
         return None
     manifest = registry.read_manifest(champion.adapter_id)
-    primary, value = evaluation.primary, evaluation.headline.value
+    targets, primary = scored.targets, scored.evaluation.primary
+    value = scored.evaluation.headline.value
     # Of another kind of task, a metric of the same name would be another metric.
     known = manifest.evaluation.metrics.get(primary) if manifest.kind == spec.kind else None
     recorded = known.value if known else None
     try:
-        if manifest.kind != spec.kind:
-            raise AdapterRejectedError(f"it is a {manifest.kind}, and the task is a {spec.kind} now")
-        loaded = load_adapter(registry.fetch(champion.adapter_id), expected_id=champion.adapter_id)
-    except (AdapterRejectedError, BaseModelError) as error:
-        # A new base often replaces the old one on this machine: the champion's own record stands in.
+        predictions = _let_predict(champion.adapter_id, kind, scored.rows, registry)
+    except (AdapterRejectedError, BaseModelError, InvalidDataError) as error:
+        # A new base often replaces the old one on this machine, and new rows may be too long for the old
+        # task: the champion's own record stands in.
         return ChampionComparison(
             version=champion.version,
             adapter_id=champion.adapter_id,
             recorded=recorded,
             gain=None if recorded is None else value - recorded,
-            problem=str(error).splitlines()[0],
+            problem=str(error.faults[0] if isinstance(error, InvalidDataError) else error).splitlines()[0],
         )
-    score_champion = kind.metrics[primary](targets, loaded.predictor.predict(rows))
+    score_champion = kind.metrics[primary](targets, predictions)
     champion_value = score_champion(np.arange(len(targets)))
     return ChampionComparison(
         version=champion.version,
@@ -200,6 +199,26 @@ def _compare_champion(
             resamples=spec.evaluate.resamples,
         ),
     )
+
+
+def _let_predict(
+    adapter_id: str, kind: Kind, rows: Sequence[Row], registry: Registry
+) -> Sequence[Prediction]:
+    """Return what an adapter of the registry predicts for rows of a task as it is now.
+
+    Raises:
+        AdapterRejectedError: The adapter is damaged, or was trained for rows of another make.
+        BaseModelError: Its base is not here.
+        InvalidDataError: The rows do not fit it.
+    """
+    former = registry.read_manifest(adapter_id).kind
+    if former != kind.name:
+        raise AdapterRejectedError(f"it is a {former}, and the task is a {kind.name} now")
+    predictor = load_adapter(registry.fetch(adapter_id), expected_id=adapter_id).predictor
+    if predictor.kind.form.has_pair != kind.form.has_pair:
+        former, now = ("one text", "two texts") if kind.form.has_pair else ("two texts", "one text")
+        raise AdapterRejectedError(f"it reads {former} a row, and the task has {now} now")
+    return predictor.predict(rows)
 
 
 def _write_predictions(

@@ -13,10 +13,11 @@ from lorry_components.evaluate.report import PLOT_NAME, PREDICTIONS_NAME, Evalua
 from lorry_components.evaluate.step import evaluate
 from lorry_components.finetune.summary import TrainingSummary
 from lorry_components.gate.step import Decision, decide
+from lorry_components.inference import Predictor
 from lorry_components.prepare_data.step import load_part
 from lorry_components.register.step import register
 from lorry_components.tasks import find_kind
-from lorry_registry.errors import AdapterRejectedError, BaseModelError
+from lorry_registry.errors import AdapterRejectedError, BaseModelError, Fault, InvalidDataError
 from lorry_registry.manifest import WEIGHTS_NAME
 from lorry_registry.registry import Registry, adapter_key
 from lorry_registry.stores import LocalStore
@@ -217,6 +218,51 @@ def test_a_champion_of_another_kind_cannot_be_compared(
     assert report.champion is not None
     assert report.champion.confidence is None
     assert "it is a regression, and the task is a text-classification now" in report.champion.problem
+
+
+@pytest.mark.parametrize(
+    ("champion", "candidate", "problem"),
+    [
+        ("classification", "pair", "it reads one text a row, and the task has two texts now"),
+        ("pair", "classification", "it reads two texts a row, and the task has one text now"),
+    ],
+)
+def test_the_record_of_a_champion_of_other_columns_stands_in(
+    trained: FindTrained,
+    registry: Registry,
+    champion: str,
+    candidate: str,
+    problem: str,
+    tmp_path: Path,
+) -> None:
+    former, found = trained(champion), trained(candidate)
+    promote(former, registry)
+    report = score(found, registry, tmp_path / "evaluation", name=former.spec.name)
+    assert report.champion is not None
+    assert problem in report.champion.problem
+    assert report.champion.value is None
+    assert report.champion.recorded == former.report.evaluation.headline.value
+
+
+def test_the_record_of_a_champion_that_refuses_the_rows_stands_in(
+    trained: FindTrained, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    promote(trained(), registry)
+    predict = Predictor.predict
+
+    def refuse(self: Predictor, rows: Any, **options: Any) -> Any:
+        if self.kind is not of_now:
+            raise InvalidDataError("test", [Fault("row 1", "is too long for it")], todo="shorten it")
+        return predict(self, rows, **options)
+
+    found = trained(seed=1)
+    of_now = find_kind(found.spec)
+    monkeypatch.setattr("lorry_components.evaluate.step.find_kind", lambda _spec: of_now)
+    monkeypatch.setattr(Predictor, "predict", refuse)
+    report = score(found, registry, tmp_path / "evaluation")
+    assert report.champion is not None
+    assert "is too long for it" in report.champion.problem
+    assert report.champion.gain is not None
 
 
 def test_a_candidate_that_answers_all_rows_alike_is_remarked(
