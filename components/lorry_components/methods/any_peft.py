@@ -10,7 +10,7 @@ from pydantic.errors import PydanticSchemaGenerationError
 
 from lorry_components.methods.base import MethodOptions, refuse_faults, report_unknown
 from lorry_components.methods.layers import build_skeleton
-from lorry_components.methods.peft_method import PeftMethod
+from lorry_components.methods.peft_method import REACHING_FIELDS, PeftMethod
 from lorry_registry.errors import AdapterRejectedError, Fault
 from lorry_registry.task_document import suggest_name
 from lorry_registry.task_loading import describe_fault
@@ -20,24 +20,17 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PretrainedConfig, PreTrainedModel
 
-# What is decided here and not by a task file, or names code or files.
-_OWN_FIELDS = frozenset(
-    {
-        *("task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision"),
-        *(
-            "inference_mode",
-            "modules_to_save",
-            "runtime_config",
-            "tokenizer_name_or_path",
-            "tokenizer_kwargs",
-        ),
-    }
-)
+# What is decided here and not by a task file.
+_OWN_FIELDS = REACHING_FIELDS | {
+    *("task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision"),
+    *("inference_mode", "modules_to_save", "runtime_config"),
+}
 _OTHERWISE = {
     "PROMPT_TUNING": "write name: prompt-tuning, which works on decoders too",
     "P_TUNING": "write name: p-tuning, which works on decoders too",
     "PREFIX_TUNING": "write name: p-tuning-v2, which works with the transformers that is used here",
     "ADALORA": "write name: adalora, which is told the number of steps",
+    "ADAPTION_PROMPT": "its change to the base cannot be switched off, which comparing with the base needs",
     "CARTRIDGE": "it is initialised from a text that is run through the model, which a task file cannot do",
     "CPT": "it is initialised from tokens of a prompt, which a task file cannot name",
     "MULTITASK_PROMPT_TUNING": "it needs the number of a task with every row",
@@ -105,15 +98,15 @@ class AnyPeft(PeftMethod):
         return super().adapt(model, fresh)
 
     def find_config_class(self, kind: object, path: str) -> Any:
-        """Return PEFT's class for any type that it knows."""
+        """Return PEFT's class for any type that a task file can ask for."""
         classes = _list_classes()
-        if kind not in classes:
+        if not isinstance(kind, str) or kind not in classes or kind in _OTHERWISE:
             raise AdapterRejectedError(
-                f"peft_type is {kind!r}, which this version of PEFT does not know",
+                f"peft_type is {kind!r}, which lorry does not train with this version of PEFT",
                 where=path,
                 todo="pull it again, or upgrade peft",
             )
-        return classes[str(kind)]
+        return classes[kind]
 
     def _build_config(self, **changes: Any) -> Any:
         config_class = _list_classes()[self.options.type.upper()]

@@ -23,6 +23,14 @@ if TYPE_CHECKING:
 
 ADAPTER = "default"
 
+# Fields by which PEFT would read other files, reach for a hub, or import a module that a configuration names.
+REACHING_FIELDS = frozenset(
+    {
+        *("adapters", "corda_config", "eva_config", "lora_ga_config", "megatron_config", "megatron_core"),
+        *("prompt_tuning_init_state_dict_path", "shadow_model", "tokenizer_kwargs", "tokenizer_name_or_path"),
+    }
+)
+
 
 class PeftMethod(Method):
     """A method that is a PEFT configuration class.
@@ -109,18 +117,30 @@ class PeftMethod(Method):
         """Read the configuration of a saved adapter.
 
         Raises:
-            AdapterRejectedError: This version of PEFT would read it otherwise than it was written.
+            AdapterRejectedError: This version of PEFT would read it otherwise than it was written, or it
+                reaches for more than the adapter's own files.
         """
         document = read_config(folder)
         path = str(folder / CONFIG_NAME)
         config_class = self.find_config_class(document.get("peft_type"), path)
-        known = {field.name for field in fields(config_class)}
-        unknown = sorted(document.keys() - known)
+        known = {field.name: field for field in fields(config_class)}
+        unknown = sorted(document.keys() - known.keys())
         if unknown:
             raise AdapterRejectedError(
                 f"{', '.join(unknown)} would be ignored by this version of PEFT",
                 where=path,
                 todo="upgrade peft to the version that trained the adapter",
+            )
+        reaching = [
+            name
+            for name in sorted(document.keys() & REACHING_FIELDS)
+            if document[name] not in (None, known[name].default)
+        ]
+        if reaching:
+            raise AdapterRejectedError(
+                f"{', '.join(reaching)} would make PEFT load what is not of this adapter",
+                where=path,
+                todo="do not use it: no adapter of lorry says this",
             )
         try:
             config: PeftConfig = config_class(

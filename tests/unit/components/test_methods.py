@@ -36,6 +36,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "p-tuning": {"tokens": 4},
     "full": {},
 }
+OTHERS = {"peft": {"type": "MISS", "r": 2}}
 TARGETS = {"gpt2": ["c_attn"], "distilbert": ["q_lin", "v_lin"]}
 STYLES = ["bert", "bert-without-pooler", "roberta", "distilbert", "gpt2"]
 FITTING = [(method, style) for method in OPTIONS for style in STYLES]
@@ -75,7 +76,8 @@ class Case:
         """Put a saved adapter on a base that is loaded anew, with other random numbers in its head."""
         torch.manual_seed(99)
         bare, fresh = self.kind.load_model(self.folder, self.labels)
-        return METHODS[method or self.method.name]({}).restore(bare, folder, fresh)
+        name = method or self.method.name
+        return METHODS[name](OTHERS.get(name, {})).restore(bare, folder, fresh)
 
     def compute(self, model: nn.Module | None = None) -> torch.Tensor:
         with torch.inference_mode():
@@ -104,7 +106,7 @@ def make_case(tiny_base: Callable[[str], Path], tiny_source: Callable[[str], Pat
         batch = tokenizer.pad(features, return_tensors="pt")
         torch.manual_seed(1)
         bare, fresh = kind.load_model(folder, labels)
-        defaults = OPTIONS[method] | (
+        defaults = OPTIONS.get(method, {}) | (
             {"targets": TARGETS[style]} if method == "lora" and style in TARGETS else {}
         )
         chosen = METHODS[method](defaults | options, kind.peft_task_type)
@@ -524,9 +526,12 @@ def test_a_key_that_peft_would_ignore_is_refused(make_case: MakeCase, method: st
     assert "of_tomorrow, use_magic would be ignored" in refuse(case, folder).what
 
 
-@pytest.mark.parametrize("kind", ["MAGIC", None, 3, ["LORA"], "lora"])
-def test_an_unknown_peft_type_is_refused(make_case: MakeCase, kind: object, tmp_path: Path) -> None:
-    case = make_case("lora")
+@pytest.mark.parametrize("kind", ["MAGIC", None, 3, ["LORA"], "lora", "ADAPTION_PROMPT"])
+@pytest.mark.parametrize("method", ["lora", "peft"])
+def test_an_unknown_peft_type_is_refused(
+    make_case: MakeCase, method: str, kind: object, tmp_path: Path
+) -> None:
+    case = make_case(method, **OTHERS.get(method, {}))
     folder = case.save(tmp_path / "adapter")
     change_config(folder, peft_type=kind)
     assert f"peft_type is {kind!r}" in refuse(case, folder).what
@@ -554,6 +559,26 @@ def test_a_configuration_that_would_import_code_is_refused(
     folder = case.save(tmp_path / "adapter")
     change_config(folder, **{key: {"parent_library": "os"}})
     assert f"{key} would import code" in refuse(case, folder).what
+
+
+@pytest.mark.parametrize(
+    ("method", "reaching"),
+    [
+        ("lora", {"megatron_core": "os", "megatron_config": {"a": 1}}),
+        ("lora", {"corda_config": {"cache_file": "of-another.pt"}}),
+        ("peft", {"peft_type": "SHADOW", "shadow_model": "somebody/model"}),
+    ],
+)
+def test_a_configuration_that_would_load_what_is_not_its_own_is_refused(
+    make_case: MakeCase, method: str, reaching: dict[str, Any], tmp_path: Path
+) -> None:
+    case = make_case(method, **OTHERS.get(method, {}))
+    folder = case.save(tmp_path / "adapter")
+    if "peft_type" in reaching:
+        (folder / CONFIG_NAME).write_text("{}", "utf-8")
+    change_config(folder, **reaching)
+    named = ", ".join(sorted(reaching.keys() - {"peft_type"}))
+    assert f"{named} would make PEFT load what is not of this adapter" in refuse(case, folder).what
 
 
 def test_a_configuration_whose_targets_this_base_lacks_is_refused(

@@ -41,7 +41,6 @@ MakeCase = Callable[..., Any]
         ("adapter-d", {"drop": 2}, "bert", "drop", "leaving out 2 leaves none"),
         ("adapter-h", {"size": 33}, "gpt2", "size", "wider than the base, 32"),
         ("peft", {"type": "MISS", "r": 64}, "bert", "", "PEFT refuses MISS here"),
-        ("peft", {"type": "ADAPTION_PROMPT"}, "bert", "", "Unsupported model type"),
         ("peft", {"type": "TRAINABLE_TOKENS", "token_indices": [5]}, "bert", "type", "cannot store the head"),
     ],
 )
@@ -118,6 +117,8 @@ def test_qlora_without_its_library_says_what_to_install(monkeypatch: pytest.Monk
         ({"name": "ia3", "targets": ["key"], "feedforward": ["dense"]}, "method", "not among the targets"),
         ({"name": "p-tuning-v2", "hidden_size": 8}, "method", "write projection: true"),
         ({"name": "peft"}, "method.type", "is missing"),
+        ({"name": "peft", "type": "ADAPTION_PROMPT"}, "method.type", "cannot be switched off"),
+        ({"name": "peft", "type": "SHADOW", "shadow_model": "a/b"}, "method.shadow_model", "no option"),
         ({"name": "peft", "type": "MIS"}, "method.type", "did you mean 'MISS'?"),
         ({"name": "peft", "type": "miss", "rr": 3}, "method.rr", "did you mean 'r'?"),
         ({"name": "peft", "type": "MISS", "r": "eight"}, "method.r", "valid integer"),
