@@ -5,15 +5,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorry_components.bases import PIPELINE_INDEX, find_base_folder
+from lorry_components.dropouts import check_dropouts
 from lorry_components.kinds import KINDS, InputForm, Kind
 from lorry_components.kinds.diffusion import build_skeleton, read_part
 from lorry_components.methods import METHODS, Method
+from lorry_components.methods.layers import build_skeleton as build_base_skeleton
+from lorry_components.methods.layers import find_layers
 from lorry_components.methods.soft_tokens import count_positions
 from lorry_components.methods.targets import TargetedMethod
-from lorry_registry.errors import BaseModelError, Fault, InvalidTaskError, raise_together
+from lorry_registry.errors import BaseModelError, Fault, InvalidTaskError, TrainingError, raise_together
 from lorry_registry.task_document import suggest_name
 from lorry_registry.task_loading import load_task
-from lorry_registry.task_spec import DRAWING_FIELDS, GenerateSpec, TaskSpec
+from lorry_registry.task_spec import DRAWING_FIELDS, GenerateSpec, TaskSpec, TrainSpec
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -51,10 +54,15 @@ def check_bases(specs: Sequence[TaskSpec]) -> None:
         if not spec.base.is_package and not spec.base.is_folder:
             continue
         try:
-            check_base(spec, find_base_folder(spec.base))
+            folder = find_base_folder(spec.base)
         except BaseModelError:
             # The base may lie on the machine that trains, which will say so if it does not.
             continue
+        try:
+            check_base(spec, folder)
+        except BaseModelError as error:
+            fault = Fault("base.model", error.what)
+            errors.append(InvalidTaskError(_name_pair(spec), [fault], todo=error.todo))
         except InvalidTaskError as error:
             errors.append(error)
     raise_together(errors, "tasks")
@@ -64,7 +72,7 @@ def check_base(spec: TaskSpec, folder: Path) -> None:
     """Check that a task's method works on a base, from the base's configuration alone.
 
     Raises:
-        BaseModelError: transformers does not know the base's architecture.
+        BaseModelError: transformers does not know the base's architecture, or cannot build it.
         InvalidTaskError: It does not; all reasons are listed.
     """
     method = find_method(spec)
@@ -80,12 +88,33 @@ def check_base(spec: TaskSpec, folder: Path) -> None:
             *kind.check_folder(folder),
             *method.check_base(config),
             *_check_length(spec, method, config),
+            *check_dropouts(spec.train, config),
+            *_check_blocks(spec.train, config),
+            *(kind.check_packing(config) if spec.train.packing else ()),
         ]
     faults += _check_training(spec, kind, method)
     if faults:
-        raise InvalidTaskError(
-            f"{spec.name} on {spec.base.model}", faults, todo="correct these fields and try again"
+        raise InvalidTaskError(_name_pair(spec), faults, todo="correct these fields and try again")
+
+
+def _name_pair(spec: TaskSpec) -> str:
+    return f"{spec.name} on {spec.base.model}"
+
+
+def _check_blocks(train: TrainSpec, config: "PretrainedConfig") -> Iterator[Fault]:
+    """Check what treats a base block by block."""
+    wanted = [name for name in ("offload", "cache_frozen_layers") if getattr(train, name)]
+    if not wanted:
+        return
+    if train.cache_frozen_layers and config.is_encoder_decoder:
+        yield Fault(
+            "train.cache_frozen_layers", "is for one stack of layers, and this base has two; leave it out"
         )
+    try:
+        find_layers(build_base_skeleton(config))
+    except TrainingError as error:
+        for name in wanted:
+            yield Fault(f"train.{name}", f"{error.what}; leave it out")
 
 
 def _check_unet(method: Method, folder: Path) -> Iterator[Fault]:
@@ -100,6 +129,7 @@ def load_config(folder: Path) -> "PretrainedConfig":
     Raises:
         BaseModelError: transformers does not know the base's architecture.
     """
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
     if (folder / PIPELINE_INDEX).is_file():
@@ -110,9 +140,9 @@ def load_config(folder: Path) -> "PretrainedConfig":
         )
     try:
         config: PretrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, StrictDataclassError) as error:
         raise BaseModelError(
-            f"transformers cannot read its config.json: {error}".splitlines()[0],
+            " ".join(f"transformers cannot read its config.json: {error}".split()),
             where=str(folder),
             todo="restore the base, or choose one of an architecture that this version knows",
         ) from error
@@ -124,16 +154,17 @@ def _check_training(spec: TaskSpec, kind: Kind, method: Method) -> Iterator[Faul
     if train.gradient_checkpointing and not method.survives_checkpointing:
         yield Fault("train.gradient_checkpointing", f"{method.name} does not work with it; leave it out")
     if train.offload and not method.freezes_base:
-        yield Fault("train.offload", f"is for frozen weights, and {method.name} has none; leave it out")
+        yield Fault(
+            "train.offload",
+            f"does not work with {method.name}, which trains the base's own weights; leave it out",
+        )
     if train.offload and method.holds_four_bits:
         yield Fault("train.offload", "weights in four bits cannot be divided; leave it out")
     if train.offload and train.cache_frozen_layers:
         yield Fault("train.offload", "does not work with cache_frozen_layers; leave one of the two out")
     if not train.packing:
         return
-    if not kind.predicts_next:
-        yield Fault("train.packing", f"is for causal language models, and not for {kind.name}; leave it out")
-    elif method.count_added_tokens():
+    if kind.predicts_next and method.count_added_tokens():
         yield Fault(
             "train.packing", f"{method.name} puts its tokens before the first sequence only; leave it out"
         )
@@ -190,7 +221,7 @@ def _check_images(document: Mapping[str, Any]) -> Iterator[Fault]:
             yield Fault("data.columns.text_pair", "has no use: an image has one prompt; leave it out")
     if not isinstance(train, Mapping):
         return
-    for name in ("hidden_dropout", "attention_dropout", "cache_frozen_layers", "offload"):
+    for name in ("hidden_dropout", "attention_dropout", "cache_frozen_layers", "offload", "packing"):
         if train.get(name):
             yield Fault(f"train.{name}", "is for models of text; leave it out")
 

@@ -9,8 +9,8 @@ AVX-512 with BF16      153 (SDPA), 158 (eager)     238 (SDPA), 426 (eager)
 without BF16 or AMX    159 (SDPA)                  half of fp32
 =====================  ==========================  ===========================
 
-In bf16 the frozen weights are held in bf16, and what is trained in fp32, whatever the base is stored in. On a CPU, SDPA's kernel is slow in bf16,
-and materialised attention scores are cheap while sequences are short.
+In bf16 the frozen weights are held in bf16, and what is trained in fp32, whatever the base is stored in. On a
+CPU, SDPA's kernel is slow in bf16, and materialised attention scores are cheap while sequences are short.
 """
 
 from dataclasses import dataclass

@@ -151,6 +151,7 @@ def _run(
     )
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
     quiet_libraries()
+    _choose_device(rank)
     try:
         summary = finetune(
             spec,
@@ -170,6 +171,14 @@ def _run(
             messages.put(("done", summary))
     finally:
         _leave_group()
+
+
+def _choose_device(rank: int) -> None:
+    """Let what is loaded go to this process's own GPU: bitsandbytes packs weights where they are loaded."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.set_device(rank)
 
 
 def _leave_group() -> None:

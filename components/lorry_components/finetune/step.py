@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorry_components.bases import Base, resolve_base
-from lorry_components.finetune.dropouts import list_dropouts, quicken_dropout
+from lorry_components.dropouts import list_dropouts
+from lorry_components.finetune.dropouts import quicken_dropout
 from lorry_components.finetune.optimizers import name_optimizer, prepare_optimizer
 from lorry_components.finetune.precision import Hardware, Precision, choose_precision, detect_hardware
 from lorry_components.finetune.processes import count_processes, is_first_process, part_random_numbers

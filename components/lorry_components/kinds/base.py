@@ -149,6 +149,10 @@ class Kind(ABC):
         """Say why this kind of task does not work on a base, from its configuration."""
         yield from ()
 
+    def check_packing(self, config: "PretrainedConfig") -> Iterator[Fault]:
+        """Say why sequences cannot be packed behind one another, if they cannot."""
+        yield Fault("train.packing", f"is for causal language models, and not for {self.name}; leave it out")
+
     def check_folder(self, folder: "Path") -> Iterator[Fault]:
         """Say what this kind of task misses in a base's folder, its weights and its tokeniser unread."""
         yield from ()

@@ -20,10 +20,11 @@ from lorry_components.kinds.base import (
 from lorry_components.kinds.filling import fill_pieces, find_affixes, split_pieces
 from lorry_components.kinds.loading import load_pretrained
 from lorry_components.templates import list_slots, parse_template
+from lorry_registry.errors import Fault
 
 if TYPE_CHECKING:
     from torch import nn
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 _BATCH_ROWS = 64
 
@@ -64,12 +65,21 @@ class SequenceHeadKind(Kind):
             shown = " and ".join(f"{{{name}}}" for name in wanted)
             yield f"must name {shown}, each once and nothing else; a {cls.name} reads its label off a head"
 
+    def check_base(self, config: "PretrainedConfig") -> Iterator[Fault]:
+        """Check that soft tokens between words have a place in the base."""
+        if config.is_encoder_decoder and self.form.soft_template is not None:
+            yield Fault(
+                "method.template",
+                f"a {config.model_type} hands the same tokens to its decoder, which has no place for soft "
+                "ones; write tokens: 20 in place of a template",
+            )
+
     def load_model(
         self, folder: Path, labels: Sequence[str] | None, **options: Any
     ) -> "tuple[PreTrainedModel, frozenset[str]]":
         """Load ``AutoModelForSequenceClassification`` with one output a class, or one for a number."""
         names = list(labels) if labels is not None else ["value"]
-        model, fresh = load_pretrained(
+        return load_pretrained(
             self.model_class,
             folder,
             may_miss=True,
@@ -78,12 +88,11 @@ class SequenceHeadKind(Kind):
             **self.describe_head(labels),
             **options,
         )
-        text = model.config.get_text_config()
-        if getattr(text, "pad_token_id", None) is None:
-            # A head on a decoder reads the last token that is no padding, and padding is this one then.
-            ends = getattr(text, "eos_token_id", None)
-            text.pad_token_id = ends[0] if isinstance(ends, list) else ends
-        return model, fresh
+
+    def prepare_training(self, model: "nn.Module", reader: "PreTrainedTokenizerBase") -> "nn.Module":
+        """Return the adapted model, told which token is padding."""
+        _tell_padding(model, reader)
+        return model
 
     def encode_rows(self, tokenizer: "PreTrainedTokenizerBase", rows: Sequence[Row]) -> list[Features]:
         """Tokenise texts or pairs, cutting the longer text of a pair first."""
@@ -161,6 +170,7 @@ class SequenceHeadKind(Kind):
         import torch
 
         device = next(model.parameters()).device
+        _tell_padding(model, tokenizer)
         encoded = self.encode_rows(tokenizer, rows)
         outputs = np.zeros((len(rows), len(labels) if labels else 1), dtype=np.float32)
         done = 0
@@ -182,3 +192,11 @@ class SequenceHeadKind(Kind):
     ) -> list[Prediction]:
         """Return the decoded outputs."""
         return self.decode_outputs(self.compute_outputs(model, tokenizer, rows, labels, report), labels)
+
+
+def _tell_padding(model: Any, tokenizer: "PreTrainedTokenizerBase") -> None:
+    """Let the head of a decoder look for the last token that is no padding of these batches.
+
+    It asks the base's configuration, which may know none, or another one than the tokeniser pads with.
+    """
+    model.config.get_text_config().pad_token_id = tokenizer.pad_token_id

@@ -11,6 +11,17 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 
+# Of these it was seen that no token looks into the sequence beside its own, where positions start anew. OPT
+# counts positions itself, BLOOM looks back by distance, Mamba has a memory: there they would see each other.
+PACKABLE = frozenset(
+    {
+        *("gpt2", "gptj", "gpt_neo", "gpt_neox", "phi", "phi3", "llama", "mistral", "gemma", "gemma2"),
+        *("gemma3_text", "qwen2", "qwen3", "falcon", "olmo", "olmo2", "granite", "starcoder2", "stablelm"),
+        *("cohere", "smollm3", "glm"),
+    }
+)
+
+
 class TextGeneration(WritingKind):
     """A text written by a causal language model, learned by cross-entropy on the answer's tokens alone."""
 
@@ -46,6 +57,15 @@ class TextGeneration(WritingKind):
                 "data.max_target",
                 f"answers of {self.form.max_target} tokens leave nothing of {self.form.max_length} for a "
                 "prompt; lower it, or raise data.max_length, which is of prompt and answer together",
+            )
+
+    def check_packing(self, config: "PretrainedConfig") -> Iterator[Fault]:
+        """Check that the base keeps packed sequences apart."""
+        if config.model_type not in PACKABLE or getattr(config, "alibi", False):
+            yield Fault(
+                "train.packing",
+                f"a {config.model_type} would let packed sequences see each other, or is not known to keep "
+                "them apart; leave it out",
             )
 
     @property

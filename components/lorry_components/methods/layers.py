@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lorry_registry.errors import TrainingError
+from lorry_registry.errors import BaseModelError, TrainingError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -67,12 +67,23 @@ def find_layers(model: "nn.Module") -> list[Block]:
 
 
 def build_skeleton(config: "PretrainedConfig") -> "PreTrainedModel":
-    """Build a base without a head from its configuration, all shapes and no numbers."""
+    """Build a base without a head from its configuration, all shapes and no numbers.
+
+    Raises:
+        BaseModelError: The configuration contradicts itself.
+    """
     import torch
     from transformers import AutoModel
 
-    with torch.device("meta"):
-        skeleton: PreTrainedModel = AutoModel.from_config(config)  # type: ignore[no-untyped-call]
+    try:
+        with torch.device("meta"):
+            skeleton: PreTrainedModel = AutoModel.from_config(config)  # type: ignore[no-untyped-call]
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise BaseModelError(
+            f"transformers cannot build it from its config.json: {error}".splitlines()[0],
+            where=f"a {config.model_type}",
+            todo="restore the base, or choose one of an architecture that this version knows",
+        ) from error
     return skeleton
 
 
@@ -87,12 +98,19 @@ def _walk(model: "nn.Module") -> Iterator[Block]:
     for list_name, modules in model.named_modules():
         if not isinstance(modules, nn.ModuleList):
             continue
-        for index, module in enumerate(modules):
-            for attention, mlp in _ENDS:
-                ends = (_find(module, attention), _find(module, mlp))
-                if ends[0] is not None and ends[1] is not None:
-                    yield Block(f"{list_name}.{index}", module, ends[0], ends[1])
-                    break
+        found = [_find_block(f"{list_name}.{index}", module) for index, module in enumerate(modules)]
+        # Where only some are known, as among blocks with a mixture of experts, the last of them would not be
+        # the last of the model.
+        if None not in found:
+            yield from (block for block in found if block is not None)
+
+
+def _find_block(name: str, module: "nn.Module") -> Block | None:
+    for attention, mlp in _ENDS:
+        ends = (_find(module, attention), _find(module, mlp))
+        if ends[0] is not None and ends[1] is not None:
+            return Block(name, module, ends[0], ends[1])
+    return None
 
 
 def _find(module: "nn.Module", path: str) -> "nn.Module | None":

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lorry_components.finetune.dropouts import list_dropouts
+from lorry_components.dropouts import list_dropouts
 from lorry_components.finetune.optimizers import ADAMW_8BIT
 from lorry_components.finetune.precision import Hardware, Precision, choose_precision
 from lorry_components.kinds import Kind, KnowledgeProbing

@@ -87,7 +87,6 @@ def test_every_other_method_is_refused() -> None:
         ("model_index.json", {}, {"method": {"targets": ["to_w"]}}, "is called 'to_w'; did you mean"),
         ("model_index.json", {}, {"method": {"r": 17}}, "rank 17 is above the rank that 'to_k' can have, 16"),
         ("model_index.json", {}, {"method": {"layers": 1, "targets": ["to_q"]}}, "leave 'layers' out"),
-        ("model_index.json", {}, {"train": {"packing": True}}, "causal language models"),
     ],
 )
 def test_a_base_that_does_not_fit(

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoTokenizer, TrainingArguments
 
-from lorry_components.finetune.dropouts import list_dropouts
+from lorry_components.dropouts import list_dropouts
 from lorry_components.finetune.packing import pack
 from lorry_components.finetune.supervised_logits import compute_next_token_loss
 from lorry_components.finetune.trainer import AdapterTrainer, EncodedExamples

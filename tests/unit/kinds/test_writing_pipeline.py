@@ -17,8 +17,8 @@ from lorry_components.gate.step import decide
 from lorry_components.inference import load_adapter
 from lorry_components.prepare_data.step import DataCard, load_card, load_part, prepare_data
 from lorry_components.register.step import register
-from lorry_components.tasks import check_bases, find_kind, load_task_file
-from lorry_registry.errors import InvalidDataError, InvalidTaskError, TrainingError
+from lorry_components.tasks import check_base, check_bases, find_kind, load_task_file
+from lorry_registry.errors import InvalidDataError, InvalidTaskError
 from lorry_registry.mlflow_index import MlflowIndex
 from lorry_registry.registry import Registry
 from lorry_registry.stores import LocalStore
@@ -191,11 +191,10 @@ def test_frozen_layers_may_be_computed_once(make_spec: MakeSpec, tmp_path: Path,
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
-def test_frozen_layers_of_two_stacks_are_not_kept(make_spec: MakeSpec, tmp_path: Path) -> None:
+def test_frozen_layers_of_two_stacks_are_not_kept(make_spec: MakeSpec) -> None:
     spec = make_spec("t5", train={"cache_frozen_layers": True})
-    prepare_data(spec, tmp_path / "data")
-    with pytest.raises(TrainingError, match="for one stack of layers"):
-        finetune(spec, tmp_path / "data", tmp_path / "candidate", checkpoints=tmp_path / "checkpoints")
+    with pytest.raises(InvalidTaskError, match="for one stack of layers"):
+        check_base(spec, Path(spec.base.model))
 
 
 def test_a_pair_of_texts_becomes_one_prompt(make_spec: MakeSpec, registry: Registry, tmp_path: Path) -> None:
