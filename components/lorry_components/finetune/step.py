@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from lorry_components.bases import Base, resolve_base
 from lorry_components.dropouts import list_dropouts
 from lorry_components.finetune.dropouts import quicken_dropout
+from lorry_components.finetune.number_head import NumberHead, find_number_head
 from lorry_components.finetune.optimizers import name_optimizer, prepare_optimizer
 from lorry_components.finetune.precision import Hardware, Precision, choose_precision, detect_hardware
 from lorry_components.finetune.processes import count_processes, is_first_process, part_random_numbers
@@ -51,6 +52,7 @@ class _Setup:
     method: Method
     model: "nn.Module"
     reader: Any
+    fresh: frozenset[str]
     parameters: ParameterCounts
     hardware: Hardware
     precision: Precision
@@ -92,10 +94,14 @@ def finetune(
     # Those of test too: the evaluation would find out when training is paid for.
     rows = [example.row for examples in parts.values() for example in examples]
     setup.kind.check_rows(setup.reader, rows)
+    head = find_number_head(
+        setup.kind, setup.model, setup.fresh, [example.label for example in parts["train"]]
+    )
     trainer = _build_trainer(
         spec,
         setup,
         parts,
+        head=head,
         labels=card.labels,
         checkpoints=checkpoints,
         callbacks=[_watch(progress, log_metrics)],
@@ -110,6 +116,8 @@ def finetune(
             where=spec.name,
             todo="lower train.learning_rate, or write precision: fp32",
         )
+    if head is not None:
+        head.fold()
     if is_first_process():
         _write_adapter(spec, setup, target)
     examples = len(parts["train"])
@@ -177,7 +185,8 @@ def _set_up(spec: TaskSpec, labels: Sequence[str] | None) -> _Setup:
     if hardware.device == "cpu":
         quicken_dropout(model)
     parameters = method.count_parameters(model, fresh)
-    return _Setup(base, kind, method, model, kind.load_reader(base.folder), parameters, hardware, precision)
+    reader = kind.load_reader(base.folder)
+    return _Setup(base, kind, method, model, reader, fresh, parameters, hardware, precision)
 
 
 def _list_model_options(spec: TaskSpec, base: Base, precision: Precision) -> dict[str, Any]:
@@ -199,6 +208,7 @@ def _build_trainer(
     setup: _Setup,
     parts: dict[str, list[Example]],
     *,
+    head: NumberHead | None,
     labels: Sequence[str] | None,
     checkpoints: Path,
     callbacks: Sequence[Any],
@@ -210,14 +220,15 @@ def _build_trainer(
     from lorry_components.finetune.sharding import shard_frozen
     from lorry_components.finetune.trainer import AdapterTrainer
 
-    train = _encode(setup, parts["train"], labels)
+    train = _encode(setup, parts["train"], labels, head)
     # In order of length, so that validation computes little on padding.
     held_out = sorted(parts["validation"], key=lambda example: sum(map(len, example.row.values())))
     targets = [example.label for example in held_out]
     metrics = setup.kind.choose_metrics(spec.evaluate)
 
     def compute_metrics(prediction: Any) -> dict[str, float]:
-        return setup.kind.score_training(prediction.predictions, targets, labels, metrics) or {}
+        outputs = head.restore(prediction.predictions) if head else prediction.predictions
+        return setup.kind.score_training(outputs, targets, labels, metrics) or {}
 
     stopping = spec.train.early_stopping
     arguments = _build_arguments(spec, setup, len(train), checkpoints)
@@ -231,7 +242,7 @@ def _build_trainer(
         args=arguments,
         data_collator=pack if spec.train.packing else setup.kind.build_collator(setup.reader),
         train_dataset=train,
-        eval_dataset=_encode(setup, held_out, labels),
+        eval_dataset=_encode(setup, held_out, labels, head),
         compute_metrics=compute_metrics if setup.kind.scores_training else None,
         callbacks=[*callbacks, *([EarlyStoppingCallback(stopping.patience)] if stopping else [])],
     )
@@ -248,11 +259,18 @@ def _watch(progress: Progress, log_metrics: "LogMetrics | None") -> Any:
     return ProgressCallback(progress, log_metrics or (lambda _metrics, _step: None))
 
 
-def _encode(setup: _Setup, examples: Sequence[Example], labels: Sequence[str] | None) -> "EncodedExamples":
+def _encode(
+    setup: _Setup,
+    examples: Sequence[Example],
+    labels: Sequence[str] | None,
+    head: NumberHead | None,
+) -> "EncodedExamples":
     from lorry_components.finetune.trainer import EncodedExamples
 
     rows = [example.row for example in examples]
     targets = [example.label for example in examples]
+    if head is not None:
+        targets = head.shrink(targets)
     return EncodedExamples(setup.kind.encode_examples(setup.reader, rows, targets, labels))
 
 
