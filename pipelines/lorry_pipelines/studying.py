@@ -19,6 +19,7 @@ from lorry_components.studies.published import find_published, find_source
 from lorry_components.studies.recommending import Recommendation, recommend_variant
 from lorry_components.studies.summarizing import CellOutcome, StudySummary, summarize_study
 from lorry_components.studies.wordings import describe_spreads
+from lorry_components.tasks import find_kind
 from lorry_pipelines.display import open_display
 from lorry_pipelines.launching import report_disk
 from lorry_pipelines.locking import hold_tasks
@@ -189,7 +190,7 @@ def _digest_data(spec: TaskSpec, base: Base) -> str:
             "task": spec.name,
             "kind": spec.kind,
             "data": spec.data.model_dump(mode="json"),
-            "source": digest_source(spec.data),
+            "source": digest_source(spec.data, reads_images=find_kind(spec).reads_images),
         }
     )
 
