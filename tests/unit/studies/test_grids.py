@@ -247,6 +247,17 @@ def test_a_wording_may_say_where_soft_tokens_stand(task_file: TaskFile) -> None:
     ]
 
 
+def test_only_methods_with_a_template_are_told_where_soft_tokens_stand(task_file: TaskFile) -> None:
+    task = TaskDocument.load(task_file(method={"name": "bitfit"}))
+    choices = [MethodChoice("bitfit"), MethodChoice("p-tuning"), MethodChoice("prompt-tuning")]
+    drafts = draft_wordings(task, ["[P] {text}"], choices)
+    assert [draft.method for draft in drafts if draft.is_trained] == [
+        {"name": "bitfit"},
+        {"name": "p-tuning", "template": "[P] {text}"},
+        {"name": "prompt-tuning"},
+    ]
+
+
 def test_wordings_are_read_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "wordings.txt"
     assert read_wordings(path)[1][0].what == "there is no such file"
