@@ -1,5 +1,6 @@
 """From what a person asks to compare to checked variants of a task; every fault is told at once."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from lorry_registry.task_spec import TaskSpec
 _TODO = "correct these and try again; nothing was trained"
 _OPENING, _CLOSING = "[{", "]}"
 _TRAIN = "train."
+_SEED = "train.seed"
 # What a value looks like inside a label: no brackets, quotes or spaces.
 _LABEL_TABLE = str.maketrans("", "", "[]{}'\" ")
 
@@ -62,6 +64,11 @@ class TaskDocument:
         if not isinstance(options, Mapping):
             return dict(section)
         return {key: value for key, value in section.items() if key != "options"} | dict(options)
+
+    def sets(self, field: str) -> bool:
+        """Return whether the command line set a field, alone or with the section that it is in."""
+        parts = field.split(".")
+        return any(".".join(parts[:count]) in self.settings for count in range(1, len(parts) + 1))
 
     def parse(self, content: Mapping[str, Any] | None = None, *, is_numbered: bool = False) -> TaskSpec:
         """Turn a content, or the file's own, into a checked task.
@@ -201,7 +208,7 @@ def build_variants(
             of it is listed.
     """
     _, own = _try_parse(task, task.content)
-    found = [*(_number_faults(task) if own else ()), *faults]
+    found = [*(_number_faults(task) if own else ()), *faults, *_find_seeds(task, drafts)]
     variants: list[Variant] = []
     for draft in drafts:
         spec, wrong = _try_parse(task, _apply(task.content, draft))
@@ -213,7 +220,7 @@ def build_variants(
             wrong = [fault for fault in wrong if not fault.where.startswith("method")]
         # What is wrong with the file itself is told once.
         found += [Fault(f"{draft.label}: {fault.where}", fault.what) for fault in wrong if fault not in own]
-    found += _find_twins(variants)
+    found += [*_find_namesakes(drafts), *_find_twins(variants)]
     if found:
         raise InvalidTaskError(str(task.path), list(dict.fromkeys(found)), todo=_TODO)
     return variants
@@ -303,10 +310,32 @@ def _check_base(spec: TaskSpec, *, is_wanted: bool) -> list[Fault]:
     return []
 
 
+def _find_seeds(task: TaskDocument, drafts: Sequence[Draft]) -> Iterator[Fault]:
+    """Say where a seed was given that the study's own would replace."""
+    told = "is the study's to set, so that all methods have the same seeds; give --seeds"
+    if task.sets(_SEED):
+        yield Fault(f"--set {_SEED}", told)
+    for draft in drafts:
+        if "seed" in draft.train:
+            yield Fault(f"--methods {draft.label}: {_SEED}", told)
+
+
+def _find_namesakes(drafts: Sequence[Draft]) -> Iterator[Fault]:
+    """Say which drafts a table could not tell apart."""
+    for label, count in Counter(draft.label for draft in drafts).items():
+        if count > 1:
+            yield Fault(label, f"{count} variants would be called so; write them in the same way, once")
+
+
 def _find_twins(variants: Sequence[Variant]) -> Iterator[Fault]:
-    seen: dict[tuple[bool, str], str] = {}
+    """Say which variants differ in name only.
+
+    Wordings that a method reads alike are no fault: their rows share what came of it.
+    """
+    seen: dict[tuple[bool, int | None, str], str] = {}
     for variant in variants:
-        known = seen.setdefault((variant.is_trained, variant.spec.recipe_digest), variant.label)
+        key = (variant.is_trained, variant.facts.get("wording"), variant.spec.recipe_digest)
+        known = seen.setdefault(key, variant.label)
         if known != variant.label:
             yield Fault(variant.label, f"is the same recipe as {known}")
 
