@@ -19,7 +19,8 @@ _TEMPLATE = "template"
 def read_wordings(path: Path) -> tuple[list[str], list[Fault]]:
     """Read a file of wordings, one a line; return them, and what is wrong with the file."""
     try:
-        lines = path.read_text("utf-8").splitlines()
+        # Not str.splitlines: it parts a text at U+2028 and other letters, too.
+        lines = path.read_text("utf-8-sig").split("\n")
     except FileNotFoundError:
         return [], [Fault(f"--wordings {path}", "there is no such file")]
     except (OSError, UnicodeDecodeError) as error:
