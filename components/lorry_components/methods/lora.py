@@ -47,7 +47,7 @@ class LoraOptions(LayerOptions):
     """
 
     r: Annotated[int, Field(ge=1)] = 8
-    alpha: Annotated[int, Field(gt=0)] | None = None
+    alpha: Annotated[int | float, Field(gt=0, allow_inf_nan=False)] | None = None
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     rslora: bool = False
     dora: bool = False

@@ -69,7 +69,8 @@ def test_a_training_that_fails_is_told_and_tried_again(invoke: Any, task_file: T
     assert "bitfit max_adapter_mib=0.0001   " in result.output
     assert "failed" in result.output
     assert "above the limit of 0.0001 MiB" in result.output
-    assert "lora has the best metric" in result.output
+    assert "lora is all that there is to choose from" in result.output
+    assert "1 that failed is left out" in result.output
     invoke("compare", task_file(), "--methods", methods)
     assert invoke.ran == ["bitfit max_adapter_mib=0.0001, seed 0"]
 
@@ -163,6 +164,29 @@ def test_a_seed_that_is_the_studys_is_refused(
     assert result.exit_code == 3
     assert told in result.output
     assert "give --seeds" in result.output
+    assert invoke.ran == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("compare", "--methods", "lora,bitfit", "--set", "method.name=full"), "name methods in --methods"),
+        (
+            ("compare", "--methods", "lora,bitfit", "--set", "method.r=2"),
+            "bitfit: method.r: bitfit has no option 'r'; known are none (--set is meant for all)",
+        ),
+        (("study", "rank", "--set", "method.r=2"), "give --ranks"),
+        (("study", "targets", "--set", "method.q=2"), "method.q: lora has no option 'q'"),
+        (("study", "prompts", "--template", "{text}", "--set", "data.template=x"), "give --template or --w"),
+    ],
+)
+def test_settings_that_reach_nobody_are_refused(
+    arguments: tuple[str, ...], told: str, invoke: Any, task_file: TaskFile
+) -> None:
+    count = 2 if arguments[0] == "study" else 1
+    result = invoke(*arguments[:count], task_file(), *arguments[count:])
+    assert result.exit_code == 3, result.output
+    assert told in result.output
     assert invoke.ran == []
 
 
