@@ -24,6 +24,18 @@ def settings(tmp_path: Path) -> Settings:
     return Settings.load({"MLFLOW_TRACKING_URI": TRACKING, "LORRY_HOME": str(tmp_path / "home")}, tmp_path)
 
 
+def make_spec(source: str) -> TaskSpec:
+    return TaskSpec.model_validate(
+        {
+            "name": "reviews",
+            "kind": "text-classification",
+            "base": {"model": "./base"},
+            "data": {"source": source},
+            "method": {"name": "lora"},
+        }
+    )
+
+
 @pytest.mark.parametrize("runner", ["subprocess", "docker"])
 def test_a_run_hands_secrets_over_by_its_environment_alone(
     runner: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
@@ -39,7 +51,14 @@ def test_a_run_hands_secrets_over_by_its_environment_alone(
     monkeypatch.setattr(launching, "remove_containers", lambda _run: None)
     folder = RunFolder.create(settings.runs)
     with pytest.raises(KeyboardInterrupt):
-        run_pipeline([], folder, settings=settings, runner=runner, force=False, watch=lambda: None)
+        run_pipeline(
+            [make_spec("/rows.jsonl")],
+            folder,
+            settings=settings,
+            runner=runner,
+            force=False,
+            watch=lambda: None,
+        )
     written = [path for path in folder.path.rglob("*") if path.is_file()]
     assert {path.name for path in written} >= {"run.json", "pipeline.yaml"}
     for path in written:
@@ -65,15 +84,7 @@ def test_a_compiled_pipeline_holds_no_password_and_says_what_to_do(
 
 
 def test_passwords_in_other_addresses_are_refused(settings: Settings, tmp_path: Path) -> None:
-    spec = TaskSpec.model_validate(
-        {
-            "name": "reviews",
-            "kind": "text-classification",
-            "base": {"model": "./base"},
-            "data": {"source": f"s3://key:{PASSWORD}@bucket/rows.jsonl"},
-            "method": {"name": "lora"},
-        }
-    )
+    spec = make_spec(f"s3://key:{PASSWORD}@bucket/rows.jsonl")
     with pytest.raises(UsageError, match="Kubernetes secret") as caught:
         compile_pipeline([spec], tmp_path / "lorry.yaml", settings=settings)
     assert PASSWORD not in str(caught.value)
