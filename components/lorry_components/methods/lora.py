@@ -86,7 +86,8 @@ class Lora(TargetedMethod):
         return LoraConfig(
             task_type=self.task_type,
             r=options.r,
-            lora_alpha=options.alpha if options.alpha is not None else 2 * options.r,
+            # PEFT asks for a whole number and divides whatever it gets.
+            lora_alpha=options.alpha if options.alpha is not None else 2 * options.r,  # type: ignore[arg-type]
             lora_dropout=options.dropout,
             target_modules=self.name_targets(model),
             use_rslora=options.rslora,
