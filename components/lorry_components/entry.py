@@ -15,6 +15,7 @@ from typing import Self
 
 from lorry_components.outcomes import RunRecord
 from lorry_components.progress import Progress, ProgressFile, ignore_progress
+from lorry_registry.errors import TrackingError
 from lorry_registry.mlflow_index import MlflowIndex
 from lorry_registry.registry import Registry
 from lorry_registry.settings import Settings
@@ -23,6 +24,7 @@ from lorry_registry.task_spec import TaskSpec
 
 # Where a local run wants to see progress files; unset on a cluster.
 PROGRESS_VARIABLE = "LORRY_PROGRESS"
+TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
 # Set by the Kubeflow backend's MLflow plugin.
 INJECTED_RUN_VARIABLE = "MLFLOW_RUN_ID"
 
@@ -56,7 +58,10 @@ class StepEntry:
             task: The task as JSON.
             run: The run's id.
             store: The store's address.
-            tracking_uri: MLflow's.
+            tracking_uri: MLflow's; empty: the environment's.
+
+        Raises:
+            TrackingError: There is no address of MLflow.
         """
         quiet_libraries()
         ease_garbage_collection()
@@ -68,7 +73,7 @@ class StepEntry:
             spec=spec,
             record=RunRecord(opened, run),
             registry=Registry(opened, settings.cache / "adapters"),
-            index=MlflowIndex(tracking_uri),
+            index=MlflowIndex(choose_tracking_uri(tracking_uri, environment)),
             progress=_open_progress(environment, spec.name, step),
             injected_run=environment.get(INJECTED_RUN_VARIABLE) or None,
         )
@@ -85,6 +90,24 @@ class StepEntry:
     def store(self) -> Store:
         """The store."""
         return self.registry.store
+
+
+def choose_tracking_uri(given: str, environment: Mapping[str, str]) -> str:
+    """Return the address of MLflow: a component's argument, or the environment's where that is empty.
+
+    An address with a password is no argument: arguments are kept with a run, for all to read.
+
+    Raises:
+        TrackingError: There is none.
+    """
+    found = given or environment.get(TRACKING_VARIABLE, "")
+    if not found:
+        raise TrackingError(
+            "there is no address of MLflow",
+            where="tracking_uri",
+            todo=f"give the parameter tracking_uri, or {TRACKING_VARIABLE} from a Kubernetes secret",
+        )
+    return found
 
 
 def quiet_libraries() -> None:

@@ -5,13 +5,17 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from lorry_registry.errors import StoreError
+from lorry_registry.addresses import has_secret, hide_secrets
+from lorry_registry.errors import StoreError, UsageError
 from lorry_registry.settings import Settings
 from lorry_registry.task_spec import ResourcesSpec, TaskSpec
 
 
 def compile_pipeline(specs: Sequence[TaskSpec], target: Path, *, settings: Settings) -> None:
     """Compile the graph into a YAML file that runs here and on a cluster.
+
+    The file is for all to read. An address of MLflow that holds a password is left out of it: steps then take
+    MLFLOW_TRACKING_URI from their environment.
 
     Args:
         specs: The tasks that are built in as defaults; none: they are given when a run is started.
@@ -20,7 +24,9 @@ def compile_pipeline(specs: Sequence[TaskSpec], target: Path, *, settings: Setti
 
     Raises:
         StoreError: The file cannot be written.
+        UsageError: The address of the store or of a source holds a password.
     """
+    _refuse_secrets(specs, settings)
     from kfp import compiler
 
     from lorry_pipelines.graph import TaskGroup, build_pipeline, group_tasks
@@ -30,7 +36,10 @@ def compile_pipeline(specs: Sequence[TaskSpec], target: Path, *, settings: Setti
         # kfp builds on deprecated parts of protobuf and typing; none of it is ours to mend.
         warnings.simplefilter("ignore")
         pipeline = build_pipeline(
-            groups, image=settings.image, store=settings.store, tracking_uri=settings.tracking_uri
+            groups,
+            image=settings.image,
+            store=settings.store,
+            tracking_uri=withhold_secret(settings.tracking_uri),
         )
         # Beside the target, and with an ending that the compiler takes.
         partial = target.with_name(f".{target.stem}.{os.getpid()}.yaml")
@@ -45,3 +54,22 @@ def compile_pipeline(specs: Sequence[TaskSpec], target: Path, *, settings: Setti
             ) from error
         finally:
             partial.unlink(missing_ok=True)
+
+
+def withhold_secret(address: str) -> str:
+    """Return an address that may be written down; nothing when it holds a password."""
+    return "" if has_secret(address) else address
+
+
+def _refuse_secrets(specs: Sequence[TaskSpec], settings: Settings) -> None:
+    places = {"LORRY_STORE": settings.store} | {
+        f"{spec.name}: data.source": spec.data.source for spec in specs if not spec.data.is_local
+    }
+    for where, address in places.items():
+        if has_secret(address):
+            raise UsageError(
+                f"{hide_secrets(address)} holds a password, and a pipeline is for all to read",
+                where=where,
+                todo="leave it out of the address, and give steps AWS_ACCESS_KEY_ID and "
+                "AWS_SECRET_ACCESS_KEY in their environment: on a cluster from a Kubernetes secret",
+            )

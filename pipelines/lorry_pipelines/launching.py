@@ -13,10 +13,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from lorry_components.bases import find_base_folder
-from lorry_components.entry import PROGRESS_VARIABLE
+from lorry_components.entry import PROGRESS_VARIABLE, TRACKING_VARIABLE
 from lorry_components.outcomes import RunRecord
 from lorry_components.report.step import RunReport, report_run
-from lorry_pipelines.compilation import compile_pipeline
+from lorry_pipelines.compilation import compile_pipeline, withhold_secret
 from lorry_pipelines.containers import Mount, remove_containers
 from lorry_pipelines.local_run import LocalRun
 from lorry_registry.errors import StoreError
@@ -123,7 +123,7 @@ def run_pipeline(
             arguments={
                 "run": folder.run,
                 "store": settings.store,
-                "tracking_uri": settings.tracking_uri,
+                "tracking_uri": withhold_secret(settings.tracking_uri),
                 "checkpoints": str(settings.checkpoints),
                 "force": force,
             },
@@ -131,6 +131,7 @@ def run_pipeline(
             runner=runner,
             mounts=list_mounts(specs, settings) if runner == "docker" else (),
             environment=_list_container_variables(settings, folder) if runner == "docker" else {},
+            passed_on=_PASSED_ON if runner == "docker" else (),
             network=_choose_network(specs, settings),
         ).model_dump_json(indent=2),
         "utf-8",
@@ -182,8 +183,7 @@ def _find_package(spec: TaskSpec) -> Path:
 
 
 def _list_container_variables(settings: Settings, folder: RunFolder) -> dict[str, str]:
-    passed = {name: value for name, value in os.environ.items() if name.startswith(_PASSED_ON)}
-    return passed | {
+    return {
         "LORRY_HOME": str(settings.home),
         PROGRESS_VARIABLE: str(folder.progress),
         "PYTHONPATH": str(_PACKAGES),
@@ -229,10 +229,13 @@ def _build_environment(
 ) -> dict[str, str]:
     # Two trainings with one thread each are faster than one after the other with two threads.
     threads = max(1, (os.cpu_count() or 1) // min(_TASKS_AT_A_TIME, tasks))
+    withheld = withhold_secret(settings.tracking_uri) != settings.tracking_uri
     return {
         "OMP_NUM_THREADS": str(threads),
         "PYTHONUNBUFFERED": "1",
         **inherited,
+        # The one way of a password to the steps: what is written down of a run holds none.
+        **({TRACKING_VARIABLE: settings.tracking_uri} if withheld else {}),
         "LORRY_HOME": str(settings.home),
         PROGRESS_VARIABLE: str(folder.progress),
     }

@@ -31,7 +31,8 @@ class LocalRun(BaseModel):
         root: Where steps put what they make.
         runner: ``subprocess`` or ``docker``.
         mounts: Folders for steps in containers.
-        environment: Variables for steps in containers.
+        environment: Variables for steps in containers; it is written down, so no secret is among them.
+        passed_on: What the names of those begin with that containers get from this process's environment.
         network: The network of steps in containers.
     """
 
@@ -43,6 +44,7 @@ class LocalRun(BaseModel):
     runner: str
     mounts: tuple[Mount, ...] = ()
     environment: dict[str, str] = {}
+    passed_on: tuple[str, ...] = ()
     network: str = "none"
 
 
@@ -61,7 +63,8 @@ def main(path: str) -> None:
     if run.runner == "subprocess":
         runner: Any = local.SubprocessRunner(use_venv=False)
     else:
-        runner = build_runner(run.arguments["run"], run.mounts, run.environment, network=run.network)
+        passed = {name: value for name, value in os.environ.items() if name.startswith(run.passed_on)}
+        runner = build_runner(run.arguments["run"], run.mounts, passed | run.environment, network=run.network)
     local.init(runner, pipeline_root=str(run.root), raise_on_error=True)
     with report_exit_codes() if run.runner == "docker" else contextlib.nullcontext():
         pipeline(**run.arguments)

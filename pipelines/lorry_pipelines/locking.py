@@ -1,4 +1,4 @@
-"""One run of a task at a time on this machine."""
+"""One run of a task at a time on this machine, and one training of a study's cell."""
 
 import contextlib
 import fcntl
@@ -18,20 +18,38 @@ def hold_tasks(folder: Path, tasks: Sequence[str]) -> Iterator[None]:
     Raises:
         ConflictError: Another run holds one of them; which and whose is said.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         for task in sorted(tasks):
-            stream = stack.enter_context((folder / f"{task}.lock").open("a+", encoding="utf-8"))
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                stream.seek(0)
+            path = folder / f"{task}.lock"
+            if not take_lock(stack, path):
                 raise ConflictError(
-                    f"another run of it is going on (process {stream.read().strip() or 'unknown'})",
+                    f"another run of it is going on (process {read_holder(path)})",
                     where=task,
                     todo="wait for it to end, or stop it; nothing was started",
-                ) from error
-            stream.truncate(0)
-            stream.write(f"{os.getpid()}\n")
-            stream.flush()
+                )
         yield
+
+
+def take_lock(stack: contextlib.ExitStack, path: Path, *, waits: bool = False) -> bool:
+    """Take the lock of a file until a stack is closed; return whether it was to be had.
+
+    Args:
+        stack: What releases it.
+        path: The file; it is made where it is missing.
+        waits: Whether to wait for whoever holds it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    stream = stack.enter_context(path.open("a+", encoding="utf-8"))
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    stream.truncate(0)
+    stream.write(f"{os.getpid()}\n")
+    stream.flush()
+    return True
+
+
+def read_holder(path: Path) -> str:
+    """Return the process that holds a lock, as far as it says so."""
+    return path.read_text("utf-8").strip() or "unknown"

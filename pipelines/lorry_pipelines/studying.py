@@ -1,9 +1,10 @@
 """Runs a comparison or a study from end to end: data once, cells in processes, one table, one picture."""
 
+import contextlib
 import json
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,17 @@ import click
 from lorry_components.bases import Base, resolve_base
 from lorry_components.prepare_data.step import digest_source, load_card, prepare_data
 from lorry_components.studies.cells import Cell, PreparedData, lay_out_cells, replace_file
+from lorry_components.studies.conditions import find_hardware
 from lorry_components.studies.drafting import Variant
 from lorry_components.studies.plotting import plot_study
 from lorry_components.studies.published import find_published, find_source
 from lorry_components.studies.recommending import Recommendation, recommend_variant
 from lorry_components.studies.summarizing import CellOutcome, StudySummary, summarize_study
 from lorry_components.studies.wordings import describe_spreads
+from lorry_components.tasks import find_kind
 from lorry_pipelines.display import open_display
 from lorry_pipelines.launching import report_disk
-from lorry_pipelines.locking import hold_tasks
+from lorry_pipelines.locking import hold_tasks, read_holder, take_lock
 from lorry_pipelines.planning import refuse_what_does_not_fit
 from lorry_pipelines.study_cells import Places, count_processors, list_devices, run_cells
 from lorry_pipelines.study_tracking import StudyTracker
@@ -130,7 +133,7 @@ def run_study(study: Study, settings: Settings, options: StudyOptions) -> StudyR
 
     Raises:
         BaseModelError: The base is not usable.
-        ConflictError: Another study of the task is going on.
+        ConflictError: The same study is going on already.
         InvalidDataError: The data cannot be used.
         InvalidTaskError: A plan does not fit the task's resources.
         StoreError: The disk is full or closed.
@@ -138,20 +141,21 @@ def run_study(study: Study, settings: Settings, options: StudyOptions) -> StudyR
     if not options.force:
         _refuse_misfits(study.variants)
     root = settings.home / "studies"
-    with report_disk(settings.home), brief_patience(), hold_tasks(settings.locks, [f"{study.task}.study"]):
+    with report_disk(settings.home), brief_patience():
         cells = _lay_out(study, root)
-        known = {cell.digest: _find_known(cell, root / "cells") for cell in cells}
         folder = _name_folder(root, study, cells)
-        folder.mkdir(parents=True, exist_ok=True)
-        tracker = StudyTracker(
-            MlflowIndex(settings.tracking_uri),
-            task=study.task,
-            study=study.name,
-            folder=folder,
-            warn=print_warning,
-        )
-        outcomes = _run(study, cells, known, root / "cells", tracker, options)
-        return _conclude(study, outcomes, options.output or folder, tracker)
+        # Of cells that two studies share, one trains and the other waits; of the very same study, one runs.
+        with hold_tasks(settings.locks, [folder.name]):
+            folder.mkdir(parents=True, exist_ok=True)
+            tracker = StudyTracker(
+                MlflowIndex(settings.tracking_uri),
+                task=study.task,
+                study=study.name,
+                folder=folder,
+                warn=print_warning,
+            )
+            outcomes = _run(study, cells, root / "cells", tracker, options)
+            return _conclude(study, outcomes, options.output or folder, tracker)
 
 
 def _refuse_misfits(variants: Sequence[Variant]) -> None:
@@ -178,7 +182,13 @@ def _lay_out(study: Study, root: Path) -> list[Cell]:
         data[variant.label] = prepared[key]
     for warning in dict.fromkeys(told for each in prepared.values() for told in each.warnings):
         print_warning(f"{study.task}: {warning}")
-    return lay_out_cells(study.variants, study.seeds, data=data, fingerprint=base.identity.fingerprint)
+    return lay_out_cells(
+        study.variants,
+        study.seeds,
+        data=data,
+        fingerprint=base.identity.fingerprint,
+        hardware=find_hardware(),
+    )
 
 
 def _digest_data(spec: TaskSpec, base: Base) -> str:
@@ -189,16 +199,19 @@ def _digest_data(spec: TaskSpec, base: Base) -> str:
             "task": spec.name,
             "kind": spec.kind,
             "data": spec.data.model_dump(mode="json"),
-            "source": digest_source(spec.data),
+            "source": digest_source(spec.data, reads_images=find_kind(spec).reads_images),
         }
     )
 
 
 def _prepare(spec: TaskSpec, base: Base, folder: Path) -> PreparedData:
-    try:
-        card = load_card(folder)
-    except NotFoundError:
-        card = prepare_data(spec, folder, base=base.folder)
+    with contextlib.ExitStack() as locks:
+        # Another study may be preparing the same rows.
+        take_lock(locks, folder.with_name(f"{folder.name}.lock"), waits=True)
+        try:
+            card = load_card(folder)
+        except NotFoundError:
+            card = prepare_data(spec, folder, base=base.folder)
     return PreparedData(folder, card.data_digest, tuple(card.warnings))
 
 
@@ -214,49 +227,82 @@ def _name_folder(root: Path, study: Study, cells: Sequence[Cell]) -> Path:
 
 
 def _run(
-    study: Study,
-    cells: Sequence[Cell],
-    known: Mapping[str, CellOutcome | None],
-    root: Path,
-    tracker: StudyTracker,
-    options: StudyOptions,
+    study: Study, cells: Sequence[Cell], root: Path, tracker: StudyTracker, options: StudyOptions
 ) -> list[CellOutcome]:
-    outcomes = {cell.digest: outcome for cell in cells if (outcome := known[cell.digest]) is not None}
-    waiting = [cell for cell in cells if cell.digest not in outcomes]
+    """Run the cells that are not done, each once; what came of it belongs to all cells of its digest."""
+    first: dict[str, Cell] = {}
+    for cell in cells:
+        first.setdefault(cell.digest, cell)
+    outcomes = {digest: known for digest, cell in first.items() if (known := _find_known(cell, root))}
+    waiting = [cell for cell in first.values() if cell.digest not in outcomes]
     if not options.quiet:
         taken = f", {len(outcomes)} taken over" if outcomes else ""
-        click.echo(f"{study.task}: {len(cells)} cells{taken}; files: {root.parent}", err=True)
-    if not waiting and tracker.has_all(outcomes):
-        return [outcomes[cell.digest] for cell in cells]
-    tracker.open({"study": study.name, "seeds": list(study.seeds), "cells": len(cells)})
-    for outcome in list(outcomes.values()):
-        tracker.log_cell(outcome)
+        click.echo(f"{study.task}: {len(first)} cells{taken}; files: {root.parent}", err=True)
+    if waiting or not tracker.has_all(outcomes):
+        tracker.open({"study": study.name, "seeds": list(study.seeds), "cells": len(first)})
+        for outcome in outcomes.values():
+            tracker.log_cell(outcome)
 
-    def finish(outcome: CellOutcome) -> None:
+    def take(outcome: CellOutcome) -> None:
         outcomes[outcome.cell.digest] = outcome
         tracker.log_cell(outcome)
 
-    if waiting:
-        places = Places.choose(
-            len(waiting),
-            jobs=options.jobs,
-            processors=count_processors(),
-            devices=list_devices(os.environ),
-            inherited=os.environ,
+    try:
+        _run_waiting(waiting, root, options, take)
+    except KeyboardInterrupt:
+        tracker.close((), {}, failed=True)
+        done = sum(outcome.result is not None for outcome in outcomes.values())
+        click.echo(
+            f"{done} of {len(first)} cells are done; they are kept, and the checkpoints of the "
+            "others: the same command goes on from there",
+            err=True,
         )
-        try:
-            with open_display([cell.name for cell in waiting], quiet=options.quiet) as shown:
-                run_cells(waiting, root, places=places, shown=shown, finished=finish)
-        except KeyboardInterrupt:
-            tracker.close((), {}, failed=True)
-            done = sum(outcome.result is not None for outcome in outcomes.values())
-            click.echo(
-                f"{done} of {len(cells)} cells are done; they are kept, and the checkpoints of the "
-                "others: the same command goes on from there",
-                err=True,
-            )
-            raise
-    return [outcomes[cell.digest] for cell in cells]
+        raise
+    return [replace(outcomes[cell.digest], cell=cell) for cell in cells]
+
+
+def _run_waiting(
+    waiting: Sequence[Cell], root: Path, options: StudyOptions, take: Callable[[CellOutcome], None]
+) -> None:
+    """Run cells; those that another study is running meanwhile come last, and are taken over from it."""
+    while waiting:
+        with contextlib.ExitStack() as locks:
+            mine = [cell for cell in waiting if take_lock(locks, cell.open(root).lock)]
+            if not mine:
+                # Nothing is held here, so that two studies never wait for each other.
+                lock = waiting[0].open(root).lock
+                click.echo(
+                    f"{waiting[0].name}: another study is running it (process {read_holder(lock)}); waiting",
+                    err=True,
+                )
+                take_lock(locks, lock, waits=True)
+                mine = [waiting[0]]
+            _run_held(mine, root, options, take)
+        waiting = [cell for cell in waiting if cell not in mine]
+
+
+def _run_held(
+    cells: Sequence[Cell], root: Path, options: StudyOptions, take: Callable[[CellOutcome], None]
+) -> None:
+    left = []
+    for cell in cells:
+        # Another study may have done it since we looked.
+        known = _find_known(cell, root)
+        if known is None:
+            left.append(cell)
+        else:
+            take(known)
+    if not left:
+        return
+    places = Places.choose(
+        len(left),
+        jobs=options.jobs,
+        processors=count_processors(),
+        devices=list_devices(os.environ),
+        inherited=os.environ,
+    )
+    with open_display([cell.name for cell in left], quiet=options.quiet) as shown:
+        run_cells(left, root, places=places, shown=shown, finished=take)
 
 
 def _conclude(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
+from lorry_registry.addresses import hide_secrets
 from lorry_registry.errors import MissingExtraError, TrackingError
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class MlflowConnection:
     def __init__(self, tracking_uri: str) -> None:
         self._uri = tracking_uri
         self._scheme = urlsplit(tracking_uri).scheme.partition("+")[0]
-        self.address = _hide_password(tracking_uri)
+        self.address = hide_secrets(tracking_uri)
         self.database_file = _find_database_file(tracking_uri)
         self.is_database = self._scheme in _DATABASE_SCHEMES
 
@@ -166,10 +167,3 @@ def _quietly(name: str) -> Iterator[None]:
 def _find_database_file(tracking_uri: str) -> Path | None:
     path = tracking_uri.removeprefix("sqlite:///").partition("?")[0]
     return Path(path) if tracking_uri.startswith("sqlite:///") and path not in ("", ":memory:") else None
-
-
-def _hide_password(uri: str) -> str:
-    parts = urlsplit(uri)
-    if parts.password is None:
-        return uri
-    return parts._replace(netloc=f"{parts.username}:***@{parts.netloc.rpartition('@')[2]}").geturl()

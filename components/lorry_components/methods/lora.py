@@ -47,7 +47,7 @@ class LoraOptions(LayerOptions):
     """
 
     r: Annotated[int, Field(ge=1)] = 8
-    alpha: Annotated[int, Field(gt=0)] | None = None
+    alpha: Annotated[int | float, Field(gt=0, allow_inf_nan=False)] | None = None
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     rslora: bool = False
     dora: bool = False
@@ -86,7 +86,8 @@ class Lora(TargetedMethod):
         return LoraConfig(
             task_type=self.task_type,
             r=options.r,
-            lora_alpha=options.alpha if options.alpha is not None else 2 * options.r,
+            # PEFT asks for a whole number and divides whatever it gets.
+            lora_alpha=options.alpha if options.alpha is not None else 2 * options.r,  # type: ignore[arg-type]
             lora_dropout=options.dropout,
             target_modules=self.name_targets(model),
             use_rslora=options.rslora,

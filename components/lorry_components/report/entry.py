@@ -1,10 +1,11 @@
 """Runs this step from a component's arguments."""
 
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from lorry_components.entry import ease_garbage_collection, quiet_libraries
+from lorry_components.entry import choose_tracking_uri, ease_garbage_collection, quiet_libraries
 from lorry_components.outcomes import RunRecord
 from lorry_components.report.step import RunReport, render_html, report_run
 from lorry_registry.errors import LorryError, RunFailedError
@@ -29,7 +30,7 @@ def main(*, tasks: Sequence[str], run: str, store: str, tracking_uri: str, page:
     target = Path(page)
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(render_html(report), "utf-8")
-    _close_mlflow_runs(report, MlflowIndex(tracking_uri))
+    _close_mlflow_runs(report, MlflowIndex(choose_tracking_uri(tracking_uri, os.environ)))
     if report.failed:
         raise RunFailedError(
             f"{len(report.failed)} of {len(report.tasks)} tasks failed",

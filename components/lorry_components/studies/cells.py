@@ -10,7 +10,9 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lorry_components.evaluate.report import PREDICTIONS_NAME
+from lorry_components.finetune.precision import Hardware
 from lorry_components.outcomes import Failure
+from lorry_components.studies.conditions import describe_conditions
 from lorry_components.studies.drafting import Variant
 from lorry_registry.digests import digest_document, shorten_digest
 from lorry_registry.manifest import Evaluation, ParameterCounts
@@ -130,6 +132,11 @@ class CellFolder:
         return self.path / "history.jsonl"
 
     @property
+    def lock(self) -> Path:
+        """Held by the study that runs the cell."""
+        return self.path / "lock"
+
+    @property
     def log(self) -> Path:
         """What the process printed."""
         return self.path / "log.txt"
@@ -225,6 +232,7 @@ def lay_out_cells(
     *,
     data: Mapping[str, PreparedData],
     fingerprint: str,
+    hardware: Hardware,
 ) -> list[Cell]:
     """Return the cells of a study: all variants on the first seed, then on the next, and so on.
 
@@ -235,21 +243,32 @@ def lay_out_cells(
         seeds: The seeds; what is not trained needs the first only.
         data: The prepared data, by the variant's label.
         fingerprint: The base's.
+        hardware: What the cells will run on.
     """
     return [
-        _build_cell(variant, seed, data[variant.label], fingerprint)
+        _build_cell(variant, seed, data[variant.label], fingerprint, hardware)
         for seed in seeds
         for variant in variants
         if variant.is_trained or seed == seeds[0]
     ]
 
 
-def _build_cell(variant: Variant, seed: int, data: PreparedData, fingerprint: str) -> Cell:
+def _build_cell(
+    variant: Variant, seed: int, data: PreparedData, fingerprint: str, hardware: Hardware
+) -> Cell:
     spec = variant.spec.model_copy(update={"train": variant.spec.train.model_copy(update={"seed": seed})})
     recipe = spec.describe_recipe()
     if not variant.is_trained:
         recipe = {key: recipe[key] for key in recipe if key not in ("method", "train")}
-    digest = digest_document({"data": data.digest, "base": fingerprint, "recipe": recipe})
+    digest = digest_document(
+        {
+            "data": data.digest,
+            "base": fingerprint,
+            "recipe": recipe,
+            # What was measured elsewhere, or by other versions, is another measurement.
+            "conditions": describe_conditions(spec, hardware),
+        }
+    )
     return Cell(variant, seed, spec, data.folder, digest)
 
 

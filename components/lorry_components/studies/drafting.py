@@ -1,5 +1,6 @@
 """From what a person asks to compare to checked variants of a task; every fault is told at once."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from lorry_registry.task_spec import TaskSpec
 _TODO = "correct these and try again; nothing was trained"
 _OPENING, _CLOSING = "[{", "]}"
 _TRAIN = "train."
+_SEED = "train.seed"
 # What a value looks like inside a label: no brackets, quotes or spaces.
 _LABEL_TABLE = str.maketrans("", "", "[]{}'\" ")
 
@@ -62,6 +64,34 @@ class TaskDocument:
         if not isinstance(options, Mapping):
             return dict(section)
         return {key: value for key, value in section.items() if key != "options"} | dict(options)
+
+    @property
+    def method_settings(self) -> dict[str, Any]:
+        """The options that the command line set, without a name: they are meant for all methods."""
+        keys = [_find_option(field) for field in sorted(self.settings)]
+        return {key: self.method[key] for key in keys if key not in ("", "name") and key in self.method}
+
+    def sets(self, field: str) -> bool:
+        """Return whether the command line set a field, alone or with the section that it is in."""
+        section, _, name = field.partition(".")
+        content = self.content.get(section)
+        is_in_section = section in self.settings and isinstance(content, Mapping) and name in content
+        return field in self.settings or is_in_section
+
+    def list_own_faults(self, *, is_numbered: bool = False) -> list[Fault]:
+        """Return what is wrong with the file itself.
+
+        Options that the command line set are for all methods: whether one has them is for each to say.
+        """
+        try:
+            self.parse(is_numbered=is_numbered)
+        except InvalidTaskError as error:
+            return [fault for fault in error.faults if not self.sets_option(fault.where.rpartition(", ")[2])]
+        return []
+
+    def sets_option(self, field: str) -> bool:
+        """Return whether a field is an option that the command line set for all methods."""
+        return _find_option(field) in self.method_settings
 
     def parse(self, content: Mapping[str, Any] | None = None, *, is_numbered: bool = False) -> TaskSpec:
         """Turn a content, or the file's own, into a checked task.
@@ -108,12 +138,14 @@ class Variant:
         spec: The task.
         facts: What a table shows of it, by name.
         is_trained: Whether anything is trained; otherwise the base alone answers.
+        own_train: The fields of the train section that are its own, and not the file's.
     """
 
     label: str
     spec: TaskSpec
     facts: Mapping[str, Any] = field(default_factory=dict)
     is_trained: bool = True
+    own_train: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,18 +201,32 @@ def find_choice(text: str | None, choices: Sequence[MethodChoice]) -> tuple[str 
     return found[0].label, []
 
 
+def refuse_settings(task: TaskDocument, reasons: Mapping[str, str]) -> list[Fault]:
+    """Say which settings of the command line a study would replace by its own.
+
+    Args:
+        task: The task.
+        reasons: What to do instead, by the name of the field.
+    """
+    return [
+        Fault(f"--set {field}", f"is what this compares; {reason}")
+        for field, reason in reasons.items()
+        if task.sets(field)
+    ]
+
+
 def draft_method(choice: MethodChoice, task: TaskDocument) -> Draft:
     """Lay a method over a task.
 
     The task's own method section counts for the method that it names. Another method gets its own defaults,
     its learning rate with them: that of the file was chosen for the file's method. What the command line sets
-    is meant for all.
+    is meant for all, but for those that were given something else of their own.
     """
     own = task.method
     is_own = own.get("name") == choice.name
-    section = {**(own if is_own else {}), "name": choice.name, **choice.options}
+    section = {**(own if is_own else task.method_settings), "name": choice.name, **choice.options}
     train: dict[str, Any] = {}
-    if not is_own and "train.learning_rate" not in task.settings:
+    if not is_own and not task.sets("train.learning_rate"):
         train["learning_rate"] = None
     return Draft(label=choice.label, method=section, train=train | dict(choice.train))
 
@@ -200,20 +246,27 @@ def build_variants(
         InvalidTaskError: Something is wrong with the file, or a method with its options or on this base; all
             of it is listed.
     """
-    _, own = _try_parse(task, task.content)
-    found = [*(_number_faults(task) if own else ()), *faults]
+    own = task.list_own_faults()
+    found = [*(task.list_own_faults(is_numbered=True) if own else ()), *faults, *_find_seeds(task, drafts)]
     variants: list[Variant] = []
     for draft in drafts:
         spec, wrong = _try_parse(task, _apply(task.content, draft))
         if spec is not None:
-            variants.append(Variant(draft.label, spec, draft.facts, draft.is_trained))
+            variants.append(Variant(draft.label, spec, draft.facts, draft.is_trained, tuple(draft.train)))
             wrong = _check_base(spec, is_wanted=not found)
         if not draft.is_trained:
             # Its method plays no part.
             wrong = [fault for fault in wrong if not fault.where.startswith("method")]
         # What is wrong with the file itself is told once.
-        found += [Fault(f"{draft.label}: {fault.where}", fault.what) for fault in wrong if fault not in own]
-    found += _find_twins(variants)
+        found += [
+            Fault(
+                f"{draft.label}: {fault.where}",
+                f"{fault.what} (--set is meant for all)" if task.sets_option(fault.where) else fault.what,
+            )
+            for fault in wrong
+            if fault not in own
+        ]
+    found += [*_find_namesakes(drafts), *_find_twins(variants)]
     if found:
         raise InvalidTaskError(str(task.path), list(dict.fromkeys(found)), todo=_TODO)
     return variants
@@ -241,6 +294,12 @@ def _parse_method(text: str) -> tuple[MethodChoice, list[Fault]]:
     if not name:
         faults.append(Fault("--methods", "a name is missing between two commas"))
     return MethodChoice(name, options, train), faults
+
+
+def _find_option(field: str) -> str:
+    """Return the option that a dotted name means, ``r`` of ``method.r`` and ``method.options.r``; or ""."""
+    section, _, name = field.partition(".")
+    return name.removeprefix("options.").partition(".")[0] if section == "method" else ""
 
 
 def _split(text: str, separator: str) -> Iterator[str]:
@@ -303,17 +362,31 @@ def _check_base(spec: TaskSpec, *, is_wanted: bool) -> list[Fault]:
     return []
 
 
+def _find_seeds(task: TaskDocument, drafts: Sequence[Draft]) -> Iterator[Fault]:
+    """Say where a seed was given that the study's own would replace."""
+    told = "is the study's to set, so that all methods have the same seeds; give --seeds"
+    if task.sets(_SEED):
+        yield Fault(f"--set {_SEED}", told)
+    for draft in drafts:
+        if "seed" in draft.train:
+            yield Fault(f"--methods {draft.label}: {_SEED}", told)
+
+
+def _find_namesakes(drafts: Sequence[Draft]) -> Iterator[Fault]:
+    """Say which drafts a table could not tell apart."""
+    for label, count in Counter(draft.label for draft in drafts).items():
+        if count > 1:
+            yield Fault(label, f"{count} variants would be called so; write them in the same way, once")
+
+
 def _find_twins(variants: Sequence[Variant]) -> Iterator[Fault]:
-    seen: dict[tuple[bool, str], str] = {}
+    """Say which variants differ in name only.
+
+    Wordings that a method reads alike are no fault: their rows share what came of it.
+    """
+    seen: dict[tuple[bool, int | None, str], str] = {}
     for variant in variants:
-        known = seen.setdefault((variant.is_trained, variant.spec.recipe_digest), variant.label)
+        key = (variant.is_trained, variant.facts.get("wording"), variant.spec.recipe_digest)
+        known = seen.setdefault(key, variant.label)
         if known != variant.label:
             yield Fault(variant.label, f"is the same recipe as {known}")
-
-
-def _number_faults(task: TaskDocument) -> list[Fault]:
-    try:
-        task.parse(is_numbered=True)
-    except InvalidTaskError as error:
-        return list(error.faults)
-    return []

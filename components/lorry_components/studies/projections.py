@@ -79,11 +79,13 @@ class Projections:
         model: What the base calls itself.
         names: Letter -> the name of its module, as a target; several letters may share one.
         sizes: Target -> numbers that a rank of one adds: inputs and outputs of all its matrices.
+        lengths: Target -> numbers that DoRA adds at any rank: the outputs of all its matrices.
     """
 
     model: str
     names: Mapping[str, str]
     sizes: Mapping[str, int]
+    lengths: Mapping[str, int]
 
     def list_targets(self, combination: Combination) -> list[str]:
         """Return the targets of a combination, each once."""
@@ -104,6 +106,10 @@ class Projections:
     def count_unit(self, combination: Combination) -> int:
         """Return how many numbers a rank of one takes on a combination."""
         return sum(self.sizes[target] for target in self.list_targets(combination))
+
+    def count_lengths(self, combination: Combination) -> int:
+        """Return how many lengths of columns DoRA learns on a combination, beside its rank."""
+        return sum(self.lengths[target] for target in self.list_targets(combination))
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,15 +170,18 @@ def find_projections(model: "nn.Module", *, layers: int | None = None) -> Projec
     linear = list_linear(model)
     names = {letter: _name_target(path, linear) for letter, path in zip(LETTERS, paths, strict=True)}
     adapted = tuple(f"{name}." for name in _choose_blocks(blocks, layers))
-    sizes = {
-        target: sum(
-            _measure(module)
-            for name, module in match_targets(linear, [target]).items()
-            if name.startswith(adapted)
-        )
+    modules = {
+        target: [
+            module for name, module in match_targets(linear, [target]).items() if name.startswith(adapted)
+        ]
         for target in names.values()
     }
-    return Projections(type(model).__name__, names, sizes)
+    return Projections(
+        type(model).__name__,
+        names,
+        sizes={target: sum(map(_measure, found)) for target, found in modules.items()},
+        lengths={target: sum(map(_count_outputs, found)) for target, found in modules.items()},
+    )
 
 
 def lay_out_targets(
@@ -186,9 +195,10 @@ def lay_out_targets(
         BaseModelError: The base is not there.
     """
     try:
-        spec = task.parse()
-    except InvalidTaskError:
-        return None, []
+        spec = task.parse({**task.content, "method": choose_lora(task)[0]})
+    except InvalidTaskError as error:
+        own = task.list_own_faults()
+        return None, [fault for fault in error.faults if fault not in own]
     config = load_config(find_base_folder(spec.base))
     return draft_targets(task, config, budget=budget, combinations=combinations)
 
@@ -230,7 +240,7 @@ def draft_targets(
             if (told := projections.find_fault(combination))
         ]
     budget = budget if budget is not None else _count_own(section, model)
-    faults += _check_budget(projections, combinations, budget)
+    faults += _check_budget(projections, combinations, budget, has_lengths=_has_lengths(section))
     if faults:
         return None, faults
     drafts = tuple(_draft(section, train, projections, each, budget) for each in combinations)
@@ -244,7 +254,8 @@ def _draft(
     combination: Combination,
     budget: int,
 ) -> Draft:
-    rank = budget // projections.count_unit(combination)
+    fixed = projections.count_lengths(combination) if _has_lengths(section) else 0
+    rank = (budget - fixed) // projections.count_unit(combination)
     targets = projections.list_targets(combination)
     return Draft(
         label=name_combination(combination),
@@ -273,17 +284,24 @@ def _count_own(section: Mapping[str, Any], model: "PreTrainedModel") -> int:
     if layers is not None:
         adapted = tuple(f"{name}." for name in _choose_blocks(find_layers(model), layers))
         targeted = {name: module for name, module in targeted.items() if name.startswith(adapted)}
-    return int(method.options.r) * sum(_measure(module) for module in targeted.values())
+    fixed = sum(map(_count_outputs, targeted.values())) if _has_lengths(section) else 0
+    return int(method.options.r) * sum(map(_measure, targeted.values())) + fixed
+
+
+def _has_lengths(section: Mapping[str, Any]) -> bool:
+    """Return whether the lengths of columns are trained beside A and B."""
+    return bool(Lora({key: section[key] for key in section if key not in _NOT_OPTIONS}).options.dora)
 
 
 def _check_budget(
-    projections: Projections, combinations: Sequence[Combination], budget: int
+    projections: Projections, combinations: Sequence[Combination], budget: int, *, has_lengths: bool
 ) -> Iterator[Fault]:
     if budget == 0:
         yield Fault("--budget", "the task's own LoRA adapts nothing of this base; say how many parameters")
         return
     for combination in combinations:
         unit = projections.count_unit(combination)
+        unit += projections.count_lengths(combination) if has_lengths else 0
         if budget < unit:
             yield Fault(
                 "--budget",
@@ -315,3 +333,9 @@ def _name_target(path: str, linear: "Mapping[str, nn.Module]") -> str:
 def _measure(module: "nn.Module") -> int:
     weight: Any = module.weight
     return int(sum(weight.shape))
+
+
+def _count_outputs(module: "nn.Module") -> int:
+    weight: Any = module.weight
+    # GPT-2's Conv1D keeps its weights the other way round.
+    return int(weight.shape[1] if type(module).__name__ == "Conv1D" else weight.shape[0])

@@ -1,15 +1,19 @@
 """The study of the rank: how small an update may be (Hu et al. 2021, section 7.2)."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from pydantic import ValidationError
+
+from lorry_components.methods.lora import LoraOptions
 from lorry_components.studies.drafting import Draft, TaskDocument
 from lorry_registry.errors import Fault
 
 DEFAULT_RANKS = (1, 2, 4, 8, 64)
-_DEFAULT_RANK = 8
-# Methods whose rank is the option ``r`` and whose scale is alpha / r.
+# Methods whose options are LoRA's.
 _LOW_RANK = ("lora", "qlora")
+_NOT_OPTIONS = frozenset({"name", "max_adapter_mib"})
 
 
 def choose_lora(task: TaskDocument) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -20,15 +24,15 @@ def choose_lora(task: TaskDocument) -> tuple[dict[str, Any], dict[str, Any]]:
     own = task.method
     if own.get("name") in _LOW_RANK:
         return own, {}
-    keeps_rate = "train.learning_rate" in task.settings
-    return {"name": "lora"}, {} if keeps_rate else {"learning_rate": None}
+    keeps_rate = task.sets("train.learning_rate")
+    return {"name": "lora", **task.method_settings}, {} if keeps_rate else {"learning_rate": None}
 
 
 def draft_ranks(task: TaskDocument, ranks: Sequence[int]) -> list[Draft]:
     """Lay out LoRA over ranks.
 
-    The scale alpha / r stays that of the task's section, so that the learning rate suits every rank: where
-    the section leaves alpha out it is twice the rank already.
+    The scale stays that of the task's section, so that the learning rate suits every rank, see
+    :func:`set_rank`.
     """
     section, train = choose_lora(task)
     return [
@@ -38,25 +42,26 @@ def draft_ranks(task: TaskDocument, ranks: Sequence[int]) -> list[Draft]:
 
 
 def set_rank(section: Mapping[str, Any], rank: int) -> dict[str, Any]:
-    """Return a method section with another rank and the same scale, alpha being a whole number."""
+    """Return a method section with another rank and the same scale.
+
+    The scale is alpha / r, and alpha / sqrt(r) with ``rslora``. Where the section leaves alpha out it is
+    twice the rank: the first scale then stays by itself, the second does not, and alpha has to be named.
+    """
     changed = {**section, "r": rank}
-    alpha, own_rank = section.get("alpha"), section.get("r", _DEFAULT_RANK)
-    if isinstance(alpha, int) and isinstance(own_rank, int) and own_rank > 0:
-        changed["alpha"] = max(1, round(alpha * rank / own_rank))
+    try:
+        options = LoraOptions.model_validate(
+            {key: section[key] for key in section if key not in _NOT_OPTIONS}
+        )
+    except ValidationError:
+        # Told when the variant is checked.
+        return changed
+    if options.alpha is None and not options.rslora:
+        return changed
+    alpha = 2 * options.r if options.alpha is None else options.alpha
+    growth = rank / options.r
+    scaled = alpha * (math.sqrt(growth) if options.rslora else growth)
+    changed["alpha"] = round(scaled) if math.isclose(scaled, round(scaled)) else float(f"{scaled:.6g}")
     return changed
-
-
-def note_rounding(section: Mapping[str, Any], ranks: Sequence[int]) -> Iterator[str]:
-    """Say at which ranks alpha had to be rounded, so that the scale is another one."""
-    alpha, own_rank = section.get("alpha"), section.get("r", _DEFAULT_RANK)
-    if not isinstance(alpha, int) or not isinstance(own_rank, int) or own_rank < 1:
-        return
-    for rank in ranks:
-        if alpha * rank % own_rank:
-            yield (
-                f"r={rank}: alpha is {set_rank(section, rank)['alpha']}, the whole number nearest to "
-                f"{alpha * rank / own_rank:g}; the scale alpha / r differs from the task's"
-            )
 
 
 def check_ranks(ranks: Sequence[int]) -> Iterator[Fault]:

@@ -60,9 +60,8 @@ def recommend_variant(
     return Recommendation(
         label=chosen.variant.label,
         section=write_section(chosen.variant),
-        reason=_explain(
-            chosen, best, samples, shares[chosen.variant.label], has_smaller=_has_smaller(chosen, complete)
-        ),
+        reason=_explain(chosen, best, complete, near, samples)
+        + _qualify(chosen, best, len(rows) - len(complete)),
     )
 
 
@@ -77,9 +76,11 @@ def write_section(variant: Variant) -> str:
         if spec.method.max_adapter_mib is not None:
             method["max_adapter_mib"] = spec.method.max_adapter_mib
         document["method"] = method
-        # Always: the file's own may have been chosen for another method.
+        train = spec.train.model_dump(mode="json")
+        # The rate always: the file's own may have been chosen for another method.
         rate = spec.train.learning_rate or METHODS[spec.method.name].learning_rate
-        document["train"] = {"learning_rate": rate}
+        own = {name: train[name] for name in variant.own_train if name in train}
+        document["train"] = {**own, "learning_rate": rate}
     lines: list[str] = []
     for name, section in document.items():
         written = yaml.safe_dump(section, default_flow_style=True, sort_keys=False, width=1_000_000)
@@ -90,27 +91,53 @@ def write_section(variant: Variant) -> str:
 def _explain(
     chosen: StudyRow,
     best: StudyRow,
+    rows: Sequence[StudyRow],
+    near: Sequence[StudyRow],
     samples: Mapping[str, NDArray[np.float64]],
-    below: float,
-    *,
-    has_smaller: bool,
 ) -> str:
-    value, highest = _read_value(chosen), _read_value(best)
+    name, value, highest = chosen.variant.label, _read_value(chosen), _read_value(best)
     count = f"{chosen.trained_parameters:,} trained parameters"
+    if len(rows) == 1:
+        return f"{name} is all that there is to choose from: {value:.3f} with {count}"
     if chosen is best:
-        beside = ", and all that train fewer are significantly below it" if has_smaller else ""
-        return f"{chosen.variant.label} has the best metric, {value:.3f}, with {count}{beside}"
-    difference = compare_samples(value - highest, samples[chosen.variant.label], samples[best.variant.label])
+        as_good = [row for row in rows if row is not best and _read_value(row) == highest]
+        head = f"{name} has the best metric, {value:.3f},"
+        if as_good:
+            head = f"{name} and {_join_labels(as_good)} have the best metric, {value:.3f}; it is chosen"
+        is_smallest = all(_count(row) >= _count(chosen) for row in rows)
+        beside = "" if is_smallest else ", and all that train fewer are significantly below it"
+        return f"{head} with {count}{beside}"
+    equally_small = [row for row in near if row is not chosen and _count(row) == _count(chosen)]
+    if equally_small:
+        head = (
+            f"{name} scores no less than {_join_labels(equally_small)}, which train as many parameters "
+            f"({chosen.trained_parameters:,}), the fewest"
+        )
+    else:
+        head = f"{name} trains the fewest parameters ({chosen.trained_parameters:,})"
+    difference = compare_samples(value - highest, samples[name], samples[best.variant.label])
     return (
-        f"{chosen.variant.label} trains the fewest parameters ({chosen.trained_parameters:,}) of those whose "
-        f"metric is not significantly below the best, {best.variant.label}: {value:.3f} against "
-        f"{highest:.3f}, difference {difference.value:+.3f} ({difference.low:+.3f} to "
-        f"{difference.high:+.3f}), below it in {below:.0%} of the paired resamples"
+        f"{head} of those whose metric is not significantly below the best, {best.variant.label}: "
+        f"{value:.3f} against {highest:.3f}, difference {difference.value:+.3f} ({difference.low:+.3f} to "
+        f"{difference.high:+.3f}), below it in {difference.below:.1%} of the paired resamples"
     )
 
 
-def _has_smaller(chosen: StudyRow, rows: Sequence[StudyRow]) -> bool:
-    return any((row.trained_parameters or 0) < (chosen.trained_parameters or 0) for row in rows)
+def _qualify(chosen: StudyRow, best: StudyRow, failed: int) -> str:
+    """Say what the reason does not rest on."""
+    told = f"; {failed} that failed {'is' if failed == 1 else 'are'} left out" if failed else ""
+    trained = [row for row in (chosen, best) if row.variant.is_trained]
+    if any(len(row.seeds) == 1 for row in trained):
+        told += "; with one seed, another training may say otherwise"
+    return told
+
+
+def _join_labels(rows: Sequence[StudyRow]) -> str:
+    return ", ".join(row.variant.label for row in rows)
+
+
+def _count(row: StudyRow) -> int:
+    return row.trained_parameters or 0
 
 
 def _read_value(row: StudyRow) -> float:

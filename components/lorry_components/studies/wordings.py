@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lorry_components.methods import METHODS
 from lorry_components.studies.drafting import Draft, MethodChoice, TaskDocument, draft_method
 from lorry_components.studies.summarizing import StudyRow
 from lorry_registry.errors import Fault
@@ -18,7 +19,8 @@ _TEMPLATE = "template"
 def read_wordings(path: Path) -> tuple[list[str], list[Fault]]:
     """Read a file of wordings, one a line; return them, and what is wrong with the file."""
     try:
-        lines = path.read_text("utf-8").splitlines()
+        # Not str.splitlines: it parts a text at U+2028 and other letters, too.
+        lines = path.read_text("utf-8-sig").split("\n")
     except FileNotFoundError:
         return [], [Fault(f"--wordings {path}", "there is no such file")]
     except (OSError, UnicodeDecodeError) as error:
@@ -94,10 +96,15 @@ def _draft_wording(
     yield from trained
 
 
+def _has_template(name: str) -> bool:
+    """Return whether a method says itself where its tokens stand; all others read the words alone."""
+    return name in METHODS and _TEMPLATE in METHODS[name].options_model.model_fields
+
+
 def _place_tokens(section: Mapping[str, Any], choice: MethodChoice, soft: str | None) -> dict[str, Any]:
     """Return a method section with the wording's soft tokens: the file's template is for the file's words."""
     kept = {key: value for key, value in section.items() if key != _TEMPLATE}
-    if soft is None:
+    if soft is None or not _has_template(choice.name):
         return kept
     if "tokens" not in choice.options:
         # The wording tells how many there are.

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import click
 
-from lorry_registry.cli.edge import format_examples, json_option, load_settings, print_json
+from lorry_registry.addresses import has_secret
+from lorry_registry.cli.edge import format_examples, json_option, load_settings, print_json, print_warning
 
 overrides_option = click.option(
     "--set",
@@ -64,6 +65,8 @@ def compile_tasks(files: tuple[Path, ...], output: Path, overrides: tuple[str, .
     """Compile the pipeline for Kubeflow.
 
     The tasks become the default of the parameter 'tasks'. Without tasks, they are given when a run starts.
+    Passwords are not compiled in: steps take them from their environment, on a cluster from a Kubernetes
+    secret.
     """
     from lorry_pipelines.compilation import compile_pipeline
     from lorry_pipelines.planning import load_tasks
@@ -72,5 +75,11 @@ def compile_tasks(files: tuple[Path, ...], output: Path, overrides: tuple[str, .
     if output.suffix not in (".yaml", ".yml"):
         raise UsageError("the compiled pipeline is YAML", where=str(output), todo="name it FILE.yaml")
     specs = load_tasks(files, overrides)
-    compile_pipeline(specs, output, settings=load_settings())
+    settings = load_settings()
+    compile_pipeline(specs, output, settings=settings)
+    if has_secret(settings.tracking_uri):
+        print_warning(
+            f"the address of MLflow holds a password and is not in {output}: give the steps "
+            "MLFLOW_TRACKING_URI in their environment, from a Kubernetes secret"
+        )
     click.echo(f"{output}: a pipeline over {len(specs)} task{'' if len(specs) == 1 else 's'}")

@@ -49,6 +49,7 @@ def compare_methods(
         draft_method,
         find_choice,
         parse_methods,
+        refuse_settings,
     )
     from lorry_pipelines.studying import Study, run_study
 
@@ -56,6 +57,7 @@ def compare_methods(
     ease_garbage_collection()
     task = TaskDocument.load(file, overrides)
     choices, faults = parse_methods(methods)
+    faults += refuse_settings(task, {"method.name": "name methods in --methods"})
     reference, more = find_choice(against, choices)
     variants = build_variants(task, [draft_method(choice, task) for choice in choices], [*faults, *more])
     study = Study(

@@ -4,7 +4,7 @@ import base64
 import itertools
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from lorry_registry.cli.edge import format_examples, json_option, open_registry,
 from lorry_registry.errors import Fault, InvalidDataError, StoreError, UsageError
 
 _SHOWN_CHARACTERS = 72
+_SHOWN_FAULTS = 20
 
 
 @click.command(
@@ -55,7 +56,13 @@ def predict_texts(
         raise UsageError(
             "give texts, or a file of texts", where="lorry predict", todo="see: lorry predict --help"
         )
-    rows = _pair_up(texts, pairs) if texts else list(_read_rows(source))
+    if pairs and not texts:
+        raise UsageError(
+            "second texts belong to texts of the command line",
+            where="--pair",
+            todo='put those of a file into it, as JSON lines: {"text": "...", "text_pair": "..."}',
+        )
+    rows = _pair_up(texts, pairs) if texts else _read_rows(source)
     registry = open_registry()
     resolution = registry.resolve(task, version)
     _check_rows(rows, has_pair="text_pair" in resolution.manifest.probe.rows[0], task=task)
@@ -116,10 +123,29 @@ def _pair_up(texts: Sequence[str], pairs: Sequence[str]) -> list[dict[str, str]]
     return [{"text": text, "text_pair": pair} for text, pair in zip(texts, pairs, strict=True)]
 
 
-def _read_rows(source: Path | None) -> Iterator[dict[str, str]]:
+def _read_rows(source: Path | None) -> list[dict[str, str]]:
     where = str(source)
+    rows: list[dict[str, str]] = []
+    faults: list[Fault] = []
+    # Not str.splitlines: it parts a text at U+2028 and other letters, too.
+    for number, line in enumerate(_read_text(where).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            rows.append(_read_row(line.removesuffix("\r")))
+        except (ValueError, RecursionError) as error:
+            told = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+            faults.append(Fault(f"line {number}", told))
+    if faults:
+        raise InvalidDataError(where, faults[:_SHOWN_FAULTS], todo="correct these lines", total=len(faults))
+    return rows
+
+
+def _read_text(where: str) -> str:
+    """Read a file or standard input as UTF-8; the mark that some programs put before it is no text."""
     try:
-        content = sys.stdin.read() if where == "-" else Path(where).read_text("utf-8")
+        content = sys.stdin.buffer.read() if where == "-" else Path(where).read_bytes()
+        return content.decode("utf-8-sig")
     except FileNotFoundError as error:
         fault = Fault("file", "there is no such file")
         raise InvalidDataError(where, [fault], todo="give the path of a file of texts") from error
@@ -127,23 +153,24 @@ def _read_rows(source: Path | None) -> Iterator[dict[str, str]]:
         reason = error.strerror if isinstance(error, OSError) else error
         fault = Fault("file", f"cannot be read as UTF-8 text: {reason}")
         raise InvalidDataError(where, [fault], todo="give another file") from error
-    for number, line in enumerate(content.splitlines(), start=1):
-        if line.strip():
-            yield _read_row(line, f"line {number}", where)
 
 
-def _read_row(line: str, place: str, where: str) -> dict[str, str]:
+def _read_row(line: str) -> dict[str, str]:
+    """Return the row of a line.
+
+    Raises:
+        RecursionError: It is JSON that is nested too deeply.
+        ValueError: It is JSON in part only, or has no text.
+    """
     if not line.lstrip().startswith("{"):
         return {"text": line}
     try:
         document: Any = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise InvalidDataError(
-            where, [Fault(place, f"not JSON: {error}")], todo="correct the line"
-        ) from error
+    except ValueError as error:
+        raise ValueError(f"not JSON: {error}") from error
     row = {key: document[key] for key in ("text", "text_pair") if isinstance(document.get(key), str)}
     if "text" not in row:
-        raise InvalidDataError(where, [Fault(place, "has no 'text'")], todo="give each line a text")
+        raise ValueError("has no 'text'")
     return row
 
 

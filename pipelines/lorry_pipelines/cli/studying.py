@@ -50,23 +50,23 @@ def study() -> None:
 def study_rank(file: Path, ranks: str, overrides: tuple[str, ...], flags: StudyFlags) -> None:
     """Train LoRA with several ranks.
 
-    With the task's own LoRA section, or LoRA's defaults; the scale alpha / r stays the same. The exit code is
-    12 when a training failed.
+    With the task's own LoRA section, or LoRA's defaults; the scale stays the same: alpha / r, and with rslora
+    alpha / sqrt(r). The exit code is 12 when a training failed.
     """
     _prepare_process()
-    from lorry_components.studies.drafting import TaskDocument, build_variants
-    from lorry_components.studies.ranks import check_ranks, choose_lora, draft_ranks, note_rounding
+    from lorry_components.studies.drafting import TaskDocument, build_variants, refuse_settings
+    from lorry_components.studies.ranks import check_ranks, draft_ranks
     from lorry_pipelines.studying import Study, run_study
 
     task = TaskDocument.load(file, overrides)
     numbers = parse_numbers(ranks, "--ranks")
-    variants = build_variants(task, draft_ranks(task, numbers), list(check_ranks(numbers)))
+    faults = [*check_ranks(numbers), *refuse_settings(task, {"method.r": "give --ranks"})]
+    variants = build_variants(task, draft_ranks(task, numbers), faults)
     laid_out = Study(
         name="rank",
         heading="Rank",
         variants=variants,
         seeds=_choose_seeds(flags, variants),
-        notes=list(note_rounding(choose_lora(task)[0], numbers)),
     )
     show_study(run_study(laid_out, load_settings(), flags.options), facts=(), as_json=flags.as_json)
 
@@ -161,7 +161,12 @@ def study_prompts(
     The exit code is 12 when a cell failed.
     """
     _prepare_process()
-    from lorry_components.studies.drafting import TaskDocument, build_variants, parse_methods
+    from lorry_components.studies.drafting import (
+        TaskDocument,
+        build_variants,
+        parse_methods,
+        refuse_settings,
+    )
     from lorry_components.studies.wordings import check_wordings, draft_wordings, read_wordings
     from lorry_pipelines.studying import Study, run_study
 
@@ -171,6 +176,14 @@ def study_prompts(
     choices, wrong = parse_methods(methods)
     if not faults:
         faults = list(check_wordings(tried))
+    faults += refuse_settings(
+        task,
+        {
+            "data.template": "give --template or --wordings",
+            "method.template": "a wording says with [P] where soft tokens stand",
+            "method.name": "name methods in --methods",
+        },
+    )
     variants = build_variants(task, draft_wordings(task, tried, choices), [*faults, *wrong])
     laid_out = Study(
         name="prompts",

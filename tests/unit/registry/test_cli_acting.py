@@ -93,6 +93,20 @@ def test_verify_checks_the_history_too(lorry: Run, store: LocalStore, two_tasks:
     assert "films" in result.stdout
 
 
+def test_verify_goes_on_after_a_task_that_cannot_be_read(
+    lorry: Run, store: LocalStore, two_tasks: dict[str, Any]
+) -> None:
+    (store.root / "tasks" / "films" / "head.json").write_text("no JSON")
+    result = lorry("verify", "--all", code=9)
+    assert [row[::3] for row in _list_columns(result.stdout)[2:]] == [
+        ["films", "damaged"],
+        *[["reviews", "sound"]] * 3,
+    ]
+    assert "error: films, its history: " in result.stderr
+    assert lorry("verify", "films", code=9).stderr
+    assert "there is no task 'filmz'" in lorry("verify", "filmz", code=7).stderr
+
+
 def test_verify_without_anything_to_do(lorry: Run) -> None:
     assert lorry("verify", "--all").stdout == "There is nothing to verify: no task has an adapter yet.\n"
     assert json.loads(lorry("verify", "--all", "--json").stdout) == []

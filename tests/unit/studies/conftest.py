@@ -13,6 +13,7 @@ import yaml
 from transformers.utils import logging as transformers_logging
 
 from lorry_components.evaluate.report import PREDICTIONS_NAME
+from lorry_components.finetune.precision import Hardware
 from lorry_components.kinds import KINDS, TextClassification
 from lorry_components.outcomes import Failure
 from lorry_components.studies.cells import (
@@ -37,6 +38,7 @@ from lorry_registry.errors import LorryError
 from lorry_registry.manifest import Evaluation, MetricValue, ParameterCounts
 
 FINGERPRINT = "sha256:" + "0" * 64
+PROCESSOR = Hardware("cpu", "a processor", has_bf16=False, has_fp16=False)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -91,10 +93,16 @@ def compare(task_file: Callable[..., Path]) -> Callable[..., list[Variant]]:
 def lay_out(tmp_path: Path) -> Callable[..., list[Cell]]:
     """Return a function from variants to cells, on data that nobody prepared."""
 
-    def build(variants: list[Variant], seeds: tuple[int, ...] = (0,)) -> list[Cell]:
+    def build(
+        variants: list[Variant], seeds: tuple[int, ...] = (0,), *, hardware: Hardware = PROCESSOR
+    ) -> list[Cell]:
         data = PreparedData(tmp_path / "data", "sha256:" + "1" * 64)
         return lay_out_cells(
-            variants, seeds, data={variant.label: data for variant in variants}, fingerprint=FINGERPRINT
+            variants,
+            seeds,
+            data={variant.label: data for variant in variants},
+            fingerprint=FINGERPRINT,
+            hardware=hardware,
         )
 
     return build

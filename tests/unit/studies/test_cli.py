@@ -1,5 +1,6 @@
 """``lorry compare`` and ``lorry study``: what they print, refuse, keep and take over."""
 
+import fcntl
 import json
 import shutil
 from collections.abc import Callable
@@ -68,7 +69,8 @@ def test_a_training_that_fails_is_told_and_tried_again(invoke: Any, task_file: T
     assert "bitfit max_adapter_mib=0.0001   " in result.output
     assert "failed" in result.output
     assert "above the limit of 0.0001 MiB" in result.output
-    assert "lora has the best metric" in result.output
+    assert "lora is all that there is to choose from" in result.output
+    assert "1 that failed is left out" in result.output
     invoke("compare", task_file(), "--methods", methods)
     assert invoke.ran == ["bitfit max_adapter_mib=0.0001, seed 0"]
 
@@ -99,15 +101,100 @@ def test_what_does_not_fit_is_refused_unless_forced(invoke: Any, task_file: Task
     assert invoke("compare", path, "--methods", "lora", "--force").exit_code == 0
 
 
-def test_two_at_once_are_refused(invoke: Any, task_file: TaskFile) -> None:
-    import fcntl
-
-    (invoke.home / "locks").mkdir(parents=True)
-    with (invoke.home / "locks" / "tiny.study.lock").open("w") as stream:
+def test_the_same_study_twice_at_once_is_refused(invoke: Any, task_file: TaskFile) -> None:
+    assert invoke("compare", task_file(), "--methods", "lora").exit_code == 0
+    (folder,) = (invoke.home / "studies").glob("compare-tiny-*")
+    with (invoke.home / "locks" / f"{folder.name}.lock").open("w") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         result = invoke("compare", task_file(), "--methods", "lora")
     assert result.exit_code == 8
     assert "another run of it is going on" in result.output
+
+
+def test_another_study_of_the_task_goes_on_beside_and_its_cells_are_waited_for(
+    invoke: Any, task_file: TaskFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert invoke("compare", task_file(), "--methods", "lora").exit_code == 0
+    (cell,) = (invoke.home / "studies" / "cells").iterdir()
+    (cell / "result.json").rename(tmp_path / "result.json")
+    stream = (cell / "lock").open("w")
+    fcntl.flock(stream, fcntl.LOCK_EX)
+
+    def finish(_: Path) -> str:
+        """Do as another study that ends when this one is about to wait for it."""
+        assert invoke.ran == ["bitfit, seed 0"]
+        (tmp_path / "result.json").rename(cell / "result.json")
+        stream.close()
+        return "7"
+
+    monkeypatch.setattr("lorry_pipelines.studying.read_holder", finish)
+    result = invoke("compare", task_file(), "--methods", "lora,bitfit")
+    assert result.exit_code == 0, result.output
+    assert invoke.ran == ["bitfit, seed 0"]
+    assert "lora, seed 0: another study is running it (process 7); waiting" in result.output
+
+
+def test_wordings_that_read_alike_are_run_once(
+    invoke: Any, task_file: TaskFile, cloze: str, tmp_path: Path
+) -> None:
+    path = task_file(kind=cloze, data={"template": "{text}"}, method={"name": "bitfit"})
+    wordings = tmp_path / "wordings.txt"
+    wordings.write_text("{text} is good\n[P] {text} is good\n")
+    arguments = ("study", "prompts", path, "--wordings", wordings, "--methods", "bitfit", "--json")
+    result = invoke(*arguments)
+    assert result.exit_code == 0, result.output
+    assert invoke.ran == ["1 untrained", "1 bitfit, seed 0"]
+    rows = json.loads(result.stdout)
+    assert [row["label"] for row in rows] == ["1 untrained", "1 bitfit", "2 untrained", "2 bitfit"]
+    assert rows[0]["values"] == rows[2]["values"] != []
+    assert rows[1]["values"] == rows[3]["values"] != []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--methods", "lora,lora:train.seed=1"), "lora seed=1: train.seed"),
+        (("--methods", "lora", "--set", "train.seed=1"), "--set train.seed"),
+    ],
+)
+def test_a_seed_that_is_the_studys_is_refused(
+    arguments: tuple[str, ...], told: str, invoke: Any, task_file: TaskFile
+) -> None:
+    result = invoke("compare", task_file(), *arguments)
+    assert result.exit_code == 3
+    assert told in result.output
+    assert "give --seeds" in result.output
+    assert invoke.ran == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("compare", "--methods", "lora,bitfit", "--set", "method.name=full"), "name methods in --methods"),
+        (
+            ("compare", "--methods", "lora,bitfit", "--set", "method.r=2"),
+            "bitfit: method.r: bitfit has no option 'r'; known are none (--set is meant for all)",
+        ),
+        (("study", "rank", "--set", "method.r=2"), "give --ranks"),
+        (("study", "targets", "--set", "method.q=2"), "method.q: lora has no option 'q'"),
+        (("study", "prompts", "--template", "{text}", "--set", "data.template=x"), "give --template or --w"),
+    ],
+)
+def test_settings_that_reach_nobody_are_refused(
+    arguments: tuple[str, ...], told: str, invoke: Any, task_file: TaskFile
+) -> None:
+    count = 2 if arguments[0] == "study" else 1
+    result = invoke(*arguments[:count], task_file(), *arguments[count:])
+    assert result.exit_code == 3, result.output
+    assert told in result.output
+    assert invoke.ran == []
+
+
+def test_equal_labels_are_refused(invoke: Any, task_file: TaskFile) -> None:
+    result = invoke("compare", task_file(), "--methods", "lora:r=2,lora:r='2',lora:r=3")
+    assert result.exit_code == 3
+    assert "lora r=2: 2 variants would be called so" in result.output
+    assert invoke.ran == []
 
 
 def test_changed_data_is_another_cell(invoke: Any, task_file: TaskFile, tmp_path: Path) -> None:

@@ -72,6 +72,19 @@ def test_what_the_command_line_sets_is_meant_for_all(compare: Compare) -> None:
     assert [variant.spec.train.steps for variant in variants] == [2, 2]
 
 
+def test_options_that_the_command_line_sets_are_meant_for_all(compare: Compare) -> None:
+    variants = compare("lora,vera,lora:targets=[key]", ("method.targets=[value]",), method={"name": "bitfit"})
+    assert [variant.spec.method.options["targets"] for variant in variants] == [["value"], ["value"], ["key"]]
+    own, other = compare("lora,qlora:r=2", ("method.options.dropout=0.5",))
+    assert own.spec.method.options == {"r": 4, "targets": ["query", "value"], "dropout": 0.5}
+    assert other.spec.method.options == {"r": 2, "dropout": 0.5}
+
+
+def test_a_section_that_the_command_line_sets_is_meant_for_all(compare: Compare) -> None:
+    variants = compare("lora,bitfit", ("train={steps: 2, learning_rate: 0.5}",))
+    assert [variant.spec.train.learning_rate for variant in variants] == [0.5, 0.5]
+
+
 def test_a_method_may_have_a_train_section_of_its_own(compare: Compare) -> None:
     (variant,) = compare("full:train.learning_rate=0.001;train.weight_decay=0.1")
     assert variant.spec.train.learning_rate == 0.001

@@ -36,8 +36,9 @@ from lorry_components.studies.projections import (
     parse_combinations,
 )
 from lorry_components.studies.published import find_published
-from lorry_components.studies.ranks import check_ranks, draft_ranks, note_rounding, set_rank
+from lorry_components.studies.ranks import check_ranks, draft_ranks, set_rank
 from lorry_components.studies.wordings import check_wordings, draft_wordings, read_wordings
+from lorry_components.tasks import find_method
 from lorry_registry.errors import TrainingError
 
 TaskFile = Callable[..., Path]
@@ -206,10 +207,59 @@ def test_ranks_keep_the_scale(task_file: TaskFile) -> None:
     assert "alpha" not in set_rank({"name": "lora", "r": 8}, 2)
 
 
-def test_a_scale_that_cannot_be_kept_is_told() -> None:
-    section = {"name": "lora", "r": 8, "alpha": 4}
-    assert [note.partition(":")[0] for note in note_rounding(section, [1, 2, 3, 8])] == ["r=1", "r=3"]
-    assert not list(note_rounding({"name": "lora"}, [1, 3]))
+@pytest.mark.parametrize(
+    ("given", "alphas"),
+    [
+        ({"r": 8, "alpha": 4}, {1: 0.5, 2: 1, 3: 1.5, 8: 4}),
+        ({"r": 8, "alpha": 16.0}, {1: 2, 8: 16}),
+        ({"alpha": 16}, {1: 2, 16: 32}),
+        # alpha / sqrt(r), and twice the rank where it is left out.
+        ({"r": 4, "alpha": 8, "rslora": True}, {1: 4, 4: 8, 8: 11.3137, 64: 32}),
+        ({"r": 4, "rslora": True}, {1: 4, 4: 8, 64: 32}),
+        ({"r": 8}, {1: None, 64: None}),
+        ({"r": 8, "alpha": "many"}, {2: "many"}),
+    ],
+)
+def test_the_scale_is_kept(given: dict[str, Any], alphas: dict[int, Any]) -> None:
+    section = {"name": "lora", **given}
+    assert {rank: set_rank(section, rank).get("alpha") for rank in alphas} == alphas
+
+
+def test_a_scale_that_is_kept_is_the_scale_of_the_model(task_file: TaskFile, tiny_bert: Path) -> None:
+    method = {"name": "lora", "r": 4, "alpha": 5, "rslora": True, "targets": ["query"]}
+    task = TaskDocument.load(task_file(method=method))
+    for variant in build_variants(task, draft_ranks(task, [1, 3, 8])):
+        adapted: Any = find_method(variant.spec).adapt(AutoModel.from_pretrained(tiny_bert), frozenset())
+        found = [getattr(module, "scaling", None) for module in adapted.modules()]
+        scales = [scaling["default"] for scaling in found if isinstance(scaling, dict)]
+        assert scales
+        assert scales == pytest.approx([2.5] * len(scales), rel=1e-5)
+
+
+def test_the_lengths_of_dora_are_in_the_budget(task_file: TaskFile, tiny_bert: Path) -> None:
+    method = {"name": "lora", "r": 4, "dora": True, "targets": ["query", "value"]}
+    task = TaskDocument.load(task_file(method=method))
+    grid, _ = lay_out_targets(task)
+    assert grid is not None
+    # Beside r=4 on query and value of two layers of 32: a length for each of 32 columns.
+    assert grid.budget == 4 * 2 * 2 * 64 + 2 * 2 * 32
+    for variant in build_variants(task, grid.drafts):
+        model: Any = AutoModel.from_pretrained(tiny_bert)
+        method_ = find_method(variant.spec)
+        trained = method_.count_parameters(method_.adapt(model, frozenset()), frozenset()).adapter
+        assert grid.budget - 256 * len(variant.facts["projections"]) < trained <= grid.budget
+    _, faults = lay_out_targets(task, budget=150, combinations=[("q",)])
+    assert [fault.what for fault in faults] == ["150 parameters are less than a rank of 1 takes on q, 192"]
+
+
+def test_options_of_the_command_line_reach_the_studies_of_lora(task_file: TaskFile) -> None:
+    task = TaskDocument.load(task_file(method={"name": "bitfit"}), ["method.dropout=0.5"])
+    grid, _ = lay_out_targets(task)
+    assert grid is not None
+    for draft in [*draft_ranks(task, [1, 2]), *grid.drafts]:
+        assert draft.method is not None
+        assert draft.method["dropout"] == 0.5
+    assert len(build_variants(task, grid.drafts)) == 7
 
 
 def test_wrong_ranks_are_told() -> None:
@@ -247,6 +297,17 @@ def test_a_wording_may_say_where_soft_tokens_stand(task_file: TaskFile) -> None:
     ]
 
 
+def test_only_methods_with_a_template_are_told_where_soft_tokens_stand(task_file: TaskFile) -> None:
+    task = TaskDocument.load(task_file(method={"name": "bitfit"}))
+    choices = [MethodChoice("bitfit"), MethodChoice("p-tuning"), MethodChoice("prompt-tuning")]
+    drafts = draft_wordings(task, ["[P] {text}"], choices)
+    assert [draft.method for draft in drafts if draft.is_trained] == [
+        {"name": "bitfit"},
+        {"name": "p-tuning", "template": "[P] {text}"},
+        {"name": "prompt-tuning"},
+    ]
+
+
 def test_wordings_are_read_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "wordings.txt"
     assert read_wordings(path)[1][0].what == "there is no such file"
@@ -256,6 +317,8 @@ def test_wordings_are_read_from_a_file(tmp_path: Path) -> None:
     assert "UTF-8" in read_wordings(path)[1][0].what
     path.write_text("{text} is in {label}\n\n{text}: {label}\n")
     assert read_wordings(path) == (["{text} is in {label}", "{text}: {label}"], [])
+    path.write_bytes("\ufeff{text}\u2028is in {label}\r\n{text}\x0b{label}\n".encode())
+    assert read_wordings(path) == (["{text}\u2028is in {label}", "{text}\x0b{label}"], [])
 
 
 def test_wrong_wordings_are_told() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from lorry_components.evaluate.report import PREDICTIONS_NAME
+from lorry_components.finetune.precision import Hardware, detect_hardware
 from lorry_components.prepare_data.step import prepare_data
 from lorry_components.studies import running
 from lorry_components.studies.cell_process import main
@@ -31,7 +32,11 @@ def open_cell(tmp_path: Path) -> Callable[..., CellFolder]:
         if not folder.exists():
             prepare_data(variant.spec, folder)
         (cell,) = lay_out_cells(
-            [variant], [0], data={variant.label: PreparedData(folder, "d")}, fingerprint=FINGERPRINT
+            [variant],
+            [0],
+            data={variant.label: PreparedData(folder, "d")},
+            fingerprint=FINGERPRINT,
+            hardware=detect_hardware(),
         )
         opened = cell.open(tmp_path / name)
         opened.write_job(cell.job)
@@ -205,3 +210,21 @@ def test_cells_are_named_by_all_that_decides_their_result(compare: Compare, lay_
     # Only the decisions count, not what they are called or judged by.
     renamed = compare("lora", ("evaluate.resamples=500", "owner=somebody"))
     assert lay_out(renamed)[0].digest == cells[0].digest
+
+
+def test_another_device_precision_or_library_makes_another_cell(
+    compare: Compare, lay_out: LayOut, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variants = compare("lora", ("train.precision=auto",))
+    others = [
+        lay_out(variants),
+        lay_out(variants, hardware=Hardware("cpu", "a processor", has_bf16=True, has_fp16=False)),
+        lay_out(variants, hardware=Hardware("cuda", "a GPU", has_bf16=True, has_fp16=True)),
+    ]
+    monkeypatch.setattr("importlib.metadata.version", lambda name: f"{name} of tomorrow")
+    others.append(lay_out(variants))
+    assert len({cell.digest for (cell,) in others}) == 4
+
+
+def test_a_precision_that_the_device_lacks_is_left_to_the_cell(compare: Compare, lay_out: LayOut) -> None:
+    assert lay_out(compare("lora", ("train.precision=fp16",)))

@@ -183,6 +183,87 @@ def test_of_equally_small_ones_the_better_is_recommended(
     assert found.label == "lora targets=value"
 
 
+def test_all_train_fields_that_came_with_a_method_are_pasted(compare: Compare) -> None:
+    (variant,) = compare(
+        "full:train.learning_rate=0.001;train.weight_decay=0.1;train.steps=null;train.epochs=2;"
+        "train.early_stopping={patience: 3}"
+    )
+    assert yaml.safe_load(write_section(variant))["train"] == {
+        "learning_rate": 0.001,
+        "weight_decay": 0.1,
+        "steps": None,
+        "epochs": 2.0,
+        "early_stopping": {"patience": 3},
+    }
+
+
+@pytest.mark.parametrize(
+    ("methods", "shares", "parameters", "seeds", "told"),
+    [
+        (
+            "lora",
+            (0.8,),
+            (100,),
+            (0,),
+            "lora is all that there is to choose from: 0.800 with 100 trained parameters; with one seed, "
+            "another training may say otherwise",
+        ),
+        (
+            "lora,bitfit",
+            (0.8, 0.6),
+            (100, 200),
+            (0, 1),
+            "has the best metric, 0.800, with 100 trained parameters",
+        ),
+        (
+            "lora,bitfit",
+            (0.8, 0.8),
+            (100, 100),
+            (0, 1),
+            "lora and bitfit have the best metric, 0.800; it is chosen with 100 trained parameters",
+        ),
+        (
+            "lora,bitfit,full",
+            (0.8, 0.8, 0.81),
+            (100, 100, 900),
+            (0, 1),
+            "lora scores no less than bitfit, which train as many parameters (100), the fewest of those",
+        ),
+    ],
+)
+def test_the_reason_is_true(
+    methods: str,
+    shares: tuple[float, ...],
+    parameters: tuple[int, ...],
+    seeds: tuple[int, ...],
+    told: str,
+    compare: Compare,
+    lay_out: LayOut,
+    conclude: Conclude,
+) -> None:
+    variants = compare(methods)
+    by_label = {
+        variant.label: (guess(share), count)
+        for variant, share, count in zip(variants, shares, parameters, strict=True)
+    }
+    outcomes = [conclude(cell, *by_label[cell.variant.label]) for cell in lay_out(variants, seeds)]
+    found = recommend(summarize_study(variants, outcomes))
+    assert found is not None
+    assert told in found.reason
+    assert ("one seed" in found.reason) == (len(seeds) == 1)
+
+
+def test_what_failed_is_told_beside_the_reason(compare: Compare, lay_out: LayOut, conclude: Conclude) -> None:
+    variants = compare("lora,bitfit,full")
+    outcomes = [
+        conclude(cell, guess(0.8), error="" if cell.variant.label == "lora" else "no")
+        for cell in lay_out(variants)
+    ]
+    found = recommend(summarize_study(variants, outcomes))
+    assert found is not None
+    assert "2 that failed are left out" in found.reason
+
+
 def test_what_is_recommended_can_be_pasted(compare: Compare, task_file: Callable[..., Path]) -> None:
     changed, other = compare("lora:r=2,bitfit")
     assert yaml.safe_load(write_section(changed)) == {

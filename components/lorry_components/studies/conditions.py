@@ -1,0 +1,44 @@
+"""On what a cell is measured: what of this machine and installation decides its result, beside the recipe."""
+
+import importlib.metadata
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+
+from pydantic import JsonValue
+
+from lorry_components.finetune.precision import Hardware, choose_precision, detect_hardware
+from lorry_components.tasks import find_kind
+from lorry_registry.errors import TrainingError
+from lorry_registry.task_spec import TaskSpec
+
+_LIBRARIES = ("torch", "transformers", "peft", "tokenizers", "safetensors", "lorry")
+
+
+def find_hardware() -> Hardware:
+    """Return what cells of this machine will run on.
+
+    To ask a GPU for its name takes some hundred MiB of it until the process ends, so another process asks.
+    """
+    import torch
+
+    if not torch.cuda.device_count():
+        return detect_hardware()
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(detect_hardware).result()
+
+
+def describe_conditions(spec: TaskSpec, hardware: Hardware) -> dict[str, JsonValue]:
+    """Return the device, the number format and the versions of libraries that a task is trained with."""
+    try:
+        precision: str = choose_precision(
+            spec.train.precision, hardware, max_length=spec.data.max_length, is_packed=spec.train.packing
+        ).name
+    except TrainingError:
+        # The cell itself will say that this device does not compute in it.
+        precision = spec.train.precision
+    names = (*_LIBRARIES, *find_kind(spec).libraries)
+    return {
+        "device": hardware.name,
+        "precision": precision,
+        "libraries": {name: importlib.metadata.version(name) for name in names},
+    }

@@ -1,0 +1,42 @@
+"""Comparisons on images: what is trained again when an image was changed."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click.testing
+import pytest
+import yaml
+from PIL import Image
+
+from lorry_components.studies.cells import Cell
+from lorry_pipelines.cli import lorry
+from lorry_registry.task_spec import TaskSpec
+
+
+def test_a_changed_image_is_another_cell(
+    make_spec: Callable[..., TaskSpec],
+    pipeline: Path,
+    photographs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[str] = []
+
+    def interrupt(cells: Sequence[Cell], *_: Any, **__: Any) -> None:
+        seen.extend(cell.digest for cell in cells)
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LORRY_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////proc/nowhere/mlflow.db")
+    monkeypatch.setattr("lorry_pipelines.studying.run_cells", interrupt)
+    document = make_spec(pipeline).model_dump(mode="json", exclude={"generate", "evaluate"})
+    document["method"] = {"name": "lora", "r": 4}
+    path = tmp_path / "dog.yaml"
+    path.write_text(yaml.safe_dump(document), "utf-8")
+    for _ in range(2):
+        result = click.testing.CliRunner().invoke(lorry, ["compare", str(path), "--methods", "lora"])
+        assert seen, result.output
+        Image.new("RGB", (64, 64), (1, 2, 3)).save(photographs / "0.png")
+    assert seen[0] != seen[1]
