@@ -86,6 +86,8 @@ def verify_adapters(task: str | None, every: bool, as_json: bool) -> None:
     if (task is None) != every:
         raise UsageError("name one task, or say --all", todo="lorry verify reviews, or lorry verify --all")
     registry = open_registry()
+    if task is not None:
+        registry.ledger.require_state(task)
     tasks = registry.ledger.list_tasks() if task is None else [task]
     checks = [check for name in tasks for check in _check_task(registry, name)]
     if as_json:
@@ -98,7 +100,6 @@ def verify_adapters(task: str | None, every: bool, as_json: bool) -> None:
 
 
 def _check_task(registry: Registry, task: str) -> Iterable[_Check]:
-    registry.ledger.require_state(task)
     try:
         for version, error in registry.verify_task(task):
             yield _Check(task, version.number, version.adapter_id, error)
