@@ -75,7 +75,7 @@ def test_what_the_command_line_sets_is_meant_for_all(compare: Compare) -> None:
 def test_options_that_the_command_line_sets_are_meant_for_all(compare: Compare) -> None:
     variants = compare("lora,vera,lora:targets=[key]", ("method.targets=[value]",), method={"name": "bitfit"})
     assert [variant.spec.method.options["targets"] for variant in variants] == [["value"], ["value"], ["key"]]
-    own, other = compare("lora,qlora:r=2", ("method.options.dropout=0.5",))
+    own, other = compare("lora,qlora:r=2", ("method.dropout=0.5",))
     assert own.spec.method.options == {"r": 4, "targets": ["query", "value"], "dropout": 0.5}
     assert other.spec.method.options == {"r": 2, "dropout": 0.5}
 
