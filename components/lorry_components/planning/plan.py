@@ -114,12 +114,13 @@ def plan_task(
     shown = recognise_device(spec.resources.node_selector)
     here = _choose_precision(spec, device, shown)
     on_gpu = _choose_precision(spec, "cuda", shown)
+    # A processor and a GPU may choose alike, and attention keeps other things on each.
     trials = {
-        choice: _build_footprint(spec, base, kind, method, labels, tokens, choice, where)
-        for choice, where in ((here, device), (on_gpu, "cuda"))
+        trial: _build_footprint(spec, base, kind, method, labels, tokens, *trial)
+        for trial in {(here, device), (on_gpu, "cuda")}
     }
-    adapted, footprint = trials[here]
-    gpu_footprint = trials[on_gpu][1]
+    adapted, footprint = trials[here, device]
+    gpu_footprint = trials[on_gpu, "cuda"][1]
     if not footprint.activations.layers:
         notes.append("activations are a bound over the base's sizes: its code looks at numbers to run")
     recipe = _write_recipe(spec, method, device, here)

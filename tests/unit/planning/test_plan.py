@@ -124,6 +124,17 @@ def test_on_a_gpu_it_is_planned_in_what_the_gpu_is_fast_in(make_spec: MakeSpec) 
     assert (plan.device, plan.precision, plan.gpu_precision, plan.host) == ("cpu", "fp32", "bf16", None)
 
 
+def test_a_processor_is_planned_as_one_where_a_gpu_computes_in_the_same_format(make_spec: MakeSpec) -> None:
+    # Above 512 tokens both take SDPA, whose kernel for GPUs keeps no scores, dropout or not.
+    train = {"precision": "fp32", "attention_dropout": 0.1}
+    plan = plan_task(make_spec(data={"max_length": 600}, train=train))
+    on_cpu, on_gpu = (
+        next(part.high for part in estimate.parts if part.name == "activations")
+        for estimate in (plan.training, plan.on_gpu)
+    )
+    assert on_cpu > 1.1 * on_gpu
+
+
 def test_a_base_on_a_hub_is_planned_without_its_weights(make_spec: MakeSpec) -> None:
     base = {"model": "FacebookAI/roberta-large", "revision": REVISION}
     plan = plan_task(make_spec(base=base))
