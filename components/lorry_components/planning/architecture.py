@@ -62,20 +62,23 @@ def build_configuration(base: BaseConfiguration, **options: Any) -> "PretrainedC
     """Return transformers' configuration object.
 
     Raises:
-        BaseModelError: transformers does not know the architecture.
+        BaseModelError: transformers does not know the architecture, or the configuration contradicts itself.
     """
-    from transformers import AutoConfig
+    from transformers import CONFIG_MAPPING, AutoConfig
 
     values = {**base.values, **options}
     model_type = values.pop("model_type", None)
-    try:
-        config = AutoConfig.for_model(model_type, **values)
-    except (ValueError, TypeError, KeyError) as error:
+    if model_type not in CONFIG_MAPPING:
         raise BaseModelError(
             f"transformers knows no architecture {model_type!r}",
             where=base.origin,
             todo="name a base whose config.json has a model_type that transformers knows, or upgrade it",
-        ) from error
+        )
+    try:
+        config = AutoConfig.for_model(model_type, **values)
+    except Exception as error:
+        # Each family checks its sizes in its own way, or divides by them unchecked.
+        raise _refuse_configuration(error, base) from error
     if getattr(config, "pad_token_id", None) is None:
         # Heads on a decoder look for the last token that is not padding.
         config.pad_token_id = 0
@@ -94,7 +97,7 @@ def build_architecture(
         attention: The implementation; None: SDPA. A base that lacks it gets ``eager``.
 
     Raises:
-        BaseModelError: transformers has no such class for this base.
+        BaseModelError: transformers has no such class for this base, or its configuration contradicts itself.
     """
     import torch
     import transformers
@@ -107,12 +110,14 @@ def build_architecture(
             except ValueError:
                 model = auto_class.from_config(config, attn_implementation="eager")
             _untie_head(model, base.values)
-    except ValueError as error:
-        raise BaseModelError(
-            f"transformers has no {model_class} for it: {error}".splitlines()[0],
-            where=base.origin,
-            todo="choose a base for this kind of task",
-        ) from error
+    except Exception as error:
+        if type(config) not in auto_class._model_mapping:
+            raise BaseModelError(
+                f"transformers has no {model_class} for it",
+                where=base.origin,
+                todo="choose a base for this kind of task",
+            ) from error
+        raise _refuse_configuration(error, base) from error
     return Architecture(model, _list_fresh(model, base))
 
 
@@ -155,6 +160,17 @@ def measure_weights_file(shapes: Mapping[str, Sequence[int]]) -> int:
         offset += size
     length = len(json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode())
     return 8 + -(-length // _ALIGNMENT) * _ALIGNMENT + offset
+
+
+def _refuse_configuration(error: Exception, base: BaseConfiguration) -> BaseModelError:
+    # Checks of fields name the field first, and what is wrong with it last.
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    reason = " ".join(dict.fromkeys((lines or [""])[:1] + lines[1:][-1:]))
+    return BaseModelError(
+        f"no model can be built as its config.json says: {type(error).__name__}: {reason}",
+        where=base.origin,
+        todo="restore the base, or name one whose configuration is whole",
+    )
 
 
 def _untie_head(model: "PreTrainedModel", values: Mapping[str, Any]) -> None:

@@ -32,7 +32,7 @@ from lorry_components.planning.memory import (
     estimate_training,
 )
 from lorry_components.tasks import find_kind, find_method
-from lorry_registry.errors import BaseModelError
+from lorry_registry.errors import BaseModelError, LorryError
 from lorry_registry.manifest import ParameterCounts
 from lorry_registry.task_spec import TaskSpec
 
@@ -96,13 +96,30 @@ def plan_task(
         base: The base's configuration, when it has been read already.
 
     Raises:
-        BaseModelError: The base's configuration cannot be had, or transformers does not know it.
+        BaseModelError: The base's configuration cannot be had, transformers does not know it, or it cannot be
+            planned for another reason.
         TrainingError: The method does not fit this base.
     """
     kind, method = find_kind(spec), find_method(spec)
-    if kind.reads_images:
-        return _plan_images(spec, method)
-    base = base or read_configuration(spec.base)
+    try:
+        if kind.reads_images:
+            return _plan_images(spec, method)
+        return _plan_texts(spec, kind, method, labels, base or read_configuration(spec.base))
+    except LorryError:
+        raise
+    except Exception as error:
+        # Families differ in what they look at and divide by, and the next one may do so anew.
+        raise BaseModelError(
+            f"it cannot be planned: {type(error).__name__}: {error}".splitlines()[0],
+            where=spec.base.model,
+            todo="run it without a plan: lorry run --force",
+        ) from error
+
+
+def _plan_texts(
+    spec: TaskSpec, kind: Kind, method: Method, labels: Sequence[str] | None, base: BaseConfiguration
+) -> TaskPlan:
+    """Plan a task about texts."""
     notes: list[str] = []
     if kind.label_form == "class" and labels is None:
         labels = _ASSUMED_CLASSES
@@ -372,7 +389,7 @@ def _measure(
             supervised_tokens=supervised_tokens,
             on_cuda=on_cuda,
         )
-    except (RuntimeError, NotImplementedError, ValueError) as error:
+    except Exception as error:
         dimensions = read_dimensions(base.values)
         if dimensions is None:
             raise BaseModelError(

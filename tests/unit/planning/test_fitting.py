@@ -117,6 +117,18 @@ def test_what_cannot_be_planned_is_not_refused(make_spec: MakeSpec, tmp_path: Pa
     )
 
 
+def test_what_fails_in_another_way_is_not_refused(
+    make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("no heads")
+
+    monkeypatch.setattr("lorry_pipelines.planning.is_surely_small", fail)
+    with caplog.at_level("INFO"):
+        refuse_what_does_not_fit([make_spec()])
+    assert "tiny is not planned: no heads" in caplog.text
+
+
 def test_what_surely_fits_is_let_through_without_torch(make_spec: MakeSpec) -> None:
     code = """
 import sys

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 
 from lorry_components.finetune.step import finetune
 from lorry_components.methods.tensors import save_tensors
-from lorry_components.planning import describe_plan, plan_task
+from lorry_components.planning import describe_plan, is_surely_small, plan_task
+from lorry_components.planning.activations import measure_cache
 from lorry_components.planning.architecture import (
     build_architecture,
     build_configuration,
@@ -186,6 +188,69 @@ def test_an_architecture_that_transformers_does_not_know() -> None:
     base = BaseConfiguration({"model_type": "abacus"}, "somewhere")
     with pytest.raises(BaseModelError, match="abacus"):
         build_configuration(base)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"num_attention_heads": 5}, "not a multiple of the number of attention heads"),
+        ({"num_attention_heads": 0}, "ZeroDivisionError"),
+        ({"hidden_size": "32"}, "'hidden_size' expected int, got str"),
+        ({"hidden_size": -32}, "negative dimension"),
+        ({"hidden_act": "abacus"}, "KeyError: 'abacus'"),
+        ({"pad_token_id": 1000}, "Padding_idx"),
+    ],
+)
+def test_a_configuration_that_contradicts_itself(
+    changed: Mapping[str, Any], message: str, make_spec: MakeSpec
+) -> None:
+    spec = make_spec()
+    known = read_configuration(spec.base)
+    base = BaseConfiguration({**known.values, **changed}, "somewhere")
+    is_surely_small(spec, base)
+    with pytest.raises(BaseModelError, match="no model can be built as its config") as caught:
+        plan_task(spec, base=base)
+    assert message in caught.value.what
+    assert caught.value.where == "somewhere"
+
+
+def test_what_nobody_foresaw_is_told_as_an_error_of_the_base(
+    make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise AttributeError("no such field")
+
+    monkeypatch.setattr("lorry_components.planning.plan.make_footprint", fail)
+    with pytest.raises(BaseModelError, match="cannot be planned: AttributeError: no such field"):
+        plan_task(make_spec())
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [{"model_type": "mamba"}, {"model_type": "mamba2", "num_heads": 8, "head_dim": 16, "n_groups": 2}],
+)
+def test_a_base_without_attention_remembers_a_state(sizes: Mapping[str, Any], make_spec: MakeSpec) -> None:
+    known = {"hidden_size": 64, "state_size": 16, "num_hidden_layers": 2, "vocab_size": 500, **sizes}
+    base = BaseConfiguration({**known, "tie_word_embeddings": False}, "somewhere")
+    config = build_configuration(base)
+    inputs = torch.ones((3, 7), dtype=torch.long)
+    cache = transformers.AutoModelForCausalLM.from_config(config)(
+        input_ids=inputs, use_cache=True
+    ).cache_params
+    held = sum(
+        tensor.numel() * tensor.element_size()
+        for layer in cache.layers
+        for states in (layer.conv_states, layer.recurrent_states)
+        for tensor in states.values()
+    )
+    assert measure_cache(config, rows=3, tokens=7) == held
+    spec = make_spec(
+        {"name": "lora", "r": 4, "targets": ["in_proj"]},
+        kind="text-generation",
+        data={"template": "{text} {label}"},
+    )
+    parts = {part.name: part.high for part in plan_task(spec, base=base).inference.parts}
+    assert parts["keys and values"] > 0
 
 
 def test_a_base_that_cannot_do_the_kind() -> None:
