@@ -32,6 +32,8 @@ from lorry_registry.task_spec import BaseSpec, TaskSpec
 
 METHODS: tuple[Mapping[str, Any], ...] = (
     {"name": "lora", "r": 4, "targets": ["query", "value"]},
+    {"name": "lora", "r": 4, "targets": ["query", "value"], "init": "pissa"},
+    {"name": "lora", "r": 4, "targets": ["query", "value"], "init": "olora"},
     {"name": "p-tuning", "tokens": 4},
     {"name": "p-tuning", "tokens": 4, "encoder": "lstm"},
     {"name": "full"},
