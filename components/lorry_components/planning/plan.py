@@ -49,12 +49,13 @@ class TaskPlan:
         base: Where its base's configuration was read.
         parameters: Trained ones, the head's apart, and all of the model's.
         adapter_bytes: Size of the adapter's weights file; of ``full``, when every tensor changes.
-        rows: Texts in a forward pass.
+        rows: Texts in a forward pass of one process.
         tokens: The longest text, in tokens.
         device: Where it is trained: ``cpu`` or ``cuda``.
         precision: The number format that it is trained in there.
-        training: Memory of the device, by part.
-        host: Memory of the machine beside a GPU; None on a CPU, where ``training`` says it.
+        training: Memory of the device, by part; of each, where several processes train.
+        host: Memory of the machine beside the GPUs, for all processes together; None on a CPU, where
+            ``training`` says it.
         inference: Memory of predicting there, by part.
         on_gpu: Memory of training on a GPU.
         gpu_precision: The number format that it is trained in there.
@@ -63,6 +64,7 @@ class TaskPlan:
         notes: What was assumed.
         side: Width and height of its images, in pixels, ``rows`` of them in a forward pass; None: it is about
             texts.
+        processes: How many train together, each on a GPU of its own.
     """
 
     task: str
@@ -83,6 +85,7 @@ class TaskPlan:
     advice: tuple[Advice, ...]
     notes: tuple[str, ...]
     side: int | None = None
+    processes: int = 1
 
 
 def plan_task(
@@ -148,18 +151,19 @@ def _plan_texts(
         base=base.origin,
         parameters=adapted.parameters,
         adapter_bytes=adapted.adapter_bytes,
-        rows=spec.train.batch_size,
+        rows=recipe.rows,
         tokens=tokens,
         device=device,
         precision=here.name,
         training=estimate_training(footprint, recipe),
-        host=estimate_host(footprint) if device == "cuda" else None,
+        host=estimate_host(footprint, recipe.processes) if device == "cuda" else None,
         inference=estimate_inference(footprint, recipe),
         on_gpu=gpu.estimate,
         gpu_precision=on_gpu.name,
         smallest_device=gpu.smallest,
         advice=tuple(list_advice(footprint, recipe)) if gpu.advice is None else gpu.advice,
         notes=tuple(notes),
+        processes=recipe.processes,
     )
 
 
@@ -177,12 +181,18 @@ def _write_recipe(spec: TaskSpec, method: Method, device: str, precision: Precis
     return Recipe(
         device,
         precision.name,
-        train.batch_size,
+        _divide_batch(spec),
         is_checkpointed=train.gradient_checkpointing,
         is_eight_bit=train.optimizer == ADAMW_8BIT,
         is_four_bit=method.holds_four_bits,
         is_offloaded=train.offload,
+        processes=max(1, spec.resources.count),
     )
+
+
+def _divide_batch(spec: TaskSpec) -> int:
+    """Return the rows that a process has in a forward pass: each batch is divided among the processes."""
+    return -(-spec.train.batch_size // max(1, spec.resources.count))
 
 
 def _look_at_gpus(footprint: Footprint, recipe: Recipe) -> _OnGpus:
@@ -199,7 +209,7 @@ def _plan_images(spec: TaskSpec, method: Method) -> TaskPlan:
     device = "cuda" if spec.resources.count else "cpu"
     shown = recognise_device(spec.resources.node_selector)
     here, on_gpu = _choose_precision(spec, device, shown), _choose_precision(spec, "cuda", shown)
-    rows = spec.train.batch_size
+    rows = _divide_batch(spec)
 
     def measure(where: str) -> Footprint:
         activations = measure_unet(adapted.model, pipeline, rows=rows, on_cuda=where == "cuda")
@@ -222,7 +232,7 @@ def _plan_images(spec: TaskSpec, method: Method) -> TaskPlan:
         device=device,
         precision=here.name,
         training=estimate_training(footprint if device == "cuda" else whole, recipe),
-        host=estimate_host(whole) if device == "cuda" else None,
+        host=estimate_host(whole, recipe.processes) if device == "cuda" else None,
         inference=estimate_drawing(pipeline, footprint, around=around, device=device),
         on_gpu=gpu.estimate,
         gpu_precision=on_gpu.name,
@@ -230,6 +240,7 @@ def _plan_images(spec: TaskSpec, method: Method) -> TaskPlan:
         advice=tuple(list_advice(footprint, recipe)) if gpu.advice is None else gpu.advice,
         notes=(f"parameters are those of the UNet; the parts around it have {around:,} more, all frozen",),
         side=pipeline.side,
+        processes=recipe.processes,
     )
 
 
@@ -247,6 +258,7 @@ def describe_plan(plan: TaskPlan) -> dict[str, Any]:
         },
         "adapter_bytes": plan.adapter_bytes,
         "rows": plan.rows,
+        "processes": plan.processes,
         "tokens": plan.tokens,
         **({"side": plan.side} if plan.side else {}),
         "device": plan.device,
@@ -313,7 +325,7 @@ def _build_footprint(
         # Its output layer is the base's own, whatever of the base is on this machine.
         architecture = replace(architecture, fresh=frozenset())
     adapted = adapt_architecture(method, architecture)
-    rows, answer = spec.train.batch_size, _count_answer(spec, kind)
+    rows, answer = _divide_batch(spec), _count_answer(spec, kind)
     apart = answer if config.is_encoder_decoder and answer else None
     supervised = min(answer, tokens) if answer and kind.predicts_next else None
     if kind.answer_tokens is not None and model_class == "AutoModelForCausalLM":

@@ -83,6 +83,7 @@ def _describe_resources(resources: object) -> str:
 
 def _print_plan(plan: "TaskPlan", faults: Sequence[Fault], *, asked: str) -> None:
     parameters = plan.parameters
+    lacks = any(fault.where.startswith("resources.") for fault in faults)
     print_heading(f"{plan.task}: {plan.method}")
     print_fields(
         {
@@ -91,10 +92,8 @@ def _print_plan(plan: "TaskPlan", faults: Sequence[Fault], *, asked: str) -> Non
             "trained": f"{parameters.adapter:,} by the method and {parameters.head:,} in the head, "
             f"{parameters.trained / parameters.total:.2%} of all",
             "adapter": f"{format_size(plan.adapter_bytes)} ({plan.adapter_bytes:,} bytes)",
-            "batch": f"{plan.rows} images of {plan.side}x{plan.side} pixels"
-            if plan.side
-            else f"{plan.rows} texts of up to {plan.tokens} tokens",
-            "resources": f"{asked}: {'too little, see below' if faults else 'enough'}",
+            "batch": _describe_batch(plan),
+            "resources": f"{asked}: {'too little, see below' if lacks else 'enough'}",
             "smallest GPU": _describe_devices(plan),
         }
     )
@@ -103,12 +102,21 @@ def _print_plan(plan: "TaskPlan", faults: Sequence[Fault], *, asked: str) -> Non
     if faults:
         print_heading("Does not fit")
         print_bullets(f"{fault.where}: {fault.what}" for fault in faults)
-    if (faults or plan.smallest_device is None) and plan.advice:
+    if (lacks or plan.smallest_device is None) and plan.advice:
         print_heading("What would take less")
         _print_advice(plan)
     if plan.notes:
         print_heading("Assumed")
         print_bullets(plan.notes)
+
+
+def _describe_batch(plan: "TaskPlan") -> str:
+    rows = (
+        f"{plan.rows} images of {plan.side}x{plan.side} pixels"
+        if plan.side
+        else f"{plan.rows} texts of up to {plan.tokens} tokens"
+    )
+    return rows if plan.processes == 1 else f"{rows} in each of {plan.processes} processes"
 
 
 def _describe_devices(plan: "TaskPlan") -> str:
@@ -123,13 +131,13 @@ def _describe_devices(plan: "TaskPlan") -> str:
 def _print_parts(plan: "TaskPlan") -> None:
     from lorry_components.planning.memory import RUNTIME_PART
 
-    place = "GPU" if plan.device == "cuda" else "CPU"
+    place = "CPU" if plan.device != "cuda" else "GPU" if plan.processes == 1 else "each GPU"
     columns = [(f"Training, {place}", plan.precision, plan.training)]
     if plan.host is not None:
         columns.append(("Host beside", "fp32", plan.host))
     else:
         columns.append(("Training, GPU", plan.gpu_precision, plan.on_gpu))
-    columns.append((f"Predicting, {place}", "fp32", plan.inference))
+    columns.append(("Predicting, " + ("GPU" if plan.device == "cuda" else "CPU"), "fp32", plan.inference))
     names = dict.fromkeys(part.name for _, _, estimate in columns for part in estimate.parts)
     ordered = [*(name for name in names if name != RUNTIME_PART), RUNTIME_PART]
     print_table(

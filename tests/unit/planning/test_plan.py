@@ -128,6 +128,29 @@ def test_on_a_gpu_it_is_planned_in_what_the_gpu_is_fast_in(make_spec: MakeSpec) 
     assert (plan.device, plan.precision, plan.gpu_precision, plan.host) == ("cpu", "fp32", "bf16", None)
 
 
+def test_processes_divide_a_batch_and_each_loads_the_base(make_spec: MakeSpec) -> None:
+    def list_parts(estimate: Any) -> dict[str, int]:
+        return {part.name: part.high for part in estimate.parts}
+
+    one, four = (plan_task(make_spec({"name": "full"}, resources={"count": count})) for count in (1, 4))
+    assert (one.rows, one.processes) == (8, 1)
+    assert (four.rows, four.processes) == (2, 4)
+    alone, each = list_parts(one.training), list_parts(four.training)
+    assert each["activations"] == pytest.approx(alone["activations"] / 4, rel=0.02)
+    # Every process has all weights; DDP averages gradients in buckets of its own.
+    assert each["weights"] == alone["weights"]
+    assert each["gradients to average"] == each["gradients"]
+    assert "gradients to average" not in alone
+    offloaded = make_spec(resources={"count": 4}, train={"offload": True})
+    assert "gradients to average" not in list_parts(plan_task(offloaded).training)
+    assert one.host is not None
+    assert four.host is not None
+    for name in ("weights", "copy of what is trained"):
+        assert list_parts(four.host)[name] == 4 * list_parts(one.host)[name]
+    assert four.host.low > 4 * one.host.low
+    assert describe_plan(four)["processes"] == 4
+
+
 def test_a_processor_is_planned_as_one_where_a_gpu_computes_in_the_same_format(make_spec: MakeSpec) -> None:
     # Above 512 tokens both take SDPA, whose kernel for GPUs keeps no scores, dropout or not.
     train = {"precision": "fp32", "attention_dropout": 0.1}
