@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lorry_components.finetune.optimizers import count_wide_moments
 from lorry_components.methods import Method
 from lorry_components.methods.layers import find_layers
+from lorry_components.methods.qlora import KEPT_MODULES
 from lorry_components.planning.configurations import BaseConfiguration
 from lorry_registry.errors import BaseModelError, TrainingError
 from lorry_registry.manifest import ParameterCounts
@@ -43,7 +44,8 @@ class AdaptedArchitecture:
         model: On the meta device.
         parameters: How many are trained, and how many there are.
         adapter_bytes: Size of the weights file that is saved; of ``full``, when every tensor changes.
-        frozen_matrices: Frozen parameters in linear layers inside the base: what can be held in four bits.
+        frozen_matrices: Frozen parameters in linear layers that can be held in four bits: not those of output
+            layer and head.
         wide_moments: Trained parameters whose moments an optimiser of eight bits keeps in 32.
         outside_blocks: Frozen parameters outside of the blocks; all, where the blocks are not known.
         largest_block: Frozen parameters of the largest block.
@@ -129,6 +131,7 @@ def adapt_architecture(method: Method, architecture: Architecture) -> AdaptedArc
     """
     import torch
 
+    packable = _list_packable(architecture.model)
     with torch.device("meta"), _hold_warnings():
         model = method.adapt(architecture.model, architecture.fresh)
     parameters = method.count_parameters(model, architecture.fresh)
@@ -137,7 +140,7 @@ def adapt_architecture(method: Method, architecture: Architecture) -> AdaptedArc
         model=model,
         parameters=parameters,
         adapter_bytes=measure_weights_file(method.list_shapes(model)),
-        frozen_matrices=_count_frozen_matrices(model),
+        frozen_matrices=_count_frozen(packable),
         wide_moments=count_wide_moments(model),
         outside_blocks=_count_frozen(model.parameters()) - sum(blocks),
         largest_block=max(blocks, default=0),
@@ -216,18 +219,20 @@ def _count_frozen(parameters: "Iterable[nn.Parameter]") -> int:
     return sum(parameter.numel() for parameter in parameters if not parameter.requires_grad)
 
 
-def _count_frozen_matrices(model: "nn.Module") -> int:
+def _list_packable(model: "PreTrainedModel") -> "list[nn.Parameter]":
+    """Return the matrices that transformers packs into four bits when it loads a base for qlora."""
     from torch import nn
     from transformers.pytorch_utils import Conv1D
+    from transformers.quantizers.quantizers_utils import should_convert_module
 
+    kept = [*KEPT_MODULES, *(getattr(model, "_keep_in_fp32_modules", None) or ())]
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-    return sum(
-        module.weight.numel()
-        for module in model.modules()
-        if isinstance(module, nn.Linear | Conv1D)
-        and not module.weight.requires_grad
-        and id(module.weight) not in embeddings
-    )
+    found = {
+        id(module.weight): module.weight
+        for name, module in model.named_modules()
+        if (type(module) is nn.Linear or isinstance(module, Conv1D)) and should_convert_module(name, kept)
+    }
+    return [weight for key, weight in found.items() if key not in embeddings]
 
 
 @contextmanager

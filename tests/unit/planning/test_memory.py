@@ -1,8 +1,10 @@
 """The arithmetic: parts, ranges, GPUs, and advice."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
+from transformers.integrations.bitsandbytes import replace_with_bnb_linear
 
 from lorry_components.planning.activations import Activations, measure_activations
 from lorry_components.planning.advice import list_advice
@@ -150,6 +152,31 @@ def test_llama_out_of_sample() -> None:
     activations = measure_activations(adapted.model, rows=4, tokens=768, on_cuda=True)
     estimate = estimate_training(make_footprint(adapted, method, activations, 4), Recipe("cuda", "bf16", 4))
     assert estimate.low < 22.3e9 < estimate.high
+
+
+@pytest.mark.parametrize(
+    ("sizes", "model_class"),
+    [
+        ({"model_type": "llama", "num_key_value_heads": 2}, "AutoModelForCausalLM"),
+        ({"model_type": "bert"}, "AutoModelForSequenceClassification"),
+        ({"model_type": "t5", "architectures": ["T5ForConditionalGeneration"]}, "AutoModelForSeq2SeqLM"),
+    ],
+)
+def test_what_is_held_in_four_bits_is_what_is_packed(sizes: dict[str, Any], model_class: str) -> None:
+    bitsandbytes = pytest.importorskip("bitsandbytes")
+    known = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    base = BaseConfiguration({**known, "vocab_size": 100, "tie_word_embeddings": False, **sizes}, "somewhere")
+    qlora = METHODS["qlora"]({"r": 4})
+    planned = adapt_architecture(qlora, build_architecture(base, build_configuration(base), model_class))
+    packed = build_architecture(base, build_configuration(base), model_class).model
+    asked = qlora.list_load_options()["quantization_config"]
+    kept = [*asked.llm_int8_skip_modules, *(packed._keep_in_fp32_modules or ())]
+    packed = replace_with_bnb_linear(packed, modules_to_not_convert=kept, quantization_config=asked)
+    assert planned.frozen_matrices == sum(
+        module.in_features * module.out_features
+        for module in packed.modules()
+        if isinstance(module, bitsandbytes.nn.Linear4bit)
+    )
 
 
 def test_devices_are_in_order_and_the_smallest_that_fits_is_found() -> None:
