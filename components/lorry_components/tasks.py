@@ -81,7 +81,7 @@ def check_base(spec: TaskSpec, folder: Path) -> None:
             *method.check_base(config),
             *_check_length(spec, method, config),
         ]
-    faults += _check_training(spec, kind, method)
+    faults += check_training(spec, kind, method)
     if faults:
         raise InvalidTaskError(
             f"{spec.name} on {spec.base.model}", faults, todo="correct these fields and try again"
@@ -119,7 +119,8 @@ def load_config(folder: Path) -> "PretrainedConfig":
     return config
 
 
-def _check_training(spec: TaskSpec, kind: Kind, method: Method) -> Iterator[Fault]:
+def check_training(spec: TaskSpec, kind: Kind, method: Method) -> Iterator[Fault]:
+    """Say what of a task's training section does not suit its kind or method."""
     train = spec.train
     if train.gradient_checkpointing and not method.survives_checkpointing:
         yield Fault("train.gradient_checkpointing", f"{method.name} does not work with it; leave it out")

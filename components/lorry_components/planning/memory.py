@@ -15,7 +15,7 @@ stays in fp32, and what the allocator leaves unused.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from lorry_components.finetune.precision import PrecisionName
 from lorry_components.planning.activations import Activations
@@ -173,11 +173,6 @@ def estimate_inference(footprint: Footprint, recipe: Recipe) -> Estimate:
     if footprint.cache:
         parts.append(Part("keys and values", *_scale_rows(footprint.cache, footprint)))
     return Estimate((*parts, add_runtime(recipe.device, parts)))
-
-
-def shrink_batch(recipe: Recipe) -> Recipe:
-    """Return the recipe with half of the texts in a forward pass."""
-    return replace(recipe, rows=max(1, recipe.rows // 2))
 
 
 def _measure_frozen(footprint: Footprint, recipe: Recipe) -> int:

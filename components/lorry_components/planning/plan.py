@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from lorry_components.finetune.dropouts import list_dropouts
 from lorry_components.finetune.optimizers import ADAMW_8BIT
-from lorry_components.finetune.precision import Hardware, Precision, choose_precision
+from lorry_components.finetune.precision import Hardware, Precision, PrecisionName, choose_precision
 from lorry_components.kinds import Kind, KnowledgeProbing
 from lorry_components.kinds.writing import WritingKind
 from lorry_components.methods import Method
+from lorry_components.planning.acceptance import Accept, accept_changes
 from lorry_components.planning.activations import Activations, measure_activations, measure_cache
 from lorry_components.planning.advice import Advice, list_advice
 from lorry_components.planning.architecture import (
@@ -20,7 +20,7 @@ from lorry_components.planning.architecture import (
 )
 from lorry_components.planning.bounding import bound_activations
 from lorry_components.planning.configurations import BaseConfiguration, read_configuration
-from lorry_components.planning.devices import DEVICES, Device, find_smallest_device, recognise_device
+from lorry_components.planning.devices import Device, find_smallest_device, recognise_device
 from lorry_components.planning.dimensions import read_dimensions
 from lorry_components.planning.images import adapt_unet, estimate_drawing, measure_unet, read_pipeline
 from lorry_components.planning.memory import (
@@ -144,7 +144,10 @@ def _plan_texts(
     if not footprint.activations.layers:
         notes.append("activations are a bound over the base's sizes: its code looks at numbers to run")
     recipe = _write_recipe(spec, method, device, here)
-    gpu = _look_at_gpus(gpu_footprint, replace(recipe, device="cuda", precision=on_gpu.name))
+    adviser = _Adviser(accept_changes(spec, base), _find_half(shown))
+    gpu = _look_at_gpus(gpu_footprint, replace(recipe, device="cuda", precision=on_gpu.name), adviser)
+    if device == "cuda" and here.name == "bf16" != adviser.half and shown is not None:
+        notes.append(f"{shown.name} multiplies no bf16 in hardware: precision auto takes fp16 there")
     return TaskPlan(
         task=spec.name,
         method=spec.method.name,
@@ -161,7 +164,7 @@ def _plan_texts(
         on_gpu=gpu.estimate,
         gpu_precision=on_gpu.name,
         smallest_device=gpu.smallest,
-        advice=tuple(list_advice(footprint, recipe)) if gpu.advice is None else gpu.advice,
+        advice=adviser.list_advice(footprint, recipe) if gpu.advice is None else gpu.advice,
         notes=tuple(notes),
         processes=recipe.processes,
     )
@@ -195,10 +198,25 @@ def _divide_batch(spec: TaskSpec) -> int:
     return -(-spec.train.batch_size // max(1, spec.resources.count))
 
 
-def _look_at_gpus(footprint: Footprint, recipe: Recipe) -> _OnGpus:
+@dataclass(frozen=True, slots=True)
+class _Adviser:
+    """What advice depends on beside memory: what validation accepts, and what the GPU is fast in."""
+
+    accepts: Accept
+    half: PrecisionName
+
+    def list_advice(self, footprint: Footprint, recipe: Recipe) -> tuple[Advice, ...]:
+        return tuple(list_advice(footprint, recipe, self.accepts, half=self.half))
+
+
+def _find_half(shown: Device | None) -> PrecisionName:
+    return "bf16" if shown is None or shown.has_bf16 else "fp16"
+
+
+def _look_at_gpus(footprint: Footprint, recipe: Recipe, adviser: _Adviser) -> _OnGpus:
     estimate = estimate_training(footprint, recipe)
     smallest = find_smallest_device(estimate.high)
-    return _OnGpus(estimate, smallest, None if smallest else tuple(list_advice(footprint, recipe)))
+    return _OnGpus(estimate, smallest, None if smallest else adviser.list_advice(footprint, recipe))
 
 
 def _plan_images(spec: TaskSpec, method: Method) -> TaskPlan:
@@ -220,7 +238,8 @@ def _plan_images(spec: TaskSpec, method: Method) -> TaskPlan:
     # In the memory of a machine all parts lie together; on a GPU the UNet is alone when it is trained.
     whole = replace(footprint, frozen=footprint.frozen + around)
     recipe = _write_recipe(spec, method, device, here)
-    gpu = _look_at_gpus(gpu_footprint, replace(recipe, device="cuda", precision=on_gpu.name))
+    adviser = _Adviser(accept_changes(spec, None), _find_half(shown))
+    gpu = _look_at_gpus(gpu_footprint, replace(recipe, device="cuda", precision=on_gpu.name), adviser)
     return TaskPlan(
         task=spec.name,
         method=spec.method.name,
@@ -237,73 +256,11 @@ def _plan_images(spec: TaskSpec, method: Method) -> TaskPlan:
         on_gpu=gpu.estimate,
         gpu_precision=on_gpu.name,
         smallest_device=gpu.smallest,
-        advice=tuple(list_advice(footprint, recipe)) if gpu.advice is None else gpu.advice,
+        advice=adviser.list_advice(footprint, recipe) if gpu.advice is None else gpu.advice,
         notes=(f"parameters are those of the UNet; the parts around it have {around:,} more, all frozen",),
         side=pipeline.side,
         processes=recipe.processes,
     )
-
-
-def describe_plan(plan: TaskPlan) -> dict[str, Any]:
-    """Return a plan as plain values, sizes in bytes."""
-    return {
-        "task": plan.task,
-        "method": plan.method,
-        "base": plan.base,
-        "parameters": {
-            "adapter": plan.parameters.adapter,
-            "head": plan.parameters.head,
-            "trained": plan.parameters.trained,
-            "total": plan.parameters.total,
-        },
-        "adapter_bytes": plan.adapter_bytes,
-        "rows": plan.rows,
-        "processes": plan.processes,
-        "tokens": plan.tokens,
-        **({"side": plan.side} if plan.side else {}),
-        "device": plan.device,
-        "precision": plan.precision,
-        "training": _describe_estimate(plan.training),
-        "host": _describe_estimate(plan.host) if plan.host else None,
-        "inference": _describe_estimate(plan.inference),
-        "on_gpu": {"precision": plan.gpu_precision, **_describe_estimate(plan.on_gpu)},
-        "smallest_device": plan.smallest_device.name if plan.smallest_device else None,
-        "devices": [
-            {
-                "name": device.name,
-                "usable_bytes": device.usable,
-                "verdict": judge_device(device, plan.on_gpu),
-            }
-            for device in DEVICES
-        ],
-        "advice": [
-            {
-                "change": advice.change,
-                "saved_bytes": advice.saved,
-                "needed_bytes": advice.needed,
-                "smallest_device": advice.device.name if advice.device else None,
-            }
-            for advice in plan.advice
-        ],
-        "notes": list(plan.notes),
-    }
-
-
-def judge_device(device: Device, estimate: Estimate) -> str:
-    """Say whether a GPU ``fits`` even the high end, ``may fit`` the low end, or is ``too small``."""
-    if estimate.high <= device.usable:
-        return "fits"
-    return "may fit" if estimate.low <= device.usable else "too small"
-
-
-def _describe_estimate(estimate: Estimate) -> dict[str, Any]:
-    return {
-        "low_bytes": estimate.low,
-        "high_bytes": estimate.high,
-        "parts": [
-            {"name": part.name, "low_bytes": part.low, "high_bytes": part.high} for part in estimate.parts
-        ],
-    }
 
 
 def _build_footprint(

@@ -120,8 +120,8 @@ def _describe_batch(plan: "TaskPlan") -> str:
 
 
 def _describe_devices(plan: "TaskPlan") -> str:
+    from lorry_components.planning.describing import judge_device
     from lorry_components.planning.devices import DEVICES
-    from lorry_components.planning.plan import judge_device
 
     perhaps = [device.name for device in DEVICES if judge_device(device, plan.on_gpu) == "may fit"]
     smallest = plan.smallest_device.name if plan.smallest_device else "none of those known holds it"

@@ -1,5 +1,6 @@
 """The arithmetic: parts, ranges, GPUs, and advice."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +15,7 @@ from lorry_components.planning.architecture import (
     build_configuration,
 )
 from lorry_components.planning.configurations import BaseConfiguration
+from lorry_components.planning.describing import judge_device
 from lorry_components.planning.devices import DEVICES, GIB, find_smallest_device, recognise_device
 from lorry_components.planning.memory import (
     Footprint,
@@ -22,7 +24,7 @@ from lorry_components.planning.memory import (
     estimate_inference,
     estimate_training,
 )
-from lorry_components.planning.plan import judge_device, make_footprint
+from lorry_components.planning.plan import make_footprint
 from lorry_components.tasks import METHODS
 
 ACTIVATIONS = Activations(
@@ -48,6 +50,11 @@ ADAPTED = replace(
     largest_block=200_000_000,
 )
 FP32 = Recipe("cuda", "fp32", 8)
+
+
+def _accept(fields: Mapping[str, Any]) -> bool:
+    # As validation: weights in four bits are not divided.
+    return not {"method.name", "train.offload"} <= fields.keys()
 
 
 def _part(estimate: object, name: str) -> int:
@@ -90,7 +97,7 @@ def test_moments_of_eight_bits() -> None:
     halved = replace(BIG, wide_moments=BIG.trained // 2)
     assert _part(estimate_training(halved, eight_bit), "optimiser") == (8 + 2.03125) * BIG.trained / 2
     assert _part(estimate_training(halved, FP32), "optimiser") == 8 * BIG.trained
-    assert not any("optimizer" in one.change for one in list_advice(BIG, eight_bit))
+    assert not any("optimizer" in one.change for one in list_advice(BIG, eight_bit, _accept))
 
 
 def test_a_base_in_four_bits() -> None:
@@ -100,7 +107,7 @@ def test_a_base_in_four_bits() -> None:
     for precision, size in (("fp32", 4), ("bf16", 2)):
         estimate = estimate_training(ADAPTED, replace(packed, precision=precision))  # type: ignore[arg-type]
         assert _part(estimate, "weights") == matrices + size * rest + 4 * ADAPTED.trained
-    assert not any("qlora" in one.change for one in list_advice(ADAPTED, packed))
+    assert not any("qlora" in one.change for one in list_advice(ADAPTED, packed, _accept))
 
 
 def test_a_base_in_the_memory_of_the_host() -> None:
@@ -118,12 +125,12 @@ def test_a_base_in_the_memory_of_the_host() -> None:
     assert _part(on_processors, "weights") == 4 * (ADAPTED.frozen + gathered) + trained
     small = replace(ADAPTED, outside_blocks=0, largest_block=ADAPTED.frozen)
     assert _part(estimate_training(small, offloaded), "weights") == 4 * ADAPTED.frozen + trained
-    assert not any("qlora" in one.change for one in list_advice(ADAPTED, offloaded))
+    assert not any("qlora" in one.change for one in list_advice(ADAPTED, offloaded, _accept))
 
 
 def test_of_a_base_without_known_blocks_nothing_is_offloaded() -> None:
     unknown = replace(ADAPTED, outside_blocks=ADAPTED.frozen, largest_block=0)
-    assert not any("offload" in one.change for one in list_advice(unknown, FP32))
+    assert not any("offload" in one.change for one in list_advice(unknown, FP32, _accept))
 
 
 def test_llama_out_of_sample() -> None:
@@ -211,7 +218,7 @@ def test_a_node_selector_names_its_gpu(labels: dict[str, str], name: str | None)
 
 
 def test_advice_says_what_each_change_saves() -> None:
-    advice = list_advice(ADAPTED, FP32)
+    advice = list_advice(ADAPTED, FP32, _accept)
     needed = estimate_training(ADAPTED, FP32).high
     assert [one.saved for one in advice[:-1]] == sorted((one.saved for one in advice[:-1]), reverse=True)
     assert all(one.saved + one.needed == needed for one in advice)
@@ -230,9 +237,26 @@ def test_advice_says_what_each_change_saves() -> None:
     assert advice[-1].device is not None
 
 
+def test_batches_of_processes_are_divided_evenly() -> None:
+    def find_batch(**recipe: Any) -> list[str]:
+        found = list_advice(ADAPTED, replace(FP32, **recipe), _accept)
+        return [one.change for one in found if "batch_size" in one.change]
+
+    assert find_batch(rows=8) == ["train.batch_size: 4, and twice the gradient_accumulation"]
+    assert find_batch(rows=9) == ["train.batch_size: 3, and 3 times the gradient_accumulation"]
+    assert find_batch(rows=8, processes=3) == ["train.batch_size: 12, and twice the gradient_accumulation"]
+    assert find_batch(rows=1, processes=3) == []
+
+
+def test_half_precision_is_advised_as_the_gpu_has_it() -> None:
+    for half in ("bf16", "fp16"):
+        changes = {one.change for one in list_advice(ADAPTED, FP32, _accept, half=half)}
+        assert f"train.precision: {half}" in changes
+
+
 def test_advice_for_full_fine_tuning() -> None:
     assert find_smallest_device(estimate_training(BIG, FP32).high) is None
-    changes = {one.change: one for one in list_advice(BIG, FP32)}
+    changes = {one.change: one for one in list_advice(BIG, FP32, _accept)}
     assert changes["train.optimizer: adamw-8bit"].saved >= 5.9 * BIG.trained
     assert not any("qlora" in change for change in changes)
     # Only frozen weights can be.
@@ -240,7 +264,7 @@ def test_advice_for_full_fine_tuning() -> None:
 
 
 def test_on_a_processor_nothing_is_offloaded_or_held_in_four_bits() -> None:
-    changes = " ".join(one.change for one in list_advice(ADAPTED, replace(FP32, device="cpu")))
+    changes = " ".join(one.change for one in list_advice(ADAPTED, replace(FP32, device="cpu"), _accept))
     assert "offload" not in changes
     assert "qlora" not in changes
 

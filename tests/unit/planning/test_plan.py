@@ -25,9 +25,17 @@ from lorry_components.planning.configurations import (
     read_known_configurations,
 )
 from lorry_components.prepare_data.step import prepare_data
-from lorry_components.tasks import KINDS
+from lorry_components.tasks import (
+    KINDS,
+    check_kind,
+    check_method,
+    check_training,
+    find_kind,
+    find_method,
+)
 from lorry_registry.errors import BaseModelError, TrainingError
 from lorry_registry.manifest import WEIGHTS_NAME
+from lorry_registry.task_document import apply_overrides
 from lorry_registry.task_spec import BaseSpec, TaskSpec
 
 METHODS: tuple[Mapping[str, Any], ...] = (
@@ -301,6 +309,70 @@ def test_a_base_whose_code_looks_at_numbers_gets_a_bound(make_spec: MakeSpec) ->
     )
     assert any("a bound" in note for note in plan.notes)
     assert next(part.high for part in plan.training.parts if part.name == "activations") > 0
+
+
+LLAMA = {
+    "model_type": "llama",
+    "architectures": ["LlamaForCausalLM"],
+    **{"hidden_size": 8192, "num_hidden_layers": 40, "num_attention_heads": 64, "intermediate_size": 28672},
+    **{"vocab_size": 32000, "tie_word_embeddings": False},
+}
+GPT2 = {
+    "model_type": "gpt2",
+    "architectures": ["GPT2LMHeadModel"],
+    **{"n_embd": 8192, "n_layer": 60, "n_head": 64, "vocab_size": 32000},
+}
+OFFLOAD, PACK, AGAIN = "train.offload: true", "method.name: qlora", "train.gradient_checkpointing: true"
+
+
+@pytest.mark.parametrize(
+    ("sizes", "sections", "named", "unnamed"),
+    [
+        (LLAMA, {}, {OFFLOAD, PACK, AGAIN}, set()),
+        (LLAMA, {"method": {"name": "lora", "r": 4, "init": "pissa"}}, {OFFLOAD}, {PACK}),
+        (LLAMA, {"method": {"name": "p-tuning-v2", "tokens": 8}}, {OFFLOAD}, {PACK, AGAIN}),
+        (LLAMA, {"method": {"name": "ia3"}}, {OFFLOAD}, {PACK}),
+        (LLAMA, {"train": {"cache_frozen_layers": True}}, {PACK}, {OFFLOAD}),
+        (LLAMA, {"method": {"name": "bitfit"}}, set(), {OFFLOAD, PACK}),
+        (GPT2, {}, {OFFLOAD}, {PACK}),
+    ],
+)
+def test_advice_names_nothing_that_validation_refuses(
+    sizes: Mapping[str, Any],
+    sections: Mapping[str, Any],
+    named: set[str],
+    unnamed: set[str],
+    make_spec: MakeSpec,
+) -> None:
+    train = {"precision": "fp32", "batch_size": 64} | sections.get("train", {})
+    spec = make_spec(
+        sections.get("method", {"name": "lora", "r": 4}),
+        kind="text-generation",
+        data={"template": "{text} {label}"},
+        train=train,
+        resources={"count": 2},
+    )
+    plan = plan_task(spec, base=BaseConfiguration(sizes, "somewhere"))
+    assert plan.smallest_device is None
+    changes = {advice.change for advice in plan.advice}
+    assert named <= changes
+    assert not unnamed & changes
+    document = spec.model_dump(mode="json", exclude_defaults=True)
+    for change in changes:
+        if not change.startswith("all"):
+            field, _, value = change.partition(",")[0].partition(": ")
+            changed = apply_overrides(document, [f"{field}={value}"], where="")
+            assert not [*check_kind(changed), *check_method(changed)]
+            after = TaskSpec.model_validate(changed)
+            assert not [*check_training(after, find_kind(after), find_method(after))]
+            assert after.train.batch_size % 2 == 0
+
+
+def test_bf16_where_the_gpu_has_none(make_spec: MakeSpec) -> None:
+    resources = {"count": 1, "node_selector": {"nvidia.com/gpu.product": "Tesla-T4"}}
+    for precision, told in (("bf16", True), ("auto", False), ("fp32", False)):
+        plan = plan_task(make_spec(train={"precision": precision}, resources=resources))
+        assert any("T4 16 GB multiplies no bf16" in note for note in plan.notes) == told
 
 
 def test_a_plan_as_json(make_spec: MakeSpec) -> None:
