@@ -9,12 +9,13 @@ import click
 from lorry_pipelines.cli.checking import overrides_option
 from lorry_registry.cli.edge import format_examples, json_option, print_json
 from lorry_registry.cli.tables import NOTHING, Column, print_bullets, print_fields, print_heading, print_table
-from lorry_registry.errors import Fault, UsageError
+from lorry_registry.errors import Fault, LorryError, UsageError
 
 if TYPE_CHECKING:
     from lorry_components.planning.lecture import LectureRow
     from lorry_components.planning.memory import Estimate
     from lorry_components.planning.plan import TaskPlan
+    from lorry_registry.task_spec import TaskSpec
 
 _GIB = 2**30
 _LEAST_GIB = 0.01
@@ -56,20 +57,32 @@ def plan_files(files: tuple[Path, ...], overrides: tuple[str, ...], lecture: boo
     from lorry_components.planning.classes import find_classes
     from lorry_pipelines.planning import load_tasks
 
-    specs = load_tasks(files, overrides)
-    plans = [plan_task(spec, labels=find_classes(spec)) for spec in specs]
-    faults = [list(check_fits(spec, plan)) for spec, plan in zip(specs, plans, strict=True)]
+    planned: list[tuple[TaskSpec, TaskPlan, list[Fault]]] = []
+    problems: dict[str, LorryError] = {}
+    for spec in load_tasks(files, overrides):
+        try:
+            plan = plan_task(spec, labels=find_classes(spec))
+        except LorryError as error:
+            if len(files) == 1:
+                raise
+            problems[spec.name] = error
+        else:
+            planned.append((spec, plan, list(check_fits(spec, plan))))
     if as_json:
         print_json(
             [
                 describe_plan(plan)
                 | {"faults": [{"where": fault.where, "what": fault.what} for fault in found]}
-                for plan, found in zip(plans, faults, strict=True)
+                for _, plan, found in planned
             ]
         )
-        return
-    for spec, plan, found in zip(specs, plans, faults, strict=True):
-        _print_plan(plan, found, asked=_describe_resources(spec.resources))
+    else:
+        for spec, plan, found in planned:
+            _print_plan(plan, found, asked=_describe_resources(spec.resources))
+    for name, problem in problems.items():
+        click.echo(f"error: {name} is not planned: {problem}", err=True)
+    for problem in problems.values():
+        click.get_current_context().exit(problem.exit_code)
 
 
 def _describe_resources(resources: object) -> str:
@@ -185,6 +198,8 @@ def _print_lecture(*, as_json: bool) -> None:
     if as_json:
         print_json([row.describe() for row in rows])
         return
+    failed = [row for row in rows if not row.is_planned]
+    rows = [row for row in rows if row.is_planned]
     counted = [row for row in rows if row.memory_gib is None]
     measured = [row for row in rows if row.memory_gib is not None]
     notes = list(dict.fromkeys(row.reason for row in rows if row.reason))
@@ -195,6 +210,9 @@ def _print_lecture(*, as_json: bool) -> None:
     click.echo()
     for number, note in enumerate(notes, start=1):
         click.echo(f"  {number}  {note}")
+    if failed:
+        print_heading("Not planned")
+        print_bullets(f"{row.name}: {row.reason.removeprefix('not planned: ')}" for row in failed)
     compared = [row for row in rows if row.published_text]
     agreeing = sum(row.agrees for row in compared)
     click.echo(
