@@ -231,8 +231,8 @@ def test_advice_says_what_each_change_saves() -> None:
     } <= changes
     # LoRA's optimiser is too small for eight bits to matter.
     assert "train.optimizer: adamw-8bit" not in changes
-    # Weights in four bits are not divided.
-    assert advice[-1].change == "all of these together but train.offload: true"
+    # Weights in four bits are not divided, and offloading saves more.
+    assert advice[-1].change == "all of these together but method.name: qlora"
     assert advice[-1].needed < min(one.needed for one in advice[:-1])
     assert advice[-1].device is not None
 
