@@ -333,7 +333,7 @@ OFFLOAD, PACK, AGAIN = "train.offload: true", "method.name: qlora", "train.gradi
         (LLAMA, {"method": {"name": "p-tuning-v2", "tokens": 8}}, {OFFLOAD}, {PACK, AGAIN}),
         (LLAMA, {"method": {"name": "ia3"}}, {OFFLOAD}, {PACK}),
         (LLAMA, {"train": {"cache_frozen_layers": True}}, {PACK}, {OFFLOAD}),
-        (LLAMA, {"method": {"name": "bitfit"}}, set(), {OFFLOAD, PACK}),
+        (GPT2, {"method": {"name": "bitfit"}}, set(), {OFFLOAD, PACK}),
         (GPT2, {}, {OFFLOAD}, {PACK}),
     ],
 )
