@@ -92,7 +92,7 @@ def check_base(spec: TaskSpec, folder: Path) -> None:
             *_check_blocks(spec.train, config),
             *(kind.check_packing(config) if spec.train.packing else ()),
         ]
-    faults += _check_training(spec, kind, method)
+    faults += check_training(spec, kind, method)
     if faults:
         raise InvalidTaskError(_name_pair(spec), faults, todo="correct these fields and try again")
 
@@ -149,7 +149,8 @@ def load_config(folder: Path) -> "PretrainedConfig":
     return config
 
 
-def _check_training(spec: TaskSpec, kind: Kind, method: Method) -> Iterator[Fault]:
+def check_training(spec: TaskSpec, kind: Kind, method: Method) -> Iterator[Fault]:
+    """Say what of a task's training section does not suit its kind or method."""
     train = spec.train
     if train.gradient_checkpointing and not method.survives_checkpointing:
         yield Fault("train.gradient_checkpointing", f"{method.name} does not work with it; leave it out")

@@ -1,5 +1,6 @@
 """What a run would do, before anything is spent."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from lorry_registry.errors import (
 )
 from lorry_registry.registry import Registry
 from lorry_registry.task_spec import TaskSpec
+
+_LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +89,8 @@ def _list_misfits(spec: TaskSpec) -> list[Fault]:
         if is_surely_small(spec, base):
             return []
         found = check_fits(spec, plan_task(spec, base=base))
-    except LorryError:
+    except Exception as error:  # noqa: BLE001 - one task's failure is none of the others'
+        _LOGGER.info("%s is not planned: %s", spec.name, error)
         return []
     return [Fault(f"{spec.name}: {fault.where}", fault.what) for fault in found]
 

@@ -144,6 +144,19 @@ class Lora(TargetedMethod):
                 tensors[name] = torch.cat([tensors[name], -start.to(tensors[name])], dim=1)
         return tensors
 
+    def list_shapes(self, model: "nn.Module") -> dict[str, tuple[int, ...]]:
+        """Return the names and shapes of A and B as they are written down."""
+        shapes = super().list_shapes(model)
+        for name in self._start:
+            # The head is among them, and stored as it is.
+            if ".lora_A." in name:
+                rows, *rest = shapes[name]
+                shapes[name] = (2 * rows, *rest)
+            elif ".lora_B." in name:
+                rows, columns, *rest = shapes[name]
+                shapes[name] = (rows, 2 * columns, *rest)
+        return shapes
+
     def scale_learning_rate(self, name: str) -> float:
         """Return LoRA+'s ratio for B."""
         ratio: float | None = self.options.lora_plus_ratio

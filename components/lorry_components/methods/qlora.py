@@ -11,8 +11,9 @@ if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
     from transformers import PreTrainedModel
 
-# A new head is trained in full, so it cannot be packed. transformers keeps what it knows as an output layer.
-_KEPT = ["classifier", "score", "pooler", "qa_outputs", "lm_head", "cls", "pre_classifier", "head"]
+KEPT_MODULES = ("classifier", "score", "pooler", "qa_outputs", "lm_head", "cls", "pre_classifier", "head")
+"""What is not packed, by its name: a new head is trained in full, and an output layer is kept whole."""
+
 # On processors with BF16 instructions bitsandbytes lays weights out anew in the first forward pass without
 # gradients, and no training goes through that layout: a validation in its midst would be its end.
 _REPACKING = "support_avx512bf16_for_cpu"
@@ -43,7 +44,7 @@ class QLora(Lora):
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=torch.bfloat16 if has_bf16 else torch.float16,
-            llm_int8_skip_modules=_KEPT,
+            llm_int8_skip_modules=list(KEPT_MODULES),
         )
         return {"quantization_config": quantization}
 

@@ -11,9 +11,11 @@ From the bottom up
     The model on torch's meta device, where tensors have shapes and no numbers; what a forward pass keeps, and
     a backward pass holds in passing.
 :mod:`~lorry_components.planning.memory`, ``devices``, ``advice``
-    Arithmetic alone: memory by part as a range, the smallest GPU that holds it, and what would take less.
-:mod:`~lorry_components.planning.plan`
-    All of it for one task; ``classes`` looks how many there are, where the data is small and here.
+    Arithmetic alone: memory by part as a range, the smallest GPU that holds it, and what would take less, as
+    far as validation accepts it (``acceptance``).
+:mod:`~lorry_components.planning.plan`, ``describing``
+    All of it for one task, and as plain values; ``classes`` looks how many there are, where the data is small
+    and here.
 :mod:`~lorry_components.planning.fitting`
     Whether a plan fits the resources that the task asks for; a bound that needs no torch comes first
     (``bounding``).
@@ -23,7 +25,8 @@ From the bottom up
 Importing any of these imports neither torch nor transformers.
 """
 
+from lorry_components.planning.describing import describe_plan
 from lorry_components.planning.fitting import check_fits, is_surely_small
-from lorry_components.planning.plan import TaskPlan, describe_plan, plan_task
+from lorry_components.planning.plan import TaskPlan, plan_task
 
 __all__ = ["TaskPlan", "check_fits", "describe_plan", "is_surely_small", "plan_task"]

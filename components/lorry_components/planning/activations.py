@@ -128,13 +128,26 @@ def measure_pass(model: "nn.Module", run: Callable[[], Any], *, on_cuda: bool = 
 
 
 def measure_cache(config: "PretrainedConfig", *, rows: int, tokens: int) -> int:
-    """Return the bytes of keys and values, in fp32, that generating holds in a decoder for so many tokens."""
+    """Return the bytes of keys and values, in fp32, that generating holds in a decoder for so many tokens.
+
+    Of a base without attention, such as Mamba, it is the state, whatever the number of tokens.
+    """
     text = config.get_text_config(decoder=True)
-    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    heads = getattr(text, "num_key_value_heads", None) or getattr(text, "num_attention_heads", None)
+    if heads is None:
+        return 4 * rows * text.num_hidden_layers * _count_state(text)
     width = getattr(text, "head_dim", None) or getattr(text, "d_kv", None)
     width = width or text.hidden_size // text.num_attention_heads
     layers = getattr(text, "num_decoder_layers", None) or text.num_hidden_layers
     return int(2 * 4 * layers * heads * width * rows * tokens)
+
+
+def _count_state(config: "PretrainedConfig") -> int:
+    """Return how many numbers a layer without attention remembers of a text: a state, and a convolution's."""
+    inner = getattr(config, "intermediate_size", None) or getattr(config, "expand", 1) * config.hidden_size
+    state, kernel = getattr(config, "state_size", 1), getattr(config, "conv_kernel", 0)
+    convolved = inner + 2 * getattr(config, "n_groups", 0) * state
+    return int(inner * state + convolved * kernel)
 
 
 def _record(model: "nn.Module", run: Callable[[], Any], recording: _Recording) -> int:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lorry_components.finetune.optimizers import count_wide_moments
 from lorry_components.methods import Method
 from lorry_components.methods.layers import find_layers
+from lorry_components.methods.qlora import KEPT_MODULES
 from lorry_components.planning.configurations import BaseConfiguration
 from lorry_registry.errors import BaseModelError, TrainingError
 from lorry_registry.manifest import ParameterCounts
@@ -43,7 +44,8 @@ class AdaptedArchitecture:
         model: On the meta device.
         parameters: How many are trained, and how many there are.
         adapter_bytes: Size of the weights file that is saved; of ``full``, when every tensor changes.
-        frozen_matrices: Frozen parameters in linear layers inside the base: what can be held in four bits.
+        frozen_matrices: Frozen parameters in linear layers that can be held in four bits: not those of output
+            layer and head.
         wide_moments: Trained parameters whose moments an optimiser of eight bits keeps in 32.
         outside_blocks: Frozen parameters outside of the blocks; all, where the blocks are not known.
         largest_block: Frozen parameters of the largest block.
@@ -62,20 +64,23 @@ def build_configuration(base: BaseConfiguration, **options: Any) -> "PretrainedC
     """Return transformers' configuration object.
 
     Raises:
-        BaseModelError: transformers does not know the architecture.
+        BaseModelError: transformers does not know the architecture, or the configuration contradicts itself.
     """
-    from transformers import AutoConfig
+    from transformers import CONFIG_MAPPING, AutoConfig
 
     values = {**base.values, **options}
     model_type = values.pop("model_type", None)
-    try:
-        config = AutoConfig.for_model(model_type, **values)
-    except (ValueError, TypeError, KeyError) as error:
+    if model_type not in CONFIG_MAPPING:
         raise BaseModelError(
             f"transformers knows no architecture {model_type!r}",
             where=base.origin,
             todo="name a base whose config.json has a model_type that transformers knows, or upgrade it",
-        ) from error
+        )
+    try:
+        config = AutoConfig.for_model(model_type, **values)
+    except Exception as error:
+        # Each family checks its sizes in its own way, or divides by them unchecked.
+        raise _refuse_configuration(error, base) from error
     if getattr(config, "pad_token_id", None) is None:
         # Heads on a decoder look for the last token that is not padding.
         config.pad_token_id = 0
@@ -94,7 +99,7 @@ def build_architecture(
         attention: The implementation; None: SDPA. A base that lacks it gets ``eager``.
 
     Raises:
-        BaseModelError: transformers has no such class for this base.
+        BaseModelError: transformers has no such class for this base, or its configuration contradicts itself.
     """
     import torch
     import transformers
@@ -107,12 +112,14 @@ def build_architecture(
             except ValueError:
                 model = auto_class.from_config(config, attn_implementation="eager")
             _untie_head(model, base.values)
-    except ValueError as error:
-        raise BaseModelError(
-            f"transformers has no {model_class} for it: {error}".splitlines()[0],
-            where=base.origin,
-            todo="choose a base for this kind of task",
-        ) from error
+    except Exception as error:
+        if type(config) not in auto_class._model_mapping:
+            raise BaseModelError(
+                f"transformers has no {model_class} for it",
+                where=base.origin,
+                todo="choose a base for this kind of task",
+            ) from error
+        raise _refuse_configuration(error, base) from error
     return Architecture(model, _list_fresh(model, base))
 
 
@@ -124,6 +131,7 @@ def adapt_architecture(method: Method, architecture: Architecture) -> AdaptedArc
     """
     import torch
 
+    packable = _list_packable(architecture.model)
     with torch.device("meta"), _hold_warnings():
         model = method.adapt(architecture.model, architecture.fresh)
     parameters = method.count_parameters(model, architecture.fresh)
@@ -132,7 +140,7 @@ def adapt_architecture(method: Method, architecture: Architecture) -> AdaptedArc
         model=model,
         parameters=parameters,
         adapter_bytes=measure_weights_file(method.list_shapes(model)),
-        frozen_matrices=_count_frozen_matrices(model),
+        frozen_matrices=_count_frozen(packable),
         wide_moments=count_wide_moments(model),
         outside_blocks=_count_frozen(model.parameters()) - sum(blocks),
         largest_block=max(blocks, default=0),
@@ -155,6 +163,17 @@ def measure_weights_file(shapes: Mapping[str, Sequence[int]]) -> int:
         offset += size
     length = len(json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode())
     return 8 + -(-length // _ALIGNMENT) * _ALIGNMENT + offset
+
+
+def _refuse_configuration(error: Exception, base: BaseConfiguration) -> BaseModelError:
+    # Checks of fields name the field first, and what is wrong with it last.
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    reason = " ".join(dict.fromkeys((lines or [""])[:1] + lines[1:][-1:]))
+    return BaseModelError(
+        f"no model can be built as its config.json says: {type(error).__name__}: {reason}",
+        where=base.origin,
+        todo="restore the base, or name one whose configuration is whole",
+    )
 
 
 def _untie_head(model: "PreTrainedModel", values: Mapping[str, Any]) -> None:
@@ -200,18 +219,20 @@ def _count_frozen(parameters: "Iterable[nn.Parameter]") -> int:
     return sum(parameter.numel() for parameter in parameters if not parameter.requires_grad)
 
 
-def _count_frozen_matrices(model: "nn.Module") -> int:
+def _list_packable(model: "PreTrainedModel") -> "list[nn.Parameter]":
+    """Return the matrices that transformers packs into four bits when it loads a base for qlora."""
     from torch import nn
     from transformers.pytorch_utils import Conv1D
+    from transformers.quantizers.quantizers_utils import should_convert_module
 
+    kept = [*KEPT_MODULES, *(getattr(model, "_keep_in_fp32_modules", None) or ())]
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-    return sum(
-        module.weight.numel()
-        for module in model.modules()
-        if isinstance(module, nn.Linear | Conv1D)
-        and not module.weight.requires_grad
-        and id(module.weight) not in embeddings
-    )
+    found = {
+        id(module.weight): module.weight
+        for name, module in model.named_modules()
+        if (type(module) is nn.Linear or isinstance(module, Conv1D)) and should_convert_module(name, kept)
+    }
+    return [weight for key, weight in found.items() if key not in embeddings]
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 GIB = 2**30
+MIB = 2**20
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,11 +48,12 @@ class Dimensions:
 def read_dimensions(configuration: Mapping[str, Any]) -> Dimensions | None:
     """Read the sizes out of a configuration; None when it names them in a way that is not known here."""
     # Models of text and images keep the language model's sizes in a section of their own.
-    values = configuration.get("text_config") or configuration
+    section = configuration.get("text_config")
+    values = section if isinstance(section, Mapping) and section else configuration
     found = {name: _find(values, names) for name, names in _NAMES.items()}
     hidden, layers, heads = found["hidden"], found["layers"], found["heads"]
     vocabulary = found["vocabulary"]
-    if hidden is None or layers is None or heads is None or vocabulary is None:
+    if not hidden or not layers or not heads or not vocabulary:
         return None
     has_two_stacks = bool(values.get("is_encoder_decoder"))
     positions = _find(values, _POSITIONS)

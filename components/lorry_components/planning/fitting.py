@@ -9,8 +9,9 @@ from collections.abc import Iterator
 
 from lorry_components.planning.bounding import bound_training
 from lorry_components.planning.configurations import BaseConfiguration
-from lorry_components.planning.devices import GIB, recognise_device
+from lorry_components.planning.devices import GIB, MIB, recognise_device
 from lorry_components.planning.plan import TaskPlan
+from lorry_components.tasks import find_method
 from lorry_registry.errors import Fault
 from lorry_registry.task_spec import TaskSpec
 
@@ -27,9 +28,17 @@ def check_fits(spec: TaskSpec, plan: TaskPlan) -> Iterator[Fault]:
 
     On processors that is ``resources.memory``. With accelerators it is the memory of one of them, where
     ``resources.node_selector`` names a kind that is known, since each holds a replica; and
-    ``resources.memory`` for the base that is loaded there first.
+    ``resources.memory`` for the base that each process loads there first. Beside memory it is the limit of
+    the adapter's size, and a batch that is to be divided.
     """
     resources = spec.resources
+    if spec.train.batch_size % plan.processes:
+        yield Fault(
+            "train.batch_size",
+            f"a batch of {spec.train.batch_size} cannot be divided among {plan.processes} processes; "
+            f"choose a multiple of {plan.processes}, or another resources.count",
+        )
+    yield from _check_adapter(spec, plan)
     on_machine = plan.training if plan.host is None else plan.host
     memory = parse_memory(resources.memory)
     if on_machine.low > memory:
@@ -48,12 +57,27 @@ def check_fits(spec: TaskSpec, plan: TaskPlan) -> Iterator[Fault]:
         )
 
 
+def _check_adapter(spec: TaskSpec, plan: TaskPlan) -> Iterator[Fault]:
+    method = find_method(spec)
+    limit = spec.method.max_adapter_mib or method.max_adapter_mib
+    # Of methods that store what changed, less than all may have.
+    if limit is not None and not method.copies_trained and plan.adapter_bytes > limit * MIB:
+        yield Fault(
+            "method.max_adapter_mib",
+            f"the adapter will take {plan.adapter_bytes / MIB:.1f} MiB, above the limit of {limit:g} MiB; "
+            "choose fewer targets or a lower rank, or raise it",
+        )
+
+
 def is_surely_small(spec: TaskSpec, base: BaseConfiguration) -> bool:
     """Return whether the task fits whatever its method does; False where that is not certain."""
     needed = bound_training(spec, base.values)
-    if needed is None:
+    processes = max(1, spec.resources.count)
+    if needed is None or spec.train.batch_size % processes:
         return False
-    fits = needed <= parse_memory(spec.resources.memory)
+    # Each of several processes loads the base, and another one has started them.
+    on_machine = needed if processes == 1 else processes * needed + GIB
+    fits = on_machine <= parse_memory(spec.resources.memory)
     if spec.resources.count:
         device = recognise_device(spec.resources.node_selector)
         return fits and (device is None or needed <= device.usable)

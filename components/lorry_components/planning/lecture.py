@@ -6,7 +6,7 @@ do not are counted by their closed form (:mod:`~lorry_components.planning.counti
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,7 +65,8 @@ class LectureRow:
         difference: Ours over the published figure, less 1; None: there is none to compare with.
         agrees: Whether ours rounds to what is printed, or of memory is within a tenth, or cannot fit where
             it is published to have run out.
-        reason: Why it differs, or what is compared.
+        reason: Why it differs, or what is compared; of a row that is not planned, why.
+        is_planned: Whether ours could be had; without it there are no figures of ours.
     """
 
     name: str
@@ -81,6 +82,7 @@ class LectureRow:
     difference: float | None
     agrees: bool
     reason: str
+    is_planned: bool = True
 
     def describe(self) -> dict[str, Any]:
         """Return it as plain values."""
@@ -90,13 +92,39 @@ class LectureRow:
 def list_lecture_rows() -> list[LectureRow]:
     """Compute the lecture's rows: those of the parameter tables first, then those of the memory tables.
 
-    Those about images are left out where diffusers is not installed.
+    Those about images are left out where diffusers is not installed. A row that fails, as with a version of a
+    library that builds its model otherwise, says why, and does not stop the others.
     """
+    totals: dict[tuple[str, str], int] = {}
+    images = IMAGE_MEMORY if has_diffusers() else ()
     return [
-        *_count_rows(COUNTS),
-        *(_measure_row(*entry) for entry in MEMORY),
-        *(_measure_image_row(*entry) for entry in (IMAGE_MEMORY if has_diffusers() else ())),
+        *(_try_row(_name_count(entry), entry.method, _count_row, entry, totals) for entry in COUNTS),
+        *(_try_row(_name_run(*entry[:1], *entry[2:4]), entry[2], _measure_row, *entry) for entry in MEMORY),
+        *(_try_row(_name_image_run(*entry[:2]), entry[0], _measure_image_row, *entry) for entry in images),
     ]
+
+
+def _try_row(name: str, method: str, compute: Callable[..., LectureRow], *arguments: Any) -> LectureRow:
+    try:
+        return compute(name, *arguments)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the other rows are computed
+        told = str(error).partition("\n")[0]
+        return LectureRow(
+            name=name,
+            method=method,
+            trainable_parameters=0,
+            total_parameters=0,
+            is_closed_form=False,
+            published=None,
+            published_text="",
+            memory_gib=None,
+            memory_range_gib=None,
+            published_gib=None,
+            difference=None,
+            agrees=False,
+            reason=f"not planned: {type(error).__name__}: {told}",
+            is_planned=False,
+        )
 
 
 def parse_count(text: str) -> tuple[float, float]:
@@ -107,22 +135,32 @@ def parse_count(text: str) -> tuple[float, float]:
     return float(digits) * unit, 0.5 * unit / 10**decimals
 
 
-def _count_rows(entries: Sequence[Entry]) -> Iterator[LectureRow]:
-    totals: dict[tuple[str, str], int] = {}
-    for entry in entries:
-        base = BaseConfiguration(read_known_configurations()[entry.base], entry.base)
-        parameters = _count_modules(entry, base)
-        if parameters is not None:
-            yield _describe_count(entry, parameters.adapter, parameters.total, is_closed_form=False)
-            continue
-        model = (entry.base, entry.model_class)
-        if model not in totals:
-            architecture = _build(base, entry.model_class)
-            totals[model] = sum(parameter.numel() for parameter in architecture.model.parameters())
-        dimensions = read_dimensions(base.values)
-        assert entry.count is not None
-        assert dimensions is not None
-        yield _describe_count(entry, entry.count(dimensions), totals[model], is_closed_form=True)
+def _count_row(name: str, entry: Entry, totals: dict[tuple[str, str], int]) -> LectureRow:
+    """Count what a row trains; ``totals`` remembers the models whose methods do not exist here."""
+    base = BaseConfiguration(read_known_configurations()[entry.base], entry.base)
+    parameters = _count_modules(entry, base)
+    if parameters is not None:
+        return _describe_count(name, entry, parameters.adapter, parameters.total, is_closed_form=False)
+    model = (entry.base, entry.model_class)
+    if model not in totals:
+        architecture = _build(base, entry.model_class)
+        totals[model] = sum(parameter.numel() for parameter in architecture.model.parameters())
+    dimensions = read_dimensions(base.values)
+    assert entry.count is not None
+    assert dimensions is not None
+    return _describe_count(name, entry, entry.count(dimensions), totals[model], is_closed_form=True)
+
+
+def _name_count(entry: Entry) -> str:
+    return " ".join(filter(None, (_shorten(entry.base), entry.method, entry.variant)))
+
+
+def _name_run(base: str, method: str, is_offloaded: bool) -> str:
+    return f"{_shorten(base)} {method}" + (", offload" if is_offloaded else "")
+
+
+def _name_image_run(method: str, is_checkpointed: bool) -> str:
+    return f"{_shorten(PIPELINE)} {method}" + (", checkpointing" if is_checkpointed else "")
 
 
 def _count_modules(entry: Entry, base: BaseConfiguration) -> ParameterCounts | None:
@@ -139,14 +177,14 @@ def _count_modules(entry: Entry, base: BaseConfiguration) -> ParameterCounts | N
         return None
 
 
-def _describe_count(entry: Entry, trained: int, total: int, *, is_closed_form: bool) -> LectureRow:
+def _describe_count(name: str, entry: Entry, trained: int, total: int, *, is_closed_form: bool) -> LectureRow:
     published, agrees, difference = None, True, None
     if entry.published:
         published, tolerance = parse_count(entry.published)
         agrees = abs(trained - published) <= tolerance
         difference = trained / published - 1
     return LectureRow(
-        name=" ".join(filter(None, (_shorten(entry.base), entry.method, entry.variant))),
+        name=name,
         method=entry.method,
         trainable_parameters=trained,
         total_parameters=total,
@@ -171,7 +209,12 @@ def _understands(options_model: Any, options: Mapping[str, Any]) -> bool:
 
 
 def _measure_row(
-    base_name: str, model_class: str, method_name: str, is_offloaded: bool, published: float | None
+    name: str,
+    base_name: str,
+    model_class: str,
+    method_name: str,
+    is_offloaded: bool,
+    published: float | None,
 ) -> LectureRow:
     base = BaseConfiguration(read_known_configurations()[base_name], base_name)
     method = METHODS[method_name]({"r": 8} if method_name == "lora" else {}, TASK_TYPES[model_class])
@@ -192,7 +235,7 @@ def _measure_row(
     if published is None:
         reason = f"ours is above the {_PUBLISHED_DEVICE.usable / GIB:.1f} GiB of an A100 80 GB"
     return _describe_memory(
-        f"{_shorten(base_name)} {method_name}" + (", offload" if is_offloaded else ""),
+        name,
         method_name,
         adapted.parameters,
         estimate,
@@ -201,11 +244,10 @@ def _measure_row(
     )
 
 
-def _measure_image_row(method_name: str, is_checkpointed: bool, published: float) -> LectureRow:
+def _measure_image_row(name: str, method_name: str, is_checkpointed: bool, published: float) -> LectureRow:
     parameters, estimate = measure_dreambooth(
         read_known_pipeline(PIPELINE), method_name, is_checkpointed=is_checkpointed
     )
-    name = f"{_shorten(PIPELINE)} {method_name}" + (", checkpointing" if is_checkpointed else "")
     return _describe_memory(name, method_name, parameters, estimate, published, reason=IMAGE_REASON)
 
 

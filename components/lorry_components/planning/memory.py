@@ -3,7 +3,7 @@
 The formula, with P frozen and Q trained parameters::
 
     weights      4 P (2 P in half precision, about half a byte in four bits) + 4 Q
-    gradients    4 Q
+    gradients    4 Q (8 Q where several processes average them)
     optimiser    8 Q: AdamW's two moments (2 Q in eight bits, where they are)
     activations  what the forward pass keeps
     logits       the output, and its gradient
@@ -15,7 +15,7 @@ stays in fp32, and what the allocator leaves unused.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from lorry_components.finetune.precision import PrecisionName
 from lorry_components.planning.activations import Activations
@@ -114,11 +114,12 @@ class Recipe:
     Attributes:
         device: ``cpu`` or ``cuda``.
         precision: The number format of frozen weights and matrix products.
-        rows: Texts in one forward pass.
+        rows: Texts in one forward pass of one process.
         is_checkpointed: Whether layers are computed again in the backward pass instead of being kept.
         is_eight_bit: Whether the optimiser holds moments in eight bits.
         is_four_bit: Whether the frozen matrices are held in four bits.
         is_offloaded: Whether the frozen weights live in host memory and visit the GPU.
+        processes: How many train together, each on a GPU of its own.
     """
 
     device: str
@@ -128,6 +129,7 @@ class Recipe:
     is_eight_bit: bool = False
     is_four_bit: bool = False
     is_offloaded: bool = False
+    processes: int = 1
 
 
 def estimate_training(footprint: Footprint, recipe: Recipe) -> Estimate:
@@ -141,18 +143,22 @@ def estimate_training(footprint: Footprint, recipe: Recipe) -> Estimate:
         Part("optimiser", moments, moments),
         *_list_passing(footprint, recipe),
     ]
+    if recipe.processes > 1 and not recipe.is_offloaded:
+        # DDP copies gradients into buckets, and averages those.
+        parts.append(Part("gradients to average", 4 * trained, 4 * trained))
     if footprint.copies_trained and recipe.device == "cpu":
         parts.append(_measure_copy(footprint))
     return Estimate((*parts, add_runtime(recipe.device, parts)))
 
 
-def estimate_host(footprint: Footprint) -> Estimate:
-    """Estimate the host memory of a training on a GPU: the base is loaded there first, in fp32."""
-    loaded = 4 * (footprint.frozen + footprint.trained)
+def estimate_host(footprint: Footprint, processes: int = 1) -> Estimate:
+    """Estimate the host memory of a training on GPUs: each process loads the base there first, in fp32."""
+    loaded = 4 * (footprint.frozen + footprint.trained) * processes
     parts = [Part("weights", loaded, loaded)]
     if footprint.copies_trained:
-        parts.append(_measure_copy(footprint))
-    return Estimate((*parts, add_runtime("cpu", parts)))
+        parts.append(_measure_copy(footprint, processes))
+    # Of several processes there is one more, which started them.
+    return Estimate((*parts, add_runtime("cpu", parts, processes + (processes > 1))))
 
 
 def estimate_inference(footprint: Footprint, recipe: Recipe) -> Estimate:
@@ -169,11 +175,6 @@ def estimate_inference(footprint: Footprint, recipe: Recipe) -> Estimate:
     return Estimate((*parts, add_runtime(recipe.device, parts)))
 
 
-def shrink_batch(recipe: Recipe) -> Recipe:
-    """Return the recipe with half of the texts in a forward pass."""
-    return replace(recipe, rows=max(1, recipe.rows // 2))
-
-
 def _measure_frozen(footprint: Footprint, recipe: Recipe) -> int:
     """Return the bytes of the frozen weights, on a GPU those that are there at the same time."""
     size = 2 if recipe.precision != "fp32" and footprint.freezes_base else 4
@@ -188,8 +189,8 @@ def _measure_frozen(footprint: Footprint, recipe: Recipe) -> int:
     return size * footprint.frozen
 
 
-def _measure_copy(footprint: Footprint) -> Part:
-    copied = 4 * footprint.trained
+def _measure_copy(footprint: Footprint, processes: int = 1) -> Part:
+    copied = 4 * footprint.trained * processes
     return Part("copy of what is trained", copied, copied)
 
 
@@ -226,8 +227,8 @@ def _scale_rows(size: int, footprint: Footprint) -> tuple[int, int]:
     return size // footprint.rows, size * _PREDICTED_ROWS // footprint.rows
 
 
-def add_runtime(device: str, parts: Sequence[Part]) -> Part:
-    """Return what the process and its allocator take beside these parts."""
-    low, high = _RUNTIME[device]
+def add_runtime(device: str, parts: Sequence[Part], processes: int = 1) -> Part:
+    """Return what the processes and their allocators take beside these parts."""
+    low, high = (processes * size for size in _RUNTIME[device])
     slack = sum((_PASSING_SLACK if part.name in _PASSING else _SLACK) * part.high for part in parts)
     return Part(RUNTIME_PART, low, high + round(slack))

@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from lorry_components.dropouts import list_dropouts
 from lorry_components.finetune.optimizers import ADAMW_8BIT
-from lorry_components.finetune.precision import Hardware, Precision, choose_precision
+from lorry_components.finetune.precision import Hardware, Precision, PrecisionName, choose_precision
 from lorry_components.kinds import Kind, KnowledgeProbing
 from lorry_components.kinds.writing import WritingKind
 from lorry_components.methods import Method
+from lorry_components.planning.acceptance import Accept, accept_changes
 from lorry_components.planning.activations import Activations, measure_activations, measure_cache
 from lorry_components.planning.advice import Advice, list_advice
 from lorry_components.planning.architecture import (
@@ -20,7 +20,7 @@ from lorry_components.planning.architecture import (
 )
 from lorry_components.planning.bounding import bound_activations
 from lorry_components.planning.configurations import BaseConfiguration, read_configuration
-from lorry_components.planning.devices import DEVICES, Device, find_smallest_device, recognise_device
+from lorry_components.planning.devices import Device, find_smallest_device, recognise_device
 from lorry_components.planning.dimensions import read_dimensions
 from lorry_components.planning.images import adapt_unet, estimate_drawing, measure_unet, read_pipeline
 from lorry_components.planning.memory import (
@@ -32,7 +32,7 @@ from lorry_components.planning.memory import (
     estimate_training,
 )
 from lorry_components.tasks import find_kind, find_method
-from lorry_registry.errors import BaseModelError
+from lorry_registry.errors import BaseModelError, LorryError
 from lorry_registry.manifest import ParameterCounts
 from lorry_registry.task_spec import TaskSpec
 
@@ -49,12 +49,13 @@ class TaskPlan:
         base: Where its base's configuration was read.
         parameters: Trained ones, the head's apart, and all of the model's.
         adapter_bytes: Size of the adapter's weights file; of ``full``, when every tensor changes.
-        rows: Texts in a forward pass.
+        rows: Texts in a forward pass of one process.
         tokens: The longest text, in tokens.
         device: Where it is trained: ``cpu`` or ``cuda``.
         precision: The number format that it is trained in there.
-        training: Memory of the device, by part.
-        host: Memory of the machine beside a GPU; None on a CPU, where ``training`` says it.
+        training: Memory of the device, by part; of each, where several processes train.
+        host: Memory of the machine beside the GPUs, for all processes together; None on a CPU, where
+            ``training`` says it.
         inference: Memory of predicting there, by part.
         on_gpu: Memory of training on a GPU.
         gpu_precision: The number format that it is trained in there.
@@ -63,6 +64,7 @@ class TaskPlan:
         notes: What was assumed.
         side: Width and height of its images, in pixels, ``rows`` of them in a forward pass; None: it is about
             texts.
+        processes: How many train together, each on a GPU of its own.
     """
 
     task: str
@@ -83,6 +85,7 @@ class TaskPlan:
     advice: tuple[Advice, ...]
     notes: tuple[str, ...]
     side: int | None = None
+    processes: int = 1
 
 
 def plan_task(
@@ -96,13 +99,30 @@ def plan_task(
         base: The base's configuration, when it has been read already.
 
     Raises:
-        BaseModelError: The base's configuration cannot be had, or transformers does not know it.
+        BaseModelError: The base's configuration cannot be had, transformers does not know it, or it cannot be
+            planned for another reason.
         TrainingError: The method does not fit this base.
     """
     kind, method = find_kind(spec), find_method(spec)
-    if kind.reads_images:
-        return _plan_images(spec, method)
-    base = base or read_configuration(spec.base)
+    try:
+        if kind.reads_images:
+            return _plan_images(spec, method)
+        return _plan_texts(spec, kind, method, labels, base or read_configuration(spec.base))
+    except LorryError:
+        raise
+    except Exception as error:
+        # Families differ in what they look at and divide by, and the next one may do so anew.
+        raise BaseModelError(
+            f"it cannot be planned: {type(error).__name__}: {error}".splitlines()[0],
+            where=spec.base.model,
+            todo="run it without a plan: lorry run --force",
+        ) from error
+
+
+def _plan_texts(
+    spec: TaskSpec, kind: Kind, method: Method, labels: Sequence[str] | None, base: BaseConfiguration
+) -> TaskPlan:
+    """Plan a task about texts."""
     notes: list[str] = []
     if kind.label_form == "class" and labels is None:
         labels = _ASSUMED_CLASSES
@@ -114,34 +134,39 @@ def plan_task(
     shown = recognise_device(spec.resources.node_selector)
     here = _choose_precision(spec, device, shown)
     on_gpu = _choose_precision(spec, "cuda", shown)
+    # A processor and a GPU may choose alike, and attention keeps other things on each.
     trials = {
-        choice: _build_footprint(spec, base, kind, method, labels, tokens, choice, where)
-        for choice, where in ((here, device), (on_gpu, "cuda"))
+        trial: _build_footprint(spec, base, kind, method, labels, tokens, *trial)
+        for trial in {(here, device), (on_gpu, "cuda")}
     }
-    adapted, footprint = trials[here]
-    gpu_footprint = trials[on_gpu][1]
+    adapted, footprint = trials[here, device]
+    gpu_footprint = trials[on_gpu, "cuda"][1]
     if not footprint.activations.layers:
         notes.append("activations are a bound over the base's sizes: its code looks at numbers to run")
     recipe = _write_recipe(spec, method, device, here)
-    gpu = _look_at_gpus(gpu_footprint, replace(recipe, device="cuda", precision=on_gpu.name))
+    adviser = _Adviser(accept_changes(spec, base), _find_half(shown))
+    gpu = _look_at_gpus(gpu_footprint, replace(recipe, device="cuda", precision=on_gpu.name), adviser)
+    if device == "cuda" and here.name == "bf16" != adviser.half and shown is not None:
+        notes.append(f"{shown.name} multiplies no bf16 in hardware: precision auto takes fp16 there")
     return TaskPlan(
         task=spec.name,
         method=spec.method.name,
         base=base.origin,
         parameters=adapted.parameters,
         adapter_bytes=adapted.adapter_bytes,
-        rows=spec.train.batch_size,
+        rows=recipe.rows,
         tokens=tokens,
         device=device,
         precision=here.name,
         training=estimate_training(footprint, recipe),
-        host=estimate_host(footprint) if device == "cuda" else None,
+        host=estimate_host(footprint, recipe.processes) if device == "cuda" else None,
         inference=estimate_inference(footprint, recipe),
         on_gpu=gpu.estimate,
         gpu_precision=on_gpu.name,
         smallest_device=gpu.smallest,
-        advice=tuple(list_advice(footprint, recipe)) if gpu.advice is None else gpu.advice,
+        advice=adviser.list_advice(footprint, recipe) if gpu.advice is None else gpu.advice,
         notes=tuple(notes),
+        processes=recipe.processes,
     )
 
 
@@ -159,18 +184,39 @@ def _write_recipe(spec: TaskSpec, method: Method, device: str, precision: Precis
     return Recipe(
         device,
         precision.name,
-        train.batch_size,
+        _divide_batch(spec),
         is_checkpointed=train.gradient_checkpointing,
         is_eight_bit=train.optimizer == ADAMW_8BIT,
         is_four_bit=method.holds_four_bits,
         is_offloaded=train.offload,
+        processes=max(1, spec.resources.count),
     )
 
 
-def _look_at_gpus(footprint: Footprint, recipe: Recipe) -> _OnGpus:
+def _divide_batch(spec: TaskSpec) -> int:
+    """Return the rows that a process has in a forward pass: each batch is divided among the processes."""
+    return -(-spec.train.batch_size // max(1, spec.resources.count))
+
+
+@dataclass(frozen=True, slots=True)
+class _Adviser:
+    """What advice depends on beside memory: what validation accepts, and what the GPU is fast in."""
+
+    accepts: Accept
+    half: PrecisionName
+
+    def list_advice(self, footprint: Footprint, recipe: Recipe) -> tuple[Advice, ...]:
+        return tuple(list_advice(footprint, recipe, self.accepts, half=self.half))
+
+
+def _find_half(shown: Device | None) -> PrecisionName:
+    return "bf16" if shown is None or shown.has_bf16 else "fp16"
+
+
+def _look_at_gpus(footprint: Footprint, recipe: Recipe, adviser: _Adviser) -> _OnGpus:
     estimate = estimate_training(footprint, recipe)
     smallest = find_smallest_device(estimate.high)
-    return _OnGpus(estimate, smallest, None if smallest else tuple(list_advice(footprint, recipe)))
+    return _OnGpus(estimate, smallest, None if smallest else adviser.list_advice(footprint, recipe))
 
 
 def _plan_images(spec: TaskSpec, method: Method) -> TaskPlan:
@@ -181,7 +227,7 @@ def _plan_images(spec: TaskSpec, method: Method) -> TaskPlan:
     device = "cuda" if spec.resources.count else "cpu"
     shown = recognise_device(spec.resources.node_selector)
     here, on_gpu = _choose_precision(spec, device, shown), _choose_precision(spec, "cuda", shown)
-    rows = spec.train.batch_size
+    rows = _divide_batch(spec)
 
     def measure(where: str) -> Footprint:
         activations = measure_unet(adapted.model, pipeline, rows=rows, on_cuda=where == "cuda")
@@ -192,7 +238,8 @@ def _plan_images(spec: TaskSpec, method: Method) -> TaskPlan:
     # In the memory of a machine all parts lie together; on a GPU the UNet is alone when it is trained.
     whole = replace(footprint, frozen=footprint.frozen + around)
     recipe = _write_recipe(spec, method, device, here)
-    gpu = _look_at_gpus(gpu_footprint, replace(recipe, device="cuda", precision=on_gpu.name))
+    adviser = _Adviser(accept_changes(spec, None), _find_half(shown))
+    gpu = _look_at_gpus(gpu_footprint, replace(recipe, device="cuda", precision=on_gpu.name), adviser)
     return TaskPlan(
         task=spec.name,
         method=spec.method.name,
@@ -204,76 +251,16 @@ def _plan_images(spec: TaskSpec, method: Method) -> TaskPlan:
         device=device,
         precision=here.name,
         training=estimate_training(footprint if device == "cuda" else whole, recipe),
-        host=estimate_host(whole) if device == "cuda" else None,
+        host=estimate_host(whole, recipe.processes) if device == "cuda" else None,
         inference=estimate_drawing(pipeline, footprint, around=around, device=device),
         on_gpu=gpu.estimate,
         gpu_precision=on_gpu.name,
         smallest_device=gpu.smallest,
-        advice=tuple(list_advice(footprint, recipe)) if gpu.advice is None else gpu.advice,
+        advice=adviser.list_advice(footprint, recipe) if gpu.advice is None else gpu.advice,
         notes=(f"parameters are those of the UNet; the parts around it have {around:,} more, all frozen",),
         side=pipeline.side,
+        processes=recipe.processes,
     )
-
-
-def describe_plan(plan: TaskPlan) -> dict[str, Any]:
-    """Return a plan as plain values, sizes in bytes."""
-    return {
-        "task": plan.task,
-        "method": plan.method,
-        "base": plan.base,
-        "parameters": {
-            "adapter": plan.parameters.adapter,
-            "head": plan.parameters.head,
-            "trained": plan.parameters.trained,
-            "total": plan.parameters.total,
-        },
-        "adapter_bytes": plan.adapter_bytes,
-        "rows": plan.rows,
-        "tokens": plan.tokens,
-        **({"side": plan.side} if plan.side else {}),
-        "device": plan.device,
-        "precision": plan.precision,
-        "training": _describe_estimate(plan.training),
-        "host": _describe_estimate(plan.host) if plan.host else None,
-        "inference": _describe_estimate(plan.inference),
-        "on_gpu": {"precision": plan.gpu_precision, **_describe_estimate(plan.on_gpu)},
-        "smallest_device": plan.smallest_device.name if plan.smallest_device else None,
-        "devices": [
-            {
-                "name": device.name,
-                "usable_bytes": device.usable,
-                "verdict": judge_device(device, plan.on_gpu),
-            }
-            for device in DEVICES
-        ],
-        "advice": [
-            {
-                "change": advice.change,
-                "saved_bytes": advice.saved,
-                "needed_bytes": advice.needed,
-                "smallest_device": advice.device.name if advice.device else None,
-            }
-            for advice in plan.advice
-        ],
-        "notes": list(plan.notes),
-    }
-
-
-def judge_device(device: Device, estimate: Estimate) -> str:
-    """Say whether a GPU ``fits`` even the high end, ``may fit`` the low end, or is ``too small``."""
-    if estimate.high <= device.usable:
-        return "fits"
-    return "may fit" if estimate.low <= device.usable else "too small"
-
-
-def _describe_estimate(estimate: Estimate) -> dict[str, Any]:
-    return {
-        "low_bytes": estimate.low,
-        "high_bytes": estimate.high,
-        "parts": [
-            {"name": part.name, "low_bytes": part.low, "high_bytes": part.high} for part in estimate.parts
-        ],
-    }
 
 
 def _build_footprint(
@@ -295,7 +282,7 @@ def _build_footprint(
         # Its output layer is the base's own, whatever of the base is on this machine.
         architecture = replace(architecture, fresh=frozenset())
     adapted = adapt_architecture(method, architecture)
-    rows, answer = spec.train.batch_size, _count_answer(spec, kind)
+    rows, answer = _divide_batch(spec), _count_answer(spec, kind)
     apart = answer if config.is_encoder_decoder and answer else None
     supervised = min(answer, tokens) if answer and kind.predicts_next else None
     if kind.answer_tokens is not None and model_class == "AutoModelForCausalLM":
@@ -371,7 +358,7 @@ def _measure(
             supervised_tokens=supervised_tokens,
             on_cuda=on_cuda,
         )
-    except (RuntimeError, NotImplementedError, ValueError) as error:
+    except Exception as error:
         dimensions = read_dimensions(base.values)
         if dimensions is None:
             raise BaseModelError(

@@ -9,12 +9,13 @@ import click
 from lorry_pipelines.cli.checking import overrides_option
 from lorry_registry.cli.edge import format_examples, json_option, print_json
 from lorry_registry.cli.tables import NOTHING, Column, print_bullets, print_fields, print_heading, print_table
-from lorry_registry.errors import Fault, UsageError
+from lorry_registry.errors import Fault, LorryError, UsageError
 
 if TYPE_CHECKING:
     from lorry_components.planning.lecture import LectureRow
     from lorry_components.planning.memory import Estimate
     from lorry_components.planning.plan import TaskPlan
+    from lorry_registry.task_spec import TaskSpec
 
 _GIB = 2**30
 _LEAST_GIB = 0.01
@@ -56,20 +57,32 @@ def plan_files(files: tuple[Path, ...], overrides: tuple[str, ...], lecture: boo
     from lorry_components.planning.classes import find_classes
     from lorry_pipelines.planning import load_tasks
 
-    specs = load_tasks(files, overrides)
-    plans = [plan_task(spec, labels=find_classes(spec)) for spec in specs]
-    faults = [list(check_fits(spec, plan)) for spec, plan in zip(specs, plans, strict=True)]
+    planned: list[tuple[TaskSpec, TaskPlan, list[Fault]]] = []
+    problems: dict[str, LorryError] = {}
+    for spec in load_tasks(files, overrides):
+        try:
+            plan = plan_task(spec, labels=find_classes(spec))
+        except LorryError as error:
+            if len(files) == 1:
+                raise
+            problems[spec.name] = error
+        else:
+            planned.append((spec, plan, list(check_fits(spec, plan))))
     if as_json:
         print_json(
             [
                 describe_plan(plan)
                 | {"faults": [{"where": fault.where, "what": fault.what} for fault in found]}
-                for plan, found in zip(plans, faults, strict=True)
+                for _, plan, found in planned
             ]
         )
-        return
-    for spec, plan, found in zip(specs, plans, faults, strict=True):
-        _print_plan(plan, found, asked=_describe_resources(spec.resources))
+    else:
+        for spec, plan, found in planned:
+            _print_plan(plan, found, asked=_describe_resources(spec.resources))
+    for name, problem in problems.items():
+        click.echo(f"error: {name} is not planned: {problem}", err=True)
+    for problem in problems.values():
+        click.get_current_context().exit(problem.exit_code)
 
 
 def _describe_resources(resources: object) -> str:
@@ -83,6 +96,7 @@ def _describe_resources(resources: object) -> str:
 
 def _print_plan(plan: "TaskPlan", faults: Sequence[Fault], *, asked: str) -> None:
     parameters = plan.parameters
+    lacks = any(fault.where.startswith("resources.") for fault in faults)
     print_heading(f"{plan.task}: {plan.method}")
     print_fields(
         {
@@ -91,10 +105,8 @@ def _print_plan(plan: "TaskPlan", faults: Sequence[Fault], *, asked: str) -> Non
             "trained": f"{parameters.adapter:,} by the method and {parameters.head:,} in the head, "
             f"{parameters.trained / parameters.total:.2%} of all",
             "adapter": f"{format_size(plan.adapter_bytes)} ({plan.adapter_bytes:,} bytes)",
-            "batch": f"{plan.rows} images of {plan.side}x{plan.side} pixels"
-            if plan.side
-            else f"{plan.rows} texts of up to {plan.tokens} tokens",
-            "resources": f"{asked}: {'too little, see below' if faults else 'enough'}",
+            "batch": _describe_batch(plan),
+            "resources": f"{asked}: {'too little, see below' if lacks else 'enough'}",
             "smallest GPU": _describe_devices(plan),
         }
     )
@@ -103,7 +115,7 @@ def _print_plan(plan: "TaskPlan", faults: Sequence[Fault], *, asked: str) -> Non
     if faults:
         print_heading("Does not fit")
         print_bullets(f"{fault.where}: {fault.what}" for fault in faults)
-    if (faults or plan.smallest_device is None) and plan.advice:
+    if (lacks or plan.smallest_device is None) and plan.advice:
         print_heading("What would take less")
         _print_advice(plan)
     if plan.notes:
@@ -111,9 +123,18 @@ def _print_plan(plan: "TaskPlan", faults: Sequence[Fault], *, asked: str) -> Non
         print_bullets(plan.notes)
 
 
+def _describe_batch(plan: "TaskPlan") -> str:
+    rows = (
+        f"{plan.rows} images of {plan.side}x{plan.side} pixels"
+        if plan.side
+        else f"{plan.rows} texts of up to {plan.tokens} tokens"
+    )
+    return rows if plan.processes == 1 else f"{rows} in each of {plan.processes} processes"
+
+
 def _describe_devices(plan: "TaskPlan") -> str:
+    from lorry_components.planning.describing import judge_device
     from lorry_components.planning.devices import DEVICES
-    from lorry_components.planning.plan import judge_device
 
     perhaps = [device.name for device in DEVICES if judge_device(device, plan.on_gpu) == "may fit"]
     smallest = plan.smallest_device.name if plan.smallest_device else "none of those known holds it"
@@ -123,13 +144,13 @@ def _describe_devices(plan: "TaskPlan") -> str:
 def _print_parts(plan: "TaskPlan") -> None:
     from lorry_components.planning.memory import RUNTIME_PART
 
-    place = "GPU" if plan.device == "cuda" else "CPU"
+    place = "CPU" if plan.device != "cuda" else "GPU" if plan.processes == 1 else "each GPU"
     columns = [(f"Training, {place}", plan.precision, plan.training)]
     if plan.host is not None:
         columns.append(("Host beside", "fp32", plan.host))
     else:
         columns.append(("Training, GPU", plan.gpu_precision, plan.on_gpu))
-    columns.append((f"Predicting, {place}", "fp32", plan.inference))
+    columns.append(("Predicting, " + ("GPU" if plan.device == "cuda" else "CPU"), "fp32", plan.inference))
     names = dict.fromkeys(part.name for _, _, estimate in columns for part in estimate.parts)
     ordered = [*(name for name in names if name != RUNTIME_PART), RUNTIME_PART]
     print_table(
@@ -177,6 +198,8 @@ def _print_lecture(*, as_json: bool) -> None:
     if as_json:
         print_json([row.describe() for row in rows])
         return
+    failed = [row for row in rows if not row.is_planned]
+    rows = [row for row in rows if row.is_planned]
     counted = [row for row in rows if row.memory_gib is None]
     measured = [row for row in rows if row.memory_gib is not None]
     notes = list(dict.fromkeys(row.reason for row in rows if row.reason))
@@ -187,6 +210,9 @@ def _print_lecture(*, as_json: bool) -> None:
     click.echo()
     for number, note in enumerate(notes, start=1):
         click.echo(f"  {number}  {note}")
+    if failed:
+        print_heading("Not planned")
+        print_bullets(f"{row.name}: {row.reason.removeprefix('not planned: ')}" for row in failed)
     compared = [row for row in rows if row.published_text]
     agreeing = sum(row.agrees for row in compared)
     click.echo(

@@ -1,5 +1,6 @@
 """``lorry plan``, and ``lorry run`` of what does not fit."""
 
+import importlib
 import importlib.util
 import json
 from collections.abc import Callable
@@ -11,9 +12,10 @@ import pytest
 import yaml
 
 from lorry_components.planning.lecture import LectureRow
+from lorry_components.planning.published import COUNTS
 from lorry_pipelines.cli import lorry
 from lorry_pipelines.cli.planning import format_range, format_size
-from lorry_registry.errors import StoreError
+from lorry_registry.errors import BaseModelError, StoreError
 from lorry_registry.task_spec import TaskSpec
 
 MakeSpec = Callable[..., TaskSpec]
@@ -78,6 +80,49 @@ def test_a_plan_as_json(invoke: Callable[..., click.testing.Result], task_file: 
     assert plan["task"] == "tiny"
     assert plan["parameters"]["adapter"] == 2 * 2 * 4 * 64
     assert [fault["where"] for fault in plan["faults"]] == ["resources.memory"]
+
+
+def test_a_task_that_cannot_be_planned_does_not_hide_the_others(
+    invoke: Callable[..., click.testing.Result], task_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    whole = task_file()
+    other = yaml.safe_load(whole.read_text("utf-8")) | {
+        "name": "gone",
+        "base": {"model": str(tmp_path / "no")},
+    }
+    (tmp_path / "gone.yaml").write_text(yaml.safe_dump(other), "utf-8")
+    result = invoke("plan", tmp_path / "gone.yaml", whole)
+    assert result.exit_code == BaseModelError.exit_code
+    assert "tiny: lora" in result.stdout
+    assert "error: gone is not planned:" in result.stderr
+    listed = invoke("plan", tmp_path / "gone.yaml", whole, "--json")
+    assert [plan["task"] for plan in json.loads(listed.stdout)] == ["tiny"]
+    assert listed.exit_code == BaseModelError.exit_code
+
+
+def test_a_row_of_the_lecture_that_fails_does_not_hide_the_others(
+    invoke: Callable[..., click.testing.Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lecture = "lorry_components.planning.lecture"
+    first, second = COUNTS[:2]
+    for table, rows in (("COUNTS", (first, second)), ("MEMORY", ()), ("IMAGE_MEMORY", ())):
+        monkeypatch.setattr(f"{lecture}.{table}", rows)
+    real = importlib.import_module(lecture)._count_row
+
+    def count(name: str, entry: Any, totals: Any) -> LectureRow:
+        if entry is first:
+            raise AttributeError("no such field")
+        row: LectureRow = real(name, entry, totals)
+        return row
+
+    monkeypatch.setattr(f"{lecture}._count_row", count)
+    shown = invoke("plan", "--lecture")
+    assert shown.exit_code == 0
+    assert "roberta-base full: AttributeError: no such field" in shown.output
+    assert "roberta-base bitfit" in shown.output
+    failed, planned = json.loads(invoke("plan", "--lecture", "--json").stdout)
+    assert (failed["is_planned"], planned["is_planned"]) == (False, True)
+    assert failed["reason"] == "not planned: AttributeError: no such field"
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,38 @@ def test_a_gpu_without_the_memory(make_spec: MakeSpec) -> None:
     ]
 
 
+def test_a_batch_that_processes_cannot_divide(make_spec: MakeSpec) -> None:
+    spec = make_spec(resources={"count": 3, "memory": "64Gi"})
+    (fault,) = check_fits(spec, plan_task(spec))
+    assert fault.where == "train.batch_size"
+    assert "a batch of 8 cannot be divided among 3 processes" in fault.what
+    assert not is_surely_small(spec, read_configuration(spec.base))
+
+
+def test_the_machine_holds_the_base_of_each_process(make_spec: MakeSpec) -> None:
+    base = {"model": "FacebookAI/roberta-large", "revision": REVISION}
+    for count, fits in ((1, True), (8, False)):
+        spec = make_spec(base=base, resources={"count": count, "memory": "4Gi"})
+        assert [fault.where for fault in check_fits(spec, plan_task(spec))] == (
+            [] if fits else ["resources.memory"]
+        )
+        assert not is_surely_small(spec, read_configuration(spec.base))
+
+
+def test_an_adapter_above_its_limit(make_spec: MakeSpec) -> None:
+    lora = {"name": "lora", "r": 4, "targets": ["query", "value"], "max_adapter_mib": 0.005}
+    spec = make_spec(lora)
+    plan = plan_task(spec)
+    assert plan.adapter_bytes > 0.005 * 2**20
+    (fault,) = check_fits(spec, plan)
+    assert fault.where == "method.max_adapter_mib"
+    assert "above the limit of 0.005 MiB" in fault.what
+    assert not list(check_fits(make_spec(lora | {"max_adapter_mib": 1}), plan))
+    # What changed is stored, and that may be less.
+    spec = make_spec({"name": "ft-top", "layers": 1, "max_adapter_mib": 0.005})
+    assert not list(check_fits(spec, plan_task(spec)))
+
+
 def test_a_gpu_that_is_not_known_is_not_judged(make_spec: MakeSpec) -> None:
     base = {"model": "bigscience/bloomz-7b1", "revision": REVISION}
     spec = make_spec({"name": "full"}, base=base, resources={"count": 1, "memory": "64Gi"})
@@ -115,6 +147,18 @@ def test_what_cannot_be_planned_is_not_refused(make_spec: MakeSpec, tmp_path: Pa
             make_spec({"name": "lora", "r": 64, "targets": ["query"]}, resources=small),
         ]
     )
+
+
+def test_what_fails_in_another_way_is_not_refused(
+    make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("no heads")
+
+    monkeypatch.setattr("lorry_pipelines.planning.is_surely_small", fail)
+    with caplog.at_level("INFO"):
+        refuse_what_does_not_fit([make_spec()])
+    assert "tiny is not planned: no heads" in caplog.text
 
 
 def test_what_surely_fits_is_let_through_without_torch(make_spec: MakeSpec) -> None:

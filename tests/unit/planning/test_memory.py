@@ -1,8 +1,11 @@
 """The arithmetic: parts, ranges, GPUs, and advice."""
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
+from transformers.integrations.bitsandbytes import replace_with_bnb_linear
 
 from lorry_components.planning.activations import Activations, measure_activations
 from lorry_components.planning.advice import list_advice
@@ -12,6 +15,7 @@ from lorry_components.planning.architecture import (
     build_configuration,
 )
 from lorry_components.planning.configurations import BaseConfiguration
+from lorry_components.planning.describing import judge_device
 from lorry_components.planning.devices import DEVICES, GIB, find_smallest_device, recognise_device
 from lorry_components.planning.memory import (
     Footprint,
@@ -20,7 +24,7 @@ from lorry_components.planning.memory import (
     estimate_inference,
     estimate_training,
 )
-from lorry_components.planning.plan import judge_device, make_footprint
+from lorry_components.planning.plan import make_footprint
 from lorry_components.tasks import METHODS
 
 ACTIVATIONS = Activations(
@@ -46,6 +50,11 @@ ADAPTED = replace(
     largest_block=200_000_000,
 )
 FP32 = Recipe("cuda", "fp32", 8)
+
+
+def _accept(fields: Mapping[str, Any]) -> bool:
+    # As validation: weights in four bits are not divided.
+    return not {"method.name", "train.offload"} <= fields.keys()
 
 
 def _part(estimate: object, name: str) -> int:
@@ -88,7 +97,7 @@ def test_moments_of_eight_bits() -> None:
     halved = replace(BIG, wide_moments=BIG.trained // 2)
     assert _part(estimate_training(halved, eight_bit), "optimiser") == (8 + 2.03125) * BIG.trained / 2
     assert _part(estimate_training(halved, FP32), "optimiser") == 8 * BIG.trained
-    assert not any("optimizer" in one.change for one in list_advice(BIG, eight_bit))
+    assert not any("optimizer" in one.change for one in list_advice(BIG, eight_bit, _accept))
 
 
 def test_a_base_in_four_bits() -> None:
@@ -98,7 +107,7 @@ def test_a_base_in_four_bits() -> None:
     for precision, size in (("fp32", 4), ("bf16", 2)):
         estimate = estimate_training(ADAPTED, replace(packed, precision=precision))  # type: ignore[arg-type]
         assert _part(estimate, "weights") == matrices + size * rest + 4 * ADAPTED.trained
-    assert not any("qlora" in one.change for one in list_advice(ADAPTED, packed))
+    assert not any("qlora" in one.change for one in list_advice(ADAPTED, packed, _accept))
 
 
 def test_a_base_in_the_memory_of_the_host() -> None:
@@ -116,12 +125,12 @@ def test_a_base_in_the_memory_of_the_host() -> None:
     assert _part(on_processors, "weights") == 4 * (ADAPTED.frozen + gathered) + trained
     small = replace(ADAPTED, outside_blocks=0, largest_block=ADAPTED.frozen)
     assert _part(estimate_training(small, offloaded), "weights") == 4 * ADAPTED.frozen + trained
-    assert not any("qlora" in one.change for one in list_advice(ADAPTED, offloaded))
+    assert not any("qlora" in one.change for one in list_advice(ADAPTED, offloaded, _accept))
 
 
 def test_of_a_base_without_known_blocks_nothing_is_offloaded() -> None:
     unknown = replace(ADAPTED, outside_blocks=ADAPTED.frozen, largest_block=0)
-    assert not any("offload" in one.change for one in list_advice(unknown, FP32))
+    assert not any("offload" in one.change for one in list_advice(unknown, FP32, _accept))
 
 
 def test_llama_out_of_sample() -> None:
@@ -150,6 +159,31 @@ def test_llama_out_of_sample() -> None:
     activations = measure_activations(adapted.model, rows=4, tokens=768, on_cuda=True)
     estimate = estimate_training(make_footprint(adapted, method, activations, 4), Recipe("cuda", "bf16", 4))
     assert estimate.low < 22.3e9 < estimate.high
+
+
+@pytest.mark.parametrize(
+    ("sizes", "model_class"),
+    [
+        ({"model_type": "llama", "num_key_value_heads": 2}, "AutoModelForCausalLM"),
+        ({"model_type": "bert"}, "AutoModelForSequenceClassification"),
+        ({"model_type": "t5", "architectures": ["T5ForConditionalGeneration"]}, "AutoModelForSeq2SeqLM"),
+    ],
+)
+def test_what_is_held_in_four_bits_is_what_is_packed(sizes: dict[str, Any], model_class: str) -> None:
+    bitsandbytes = pytest.importorskip("bitsandbytes")
+    known = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    base = BaseConfiguration({**known, "vocab_size": 100, "tie_word_embeddings": False, **sizes}, "somewhere")
+    qlora = METHODS["qlora"]({"r": 4})
+    planned = adapt_architecture(qlora, build_architecture(base, build_configuration(base), model_class))
+    packed = build_architecture(base, build_configuration(base), model_class).model
+    asked = qlora.list_load_options()["quantization_config"]
+    kept = [*asked.llm_int8_skip_modules, *(packed._keep_in_fp32_modules or ())]
+    packed = replace_with_bnb_linear(packed, modules_to_not_convert=kept, quantization_config=asked)
+    assert planned.frozen_matrices == sum(
+        module.in_features * module.out_features
+        for module in packed.modules()
+        if isinstance(module, bitsandbytes.nn.Linear4bit)
+    )
 
 
 def test_devices_are_in_order_and_the_smallest_that_fits_is_found() -> None:
@@ -184,7 +218,7 @@ def test_a_node_selector_names_its_gpu(labels: dict[str, str], name: str | None)
 
 
 def test_advice_says_what_each_change_saves() -> None:
-    advice = list_advice(ADAPTED, FP32)
+    advice = list_advice(ADAPTED, FP32, _accept)
     needed = estimate_training(ADAPTED, FP32).high
     assert [one.saved for one in advice[:-1]] == sorted((one.saved for one in advice[:-1]), reverse=True)
     assert all(one.saved + one.needed == needed for one in advice)
@@ -197,15 +231,32 @@ def test_advice_says_what_each_change_saves() -> None:
     } <= changes
     # LoRA's optimiser is too small for eight bits to matter.
     assert "train.optimizer: adamw-8bit" not in changes
-    # Weights in four bits are not divided.
-    assert advice[-1].change == "all of these together but train.offload: true"
+    # Weights in four bits are not divided, and offloading saves more.
+    assert advice[-1].change == "all of these together but method.name: qlora"
     assert advice[-1].needed < min(one.needed for one in advice[:-1])
     assert advice[-1].device is not None
 
 
+def test_batches_of_processes_are_divided_evenly() -> None:
+    def find_batch(**recipe: Any) -> list[str]:
+        found = list_advice(ADAPTED, replace(FP32, **recipe), _accept)
+        return [one.change for one in found if "batch_size" in one.change]
+
+    assert find_batch(rows=8) == ["train.batch_size: 4, and twice the gradient_accumulation"]
+    assert find_batch(rows=9) == ["train.batch_size: 3, and 3 times the gradient_accumulation"]
+    assert find_batch(rows=8, processes=3) == ["train.batch_size: 12, and twice the gradient_accumulation"]
+    assert find_batch(rows=1, processes=3) == []
+
+
+def test_half_precision_is_advised_as_the_gpu_has_it() -> None:
+    for half in ("bf16", "fp16"):
+        changes = {one.change for one in list_advice(ADAPTED, FP32, _accept, half=half)}
+        assert f"train.precision: {half}" in changes
+
+
 def test_advice_for_full_fine_tuning() -> None:
     assert find_smallest_device(estimate_training(BIG, FP32).high) is None
-    changes = {one.change: one for one in list_advice(BIG, FP32)}
+    changes = {one.change: one for one in list_advice(BIG, FP32, _accept)}
     assert changes["train.optimizer: adamw-8bit"].saved >= 5.9 * BIG.trained
     assert not any("qlora" in change for change in changes)
     # Only frozen weights can be.
@@ -213,7 +264,7 @@ def test_advice_for_full_fine_tuning() -> None:
 
 
 def test_on_a_processor_nothing_is_offloaded_or_held_in_four_bits() -> None:
-    changes = " ".join(one.change for one in list_advice(ADAPTED, replace(FP32, device="cpu")))
+    changes = " ".join(one.change for one in list_advice(ADAPTED, replace(FP32, device="cpu"), _accept))
     assert "offload" not in changes
     assert "qlora" not in changes
 

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 
 from lorry_components.finetune.step import finetune
 from lorry_components.methods.tensors import save_tensors
-from lorry_components.planning import describe_plan, plan_task
+from lorry_components.planning import describe_plan, is_surely_small, plan_task
+from lorry_components.planning.activations import measure_cache
 from lorry_components.planning.architecture import (
     build_architecture,
     build_configuration,
@@ -23,13 +25,23 @@ from lorry_components.planning.configurations import (
     read_known_configurations,
 )
 from lorry_components.prepare_data.step import prepare_data
-from lorry_components.tasks import KINDS
+from lorry_components.tasks import (
+    KINDS,
+    check_kind,
+    check_method,
+    check_training,
+    find_kind,
+    find_method,
+)
 from lorry_registry.errors import BaseModelError, TrainingError
 from lorry_registry.manifest import WEIGHTS_NAME
+from lorry_registry.task_document import apply_overrides
 from lorry_registry.task_spec import BaseSpec, TaskSpec
 
 METHODS: tuple[Mapping[str, Any], ...] = (
     {"name": "lora", "r": 4, "targets": ["query", "value"]},
+    {"name": "lora", "r": 4, "targets": ["query", "value"], "init": "pissa"},
+    {"name": "lora", "r": 4, "targets": ["query", "value"], "init": "olora"},
     {"name": "p-tuning", "tokens": 4},
     {"name": "p-tuning", "tokens": 4, "encoder": "lstm"},
     {"name": "full"},
@@ -124,6 +136,40 @@ def test_on_a_gpu_it_is_planned_in_what_the_gpu_is_fast_in(make_spec: MakeSpec) 
     assert (plan.device, plan.precision, plan.gpu_precision, plan.host) == ("cpu", "fp32", "bf16", None)
 
 
+def test_processes_divide_a_batch_and_each_loads_the_base(make_spec: MakeSpec) -> None:
+    def list_parts(estimate: Any) -> dict[str, int]:
+        return {part.name: part.high for part in estimate.parts}
+
+    one, four = (plan_task(make_spec({"name": "full"}, resources={"count": count})) for count in (1, 4))
+    assert (one.rows, one.processes) == (8, 1)
+    assert (four.rows, four.processes) == (2, 4)
+    alone, each = list_parts(one.training), list_parts(four.training)
+    assert each["activations"] == pytest.approx(alone["activations"] / 4, rel=0.02)
+    # Every process has all weights; DDP averages gradients in buckets of its own.
+    assert each["weights"] == alone["weights"]
+    assert each["gradients to average"] == each["gradients"]
+    assert "gradients to average" not in alone
+    offloaded = make_spec(resources={"count": 4}, train={"offload": True})
+    assert "gradients to average" not in list_parts(plan_task(offloaded).training)
+    assert one.host is not None
+    assert four.host is not None
+    for name in ("weights", "copy of what is trained"):
+        assert list_parts(four.host)[name] == 4 * list_parts(one.host)[name]
+    assert four.host.low > 4 * one.host.low
+    assert describe_plan(four)["processes"] == 4
+
+
+def test_a_processor_is_planned_as_one_where_a_gpu_computes_in_the_same_format(make_spec: MakeSpec) -> None:
+    # Above 512 tokens both take SDPA, whose kernel for GPUs keeps no scores, dropout or not.
+    train = {"precision": "fp32", "attention_dropout": 0.1}
+    plan = plan_task(make_spec(data={"max_length": 600}, train=train))
+    on_cpu, on_gpu = (
+        next(part.high for part in estimate.parts if part.name == "activations")
+        for estimate in (plan.training, plan.on_gpu)
+    )
+    assert on_cpu > 1.1 * on_gpu
+
+
 def test_a_base_on_a_hub_is_planned_without_its_weights(make_spec: MakeSpec) -> None:
     base = {"model": "FacebookAI/roberta-large", "revision": REVISION}
     plan = plan_task(make_spec(base=base))
@@ -177,6 +223,69 @@ def test_an_architecture_that_transformers_does_not_know() -> None:
         build_configuration(base)
 
 
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"num_attention_heads": 5}, "not a multiple of the number of attention heads"),
+        ({"num_attention_heads": 0}, "ZeroDivisionError"),
+        ({"hidden_size": "32"}, "'hidden_size' expected int, got str"),
+        ({"hidden_size": -32}, "negative dimension"),
+        ({"hidden_act": "abacus"}, "KeyError: 'abacus'"),
+        ({"pad_token_id": 1000}, "Padding_idx"),
+    ],
+)
+def test_a_configuration_that_contradicts_itself(
+    changed: Mapping[str, Any], message: str, make_spec: MakeSpec
+) -> None:
+    spec = make_spec()
+    known = read_configuration(spec.base)
+    base = BaseConfiguration({**known.values, **changed}, "somewhere")
+    is_surely_small(spec, base)
+    with pytest.raises(BaseModelError, match="no model can be built as its config") as caught:
+        plan_task(spec, base=base)
+    assert message in caught.value.what
+    assert caught.value.where == "somewhere"
+
+
+def test_what_nobody_foresaw_is_told_as_an_error_of_the_base(
+    make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise AttributeError("no such field")
+
+    monkeypatch.setattr("lorry_components.planning.plan.make_footprint", fail)
+    with pytest.raises(BaseModelError, match="cannot be planned: AttributeError: no such field"):
+        plan_task(make_spec())
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [{"model_type": "mamba"}, {"model_type": "mamba2", "num_heads": 8, "head_dim": 16, "n_groups": 2}],
+)
+def test_a_base_without_attention_remembers_a_state(sizes: Mapping[str, Any], make_spec: MakeSpec) -> None:
+    known = {"hidden_size": 64, "state_size": 16, "num_hidden_layers": 2, "vocab_size": 500, **sizes}
+    base = BaseConfiguration({**known, "tie_word_embeddings": False}, "somewhere")
+    config = build_configuration(base)
+    inputs = torch.ones((3, 7), dtype=torch.long)
+    cache = transformers.AutoModelForCausalLM.from_config(config)(
+        input_ids=inputs, use_cache=True
+    ).cache_params
+    held = sum(
+        tensor.numel() * tensor.element_size()
+        for layer in cache.layers
+        for states in (layer.conv_states, layer.recurrent_states)
+        for tensor in states.values()
+    )
+    assert measure_cache(config, rows=3, tokens=7) == held
+    spec = make_spec(
+        {"name": "lora", "r": 4, "targets": ["in_proj"]},
+        kind="text-generation",
+        data={"template": "{text} {label}"},
+    )
+    parts = {part.name: part.high for part in plan_task(spec, base=base).inference.parts}
+    assert parts["keys and values"] > 0
+
+
 def test_a_base_that_cannot_do_the_kind() -> None:
     base = BaseConfiguration(read_known_configurations()["google-bert/bert-base-cased"], "bert")
     with pytest.raises(BaseModelError, match="AutoModelForSeq2SeqLM"):
@@ -200,6 +309,70 @@ def test_a_base_whose_code_looks_at_numbers_gets_a_bound(make_spec: MakeSpec) ->
     )
     assert any("a bound" in note for note in plan.notes)
     assert next(part.high for part in plan.training.parts if part.name == "activations") > 0
+
+
+LLAMA = {
+    "model_type": "llama",
+    "architectures": ["LlamaForCausalLM"],
+    **{"hidden_size": 8192, "num_hidden_layers": 40, "num_attention_heads": 64, "intermediate_size": 28672},
+    **{"vocab_size": 32000, "tie_word_embeddings": False},
+}
+GPT2 = {
+    "model_type": "gpt2",
+    "architectures": ["GPT2LMHeadModel"],
+    **{"n_embd": 8192, "n_layer": 60, "n_head": 64, "vocab_size": 32000},
+}
+OFFLOAD, PACK, AGAIN = "train.offload: true", "method.name: qlora", "train.gradient_checkpointing: true"
+
+
+@pytest.mark.parametrize(
+    ("sizes", "sections", "named", "unnamed"),
+    [
+        (LLAMA, {}, {OFFLOAD, PACK, AGAIN}, set()),
+        (LLAMA, {"method": {"name": "lora", "r": 4, "init": "pissa"}}, {OFFLOAD}, {PACK}),
+        (LLAMA, {"method": {"name": "p-tuning-v2", "tokens": 8}}, {OFFLOAD}, {PACK, AGAIN}),
+        (LLAMA, {"method": {"name": "ia3"}}, {OFFLOAD}, {PACK}),
+        (LLAMA, {"train": {"cache_frozen_layers": True}}, {PACK}, {OFFLOAD}),
+        (GPT2, {"method": {"name": "bitfit"}}, set(), {OFFLOAD, PACK}),
+        (GPT2, {}, {OFFLOAD}, {PACK}),
+    ],
+)
+def test_advice_names_nothing_that_validation_refuses(
+    sizes: Mapping[str, Any],
+    sections: Mapping[str, Any],
+    named: set[str],
+    unnamed: set[str],
+    make_spec: MakeSpec,
+) -> None:
+    train = {"precision": "fp32", "batch_size": 64} | sections.get("train", {})
+    spec = make_spec(
+        sections.get("method", {"name": "lora", "r": 4}),
+        kind="text-generation",
+        data={"template": "{text} {label}"},
+        train=train,
+        resources={"count": 2},
+    )
+    plan = plan_task(spec, base=BaseConfiguration(sizes, "somewhere"))
+    assert plan.smallest_device is None
+    changes = {advice.change for advice in plan.advice}
+    assert named <= changes
+    assert not unnamed & changes
+    document = spec.model_dump(mode="json", exclude_defaults=True)
+    for change in changes:
+        if not change.startswith("all"):
+            field, _, value = change.partition(",")[0].partition(": ")
+            changed = apply_overrides(document, [f"{field}={value}"], where="")
+            assert not [*check_kind(changed), *check_method(changed)]
+            after = TaskSpec.model_validate(changed)
+            assert not [*check_training(after, find_kind(after), find_method(after))]
+            assert after.train.batch_size % 2 == 0
+
+
+def test_bf16_where_the_gpu_has_none(make_spec: MakeSpec) -> None:
+    resources = {"count": 1, "node_selector": {"nvidia.com/gpu.product": "Tesla-T4"}}
+    for precision, told in (("bf16", True), ("auto", False), ("fp32", False)):
+        plan = plan_task(make_spec(train={"precision": precision}, resources=resources))
+        assert any("T4 16 GB multiplies no bf16" in note for note in plan.notes) == told
 
 
 def test_a_plan_as_json(make_spec: MakeSpec) -> None:
