@@ -135,7 +135,7 @@ def measure_cache(config: "PretrainedConfig", *, rows: int, tokens: int) -> int:
     text = config.get_text_config(decoder=True)
     heads = getattr(text, "num_key_value_heads", None) or getattr(text, "num_attention_heads", None)
     if heads is None:
-        return 4 * rows * text.num_hidden_layers * _count_state(text)
+        return int(4 * rows * text.num_hidden_layers * _count_state(text))
     width = getattr(text, "head_dim", None) or getattr(text, "d_kv", None)
     width = width or text.hidden_size // text.num_attention_heads
     layers = getattr(text, "num_decoder_layers", None) or text.num_hidden_layers

@@ -63,12 +63,14 @@ def list_advice(
     found = [(advice, change) for advice, change in found if advice.saved >= _LEAST_SHARE * needed]
     found = [(advice, change) for advice, change in found if accepts(change.fields)]
     found.sort(key=lambda pair: pair[0].saved, reverse=True)
-    combined, fields = recipe, dict[str, Any]()
-    left_out = []
+    combined = recipe
+    fields: dict[str, Any] = {}
+    left_out: list[str] = []
     for _, change in found:
         # Some exclude each other: what saves more has been taken.
-        if accepts(fields | change.fields):
-            combined, fields = _merge(recipe, combined, change.recipe), fields | change.fields
+        if accepts({**fields, **change.fields}):
+            combined = _merge(recipe, combined, change.recipe)
+            fields = {**fields, **change.fields}
         else:
             left_out.append(change.told)
     advice = [advice for advice, _ in found]

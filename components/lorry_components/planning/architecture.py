@@ -227,7 +227,8 @@ def _list_packable(model: "PreTrainedModel") -> "list[nn.Parameter]":
 
     kept = [*KEPT_MODULES, *(getattr(model, "_keep_in_fp32_modules", None) or ())]
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-    found = {
+    # Its modules are typed as any module that has a weight.
+    found: dict[int, Any] = {
         id(module.weight): module.weight
         for name, module in model.named_modules()
         if (type(module) is nn.Linear or isinstance(module, Conv1D)) and should_convert_module(name, kept)

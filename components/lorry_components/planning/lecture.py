@@ -99,8 +99,16 @@ def list_lecture_rows() -> list[LectureRow]:
     images = IMAGE_MEMORY if has_diffusers() else ()
     return [
         *(_try_row(_name_count(entry), entry.method, _count_row, entry, totals) for entry in COUNTS),
-        *(_try_row(_name_run(*entry[:1], *entry[2:4]), entry[2], _measure_row, *entry) for entry in MEMORY),
-        *(_try_row(_name_image_run(*entry[:2]), entry[0], _measure_image_row, *entry) for entry in images),
+        *(
+            _try_row(_name_run(entry[0], entry[2], is_offloaded=entry[3]), entry[2], _measure_row, *entry)
+            for entry in MEMORY
+        ),
+        *(
+            _try_row(
+                _name_image_run(entry[0], is_checkpointed=entry[1]), entry[0], _measure_image_row, *entry
+            )
+            for entry in images
+        ),
     ]
 
 
@@ -155,11 +163,11 @@ def _name_count(entry: Entry) -> str:
     return " ".join(filter(None, (_shorten(entry.base), entry.method, entry.variant)))
 
 
-def _name_run(base: str, method: str, is_offloaded: bool) -> str:
+def _name_run(base: str, method: str, *, is_offloaded: bool) -> str:
     return f"{_shorten(base)} {method}" + (", offload" if is_offloaded else "")
 
 
-def _name_image_run(method: str, is_checkpointed: bool) -> str:
+def _name_image_run(method: str, *, is_checkpointed: bool) -> str:
     return f"{_shorten(PIPELINE)} {method}" + (", checkpointing" if is_checkpointed else "")
 
 

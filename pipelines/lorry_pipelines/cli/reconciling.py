@@ -15,8 +15,8 @@ def reconcile_tasks(tasks: tuple[str, ...], as_json: bool) -> None:
 
     Versions that MLflow lacks are added, and the aliases 'champion' and 'challenger' are set right: after a
     crash between the ledger and MLflow, an edit in MLflow's own pages, or with a new MLflow. All tasks by
-    default. The ledger is never changed. A task that fails does not stop the others: it is told at the end, and
-    the exit code says what failed.
+    default. The ledger is never changed. A task that fails does not stop the others: it is told at the end,
+    and the exit code says what failed.
     """
     from lorry_components.register.mlflow_publication import reconcile_task
 
