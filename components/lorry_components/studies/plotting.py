@@ -18,6 +18,8 @@ _MARKS = ("o", "s", "^", "D", "v", "P", "X", "*", "<")
 # Points of untrained bases have no place on a logarithmic axis.
 _LEAST_PARAMETERS = 1
 _LONG_LABEL = 9
+_WIDE_LABEL = 30
+_LINE_INCHES = 0.2
 
 
 def plot_study(
@@ -71,7 +73,18 @@ def _draw_by_parameters(axes: "Axes", rows: Sequence[StudyRow], chosen: str | No
         )
     axes.set_xlim(min(places) / 2, max(places) * 2)
     _mark_counts(axes, places)
-    axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False, fontsize=9)
+    _draw_legend(axes, [row.variant.label for row in rows])
+
+
+def _draw_legend(axes: "Axes", labels: Sequence[str]) -> None:
+    """Put the names beside the picture, or below it where long ones would leave it little room."""
+    if max(map(len, labels)) <= _WIDE_LABEL:
+        axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False, fontsize=9)
+        return
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    figure.set_figheight(figure.get_figheight() + _LINE_INCHES * len(labels))
+    figure.legend(loc="outside lower left", frameon=False, fontsize=9)
 
 
 def _draw_side_by_side(axes: "Axes", rows: Sequence[StudyRow], chosen: str | None) -> None:

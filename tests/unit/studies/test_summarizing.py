@@ -1,5 +1,6 @@
 """One row a variant, scored on the same drawn rows; what is recommended; the picture."""
 
+import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -276,11 +277,19 @@ def test_what_is_recommended_can_be_pasted(compare: Compare, task_file: Callable
     assert pasted["method"]["r"] == 2
 
 
+@pytest.mark.parametrize(
+    "methods", ["lora,bitfit,full", "lora:r=2;targets=[query,key];dropout=0.1,bitfit,full"]
+)
 @pytest.mark.parametrize("by_parameters", [True, False])
 def test_a_picture_is_drawn(
-    by_parameters: bool, compare: Compare, lay_out: LayOut, conclude: Conclude, tmp_path: Path
+    by_parameters: bool,
+    methods: str,
+    compare: Compare,
+    lay_out: LayOut,
+    conclude: Conclude,
+    tmp_path: Path,
 ) -> None:
-    variants = compare("lora,bitfit,full")
+    variants = compare(methods)
     cells = lay_out(variants, (0, 1))
     outcomes = [
         conclude(cell, (), error="no")
@@ -297,3 +306,19 @@ def test_a_picture_is_drawn(
         by_parameters=by_parameters,
     )
     assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_long_names_stand_below_the_picture(
+    compare: Compare, lay_out: LayOut, conclude: Conclude, tmp_path: Path
+) -> None:
+    shapes = []
+    for number, methods in enumerate(("lora,full", "lora:r=2;targets=[query,key];dropout=0.1,full")):
+        variants = compare(methods)
+        outcomes = [conclude(cell, guess(0.5)) for cell in lay_out(variants, (0, 1))]
+        path = tmp_path / f"{number}.png"
+        plot_study(path, summarize_study(variants, outcomes), title="tiny", chosen=None, by_parameters=True)
+        # Width and height, as a PNG's header has them.
+        shapes.append(struct.unpack(">II", path.read_bytes()[16:24]))
+    (width, height), (same_width, larger_height) = shapes
+    assert same_width == width
+    assert larger_height > height
