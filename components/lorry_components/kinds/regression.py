@@ -50,9 +50,6 @@ def _list_values(predictions: Sequence[Prediction]) -> Numbers:
     return np.asarray([prediction["value"] for prediction in predictions], dtype=float)
 
 
-_LARGEST = float(np.finfo(np.float32).max)
-
-
 class Regression(SequenceHeadKind):
     """A number for a text or a pair of texts, learned by least squares."""
 
@@ -77,8 +74,6 @@ class Regression(SequenceHeadKind):
             raise ValueError(f"{str(raw)[:40]!r} is not a number") from error
         if not math.isfinite(value):
             raise ValueError(f"{raw!r} is not finite")
-        if abs(value) > _LARGEST:
-            raise ValueError(f"{raw!r} is larger than a 32-bit number can be")
         return value
 
     def encode_label(self, label: Label, labels: Sequence[str] | None) -> float:
