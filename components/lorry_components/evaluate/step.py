@@ -172,7 +172,7 @@ def _compare_champion(
     known = manifest.evaluation.metrics.get(primary) if manifest.kind == spec.kind else None
     recorded = known.value if known else None
     try:
-        predictions = _let_predict(champion.adapter_id, kind, scored.rows, registry)
+        predictions = _let_predict(champion.adapter_id, manifest.kind, kind, scored.rows, registry)
     except (AdapterRejectedError, BaseModelError, InvalidDataError) as error:
         # A new base often replaces the old one on this machine, and new rows may be too long for the old
         # task: the champion's own record stands in.
@@ -202,22 +202,21 @@ def _compare_champion(
 
 
 def _let_predict(
-    adapter_id: str, kind: Kind, rows: Sequence[Row], registry: Registry
+    adapter_id: str, former: str, kind: Kind, rows: Sequence[Row], registry: Registry
 ) -> Sequence[Prediction]:
-    """Return what an adapter of the registry predicts for rows of a task as it is now.
+    """Return what an adapter of the registry, of a kind of task, predicts for rows of a task as it is now.
 
     Raises:
         AdapterRejectedError: The adapter is damaged, or was trained for rows of another make.
         BaseModelError: Its base is not here.
         InvalidDataError: The rows do not fit it.
     """
-    former = registry.read_manifest(adapter_id).kind
     if former != kind.name:
         raise AdapterRejectedError(f"it is a {former}, and the task is a {kind.name} now")
     predictor = load_adapter(registry.fetch(adapter_id), expected_id=adapter_id).predictor
     if predictor.kind.form.has_pair != kind.form.has_pair:
-        former, now = ("one text", "two texts") if kind.form.has_pair else ("two texts", "one text")
-        raise AdapterRejectedError(f"it reads {former} a row, and the task has {now} now")
+        read, has = ("one text", "two texts") if kind.form.has_pair else ("two texts", "one text")
+        raise AdapterRejectedError(f"it reads {read} a row, and the task has {has} now")
     return predictor.predict(rows)
 
 

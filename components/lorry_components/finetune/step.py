@@ -1,6 +1,5 @@
 """The fine-tuning step as a plain function."""
 
-import importlib.metadata
 import math
 import shutil
 import tempfile
@@ -18,7 +17,7 @@ from lorry_components.finetune.number_head import NumberHead, find_number_head
 from lorry_components.finetune.optimizers import name_optimizer, prepare_optimizer
 from lorry_components.finetune.precision import Hardware, Precision, choose_precision, detect_hardware
 from lorry_components.finetune.processes import count_processes, is_first_process, part_random_numbers
-from lorry_components.finetune.summary import ADAPTER_FOLDER, TrainingSummary
+from lorry_components.finetune.summary import ADAPTER_FOLDER, TrainingSummary, read_versions
 from lorry_components.kinds import Kind
 from lorry_components.methods import Method
 from lorry_components.prepare_data.step import Example, load_card, load_part
@@ -40,7 +39,6 @@ _CHECKPOINTS_PER_RUN = 10
 _LOGS_PER_RUN = 50
 # A disk with less than this left is taken for full.
 _LEAST_ROOM = 1 << 20
-_LIBRARIES = ("torch", "transformers", "peft", "tokenizers", "safetensors", "lorry")
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +140,7 @@ def finetune(
         seconds=seconds,
         examples_per_second=trained_rows / seconds if seconds else 0.0,
         loss=loss,
-        libraries={name: importlib.metadata.version(name) for name in (*_LIBRARIES, *setup.kind.libraries)},
+        libraries=read_versions(setup.kind),
     )
     if is_first_process():
         summary.save(target)

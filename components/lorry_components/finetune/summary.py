@@ -1,14 +1,17 @@
 """What fine-tuning leaves beside the adapter for the steps after it."""
 
+import importlib.metadata
 from pathlib import Path
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
+from lorry_components.kinds import Kind
 from lorry_registry.manifest import BaseIdentity, ParameterCounts, TrainingInputs
 
 ADAPTER_FOLDER = "adapter"
 _NAME = "training.json"
+_LIBRARIES = ("torch", "transformers", "peft", "tokenizers", "safetensors", "lorry")
 
 
 class TrainingSummary(BaseModel):
@@ -56,3 +59,8 @@ class TrainingSummary(BaseModel):
     def load(cls, folder: Path) -> Self:
         """Read it from a folder."""
         return cls.model_validate_json((folder / _NAME).read_text("utf-8"))
+
+
+def read_versions(kind: Kind) -> dict[str, str]:
+    """Return the versions of the libraries that a kind of task is trained and read with."""
+    return {name: importlib.metadata.version(name) for name in (*_LIBRARIES, *kind.libraries)}

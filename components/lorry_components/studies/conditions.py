@@ -1,17 +1,15 @@
 """On what a cell is measured: what of this machine and installation decides its result, beside the recipe."""
 
-import importlib.metadata
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 
 from pydantic import JsonValue
 
 from lorry_components.finetune.precision import Hardware, choose_precision, detect_hardware
+from lorry_components.finetune.summary import read_versions
 from lorry_components.tasks import find_kind
 from lorry_registry.errors import TrainingError
 from lorry_registry.task_spec import TaskSpec
-
-_LIBRARIES = ("torch", "transformers", "peft", "tokenizers", "safetensors", "lorry")
 
 
 def find_hardware() -> Hardware:
@@ -36,9 +34,8 @@ def describe_conditions(spec: TaskSpec, hardware: Hardware) -> dict[str, JsonVal
     except TrainingError:
         # The cell itself will say that this device does not compute in it.
         precision = spec.train.precision
-    names = (*_LIBRARIES, *find_kind(spec).libraries)
     return {
         "device": hardware.name,
         "precision": precision,
-        "libraries": {name: importlib.metadata.version(name) for name in names},
+        "libraries": dict(read_versions(find_kind(spec))),
     }

@@ -13,7 +13,7 @@ from lorry_components.methods.layers import Block, build_skeleton, find_layers
 from lorry_components.methods.lora import Lora
 from lorry_components.methods.targets import list_linear, match_targets
 from lorry_components.studies.drafting import Draft, TaskDocument
-from lorry_components.studies.ranks import choose_lora, set_rank
+from lorry_components.studies.ranks import choose_lora, pick_options, set_rank
 from lorry_components.tasks import load_config
 from lorry_registry.errors import Fault, InvalidTaskError, TrainingError
 
@@ -28,7 +28,6 @@ COMBINATIONS: tuple[Combination, ...] = (
     *(("q", "k"), ("q", "v")),
     LETTERS,
 )
-_NOT_OPTIONS = frozenset({"name", "max_adapter_mib"})
 _FUSED_COMBINATION: Combination = ("q", "k", "v")
 
 # By their names inside a block, in the order of LETTERS.
@@ -222,7 +221,7 @@ def draft_targets(
         The grid, or None and what is wrong.
     """
     section, train = choose_lora(task)
-    faults = list(Lora.check_options({key: section[key] for key in section if key not in _NOT_OPTIONS}))
+    faults = list(Lora.check_options(pick_options(section)))
     if faults:
         return None, faults
     model = build_skeleton(config)
@@ -278,7 +277,7 @@ def _choose_combinations(projections: Projections) -> tuple[list[Combination], l
 
 
 def _count_own(section: Mapping[str, Any], model: "PreTrainedModel") -> int:
-    method = Lora({key: section[key] for key in section if key not in _NOT_OPTIONS})
+    method = Lora(pick_options(section))
     targeted = method.list_targeted(model)
     layers = section.get("layers")
     if layers is not None:
@@ -290,7 +289,7 @@ def _count_own(section: Mapping[str, Any], model: "PreTrainedModel") -> int:
 
 def _has_lengths(section: Mapping[str, Any]) -> bool:
     """Return whether the lengths of columns are trained beside A and B."""
-    return bool(Lora({key: section[key] for key in section if key not in _NOT_OPTIONS}).options.dora)
+    return bool(Lora(pick_options(section)).options.dora)
 
 
 def _check_budget(

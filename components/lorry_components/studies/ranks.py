@@ -16,6 +16,11 @@ _LOW_RANK = ("lora", "qlora")
 _NOT_OPTIONS = frozenset({"name", "max_adapter_mib"})
 
 
+def pick_options(section: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a method section, without what every method has."""
+    return {key: section[key] for key in section if key not in _NOT_OPTIONS}
+
+
 def choose_lora(task: TaskDocument) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the method section that a study of LoRA varies, and its changes to the train section.
 
@@ -49,9 +54,7 @@ def set_rank(section: Mapping[str, Any], rank: int) -> dict[str, Any]:
     """
     changed = {**section, "r": rank}
     try:
-        options = LoraOptions.model_validate(
-            {key: section[key] for key in section if key not in _NOT_OPTIONS}
-        )
+        options = LoraOptions.model_validate(pick_options(section))
     except ValidationError:
         # Told when the variant is checked.
         return changed

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lorry_pipelines.cli.checking import overrides_option
-from lorry_registry.cli.edge import format_examples, json_option, print_json
+from lorry_registry.cli.edge import fail_after, format_examples, json_option, print_json
 from lorry_registry.cli.tables import NOTHING, Column, print_bullets, print_fields, print_heading, print_table
 from lorry_registry.errors import Fault, LorryError, UsageError
 
@@ -65,7 +65,7 @@ def plan_files(files: tuple[Path, ...], overrides: tuple[str, ...], lecture: boo
         except LorryError as error:
             if len(files) == 1:
                 raise
-            problems[spec.name] = error
+            problems[f"{spec.name} is not planned"] = error
         else:
             planned.append((spec, plan, list(check_fits(spec, plan))))
     if as_json:
@@ -79,10 +79,7 @@ def plan_files(files: tuple[Path, ...], overrides: tuple[str, ...], lecture: boo
     else:
         for spec, plan, found in planned:
             _print_plan(plan, found, asked=_describe_resources(spec.resources))
-    for name, problem in problems.items():
-        click.echo(f"error: {name} is not planned: {problem}", err=True)
-    for problem in problems.values():
-        click.get_current_context().exit(problem.exit_code)
+    fail_after(problems)
 
 
 def _describe_resources(resources: object) -> str:

@@ -2,7 +2,14 @@
 
 import click
 
-from lorry_registry.cli.edge import format_examples, json_option, load_settings, open_index, print_json
+from lorry_registry.cli.edge import (
+    fail_after,
+    format_examples,
+    json_option,
+    load_settings,
+    open_index,
+    print_json,
+)
 from lorry_registry.errors import LorryError
 from lorry_registry.registry import Registry
 
@@ -37,7 +44,4 @@ def reconcile_tasks(tasks: tuple[str, ...], as_json: bool) -> None:
     else:
         for task, lines in changes.items():
             click.echo(f"{task}: {'; '.join(lines) or 'nothing to do'}")
-    for task, problem in problems.items():
-        click.echo(f"error: {task}: {problem}", err=True)
-    for problem in problems.values():
-        click.get_current_context().exit(problem.exit_code)
+    fail_after(problems)

@@ -5,12 +5,13 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from lorry_registry.errors import LorryError
 from lorry_registry.registry import Registry
 from lorry_registry.settings import Settings
 
@@ -96,6 +97,18 @@ def print_json(document: Any) -> None:
     """Print a document as indented JSON."""
     is_unicode = (sys.stdout.encoding or "").lower().startswith("utf")
     click.echo(json.dumps(document, indent=2, ensure_ascii=not is_unicode))
+
+
+def fail_after(problems: Mapping[str, LorryError]) -> None:
+    """Tell what went wrong beside what went well, and leave with the first error's exit code; or go on.
+
+    Args:
+        problems: What each is of -> the error.
+    """
+    for name, problem in problems.items():
+        click.echo(f"error: {name}: {problem}", err=True)
+    for problem in problems.values():
+        click.get_current_context().exit(problem.exit_code)
 
 
 def print_warning(message: str) -> None:
