@@ -20,7 +20,7 @@ class NumberHead:
 
     AdamW moves a weight by about the learning rate a step, whatever the loss. A head that starts at 0 needs
     thousands of steps to reach 300,000; and even where the mean is 2.7, all rows ask for the same at first,
-    and drive a small adapter along: LoRA's correlation on STS-B was .57 without this, and is .82.
+    and drive a small adapter along: LoRA's correlation on STS-B was .62 over three seeds, and is .83 now.
 
     Attributes:
         layer: The layer, of one output.
