@@ -33,7 +33,7 @@ class AdaLoraOptions(LayerOptions):
     Attributes:
         r: The rank that each layer starts with.
         target_r: The average rank that is left.
-        alpha: The update's scale is alpha / r; None: twice the rank.
+        alpha: The update's scale is alpha / r.
         dropout: Dropout before A.
         warmup: The share of the steps before ranks are taken away.
         final: The share of the steps after the last was taken away.
@@ -43,7 +43,7 @@ class AdaLoraOptions(LayerOptions):
 
     r: Annotated[int, Field(ge=1)] = 12
     target_r: Annotated[int, Field(ge=1)] = 8
-    alpha: Annotated[int, Field(gt=0)] | None = None
+    alpha: Annotated[int, Field(gt=0)] = 16
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
     final: Annotated[float, Field(ge=0, lt=1)] = 0.3
@@ -77,7 +77,7 @@ class AdaLora(TargetedMethod):
             task_type=self.task_type,
             init_r=options.r,
             target_r=options.target_r,
-            lora_alpha=options.alpha if options.alpha is not None else 2 * options.r,
+            lora_alpha=options.alpha,
             lora_dropout=options.dropout,
             target_modules=options.targets,
             deltaT=options.interval,

@@ -38,7 +38,8 @@ class LoraOptions(LayerOptions):
 
     Attributes:
         r: The rank of the update.
-        alpha: Its scale is alpha / r; None: twice the rank.
+        alpha: Its scale is alpha / r. Adam's first steps move an update by about its scale times its rank, so
+            that one alpha and one learning rate suit every rank (Hu et al. 2021, section 4.1).
         dropout: Dropout before A.
         rslora: Whether the scale is alpha / sqrt(r).
         dora: Whether the length of each column of the weights is learned apart from its direction.
@@ -47,7 +48,7 @@ class LoraOptions(LayerOptions):
     """
 
     r: Annotated[int, Field(ge=1)] = 8
-    alpha: Annotated[int | float, Field(gt=0, allow_inf_nan=False)] | None = None
+    alpha: Annotated[int | float, Field(gt=0, allow_inf_nan=False)] = 16
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     rslora: bool = False
     dora: bool = False
@@ -87,7 +88,7 @@ class Lora(TargetedMethod):
             task_type=self.task_type,
             r=options.r,
             # PEFT asks for a whole number and divides whatever it gets.
-            lora_alpha=options.alpha if options.alpha is not None else 2 * options.r,  # type: ignore[arg-type]
+            lora_alpha=options.alpha,  # type: ignore[arg-type]
             lora_dropout=options.dropout,
             target_modules=self.name_targets(model),
             use_rslora=options.rslora,

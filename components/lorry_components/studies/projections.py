@@ -13,7 +13,7 @@ from lorry_components.methods.layers import Block, build_skeleton, find_layers
 from lorry_components.methods.lora import Lora
 from lorry_components.methods.targets import list_linear, match_targets
 from lorry_components.studies.drafting import Draft, TaskDocument
-from lorry_components.studies.ranks import choose_lora, pick_options, set_rank
+from lorry_components.studies.ranks import choose_lora, pick_options
 from lorry_components.tasks import load_config
 from lorry_registry.errors import Fault, InvalidTaskError, TrainingError
 
@@ -258,7 +258,7 @@ def _draft(
     targets = projections.list_targets(combination)
     return Draft(
         label=name_combination(combination),
-        method={**set_rank(section, rank), "targets": targets},
+        method={**section, "r": rank, "targets": targets},
         train=train,
         facts={"projections": list(combination), "rank": rank},
     )

@@ -1,12 +1,8 @@
 """The study of the rank: how small an update may be (Hu et al. 2021, section 7.2)."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from pydantic import ValidationError
-
-from lorry_components.methods.lora import LoraOptions
 from lorry_components.studies.drafting import Draft, TaskDocument
 from lorry_registry.errors import Fault
 
@@ -34,37 +30,12 @@ def choose_lora(task: TaskDocument) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def draft_ranks(task: TaskDocument, ranks: Sequence[int]) -> list[Draft]:
-    """Lay out LoRA over ranks.
-
-    The scale stays that of the task's section, so that the learning rate suits every rank, see
-    :func:`set_rank`.
-    """
+    """Lay out LoRA over ranks; alpha stays, so that the learning rate suits every rank."""
     section, train = choose_lora(task)
     return [
-        Draft(label=f"r={rank}", method=set_rank(section, rank), train=train, facts={"rank": rank})
+        Draft(label=f"r={rank}", method={**section, "r": rank}, train=train, facts={"rank": rank})
         for rank in ranks
     ]
-
-
-def set_rank(section: Mapping[str, Any], rank: int) -> dict[str, Any]:
-    """Return a method section with another rank and the same scale.
-
-    The scale is alpha / r, and alpha / sqrt(r) with ``rslora``. Where the section leaves alpha out it is
-    twice the rank: the first scale then stays by itself, the second does not, and alpha has to be named.
-    """
-    changed = {**section, "r": rank}
-    try:
-        options = LoraOptions.model_validate(pick_options(section))
-    except ValidationError:
-        # Told when the variant is checked.
-        return changed
-    if options.alpha is None and not options.rslora:
-        return changed
-    alpha = 2 * options.r if options.alpha is None else options.alpha
-    growth = rank / options.r
-    scaled = alpha * (math.sqrt(growth) if options.rslora else growth)
-    changed["alpha"] = round(scaled) if math.isclose(scaled, round(scaled)) else float(f"{scaled:.6g}")
-    return changed
 
 
 def check_ranks(ranks: Sequence[int]) -> Iterator[Fault]:

@@ -50,8 +50,8 @@ def study() -> None:
 def study_rank(file: Path, ranks: str, overrides: tuple[str, ...], flags: StudyFlags) -> None:
     """Train LoRA with several ranks.
 
-    With the task's own LoRA section, or LoRA's defaults; the scale stays the same: alpha / r, and with rslora
-    alpha / sqrt(r). The exit code is 12 when a training failed.
+    With the task's own LoRA section, or LoRA's defaults. Alpha and the learning rate stay the same. The exit
+    code is 12 when a training failed.
     """
     _prepare_process()
     from lorry_components.studies.drafting import TaskDocument, build_variants, refuse_settings

@@ -36,7 +36,7 @@ def test_a_task_file_gives_its_kind_and_its_method(tmp_path: Path) -> None:
     assert find_kind(spec).name == "regression"
     method = find_method(spec)
     assert method.name == "lora"
-    assert (method.options.r, method.options.alpha, method.options.targets) == (8, None, ["query", "value"])
+    assert (method.options.r, method.options.alpha, method.options.targets) == (8, 16, ["query", "value"])
 
 
 def test_a_setting_reaches_the_method(tmp_path: Path) -> None:

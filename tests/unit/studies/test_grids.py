@@ -36,7 +36,7 @@ from lorry_components.studies.projections import (
     parse_combinations,
 )
 from lorry_components.studies.published import find_published
-from lorry_components.studies.ranks import check_ranks, draft_ranks, set_rank
+from lorry_components.studies.ranks import check_ranks, draft_ranks
 from lorry_components.studies.wordings import check_wordings, draft_wordings, read_wordings
 from lorry_components.tasks import find_method
 from lorry_registry.errors import TrainingError
@@ -195,45 +195,17 @@ def test_faults_of_the_section_are_told(task_file: TaskFile) -> None:
     assert [fault.where for fault in faults] == ["method.r"]
 
 
-def test_ranks_keep_the_scale(task_file: TaskFile) -> None:
-    task = TaskDocument.load(task_file(method={"name": "lora", "r": 8, "alpha": 16, "targets": ["query"]}))
-    drafts = draft_ranks(task, [1, 8, 64])
-    assert [draft.method and (draft.method["r"], draft.method["alpha"]) for draft in drafts] == [
-        (1, 2),
-        (8, 16),
-        (64, 128),
-    ]
-    assert all(draft.method and draft.method["targets"] == ["query"] for draft in drafts)
-    assert "alpha" not in set_rank({"name": "lora", "r": 8}, 2)
-
-
-@pytest.mark.parametrize(
-    ("given", "alphas"),
-    [
-        ({"r": 8, "alpha": 4}, {1: 0.5, 2: 1, 3: 1.5, 8: 4}),
-        ({"r": 8, "alpha": 16.0}, {1: 2, 8: 16}),
-        ({"alpha": 16}, {1: 2, 16: 32}),
-        # alpha / sqrt(r), and twice the rank where it is left out.
-        ({"r": 4, "alpha": 8, "rslora": True}, {1: 4, 4: 8, 8: 11.3137, 64: 32}),
-        ({"r": 4, "rslora": True}, {1: 4, 4: 8, 64: 32}),
-        ({"r": 8}, {1: None, 64: None}),
-        ({"r": 8, "alpha": "many"}, {2: "many"}),
-    ],
-)
-def test_the_scale_is_kept(given: dict[str, Any], alphas: dict[int, Any]) -> None:
-    section = {"name": "lora", **given}
-    assert {rank: set_rank(section, rank).get("alpha") for rank in alphas} == alphas
-
-
-def test_a_scale_that_is_kept_is_the_scale_of_the_model(task_file: TaskFile, tiny_bert: Path) -> None:
-    method = {"name": "lora", "r": 4, "alpha": 5, "rslora": True, "targets": ["query"]}
+@pytest.mark.parametrize("given", [{}, {"alpha": 5}])
+def test_ranks_keep_alpha(task_file: TaskFile, tiny_bert: Path, given: dict[str, int]) -> None:
+    method = {"name": "lora", "r": 8, "targets": ["query"], **given}
     task = TaskDocument.load(task_file(method=method))
-    for variant in build_variants(task, draft_ranks(task, [1, 3, 8])):
+    scales = []
+    for variant in build_variants(task, draft_ranks(task, [1, 4, 8])):
         adapted: Any = find_method(variant.spec).adapt(AutoModel.from_pretrained(tiny_bert), frozenset())
         found = [getattr(module, "scaling", None) for module in adapted.modules()]
-        scales = [scaling["default"] for scaling in found if isinstance(scaling, dict)]
-        assert scales
-        assert scales == pytest.approx([2.5] * len(scales), rel=1e-5)
+        scales.append({scaling["default"] for scaling in found if isinstance(scaling, dict)})
+    alpha = given.get("alpha", 16)
+    assert scales == [{alpha / 1}, {alpha / 4}, {alpha / 8}]
 
 
 def test_the_lengths_of_dora_are_in_the_budget(task_file: TaskFile, tiny_bert: Path) -> None:
