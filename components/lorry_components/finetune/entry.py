@@ -76,6 +76,7 @@ def main(
             "mlflow_run_id": run_id,
             "method": spec.method.name,
             "trained_parameters": summary.parameters.trained,
+            "learning_rate": summary.learning_rate,
             "train_seconds": summary.seconds,
             "examples_per_second": summary.examples_per_second,
             "steps": summary.steps,

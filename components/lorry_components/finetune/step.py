@@ -20,6 +20,7 @@ from lorry_components.finetune.processes import count_processes, is_first_proces
 from lorry_components.finetune.summary import ADAPTER_FOLDER, TrainingSummary, read_versions
 from lorry_components.kinds import Kind
 from lorry_components.methods import Method
+from lorry_components.methods.layers import read_width
 from lorry_components.prepare_data.step import Example, load_card, load_part
 from lorry_components.progress import Progress, ignore_progress
 from lorry_components.tasks import check_base, find_kind, find_method, load_config
@@ -52,6 +53,7 @@ class _Setup:
     reader: Any
     fresh: frozenset[str]
     parameters: ParameterCounts
+    learning_rate: float
     hardware: Hardware
     precision: Precision
 
@@ -132,6 +134,7 @@ def finetune(
         labels=card.labels,
         has_pair=spec.data.columns.text_pair is not None,
         parameters=setup.parameters,
+        learning_rate=setup.learning_rate,
         device=setup.hardware.name,
         precision=setup.precision.name,
         examples=examples,
@@ -174,6 +177,7 @@ def _set_up(spec: TaskSpec, labels: Sequence[str] | None) -> _Setup:
         **({} if kind.reads_images else _list_model_options(spec, base, precision)),
         **method.list_load_options(),
     )
+    learning_rate = spec.train.learning_rate or method.choose_learning_rate(read_width(bare))
     model = method.adapt(bare, fresh)
     if method.freezes_base and precision.name != "fp32":
         _cast_frozen(model, torch.bfloat16 if precision.name == "bf16" else torch.float16)
@@ -184,7 +188,7 @@ def _set_up(spec: TaskSpec, labels: Sequence[str] | None) -> _Setup:
         quicken_dropout(model)
     parameters = method.count_parameters(model, fresh)
     reader = kind.load_reader(base.folder)
-    return _Setup(base, kind, method, model, reader, fresh, parameters, hardware, precision)
+    return _Setup(base, kind, method, model, reader, fresh, parameters, learning_rate, hardware, precision)
 
 
 def _list_model_options(spec: TaskSpec, base: Base, precision: Precision) -> dict[str, Any]:
@@ -297,7 +301,7 @@ def _build_arguments(spec: TaskSpec, setup: _Setup, rows: int, checkpoints: Path
         gradient_accumulation_steps=train.gradient_accumulation,
         num_train_epochs=train.epochs or _DEFAULT_EPOCHS,
         max_steps=train.steps or -1,
-        learning_rate=train.learning_rate or setup.method.learning_rate,
+        learning_rate=setup.learning_rate,
         lr_scheduler_type=train.schedule if train.schedule != "constant" else "constant_with_warmup",
         warmup_steps=train.warmup,
         weight_decay=train.weight_decay,

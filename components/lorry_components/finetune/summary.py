@@ -23,6 +23,7 @@ class TrainingSummary(BaseModel):
         labels: The classes, or None.
         has_pair: Whether the task is about pairs of texts.
         parameters: How many numbers were trained.
+        learning_rate: The peak learning rate.
         device: What it was trained on.
         precision: The number format of frozen weights and matrix products.
         examples: Training rows.
@@ -41,6 +42,7 @@ class TrainingSummary(BaseModel):
     labels: tuple[str, ...] | None
     has_pair: bool
     parameters: ParameterCounts
+    learning_rate: float
     device: str
     precision: str
     examples: int

@@ -61,6 +61,7 @@ class AnyPeft(PeftMethod):
     peft_type = "any"
     summary = "any further method of PEFT, by its type"
     learning_rate = 1e-3
+    learns_matrices = True
     options_model = AnyPeftOptions
 
     @classmethod

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PretrainedConfig, PreTrainedModel
 
+MEASURED_WIDTH = 384
+"""The width of all-MiniLM-L6-v2, on which the methods' learning rates were found."""
+
 
 class MethodOptions(BaseModel):
     """The options of a method, as they stand beside its name in a task file."""
@@ -50,7 +53,9 @@ class Method(ABC):
     Attributes:
         name: Its name in task files.
         summary: What it trains, in a few words.
-        learning_rate: The learning rate when a task names none.
+        learning_rate: The learning rate when a task names none, on a base as wide as that of the
+            measurements, see :meth:`choose_learning_rate`.
+        learns_matrices: Whether what it trains are matrices over the base's width, and not vectors or tokens.
         max_adapter_mib: Adapters above this many MiB are refused unless the task says otherwise;
             None: as large as its base.
         survives_checkpointing: Whether it acts when layers are computed again in the backward pass.
@@ -62,6 +67,7 @@ class Method(ABC):
     name: ClassVar[str]
     summary: ClassVar[str]
     learning_rate: ClassVar[float]
+    learns_matrices: ClassVar[bool] = False
     max_adapter_mib: ClassVar[float | None]
     freezes_base: ClassVar[bool]
     survives_checkpointing: ClassVar[bool] = True
@@ -155,6 +161,21 @@ class Method(ABC):
 
     def import_state(self, model: "nn.Module", state: "Mapping[str, torch.Tensor]") -> None:  # noqa: B027
         """Take back what :meth:`export_state` returned, when training goes on."""
+
+    @classmethod
+    def choose_learning_rate(cls, width: int) -> float:
+        """Return the learning rate when a task names none, to two digits.
+
+        A step of Adam on a matrix moves what comes out of it in proportion to the numbers that go in, so that
+        the best rate falls as bases grow wider; that of vectors and tokens does not (Yang et al. 2022,
+        https://arxiv.org/abs/2203.03466). On narrower bases it is not raised.
+
+        Args:
+            width: Of the base's residual stream, see :func:`read_width`.
+        """
+        if not cls.learns_matrices or width <= MEASURED_WIDTH:
+            return cls.learning_rate
+        return float(f"{cls.learning_rate * MEASURED_WIDTH / width:.2g}")
 
     def scale_learning_rate(self, name: str) -> float:
         """Return the factor on the learning rate of a trained parameter."""

@@ -80,6 +80,7 @@ class BottleneckMethod(NativeMethod):
     options_model = BottleneckOptions
     config_model = _BottleneckConfig
     learning_rate = 2e-3
+    learns_matrices = True
     follows_attention: ClassVar[bool] = False
     has_norm: ClassVar[bool] = False
 

@@ -15,6 +15,7 @@ class FullFineTuning(OwnWeightsMethod):
     name = "full"
     summary = "every weight of the base"
     learning_rate = 1e-4
+    learns_matrices = True
     max_adapter_mib = None
     freezes_base = False
     options_model = MethodOptions

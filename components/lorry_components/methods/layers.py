@@ -4,7 +4,7 @@ Architectures are told apart by structure, not by name: a block is a member of a
 known pair of modules. So a new model with the modules of an old one needs no change here.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -90,6 +90,12 @@ def build_skeleton(config: "PretrainedConfig") -> "PreTrainedModel":
 def read_hidden_size(config: "PretrainedConfig") -> int:
     """Return the width of the residual stream, whatever an architecture calls it."""
     return int(config.get_text_config().hidden_size)
+
+
+def read_width(model: "PreTrainedModel") -> int:
+    """Return the width of a base's residual stream; of a UNet, of its widest blocks."""
+    channels: Sequence[int] | None = getattr(model.config, "block_out_channels", None)
+    return max(channels) if channels else read_hidden_size(model.config)
 
 
 def _walk(model: "nn.Module") -> Iterator[Block]:

@@ -72,6 +72,7 @@ class Lora(TargetedMethod):
     name = "lora"
     summary = "low-rank updates beside chosen linear layers"
     learning_rate = 2e-3
+    learns_matrices = True
     peft_type = "LORA"
     options_model = LoraOptions
 

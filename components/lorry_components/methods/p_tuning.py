@@ -68,6 +68,7 @@ class PTuning(SoftTokenMethod):
     name = "p-tuning"
     summary = "soft tokens before or between the words, from a small encoder"
     learning_rate = 5e-3
+    learns_matrices = True
     peft_type = _TYPE
     options_model = PTuningOptions
 

@@ -24,7 +24,6 @@ class QLora(Lora):
 
     name = "qlora"
     summary = "LoRA beside a base in 4 bits"
-    learning_rate = 2e-4
     holds_four_bits = True
     options_model = LoraOptions
 

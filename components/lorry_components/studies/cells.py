@@ -56,6 +56,7 @@ class Training(_Document):
 
     Attributes:
         parameters: Trained ones, the head's apart, and all.
+        learning_rate: The peak learning rate.
         adapter_bytes: Size of the adapter's files.
         seconds: Of the training loop, validation included; after an interruption, scaled up from the steps
             that the last process made; None when it made none.
@@ -69,6 +70,7 @@ class Training(_Document):
     """
 
     parameters: ParameterCounts
+    learning_rate: float
     adapter_bytes: int
     seconds: float | None
     peak_memory: PeakMemory

@@ -8,8 +8,6 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from lorry_components.methods import METHODS
-from lorry_components.studies.drafting import Variant
 from lorry_components.studies.summarizing import StudyRow, compare_samples
 
 
@@ -59,15 +57,15 @@ def recommend_variant(
     chosen = min(near, key=lambda row: (row.trained_parameters or 0, -_read_value(row)))
     return Recommendation(
         label=chosen.variant.label,
-        section=write_section(chosen.variant),
+        section=write_section(chosen),
         reason=_explain(chosen, best, complete, near, samples)
         + _qualify(chosen, best, len(rows) - len(complete)),
     )
 
 
-def write_section(variant: Variant) -> str:
-    """Return what of a variant belongs into a task file, as YAML."""
-    spec = variant.spec
+def write_section(row: StudyRow) -> str:
+    """Return what of a variant that was measured belongs into a task file, as YAML."""
+    variant, spec = row.variant, row.variant.spec
     document: dict[str, Any] = {}
     if "template" in variant.facts:
         document["data"] = {"template": spec.data.template}
@@ -78,7 +76,7 @@ def write_section(variant: Variant) -> str:
         document["method"] = method
         train = spec.train.model_dump(mode="json")
         # The rate always: the file's own may have been chosen for another method.
-        rate = spec.train.learning_rate or METHODS[spec.method.name].learning_rate
+        rate = row.trainings[0].learning_rate
         own = {name: train[name] for name in variant.own_train if name in train}
         document["train"] = {**own, "learning_rate": rate}
     lines: list[str] = []

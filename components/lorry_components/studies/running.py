@@ -101,6 +101,7 @@ def _train(job: CellJob, folder: CellFolder, progress: Progress) -> Training:
     )
     training = Training(
         parameters=summary.parameters,
+        learning_rate=summary.learning_rate,
         adapter_bytes=sum(path.stat().st_size for path in (folder.candidate / ADAPTER_FOLDER).iterdir()),
         seconds=_estimate_seconds(summary),
         # Now: evaluation loads the base once more.

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from lorry_components.kinds import Kind, Prediction, Target
 from lorry_components.kinds.base import Scorer
-from lorry_components.methods import METHODS
 from lorry_components.studies.cells import Cell, CellFolder, CellResult, Training
 from lorry_components.studies.drafting import Variant
 from lorry_components.tasks import find_kind
@@ -117,7 +116,7 @@ class StudyRow:
             "label": self.variant.label,
             "method": section.name if self.variant.is_trained else None,
             "options": dict(section.options) if self.variant.is_trained else {},
-            "learning_rate": self._find_learning_rate(),
+            "learning_rate": training.learning_rate if training else None,
             **self.variant.facts,
             "seeds": list(self.seeds),
             "values": list(self.values),
@@ -139,12 +138,6 @@ class StudyRow:
             "precision": training.precision if training else None,
             "errors": list(self.errors),
         }
-
-    def _find_learning_rate(self) -> float | None:
-        spec = self.variant.spec
-        if not self.variant.is_trained:
-            return None
-        return spec.train.learning_rate or METHODS[spec.method.name].learning_rate
 
 
 @dataclass(frozen=True, slots=True)

@@ -331,6 +331,20 @@ def test_a_task_that_names_no_learning_rate_gets_the_methods(
     assert watch.list_values("train/learning_rate") == [METHODS[method].learning_rate] * 2
 
 
+@pytest.mark.parametrize(("method", "share"), [("lora", 1 / 4), ("full", 1 / 4), ("bitfit", 1)])
+def test_matrices_are_learned_more_slowly_on_a_wider_base(
+    train: Train, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch, method: str, share: float
+) -> None:
+    # The tiny base has 32.
+    monkeypatch.setattr("lorry_components.methods.base.MEASURED_WIDTH", 8)
+    fields = {"epochs": None, "steps": 2, "learning_rate": None, "schedule": "constant"}
+    summary, _, watch = train(make_spec(method=method, train=fields))
+    assert summary.learning_rate == METHODS[method].learning_rate * share
+    assert watch.list_values("train/learning_rate") == [summary.learning_rate] * 2
+    own, _, _ = train(make_spec(method=method, train=fields | {"learning_rate": 0.25}), "own")
+    assert own.learning_rate == 0.25
+
+
 def test_the_learning_rate_rises_and_falls(train: Train, make_spec: MakeSpec) -> None:
     fields = {"epochs": None, "steps": 10, "learning_rate": 1e-3, "warmup": 0.2}
     _, _, watch = train(make_spec(train=fields))

@@ -109,6 +109,21 @@ def test_what_has_not_even_the_right_form_is_left_to_the_model(document: dict[st
     assert list(check_method(document)) == []
 
 
+@pytest.mark.parametrize(
+    ("method", "width", "rate"),
+    [
+        ("lora", 32, 2e-3),
+        ("lora", 384, 2e-3),
+        ("lora", 768, 1e-3),
+        ("qlora", 4096, 1.9e-4),
+        ("full", 1024, 3.8e-5),
+        ("ia3", 4096, METHODS["ia3"].learning_rate),
+    ],
+)
+def test_learning_rates_fall_as_bases_grow_wider(method: str, width: int, rate: float) -> None:
+    assert METHODS[method].choose_learning_rate(width) == rate
+
+
 def test_names_stand_for_classes_with_these_names() -> None:
     assert {name: kind.name for name, kind in KINDS.items()} == {name: name for name in KINDS}
     assert {name: method.name for name, method in METHODS.items()} == {name: name for name in METHODS}

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from lorry_components.finetune.step import finetune
 from lorry_components.kinds.diffusion import build_denoising_model, build_skeleton, load_diffusers_model
 from lorry_components.methods import METHODS
+from lorry_components.methods.layers import read_width
 from lorry_components.planning import plan_task
 from lorry_components.planning.architecture import Architecture, adapt_architecture
 from lorry_components.planning.backward import measure_backward
@@ -44,6 +45,7 @@ def pipeline_v1_4() -> ImagePipeline:
 def test_lora_on_stable_diffusion(pipeline_v1_4: ImagePipeline, rank: int, trained: int) -> None:
     unet = build_skeleton("UNet2DConditionModel", pipeline_v1_4.parts["unet"])
     assert sum(parameter.numel() for parameter in unet.parameters()) == 859_520_964
+    assert read_width(unet) == 1280
     method = METHODS["lora"]({"r": rank})
     with torch.device("meta"):
         counts = method.count_parameters(method.adapt(unet, frozenset()), frozenset())

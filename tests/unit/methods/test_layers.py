@@ -13,7 +13,7 @@ from transformers import (
     Qwen2Config,
 )
 
-from lorry_components.methods.layers import build_skeleton, find_layers, read_hidden_size
+from lorry_components.methods.layers import build_skeleton, find_layers, read_hidden_size, read_width
 
 _SMALL = {"vocab_size": 99, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 OTHERS: dict[str, PreTrainedConfig] = {
@@ -72,3 +72,4 @@ def test_the_ends_write_into_the_residual_stream(name: str) -> None:
         for end in (block.attention_output, block.mlp_output):
             assert isinstance(end.weight, torch.Tensor)
             assert read_hidden_size(skeleton.config) in end.weight.shape
+            assert read_width(skeleton) in end.weight.shape

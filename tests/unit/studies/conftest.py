@@ -169,6 +169,7 @@ def make_training(parameters: int, **changes: Any) -> Training:
     """Return what a training took."""
     values: dict[str, Any] = {
         "parameters": ParameterCounts(adapter=parameters, head=99, total=20_000),
+        "learning_rate": 0.01,
         "adapter_bytes": 4 * parameters,
         "seconds": 2.0,
         "peak_memory": PeakMemory(size_bytes=300 << 20, place="process"),
@@ -182,11 +183,11 @@ def make_training(parameters: int, **changes: Any) -> Training:
     return Training(**values | changes)
 
 
-def make_result(parameters: int, seed: int = 0, *, is_trained: bool = True) -> CellResult:
+def make_result(parameters: int, seed: int = 0, *, is_trained: bool = True, rate: float = 0.01) -> CellResult:
     """Return the result of a cell; its metrics are those of its predictions."""
     return CellResult(
         seed=seed,
-        training=make_training(parameters) if is_trained else None,
+        training=make_training(parameters, learning_rate=rate) if is_trained else None,
         evaluation=Evaluation(
             split="test",
             examples=1,
@@ -201,7 +202,9 @@ def make_result(parameters: int, seed: int = 0, *, is_trained: bool = True) -> C
 def conclude(tmp_path: Path) -> Callable[..., CellOutcome]:
     """Return a function that writes what a cell predicted: which rows are right is given."""
 
-    def write(cell: Cell, right: Sequence[bool], parameters: int = 1000, *, error: str = "") -> CellOutcome:
+    def write(
+        cell: Cell, right: Sequence[bool], parameters: int = 1000, *, error: str = "", rate: float = 0.01
+    ) -> CellOutcome:
         folder = cell.open(tmp_path / "cells")
         folder.evaluation.mkdir(parents=True, exist_ok=True)
         if error:
@@ -213,7 +216,7 @@ def conclude(tmp_path: Path) -> Callable[..., CellOutcome]:
         ]
         path = folder.evaluation / PREDICTIONS_NAME
         path.write_text("".join(f"{json.dumps(line)}\n" for line in lines), "utf-8")
-        result = make_result(parameters, cell.seed, is_trained=cell.variant.is_trained)
+        result = make_result(parameters, cell.seed, is_trained=cell.variant.is_trained, rate=rate)
         folder.write_result(result)
         return CellOutcome(cell, folder, result)
 

@@ -184,13 +184,16 @@ def test_of_equally_small_ones_the_better_is_recommended(
     assert found.label == "lora targets=value"
 
 
-def test_all_train_fields_that_came_with_a_method_are_pasted(compare: Compare) -> None:
-    (variant,) = compare(
-        "full:train.learning_rate=0.001;train.weight_decay=0.1;train.steps=null;train.epochs=2;"
+def test_all_train_fields_that_came_with_a_method_are_pasted(
+    compare: Compare, lay_out: LayOut, conclude: Conclude
+) -> None:
+    variants = compare(
+        "full:train.learning_rate=0.01;train.weight_decay=0.1;train.steps=null;train.epochs=2;"
         "train.early_stopping={patience: 3}"
     )
-    assert yaml.safe_load(write_section(variant))["train"] == {
-        "learning_rate": 0.001,
+    (row,) = summarize_study(variants, [conclude(cell, guess(0.8)) for cell in lay_out(variants)]).rows
+    assert yaml.safe_load(write_section(row))["train"] == {
+        "learning_rate": 0.01,
         "weight_decay": 0.1,
         "steps": None,
         "epochs": 2.0,
@@ -265,13 +268,18 @@ def test_what_failed_is_told_beside_the_reason(compare: Compare, lay_out: LayOut
     assert "2 that failed are left out" in found.reason
 
 
-def test_what_is_recommended_can_be_pasted(compare: Compare, task_file: Callable[..., Path]) -> None:
-    changed, other = compare("lora:r=2,bitfit")
+def test_what_is_recommended_can_be_pasted(
+    compare: Compare, lay_out: LayOut, conclude: Conclude, task_file: Callable[..., Path]
+) -> None:
+    variants = compare("lora:r=2,bitfit")
+    cells = lay_out(variants)
+    outcomes = [conclude(cells[0], guess(0.8)), conclude(cells[1], guess(0.8), rate=0.003)]
+    changed, other = summarize_study(variants, outcomes).rows
     assert yaml.safe_load(write_section(changed)) == {
         "method": {"name": "lora", "r": 2, "targets": ["query", "value"]},
         "train": {"learning_rate": 0.01},
     }
-    # Not the file's learning rate, which was chosen for lora.
+    # What it was trained with, and not the file's, which was chosen for lora.
     assert yaml.safe_load(write_section(other))["train"] == {"learning_rate": 0.003}
     pasted = yaml.safe_load(task_file().read_text()) | yaml.safe_load(write_section(changed))
     assert pasted["method"]["r"] == 2
