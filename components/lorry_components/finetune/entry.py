@@ -71,6 +71,8 @@ def main(
                 progress=entry.progress,
                 log_metrics=MlflowLog(index, run_id),
             )
+            # The recipe names none where it is the method's own.
+            index.log_parameters(run_id, {"learning_rate": summary.learning_rate})
         metadata.update({"task": spec.name, "mlflow_run_id": run_id, "method": spec.method.name})
         return {
             "mlflow_run_id": run_id,

@@ -137,6 +137,7 @@ def test_a_run_from_rows_to_a_champion(graph: Graph, make_spec: MakeSpec, tmp_pa
     assert run.info.status == "FINISHED"
     assert run.data.tags["lorry.run"] == "run-1"
     assert run.data.params["method.name"] == "lora"
+    assert run.data.params["learning_rate"] == str(details["finetune"]["learning_rate"])
     assert {"train/loss", "validation/accuracy", "test/accuracy"} <= run.data.metrics.keys()
     assert index.read_aliases(spec.name) == {"champion": details["register"]["adapter_id"]}
     assert {item.path for item in index._client.list_artifacts(run_id, "evaluation")} == {

@@ -29,7 +29,8 @@ class RecordingIndex:
     def open_run(self, task: str, *, name: str, tags: dict[str, str], run_id: str | None = None) -> str:
         self._reach()
         run_id = run_id or f"run-{len(self.runs)}"
-        run = self.runs.setdefault(run_id, {"task": task, "name": name, "metrics": {}, "artifacts": []})
+        empty = {"task": task, "name": name, "parameters": {}, "metrics": {}, "artifacts": []}
+        run = self.runs.setdefault(run_id, empty)
         run |= {"tags": tags, "status": "RUNNING"}
         return run_id
 
@@ -39,7 +40,7 @@ class RecordingIndex:
 
     def log_parameters(self, run_id: str, parameters: dict[str, Any]) -> None:
         self._reach()
-        self.runs[run_id]["parameters"] = parameters
+        self.runs[run_id]["parameters"] |= parameters
 
     def log_metrics(self, run_id: str, metrics: dict[str, float], step: int | None = None) -> None:
         self._reach()
@@ -99,6 +100,7 @@ def test_cells_are_runs_below_the_studys(outcomes: list[CellOutcome], open_track
     assert [run["tags"]["mlflow.parentRunId"] for run in (done, failed)] == ["run-0", "run-0"]
     assert done["status"] == "FINISHED"
     assert done["parameters"]["method"]["name"] == "lora"
+    assert done["parameters"]["learning_rate"] == 0.01
     assert done["metrics"]["train/loss", 2] == 0.5
     assert done["metrics"]["test/accuracy", None] == 0.5
     assert done["metrics"]["trained_parameters", None] == 1000
