@@ -64,7 +64,7 @@ class AdaLora(TargetedMethod):
 
     name = "adalora"
     summary = "low-rank updates whose rank moves to the layers that need it"
-    learning_rate = 1e-3
+    learning_rate = 2e-2
     learns_matrices = True
     peft_type = "ADALORA"
     options_model = AdaLoraOptions

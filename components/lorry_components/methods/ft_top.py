@@ -30,7 +30,7 @@ class FineTuneTop(OwnWeightsMethod):
 
     name = "ft-top"
     summary = "every weight of the last blocks"
-    learning_rate = 1e-4
+    learning_rate = 3e-4
     learns_matrices = True
     max_adapter_mib = None
     freezes_base = True

@@ -37,7 +37,7 @@ class Ia3(TargetedMethod):
 
     name = "ia3"
     summary = "learned rescaling of keys, values and the MLP"
-    learning_rate = 5e-3
+    learning_rate = 1e-2
     peft_type = "IA3"
     options_model = Ia3Options
 

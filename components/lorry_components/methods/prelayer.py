@@ -31,7 +31,7 @@ class PreLayer(SoftTokenMethod):
 
     name = "prelayer"
     summary = "learned activations of a prefix after every layer"
-    learning_rate = 5e-3
+    learning_rate = 1e-2
     # PEFT would take it for a prompt tuning and leave the other layers out: under this name it refuses.
     peft_type = "LORRY_PRELAYER"
     options_model = SoftTokenOptions

@@ -33,7 +33,7 @@ class Vera(TargetedMethod):
 
     name = "vera"
     summary = "learned scales of random matrices that all layers share"
-    learning_rate = 4e-3
+    learning_rate = 3e-2
     peft_type = "VERA"
     options_model = VeraOptions
 
