@@ -22,6 +22,16 @@ if TYPE_CHECKING:
 MEASURED_WIDTH = 384
 """The width of all-MiniLM-L6-v2, on which the methods' learning rates were found."""
 
+# What people write for an option, and PEFT calls it, where the spelling does not lead there.
+_OTHER_NAMES = {
+    "rank": "r",
+    "init_r": "r",
+    "init_lora_weights": "init",
+    "layers_to_transform": "layers",
+    "deltaT": "interval",
+    "orth_reg_weight": "orthogonality",
+}
+
 
 class MethodOptions(BaseModel):
     """The options of a method, as they stand beside its name in a task file."""
@@ -206,7 +216,10 @@ def count_numbers(parameter: "nn.Parameter") -> int:
 
 def report_unknown(name: str, option: str, known: Iterable[str]) -> Fault:
     """Return the fault that a method has no such option."""
-    return Fault(f"method.{option}", f"{name} has no option {option!r}; {suggest_name(option, known)}")
+    names = set(known)
+    meant = _OTHER_NAMES.get(option)
+    advice = f"did you mean {meant!r}?" if meant in names else suggest_name(option, names)
+    return Fault(f"method.{option}", f"{name} has no option {option!r}; {advice}")
 
 
 def refuse_faults(faults: Iterable[Fault]) -> None:

@@ -414,9 +414,27 @@ def test_unknown_and_impossible_options_are_refused(method: str, options: dict[s
     assert [fault.where for fault in faults] == [f"method.{next(iter(options))}"]
 
 
-def test_the_fault_of_an_unknown_option_suggests_a_known_one() -> None:
-    (fault,) = check_method({"method": {"name": "lora", "target": ["query"]}})
-    assert fault.what == "lora has no option 'target'; did you mean 'targets'?"
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("target", "targets"),
+        ("rank", "r"),
+        # As PEFT calls them.
+        *(("lora_alpha", "alpha"), ("target_modules", "targets"), ("lora_dropout", "dropout")),
+        *(("use_dora", "dora"), ("init_lora_weights", "init"), ("layers_to_transform", "layers")),
+    ],
+)
+def test_the_fault_of_an_unknown_option_suggests_a_known_one(written: str, meant: str) -> None:
+    (fault,) = check_method({"method": {"name": "lora", written: 1}})
+    assert fault.what == f"lora has no option {written!r}; did you mean {meant!r}?"
+
+
+def test_no_option_of_another_method_is_suggested() -> None:
+    (fault,) = check_method({"method": {"name": "prompt-tuning", "rank": 8}})
+    assert fault.what == "prompt-tuning has no option 'rank'; known are init, tokens"
+
+
+def test_the_fault_of_an_unknown_method_suggests_a_known_one() -> None:
     (fault,) = check_method({"method": {"name": "lore"}})
     assert fault.what == "there is no method 'lore'; did you mean 'lora'?"
 
