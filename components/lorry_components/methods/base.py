@@ -13,6 +13,7 @@ from lorry_registry.errors import Fault, TrainingError
 from lorry_registry.manifest import BaseIdentity, ParameterCounts
 from lorry_registry.task_document import suggest_name
 from lorry_registry.task_loading import describe_fault
+from lorry_registry.task_spec import TrainSpec
 
 if TYPE_CHECKING:
     import torch
@@ -218,7 +219,12 @@ def report_unknown(name: str, option: str, known: Iterable[str]) -> Fault:
     """Return the fault that a method has no such option."""
     names = set(known)
     meant = _OTHER_NAMES.get(option)
-    advice = f"did you mean {meant!r}?" if meant in names else suggest_name(option, names)
+    if meant in names:
+        advice = f"did you mean {meant!r}?"
+    elif option in TrainSpec.model_fields:
+        advice = f"it belongs to the train section: train.{option}"
+    else:
+        advice = suggest_name(option, names)
     return Fault(f"method.{option}", f"{name} has no option {option!r}; {advice}")
 
 

@@ -429,6 +429,13 @@ def test_the_fault_of_an_unknown_option_suggests_a_known_one(written: str, meant
     assert fault.what == f"lora has no option {written!r}; did you mean {meant!r}?"
 
 
+def test_what_belongs_to_training_is_sent_there() -> None:
+    (fault,) = check_method({"method": {"name": "lora", "learning_rate": 1e-3}})
+    assert fault.what == (
+        "lora has no option 'learning_rate'; it belongs to the train section: train.learning_rate"
+    )
+
+
 def test_no_option_of_another_method_is_suggested() -> None:
     (fault,) = check_method({"method": {"name": "prompt-tuning", "rank": 8}})
     assert fault.what == "prompt-tuning has no option 'rank'; known are init, tokens"
