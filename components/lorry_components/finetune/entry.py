@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +32,17 @@ class MlflowLog:
 
     def __call__(self, metrics: Mapping[str, float], step: int) -> None:
         """Log metrics of a step, unless MLflow failed before."""
+        self._attempt(lambda: self._index.log_metrics(self._run_id, metrics, step=step))
+
+    def log_learning_rate(self, rate: float) -> None:
+        """Log the peak learning rate as a parameter: the recipe names none where it is the method's own."""
+        self._attempt(lambda: self._index.log_parameters(self._run_id, {"learning_rate": rate}))
+
+    def _attempt(self, call: Callable[[], None]) -> None:
         if self._is_broken:
             return
         try:
-            self._index.log_metrics(self._run_id, metrics, step=step)
+            call()
         except LorryError as error:
             self._is_broken = True
             _LOGGER.warning("MLflow takes no more metrics of this training: %s", error)
@@ -62,17 +69,16 @@ def main(
         kept = root / name_checkpoints(spec, Path(data))
         run_id = _open_run(entry, run, kept / _RUN_NOTE)
         with _marking_failure(index, run_id):
-            train = _choose_training(spec)
+            train, log = _choose_training(spec), MlflowLog(index, run_id)
             summary = train(
                 spec,
                 Path(data),
                 target,
                 checkpoints=kept,
                 progress=entry.progress,
-                log_metrics=MlflowLog(index, run_id),
+                log_metrics=log,
             )
-            # The recipe names none where it is the method's own.
-            index.log_parameters(run_id, {"learning_rate": summary.learning_rate})
+            log.log_learning_rate(summary.learning_rate)
         metadata.update({"task": spec.name, "mlflow_run_id": run_id, "method": spec.method.name})
         return {
             "mlflow_run_id": run_id,

@@ -235,11 +235,28 @@ def test_training_goes_on_when_mlflow_goes_away(
         raise TrackingError("it is down", where="mlflow")
 
     monkeypatch.setattr(index, "log_metrics", fail)
+    monkeypatch.setattr(index, "log_parameters", fail)
     log = MlflowLog(index, "a-run")
     with caplog.at_level(logging.WARNING):
         for step in range(5):
             log({"train/loss": 1.0}, step)
+        log.log_learning_rate(1e-3)
     assert len(calls) == 1
+    assert caplog.text.count("MLflow takes no more metrics of this training") == 1
+
+
+def test_a_training_that_ended_is_not_lost_when_mlflow_goes_away(
+    graph: Graph, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    log_parameters = MlflowIndex.log_parameters
+
+    def fail_late(index: MlflowIndex, run_id: str, parameters: dict[str, Any]) -> None:
+        if parameters.keys() == {"learning_rate"}:
+            raise TrackingError("it is down", where="mlflow")
+        log_parameters(index, run_id, parameters)
+
+    monkeypatch.setattr(MlflowIndex, "log_parameters", fail_late)
+    assert graph.run(make_spec(train=ONE_STEP), "run-1", until="finetune") == [PROCEED] * 2
     assert caplog.text.count("MLflow takes no more metrics of this training") == 1
 
 
