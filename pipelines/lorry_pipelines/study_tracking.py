@@ -94,16 +94,15 @@ class StudyTracker:
                 "lorry.method": cell.spec.method.name if cell.variant.is_trained else "none",
             },
         )
-        self._index.log_parameters(
-            run_id, cell.spec.describe_recipe() | {"base": cell.spec.base.model_dump(mode="json")}
-        )
+        parameters = cell.spec.describe_recipe() | {"base": cell.spec.base.model_dump(mode="json")}
+        if result is not None and result.training is not None:
+            # The recipe names none where it is the method's own.
+            parameters["learning_rate"] = result.training.learning_rate
+        self._index.log_parameters(run_id, parameters)
         if result is None:
             self._index.set_tags(run_id, {"lorry.error": outcome.error})
             self._index.close_run(run_id, failed=True)
             return
-        if result.training is not None:
-            # The recipe names none where it is the method's own.
-            self._index.log_parameters(run_id, {"learning_rate": result.training.learning_rate})
         for step, metrics in read_history(outcome.folder.history):
             self._index.log_metrics(run_id, metrics, step=step)
         self._index.log_metrics(run_id, _list_metrics(outcome))

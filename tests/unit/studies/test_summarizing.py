@@ -188,12 +188,13 @@ def test_all_train_fields_that_came_with_a_method_are_pasted(
     compare: Compare, lay_out: LayOut, conclude: Conclude
 ) -> None:
     variants = compare(
-        "full:train.learning_rate=0.01;train.weight_decay=0.1;train.steps=null;train.epochs=2;"
+        "full:train.learning_rate=0.001;train.weight_decay=0.1;train.steps=null;train.epochs=2;"
         "train.early_stopping={patience: 3}"
     )
-    (row,) = summarize_study(variants, [conclude(cell, guess(0.8)) for cell in lay_out(variants)]).rows
+    outcomes = [conclude(cell, guess(0.8), rate=0.001) for cell in lay_out(variants)]
+    (row,) = summarize_study(variants, outcomes).rows
     assert yaml.safe_load(write_section(row))["train"] == {
-        "learning_rate": 0.01,
+        "learning_rate": 0.001,
         "weight_decay": 0.1,
         "steps": None,
         "epochs": 2.0,

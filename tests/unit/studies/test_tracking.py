@@ -29,8 +29,7 @@ class RecordingIndex:
     def open_run(self, task: str, *, name: str, tags: dict[str, str], run_id: str | None = None) -> str:
         self._reach()
         run_id = run_id or f"run-{len(self.runs)}"
-        empty = {"task": task, "name": name, "parameters": {}, "metrics": {}, "artifacts": []}
-        run = self.runs.setdefault(run_id, empty)
+        run = self.runs.setdefault(run_id, {"task": task, "name": name, "metrics": {}, "artifacts": []})
         run |= {"tags": tags, "status": "RUNNING"}
         return run_id
 
@@ -40,7 +39,7 @@ class RecordingIndex:
 
     def log_parameters(self, run_id: str, parameters: dict[str, Any]) -> None:
         self._reach()
-        self.runs[run_id]["parameters"] |= parameters
+        self.runs[run_id]["parameters"] = parameters
 
     def log_metrics(self, run_id: str, metrics: dict[str, float], step: int | None = None) -> None:
         self._reach()
