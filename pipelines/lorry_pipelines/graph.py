@@ -12,13 +12,13 @@ from typing import Any
 
 from kfp import dsl, kubernetes
 
-from lorry_components.evaluate.component import evaluate
-from lorry_components.finetune.component import finetune
-from lorry_components.gate.component import gate
-from lorry_components.outcomes import PROCEED
-from lorry_components.prepare_data.component import prepare_data
-from lorry_components.register.component import register
-from lorry_components.report.component import report
+from lorry_components.steps.evaluate.component import evaluate
+from lorry_components.steps.finetune.component import finetune
+from lorry_components.steps.gate.component import gate
+from lorry_components.steps.prepare_data.component import prepare_data
+from lorry_components.steps.register.component import register
+from lorry_components.steps.report.component import report
+from lorry_components.steps.runtime.outcomes import PROCEED
 from lorry_registry.task_spec import ResourcesSpec, TaskSpec
 
 PIPELINE_NAME = "lorry"

@@ -23,14 +23,14 @@ from typing import Any
 
 import numpy as np
 
-from lorry_components.bases import resolve_base
-from lorry_components.entry import quiet_libraries
-from lorry_components.finetune.step import finetune
-from lorry_components.finetune.summary import ADAPTER_FOLDER
 from lorry_components.inference import assemble_adapter
-from lorry_components.kinds import Kind
-from lorry_components.prepare_data.step import Example, load_part, prepare_data
-from lorry_components.tasks import find_kind, find_method, load_task_file
+from lorry_components.models.bases import resolve_base
+from lorry_components.steps.finetune.step import finetune
+from lorry_components.steps.prepare_data.step import Example, load_part, prepare_data
+from lorry_components.steps.runtime.step_context import quiet_libraries
+from lorry_components.task_types import Kind
+from lorry_components.tasks.checks import find_kind, find_method, load_task_file
+from lorry_components.training.training_summary import ADAPTER_FOLDER
 from lorry_registry.task_spec import TaskSpec
 
 REPOSITORY = Path(__file__).parents[2]

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from lorry_components.evaluate.report import EvaluationReport
-from lorry_components.evaluate.step import evaluate
-from lorry_components.finetune.step import finetune, name_checkpoints
-from lorry_components.gate.step import decide
 from lorry_components.inference import load_adapter
-from lorry_components.prepare_data.step import load_part, prepare_data
-from lorry_components.register.step import Registration, register
+from lorry_components.steps.evaluate.evaluation_report import EvaluationReport
+from lorry_components.steps.evaluate.step import evaluate
+from lorry_components.steps.finetune.step import finetune, name_checkpoints
+from lorry_components.steps.gate.step import decide
+from lorry_components.steps.prepare_data.step import load_part, prepare_data
+from lorry_components.steps.register.step import Registration, register
 from lorry_registry.mlflow_index import MlflowIndex
 from lorry_registry.registry import Registry
 from lorry_registry.stores import LocalStore

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lorry_components.evaluate.report import EvaluationReport
-from lorry_components.evaluate.step import evaluate
-from lorry_components.finetune.step import finetune, name_checkpoints
-from lorry_components.finetune.summary import TrainingSummary
-from lorry_components.gate.step import Decision, decide
 from lorry_components.inference import load_adapter
-from lorry_components.prepare_data.step import prepare_data
-from lorry_components.register.step import Registration, register
-from lorry_components.staleness import assess_staleness
+from lorry_components.steps.evaluate.evaluation_report import EvaluationReport
+from lorry_components.steps.evaluate.step import evaluate
+from lorry_components.steps.finetune.step import finetune, name_checkpoints
+from lorry_components.steps.gate.step import Decision, decide
+from lorry_components.steps.prepare_data.step import prepare_data
+from lorry_components.steps.register.step import Registration, register
+from lorry_components.tasks.staleness import assess_staleness
+from lorry_components.training.training_summary import TrainingSummary
 from lorry_registry.mlflow_index import MlflowIndex
 from lorry_registry.registry import Registry
 from lorry_registry.stores import LocalStore

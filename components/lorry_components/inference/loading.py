@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from lorry_components.bases import Base, resolve_base
 from lorry_components.inference.predictor import Predictor
-from lorry_components.kinds import KINDS, InputForm, Kind
 from lorry_components.methods import METHODS, Method
+from lorry_components.models.bases import Base, resolve_base
+from lorry_components.task_types import KINDS, InputForm, Kind
 from lorry_registry.errors import AdapterRejectedError
 from lorry_registry.manifest import Manifest
 from lorry_registry.task_spec import BaseSpec

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from lorry_components.kinds import Kind, Prediction, Row
-from lorry_components.kinds.base import Outputs, Report
 from lorry_components.methods import AdaptedModel
+from lorry_components.task_types import Kind, Prediction, Row
+from lorry_components.task_types.base import Outputs, Report
 
 
 def _report_nothing(_done: int) -> None:

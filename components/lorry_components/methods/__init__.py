@@ -10,21 +10,21 @@ last :mod:`targets` (beside chosen linear layers) and :mod:`soft_tokens` (before
 
 from collections.abc import Mapping
 
-from lorry_components.methods.adalora import AdaLora
-from lorry_components.methods.any_peft import AnyPeft
 from lorry_components.methods.base import AdaptedModel, Method
-from lorry_components.methods.bitfit import BitFit
-from lorry_components.methods.bottleneck import AdapterD, AdapterH, AdapterL, AdapterP
-from lorry_components.methods.ft_top import FineTuneTop
-from lorry_components.methods.full import FullFineTuning
-from lorry_components.methods.ia3 import Ia3
-from lorry_components.methods.lora import Lora
-from lorry_components.methods.p_tuning import PTuning
-from lorry_components.methods.p_tuning_v2 import PTuningV2
-from lorry_components.methods.prelayer import PreLayer
-from lorry_components.methods.prompt_tuning import PromptTuning
-from lorry_components.methods.qlora import QLora
-from lorry_components.methods.vera import Vera
+from lorry_components.methods.native.bitfit import BitFit
+from lorry_components.methods.native.bottleneck import AdapterD, AdapterH, AdapterL, AdapterP
+from lorry_components.methods.native.ft_top import FineTuneTop
+from lorry_components.methods.native.full import FullFineTuning
+from lorry_components.methods.native.prelayer import PreLayer
+from lorry_components.methods.peft.adalora import AdaLora
+from lorry_components.methods.peft.any_peft import AnyPeft
+from lorry_components.methods.peft.ia3 import Ia3
+from lorry_components.methods.peft.lora import Lora
+from lorry_components.methods.peft.qlora import QLora
+from lorry_components.methods.peft.vera import Vera
+from lorry_components.methods.soft_tokens.p_tuning import PTuning
+from lorry_components.methods.soft_tokens.p_tuning_v2 import PTuningV2
+from lorry_components.methods.soft_tokens.prompt_tuning import PromptTuning
 
 METHODS: Mapping[str, type[Method]] = {
     method.name: method

@@ -5,9 +5,9 @@ from concurrent.futures import ProcessPoolExecutor
 
 from pydantic import JsonValue
 
-from lorry_components.finetune.precision import Hardware, choose_precision, detect_hardware
-from lorry_components.finetune.summary import read_versions
-from lorry_components.tasks import find_kind
+from lorry_components.tasks.checks import find_kind
+from lorry_components.training.precision import Hardware, choose_precision, detect_hardware
+from lorry_components.training.training_summary import read_versions
 from lorry_registry.errors import TrainingError
 from lorry_registry.task_spec import TaskSpec
 

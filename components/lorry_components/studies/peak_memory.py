@@ -5,7 +5,7 @@ import resource
 import sys
 from pathlib import Path
 
-from lorry_components.studies.cells import PeakMemory
+from lorry_components.studies.trials import PeakMemory
 
 _STATUS = Path("/proc/self/status")
 _HIGH_WATER = re.compile(r"^VmHWM:\s+(\d+) kB$", re.MULTILINE)

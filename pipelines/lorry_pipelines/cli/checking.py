@@ -31,9 +31,9 @@ def validate_tasks(files: tuple[Path, ...], overrides: tuple[str, ...], as_json:
     All faults of all files are told at once, with file, line and field. A base that is on this machine is
     looked at too: whether the method works on it. Exit code 3 when there are faults.
     """
-    from lorry_components.entry import quiet_libraries
-    from lorry_components.tasks import check_bases
-    from lorry_pipelines.planning import load_tasks
+    from lorry_components.steps.runtime.step_context import quiet_libraries
+    from lorry_components.tasks.checks import check_bases
+    from lorry_pipelines.scheduling import load_tasks
 
     quiet_libraries()
     specs = load_tasks(files, overrides)
@@ -69,7 +69,7 @@ def compile_tasks(files: tuple[Path, ...], output: Path, overrides: tuple[str, .
     secret.
     """
     from lorry_pipelines.compilation import compile_pipeline
-    from lorry_pipelines.planning import load_tasks
+    from lorry_pipelines.scheduling import load_tasks
     from lorry_registry.errors import UsageError
 
     if output.suffix not in (".yaml", ".yml"):

@@ -12,7 +12,7 @@ from lorry_registry.cli.edge import json_option
 from lorry_registry.errors import UsageError
 
 if TYPE_CHECKING:
-    from lorry_pipelines.studying import StudyOptions
+    from lorry_pipelines.studies.run import StudyOptions
 
 _MOST = 2**32
 
@@ -38,7 +38,7 @@ class StudyFlags:
     @property
     def options(self) -> "StudyOptions":
         """How the study is run."""
-        from lorry_pipelines.studying import StudyOptions
+        from lorry_pipelines.studies.run import StudyOptions
 
         return StudyOptions(jobs=self.jobs, output=self.output, quiet=self.as_json, force=self.force)
 

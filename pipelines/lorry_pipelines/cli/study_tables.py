@@ -10,8 +10,8 @@ from lorry_registry.cli.tables import NOTHING, Column, print_bullets, print_head
 from lorry_registry.errors import RunFailedError
 
 if TYPE_CHECKING:
-    from lorry_components.studies.summarizing import StudyRow
-    from lorry_pipelines.studying import StudyReport
+    from lorry_components.studies.study_summary import StudyRow
+    from lorry_pipelines.studies.run import StudyReport
 
 _MIB = 2**20
 _WIDTH = 100
@@ -78,7 +78,7 @@ def _print_table(report: "StudyReport", facts: Sequence[tuple[str, Column]]) -> 
 
 
 def _print_notes(report: "StudyReport") -> None:
-    from lorry_components.studies.published import find_source
+    from lorry_components.reference.study_figures import find_source
 
     summary = report.summary
     if summary.reference is None:

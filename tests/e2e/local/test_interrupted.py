@@ -46,7 +46,10 @@ def pause_within_work(progress):
             pause(self._path.stem)
     progress.ProgressFile.__call__ = tell
 
-PATCHES = {"lorry_components.outcomes": pause_after_work, "lorry_components.progress": pause_within_work}
+PATCHES = {
+    "lorry_components.steps.runtime.outcomes": pause_after_work,
+    "lorry_components.progress": pause_within_work,
+}
 
 class Patcher:
     @staticmethod

@@ -35,11 +35,11 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from lorry_components.evaluate.report import EvaluationReport
-from lorry_components.evaluate.step import evaluate
-from lorry_components.finetune.step import finetune
-from lorry_components.finetune.summary import TrainingSummary
-from lorry_components.prepare_data.step import prepare_data
+from lorry_components.steps.evaluate.evaluation_report import EvaluationReport
+from lorry_components.steps.evaluate.step import evaluate
+from lorry_components.steps.finetune.step import finetune
+from lorry_components.steps.prepare_data.step import prepare_data
+from lorry_components.training.training_summary import TrainingSummary
 from lorry_registry.registry import Registry
 from lorry_registry.stores import LocalStore
 from lorry_registry.task_spec import TaskSpec
@@ -375,8 +375,9 @@ def mlflow_uri(empty_mlflow: Path, tmp_path: Path) -> str:
 _NURSERY = """
 import json, os, sys, traceback
 import torch, transformers, peft, scipy.stats, sklearn.metrics, mlflow.pyfunc
-import lorry_components.evaluate.step, lorry_components.finetune.step, lorry_components.finetune.trainer
-import lorry_components.register.step
+import lorry_components.steps.evaluate.step, lorry_components.steps.finetune.step
+import lorry_components.training.trainer
+import lorry_components.steps.register.step
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
 for line in sys.stdin:

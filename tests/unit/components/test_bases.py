@@ -12,7 +12,7 @@ import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
 from pydantic import ValidationError
 
-from lorry_components.bases import find_base_folder, resolve_base
+from lorry_components.models.bases import find_base_folder, resolve_base
 from lorry_registry.errors import BaseModelError
 from lorry_registry.task_spec import BaseSpec
 

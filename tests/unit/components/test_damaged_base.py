@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lorry_components.kinds import InputForm, TextClassification
+from lorry_components.task_types import InputForm, TextClassification
 from lorry_registry.errors import BaseModelError
 
 

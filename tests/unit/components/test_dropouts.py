@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from lorry_components.finetune.dropouts import quicken_dropout
+from lorry_components.training.byte_dropout import quicken_dropout
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 
-from lorry_components.entry import StepEntry
-from lorry_components.evaluate.entry import main as evaluate
-from lorry_components.finetune.entry import MlflowLog
-from lorry_components.finetune.entry import main as finetune
-from lorry_components.gate.entry import main as gate
-from lorry_components.outcomes import PROCEED, STEPS, STOP
-from lorry_components.prepare_data.entry import main as prepare_data
-from lorry_components.register.entry import main as register
-from lorry_components.register.mlflow_publication import reconcile_task
-from lorry_components.report.entry import main as report
+from lorry_components.steps.evaluate.entry import main as evaluate
+from lorry_components.steps.finetune.entry import MlflowLog
+from lorry_components.steps.finetune.entry import main as finetune
+from lorry_components.steps.gate.entry import main as gate
+from lorry_components.steps.prepare_data.entry import main as prepare_data
+from lorry_components.steps.register.entry import main as register
+from lorry_components.steps.register.mlflow_publication import reconcile_task
+from lorry_components.steps.report.entry import main as report
+from lorry_components.steps.runtime.outcomes import PROCEED, STEPS, STOP
+from lorry_components.steps.runtime.step_context import StepEntry
 from lorry_registry.errors import RunFailedError, TrackingError
 from lorry_registry.mlflow_index import MlflowIndex
 from lorry_registry.registry import Registry

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lorry_components.evaluate.report import PLOT_NAME, PREDICTIONS_NAME, EvaluationReport
-from lorry_components.evaluate.step import evaluate
-from lorry_components.finetune.summary import TrainingSummary
-from lorry_components.gate.step import Decision, decide
 from lorry_components.inference import Predictor
-from lorry_components.prepare_data.step import load_part
-from lorry_components.register.step import register
-from lorry_components.tasks import find_kind
+from lorry_components.steps.evaluate.evaluation_report import PLOT_NAME, PREDICTIONS_NAME, EvaluationReport
+from lorry_components.steps.evaluate.step import evaluate
+from lorry_components.steps.gate.step import Decision, decide
+from lorry_components.steps.prepare_data.step import load_part
+from lorry_components.steps.register.step import register
+from lorry_components.tasks.checks import find_kind
+from lorry_components.training.training_summary import TrainingSummary
 from lorry_registry.errors import AdapterRejectedError, BaseModelError, Fault, InvalidDataError
 from lorry_registry.manifest import WEIGHTS_NAME
 from lorry_registry.registry import Registry, adapter_key
@@ -257,7 +257,7 @@ def test_the_record_of_a_champion_that_refuses_the_rows_stands_in(
 
     found = trained(seed=1)
     of_now = find_kind(found.spec)
-    monkeypatch.setattr("lorry_components.evaluate.step.find_kind", lambda _spec: of_now)
+    monkeypatch.setattr("lorry_components.steps.evaluate.step.find_kind", lambda _spec: of_now)
     monkeypatch.setattr(Predictor, "predict", refuse)
     report = score(found, registry, tmp_path / "evaluation")
     assert report.champion is not None

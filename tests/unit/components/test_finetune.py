@@ -13,18 +13,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from lorry_components.bases import resolve_base
-from lorry_components.finetune import batching
-from lorry_components.finetune.batching import LengthGroupedSampler, order_by_length
-from lorry_components.finetune.precision import Hardware, Precision, choose_precision, detect_hardware
-from lorry_components.finetune.step import finetune, name_checkpoints
-from lorry_components.finetune.summary import TrainingSummary
-from lorry_components.finetune.trainer import find_checkpoint
 from lorry_components.inference import assemble_adapter
-from lorry_components.kinds.sequence_head import SequenceHeadKind
 from lorry_components.methods import METHODS
-from lorry_components.prepare_data.step import load_card, load_part
-from lorry_components.tasks import find_kind, find_method
+from lorry_components.models.bases import resolve_base
+from lorry_components.steps.finetune import batching
+from lorry_components.steps.finetune.step import finetune, name_checkpoints
+from lorry_components.steps.prepare_data.step import load_card, load_part
+from lorry_components.task_types.sequence_head import SequenceHeadKind
+from lorry_components.tasks.checks import find_kind, find_method
+from lorry_components.training.precision import Hardware, Precision, choose_precision, detect_hardware
+from lorry_components.training.sampler import LengthGroupedSampler, order_by_length
+from lorry_components.training.trainer import find_checkpoint
+from lorry_components.training.training_summary import TrainingSummary
 from lorry_registry.errors import InvalidTaskError, TrainingError
 from lorry_registry.task_spec import TaskSpec
 

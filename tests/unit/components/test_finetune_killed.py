@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from lorry_components.finetune.summary import TrainingSummary
+from lorry_components.training.training_summary import TrainingSummary
 from lorry_registry.task_spec import TaskSpec
 
 # Trains a task, and kills itself at a moment that its last argument names.
 _TRAIN = """
 import os, signal, sys, time
 from pathlib import Path
-from lorry_components.finetune.step import finetune
-from lorry_components.finetune.trainer import AdapterTrainer
+from lorry_components.steps.finetune.step import finetune
+from lorry_components.training.trainer import AdapterTrainer
 from lorry_registry.task_spec import TaskSpec
 
 spec, data, target, checkpoints, moment = sys.argv[1:]

@@ -11,9 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lorry_components.finetune.frozen_prefix import StateFile
-from lorry_components.finetune.step import finetune
-from lorry_components.finetune.summary import TrainingSummary
+from lorry_components.steps.finetune.step import finetune
+from lorry_components.training.activation_cache import StateFile
+from lorry_components.training.training_summary import TrainingSummary
 from lorry_registry.errors import StoreError, TrainingError
 from lorry_registry.task_spec import TaskSpec
 
@@ -79,7 +79,7 @@ def test_a_training_goes_on_from_its_checkpoint_with_kept_outputs(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from lorry_components.finetune import trainer as module
+    from lorry_components.steps.finetune import trainer as module
 
     spec = write(make_spec, "bert", epochs=3, cache_frozen_layers=True)
     train(spec, "whole")

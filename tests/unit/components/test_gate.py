@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from lorry_components.evaluate.report import ChampionComparison, EvaluationReport
-from lorry_components.gate.step import Decision, decide
+from lorry_components.steps.evaluate.evaluation_report import ChampionComparison, EvaluationReport
+from lorry_components.steps.gate.step import Decision, decide
 from lorry_registry.manifest import Evaluation, MetricValue, Probe
 from lorry_registry.task_spec import GateSpec
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lorry_components.finetune.step import finetune
-from lorry_components.planning import plan_task
+from lorry_components.memory import plan_task
+from lorry_components.steps.finetune.step import finetune
 from lorry_registry.errors import InvalidTaskError
 from lorry_registry.task_spec import TaskSpec
 

@@ -12,15 +12,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lorry_components.bases import resolve_base
-from lorry_components.finetune.step import finetune
-from lorry_components.finetune.summary import TrainingSummary
 from lorry_components.inference import Predictor, assemble_adapter, load_adapter
 from lorry_components.inference.probe import record_probe
-from lorry_components.kinds import KINDS, InputForm
 from lorry_components.methods import METHODS
 from lorry_components.methods.base import AdaptedModel
-from lorry_components.tasks import find_kind, find_method
+from lorry_components.models.bases import resolve_base
+from lorry_components.steps.finetune.step import finetune
+from lorry_components.task_types import KINDS, InputForm
+from lorry_components.tasks.checks import find_kind, find_method
+from lorry_components.training.training_summary import TrainingSummary
 from lorry_registry.digests import canonical_json
 from lorry_registry.errors import AdapterRejectedError, BaseModelError, TrainingError
 from lorry_registry.manifest import ADAPTER_FILES, CONFIG_NAME, MANIFEST_NAME, WEIGHTS_NAME, Manifest
@@ -392,7 +392,7 @@ def build_untrained(folder: Path) -> Predictor:
     bare, fresh = kind.load_model(folder, None)
     method = METHODS["lora"]({"r": 2, "targets": ["query"]})
     model = method.adapt(bare, fresh).eval()
-    from lorry_components.methods.peft_method import without_adapter
+    from lorry_components.methods.peft.base import without_adapter
 
     adapted = AdaptedModel(model, lambda: without_adapter(model))
     return Predictor(adapted, kind.load_reader(folder), kind, None)

@@ -21,9 +21,9 @@ from transformers import (
     RobertaConfig,
 )
 
-from lorry_components.kinds import KINDS, InputForm, Kind
 from lorry_components.methods import METHODS, AdaptedModel, Method
-from lorry_components.tasks import check_method
+from lorry_components.task_types import KINDS, InputForm, Kind
+from lorry_components.tasks.checks import check_method
 from lorry_registry.errors import AdapterRejectedError, TrainingError
 from lorry_registry.manifest import CONFIG_NAME, WEIGHTS_NAME, BaseIdentity
 

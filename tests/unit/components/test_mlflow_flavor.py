@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 from mlflow.exceptions import MlflowException
 
-from lorry_components.gate.step import Decision
 from lorry_components.inference import load_adapter
 from lorry_components.inference.mlflow_flavor import AdapterModel
-from lorry_components.register.step import register
+from lorry_components.steps.gate.step import Decision
+from lorry_components.steps.register.step import register
 from lorry_registry.errors import AdapterRejectedError, UsageError
 from lorry_registry.manifest import ADAPTER_FILES, MANIFEST_NAME, WEIGHTS_NAME
 from lorry_registry.mlflow_index import MlflowIndex

@@ -10,14 +10,14 @@ import pytest
 from numpy.typing import NDArray
 from transformers import AutoModelForSequenceClassification
 
-from lorry_components.bases import resolve_base
-from lorry_components.finetune.number_head import NumberHead, find_number_head
-from lorry_components.finetune.step import finetune
 from lorry_components.inference import assemble_adapter
-from lorry_components.kinds import KINDS, InputForm
 from lorry_components.methods import METHODS
-from lorry_components.prepare_data.step import Example, load_part
-from lorry_components.tasks import find_kind, find_method
+from lorry_components.models.bases import resolve_base
+from lorry_components.steps.finetune.step import finetune
+from lorry_components.steps.prepare_data.step import Example, load_part
+from lorry_components.task_types import KINDS, InputForm
+from lorry_components.tasks.checks import find_kind, find_method
+from lorry_components.training.number_head import NumberHead, find_number_head
 from lorry_registry.task_spec import TaskSpec
 
 MakeSpec = Callable[..., TaskSpec]
@@ -47,7 +47,7 @@ def predict(
             examples = load_part(data, part)
             return [replace(example, label=factor * float(example.label) + shift) for example in examples]
 
-        monkeypatch.setattr("lorry_components.finetune.step.load_part", load)
+        monkeypatch.setattr("lorry_components.steps.finetune.step.load_part", load)
         spec, data, folder = make_spec(**task), tiny_data("regression"), tmp_path / f"{factor:g}"
         logged: dict[str, float] = {}
         summary = finetune(

@@ -15,10 +15,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import BertConfig, BertModel
 
-from lorry_components.finetune.optimizers import name_optimizer, prepare_optimizer, require_optimizer
-from lorry_components.finetune.step import finetune
-from lorry_components.finetune.summary import TrainingSummary
-from lorry_components.planning import plan_task
+from lorry_components.memory import plan_task
+from lorry_components.steps.finetune.step import finetune
+from lorry_components.training.optimizers import name_optimizer, prepare_optimizer, require_optimizer
+from lorry_components.training.training_summary import TrainingSummary
 from lorry_registry.errors import MissingExtraError, TrainingError
 from lorry_registry.manifest import WEIGHTS_NAME
 from lorry_registry.task_spec import TaskSpec
@@ -80,7 +80,7 @@ def test_what_is_not_installed_is_refused_before_anything_is_loaded(
     )
     require_optimizer("adamw")
     spec = make_spec(train=EIGHT_BIT)
-    monkeypatch.setattr("lorry_components.kinds.sequence_head.load_pretrained", None)
+    monkeypatch.setattr("lorry_components.task_types.sequence_head.load_pretrained", None)
     with pytest.raises(MissingExtraError, match="needs bitsandbytes") as caught:
         train(spec, "refused")
     assert (caught.value.where, caught.value.exit_code) == ("train.optimizer", 11)

@@ -18,13 +18,13 @@ from transformers import (
     T5Config,
 )
 
-from lorry_components.bases import resolve_base
-from lorry_components.dropouts import check_dropouts, list_dropouts
-from lorry_components.finetune.step import finetune
 from lorry_components.inference import Predictor, assemble_adapter
-from lorry_components.kinds import KINDS, InputForm
-from lorry_components.prepare_data.step import prepare_data
-from lorry_components.tasks import check_base, check_bases, find_kind, find_method
+from lorry_components.models.bases import resolve_base
+from lorry_components.models.dropout_fields import check_dropouts, list_dropouts
+from lorry_components.steps.finetune.step import finetune
+from lorry_components.steps.prepare_data.step import prepare_data
+from lorry_components.task_types import KINDS, InputForm
+from lorry_components.tasks.checks import check_base, check_bases, find_kind, find_method
 from lorry_registry.errors import InvalidTaskError
 from lorry_registry.task_spec import TaskSpec, TrainSpec
 

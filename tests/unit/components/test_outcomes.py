@@ -9,7 +9,15 @@ from typing import Any
 import pytest
 from pydantic import JsonValue, ValidationError
 
-from lorry_components.outcomes import PROCEED, STEPS, STOP, Nothing, Outcome, RunRecord, run_step
+from lorry_components.steps.runtime.outcomes import (
+    PROCEED,
+    STEPS,
+    STOP,
+    Nothing,
+    Outcome,
+    RunRecord,
+    run_step,
+)
 from lorry_registry.errors import InvalidDataError, LorryError, StoreError, TrainingError
 from lorry_registry.stores import LocalStore
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from lorry_components.finetune.step import finetune
 from lorry_components.methods import METHODS
+from lorry_components.steps.finetune.step import finetune
 from lorry_registry.task_spec import TaskSpec
 
 

@@ -14,9 +14,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lorry_components.finetune.processes import finetune_in_processes, part_random_numbers
-from lorry_components.finetune.step import finetune
-from lorry_components.finetune.summary import TrainingSummary
+from lorry_components.steps.finetune.step import finetune
+from lorry_components.training.distributed import finetune_in_processes, part_random_numbers
+from lorry_components.training.training_summary import TrainingSummary
 from lorry_registry.errors import InvalidTaskError, TrainingError
 from lorry_registry.task_spec import TaskSpec
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lorry_components.bases import resolve_base
-from lorry_components.finetune.step import finetune
-from lorry_components.finetune.summary import ADAPTER_FOLDER
 from lorry_components.inference import assemble_adapter
 from lorry_components.inference.predictor import Predictor
-from lorry_components.tasks import find_kind, find_method
+from lorry_components.models.bases import resolve_base
+from lorry_components.steps.finetune.step import finetune
+from lorry_components.tasks.checks import find_kind, find_method
+from lorry_components.training.training_summary import ADAPTER_FOLDER
 from lorry_registry.manifest import WEIGHTS_NAME
 
 pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed: pip install lorry[quantization]")

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from lorry_components.gate.step import Decision
-from lorry_components.register.mlflow_publication import reconcile_task
-from lorry_components.register.step import Registration, register
+from lorry_components.steps.gate.step import Decision
+from lorry_components.steps.register.mlflow_publication import reconcile_task
+from lorry_components.steps.register.step import Registration, register
 from lorry_registry.errors import StoreError, TrackingError
 from lorry_registry.manifest import ADAPTER_FILES, CARD_NAME, MANIFEST_NAME, WEIGHTS_NAME
 from lorry_registry.mlflow_index import MlflowIndex
@@ -411,9 +411,9 @@ def test_a_damaged_store_is_told_by_mlflow_and_the_registry(
 _REGISTER = """
 import os, sys
 from pathlib import Path
-from lorry_components.evaluate.report import EvaluationReport
-from lorry_components.gate.step import Decision
-from lorry_components.register.step import register
+from lorry_components.steps.evaluate.evaluation_report import EvaluationReport
+from lorry_components.steps.gate.step import Decision
+from lorry_components.steps.register.step import register
 from lorry_registry.mlflow_index import MlflowIndex
 from lorry_registry.registry import Registry
 from lorry_registry.stores import LocalStore

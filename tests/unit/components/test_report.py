@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from lorry_components.outcomes import STEPS, Nothing, RunRecord, run_step
-from lorry_components.report.step import RunReport, render_html, report_run
+from lorry_components.steps.report.step import RunReport, render_html, report_run
+from lorry_components.steps.runtime.outcomes import STEPS, Nothing, RunRecord, run_step
 from lorry_registry.errors import TrainingError
 from lorry_registry.stores import LocalStore
 

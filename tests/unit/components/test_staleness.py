@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from lorry_components.bases import resolve_base
-from lorry_components.gate.step import Decision
-from lorry_components.prepare_data.step import digest_source
-from lorry_components.register.step import register
-from lorry_components.staleness import Staleness, assess_staleness
+from lorry_components.models.bases import resolve_base
+from lorry_components.steps.gate.step import Decision
+from lorry_components.steps.prepare_data.step import digest_source
+from lorry_components.steps.register.step import register
+from lorry_components.tasks.staleness import Staleness, assess_staleness
 from lorry_registry.digests import shorten_digest
 from lorry_registry.errors import BaseModelError, InvalidDataError
 from lorry_registry.registry import Registry

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lorry_components.kinds import KINDS
 from lorry_components.methods import METHODS
-from lorry_components.tasks import check_kind, check_method, find_kind, find_method, load_task_file
+from lorry_components.task_types import KINDS
+from lorry_components.tasks.checks import check_kind, check_method, find_kind, find_method, load_task_file
 from lorry_registry.errors import InvalidTaskError
 
 DOCUMENT = {

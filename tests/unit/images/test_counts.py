@@ -9,25 +9,29 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from lorry_components.finetune.step import finetune
-from lorry_components.kinds.diffusion import build_denoising_model, build_skeleton, load_diffusers_model
-from lorry_components.methods import METHODS
-from lorry_components.methods.layers import read_width
-from lorry_components.planning import plan_task
-from lorry_components.planning.architecture import Architecture, adapt_architecture
-from lorry_components.planning.backward import measure_backward
-from lorry_components.planning.devices import GIB
-from lorry_components.planning.dreambooth import measure_dreambooth
-from lorry_components.planning.images import (
+from lorry_components.memory import plan_task
+from lorry_components.memory.architecture import Architecture, adapt_architecture
+from lorry_components.memory.backward import measure_backward
+from lorry_components.memory.diffusion_pipeline import (
     ImagePipeline,
     adapt_unet,
     measure_unet,
     read_known_pipeline,
     read_pipeline,
 )
-from lorry_components.prepare_data.step import prepare_data
-from lorry_pipelines.cli.planning import plan_files
-from lorry_pipelines.planning import refuse_what_does_not_fit
+from lorry_components.memory.gpus import GIB
+from lorry_components.methods import METHODS
+from lorry_components.models.blocks import read_width
+from lorry_components.reference.dreambooth import measure_dreambooth
+from lorry_components.steps.finetune.step import finetune
+from lorry_components.steps.prepare_data.step import prepare_data
+from lorry_components.task_types.diffusion.latent_diffusion import (
+    build_denoising_model,
+    build_skeleton,
+    load_diffusers_model,
+)
+from lorry_pipelines.cli.plan import plan_files
+from lorry_pipelines.scheduling import refuse_what_does_not_fit
 from lorry_registry.errors import InvalidTaskError
 from lorry_registry.manifest import WEIGHTS_NAME
 from lorry_registry.task_spec import TaskSpec

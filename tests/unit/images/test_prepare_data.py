@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from lorry_components.kinds.images import decode_image
-from lorry_components.prepare_data.step import digest_source, load_part, prepare_data
+from lorry_components.steps.prepare_data.step import digest_source, load_part, prepare_data
+from lorry_components.task_types.diffusion.image_arrays import decode_image
 from lorry_registry.errors import InvalidDataError
 from lorry_registry.task_spec import TaskSpec
 

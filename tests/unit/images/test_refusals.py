@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from lorry_components.bases import resolve_base
-from lorry_components.finetune.step import finetune
 from lorry_components.methods import METHODS
-from lorry_components.prepare_data.step import prepare_data
-from lorry_components.tasks import check_base, check_kind
+from lorry_components.models.bases import resolve_base
+from lorry_components.steps.finetune.step import finetune
+from lorry_components.steps.prepare_data.step import prepare_data
+from lorry_components.tasks.checks import check_base, check_kind
 from lorry_registry.errors import BaseModelError, InvalidDataError, InvalidTaskError, MissingExtraError
 from lorry_registry.task_spec import TaskSpec
 

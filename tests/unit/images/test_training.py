@@ -13,18 +13,22 @@ import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file
 
-from lorry_components.evaluate.report import PLOT_NAME, EvaluationReport
-from lorry_components.evaluate.step import evaluate
-from lorry_components.finetune.processes import finetune_in_processes
-from lorry_components.finetune.step import finetune
-from lorry_components.finetune.summary import TrainingSummary
-from lorry_components.gate.step import decide
 from lorry_components.inference import LoadedAdapter, load_adapter
-from lorry_components.kinds import ImageGeneration, InputForm
-from lorry_components.kinds.diffusion import DiffusionParts, build_denoising_model, tell_noise
-from lorry_components.kinds.images import decode_image
-from lorry_components.prepare_data.step import load_part, prepare_data
-from lorry_components.register.step import register
+from lorry_components.steps.evaluate.evaluation_report import PLOT_NAME, EvaluationReport
+from lorry_components.steps.evaluate.step import evaluate
+from lorry_components.steps.finetune.step import finetune
+from lorry_components.steps.gate.step import decide
+from lorry_components.steps.prepare_data.step import load_part, prepare_data
+from lorry_components.steps.register.step import register
+from lorry_components.task_types import ImageGeneration, InputForm
+from lorry_components.task_types.diffusion.image_arrays import decode_image
+from lorry_components.task_types.diffusion.latent_diffusion import (
+    DiffusionParts,
+    build_denoising_model,
+    tell_noise,
+)
+from lorry_components.training.distributed import finetune_in_processes
+from lorry_components.training.training_summary import TrainingSummary
 from lorry_registry.errors import AdapterRejectedError
 from lorry_registry.manifest import WEIGHTS_NAME
 from lorry_registry.registry import Registry
@@ -265,7 +269,7 @@ def test_the_loss_is_that_of_the_noise_or_its_velocity(pipeline: Path, predictio
 def test_the_command_writes_images_beside_others(
     make_spec: MakeSpec, pipeline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lorry_pipelines.cli.predicting import predict_texts
+    from lorry_pipelines.cli.predict import predict_texts
 
     spec = make_spec(pipeline, train={"steps": 2})
     train(spec, tmp_path)

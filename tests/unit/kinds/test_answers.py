@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lorry_components.kinds import KINDS, InputForm, Prediction
-from lorry_components.kinds.answers import choose_span, read_answers, score_answers
-from lorry_components.kinds.question_answering import QuestionAnswering
+from lorry_components.task_types import KINDS, InputForm, Prediction
+from lorry_components.task_types.question_answering.spans import choose_span, read_answers, score_answers
+from lorry_components.task_types.question_answering.task_type import QuestionAnswering
 
 CONTEXT = "Ada wrote notes. Later Ada wrote a program for the engine."
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoTokenizer, TrainingArguments
 
-from lorry_components.dropouts import list_dropouts
-from lorry_components.finetune.packing import pack
-from lorry_components.finetune.supervised_logits import compute_next_token_loss
-from lorry_components.finetune.trainer import AdapterTrainer, EncodedExamples
-from lorry_components.kinds import KINDS, InputForm
 from lorry_components.methods import METHODS
+from lorry_components.models.dropout_fields import list_dropouts
+from lorry_components.task_types import KINDS, InputForm
+from lorry_components.training.packing import pack
+from lorry_components.training.supervised_logits import compute_next_token_loss
+from lorry_components.training.trainer import AdapterTrainer, EncodedExamples
 from lorry_registry.task_spec import TrainSpec
 
 CAUSAL = ["gpt2", "llama", "gemma3_text", "qwen2"]

@@ -27,18 +27,18 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from lorry_components.evaluate.step import evaluate
-from lorry_components.evaluate.zero_shot import score_zero_shot
-from lorry_components.finetune.step import finetune
-from lorry_components.gate.step import Decision
 from lorry_components.inference import load_adapter
 from lorry_components.inference.mlflow_flavor import AdapterModel
-from lorry_components.kinds import InputForm, KnowledgeProbing
+from lorry_components.memory import plan_task
 from lorry_components.methods import METHODS
-from lorry_components.planning import plan_task
-from lorry_components.prepare_data.step import prepare_data
-from lorry_components.register.step import register
-from lorry_components.tasks import check_base, check_kind
+from lorry_components.steps.evaluate.step import evaluate
+from lorry_components.steps.evaluate.zero_shot import score_zero_shot
+from lorry_components.steps.finetune.step import finetune
+from lorry_components.steps.gate.step import Decision
+from lorry_components.steps.prepare_data.step import prepare_data
+from lorry_components.steps.register.step import register
+from lorry_components.task_types import InputForm, KnowledgeProbing
+from lorry_components.tasks.checks import check_base, check_kind
 from lorry_registry.errors import BaseModelError, InvalidTaskError, TrainingError
 from lorry_registry.manifest import WEIGHTS_NAME
 from lorry_registry.registry import Registry

@@ -6,9 +6,9 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from lorry_components.finetune.packing import pack
-from lorry_components.kinds import KINDS, InputForm
-from lorry_components.kinds.text_generation import PACKABLE
+from lorry_components.task_types import KINDS, InputForm
+from lorry_components.task_types.generation.text_generation import PACKABLE
+from lorry_components.training.packing import pack
 
 VOCABULARY = 60
 # The names that families have for the sizes of a model; what a family does not have is ignored.

@@ -7,8 +7,8 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from lorry_components.kinds import InputForm, TextGeneration, TextToText
-from lorry_components.kinds.prompting import PromptWriter, cut_label, share_out
+from lorry_components.task_types import InputForm, TextGeneration, TextToText
+from lorry_components.task_types.generation.prompts import PromptWriter, cut_label, share_out
 from lorry_registry.errors import TrainingError
 from lorry_registry.task_spec import GenerateSpec
 

@@ -26,16 +26,16 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from lorry_components.evaluate.step import evaluate
-from lorry_components.finetune.step import finetune
-from lorry_components.gate.step import decide
 from lorry_components.inference import load_adapter
-from lorry_components.kinds import KINDS, InputForm, Kind
-from lorry_components.kinds.question_answering import rank_spans
-from lorry_components.kinds.windows import Window, compute_overlap, cut_windows
-from lorry_components.prepare_data.step import prepare_data
-from lorry_components.register.step import register
-from lorry_components.tasks import check_base, load_task_file
+from lorry_components.steps.evaluate.step import evaluate
+from lorry_components.steps.finetune.step import finetune
+from lorry_components.steps.gate.step import decide
+from lorry_components.steps.prepare_data.step import prepare_data
+from lorry_components.steps.register.step import register
+from lorry_components.task_types import KINDS, InputForm, Kind
+from lorry_components.task_types.question_answering.task_type import rank_spans
+from lorry_components.task_types.question_answering.windows import Window, compute_overlap, cut_windows
+from lorry_components.tasks.checks import check_base, load_task_file
 from lorry_registry.errors import BaseModelError, InvalidDataError, InvalidTaskError
 from lorry_registry.manifest import WEIGHTS_NAME
 from lorry_registry.mlflow_index import MlflowIndex

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lorry_components.kinds import TextGeneration
-from lorry_components.kinds.metrics.matching import normalise_sql
-from lorry_components.prepare_data.step import load_part, prepare_data
+from lorry_components.metrics.matching import normalise_sql
+from lorry_components.steps.prepare_data.step import load_part, prepare_data
+from lorry_components.task_types import TextGeneration
 from lorry_registry.task_spec import TaskSpec
 
 

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 import pytest
 from transformers import BertTokenizer
 
-from lorry_components.kinds.filling import Run, fill_pieces, find_affixes, find_single_token, split_pieces
-from lorry_components.templates import (
+from lorry_components.data.templates import (
     Slot,
     Soft,
     Words,
@@ -15,6 +14,13 @@ from lorry_components.templates import (
     have_same_words,
     insert_soft_tokens,
     parse_template,
+)
+from lorry_components.task_types.template_filling import (
+    Run,
+    fill_pieces,
+    find_affixes,
+    find_single_token,
+    split_pieces,
 )
 from lorry_registry.errors import TrainingError
 

@@ -10,9 +10,9 @@ import torch
 from matplotlib.figure import Figure
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
-from lorry_components.kinds import KINDS, InputForm, Kind
-from lorry_components.kinds.writing import IGNORED, pad
-from lorry_pipelines.cli.predicting import join_prediction
+from lorry_components.task_types import KINDS, InputForm, Kind
+from lorry_components.task_types.generation.base import IGNORED, pad
+from lorry_pipelines.cli.predict import join_prediction
 from lorry_registry.errors import BaseModelError
 from lorry_registry.task_spec import GenerateSpec
 

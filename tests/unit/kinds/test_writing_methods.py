@@ -9,8 +9,8 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoTokenizer
 
-from lorry_components.kinds import KINDS, InputForm
 from lorry_components.methods import METHODS
+from lorry_components.task_types import KINDS, InputForm
 from lorry_registry.manifest import BaseIdentity
 
 IDENTITY = BaseIdentity(

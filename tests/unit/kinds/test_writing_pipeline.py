@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lorry_components.evaluate.report import PLOT_NAME, PREDICTIONS_NAME, EvaluationReport
-from lorry_components.evaluate.step import evaluate
-from lorry_components.finetune.step import finetune
-from lorry_components.finetune.summary import TrainingSummary
-from lorry_components.gate.step import decide
 from lorry_components.inference import load_adapter
-from lorry_components.prepare_data.step import DataCard, load_card, load_part, prepare_data
-from lorry_components.register.step import register
-from lorry_components.tasks import check_base, check_bases, find_kind, load_task_file
+from lorry_components.steps.evaluate.evaluation_report import PLOT_NAME, PREDICTIONS_NAME, EvaluationReport
+from lorry_components.steps.evaluate.step import evaluate
+from lorry_components.steps.finetune.step import finetune
+from lorry_components.steps.gate.step import decide
+from lorry_components.steps.prepare_data.step import DataCard, load_card, load_part, prepare_data
+from lorry_components.steps.register.step import register
+from lorry_components.tasks.checks import check_base, check_bases, find_kind, load_task_file
+from lorry_components.training.training_summary import TrainingSummary
 from lorry_registry.errors import InvalidDataError, InvalidTaskError
 from lorry_registry.mlflow_index import MlflowIndex
 from lorry_registry.registry import Registry

@@ -24,8 +24,8 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from lorry_components.kinds import KINDS, InputForm, Kind
 from lorry_components.methods import METHODS, AdaptedModel, Method
+from lorry_components.task_types import KINDS, InputForm, Kind
 from lorry_registry.manifest import BaseIdentity
 
 IDENTITY = BaseIdentity(

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForQuestionAnswering, PreTrainedConfig
 
-from lorry_components.kinds import KINDS, InputForm, Kind
 from lorry_components.methods import METHODS, Method
+from lorry_components.task_types import KINDS, InputForm, Kind
 from lorry_registry.errors import TrainingError
 from lorry_registry.manifest import CONFIG_NAME, WEIGHTS_NAME, BaseIdentity
 

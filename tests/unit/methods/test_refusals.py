@@ -9,7 +9,7 @@ import pytest
 from transformers import AlbertConfig, MixtralConfig, PreTrainedConfig
 
 from lorry_components.methods import METHODS
-from lorry_components.tasks import check_base, check_bases, check_method
+from lorry_components.tasks.checks import check_base, check_bases, check_method
 from lorry_registry.errors import InvalidTaskError, MissingExtraError, TrainingError
 from lorry_registry.task_spec import TaskSpec
 

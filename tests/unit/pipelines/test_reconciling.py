@@ -34,8 +34,8 @@ def tasks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LORRY_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr("lorry_components.register.mlflow_publication.reconcile_task", reconcile)
-    monkeypatch.setattr("lorry_pipelines.cli.reconciling.open_index", lambda _settings: Index())
+    monkeypatch.setattr("lorry_components.steps.register.mlflow_publication.reconcile_task", reconcile)
+    monkeypatch.setattr("lorry_pipelines.cli.reconcile.open_index", lambda _settings: Index())
     monkeypatch.setattr(
         "lorry_registry.ledger.Ledger.list_tasks", lambda _ledger: ["books", "films", "reviews"]
     )
@@ -55,7 +55,7 @@ def test_a_task_that_fails_stops_no_other(tasks: list[str]) -> None:
 
 def test_an_mlflow_that_is_gone_is_told_once(tasks: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     index = Index(TrackingError("cannot reach it", where="there"))
-    monkeypatch.setattr("lorry_pipelines.cli.reconciling.open_index", lambda _settings: index)
+    monkeypatch.setattr("lorry_pipelines.cli.reconcile.open_index", lambda _settings: index)
     result = click.testing.CliRunner().invoke(lorry, ["reconcile"])
     assert result.exit_code == TrackingError.exit_code
     assert result.stderr.count("cannot reach it") == 1

@@ -6,11 +6,11 @@ from typing import Any
 import click.testing
 import pytest
 
-from lorry_components.entry import choose_tracking_uri
+from lorry_components.steps.runtime.step_context import choose_tracking_uri
 from lorry_pipelines import launching
 from lorry_pipelines.cli import lorry
 from lorry_pipelines.compilation import compile_pipeline
-from lorry_pipelines.launching import RunFolder, run_pipeline
+from lorry_pipelines.local.launch import RunFolder, run_pipeline
 from lorry_registry.errors import TrackingError, UsageError
 from lorry_registry.settings import Settings
 from lorry_registry.task_spec import TaskSpec

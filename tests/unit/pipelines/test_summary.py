@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from lorry_components.report.step import TaskReport
-from lorry_components.staleness import Staleness
-from lorry_pipelines.planning import PlannedTask
-from lorry_pipelines.summary import describe_tasks, print_summary
+from lorry_components.steps.report.step import TaskReport
+from lorry_components.tasks.staleness import Staleness
+from lorry_pipelines.cli.run_summary import describe_tasks, print_summary
+from lorry_pipelines.scheduling import PlannedTask
 from lorry_registry.registry import Registry
 from lorry_registry.stores import LocalStore
 from lorry_registry.task_spec import TaskSpec

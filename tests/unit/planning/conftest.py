@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from transformers.utils import logging as transformers_logging
 
-from lorry_components.planning.lecture import LectureRow, list_lecture_rows
+from lorry_components.reference.tables import LectureRow, list_lecture_rows
 from lorry_registry.task_spec import TaskSpec
 
 MakeSpec = Callable[..., TaskSpec]

@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
+from lorry_components.memory.activations import Activations, measure_activations
 from lorry_components.methods import METHODS
-from lorry_components.planning.activations import Activations, measure_activations
 
 FRESH = frozenset({"classifier.weight", "classifier.bias"})
 
@@ -45,7 +45,7 @@ def test_meta_keeps_what_a_processor_keeps(attention: str, method: str, dropout:
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 def test_autocast_keeps_between_the_shares_that_are_planned_with(attention: str) -> None:
-    from lorry_components.planning.memory import HALF_PRECISION
+    from lorry_components.memory.estimates import HALF_PRECISION
 
     model = _build("cpu", attention, "full", 0.1)
     full = measure_activations(model, rows=8, tokens=48)

@@ -11,10 +11,10 @@ import click.testing
 import pytest
 import yaml
 
-from lorry_components.planning.lecture import LectureRow
-from lorry_components.planning.published import COUNTS
+from lorry_components.reference.entries import COUNTS
+from lorry_components.reference.tables import LectureRow
 from lorry_pipelines.cli import lorry
-from lorry_pipelines.cli.planning import format_range, format_size
+from lorry_pipelines.cli.plan import format_range, format_size
 from lorry_registry.errors import BaseModelError, StoreError
 from lorry_registry.task_spec import TaskSpec
 
@@ -103,7 +103,7 @@ def test_a_task_that_cannot_be_planned_does_not_hide_the_others(
 def test_a_row_of_the_lecture_that_fails_does_not_hide_the_others(
     invoke: Callable[..., click.testing.Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lecture = "lorry_components.planning.lecture"
+    lecture = "lorry_components.reference.tables"
     first, second = COUNTS[:2]
     for table, rows in (("COUNTS", (first, second)), ("MEMORY", ()), ("IMAGE_MEMORY", ())):
         monkeypatch.setattr(f"{lecture}.{table}", rows)
@@ -140,7 +140,7 @@ def test_the_lecture(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     rows = list(lecture_rows.values())
-    monkeypatch.setattr("lorry_components.planning.lecture.list_lecture_rows", lambda: rows)
+    monkeypatch.setattr("lorry_components.reference.tables.list_lecture_rows", lambda: rows)
     shown = invoke("plan", "--lecture").output
     assert "mt0-large lora r=8" in shown
     assert "2,359,296" in shown
@@ -159,7 +159,7 @@ def test_the_lecture_without_what_draws_images(
         "importlib.util.find_spec", lambda name, *rest: None if name == "diffusers" else real(name, *rest)
     )
     for table in ("COUNTS", "MEMORY"):
-        monkeypatch.setattr(f"lorry_components.planning.lecture.{table}", ())
+        monkeypatch.setattr(f"lorry_components.reference.tables.{table}", ())
     result = invoke("plan", "--lecture", "--json")
     assert (result.exit_code, json.loads(result.stdout)) == (0, [])
     assert "the rows of Stable Diffusion are left out: diffusers is not installed" in result.stderr
@@ -184,7 +184,7 @@ def test_a_run_is_forced(
     def stop(_settings: object) -> None:
         raise StoreError("far enough")
 
-    monkeypatch.setattr("lorry_pipelines.launching.check_places", stop)
+    monkeypatch.setattr("lorry_pipelines.local.launch.check_places", stop)
     result = invoke("run", task_file(resources={"memory": "100Mi"}), "--force")
     assert result.exit_code == StoreError.exit_code
     assert "far enough" in result.output

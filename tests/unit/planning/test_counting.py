@@ -2,15 +2,15 @@
 
 import pytest
 
-from lorry_components.methods import METHODS
-from lorry_components.planning import counting
-from lorry_components.planning.architecture import (
+from lorry_components.memory import counting
+from lorry_components.memory.architecture import (
     adapt_architecture,
     build_architecture,
     build_configuration,
 )
-from lorry_components.planning.configurations import BaseConfiguration, read_known_configurations
-from lorry_components.planning.dimensions import Dimensions, read_dimensions
+from lorry_components.methods import METHODS
+from lorry_components.models.configuration import BaseConfiguration, read_known_configurations
+from lorry_components.models.dimensions import Dimensions, read_dimensions
 
 HEAD = "AutoModelForSequenceClassification"
 

@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from lorry_components.planning import check_fits, is_surely_small, plan_task
-from lorry_components.planning.bounding import bound_training
-from lorry_components.planning.configurations import (
+from lorry_components.memory import check_fits, is_surely_small, plan_task
+from lorry_components.memory.fit_check import parse_memory
+from lorry_components.memory.upper_bounds import bound_training
+from lorry_components.models.configuration import (
     BaseConfiguration,
     read_configuration,
     read_known_configurations,
 )
-from lorry_components.planning.fitting import parse_memory
-from lorry_pipelines.planning import refuse_what_does_not_fit
+from lorry_pipelines.scheduling import refuse_what_does_not_fit
 from lorry_registry.errors import InvalidTaskError
 from lorry_registry.task_spec import TaskSpec
 
@@ -155,7 +155,7 @@ def test_what_fails_in_another_way_is_not_refused(
     def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError("no heads")
 
-    monkeypatch.setattr("lorry_pipelines.planning.is_surely_small", fail)
+    monkeypatch.setattr("lorry_pipelines.scheduling.is_surely_small", fail)
     with caplog.at_level("INFO"):
         refuse_what_does_not_fit([make_spec()])
     assert "tiny is not planned: no heads" in caplog.text
@@ -164,7 +164,7 @@ def test_what_fails_in_another_way_is_not_refused(
 def test_what_surely_fits_is_let_through_without_torch(make_spec: MakeSpec) -> None:
     code = """
 import sys
-from lorry_pipelines.planning import refuse_what_does_not_fit
+from lorry_pipelines.scheduling import refuse_what_does_not_fit
 from lorry_registry.task_spec import TaskSpec
 refuse_what_does_not_fit([TaskSpec.model_validate_json(sys.argv[1])])
 print(*sorted({"torch", "transformers", "peft"} & set(sys.modules)))

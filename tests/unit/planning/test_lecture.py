@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from lorry_components.planning.lecture import LectureRow, parse_count
+from lorry_components.reference.tables import LectureRow, parse_count
 
 COUNTS = {
     "roberta-base lora r=8": 294_912,

@@ -7,25 +7,25 @@ from typing import Any
 import pytest
 from transformers.integrations.bitsandbytes import replace_with_bnb_linear
 
-from lorry_components.planning.activations import Activations, measure_activations
-from lorry_components.planning.advice import list_advice
-from lorry_components.planning.architecture import (
+from lorry_components.memory.activations import Activations, measure_activations
+from lorry_components.memory.advice import list_advice
+from lorry_components.memory.architecture import (
     adapt_architecture,
     build_architecture,
     build_configuration,
 )
-from lorry_components.planning.configurations import BaseConfiguration
-from lorry_components.planning.describing import judge_device
-from lorry_components.planning.devices import DEVICES, GIB, find_smallest_device, recognise_device
-from lorry_components.planning.memory import (
+from lorry_components.memory.estimates import (
     Footprint,
     Recipe,
     estimate_host,
     estimate_inference,
     estimate_training,
 )
-from lorry_components.planning.plan import make_footprint
-from lorry_components.tasks import METHODS
+from lorry_components.memory.gpus import DEVICES, GIB, find_smallest_device, recognise_device
+from lorry_components.memory.plan import make_footprint
+from lorry_components.memory.plan_document import judge_device
+from lorry_components.models.configuration import BaseConfiguration
+from lorry_components.tasks.checks import METHODS
 
 ACTIVATIONS = Activations(
     kept=8 * GIB, layers=10, largest_layer=GIB // 2, outside=GIB // 4, boundary=2**20, logits=GIB // 8

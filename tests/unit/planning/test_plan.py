@@ -9,23 +9,23 @@ import pytest
 import torch
 import transformers
 
-from lorry_components.finetune.step import finetune
-from lorry_components.methods.tensors import save_tensors
-from lorry_components.planning import describe_plan, is_surely_small, plan_task
-from lorry_components.planning.activations import measure_cache
-from lorry_components.planning.architecture import (
+from lorry_components.memory import describe_plan, is_surely_small, plan_task
+from lorry_components.memory.activations import measure_cache
+from lorry_components.memory.architecture import (
     build_architecture,
     build_configuration,
     measure_weights_file,
 )
-from lorry_components.planning.classes import find_classes
-from lorry_components.planning.configurations import (
+from lorry_components.memory.class_counts import find_classes
+from lorry_components.methods.tensors import save_tensors
+from lorry_components.models.configuration import (
     BaseConfiguration,
     read_configuration,
     read_known_configurations,
 )
-from lorry_components.prepare_data.step import prepare_data
-from lorry_components.tasks import (
+from lorry_components.steps.finetune.step import finetune
+from lorry_components.steps.prepare_data.step import prepare_data
+from lorry_components.tasks.checks import (
     KINDS,
     check_kind,
     check_method,
@@ -89,7 +89,7 @@ def test_classes_are_counted_where_the_data_is_small_and_here(
     assert find_classes(make_spec(data={"source": str(tmp_path / "nowhere.jsonl")})) is None
     assert find_classes(make_spec(data={"source": "s3://bucket/rows.jsonl"})) is None
     assert find_classes(make_spec(kind="regression")) is None
-    monkeypatch.setattr("lorry_components.planning.classes._MOST_BYTES", 10)
+    monkeypatch.setattr("lorry_components.memory.class_counts._MOST_BYTES", 10)
     assert find_classes(make_spec()) is None
 
 
@@ -253,7 +253,7 @@ def test_what_nobody_foresaw_is_told_as_an_error_of_the_base(
     def fail(*_: object, **__: object) -> None:
         raise AttributeError("no such field")
 
-    monkeypatch.setattr("lorry_components.planning.plan.make_footprint", fail)
+    monkeypatch.setattr("lorry_components.memory.plan.make_footprint", fail)
     with pytest.raises(BaseModelError, match="cannot be planned: AttributeError: no such field"):
         plan_task(make_spec())
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from lorry_components.finetune.step import finetune
-from lorry_components.planning import plan_task
-from lorry_components.planning.bounding import bound_training
-from lorry_components.planning.configurations import read_configuration
-from lorry_components.prepare_data.step import prepare_data
+from lorry_components.memory import plan_task
+from lorry_components.memory.upper_bounds import bound_training
+from lorry_components.models.configuration import read_configuration
+from lorry_components.steps.finetune.step import finetune
+from lorry_components.steps.prepare_data.step import prepare_data
 from lorry_registry.manifest import WEIGHTS_NAME
 from lorry_registry.task_spec import TaskSpec
 

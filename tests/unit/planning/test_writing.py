@@ -17,12 +17,12 @@ from transformers import (
     T5Config,
 )
 
-from lorry_components.finetune.supervised_logits import compute_next_token_loss
-from lorry_components.planning import describe_plan, plan_task
-from lorry_components.planning.activations import measure_activations, measure_cache
-from lorry_components.planning.bounding import bound_training
-from lorry_components.planning.configurations import read_configuration
-from lorry_components.tasks import find_kind
+from lorry_components.memory import describe_plan, plan_task
+from lorry_components.memory.activations import measure_activations, measure_cache
+from lorry_components.memory.upper_bounds import bound_training
+from lorry_components.models.configuration import read_configuration
+from lorry_components.tasks.checks import find_kind
+from lorry_components.training.supervised_logits import compute_next_token_loss
 from lorry_registry.task_spec import TaskSpec
 
 ROWS, TOKENS, TARGET, VOCABULARY = 4, 24, 8, 2000

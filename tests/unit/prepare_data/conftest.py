@@ -13,9 +13,9 @@ from xml.sax.saxutils import escape
 
 import pytest
 
-from lorry_components.kinds import KINDS, InputForm
-from lorry_components.prepare_data.examples import Example
-from lorry_components.prepare_data.reading import Reading, read_source
+from lorry_components.data.examples import Example
+from lorry_components.data.reading import Reading, read_source
+from lorry_components.task_types import KINDS, InputForm
 from lorry_registry.errors import InvalidDataError
 from lorry_registry.task_spec import BaseSpec, DataSpec, MethodSpec, TaskSpec
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from lorry_components.prepare_data.card import DataCard, NumberSummary, SplitCard, describe_part, list_labels
-from lorry_components.prepare_data.examples import Example
+from lorry_components.data.data_card import DataCard, NumberSummary, SplitCard, describe_part, list_labels
+from lorry_components.data.examples import Example
 from lorry_registry.digests import digest_bytes
 from lorry_registry.errors import InvalidDataError, NotFoundError
 from lorry_registry.task_spec import Columns

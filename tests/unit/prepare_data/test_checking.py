@@ -3,8 +3,8 @@ from typing import Any
 
 import pytest
 
-from lorry_components.prepare_data.checking import DUPLICATES_DROPPED, CheckedParts, check_parts
-from lorry_components.prepare_data.examples import Example
+from lorry_components.data.checks import DUPLICATES_DROPPED, CheckedParts, check_parts
+from lorry_components.data.examples import Example
 from lorry_registry.errors import InvalidDataError
 
 Rows = Sequence[tuple[str, str | float]]

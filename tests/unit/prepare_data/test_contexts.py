@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lorry_components.prepare_data.examples import Example
-from lorry_components.prepare_data.splitting import split_examples
-from lorry_components.prepare_data.step import load_part, prepare_data
+from lorry_components.data.examples import Example
+from lorry_components.data.splits import split_examples
+from lorry_components.steps.prepare_data.step import load_part, prepare_data
 from lorry_registry.errors import InvalidDataError
 from lorry_registry.task_spec import SeededSplit, TaskSpec
 

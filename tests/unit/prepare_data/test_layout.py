@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from lorry_components.prepare_data.layout import TABLE, choose_layout, find_format
-from lorry_components.prepare_data.reading import Reading
+from lorry_components.data.layout import TABLE, choose_layout, find_format
+from lorry_components.data.reading import Reading
 from lorry_registry.errors import InvalidDataError
 from lorry_registry.task_spec import DataSpec, NamedSplits, SeededSplit
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from lorry_components.prepare_data import hub_source
-from lorry_components.prepare_data.reading import Reading, digest_source
+from lorry_components.data.reading import Reading, digest_source
+from lorry_components.steps.prepare_data import hub_source
 from lorry_registry.errors import InvalidDataError, MissingExtraError
 from lorry_registry.task_spec import DataSpec
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lorry_components.prepare_data.reading import Reading
+from lorry_components.data.reading import Reading
 from lorry_registry.errors import InvalidDataError
 
 Read = Callable[..., Reading]
@@ -263,7 +263,7 @@ def test_gzip_that_is_not_or_is_cut(fail: Fail, tmp_path: Path) -> None:
 def test_an_unpacked_file_has_a_bound(
     fail: Fail, write_lines: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lorry_components.prepare_data.records.MAX_FILE_BYTES", 3 << 20)
+    monkeypatch.setattr("lorry_components.data.records.MAX_FILE_BYTES", 3 << 20)
     assert "is over 1 GiB once unpacked" in str(fail(write_lines("a.jsonl.gz", ["x" * (1 << 23)])))
     many = [{"text": "x" * 1000, "label": "y"}] * 4000
     assert "is over 1 GiB once unpacked" in str(fail(write_lines("b.jsonl.gz", many)))

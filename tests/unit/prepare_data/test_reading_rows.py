@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lorry_components.prepare_data.reading import Reading
+from lorry_components.data.reading import Reading
 from lorry_registry.errors import InvalidDataError
 
 Read = Callable[..., Reading]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lorry_components.prepare_data.step import load_part, prepare_data
+from lorry_components.steps.prepare_data.step import load_part, prepare_data
 from lorry_registry.errors import InvalidDataError
 from lorry_registry.task_spec import TaskSpec
 

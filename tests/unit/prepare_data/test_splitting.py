@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lorry_components.kinds import LabelForm
-from lorry_components.prepare_data.examples import Example
-from lorry_components.prepare_data.splitting import limit_parts, split_examples
+from lorry_components.data.examples import Example
+from lorry_components.data.splits import limit_parts, split_examples
+from lorry_components.task_types import LabelForm
 from lorry_registry.task_spec import PartLimits, SeededSplit
 
 PARTS = ("train", "validation", "test")

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lorry_components.prepare_data import step
-from lorry_components.prepare_data.examples import digest_example
-from lorry_components.prepare_data.step import Example, digest_source, load_part, prepare_data
+from lorry_components.data.examples import digest_example
+from lorry_components.steps.prepare_data import step
+from lorry_components.steps.prepare_data.step import Example, digest_source, load_part, prepare_data
 from lorry_registry.errors import InvalidDataError
 from lorry_registry.task_spec import TaskSpec
 
@@ -186,7 +186,7 @@ def test_nothing_heavy_is_imported(write_lines: WriteLines, tmp_path: Path) -> N
     program = f"""
 import json, sys
 from pathlib import Path
-from lorry_components.prepare_data.step import prepare_data
+from lorry_components.steps.prepare_data.step import prepare_data
 from lorry_registry.task_spec import BaseSpec, DataSpec, MethodSpec, TaskSpec
 spec = TaskSpec(
     name="a", kind="text-classification", base=BaseSpec(model="/a"), method=MethodSpec(name="lora"),
@@ -202,7 +202,8 @@ print(json.dumps([name for name in heavy if name in sys.modules]))
 
 def test_the_package_itself_imports_nothing() -> None:
     program = (
-        "import sys, lorry_components.prepare_data; print('pyarrow' in sys.modules, 'numpy' in sys.modules)"
+        "import sys, lorry_components.steps.prepare_data;"
+        "print('pyarrow' in sys.modules, 'numpy' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]

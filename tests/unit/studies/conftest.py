@@ -12,11 +12,11 @@ import torch
 import yaml
 from transformers.utils import logging as transformers_logging
 
-from lorry_components.evaluate.report import PREDICTIONS_NAME
-from lorry_components.finetune.precision import Hardware
-from lorry_components.kinds import KINDS, TextClassification
-from lorry_components.outcomes import Failure
-from lorry_components.studies.cells import (
+from lorry_components.steps.evaluate.evaluation_report import PREDICTIONS_NAME
+from lorry_components.steps.runtime.outcomes import Failure
+from lorry_components.studies.study_summary import CellOutcome
+from lorry_components.studies.trial_run import run_cell
+from lorry_components.studies.trials import (
     Cell,
     CellResult,
     PeakMemory,
@@ -24,15 +24,15 @@ from lorry_components.studies.cells import (
     Training,
     lay_out_cells,
 )
-from lorry_components.studies.drafting import (
+from lorry_components.studies.variants import (
     TaskDocument,
     Variant,
     build_variants,
     draft_method,
     parse_methods,
 )
-from lorry_components.studies.running import run_cell
-from lorry_components.studies.summarizing import CellOutcome
+from lorry_components.task_types import KINDS, TextClassification
+from lorry_components.training.precision import Hardware
 from lorry_pipelines.cli import lorry
 from lorry_registry.errors import LorryError
 from lorry_registry.manifest import Evaluation, MetricValue, ParameterCounts
@@ -139,7 +139,7 @@ def invoke(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Runner:
     monkeypatch.setenv("LORRY_HOME", str(runner.home))
     # No MLflow can be there.
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////proc/nowhere/mlflow.db")
-    monkeypatch.setattr("lorry_pipelines.studying.run_cells", runner.run_cells)
+    monkeypatch.setattr("lorry_pipelines.studies.run.run_cells", runner.run_cells)
     return runner
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lorry_components.studies.drafting import (
+from lorry_components.studies.variants import (
     MethodChoice,
     TaskDocument,
     Variant,

@@ -24,9 +24,11 @@ from transformers import (
     T5Config,
 )
 
-from lorry_components.methods.targets import list_linear, match_targets
-from lorry_components.studies.drafting import MethodChoice, TaskDocument, build_variants
-from lorry_components.studies.projections import (
+from lorry_components.methods.peft.targets import list_linear, match_targets
+from lorry_components.reference.study_figures import find_published
+from lorry_components.studies.prompt_study import check_wordings, draft_wordings, read_wordings
+from lorry_components.studies.rank_study import check_ranks, draft_ranks
+from lorry_components.studies.target_study import (
     COMBINATIONS,
     LETTERS,
     draft_targets,
@@ -35,10 +37,8 @@ from lorry_components.studies.projections import (
     name_combination,
     parse_combinations,
 )
-from lorry_components.studies.published import find_published
-from lorry_components.studies.ranks import check_ranks, draft_ranks
-from lorry_components.studies.wordings import check_wordings, draft_wordings, read_wordings
-from lorry_components.tasks import find_method
+from lorry_components.studies.variants import MethodChoice, TaskDocument, build_variants
+from lorry_components.tasks.checks import find_method
 from lorry_registry.errors import TrainingError
 
 TaskFile = Callable[..., Path]

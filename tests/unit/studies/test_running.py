@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from lorry_components.evaluate.report import PREDICTIONS_NAME
-from lorry_components.finetune.precision import Hardware, detect_hardware
-from lorry_components.prepare_data.step import prepare_data
+from lorry_components.steps.evaluate.evaluation_report import PREDICTIONS_NAME
+from lorry_components.steps.prepare_data.step import prepare_data
 from lorry_components.studies import running
-from lorry_components.studies.cell_process import main
-from lorry_components.studies.cells import Cell, CellFolder, PreparedData, lay_out_cells
-from lorry_components.studies.drafting import TaskDocument, Variant, build_variants
-from lorry_components.studies.running import evaluate_untrained, read_history, run_cell
-from lorry_components.studies.wordings import draft_wordings
+from lorry_components.studies.prompt_study import draft_wordings
+from lorry_components.studies.trial_process import main
+from lorry_components.studies.trial_run import evaluate_untrained, read_history, run_cell
+from lorry_components.studies.trials import Cell, CellFolder, PreparedData, lay_out_cells
+from lorry_components.studies.variants import TaskDocument, Variant, build_variants
+from lorry_components.training.precision import Hardware, detect_hardware
 from lorry_registry.errors import TrainingError
 
 Compare = Callable[..., list[Variant]]

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from lorry_components.studies.cells import Cell
-from lorry_components.studies.drafting import Variant
-from lorry_components.studies.summarizing import CellOutcome
-from lorry_pipelines.study_cells import Places, run_cells
+from lorry_components.studies.study_summary import CellOutcome
+from lorry_components.studies.trials import Cell
+from lorry_components.studies.variants import Variant
+from lorry_pipelines.studies.trial_processes import Places, run_cells
 
 # What stands in for a training: it does what the seed in its job says.
 CELL = """

@@ -9,17 +9,17 @@ import pytest
 import yaml
 from numpy.typing import NDArray
 
-from lorry_components.studies.cells import Cell
-from lorry_components.studies.drafting import Variant
-from lorry_components.studies.plotting import plot_study
-from lorry_components.studies.recommending import Recommendation, recommend_variant, write_section
-from lorry_components.studies.summarizing import (
+from lorry_components.studies.recommendation import Recommendation, recommend_variant, write_section
+from lorry_components.studies.study_plot import plot_study
+from lorry_components.studies.study_summary import (
     CellOutcome,
     StudySummary,
     compare_samples,
     draw_scores,
     summarize_study,
 )
+from lorry_components.studies.trials import Cell
+from lorry_components.studies.variants import Variant
 from lorry_registry.errors import InvalidDataError
 
 ROWS = 200

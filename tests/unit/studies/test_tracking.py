@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from lorry_components.evaluate.report import PLOT_NAME
-from lorry_components.studies.cells import Cell
-from lorry_components.studies.drafting import Variant
-from lorry_components.studies.summarizing import CellOutcome
-from lorry_pipelines.study_tracking import StudyTracker
+from lorry_components.steps.evaluate.evaluation_report import PLOT_NAME
+from lorry_components.studies.study_summary import CellOutcome
+from lorry_components.studies.trials import Cell
+from lorry_components.studies.variants import Variant
+from lorry_pipelines.studies.tracking import StudyTracker
 from lorry_registry.errors import TrackingError
 
 

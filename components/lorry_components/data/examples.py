@@ -1,0 +1,196 @@
+"""A row becomes an example, or a fault that names its line."""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lorry_components.data.faults import LISTED_FAULTS, FaultLog, quote, shorten
+from lorry_components.data.image_files import read_image
+from lorry_components.data.layout import list_names, suggest_close
+from lorry_components.data.records import MAX_LINE_BYTES, Record, describe_value, place_row
+from lorry_components.task_types import Kind, Label
+from lorry_components.task_types.base import IMAGE
+from lorry_registry.digests import canonical_json
+from lorry_registry.task_spec import Columns
+
+Key = tuple[str, str]
+"""What makes two examples the same input: the text and its pair, without white space around them."""
+
+_MAX_CLASS_CHARACTERS = 256
+_LISTED_COLUMNS = 200
+# Training computes in 32-bit floats.
+_MAX_NUMBER = 3.4e38
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One row of a prepared part.
+
+    Attributes:
+        row: ``text``, ``text_pair`` when the task is about a pair, and ``image`` when it is about images.
+        label: The class, or the number.
+    """
+
+    row: dict[str, str]
+    label: Label
+
+    @property
+    def key(self) -> Key:
+        """What makes two examples the same input: of images the image, for many have one prompt."""
+        if IMAGE in self.row:
+            return self.row[IMAGE], ""
+        return self.row["text"].strip(), self.row.get("text_pair", "").strip()
+
+
+def digest_example(example: Example) -> bytes:
+    """Return the SHA-256 of an example, 32 bytes: equal examples, and no others, have equal ones."""
+    fields = [example.row["text"], example.row.get("text_pair"), example.label]
+    if IMAGE in example.row:
+        fields.append(example.row[IMAGE])
+    return hashlib.sha256(canonical_json(fields)).digest()
+
+
+def list_columns(columns: Columns) -> dict[str, str]:
+    """Return field of a prepared row -> column of the source."""
+    pair = {} if columns.text_pair is None else {"text_pair": columns.text_pair}
+    return {"text": columns.text, **pair, "label": columns.label}
+
+
+def collect_examples(
+    records: Iterable[Record],
+    name: str,
+    columns: Columns,
+    kind: Kind,
+    log: FaultLog,
+    *,
+    images: Path | None = None,
+) -> list[Example]:
+    """Turn the rows of one file into examples; what is wrong goes to the log.
+
+    Args:
+        records: The rows.
+        name: What faults call the file.
+        columns: Which columns hold what.
+        kind: Whose labels these are.
+        log: Where faults go.
+        images: The folder of the images that labels name, for a kind that reads them.
+    """
+    fields = list_columns(columns)
+    gaps = _Gaps(fields)
+    examples: list[Example] = []
+    for number, values in records:
+        if gaps.note(number, values):
+            continue
+        faults = list(_find_text_faults(values, fields))
+        label: Label = ""
+        try:
+            label = _parse_label(values[columns.label], kind)
+        except (ValueError, OverflowError) as error:
+            faults.append(f"column {shorten(columns.label)!r}: {shorten(str(error), 120)}")
+        row = {field: str(values[column]) for field, column in fields.items() if field != "label"}
+        if not faults and images is not None:
+            try:
+                row[IMAGE] = read_image(images, str(label))
+            except ValueError as error:
+                faults.append(f"column {shorten(columns.label)!r}: {error}")
+        if not faults and (fault := kind.find_fault(row, label)):
+            faults.append(fault)
+        for fault in faults:
+            log.add(place_row(name, number), fault)
+        if not faults:
+            examples.append(Example(row, label))
+    gaps.report(name, log)
+    return examples
+
+
+def _find_text_faults(values: dict[str, object], fields: dict[str, str]) -> Iterator[str]:
+    for field, column in fields.items():
+        if field != "label" and (fault := _find_text_fault(values[column])):
+            yield f"column {shorten(column)!r} {fault}"
+
+
+def _find_text_fault(value: object) -> str:
+    if not isinstance(value, str):
+        return f"is {describe_value(value)}, not a string"
+    if not value.strip():
+        return "is empty"
+    if len(value) > MAX_LINE_BYTES:
+        return "is over 1 MiB long"
+    return "" if _is_encodable(value) else f"holds half of a surrogate pair: {quote(value)}"
+
+
+def _is_encodable(text: str) -> bool:
+    """Whether a text has a form in UTF-8; JSON can escape halves of surrogate pairs, which have none."""
+    if text.isascii():
+        return True
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _parse_label(raw: object, kind: Kind) -> Label:
+    label = kind.parse_label(raw)
+    if isinstance(label, str):
+        if kind.label_form == "text":
+            if fault := _find_text_fault(label):
+                raise ValueError(fault)
+        elif len(label) > _MAX_CLASS_CHARACTERS:
+            raise ValueError(
+                f"{quote(label)} has {len(label)} characters; a class name may have {_MAX_CLASS_CHARACTERS}"
+            )
+        elif not _is_encodable(label):
+            raise ValueError(f"{quote(label)} holds half of a surrogate pair")
+    elif abs(label) > _MAX_NUMBER:
+        raise ValueError(f"{label!r} is too large for a 32-bit float")
+    return label
+
+
+class _Gaps:
+    """Columns that rows lack: a fault of the file when no row has one, and of each row otherwise."""
+
+    def __init__(self, fields: dict[str, str]) -> None:
+        self._fields = fields
+        self._wanted: Sequence[str] = tuple(dict.fromkeys(fields.values()))
+        self._seen: set[str] = set()
+        self._others: set[str] = set()
+        self._first: dict[str, list[int]] = {column: [] for column in self._wanted}
+        self._counts = dict.fromkeys(self._wanted, 0)
+
+    def note(self, number: int, values: dict[str, object]) -> bool:
+        """Note what a row has and lacks; return whether it lacks something."""
+        missing = [column for column in self._wanted if column not in values]
+        self._seen.update(column for column in self._wanted if column in values)
+        if not missing:
+            return False
+        if len(self._others) < _LISTED_COLUMNS:
+            self._others.update(values)
+        for column in missing:
+            self._counts[column] += 1
+            if len(self._first[column]) < LISTED_FAULTS:
+                self._first[column].append(number)
+        return True
+
+    def report(self, name: str, log: FaultLog) -> None:
+        """Tell the log, once the whole file was read."""
+        for field, column in self._fields.items():
+            shown = shorten(column)
+            if not self._counts[column]:
+                continue
+            if column not in self._seen:
+                log.add_file(
+                    name,
+                    f"has no column {shown!r} (data.columns.{field}); it has {list_names(self._others)}"
+                    f"{suggest_close(column, self._others)}{_suggest_delimiter(self._others)}",
+                )
+                continue
+            for number in self._first[column]:
+                log.add(place_row(name, number), f"has no {shown!r}")
+            log.count_more(self._counts[column] - len(self._first[column]))
+
+
+def _suggest_delimiter(columns: set[str]) -> str:
+    only = next(iter(columns)) if len(columns) == 1 else ""
+    return "; its cells seem to be separated by ';', not ','" if ";" in only else ""

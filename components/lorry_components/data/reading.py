@@ -1,0 +1,123 @@
+"""From the source that a task names to its examples, or to one error that lists what is wrong with it."""
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from lorry_components.data.examples import Example, collect_examples, list_columns
+from lorry_components.data.faults import FaultLog
+from lorry_components.data.image_files import list_images
+from lorry_components.data.layout import Layout, choose_layout
+from lorry_components.data.records import read_records
+from lorry_components.data.sources.hub import load_hub_splits, read_split
+from lorry_components.data.sources.local import list_local_files
+from lorry_components.data.sources.s3 import download_files, list_remote_files
+from lorry_components.task_types import Kind
+from lorry_registry.digests import digest_document, digest_file
+from lorry_registry.errors import Fault, InvalidDataError
+from lorry_registry.task_spec import DataSpec, SeededSplit
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The examples of a source.
+
+    Attributes:
+        parts: The examples of each part; or all, under ``layout.TABLE``, when ``split`` is set.
+        split: How the one table is to be divided; None when the source has its parts.
+    """
+
+    parts: Mapping[str, list[Example]]
+    split: SeededSplit | None
+
+
+def read_source(data: DataSpec, kind: Kind) -> Reading:
+    """Read all examples of a source: a file or folder, ``s3://`` or ``hub:``.
+
+    Raises:
+        InvalidDataError: The source is not there or has faults; all are counted, the first are listed.
+        StoreError: A download cannot be kept.
+        MissingExtraError: A hub data set is asked for and ``datasets`` is not installed.
+    """
+    if data.source.startswith("hub:"):
+        return _read_hub(data, kind)
+    if data.source.startswith("s3://"):
+        remote = list_remote_files(data.source)
+        layout = choose_layout(list(remote.objects), data, in_folder=remote.in_folder)
+        with tempfile.TemporaryDirectory(prefix="lorry-source-") as folder:
+            download_files(data.source, remote, layout.names, Path(folder))
+            return _read_files(Path(folder), layout, data, kind)
+    local = list_local_files(data.source)
+    layout = choose_layout(local.names, data, in_folder=local.in_folder)
+    return _read_files(local.folder, layout, data, kind)
+
+
+def digest_source(data: DataSpec, *, reads_images: bool = False) -> str:
+    """Return a digest of what a source is, without reading its rows.
+
+    Of local files the contents, by name; of objects in S3 the tags and sizes, by name; of a hub data set
+    the revision. Only the files that are read count: a note beside them changes nothing.
+
+    Args:
+        data: The task's data section.
+        reads_images: Whether the images beside the tables count too.
+
+    Raises:
+        InvalidDataError: The source is not there, or it is not clear which of its files are meant.
+    """
+    if data.source.startswith("hub:"):
+        return digest_document({"hub": data.source, "revision": data.revision})
+    if data.source.startswith("s3://"):
+        remote = list_remote_files(data.source)
+        layout = choose_layout(list(remote.objects), data, in_folder=remote.in_folder)
+        listed = {name: remote.objects[name] for name in layout.names}
+        return digest_document({"s3": {name: [found.etag, found.size] for name, found in listed.items()}})
+    local = list_local_files(data.source)
+    layout = choose_layout(local.names, data, in_folder=local.in_folder)
+    try:
+        names = [*layout.names, *(list_images(local.folder) if reads_images else ())]
+        return digest_document({"files": {name: digest_file(local.folder / name) for name in names}})
+    except OSError as error:
+        fault = Fault(Path(error.filename or data.source).name, f"cannot be read: {error.strerror or error}")
+        raise InvalidDataError(data.source, [fault], todo="make the file readable for this user") from error
+
+
+def _read_files(folder: Path, layout: Layout, data: DataSpec, kind: Kind) -> Reading:
+    log = FaultLog(data.source)
+    wanted = list(dict.fromkeys(list_columns(data.columns).values()))
+    tables = {
+        name: collect_examples(
+            read_records(folder / name, name, wanted, log),
+            name,
+            data.columns,
+            kind,
+            log,
+            images=folder if kind.reads_images else None,
+        )
+        for name in layout.names
+    }
+    log.raise_if_any()
+    return _join_tables(tables, layout)
+
+
+def _read_hub(data: DataSpec, kind: Kind) -> Reading:
+    splits = load_hub_splits(data)
+    layout = choose_layout(list(splits), data)
+    log = FaultLog(data.source)
+    wanted = list(list_columns(data.columns).values())
+    tables = {
+        name: collect_examples(
+            read_split(splits[name], name, wanted, data.columns.label, log), name, data.columns, kind, log
+        )
+        for name in layout.names
+    }
+    log.raise_if_any()
+    return _join_tables(tables, layout)
+
+
+def _join_tables(tables: Mapping[str, list[Example]], layout: Layout) -> Reading:
+    parts = {
+        part: [example for name in names for example in tables[name]] for part, names in layout.parts.items()
+    }
+    return Reading(parts, layout.split)

@@ -1,0 +1,241 @@
+"""From one file to rows, whatever its format. A damaged row is a fault; the rows after it are still read."""
+
+import csv
+import gzip
+import json
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from lorry_components.data.faults import FaultLog, shorten
+from lorry_components.data.layout import find_format
+
+Record = tuple[int, dict[str, Any]]
+"""A line or row number, counted from 1, and the cells by column."""
+
+MAX_LINE_BYTES = 1 << 20
+MAX_FILE_BYTES = 1 << 30
+
+_BOM = b"\xef\xbb\xbf"
+_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+
+
+def read_records(path: Path, name: str, wanted: Sequence[str], log: FaultLog) -> Iterator[Record]:
+    """Yield the rows of a file: JSON lines, CSV, TSV or Parquet, by its ending.
+
+    Memory is bounded by one line of at most one MiB (or one batch of a Parquet file). What cannot be read
+    is noted in the log and left out.
+
+    Args:
+        path: The file.
+        name: What faults call it; its ending tells the format.
+        wanted: The columns that are needed; others may be left out of the rows.
+        log: Where faults go.
+    """
+    file_format = find_format(name)
+    try:
+        if path.stat().st_size == 0:
+            log.add_file(name, "is empty (0 bytes)")
+        elif file_format == "parquet":
+            yield from _read_parquet(path, name, wanted, log)
+        elif file_format in ("csv", "tsv"):
+            with _open_text(path) as stream:
+                yield from _read_delimited(stream, name, wanted, log, tabs=file_format == "tsv")
+        else:
+            with _open_text(path) as stream:
+                yield from _read_json_lines(stream, name, log)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        log.add_file(name, f"cannot be unpacked, it is damaged or not gzip: {shorten(str(error), 120)}")
+    except OSError as error:
+        log.add_file(name, f"cannot be read: {shorten(error.strerror or str(error), 120)}")
+
+
+def place_row(name: str, number: int) -> str:
+    """Return where a row is, for people: its file and its line, or its row when the file has no lines."""
+    return f"{name} {'row' if find_format(name) in ('parquet', None) else 'line'} {number}"
+
+
+def read_lines(stream: BinaryIO, name: str, log: FaultLog) -> Iterator[tuple[int, str]]:
+    """Yield the lines of a text in UTF-8 with their numbers, each with its line end.
+
+    A line that is over one MiB or is not UTF-8 is noted in the log and comes out empty, so that the numbers
+    of those after it stay right.
+    """
+    number = offset = 0
+    while line := stream.readline(MAX_LINE_BYTES + 1):
+        number += 1
+        start = offset
+        offset += len(line)
+        text = ""
+        if len(line) > MAX_LINE_BYTES and not line.endswith(b"\n"):
+            offset += _skip_line(stream)
+            size = (offset - start) / MAX_LINE_BYTES
+            log.add(place_row(name, number), f"is {size:.1f} MiB long; a line may have 1 MiB")
+        else:
+            text = _decode_line(line, start, place_row(name, number), log)
+        if offset > MAX_FILE_BYTES:
+            log.add_file(name, "is over 1 GiB once unpacked; take a sample, or cut it into several files")
+            return
+        yield number, text
+
+
+def _skip_line(stream: BinaryIO) -> int:
+    skipped = 0
+    while skipped <= MAX_FILE_BYTES and (rest := stream.readline(MAX_LINE_BYTES)):
+        skipped += len(rest)
+        if rest.endswith(b"\n"):
+            break
+    return skipped
+
+
+def _decode_line(line: bytes, start: int, where: str, log: FaultLog) -> str:
+    text = line.removeprefix(_BOM) if start == 0 else line
+    try:
+        return text.decode("utf-8")
+    except UnicodeDecodeError as error:
+        position = start + len(line) - len(text) + error.start
+        hint = "; it looks like UTF-16" if start == 0 and line.startswith(_UTF16_MARKS) else ""
+        log.add(
+            where,
+            f"is not UTF-8: byte 0x{text[error.start]:02x} at offset {position} of the file's text{hint}",
+        )
+        return ""
+
+
+def _open_text(path: Path) -> BinaryIO:
+    if path.name.lower().endswith(".gz"):
+        # A GzipFile is a BufferedIOBase, which is all that is asked of it here.
+        return gzip.open(path, "rb")  # type: ignore[return-value]
+    return path.open("rb")
+
+
+def _read_json_lines(stream: BinaryIO, name: str, log: FaultLog) -> Iterator[Record]:
+    before, filled = log.total, False
+    for number, line in read_lines(stream, name, log):
+        text = line.strip()
+        if not text:
+            continue
+        is_first, filled = not filled, True
+        try:
+            values = json.loads(text)
+        except json.JSONDecodeError as error:
+            if is_first and (text == "{" or text.startswith("[")):
+                log.add_file(name, "is one JSON document over many lines; write one object a line")
+                return
+            log.add(place_row(name, number), f"is not a JSON object: {error.msg} at character {error.colno}")
+        except ValueError:
+            log.add(place_row(name, number), "is not a JSON object that can be read: a number is too long")
+        except RecursionError:
+            log.add(place_row(name, number), "is not a JSON object that can be read: it is nested too deeply")
+        else:
+            if isinstance(values, dict):
+                yield number, values
+            else:
+                hint = "; write one object a line" if isinstance(values, list) else ""
+                log.add(place_row(name, number), f"is {describe_value(values)}, not a JSON object{hint}")
+    if not filled and log.total == before:
+        log.add_file(name, "holds only blank lines")
+
+
+def _read_delimited(
+    stream: BinaryIO, name: str, wanted: Sequence[str], log: FaultLog, *, tabs: bool
+) -> Iterator[Record]:
+    """Read CSV as RFC 4180 has it, and TSV as IANA has it: without quotation marks.
+
+    A row of empty cells only, as spreadsheets leave them behind, is a blank line.
+    """
+    before, header, filled = log.total, list[str](), False
+    lines = (line for _, line in read_lines(stream, name, log))
+    if tabs:
+        reader = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
+    else:
+        # Strict, for otherwise a quotation mark that is never closed swallows the rest of the file unnoticed.
+        reader = csv.reader(lines, strict=True)
+    while True:
+        number = reader.line_num + 1
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            reason = _explain_csv_error(error, tabs=tabs)
+            log.add(place_row(name, number), f"is not {'TSV' if tabs else 'CSV'}: {reason}")
+            return
+        if cells is None:
+            break
+        if not any(cell.strip() for cell in cells):
+            continue
+        if not header:
+            header = [cell.strip() for cell in cells]
+            _check_header(header, wanted, name, log)
+        elif len(cells) != len(header):
+            filled = True
+            log.add(place_row(name, number), f"has {len(cells)} cells where the header has {len(header)}")
+        else:
+            filled = True
+            yield number, dict(zip(header, cells, strict=True))
+    if not filled and log.total == before:
+        log.add_file(name, "has a header but no rows" if header else "holds only blank lines")
+
+
+def _explain_csv_error(error: csv.Error, *, tabs: bool) -> str:
+    """Return what a message of the csv module means for the person who wrote the file."""
+    reason = str(error)
+    if reason.startswith("new-line character"):
+        return "a line ends in a carriage return alone; save the file with usual line ends"
+    if reason.startswith("field larger"):
+        reason = f"a cell has over {csv.field_size_limit():,} characters"
+    return reason if tabs else f"{reason}; is a quotation mark never closed?"
+
+
+def _check_header(header: Sequence[str], wanted: Sequence[str], name: str, log: FaultLog) -> None:
+    for column in wanted:
+        if header.count(column) > 1:
+            log.add_file(name, f"has the column {shorten(column)!r} {header.count(column)} times")
+
+
+def _read_parquet(path: Path, name: str, wanted: Sequence[str], log: FaultLog) -> Iterator[Record]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as table:
+            columns = table.schema_arrow.names
+            size = sum(table.metadata.row_group(i).total_byte_size for i in range(table.num_row_groups))
+            if size > MAX_FILE_BYTES:
+                log.add_file(name, "is over 1 GiB once unpacked; take a sample, or cut it into several files")
+                return
+            if table.metadata.num_rows == 0:
+                log.add_file(name, "holds no rows")
+            # All columns when one is missing, so that the fault can tell which there are.
+            needed = [column for column in wanted if column in columns]
+            yield from _read_batches(table, needed if len(needed) == len(wanted) else columns, name, log)
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        log.add_file(name, f"is not Parquet or is damaged: {shorten(reason, 120)}")
+
+
+def _read_batches(table: Any, columns: Sequence[str], name: str, log: FaultLog) -> Iterator[Record]:
+    number = 0
+    for batch in table.iter_batches(batch_size=8192, columns=list(columns)):
+        try:
+            cells = [batch.column(column).to_pylist() for column in batch.schema.names]
+        except UnicodeDecodeError:
+            log.add_file(name, f"holds text that is not UTF-8 in rows {number + 1} to {number + len(batch)}")
+            return
+        for values in zip(*cells, strict=True):
+            number += 1
+            yield number, dict(zip(batch.schema.names, values, strict=True))
+
+
+def describe_value(value: object) -> str:
+    """Return what a cell holds, for people, without the whole of it."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true or false"
+    if isinstance(value, int | float):
+        return f"the number {shorten(repr(value), 24)}"
+    for kind, name in ((str, "a string"), (list, "a list"), (dict, "an object"), (bytes, "bytes")):
+        if isinstance(value, kind):
+            return name
+    return f"a {type(value).__name__}"

@@ -1,0 +1,63 @@
+"""Which changes of a task would be accepted: advice names no others."""
+
+from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
+from typing import Any
+
+from pydantic import ValidationError
+
+from lorry_components.memory.architecture import build_configuration
+from lorry_components.models.configuration import BaseConfiguration
+from lorry_components.tasks.checks import check_kind, check_method, check_training, find_kind, find_method
+from lorry_registry.errors import Fault
+from lorry_registry.task_spec import TaskSpec
+
+Accept = Callable[[Mapping[str, Any]], bool]
+"""Says whether a task is still a valid one with fields changed, such as ``train.offload``."""
+
+
+def accept_changes(spec: TaskSpec, base: BaseConfiguration | None) -> Accept:
+    """Return what says whether a task with some fields changed has no fault that it has not now.
+
+    Args:
+        spec: The task.
+        base: Its base; None: that of a pipeline, whose method is not changed.
+    """
+    document = spec.model_dump(mode="json", exclude_defaults=True)
+    known = set(_list_faults(document))
+
+    def accepts(fields: Mapping[str, Any]) -> bool:
+        changed = _change(document, fields)
+        if not set(_list_faults(changed)) <= known:
+            return False
+        method = find_method(TaskSpec.model_validate(changed))
+        if method.name == spec.method.name:
+            return True
+        # Only what trains the same may stand for it, as qlora does for lora: the figures are of that.
+        if base is None or not isinstance(method, type(find_method(spec))):
+            return False
+        return not any(method.check_base(build_configuration(base)))
+
+    return accepts
+
+
+def _list_faults(document: Mapping[str, Any]) -> Iterator[Fault]:
+    """Say what is wrong with a task, as validation does before it looks at the base."""
+    faults = [*check_kind(document), *check_method(document)]
+    yield from faults
+    if any(fault.where.startswith("method") for fault in faults):
+        return
+    try:
+        spec = TaskSpec.model_validate(document)
+    except ValidationError as error:
+        yield Fault("task", str(error))
+        return
+    yield from check_training(spec, find_kind(spec), find_method(spec))
+
+
+def _change(document: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+    changed = deepcopy(dict(document))
+    for field, value in fields.items():
+        section, _, name = field.partition(".")
+        changed.setdefault(section, {})[name] = value
+    return changed

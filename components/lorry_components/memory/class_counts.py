@@ -1,0 +1,28 @@
+"""How many classes a task has, where that is cheap to know: it decides the size of the head."""
+
+from lorry_components.data.data_card import list_labels
+from lorry_components.data.reading import read_source
+from lorry_components.data.sources.local import list_local_files
+from lorry_components.tasks.checks import find_kind
+from lorry_registry.errors import LorryError
+from lorry_registry.task_spec import TaskSpec
+
+# Reading so much takes about a second.
+_MOST_BYTES = 32 * 2**20
+
+
+def find_classes(spec: TaskSpec) -> tuple[str, ...] | None:
+    """Return the classes in local data of at most 32 MiB; None of other data, or of a kind without classes.
+
+    What is wrong with the data is for its own step to tell.
+    """
+    kind = find_kind(spec)
+    if kind.label_form != "class" or not spec.data.is_local:
+        return None
+    try:
+        files = list_local_files(spec.data.source)
+        if sum((files.folder / name).stat().st_size for name in files.names) > _MOST_BYTES:
+            return None
+        return list_labels(read_source(spec.data, kind).parts)
+    except (LorryError, OSError):
+        return None

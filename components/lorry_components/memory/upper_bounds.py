@@ -1,0 +1,66 @@
+"""Bounds over a base's sizes, without torch: what suffices whatever the method is."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from lorry_components.memory.gpus import GIB
+from lorry_components.models.dimensions import Dimensions, read_dimensions
+from lorry_components.task_types import KINDS, QuestionAnswering
+from lorry_components.task_types.generation.base import WritingKind
+from lorry_components.task_types.sequence_head import SequenceHeadKind
+from lorry_registry.task_spec import TaskSpec
+
+# Weights, gradients, two moments and a copy, each in fp32.
+_BYTES_A_PARAMETER = 20
+_SLACK = 1.1
+_RUNTIME = GIB
+
+
+def bound_training(spec: TaskSpec, configuration: Mapping[str, Any]) -> int | None:
+    """Return bytes that suffice for training in fp32, or None where none are known.
+
+    Every weight counts as trained.
+    """
+    dimensions = read_dimensions(configuration)
+    if dimensions is None or any("expert" in name for name in configuration) or spec.kind not in KINDS:
+        return None
+    soft = spec.method.options.get("tokens")
+    tokens = spec.data.max_length + (soft if isinstance(soft, int) else 0)
+    if issubclass(KINDS[spec.kind], WritingKind):
+        tokens = max(tokens, spec.data.max_target)
+    passing = bound_activations(dimensions, configuration, rows=spec.train.batch_size, tokens=tokens)
+    if not issubclass(KINDS[spec.kind], (SequenceHeadKind, QuestionAnswering)):
+        # The output, its softmax and its gradient.
+        passing += 3 * 4 * spec.train.batch_size * tokens * dimensions.vocabulary
+    return round(_SLACK * (_BYTES_A_PARAMETER * _bound_parameters(dimensions) + passing)) + _RUNTIME
+
+
+def bound_activations(
+    dimensions: Dimensions, configuration: Mapping[str, Any], *, rows: int, tokens: int
+) -> int:
+    """Return bytes in which a forward pass in fp32 finds room for what it keeps.
+
+    A layer keeps for each token at most 20 vectors of its width, or of its heads' where they are wider, 4 of
+    its MLP's, and 4 rows of attention scores (16 where positions are scored as well, as DeBERTa does).
+    """
+    width = max(dimensions.hidden, dimensions.heads * dimensions.head_width)
+    scores = 16 if configuration.get("relative_attention") else 4
+    layer = 20 * width + 4 * dimensions.feed_forward + scores * dimensions.heads * tokens
+    # A decoder beside an encoder looks at both.
+    layers = dimensions.all_layers + dimensions.decoder_layers
+    return 4 * rows * tokens * (layers * layer + 20 * width)
+
+
+def _bound_parameters(dimensions: Dimensions) -> int:
+    """Return no fewer parameters than a base of these sizes has.
+
+    Attention has four matrices, twice in a decoder beside an encoder, and the MLP two, or three with a gate.
+    """
+    hidden = dimensions.hidden
+    inner = dimensions.heads * dimensions.head_width
+    attention = 4 * hidden * inner
+    mlp = 3 * hidden * dimensions.feed_forward
+    vectors = 20 * hidden + 2 * dimensions.feed_forward
+    embeddings = (2 * dimensions.vocabulary + 2 * (dimensions.positions or 0) + 1024) * hidden
+    stacks = dimensions.all_layers * (attention + mlp + vectors) + dimensions.decoder_layers * attention
+    return stacks + embeddings + 8 * hidden**2

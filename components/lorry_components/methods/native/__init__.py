@@ -1,0 +1,1 @@
+"""The methods that need no PEFT."""

@@ -1,0 +1,43 @@
+"""BitFit: only the biases are trained (Ben Zaken et al. 2021, https://arxiv.org/abs/2106.10199)."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from lorry_components.methods.base import MethodOptions, refuse_faults
+from lorry_components.methods.native.own_weights import OwnWeightsMethod
+from lorry_components.models.blocks import build_skeleton
+from lorry_registry.errors import Fault
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PretrainedConfig
+
+
+class BitFit(OwnWeightsMethod):
+    """Every bias of the base is trained, those of its layer norms with them."""
+
+    name = "bitfit"
+    summary = "every bias of the base"
+    learning_rate = 3e-3
+    max_adapter_mib = 64.0
+    # Its weights stay, but a layer norm computes with weight and bias in one format only.
+    freezes_base = False
+    options_model = MethodOptions
+
+    def check_base(self, config: "PretrainedConfig") -> Iterator[Fault]:
+        """Check that the base has biases: Llama and T5 have none."""
+        yield from _check_biases(build_skeleton(config))
+
+    def choose_parameters(self, model: "nn.Module") -> set[str]:
+        """Choose the biases."""
+        refuse_faults(_check_biases(model))
+        return set(_list_biases(model))
+
+
+def _list_biases(model: "nn.Module") -> Iterator[str]:
+    return (name for name, _ in model.named_parameters() if name.rpartition(".")[2] == "bias")
+
+
+def _check_biases(model: "nn.Module") -> Iterator[Fault]:
+    if next(_list_biases(model), None) is None:
+        yield Fault("method.name", f"{type(model).__name__} has no biases, and bitfit trains nothing else")

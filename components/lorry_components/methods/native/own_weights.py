@@ -1,0 +1,84 @@
+"""What the methods that train weights of the base itself have in common."""
+
+import contextlib
+from abc import abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lorry_components.methods.base import AdaptedModel
+from lorry_components.methods.native.base import NativeMethod
+from lorry_components.methods.tensors import load_tensors, save_tensors
+from lorry_registry.manifest import BaseIdentity
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import torch
+    from torch import nn
+    from transformers import PreTrainedModel
+
+
+class OwnWeightsMethod(NativeMethod):
+    """Some of the base's own weights are trained. What is saved are those that changed, whole."""
+
+    copies_trained = True
+
+    def __init__(self, options: "Mapping[str, Any] | None", task_type: str | None = None) -> None:
+        super().__init__(options, task_type)
+        self._before: dict[str, torch.Tensor] = {}
+        self._head: frozenset[str] = frozenset()
+
+    @abstractmethod
+    def choose_parameters(self, model: "nn.Module") -> set[str]:
+        """Return the names of the parameters of the base that are trained."""
+
+    def adapt(self, model: "PreTrainedModel", fresh: frozenset[str]) -> "nn.Module":
+        """Make the chosen weights trainable and remember what they were."""
+        chosen = self.choose_parameters(model)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name in chosen or name in fresh)
+        self._head = fresh
+        self._before = {
+            name: parameter.detach().clone()
+            for name, parameter in model.named_parameters()
+            if name in chosen and name not in fresh
+        }
+        return model
+
+    def save(self, model: "nn.Module", folder: Path, base: BaseIdentity) -> None:
+        """Write the tensors that training changed, the new head with them."""
+        changed = {
+            name: parameter
+            for name, parameter in model.named_parameters()
+            if name in self._head
+            or (name in self._before and not parameter.detach().cpu().equal(self._before[name].cpu()))
+        }
+        self.write_config(folder, base)
+        save_tensors(changed, folder)
+
+    def restore(self, model: "PreTrainedModel", folder: Path, fresh: frozenset[str]) -> AdaptedModel:
+        """Copy the changed tensors over the base's."""
+        import torch
+
+        self.read_config(folder)
+        parameters = dict(model.named_parameters())
+        changed = load_tensors(folder, parameters, fresh, may_lack=True)
+        before = {name: parameters[name].detach().clone() for name in changed.keys() - fresh}
+
+        def copy_in(tensors: "dict[str, torch.Tensor]") -> None:
+            with torch.no_grad():
+                for name, tensor in tensors.items():
+                    parameters[name].copy_(tensor)
+
+        @contextlib.contextmanager
+        def without_adapter() -> Iterator[None]:
+            copy_in(before)
+            try:
+                yield
+            finally:
+                copy_in(changed)
+
+        copy_in(changed)
+        model.train(mode=False)
+        return AdaptedModel(model, without_adapter)

@@ -1,0 +1,170 @@
+"""Any further method of PEFT, by the name that PEFT has for it: ``{name: peft, type: MISS, r: 16}``."""
+
+import dataclasses
+import typing
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.errors import PydanticSchemaGenerationError
+
+from lorry_components.methods.base import MethodOptions, refuse_faults, report_unknown
+from lorry_components.methods.peft.base import REACHING_FIELDS, PeftMethod
+from lorry_components.models.blocks import build_skeleton
+from lorry_registry.errors import AdapterRejectedError, Fault
+from lorry_registry.task_document import suggest_name
+from lorry_registry.task_loading import describe_fault
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
+    from torch import nn
+    from transformers import PretrainedConfig, PreTrainedModel
+
+# What is decided here and not by a task file.
+_OWN_FIELDS = REACHING_FIELDS | {
+    *("task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision"),
+    *("inference_mode", "modules_to_save", "runtime_config"),
+}
+_OTHERWISE = {
+    "PROMPT_TUNING": "write name: prompt-tuning, which works on decoders too",
+    "P_TUNING": "write name: p-tuning, which works on decoders too",
+    "PREFIX_TUNING": "write name: p-tuning-v2, which works with the transformers that is used here",
+    "ADALORA": "write name: adalora, which is told the number of steps",
+    "ADAPTION_PROMPT": "its change to the base cannot be switched off, which comparing with the base needs",
+    "CARTRIDGE": "it is initialised from a text that is run through the model, which a task file cannot do",
+    "CPT": "it is initialised from tokens of a prompt, which a task file cannot name",
+    "MULTITASK_PROMPT_TUNING": "it needs the number of a task with every row",
+    "POLY": "it needs the number of a task with every row",
+    "XLORA": "it mixes trained adapters, and a task file trains one",
+}
+_WITH_HEAD = ("SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS")
+_WRITING = ("CAUSAL_LM", "SEQ_2_SEQ_LM")
+_STARTS = ("gaussian", "orthogonal")
+
+
+class AnyPeftOptions(MethodOptions):
+    """The options: the type, and fields of PEFT's configuration class.
+
+    Attributes:
+        type: PEFT's name of the method.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    type: str
+
+
+class AnyPeft(PeftMethod):
+    """A method that PEFT has and that has no file here."""
+
+    name = "peft"
+    peft_type = "any"
+    summary = "any further method of PEFT, by its type"
+    learning_rate = 1e-3
+    learns_matrices = True
+    options_model = AnyPeftOptions
+
+    @classmethod
+    def check_options(cls, options: Mapping[str, Any]) -> Iterator[Fault]:
+        """Check the type, and the options against the fields of PEFT's configuration class."""
+        given = options.get("type")
+        if not isinstance(given, str):
+            yield Fault("method.type", "is missing: it is PEFT's name of a method, such as MISS")
+            return
+        classes = _list_classes()
+        if given.upper() in _OTHERWISE:
+            yield Fault("method.type", f"{given} is not possible here: {_OTHERWISE[given.upper()]}")
+        elif given.upper() not in classes:
+            yield Fault("method.type", f"PEFT has no type {given!r}; {suggest_name(given.upper(), classes)}")
+        else:
+            yield from _check_fields(given.upper(), classes[given.upper()], options)
+
+    def build_config(self, model: "PreTrainedModel") -> "PeftConfig":
+        """Return the configuration of PEFT's class."""
+        config: PeftConfig = self._build_config()
+        return config
+
+    def check_base(self, config: "PretrainedConfig") -> Iterator[Fault]:
+        """Check that PEFT can put the method on a base of this architecture."""
+        built = self._build_config()
+        if not hasattr(built, "modules_to_save") and self.task_type in _WITH_HEAD:
+            yield Fault(
+                "method.type", f"PEFT's {self.options.type} cannot store the head of this kind of task"
+            )
+        yield from self._check_model(build_skeleton(config))
+
+    def adapt(self, model: "PreTrainedModel", fresh: frozenset[str]) -> "nn.Module":
+        """Wrap the base with PEFT."""
+        refuse_faults(self.check_options({"type": self.options.type, **(self.options.model_extra or {})}))
+        return super().adapt(model, fresh)
+
+    def find_config_class(self, kind: object, path: str) -> Any:
+        """Return PEFT's class for any type that a task file can ask for."""
+        classes = _list_classes()
+        if not isinstance(kind, str) or kind not in classes or kind in _OTHERWISE:
+            raise AdapterRejectedError(
+                f"peft_type is {kind!r}, which lorry does not train with this version of PEFT",
+                where=path,
+                todo="pull it again, or upgrade peft",
+            )
+        return classes[kind]
+
+    def _build_config(self, **changes: Any) -> Any:
+        config_class = _list_classes()[self.options.type.upper()]
+        return config_class(**{"task_type": self.task_type, **(self.options.model_extra or {}), **changes})
+
+    def _check_model(self, skeleton: "PreTrainedModel") -> Iterator[Fault]:
+        import torch
+        from peft import get_peft_model
+
+        # A skeleton has no output layer and generates nothing, which PEFT's classes for writing text ask for.
+        task = {"task_type": None} if self.task_type in _WRITING else {}
+        try:
+            with torch.device("meta"):
+                get_peft_model(skeleton, self._build_config(**task))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            yield Fault("method", f"PEFT refuses {self.options.type} here: {error}".splitlines()[0])
+        except (RuntimeError, NotImplementedError):
+            # It computes with the base's numbers, and a skeleton has none.
+            return
+
+
+def _list_classes() -> dict[str, Any]:
+    from peft import PEFT_TYPE_TO_CONFIG_MAPPING
+
+    return {str(kind.value): config_class for kind, config_class in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
+
+
+def _check_fields(name: str, config_class: Any, options: Mapping[str, Any]) -> Iterator[Fault]:
+    given = {key: value for key, value in options.items() if key != "type"}
+    known = {field.name for field in dataclasses.fields(config_class) if field.init} - _OWN_FIELDS
+    hints = typing.get_type_hints(config_class)
+    faults = [report_unknown(f"peft {name}", option, known) for option in given if option not in known]
+    for option in given.keys() & known:
+        faults.extend(_check_value(option, hints[option], given[option]))
+    start = given.get("init_lora_weights")
+    if isinstance(start, str) and start not in _STARTS:
+        faults.append(
+            Fault(
+                "method.init_lora_weights",
+                f"{start} changes the base's weights or needs data; known are {', '.join(_STARTS)}; "
+                "name: lora has pissa and olora",
+            )
+        )
+    yield from faults
+    if not faults:
+        try:
+            config_class(**given)
+        except (TypeError, ValueError) as error:
+            yield Fault("method", f"{error}".splitlines()[0])
+
+
+def _check_value(option: str, hint: Any, value: Any) -> Iterator[Fault]:
+    try:
+        TypeAdapter(hint).validate_python(value)
+    except PydanticSchemaGenerationError:
+        # A type that only PEFT knows: it is left to PEFT.
+        return
+    except ValidationError as error:
+        fault = describe_fault(error.errors()[0] | {"loc": (option,)})
+        yield Fault(f"method.{fault.where}", fault.what)

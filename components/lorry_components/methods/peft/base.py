@@ -1,0 +1,194 @@
+"""What all methods that PEFT implements have in common."""
+
+import contextlib
+import json
+from abc import abstractmethod
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from lorry_components.methods.base import AdaptedModel, Method, list_fresh_modules
+from lorry_components.methods.peft.spans import wrap_for_spans
+from lorry_components.methods.tensors import load_tensors, save_tensors
+from lorry_registry.errors import AdapterRejectedError, TrainingError
+from lorry_registry.manifest import CONFIG_NAME, BaseIdentity
+from lorry_registry.verification import read_config
+
+if TYPE_CHECKING:
+    import torch
+    from peft import PeftConfig, PeftModel
+    from torch import nn
+    from transformers import PreTrainedModel
+
+ADAPTER = "default"
+
+# Fields by which PEFT would read other files, reach for a hub, or import a module that a configuration names.
+REACHING_FIELDS = frozenset(
+    {
+        *("adapters", "corda_config", "eva_config", "lora_ga_config", "megatron_config", "megatron_core"),
+        *("prompt_tuning_init_state_dict_path", "shadow_model", "tokenizer_kwargs", "tokenizer_name_or_path"),
+    }
+)
+
+
+class PeftMethod(Method):
+    """A method that is a PEFT configuration class.
+
+    PEFT's own loader is not used: it would fall back to pickles, reach for a hub, and ignore what it does not
+    know. The configuration and the tensors are checked here and then handed to PEFT.
+
+    Attributes:
+        peft_type: PEFT's name of the method.
+    """
+
+    freezes_base = True
+    max_adapter_mib = 64.0
+    peft_type: ClassVar[str]
+
+    @abstractmethod
+    def build_config(self, model: "PreTrainedModel") -> "PeftConfig":
+        """Return PEFT's configuration for a base.
+
+        Raises:
+            TrainingError: The options do not fit this base.
+        """
+
+    def adapt(self, model: "PreTrainedModel", fresh: frozenset[str]) -> "nn.Module":
+        """Wrap the base with PEFT; the head and other fresh modules are trained in full."""
+        config: Any = self.build_config(model)
+        config.modules_to_save = list_fresh_modules(model, fresh) or None
+        return self._wrap(model, config)
+
+    def save(self, model: "nn.Module", folder: Path, base: BaseIdentity) -> None:
+        """Write PEFT's own layout, so that PEFT and servers that know it can read the adapter."""
+        peft_model: PeftModel = model  # type: ignore[assignment]
+        config = self.describe_config(peft_model)
+        # Where the base lay on this machine means nothing elsewhere: what a server is told to serve does.
+        config |= {"base_model_name_or_path": base.model, "revision": base.revision, "inference_mode": True}
+        document = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
+        (folder / CONFIG_NAME).write_text(json.dumps(document, indent=2, sort_keys=True) + "\n", "utf-8")
+        save_tensors(self.collect_tensors(peft_model), folder)
+
+    def describe_config(self, model: "PeftModel") -> dict[str, Any]:
+        """Return the configuration that is written down."""
+        document: dict[str, Any] = model.peft_config[ADAPTER].to_dict()
+        return document
+
+    def collect_tensors(self, model: "PeftModel") -> "dict[str, torch.Tensor]":
+        """Return the tensors that are written down."""
+        return _list_tensors(model)
+
+    def list_shapes(self, model: "nn.Module") -> dict[str, tuple[int, ...]]:
+        """Return the names and shapes of PEFT's tensors."""
+        return {name: tuple(tensor.shape) for name, tensor in _list_tensors(model).items()}
+
+    def restore(self, model: "PreTrainedModel", folder: Path, fresh: frozenset[str]) -> AdaptedModel:
+        """Rebuild the wrapper from the saved configuration and copy the tensors in, no more and no fewer."""
+        from peft import set_peft_model_state_dict
+
+        config = self.read_config(folder)
+        # The base was found by its fingerprint; PEFT would warn that its folder is called otherwise here.
+        config.base_model_name_or_path = getattr(model, "name_or_path", None)
+        try:
+            peft_model = self._wrap(model, config)
+        except TrainingError as error:
+            raise AdapterRejectedError(error.what, where=str(folder), todo="pull it again") from error
+        tensors = load_tensors(folder, self.collect_tensors(peft_model), fresh)
+        set_peft_model_state_dict(peft_model, tensors)
+        peft_model.eval()
+        return AdaptedModel(peft_model, lambda: without_adapter(peft_model))
+
+    def _wrap(self, model: "PreTrainedModel", config: "PeftConfig") -> "PeftModel":
+        from peft import get_peft_model
+
+        try:
+            if config.task_type == "QUESTION_ANS":
+                return wrap_for_spans(model, config, ADAPTER)
+            return get_peft_model(model, config, adapter_name=ADAPTER)
+        except ValueError as error:
+            raise TrainingError(
+                f"PEFT cannot put {self.name} on {type(model).__name__}: {error}",
+                where="method",
+                todo="choose targets that this base has, or another method",
+            ) from error
+
+    def read_config(self, folder: Path) -> "PeftConfig":
+        """Read the configuration of a saved adapter.
+
+        Raises:
+            AdapterRejectedError: This version of PEFT would read it otherwise than it was written, or it
+                reaches for more than the adapter's own files.
+        """
+        document = read_config(folder)
+        path = str(folder / CONFIG_NAME)
+        config_class = self.find_config_class(document.get("peft_type"), path)
+        known = {field.name: field for field in fields(config_class)}
+        unknown = sorted(document.keys() - known.keys())
+        if unknown:
+            raise AdapterRejectedError(
+                f"{', '.join(unknown)} would be ignored by this version of PEFT",
+                where=path,
+                todo="upgrade peft to the version that trained the adapter",
+            )
+        reaching = [
+            name
+            for name in sorted(document.keys() & REACHING_FIELDS)
+            if document[name] not in (None, known[name].default)
+        ]
+        if reaching:
+            raise AdapterRejectedError(
+                f"{', '.join(reaching)} would make PEFT load what is not of this adapter",
+                where=path,
+                todo="do not use it: no adapter of lorry says this",
+            )
+        try:
+            config: PeftConfig = config_class(
+                **{key: value for key, value in document.items() if key != "peft_type"}
+            )
+        except (TypeError, ValueError) as error:
+            raise AdapterRejectedError(
+                f"not a configuration: {error}", where=path, todo="pull it again"
+            ) from error
+        return config
+
+    def find_config_class(self, kind: object, path: str) -> Any:
+        """Return PEFT's class for the type that a configuration names.
+
+        Raises:
+            AdapterRejectedError: The type is not this method's.
+        """
+        from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftType
+
+        if kind != self.peft_type:
+            raise AdapterRejectedError(
+                f"peft_type is {kind!r}, and that of {self.name} is {self.peft_type!r}",
+                where=path,
+                todo="pull it again, or upgrade lorry",
+            )
+        return PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(self.peft_type)]
+
+
+@contextlib.contextmanager
+def without_adapter(model: Any) -> Iterator[None]:
+    """Switch the change to the base off, and leave the trained head in place.
+
+    PEFT's own ``disable_adapter`` puts the untrained head back too, whose numbers are random.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    for layer in layers:
+        layer.enable_adapters(enabled=False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(enabled=True)
+
+
+def _list_tensors(model: Any) -> "dict[str, torch.Tensor]":
+    from peft import get_peft_model_state_dict
+
+    tensors: dict[str, torch.Tensor] = get_peft_model_state_dict(model, save_embedding_layers=False)
+    return tensors

@@ -1,0 +1,61 @@
+"""IA3: keys, values and the MLP are rescaled by learned vectors (Liu et al. 2022, https://arxiv.org/abs/2205.05638)."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+from pydantic import Field, model_validator
+
+from lorry_components.methods.peft.targets import TargetedMethod, TargetOptions
+
+if TYPE_CHECKING:
+    from peft import IA3Config
+    from transformers import PreTrainedModel
+
+
+class Ia3Options(TargetOptions):
+    """IA3's options.
+
+    Attributes:
+        feedforward: Those of the targets whose input is rescaled, and not their output; None: PEFT's choice.
+    """
+
+    feedforward: Annotated[list[str], Field(min_length=1)] | None = None
+
+    @model_validator(mode="after")
+    def _check_both(self) -> Self:
+        if (self.targets is None) != (self.feedforward is None):
+            raise ValueError("give 'targets' and 'feedforward', or neither")
+        if self.targets == "all-linear":
+            raise ValueError("ia3 rescales keys, values and the MLP: name them in 'targets'")
+        if stray := sorted(set(self.feedforward or ()) - set(self.targets or ())):
+            raise ValueError(f"'feedforward' names {stray[0]!r}, which is not among the targets")
+        return self
+
+
+class Ia3(TargetedMethod):
+    """One number an output of chosen linear layers, which starts at 1."""
+
+    name = "ia3"
+    summary = "learned rescaling of keys, values and the MLP"
+    learning_rate = 1e-2
+    peft_type = "IA3"
+    options_model = Ia3Options
+
+    def build_config(self, model: "PreTrainedModel") -> "IA3Config":
+        """Return the configuration for the base."""
+        from peft import IA3Config
+
+        options: Ia3Options = self.options
+        return IA3Config(
+            task_type=self.task_type,
+            target_modules=options.targets,
+            feedforward_modules=options.feedforward,
+            fan_in_fan_out=self.has_transposed_targets(model),
+        )
+
+    def load_default_targets(self) -> Mapping[str, Any]:
+        """Return PEFT's table for IA3."""
+        from peft.utils import TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING
+
+        table: Mapping[str, Any] = TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING
+        return table

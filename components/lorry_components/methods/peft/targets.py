@@ -1,0 +1,197 @@
+"""What the methods that put something beside chosen linear layers have in common."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from lorry_components.methods.base import MethodOptions, refuse_faults
+from lorry_components.methods.peft.base import PeftMethod
+from lorry_components.methods.peft.spans import SPAN_HEAD
+from lorry_components.models.blocks import build_skeleton, find_layers
+from lorry_registry.errors import Fault, TrainingError
+from lorry_registry.task_document import suggest_name
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PretrainedConfig, PreTrainedModel
+
+# The attention of Stable Diffusion's UNet, to itself and to the prompt, as diffusers' own training has it.
+_UNET_TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
+Targets = Annotated[list[str], Field(min_length=1)] | Literal["all-linear"]
+
+
+class TargetOptions(MethodOptions):
+    """Options of all methods with targets.
+
+    Attributes:
+        targets: Names of the modules that are adapted; ``all-linear``: all but the output layer; None: PEFT's
+            choice for the base's architecture.
+    """
+
+    targets: Targets | None = None
+
+
+class LayerOptions(TargetOptions):
+    """Options of the methods that can be confined to the last blocks.
+
+    Attributes:
+        layers: Only so many blocks are adapted, counted from the last of each stack; None: all.
+    """
+
+    layers: Annotated[int, Field(ge=1)] | None = None
+
+    @model_validator(mode="after")
+    def _check_layers(self) -> Self:
+        if self.layers is not None and self.targets == "all-linear":
+            raise ValueError("'layers' needs the names of targets: PEFT confines 'all-linear' to no layers")
+        return self
+
+
+class TargetedMethod(PeftMethod):
+    """A PEFT method that adapts chosen linear layers."""
+
+    def check_base(self, config: "PretrainedConfig") -> Iterator[Fault]:
+        """Check that every target is there, and what the options ask of it."""
+        yield from self.check_model(build_skeleton(config))
+
+    def adapt(self, model: "PreTrainedModel", fresh: frozenset[str]) -> "nn.Module":
+        """Wrap the base with PEFT, having checked the options against it."""
+        refuse_faults(self.check_model(model))
+        return super().adapt(model, fresh)
+
+    def check_model(self, model: "PreTrainedModel") -> Iterator[Fault]:
+        """Say what of the options does not fit a model."""
+        known = list_linear(find_body(model))
+        names = {name.rpartition(".")[2] for name in known}
+        targets = self.options.targets
+        for target in targets if isinstance(targets, list) else ():
+            if not match_targets(known, [target]):
+                yield Fault(
+                    "method.targets",
+                    f"no linear layer of {type(model).__name__} is called {target!r}; "
+                    f"{suggest_name(target, names)}",
+                )
+        if targets is None and not self.find_default_targets(model):
+            yield Fault(
+                "method.targets",
+                f"PEFT cannot put {self.name} on {type(model).__name__} unasked: it knows no targets; "
+                f"choose targets from {', '.join(sorted(names))}",
+            )
+
+    def find_default_targets(self, model: "PreTrainedModel") -> Sequence[str]:
+        """Return PEFT's targets for an architecture; empty: it has none."""
+        if is_unet(model):
+            return _UNET_TARGETS
+        found = self.load_default_targets().get(model.config.model_type) or ()
+        return [found] if isinstance(found, str) else list(found)
+
+    def name_targets(self, model: "PreTrainedModel") -> Targets | None:
+        """Return the targets that PEFT is told; None: it has its own choice for the architecture."""
+        targets: Targets | None = self.options.targets
+        return list(_UNET_TARGETS) if targets is None and is_unet(model) else targets
+
+    def load_default_targets(self) -> Mapping[str, Any]:
+        """Return PEFT's table of targets: architecture -> names."""
+        from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+
+        table: Mapping[str, Any] = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+        return table
+
+    def list_targeted(self, model: "PreTrainedModel") -> "dict[str, nn.Module]":
+        """Return the linear layers that are adapted, by name."""
+        # A new head is trained in full, and an output layer shares its weights with the embedding.
+        known = list_linear(find_body(model))
+        # T5 is no part of the model with this head: its stacks are, beside the head.
+        known.pop(SPAN_HEAD, None)
+        if self.options.targets == "all-linear":
+            return known
+        return match_targets(known, self.options.targets or self.find_default_targets(model))
+
+    def has_transposed_targets(self, model: "PreTrainedModel") -> bool:
+        """Return whether the targets are GPT-2's Conv1D, whose weights lie the other way round."""
+        from transformers.pytorch_utils import Conv1D
+
+        return any(isinstance(module, Conv1D) for module in self.list_targeted(model).values())
+
+
+def find_body(model: "PreTrainedModel") -> "nn.Module":
+    """Return a base without its head; a UNet has none."""
+    return model if is_unet(model) else model.base_model
+
+
+def is_unet(model: "nn.Module") -> bool:
+    """Return whether a model is a UNet of diffusers'."""
+    return getattr(model.config, "model_type", None) is None and hasattr(model.config, "cross_attention_dim")
+
+
+def list_linear(model: "nn.Module") -> "dict[str, nn.Module]":
+    """Return the linear layers of a model by name, GPT-2's Conv1D with them."""
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    return {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)}
+
+
+def match_targets(known: "Mapping[str, nn.Module]", targets: Sequence[str]) -> "dict[str, nn.Module]":
+    """Return the modules that targets name, as PEFT matches them: the whole name, or its end."""
+    return {
+        name: module
+        for name, module in known.items()
+        if any(name == target or name.endswith(f".{target}") for target in targets)
+    }
+
+
+def check_rank(targeted: "Mapping[str, nn.Module]", rank: int, option: str) -> Iterator[Fault]:
+    """Say whether a rank is above what a targeted matrix can have."""
+    for name, module in targeted.items():
+        weight: Any = module.weight
+        # A 4-bit base packs its weights into a column; nn.Linear still knows their shape.
+        limit = min(
+            getattr(module, "in_features", weight.shape[0]), getattr(module, "out_features", weight.shape[-1])
+        )
+        if rank > limit:
+            yield Fault(
+                f"method.{option}",
+                f"rank {rank} is above the rank that {name.rpartition('.')[2]!r} can have, {limit}; "
+                f"choose a rank of at most {limit}",
+            )
+            return
+
+
+def choose_layers(model: "nn.Module", layers: int | None) -> dict[str, Any]:
+    """Return PEFT's fields that confine a method to the last blocks of each stack."""
+    if layers is None:
+        return {}
+    depths = _measure_stacks(model)
+    depth = next(iter(depths.values()))
+    return {
+        "layers_to_transform": list(range(depth - layers, depth)),
+        "layers_pattern": sorted({name.rpartition(".")[2] for name in depths}),
+    }
+
+
+def check_layers(model: "nn.Module", layers: int | None) -> Iterator[Fault]:
+    """Say why a method cannot be confined to the last blocks."""
+    if layers is None:
+        return
+    try:
+        depths = _measure_stacks(model)
+    except TrainingError as error:
+        yield Fault("method.layers", f"{error.what}; leave 'layers' out")
+        return
+    if len(set(depths.values())) > 1:
+        yield Fault("method.layers", "encoder and decoder are of different depths; leave 'layers' out")
+    elif layers > min(depths.values()):
+        yield Fault(
+            "method.layers",
+            f"{layers} blocks are more than the {min(depths.values())} of {type(model).__name__}",
+        )
+
+
+def _measure_stacks(model: "nn.Module") -> dict[str, int]:
+    depths: dict[str, int] = {}
+    for block in find_layers(model):
+        stack = block.name.rpartition(".")[0]
+        depths[stack] = depths.get(stack, 0) + 1
+    return depths

@@ -1,0 +1,68 @@
+"""VeRA: one random pair of matrices for all layers, and learned vectors that scale it in each.
+
+Kopiczko et al. 2024, https://arxiv.org/abs/2310.11454.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
+
+from lorry_components.methods.peft.targets import LayerOptions, TargetedMethod, check_layers, choose_layers
+from lorry_registry.errors import Fault
+
+if TYPE_CHECKING:
+    from peft import VeraConfig
+    from transformers import PreTrainedModel
+
+
+class VeraOptions(LayerOptions):
+    """VeRA's options.
+
+    Attributes:
+        r: The rank of the random matrices, which may be far above LoRA's: it costs one number a layer.
+        dropout: Dropout before them.
+    """
+
+    r: Annotated[int, Field(ge=1)] = 256
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
+class Vera(TargetedMethod):
+    """Vectors that scale random matrices, which all layers share."""
+
+    name = "vera"
+    summary = "learned scales of random matrices that all layers share"
+    learning_rate = 3e-2
+    peft_type = "VERA"
+    options_model = VeraOptions
+
+    def build_config(self, model: "PreTrainedModel") -> "VeraConfig":
+        """Return the configuration for the base.
+
+        The random matrices are stored: another version of torch may draw others from the same seed.
+        """
+        from peft import VeraConfig
+
+        options: VeraOptions = self.options
+        return VeraConfig(
+            task_type=self.task_type,
+            r=options.r,
+            vera_dropout=options.dropout,
+            target_modules=options.targets,
+            fan_in_fan_out=self.has_transposed_targets(model),
+            save_projection=True,
+            **choose_layers(model, options.layers),
+        )
+
+    def check_model(self, model: "PreTrainedModel") -> Iterator[Fault]:
+        """Check targets and layers."""
+        yield from super().check_model(model)
+        yield from check_layers(model, self.options.layers)
+
+    def load_default_targets(self) -> Mapping[str, Any]:
+        """Return PEFT's table for VeRA."""
+        from peft.utils import TRANSFORMERS_MODELS_TO_VERA_TARGET_MODULES_MAPPING
+
+        table: Mapping[str, Any] = TRANSFORMERS_MODELS_TO_VERA_TARGET_MODULES_MAPPING
+        return table

@@ -1,0 +1,1 @@
+"""The methods that give the base soft tokens."""

@@ -1,0 +1,211 @@
+"""What the methods that give the base soft tokens have in common."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
+
+from lorry_components.methods.base import AdaptedModel, MethodOptions, list_fresh_modules, refuse_faults
+from lorry_components.methods.peft.base import PeftMethod
+from lorry_components.methods.tensors import load_tensors
+from lorry_registry.errors import AdapterRejectedError, Fault
+from lorry_registry.manifest import CONFIG_NAME
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+    from transformers import PretrainedConfig, PreTrainedModel
+
+    from lorry_components.methods.soft_tokens.insertion import SoftTokens
+
+MODULE = "soft_tokens"
+"""The module of an adapted model that holds them."""
+
+_SAVED = "prompt_embeddings"
+# PEFT's name of the model inside its wrapper.
+_PLACE = "base_model."
+
+
+class SoftTokenOptions(MethodOptions):
+    """Options of all methods with soft tokens.
+
+    Attributes:
+        tokens: Soft tokens put before the input.
+    """
+
+    tokens: Annotated[int, Field(ge=1, le=4096)] = 20
+
+
+class SoftTokenMethod(PeftMethod):
+    """Soft tokens that take up positions of the base, put into its body below any head.
+
+    PEFT's own wrapper puts them before the whole model: before every word that is generated, and so that no
+    head on a decoder can tell the last word. What computes the tokens is PEFT's, and so are the files; PEFT
+    reads them back to the same numbers.
+    """
+
+    # The names of the parameters that the base's weights do not hold.
+    _head: frozenset[str] = frozenset()
+
+    def count_added_tokens(self) -> int:
+        """Return how many positions the soft tokens take up."""
+        tokens: int = self.options.tokens
+        return tokens
+
+    def check_base(self, config: "PretrainedConfig") -> Iterator[Fault]:
+        """Check that this kind of task reads text."""
+        if self.task_type is None:
+            yield Fault("method.name", f"{self.name} needs a kind of task that reads text; choose lora")
+
+    def adapt(self, model: "PreTrainedModel", fresh: frozenset[str]) -> "nn.Module":
+        """Freeze the base and put soft tokens into it."""
+        refuse_faults(self.check_base(model.config))
+        config: Any = self.build_config(model)
+        modules = list_fresh_modules(model, fresh)
+        config.modules_to_save = [f"{_PLACE}{name}" for name in modules] or None
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name in fresh)
+        self._head = fresh
+        self.insert(model, config, self.build_encoder(model, config))
+        return model
+
+    def build_encoder(self, model: "PreTrainedModel", config: Any) -> "nn.Module":
+        """Return what computes the soft tokens from their numbers: PEFT's module for the configuration."""
+        from peft import tuners
+
+        known: Any = tuners
+        encoder: nn.Module = (
+            known.PromptEncoder(config)
+            if config.peft_type == "P_TUNING"
+            else known.PromptEmbedding(config, model.get_input_embeddings())
+        )
+        return encoder
+
+    def insert(self, model: "PreTrainedModel", config: Any, encoder: "nn.Module") -> "nn.Module":
+        """Put soft tokens into the body of a base and return the module that holds them."""
+        from lorry_components.methods.soft_tokens.insertion import insert_soft_tokens
+
+        soft = self.hold(model, config, encoder)
+        insert_soft_tokens(model, soft, keeps_positions=_reads_first(config.task_type, model.config))
+        return soft
+
+    def hold(self, model: "PreTrainedModel", config: Any, encoder: "nn.Module") -> "SoftTokens":
+        """Make soft tokens a module of the model, beside its own."""
+        from lorry_components.methods.soft_tokens.insertion import SoftTokens
+
+        soft = SoftTokens(config, encoder).to(model.device)
+        model.add_module(MODULE, soft)
+        return soft
+
+    def describe_config(self, model: "nn.Module") -> dict[str, Any]:
+        """Return PEFT's configuration."""
+        soft: Any = model.get_submodule(MODULE)
+        document: dict[str, Any] = soft.config.to_dict()
+        return document
+
+    def list_shapes(self, model: "nn.Module") -> dict[str, tuple[int, ...]]:
+        """Return the names and shapes of what is saved, without computing it."""
+        soft: Any = model.get_submodule(MODULE)
+        head = {f"{_PLACE}{name}": tuple(model.get_parameter(name).shape) for name in self._head}
+        return {_SAVED: (soft.count, soft.width), **head}
+
+    def collect_tensors(self, model: "nn.Module") -> "dict[str, torch.Tensor]":
+        """Return the soft tokens and the head. What computed the tokens is not needed any more."""
+        import torch
+
+        soft: Any = model.get_submodule(MODULE)
+        was_training = soft.training
+        # What is saved is what the tokens are without dropout.
+        soft.eval()
+        with torch.no_grad():
+            computed = soft.compute()
+        soft.train(was_training)
+        return {_SAVED: computed, **{f"{_PLACE}{name}": model.get_parameter(name) for name in self._head}}
+
+    def restore(self, model: "PreTrainedModel", folder: Path, fresh: frozenset[str]) -> AdaptedModel:
+        """Put the saved soft tokens into the body of a freshly loaded base."""
+        config: Any = self.read_config(folder)
+        if not isinstance(config.num_virtual_tokens, int) or config.num_virtual_tokens < 1:
+            raise AdapterRejectedError(
+                f"num_virtual_tokens is {config.num_virtual_tokens!r}",
+                where=str(folder / CONFIG_NAME),
+                todo="pull it again",
+            )
+        self._head = fresh
+        self.fill(model, config, load_tensors(folder, self.describe_tensors(model, config), fresh))
+        model.train(mode=False)
+        return AdaptedModel(model, lambda: self.without_tokens(model))
+
+    def describe_tensors(self, model: "PreTrainedModel", config: Any) -> "dict[str, torch.Tensor]":
+        """Return the tensors that an adapter with a configuration has on a base, without their numbers."""
+        import torch
+
+        width = read_embedding_size(model)
+        head = {f"{_PLACE}{name}": model.get_parameter(name) for name in self._head}
+        return {_SAVED: torch.empty((config.num_virtual_tokens, width), device="meta"), **head}
+
+    def fill(self, model: "PreTrainedModel", config: Any, tensors: "dict[str, torch.Tensor]") -> None:
+        """Put saved tensors into a base."""
+        import torch
+        from torch import nn
+
+        learned = nn.Embedding(*tensors[_SAVED].shape)
+        learned.weight = nn.Parameter(tensors[_SAVED], requires_grad=False)
+        self.insert(model, config, learned)
+        with torch.no_grad():
+            for name in self._head:
+                model.get_parameter(name).copy_(tensors[f"{_PLACE}{name}"])
+
+    @contextlib.contextmanager
+    def without_tokens(self, model: "nn.Module") -> Iterator[None]:
+        """Take the soft tokens out for a while."""
+        soft: Any = model.get_submodule(MODULE)
+        soft.is_active = False
+        try:
+            yield
+        finally:
+            soft.is_active = True
+
+
+def describe_size(model: "PreTrainedModel") -> dict[str, Any]:
+    """Return PEFT's fields for the size of a base: by itself it knows them by few of their names."""
+    text = model.config.get_text_config()
+    return {
+        "token_dim": read_embedding_size(model),
+        "num_layers": text.num_hidden_layers,
+        "num_attention_heads": text.num_attention_heads,
+        # An encoder's tokens alone where there is a decoder beside it, as in Lester et al. 2021.
+        "num_transformer_submodules": 1,
+    }
+
+
+def read_embedding_size(model: "PreTrainedModel") -> int:
+    """Return the width of a base's input embeddings, which may differ from that of its layers."""
+    words: Any = model.get_input_embeddings()
+    return int(words.embedding_dim)
+
+
+def count_positions(config: "PretrainedConfig") -> int | None:
+    """Return the longest sequence that a base takes; None: it has no limit of its own."""
+    text = config.get_text_config()
+    positions: int | None = getattr(text, "max_position_embeddings", None)
+    if positions is not None and ("roberta" in text.model_type or text.model_type == "camembert"):
+        # RoBERTa's positions start behind the padding token's.
+        return positions - 2
+    return positions
+
+
+def _reads_first(task_type: str | None, config: "PretrainedConfig") -> bool:
+    """Return whether a head reads the first position, which is then a soft token's, as in PEFT."""
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    )
+
+    is_decoder = (
+        config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+        and config.model_type not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    )
+    return task_type == "SEQ_CLS" and not is_decoder

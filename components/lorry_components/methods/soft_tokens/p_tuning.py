@@ -1,0 +1,128 @@
+"""P-tuning: soft tokens that a small encoder computes (Liu et al. 2021, https://arxiv.org/abs/2103.10385).
+
+Before the input, as PEFT has it, or anywhere between its words, as in the paper: ``template`` says where.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from lorry_components.data.templates import count_soft_tokens, parse_template
+from lorry_components.methods.base import AdaptedModel
+from lorry_components.methods.soft_tokens.base import SoftTokenMethod, SoftTokenOptions, describe_size
+from lorry_registry.errors import AdapterRejectedError
+from lorry_registry.verification import read_config
+
+if TYPE_CHECKING:
+    from peft import PromptEncoderConfig
+    from torch import nn
+    from transformers import PreTrainedModel
+
+_TYPE = "P_TUNING"
+# PEFT would put the tokens before the input: under this name it refuses.
+_PLACED_TYPE = "LORRY_P_TUNING"
+
+
+class PTuningOptions(SoftTokenOptions):
+    """P-tuning's options.
+
+    Attributes:
+        template: Where the soft tokens stand, such as ``[P]*3 {text} [P]*3 is in {label} .``; None: before
+            the input, ``tokens`` of them.
+        encoder: What computes the soft tokens.
+        hidden_size: The encoder's width; None: the base's. An LSTM is so wide in each direction.
+        layers: The LSTM's layers; an MLP always has two hidden ones.
+        dropout: Dropout between an LSTM's layers.
+    """
+
+    template: Annotated[str, Field(min_length=1, max_length=10_000)] | None = None
+    encoder: Literal["mlp", "lstm"] = "mlp"
+    hidden_size: Annotated[int, Field(ge=1)] | None = None
+    layers: Annotated[int, Field(ge=1, le=16)] = 2
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+    @field_validator("template")
+    @classmethod
+    def _check_template(cls, template: str | None) -> str | None:
+        if template is not None and not count_soft_tokens(parse_template(template)):
+            raise ValueError("has no soft token; write [P], or [P]*3 for three, where they are to stand")
+        return template
+
+    @model_validator(mode="after")
+    def _check_tokens(self) -> Self:
+        if self.template is not None and "tokens" in self.model_fields_set:
+            raise ValueError("'template' tells how many tokens there are: leave 'tokens' out")
+        return self
+
+    @property
+    def count(self) -> int:
+        """How many soft tokens there are."""
+        return self.tokens if self.template is None else count_soft_tokens(parse_template(self.template))
+
+
+class PTuning(SoftTokenMethod):
+    """Soft tokens before or between the words, from an MLP or LSTM that is not needed after training."""
+
+    name = "p-tuning"
+    summary = "soft tokens before or between the words, from a small encoder"
+    learning_rate = 5e-3
+    learns_matrices = True
+    peft_type = _TYPE
+    options_model = PTuningOptions
+
+    def __init__(self, options: Mapping[str, Any] | None, task_type: str | None = None) -> None:
+        super().__init__(options, task_type)
+        self._is_placed = self.options is not None and self.options.template is not None
+
+    def count_added_tokens(self) -> int:
+        """Return how many positions the soft tokens take up beside the input: a template's are part of it."""
+        return 0 if self._is_placed else self.options.count
+
+    def build_config(self, model: "PreTrainedModel") -> "PromptEncoderConfig":
+        """Return the configuration of PEFT's prompt encoder, which is that of the paper."""
+        from peft import PromptEncoderConfig
+
+        options: PTuningOptions = self.options
+        size = describe_size(model)
+        return PromptEncoderConfig(
+            task_type=self.task_type,
+            num_virtual_tokens=options.count,
+            encoder_reparameterization_type=options.encoder.upper(),
+            encoder_hidden_size=options.hidden_size or size["token_dim"],
+            encoder_num_layers=options.layers,
+            encoder_dropout=options.dropout,
+            **size,
+        )
+
+    def insert(self, model: "PreTrainedModel", config: Any, encoder: "nn.Module") -> "nn.Module":
+        """Put the soft tokens before the input, or where the kind of task left places for them."""
+        if not self._is_placed:
+            return super().insert(model, config, encoder)
+        from lorry_components.methods.soft_tokens.insertion import place_soft_tokens
+
+        soft = self.hold(model, config, encoder)
+        place_soft_tokens(model, soft)
+        return soft
+
+    def describe_config(self, model: "nn.Module") -> dict[str, Any]:
+        """Return PEFT's configuration, under a type that PEFT refuses when the tokens stand between words."""
+        return super().describe_config(model) | {"peft_type": _PLACED_TYPE if self._is_placed else _TYPE}
+
+    def restore(self, model: "PreTrainedModel", folder: Path, fresh: frozenset[str]) -> AdaptedModel:
+        """Put the saved soft tokens where they stood."""
+        self._is_placed = read_config(folder).get("peft_type") == _PLACED_TYPE
+        return super().restore(model, folder, fresh)
+
+    def find_config_class(self, kind: object, path: str) -> Any:
+        """Return the class of the configuration, wherever its tokens stand."""
+        from peft import PromptEncoderConfig
+
+        if kind not in (_TYPE, _PLACED_TYPE):
+            raise AdapterRejectedError(
+                f"peft_type is {kind!r}, and that of {self.name} is {_TYPE!r} or {_PLACED_TYPE!r}",
+                where=path,
+                todo="pull it again, or upgrade lorry",
+            )
+        return PromptEncoderConfig

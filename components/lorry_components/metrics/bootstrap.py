@@ -1,0 +1,64 @@
+"""Bootstrap confidence intervals and the paired bootstrap test.
+
+Efron and Tibshirani, An Introduction to the Bootstrap, 1993; for comparing two systems on the same test rows,
+Koehn, Statistical Significance Tests for Machine Translation Evaluation, EMNLP 2004.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from lorry_components.task_types.base import Scorer
+from lorry_registry.manifest import MetricValue
+
+_LOW, _HIGH = 2.5, 97.5
+
+
+def estimate_metrics(
+    scorers: Mapping[str, Scorer], rows: int, *, resamples: int, seed: int = 0
+) -> dict[str, MetricValue]:
+    """Return each metric with the middle 95 % of its bootstrap resamples.
+
+    Args:
+        scorers: What scores some of the rows, by the name of the metric.
+        rows: How many rows there are.
+        resamples: How often rows are drawn with replacement.
+        seed: Seeds the draws: the same rows give the same interval.
+    """
+    generator = np.random.default_rng(seed)
+    draws = [generator.integers(0, rows, rows) for _ in range(resamples)]
+    everything = np.arange(rows)
+    estimates = {}
+    for name, score in scorers.items():
+        low, high = np.percentile([score(draw) for draw in draws], (_LOW, _HIGH))
+        estimates[name] = MetricValue(value=score(everything), low=float(low), high=float(high))
+    return estimates
+
+
+def estimate_gain_confidence(
+    candidate: Scorer,
+    champion: Scorer,
+    rows: int,
+    *,
+    minimum_gain: float,
+    resamples: int,
+    seed: int = 0,
+) -> float:
+    """Return the share of resamples in which the candidate beats the champion by more than a minimum.
+
+    Both are scored on the same drawn rows each time, so that what is hard for both cancels out.
+
+    Args:
+        candidate: Scores the candidate on some of the rows; more is better.
+        champion: Scores the champion on the same rows.
+        rows: How many rows there are.
+        minimum_gain: The gain that has to be exceeded.
+        resamples: How often rows are drawn with replacement.
+        seed: Seeds the draws.
+    """
+    generator = np.random.default_rng(seed)
+    wins = 0
+    for _ in range(resamples):
+        draw = generator.integers(0, rows, rows)
+        wins += candidate(draw) - champion(draw) > minimum_gain
+    return wins / resamples

@@ -1,0 +1,113 @@
+"""The configuration of a base: of a base on a hub, ``config.json`` alone and never the weights."""
+
+import importlib.resources
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lorry_components.models.bases import find_base_folder
+from lorry_registry.errors import AdapterRejectedError, BaseModelError
+from lorry_registry.task_spec import BaseSpec
+from lorry_registry.verification import read_tensor_entries
+
+_NAME = "config.json"
+
+
+@dataclass(frozen=True, slots=True)
+class BaseConfiguration:
+    """What is known of a base without its weights.
+
+    Attributes:
+        values: The content of ``config.json``.
+        origin: Where it was read, in a few words.
+        stored: The names of the base's tensors; None when its weights are not on this machine.
+    """
+
+    values: Mapping[str, Any]
+    origin: str
+    stored: frozenset[str] | None = None
+
+
+def read_configuration(spec: BaseSpec, *, may_download: bool = True) -> BaseConfiguration:
+    """Read the configuration of a base.
+
+    A hub's is taken from the hub's cache on this machine; or, of the lecture's own models, from what is known
+    of them here; or downloaded, at the pinned revision.
+
+    Args:
+        spec: The base.
+        may_download: Whether the network may be asked.
+
+    Raises:
+        BaseModelError: There is no such base, or its configuration cannot be read or downloaded.
+    """
+    if spec.is_package or spec.is_folder:
+        folder = find_base_folder(spec)
+        return BaseConfiguration(_read_file(folder / _NAME), str(folder), _list_stored(folder))
+    cached = _find_cached(spec)
+    if cached is not None:
+        return BaseConfiguration(_read_file(cached), f"{spec.model}@{spec.revision}")
+    known = read_known_configurations().get(spec.model)
+    if known is not None:
+        return BaseConfiguration(known, f"{spec.model}, as lorry knows it")
+    if not may_download:
+        raise BaseModelError("it is not on this machine", where=spec.model, todo="lorry plan downloads it")
+    return BaseConfiguration(download_configuration(spec), f"{spec.model}@{spec.revision}")
+
+
+def read_known_configurations() -> Mapping[str, Mapping[str, Any]]:
+    """Return the configurations of the lecture's models by hub id: what decides shapes, and no more."""
+    resource = importlib.resources.files(__package__).joinpath("known_bases.json")
+    known: dict[str, dict[str, Any]] = json.loads(resource.read_text("utf-8"))
+    return known
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise BaseModelError(
+            f"cannot be read: {error}", where=str(path), todo="name a folder that transformers saved"
+        ) from error
+    if not isinstance(values, dict):
+        raise BaseModelError("is not a JSON object", where=str(path), todo="restore the base")
+    return values
+
+
+def _find_cached(spec: BaseSpec) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = try_to_load_from_cache(spec.model, _NAME, revision=spec.revision)
+    return Path(cached) if isinstance(cached, str) else None
+
+
+def download_configuration(spec: BaseSpec, name: str = _NAME) -> dict[str, Any]:
+    """Download one file of JSON of a base on a hub, unless it is on this machine already.
+
+    Raises:
+        BaseModelError: It cannot be had.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return _read_file(Path(hf_hub_download(spec.model, name, revision=spec.revision)))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise BaseModelError(
+            f"its {name} cannot be downloaded: {type(error).__name__}: {error}".splitlines()[0],
+            where=f"{spec.model}@{spec.revision}",
+            todo="check the id, the revision, the network and the hub token, or name a local folder",
+        ) from error
+
+
+def _list_stored(folder: Path) -> frozenset[str] | None:
+    names: set[str] = set()
+    try:
+        for path in folder.glob("*.safetensors"):
+            names.update(read_tensor_entries(path))
+    except AdapterRejectedError:
+        # A header above the adapters' limit: a plan does without the names.
+        return None
+    return frozenset(names) or None

@@ -1,0 +1,1 @@
+"""The published figures of the papers; nothing else in the product knows them."""

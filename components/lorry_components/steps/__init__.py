@@ -1,0 +1,1 @@
+"""The steps of the pipeline, and the runtime that they share."""

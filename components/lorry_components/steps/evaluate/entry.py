@@ -1,0 +1,83 @@
+"""Runs this step from a component's arguments."""
+
+import base64
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+from pydantic import JsonValue
+
+from lorry_components.steps.evaluate.evaluation_report import PLOT_NAME, PREDICTIONS_NAME, EvaluationReport
+from lorry_components.steps.evaluate.step import evaluate
+from lorry_components.steps.runtime.outcomes import run_step
+from lorry_components.steps.runtime.step_context import StepEntry
+from lorry_registry.errors import LorryError
+
+_LOGGER = logging.getLogger(__name__)
+
+
+def main(
+    *,
+    task: str,
+    run: str,
+    store: str,
+    tracking_uri: str,
+    data: str,
+    candidate: str,
+    evaluation: str,
+    plot: str,
+    metadata: dict[str, Any],
+) -> str:
+    """Evaluate a task's candidate; return whether the graph goes on."""
+    entry = StepEntry.open("evaluate", task=task, run=run, store=store, tracking_uri=tracking_uri)
+
+    def body() -> dict[str, JsonValue]:
+        target = Path(evaluation)
+        report = evaluate(
+            entry.spec,
+            Path(data),
+            Path(candidate),
+            target,
+            registry=entry.registry,
+            progress=entry.progress,
+        )
+        values = {name: metric.value for name, metric in report.evaluation.metrics.items()}
+        # A NaN in a metric breaks Kubeflow's serialisation.
+        metadata.update({name: value for name, value in values.items() if math.isfinite(value)})
+        _write_page(Path(plot), target / PLOT_NAME, entry.spec.name)
+        _log_to_mlflow(entry, values, target)
+        return _describe(report)
+
+    return run_step(entry.record, entry.spec.name, "evaluate", body)
+
+
+def _describe(report: EvaluationReport) -> dict[str, JsonValue]:
+    headline = report.evaluation.headline
+    return {
+        "metric": report.evaluation.primary,
+        "value": headline.value,
+        "interval": [headline.low, headline.high],
+        "examples": report.evaluation.examples,
+        "single_answer": report.single_answer,
+        "champion": report.champion.model_dump(mode="json") if report.champion else None,
+    }
+
+
+def _log_to_mlflow(entry: StepEntry, values: dict[str, float], folder: Path) -> None:
+    """Show the evaluation in MLflow. When MLflow has gone away, the adapter is judged all the same."""
+    run_id = entry.find_mlflow_run()
+    if run_id is None:
+        return
+    try:
+        entry.index.log_metrics(run_id, {f"test/{name}": value for name, value in values.items()})
+        for name in (PLOT_NAME, PREDICTIONS_NAME):
+            entry.index.log_artifact(run_id, folder / name, "evaluation")
+    except LorryError as error:
+        _LOGGER.warning("MLflow does not show the evaluation of %s: %s", entry.spec.name, error)
+
+
+def _write_page(page: Path, image: Path, title: str) -> None:
+    encoded = base64.b64encode(image.read_bytes()).decode("ascii")
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_text(f'<img alt="{title}" src="data:image/png;base64,{encoded}">\n', "utf-8")

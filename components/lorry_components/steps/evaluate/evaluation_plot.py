@@ -1,0 +1,35 @@
+"""The picture of an evaluation."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from lorry_components.task_types import Kind, Prediction, Target
+from lorry_registry.manifest import Evaluation
+
+
+def plot_evaluation(
+    path: Path,
+    *,
+    title: str,
+    kind: Kind,
+    targets: Sequence[Target],
+    predictions: Sequence[Prediction],
+    evaluation: Evaluation,
+) -> None:
+    """Write a PNG: the kind's plot of the test rows, titled with the primary metric and its interval."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    # A figure of its own, not pyplot's global one: steps may run in one process.
+    figure = Figure(figsize=(5.4, 5.0), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    kind.plot_predictions(axes, targets, predictions)
+    headline = evaluation.headline
+    axes.set_title(
+        f"{title}\n{evaluation.primary} {headline.value:.3f}  [{headline.low:.3f}, {headline.high:.3f}]  "
+        f"n = {evaluation.examples}",
+        fontsize=10,
+    )
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=130)

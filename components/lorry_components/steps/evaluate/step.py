@@ -1,0 +1,231 @@
+"""The evaluation step as a plain function."""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lorry_components.inference import Predictor, assemble_adapter, load_adapter
+from lorry_components.inference.probe import record_probe
+from lorry_components.metrics.bootstrap import estimate_gain_confidence, estimate_metrics
+from lorry_components.models.bases import resolve_base
+from lorry_components.progress import Progress, ignore_progress
+from lorry_components.steps.evaluate.evaluation_plot import plot_evaluation
+from lorry_components.steps.evaluate.evaluation_report import (
+    PLOT_NAME,
+    PREDICTIONS_NAME,
+    ChampionComparison,
+    EvaluationReport,
+)
+from lorry_components.steps.prepare_data.step import load_part
+from lorry_components.task_types import Kind, Prediction, Row, Target
+from lorry_components.task_types.base import IMAGE
+from lorry_components.tasks.checks import find_kind, find_method
+from lorry_components.training.training_summary import ADAPTER_FOLDER, TrainingSummary
+from lorry_registry.errors import AdapterRejectedError, BaseModelError, InvalidDataError
+from lorry_registry.manifest import Evaluation
+from lorry_registry.registry import Registry
+from lorry_registry.task_spec import TaskSpec
+
+_SPLIT = "test"
+_FEW_ROWS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredPart:
+    """What was predicted for the test rows, and how good it is.
+
+    Attributes:
+        rows: The inputs.
+        targets: What each prediction is compared with.
+        predictions: One for each input.
+        evaluation: The metrics.
+    """
+
+    rows: Sequence[Row]
+    targets: Sequence[Target]
+    predictions: Sequence[Prediction]
+    evaluation: Evaluation
+
+
+def evaluate(
+    spec: TaskSpec,
+    data: Path,
+    candidate: Path,
+    target: Path,
+    *,
+    registry: Registry | None,
+    progress: Progress = ignore_progress,
+) -> EvaluationReport:
+    """Score a candidate on the test rows, through the code that predicts, and compare it with the champion.
+
+    Args:
+        spec: The task.
+        data: The folder that ``prepare_data`` wrote.
+        candidate: The folder that ``finetune`` wrote.
+        target: Where to write ``evaluation.json``, the predictions and the plot.
+        registry: Where the champion is looked up; None: the candidate is compared with nobody.
+        progress: Told how many rows are done.
+
+    Raises:
+        AdapterRejectedError: The candidate does not load.
+        TrainingError: The candidate changes nothing.
+    """
+    started = time.perf_counter()
+    summary = TrainingSummary.load(candidate)
+    kind = find_kind(spec)
+    predictor = assemble_adapter(
+        candidate / ADAPTER_FOLDER,
+        base=resolve_base(spec.base.model_copy(update={"fingerprint": summary.base.fingerprint})),
+        kind=kind,
+        method=find_method(spec),
+        labels=summary.labels,
+    )
+    scored = score_predictor(spec, predictor, data, target, progress=progress)
+    report = EvaluationReport(
+        evaluation=scored.evaluation,
+        probe=record_probe(predictor, has_pair=summary.has_pair),
+        champion=_compare_champion(spec, kind, scored, registry) if registry is not None else None,
+        seconds=time.perf_counter() - started,
+        single_answer=_find_single_answer(kind, scored),
+    )
+    report.save(target)
+    return report
+
+
+def _find_single_answer(kind: Kind, scored: ScoredPart) -> str | None:
+    # Of a few rows all may well be answered alike.
+    if len(scored.predictions) < _FEW_ROWS:
+        return None
+    return kind.find_single_answer(scored.targets, scored.predictions)
+
+
+def score_predictor(
+    spec: TaskSpec, predictor: Predictor, data: Path, target: Path, *, progress: Progress = ignore_progress
+) -> ScoredPart:
+    """Predict the test rows and score them; write the predictions and the plot.
+
+    Args:
+        spec: The task.
+        predictor: What predicts.
+        data: The folder that ``prepare_data`` wrote.
+        target: Where to write.
+        progress: Told how many rows are done.
+    """
+    kind = predictor.kind
+    examples = load_part(data, _SPLIT)
+    rows, targets = kind.group_targets(
+        [example.row for example in examples], [example.label for example in examples]
+    )
+    predictions = predictor.predict(rows, report=lambda done: progress(done, len(rows)))
+    evaluation = score_predictions(spec, kind, targets, predictions, part=_SPLIT)
+    target.mkdir(parents=True, exist_ok=True)
+    recorded = [kind.record_target(target) for target in targets]
+    _write_predictions(target / PREDICTIONS_NAME, rows, recorded, predictions)
+    plot_evaluation(
+        target / PLOT_NAME,
+        title=spec.name,
+        kind=kind,
+        targets=targets,
+        predictions=predictions,
+        evaluation=evaluation,
+    )
+    return ScoredPart(rows, targets, predictions, evaluation)
+
+
+def score_predictions(
+    spec: TaskSpec,
+    kind: Kind,
+    targets: Sequence[Target],
+    predictions: Sequence[Prediction],
+    *,
+    part: str,
+) -> Evaluation:
+    """Return the metrics that a task asks for, with their intervals."""
+    primary = spec.evaluate.primary or kind.primary
+    names = kind.choose_metrics(spec.evaluate)
+    return Evaluation(
+        split=part,
+        examples=len(targets),
+        primary=primary,
+        metrics=estimate_metrics(
+            {name: kind.metrics[name](targets, predictions) for name in names},
+            len(targets),
+            resamples=spec.evaluate.resamples,
+        ),
+    )
+
+
+def _compare_champion(
+    spec: TaskSpec, kind: Kind, scored: ScoredPart, registry: Registry
+) -> ChampionComparison | None:
+    champion = registry.ledger.read_state(spec.name).champion
+    if champion is None:
+        return None
+    manifest = registry.read_manifest(champion.adapter_id)
+    targets, primary = scored.targets, scored.evaluation.primary
+    value = scored.evaluation.headline.value
+    # Of another kind of task, a metric of the same name would be another metric.
+    known = manifest.evaluation.metrics.get(primary) if manifest.kind == spec.kind else None
+    recorded = known.value if known else None
+    try:
+        predictions = _let_predict(champion.adapter_id, manifest.kind, kind, scored.rows, registry)
+    except (AdapterRejectedError, BaseModelError, InvalidDataError) as error:
+        # A new base often replaces the old one on this machine, and new rows may be too long for the old
+        # task: the champion's own record stands in.
+        return ChampionComparison(
+            version=champion.version,
+            adapter_id=champion.adapter_id,
+            recorded=recorded,
+            gain=None if recorded is None else value - recorded,
+            problem=str(error.faults[0] if isinstance(error, InvalidDataError) else error).splitlines()[0],
+        )
+    score_champion = kind.metrics[primary](targets, predictions)
+    champion_value = score_champion(np.arange(len(targets)))
+    return ChampionComparison(
+        version=champion.version,
+        adapter_id=champion.adapter_id,
+        recorded=recorded,
+        value=champion_value,
+        gain=value - champion_value,
+        confidence=estimate_gain_confidence(
+            kind.metrics[primary](targets, scored.predictions),
+            score_champion,
+            len(targets),
+            minimum_gain=spec.gate.minimum_gain,
+            resamples=spec.evaluate.resamples,
+        ),
+    )
+
+
+def _let_predict(
+    adapter_id: str, former: str, kind: Kind, rows: Sequence[Row], registry: Registry
+) -> Sequence[Prediction]:
+    """Return what an adapter of the registry, of a kind of task, predicts for rows of a task as it is now.
+
+    Raises:
+        AdapterRejectedError: The adapter is damaged, or was trained for rows of another make.
+        BaseModelError: Its base is not here.
+        InvalidDataError: The rows do not fit it.
+    """
+    if former != kind.name:
+        raise AdapterRejectedError(f"it is a {former}, and the task is a {kind.name} now")
+    predictor = load_adapter(registry.fetch(adapter_id), expected_id=adapter_id).predictor
+    if predictor.kind.form.has_pair != kind.form.has_pair:
+        read, has = ("one text", "two texts") if kind.form.has_pair else ("two texts", "one text")
+        raise AdapterRejectedError(f"it reads {read} a row, and the task has {has} now")
+    return predictor.predict(rows)
+
+
+def _write_predictions(
+    path: Path, rows: Sequence[Row], targets: Sequence[Target], predictions: Sequence[Prediction]
+) -> None:
+    with path.open("w", encoding="utf-8") as stream:
+        for row, target, prediction in zip(rows, targets, predictions, strict=True):
+            # An image of the data is named by its label.
+            texts = {name: text for name, text in row.items() if name != IMAGE}
+            document = {**texts, "label": target, "prediction": prediction}
+            stream.write(json.dumps(document, ensure_ascii=False) + "\n")

@@ -1,0 +1,30 @@
+"""The Kubeflow component of this step: glue only."""
+
+from kfp import dsl
+
+from lorry_registry.settings import DEFAULT_IMAGE
+
+
+@dsl.component(base_image=DEFAULT_IMAGE, install_kfp_package=False)
+def finetune(
+    task: str,
+    run: str,
+    store: str,
+    tracking_uri: str,
+    checkpoints: str,
+    data: dsl.Input[dsl.Dataset],
+    candidate: dsl.Output[dsl.Model],
+) -> str:
+    """Train an adapter on the frozen base."""
+    from lorry_components.steps.finetune.entry import main
+
+    return main(
+        task=task,
+        run=run,
+        store=store,
+        tracking_uri=tracking_uri,
+        checkpoints=checkpoints,
+        data=data.path,
+        candidate=candidate.path,
+        metadata=candidate.metadata,
+    )

@@ -1,0 +1,133 @@
+"""Runs this step from a component's arguments."""
+
+import contextlib
+import functools
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import JsonValue
+
+from lorry_components.steps.finetune.step import finetune, name_checkpoints
+from lorry_components.steps.runtime.outcomes import run_step
+from lorry_components.steps.runtime.step_context import StepEntry
+from lorry_components.training.distributed import Finetune, finetune_in_processes
+from lorry_registry.errors import LorryError, TrackingError
+from lorry_registry.mlflow_index import MlflowIndex
+from lorry_registry.task_spec import TaskSpec
+
+_LOGGER = logging.getLogger(__name__)
+# Beside the checkpoints of a training: the MLflow run that shows it.
+_RUN_NOTE = "mlflow_run"
+
+
+class MlflowLog:
+    """Sends training metrics to an MLflow run; when MLflow goes away, training does not."""
+
+    def __init__(self, index: MlflowIndex, run_id: str) -> None:
+        self._index = index
+        self._run_id = run_id
+        self._is_broken = False
+
+    def __call__(self, metrics: Mapping[str, float], step: int) -> None:
+        """Log metrics of a step, unless MLflow failed before."""
+        self._attempt(lambda: self._index.log_metrics(self._run_id, metrics, step=step))
+
+    def log_learning_rate(self, rate: float) -> None:
+        """Log the peak learning rate as a parameter: the recipe names none where it is the method's own."""
+        self._attempt(lambda: self._index.log_parameters(self._run_id, {"learning_rate": rate}))
+
+    def _attempt(self, call: Callable[[], None]) -> None:
+        if self._is_broken:
+            return
+        try:
+            call()
+        except LorryError as error:
+            self._is_broken = True
+            _LOGGER.warning("MLflow takes no more metrics of this training: %s", error)
+
+
+def main(
+    *,
+    task: str,
+    run: str,
+    store: str,
+    tracking_uri: str,
+    checkpoints: str,
+    data: str,
+    candidate: str,
+    metadata: dict[str, Any],
+) -> str:
+    """Train a task's adapter; return whether the graph goes on."""
+    entry = StepEntry.open("finetune", task=task, run=run, store=store, tracking_uri=tracking_uri)
+    spec, index = entry.spec, entry.index
+
+    def body() -> dict[str, JsonValue]:
+        target = Path(candidate)
+        root = Path(checkpoints) if checkpoints else target.with_name("checkpoints")
+        kept = root / name_checkpoints(spec, Path(data))
+        run_id = _open_run(entry, run, kept / _RUN_NOTE)
+        with _marking_failure(index, run_id):
+            train, log = _choose_training(spec), MlflowLog(index, run_id)
+            summary = train(
+                spec,
+                Path(data),
+                target,
+                checkpoints=kept,
+                progress=entry.progress,
+                log_metrics=log,
+            )
+            log.log_learning_rate(summary.learning_rate)
+        metadata.update({"task": spec.name, "mlflow_run_id": run_id, "method": spec.method.name})
+        return {
+            "mlflow_run_id": run_id,
+            "method": spec.method.name,
+            "trained_parameters": summary.parameters.trained,
+            "learning_rate": summary.learning_rate,
+            "train_seconds": summary.seconds,
+            "examples_per_second": summary.examples_per_second,
+            "steps": summary.steps,
+            "resumed_from": summary.resumed_from,
+            "device": summary.device,
+            "precision": summary.precision,
+        }
+
+    return run_step(entry.record, spec.name, "finetune", body)
+
+
+def _choose_training(spec: TaskSpec) -> Finetune:
+    """Train in a process for each GPU that the task asks for and that is here."""
+    if spec.resources.count <= 1:
+        return finetune
+    import torch
+
+    count = min(spec.resources.count, torch.cuda.device_count())
+    return functools.partial(finetune_in_processes, finetune, count) if count > 1 else finetune
+
+
+def _open_run(entry: StepEntry, run: str, note: Path) -> str:
+    """Open the task's MLflow run; a training that goes on from its checkpoint goes on in its run, too."""
+    spec, index = entry.spec, entry.index
+    tags = {"lorry.run": run, "lorry.base": spec.base.model, "lorry.method": spec.method.name}
+    if entry.injected_run is None and note.is_file():
+        try:
+            return index.open_run(spec.name, name=run, tags=tags, run_id=note.read_text("utf-8"))
+        except TrackingError as error:
+            _LOGGER.info("a new MLflow run is opened, since the former one is gone: %s", error)
+    run_id = index.open_run(spec.name, name=run, tags=tags, run_id=entry.injected_run)
+    index.log_parameters(run_id, spec.describe_recipe() | {"base": spec.base.model_dump(mode="json")})
+    note.parent.mkdir(parents=True, exist_ok=True)
+    note.write_text(run_id, "utf-8")
+    return run_id
+
+
+@contextlib.contextmanager
+def _marking_failure(index: MlflowIndex, run_id: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception:
+        # The run's report never hears of this MLflow run, and would leave it going for ever.
+        with contextlib.suppress(LorryError):
+            index.close_run(run_id, failed=True)
+        raise

@@ -1,0 +1,28 @@
+"""The Kubeflow component of this step: glue only."""
+
+from kfp import dsl
+
+from lorry_registry.settings import DEFAULT_IMAGE
+
+
+@dsl.component(base_image=DEFAULT_IMAGE, install_kfp_package=False)
+def gate(
+    task: str,
+    run: str,
+    store: str,
+    tracking_uri: str,
+    evaluation: dsl.Input[dsl.Artifact],
+    decision: dsl.Output[dsl.Artifact],
+) -> str:
+    """Decide whether an adapter becomes the champion."""
+    from lorry_components.steps.gate.entry import main
+
+    return main(
+        task=task,
+        run=run,
+        store=store,
+        tracking_uri=tracking_uri,
+        evaluation=evaluation.path,
+        decision=decision.path,
+        metadata=decision.metadata,
+    )

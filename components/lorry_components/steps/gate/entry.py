@@ -1,0 +1,33 @@
+"""Runs this step from a component's arguments."""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import JsonValue
+
+from lorry_components.steps.evaluate.evaluation_report import EvaluationReport
+from lorry_components.steps.gate.step import decide
+from lorry_components.steps.runtime.outcomes import run_step
+from lorry_components.steps.runtime.step_context import StepEntry
+
+
+def main(
+    *,
+    task: str,
+    run: str,
+    store: str,
+    tracking_uri: str,
+    evaluation: str,
+    decision: str,
+    metadata: dict[str, Any],
+) -> str:
+    """Judge a task's candidate; return whether the graph goes on. A refused candidate goes on, too."""
+    entry = StepEntry.open("gate", task=task, run=run, store=store, tracking_uri=tracking_uri)
+
+    def body() -> dict[str, JsonValue]:
+        decided = decide(entry.spec.gate, EvaluationReport.load(Path(evaluation)))
+        decided.save(Path(decision))
+        metadata["passed"] = decided.passed
+        return {"passed": decided.passed, "reasons": list(decided.reasons)}
+
+    return run_step(entry.record, entry.spec.name, "gate", body)

@@ -1,0 +1,92 @@
+"""The step: a source becomes three checked tables and a data card."""
+
+from pathlib import Path
+
+from lorry_components.data.checks import check_parts
+from lorry_components.data.data_card import DataCard, describe_part, list_labels
+from lorry_components.data.examples import Example
+from lorry_components.data.layout import TABLE
+from lorry_components.data.prepared import load_card, load_part, order_examples, write_prepared
+from lorry_components.data.reading import digest_source, read_source
+from lorry_components.data.splits import limit_parts, split_examples
+from lorry_components.task_types.generation.answer_lengths import warn_of_cut_answers
+from lorry_components.task_types.generation.base import WritingKind
+from lorry_components.tasks.checks import find_kind
+from lorry_registry.digests import digest_document
+from lorry_registry.task_spec import DataSpec, TaskSpec
+
+__all__ = ["DataCard", "Example", "digest_source", "load_card", "load_part", "prepare_data"]
+
+
+def prepare_data(spec: TaskSpec, target: Path, *, base: Path | None = None) -> DataCard:
+    """Read, check and divide the data of a task, and write it as Parquet with a data card.
+
+    The folder then holds ``train.parquet``, ``validation.parquet`` and ``test.parquet``, with the columns
+    ``text``, ``text_pair`` when the task is about a pair, ``image`` when it is about images (the bytes of the
+    file in base64), and ``label`` (a string, or a float64), and ``data_card.json``. It is complete or not
+    there; an empty folder that exists is filled, the card last.
+
+    Args:
+        spec: A checked task: its kind exists.
+        target: The folder to write.
+        base: The folder of the task's base: answers that are to be written are counted in its tokens, to warn
+            of those that ``data.max_target`` cuts. None: they are not.
+
+    Returns:
+        The card.
+
+    Raises:
+        InvalidDataError: The source cannot be used; all of its faults are counted, the first listed.
+        ConflictError: The target holds something else.
+        StoreError: The target cannot be written.
+        MissingExtraError: A hub data set is asked for and ``datasets`` is not installed.
+        TrainingError: The base's tokeniser has no token that ends a text, and the task is to write texts.
+    """
+    kind = find_kind(spec)
+    # Before the rows: if the source changes meanwhile, the next look at it finds another digest.
+    source_digest = digest_source(spec.data, reads_images=kind.reads_images)
+    reading = read_source(spec.data, kind)
+    parts = reading.parts
+    if reading.split is not None:
+        parts = split_examples(
+            parts[TABLE], reading.split, label_form=kind.label_form, by_context=kind.reads_context
+        )
+    parts = limit_parts(parts, spec.data.limit)
+    checked = check_parts(
+        parts,
+        label_form=kind.label_form,
+        duplicates=spec.data.duplicates,
+        source=spec.data.source,
+        by_context=kind.reads_context,
+    )
+    warnings = [*checked.warnings]
+    if base is not None and isinstance(kind, WritingKind):
+        warnings += warn_of_cut_answers(checked.parts, kind, base)
+    ordered = {part: order_examples(examples) for part, examples in checked.parts.items()}
+    rows = {part: examples for part, (examples, _) in ordered.items()}
+    digests = {part: digest for part, (_, digest) in ordered.items()}
+    card = DataCard(
+        task=spec.name,
+        kind=spec.kind,
+        source=_name_source(spec.data),
+        revision=spec.data.revision,
+        source_digest=source_digest,
+        data_digest=digest_document(digests),
+        columns=spec.data.columns,
+        labels=list_labels(rows) if kind.label_form == "class" else None,
+        splits={
+            part: describe_part(
+                rows[part], digests[part], label_form=kind.label_form, spell_label=kind.spell_label
+            )
+            for part in rows
+        },
+        dropped=dict(checked.dropped),
+        warnings=tuple(warnings),
+    )
+    write_prepared(target, rows, card)
+    return card
+
+
+def _name_source(data: DataSpec) -> str:
+    """Return what a card may say of a source: not where on a disk it is."""
+    return Path(data.source).name if data.is_local else data.source

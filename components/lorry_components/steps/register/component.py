@@ -1,0 +1,31 @@
+"""The Kubeflow component of this step: glue only."""
+
+from kfp import dsl
+
+from lorry_registry.settings import DEFAULT_IMAGE
+
+
+@dsl.component(base_image=DEFAULT_IMAGE, install_kfp_package=False)
+def register(
+    task: str,
+    run: str,
+    store: str,
+    tracking_uri: str,
+    candidate: dsl.Input[dsl.Model],
+    evaluation: dsl.Input[dsl.Artifact],
+    decision: dsl.Input[dsl.Artifact],
+    adapter: dsl.Output[dsl.Model],
+) -> str:
+    """Publish an adapter to the store, the ledger and MLflow."""
+    from lorry_components.steps.register.entry import main
+
+    return main(
+        task=task,
+        run=run,
+        store=store,
+        tracking_uri=tracking_uri,
+        candidate=candidate.path,
+        evaluation=evaluation.path,
+        decision=decision.path,
+        adapter=adapter,
+    )

@@ -1,0 +1,69 @@
+"""Runs this step from a component's arguments."""
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+from pydantic import JsonValue
+
+from lorry_components.steps.evaluate.evaluation_report import EvaluationReport
+from lorry_components.steps.gate.step import Decision
+from lorry_components.steps.register.step import register
+from lorry_components.steps.runtime.outcomes import run_step
+from lorry_components.steps.runtime.step_context import StepEntry
+from lorry_registry.errors import LorryError
+from lorry_registry.registry import adapter_key
+
+
+def main(
+    *,
+    task: str,
+    run: str,
+    store: str,
+    tracking_uri: str,
+    candidate: str,
+    evaluation: str,
+    decision: str,
+    adapter: Any,
+) -> str:
+    """Register a task's candidate; return whether the graph goes on.
+
+    ``adapter`` is Kubeflow's output artifact: it gets the address in the store, since a path inside a
+    container means nothing later.
+    """
+    entry = StepEntry.open("register", task=task, run=run, store=store, tracking_uri=tracking_uri)
+
+    def body() -> dict[str, JsonValue]:
+        run_id = entry.find_mlflow_run()
+        details: dict[str, JsonValue] = {"run": run, **({"mlflow_run_id": run_id} if run_id else {})}
+        registration = register(
+            entry.spec,
+            Path(candidate),
+            EvaluationReport.load(Path(evaluation)),
+            Decision.load(Path(decision)),
+            registry=entry.registry,
+            index=entry.index,
+            details=details,
+        )
+        if run_id:
+            # The run's report closes it as well; but it may be interrupted, with this task done.
+            with contextlib.suppress(LorryError):
+                entry.index.close_run(run_id, failed=False)
+        event, manifest = registration.event, registration.manifest
+        # The ledger answers with an older event when this very adapter has a version already.
+        is_known = event.details.get("run") != run
+        uri = entry.store.locate(adapter_key(event.adapter_id))
+        adapter.metadata.update({"task": entry.spec.name, "version": event.version, "store_uri": uri})
+        adapter.metadata["adapter_id"] = event.adapter_id
+        return {
+            "version": event.version,
+            "adapter_id": event.adapter_id,
+            "uri": uri,
+            "size_bytes": manifest.size_bytes,
+            "known": is_known,
+            "promoted": event.is_promotion and not is_known,
+            "reasons": list(event.reasons) if not is_known else ["training gave the same adapter again"],
+            "warning": registration.warning,
+        }
+
+    return run_step(entry.record, entry.spec.name, "register", body)

@@ -1,0 +1,139 @@
+"""The registration step as a plain function."""
+
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from lorry_components.steps.evaluate.evaluation_report import EvaluationReport
+from lorry_components.steps.gate.step import Decision
+from lorry_components.steps.register.mlflow_publication import publish_version
+from lorry_components.steps.register.model_card import render_card
+from lorry_components.training.training_summary import ADAPTER_FOLDER, TrainingSummary
+from lorry_registry.errors import ConflictError, LorryError
+from lorry_registry.ledger import Event
+from lorry_registry.manifest import CARD_NAME, CONFIG_NAME, WEIGHTS_NAME, Manifest
+from lorry_registry.mlflow_index import MlflowIndex, sync_aliases
+from lorry_registry.promotion import Version
+from lorry_registry.registry import Registry
+from lorry_registry.task_spec import TaskSpec
+from lorry_registry.verification import describe_file
+
+_NO_FILES = ()
+# How often to try again; each time another writer got through.
+_ATTEMPTS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """A version of a task.
+
+    Attributes:
+        event: What the ledger recorded.
+        manifest: The adapter's identity.
+        warning: Why MLflow does not show it yet, if so.
+    """
+
+    event: Event
+    manifest: Manifest
+    warning: str = ""
+
+
+def register(
+    spec: TaskSpec,
+    candidate: Path,
+    report: EvaluationReport,
+    decision: Decision,
+    *,
+    registry: Registry,
+    index: MlflowIndex | None,
+    details: dict[str, JsonValue],
+) -> Registration:
+    """Publish a candidate to the store, record it in the ledger, and show it in MLflow, in this order.
+
+    A candidate that the gate refused is registered too, as a challenger with the gate's reasons.
+
+    Args:
+        spec: The task.
+        candidate: The folder that ``finetune`` wrote.
+        report: Its evaluation.
+        decision: The gate's decision.
+        registry: Where it is registered.
+        index: MLflow; None: it is not shown there.
+        details: What else the history should keep: the run and MLflow's run id.
+
+    Raises:
+        StoreError: The store cannot be written. Nothing was registered.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        manifest = _assemble(
+            spec, candidate / ADAPTER_FOLDER, TrainingSummary.load(candidate), report, folder
+        )
+        adapter_id = registry.publish(folder, manifest)
+    event = _record(spec.name, adapter_id, decision, registry, details)
+    warning = ""
+    if index is not None:
+        try:
+            version = Version(event.version, adapter_id, event)
+            publish_version(index, registry, task=spec.name, version=version, manifest=manifest)
+            sync_aliases(index, registry, spec.name)
+        except LorryError as error:
+            # The ledger has it: MLflow is only a window, and can be set right later.
+            warning = f"MLflow does not show v{event.version} yet ({error}); run: lorry reconcile {spec.name}"
+    return Registration(event, manifest, warning)
+
+
+def _assemble(
+    spec: TaskSpec, adapter: Path, summary: TrainingSummary, report: EvaluationReport, folder: Path
+) -> Manifest:
+    """Lay out the adapter's files in a folder and return the manifest over them."""
+    for name in (CONFIG_NAME, WEIGHTS_NAME):
+        shutil.copyfile(adapter / name, folder / name)
+    manifest = Manifest(
+        task=spec.name,
+        kind=spec.kind,
+        owner=spec.owner,
+        description=spec.description,
+        base=summary.base,
+        method=spec.method.name,
+        recipe=spec.describe_recipe(),
+        inputs=summary.inputs,
+        labels=summary.labels,
+        parameters=summary.parameters,
+        evaluation=report.evaluation,
+        probe=report.probe,
+        libraries=summary.libraries,
+        files=_NO_FILES,
+    )
+    (folder / CARD_NAME).write_text(render_card(manifest), "utf-8")
+    names = (CONFIG_NAME, WEIGHTS_NAME, CARD_NAME)
+    return manifest.model_copy(update={"files": tuple(describe_file(folder / name) for name in names)})
+
+
+def _record(
+    task: str, adapter_id: str, decision: Decision, registry: Registry, details: dict[str, JsonValue]
+) -> Event:
+    promote, reasons = decision.passed, decision.reasons
+    attempts = iter(range(_ATTEMPTS))
+    while True:
+        try:
+            return registry.register(
+                task,
+                adapter_id,
+                promote=promote,
+                judged_champion=decision.judged_champion,
+                reasons=reasons,
+                details=details,
+            )
+        except ConflictError as error:
+            if next(attempts, None) is None:
+                raise
+            champion = registry.ledger.read_state(task).champion_version
+            # Another run got in between. Only if it promoted its own, what was judged is out of date.
+            if promote and champion != decision.judged_champion:
+                promote = False
+                reason = f"not promoted, since the champion changed while it was judged: {error.what}"
+                reasons = (*reasons, reason)

@@ -1,0 +1,20 @@
+"""The Kubeflow component of this step: glue only."""
+
+from kfp import dsl
+
+from lorry_registry.settings import DEFAULT_IMAGE
+
+
+@dsl.component(base_image=DEFAULT_IMAGE, install_kfp_package=False)
+def report(
+    tasks: list,
+    run: str,
+    store: str,
+    tracking_uri: str,
+    status: dsl.PipelineTaskFinalStatus,  # noqa: ARG001 - makes it an exit task in the compiled graph
+    page: dsl.Output[dsl.HTML],
+):
+    """Tell what became of every task, whatever happened, and fail if one failed."""
+    from lorry_components.steps.report.entry import main
+
+    main(tasks=tasks, run=run, store=store, tracking_uri=tracking_uri, page=page.path)

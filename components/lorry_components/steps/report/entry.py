@@ -1,0 +1,54 @@
+"""Runs this step from a component's arguments."""
+
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from lorry_components.steps.report.step import RunReport, render_html, report_run
+from lorry_components.steps.runtime.outcomes import RunRecord
+from lorry_components.steps.runtime.step_context import (
+    choose_tracking_uri,
+    ease_garbage_collection,
+    quiet_libraries,
+)
+from lorry_registry.errors import LorryError, RunFailedError
+from lorry_registry.mlflow_index import MlflowIndex
+from lorry_registry.stores import open_store
+from lorry_registry.task_spec import TaskSpec
+
+_LOGGER = logging.getLogger(__name__)
+
+
+def main(*, tasks: Sequence[str], run: str, store: str, tracking_uri: str, page: str) -> None:
+    """Report a run.
+
+    Raises:
+        RunFailedError: A task failed. The report is written all the same.
+    """
+    quiet_libraries()
+    ease_garbage_collection()
+    opened = open_store(store)
+    names = [TaskSpec.model_validate_json(task).name for task in tasks]
+    report = report_run(RunRecord(opened, run), names, opened)
+    target = Path(page)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(render_html(report), "utf-8")
+    _close_mlflow_runs(report, MlflowIndex(choose_tracking_uri(tracking_uri, os.environ)))
+    if report.failed:
+        raise RunFailedError(
+            f"{len(report.failed)} of {len(report.tasks)} tasks failed",
+            where=run,
+            todo="; ".join(f"{task.task} in {task.step}" for task in report.failed),
+        )
+
+
+def _close_mlflow_runs(report: RunReport, index: MlflowIndex) -> None:
+    for task in report.tasks:
+        run_id = task.details.get("finetune", {}).get("mlflow_run_id")
+        if not isinstance(run_id, str):
+            continue
+        try:
+            index.close_run(run_id, failed=task.status == "failed")
+        except LorryError as error:
+            _LOGGER.warning("MLflow shows the run of %s as still going: %s", task.task, error)

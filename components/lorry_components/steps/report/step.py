@@ -1,0 +1,144 @@
+"""The report of a run: a table of tasks, and what went wrong where."""
+
+import html
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from lorry_components.steps.runtime.outcomes import STEPS, Failure, Outcome, RunRecord
+from lorry_registry.digests import canonical_json
+from lorry_registry.stores import Store
+
+TaskStatus = Literal["promoted", "challenger", "unchanged", "current", "failed"]
+
+
+class TaskReport(BaseModel):
+    """What became of one task of a run.
+
+    Attributes:
+        task: The task.
+        status: ``promoted`` or ``challenger`` for a new version, ``unchanged`` when training gave an adapter
+            that has a version already, ``current`` when nothing was to be done.
+        step: The last step that was reached.
+        reason: Why, in a sentence or two.
+        failure: Why it failed, if it did.
+        details: What the steps told, step by step.
+        seconds: The time of each step.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    task: str
+    status: TaskStatus
+    step: str
+    reason: str
+    failure: Failure | None
+    details: dict[str, dict[str, Any]]
+    seconds: dict[str, float]
+
+
+class RunReport(BaseModel):
+    """What became of a run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run: str
+    tasks: tuple[TaskReport, ...]
+
+    @property
+    def failed(self) -> list[TaskReport]:
+        """The tasks that failed."""
+        return [task for task in self.tasks if task.status == "failed"]
+
+
+def report_run(record: RunRecord, tasks: Sequence[str], store: Store) -> RunReport:
+    """Collect the outcomes of a run and keep the report in the store.
+
+    Args:
+        record: The outcomes.
+        tasks: The tasks that the run was asked for: one without an outcome was killed early.
+        store: Where the report is kept, as ``runs/<run>/report.json``.
+    """
+    report = RunReport(run=record.run, tasks=tuple(_report_task(task, record.read(task)) for task in tasks))
+    store.replace(f"runs/{record.run}/report.json", canonical_json(report.model_dump(mode="json")))
+    return report
+
+
+def _report_task(task: str, outcomes: Sequence[Outcome]) -> TaskReport:
+    last = outcomes[-1] if outcomes else None
+    details = {outcome.step: outcome.details for outcome in outcomes}
+    status, reason, failure = _judge(last)
+    return TaskReport(
+        task=task,
+        status=status,
+        step=_find_unfinished_step(last) if status == "failed" else last.step if last else STEPS[0],
+        reason=reason,
+        failure=failure,
+        details=details,
+        seconds={outcome.step: outcome.seconds for outcome in outcomes},
+    )
+
+
+def _judge(last: Outcome | None) -> tuple[TaskStatus, str, Failure | None]:
+    if last is not None and last.status == "failed" and last.failure is not None:
+        return "failed", last.failure.message, last.failure
+    if last is not None and last.status == "current":
+        return "current", str(last.details.get("reason", "")), None
+    if last is None or last.step != STEPS[-1]:
+        step = _find_unfinished_step(last)
+        message = f"{step} ended without a word: it was killed, perhaps for want of memory or disk space"
+        return "failed", message, Failure(error="Killed", message=message, exit_code=1)
+    reasons = last.details.get("reasons")
+    told = "; ".join(map(str, reasons)) if isinstance(reasons, list) else ""
+    if last.details.get("known"):
+        return "unchanged", told, None
+    return "promoted" if last.details.get("promoted") else "challenger", told, None
+
+
+def _find_unfinished_step(last: Outcome | None) -> str:
+    if last is None:
+        return STEPS[0]
+    if last.status == "failed" or last.step == STEPS[-1]:
+        return last.step
+    return STEPS[STEPS.index(last.step) + 1]
+
+
+def render_html(report: RunReport) -> str:
+    """Return the report as a page, for the Kubeflow UI."""
+    rows = "\n".join(_render_row(task) for task in report.tasks)
+    return f"""<!doctype html>
+<meta charset="utf-8">
+<title>{html.escape(report.run)}</title>
+<style>
+  body {{ font: 14px/1.45 system-ui, sans-serif; margin: 2rem; color: #1d2733; }}
+  table {{ border-collapse: collapse; }}
+  th, td {{ text-align: left; padding: .45rem .9rem; border-bottom: 1px solid #dfe5ec; vertical-align: top; }}
+  td.number {{ text-align: right; font-variant-numeric: tabular-nums; }}
+  .promoted {{ color: #11703f; }} .challenger {{ color: #8a5a00; }} .failed {{ color: #b3261e; }}
+  .current, .unchanged {{ color: #5a6673; }}
+  pre {{ margin: 0; white-space: pre-wrap; font-size: 12px; }}
+</style>
+<h1>Run {html.escape(report.run)}</h1>
+<table>
+<tr><th>task<th>outcome<th>version<th>metric<th>why</tr>
+{rows}
+</table>
+"""
+
+
+def _render_row(task: TaskReport) -> str:
+    registered = task.details.get("register", {})
+    evaluated = task.details.get("evaluate", {})
+    value = evaluated.get("value")
+    metric = f"{evaluated.get('metric')} {value:.3f}" if isinstance(value, float) else ""
+    version = f"v{registered['version']}" if "version" in registered else ""
+    status = task.status if task.status != "failed" else f"failed in {task.step}"
+    cells: Iterable[str] = (
+        f"<td>{html.escape(task.task)}",
+        f'<td class="{task.status}">{html.escape(status)}',
+        f"<td>{version}",
+        f'<td class="number">{html.escape(metric)}',
+        f"<td><pre>{html.escape(task.reason)}</pre>",
+    )
+    return f"<tr>{''.join(cells)}</tr>"

@@ -1,0 +1,112 @@
+"""The study of the prompt: how much depends on its wording, with and without P-tuning (Liu et al. 2021)."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lorry_components.methods import METHODS
+from lorry_components.studies.study_summary import StudyRow
+from lorry_components.studies.variants import Draft, MethodChoice, TaskDocument, draft_method
+from lorry_registry.errors import Fault
+
+UNTRAINED = "untrained"
+# Where soft tokens stand in a wording: [P] is one, [P]*3 are three.
+_SOFT_TOKENS = re.compile(r"\[P\](?:\*\d+)?\s*")
+_TEMPLATE = "template"
+
+
+def read_wordings(path: Path) -> tuple[list[str], list[Fault]]:
+    """Read a file of wordings, one a line; return them, and what is wrong with the file."""
+    try:
+        # Not str.splitlines: it parts a text at U+2028 and other letters, too.
+        lines = path.read_text("utf-8-sig").split("\n")
+    except FileNotFoundError:
+        return [], [Fault(f"--wordings {path}", "there is no such file")]
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        return [], [Fault(f"--wordings {path}", f"cannot be read as UTF-8 text: {reason}")]
+    wordings = [line for line in lines if line.strip()]
+    return wordings, [] if wordings else [Fault(f"--wordings {path}", "it holds no wording")]
+
+
+def check_wordings(wordings: Sequence[str]) -> Iterator[Fault]:
+    """Say what is wrong with a list of wordings, beside what a kind says of each."""
+    if not wordings:
+        yield Fault("--template", "there is no wording; give --wordings FILE or --template TEXT")
+    for wording in dict.fromkeys(wordings):
+        if wordings.count(wording) > 1:
+            yield Fault("--template", f"{wording!r} is given twice")
+
+
+def describe_spreads(rows: Sequence[StudyRow]) -> list[str]:
+    """Say how far apart the wordings lie, by what they were tried with: the point of the study."""
+    values: dict[str, list[float]] = {}
+    for row in rows:
+        if row.estimate is not None:
+            values.setdefault(row.variant.facts["with"], []).append(row.estimate.value)
+    told = [f"{name} {max(found) - min(found):.3f}" for name, found in values.items() if len(found) > 1]
+    return [f"spread over wordings, highest less lowest: {', '.join(told)}"] if told else []
+
+
+def draft_wordings(
+    task: TaskDocument, wordings: Sequence[str], methods: Sequence[MethodChoice]
+) -> list[Draft]:
+    """Lay out wordings x methods, and each wording on the untrained base.
+
+    A wording may say where soft tokens stand, ``[P]*3 {text} is in [P] {label}``: a method with a template of
+    its own gets it as written, and all else reads the words alone.
+
+    Args:
+        task: The task.
+        wordings: Templates.
+        methods: What is trained on each.
+    """
+    return [
+        draft
+        for number, wording in enumerate(wordings, start=1)
+        for draft in _draft_wording(task, number, wording, methods)
+    ]
+
+
+def _draft_wording(
+    task: TaskDocument, number: int, wording: str, methods: Sequence[MethodChoice]
+) -> Iterator[Draft]:
+    words = _SOFT_TOKENS.sub("", wording).strip()
+    soft = wording if words != wording else None
+    data = {_TEMPLATE: words}
+    trained = [
+        Draft(
+            label=f"{number} {choice.label}",
+            method=_place_tokens(draft_method(choice, task).method or {}, choice, soft),
+            train=draft_method(choice, task).train,
+            data=data,
+            facts={"wording": number, _TEMPLATE: wording, "with": choice.label},
+        )
+        for choice in methods
+    ]
+    yield Draft(
+        label=f"{number} {UNTRAINED}",
+        # A task has to have a method; the base alone does without, so one that is laid out already will do.
+        method=trained[0].method if trained else task.method,
+        data=data,
+        facts={"wording": number, _TEMPLATE: wording, "with": UNTRAINED},
+        is_trained=False,
+    )
+    yield from trained
+
+
+def _has_template(name: str) -> bool:
+    """Return whether a method says itself where its tokens stand; all others read the words alone."""
+    return name in METHODS and _TEMPLATE in METHODS[name].options_model.model_fields
+
+
+def _place_tokens(section: Mapping[str, Any], choice: MethodChoice, soft: str | None) -> dict[str, Any]:
+    """Return a method section with the wording's soft tokens: the file's template is for the file's words."""
+    kept = {key: value for key, value in section.items() if key != _TEMPLATE}
+    if soft is None or not _has_template(choice.name):
+        return kept
+    if "tokens" not in choice.options:
+        # The wording tells how many there are.
+        kept.pop("tokens", None)
+    return kept | {_TEMPLATE: soft}

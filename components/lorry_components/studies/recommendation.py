@@ -1,0 +1,143 @@
+"""Which variant to take: the smallest whose metric is not significantly below the best."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from lorry_components.studies.study_summary import StudyRow, compare_samples
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendation:
+    """What to take.
+
+    Attributes:
+        label: The variant's.
+        section: YAML to paste into a task file.
+        reason: Why, in a sentence.
+    """
+
+    label: str
+    section: str
+    reason: str
+
+
+def recommend_variant(
+    rows: Sequence[StudyRow],
+    samples: Mapping[str, NDArray[np.float64]],
+    *,
+    confidence: float,
+) -> Recommendation | None:
+    """Choose the variant with the fewest trained parameters of those not significantly below the best.
+
+    A variant is below the best when so large a share of paired resamples shows it, each on the same rows for
+    both. Of equally small ones the better is taken. Variants of which a seed failed are left out.
+
+    Args:
+        rows: The rows of a study.
+        samples: Each variant's scores on the same draws, see :func:`draw_scores`.
+        confidence: The share.
+
+    Returns:
+        The choice, or None when nothing is complete.
+    """
+    complete = [row for row in rows if row.is_complete and row.trained_parameters is not None]
+    if not complete:
+        return None
+    best = max(complete, key=_read_value)
+    shares = {
+        row.variant.label: float(np.mean(samples[row.variant.label] < samples[best.variant.label]))
+        for row in complete
+    }
+    near = [row for row in complete if row is best or shares[row.variant.label] < confidence]
+    chosen = min(near, key=lambda row: (row.trained_parameters or 0, -_read_value(row)))
+    return Recommendation(
+        label=chosen.variant.label,
+        section=write_section(chosen),
+        reason=_explain(chosen, best, complete, near, samples)
+        + _qualify(chosen, best, len(rows) - len(complete)),
+    )
+
+
+def write_section(row: StudyRow) -> str:
+    """Return what of a variant that was measured belongs into a task file, as YAML."""
+    variant, spec = row.variant, row.variant.spec
+    document: dict[str, Any] = {}
+    if "template" in variant.facts:
+        document["data"] = {"template": spec.data.template}
+    if variant.is_trained:
+        method: dict[str, Any] = {"name": spec.method.name, **spec.method.options}
+        if spec.method.max_adapter_mib is not None:
+            method["max_adapter_mib"] = spec.method.max_adapter_mib
+        document["method"] = method
+        train = spec.train.model_dump(mode="json")
+        # The rate always: the file's own may have been chosen for another method.
+        rate = row.trainings[0].learning_rate
+        own = {name: train[name] for name in variant.own_train if name in train}
+        document["train"] = {**own, "learning_rate": rate}
+    lines: list[str] = []
+    for name, section in document.items():
+        written = yaml.safe_dump(section, default_flow_style=True, sort_keys=False, width=1_000_000)
+        lines.append(f"{name}: {written.strip()}")
+    return "\n".join(lines)
+
+
+def _explain(
+    chosen: StudyRow,
+    best: StudyRow,
+    rows: Sequence[StudyRow],
+    near: Sequence[StudyRow],
+    samples: Mapping[str, NDArray[np.float64]],
+) -> str:
+    name, value, highest = chosen.variant.label, _read_value(chosen), _read_value(best)
+    count = f"{chosen.trained_parameters:,} trained parameters"
+    if len(rows) == 1:
+        return f"{name} is all that there is to choose from: {value:.3f} with {count}"
+    if chosen is best:
+        as_good = [row for row in rows if row is not best and _read_value(row) == highest]
+        head = f"{name} has the best metric, {value:.3f},"
+        if as_good:
+            head = f"{name} and {_join_labels(as_good)} have the best metric, {value:.3f}; it is chosen"
+        is_smallest = all(_count(row) >= _count(chosen) for row in rows)
+        beside = "" if is_smallest else ", and all that train fewer are significantly below it"
+        return f"{head} with {count}{beside}"
+    equally_small = [row for row in near if row is not chosen and _count(row) == _count(chosen)]
+    if equally_small:
+        head = (
+            f"{name} scores no less than {_join_labels(equally_small)}, which train as many parameters "
+            f"({chosen.trained_parameters:,}), the fewest"
+        )
+    else:
+        head = f"{name} trains the fewest parameters ({chosen.trained_parameters:,})"
+    difference = compare_samples(value - highest, samples[name], samples[best.variant.label])
+    return (
+        f"{head} of those whose metric is not significantly below the best, {best.variant.label}: "
+        f"{value:.3f} against {highest:.3f}, difference {difference.value:+.3f} ({difference.low:+.3f} to "
+        f"{difference.high:+.3f}), below it in {difference.below:.1%} of the paired resamples"
+    )
+
+
+def _qualify(chosen: StudyRow, best: StudyRow, failed: int) -> str:
+    """Say what the reason does not rest on."""
+    told = f"; {failed} that failed {'is' if failed == 1 else 'are'} left out" if failed else ""
+    trained = [row for row in (chosen, best) if row.variant.is_trained]
+    if any(len(row.seeds) == 1 for row in trained):
+        told += "; with one seed, another training may say otherwise"
+    return told
+
+
+def _join_labels(rows: Sequence[StudyRow]) -> str:
+    return ", ".join(row.variant.label for row in rows)
+
+
+def _count(row: StudyRow) -> int:
+    return row.trained_parameters or 0
+
+
+def _read_value(row: StudyRow) -> float:
+    assert row.estimate is not None
+    return row.estimate.value

@@ -1,0 +1,316 @@
+"""What a study shows: one row a variant, all scored on the same drawn rows.
+
+Intervals and differences are of the mean over a variant's seeds, and come from the bootstrap over test rows;
+the spread over seeds stands beside them. Both answer different questions: what other rows, and what another
+training, would have given.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lorry_components.studies.trials import Cell, CellFolder, CellResult, Training
+from lorry_components.studies.variants import Variant
+from lorry_components.task_types import Kind, Prediction, Target
+from lorry_components.task_types.base import Scorer
+from lorry_components.tasks.checks import find_kind
+from lorry_registry.errors import Fault, InvalidDataError
+from lorry_registry.manifest import MetricValue
+
+_LOW, _HIGH = 2.5, 97.5
+
+
+@dataclass(frozen=True, slots=True)
+class CellOutcome:
+    """What became of a cell.
+
+    Attributes:
+        cell: The cell.
+        folder: Its files.
+        result: Its result; None: it failed.
+        error: Why it failed, if it did.
+        is_known: Whether its result is from an earlier study.
+    """
+
+    cell: Cell
+    folder: CellFolder
+    result: CellResult | None
+    error: str = ""
+    is_known: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How a variant stands to the one that all are compared with.
+
+    Attributes:
+        value: Its metric less the other's.
+        low: The lower end of the middle 95 % of paired resamples.
+        high: The upper end.
+        below: The share of paired resamples in which it scores less than the other.
+    """
+
+    value: float
+    low: float
+    high: float
+    below: float
+
+
+@dataclass(frozen=True, slots=True)
+class StudyRow:
+    """A row of a comparison.
+
+    Attributes:
+        variant: What was compared.
+        seeds: The seeds that are done.
+        values: The primary metric of each.
+        estimate: Their mean, with the bootstrap's interval; None when no seed is done.
+        spread: The standard deviation over seeds; None for fewer than two.
+        metrics: All metrics, as means over seeds.
+        difference: How it stands to the reference; None for the reference itself.
+        trainings: What each training took.
+        errors: Why seeds failed.
+    """
+
+    variant: Variant
+    seeds: tuple[int, ...]
+    values: tuple[float, ...]
+    estimate: MetricValue | None
+    spread: float | None
+    metrics: Mapping[str, float]
+    difference: Difference | None
+    trainings: tuple[Training, ...]
+    errors: tuple[str, ...]
+
+    @property
+    def trained_parameters(self) -> int | None:
+        """What the method trains, the head apart; 0 when nothing is trained, None when it is not known."""
+        if not self.variant.is_trained:
+            return 0
+        return self.trainings[0].parameters.adapter if self.trainings else None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it has a metric, and no seed of it failed."""
+        return self.estimate is not None and not self.errors
+
+    def average_seconds(self) -> float | None:
+        """Return the mean time of its trainings; None when none is known."""
+        known = [training.seconds for training in self.trainings if training.seconds is not None]
+        return float(np.mean(known)) if known else None
+
+    def find_peak_memory(self) -> int | None:
+        """Return the most memory that one of its trainings took, in bytes."""
+        return max((training.peak_memory.size_bytes for training in self.trainings), default=None)
+
+    def describe(self) -> dict[str, Any]:
+        """Return the row as plain values."""
+        training = self.trainings[0] if self.trainings else None
+        parameters = training.parameters if training else None
+        section = self.variant.spec.method
+        return {
+            "label": self.variant.label,
+            "method": section.name if self.variant.is_trained else None,
+            "options": dict(section.options) if self.variant.is_trained else {},
+            "learning_rate": training.learning_rate if training else None,
+            **self.variant.facts,
+            "seeds": list(self.seeds),
+            "values": list(self.values),
+            "value": self.estimate.value if self.estimate else None,
+            "interval": [self.estimate.low, self.estimate.high] if self.estimate else None,
+            "spread": self.spread,
+            "metrics": dict(self.metrics),
+            "difference": self.difference.value if self.difference else None,
+            "difference_interval": [self.difference.low, self.difference.high] if self.difference else None,
+            "share_below": self.difference.below if self.difference else None,
+            "trained_parameters": self.trained_parameters,
+            "head_parameters": parameters.head if parameters else None,
+            "total_parameters": parameters.total if parameters else None,
+            "adapter_bytes": training.adapter_bytes if training else None,
+            "seconds": self.average_seconds(),
+            "peak_memory_bytes": self.find_peak_memory(),
+            "peak_memory_place": training.peak_memory.place if training else None,
+            "device": training.device if training else None,
+            "precision": training.precision if training else None,
+            "errors": list(self.errors),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class StudySummary:
+    """A comparison as a whole.
+
+    Attributes:
+        metric: The primary metric.
+        test_rows: How many rows it was measured on.
+        reference: The label of the variant that all are compared with; None when nothing is done.
+        rows: One a variant, in the order in which they were asked for.
+        samples: The scores of each variant on the same draws of rows, see :func:`draw_scores`.
+    """
+
+    metric: str
+    test_rows: int
+    reference: str | None
+    rows: tuple[StudyRow, ...]
+    samples: Mapping[str, NDArray[np.float64]]
+
+
+def summarize_study(
+    variants: Sequence[Variant], outcomes: Sequence[CellOutcome], *, against: str | None = None
+) -> StudySummary:
+    """Score all cells that are done on the same drawn test rows.
+
+    Args:
+        variants: The rows.
+        outcomes: What became of the cells.
+        against: The label of the variant that all are compared with; None: the best.
+
+    Raises:
+        InvalidDataError: The cells were not evaluated on the same rows.
+    """
+    spec = variants[0].spec
+    metric = spec.evaluate.primary or find_kind(spec).primary
+    done = {
+        variant.label: [
+            outcome for outcome in outcomes if outcome.cell.variant.label == variant.label and outcome.result
+        ]
+        for variant in variants
+    }
+    scored = {label: [_read_scores(each) for each in found] for label, found in done.items() if found}
+    rows = _count_rows(scored)
+    scorers = {
+        label: [part.kind.metrics[metric](part.targets, part.predictions) for part in parts]
+        for label, parts in scored.items()
+    }
+    samples = draw_scores(scorers, rows, resamples=spec.evaluate.resamples)
+    values = {label: [scorer(np.arange(rows)) for scorer in group] for label, group in scorers.items()}
+    means = {label: float(np.mean(each)) for label, each in values.items()}
+    reference = against if against in means else max(means, key=means.__getitem__, default=None)
+    return StudySummary(
+        metric=metric,
+        test_rows=rows,
+        reference=reference,
+        rows=tuple(
+            StudyRow(
+                variant=variant,
+                seeds=tuple(outcome.cell.seed for outcome in done[variant.label]),
+                values=tuple(values.get(variant.label, ())),
+                estimate=_estimate(means, samples, variant.label),
+                spread=_measure_spread(values.get(variant.label, ())),
+                metrics=_average_metrics(spec.evaluate.metrics, scored.get(variant.label, ())),
+                difference=_compare(means, samples, variant.label, reference),
+                trainings=tuple(
+                    outcome.result.training
+                    for outcome in done[variant.label]
+                    if outcome.result and outcome.result.training
+                ),
+                errors=tuple(
+                    f"{outcome.cell.name}: {outcome.error}"
+                    for outcome in outcomes
+                    if outcome.cell.variant.label == variant.label and outcome.error
+                ),
+            )
+            for variant in variants
+        ),
+        samples=samples,
+    )
+
+
+def draw_scores(
+    scorers: Mapping[str, Sequence[Scorer]], rows: int, *, resamples: int, seed: int = 0
+) -> dict[str, NDArray[np.float64]]:
+    """Return, for each variant, the mean over its seeds on each of many draws of rows, shape (resamples,).
+
+    All variants are scored on the same draws, so that what is hard for all of them cancels out in their
+    differences.
+
+    Args:
+        scorers: What scores some of the rows: one a seed, by the variant's label.
+        rows: How many rows there are.
+        resamples: How often rows are drawn with replacement.
+        seed: Seeds the draws.
+    """
+    generator = np.random.default_rng(seed)
+    samples = {label: np.empty(resamples) for label in scorers}
+    for number in range(resamples):
+        draw = generator.integers(0, rows, rows)
+        for label, group in scorers.items():
+            samples[label][number] = np.mean([scorer(draw) for scorer in group])
+    return samples
+
+
+def compare_samples(value: float, samples: NDArray[np.float64], others: NDArray[np.float64]) -> Difference:
+    """Return the difference of two variants from their scores on the same draws.
+
+    Args:
+        value: The difference on all rows.
+        samples: The variant's scores, shape (resamples,).
+        others: Those of the one that it is compared with.
+    """
+    differences = samples - others
+    low, high = np.percentile(differences, (_LOW, _HIGH))
+    return Difference(value, float(low), float(high), float(np.mean(differences < 0)))
+
+
+@dataclass(frozen=True, slots=True)
+class _ScoredCell:
+    kind: Kind
+    targets: list[Target]
+    predictions: list[Prediction]
+
+
+def _read_scores(outcome: CellOutcome) -> _ScoredCell:
+    targets: list[Target] = []
+    predictions: list[Prediction] = []
+    with outcome.folder.predictions.open(encoding="utf-8") as stream:
+        for line in stream:
+            document = json.loads(line)
+            label = document["label"]
+            targets.append(tuple(label) if isinstance(label, list) else label)
+            predictions.append(document["prediction"])
+    return _ScoredCell(find_kind(outcome.cell.spec), targets, predictions)
+
+
+def _count_rows(scored: Mapping[str, Sequence[_ScoredCell]]) -> int:
+    cells = [cell for group in scored.values() for cell in group]
+    if any(cell.targets != cells[0].targets for cell in cells):
+        fault = Fault("test", "not all variants were evaluated on the same rows")
+        raise InvalidDataError("study", [fault], todo="compare variants of one task on one data set")
+    return len(cells[0].targets) if cells else 0
+
+
+def _estimate(
+    means: Mapping[str, float], samples: Mapping[str, NDArray[np.float64]], label: str
+) -> MetricValue | None:
+    if label not in means:
+        return None
+    low, high = np.percentile(samples[label], (_LOW, _HIGH))
+    return MetricValue(value=means[label], low=float(low), high=float(high))
+
+
+def _compare(
+    means: Mapping[str, float],
+    samples: Mapping[str, NDArray[np.float64]],
+    label: str,
+    reference: str | None,
+) -> Difference | None:
+    if reference is None or label == reference or label not in means:
+        return None
+    return compare_samples(means[label] - means[reference], samples[label], samples[reference])
+
+
+def _measure_spread(values: Sequence[float]) -> float | None:
+    return float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+
+def _average_metrics(names: Sequence[str], cells: Sequence[_ScoredCell]) -> dict[str, float]:
+    if not cells:
+        return {}
+    kind = cells[0].kind
+    names = names or [name for name in kind.metrics if name not in kind.optional_metrics]
+    found = [kind.compute_metrics(names, cell.targets, cell.predictions) for cell in cells]
+    return {name: float(np.mean([metrics[name] for metrics in found])) for name in found[0]}

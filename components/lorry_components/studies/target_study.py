@@ -1,0 +1,340 @@
+"""The study of the targets: which of attention's projections to adapt (Hu et al. 2021, section 7.1).
+
+W_q, W_k, W_v and W_o are found in a base by its structure, as blocks are. Some bases keep W_q, W_k and W_v in
+one matrix: an update of W_q alone cannot be had there.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lorry_components.methods.peft.lora import Lora
+from lorry_components.methods.peft.targets import list_linear, match_targets
+from lorry_components.models.bases import find_base_folder
+from lorry_components.models.blocks import Block, build_skeleton, find_layers
+from lorry_components.studies.rank_study import choose_lora, pick_options
+from lorry_components.studies.variants import Draft, TaskDocument
+from lorry_components.tasks.checks import load_config
+from lorry_registry.errors import Fault, InvalidTaskError, TrainingError
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PretrainedConfig, PreTrainedModel
+
+LETTERS = ("q", "k", "v", "o")
+Combination = tuple[str, ...]
+COMBINATIONS: tuple[Combination, ...] = (
+    *(("q",), ("k",), ("v",), ("o",)),
+    *(("q", "k"), ("q", "v")),
+    LETTERS,
+)
+_FUSED_COMBINATION: Combination = ("q", "k", "v")
+
+# By their names inside a block, in the order of LETTERS.
+_PATHS = (
+    # BERT, RoBERTa, ELECTRA
+    ("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"),
+    # DeBERTa-v2
+    (
+        "attention.self.query_proj",
+        "attention.self.key_proj",
+        "attention.self.value_proj",
+        "attention.output.dense",
+    ),
+    # DeBERTa
+    ("attention.self.in_proj",) * 3 + ("attention.output.dense",),
+    # DistilBERT
+    ("attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin"),
+    # ModernBERT
+    ("attn.Wqkv",) * 3 + ("attn.Wo",),
+    # GPT-2
+    ("attn.c_attn",) * 3 + ("attn.c_proj",),
+    # GPT-Neo
+    ("attn.attention.q_proj", "attn.attention.k_proj", "attn.attention.v_proj", "attn.attention.out_proj"),
+    # GPT-J
+    ("attn.q_proj", "attn.k_proj", "attn.v_proj", "attn.out_proj"),
+    # GPT-NeoX
+    ("attention.query_key_value",) * 3 + ("attention.dense",),
+    # BLOOM, Falcon
+    ("self_attention.query_key_value",) * 3 + ("self_attention.dense",),
+    # Llama, Mistral, Gemma, Qwen
+    ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"),
+    # Phi-3
+    ("self_attn.qkv_proj",) * 3 + ("self_attn.o_proj",),
+    # Phi
+    ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.dense"),
+    # OPT, BART
+    ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj"),
+    # T5 and MT5, encoder and decoder; not the decoder's look at the encoder
+    tuple(f"layer.0.SelfAttention.{letter}" for letter in LETTERS),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Projections:
+    """Attention's projections in a base.
+
+    Attributes:
+        model: What the base calls itself.
+        names: Letter -> the name of its module, as a target; several letters may share one.
+        sizes: Target -> numbers that a rank of one adds: inputs and outputs of all its matrices.
+        lengths: Target -> numbers that DoRA adds at any rank: the outputs of all its matrices.
+    """
+
+    model: str
+    names: Mapping[str, str]
+    sizes: Mapping[str, int]
+    lengths: Mapping[str, int]
+
+    def list_targets(self, combination: Combination) -> list[str]:
+        """Return the targets of a combination, each once."""
+        return list(dict.fromkeys(self.names[letter] for letter in combination))
+
+    def find_fault(self, combination: Combination) -> str:
+        """Say why a combination cannot be had in this base, or nothing."""
+        targets = self.list_targets(combination)
+        covered = [letter for letter in LETTERS if self.names[letter] in targets]
+        if covered == list(combination):
+            return ""
+        together = [letter for letter in covered if self.names[letter] == self.names["q"]]
+        return (
+            f"{', '.join(f'W_{letter}' for letter in together)} are one matrix of {self.model} "
+            f"({self.names['q']}): none of them can be adapted alone"
+        )
+
+    def count_unit(self, combination: Combination) -> int:
+        """Return how many numbers a rank of one takes on a combination."""
+        return sum(self.sizes[target] for target in self.list_targets(combination))
+
+    def count_lengths(self, combination: Combination) -> int:
+        """Return how many lengths of columns DoRA learns on a combination, beside its rank."""
+        return sum(self.lengths[target] for target in self.list_targets(combination))
+
+
+@dataclass(frozen=True, slots=True)
+class TargetGrid:
+    """The study of the targets, laid out.
+
+    Attributes:
+        drafts: One a combination.
+        budget: The numbers that each may train.
+        notes: What could not be laid out, and why.
+    """
+
+    drafts: tuple[Draft, ...]
+    budget: int
+    notes: tuple[str, ...]
+
+
+def name_combination(combination: Combination) -> str:
+    """Return a combination as people write it: ``q+v``."""
+    return "+".join(combination)
+
+
+def parse_combinations(text: str) -> tuple[list[Combination], list[Fault]]:
+    """Read a list such as ``q,v,q+v``; return what could be read, and what is wrong with the rest."""
+    found: list[Combination] = []
+    faults: list[Fault] = []
+    for part in text.split(","):
+        letters = [letter.strip() for letter in part.split("+")]
+        unknown = [letter for letter in letters if letter not in LETTERS]
+        combination = tuple(letter for letter in LETTERS if letter in letters)
+        if unknown:
+            faults.append(Fault("--combinations", f"there is no projection {unknown[0]!r}; write q, k, v, o"))
+        elif combination in found:
+            faults.append(Fault("--combinations", f"{name_combination(combination)} is given twice"))
+        else:
+            found.append(combination)
+    return found, faults
+
+
+def find_projections(model: "nn.Module", *, layers: int | None = None) -> Projections:
+    """Find attention's projections in a model.
+
+    Args:
+        model: A base without a head.
+        layers: Only so many blocks are adapted, counted from the last of each stack; None: all.
+
+    Raises:
+        TrainingError: The architecture is not known.
+    """
+    blocks = find_layers(model)
+    paths = _find_paths(blocks[0])
+    if paths is None:
+        raise TrainingError(
+            f"where W_q, W_k, W_v and W_o of {type(model).__name__} are is not known",
+            where="base.model",
+            todo="compare targets of your own: lorry compare --methods 'lora:targets=[a],lora:targets=[b]'",
+        )
+    linear = list_linear(model)
+    names = {letter: _name_target(path, linear) for letter, path in zip(LETTERS, paths, strict=True)}
+    adapted = tuple(f"{name}." for name in _choose_blocks(blocks, layers))
+    modules = {
+        target: [
+            module for name, module in match_targets(linear, [target]).items() if name.startswith(adapted)
+        ]
+        for target in names.values()
+    }
+    return Projections(
+        type(model).__name__,
+        names,
+        sizes={target: sum(map(_measure, found)) for target, found in modules.items()},
+        lengths={target: sum(map(_count_outputs, found)) for target, found in modules.items()},
+    )
+
+
+def lay_out_targets(
+    task: TaskDocument, *, budget: int | None = None, combinations: Sequence[Combination] | None = None
+) -> tuple[TargetGrid | None, list[Fault]]:
+    """Lay out the study on the task's own base, see :func:`draft_targets`.
+
+    What is wrong with the task file itself is not told here.
+
+    Raises:
+        BaseModelError: The base is not there.
+    """
+    try:
+        spec = task.parse({**task.content, "method": choose_lora(task)[0]})
+    except InvalidTaskError as error:
+        own = task.list_own_faults()
+        return None, [fault for fault in error.faults if fault not in own]
+    config = load_config(find_base_folder(spec.base))
+    return draft_targets(task, config, budget=budget, combinations=combinations)
+
+
+def draft_targets(
+    task: TaskDocument,
+    config: "PretrainedConfig",
+    *,
+    budget: int | None = None,
+    combinations: Sequence[Combination] | None = None,
+) -> tuple[TargetGrid | None, list[Fault]]:
+    """Lay out LoRA over combinations of projections, each with the rank that a budget allows.
+
+    Args:
+        task: The task.
+        config: The base's configuration.
+        budget: How many numbers may be trained; None: as many as the task's own LoRA trains.
+        combinations: What to compare; None: the lecture's seven, as far as the base allows.
+
+    Returns:
+        The grid, or None and what is wrong.
+    """
+    section, train = choose_lora(task)
+    faults = list(Lora.check_options(pick_options(section)))
+    if faults:
+        return None, faults
+    model = build_skeleton(config)
+    try:
+        projections = find_projections(model, layers=section.get("layers"))
+    except TrainingError as error:
+        return None, [Fault(error.where, f"{error.what}; {error.todo}")]
+    notes: list[str] = []
+    if combinations is None:
+        combinations, notes = _choose_combinations(projections)
+    else:
+        faults += [
+            Fault(f"--combinations {name_combination(combination)}", told)
+            for combination in combinations
+            if (told := projections.find_fault(combination))
+        ]
+    budget = budget if budget is not None else _count_own(section, model)
+    faults += _check_budget(projections, combinations, budget, has_lengths=_has_lengths(section))
+    if faults:
+        return None, faults
+    drafts = tuple(_draft(section, train, projections, each, budget) for each in combinations)
+    return TargetGrid(drafts, budget, tuple(notes)), []
+
+
+def _draft(
+    section: Mapping[str, Any],
+    train: Mapping[str, Any],
+    projections: Projections,
+    combination: Combination,
+    budget: int,
+) -> Draft:
+    fixed = projections.count_lengths(combination) if _has_lengths(section) else 0
+    rank = (budget - fixed) // projections.count_unit(combination)
+    targets = projections.list_targets(combination)
+    return Draft(
+        label=name_combination(combination),
+        method={**section, "r": rank, "targets": targets},
+        train=train,
+        facts={"projections": list(combination), "rank": rank},
+    )
+
+
+def _choose_combinations(projections: Projections) -> tuple[list[Combination], list[str]]:
+    told = {each: projections.find_fault(each) for each in COMBINATIONS}
+    chosen = [each for each in COMBINATIONS if not told[each]]
+    left_out = [name_combination(each) for each in COMBINATIONS if told[each]]
+    if not left_out:
+        return chosen, []
+    # In place of what cannot be had: the three that are one.
+    chosen = [*(each for each in chosen if each != LETTERS), _FUSED_COMBINATION, LETTERS]
+    reason = next(reason for reason in told.values() if reason)
+    return chosen, [f"left out: {', '.join(left_out)}. {reason}"]
+
+
+def _count_own(section: Mapping[str, Any], model: "PreTrainedModel") -> int:
+    method = Lora(pick_options(section))
+    targeted = method.list_targeted(model)
+    layers = section.get("layers")
+    if layers is not None:
+        adapted = tuple(f"{name}." for name in _choose_blocks(find_layers(model), layers))
+        targeted = {name: module for name, module in targeted.items() if name.startswith(adapted)}
+    fixed = sum(map(_count_outputs, targeted.values())) if _has_lengths(section) else 0
+    return int(method.options.r) * sum(map(_measure, targeted.values())) + fixed
+
+
+def _has_lengths(section: Mapping[str, Any]) -> bool:
+    """Return whether the lengths of columns are trained beside A and B."""
+    return bool(Lora(pick_options(section)).options.dora)
+
+
+def _check_budget(
+    projections: Projections, combinations: Sequence[Combination], budget: int, *, has_lengths: bool
+) -> Iterator[Fault]:
+    if budget == 0:
+        yield Fault("--budget", "the task's own LoRA adapts nothing of this base; say how many parameters")
+        return
+    for combination in combinations:
+        unit = projections.count_unit(combination)
+        unit += projections.count_lengths(combination) if has_lengths else 0
+        if budget < unit:
+            yield Fault(
+                "--budget",
+                f"{budget:,} parameters are less than a rank of 1 takes on {name_combination(combination)}, "
+                f"{unit:,}",
+            )
+
+
+def _choose_blocks(blocks: Sequence[Block], layers: int | None) -> list[str]:
+    stacks: dict[str, list[str]] = {}
+    for block in blocks:
+        stacks.setdefault(block.name.rpartition(".")[0], []).append(block.name)
+    return [name for stack in stacks.values() for name in (stack if layers is None else stack[-layers:])]
+
+
+def _find_paths(block: Block) -> tuple[str, ...] | None:
+    present = {name for name, _ in block.module.named_modules()}
+    return next((paths for paths in _PATHS if present.issuperset(paths)), None)
+
+
+def _name_target(path: str, linear: "Mapping[str, nn.Module]") -> str:
+    """Return the shortest end of a path that names the same modules: ``query``, but ``attn.c_proj``."""
+    wanted = match_targets(linear, [path]).keys()
+    parts = path.split(".")
+    ends = (".".join(parts[start:]) for start in reversed(range(len(parts))))
+    return next(end for end in ends if match_targets(linear, [end]).keys() == wanted)
+
+
+def _measure(module: "nn.Module") -> int:
+    weight: Any = module.weight
+    return int(sum(weight.shape))
+
+
+def _count_outputs(module: "nn.Module") -> int:
+    weight: Any = module.weight
+    # GPT-2's Conv1D keeps its weights the other way round.
+    return int(weight.shape[1] if type(module).__name__ == "Conv1D" else weight.shape[0])

@@ -1,0 +1,144 @@
+"""Runs one cell: trains and evaluates through the steps of the pipeline, and registers nothing."""
+
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Protocol
+
+from lorry_components.progress import Progress, ignore_progress
+from lorry_components.steps.evaluate.step import evaluate, score_predictor
+from lorry_components.steps.evaluate.zero_shot import assemble_base
+from lorry_components.steps.finetune.step import finetune
+from lorry_components.steps.prepare_data.step import load_card
+from lorry_components.studies.peak_memory import measure_peak_memory
+from lorry_components.studies.trials import CellFolder, CellJob, CellRecord, CellResult, Training
+from lorry_components.training.training_summary import ADAPTER_FOLDER, TrainingSummary
+from lorry_registry.manifest import Evaluation
+from lorry_registry.task_spec import TaskSpec
+
+# Of a cell's time, for one bar over both parts.
+_TRAINING_SHARE = 0.9
+
+
+class EvaluateUntrained(Protocol):
+    """Scores a base to which nothing was added."""
+
+    def __call__(self, spec: TaskSpec, data: Path, target: Path, *, progress: Progress) -> Evaluation:
+        """Predict the test rows, write ``predictions.jsonl`` into the target, and return the metrics."""
+
+
+def evaluate_untrained(
+    spec: TaskSpec, data: Path, target: Path, *, progress: Progress = ignore_progress
+) -> Evaluation:
+    """Score the base alone on the test rows, through the code that predicts.
+
+    Raises:
+        TrainingError: The kind puts a new head on the base, which answers at random before it is trained.
+    """
+    predictor = assemble_base(spec, load_card(data).labels)
+    return score_predictor(spec, predictor, data, target, progress=progress).evaluation
+
+
+def run_cell(
+    folder: CellFolder,
+    *,
+    progress: Progress = ignore_progress,
+    untrained: EvaluateUntrained = evaluate_untrained,
+) -> CellResult:
+    """Do what a cell's job says; a training or evaluation that was interrupted goes on.
+
+    Args:
+        folder: The cell's files; its job is written.
+        progress: Told how far the cell is, in thousandths.
+        untrained: Scores the base alone, where nothing is trained.
+
+    Raises:
+        LorryError: What the steps raise.
+    """
+    job = folder.read_job()
+    training = _train(job, folder, progress) if job.is_trained else None
+    started = time.perf_counter()
+    begin = _TRAINING_SHARE if job.is_trained else 0.0
+    evaluating = _scale(progress, begin, 1.0)
+    if job.is_trained:
+        report = evaluate(
+            job.spec, job.data, folder.candidate, folder.evaluation, registry=None, progress=evaluating
+        )
+        evaluation = report.evaluation
+    else:
+        evaluation = untrained(job.spec, job.data, folder.evaluation, progress=evaluating)
+    result = CellResult(
+        seed=job.spec.train.seed,
+        training=training,
+        evaluation=evaluation,
+        evaluation_seconds=time.perf_counter() - started,
+    )
+    folder.write_result(result)
+    return result
+
+
+def read_history(path: Path) -> Iterator[tuple[int, dict[str, float]]]:
+    """Yield step and metrics of a training; where it was interrupted and went on, some steps come twice."""
+    if path.exists():
+        for line in path.read_text("utf-8").splitlines():
+            entry = json.loads(line)
+            yield entry["step"], entry["metrics"]
+
+
+def _train(job: CellJob, folder: CellFolder, progress: Progress) -> Training:
+    done = CellRecord.load(folder.candidate)
+    if done is not None:
+        return done.training
+    summary = finetune(
+        job.spec,
+        job.data,
+        folder.candidate,
+        checkpoints=folder.checkpoints,
+        progress=_scale(progress, 0.0, _TRAINING_SHARE),
+        log_metrics=_HistoryFile(folder.history),
+    )
+    training = Training(
+        parameters=summary.parameters,
+        learning_rate=summary.learning_rate,
+        adapter_bytes=sum(path.stat().st_size for path in (folder.candidate / ADAPTER_FOLDER).iterdir()),
+        seconds=_estimate_seconds(summary),
+        # Now: evaluation loads the base once more.
+        peak_memory=measure_peak_memory(),
+        device=summary.device,
+        precision=summary.precision,
+        steps=summary.steps,
+        resumed_from=summary.resumed_from,
+        loss=summary.loss,
+        libraries=summary.libraries,
+    )
+    CellRecord(training=training).save(folder.candidate)
+    return training
+
+
+def _estimate_seconds(summary: TrainingSummary) -> float | None:
+    """Return what an uninterrupted training would have taken, from the steps that this process made."""
+    made = summary.steps - summary.resumed_from
+    return summary.seconds * summary.steps / made if made > 0 else None
+
+
+class _HistoryFile:
+    """Keeps losses and validation metrics; numbers that JSON cannot hold are left out."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __call__(self, metrics: Mapping[str, float], step: int) -> None:
+        """Append the metrics of a step."""
+        finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
+        with self._path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps({"step": step, "metrics": finite}) + "\n")
+
+
+def _scale(progress: Progress, begin: float, end: float) -> Progress:
+    def report(done: int, total: int, note: str = "") -> None:
+        share = done / total if total else 0.0
+        progress(round(1000 * (begin + (end - begin) * share)), 1000, note)
+
+    return report

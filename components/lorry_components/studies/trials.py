@@ -1,0 +1,299 @@
+"""A cell of a study: one variant and one seed, where its files are, and what came of it."""
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from lorry_components.steps.evaluate.evaluation_report import PREDICTIONS_NAME
+from lorry_components.steps.runtime.outcomes import Failure
+from lorry_components.studies.conditions import describe_conditions
+from lorry_components.studies.variants import Variant
+from lorry_components.training.precision import Hardware
+from lorry_registry.digests import digest_document, shorten_digest
+from lorry_registry.manifest import Evaluation, ParameterCounts
+from lorry_registry.task_spec import TaskSpec
+
+_RESULT, _FAILURE, _JOB = "result.json", "failure.json", "job.json"
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class CellJob(_Document):
+    """What a cell's process needs to know.
+
+    Attributes:
+        spec: The task, with the cell's method and seed.
+        data: The folder of prepared data.
+        is_trained: Whether anything is trained; otherwise the base alone answers.
+    """
+
+    spec: TaskSpec
+    data: Path
+    is_trained: bool
+
+
+class PeakMemory(_Document):
+    """The most memory that training took.
+
+    Attributes:
+        size_bytes: How much.
+        place: Of which memory: the process's resident memory, or the GPU's.
+    """
+
+    size_bytes: int
+    place: Literal["process", "gpu"]
+
+
+class Training(_Document):
+    """What training a cell took.
+
+    Attributes:
+        parameters: Trained ones, the head's apart, and all.
+        learning_rate: The peak learning rate.
+        adapter_bytes: Size of the adapter's files.
+        seconds: Of the training loop, validation included; after an interruption, scaled up from the steps
+            that the last process made; None when it made none.
+        peak_memory: Of the process that trained to the end.
+        device: What it was trained on.
+        precision: In which number format.
+        steps: Optimiser steps.
+        resumed_from: The step that the last process went on from.
+        loss: The last training loss.
+        libraries: Versions that decide the result.
+    """
+
+    parameters: ParameterCounts
+    learning_rate: float
+    adapter_bytes: int
+    seconds: float | None
+    peak_memory: PeakMemory
+    device: str
+    precision: str
+    steps: int
+    resumed_from: int
+    loss: float
+    libraries: dict[str, str]
+
+
+class CellResult(_Document):
+    """What came of a cell.
+
+    Attributes:
+        seed: The seed of its training.
+        training: What training took; None: nothing was trained.
+        evaluation: Its metrics on the test rows.
+        evaluation_seconds: How long they took.
+    """
+
+    seed: int
+    training: Training | None
+    evaluation: Evaluation
+    evaluation_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class CellFolder:
+    """The files of a cell.
+
+    Attributes:
+        path: Where they are.
+    """
+
+    path: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where an interrupted training goes on from."""
+        return self.path / "checkpoints"
+
+    @property
+    def candidate(self) -> Path:
+        """The adapter, until it has been evaluated."""
+        return self.path / "candidate"
+
+    @property
+    def evaluation(self) -> Path:
+        """What the evaluation wrote: predictions, a plot, metrics."""
+        return self.path / "evaluation"
+
+    @property
+    def predictions(self) -> Path:
+        """What was predicted for the test rows."""
+        return self.evaluation / PREDICTIONS_NAME
+
+    @property
+    def history(self) -> Path:
+        """Losses and validation metrics by step, as JSON lines."""
+        return self.path / "history.jsonl"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the study that runs the cell."""
+        return self.path / "lock"
+
+    @property
+    def log(self) -> Path:
+        """What the process printed."""
+        return self.path / "log.txt"
+
+    def write_job(self, job: CellJob) -> None:
+        """Say what is to be done, and forget an earlier failure."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        (self.path / _FAILURE).unlink(missing_ok=True)
+        replace_file(self.path / _JOB, job.model_dump_json(indent=2))
+
+    def read_job(self) -> CellJob:
+        """Return what is to be done."""
+        return CellJob.model_validate_json((self.path / _JOB).read_text("utf-8"))
+
+    def write_result(self, result: CellResult) -> None:
+        """Keep the result, and remove what only led to it."""
+        replace_file(self.path / _RESULT, result.model_dump_json(indent=2))
+        for folder in (self.checkpoints, self.candidate):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def read_result(self) -> CellResult | None:
+        """Return the result; None when the cell is not done, or a version did it that kept it otherwise."""
+        if not self.predictions.exists():
+            return None
+        try:
+            return CellResult.model_validate_json((self.path / _RESULT).read_text("utf-8"))
+        except (FileNotFoundError, ValidationError):
+            return None
+
+    def write_failure(self, failure: Failure) -> None:
+        """Keep why the cell failed."""
+        replace_file(self.path / _FAILURE, failure.model_dump_json(indent=2))
+
+    def read_failure(self) -> Failure | None:
+        """Return why the cell failed, or None when it did not say."""
+        try:
+            return Failure.model_validate_json((self.path / _FAILURE).read_text("utf-8"))
+        except FileNotFoundError:
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One variant and one seed.
+
+    Attributes:
+        variant: The row that it belongs to.
+        seed: The seed of its training.
+        spec: The variant's task with that seed.
+        data: The folder of prepared data.
+        digest: Names all that decides the result.
+    """
+
+    variant: Variant
+    seed: int
+    spec: TaskSpec
+    data: Path
+    digest: str
+
+    @property
+    def name(self) -> str:
+        """The variant's label and the seed."""
+        return f"{self.variant.label}, seed {self.seed}" if self.variant.is_trained else self.variant.label
+
+    @property
+    def job(self) -> CellJob:
+        """What its process needs to know."""
+        return CellJob(spec=self.spec, data=self.data, is_trained=self.variant.is_trained)
+
+    def open(self, cells: Path) -> CellFolder:
+        """Return its files, below the folder of all cells."""
+        return CellFolder(cells / shorten_digest(self.digest, 32))
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedData:
+    """Data that several cells share.
+
+    Attributes:
+        folder: Where ``prepare_data`` wrote it.
+        digest: The digest of its rows.
+        warnings: What its card warns of.
+    """
+
+    folder: Path
+    digest: str
+    warnings: tuple[str, ...] = ()
+
+
+def lay_out_cells(
+    variants: Sequence[Variant],
+    seeds: Sequence[int],
+    *,
+    data: Mapping[str, PreparedData],
+    fingerprint: str,
+    hardware: Hardware,
+) -> list[Cell]:
+    """Return the cells of a study: all variants on the first seed, then on the next, and so on.
+
+    Started in this order, a study that is interrupted has compared all variants as far as it came.
+
+    Args:
+        variants: The rows.
+        seeds: The seeds; what is not trained needs the first only.
+        data: The prepared data, by the variant's label.
+        fingerprint: The base's.
+        hardware: What the cells will run on.
+    """
+    return [
+        _build_cell(variant, seed, data[variant.label], fingerprint, hardware)
+        for seed in seeds
+        for variant in variants
+        if variant.is_trained or seed == seeds[0]
+    ]
+
+
+def _build_cell(
+    variant: Variant, seed: int, data: PreparedData, fingerprint: str, hardware: Hardware
+) -> Cell:
+    spec = variant.spec.model_copy(update={"train": variant.spec.train.model_copy(update={"seed": seed})})
+    recipe = spec.describe_recipe()
+    if not variant.is_trained:
+        recipe = {key: recipe[key] for key in recipe if key not in ("method", "train")}
+    digest = digest_document(
+        {
+            "data": data.digest,
+            "base": fingerprint,
+            "recipe": recipe,
+            # What was measured elsewhere, or by other versions, is another measurement.
+            "conditions": describe_conditions(spec, hardware),
+        }
+    )
+    return Cell(variant, seed, spec, data.folder, digest)
+
+
+def replace_file(path: Path, content: str) -> None:
+    """Write a file so that it is whole or not there."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(f"{content}\n", "utf-8")
+    partial.replace(path)
+
+
+class CellRecord(_Document):
+    """A training that ended, beside its adapter: its evaluation may have been interrupted."""
+
+    training: Training
+
+    def save(self, folder: Path) -> None:
+        """Write it into a folder."""
+        replace_file(folder / "trained.json", self.model_dump_json(indent=2))
+
+    @classmethod
+    def load(cls, folder: Path) -> Self | None:
+        """Read it from a folder; None: the training has not ended."""
+        try:
+            return cls.model_validate_json((folder / "trained.json").read_text("utf-8"))
+        except (FileNotFoundError, ValidationError):
+            return None

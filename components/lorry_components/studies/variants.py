@@ -1,0 +1,392 @@
+"""From what a person asks to compare to checked variants of a task; every fault is told at once."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+
+from lorry_components.models.bases import find_base_folder
+from lorry_components.tasks.checks import check_base, check_kind, check_method, find_method
+from lorry_components.training.optimizers import require_optimizer
+from lorry_registry.errors import Fault, InvalidTaskError, MissingExtraError
+from lorry_registry.task_document import apply_overrides, load_document
+from lorry_registry.task_loading import parse_task
+from lorry_registry.task_spec import TaskSpec
+
+_TODO = "correct these and try again; nothing was trained"
+_OPENING, _CLOSING = "[{", "]}"
+_TRAIN = "train."
+_SEED = "train.seed"
+# What a value looks like inside a label: no brackets, quotes or spaces.
+_LABEL_TABLE = str.maketrans("", "", "[]{}'\" ")
+
+
+@dataclass(frozen=True, slots=True)
+class TaskDocument:
+    """A task file whose sections are varied.
+
+    Attributes:
+        path: The file.
+        content: Its content, with the command line's settings applied.
+        lines: The line of each field, by dotted name.
+        settings: The names of the fields that the command line set.
+    """
+
+    path: Path
+    content: Mapping[str, Any]
+    lines: Mapping[str, int]
+    settings: frozenset[str] = frozenset()
+
+    @classmethod
+    def load(cls, path: Path, overrides: Sequence[str] = ()) -> Self:
+        """Read a task file.
+
+        Raises:
+            InvalidTaskError: It is not one YAML mapping.
+            UsageError: A setting is not of the form FIELD=VALUE.
+        """
+        loaded = load_document(path)
+        content = apply_overrides(loaded.content, overrides, where=str(path))
+        settings = frozenset(override.partition("=")[0] for override in overrides)
+        return cls(path, content, loaded.lines, settings)
+
+    @property
+    def method(self) -> dict[str, Any]:
+        """The task's own method section, with its options beside the name; empty when it has none."""
+        section = self.content.get("method")
+        if not isinstance(section, Mapping):
+            return {}
+        options = section.get("options")
+        if not isinstance(options, Mapping):
+            return dict(section)
+        return {key: value for key, value in section.items() if key != "options"} | dict(options)
+
+    @property
+    def method_settings(self) -> dict[str, Any]:
+        """The options that the command line set, without a name: they are meant for all methods."""
+        keys = [_find_option(field) for field in sorted(self.settings)]
+        return {key: self.method[key] for key in keys if key not in ("", "name") and key in self.method}
+
+    def sets(self, field: str) -> bool:
+        """Return whether the command line set a field, alone or with the section that it is in."""
+        section, _, name = field.partition(".")
+        content = self.content.get(section)
+        is_in_section = section in self.settings and isinstance(content, Mapping) and name in content
+        return field in self.settings or is_in_section
+
+    def list_own_faults(self, *, is_numbered: bool = False) -> list[Fault]:
+        """Return what is wrong with the file itself.
+
+        Options that the command line set are for all methods: whether one has them is for each to say.
+        """
+        try:
+            self.parse(is_numbered=is_numbered)
+        except InvalidTaskError as error:
+            return [fault for fault in error.faults if not self.sets_option(fault.where.rpartition(", ")[2])]
+        return []
+
+    def sets_option(self, field: str) -> bool:
+        """Return whether a field is an option that the command line set for all methods."""
+        return _find_option(field) in self.method_settings
+
+    def parse(self, content: Mapping[str, Any] | None = None, *, is_numbered: bool = False) -> TaskSpec:
+        """Turn a content, or the file's own, into a checked task.
+
+        Raises:
+            InvalidTaskError: It has faults; with ``is_numbered`` they are told with the file's lines.
+        """
+        return parse_task(
+            self.content if content is None else content,
+            where=str(self.path),
+            folder=self.path.parent,
+            checks=(check_kind, check_method),
+            lines=self.lines if is_numbered else None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A variant of a task, before it is checked.
+
+    Attributes:
+        label: What it is called in tables.
+        method: Its method section; None: the task's own.
+        train: Fields of the train section that it changes; None takes a field out.
+        data: Fields of the data section that it changes.
+        facts: What a table shows of it, by name.
+        is_trained: Whether anything is trained; otherwise the base alone answers.
+    """
+
+    label: str
+    method: Mapping[str, Any] | None = None
+    train: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    is_trained: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A row of a comparison: a task that differs from the others in little.
+
+    Attributes:
+        label: What it is called in tables.
+        spec: The task.
+        facts: What a table shows of it, by name.
+        is_trained: Whether anything is trained; otherwise the base alone answers.
+        own_train: The fields of the train section that are its own, and not the file's.
+    """
+
+    label: str
+    spec: TaskSpec
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    is_trained: bool = True
+    own_train: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MethodChoice:
+    """A method that a person wants to see compared.
+
+    Attributes:
+        name: The method's.
+        options: The options that were given for it.
+        train: The fields of the train section that were given for it.
+    """
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    train: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """The name, and what was given: ``lora r=16``."""
+        given = [*self.options.items(), *self.train.items()]
+        return " ".join([self.name, *(f"{key}={_shorten(value)}" for key, value in given)])
+
+
+def parse_methods(text: str) -> tuple[list[MethodChoice], list[Fault]]:
+    """Read a list of methods: ``full,lora:r=16;targets=[query,value],bitfit``.
+
+    Methods stand apart by commas, the options of one by semicolons. An option's value is YAML; what begins
+    with ``train.`` is a field of the train section, for example ``full:train.learning_rate=3e-5``.
+
+    Returns:
+        The methods that could be read, and what is wrong with the others.
+    """
+    choices: list[MethodChoice] = []
+    faults: list[Fault] = []
+    for part in _split(text, ","):
+        choice, found = _parse_method(part)
+        faults.extend(found)
+        if choice in choices:
+            faults.append(Fault(f"--methods {choice.label}", "is given twice"))
+        elif not found:
+            choices.append(choice)
+    return choices, faults
+
+
+def find_choice(text: str | None, choices: Sequence[MethodChoice]) -> tuple[str | None, list[Fault]]:
+    """Return the label of the method that others are compared with, written as in the list of methods."""
+    if text is None:
+        return None, []
+    found, faults = parse_methods(text)
+    if faults or len(found) != 1 or found[0] not in choices:
+        known = ", ".join(choice.label for choice in choices)
+        return None, [Fault(f"--against {text}", f"is not one of the methods that are compared: {known}")]
+    return found[0].label, []
+
+
+def refuse_settings(task: TaskDocument, reasons: Mapping[str, str]) -> list[Fault]:
+    """Say which settings of the command line a study would replace by its own.
+
+    Args:
+        task: The task.
+        reasons: What to do instead, by the name of the field.
+    """
+    return [
+        Fault(f"--set {field}", f"is what this compares; {reason}")
+        for field, reason in reasons.items()
+        if task.sets(field)
+    ]
+
+
+def draft_method(choice: MethodChoice, task: TaskDocument) -> Draft:
+    """Lay a method over a task.
+
+    The task's own method section counts for the method that it names. Another method gets its own defaults,
+    its learning rate with them: that of the file was chosen for the file's method. What the command line sets
+    is meant for all, but for those that were given something else of their own.
+    """
+    own = task.method
+    is_own = own.get("name") == choice.name
+    section = {**(own if is_own else task.method_settings), "name": choice.name, **choice.options}
+    train: dict[str, Any] = {}
+    if not is_own and not task.sets("train.learning_rate"):
+        train["learning_rate"] = None
+    return Draft(label=choice.label, method=section, train=train | dict(choice.train))
+
+
+def build_variants(
+    task: TaskDocument, drafts: Sequence[Draft], faults: Sequence[Fault] = ()
+) -> list[Variant]:
+    """Check the task and all drafts of it.
+
+    Args:
+        task: The task.
+        drafts: What is to be compared.
+        faults: What is known to be wrong already.
+
+    Raises:
+        BaseModelError: The base is not there.
+        InvalidTaskError: Something is wrong with the file, or a method with its options or on this base; all
+            of it is listed.
+    """
+    own = task.list_own_faults()
+    found = [*(task.list_own_faults(is_numbered=True) if own else ()), *faults, *_find_seeds(task, drafts)]
+    variants: list[Variant] = []
+    for draft in drafts:
+        spec, wrong = _try_parse(task, _apply(task.content, draft))
+        if spec is not None:
+            variants.append(Variant(draft.label, spec, draft.facts, draft.is_trained, tuple(draft.train)))
+            wrong = _check_base(spec, is_wanted=not found)
+        if not draft.is_trained:
+            # Its method plays no part.
+            wrong = [fault for fault in wrong if not fault.where.startswith("method")]
+        # What is wrong with the file itself is told once.
+        found += [
+            Fault(
+                f"{draft.label}: {fault.where}",
+                f"{fault.what} (--set is meant for all)" if task.sets_option(fault.where) else fault.what,
+            )
+            for fault in wrong
+            if fault not in own
+        ]
+    found += [*_find_namesakes(drafts), *_find_twins(variants)]
+    if found:
+        raise InvalidTaskError(str(task.path), list(dict.fromkeys(found)), todo=_TODO)
+    return variants
+
+
+def _parse_method(text: str) -> tuple[MethodChoice, list[Fault]]:
+    name, _, given = text.partition(":")
+    name = name.strip()
+    options: dict[str, Any] = {}
+    train: dict[str, Any] = {}
+    faults: list[Fault] = []
+    for part in _split(given, ";") if given.strip() else ():
+        key, separator, written = part.partition("=")
+        key = key.strip()
+        place = f"--methods {name}"
+        if not separator or not key:
+            faults.append(Fault(place, f"{part.strip()!r} is not of the form OPTION=VALUE"))
+            continue
+        try:
+            value = yaml.safe_load(written)
+        except (yaml.YAMLError, ValueError):
+            faults.append(Fault(place, f"{key}: {written!r} is not a YAML value"))
+            continue
+        (train if key.startswith(_TRAIN) else options)[key.removeprefix(_TRAIN)] = value
+    if not name:
+        faults.append(Fault("--methods", "a name is missing between two commas"))
+    return MethodChoice(name, options, train), faults
+
+
+def _find_option(field: str) -> str:
+    """Return the option that a dotted name means, ``r`` of ``method.r`` and ``method.options.r``; or ""."""
+    section, _, name = field.partition(".")
+    return name.removeprefix("options.").partition(".")[0] if section == "method" else ""
+
+
+def _split(text: str, separator: str) -> Iterator[str]:
+    """Split at a separator, but not inside brackets or quotes."""
+    depth, quote, start = 0, "", 0
+    for place, letter in enumerate(text):
+        if quote:
+            quote = "" if letter == quote else quote
+        elif letter in "'\"":
+            quote = letter
+        elif letter in _OPENING:
+            depth += 1
+        elif letter in _CLOSING:
+            depth -= 1
+        elif letter == separator and depth == 0:
+            yield text[start:place]
+            start = place + 1
+    yield text[start:]
+
+
+def _shorten(value: object) -> str:
+    return str(value).translate(_LABEL_TABLE)
+
+
+def _apply(content: Mapping[str, Any], draft: Draft) -> dict[str, Any]:
+    changed = deepcopy(dict(content))
+    if draft.method is not None:
+        changed["method"] = deepcopy(dict(draft.method))
+    for name, fields in (("train", draft.train), ("data", draft.data)):
+        section = changed.get(name)
+        if not fields or not isinstance(section, dict | None):
+            continue
+        merged = {**(section or {}), **fields}
+        changed[name] = {key: value for key, value in merged.items() if value is not None}
+    return changed
+
+
+def _try_parse(task: TaskDocument, content: Mapping[str, Any]) -> tuple[TaskSpec | None, list[Fault]]:
+    try:
+        return task.parse(content), []
+    except InvalidTaskError as error:
+        return None, list(error.faults)
+
+
+def _check_base(spec: TaskSpec, *, is_wanted: bool) -> list[Fault]:
+    """Say why a method does not fit the base, or this installation.
+
+    A base on a hub is downloaded only where all else is right.
+    """
+    if not is_wanted and not (spec.base.is_package or spec.base.is_folder):
+        return []
+    try:
+        check_base(spec, find_base_folder(spec.base))
+        find_method(spec).list_load_options()
+        require_optimizer(spec.train.optimizer)
+    except InvalidTaskError as error:
+        return list(error.faults)
+    except MissingExtraError as error:
+        return [Fault(error.where, f"{error.what}; {error.todo}")]
+    return []
+
+
+def _find_seeds(task: TaskDocument, drafts: Sequence[Draft]) -> Iterator[Fault]:
+    """Say where a seed was given that the study's own would replace."""
+    told = "is the study's to set, so that all methods have the same seeds; give --seeds"
+    if task.sets(_SEED):
+        yield Fault(f"--set {_SEED}", told)
+    for draft in drafts:
+        if "seed" in draft.train:
+            yield Fault(f"--methods {draft.label}: {_SEED}", told)
+
+
+def _find_namesakes(drafts: Sequence[Draft]) -> Iterator[Fault]:
+    """Say which drafts a table could not tell apart."""
+    for label, count in Counter(draft.label for draft in drafts).items():
+        if count > 1:
+            yield Fault(label, f"{count} variants would be called so; write them in the same way, once")
+
+
+def _find_twins(variants: Sequence[Variant]) -> Iterator[Fault]:
+    """Say which variants differ in name only.
+
+    Wordings that a method reads alike are no fault: their rows share what came of it.
+    """
+    seen: dict[tuple[bool, int | None, str], str] = {}
+    for variant in variants:
+        key = (variant.is_trained, variant.facts.get("wording"), variant.spec.recipe_digest)
+        known = seen.setdefault(key, variant.label)
+        if known != variant.label:
+            yield Fault(variant.label, f"is the same recipe as {known}")

@@ -1,0 +1,1 @@
+"""Tasks whose answer fills a gap in a sentence."""

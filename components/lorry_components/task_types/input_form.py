@@ -1,0 +1,87 @@
+"""The form of a task's inputs: all, beside its classes, that decides how a row is read and answered."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from pydantic import ValidationError
+
+from lorry_components.data.templates import FIELDS, list_slots, parse_template
+from lorry_registry.task_spec import GenerateSpec, TaskSpec
+
+
+@dataclass(frozen=True, slots=True)
+class InputForm:
+    """How rows become a model's inputs, and how answers are read off it.
+
+    Attributes:
+        max_length: Inputs are cut to so many tokens.
+        template: How ``{text}``, ``{text_pair}`` and ``{label}`` become one text; None: the kind's own way.
+        max_target: Answers are cut to so many tokens, and no more are generated.
+        has_pair: Whether rows have a second text.
+        generate: How texts are generated.
+        soft_template: What the method makes of the inputs: where its soft tokens stand; None: they stand
+            before all else, or there are none.
+    """
+
+    max_length: int
+    template: str | None = None
+    max_target: int = 64
+    has_pair: bool = False
+    generate: GenerateSpec = field(default_factory=GenerateSpec)
+    soft_template: str | None = None
+
+    @classmethod
+    def of(cls, spec: TaskSpec) -> Self:
+        """Return the form of a task."""
+        data = spec.data
+        return cls(
+            max_length=data.max_length,
+            template=data.template,
+            max_target=data.max_target,
+            has_pair=data.columns.text_pair is not None,
+            generate=spec.generate,
+            soft_template=_find_soft_template(spec.method.options),
+        )
+
+    @classmethod
+    def read(cls, recipe: Mapping[str, Any]) -> Self:
+        """Return the form that a manifest's recipe tells.
+
+        Raises:
+            ValueError: It tells none.
+        """
+        data = recipe.get("data")
+        if not isinstance(data, dict) or not isinstance(data.get("max_length"), int):
+            raise ValueError("no max_length")
+        template, max_target, columns = data.get("template"), data.get("max_target", 64), data.get("columns")
+        if not isinstance(template, str | None) or not isinstance(max_target, int):
+            raise ValueError("no usable template and max_target")
+        try:
+            generate = GenerateSpec.model_validate(recipe.get("generate", {}))
+        except ValidationError as error:
+            raise ValueError("no usable way to generate") from error
+        has_pair = isinstance(columns, dict) and columns.get("text_pair") is not None
+        method = recipe.get("method")
+        options = method.get("options") if isinstance(method, dict) else None
+        soft_template = _find_soft_template(options if isinstance(options, dict) else {})
+        return cls(data["max_length"], template, max_target, has_pair, generate, soft_template)
+
+
+def list_template_fields(template: str) -> list[str]:
+    """Return the fields that a template names, in order.
+
+    Raises:
+        ValueError: It is no template; the message says why.
+    """
+    return list_slots(parse_template(template))
+
+
+def fill_template(template: str, fields: Mapping[str, str]) -> str:
+    """Return a template with its fields filled in, all others left empty."""
+    return template.format(**{name: fields.get(name, "") for name in FIELDS})
+
+
+def _find_soft_template(options: Mapping[str, Any]) -> str | None:
+    template = options.get("template")
+    return template if isinstance(template, str) else None

@@ -1,0 +1,202 @@
+"""What the kinds that put one head on a whole text, or a pair of texts, have in common."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lorry_components.data.templates import list_slots, parse_template
+from lorry_components.models.loading import load_pretrained
+from lorry_components.task_types.base import (
+    Features,
+    Kind,
+    Label,
+    Outputs,
+    Prediction,
+    Report,
+    Row,
+    batch_by_length,
+)
+from lorry_components.task_types.template_filling import fill_pieces, find_affixes, split_pieces
+from lorry_registry.errors import Fault
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+_BATCH_ROWS = 64
+
+
+class SequenceHeadKind(Kind):
+    """A kind that transformers calls sequence classification, whatever its head predicts."""
+
+    model_class = "AutoModelForSequenceClassification"
+    peft_task_type = "SEQ_CLS"
+
+    @abstractmethod
+    def encode_label(self, label: Label, labels: Sequence[str] | None) -> int | float:
+        """Return the number that the loss is computed against."""
+
+    @abstractmethod
+    def decode_outputs(self, outputs: Outputs, labels: Sequence[str] | None) -> list[Prediction]:
+        """Turn raw outputs, shape (rows, outputs of the head), into predictions, one a row."""
+
+    def describe_head(self, labels: Sequence[str] | None) -> dict[str, Any]:
+        """Return one output a class, or one for a number."""
+        return {
+            "num_labels": 1 if labels is None else len(labels),
+            "problem_type": "regression" if labels is None else "single_label_classification",
+        }
+
+    @classmethod
+    def check_soft_template(
+        cls,
+        soft_template: str,
+        template: str | None,  # noqa: ARG003
+        *,
+        has_pair: bool,
+    ) -> Iterator[str]:
+        """Check that the method's template reads all texts of a row, and nothing else of it."""
+        slots = list_slots(parse_template(soft_template))
+        wanted = ["text", "text_pair"] if has_pair else ["text"]
+        if sorted(slots) != wanted:
+            shown = " and ".join(f"{{{name}}}" for name in wanted)
+            yield f"must name {shown}, each once and nothing else; a {cls.name} reads its label off a head"
+
+    def check_base(self, config: "PretrainedConfig") -> Iterator[Fault]:
+        """Check that soft tokens between words have a place in the base."""
+        if config.is_encoder_decoder and self.form.soft_template is not None:
+            yield Fault(
+                "method.template",
+                f"a {config.model_type} hands the same tokens to its decoder, which has no place for soft "
+                "ones; write tokens: 20 in place of a template",
+            )
+
+    def load_model(
+        self, folder: Path, labels: Sequence[str] | None, **options: Any
+    ) -> "tuple[PreTrainedModel, frozenset[str]]":
+        """Load ``AutoModelForSequenceClassification`` with one output a class, or one for a number."""
+        names = list(labels) if labels is not None else ["value"]
+        return load_pretrained(
+            self.model_class,
+            folder,
+            may_miss=True,
+            id2label=dict(enumerate(names)),
+            label2id={name: index for index, name in enumerate(names)},
+            **self.describe_head(labels),
+            **options,
+        )
+
+    def prepare_training(self, model: "nn.Module", reader: "PreTrainedTokenizerBase") -> "nn.Module":
+        """Return the adapted model, told which token is padding."""
+        _tell_padding(model, reader)
+        return model
+
+    def encode_rows(self, tokenizer: "PreTrainedTokenizerBase", rows: Sequence[Row]) -> list[Features]:
+        """Tokenise texts or pairs, cutting the longer text of a pair first."""
+        if not rows:
+            return []
+        if self.form.soft_template is not None:
+            return self._fill_rows(tokenizer, rows, self.form.soft_template)
+        texts = [row["text"] for row in rows]
+        pairs = [row["text_pair"] for row in rows] if "text_pair" in rows[0] else None
+        encoded = tokenizer(texts, pairs, truncation="longest_first", max_length=self.form.max_length)
+        return [{name: encoded[name][index] for name in encoded} for index in range(len(rows))]
+
+    def _fill_rows(
+        self, tokenizer: "PreTrainedTokenizerBase", rows: Sequence[Row], template: str
+    ) -> list[Features]:
+        """Tokenise rows with a method's soft tokens between their words."""
+        before, after = find_affixes(tokenizer)
+        pieces = split_pieces(parse_template(template))
+        room = self.form.max_length - len(before) - len(after)
+        encoded: list[Features] = []
+        for found in fill_pieces(tokenizer, pieces, rows, room):
+            ids = [*before, *(number for piece in found for number in piece), *after]
+            encoded.append({"input_ids": ids, "attention_mask": [1] * len(ids)})
+        return encoded
+
+    def encode_examples(
+        self,
+        tokenizer: "PreTrainedTokenizerBase",
+        rows: Sequence[Row],
+        targets: Sequence[Label],
+        labels: Sequence[str] | None,
+    ) -> list[Features]:
+        """Tokenise, with the number that the loss is computed against."""
+        encoded = self.encode_rows(tokenizer, rows)
+        return [
+            {**features, "labels": self.encode_label(target, labels)}
+            for features, target in zip(encoded, targets, strict=True)
+        ]
+
+    def build_collator(self, tokenizer: "PreTrainedTokenizerBase") -> Callable[[list[Features]], Any]:
+        """Pad to the longest row of a batch."""
+        from transformers import DataCollatorWithPadding
+
+        collator: Callable[[list[Features]], Any] = DataCollatorWithPadding(tokenizer)
+        return collator
+
+    @property
+    def scores_training(self) -> bool:
+        """Outputs are predictions, but for their form."""
+        return True
+
+    def score_training(
+        self,
+        outputs: Outputs,
+        targets: Sequence[Label],
+        labels: Sequence[str] | None,
+        names: Sequence[str],
+    ) -> dict[str, float]:
+        """Score the outputs as predictions."""
+        predictions = self.decode_outputs(outputs.reshape(len(targets), -1), labels)
+        return self.compute_metrics(names, targets, predictions)
+
+    def compute_outputs(
+        self,
+        model: "nn.Module",
+        tokenizer: "PreTrainedTokenizerBase",
+        rows: Sequence[Row],
+        labels: Sequence[str] | None,
+        report: Report,
+    ) -> Outputs:
+        """Return the raw outputs, shape (rows, outputs of the head).
+
+        Rows are batched by length, so that little is computed on padding.
+        """
+        import torch
+
+        device = next(model.parameters()).device
+        _tell_padding(model, tokenizer)
+        encoded = self.encode_rows(tokenizer, rows)
+        outputs = np.zeros((len(rows), len(labels) if labels else 1), dtype=np.float32)
+        done = 0
+        with torch.inference_mode():
+            for chosen in batch_by_length([len(row["input_ids"]) for row in encoded], _BATCH_ROWS):
+                batch = tokenizer.pad([encoded[index] for index in chosen], return_tensors="pt")
+                outputs[chosen] = model(**batch.to(device)).logits.float().cpu().numpy()
+                done += len(chosen)
+                report(done)
+        return outputs
+
+    def predict(
+        self,
+        model: "nn.Module",
+        tokenizer: "PreTrainedTokenizerBase",
+        rows: Sequence[Row],
+        labels: Sequence[str] | None,
+        report: Report,
+    ) -> list[Prediction]:
+        """Return the decoded outputs."""
+        return self.decode_outputs(self.compute_outputs(model, tokenizer, rows, labels, report), labels)
+
+
+def _tell_padding(model: Any, tokenizer: "PreTrainedTokenizerBase") -> None:
+    """Let the head of a decoder look for the last token that is no padding of these batches.
+
+    It asks the base's configuration, which may know none, or another one than the tokeniser pads with.
+    """
+    model.config.get_text_config().pad_token_id = tokenizer.pad_token_id

@@ -1,0 +1,130 @@
+"""Text classification: one class for a text or a pair of texts."""
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lorry_components.task_types.base import Label, Outputs, Prediction, Scorer, Target
+from lorry_components.task_types.sequence_head import SequenceHeadKind
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def score_accuracy(targets: Sequence[Target], predictions: Sequence[Prediction]) -> Scorer:
+    """Share of rows with the right class."""
+    right = np.asarray([target == guess["label"] for target, guess in zip(targets, predictions, strict=True)])
+    return lambda draw: float(np.mean(right[draw]))
+
+
+def score_f1(targets: Sequence[Target], predictions: Sequence[Prediction]) -> Scorer:
+    """F1 of the second class when there are two (GLUE's convention), and its macro average otherwise."""
+    truth, guess, classes = _number_classes(targets, predictions)
+
+    def score(draw: NDArray[np.intp]) -> float:
+        from sklearn.metrics import f1_score
+
+        if classes == 2:
+            return float(f1_score(truth[draw], guess[draw], pos_label=1, zero_division=0.0))
+        return float(f1_score(truth[draw], guess[draw], average="macro", zero_division=0.0))
+
+    return score
+
+
+def score_matthews(targets: Sequence[Target], predictions: Sequence[Prediction]) -> Scorer:
+    """Matthews correlation; 0 where one side has a single class."""
+    truth, guess, _ = _number_classes(targets, predictions)
+
+    def score(draw: NDArray[np.intp]) -> float:
+        from sklearn.metrics import matthews_corrcoef
+
+        if np.ptp(truth[draw]) == 0 or np.ptp(guess[draw]) == 0:
+            return 0.0
+        return float(matthews_corrcoef(truth[draw], guess[draw]))
+
+    return score
+
+
+def _number_classes(
+    targets: Sequence[Target], predictions: Sequence[Prediction]
+) -> tuple[NDArray[np.intp], NDArray[np.intp], int]:
+    """Return true and predicted classes as numbers, and how many classes the task has.
+
+    By the task's classes, not by those that a set of rows happens to hold.
+    """
+    classes = sorted({*map(str, targets), *(name for guess in predictions[:1] for name in guess["scores"])})
+    numbers = {name: number for number, name in enumerate(classes)}
+    truth = np.asarray([numbers[str(target)] for target in targets])
+    guess = np.asarray([numbers[prediction["label"]] for prediction in predictions])
+    return truth, guess, len(classes)
+
+
+class TextClassification(SequenceHeadKind):
+    """One class for a text or a pair of texts, learned by cross-entropy."""
+
+    name = "text-classification"
+    summary = "one class for a text or a pair of texts"
+    metrics = {"accuracy": score_accuracy, "f1": score_f1, "matthews": score_matthews}
+    primary = "accuracy"
+    label_form = "class"
+
+    def parse_label(self, raw: object) -> str:
+        """Accept text and whole numbers."""
+        if isinstance(raw, float) and math.isfinite(raw) and raw.is_integer():
+            raw = int(raw)
+        if not isinstance(raw, str | int):
+            raise ValueError(f"{raw!r} is not a class name or a whole number")
+        text = str(raw).strip()
+        if not text:
+            raise ValueError("is empty")
+        return text
+
+    def encode_label(self, label: Label, labels: Sequence[str] | None) -> int:
+        """Return the index of the class."""
+        return list(labels or ()).index(str(label))
+
+    def decode_outputs(self, outputs: Outputs, labels: Sequence[str] | None) -> list[Prediction]:
+        """Return ``{"label": class, "score": probability, "scores": {class: probability}}`` a row."""
+        names = list(labels or ())
+        exponents = np.exp(outputs - outputs.max(axis=1, keepdims=True))
+        shares = exponents / exponents.sum(axis=1, keepdims=True)
+        return [
+            {
+                "label": names[int(row.argmax())],
+                "score": float(row.max()),
+                "scores": {name: float(share) for name, share in zip(names, row, strict=True)},
+            }
+            for row in shares
+        ]
+
+    def find_single_answer(self, targets: Sequence[Target], predictions: Sequence[Prediction]) -> str | None:
+        """Return the class of all predictions, where the true ones are several."""
+        answers = {prediction["label"] for prediction in predictions}
+        return answers.pop() if len(answers) == 1 and len(set(map(str, targets))) > 1 else None
+
+    def plot_predictions(
+        self, axes: "Axes", targets: Sequence[Target], predictions: Sequence[Prediction]
+    ) -> None:
+        """Draw the confusion matrix, as shares of each true class, with counts."""
+        guesses = [prediction["label"] for prediction in predictions]
+        classes = sorted({*map(str, targets), *guesses})
+        counts = np.zeros((len(classes), len(classes)), dtype=int)
+        for target, guess in zip(targets, guesses, strict=True):
+            counts[classes.index(str(target)), classes.index(guess)] += 1
+        shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
+        axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
+        axes.set_yticks(range(len(classes)), classes)
+        axes.set_xlabel("predicted class")
+        axes.set_ylabel("true class")
+        if len(classes) <= 12:
+            for row, column in np.ndindex(counts.shape):
+                shade = "white" if shares[row, column] > 0.5 else "black"
+                axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=shade)
+
+    def describe_prediction(self, prediction: Prediction) -> str:
+        """Return the class and its probability."""
+        return f"{prediction['label']} ({prediction['score']:.0%})"

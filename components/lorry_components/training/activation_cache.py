@@ -1,0 +1,327 @@
+"""The blocks below the first trained one, computed once: their outputs for a row are the same in each epoch.
+
+Where only the top blocks are adapted, most of a training step is spent on computing what does not change. The
+hidden states that enter the first trained block are kept on disk, in the format in which they were computed,
+and read back in each step. The price is that dropout below that block is off, and the disk space: rows times
+tokens times the width of the base.
+"""
+
+import contextlib
+import errno
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from lorry_components.models.blocks import Block, find_layers
+from lorry_components.task_types.base import batch_by_length
+from lorry_registry.errors import StoreError, TrainingError
+
+if TYPE_CHECKING:
+    from lorry_components.training.trainer import AdapterTrainer
+
+ROW = "row"
+"""The feature that holds a row's number."""
+
+STATES = "frozen_prefix_states"
+"""The input that holds the states of a batch, shape (tokens of all its rows, width)."""
+
+# What a loss is computed against.
+_NO_INPUTS = frozenset({"labels", "start_positions", "end_positions"})
+Features = dict[str, Any]
+Collate = Callable[[Sequence[int]], Any]
+Collator = Callable[[list[Features]], Any]
+
+
+class _ReachedError(Exception):
+    """Ends a forward pass at the first trained block: nothing behind it is needed."""
+
+
+class FrozenPrefix:
+    """The blocks of an adapted model below the first trained one.
+
+    Args:
+        model: The adapted model.
+        inputs: A batch of it, without labels.
+
+    Raises:
+        TrainingError: The architecture is not known, or the first block is trained already.
+    """
+
+    def __init__(self, model: nn.Module, inputs: Any) -> None:
+        if getattr(model.config, "is_encoder_decoder", False):
+            raise TrainingError(
+                "the frozen layers of an encoder with a decoder are not kept: it is for one stack of layers",
+                where="train.cache_frozen_layers",
+                todo="leave it out",
+            )
+        self._model = model
+        blocks = find_layers(model)
+        # Of each block below, how many values it returns in a tuple; 0: its states alone.
+        self._forms = _list_frozen(model, blocks, inputs)
+        self.depth = len(self._forms)
+        if self.depth == 0:
+            raise TrainingError(
+                "there are no frozen layers below the trained ones whose outputs could be kept",
+                where="train.cache_frozen_layers",
+                todo="adapt the top layers only (method.layers, for methods that have it), or leave it out",
+            )
+        self._skipped = [block.module for block in blocks[: self.depth]]
+        self._first = blocks[self.depth].module
+        self._states: torch.Tensor | None = None
+        self._mask: torch.Tensor | None = None
+
+    def compute(
+        self,
+        batches: Sequence[Sequence[int]],
+        collate: Callable[[Sequence[int]], Any],
+        lengths: Sequence[int],
+    ) -> Iterator[tuple[int, torch.Tensor]]:
+        """Yield each row's number and states, shape (tokens, width).
+
+        Args:
+            batches: The numbers of the rows of each batch.
+            collate: Makes a padded batch of some rows, without labels.
+            lengths: The tokens of each row.
+        """
+        reached: list[torch.Tensor] = []
+
+        def stop(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            reached.append(_read_states(args, kwargs))
+            raise _ReachedError
+
+        handle = self._first.register_forward_pre_hook(stop, with_kwargs=True)
+        was_training = self._model.training
+        self._model.eval()
+        try:
+            for rows in batches:
+                inputs = collate(rows)
+                with torch.no_grad(), contextlib.suppress(_ReachedError):
+                    self._model(**inputs)
+                states = reached.pop()
+                mask = inputs["attention_mask"].bool()
+                for number, row, kept in zip(rows, states, mask, strict=True):
+                    if int(kept.sum()) != lengths[number]:
+                        raise RuntimeError("a batch holds other tokens than its rows")
+                    yield number, row[kept]
+        finally:
+            handle.remove()
+            self._model.train(was_training)
+
+    @contextlib.contextmanager
+    def attached(self) -> Iterator[None]:
+        """Let the blocks be skipped where :meth:`replaying` gives their states."""
+        with contextlib.ExitStack() as stack:
+            for module, form in zip(self._skipped, self._forms, strict=True):
+                stack.enter_context(_passing(module, form, lambda: self._states is not None))
+            handle = self._first.register_forward_pre_hook(self._give, with_kwargs=True)
+            stack.callback(handle.remove)
+            yield
+
+    @contextlib.contextmanager
+    def replaying(self, states: torch.Tensor, mask: torch.Tensor) -> Iterator[None]:
+        """Use these states, shape (tokens of all rows, width), in passes of the batch with this mask."""
+        self._states, self._mask = states, mask.bool()
+        try:
+            yield
+        finally:
+            self._states = self._mask = None
+
+    def _give(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if self._states is None or self._mask is None:
+            return None
+        shape = (*self._mask.shape, self._states.shape[-1])
+        # What stands at padding is looked at by nobody.
+        padded = torch.zeros(shape, dtype=self._states.dtype, device=self._states.device)
+        padded[self._mask] = self._states
+        if args:
+            return (padded, *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": padded}
+
+
+class StateFile:
+    """States of many rows in a file that is read as memory, and deleted with its folder.
+
+    Args:
+        path: A new file.
+        lengths: The tokens of each row.
+
+    Raises:
+        StoreError: The disk is full.
+    """
+
+    def __init__(self, path: Path, lengths: Sequence[int]) -> None:
+        self._path = path
+        self._starts = [0]
+        for length in lengths:
+            self._starts.append(self._starts[-1] + length)
+        self._tensor: torch.Tensor | None = None
+
+    def write(self, number: int, states: torch.Tensor) -> None:
+        """Write the states of a row."""
+        if self._tensor is None:
+            self._tensor = self._allocate(states)
+        self._tensor[self._starts[number] : self._starts[number + 1]] = states
+
+    def read(self, numbers: Sequence[int]) -> torch.Tensor:
+        """Return the states of some rows behind one another, shape (tokens, width)."""
+        if self._tensor is None:
+            raise RuntimeError("no states were written")
+        return torch.cat([self._tensor[self._starts[n] : self._starts[n + 1]] for n in numbers])
+
+    def _allocate(self, states: torch.Tensor) -> torch.Tensor:
+        width, tokens = states.shape[-1], self._starts[-1]
+        size = tokens * width * states.element_size()
+        try:
+            with self._path.open("wb") as stream:
+                # A file with holes would be found to be too large only while it is written, by a signal.
+                _reserve(stream.fileno(), size)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            raise StoreError(
+                f"the outputs of the frozen layers take {size / 2**30:.2f} GiB, and the disk has not so much",
+                where=str(self._path.parent),
+                todo="make room, or leave out train.cache_frozen_layers",
+            ) from error
+        flat = torch.from_file(str(self._path), shared=True, size=tokens * width, dtype=states.dtype)
+        return flat.view(tokens, width)
+
+
+class PrefixCollator:
+    """Pads a batch as the kind does, and adds the states of its rows.
+
+    Args:
+        collate: The kind's collator.
+        states: The states of all rows.
+    """
+
+    def __init__(self, collate: Collator, states: StateFile) -> None:
+        self._collate = collate
+        self._states = states
+
+    def __call__(self, features: list[Features]) -> Any:
+        """Return the batch."""
+        numbers = [row[ROW] for row in features]
+        batch = self._collate([{name: row[name] for name in row if name != ROW} for row in features])
+        batch[STATES] = self._states.read(numbers)
+        return batch
+
+
+@contextlib.contextmanager
+def cached_prefix(trainer: "AdapterTrainer", folder: Path) -> Iterator[None]:
+    """Compute the frozen layers once for all rows of a trainer, and let it train on their outputs.
+
+    Args:
+        trainer: Ready to train.
+        folder: Where the outputs are kept meanwhile.
+
+    Raises:
+        StoreError: The disk is full.
+        TrainingError: There is nothing to keep.
+    """
+    before = trainer.train_dataset, trainer.eval_dataset, trainer.data_collator
+    train: Any = trainer.train_dataset
+    held_out: Any = trainer.eval_dataset
+    rows = [*train.encoded, *held_out.encoded]
+    lengths = [*train.lengths, *held_out.lengths]
+    collate: Any = trainer.data_collator
+
+    def build_batch(numbers: Sequence[int]) -> Any:
+        inputs = collate([rows[number] for number in numbers])
+        return {name: inputs[name].to(trainer.args.device) for name in inputs if name not in _NO_INPUTS}
+
+    model: Any = trainer.model
+    batches = batch_by_length(lengths, trainer.args.eval_batch_size)
+    with contextlib.ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=folder, prefix="frozen-")))
+        with trainer.accelerator.autocast():
+            prefix = FrozenPrefix(model, build_batch(batches[0][:2]))
+            states = StateFile(scratch / "states", lengths)
+            for number, row in prefix.compute(batches, build_batch, lengths):
+                states.write(number, row.cpu())
+        trainer.train_dataset = train.number(0)
+        trainer.eval_dataset = held_out.number(len(train))
+        trainer.data_collator = PrefixCollator(collate, states)
+        trainer.prefix = prefix
+        stack.enter_context(prefix.attached())
+        try:
+            yield
+        finally:
+            trainer.prefix = None
+            trainer.train_dataset, trainer.eval_dataset, trainer.data_collator = before
+
+
+def _reserve(descriptor: int, size: int) -> None:
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, size)
+    else:
+        os.ftruncate(descriptor, size)
+
+
+def _read_states(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
+    states: torch.Tensor = args[0] if args else kwargs["hidden_states"]
+    return states
+
+
+def _list_frozen(model: nn.Module, blocks: Sequence[Block], inputs: Any) -> list[int]:
+    """Return the forms of the outputs of the blocks below the first trained one.
+
+    Asked of autograd rather than of names: whatever is trained below a block, its input then has a gradient.
+    """
+    entered: list[bool] = []
+    forms: list[int | None] = []
+
+    def enter(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        entered.append(_read_states(args, kwargs).requires_grad)
+
+    def leave(_module: nn.Module, _args: Any, output: Any) -> None:
+        forms.append(_find_form(output))
+
+    handles = [block.module.register_forward_pre_hook(enter, with_kwargs=True) for block in blocks]
+    handles += [block.module.register_forward_hook(leave) for block in blocks]
+    try:
+        with torch.random.fork_rng(devices=[]):
+            model(**inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if len(entered) != len(blocks):
+        # Blocks that are run more than once, or not at all.
+        return []
+    frozen: list[int] = []
+    for has_gradient, form in zip(entered[1:], forms, strict=False):
+        if has_gradient or form is None:
+            break
+        frozen.append(form)
+    return frozen
+
+
+def _find_form(output: Any) -> int | None:
+    """Return how many values a block returns in a tuple, 0 for its states alone; None: others than states."""
+    if isinstance(output, torch.Tensor):
+        return 0
+    is_plain = isinstance(output[0], torch.Tensor) and all(part is None for part in output[1:])
+    return len(output) if is_plain else None
+
+
+@contextlib.contextmanager
+def _passing(module: nn.Module, form: int, is_skipped: Callable[[], bool]) -> Iterator[None]:
+    """Let a block hand on its input where it is skipped."""
+    forward: Any = module.forward
+
+    def pass_on(*args: Any, **kwargs: Any) -> Any:
+        if not is_skipped():
+            return forward(*args, **kwargs)
+        states = _read_states(args, kwargs)
+        return (states, *[None] * (form - 1)) if form else states
+
+    module.forward = pass_on
+    try:
+        yield
+    finally:
+        module.forward = forward

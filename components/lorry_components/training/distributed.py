@@ -1,0 +1,196 @@
+"""One training in several processes of one machine, one for each GPU.
+
+The processes are told of each other by the environment, as torchrun does. What they have to say of their
+progress comes back through a queue, so that MLflow and the display have one client.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import queue
+import socket
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lorry_components.progress import Progress
+from lorry_components.training.training_summary import TrainingSummary
+from lorry_registry.errors import LorryError, TrainingError
+from lorry_registry.task_spec import TaskSpec
+
+if TYPE_CHECKING:
+    from lorry_components.training.trainer import LogMetrics
+
+_COUNT, _RANK = "WORLD_SIZE", "RANK"
+_POLL_SECONDS = 1.0
+_GRACE_SECONDS = 10.0
+Finetune = Callable[..., TrainingSummary]
+
+
+def count_processes(environment: Mapping[str, str] = os.environ) -> int:
+    """Return how many processes this training has."""
+    return int(environment.get(_COUNT, "1"))
+
+
+def is_first_process(environment: Mapping[str, str] = os.environ) -> bool:
+    """Return whether this process is the one that writes."""
+    return environment.get(_RANK, "0") == "0"
+
+
+def part_random_numbers(seed: int, environment: Mapping[str, str] = os.environ) -> None:
+    """Let each process but the first draw random numbers of its own: other noise, and other dropout.
+
+    Weights begin alike in all of them, so they are seeded alike before. The first goes on as it would alone.
+    """
+    import numpy as np
+    import torch
+
+    rank = int(environment.get(_RANK, "0"))
+    if rank:
+        # Not the sum, or this process would draw what the first of a training with the next seed draws. Of
+        # 64 bits torch's generator on processors looks at 32.
+        torch.manual_seed(int(np.random.SeedSequence([seed, rank]).generate_state(1)[0]))
+
+
+def finetune_in_processes(
+    finetune: Finetune,
+    count: int,
+    spec: TaskSpec,
+    data: Path,
+    target: Path,
+    *,
+    checkpoints: Path,
+    progress: Progress,
+    log_metrics: "LogMetrics",
+) -> TrainingSummary:
+    """Train an adapter in several processes.
+
+    Args:
+        finetune: What each of them runs.
+        count: How many.
+        spec: The task.
+        data: The folder that ``prepare_data`` wrote.
+        target: Where the first of them writes.
+        checkpoints: As of one process.
+        progress: Told how many steps are done.
+        log_metrics: Told losses and validation metrics.
+
+    Raises:
+        LorryError: What one of them raised.
+        TrainingError: One of them was ended from outside.
+    """
+    context = multiprocessing.get_context("spawn")
+    messages: Any = context.Queue()
+    port = _find_port()
+    arguments = (finetune, count, port, messages, spec, data, target, checkpoints)
+    children = [context.Process(target=_run, args=(rank, *arguments)) for rank in range(count)]
+    for child in children:
+        child.start()
+    try:
+        return _listen(children, messages, progress, log_metrics)
+    finally:
+        for child in children:
+            child.terminate()
+        for child in children:
+            child.join(_GRACE_SECONDS)
+            if child.is_alive():
+                child.kill()
+
+
+def _listen(
+    children: "list[Any]", messages: Any, progress: Progress, log_metrics: "LogMetrics"
+) -> TrainingSummary:
+    while True:
+        try:
+            kind, *content = messages.get(timeout=_POLL_SECONDS)
+        except queue.Empty:
+            ended = [number for number, child in enumerate(children) if child.exitcode not in (None, 0)]
+            if ended:
+                raise TrainingError(
+                    f"process {ended[0]} of {len(children)} ended with code {children[ended[0]].exitcode}",
+                    where="finetune",
+                    todo="see the log above it; a process that was killed often lacked memory",
+                ) from None
+            continue
+        if kind == "progress":
+            progress(*content)
+        elif kind == "metrics":
+            log_metrics(*content)
+        elif kind == "failed":
+            raise content[0]
+        elif kind == "done":
+            summary: TrainingSummary = content[0]
+            for child in children:
+                child.join(_GRACE_SECONDS)
+            return summary
+
+
+def _run(
+    rank: int,
+    finetune: Finetune,
+    count: int,
+    port: int,
+    messages: Any,
+    spec: TaskSpec,
+    data: Path,
+    target: Path,
+    checkpoints: Path,
+) -> None:
+    """Run in a process of its own."""
+    from lorry_components.steps.runtime.step_context import quiet_libraries
+
+    os.environ.update(
+        {
+            _RANK: str(rank),
+            "LOCAL_RANK": str(rank),
+            _COUNT: str(count),
+            "LOCAL_WORLD_SIZE": str(count),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+        }
+    )
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
+    quiet_libraries()
+    _choose_device(rank)
+    try:
+        summary = finetune(
+            spec,
+            data,
+            target,
+            checkpoints=checkpoints,
+            progress=lambda done, total: messages.put(("progress", done, total)),
+            log_metrics=lambda metrics, step: messages.put(("metrics", dict(metrics), step)),
+        )
+    except LorryError as error:
+        messages.put(("failed", error))
+    except Exception as error:
+        messages.put(("failed", TrainingError(f"{type(error).__name__}: {error}", where=f"process {rank}")))
+        raise
+    else:
+        if rank == 0:
+            messages.put(("done", summary))
+    finally:
+        _leave_group()
+
+
+def _choose_device(rank: int) -> None:
+    """Let what is loaded go to this process's own GPU: bitsandbytes packs weights where they are loaded."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.set_device(rank)
+
+
+def _leave_group() -> None:
+    from torch import distributed
+
+    if distributed.is_initialized():
+        with contextlib.suppress(RuntimeError):
+            distributed.destroy_process_group()
+
+
+def _find_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port

@@ -1,0 +1,35 @@
+"""Several sequences behind one another in one row, without padding between them.
+
+Positions start anew with each sequence. Where there is no mask and no cache, transformers reads off them
+where a sequence begins, and lets no token look across: with a mask of blocks, or with the lengths of the
+sequences where FlashAttention is installed. So packed and padded batches have the same loss and gradients.
+"""
+
+from typing import Any
+
+import torch
+
+from lorry_components.task_types.base import IGNORED
+
+Features = dict[str, Any]
+
+
+def pack(features: list[Features]) -> dict[str, torch.Tensor]:
+    """Return a batch of one row: inputs, positions and labels, each of shape (1, tokens of all sequences).
+
+    Args:
+        features: The sequences, each with ``input_ids`` and ``labels`` of the same length.
+    """
+    inputs: list[int] = []
+    positions: list[int] = []
+    labels: list[int] = []
+    for row in features:
+        inputs += row["input_ids"]
+        positions += range(len(row["input_ids"]))
+        # The first token of a sequence is nothing that the end of the one before it should predict.
+        labels += [IGNORED, *row["labels"][1:]]
+    return {
+        "input_ids": torch.tensor([inputs]),
+        "position_ids": torch.tensor([positions]),
+        "labels": torch.tensor([labels]),
+    }

@@ -1,0 +1,68 @@
+"""What fine-tuning leaves beside the adapter for the steps after it."""
+
+import importlib.metadata
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict
+
+from lorry_components.task_types import Kind
+from lorry_registry.manifest import BaseIdentity, ParameterCounts, TrainingInputs
+
+ADAPTER_FOLDER = "adapter"
+_NAME = "training.json"
+_LIBRARIES = ("torch", "transformers", "peft", "tokenizers", "safetensors", "lorry")
+
+
+class TrainingSummary(BaseModel):
+    """How an adapter was trained.
+
+    Attributes:
+        base: The base it was trained on.
+        inputs: The digests of what decided the result.
+        labels: The classes, or None.
+        has_pair: Whether the task is about pairs of texts.
+        parameters: How many numbers were trained.
+        learning_rate: The peak learning rate.
+        device: What it was trained on.
+        precision: The number format of frozen weights and matrix products.
+        examples: Training rows.
+        steps: Optimiser steps in all.
+        resumed_from: The step that this process went on from; 0: it trained from the start.
+        seconds: Wall time of the training loop in this process, validation included.
+        examples_per_second: Rows trained a second, validation included.
+        loss: The mean training loss of this process.
+        libraries: Versions that decide how the adapter is read.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    base: BaseIdentity
+    inputs: TrainingInputs
+    labels: tuple[str, ...] | None
+    has_pair: bool
+    parameters: ParameterCounts
+    learning_rate: float
+    device: str
+    precision: str
+    examples: int
+    steps: int
+    resumed_from: int
+    seconds: float
+    examples_per_second: float
+    loss: float
+    libraries: dict[str, str]
+
+    def save(self, folder: Path) -> None:
+        """Write it into a folder."""
+        (folder / _NAME).write_text(self.model_dump_json(indent=2) + "\n", "utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read it from a folder."""
+        return cls.model_validate_json((folder / _NAME).read_text("utf-8"))
+
+
+def read_versions(kind: Kind) -> dict[str, str]:
+    """Return the versions of the libraries that a kind of task is trained and read with."""
+    return {name: importlib.metadata.version(name) for name in (*_LIBRARIES, *kind.libraries)}

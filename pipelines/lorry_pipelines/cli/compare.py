@@ -1,0 +1,72 @@
+"""``lorry compare``: methods on one task, the same data and seeds."""
+
+from pathlib import Path
+
+import click
+
+from lorry_pipelines.cli.checking import overrides_option
+from lorry_pipelines.cli.study_options import StudyFlags, parse_numbers, study_flags
+from lorry_pipelines.cli.study_tables import show_study
+from lorry_registry.cli.edge import format_examples, load_settings
+
+
+@click.command(
+    epilog=format_examples(
+        "lorry compare reviews.yaml --methods full,bitfit,lora",
+        "lorry compare reviews.yaml --methods 'lora:r=16;targets=[query,value],lora:r=2' --seeds 0,1,2",
+        "lorry compare reviews.yaml --methods full:train.learning_rate=3e-5,lora --against full",
+    )
+)
+@click.argument("file", metavar="TASK.yaml", type=click.Path(path_type=Path))
+@click.option(
+    "--methods",
+    required=True,
+    metavar="NAME[:OPTION=VALUE;...],...",
+    help="What to compare. A method's options stand behind a colon, apart by semicolons; train.FIELD=VALUE "
+    "changes a field of the train section for it.",
+)
+@click.option(
+    "--against",
+    metavar="METHOD",
+    help="Compare all with this one, as written in --methods.  [default: the best]",
+)
+@overrides_option
+@study_flags
+def compare_methods(
+    file: Path, methods: str, against: str | None, overrides: tuple[str, ...], flags: StudyFlags
+) -> None:
+    """Compare methods on a task: the same data, the same seeds.
+
+    The task's own method section counts for the method that it names; others get their defaults, their
+    learning rate with them. All are scored on the same test rows, with intervals and paired differences.
+    Nothing is registered. Results are kept: an interrupted comparison goes on when it is started again, and
+    another one takes over what it shares with it. The exit code is 12 when a training failed.
+    """
+    from lorry_components.steps.runtime.step_context import ease_garbage_collection, quiet_libraries
+    from lorry_components.studies.variants import (
+        TaskDocument,
+        build_variants,
+        draft_method,
+        find_choice,
+        parse_methods,
+        refuse_settings,
+    )
+    from lorry_pipelines.studies.run import Study, run_study
+
+    quiet_libraries()
+    ease_garbage_collection()
+    task = TaskDocument.load(file, overrides)
+    choices, faults = parse_methods(methods)
+    faults += refuse_settings(task, {"method.name": "name methods in --methods"})
+    reference, more = find_choice(against, choices)
+    variants = build_variants(task, [draft_method(choice, task) for choice in choices], [*faults, *more])
+    study = Study(
+        name="compare",
+        heading="Method",
+        variants=variants,
+        seeds=parse_numbers(flags.seeds, "--seeds")
+        if flags.seeds is not None
+        else [variants[0].spec.train.seed],
+        against=reference,
+    )
+    show_study(run_study(study, load_settings(), flags.options), facts=(), as_json=flags.as_json)

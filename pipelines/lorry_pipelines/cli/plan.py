@@ -1,0 +1,300 @@
+"""``lorry plan``: parameters, memory, and the smallest GPU, before anything is spent."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from lorry_pipelines.cli.checking import overrides_option
+from lorry_registry.cli.edge import fail_after, format_examples, json_option, print_json
+from lorry_registry.cli.tables import NOTHING, Column, print_bullets, print_fields, print_heading, print_table
+from lorry_registry.errors import Fault, LorryError, UsageError
+
+if TYPE_CHECKING:
+    from lorry_components.memory.estimates import Estimate
+    from lorry_components.memory.plan import TaskPlan
+    from lorry_components.reference.tables import LectureRow
+    from lorry_registry.task_spec import TaskSpec
+
+_GIB = 2**30
+_LEAST_GIB = 0.01
+_WITHOUT_IMAGES = (
+    "the rows of Stable Diffusion are left out: diffusers is not installed; "
+    "install it with: pip install 'lorry[train,images]'"
+)
+
+
+@click.command(
+    epilog=format_examples(
+        "lorry plan reviews.yaml",
+        "lorry plan reviews.yaml --set method.name=full --set train.batch_size=64",
+        "lorry plan --lecture              published parameters and memory beside ours",
+    )
+)
+@click.argument("files", nargs=-1, metavar="[TASK.yaml]...", type=click.Path(path_type=Path))
+@overrides_option
+@click.option("--lecture", is_flag=True, help="Print the lecture's published figures beside ours.")
+@json_option
+def plan_files(files: tuple[Path, ...], overrides: tuple[str, ...], lecture: bool, as_json: bool) -> None:
+    """Say what tasks would take, before a run.
+
+    Total and trained parameters, the adapter's size, memory by part for training and for predicting, the
+    smallest GPU that holds it, and what would take less. It needs no weights and no GPU; of a base on a hub
+    only config.json is downloaded.
+    """
+    if lecture == bool(files) or (lecture and overrides):
+        raise UsageError(
+            "give task files, or --lecture alone", where="lorry plan", todo="see: lorry plan --help"
+        )
+    from lorry_components.steps.runtime.step_context import quiet_libraries
+
+    quiet_libraries()
+    if lecture:
+        _print_lecture(as_json=as_json)
+        return
+    from lorry_components.memory import check_fits, describe_plan, plan_task
+    from lorry_components.memory.class_counts import find_classes
+    from lorry_pipelines.scheduling import load_tasks
+
+    planned: list[tuple[TaskSpec, TaskPlan, list[Fault]]] = []
+    problems: dict[str, LorryError] = {}
+    for spec in load_tasks(files, overrides):
+        try:
+            plan = plan_task(spec, labels=find_classes(spec))
+        except LorryError as error:
+            if len(files) == 1:
+                raise
+            problems[f"{spec.name} is not planned"] = error
+        else:
+            planned.append((spec, plan, list(check_fits(spec, plan))))
+    if as_json:
+        print_json(
+            [
+                describe_plan(plan)
+                | {"faults": [{"where": fault.where, "what": fault.what} for fault in found]}
+                for _, plan, found in planned
+            ]
+        )
+    else:
+        for spec, plan, found in planned:
+            _print_plan(plan, found, asked=_describe_resources(spec.resources))
+    fail_after(problems)
+
+
+def _describe_resources(resources: object) -> str:
+    from lorry_registry.task_spec import ResourcesSpec
+
+    assert isinstance(resources, ResourcesSpec)
+    if not resources.count:
+        return f"processors with {resources.memory}"
+    return f"{resources.count} x {resources.accelerator}, and {resources.memory} beside"
+
+
+def _print_plan(plan: "TaskPlan", faults: Sequence[Fault], *, asked: str) -> None:
+    parameters = plan.parameters
+    lacks = any(fault.where.startswith("resources.") for fault in faults)
+    print_heading(f"{plan.task}: {plan.method}")
+    print_fields(
+        {
+            "base": plan.base,
+            "parameters": f"{parameters.total:,} in all",
+            "trained": f"{parameters.adapter:,} by the method and {parameters.head:,} in the head, "
+            f"{parameters.trained / parameters.total:.2%} of all",
+            "adapter": f"{format_size(plan.adapter_bytes)} ({plan.adapter_bytes:,} bytes)",
+            "batch": _describe_batch(plan),
+            "resources": f"{asked}: {'too little, see below' if lacks else 'enough'}",
+            "smallest GPU": _describe_devices(plan),
+        }
+    )
+    click.echo()
+    _print_parts(plan)
+    if faults:
+        print_heading("Does not fit")
+        print_bullets(f"{fault.where}: {fault.what}" for fault in faults)
+    if (lacks or plan.smallest_device is None) and plan.advice:
+        print_heading("What would take less")
+        _print_advice(plan)
+    if plan.notes:
+        print_heading("Assumed")
+        print_bullets(plan.notes)
+
+
+def _describe_batch(plan: "TaskPlan") -> str:
+    rows = (
+        f"{plan.rows} images of {plan.side}x{plan.side} pixels"
+        if plan.side
+        else f"{plan.rows} texts of up to {plan.tokens} tokens"
+    )
+    return rows if plan.processes == 1 else f"{rows} in each of {plan.processes} processes"
+
+
+def _describe_devices(plan: "TaskPlan") -> str:
+    from lorry_components.memory.gpus import DEVICES
+    from lorry_components.memory.plan_document import judge_device
+
+    perhaps = [device.name for device in DEVICES if judge_device(device, plan.on_gpu) == "may fit"]
+    smallest = plan.smallest_device.name if plan.smallest_device else "none of those known holds it"
+    return f"{smallest} (may fit: {', '.join(perhaps)})" if perhaps else smallest
+
+
+def _print_parts(plan: "TaskPlan") -> None:
+    from lorry_components.memory.estimates import RUNTIME_PART
+
+    place = "CPU" if plan.device != "cuda" else "GPU" if plan.processes == 1 else "each GPU"
+    columns = [(f"Training, {place}", plan.precision, plan.training)]
+    if plan.host is not None:
+        columns.append(("Host beside", "fp32", plan.host))
+    else:
+        columns.append(("Training, GPU", plan.gpu_precision, plan.on_gpu))
+    columns.append(("Predicting, " + ("GPU" if plan.device == "cuda" else "CPU"), "fp32", plan.inference))
+    names = dict.fromkeys(part.name for _, _, estimate in columns for part in estimate.parts)
+    ordered = [*(name for name in names if name != RUNTIME_PART), RUNTIME_PART]
+    print_table(
+        [Column("Memory in GiB"), *(Column(title, justify="right") for title, _, _ in columns)],
+        [
+            ["precision", *(precision for _, precision, _ in columns)],
+            *([name, *(_format_part(estimate, name) for _, _, estimate in columns)] for name in ordered),
+            ["all", *(format_range(estimate.low, estimate.high) for _, _, estimate in columns)],
+        ],
+    )
+
+
+def _format_part(estimate: "Estimate", name: str) -> str:
+    part = next((part for part in estimate.parts if part.name == name), None)
+    return format_range(part.low, part.high) if part else NOTHING
+
+
+def _print_advice(plan: "TaskPlan") -> None:
+    print_table(
+        [
+            Column("Change", wraps=True),
+            Column("Saves", justify="right"),
+            Column("Leaves", justify="right"),
+            Column("Smallest GPU", rank=1),
+        ],
+        [
+            [
+                advice.change,
+                format_size(advice.saved),
+                format_size(advice.needed),
+                advice.device.name if advice.device else "none",
+            ]
+            for advice in plan.advice
+        ],
+    )
+
+
+def _print_lecture(*, as_json: bool) -> None:
+    from lorry_components.reference.tables import list_lecture_rows
+    from lorry_components.task_types.diffusion.latent_diffusion import has_diffusers
+
+    rows = list_lecture_rows()
+    if not has_diffusers():
+        click.echo(_WITHOUT_IMAGES, err=True)
+    if as_json:
+        print_json([row.describe() for row in rows])
+        return
+    failed = [row for row in rows if not row.is_planned]
+    rows = [row for row in rows if row.is_planned]
+    counted = [row for row in rows if row.memory_gib is None]
+    measured = [row for row in rows if row.memory_gib is not None]
+    notes = list(dict.fromkeys(row.reason for row in rows if row.reason))
+    print_heading("Trained parameters, the head apart")
+    _print_counts(counted, notes)
+    print_heading("Peak memory of training: fp32, 8 rows of 64 tokens, or two images")
+    _print_memory(measured, notes)
+    click.echo()
+    for number, note in enumerate(notes, start=1):
+        click.echo(f"  {number}  {note}")
+    if failed:
+        print_heading("Not planned")
+        print_bullets(f"{row.name}: {row.reason.removeprefix('not planned: ')}" for row in failed)
+    compared = [row for row in rows if row.published_text]
+    agreeing = sum(row.agrees for row in compared)
+    click.echo(
+        f"\n{agreeing} of {len(compared)} agree with what is published, and the notes say why others differ"
+    )
+    click.echo("(counts agree to the last digit that is printed, memory within a tenth)")
+
+
+def _print_counts(rows: Iterable["LectureRow"], notes: Sequence[str]) -> None:
+    print_table(
+        [
+            Column("Base, method", wraps=True),
+            Column("Ours", justify="right"),
+            Column("Of all", justify="right", rank=3),
+            Column("Published", justify="right"),
+            Column("Differs", justify="right"),
+            Column("Note", justify="right"),
+            Column("Counted on", rank=4),
+        ],
+        [
+            [
+                row.name,
+                f"{row.trainable_parameters:,}",
+                f"{row.trainable_parameters / row.total_parameters:.3%}",
+                row.published_text or NOTHING,
+                _format_difference(row),
+                _number_note(row, notes),
+                "closed form" if row.is_closed_form else "modules",
+            ]
+            for row in rows
+        ],
+    )
+
+
+def _print_memory(rows: Iterable["LectureRow"], notes: Sequence[str]) -> None:
+    print_table(
+        [
+            Column("Base, method", wraps=True),
+            Column("Trained", justify="right", rank=2),
+            Column("Ours", justify="right"),
+            Column("Range", justify="right", rank=1),
+            Column("Published", justify="right"),
+            Column("Differs", justify="right"),
+            Column("Note", justify="right"),
+        ],
+        [
+            [
+                row.name,
+                f"{row.trainable_parameters:,}",
+                f"{row.memory_gib:.1f} GiB",
+                "{:.1f} to {:.1f} GiB".format(*row.memory_range_gib or (0.0, 0.0)),
+                row.published_text,
+                _format_difference(row),
+                _number_note(row, notes),
+            ]
+            for row in rows
+        ],
+    )
+
+
+def _format_difference(row: "LectureRow") -> str:
+    if row.difference is None:
+        return NOTHING
+    return "exact" if row.difference == 0 else f"{row.difference:+.1%}"
+
+
+def _number_note(row: "LectureRow", notes: Sequence[str]) -> str:
+    return str(notes.index(row.reason) + 1) if row.reason else ""
+
+
+def format_size(size: int) -> str:
+    """Return a number of bytes in the unit that leaves few digits."""
+    if size >= _GIB:
+        return f"{size / _GIB:.2f} GiB" if size < 10 * _GIB else f"{size / _GIB:.1f} GiB"
+    return f"{size / 2**20:.0f} MiB" if size >= 10 * 2**20 else f"{size / 1024:,.0f} KiB"
+
+
+def format_range(low: int, high: int) -> str:
+    """Return a range in GiB without the unit; one number where both ends read the same."""
+    ends = [_format_gib(low), _format_gib(high)]
+    return ends[0] if ends[0] == ends[1] else " to ".join(ends)
+
+
+def _format_gib(size: int) -> str:
+    value = size / _GIB
+    if 0 < value < _LEAST_GIB:
+        return f"<{_LEAST_GIB}"
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}"

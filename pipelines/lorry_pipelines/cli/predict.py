@@ -1,0 +1,188 @@
+"""``lorry predict``: name a task, get its adapter on its base, predict."""
+
+import base64
+import itertools
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lorry_registry.cli.edge import format_examples, json_option, open_registry, print_json, version_option
+from lorry_registry.errors import Fault, InvalidDataError, StoreError, UsageError
+
+_SHOWN_CHARACTERS = 72
+_SHOWN_FAULTS = 20
+
+
+@click.command(
+    epilog=format_examples(
+        'lorry predict reviews "Great value!"',
+        'lorry predict entailment "A man sleeps." --pair "A man is awake."',
+        "lorry predict reviews --file texts.txt --json",
+        "cat texts.txt | lorry predict reviews --file -",
+    )
+)
+@click.argument("task")
+@click.argument("texts", nargs=-1, metavar="TEXT...")
+@click.option(
+    "--pair", "pairs", multiple=True, metavar="TEXT", help="The second text of each pair, in order."
+)
+@click.option(
+    "--file",
+    "source",
+    type=click.Path(path_type=Path, allow_dash=True),
+    help="Texts from a file: one a line, or JSON lines with 'text' (and 'text_pair'). '-' is standard input.",
+)
+@version_option
+@json_option
+def predict_texts(
+    task: str,
+    texts: tuple[str, ...],
+    pairs: tuple[str, ...],
+    source: Path | None,
+    version: int | None,
+    as_json: bool,
+) -> None:
+    """Predict with the adapter of a task.
+
+    The adapter is verified byte for byte, and its outputs on a probe are compared with those recorded at
+    registration, before it predicts. Images are written into the working folder, as TASK-0.png and so on;
+    --json gives their paths.
+    """
+    if bool(texts) == (source is not None):
+        raise UsageError(
+            "give texts, or a file of texts", where="lorry predict", todo="see: lorry predict --help"
+        )
+    if pairs and not texts:
+        raise UsageError(
+            "second texts belong to texts of the command line",
+            where="--pair",
+            todo='put those of a file into it, as JSON lines: {"text": "...", "text_pair": "..."}',
+        )
+    rows = _pair_up(texts, pairs) if texts else _read_rows(source)
+    registry = open_registry()
+    resolution = registry.resolve(task, version)
+    _check_rows(rows, has_pair="text_pair" in resolution.manifest.probe.rows[0], task=task)
+
+    from lorry_components.steps.runtime.step_context import ease_garbage_collection, quiet_libraries
+
+    quiet_libraries()
+    ease_garbage_collection()
+    from lorry_components.inference import load_adapter
+
+    loaded = load_adapter(registry.fetch(resolution.adapter_id), expected_id=resolution.adapter_id)
+    predictions = loaded.predictor.predict(rows)
+    if loaded.kind.reads_images:
+        predictions = [_write_image(task, prediction) for prediction in predictions]
+    if as_json:
+        print_json([join_prediction(*pair) for pair in zip(rows, predictions, strict=True)])
+        return
+    for row, prediction in zip(rows, predictions, strict=True):
+        click.echo(f"{loaded.kind.describe_prediction(prediction):>12}  {_shorten(row)}")
+
+
+def join_prediction(row: Mapping[str, str], prediction: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an input and its prediction as one object; a text for a text is its ``predicted_text``."""
+    told = {f"predicted_{name}" if name in row else name: value for name, value in prediction.items()}
+    return {**row, **told}
+
+
+def _write_image(task: str, prediction: Mapping[str, Any]) -> dict[str, Any]:
+    """Write a drawn image into the working folder, beside what is there; return its path in its place."""
+    content = base64.b64decode(prediction["image"])
+    told = {name: value for name, value in prediction.items() if name != "image"}
+    for number in itertools.count():
+        path = Path(f"{task}-{number}.png")
+        try:
+            with path.open("xb") as stream:
+                stream.write(content)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise StoreError(
+                f"the image cannot be written: {error.strerror or error}",
+                where=str(path.absolute()),
+                todo="go to a folder that this user may write in, with room, and run again",
+            ) from error
+        return {"path": str(path), **told}
+    raise AssertionError("counting does not end")
+
+
+def _pair_up(texts: Sequence[str], pairs: Sequence[str]) -> list[dict[str, str]]:
+    if not pairs:
+        return [{"text": text} for text in texts]
+    if len(pairs) != len(texts):
+        raise UsageError(
+            f"{len(texts)} texts and {len(pairs)} second texts do not make pairs",
+            where="--pair",
+            todo="give one --pair for each text",
+        )
+    return [{"text": text, "text_pair": pair} for text, pair in zip(texts, pairs, strict=True)]
+
+
+def _read_rows(source: Path | None) -> list[dict[str, str]]:
+    where = str(source)
+    rows: list[dict[str, str]] = []
+    faults: list[Fault] = []
+    # Not str.splitlines: it parts a text at U+2028 and other letters, too.
+    for number, line in enumerate(_read_text(where).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            rows.append(_read_row(line.removesuffix("\r")))
+        except (ValueError, RecursionError) as error:
+            told = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+            faults.append(Fault(f"line {number}", told))
+    if faults:
+        raise InvalidDataError(where, faults[:_SHOWN_FAULTS], todo="correct these lines", total=len(faults))
+    return rows
+
+
+def _read_text(where: str) -> str:
+    """Read a file or standard input as UTF-8; the mark that some programs put before it is no text."""
+    try:
+        content = sys.stdin.buffer.read() if where == "-" else Path(where).read_bytes()
+        return content.decode("utf-8-sig")
+    except FileNotFoundError as error:
+        fault = Fault("file", "there is no such file")
+        raise InvalidDataError(where, [fault], todo="give the path of a file of texts") from error
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        fault = Fault("file", f"cannot be read as UTF-8 text: {reason}")
+        raise InvalidDataError(where, [fault], todo="give another file") from error
+
+
+def _read_row(line: str) -> dict[str, str]:
+    """Return the row of a line.
+
+    Raises:
+        RecursionError: It is JSON that is nested too deeply.
+        ValueError: It is JSON in part only, or has no text.
+    """
+    if not line.lstrip().startswith("{"):
+        return {"text": line}
+    try:
+        document: Any = json.loads(line)
+    except ValueError as error:
+        raise ValueError(f"not JSON: {error}") from error
+    row = {key: document[key] for key in ("text", "text_pair") if isinstance(document.get(key), str)}
+    if "text" not in row:
+        raise ValueError("has no 'text'")
+    return row
+
+
+def _check_rows(rows: Sequence[dict[str, str]], *, has_pair: bool, task: str) -> None:
+    if not rows:
+        raise UsageError("there are no texts", where=task, todo="give at least one text")
+    wrong = [number for number, row in enumerate(rows, start=1) if ("text_pair" in row) != has_pair]
+    if wrong:
+        wants = "pairs of texts: give --pair TEXT" if has_pair else "single texts: leave --pair out"
+        raise UsageError(f"row {wrong[0]} does not fit", where=task, todo=f"the task takes {wants}")
+
+
+def _shorten(row: dict[str, str]) -> str:
+    text = " | ".join(row.values())
+    return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + "…"

@@ -1,0 +1,47 @@
+"""``lorry reconcile``: MLflow is a window on the ledger; this cleans it."""
+
+import click
+
+from lorry_registry.cli.edge import (
+    fail_after,
+    format_examples,
+    json_option,
+    load_settings,
+    open_index,
+    print_json,
+)
+from lorry_registry.errors import LorryError
+from lorry_registry.registry import Registry
+
+
+@click.command(epilog=format_examples("lorry reconcile", "lorry reconcile reviews"))
+@click.argument("tasks", nargs=-1, metavar="[TASK]...")
+@json_option
+def reconcile_tasks(tasks: tuple[str, ...], as_json: bool) -> None:
+    """Make MLflow show what the ledger says.
+
+    Versions that MLflow lacks are added, and the aliases 'champion' and 'challenger' are set right: after a
+    crash between the ledger and MLflow, an edit in MLflow's own pages, or with a new MLflow. All tasks by
+    default. The ledger is never changed. A task that fails does not stop the others: it is told at the end,
+    and the exit code says what failed.
+    """
+    from lorry_components.steps.register.mlflow_publication import reconcile_task
+
+    settings = load_settings()
+    registry = Registry.open(settings)
+    index = open_index(settings)
+    # An MLflow that does not answer is told once, and not by every task.
+    index.check_reachable()
+    changes: dict[str, list[str]] = {}
+    problems: dict[str, LorryError] = {}
+    for task in dict.fromkeys(tasks or registry.ledger.list_tasks()):
+        try:
+            changes[task] = reconcile_task(index, registry, task)
+        except LorryError as error:
+            problems[task] = error
+    if as_json:
+        print_json(changes)
+    else:
+        for task, lines in changes.items():
+            click.echo(f"{task}: {'; '.join(lines) or 'nothing to do'}")
+    fail_after(problems)

@@ -1,0 +1,169 @@
+"""``lorry run``: the main job."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from lorry_pipelines.cli.checking import files_argument, overrides_option
+from lorry_registry.cli.edge import (
+    brief_patience,
+    format_examples,
+    json_option,
+    load_settings,
+    print_json,
+    print_warning,
+)
+from lorry_registry.errors import RunFailedError
+from lorry_registry.registry import Registry
+
+if TYPE_CHECKING:
+    from lorry_components.steps.report.step import TaskReport
+    from lorry_pipelines.local.launch import RunFolder
+    from lorry_pipelines.scheduling import PlannedTask
+    from lorry_registry.settings import Settings
+
+
+@click.command(
+    epilog=format_examples(
+        "lorry run tasks/*.yaml",
+        "lorry run reviews.yaml --set method.r=16 --set train.seed=1",
+        "lorry run reviews.yaml --force           train although it is up to date",
+        "lorry run tasks/*.yaml --runner docker   each step in a container",
+    )
+)
+@files_argument
+@overrides_option
+@click.option(
+    "--runner",
+    type=click.Choice(["subprocess", "docker"]),
+    default="subprocess",
+    show_default=True,
+    help="Where steps run: in processes of this environment, or in containers of LORRY_IMAGE.",
+)
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Train tasks that are up to date, too, and tasks whose plan does not fit their resources.",
+)
+@json_option
+def run_tasks(
+    files: tuple[Path, ...], overrides: tuple[str, ...], runner: str, force: bool, as_json: bool
+) -> None:
+    """Train, judge and register the adapters of tasks.
+
+    A task is trained when its data, its base or its recipe changed since its last adapter. A task that fails
+    does not take the others down: it is reported at the end, and the exit code is 12. An interrupted run goes
+    on from its last checkpoint when it is started again.
+    """
+    from lorry_components.steps.runtime.step_context import ease_garbage_collection, quiet_libraries
+    from lorry_components.tasks.checks import check_bases
+    from lorry_pipelines.local.launch import check_places
+    from lorry_pipelines.scheduling import load_tasks, plan_tasks, refuse_what_does_not_fit
+
+    ease_garbage_collection()
+    quiet_libraries()
+    started = time.monotonic()
+    specs = load_tasks(files, overrides)
+    settings = load_settings()
+    registry = Registry.open(settings)
+    planned = plan_tasks(specs, registry, force=force)
+    stale = [plan for plan in planned if plan.staleness.is_stale]
+    reports: dict[str, TaskReport] = {}
+    folder = None
+    if stale:
+        check_bases([plan.spec for plan in stale])
+        if not force:
+            refuse_what_does_not_fit([plan.spec for plan in stale])
+        with brief_patience():
+            check_places(settings)
+        if runner == "docker":
+            from lorry_pipelines.local.containers import check_engine
+
+            check_engine(settings.image)
+        folder, reports = _run_stale(stale, settings, runner=runner, force=force, quiet=as_json)
+    from lorry_pipelines.cli.run_summary import describe_tasks, print_summary
+
+    rows = describe_tasks(planned, reports, registry)
+    if as_json:
+        print_json(rows)
+    else:
+        print_summary(rows, seconds=time.monotonic() - started, tracking_uri=settings.tracking_uri)
+    if folder is not None:
+        _finish(list(reports.values()), folder)
+
+
+def _run_stale(
+    stale: Sequence["PlannedTask"], settings: "Settings", *, runner: str, force: bool, quiet: bool
+) -> tuple["RunFolder", dict[str, "TaskReport"]]:
+    from lorry_pipelines.local.display import Watcher, open_display
+    from lorry_pipelines.local.launch import RunFolder, report_disk, run_pipeline
+    from lorry_pipelines.local.locking import hold_tasks
+    from lorry_pipelines.scheduling import order_by_cost
+    from lorry_registry.stores import open_store
+
+    names = [plan.spec.name for plan in stale]
+    with report_disk(settings.home), hold_tasks(settings.locks, names):
+        folder = RunFolder.create(settings.runs)
+        if not quiet:
+            for plan in stale:
+                click.echo(f"{plan.spec.name}: {plan.staleness.reason}", err=True)
+            click.echo(f"log: {folder.log}", err=True)
+        try:
+            with open_display(names, quiet=quiet) as shown:
+                watcher = Watcher(names, open_store(settings.store), folder.run, folder.progress, shown)
+                report = run_pipeline(
+                    order_by_cost([plan.spec for plan in stale]),
+                    folder,
+                    settings=settings,
+                    runner=runner,
+                    force=force,
+                    watch=watcher,
+                )
+        except KeyboardInterrupt:
+            _explain_interruption(names, settings, folder)
+            raise
+        reports = {task.task: task for task in report.tasks}
+        # In the order in which the tasks were given, not started.
+        return folder, {name: reports[name] for name in names}
+
+
+def _explain_interruption(names: Sequence[str], settings: "Settings", folder: "RunFolder") -> None:
+    from lorry_components.steps.report.step import report_run
+    from lorry_components.steps.runtime.outcomes import STEPS, RunRecord
+    from lorry_registry.stores import open_store
+
+    store = open_store(settings.store)
+    for task in report_run(RunRecord(store, folder.run), names, store).failed:
+        if task.step in task.details:
+            told = f"failed in {task.step}: {task.reason}"
+        elif folder.has_started(task.task):
+            told = f"interrupted in {task.step}"
+        else:
+            told = "not started yet"
+        click.echo(f"{task.task}: {told}", err=True)
+        if task.step == STEPS[-1]:
+            click.echo(f"  should MLflow lack its version afterwards: lorry reconcile {task.task}", err=True)
+    click.echo("checkpoints are kept: the same command goes on from there", err=True)
+
+
+def _finish(reports: "Sequence[TaskReport]", folder: "RunFolder") -> None:
+    """Tell warnings and failures, and end with an exit code that says whether all is well.
+
+    Raises:
+        RunFailedError: A task failed.
+    """
+    for report in reports:
+        warning = report.details.get("register", {}).get("warning")
+        if warning:
+            print_warning(f"{report.task}: {warning}")
+    failed = [report for report in reports if report.status == "failed"]
+    if not failed:
+        return
+    raise RunFailedError(
+        "\n".join(f"{report.task} failed in {report.step}: {report.reason}" for report in failed),
+        todo="correct what is named and run the same command again: tasks that are done are not repeated\n"
+        f"  -> what the steps printed is in {folder.log}",
+    )

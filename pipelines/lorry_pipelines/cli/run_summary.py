@@ -1,0 +1,163 @@
+"""What a person sees at the end of a run: one row a task, and what to try next."""
+
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lorry_components.steps.report.step import TaskReport
+from lorry_pipelines.scheduling import PlannedTask
+from lorry_registry.cli.tables import Column, print_table
+from lorry_registry.manifest import Manifest
+from lorry_registry.registry import Registry
+
+_COLUMNS = (
+    Column("Task"),
+    Column("Version"),
+    Column("Method", rank=2),
+    Column("Trained", justify="right", rank=3),
+    Column("Adapter", justify="right", rank=4),
+    Column("Metric", rank=1),
+    Column("Test", justify="right"),
+    Column("95 % interval", rank=5),
+    Column("Published", justify="right", rank=1),
+    Column("Seconds", justify="right", rank=6),
+    Column("Outcome"),
+)
+_EXAMPLE = '"What a wonderful day, thank you all!"'
+_PAIR_EXAMPLE = '"Where do they meet?" --pair "They meet every morning, in the old town."'
+# What other kinds are given is not any sentence, and what it is the task's people know.
+_ANY_SENTENCE = frozenset({"text-classification", "regression", "question-answering"})
+
+
+def describe_tasks(
+    planned: Sequence[PlannedTask], reports: Mapping[str, TaskReport], registry: Registry
+) -> list[dict[str, Any]]:
+    """Return what became of each task, as plain values, in the order in which tasks were given."""
+    return [_describe_task(plan, reports.get(plan.spec.name), registry) for plan in planned]
+
+
+def _describe_task(plan: PlannedTask, report: TaskReport | None, registry: Registry) -> dict[str, Any]:
+    version, adapter_id = _find_version(plan, report, registry)
+    row: dict[str, Any] = {
+        "task": plan.spec.name,
+        "kind": plan.spec.kind,
+        "outcome": report.status if report else "current",
+        "reason": report.reason if report else plan.staleness.reason,
+        "step": report.step if report else None,
+        "version": version,
+        "adapter_id": adapter_id,
+        "champion": registry.ledger.read_state(plan.spec.name).champion_version,
+        "seconds": sum(report.seconds.values()) if report else None,
+        "train_seconds": report.details.get("finetune", {}).get("train_seconds") if report else None,
+        "published": plan.spec.evaluate.reference.value if plan.spec.evaluate.reference else None,
+        "source": plan.spec.evaluate.reference.source if plan.spec.evaluate.reference else None,
+        "single_answer": report.details.get("evaluate", {}).get("single_answer") if report else None,
+        "has_pair": plan.spec.data.columns.text_pair is not None,
+    }
+    return row | (_describe_manifest(registry.read_manifest(adapter_id)) if adapter_id else {})
+
+
+def _find_version(
+    plan: PlannedTask, report: TaskReport | None, registry: Registry
+) -> tuple[int | None, str | None]:
+    if report is None or report.status == "current":
+        number = plan.staleness.version
+        found = {version.number: version.adapter_id for version in registry.list_versions(plan.spec.name)}
+        return number, found.get(number) if number else None
+    registered = report.details.get("register", {})
+    return registered.get("version"), registered.get("adapter_id")
+
+
+def _describe_manifest(manifest: Manifest) -> dict[str, Any]:
+    headline = manifest.evaluation.headline
+    return {
+        "method": manifest.method,
+        "trained_parameters": manifest.parameters.trained,
+        "size_bytes": manifest.size_bytes,
+        "metric": manifest.evaluation.primary,
+        "value": headline.value,
+        "interval": [headline.low, headline.high],
+    }
+
+
+def print_summary(rows: Sequence[Mapping[str, Any]], *, seconds: float, tracking_uri: str) -> None:
+    """Print the table, what stayed as it is and why, and the next commands to try."""
+    click.echo()
+    print_table(_COLUMNS, [_format_row(row) for row in rows])
+    sources = dict.fromkeys(row["source"] for row in rows if row["source"])
+    for source in sources:
+        click.echo(f"published: {source}")
+    kept = [row for row in rows if row["outcome"] == "current"]
+    if kept:
+        click.echo("\nNot trained again:")
+        for row in kept:
+            click.echo(f"  {row['task']}: {row['reason']}")
+    for row in rows:
+        if row["outcome"] == "unchanged":
+            click.echo(f"\n{row['task']} v{row['version']} stays as it is: {row['reason']}")
+    refused = [row for row in rows if row["outcome"] == "challenger"]
+    for row in refused:
+        click.echo(f"\n{row['task']} v{row['version']} was registered but not promoted: {row['reason']}")
+    for row in rows:
+        if row["single_answer"] is not None:
+            click.echo(
+                f"\nnote: {row['task']} v{row['version']} answers every test row with "
+                f"{row['single_answer']!r}; a lower train.learning_rate may help, or more data"
+            )
+    click.echo(f"\n{len(rows)} task{'' if len(rows) == 1 else 's'} in {seconds:.0f} s")
+    usable = [row for row in rows if row["champion"] is not None]
+    if usable:
+        _print_next(usable[-1], tracking_uri)
+
+
+def _format_row(row: Mapping[str, Any]) -> list[str]:
+    value = row.get("value")
+    low, high = row.get("interval") or (None, None)
+    published = row["published"]
+    return [
+        row["task"],
+        f"v{row['version']}" if row["version"] else "-",
+        row.get("method", "-"),
+        f"{row['trained_parameters']:,}" if value is not None else "-",
+        f"{row['size_bytes'] / 1024:,.0f} KiB" if value is not None else "-",
+        row.get("metric", "-"),
+        f"{value:.3f}" if value is not None else "-",
+        f"{low:.3f} to {high:.3f}" if value is not None else "-",
+        f"{published:.3f}" if published is not None else "-",
+        f"{row['seconds']:.0f}" if row["seconds"] is not None else "-",
+        row["outcome"] if row["outcome"] != "failed" else f"failed in {row['step']}",
+    ]
+
+
+def _print_next(row: Mapping[str, Any], tracking_uri: str) -> None:
+    task = row["task"]
+    lorry = _name_program("lorry")
+    click.echo("\nNext:")
+    click.echo(f"  {lorry} predict {task} {_choose_example(row)}")
+    click.echo(f"  {lorry} show {task}")
+    if tracking_uri.startswith("sqlite:///"):
+        database = _shorten(Path(tracking_uri.removeprefix("sqlite:///")))
+        click.echo(f"  {_name_program('mlflow')} ui --backend-store-uri sqlite:///{database}")
+    else:
+        click.echo(f"  {lorry} history {task}")
+
+
+def _choose_example(row: Mapping[str, Any]) -> str:
+    if row["kind"] in _ANY_SENTENCE:
+        return _PAIR_EXAMPLE if row["has_pair"] else _EXAMPLE
+    return '"..." --pair "..."' if row["has_pair"] else '"..."'
+
+
+def _name_program(name: str) -> str:
+    """Return how to call a program of this environment: by its name alone when the shell finds it."""
+    path = Path(sys.executable).with_name(name)
+    found = shutil.which(name)
+    return name if found and Path(found).resolve() == path.resolve() else _shorten(path)
+
+
+def _shorten(path: Path) -> str:
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

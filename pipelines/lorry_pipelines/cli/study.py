@@ -1,0 +1,207 @@
+"""``lorry study``: the lecture's three studies on a task of one's own."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from lorry_pipelines.cli.checking import overrides_option
+from lorry_pipelines.cli.study_options import StudyFlags, parse_numbers, study_flags
+from lorry_pipelines.cli.study_tables import show_study
+from lorry_registry.cli.edge import format_examples, load_settings
+from lorry_registry.cli.lazy import LazyGroup
+from lorry_registry.cli.tables import Column
+
+if TYPE_CHECKING:
+    from lorry_components.studies.variants import Variant
+
+file_argument = click.argument("file", metavar="TASK.yaml", type=click.Path(path_type=Path))
+
+
+@click.group(
+    cls=LazyGroup,
+    epilog=format_examples(
+        "lorry study rank reviews.yaml",
+        "lorry study targets reviews.yaml --seeds 0,1,2",
+        "lorry study prompts facts.yaml --wordings wordings.txt",
+    ),
+)
+def study() -> None:
+    """Repeat the lecture's studies on a task of one's own.
+
+    Each ends in a table with the published figures beside, a picture, and a section to paste into the task
+    file: the smallest choice that is not significantly below the best. Nothing is registered. Results are
+    kept: an interrupted study goes on when it is started again.
+    """
+
+
+@study.command(
+    "rank",
+    epilog=format_examples(
+        "lorry study rank reviews.yaml",
+        "lorry study rank reviews.yaml --ranks 1,4,16 --seeds 0,1,2 --set data.limit.train=2000",
+    ),
+)
+@file_argument
+@click.option("--ranks", default="1,2,4,8,64", show_default=True, metavar="N,N,...", help="The ranks.")
+@overrides_option
+@study_flags
+def study_rank(file: Path, ranks: str, overrides: tuple[str, ...], flags: StudyFlags) -> None:
+    """Train LoRA with several ranks.
+
+    With the task's own LoRA section, or LoRA's defaults. Alpha and the learning rate stay the same. The exit
+    code is 12 when a training failed.
+    """
+    _prepare_process()
+    from lorry_components.studies.rank_study import check_ranks, draft_ranks
+    from lorry_components.studies.variants import TaskDocument, build_variants, refuse_settings
+    from lorry_pipelines.studies.run import Study, run_study
+
+    task = TaskDocument.load(file, overrides)
+    numbers = parse_numbers(ranks, "--ranks")
+    faults = [*check_ranks(numbers), *refuse_settings(task, {"method.r": "give --ranks"})]
+    variants = build_variants(task, draft_ranks(task, numbers), faults)
+    laid_out = Study(
+        name="rank",
+        heading="Rank",
+        variants=variants,
+        seeds=_choose_seeds(flags, variants),
+    )
+    show_study(run_study(laid_out, load_settings(), flags.options), facts=(), as_json=flags.as_json)
+
+
+@study.command(
+    "targets",
+    epilog=format_examples(
+        "lorry study targets reviews.yaml",
+        "lorry study targets reviews.yaml --budget 147456 --combinations q,v,q+v,q+k+v+o",
+    ),
+)
+@file_argument
+@click.option(
+    "--budget",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="How many parameters each may train at most.  [default: as many as the task's own LoRA]",
+)
+@click.option(
+    "--combinations",
+    metavar="q,q+v,...",
+    help="What to compare.  [default: q, k, v, o, q+k, q+v and all four, as far as the base allows]",
+)
+@overrides_option
+@study_flags
+def study_targets(
+    file: Path, budget: int | None, combinations: str | None, overrides: tuple[str, ...], flags: StudyFlags
+) -> None:
+    """Train LoRA on several of attention's projections.
+
+    W_q, W_k, W_v and W_o are found in the base; each combination gets the rank that the budget of parameters
+    allows. The exit code is 12 when a training failed.
+    """
+    _prepare_process()
+    from lorry_components.studies.target_study import lay_out_targets, parse_combinations
+    from lorry_components.studies.variants import TaskDocument, build_variants
+    from lorry_pipelines.studies.run import Study, run_study
+
+    task = TaskDocument.load(file, overrides)
+    chosen, faults = parse_combinations(combinations) if combinations else (None, [])
+    grid, more = lay_out_targets(task, budget=budget, combinations=chosen)
+    variants = build_variants(task, grid.drafts if grid else (), [*faults, *more])
+    assert grid is not None
+    laid_out = Study(
+        name="targets",
+        heading="Targets",
+        variants=variants,
+        seeds=_choose_seeds(flags, variants),
+        by_parameters=False,
+        notes=[f"each trains at most {grid.budget:,} parameters", *grid.notes],
+    )
+    facts = (("rank", Column("Rank", justify="right")),)
+    show_study(run_study(laid_out, load_settings(), flags.options), facts=facts, as_json=flags.as_json)
+
+
+@study.command(
+    "prompts",
+    epilog=format_examples(
+        "lorry study prompts facts.yaml --wordings wordings.txt",
+        "lorry study prompts facts.yaml --template '{text} is in {label}' --template '{text}: {label}'",
+    ),
+)
+@file_argument
+@click.option(
+    "--wordings",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="A file of templates, one a line.",
+)
+@click.option("--template", "templates", multiple=True, metavar="TEXT", help="A template; may be repeated.")
+@click.option(
+    "--methods",
+    default="p-tuning",
+    show_default=True,
+    metavar="NAME[:OPTION=VALUE;...],...",
+    help="What is trained on each wording, written as for lorry compare.",
+)
+@overrides_option
+@study_flags
+def study_prompts(
+    file: Path,
+    wordings: Path | None,
+    templates: tuple[str, ...],
+    methods: str,
+    overrides: tuple[str, ...],
+    flags: StudyFlags,
+) -> None:
+    """Try wordings of a prompt, with and without P-tuning.
+
+    For tasks with data.template. Each wording is tried on the base as it is, and with what is trained on it.
+    '[P]*3' in a wording says where P-tuning's soft tokens stand; the base as it is reads the words alone.
+    The exit code is 12 when a cell failed.
+    """
+    _prepare_process()
+    from lorry_components.studies.prompt_study import check_wordings, draft_wordings, read_wordings
+    from lorry_components.studies.variants import (
+        TaskDocument,
+        build_variants,
+        parse_methods,
+        refuse_settings,
+    )
+    from lorry_pipelines.studies.run import Study, run_study
+
+    task = TaskDocument.load(file, overrides)
+    read, faults = read_wordings(wordings) if wordings else ([], [])
+    tried = [*read, *templates]
+    choices, wrong = parse_methods(methods)
+    if not faults:
+        faults = list(check_wordings(tried))
+    faults += refuse_settings(
+        task,
+        {
+            "data.template": "give --template or --wordings",
+            "method.template": "a wording says with [P] where soft tokens stand",
+            "method.name": "name methods in --methods",
+        },
+    )
+    variants = build_variants(task, draft_wordings(task, tried, choices), [*faults, *wrong])
+    laid_out = Study(
+        name="prompts",
+        heading="Wording",
+        variants=variants,
+        seeds=_choose_seeds(flags, variants),
+        by_parameters=False,
+        notes=[f"{number}: {text}" for number, text in enumerate(tried, start=1)],
+    )
+    show_study(run_study(laid_out, load_settings(), flags.options), facts=(), as_json=flags.as_json)
+
+
+def _choose_seeds(flags: StudyFlags, variants: "Sequence[Variant]") -> list[int]:
+    return parse_numbers(flags.seeds, "--seeds") if flags.seeds is not None else [variants[0].spec.train.seed]
+
+
+def _prepare_process() -> None:
+    from lorry_components.steps.runtime.step_context import ease_garbage_collection, quiet_libraries
+
+    quiet_libraries()
+    ease_garbage_collection()

@@ -1,0 +1,280 @@
+"""Runs the compiled pipeline on this machine and watches it."""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from lorry_components.models.bases import find_base_folder
+from lorry_components.steps.report.step import RunReport, report_run
+from lorry_components.steps.runtime.outcomes import RunRecord
+from lorry_components.steps.runtime.step_context import PROGRESS_VARIABLE, TRACKING_VARIABLE
+from lorry_pipelines.compilation import compile_pipeline, withhold_secret
+from lorry_pipelines.local.containers import Mount, remove_containers
+from lorry_pipelines.local.runner_process import LocalRun
+from lorry_registry.errors import StoreError
+from lorry_registry.settings import Settings
+from lorry_registry.stores import open_store
+from lorry_registry.task_spec import TaskSpec
+
+# Kubeflow's local runner works on two iterations of a loop at a time.
+_TASKS_AT_A_TIME = 2
+_POLL_SECONDS = 0.2
+_PATIENCE_SECONDS = 10.0
+_PACKAGES = Path("/opt/lorry/packages")
+_PASSED_ON = ("AWS_", "HF_", "MLFLOW_", "OMP_NUM_THREADS", "OPENBLAS_")
+
+
+@contextlib.contextmanager
+def report_disk(home: Path) -> Iterator[None]:
+    """Turn a full or closed disk under the run's own files into an error that says so.
+
+    Raises:
+        StoreError: A file of the run cannot be written.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        # Nobody reads the display any more.
+        raise
+    except OSError as error:
+        raise StoreError(
+            f"cannot be written: {error.strerror or error}",
+            where=str(error.filename or home),
+            todo="check that the disk has space and that this user may write there, or set LORRY_HOME",
+        ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """The files of a run.
+
+    Attributes:
+        run: The run's id: its start in UTC and the process that started it.
+        path: Where they are.
+    """
+
+    run: str
+    path: Path
+
+    @classmethod
+    def create(cls, runs: Path) -> "RunFolder":
+        """Make the folder of a new run."""
+        run = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}"
+        path = runs / run
+        (path / "progress").mkdir(parents=True)
+        return cls(run, path)
+
+    @property
+    def log(self) -> Path:
+        """What the steps and Kubeflow's runner print."""
+        return self.path / "pipeline.log"
+
+    @property
+    def progress(self) -> Path:
+        """Where steps write how far they are."""
+        return self.path / "progress"
+
+    def has_started(self, task: str) -> bool:
+        """Return whether a step of a task has begun."""
+        return (self.progress / f"{task}.json").exists()
+
+    @property
+    def work(self) -> Path:
+        """Where steps put what they make."""
+        return self.path / "work"
+
+
+def run_pipeline(
+    specs: Sequence[TaskSpec],
+    folder: RunFolder,
+    *,
+    settings: Settings,
+    runner: str,
+    force: bool,
+    watch: Callable[[], None],
+) -> RunReport:
+    """Compile the graph, run it on this machine, and return what became of its tasks.
+
+    Args:
+        specs: The tasks, in the order in which they are started.
+        folder: The run's files.
+        settings: Where things are.
+        runner: ``subprocess`` or ``docker``.
+        force: Whether tasks that are up to date are trained all the same.
+        watch: Called several times a second while the run goes on.
+
+    Raises:
+        KeyboardInterrupt: The run was interrupted; all its processes are ended first.
+    """
+    pipeline = folder.path / "pipeline.yaml"
+    compile_pipeline(specs, pipeline, settings=settings)
+    described = folder.path / "run.json"
+    described.write_text(
+        LocalRun(
+            pipeline=pipeline,
+            arguments={
+                "run": folder.run,
+                "store": settings.store,
+                "tracking_uri": withhold_secret(settings.tracking_uri),
+                "checkpoints": str(settings.checkpoints),
+                "force": force,
+            },
+            root=folder.work,
+            runner=runner,
+            mounts=list_mounts(specs, settings) if runner == "docker" else (),
+            environment=_list_container_variables(settings, folder) if runner == "docker" else {},
+            passed_on=_PASSED_ON if runner == "docker" else (),
+            network=_choose_network(specs, settings),
+        ).model_dump_json(indent=2),
+        "utf-8",
+    )
+    try:
+        _run_to_end(described, folder, settings, tasks=len(specs), watch=watch)
+    finally:
+        if runner == "docker":
+            remove_containers(folder.run)
+    store = open_store(settings.store)
+    report = report_run(RunRecord(store, folder.run), [spec.name for spec in specs], store)
+    _clean_up(report, folder, settings)
+    return report
+
+
+def list_mounts(specs: Sequence[TaskSpec], settings: Settings) -> tuple[Mount, ...]:
+    """Return the folders of this machine that steps in containers need, each at its own place.
+
+    A base inside an importable package is put on the container's import path instead.
+    """
+    writable = {settings.home}
+    store = open_store(settings.store).find_path("adapters")
+    if store is not None:
+        writable.add(store.parent)
+    mounts = {path: Mount(source=path, target=path, is_read_only=False) for path in writable}
+    for path in writable:
+        path.mkdir(parents=True, exist_ok=True)
+    for spec in specs:
+        if spec.data.is_local:
+            source = Path(spec.data.source)
+            folder = source if source.is_dir() else source.parent
+            mounts.setdefault(folder, Mount(source=folder, target=folder, is_read_only=True))
+        if spec.base.is_folder:
+            base = Path(spec.base.model)
+            mounts.setdefault(base, Mount(source=base, target=base, is_read_only=True))
+        elif spec.base.is_package:
+            package = _find_package(spec)
+            mounts.setdefault(
+                package, Mount(source=package, target=_PACKAGES / package.name, is_read_only=True)
+            )
+    return tuple(mounts.values())
+
+
+def _find_package(spec: TaskSpec) -> Path:
+    folder = find_base_folder(spec.base)
+    inner = spec.base.model.partition("/")[2]
+    depth = len([part for part in inner.split("/") if part]) + spec.base.model.partition("/")[0].count(".")
+    return folder.parents[depth - 1] if depth else folder
+
+
+def _list_container_variables(settings: Settings, folder: RunFolder) -> dict[str, str]:
+    return {
+        "LORRY_HOME": str(settings.home),
+        PROGRESS_VARIABLE: str(folder.progress),
+        "PYTHONPATH": str(_PACKAGES),
+    }
+
+
+def _choose_network(specs: Sequence[TaskSpec], settings: Settings) -> str:
+    """Return the network for containers: none when all that steps reach is on this machine's disk.
+
+    Otherwise the host's own, so that a server on this machine has the same address inside and outside.
+    """
+    has_local_store = open_store(settings.store).find_path("adapters") is not None
+    is_local = all(spec.data.is_local and (spec.base.is_folder or spec.base.is_package) for spec in specs)
+    return "none" if is_local and has_local_store and settings.tracking_uri.startswith("sqlite:") else "host"
+
+
+def _run_to_end(
+    described: Path, folder: RunFolder, settings: Settings, *, tasks: int, watch: Callable[[], None]
+) -> None:
+    command = [sys.executable, "-m", "lorry_pipelines.local.runner_process", str(described)]
+    with folder.log.open("wb") as log:
+        # A session of its own: Ctrl-C reaches this process alone, which then ends the whole group.
+        process = subprocess.Popen(  # noqa: S603 - our own module, our own file
+            command,
+            # A lifeline: it closes when this process is gone, however it ended, and the run then ends itself.
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=_build_environment(os.environ, settings, folder, tasks),
+            start_new_session=True,
+        )
+    try:
+        while process.poll() is None:
+            watch()
+            time.sleep(_POLL_SECONDS)
+    finally:
+        end_group(process)
+        watch()
+
+
+def _build_environment(
+    inherited: Mapping[str, str], settings: Settings, folder: RunFolder, tasks: int
+) -> dict[str, str]:
+    # Two trainings with one thread each are faster than one after the other with two threads.
+    threads = max(1, (os.cpu_count() or 1) // min(_TASKS_AT_A_TIME, tasks))
+    withheld = withhold_secret(settings.tracking_uri) != settings.tracking_uri
+    return {
+        "OMP_NUM_THREADS": str(threads),
+        "PYTHONUNBUFFERED": "1",
+        **inherited,
+        # The one way of a password to the steps: what is written down of a run holds none.
+        **({TRACKING_VARIABLE: settings.tracking_uri} if withheld else {}),
+        "LORRY_HOME": str(settings.home),
+        PROGRESS_VARIABLE: str(folder.progress),
+    }
+
+
+def end_group(process: "subprocess.Popen[bytes]") -> None:
+    """End a process with a session and a lifeline of its own, and all that it started: politely, then not."""
+    assert process.stdin is not None
+    for end, patience in ((signal.SIGTERM, _PATIENCE_SECONDS), (signal.SIGKILL, None)):
+        try:
+            os.killpg(process.pid, end)
+        except ProcessLookupError:
+            break
+        try:
+            process.wait(patience)
+        except subprocess.TimeoutExpired:
+            continue
+    process.wait()
+    process.stdin.close()
+
+
+def _clean_up(report: RunReport, folder: RunFolder, settings: Settings) -> None:
+    """Remove what finished tasks do not need any more; what failed is kept for a look and for going on."""
+    for task in report.tasks:
+        if task.status in ("promoted", "challenger", "unchanged"):
+            for checkpoints in settings.checkpoints.glob(f"{task.task}-" + "?" * 16):
+                shutil.rmtree(checkpoints)
+    if not report.failed:
+        shutil.rmtree(folder.work, ignore_errors=True)
+
+
+def check_places(settings: Settings) -> None:
+    """Find out before anything is spent whether the store and MLflow can be written.
+
+    Raises:
+        StoreError: The store cannot be written.
+        TrackingError: MLflow cannot be reached.
+    """
+    from lorry_registry.mlflow_index import MlflowIndex
+
+    open_store(settings.store).check_writable()
+    MlflowIndex(settings.tracking_uri).check_reachable()

@@ -1,0 +1,87 @@
+"""Runs a compiled pipeline on this machine: ``python -m lorry_pipelines.local.runner_process``.
+
+A process of its own, because Kubeflow's local runner keeps its configuration in global variables and writes
+its log to standard output, and because a whole run can then be ended as one group of processes. When its
+standard input is a pipe and closes, the run ends: whoever started it is gone.
+"""
+
+import contextlib
+import os
+import signal
+import stat
+import sys
+import threading
+import warnings
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from lorry_pipelines.local.containers import Mount, build_runner, remove_containers, report_exit_codes
+
+_STDIN = 0
+
+
+class LocalRun(BaseModel):
+    """What a local run needs to know.
+
+    Attributes:
+        pipeline: The compiled pipeline.
+        arguments: Its arguments.
+        root: Where steps put what they make.
+        runner: ``subprocess`` or ``docker``.
+        mounts: Folders for steps in containers.
+        environment: Variables for steps in containers; it is written down, so no secret is among them.
+        passed_on: What the names of those begin with that containers get from this process's environment.
+        network: The network of steps in containers.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    pipeline: Path
+    arguments: dict[str, Any]
+    root: Path
+    runner: str
+    mounts: tuple[Mount, ...] = ()
+    environment: dict[str, str] = {}
+    passed_on: tuple[str, ...] = ()
+    network: str = "none"
+
+
+def main(path: str) -> None:
+    """Run the pipeline that a JSON file describes."""
+    warnings.simplefilter("ignore")
+    from kfp import components, local
+
+    run = LocalRun.model_validate_json(Path(path).read_text("utf-8"))
+    if stat.S_ISFIFO(os.fstat(_STDIN).st_mode):
+        lifeline = os.dup(_STDIN)
+        # The steps inherit an empty input instead: none of them may wait for an answer.
+        os.dup2(os.open(os.devnull, os.O_RDONLY), _STDIN)
+        threading.Thread(target=_follow_starter, args=(lifeline, run), daemon=True).start()
+    pipeline: Any = components.load_component_from_file(str(run.pipeline))
+    if run.runner == "subprocess":
+        runner: Any = local.SubprocessRunner(use_venv=False)
+    else:
+        passed = {name: value for name, value in os.environ.items() if name.startswith(run.passed_on)}
+        runner = build_runner(run.arguments["run"], run.mounts, passed | run.environment, network=run.network)
+    local.init(runner, pipeline_root=str(run.root), raise_on_error=True)
+    with report_exit_codes() if run.runner == "docker" else contextlib.nullcontext():
+        pipeline(**run.arguments)
+
+
+def _follow_starter(lifeline: int, run: LocalRun) -> None:
+    """End this process and its steps when whoever started it is gone: killed, or its terminal was closed.
+
+    The starter holds the locks: without it, a second run would train the same tasks beside this one.
+    """
+    os.read(lifeline, 1)
+    try:
+        if run.runner == "docker":
+            remove_containers(run.arguments["run"])
+    finally:
+        os.killpg(os.getpgrp(), signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,1 @@
+"""Running comparisons and studies."""

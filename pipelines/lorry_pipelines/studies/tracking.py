@@ -1,0 +1,150 @@
+"""Shows a study in MLflow: a parent run in the task's experiment, and in it one run a cell."""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lorry_components.steps.evaluate.evaluation_report import PLOT_NAME, PREDICTIONS_NAME
+from lorry_components.studies.study_summary import CellOutcome
+from lorry_components.studies.trial_run import read_history
+from lorry_components.studies.trials import replace_file
+from lorry_registry.errors import LorryError
+from lorry_registry.mlflow_index import MlflowIndex
+
+_STATE = "mlflow.json"
+# MLflow's own tag: its pages fold the runs below their parent.
+_PARENT_TAG = "mlflow.parentRunId"
+
+
+class StudyTracker:
+    """Logs a study. When MLflow is gone it warns once, and the study goes on.
+
+    Runs are remembered beside the study: started again, it goes on in the same runs.
+
+    Args:
+        index: MLflow.
+        task: The task.
+        study: The study's name, for people.
+        folder: The study's files.
+        warn: Told when MLflow cannot be used.
+    """
+
+    def __init__(
+        self, index: MlflowIndex, *, task: str, study: str, folder: Path, warn: Callable[[str], None]
+    ) -> None:
+        self._index = index
+        self._task = task
+        self._study = study
+        self._path = folder / _STATE
+        self._warn = warn
+        self._is_broken = False
+        self._parent = ""
+        self._children: dict[str, str] = {}
+
+    def has_all(self, digests: Iterable[str]) -> bool:
+        """Return whether all cells were logged there before, so that there is nothing to do."""
+        known = self._read_state()
+        return bool(known) and set(digests) <= known["children"].keys()
+
+    def open(self, parameters: Mapping[str, Any]) -> None:
+        """Open the parent run, or go on in that of an earlier start."""
+        self._attempt(lambda: self._open(parameters))
+
+    def log_cell(self, outcome: CellOutcome) -> None:
+        """Log a cell, unless it was before: its recipe, its curves, what came of it."""
+        if self._parent and outcome.cell.digest not in self._children:
+            self._attempt(lambda: self._log_cell(outcome))
+
+    def close(self, artifacts: Sequence[Path], metrics: Mapping[str, float], *, failed: bool) -> None:
+        """Log the study's table and picture, and end its run."""
+
+        def finish() -> None:
+            for path in artifacts:
+                self._index.log_artifact(self._parent, path)
+            self._index.log_metrics(self._parent, metrics)
+            self._index.close_run(self._parent, failed)
+
+        if self._parent:
+            self._attempt(finish)
+
+    def _open(self, parameters: Mapping[str, Any]) -> None:
+        known = self._read_state()
+        earlier = known.get("parent")
+        is_there = earlier is not None and self._index.has_run(earlier)
+        self._parent = self._index.open_run(
+            self._task,
+            name=self._study,
+            tags={"lorry.study": self._study},
+            run_id=earlier if is_there else None,
+        )
+        self._children = dict(known["children"]) if is_there else {}
+        if not is_there:
+            self._index.log_parameters(self._parent, parameters)
+        self._write_state()
+
+    def _log_cell(self, outcome: CellOutcome) -> None:
+        cell, result = outcome.cell, outcome.result
+        run_id = self._index.open_run(
+            self._task,
+            name=cell.name,
+            tags={
+                _PARENT_TAG: self._parent,
+                "lorry.study": self._study,
+                "lorry.method": cell.spec.method.name if cell.variant.is_trained else "none",
+            },
+        )
+        parameters = cell.spec.describe_recipe() | {"base": cell.spec.base.model_dump(mode="json")}
+        if result is not None and result.training is not None:
+            # The recipe names none where it is the method's own.
+            parameters["learning_rate"] = result.training.learning_rate
+        self._index.log_parameters(run_id, parameters)
+        if result is None:
+            self._index.set_tags(run_id, {"lorry.error": outcome.error})
+            self._index.close_run(run_id, failed=True)
+            return
+        for step, metrics in read_history(outcome.folder.history):
+            self._index.log_metrics(run_id, metrics, step=step)
+        self._index.log_metrics(run_id, _list_metrics(outcome))
+        for name in (PLOT_NAME, PREDICTIONS_NAME):
+            self._index.log_artifact(run_id, outcome.folder.evaluation / name, "evaluation")
+        self._index.close_run(run_id, failed=False)
+        self._children[cell.digest] = run_id
+        self._write_state()
+
+    def _attempt(self, call: Callable[[], None]) -> None:
+        if self._is_broken:
+            return
+        try:
+            call()
+        except LorryError as error:
+            self._is_broken = True
+            self._warn(f"MLflow does not show this study: {error}")
+
+    def _read_state(self) -> dict[str, Any]:
+        try:
+            state: dict[str, Any] = json.loads(self._path.read_text("utf-8"))
+        except FileNotFoundError:
+            return {}
+        # Runs of another MLflow are none of this one.
+        return state if state["address"] == self._index.address else {}
+
+    def _write_state(self) -> None:
+        state = {"address": self._index.address, "parent": self._parent, "children": self._children}
+        replace_file(self._path, json.dumps(state, indent=2))
+
+
+def _list_metrics(outcome: CellOutcome) -> dict[str, float]:
+    assert outcome.result is not None
+    result = outcome.result
+    metrics = {f"test/{name}": metric.value for name, metric in result.evaluation.metrics.items()}
+    training = result.training
+    if training is not None:
+        metrics |= {
+            "trained_parameters": training.parameters.adapter,
+            "adapter_bytes": training.adapter_bytes,
+            "peak_memory_bytes": training.peak_memory.size_bytes,
+        }
+        if training.seconds is not None:
+            metrics["seconds"] = training.seconds
+    return metrics

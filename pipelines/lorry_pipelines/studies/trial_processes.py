@@ -1,0 +1,175 @@
+"""Runs the cells of a study as processes, some at a time, and says what became of each."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lorry_components.studies.study_summary import CellOutcome
+from lorry_components.studies.trial_process import PROGRESS_NAME
+from lorry_components.studies.trials import Cell, CellFolder
+from lorry_pipelines.local.display import TaskProgress
+from lorry_pipelines.local.launch import end_group
+
+_POLL_SECONDS = 0.2
+# More at a time compete for memory bandwidth more than they gain.
+_MOST_AT_A_TIME = 4
+CELL_COMMAND = (sys.executable, "-m", "lorry_components.studies.trial_process")
+_DEVICES = "CUDA_VISIBLE_DEVICES"
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where cells run: each place holds one at a time.
+
+    Attributes:
+        environments: What the process of each place has in its environment.
+    """
+
+    environments: tuple[Mapping[str, str], ...]
+
+    @classmethod
+    def choose(
+        cls,
+        cells: int,
+        *,
+        jobs: int | None,
+        processors: int,
+        devices: Sequence[str],
+        inherited: Mapping[str, str],
+    ) -> "Places":
+        """Divide processors and GPUs among cells.
+
+        Args:
+            cells: How many cells there are.
+            jobs: How many may run at a time; None: one a GPU, and without a GPU one a processor, at most 4.
+            processors: How many this machine has.
+            devices: Its GPUs, as ``CUDA_VISIBLE_DEVICES`` names them.
+            inherited: The environment of this process; what it says of threads counts.
+        """
+        count = max(1, min(cells, jobs or (len(devices) or min(processors, _MOST_AT_A_TIME))))
+        shared = {
+            "OMP_NUM_THREADS": str(max(1, processors // count)),
+            "PYTHONUNBUFFERED": "1",
+            **inherited,
+        }
+        if not devices:
+            return cls((shared,) * count)
+        return cls(tuple(shared | {_DEVICES: devices[place % len(devices)]} for place in range(count)))
+
+
+def list_devices(environment: Mapping[str, str]) -> list[str]:
+    """Return the GPUs that this process may use, as ``CUDA_VISIBLE_DEVICES`` names them."""
+    import torch
+
+    count = torch.cuda.device_count()
+    named = [name for name in environment.get(_DEVICES, "").split(",") if name]
+    return named[:count] if named else [str(number) for number in range(count)]
+
+
+def run_cells(
+    cells: Sequence[Cell],
+    root: Path,
+    *,
+    places: Places,
+    shown: TaskProgress,
+    finished: Callable[[CellOutcome], None],
+    command: Sequence[str] = CELL_COMMAND,
+) -> None:
+    """Run cells to their end, in their order, and tell of each what became of it.
+
+    A cell that fails does not take the others down.
+
+    Args:
+        cells: What is to be run.
+        root: The folder of all cells.
+        places: Where they run.
+        shown: Shows how far each is.
+        finished: Told of each cell that ended.
+        command: What runs a cell; its folder is added at the end.
+
+    Raises:
+        KeyboardInterrupt: The study was interrupted; all its processes are ended first.
+    """
+    waiting = deque(cells)
+    running: dict[int, _RunningCell] = {}
+    try:
+        while waiting or running:
+            for place, environment in enumerate(places.environments):
+                if waiting and place not in running:
+                    running[place] = _start(waiting.popleft(), root, environment, command)
+            time.sleep(_POLL_SECONDS)
+            for place, present in list(running.items()):
+                if present.process.poll() is None:
+                    _show(present, shown)
+                    continue
+                del running[place]
+                end_group(present.process)
+                outcome = _conclude(present)
+                shown.show(present.cell.name, share=1.0, label="failed" if outcome.error else "done")
+                finished(outcome)
+    finally:
+        for present in running.values():
+            end_group(present.process)
+
+
+@dataclass(frozen=True, slots=True)
+class _RunningCell:
+    cell: Cell
+    folder: CellFolder
+    process: "subprocess.Popen[bytes]"
+
+
+def _start(cell: Cell, root: Path, environment: Mapping[str, str], command: Sequence[str]) -> _RunningCell:
+    folder = cell.open(root)
+    folder.write_job(cell.job)
+    (folder.path / PROGRESS_NAME).unlink(missing_ok=True)
+    with folder.log.open("ab") as log:
+        # A session of its own: Ctrl-C reaches this process alone, which then ends all cells.
+        process = subprocess.Popen(  # noqa: S603 - our own module, our own folder
+            [*command, str(folder.path)],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=dict(environment),
+            start_new_session=True,
+        )
+    return _RunningCell(cell, folder, process)
+
+
+def _show(present: _RunningCell, shown: TaskProgress) -> None:
+    try:
+        document = json.loads((present.folder.path / PROGRESS_NAME).read_text("utf-8"))
+    except FileNotFoundError:
+        return
+    total = document["total"]
+    shown.show(present.cell.name, share=document["done"] / total if total else 0.0, label="running")
+
+
+def _conclude(present: _RunningCell) -> CellOutcome:
+    cell, folder = present.cell, present.folder
+    result = folder.read_result()
+    if result is not None:
+        return CellOutcome(cell, folder, result)
+    failure = folder.read_failure()
+    told = failure.message if failure is not None else _explain_end(present.process.returncode)
+    return CellOutcome(cell, folder, None, error=told)
+
+
+def _explain_end(code: int) -> str:
+    if code >= 0:
+        return f"its process ended with exit code {code} and no result"
+    name = signal.Signals(-code).name
+    perhaps = ": this machine may lack the memory" if -code == signal.SIGKILL else ""
+    return f"its process was ended by {name}{perhaps}"
+
+
+def count_processors() -> int:
+    """Return how many processors this machine has."""
+    return os.cpu_count() or 1
