@@ -1,4 +1,4 @@
-"""What a pipeline step does: kinds of task, methods of adaptation, the steps, and inference.
+"""What a pipeline step does: task types, methods of adaptation, the steps, and inference.
 
 The architecture, from the bottom up
 ------------------------------------

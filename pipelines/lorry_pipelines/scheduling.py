@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lorry_components.memory import check_fits, is_surely_small, plan_task
 from lorry_components.models.configuration import read_configuration
-from lorry_components.tasks.checks import find_kind, load_task_file
+from lorry_components.tasks.checks import find_task_type, load_task_file
 from lorry_components.tasks.staleness import Staleness, assess_staleness
 from lorry_registry.errors import (
     Fault,
@@ -81,7 +81,7 @@ def refuse_what_does_not_fit(specs: Sequence[TaskSpec]) -> None:
 
 def _list_misfits(spec: TaskSpec) -> list[Fault]:
     try:
-        if find_kind(spec).reads_images:
+        if find_task_type(spec).reads_images:
             is_here = spec.base.is_package or spec.base.is_folder
             found = check_fits(spec, plan_task(spec)) if is_here else ()
             return [Fault(f"{spec.name}: {fault.where}", fault.what) for fault in found]

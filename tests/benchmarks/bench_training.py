@@ -25,11 +25,11 @@ import numpy as np
 
 from lorry_components.inference import assemble_adapter
 from lorry_components.models.bases import resolve_base
+from lorry_components.process_setup import quiet_libraries
 from lorry_components.steps.finetune.step import finetune
 from lorry_components.steps.prepare_data.step import Example, load_part, prepare_data
-from lorry_components.steps.runtime.step_context import quiet_libraries
-from lorry_components.task_types import Kind
-from lorry_components.tasks.checks import find_kind, find_method, load_task_file
+from lorry_components.task_types import TaskType
+from lorry_components.tasks.checks import find_method, find_task_type, load_task_file
 from lorry_components.training.training_summary import ADAPTER_FOLDER
 from lorry_registry.task_spec import TaskSpec
 
@@ -132,14 +132,14 @@ def train_with_lorry(spec: TaskSpec, data: Path, target: Path) -> Measured:
     predictor = assemble_adapter(
         target / ADAPTER_FOLDER,
         base=resolve_base(spec.base),
-        kind=find_kind(spec),
+        task_type=find_task_type(spec),
         method=find_method(spec),
         labels=summary.labels,
     )
     examples = load_part(data, "test")
     outputs = predictor.compute_outputs([example.row for example in examples])
     return Measured(
-        summary.examples_per_second, score(spec, find_kind(spec), examples, outputs, summary.labels)
+        summary.examples_per_second, score(spec, find_task_type(spec), examples, outputs, summary.labels)
     )
 
 
@@ -206,16 +206,16 @@ def train_plainly(spec: TaskSpec, data: Path, target: Path) -> Measured:
     examples = load_part(data, "test")
     outputs = trainer.predict(encode("test")).predictions
     rows = len(train) * (spec.train.epochs or 3.0)
-    return Measured(rows / seconds, score(spec, find_kind(spec), examples, outputs, None))
+    return Measured(rows / seconds, score(spec, find_task_type(spec), examples, outputs, None))
 
 
 def score(
-    spec: TaskSpec, kind: Kind, examples: list[Example], outputs: Any, labels: tuple[str, ...] | None
+    spec: TaskSpec, task_type: TaskType, examples: list[Example], outputs: Any, labels: tuple[str, ...] | None
 ) -> float:
     """Return the primary metric."""
-    primary = spec.evaluate.primary or kind.primary
+    primary = spec.evaluate.primary or task_type.primary
     targets = [example.label for example in examples]
-    scores = kind.score_training(np.asarray(outputs, dtype=np.float32), targets, labels, [primary])
+    scores = task_type.score_training(np.asarray(outputs, dtype=np.float32), targets, labels, [primary])
     return (scores or {})[primary]
 
 

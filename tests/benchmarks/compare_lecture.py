@@ -49,7 +49,7 @@ class DataSet:
         columns: Which columns hold what.
         metric: The metric that the lecture prints of it.
         test: The file that is the test part.
-        kind: The kind of task.
+        kind: The task type.
         limit: How many rows of train are used.
         max_length: Texts are cut to so many tokens.
     """
@@ -217,13 +217,13 @@ def print_table(names: list[str], table: Mapping[str, Mapping[str, Any]]) -> Non
     for label in labels:
         rows = [table[name][label] for name in names]
         means = [statistics.mean(row["values"]) for row in rows]
-        cells = [
+        trials = [
             f"{mean:.3f}" + (f" ± {statistics.stdev(row['values']):.3f}" if len(row["values"]) > 1 else "")
             for row, mean in zip(rows, means, strict=True)
         ]
         mean = statistics.mean(means)
         print(
-            f"| {label} | {' | '.join(cells)} | {mean:.3f} | {rows[0]['trained_parameters']:,} | "
+            f"| {label} | {' | '.join(trials)} | {mean:.3f} | {rows[0]['trained_parameters']:,} | "
             f"{rows[0]['adapter_bytes'] / 1024:,.0f} | {sum(row['seconds'] for row in rows):,.0f} |"
         )
 

@@ -73,7 +73,7 @@ class DataCard(_Document):
     Attributes:
         version: The version of this document's form.
         task: The task's name.
-        kind: The kind of task.
+        kind: The task type.
         source: The name of the file or folder; the whole address when it is not on a local disk.
         revision: The revision of a hub data set.
         source_digest: The digest of the source as it was before it was read.

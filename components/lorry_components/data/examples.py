@@ -9,7 +9,7 @@ from lorry_components.data.faults import LISTED_FAULTS, FaultLog, quote, shorten
 from lorry_components.data.image_files import read_image
 from lorry_components.data.layout import list_names, suggest_close
 from lorry_components.data.records import MAX_LINE_BYTES, Record, describe_value, place_row
-from lorry_components.task_types import Kind, Label
+from lorry_components.task_types import Label, TaskType
 from lorry_components.task_types.base import IMAGE
 from lorry_registry.digests import canonical_json
 from lorry_registry.task_spec import Columns
@@ -61,7 +61,7 @@ def collect_examples(
     records: Iterable[Record],
     name: str,
     columns: Columns,
-    kind: Kind,
+    task_type: TaskType,
     log: FaultLog,
     *,
     images: Path | None = None,
@@ -72,7 +72,7 @@ def collect_examples(
         records: The rows.
         name: What faults call the file.
         columns: Which columns hold what.
-        kind: Whose labels these are.
+        task_type: Whose labels these are.
         log: Where faults go.
         images: The folder of the images that labels name, for a kind that reads them.
     """
@@ -85,7 +85,7 @@ def collect_examples(
         faults = list(_find_text_faults(values, fields))
         label: Label = ""
         try:
-            label = _parse_label(values[columns.label], kind)
+            label = _parse_label(values[columns.label], task_type)
         except (ValueError, OverflowError) as error:
             faults.append(f"column {shorten(columns.label)!r}: {shorten(str(error), 120)}")
         row = {field: str(values[column]) for field, column in fields.items() if field != "label"}
@@ -94,7 +94,7 @@ def collect_examples(
                 row[IMAGE] = read_image(images, str(label))
             except ValueError as error:
                 faults.append(f"column {shorten(columns.label)!r}: {error}")
-        if not faults and (fault := kind.find_fault(row, label)):
+        if not faults and (fault := task_type.find_fault(row, label)):
             faults.append(fault)
         for fault in faults:
             log.add(place_row(name, number), fault)
@@ -131,10 +131,10 @@ def _is_encodable(text: str) -> bool:
     return True
 
 
-def _parse_label(raw: object, kind: Kind) -> Label:
-    label = kind.parse_label(raw)
+def _parse_label(raw: object, task_type: TaskType) -> Label:
+    label = task_type.parse_label(raw)
     if isinstance(label, str):
-        if kind.label_form == "text":
+        if task_type.label_form == "text":
             if fault := _find_text_fault(label):
                 raise ValueError(fault)
         elif len(label) > _MAX_CLASS_CHARACTERS:

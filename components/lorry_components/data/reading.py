@@ -13,7 +13,7 @@ from lorry_components.data.records import read_records
 from lorry_components.data.sources.hub import load_hub_splits, read_split
 from lorry_components.data.sources.local import list_local_files
 from lorry_components.data.sources.s3 import download_files, list_remote_files
-from lorry_components.task_types import Kind
+from lorry_components.task_types import TaskType
 from lorry_registry.digests import digest_document, digest_file
 from lorry_registry.errors import Fault, InvalidDataError
 from lorry_registry.task_spec import DataSpec, SeededSplit
@@ -32,7 +32,7 @@ class Reading:
     split: SeededSplit | None
 
 
-def read_source(data: DataSpec, kind: Kind) -> Reading:
+def read_source(data: DataSpec, task_type: TaskType) -> Reading:
     """Read all examples of a source: a file or folder, ``s3://`` or ``hub:``.
 
     Raises:
@@ -41,16 +41,16 @@ def read_source(data: DataSpec, kind: Kind) -> Reading:
         MissingExtraError: A hub data set is asked for and ``datasets`` is not installed.
     """
     if data.source.startswith("hub:"):
-        return _read_hub(data, kind)
+        return _read_hub(data, task_type)
     if data.source.startswith("s3://"):
         remote = list_remote_files(data.source)
         layout = choose_layout(list(remote.objects), data, in_folder=remote.in_folder)
         with tempfile.TemporaryDirectory(prefix="lorry-source-") as folder:
             download_files(data.source, remote, layout.names, Path(folder))
-            return _read_files(Path(folder), layout, data, kind)
+            return _read_files(Path(folder), layout, data, task_type)
     local = list_local_files(data.source)
     layout = choose_layout(local.names, data, in_folder=local.in_folder)
-    return _read_files(local.folder, layout, data, kind)
+    return _read_files(local.folder, layout, data, task_type)
 
 
 def digest_source(data: DataSpec, *, reads_images: bool = False) -> str:
@@ -83,7 +83,7 @@ def digest_source(data: DataSpec, *, reads_images: bool = False) -> str:
         raise InvalidDataError(data.source, [fault], todo="make the file readable for this user") from error
 
 
-def _read_files(folder: Path, layout: Layout, data: DataSpec, kind: Kind) -> Reading:
+def _read_files(folder: Path, layout: Layout, data: DataSpec, task_type: TaskType) -> Reading:
     log = FaultLog(data.source)
     wanted = list(dict.fromkeys(list_columns(data.columns).values()))
     tables = {
@@ -91,9 +91,9 @@ def _read_files(folder: Path, layout: Layout, data: DataSpec, kind: Kind) -> Rea
             read_records(folder / name, name, wanted, log),
             name,
             data.columns,
-            kind,
+            task_type,
             log,
-            images=folder if kind.reads_images else None,
+            images=folder if task_type.reads_images else None,
         )
         for name in layout.names
     }
@@ -101,14 +101,18 @@ def _read_files(folder: Path, layout: Layout, data: DataSpec, kind: Kind) -> Rea
     return _join_tables(tables, layout)
 
 
-def _read_hub(data: DataSpec, kind: Kind) -> Reading:
+def _read_hub(data: DataSpec, task_type: TaskType) -> Reading:
     splits = load_hub_splits(data)
     layout = choose_layout(list(splits), data)
     log = FaultLog(data.source)
     wanted = list(list_columns(data.columns).values())
     tables = {
         name: collect_examples(
-            read_split(splits[name], name, wanted, data.columns.label, log), name, data.columns, kind, log
+            read_split(splits[name], name, wanted, data.columns.label, log),
+            name,
+            data.columns,
+            task_type,
+            log,
         )
         for name in layout.names
     }

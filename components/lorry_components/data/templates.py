@@ -2,7 +2,7 @@
 
 ``[P]`` is a soft token and ``[P]*3`` three of them, as Liu et al. 2021 write them
 (https://arxiv.org/abs/2103.10385); ``{text}``, ``{text_pair}`` and ``{label}`` are filled in; all else are
-words. A kind of task turns soft tokens into the numbers below 0: -1 is the first, -2 the second.
+words. A task type turns soft tokens into the numbers below 0: -1 is the first, -2 the second.
 A method puts its vectors there.
 """
 

@@ -9,7 +9,7 @@ import numpy as np
 from lorry_components.inference.predictor import Predictor
 from lorry_components.methods import METHODS, Method
 from lorry_components.models.bases import Base, resolve_base
-from lorry_components.task_types import KINDS, InputForm, Kind
+from lorry_components.task_types import TASK_TYPES, InputForm, TaskType
 from lorry_registry.errors import AdapterRejectedError
 from lorry_registry.manifest import Manifest
 from lorry_registry.task_spec import BaseSpec
@@ -25,12 +25,12 @@ class LoadedAdapter:
 
     Attributes:
         manifest: Its verified identity.
-        kind: The kind of its task.
+        task_type: The kind of its task.
         predictor: What predicts.
     """
 
     manifest: Manifest
-    kind: Kind
+    task_type: TaskType
     predictor: Predictor
 
 
@@ -54,31 +54,31 @@ def load_adapter(
         BaseModelError: The base is not on this machine.
     """
     manifest = verify_adapter(folder, expected_id=expected_id, beside=beside)
-    if manifest.kind not in KINDS or manifest.method not in METHODS:
+    if manifest.kind not in TASK_TYPES or manifest.method not in METHODS:
         raise AdapterRejectedError(
             f"this version of lorry does not know kind {manifest.kind!r} with method {manifest.method!r}",
             where=str(folder),
             todo="upgrade lorry",
         )
-    kind = _build_kind(manifest, folder)
+    task_type = _build_task_type(manifest, folder)
     base = _find_base(manifest, base_model)
     predictor = assemble_adapter(
         folder,
         base=base,
-        kind=kind,
+        task_type=task_type,
         # What a saved adapter needs is in its own configuration; the options only shape training.
-        method=METHODS[manifest.method](None, kind.peft_task_type),
+        method=METHODS[manifest.method](None, task_type.peft_task_type),
         labels=manifest.labels,
     )
     _compare_probe(predictor, manifest, folder)
-    return LoadedAdapter(manifest, kind, predictor)
+    return LoadedAdapter(manifest, task_type, predictor)
 
 
 def assemble_adapter(
     folder: Path,
     *,
     base: Base,
-    kind: Kind,
+    task_type: TaskType,
     method: Method,
     labels: Sequence[str] | None,
 ) -> Predictor:
@@ -87,21 +87,21 @@ def assemble_adapter(
     Raises:
         AdapterRejectedError: The adapter does not fit the base.
     """
-    model, fresh = kind.load_model(base.folder, labels, **method.list_load_options())
+    model, newly_initialized = task_type.load_model(base.folder, labels, **method.list_load_options())
     return Predictor(
-        adapted=method.restore(model, folder, fresh),
-        reader=kind.load_reader(base.folder),
-        kind=kind,
+        adapted=method.restore(model, folder, newly_initialized),
+        reader=task_type.load_reader(base.folder),
+        task_type=task_type,
         labels=labels,
     )
 
 
-def _build_kind(manifest: Manifest, folder: Path) -> Kind:
+def _build_task_type(manifest: Manifest, folder: Path) -> TaskType:
     problem = ""
     try:
-        kind = KINDS[manifest.kind](InputForm.read(manifest.recipe))
-        if (kind.label_form == "class") == bool(manifest.labels):
-            return kind
+        task_type = TASK_TYPES[manifest.kind](InputForm.read(manifest.recipe))
+        if (task_type.label_form == "class") == bool(manifest.labels):
+            return task_type
         problem = "no labels"
     except ValueError as error:
         problem = str(error)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lorry_components.methods import AdaptedModel
-from lorry_components.task_types import Kind, Prediction, Row
+from lorry_components.task_types import Prediction, Row, TaskType
 from lorry_components.task_types.base import Outputs, Report
 
 
@@ -18,7 +18,7 @@ class Predictor:
     Args:
         adapted: The base with the adapter on it.
         reader: What the kind loaded to turn rows into inputs, such as the base's tokeniser.
-        kind: The kind of task.
+        task_type: The task type.
         labels: The classes in the order of the outputs, or None.
     """
 
@@ -26,25 +26,25 @@ class Predictor:
         self,
         adapted: AdaptedModel,
         reader: Any,
-        kind: Kind,
+        task_type: TaskType,
         labels: Sequence[str] | None,
     ) -> None:
         import torch
 
         self.adapted = adapted
-        self.kind = kind
+        self.task_type = task_type
         self.labels = labels
         self._reader = reader
         adapted.model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
     def predict(self, rows: Sequence[Row], *, report: Report = _report_nothing) -> list[Prediction]:
         """Return one prediction a row, in the order of the rows; ``report`` is told how many are done."""
-        return self.kind.predict(self.adapted.model, self._reader, rows, self.labels, report)
+        return self.task_type.predict(self.adapted.model, self._reader, rows, self.labels, report)
 
     def compute_outputs(self, rows: Sequence[Row]) -> Outputs:
         """Return numbers that show what the adapter computes, shape (rows, numbers)."""
         model = self.adapted.model
-        return self.kind.compute_outputs(model, self._reader, rows, self.labels, _report_nothing)
+        return self.task_type.compute_outputs(model, self._reader, rows, self.labels, _report_nothing)
 
     def compute_base_outputs(self, rows: Sequence[Row]) -> Outputs:
         """Return the same with the adapter's change to the base switched off, the head kept."""

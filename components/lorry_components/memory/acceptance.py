@@ -8,7 +8,13 @@ from pydantic import ValidationError
 
 from lorry_components.memory.architecture import build_configuration
 from lorry_components.models.configuration import BaseConfiguration
-from lorry_components.tasks.checks import check_kind, check_method, check_training, find_kind, find_method
+from lorry_components.tasks.checks import (
+    check_method,
+    check_task_type,
+    check_training,
+    find_method,
+    find_task_type,
+)
 from lorry_registry.errors import Fault
 from lorry_registry.task_spec import TaskSpec
 
@@ -43,7 +49,7 @@ def accept_changes(spec: TaskSpec, base: BaseConfiguration | None) -> Accept:
 
 def _list_faults(document: Mapping[str, Any]) -> Iterator[Fault]:
     """Say what is wrong with a task, as validation does before it looks at the base."""
-    faults = [*check_kind(document), *check_method(document)]
+    faults = [*check_task_type(document), *check_method(document)]
     yield from faults
     if any(fault.where.startswith("method") for fault in faults):
         return
@@ -52,7 +58,7 @@ def _list_faults(document: Mapping[str, Any]) -> Iterator[Fault]:
     except ValidationError as error:
         yield Fault("task", str(error))
         return
-    yield from check_training(spec, find_kind(spec), find_method(spec))
+    yield from check_training(spec, find_task_type(spec), find_method(spec))
 
 
 def _change(document: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -29,11 +29,11 @@ class Architecture:
 
     Attributes:
         model: On the meta device.
-        fresh: Names of the parameters that the base's weights do not hold.
+        newly_initialized: Names of the parameters that the base's weights do not hold.
     """
 
     model: "PreTrainedModel"
-    fresh: frozenset[str]
+    newly_initialized: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +117,10 @@ def build_architecture(
             raise BaseModelError(
                 f"transformers has no {model_class} for it",
                 where=base.origin,
-                todo="choose a base for this kind of task",
+                todo="choose a base for this task type",
             ) from error
         raise _refuse_configuration(error, base) from error
-    return Architecture(model, _list_fresh(model, base))
+    return Architecture(model, _list_newly_initialized(model, base))
 
 
 def adapt_architecture(method: Method, architecture: Architecture) -> AdaptedArchitecture:
@@ -133,8 +133,8 @@ def adapt_architecture(method: Method, architecture: Architecture) -> AdaptedArc
 
     packable = _list_packable(architecture.model)
     with torch.device("meta"), _hold_warnings():
-        model = method.adapt(architecture.model, architecture.fresh)
-    parameters = method.count_parameters(model, architecture.fresh)
+        model = method.adapt(architecture.model, architecture.newly_initialized)
+    parameters = method.count_parameters(model, architecture.newly_initialized)
     blocks = _count_frozen_blocks(model)
     return AdaptedArchitecture(
         model=model,
@@ -193,7 +193,7 @@ def _untie_head(model: "PreTrainedModel", values: Mapping[str, Any]) -> None:
         )
 
 
-def _list_fresh(model: "PreTrainedModel", base: BaseConfiguration) -> frozenset[str]:
+def _list_newly_initialized(model: "PreTrainedModel", base: BaseConfiguration) -> frozenset[str]:
     """Return the parameters that loading the base's weights would leave random."""
     names = [name for name, _ in model.named_parameters()]
     prefix = f"{model.base_model_prefix}."

@@ -3,7 +3,7 @@
 from lorry_components.data.data_card import list_labels
 from lorry_components.data.reading import read_source
 from lorry_components.data.sources.local import list_local_files
-from lorry_components.tasks.checks import find_kind
+from lorry_components.tasks.checks import find_task_type
 from lorry_registry.errors import LorryError
 from lorry_registry.task_spec import TaskSpec
 
@@ -16,13 +16,13 @@ def find_classes(spec: TaskSpec) -> tuple[str, ...] | None:
 
     What is wrong with the data is for its own step to tell.
     """
-    kind = find_kind(spec)
-    if kind.label_form != "class" or not spec.data.is_local:
+    task_type = find_task_type(spec)
+    if task_type.label_form != "class" or not spec.data.is_local:
         return None
     try:
         files = list_local_files(spec.data.source)
         if sum((files.folder / name).stat().st_size for name in files.names) > _MOST_BYTES:
             return None
-        return list_labels(read_source(spec.data, kind).parts)
+        return list_labels(read_source(spec.data, task_type).parts)
     except (LorryError, OSError):
         return None

@@ -32,9 +32,9 @@ from lorry_components.methods import Method
 from lorry_components.models.configuration import BaseConfiguration, read_configuration
 from lorry_components.models.dimensions import read_dimensions
 from lorry_components.models.dropout_fields import list_dropouts
-from lorry_components.task_types import Kind, KnowledgeProbing
-from lorry_components.task_types.generation.base import WritingKind
-from lorry_components.tasks.checks import find_kind, find_method
+from lorry_components.task_types import KnowledgeProbing, TaskType
+from lorry_components.task_types.generation.base import GenerationTaskType
+from lorry_components.tasks.checks import find_method, find_task_type
 from lorry_components.training.optimizers import ADAMW_8BIT
 from lorry_components.training.precision import Hardware, Precision, PrecisionName, choose_precision
 from lorry_registry.errors import BaseModelError, LorryError
@@ -108,11 +108,11 @@ def plan_task(
             planned for another reason.
         TrainingError: The method does not fit this base.
     """
-    kind, method = find_kind(spec), find_method(spec)
+    task_type, method = find_task_type(spec), find_method(spec)
     try:
-        if kind.reads_images:
+        if task_type.reads_images:
             return _plan_images(spec, method)
-        return _plan_texts(spec, kind, method, labels, base or read_configuration(spec.base))
+        return _plan_texts(spec, task_type, method, labels, base or read_configuration(spec.base))
     except LorryError:
         raise
     except Exception as error:
@@ -125,11 +125,11 @@ def plan_task(
 
 
 def _plan_texts(
-    spec: TaskSpec, kind: Kind, method: Method, labels: Sequence[str] | None, base: BaseConfiguration
+    spec: TaskSpec, task_type: TaskType, method: Method, labels: Sequence[str] | None, base: BaseConfiguration
 ) -> TaskPlan:
     """Plan a task about texts."""
     notes: list[str] = []
-    if kind.label_form == "class" and labels is None:
+    if task_type.label_form == "class" and labels is None:
         labels = _ASSUMED_CLASSES
         notes.append("two classes are assumed: the data was not read")
     device = "cuda" if spec.resources.count else "cpu"
@@ -141,7 +141,7 @@ def _plan_texts(
     on_gpu = _choose_precision(spec, "cuda", shown)
     # A processor and a GPU may choose alike, and attention keeps other things on each.
     trials = {
-        trial: _build_footprint(spec, base, kind, method, labels, tokens, *trial)
+        trial: _build_footprint(spec, base, task_type, method, labels, tokens, *trial)
         for trial in {(here, device), (on_gpu, "cuda")}
     }
     adapted, footprint = trials[here, device]
@@ -271,27 +271,27 @@ def _plan_images(spec: TaskSpec, method: Method) -> TaskPlan:
 def _build_footprint(
     spec: TaskSpec,
     base: BaseConfiguration,
-    kind: Kind,
+    task_type: TaskType,
     method: Method,
     labels: Sequence[str] | None,
     tokens: int,
     precision: Precision,
     device: str,
 ) -> tuple[AdaptedArchitecture, Footprint]:
-    config = build_configuration(base, **kind.describe_head(labels))
+    config = build_configuration(base, **task_type.describe_head(labels))
     for name, value in list_dropouts(spec.train, config).items():
         setattr(config, name, value)
-    model_class = kind.find_model_class(config)
+    model_class = task_type.find_model_class(config)
     architecture = build_architecture(base, config, model_class, attention=precision.attention)
-    if isinstance(kind, WritingKind | KnowledgeProbing):
+    if isinstance(task_type, GenerationTaskType | KnowledgeProbing):
         # Its output layer is the base's own, whatever of the base is on this machine.
-        architecture = replace(architecture, fresh=frozenset())
+        architecture = replace(architecture, newly_initialized=frozenset())
     adapted = adapt_architecture(method, architecture)
-    rows, answer = _divide_batch(spec), _count_answer(spec, kind)
+    rows, answer = _divide_batch(spec), _count_answer(spec, task_type)
     apart = answer if config.is_encoder_decoder and answer else None
-    supervised = min(answer, tokens) if answer and kind.predicts_next else None
-    if kind.answer_tokens is not None and model_class == "AutoModelForCausalLM":
-        supervised = kind.answer_tokens
+    supervised = min(answer, tokens) if answer and task_type.predicts_next else None
+    if task_type.answer_tokens is not None and model_class == "AutoModelForCausalLM":
+        supervised = task_type.answer_tokens
     activations = _measure(adapted, base, rows, tokens, apart, supervised, on_cuda=device == "cuda")
     footprint = make_footprint(adapted, method, activations, rows)
     if answer:
@@ -301,9 +301,9 @@ def _build_footprint(
     return adapted, footprint
 
 
-def _count_answer(spec: TaskSpec, kind: Kind) -> int:
+def _count_answer(spec: TaskSpec, task_type: TaskType) -> int:
     """Return the tokens of an answer that is written; 0: this kind writes none."""
-    return spec.data.max_target if isinstance(kind, WritingKind) else 0
+    return spec.data.max_target if isinstance(task_type, GenerationTaskType) else 0
 
 
 def make_footprint(

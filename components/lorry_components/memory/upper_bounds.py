@@ -5,9 +5,9 @@ from typing import Any
 
 from lorry_components.memory.gpus import GIB
 from lorry_components.models.dimensions import Dimensions, read_dimensions
-from lorry_components.task_types import KINDS, QuestionAnswering
-from lorry_components.task_types.generation.base import WritingKind
-from lorry_components.task_types.sequence_head import SequenceHeadKind
+from lorry_components.task_types import TASK_TYPES, QuestionAnswering
+from lorry_components.task_types.generation.base import GenerationTaskType
+from lorry_components.task_types.sequence_head import SequenceHeadTaskType
 from lorry_registry.task_spec import TaskSpec
 
 # Weights, gradients, two moments and a copy, each in fp32.
@@ -22,14 +22,14 @@ def bound_training(spec: TaskSpec, configuration: Mapping[str, Any]) -> int | No
     Every weight counts as trained.
     """
     dimensions = read_dimensions(configuration)
-    if dimensions is None or any("expert" in name for name in configuration) or spec.kind not in KINDS:
+    if dimensions is None or any("expert" in name for name in configuration) or spec.kind not in TASK_TYPES:
         return None
     soft = spec.method.options.get("tokens")
     tokens = spec.data.max_length + (soft if isinstance(soft, int) else 0)
-    if issubclass(KINDS[spec.kind], WritingKind):
+    if issubclass(TASK_TYPES[spec.kind], GenerationTaskType):
         tokens = max(tokens, spec.data.max_target)
     passing = bound_activations(dimensions, configuration, rows=spec.train.batch_size, tokens=tokens)
-    if not issubclass(KINDS[spec.kind], (SequenceHeadKind, QuestionAnswering)):
+    if not issubclass(TASK_TYPES[spec.kind], (SequenceHeadTaskType, QuestionAnswering)):
         # The output, its softmax and its gradient.
         passing += 3 * 4 * spec.train.batch_size * tokens * dimensions.vocabulary
     return round(_SLACK * (_BYTES_A_PARAMETER * _bound_parameters(dimensions) + passing)) + _RUNTIME

@@ -59,7 +59,7 @@ class Method(ABC):
     Args:
         options: The options that a task file gives; None: a saved adapter will be restored, which knows its
             own.
-        task_type: What PEFT calls the kind of task, see :attr:`Kind.peft_task_type`.
+        peft_task_type: What PEFT calls the task type, see :attr:`TaskType.peft_task_type`.
 
     Attributes:
         name: Its name in task files.
@@ -86,9 +86,9 @@ class Method(ABC):
     copies_trained: ClassVar[bool] = False
     options_model: ClassVar[type[MethodOptions]]
 
-    def __init__(self, options: Mapping[str, Any] | None, task_type: str | None = None) -> None:
+    def __init__(self, options: Mapping[str, Any] | None, peft_task_type: str | None = None) -> None:
         self.options: Any = None if options is None else self.options_model.model_validate(dict(options))
-        self.task_type = task_type
+        self.peft_task_type = peft_task_type
 
     @classmethod
     def check_options(cls, options: Mapping[str, Any]) -> Iterator[Fault]:
@@ -123,13 +123,13 @@ class Method(ABC):
         return {}
 
     @abstractmethod
-    def adapt(self, model: "PreTrainedModel", fresh: frozenset[str]) -> "nn.Module":
+    def adapt(self, model: "PreTrainedModel", newly_initialized: frozenset[str]) -> "nn.Module":
         """Make a loaded base trainable.
 
         Args:
             model: The base with its new head.
-            fresh: Names of parameters that the base's weights do not hold, such as the head's: they are
-                trained and saved whatever the method is.
+            newly_initialized: Names of parameters that the base's weights do not hold, such as the head's:
+                they are trained and saved whatever the method is.
 
         Raises:
             TrainingError: The method does not fit this base; the message says what would.
@@ -140,13 +140,15 @@ class Method(ABC):
         """Write ``adapter_config.json`` and ``adapter_model.safetensors``: the change, never the base."""
 
     @abstractmethod
-    def restore(self, model: "PreTrainedModel", folder: Path, fresh: frozenset[str]) -> AdaptedModel:
+    def restore(
+        self, model: "PreTrainedModel", folder: Path, newly_initialized: frozenset[str]
+    ) -> AdaptedModel:
         """Put a saved adapter on a freshly loaded base. The folder's files were verified before.
 
         Args:
             model: The base with a new head.
             folder: The adapter.
-            fresh: Names of parameters that the base's weights do not hold: the adapter must.
+            newly_initialized: Names of parameters that the base's weights do not hold: the adapter must.
 
         Raises:
             AdapterRejectedError: Unknown configuration, or tensors whose names or shapes do not fit.
@@ -192,12 +194,12 @@ class Method(ABC):
         """Return the factor on the learning rate of a trained parameter."""
         return 1.0
 
-    def count_parameters(self, model: "nn.Module", fresh: frozenset[str]) -> ParameterCounts:
+    def count_parameters(self, model: "nn.Module", newly_initialized: frozenset[str]) -> ParameterCounts:
         """Count the trained parameters of an adapted model, the head's apart, and all of the model's."""
         head = sum(
             count_numbers(parameter)
             for name, parameter in model.named_parameters()
-            if parameter.requires_grad and is_fresh(name, fresh)
+            if parameter.requires_grad and is_newly_initialized(name, newly_initialized)
         )
         trained = sum(count_numbers(parameter) for parameter in model.parameters() if parameter.requires_grad)
         # A frozen twin of a module that is trained and saved in full does not count twice.
@@ -239,18 +241,19 @@ def refuse_faults(faults: Iterable[Fault]) -> None:
         raise TrainingError(what, where=fault.where, todo=todo or "correct the task's method section")
 
 
-def is_fresh(name: str, fresh: frozenset[str]) -> bool:
+def is_newly_initialized(name: str, newly_initialized: frozenset[str]) -> bool:
     """Return whether a parameter of an adapted model is one that the base's weights do not hold."""
     plain = name.replace(".modules_to_save.default", "")
-    return any(plain == bare or plain.endswith(f".{bare}") for bare in fresh)
+    return any(plain == bare or plain.endswith(f".{bare}") for bare in newly_initialized)
 
 
-def list_fresh_modules(model: "PreTrainedModel", fresh: frozenset[str]) -> list[str]:
-    """Return the modules that hold the fresh parameters: a whole head, or single modules inside the base."""
-    if not fresh:
+def list_newly_initialized_modules(model: "PreTrainedModel", newly_initialized: frozenset[str]) -> list[str]:
+    """Return the modules of newly initialized parameters: a whole head, or single ones inside the base."""
+    if not newly_initialized:
         return []
     prefix = f"{model.base_model_prefix}."
     modules = {
-        name.rpartition(".")[0] if name.startswith(prefix) else name.partition(".")[0] for name in fresh
+        name.rpartition(".")[0] if name.startswith(prefix) else name.partition(".")[0]
+        for name in newly_initialized
     }
     return sorted(modules)

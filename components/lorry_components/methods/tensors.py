@@ -25,7 +25,7 @@ def save_tensors(tensors: "Mapping[str, torch.Tensor]", folder: Path) -> None:
 def load_tensors(
     folder: Path,
     expected: "Mapping[str, torch.Tensor]",
-    fresh: Iterable[str],
+    newly_initialized: Iterable[str],
     *,
     may_lack: bool = False,
 ) -> "dict[str, torch.Tensor]":
@@ -34,7 +34,8 @@ def load_tensors(
     Args:
         folder: An adapter folder.
         expected: What the model that the adapter is put on would save.
-        fresh: The ends of names that the file must hold in any case: the base has random numbers there.
+        newly_initialized: The ends of names that the file must hold in any case: the base has random numbers
+            there.
         may_lack: Whether the file may hold only some of the other expected tensors.
 
     Raises:
@@ -48,7 +49,7 @@ def load_tensors(
         *(() if may_lack else (f"{name} is missing" for name in sorted(expected.keys() - found.keys()))),
         *(
             f"{bare} is missing, and the base does not hold it"
-            for bare in sorted(fresh)
+            for bare in sorted(newly_initialized)
             if not any(f".{name}".endswith(f".{bare}") for name in found)
         ),
         *(

@@ -61,7 +61,7 @@ def load_pretrained(
         raise BaseModelError(
             f"its weights lack {len(missing)} parameters of {type(model).__name__}, among them {missing[0]}",
             where=str(folder),
-            todo="name a base that was trained for this kind of task, with its output layer",
+            todo="name a base that was trained for this task type, with its output layer",
         )
     return model, frozenset(missing)
 

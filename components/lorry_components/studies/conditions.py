@@ -1,11 +1,11 @@
-"""On what a cell is measured: what of this machine and installation decides its result, beside the recipe."""
+"""What of this machine and installation decides the result of a trial, beside its recipe."""
 
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 
 from pydantic import JsonValue
 
-from lorry_components.tasks.checks import find_kind
+from lorry_components.tasks.checks import find_task_type
 from lorry_components.training.precision import Hardware, choose_precision, detect_hardware
 from lorry_components.training.training_summary import read_versions
 from lorry_registry.errors import TrainingError
@@ -13,7 +13,7 @@ from lorry_registry.task_spec import TaskSpec
 
 
 def find_hardware() -> Hardware:
-    """Return what cells of this machine will run on.
+    """Return what trials of this machine will run on.
 
     To ask a GPU for its name takes some hundred MiB of it until the process ends, so another process asks.
     """
@@ -32,10 +32,10 @@ def describe_conditions(spec: TaskSpec, hardware: Hardware) -> dict[str, JsonVal
             spec.train.precision, hardware, max_length=spec.data.max_length, is_packed=spec.train.packing
         ).name
     except TrainingError:
-        # The cell itself will say that this device does not compute in it.
+        # The trial itself will say that this device does not compute in it.
         precision = spec.train.precision
     return {
         "device": hardware.name,
         "precision": precision,
-        "libraries": dict(read_versions(find_kind(spec))),
+        "libraries": dict(read_versions(find_task_type(spec))),
     }

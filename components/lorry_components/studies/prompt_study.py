@@ -1,4 +1,4 @@
-"""The study of the prompt: how much depends on its wording, with and without P-tuning (Liu et al. 2021)."""
+"""The study of the prompt: how much depends on its prompt, with and without P-tuning (Liu et al. 2021)."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,13 +11,13 @@ from lorry_components.studies.variants import Draft, MethodChoice, TaskDocument,
 from lorry_registry.errors import Fault
 
 UNTRAINED = "untrained"
-# Where soft tokens stand in a wording: [P] is one, [P]*3 are three.
+# Where soft tokens stand in a prompt: [P] is one, [P]*3 are three.
 _SOFT_TOKENS = re.compile(r"\[P\](?:\*\d+)?\s*")
 _TEMPLATE = "template"
 
 
-def read_wordings(path: Path) -> tuple[list[str], list[Fault]]:
-    """Read a file of wordings, one a line; return them, and what is wrong with the file."""
+def read_prompts(path: Path) -> tuple[list[str], list[Fault]]:
+    """Read a file of prompts, one a line; return them, and what is wrong with the file."""
     try:
         # Not str.splitlines: it parts a text at U+2028 and other letters, too.
         lines = path.read_text("utf-8-sig").split("\n")
@@ -26,21 +26,21 @@ def read_wordings(path: Path) -> tuple[list[str], list[Fault]]:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         return [], [Fault(f"--wordings {path}", f"cannot be read as UTF-8 text: {reason}")]
-    wordings = [line for line in lines if line.strip()]
-    return wordings, [] if wordings else [Fault(f"--wordings {path}", "it holds no wording")]
+    prompts = [line for line in lines if line.strip()]
+    return prompts, [] if prompts else [Fault(f"--wordings {path}", "it holds no wording")]
 
 
-def check_wordings(wordings: Sequence[str]) -> Iterator[Fault]:
-    """Say what is wrong with a list of wordings, beside what a kind says of each."""
-    if not wordings:
+def check_prompts(prompts: Sequence[str]) -> Iterator[Fault]:
+    """Say what is wrong with a list of prompts, beside what a kind says of each."""
+    if not prompts:
         yield Fault("--template", "there is no wording; give --wordings FILE or --template TEXT")
-    for wording in dict.fromkeys(wordings):
-        if wordings.count(wording) > 1:
-            yield Fault("--template", f"{wording!r} is given twice")
+    for prompt in dict.fromkeys(prompts):
+        if prompts.count(prompt) > 1:
+            yield Fault("--template", f"{prompt!r} is given twice")
 
 
 def describe_spreads(rows: Sequence[StudyRow]) -> list[str]:
-    """Say how far apart the wordings lie, by what they were tried with: the point of the study."""
+    """Say how far apart the prompts lie, by what they were tried with: the point of the study."""
     values: dict[str, list[float]] = {}
     for row in rows:
         if row.estimate is not None:
@@ -49,31 +49,29 @@ def describe_spreads(rows: Sequence[StudyRow]) -> list[str]:
     return [f"spread over wordings, highest less lowest: {', '.join(told)}"] if told else []
 
 
-def draft_wordings(
-    task: TaskDocument, wordings: Sequence[str], methods: Sequence[MethodChoice]
-) -> list[Draft]:
-    """Lay out wordings x methods, and each wording on the untrained base.
+def draft_prompts(task: TaskDocument, prompts: Sequence[str], methods: Sequence[MethodChoice]) -> list[Draft]:
+    """Lay out prompts x methods, and each prompt on the untrained base.
 
-    A wording may say where soft tokens stand, ``[P]*3 {text} is in [P] {label}``: a method with a template of
+    A prompt may say where soft tokens stand, ``[P]*3 {text} is in [P] {label}``: a method with a template of
     its own gets it as written, and all else reads the words alone.
 
     Args:
         task: The task.
-        wordings: Templates.
+        prompts: Templates.
         methods: What is trained on each.
     """
     return [
         draft
-        for number, wording in enumerate(wordings, start=1)
-        for draft in _draft_wording(task, number, wording, methods)
+        for number, prompt in enumerate(prompts, start=1)
+        for draft in _draft_prompt(task, number, prompt, methods)
     ]
 
 
-def _draft_wording(
-    task: TaskDocument, number: int, wording: str, methods: Sequence[MethodChoice]
+def _draft_prompt(
+    task: TaskDocument, number: int, prompt: str, methods: Sequence[MethodChoice]
 ) -> Iterator[Draft]:
-    words = _SOFT_TOKENS.sub("", wording).strip()
-    soft = wording if words != wording else None
+    words = _SOFT_TOKENS.sub("", prompt).strip()
+    soft = prompt if words != prompt else None
     data = {_TEMPLATE: words}
     trained = [
         Draft(
@@ -81,7 +79,7 @@ def _draft_wording(
             method=_place_tokens(draft_method(choice, task).method or {}, choice, soft),
             train=draft_method(choice, task).train,
             data=data,
-            facts={"wording": number, _TEMPLATE: wording, "with": choice.label},
+            facts={"wording": number, _TEMPLATE: prompt, "with": choice.label},
         )
         for choice in methods
     ]
@@ -90,7 +88,7 @@ def _draft_wording(
         # A task has to have a method; the base alone does without, so one that is laid out already will do.
         method=trained[0].method if trained else task.method,
         data=data,
-        facts={"wording": number, _TEMPLATE: wording, "with": UNTRAINED},
+        facts={"wording": number, _TEMPLATE: prompt, "with": UNTRAINED},
         is_trained=False,
     )
     yield from trained
@@ -102,11 +100,11 @@ def _has_template(name: str) -> bool:
 
 
 def _place_tokens(section: Mapping[str, Any], choice: MethodChoice, soft: str | None) -> dict[str, Any]:
-    """Return a method section with the wording's soft tokens: the file's template is for the file's words."""
+    """Return a method section with the prompt's soft tokens: the file's template is for the file's words."""
     kept = {key: value for key, value in section.items() if key != _TEMPLATE}
     if soft is None or not _has_template(choice.name):
         return kept
     if "tokens" not in choice.options:
-        # The wording tells how many there are.
+        # The prompt tells how many there are.
         kept.pop("tokens", None)
     return kept | {_TEMPLATE: soft}

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lorry_components.studies.trials import Cell, CellFolder, CellResult, Training
+from lorry_components.studies.trials import Training, Trial, TrialFolder, TrialResult
 from lorry_components.studies.variants import Variant
-from lorry_components.task_types import Kind, Prediction, Target
+from lorry_components.task_types import Prediction, Target, TaskType
 from lorry_components.task_types.base import Scorer
-from lorry_components.tasks.checks import find_kind
+from lorry_components.tasks.checks import find_task_type
 from lorry_registry.errors import Fault, InvalidDataError
 from lorry_registry.manifest import MetricValue
 
@@ -25,20 +25,20 @@ _LOW, _HIGH = 2.5, 97.5
 
 
 @dataclass(frozen=True, slots=True)
-class CellOutcome:
-    """What became of a cell.
+class TrialOutcome:
+    """What became of a trial.
 
     Attributes:
-        cell: The cell.
+        trial: The trial.
         folder: Its files.
         result: Its result; None: it failed.
         error: Why it failed, if it did.
         is_known: Whether its result is from an earlier study.
     """
 
-    cell: Cell
-    folder: CellFolder
-    result: CellResult | None
+    trial: Trial
+    folder: TrialFolder
+    result: TrialResult | None
     error: str = ""
     is_known: bool = False
 
@@ -160,30 +160,30 @@ class StudySummary:
 
 
 def summarize_study(
-    variants: Sequence[Variant], outcomes: Sequence[CellOutcome], *, against: str | None = None
+    variants: Sequence[Variant], outcomes: Sequence[TrialOutcome], *, against: str | None = None
 ) -> StudySummary:
-    """Score all cells that are done on the same drawn test rows.
+    """Score all trials that are done on the same drawn test rows.
 
     Args:
         variants: The rows.
-        outcomes: What became of the cells.
+        outcomes: What became of the trials.
         against: The label of the variant that all are compared with; None: the best.
 
     Raises:
-        InvalidDataError: The cells were not evaluated on the same rows.
+        InvalidDataError: The trials were not evaluated on the same rows.
     """
     spec = variants[0].spec
-    metric = spec.evaluate.primary or find_kind(spec).primary
+    metric = spec.evaluate.primary or find_task_type(spec).primary
     done = {
         variant.label: [
-            outcome for outcome in outcomes if outcome.cell.variant.label == variant.label and outcome.result
+            outcome for outcome in outcomes if outcome.trial.variant.label == variant.label and outcome.result
         ]
         for variant in variants
     }
     scored = {label: [_read_scores(each) for each in found] for label, found in done.items() if found}
     rows = _count_rows(scored)
     scorers = {
-        label: [part.kind.metrics[metric](part.targets, part.predictions) for part in parts]
+        label: [part.task_type.metrics[metric](part.targets, part.predictions) for part in parts]
         for label, parts in scored.items()
     }
     samples = draw_scores(scorers, rows, resamples=spec.evaluate.resamples)
@@ -197,7 +197,7 @@ def summarize_study(
         rows=tuple(
             StudyRow(
                 variant=variant,
-                seeds=tuple(outcome.cell.seed for outcome in done[variant.label]),
+                seeds=tuple(outcome.trial.seed for outcome in done[variant.label]),
                 values=tuple(values.get(variant.label, ())),
                 estimate=_estimate(means, samples, variant.label),
                 spread=_measure_spread(values.get(variant.label, ())),
@@ -209,9 +209,9 @@ def summarize_study(
                     if outcome.result and outcome.result.training
                 ),
                 errors=tuple(
-                    f"{outcome.cell.name}: {outcome.error}"
+                    f"{outcome.trial.name}: {outcome.error}"
                     for outcome in outcomes
-                    if outcome.cell.variant.label == variant.label and outcome.error
+                    if outcome.trial.variant.label == variant.label and outcome.error
                 ),
             )
             for variant in variants
@@ -257,13 +257,13 @@ def compare_samples(value: float, samples: NDArray[np.float64], others: NDArray[
 
 
 @dataclass(frozen=True, slots=True)
-class _ScoredCell:
-    kind: Kind
+class _ScoredTrial:
+    task_type: TaskType
     targets: list[Target]
     predictions: list[Prediction]
 
 
-def _read_scores(outcome: CellOutcome) -> _ScoredCell:
+def _read_scores(outcome: TrialOutcome) -> _ScoredTrial:
     targets: list[Target] = []
     predictions: list[Prediction] = []
     with outcome.folder.predictions.open(encoding="utf-8") as stream:
@@ -272,15 +272,15 @@ def _read_scores(outcome: CellOutcome) -> _ScoredCell:
             label = document["label"]
             targets.append(tuple(label) if isinstance(label, list) else label)
             predictions.append(document["prediction"])
-    return _ScoredCell(find_kind(outcome.cell.spec), targets, predictions)
+    return _ScoredTrial(find_task_type(outcome.trial.spec), targets, predictions)
 
 
-def _count_rows(scored: Mapping[str, Sequence[_ScoredCell]]) -> int:
-    cells = [cell for group in scored.values() for cell in group]
-    if any(cell.targets != cells[0].targets for cell in cells):
+def _count_rows(scored: Mapping[str, Sequence[_ScoredTrial]]) -> int:
+    trials = [trial for group in scored.values() for trial in group]
+    if any(trial.targets != trials[0].targets for trial in trials):
         fault = Fault("test", "not all variants were evaluated on the same rows")
         raise InvalidDataError("study", [fault], todo="compare variants of one task on one data set")
-    return len(cells[0].targets) if cells else 0
+    return len(trials[0].targets) if trials else 0
 
 
 def _estimate(
@@ -307,10 +307,10 @@ def _measure_spread(values: Sequence[float]) -> float | None:
     return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
-def _average_metrics(names: Sequence[str], cells: Sequence[_ScoredCell]) -> dict[str, float]:
-    if not cells:
+def _average_metrics(names: Sequence[str], trials: Sequence[_ScoredTrial]) -> dict[str, float]:
+    if not trials:
         return {}
-    kind = cells[0].kind
-    names = names or [name for name in kind.metrics if name not in kind.optional_metrics]
-    found = [kind.compute_metrics(names, cell.targets, cell.predictions) for cell in cells]
+    task_type = trials[0].task_type
+    names = names or [name for name in task_type.metrics if name not in task_type.optional_metrics]
+    found = [task_type.compute_metrics(names, trial.targets, trial.predictions) for trial in trials]
     return {name: float(np.mean([metrics[name] for metrics in found])) for name in found[0]}

@@ -1,4 +1,4 @@
-"""One cell in a process of its own: ``python -m lorry_components.studies.trial_process FOLDER``.
+"""One trial in a process of its own: ``python -m lorry_components.studies.trial_process FOLDER``.
 
 A process of its own, so that its peak memory is its own, a crash takes nothing else down, and threads can be
 divided. When its standard input is a pipe and closes, it ends: whoever started it is gone.
@@ -12,10 +12,10 @@ import sys
 import threading
 from pathlib import Path
 
+from lorry_components.process_setup import ease_garbage_collection, quiet_libraries
 from lorry_components.progress import ProgressFile
 from lorry_components.steps.runtime.outcomes import describe_failure
-from lorry_components.steps.runtime.step_context import ease_garbage_collection, quiet_libraries
-from lorry_components.studies.trials import CellFolder
+from lorry_components.studies.trials import TrialFolder
 
 PROGRESS_NAME = "progress.json"
 STEP = "cell"
@@ -24,19 +24,19 @@ _LOGGER = logging.getLogger(__name__)
 
 
 def main(path: Path) -> int:
-    """Run the cell of a folder; return the exit code."""
+    """Run the trial of a folder; return the exit code."""
     follow_starter()
     quiet_libraries()
     ease_garbage_collection()
-    from lorry_components.studies.trial_run import run_cell
+    from lorry_components.studies.trial_run import run_trial
 
-    folder = CellFolder(path)
+    folder = TrialFolder(path)
     progress = ProgressFile(path / PROGRESS_NAME, STEP)
     progress(0, 0)
     try:
-        run_cell(folder, progress=progress)
+        run_trial(folder, progress=progress)
     except Exception as error:
-        _LOGGER.exception("the cell failed")
+        _LOGGER.exception("the trial failed")
         failure = describe_failure(error, STEP)
         folder.write_failure(failure)
         return failure.exit_code

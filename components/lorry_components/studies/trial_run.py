@@ -1,4 +1,4 @@
-"""Runs one cell: trains and evaluates through the steps of the pipeline, and registers nothing."""
+"""Runs one trial: trains and evaluates through the steps of the pipeline, and registers nothing."""
 
 import json
 import math
@@ -13,12 +13,12 @@ from lorry_components.steps.evaluate.zero_shot import assemble_base
 from lorry_components.steps.finetune.step import finetune
 from lorry_components.steps.prepare_data.step import load_card
 from lorry_components.studies.peak_memory import measure_peak_memory
-from lorry_components.studies.trials import CellFolder, CellJob, CellRecord, CellResult, Training
+from lorry_components.studies.trials import Training, TrialFolder, TrialJob, TrialRecord, TrialResult
 from lorry_components.training.training_summary import ADAPTER_FOLDER, TrainingSummary
 from lorry_registry.manifest import Evaluation
 from lorry_registry.task_spec import TaskSpec
 
-# Of a cell's time, for one bar over both parts.
+# Of a trial's time, for one bar over both parts.
 _TRAINING_SHARE = 0.9
 
 
@@ -41,17 +41,17 @@ def evaluate_untrained(
     return score_predictor(spec, predictor, data, target, progress=progress).evaluation
 
 
-def run_cell(
-    folder: CellFolder,
+def run_trial(
+    folder: TrialFolder,
     *,
     progress: Progress = ignore_progress,
     untrained: EvaluateUntrained = evaluate_untrained,
-) -> CellResult:
-    """Do what a cell's job says; a training or evaluation that was interrupted goes on.
+) -> TrialResult:
+    """Do what a trial's job says; a training or evaluation that was interrupted goes on.
 
     Args:
-        folder: The cell's files; its job is written.
-        progress: Told how far the cell is, in thousandths.
+        folder: The trial's files; its job is written.
+        progress: Told how far the trial is, in thousandths.
         untrained: Scores the base alone, where nothing is trained.
 
     Raises:
@@ -69,7 +69,7 @@ def run_cell(
         evaluation = report.evaluation
     else:
         evaluation = untrained(job.spec, job.data, folder.evaluation, progress=evaluating)
-    result = CellResult(
+    result = TrialResult(
         seed=job.spec.train.seed,
         training=training,
         evaluation=evaluation,
@@ -87,8 +87,8 @@ def read_history(path: Path) -> Iterator[tuple[int, dict[str, float]]]:
             yield entry["step"], entry["metrics"]
 
 
-def _train(job: CellJob, folder: CellFolder, progress: Progress) -> Training:
-    done = CellRecord.load(folder.candidate)
+def _train(job: TrialJob, folder: TrialFolder, progress: Progress) -> Training:
+    done = TrialRecord.load(folder.candidate)
     if done is not None:
         return done.training
     summary = finetune(
@@ -113,7 +113,7 @@ def _train(job: CellJob, folder: CellFolder, progress: Progress) -> Training:
         loss=summary.loss,
         libraries=summary.libraries,
     )
-    CellRecord(training=training).save(folder.candidate)
+    TrialRecord(training=training).save(folder.candidate)
     return training
 
 

@@ -1,4 +1,4 @@
-"""A cell of a study: one variant and one seed, where its files are, and what came of it."""
+"""A trial of a study: one variant and one seed, where its files are, and what came of it."""
 
 import os
 import shutil
@@ -25,11 +25,11 @@ class _Document(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
-class CellJob(_Document):
-    """What a cell's process needs to know.
+class TrialJob(_Document):
+    """What a trial's process needs to know.
 
     Attributes:
-        spec: The task, with the cell's method and seed.
+        spec: The task, with the trial's method and seed.
         data: The folder of prepared data.
         is_trained: Whether anything is trained; otherwise the base alone answers.
     """
@@ -52,7 +52,7 @@ class PeakMemory(_Document):
 
 
 class Training(_Document):
-    """What training a cell took.
+    """What training a trial took.
 
     Attributes:
         parameters: Trained ones, the head's apart, and all.
@@ -82,8 +82,8 @@ class Training(_Document):
     libraries: dict[str, str]
 
 
-class CellResult(_Document):
-    """What came of a cell.
+class TrialResult(_Document):
+    """What came of a trial.
 
     Attributes:
         seed: The seed of its training.
@@ -99,8 +99,8 @@ class CellResult(_Document):
 
 
 @dataclass(frozen=True, slots=True)
-class CellFolder:
-    """The files of a cell.
+class TrialFolder:
+    """The files of a trial.
 
     Attributes:
         path: Where they are.
@@ -135,7 +135,7 @@ class CellFolder:
 
     @property
     def lock(self) -> Path:
-        """Held by the study that runs the cell."""
+        """Held by the study that runs the trial."""
         return self.path / "lock"
 
     @property
@@ -143,37 +143,37 @@ class CellFolder:
         """What the process printed."""
         return self.path / "log.txt"
 
-    def write_job(self, job: CellJob) -> None:
+    def write_job(self, job: TrialJob) -> None:
         """Say what is to be done, and forget an earlier failure."""
         self.path.mkdir(parents=True, exist_ok=True)
         (self.path / _FAILURE).unlink(missing_ok=True)
         replace_file(self.path / _JOB, job.model_dump_json(indent=2))
 
-    def read_job(self) -> CellJob:
+    def read_job(self) -> TrialJob:
         """Return what is to be done."""
-        return CellJob.model_validate_json((self.path / _JOB).read_text("utf-8"))
+        return TrialJob.model_validate_json((self.path / _JOB).read_text("utf-8"))
 
-    def write_result(self, result: CellResult) -> None:
+    def write_result(self, result: TrialResult) -> None:
         """Keep the result, and remove what only led to it."""
         replace_file(self.path / _RESULT, result.model_dump_json(indent=2))
         for folder in (self.checkpoints, self.candidate):
             shutil.rmtree(folder, ignore_errors=True)
 
-    def read_result(self) -> CellResult | None:
-        """Return the result; None when the cell is not done, or a version did it that kept it otherwise."""
+    def read_result(self) -> TrialResult | None:
+        """Return the result; None when the trial is not done, or a version did it that kept it otherwise."""
         if not self.predictions.exists():
             return None
         try:
-            return CellResult.model_validate_json((self.path / _RESULT).read_text("utf-8"))
+            return TrialResult.model_validate_json((self.path / _RESULT).read_text("utf-8"))
         except (FileNotFoundError, ValidationError):
             return None
 
     def write_failure(self, failure: Failure) -> None:
-        """Keep why the cell failed."""
+        """Keep why the trial failed."""
         replace_file(self.path / _FAILURE, failure.model_dump_json(indent=2))
 
     def read_failure(self) -> Failure | None:
-        """Return why the cell failed, or None when it did not say."""
+        """Return why the trial failed, or None when it did not say."""
         try:
             return Failure.model_validate_json((self.path / _FAILURE).read_text("utf-8"))
         except FileNotFoundError:
@@ -181,7 +181,7 @@ class CellFolder:
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class Trial:
     """One variant and one seed.
 
     Attributes:
@@ -204,18 +204,18 @@ class Cell:
         return f"{self.variant.label}, seed {self.seed}" if self.variant.is_trained else self.variant.label
 
     @property
-    def job(self) -> CellJob:
+    def job(self) -> TrialJob:
         """What its process needs to know."""
-        return CellJob(spec=self.spec, data=self.data, is_trained=self.variant.is_trained)
+        return TrialJob(spec=self.spec, data=self.data, is_trained=self.variant.is_trained)
 
-    def open(self, cells: Path) -> CellFolder:
-        """Return its files, below the folder of all cells."""
-        return CellFolder(cells / shorten_digest(self.digest, 32))
+    def open(self, trials: Path) -> TrialFolder:
+        """Return its files, below the folder of all trials."""
+        return TrialFolder(trials / shorten_digest(self.digest, 32))
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedData:
-    """Data that several cells share.
+    """Data that several trials share.
 
     Attributes:
         folder: Where ``prepare_data`` wrote it.
@@ -228,15 +228,15 @@ class PreparedData:
     warnings: tuple[str, ...] = ()
 
 
-def lay_out_cells(
+def lay_out_trials(
     variants: Sequence[Variant],
     seeds: Sequence[int],
     *,
     data: Mapping[str, PreparedData],
     fingerprint: str,
     hardware: Hardware,
-) -> list[Cell]:
-    """Return the cells of a study: all variants on the first seed, then on the next, and so on.
+) -> list[Trial]:
+    """Return the trials of a study: all variants on the first seed, then on the next, and so on.
 
     Started in this order, a study that is interrupted has compared all variants as far as it came.
 
@@ -245,19 +245,19 @@ def lay_out_cells(
         seeds: The seeds; what is not trained needs the first only.
         data: The prepared data, by the variant's label.
         fingerprint: The base's.
-        hardware: What the cells will run on.
+        hardware: What the trials will run on.
     """
     return [
-        _build_cell(variant, seed, data[variant.label], fingerprint, hardware)
+        _build_trial(variant, seed, data[variant.label], fingerprint, hardware)
         for seed in seeds
         for variant in variants
         if variant.is_trained or seed == seeds[0]
     ]
 
 
-def _build_cell(
+def _build_trial(
     variant: Variant, seed: int, data: PreparedData, fingerprint: str, hardware: Hardware
-) -> Cell:
+) -> Trial:
     spec = variant.spec.model_copy(update={"train": variant.spec.train.model_copy(update={"seed": seed})})
     recipe = spec.describe_recipe()
     if not variant.is_trained:
@@ -271,7 +271,7 @@ def _build_cell(
             "conditions": describe_conditions(spec, hardware),
         }
     )
-    return Cell(variant, seed, spec, data.folder, digest)
+    return Trial(variant, seed, spec, data.folder, digest)
 
 
 def replace_file(path: Path, content: str) -> None:
@@ -281,7 +281,7 @@ def replace_file(path: Path, content: str) -> None:
     partial.replace(path)
 
 
-class CellRecord(_Document):
+class TrialRecord(_Document):
     """A training that ended, beside its adapter: its evaluation may have been interrupted."""
 
     training: Training

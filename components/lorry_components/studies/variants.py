@@ -10,7 +10,7 @@ from typing import Any, Self
 import yaml
 
 from lorry_components.models.bases import find_base_folder
-from lorry_components.tasks.checks import check_base, check_kind, check_method, find_method
+from lorry_components.tasks.checks import check_base, check_method, check_task_type, find_method
 from lorry_components.training.optimizers import require_optimizer
 from lorry_registry.errors import Fault, InvalidTaskError, MissingExtraError
 from lorry_registry.task_document import apply_overrides, load_document
@@ -103,7 +103,7 @@ class TaskDocument:
             self.content if content is None else content,
             where=str(self.path),
             folder=self.path.parent,
-            checks=(check_kind, check_method),
+            checks=(check_task_type, check_method),
             lines=self.lines if is_numbered else None,
         )
 

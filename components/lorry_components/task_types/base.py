@@ -1,4 +1,4 @@
-"""The interface of a kind of task."""
+"""The interface of a task type."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -63,8 +63,8 @@ def batch_by_length(lengths: Sequence[int], size: int) -> list[list[int]]:
     return [order[start : start + size] for start in range(0, len(order), size)]
 
 
-class Kind(ABC):
-    """How one kind of task is read, encoded, modelled, scored and shown.
+class TaskType(ABC):
+    """How one task type is read, encoded, modelled, scored and shown.
 
     A kind's only state is the form of its inputs; what depends on the data comes in as ``labels``, the
     classes of a classification in a fixed order, or None.
@@ -146,7 +146,7 @@ class Kind(ABC):
         return cls.model_class
 
     def check_base(self, config: "PretrainedConfig") -> Iterator[Fault]:
-        """Say why this kind of task does not work on a base, from its configuration."""
+        """Say why this task type does not work on a base, from its configuration."""
         yield from ()
 
     def check_packing(self, config: "PretrainedConfig") -> Iterator[Fault]:
@@ -154,7 +154,7 @@ class Kind(ABC):
         yield Fault("train.packing", f"is for causal language models, and not for {self.name}; leave it out")
 
     def check_folder(self, folder: "Path") -> Iterator[Fault]:
-        """Say what this kind of task misses in a base's folder, its weights and its tokeniser unread."""
+        """Say what this task type misses in a base's folder, its weights and its tokeniser unread."""
         yield from ()
 
     @abstractmethod

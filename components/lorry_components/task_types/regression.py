@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lorry_components.task_types.base import Label, Metric, Outputs, Prediction, Scorer, Target
-from lorry_components.task_types.sequence_head import SequenceHeadKind
+from lorry_components.task_types.sequence_head import SequenceHeadTaskType
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,7 +50,7 @@ def _list_values(predictions: Sequence[Prediction]) -> Numbers:
     return np.asarray([prediction["value"] for prediction in predictions], dtype=float)
 
 
-class Regression(SequenceHeadKind):
+class Regression(SequenceHeadTaskType):
     """A number for a text or a pair of texts, learned by least squares."""
 
     name = "regression"

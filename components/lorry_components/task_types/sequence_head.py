@@ -11,12 +11,12 @@ from lorry_components.data.templates import list_slots, parse_template
 from lorry_components.models.loading import load_pretrained
 from lorry_components.task_types.base import (
     Features,
-    Kind,
     Label,
     Outputs,
     Prediction,
     Report,
     Row,
+    TaskType,
     batch_by_length,
 )
 from lorry_components.task_types.template_filling import fill_pieces, find_affixes, split_pieces
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _BATCH_ROWS = 64
 
 
-class SequenceHeadKind(Kind):
+class SequenceHeadTaskType(TaskType):
     """A kind that transformers calls sequence classification, whatever its head predicts."""
 
     model_class = "AutoModelForSequenceClassification"

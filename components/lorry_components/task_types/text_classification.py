@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lorry_components.task_types.base import Label, Outputs, Prediction, Scorer, Target
-from lorry_components.task_types.sequence_head import SequenceHeadKind
+from lorry_components.task_types.sequence_head import SequenceHeadTaskType
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -62,7 +62,7 @@ def _number_classes(
     return truth, guess, len(classes)
 
 
-class TextClassification(SequenceHeadKind):
+class TextClassification(SequenceHeadTaskType):
     """One class for a text or a pair of texts, learned by cross-entropy."""
 
     name = "text-classification"

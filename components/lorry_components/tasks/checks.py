@@ -11,7 +11,7 @@ from lorry_components.models.bases import PIPELINE_INDEX, find_base_folder
 from lorry_components.models.blocks import build_skeleton as build_base_skeleton
 from lorry_components.models.blocks import find_layers
 from lorry_components.models.dropout_fields import check_dropouts
-from lorry_components.task_types import KINDS, InputForm, Kind
+from lorry_components.task_types import TASK_TYPES, InputForm, TaskType
 from lorry_components.task_types.diffusion.latent_diffusion import build_skeleton, read_part
 from lorry_registry.errors import BaseModelError, Fault, InvalidTaskError, TrainingError, raise_together
 from lorry_registry.task_document import suggest_name
@@ -30,17 +30,17 @@ def load_task_file(path: Path, overrides: Sequence[str] = ()) -> TaskSpec:
     Raises:
         InvalidTaskError: The file has faults; all are listed.
     """
-    return load_task(path, overrides=overrides, checks=(check_kind, check_method))
+    return load_task(path, overrides=overrides, checks=(check_task_type, check_method))
 
 
-def find_kind(spec: TaskSpec) -> Kind:
+def find_task_type(spec: TaskSpec) -> TaskType:
     """Return the kind of a checked task."""
-    return KINDS[spec.kind](InputForm.of(spec))
+    return TASK_TYPES[spec.kind](InputForm.of(spec))
 
 
 def find_method(spec: TaskSpec) -> Method:
     """Return the method of a checked task, with its options."""
-    return METHODS[spec.method.name](spec.method.options, KINDS[spec.kind].peft_task_type)
+    return METHODS[spec.method.name](spec.method.options, TASK_TYPES[spec.kind].peft_task_type)
 
 
 def check_bases(specs: Sequence[TaskSpec]) -> None:
@@ -76,23 +76,23 @@ def check_base(spec: TaskSpec, folder: Path) -> None:
         InvalidTaskError: It does not; all reasons are listed.
     """
     method = find_method(spec)
-    kind = find_kind(spec)
-    if kind.reads_images:
-        faults = [*kind.check_folder(folder)]
+    task_type = find_task_type(spec)
+    if task_type.reads_images:
+        faults = [*task_type.check_folder(folder)]
         # The rest is asked of a UNet, which a folder with faults may not hold.
         faults += [] if faults else _check_unet(method, folder)
     else:
         config = load_config(folder)
         faults = [
-            *kind.check_base(config),
-            *kind.check_folder(folder),
+            *task_type.check_base(config),
+            *task_type.check_folder(folder),
             *method.check_base(config),
             *_check_length(spec, method, config),
             *check_dropouts(spec.train, config),
             *_check_blocks(spec.train, config),
-            *(kind.check_packing(config) if spec.train.packing else ()),
+            *(task_type.check_packing(config) if spec.train.packing else ()),
         ]
-    faults += check_training(spec, kind, method)
+    faults += check_training(spec, task_type, method)
     if faults:
         raise InvalidTaskError(_name_pair(spec), faults, todo="correct these fields and try again")
 
@@ -149,7 +149,7 @@ def load_config(folder: Path) -> "PretrainedConfig":
     return config
 
 
-def check_training(spec: TaskSpec, kind: Kind, method: Method) -> Iterator[Fault]:
+def check_training(spec: TaskSpec, task_type: TaskType, method: Method) -> Iterator[Fault]:
     """Say what of a task's training section does not suit its kind or method."""
     train = spec.train
     if train.gradient_checkpointing and not method.survives_checkpointing:
@@ -165,7 +165,7 @@ def check_training(spec: TaskSpec, kind: Kind, method: Method) -> Iterator[Fault
         yield Fault("train.offload", "does not work with cache_frozen_layers; leave one of the two out")
     if not train.packing:
         return
-    if kind.predicts_next and method.count_added_tokens():
+    if task_type.predicts_next and method.count_added_tokens():
         yield Fault(
             "train.packing", f"{method.name} puts its tokens before the first sequence only; leave it out"
         )
@@ -186,30 +186,30 @@ def _check_length(spec: TaskSpec, method: Method, config: Any) -> Iterator[Fault
     )
 
 
-def check_kind(document: Mapping[str, Any]) -> Iterator[Fault]:
+def check_task_type(document: Mapping[str, Any]) -> Iterator[Fault]:
     """Check that the kind exists and has the metrics that the task names."""
     name = document.get("kind")
     if not isinstance(name, str):
         return
-    if name not in KINDS:
-        yield Fault("kind", f"there is no kind {name!r}; {suggest_name(name, KINDS)}")
+    if name not in TASK_TYPES:
+        yield Fault("kind", f"there is no kind {name!r}; {suggest_name(name, TASK_TYPES)}")
         return
     data = document.get("data")
-    yield from _check_data(KINDS[name], data)
-    yield from _check_soft_template(KINDS[name], data, document.get("method"))
-    yield from _check_metrics(KINDS[name], document.get("evaluate"))
-    yield from _check_generate(KINDS[name], document.get("generate"))
-    if KINDS[name].reads_images:
+    yield from _check_data(TASK_TYPES[name], data)
+    yield from _check_soft_template(TASK_TYPES[name], data, document.get("method"))
+    yield from _check_metrics(TASK_TYPES[name], document.get("evaluate"))
+    yield from _check_generate(TASK_TYPES[name], document.get("generate"))
+    if TASK_TYPES[name].reads_images:
         yield from _check_images(document)
-    yield from _check_suits(KINDS[name], document.get("method"))
+    yield from _check_suits(TASK_TYPES[name], document.get("method"))
 
 
-def _check_generate(kind: type[Kind], generate: object) -> Iterator[Fault]:
+def _check_generate(task_type: type[TaskType], generate: object) -> Iterator[Fault]:
     """Say which fields are for texts where images are drawn, or for images where they are not."""
     for name in generate if isinstance(generate, Mapping) else ():
-        if name in GenerateSpec.model_fields and (name in DRAWING_FIELDS) != kind.reads_images:
-            made = "texts" if kind.reads_images else "images"
-            yield Fault(f"generate.{name}", f"is for {made}, and not for {kind.name}; leave it out")
+        if name in GenerateSpec.model_fields and (name in DRAWING_FIELDS) != task_type.reads_images:
+            made = "texts" if task_type.reads_images else "images"
+            yield Fault(f"generate.{name}", f"is for {made}, and not for {task_type.name}; leave it out")
 
 
 def _check_images(document: Mapping[str, Any]) -> Iterator[Fault]:
@@ -227,29 +227,29 @@ def _check_images(document: Mapping[str, Any]) -> Iterator[Fault]:
             yield Fault(f"train.{name}", "is for models of text; leave it out")
 
 
-def _check_suits(kind: type[Kind], method: object) -> Iterator[Fault]:
+def _check_suits(task_type: type[TaskType], method: object) -> Iterator[Fault]:
     """Say whether a kind does not work with a method that there is."""
     name = method.get("name") if isinstance(method, Mapping) else None
-    if kind.methods is not None and name in METHODS and name not in kind.methods:
+    if task_type.methods is not None and name in METHODS and name not in task_type.methods:
         yield Fault(
             "method.name",
-            f"{name} is made for models of text, and {kind.name} trains a UNet; "
-            f"choose {', '.join(sorted(kind.methods))}",
+            f"{name} is made for models of text, and {task_type.name} trains a UNet; "
+            f"choose {', '.join(sorted(task_type.methods))}",
         )
 
 
-def _check_data(kind: type[Kind], data: object) -> Iterator[Fault]:
+def _check_data(task_type: type[TaskType], data: object) -> Iterator[Fault]:
     if not isinstance(data, Mapping):
         return
     template = data.get("template")
-    if kind.reads_context and not _has_pair(data):
-        yield Fault("data.columns.text_pair", f"is missing: {kind.name} needs the column of the context")
+    if task_type.reads_context and not _has_pair(data):
+        yield Fault("data.columns.text_pair", f"is missing: {task_type.name} needs the column of the context")
     if isinstance(template, str | None):
-        for told in kind.check_template(template, has_pair=_has_pair(data)):
+        for told in task_type.check_template(template, has_pair=_has_pair(data)):
             yield Fault("data.template", told)
 
 
-def _check_soft_template(kind: type[Kind], data: object, method: object) -> Iterator[Fault]:
+def _check_soft_template(task_type: type[TaskType], data: object, method: object) -> Iterator[Fault]:
     if not isinstance(data, Mapping) or not isinstance(method, Mapping):
         return
     soft_template, template = _list_options(method).get("template"), data.get("template")
@@ -259,7 +259,7 @@ def _check_soft_template(kind: type[Kind], data: object, method: object) -> Iter
     if not isinstance(soft_template, str) or any(known.check_options({"template": soft_template})):
         # Told by the method.
         return
-    for told in kind.check_soft_template(
+    for told in task_type.check_soft_template(
         soft_template, template if isinstance(template, str) else None, has_pair=_has_pair(data)
     ):
         yield Fault("method.template", told)
@@ -270,10 +270,10 @@ def _has_pair(data: Mapping[str, Any]) -> bool:
     return isinstance(columns, Mapping) and columns.get("text_pair") is not None
 
 
-def _check_metrics(kind: type[Kind], evaluate: object) -> Iterator[Fault]:
+def _check_metrics(task_type: type[TaskType], evaluate: object) -> Iterator[Fault]:
     if not isinstance(evaluate, Mapping):
         return
-    name, known = kind.name, kind.metrics
+    name, known = task_type.name, task_type.metrics
     listed = evaluate.get("metrics") or ()
     if isinstance(listed, Sequence) and not isinstance(listed, str):
         for metric in listed:
@@ -286,8 +286,8 @@ def _check_metrics(kind: type[Kind], evaluate: object) -> Iterator[Fault]:
         return
     if primary not in known:
         yield Fault("evaluate.primary", f"{name} has no metric {primary!r}; {suggest_name(primary, known)}")
-    if primary in kind.error_metrics:
-        yield Fault("evaluate.primary", f"of {primary!r} less is better; choose {kind.primary!r}")
+    if primary in task_type.error_metrics:
+        yield Fault("evaluate.primary", f"of {primary!r} less is better; choose {task_type.primary!r}")
 
 
 def check_method(document: Mapping[str, Any]) -> Iterator[Fault]:

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
+from lorry_components.data.reading import digest_source
 from lorry_components.models.bases import resolve_base
-from lorry_components.steps.prepare_data.step import digest_source
-from lorry_components.tasks.checks import find_kind
+from lorry_components.tasks.checks import find_task_type
 from lorry_registry.digests import shorten_digest
 from lorry_registry.manifest import Manifest
 from lorry_registry.registry import Registry
@@ -35,7 +35,7 @@ def assess_staleness(spec: TaskSpec, registry: Registry) -> Staleness:
     """
     wanted = {
         "base": resolve_base(spec.base).identity.fingerprint,
-        "data": digest_source(spec.data, reads_images=find_kind(spec).reads_images),
+        "data": digest_source(spec.data, reads_images=find_task_type(spec).reads_images),
         "recipe": spec.recipe_digest,
     }
     versions = registry.list_versions(spec.name)

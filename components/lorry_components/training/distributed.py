@@ -137,7 +137,7 @@ def _run(
     checkpoints: Path,
 ) -> None:
     """Run in a process of its own."""
-    from lorry_components.steps.runtime.step_context import quiet_libraries
+    from lorry_components.process_setup import quiet_libraries
 
     os.environ.update(
         {

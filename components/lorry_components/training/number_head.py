@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lorry_components.methods.base import is_fresh
-from lorry_components.task_types import Kind
+from lorry_components.methods.base import is_newly_initialized
+from lorry_components.task_types import TaskType
 from lorry_components.task_types.base import Label, Outputs
 
 if TYPE_CHECKING:
@@ -51,21 +51,21 @@ class NumberHead:
 
 
 def find_number_head(
-    kind: Kind, model: "nn.Module", fresh: frozenset[str], targets: Sequence[Label]
+    task_type: TaskType, model: "nn.Module", newly_initialized: frozenset[str], targets: Sequence[Label]
 ) -> NumberHead | None:
     """Return the head of a kind whose labels are numbers; None for other kinds.
 
     A head that came with the base is none: it knows the size of its numbers.
 
     Args:
-        kind: The kind of task.
+        task_type: The task type.
         model: The adapted model.
-        fresh: Names of parameters that the base's weights do not hold.
+        newly_initialized: Names of parameters that the base's weights do not hold.
         targets: Those of the training rows. Equal ones have no spread, and keep their size.
     """
     from torch import nn
 
-    if kind.label_form != "number":
+    if task_type.label_form != "number":
         return None
     layers = [
         module
@@ -73,7 +73,7 @@ def find_number_head(
         if isinstance(module, nn.Linear)
         and module.out_features == 1
         and module.weight.requires_grad
-        and is_fresh(f"{name}.weight", fresh)
+        and is_newly_initialized(f"{name}.weight", newly_initialized)
     ]
     if not layers:
         return None

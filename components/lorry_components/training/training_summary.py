@@ -6,7 +6,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
-from lorry_components.task_types import Kind
+from lorry_components.task_types import TaskType
 from lorry_registry.manifest import BaseIdentity, ParameterCounts, TrainingInputs
 
 ADAPTER_FOLDER = "adapter"
@@ -63,6 +63,6 @@ class TrainingSummary(BaseModel):
         return cls.model_validate_json((folder / _NAME).read_text("utf-8"))
 
 
-def read_versions(kind: Kind) -> dict[str, str]:
-    """Return the versions of the libraries that a kind of task is trained and read with."""
-    return {name: importlib.metadata.version(name) for name in (*_LIBRARIES, *kind.libraries)}
+def read_versions(task_type: TaskType) -> dict[str, str]:
+    """Return the versions of the libraries that a task type is trained and read with."""
+    return {name: importlib.metadata.version(name) for name in (*_LIBRARIES, *task_type.libraries)}

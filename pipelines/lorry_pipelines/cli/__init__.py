@@ -12,32 +12,30 @@ _USE = "Use"
 _CLI = "lorry_pipelines.cli"
 
 COMMANDS = (
+    LazyCommand("run", f"{_CLI}.run:run_tasks", "Train, judge and register the adapters of tasks.", _TASKS),
     LazyCommand(
-        "run", f"{_CLI}.running:run_tasks", "Train, judge and register the adapters of tasks.", _TASKS
+        "validate", f"{_CLI}.validate:validate_tasks", "Check task files without running them.", _TASKS
     ),
-    LazyCommand(
-        "validate", f"{_CLI}.checking:validate_tasks", "Check task files without running them.", _TASKS
-    ),
-    LazyCommand("plan", f"{_CLI}.planning:plan_files", "Say what tasks would take, before a run.", _TASKS),
+    LazyCommand("plan", f"{_CLI}.plan:plan_files", "Say what tasks would take, before a run.", _TASKS),
     LazyCommand(
         "compare",
-        f"{_CLI}.comparing:compare_methods",
+        f"{_CLI}.compare:compare_methods",
         "Compare methods on a task: the same data, the same seeds.",
         _TASKS,
     ),
     LazyCommand(
         "study",
-        f"{_CLI}.studying:study",
+        f"{_CLI}.study:study",
         "Repeat the lecture's studies on a task of one's own.",
         _TASKS,
     ),
-    LazyCommand("compile", f"{_CLI}.checking:compile_tasks", "Compile the pipeline for Kubeflow.", _TASKS),
-    LazyCommand("demo", f"{_CLI}.demonstrating:fetch_demo", "Fetch the demo's data sets.", _TASKS),
-    LazyCommand("predict", f"{_CLI}.predicting:predict_texts", "Predict with the adapter of a task.", _USE),
+    LazyCommand("compile", f"{_CLI}.compile:compile_tasks", "Compile the pipeline for Kubeflow.", _TASKS),
+    LazyCommand("demo", f"{_CLI}.demo:fetch_demo", "Fetch the demo's data sets.", _TASKS),
+    LazyCommand("predict", f"{_CLI}.predict:predict_texts", "Predict with the adapter of a task.", _USE),
     *REGISTRY_COMMANDS,
     LazyCommand(
         "reconcile",
-        f"{_CLI}.reconciling:reconcile_tasks",
+        f"{_CLI}.reconcile:reconcile_tasks",
         "Make MLflow show what the ledger says.",
         "Registry",
     ),

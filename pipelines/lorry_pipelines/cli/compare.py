@@ -4,9 +4,9 @@ from pathlib import Path
 
 import click
 
-from lorry_pipelines.cli.checking import overrides_option
 from lorry_pipelines.cli.study_options import StudyFlags, parse_numbers, study_flags
 from lorry_pipelines.cli.study_tables import show_study
+from lorry_pipelines.cli.task_options import overrides_option
 from lorry_registry.cli.edge import format_examples, load_settings
 
 
@@ -42,7 +42,7 @@ def compare_methods(
     Nothing is registered. Results are kept: an interrupted comparison goes on when it is started again, and
     another one takes over what it shares with it. The exit code is 12 when a training failed.
     """
-    from lorry_components.steps.runtime.step_context import ease_garbage_collection, quiet_libraries
+    from lorry_components.process_setup import ease_garbage_collection, quiet_libraries
     from lorry_components.studies.variants import (
         TaskDocument,
         build_variants,

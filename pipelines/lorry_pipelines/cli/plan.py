@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lorry_pipelines.cli.checking import overrides_option
+from lorry_pipelines.cli.task_options import overrides_option
 from lorry_registry.cli.edge import fail_after, format_examples, json_option, print_json
 from lorry_registry.cli.tables import NOTHING, Column, print_bullets, print_fields, print_heading, print_table
 from lorry_registry.errors import Fault, LorryError, UsageError
@@ -47,7 +47,7 @@ def plan_files(files: tuple[Path, ...], overrides: tuple[str, ...], lecture: boo
         raise UsageError(
             "give task files, or --lecture alone", where="lorry plan", todo="see: lorry plan --help"
         )
-    from lorry_components.steps.runtime.step_context import quiet_libraries
+    from lorry_components.process_setup import quiet_libraries
 
     quiet_libraries()
     if lecture:

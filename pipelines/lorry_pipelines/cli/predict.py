@@ -67,7 +67,7 @@ def predict_texts(
     resolution = registry.resolve(task, version)
     _check_rows(rows, has_pair="text_pair" in resolution.manifest.probe.rows[0], task=task)
 
-    from lorry_components.steps.runtime.step_context import ease_garbage_collection, quiet_libraries
+    from lorry_components.process_setup import ease_garbage_collection, quiet_libraries
 
     quiet_libraries()
     ease_garbage_collection()
@@ -75,13 +75,13 @@ def predict_texts(
 
     loaded = load_adapter(registry.fetch(resolution.adapter_id), expected_id=resolution.adapter_id)
     predictions = loaded.predictor.predict(rows)
-    if loaded.kind.reads_images:
+    if loaded.task_type.reads_images:
         predictions = [_write_image(task, prediction) for prediction in predictions]
     if as_json:
         print_json([join_prediction(*pair) for pair in zip(rows, predictions, strict=True)])
         return
     for row, prediction in zip(rows, predictions, strict=True):
-        click.echo(f"{loaded.kind.describe_prediction(prediction):>12}  {_shorten(row)}")
+        click.echo(f"{loaded.task_type.describe_prediction(prediction):>12}  {_shorten(row)}")
 
 
 def join_prediction(row: Mapping[str, str], prediction: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lorry_pipelines.cli.checking import files_argument, overrides_option
+from lorry_pipelines.cli.task_options import files_argument, overrides_option
 from lorry_registry.cli.edge import (
     brief_patience,
     format_examples,
@@ -58,7 +58,7 @@ def run_tasks(
     does not take the others down: it is reported at the end, and the exit code is 12. An interrupted run goes
     on from its last checkpoint when it is started again.
     """
-    from lorry_components.steps.runtime.step_context import ease_garbage_collection, quiet_libraries
+    from lorry_components.process_setup import ease_garbage_collection, quiet_libraries
     from lorry_components.tasks.checks import check_bases
     from lorry_pipelines.local.launch import check_places
     from lorry_pipelines.scheduling import load_tasks, plan_tasks, refuse_what_does_not_fit

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lorry_pipelines.cli.checking import overrides_option
 from lorry_pipelines.cli.study_options import StudyFlags, parse_numbers, study_flags
 from lorry_pipelines.cli.study_tables import show_study
+from lorry_pipelines.cli.task_options import overrides_option
 from lorry_registry.cli.edge import format_examples, load_settings
 from lorry_registry.cli.lazy import LazyGroup
 from lorry_registry.cli.tables import Column
@@ -158,10 +158,10 @@ def study_prompts(
 
     For tasks with data.template. Each wording is tried on the base as it is, and with what is trained on it.
     '[P]*3' in a wording says where P-tuning's soft tokens stand; the base as it is reads the words alone.
-    The exit code is 12 when a cell failed.
+    The exit code is 12 when a trial failed.
     """
     _prepare_process()
-    from lorry_components.studies.prompt_study import check_wordings, draft_wordings, read_wordings
+    from lorry_components.studies.prompt_study import check_prompts, draft_prompts, read_prompts
     from lorry_components.studies.variants import (
         TaskDocument,
         build_variants,
@@ -171,11 +171,11 @@ def study_prompts(
     from lorry_pipelines.studies.run import Study, run_study
 
     task = TaskDocument.load(file, overrides)
-    read, faults = read_wordings(wordings) if wordings else ([], [])
+    read, faults = read_prompts(wordings) if wordings else ([], [])
     tried = [*read, *templates]
     choices, wrong = parse_methods(methods)
     if not faults:
-        faults = list(check_wordings(tried))
+        faults = list(check_prompts(tried))
     faults += refuse_settings(
         task,
         {
@@ -184,7 +184,7 @@ def study_prompts(
             "method.name": "name methods in --methods",
         },
     )
-    variants = build_variants(task, draft_wordings(task, tried, choices), [*faults, *wrong])
+    variants = build_variants(task, draft_prompts(task, tried, choices), [*faults, *wrong])
     laid_out = Study(
         name="prompts",
         heading="Wording",
@@ -201,7 +201,7 @@ def _choose_seeds(flags: StudyFlags, variants: "Sequence[Variant]") -> list[int]
 
 
 def _prepare_process() -> None:
-    from lorry_components.steps.runtime.step_context import ease_garbage_collection, quiet_libraries
+    from lorry_components.process_setup import ease_garbage_collection, quiet_libraries
 
     quiet_libraries()
     ease_garbage_collection()

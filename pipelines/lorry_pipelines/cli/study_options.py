@@ -24,7 +24,7 @@ class StudyFlags:
     Attributes:
         seeds: The seeds, as written; None: the task's.
         as_json: Whether JSON is printed.
-        jobs: How many cells at a time.
+        jobs: How many trials at a time.
         output: Where results and picture go.
         force: Whether what does not fit is run all the same.
     """

@@ -26,7 +26,7 @@ def show_study(report: "StudyReport", *, facts: Sequence[tuple[str, Column]], as
         as_json: Print the rows as JSON instead.
 
     Raises:
-        RunFailedError: A cell failed.
+        RunFailedError: A trial failed.
     """
     if as_json:
         print_json(report.describe_rows())
@@ -36,10 +36,10 @@ def show_study(report: "StudyReport", *, facts: Sequence[tuple[str, Column]], as
     if report.failed:
         raise RunFailedError(
             "\n".join(
-                f"{outcome.cell.name}: {outcome.error}\n  log: {outcome.folder.log}"
+                f"{outcome.trial.name}: {outcome.error}\n  log: {outcome.folder.log}"
                 for outcome in report.failed
             ),
-            todo="correct what is named and run the same command again: cells that are done are not repeated",
+            todo="correct what is named and run the same command again: finished trials are not repeated",
         )
 
 

@@ -1,4 +1,4 @@
-"""One run of a task at a time on this machine, and one training of a study's cell."""
+"""One run of a task at a time on this machine, and one training of a study's trial."""
 
 import contextlib
 import fcntl

@@ -1,4 +1,4 @@
-"""Runs a comparison or a study from end to end: data once, cells in processes, one table, one picture."""
+"""Runs a comparison or a study from end to end: data once, trials in processes, one table, one picture."""
 
 import contextlib
 import json
@@ -18,16 +18,16 @@ from lorry_components.studies.conditions import find_hardware
 from lorry_components.studies.prompt_study import describe_spreads
 from lorry_components.studies.recommendation import Recommendation, recommend_variant
 from lorry_components.studies.study_plot import plot_study
-from lorry_components.studies.study_summary import CellOutcome, StudySummary, summarize_study
-from lorry_components.studies.trials import Cell, PreparedData, lay_out_cells, replace_file
+from lorry_components.studies.study_summary import StudySummary, TrialOutcome, summarize_study
+from lorry_components.studies.trials import PreparedData, Trial, lay_out_trials, replace_file
 from lorry_components.studies.variants import Variant
-from lorry_components.tasks.checks import find_kind
+from lorry_components.tasks.checks import find_task_type
 from lorry_pipelines.local.display import open_display
 from lorry_pipelines.local.launch import report_disk
 from lorry_pipelines.local.locking import hold_tasks, read_holder, take_lock
 from lorry_pipelines.scheduling import refuse_what_does_not_fit
 from lorry_pipelines.studies.tracking import StudyTracker
-from lorry_pipelines.studies.trial_processes import Places, count_processors, list_devices, run_cells
+from lorry_pipelines.studies.trial_processes import Places, count_processors, list_devices, run_trials
 from lorry_registry.cli.edge import brief_patience, print_warning
 from lorry_registry.digests import digest_document, shorten_digest
 from lorry_registry.errors import Fault, InvalidTaskError, NotFoundError
@@ -74,7 +74,7 @@ class StudyReport:
         study: What was compared.
         summary: The rows.
         recommendation: What to take; None when nothing is complete.
-        outcomes: What became of each cell.
+        outcomes: What became of each trial.
         results: The file that holds all of it.
         plot: The picture; None when nothing is done.
         notes: What a reader has to know, and what the rows say together.
@@ -83,14 +83,14 @@ class StudyReport:
     study: Study
     summary: StudySummary
     recommendation: Recommendation | None
-    outcomes: Sequence[CellOutcome]
+    outcomes: Sequence[TrialOutcome]
     results: Path
     plot: Path | None
     notes: Sequence[str]
 
     @property
-    def failed(self) -> list[CellOutcome]:
-        """The cells that failed."""
+    def failed(self) -> list[TrialOutcome]:
+        """The trials that failed."""
         return [outcome for outcome in self.outcomes if outcome.result is None]
 
     def describe_rows(self) -> list[dict[str, Any]]:
@@ -113,10 +113,10 @@ class StudyOptions:
     """How a study is run.
 
     Attributes:
-        jobs: How many cells at a time; None: by processors.
+        jobs: How many trials at a time; None: by processors.
         output: Where results and picture go; None: into the study's own folder.
         quiet: Whether nothing is shown meanwhile.
-        force: Whether cells are run whose plan does not fit their resources.
+        force: Whether trials are run whose plan does not fit their resources.
     """
 
     jobs: int | None = None
@@ -126,9 +126,9 @@ class StudyOptions:
 
 
 def run_study(study: Study, settings: Settings, options: StudyOptions) -> StudyReport:
-    """Prepare the data, run the cells that are not done, and sum up.
+    """Prepare the data, run the trials that are not done, and sum up.
 
-    Cells are kept by what decides their result, below ``LORRY_HOME/studies``: another study of the same task
+    Trials are kept by what decides their result, below ``LORRY_HOME/studies``: another study of the same task
     takes them over, and an interrupted one goes on from their checkpoints.
 
     Raises:
@@ -142,9 +142,9 @@ def run_study(study: Study, settings: Settings, options: StudyOptions) -> StudyR
         _refuse_misfits(study.variants)
     root = settings.home / "studies"
     with report_disk(settings.home), brief_patience():
-        cells = _lay_out(study, root)
-        folder = _name_folder(root, study, cells)
-        # Of cells that two studies share, one trains and the other waits; of the very same study, one runs.
+        trials = _lay_out(study, root)
+        folder = _name_folder(root, study, trials)
+        # Of trials that two studies share, one trains and the other waits; of the very same study, one runs.
         with hold_tasks(settings.locks, [folder.name]):
             folder.mkdir(parents=True, exist_ok=True)
             tracker = StudyTracker(
@@ -154,7 +154,7 @@ def run_study(study: Study, settings: Settings, options: StudyOptions) -> StudyR
                 folder=folder,
                 warn=print_warning,
             )
-            outcomes = _run(study, cells, root / "cells", tracker, options)
+            outcomes = _run(study, trials, root / "cells", tracker, options)
             return _conclude(study, outcomes, options.output or folder, tracker)
 
 
@@ -171,7 +171,7 @@ def _refuse_misfits(variants: Sequence[Variant]) -> None:
         raise InvalidTaskError("resources", faults, todo=todo)
 
 
-def _lay_out(study: Study, root: Path) -> list[Cell]:
+def _lay_out(study: Study, root: Path) -> list[Trial]:
     base = resolve_base(study.variants[0].spec.base)
     prepared: dict[str, PreparedData] = {}
     data: dict[str, PreparedData] = {}
@@ -182,7 +182,7 @@ def _lay_out(study: Study, root: Path) -> list[Cell]:
         data[variant.label] = prepared[key]
     for warning in dict.fromkeys(told for each in prepared.values() for told in each.warnings):
         print_warning(f"{study.task}: {warning}")
-    return lay_out_cells(
+    return lay_out_trials(
         study.variants,
         study.seeds,
         data=data,
@@ -199,7 +199,7 @@ def _digest_data(spec: TaskSpec, base: Base) -> str:
             "task": spec.name,
             "kind": spec.kind,
             "data": spec.data.model_dump(mode="json"),
-            "source": digest_source(spec.data, reads_images=find_kind(spec).reads_images),
+            "source": digest_source(spec.data, reads_images=find_task_type(spec).reads_images),
         }
     )
 
@@ -215,37 +215,37 @@ def _prepare(spec: TaskSpec, base: Base, folder: Path) -> PreparedData:
     return PreparedData(folder, card.data_digest, tuple(card.warnings))
 
 
-def _find_known(cell: Cell, root: Path) -> CellOutcome | None:
-    folder = cell.open(root)
+def _find_known(trial: Trial, root: Path) -> TrialOutcome | None:
+    folder = trial.open(root)
     result = folder.read_result()
-    return CellOutcome(cell, folder, result, is_known=True) if result is not None else None
+    return TrialOutcome(trial, folder, result, is_known=True) if result is not None else None
 
 
-def _name_folder(root: Path, study: Study, cells: Sequence[Cell]) -> Path:
-    identity = {"study": study.name, "cells": [cell.digest for cell in cells], "against": study.against}
+def _name_folder(root: Path, study: Study, trials: Sequence[Trial]) -> Path:
+    identity = {"study": study.name, "cells": [trial.digest for trial in trials], "against": study.against}
     return root / f"{study.name}-{study.task}-{shorten_digest(digest_document(identity), 8)}"
 
 
 def _run(
-    study: Study, cells: Sequence[Cell], root: Path, tracker: StudyTracker, options: StudyOptions
-) -> list[CellOutcome]:
-    """Run the cells that are not done, each once; what came of it belongs to all cells of its digest."""
-    first: dict[str, Cell] = {}
-    for cell in cells:
-        first.setdefault(cell.digest, cell)
-    outcomes = {digest: known for digest, cell in first.items() if (known := _find_known(cell, root))}
-    waiting = [cell for cell in first.values() if cell.digest not in outcomes]
+    study: Study, trials: Sequence[Trial], root: Path, tracker: StudyTracker, options: StudyOptions
+) -> list[TrialOutcome]:
+    """Run the trials that are not done, each once; what came of it belongs to all trials of its digest."""
+    first: dict[str, Trial] = {}
+    for trial in trials:
+        first.setdefault(trial.digest, trial)
+    outcomes = {digest: known for digest, trial in first.items() if (known := _find_known(trial, root))}
+    waiting = [trial for trial in first.values() if trial.digest not in outcomes]
     if not options.quiet:
         taken = f", {len(outcomes)} taken over" if outcomes else ""
-        click.echo(f"{study.task}: {len(first)} cells{taken}; files: {root.parent}", err=True)
+        click.echo(f"{study.task}: {len(first)} trials{taken}; files: {root.parent}", err=True)
     if waiting or not tracker.has_all(outcomes):
         tracker.open({"study": study.name, "seeds": list(study.seeds), "cells": len(first)})
         for outcome in outcomes.values():
-            tracker.log_cell(outcome)
+            tracker.log_trial(outcome)
 
-    def take(outcome: CellOutcome) -> None:
-        outcomes[outcome.cell.digest] = outcome
-        tracker.log_cell(outcome)
+    def take(outcome: TrialOutcome) -> None:
+        outcomes[outcome.trial.digest] = outcome
+        tracker.log_trial(outcome)
 
     try:
         _run_waiting(waiting, root, options, take)
@@ -253,21 +253,21 @@ def _run(
         tracker.close((), {}, failed=True)
         done = sum(outcome.result is not None for outcome in outcomes.values())
         click.echo(
-            f"{done} of {len(first)} cells are done; they are kept, and the checkpoints of the "
+            f"{done} of {len(first)} trials are done; they are kept, and the checkpoints of the "
             "others: the same command goes on from there",
             err=True,
         )
         raise
-    return [replace(outcomes[cell.digest], cell=cell) for cell in cells]
+    return [replace(outcomes[trial.digest], trial=trial) for trial in trials]
 
 
 def _run_waiting(
-    waiting: Sequence[Cell], root: Path, options: StudyOptions, take: Callable[[CellOutcome], None]
+    waiting: Sequence[Trial], root: Path, options: StudyOptions, take: Callable[[TrialOutcome], None]
 ) -> None:
-    """Run cells; those that another study is running meanwhile come last, and are taken over from it."""
+    """Run trials; those that another study is running meanwhile come last, and are taken over from it."""
     while waiting:
         with contextlib.ExitStack() as locks:
-            mine = [cell for cell in waiting if take_lock(locks, cell.open(root).lock)]
+            mine = [trial for trial in waiting if take_lock(locks, trial.open(root).lock)]
             if not mine:
                 # Nothing is held here, so that two studies never wait for each other.
                 lock = waiting[0].open(root).lock
@@ -278,18 +278,18 @@ def _run_waiting(
                 take_lock(locks, lock, waits=True)
                 mine = [waiting[0]]
             _run_held(mine, root, options, take)
-        waiting = [cell for cell in waiting if cell not in mine]
+        waiting = [trial for trial in waiting if trial not in mine]
 
 
 def _run_held(
-    cells: Sequence[Cell], root: Path, options: StudyOptions, take: Callable[[CellOutcome], None]
+    trials: Sequence[Trial], root: Path, options: StudyOptions, take: Callable[[TrialOutcome], None]
 ) -> None:
     left = []
-    for cell in cells:
+    for trial in trials:
         # Another study may have done it since we looked.
-        known = _find_known(cell, root)
+        known = _find_known(trial, root)
         if known is None:
-            left.append(cell)
+            left.append(trial)
         else:
             take(known)
     if not left:
@@ -301,12 +301,12 @@ def _run_held(
         devices=list_devices(os.environ),
         inherited=os.environ,
     )
-    with open_display([cell.name for cell in left], quiet=options.quiet) as shown:
-        run_cells(left, root, places=places, shown=shown, finished=take)
+    with open_display([trial.name for trial in left], quiet=options.quiet) as shown:
+        run_trials(left, root, places=places, shown=shown, finished=take)
 
 
 def _conclude(
-    study: Study, outcomes: Sequence[CellOutcome], target: Path, tracker: StudyTracker
+    study: Study, outcomes: Sequence[TrialOutcome], target: Path, tracker: StudyTracker
 ) -> StudyReport:
     spec = study.variants[0].spec
     summary = summarize_study(study.variants, outcomes, against=study.against)

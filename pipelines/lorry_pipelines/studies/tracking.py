@@ -1,4 +1,4 @@
-"""Shows a study in MLflow: a parent run in the task's experiment, and in it one run a cell."""
+"""Shows a study in MLflow: a parent run in the task's experiment, and in it one run a trial."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lorry_components.steps.evaluate.evaluation_report import PLOT_NAME, PREDICTIONS_NAME
-from lorry_components.studies.study_summary import CellOutcome
+from lorry_components.studies.study_summary import TrialOutcome
 from lorry_components.studies.trial_run import read_history
 from lorry_components.studies.trials import replace_file
 from lorry_registry.errors import LorryError
@@ -43,7 +43,7 @@ class StudyTracker:
         self._children: dict[str, str] = {}
 
     def has_all(self, digests: Iterable[str]) -> bool:
-        """Return whether all cells were logged there before, so that there is nothing to do."""
+        """Return whether all trials were logged there before, so that there is nothing to do."""
         known = self._read_state()
         return bool(known) and set(digests) <= known["children"].keys()
 
@@ -51,10 +51,10 @@ class StudyTracker:
         """Open the parent run, or go on in that of an earlier start."""
         self._attempt(lambda: self._open(parameters))
 
-    def log_cell(self, outcome: CellOutcome) -> None:
-        """Log a cell, unless it was before: its recipe, its curves, what came of it."""
-        if self._parent and outcome.cell.digest not in self._children:
-            self._attempt(lambda: self._log_cell(outcome))
+    def log_trial(self, outcome: TrialOutcome) -> None:
+        """Log a trial, unless it was before: its recipe, its curves, what came of it."""
+        if self._parent and outcome.trial.digest not in self._children:
+            self._attempt(lambda: self._log_trial(outcome))
 
     def close(self, artifacts: Sequence[Path], metrics: Mapping[str, float], *, failed: bool) -> None:
         """Log the study's table and picture, and end its run."""
@@ -83,18 +83,18 @@ class StudyTracker:
             self._index.log_parameters(self._parent, parameters)
         self._write_state()
 
-    def _log_cell(self, outcome: CellOutcome) -> None:
-        cell, result = outcome.cell, outcome.result
+    def _log_trial(self, outcome: TrialOutcome) -> None:
+        trial, result = outcome.trial, outcome.result
         run_id = self._index.open_run(
             self._task,
-            name=cell.name,
+            name=trial.name,
             tags={
                 _PARENT_TAG: self._parent,
                 "lorry.study": self._study,
-                "lorry.method": cell.spec.method.name if cell.variant.is_trained else "none",
+                "lorry.method": trial.spec.method.name if trial.variant.is_trained else "none",
             },
         )
-        parameters = cell.spec.describe_recipe() | {"base": cell.spec.base.model_dump(mode="json")}
+        parameters = trial.spec.describe_recipe() | {"base": trial.spec.base.model_dump(mode="json")}
         if result is not None and result.training is not None:
             # The recipe names none where it is the method's own.
             parameters["learning_rate"] = result.training.learning_rate
@@ -109,7 +109,7 @@ class StudyTracker:
         for name in (PLOT_NAME, PREDICTIONS_NAME):
             self._index.log_artifact(run_id, outcome.folder.evaluation / name, "evaluation")
         self._index.close_run(run_id, failed=False)
-        self._children[cell.digest] = run_id
+        self._children[trial.digest] = run_id
         self._write_state()
 
     def _attempt(self, call: Callable[[], None]) -> None:
@@ -134,7 +134,7 @@ class StudyTracker:
         replace_file(self._path, json.dumps(state, indent=2))
 
 
-def _list_metrics(outcome: CellOutcome) -> dict[str, float]:
+def _list_metrics(outcome: TrialOutcome) -> dict[str, float]:
     assert outcome.result is not None
     result = outcome.result
     metrics = {f"test/{name}": metric.value for name, metric in result.evaluation.metrics.items()}

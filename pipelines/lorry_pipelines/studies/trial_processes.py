@@ -1,4 +1,4 @@
-"""Runs the cells of a study as processes, some at a time, and says what became of each."""
+"""Runs the trials of a study as processes, some at a time, and says what became of each."""
 
 import json
 import os
@@ -11,22 +11,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lorry_components.studies.study_summary import CellOutcome
+from lorry_components.studies.study_summary import TrialOutcome
 from lorry_components.studies.trial_process import PROGRESS_NAME
-from lorry_components.studies.trials import Cell, CellFolder
+from lorry_components.studies.trials import Trial, TrialFolder
 from lorry_pipelines.local.display import TaskProgress
 from lorry_pipelines.local.launch import end_group
 
 _POLL_SECONDS = 0.2
 # More at a time compete for memory bandwidth more than they gain.
 _MOST_AT_A_TIME = 4
-CELL_COMMAND = (sys.executable, "-m", "lorry_components.studies.trial_process")
+TRIAL_COMMAND = (sys.executable, "-m", "lorry_components.studies.trial_process")
 _DEVICES = "CUDA_VISIBLE_DEVICES"
 
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where cells run: each place holds one at a time.
+    """Where trials run: each place holds one at a time.
 
     Attributes:
         environments: What the process of each place has in its environment.
@@ -37,23 +37,23 @@ class Places:
     @classmethod
     def choose(
         cls,
-        cells: int,
+        trials: int,
         *,
         jobs: int | None,
         processors: int,
         devices: Sequence[str],
         inherited: Mapping[str, str],
     ) -> "Places":
-        """Divide processors and GPUs among cells.
+        """Divide processors and GPUs among trials.
 
         Args:
-            cells: How many cells there are.
+            trials: How many trials there are.
             jobs: How many may run at a time; None: one a GPU, and without a GPU one a processor, at most 4.
             processors: How many this machine has.
             devices: Its GPUs, as ``CUDA_VISIBLE_DEVICES`` names them.
             inherited: The environment of this process; what it says of threads counts.
         """
-        count = max(1, min(cells, jobs or (len(devices) or min(processors, _MOST_AT_A_TIME))))
+        count = max(1, min(trials, jobs or (len(devices) or min(processors, _MOST_AT_A_TIME))))
         shared = {
             "OMP_NUM_THREADS": str(max(1, processors // count)),
             "PYTHONUNBUFFERED": "1",
@@ -73,32 +73,32 @@ def list_devices(environment: Mapping[str, str]) -> list[str]:
     return named[:count] if named else [str(number) for number in range(count)]
 
 
-def run_cells(
-    cells: Sequence[Cell],
+def run_trials(
+    trials: Sequence[Trial],
     root: Path,
     *,
     places: Places,
     shown: TaskProgress,
-    finished: Callable[[CellOutcome], None],
-    command: Sequence[str] = CELL_COMMAND,
+    finished: Callable[[TrialOutcome], None],
+    command: Sequence[str] = TRIAL_COMMAND,
 ) -> None:
-    """Run cells to their end, in their order, and tell of each what became of it.
+    """Run trials to their end, in their order, and tell of each what became of it.
 
-    A cell that fails does not take the others down.
+    A trial that fails does not take the others down.
 
     Args:
-        cells: What is to be run.
-        root: The folder of all cells.
+        trials: What is to be run.
+        root: The folder of all trials.
         places: Where they run.
         shown: Shows how far each is.
-        finished: Told of each cell that ended.
-        command: What runs a cell; its folder is added at the end.
+        finished: Told of each trial that ended.
+        command: What runs a trial; its folder is added at the end.
 
     Raises:
         KeyboardInterrupt: The study was interrupted; all its processes are ended first.
     """
-    waiting = deque(cells)
-    running: dict[int, _RunningCell] = {}
+    waiting = deque(trials)
+    running: dict[int, _RunningTrial] = {}
     try:
         while waiting or running:
             for place, environment in enumerate(places.environments):
@@ -112,7 +112,7 @@ def run_cells(
                 del running[place]
                 end_group(present.process)
                 outcome = _conclude(present)
-                shown.show(present.cell.name, share=1.0, label="failed" if outcome.error else "done")
+                shown.show(present.trial.name, share=1.0, label="failed" if outcome.error else "done")
                 finished(outcome)
     finally:
         for present in running.values():
@@ -120,18 +120,18 @@ def run_cells(
 
 
 @dataclass(frozen=True, slots=True)
-class _RunningCell:
-    cell: Cell
-    folder: CellFolder
+class _RunningTrial:
+    trial: Trial
+    folder: TrialFolder
     process: "subprocess.Popen[bytes]"
 
 
-def _start(cell: Cell, root: Path, environment: Mapping[str, str], command: Sequence[str]) -> _RunningCell:
-    folder = cell.open(root)
-    folder.write_job(cell.job)
+def _start(trial: Trial, root: Path, environment: Mapping[str, str], command: Sequence[str]) -> _RunningTrial:
+    folder = trial.open(root)
+    folder.write_job(trial.job)
     (folder.path / PROGRESS_NAME).unlink(missing_ok=True)
     with folder.log.open("ab") as log:
-        # A session of its own: Ctrl-C reaches this process alone, which then ends all cells.
+        # A session of its own: Ctrl-C reaches this process alone, which then ends all trials.
         process = subprocess.Popen(  # noqa: S603 - our own module, our own folder
             [*command, str(folder.path)],
             stdin=subprocess.PIPE,
@@ -140,26 +140,26 @@ def _start(cell: Cell, root: Path, environment: Mapping[str, str], command: Sequ
             env=dict(environment),
             start_new_session=True,
         )
-    return _RunningCell(cell, folder, process)
+    return _RunningTrial(trial, folder, process)
 
 
-def _show(present: _RunningCell, shown: TaskProgress) -> None:
+def _show(present: _RunningTrial, shown: TaskProgress) -> None:
     try:
         document = json.loads((present.folder.path / PROGRESS_NAME).read_text("utf-8"))
     except FileNotFoundError:
         return
     total = document["total"]
-    shown.show(present.cell.name, share=document["done"] / total if total else 0.0, label="running")
+    shown.show(present.trial.name, share=document["done"] / total if total else 0.0, label="running")
 
 
-def _conclude(present: _RunningCell) -> CellOutcome:
-    cell, folder = present.cell, present.folder
+def _conclude(present: _RunningTrial) -> TrialOutcome:
+    trial, folder = present.trial, present.folder
     result = folder.read_result()
     if result is not None:
-        return CellOutcome(cell, folder, result)
+        return TrialOutcome(trial, folder, result)
     failure = folder.read_failure()
     told = failure.message if failure is not None else _explain_end(present.process.returncode)
-    return CellOutcome(cell, folder, None, error=told)
+    return TrialOutcome(trial, folder, None, error=told)
 
 
 def _explain_end(code: int) -> str:

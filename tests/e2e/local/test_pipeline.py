@@ -106,9 +106,9 @@ def test_tasks(trained: Any) -> None:
         low, high = task["interval"]
         assert low <= task["value"] <= high
         assert 0 < task["size_bytes"] < 2**20
-    kinds = {task["task"]: (task["kind"], task["metric"]) for task in listed}
-    assert kinds["mood"] == ("text-classification", "accuracy")
-    assert kinds["stars"] == ("regression", "pearson")
+    task_types = {task["task"]: (task["kind"], task["metric"]) for task in listed}
+    assert task_types["mood"] == ("text-classification", "accuracy")
+    assert task_types["stars"] == ("regression", "pearson")
     table = trained.run("tasks").out
     assert all(path.stem in table for path in trained.files)
 

@@ -18,7 +18,7 @@ from lorry_components.steps.register.entry import main as register
 from lorry_components.steps.register.mlflow_publication import reconcile_task
 from lorry_components.steps.report.entry import main as report
 from lorry_components.steps.runtime.outcomes import PROCEED, STEPS, STOP
-from lorry_components.steps.runtime.step_context import StepEntry
+from lorry_components.steps.runtime.step_context import StepContext
 from lorry_registry.errors import RunFailedError, TrackingError
 from lorry_registry.mlflow_index import MlflowIndex
 from lorry_registry.registry import Registry
@@ -262,7 +262,7 @@ def test_a_training_that_ended_is_not_lost_when_mlflow_goes_away(
 
 def test_an_entry_reads_the_environment(graph: Graph, make_spec: MakeSpec) -> None:
     spec = make_spec()
-    entry = StepEntry.open(
+    entry = StepContext.open(
         "gate", task=spec.model_dump_json(), run="run-1", store=str(graph.store.root), tracking_uri=graph.uri
     )
     assert entry.spec == spec

@@ -15,7 +15,7 @@ from lorry_components.steps.evaluate.step import evaluate
 from lorry_components.steps.gate.step import Decision, decide
 from lorry_components.steps.prepare_data.step import load_part
 from lorry_components.steps.register.step import register
-from lorry_components.tasks.checks import find_kind
+from lorry_components.tasks.checks import find_task_type
 from lorry_components.training.training_summary import TrainingSummary
 from lorry_registry.errors import AdapterRejectedError, BaseModelError, Fault, InvalidDataError
 from lorry_registry.manifest import WEIGHTS_NAME
@@ -51,11 +51,11 @@ def test_an_evaluation_says_how_good_a_candidate_is(
 ) -> None:
     found = trained(task, method)
     report = score(found, registry, tmp_path / "evaluation")
-    kind, examples = find_kind(found.spec), load_part(found.data, "test")
+    task_type, examples = find_task_type(found.spec), load_part(found.data, "test")
     assert report.evaluation.split == "test"
     assert report.evaluation.examples == len(examples)
-    assert report.evaluation.primary == kind.primary
-    assert set(report.evaluation.metrics) == set(kind.metrics)
+    assert report.evaluation.primary == task_type.primary
+    assert set(report.evaluation.metrics) == set(task_type.metrics)
     assert report.champion is None
     assert report.seconds > 0
     assert EvaluationReport.load(tmp_path / "evaluation") == report
@@ -65,8 +65,8 @@ def test_an_evaluation_says_how_good_a_candidate_is(
     assert [row["text"] for row in rows] == [example.row["text"] for example in examples]
     assert [row["label"] for row in rows] == [example.label for example in examples]
     assert ("text_pair" in rows[0]) == (task == "pair")
-    scores = kind.compute_metrics(
-        list(kind.metrics), [row["label"] for row in rows], [row["prediction"] for row in rows]
+    scores = task_type.compute_metrics(
+        list(task_type.metrics), [row["label"] for row in rows], [row["prediction"] for row in rows]
     )
     for name, metric in report.evaluation.metrics.items():
         assert metric.value == scores[name]
@@ -251,12 +251,12 @@ def test_the_record_of_a_champion_that_refuses_the_rows_stands_in(
     predict = Predictor.predict
 
     def refuse(self: Predictor, rows: Any, **options: Any) -> Any:
-        if self.kind is not of_now:
+        if self.task_type is not of_now:
             raise InvalidDataError("test", [Fault("row 1", "is too long for it")], todo="shorten it")
         return predict(self, rows, **options)
 
     found = trained(seed=1)
-    of_now = find_kind(found.spec)
+    of_now = find_task_type(found.spec)
     monkeypatch.setattr("lorry_components.steps.evaluate.step.find_kind", lambda _spec: of_now)
     monkeypatch.setattr(Predictor, "predict", refuse)
     report = score(found, registry, tmp_path / "evaluation")

@@ -16,11 +16,11 @@ from safetensors.torch import load_file, save_file
 from lorry_components.inference import assemble_adapter
 from lorry_components.methods import METHODS
 from lorry_components.models.bases import resolve_base
-from lorry_components.steps.finetune import batching
 from lorry_components.steps.finetune.step import finetune, name_checkpoints
 from lorry_components.steps.prepare_data.step import load_card, load_part
-from lorry_components.task_types.sequence_head import SequenceHeadKind
-from lorry_components.tasks.checks import find_kind, find_method
+from lorry_components.task_types.sequence_head import SequenceHeadTaskType
+from lorry_components.tasks.checks import find_method, find_task_type
+from lorry_components.training import sampler
 from lorry_components.training.precision import Hardware, Precision, choose_precision, detect_hardware
 from lorry_components.training.sampler import LengthGroupedSampler, order_by_length
 from lorry_components.training.trainer import find_checkpoint
@@ -277,7 +277,7 @@ def test_each_epoch_has_an_order_of_its_own(
         asked.append((seed, epoch))
         return order_by_length(lengths, batch_size, seed=seed, epoch=epoch)
 
-    monkeypatch.setattr(batching, "order_by_length", note)
+    monkeypatch.setattr(sampler, "order_by_length", note)
     train(make_spec(train={"epochs": 3, "seed": 11}))
     assert asked == [(11, 0), (11, 1), (11, 2)]
 
@@ -312,7 +312,7 @@ def test_accumulated_gradients_are_those_of_the_larger_batch(
     def keep_order(lengths: list[int], batch_size: int, *, seed: int, epoch: int) -> list[int]:
         return list(range(80))
 
-    monkeypatch.setattr(batching, "order_by_length", keep_order)
+    monkeypatch.setattr(sampler, "order_by_length", keep_order)
     monkeypatch.setattr(LengthGroupedSampler, "__len__", lambda _: 80)
     whole = {"epochs": None, "steps": 4, "learning_rate": 1e-3, "hidden_dropout": 0.0}
     _, first, _ = train(make_spec(train=whole | {"batch_size": 16}), "whole")
@@ -360,14 +360,14 @@ def test_the_learning_rate_rises_and_falls(train: Train, make_spec: MakeSpec) ->
 def loaded_models(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Return a list that fills with the models that a training loads."""
     models: list[Any] = []
-    load = SequenceHeadKind.load_model
+    load = SequenceHeadTaskType.load_model
 
-    def note(self: SequenceHeadKind, *arguments: Any, **options: Any) -> Any:
-        model, fresh = load(self, *arguments, **options)
+    def note(self: SequenceHeadTaskType, *arguments: Any, **options: Any) -> Any:
+        model, newly_initialized = load(self, *arguments, **options)
         models.append(model)
-        return model, fresh
+        return model, newly_initialized
 
-    monkeypatch.setattr(SequenceHeadKind, "load_model", note)
+    monkeypatch.setattr(SequenceHeadTaskType, "load_model", note)
     return models
 
 
@@ -532,16 +532,16 @@ def test_the_best_epoch_is_kept(train: Train, make_spec: MakeSpec, tiny_data: Ca
     best = int(np.argmax(scores))
     assert summary.steps == 6 * len(scores) < 6 * 15, "it did not stop early"
     assert len(scores) - 1 - best == 2
-    kind, examples = find_kind(spec), load_part(tiny_data("regression"), "validation")
+    task_type, examples = find_task_type(spec), load_part(tiny_data("regression"), "validation")
     predictor = assemble_adapter(
         candidate / "adapter",
         base=resolve_base(spec.base),
-        kind=kind,
+        task_type=task_type,
         method=find_method(spec),
         labels=None,
     )
     predictions = predictor.predict([example.row for example in examples])
-    kept = kind.compute_metrics(["pearson"], [example.label for example in examples], predictions)
+    kept = task_type.compute_metrics(["pearson"], [example.label for example in examples], predictions)
     # Validation and prediction may compute attention by different kernels.
     assert kept["pearson"] == pytest.approx(scores[best], abs=1e-4)
     assert abs(kept["pearson"] - scores[-1]) > 1e-3, "the last epoch is as good, so that nothing is shown"

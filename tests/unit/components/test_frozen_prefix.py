@@ -79,7 +79,7 @@ def test_a_training_goes_on_from_its_checkpoint_with_kept_outputs(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from lorry_components.steps.finetune import trainer as module
+    from lorry_components.training import trainer as module
 
     spec = write(make_spec, "bert", epochs=3, cache_frozen_layers=True)
     train(spec, "whole")

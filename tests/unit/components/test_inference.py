@@ -18,8 +18,8 @@ from lorry_components.methods import METHODS
 from lorry_components.methods.base import AdaptedModel
 from lorry_components.models.bases import resolve_base
 from lorry_components.steps.finetune.step import finetune
-from lorry_components.task_types import KINDS, InputForm
-from lorry_components.tasks.checks import find_kind, find_method
+from lorry_components.task_types import TASK_TYPES, InputForm
+from lorry_components.tasks.checks import find_method, find_task_type
 from lorry_components.training.training_summary import TrainingSummary
 from lorry_registry.digests import canonical_json
 from lorry_registry.errors import AdapterRejectedError, BaseModelError, TrainingError
@@ -37,7 +37,7 @@ def assemble(trained: Any) -> Predictor:
     return assemble_adapter(
         trained.adapter,
         base=resolve_base(trained.spec.base),
-        kind=find_kind(trained.spec),
+        task_type=find_task_type(trained.spec),
         method=find_method(trained.spec),
         labels=trained.summary.labels,
     )
@@ -108,7 +108,7 @@ def test_a_published_adapter_loads_and_predicts_what_was_evaluated(
     published = publish(task, method)
     loaded = load_adapter(published.folder, expected_id=published.manifest.adapter_id)
     assert loaded.manifest == published.manifest
-    assert loaded.kind.name == published.trained.spec.kind
+    assert loaded.task_type.name == published.trained.spec.kind
     rows = published.manifest.probe.rows
     assert ("text_pair" in rows[0]) == (task == "pair")
     np.testing.assert_array_equal(
@@ -375,7 +375,7 @@ def test_a_decoder_without_a_token_for_padding_is_a_base_too(
     predictor = assemble_adapter(
         tmp_path / "adapter",
         base=resolve_base(spec.base),
-        kind=find_kind(spec),
+        task_type=find_task_type(spec),
         method=find_method(spec),
         labels=None,
     )
@@ -388,14 +388,14 @@ def test_a_decoder_without_a_token_for_padding_is_a_base_too(
 
 
 def build_untrained(folder: Path) -> Predictor:
-    kind = KINDS["regression"](InputForm(max_length=32))
-    bare, fresh = kind.load_model(folder, None)
+    task_type = TASK_TYPES["regression"](InputForm(max_length=32))
+    bare, newly_initialized = task_type.load_model(folder, None)
     method = METHODS["lora"]({"r": 2, "targets": ["query"]})
-    model = method.adapt(bare, fresh).eval()
+    model = method.adapt(bare, newly_initialized).eval()
     from lorry_components.methods.peft.base import without_adapter
 
     adapted = AdaptedModel(model, lambda: without_adapter(model))
-    return Predictor(adapted, kind.load_reader(folder), kind, None)
+    return Predictor(adapted, task_type.load_reader(folder), task_type, None)
 
 
 def test_an_adapter_that_changes_nothing_is_refused(tiny_base: Callable[[str], Path]) -> None:

@@ -17,10 +17,10 @@ from sklearn import metrics as sklearn_metrics
 from transformers import AutoTokenizer
 
 from lorry_components.steps.evaluate.evaluation_plot import plot_evaluation
-from lorry_components.task_types import KINDS, InputForm, Kind, Regression, TextClassification
+from lorry_components.task_types import TASK_TYPES, InputForm, Regression, TaskType, TextClassification
 from lorry_components.task_types.base import Metric
 from lorry_components.task_types.regression import compute_pearson, compute_rmse, compute_spearman
-from lorry_components.task_types.sequence_head import SequenceHeadKind
+from lorry_components.task_types.sequence_head import SequenceHeadTaskType
 from lorry_components.task_types.text_classification import score_accuracy, score_f1, score_matthews
 from lorry_registry.manifest import Evaluation, MetricValue
 
@@ -166,11 +166,11 @@ def test_f1_of_two_classes_is_that_of_the_second() -> None:
     assert score_classes(score_f1, truth, truth) == 1.0
 
 
-@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
-def test_a_kind_names_its_metrics_rightly(kind: type[Kind]) -> None:
-    assert kind.primary in kind.metrics
-    assert kind.error_metrics <= set(kind.metrics)
-    assert kind.primary not in kind.error_metrics
+@pytest.mark.parametrize("task_type", TASK_TYPES.values(), ids=TASK_TYPES)
+def test_a_kind_names_its_metrics_rightly(task_type: type[TaskType]) -> None:
+    assert task_type.primary in task_type.metrics
+    assert task_type.error_metrics <= set(task_type.metrics)
+    assert task_type.primary not in task_type.error_metrics
 
 
 def test_metrics_are_computed_by_name() -> None:
@@ -264,14 +264,21 @@ def test_a_regression_draws_predicted_over_true_values(tmp_path: Path) -> None:
     write_plot(tmp_path, REGRESSION, targets, predictions)
 
 
-def write_plot(folder: Path, kind: Kind, targets: list[Any], predictions: list[dict[str, Any]]) -> None:
+def write_plot(
+    folder: Path, task_type: TaskType, targets: list[Any], predictions: list[dict[str, Any]]
+) -> None:
     value = MetricValue(value=0.5, low=0.4, high=0.6)
     evaluation = Evaluation(
-        split="test", examples=len(targets), primary=kind.primary, metrics={kind.primary: value}
+        split="test", examples=len(targets), primary=task_type.primary, metrics={task_type.primary: value}
     )
     path = folder / "plot.png"
     plot_evaluation(
-        path, title="task", kind=kind, targets=targets, predictions=predictions, evaluation=evaluation
+        path,
+        title="task",
+        task_type=task_type,
+        targets=targets,
+        predictions=predictions,
+        evaluation=evaluation,
     )
     assert path.read_bytes().startswith(b"\x89PNG")
 
@@ -284,10 +291,10 @@ def tokenizer(tiny_base: Callable[[str], Path]) -> Any:
     return AutoTokenizer.from_pretrained(tiny_base("bert"))
 
 
-@pytest.mark.parametrize("kind", [CLASSIFICATION, REGRESSION], ids=lambda kind: kind.name)
-def test_single_texts_are_encoded_without_padding(kind: SequenceHeadKind, tokenizer: Any) -> None:
+@pytest.mark.parametrize("task_type", [CLASSIFICATION, REGRESSION], ids=lambda task_type: task_type.name)
+def test_single_texts_are_encoded_without_padding(task_type: SequenceHeadTaskType, tokenizer: Any) -> None:
     rows = [{"text": "the film was good"}, {"text": "so dull and boring"}, {"text": "bad"}]
-    encoded = kind.encode_rows(tokenizer, rows)
+    encoded = task_type.encode_rows(tokenizer, rows)
     assert [tokenizer.decode(row["input_ids"]) for row in encoded] == [
         "[CLS] the film was good [SEP]",
         "[CLS] so dull and boring [SEP]",
@@ -321,19 +328,19 @@ def test_no_rows_are_no_inputs(tokenizer: Any) -> None:
 
 
 def test_the_head_has_an_output_for_each_class(tiny_base: Callable[[str], Path]) -> None:
-    model, fresh = CLASSIFICATION.load_model(tiny_base("bert"), ["bad", "mixed", "good"])
-    assert fresh == {"classifier.weight", "classifier.bias"}
+    model, newly_initialized = CLASSIFICATION.load_model(tiny_base("bert"), ["bad", "mixed", "good"])
+    assert newly_initialized == {"classifier.weight", "classifier.bias"}
     assert model.config.id2label == {0: "bad", 1: "mixed", 2: "good"}
     assert model.config.problem_type == "single_label_classification"
     assert model.get_submodule("classifier").out_features == 3
 
 
 def test_the_head_of_a_regression_has_one_output(tiny_base: Callable[[str], Path]) -> None:
-    model, fresh = REGRESSION.load_model(tiny_base("bert-without-pooler"), None)
+    model, newly_initialized = REGRESSION.load_model(tiny_base("bert-without-pooler"), None)
     assert model.config.problem_type == "regression"
     assert model.config.num_labels == 1
     # What the base's weights lack is random, wherever it is.
-    assert fresh == {
+    assert newly_initialized == {
         "classifier.weight",
         "classifier.bias",
         "bert.pooler.dense.weight",

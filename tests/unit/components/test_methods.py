@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from lorry_components.methods import METHODS, AdaptedModel, Method
-from lorry_components.task_types import KINDS, InputForm, Kind
+from lorry_components.task_types import TASK_TYPES, InputForm, TaskType
 from lorry_components.tasks.checks import check_method
 from lorry_registry.errors import AdapterRejectedError, TrainingError
 from lorry_registry.manifest import CONFIG_NAME, WEIGHTS_NAME, BaseIdentity
@@ -47,11 +47,11 @@ class Case:
     """A base with a method on it, and a batch of its task."""
 
     folder: Path
-    kind: Kind
+    task_type: TaskType
     labels: list[str] | None
     method: Method
     model: nn.Module
-    fresh: frozenset[str]
+    newly_initialized: frozenset[str]
     batch: Mapping[str, torch.Tensor]
     targets: torch.Tensor
 
@@ -75,9 +75,9 @@ class Case:
     def restore(self, folder: Path, method: str | None = None) -> AdaptedModel:
         """Put a saved adapter on a base that is loaded anew, with other random numbers in its head."""
         torch.manual_seed(99)
-        bare, fresh = self.kind.load_model(self.folder, self.labels)
+        bare, newly_initialized = self.task_type.load_model(self.folder, self.labels)
         name = method or self.method.name
-        return METHODS[name](OTHERS.get(name, {})).restore(bare, folder, fresh)
+        return METHODS[name](OTHERS.get(name, {})).restore(bare, folder, newly_initialized)
 
     def compute(self, model: nn.Module | None = None) -> torch.Tensor:
         with torch.inference_mode():
@@ -98,20 +98,22 @@ MakeCase = Callable[..., Case]
 def make_case(tiny_base: Callable[[str], Path], tiny_source: Callable[[str], Path]) -> MakeCase:
     def make(method: str, task: str = "regression", style: str = "bert", **options: Any) -> Case:
         folder, labels = tiny_base(style), LABELS[task]
-        kind = KINDS["regression" if labels is None else "text-classification"](InputForm(max_length=32))
+        task_type = TASK_TYPES["regression" if labels is None else "text-classification"](
+            InputForm(max_length=32)
+        )
         rows = [json.loads(line) for line in tiny_source(task).read_text().splitlines()[:12]]
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        features = kind.encode_examples(tokenizer, rows, [row["label"] for row in rows], labels)
+        features = task_type.encode_examples(tokenizer, rows, [row["label"] for row in rows], labels)
         targets = torch.tensor([row.pop("labels") for row in features])
         batch = tokenizer.pad(features, return_tensors="pt")
         torch.manual_seed(1)
-        bare, fresh = kind.load_model(folder, labels)
+        bare, newly_initialized = task_type.load_model(folder, labels)
         defaults = OPTIONS.get(method, {}) | (
             {"targets": TARGETS[style]} if method == "lora" and style in TARGETS else {}
         )
-        chosen = METHODS[method](defaults | options, kind.peft_task_type)
-        model = chosen.adapt(bare, fresh)
-        return Case(folder, kind, labels, chosen, model, fresh, batch, targets)
+        chosen = METHODS[method](defaults | options, task_type.peft_task_type)
+        model = chosen.adapt(bare, newly_initialized)
+        return Case(folder, task_type, labels, chosen, model, newly_initialized, batch, targets)
 
     return make
 
@@ -164,7 +166,7 @@ def test_a_pooler_that_the_base_lacks_is_trained_and_saved(
     make_case: MakeCase, method: str, tmp_path: Path
 ) -> None:
     case = make_case(method, style="bert-without-pooler")
-    assert "bert.pooler.dense.weight" in case.fresh
+    assert "bert.pooler.dense.weight" in case.newly_initialized
     pooler = {
         name: parameter.clone()
         for name, parameter in case.model.named_parameters()
@@ -251,7 +253,7 @@ def test_peft_itself_reads_what_is_saved(make_case: MakeCase, method: str, tmp_p
     folder = case.save(tmp_path / "adapter")
     config = json.loads((folder / CONFIG_NAME).read_text()) | {"base_model_name_or_path": str(case.folder)}
     (folder / CONFIG_NAME).write_text(json.dumps(config))
-    bare, _ = case.kind.load_model(case.folder, case.labels)
+    bare, _ = case.task_type.load_model(case.folder, case.labels)
     loaded = PeftModel.from_pretrained(bare, folder).eval()
     assert torch.equal(case.compute(loaded), case.compute(case.restore(folder).model))
 
@@ -264,15 +266,15 @@ def test_the_counts_are_those_of_what_requires_a_gradient(
     make_case: MakeCase, method: str, style: str
 ) -> None:
     case = make_case(method, style=style)
-    counts = case.method.count_parameters(case.model, case.fresh)
+    counts = case.method.count_parameters(case.model, case.newly_initialized)
     trained = {
         name: parameter.numel()
         for name, parameter in case.model.named_parameters()
         if parameter.requires_grad
     }
     assert counts.trained == sum(trained.values())
-    bare, _ = case.kind.load_model(case.folder, case.labels)
-    head = sum(bare.get_parameter(name).numel() for name in case.fresh)
+    bare, _ = case.task_type.load_model(case.folder, case.labels)
+    head = sum(bare.get_parameter(name).numel() for name in case.newly_initialized)
     assert counts.head == head
     base = sum(parameter.numel() for parameter in bare.parameters())
     expected = base if method == "full" else base + counts.adapter
@@ -281,15 +283,17 @@ def test_the_counts_are_those_of_what_requires_a_gradient(
 
 
 def test_lora_on_the_real_base_has_the_published_size(minilm: Path, tmp_path: Path) -> None:
-    kind, method = (
-        KINDS["regression"](InputForm(max_length=32)),
+    task_type, method = (
+        TASK_TYPES["regression"](InputForm(max_length=32)),
         METHODS["lora"]({"r": 8, "targets": ["query", "value"]}),
     )
-    bare, fresh = kind.load_model(minilm, None)
-    base = sum(parameter.numel() for name, parameter in bare.named_parameters() if name not in fresh)
-    names = {name for name, _ in bare.named_parameters()} - fresh
-    model = method.adapt(bare, fresh)
-    counts = method.count_parameters(model, fresh)
+    bare, newly_initialized = task_type.load_model(minilm, None)
+    base = sum(
+        parameter.numel() for name, parameter in bare.named_parameters() if name not in newly_initialized
+    )
+    names = {name for name, _ in bare.named_parameters()} - newly_initialized
+    model = method.adapt(bare, newly_initialized)
+    counts = method.count_parameters(model, newly_initialized)
     assert (counts.adapter, counts.head) == (73_728, 385)
     assert counts.trained == sum(
         parameter.numel() for parameter in model.parameters() if parameter.requires_grad
@@ -329,19 +333,21 @@ def test_lora_has_the_parameters_of_the_paper(
 ) -> None:
     with torch.device("meta"):
         bare = AutoModelForSequenceClassification.from_config(config)
-        fresh = frozenset(
+        newly_initialized = frozenset(
             name for name, _ in bare.named_parameters() if not name.startswith(bare.base_model_prefix)
         )
         method = METHODS["lora"](options)
-        counts = method.count_parameters(method.adapt(bare, fresh), fresh)
+        counts = method.count_parameters(method.adapt(bare, newly_initialized), newly_initialized)
     assert counts.adapter == adapter
 
 
 @pytest.mark.parametrize("method", ["lora", "p-tuning"])
 def test_the_base_stays_frozen(make_case: MakeCase, method: str, tmp_path: Path) -> None:
     case = make_case(method)
-    bare, _ = case.kind.load_model(case.folder, case.labels)
-    original = {name: parameter for name, parameter in bare.named_parameters() if name not in case.fresh}
+    bare, _ = case.task_type.load_model(case.folder, case.labels)
+    original = {
+        name: parameter for name, parameter in bare.named_parameters() if name not in case.newly_initialized
+    }
     case.learn()
     after = dict(case.model.named_parameters())
     for name, parameter in original.items():
@@ -379,14 +385,14 @@ def test_a_rank_above_that_of_the_matrix_is_refused(make_case: MakeCase) -> None
 
 def test_gpt2_has_linear_layers_of_its_own(make_case: MakeCase) -> None:
     case = make_case("lora", style="gpt2", targets=["c_attn"], r=32)
-    assert case.method.count_parameters(case.model, case.fresh).adapter == 2 * 32 * (32 + 96)
+    assert case.method.count_parameters(case.model, case.newly_initialized).adapter == 2 * 32 * (32 + 96)
     with pytest.raises(TrainingError, match="rank 33 is above the rank that 'c_attn' can have, 32"):
         make_case("lora", style="gpt2", targets=["c_attn"], r=33)
 
 
 def test_peft_knows_the_targets_of_known_families_only(make_case: MakeCase) -> None:
     case = make_case("lora", targets=None)
-    assert case.method.count_parameters(case.model, case.fresh).adapter == 2 * 2 * 2 * 4 * 32
+    assert case.method.count_parameters(case.model, case.newly_initialized).adapter == 2 * 2 * 2 * 4 * 32
     with pytest.raises(TrainingError, match="PEFT cannot put lora on DistilBert") as caught:
         make_case("lora", style="distilbert", targets=None)
     assert "choose targets" in caught.value.todo
@@ -490,7 +496,7 @@ def test_a_missing_tensor_is_refused(make_case: MakeCase, method: str, tmp_path:
 def test_a_missing_head_is_refused(make_case: MakeCase, method: str, style: str, tmp_path: Path) -> None:
     # The base has none: without this, random numbers would predict.
     case = make_case(method, style=style).learn()
-    for bare in sorted(case.fresh):
+    for bare in sorted(case.newly_initialized):
         folder = case.save(tmp_path / bare)
         name = find_name(method, load_file(folder / WEIGHTS_NAME), bare)
         change_tensors(folder, lambda tensors, name=name: tensors.pop(name))
@@ -551,15 +557,15 @@ def test_a_key_that_peft_would_ignore_is_refused(make_case: MakeCase, method: st
     assert "of_tomorrow, use_magic would be ignored" in refuse(case, folder).what
 
 
-@pytest.mark.parametrize("kind", ["MAGIC", None, 3, ["LORA"], "lora", "ADAPTION_PROMPT"])
+@pytest.mark.parametrize("peft_type", ["MAGIC", None, 3, ["LORA"], "lora", "ADAPTION_PROMPT"])
 @pytest.mark.parametrize("method", ["lora", "peft"])
 def test_an_unknown_peft_type_is_refused(
-    make_case: MakeCase, method: str, kind: object, tmp_path: Path
+    make_case: MakeCase, method: str, peft_type: object, tmp_path: Path
 ) -> None:
     case = make_case(method, **OTHERS.get(method, {}))
     folder = case.save(tmp_path / "adapter")
-    change_config(folder, peft_type=kind)
-    assert f"peft_type is {kind!r}" in refuse(case, folder).what
+    change_config(folder, peft_type=peft_type)
+    assert f"peft_type is {peft_type!r}" in refuse(case, folder).what
 
 
 @pytest.mark.parametrize("other", OPTIONS)
@@ -643,10 +649,10 @@ def test_without_the_adapter_the_base_acts_below_the_trained_head(
         inside = case.compute(adapted.model)
     assert not torch.equal(inside, before)
     # By hand: a bare base with the trained head, and the trained pooler where the base has none.
-    bare, fresh = case.kind.load_model(case.folder, case.labels)
+    bare, newly_initialized = case.task_type.load_model(case.folder, case.labels)
     saved = load_file(tmp_path / "adapter" / WEIGHTS_NAME)
     with torch.no_grad():
-        for name in fresh:
+        for name in newly_initialized:
             bare.get_parameter(name).copy_(next(saved[path] for path in saved if path.endswith(name)))
     torch.testing.assert_close(inside, case.compute(bare.eval()), rtol=0, atol=1e-6)
 

@@ -15,8 +15,8 @@ from lorry_components.methods import METHODS
 from lorry_components.models.bases import resolve_base
 from lorry_components.steps.finetune.step import finetune
 from lorry_components.steps.prepare_data.step import Example, load_part
-from lorry_components.task_types import KINDS, InputForm
-from lorry_components.tasks.checks import find_kind, find_method
+from lorry_components.task_types import TASK_TYPES, InputForm
+from lorry_components.tasks.checks import find_method, find_task_type
 from lorry_components.training.number_head import NumberHead, find_number_head
 from lorry_registry.task_spec import TaskSpec
 
@@ -60,7 +60,7 @@ def predict(
         predictor = assemble_adapter(
             folder / "adapter",
             base=resolve_base(spec.base),
-            kind=find_kind(spec),
+            task_type=find_task_type(spec),
             method=find_method(spec),
             labels=summary.labels,
         )
@@ -123,8 +123,8 @@ def test_classes_are_no_numbers(tiny_base: Callable[[str], Path]) -> None:
 def find(
     base: Path, targets: list[Any], kind: str = "regression", labels: list[str] | None = None
 ) -> NumberHead | None:
-    chosen = KINDS[kind](InputForm(max_length=32))
+    chosen = TASK_TYPES[kind](InputForm(max_length=32))
     # A rank of one has layers of one output too.
     method = METHODS["lora"]({"r": 1, "targets": ["query"]}, chosen.peft_task_type)
-    bare, fresh = chosen.load_model(base, labels)
-    return find_number_head(chosen, method.adapt(bare, fresh), fresh, targets)
+    bare, newly_initialized = chosen.load_model(base, labels)
+    return find_number_head(chosen, method.adapt(bare, newly_initialized), newly_initialized, targets)

@@ -23,8 +23,8 @@ from lorry_components.models.bases import resolve_base
 from lorry_components.models.dropout_fields import check_dropouts, list_dropouts
 from lorry_components.steps.finetune.step import finetune
 from lorry_components.steps.prepare_data.step import prepare_data
-from lorry_components.task_types import KINDS, InputForm
-from lorry_components.tasks.checks import check_base, check_bases, find_kind, find_method
+from lorry_components.task_types import TASK_TYPES, InputForm
+from lorry_components.tasks.checks import check_base, check_bases, find_method, find_task_type
 from lorry_registry.errors import InvalidTaskError
 from lorry_registry.task_spec import TaskSpec, TrainSpec
 
@@ -60,7 +60,7 @@ def train(spec: TaskSpec, folder: Path) -> Predictor:
     return assemble_adapter(
         folder / "candidate" / "adapter",
         base=resolve_base(spec.base),
-        kind=find_kind(spec),
+        task_type=find_task_type(spec),
         method=find_method(spec),
         labels=summary.labels,
     )
@@ -95,7 +95,7 @@ def test_a_family_with_an_attention_of_its_own_trains(
 def test_a_base_that_is_stored_in_half_precision_is_loaded_in_full(make_base: MakeBase) -> None:
     folder = make_base()
     AutoModel.from_pretrained(folder, dtype=torch.bfloat16).save_pretrained(folder)
-    model, _ = KINDS["regression"](InputForm(max_length=32)).load_model(folder, None)
+    model, _ = TASK_TYPES["regression"](InputForm(max_length=32)).load_model(folder, None)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
 
 

@@ -13,7 +13,7 @@ from lorry_components.inference import assemble_adapter
 from lorry_components.inference.predictor import Predictor
 from lorry_components.models.bases import resolve_base
 from lorry_components.steps.finetune.step import finetune
-from lorry_components.tasks.checks import find_kind, find_method
+from lorry_components.tasks.checks import find_method, find_task_type
 from lorry_components.training.training_summary import ADAPTER_FOLDER
 from lorry_registry.manifest import WEIGHTS_NAME
 
@@ -26,7 +26,7 @@ def load(trained: Any) -> Predictor:
     return assemble_adapter(
         trained.candidate / ADAPTER_FOLDER,
         base=resolve_base(trained.spec.base),
-        kind=find_kind(trained.spec),
+        task_type=find_task_type(trained.spec),
         method=find_method(trained.spec),
         labels=trained.summary.labels,
     )
@@ -44,13 +44,13 @@ def test_it_trains_over_several_epochs_and_is_scored(trained: Callable[..., Any]
 
 def test_the_base_is_held_in_four_bits(trained: Callable[..., Any]) -> None:
     model: Any = load(trained("classification", "qlora")).adapted.model
-    kinds = {
+    task_types = {
         name: type(module).__name__
         for name, module in model.named_modules()
         if name.endswith(("query.base_layer", "intermediate.dense", "classifier.modules_to_save.default"))
     }
-    assert {name for name, kind in kinds.items() if kind == "Linear4bit"} == {
-        name for name in kinds if "classifier" not in name
+    assert {name for name, task_type in task_types.items() if task_type == "Linear4bit"} == {
+        name for name in task_types if "classifier" not in name
     }
     packed = next(
         module.weight for name, module in model.named_modules() if name.endswith("intermediate.dense")

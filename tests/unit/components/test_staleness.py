@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from lorry_components.data.reading import digest_source
 from lorry_components.models.bases import resolve_base
 from lorry_components.steps.gate.step import Decision
-from lorry_components.steps.prepare_data.step import digest_source
 from lorry_components.steps.register.step import register
 from lorry_components.tasks.staleness import Staleness, assess_staleness
 from lorry_registry.digests import shorten_digest

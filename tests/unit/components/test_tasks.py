@@ -6,8 +6,14 @@ import pytest
 import yaml
 
 from lorry_components.methods import METHODS
-from lorry_components.task_types import KINDS
-from lorry_components.tasks.checks import check_kind, check_method, find_kind, find_method, load_task_file
+from lorry_components.task_types import TASK_TYPES
+from lorry_components.tasks.checks import (
+    check_method,
+    check_task_type,
+    find_method,
+    find_task_type,
+    load_task_file,
+)
 from lorry_registry.errors import InvalidTaskError
 
 DOCUMENT = {
@@ -33,7 +39,7 @@ def list_faults(path: Path, *overrides: str) -> list[str]:
 
 def test_a_task_file_gives_its_kind_and_its_method(tmp_path: Path) -> None:
     spec = load_task_file(write(tmp_path))
-    assert find_kind(spec).name == "regression"
+    assert find_task_type(spec).name == "regression"
     method = find_method(spec)
     assert method.name == "lora"
     assert (method.options.r, method.options.alpha, method.options.targets) == (8, 16, ["query", "value"])
@@ -105,7 +111,7 @@ def test_an_error_may_be_measured_if_the_gate_does_not_look_at_it(tmp_path: Path
     ],
 )
 def test_what_has_not_even_the_right_form_is_left_to_the_model(document: dict[str, object]) -> None:
-    assert list(check_kind(document)) == []
+    assert list(check_task_type(document)) == []
     assert list(check_method(document)) == []
 
 
@@ -125,9 +131,11 @@ def test_learning_rates_fall_as_bases_grow_wider(method: str, width: int, rate: 
 
 
 def test_names_stand_for_classes_with_these_names() -> None:
-    assert {name: kind.name for name, kind in KINDS.items()} == {name: name for name in KINDS}
+    assert {name: task_type.name for name, task_type in TASK_TYPES.items()} == {
+        name: name for name in TASK_TYPES
+    }
     assert {name: method.name for name, method in METHODS.items()} == {name: name for name in METHODS}
-    for table in (KINDS, METHODS):
+    for table in (TASK_TYPES, METHODS):
         assert all(entry.summary for entry in table.values())
     for method in METHODS.values():
         assert method.learning_rate > 0

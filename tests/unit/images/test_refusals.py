@@ -12,7 +12,7 @@ from lorry_components.methods import METHODS
 from lorry_components.models.bases import resolve_base
 from lorry_components.steps.finetune.step import finetune
 from lorry_components.steps.prepare_data.step import prepare_data
-from lorry_components.tasks.checks import check_base, check_kind
+from lorry_components.tasks.checks import check_base, check_task_type
 from lorry_registry.errors import BaseModelError, InvalidDataError, InvalidTaskError, MissingExtraError
 from lorry_registry.task_spec import TaskSpec
 
@@ -35,7 +35,7 @@ def edit(path: Path, **values: Any) -> None:
 
 
 def test_a_plain_task_has_no_faults() -> None:
-    assert list(check_kind(TASK)) == []
+    assert list(check_task_type(TASK)) == []
 
 
 @pytest.mark.parametrize(
@@ -56,13 +56,13 @@ def test_a_plain_task_has_no_faults() -> None:
     ],
 )
 def test_what_a_task_file_may_not_say(sections: dict[str, Any], where: str, what: str) -> None:
-    faults = list(check_kind(TASK | sections))
+    faults = list(check_task_type(TASK | sections))
     assert any(fault.where == where and what in fault.what for fault in faults), faults
 
 
 def test_every_other_method_is_refused() -> None:
     for name in METHODS.keys() - {"full", "lora"}:
-        assert "method.name" in {fault.where for fault in check_kind(TASK | {"method": {"name": name}})}
+        assert "method.name" in {fault.where for fault in check_task_type(TASK | {"method": {"name": name}})}
 
 
 @pytest.mark.parametrize(

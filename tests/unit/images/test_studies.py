@@ -9,7 +9,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from lorry_components.studies.trials import Cell
+from lorry_components.studies.trials import Trial
 from lorry_pipelines.cli import lorry
 from lorry_registry.task_spec import TaskSpec
 
@@ -23,8 +23,8 @@ def test_a_changed_image_is_another_cell(
 ) -> None:
     seen: list[str] = []
 
-    def interrupt(cells: Sequence[Cell], *_: Any, **__: Any) -> None:
-        seen.extend(cell.digest for cell in cells)
+    def interrupt(trials: Sequence[Trial], *_: Any, **__: Any) -> None:
+        seen.extend(trial.digest for trial in trials)
         raise KeyboardInterrupt
 
     monkeypatch.chdir(tmp_path)

@@ -114,16 +114,16 @@ def test_plain_peft_reads_the_adapter(make_spec: MakeSpec, pipeline: Path, tmp_p
     assert sum(tensor.numel() for tensor in weights.values()) == summary.parameters.adapter
     unet = UNet2DConditionModel.from_pretrained(pipeline / "unet")
     plain = PeftModel.from_pretrained(unet, str(tmp_path / "candidate" / "adapter")).eval()
-    kind = ImageGeneration(InputForm(128))
+    task_type = ImageGeneration(InputForm(128))
     parts = DiffusionParts(pipeline)
-    outputs = kind.compute_outputs(plain, parts, [{"text": "a dog"}], None, lambda _: None)
+    outputs = task_type.compute_outputs(plain, parts, [{"text": "a dog"}], None, lambda _: None)
     report = evaluate(
         make_spec(pipeline), tmp_path / "data", tmp_path / "candidate", tmp_path / "evaluation", registry=None
     )
-    probed = kind.compute_outputs(plain, parts, report.probe.rows, None, lambda _: None)
+    probed = task_type.compute_outputs(plain, parts, report.probe.rows, None, lambda _: None)
     np.testing.assert_allclose(probed, np.asarray(report.probe.outputs), atol=1e-6)
     with plain.disable_adapter():
-        bare = kind.compute_outputs(plain, parts, [{"text": "a dog"}], None, lambda _: None)
+        bare = task_type.compute_outputs(plain, parts, [{"text": "a dog"}], None, lambda _: None)
     assert np.abs(outputs - bare).max() > 1e-4
 
 
@@ -235,8 +235,8 @@ def test_images_are_those_that_diffusers_draws(pipeline: Path) -> None:
             "generate": generate,
         }
     )
-    kind = ImageGeneration(InputForm.of(spec))
-    (drawn,) = kind.predict(unet, parts, [{"text": PROMPTS[0]}], None, lambda _: None)
+    task_type = ImageGeneration(InputForm.of(spec))
+    (drawn,) = task_type.predict(unet, parts, [{"text": PROMPTS[0]}], None, lambda _: None)
     difference = np.abs(decode_image(drawn["image"]).astype(float) - wanted * 255)
     assert difference.max() <= 1.0
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lorry_components.tasks.checks import find_kind, load_task_file
+from lorry_components.tasks.checks import find_task_type, load_task_file
 
 PAGE = Path(__file__).parents[3] / "docs" / "task-file.md"
 SHOWN = re.findall(r"```yaml\n(name: (\S+) .*?)```", PAGE.read_text("utf-8"), re.DOTALL)
@@ -21,4 +21,4 @@ def test_a_shown_task_is_valid(text: str, name: str, tmp_path: Path) -> None:
     path.write_text(text, "utf-8")
     spec = load_task_file(path)
     assert spec.name == name
-    assert find_kind(spec).name == spec.kind
+    assert find_task_type(spec).name == spec.kind

@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoTokenizer, TrainingArguments
 
 from lorry_components.methods import METHODS
 from lorry_components.models.dropout_fields import list_dropouts
-from lorry_components.task_types import KINDS, InputForm
+from lorry_components.task_types import TASK_TYPES, InputForm
 from lorry_components.training.packing import pack
 from lorry_components.training.supervised_logits import compute_next_token_loss
 from lorry_components.training.trainer import AdapterTrainer, EncodedExamples
@@ -29,17 +29,19 @@ class _StopError(Exception):
 def compute_gradients(
     folder: Path, style: str, scratch: Path, method: str, *, loss: str = "supervised", **arguments: int
 ) -> list[torch.Tensor]:
-    kind = KINDS["text-to-text" if style in ("t5", "bart") else "text-generation"](
+    task_type = TASK_TYPES["text-to-text" if style in ("t5", "bart") else "text-generation"](
         InputForm(max_length=72, max_target=24)
     )
     tokenizer = AutoTokenizer.from_pretrained(folder)
     still = TrainSpec(hidden_dropout=0.0)
-    bare, fresh = kind.load_model(folder, None, **list_dropouts(still, AutoConfig.from_pretrained(folder)))
+    bare, newly_initialized = task_type.load_model(
+        folder, None, **list_dropouts(still, AutoConfig.from_pretrained(folder))
+    )
     if loss == "packed":
         bare.config.use_cache = False
     torch.manual_seed(0)
-    adapter = METHODS[method]({"r": 4} if method == "lora" else {}, kind.peft_task_type)
-    model: Any = adapter.adapt(bare, fresh)
+    adapter = METHODS[method]({"r": 4} if method == "lora" else {}, task_type.peft_task_type)
+    model: Any = adapter.adapt(bare, newly_initialized)
     seen: list[torch.Tensor] = []
 
     class Watching(AdapterTrainer):
@@ -55,8 +57,8 @@ def compute_gradients(
 
     trainer = Watching(
         method=adapter,
-        averages_tokens=kind.averages_tokens,
-        predicts_next=kind.predicts_next and loss != "whole",
+        averages_tokens=task_type.averages_tokens,
+        predicts_next=task_type.predicts_next and loss != "whole",
         model=model,
         args=TrainingArguments(
             output_dir=str(scratch),
@@ -70,8 +72,8 @@ def compute_gradients(
             dataloader_pin_memory=False,
             **arguments,
         ),
-        data_collator=pack if loss == "packed" else kind.build_collator(tokenizer),
-        train_dataset=EncodedExamples(kind.encode_examples(tokenizer, ROWS, ANSWERS, None)),
+        data_collator=pack if loss == "packed" else task_type.build_collator(tokenizer),
+        train_dataset=EncodedExamples(task_type.encode_examples(tokenizer, ROWS, ANSWERS, None)),
     )
     with pytest.raises(_StopError):
         trainer.train()
@@ -122,15 +124,15 @@ def check_same(found: list[torch.Tensor], expected: list[torch.Tensor]) -> None:
 
 @pytest.mark.parametrize("style", CAUSAL)
 def test_what_a_method_adds_to_the_loss_is_kept(tiny_base: Callable[[str], Path], style: str) -> None:
-    kind = KINDS["text-generation"](InputForm(max_length=72, max_target=24))
+    task_type = TASK_TYPES["text-generation"](InputForm(max_length=72, max_target=24))
     tokenizer = AutoTokenizer.from_pretrained(tiny_base(style))
-    batch = kind.build_collator(tokenizer)(kind.encode_examples(tokenizer, ROWS, ANSWERS, None))
+    batch = task_type.build_collator(tokenizer)(task_type.encode_examples(tokenizer, ROWS, ANSWERS, None))
     losses = []
     for orthogonality in (0.0, 0.5):
-        bare, fresh = kind.load_model(tiny_base(style), None)
+        bare, newly_initialized = task_type.load_model(tiny_base(style), None)
         torch.manual_seed(0)
         options = {"r": 4, "target_r": 2, "orthogonality": orthogonality}
-        model = METHODS["adalora"](options, kind.peft_task_type).adapt(bare, fresh).eval()
+        model = METHODS["adalora"](options, task_type.peft_task_type).adapt(bare, newly_initialized).eval()
         loss, _ = compute_next_token_loss(model, batch)
         torch.testing.assert_close(loss, model(**batch).loss)
         losses.append(float(loss.detach()))
@@ -140,21 +142,21 @@ def test_what_a_method_adds_to_the_loss_is_kept(tiny_base: Callable[[str], Path]
 @pytest.mark.parametrize("style", ["gpt2", "gemma3_text"])
 @pytest.mark.parametrize("method", ["prompt-tuning", "p-tuning-v2", "prelayer"])
 def test_soft_tokens_move_no_position(tiny_base: Callable[[str], Path], style: str, method: str) -> None:
-    kind = KINDS["text-generation"](InputForm(max_length=72, max_target=24))
+    task_type = TASK_TYPES["text-generation"](InputForm(max_length=72, max_target=24))
     tokenizer = AutoTokenizer.from_pretrained(tiny_base(style))
-    batch = kind.build_collator(tokenizer)(kind.encode_examples(tokenizer, ROWS, ANSWERS, None))
-    bare, fresh = kind.load_model(tiny_base(style), None)
-    model = METHODS[method]({"tokens": 5}, kind.peft_task_type).adapt(bare, fresh).eval()
+    batch = task_type.build_collator(tokenizer)(task_type.encode_examples(tokenizer, ROWS, ANSWERS, None))
+    bare, newly_initialized = task_type.load_model(tiny_base(style), None)
+    model = METHODS[method]({"tokens": 5}, task_type.peft_task_type).adapt(bare, newly_initialized).eval()
     loss, outputs = compute_next_token_loss(model, batch)
     torch.testing.assert_close(loss, model(**batch).loss)
     assert outputs.logits.shape[1] == int(batch["labels"].ne(-100).sum())
 
 
 def test_a_model_with_a_loss_of_its_own_computes_all(tiny_base: Callable[[str], Path]) -> None:
-    kind = KINDS["text-generation"](InputForm(max_length=72, max_target=24))
+    task_type = TASK_TYPES["text-generation"](InputForm(max_length=72, max_target=24))
     tokenizer = AutoTokenizer.from_pretrained(tiny_base("gpt2"))
-    model: Any = kind.load_model(tiny_base("gpt2"), None)[0]
-    batch = kind.build_collator(tokenizer)(kind.encode_examples(tokenizer, ROWS, ANSWERS, None))
+    model: Any = task_type.load_model(tiny_base("gpt2"), None)[0]
+    batch = task_type.build_collator(tokenizer)(task_type.encode_examples(tokenizer, ROWS, ANSWERS, None))
     model.loss_function = lambda logits, labels, **_: logits.sum() * 0 + labels.numel()
     loss, outputs = compute_next_token_loss(model, batch)
     assert float(loss.detach()) == batch["labels"].numel()
@@ -163,11 +165,11 @@ def test_a_model_with_a_loss_of_its_own_computes_all(tiny_base: Callable[[str], 
 
 @pytest.mark.parametrize("style", CAUSAL)
 def test_only_what_counts_is_computed(tiny_base: Callable[[str], Path], style: str) -> None:
-    kind = KINDS["text-generation"](InputForm(max_length=72, max_target=24))
+    task_type = TASK_TYPES["text-generation"](InputForm(max_length=72, max_target=24))
     tokenizer = AutoTokenizer.from_pretrained(tiny_base(style))
-    model, _ = kind.load_model(tiny_base(style), None)
-    features = kind.encode_examples(tokenizer, ROWS, ANSWERS, None)
-    batch = kind.build_collator(tokenizer)(features)
+    model, _ = task_type.load_model(tiny_base(style), None)
+    features = task_type.encode_examples(tokenizer, ROWS, ANSWERS, None)
+    batch = task_type.build_collator(tokenizer)(features)
     loss, outputs = compute_next_token_loss(model, batch)
     supervised = int(batch["labels"].ne(-100).sum())
     assert outputs.logits.shape[:2] == (1, supervised)

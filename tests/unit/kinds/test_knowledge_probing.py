@@ -38,7 +38,7 @@ from lorry_components.steps.gate.step import Decision
 from lorry_components.steps.prepare_data.step import prepare_data
 from lorry_components.steps.register.step import register
 from lorry_components.task_types import InputForm, KnowledgeProbing
-from lorry_components.tasks.checks import check_base, check_kind
+from lorry_components.tasks.checks import check_base, check_task_type
 from lorry_registry.errors import BaseModelError, InvalidTaskError, TrainingError
 from lorry_registry.manifest import WEIGHTS_NAME
 from lorry_registry.registry import Registry
@@ -144,14 +144,14 @@ class Loaded:
     """A kind with its base."""
 
     def __init__(self, folder: Path, **form: Any) -> None:
-        self.kind = KnowledgeProbing(InputForm(**{"max_length": 32, "template": WORDING, **form}))
-        self.model, self.fresh = self.kind.load_model(folder, None)
+        self.task_type = KnowledgeProbing(InputForm(**{"max_length": 32, "template": WORDING, **form}))
+        self.model, self.newly_initialized = self.task_type.load_model(folder, None)
         self.model.train(mode=False)
-        self.reader = self.kind.load_reader(folder)
+        self.reader = self.task_type.load_reader(folder)
         self.tokenizer = self.reader.tokenizer
 
     def encode(self, rows: list[dict[str, str]]) -> list[dict[str, Any]]:
-        return self.kind.encode_examples(self.reader, rows, [row["label"] for row in rows], None)
+        return self.task_type.encode_examples(self.reader, rows, [row["label"] for row in rows], None)
 
     def read(self, ids: list[int]) -> list[str]:
         return [
@@ -159,7 +159,7 @@ class Loaded:
         ]
 
     def collate(self, rows: list[dict[str, str]]) -> dict[str, Any]:
-        batch: dict[str, Any] = self.kind.build_collator(self.reader)(self.encode(rows))
+        batch: dict[str, Any] = self.task_type.build_collator(self.reader)(self.encode(rows))
         return batch
 
 
@@ -174,7 +174,7 @@ def test_a_masked_base_reads_a_mask(base: Base) -> None:
     ]
     spain = loaded.tokenizer.convert_tokens_to_ids("spain")
     assert row["labels"] == [-100] * 6 + [spain] + [-100] * 2
-    assert loaded.fresh == frozenset()
+    assert loaded.newly_initialized == frozenset()
 
 
 def test_white_space_before_a_mask_belongs_to_the_object(base: Base) -> None:
@@ -250,7 +250,7 @@ def test_the_loss_is_the_cross_entropy_of_the_objects(
     loaded = Loaded(base(style), soft_template=soft_template)
     if soft_template is not None:
         torch.manual_seed(1)
-        method = METHODS["p-tuning"]({"template": soft_template}, loaded.kind.peft_task_type)
+        method = METHODS["p-tuning"]({"template": soft_template}, loaded.task_type.peft_task_type)
         method.adapt(loaded.model, frozenset())
         loaded.model.train(mode=False)
     rows = [*write_rows()[:5], {"text": "old new great lakeby", "label": "chile"}]
@@ -305,7 +305,7 @@ def test_a_prediction_is_the_likeliest_token(base: Base, style: str) -> None:
     loaded = Loaded(base(style))
     rows = [{"text": "riverton"}, {"text": "old new great riverton"}, {"text": "little woodby"}]
     done: list[int] = []
-    found = loaded.kind.predict(loaded.model, loaded.reader, rows, None, done.append)
+    found = loaded.task_type.predict(loaded.model, loaded.reader, rows, None, done.append)
     assert done == [3]
     assert [len(prediction["top"]) for prediction in found] == [10] * 3
     for row, prediction in zip(rows, found, strict=True):
@@ -324,7 +324,7 @@ def test_a_prediction_is_the_likeliest_token(base: Base, style: str) -> None:
         assert [share for _, share in prediction["top"]] == pytest.approx(best.values.tolist(), rel=1e-4)
         assert prediction["label"] == loaded.tokenizer.decode(best.indices[:1]).strip()
     assert json.loads(json.dumps(found)) == found
-    shown = loaded.kind.describe_prediction({"label": "spain", "score": 0.614, "top": []})
+    shown = loaded.task_type.describe_prediction({"label": "spain", "score": 0.614, "top": []})
     assert shown == "spain (61%)"
 
 
@@ -332,9 +332,9 @@ def test_a_prediction_is_the_likeliest_token(base: Base, style: str) -> None:
 def test_outputs_do_not_depend_on_the_rows_beside(base: Base, style: str) -> None:
     loaded = Loaded(base(style))
     rows = [{"text": "riverton"}, {"text": "old new great riverton"}]
-    together = loaded.kind.compute_outputs(loaded.model, loaded.reader, rows, None, lambda _: None)
+    together = loaded.task_type.compute_outputs(loaded.model, loaded.reader, rows, None, lambda _: None)
     alone = [
-        loaded.kind.compute_outputs(loaded.model, loaded.reader, [row], None, lambda _: None)[0]
+        loaded.task_type.compute_outputs(loaded.model, loaded.reader, [row], None, lambda _: None)[0]
         for row in rows
     ]
     assert together.shape == (2, 32)
@@ -350,7 +350,7 @@ def predict(*tokens: str) -> dict[str, Any]:
 
 
 def test_metrics_look_at_ranks() -> None:
-    kind = KnowledgeProbing(InputForm(max_length=32, template=WORDING))
+    task_type = KnowledgeProbing(InputForm(max_length=32, template=WORDING))
     targets = ["Norway", ("Spain", "Chile"), "France", "united states"]
     predictions = [
         predict("norway", "spain"),
@@ -358,20 +358,20 @@ def test_metrics_look_at_ranks() -> None:
         predict("italy"),
         predict("states"),
     ]
-    assert kind.compute_metrics(list(kind.metrics), targets, predictions) == {
+    assert task_type.compute_metrics(list(task_type.metrics), targets, predictions) == {
         "p_at_1": 0.25,
         "p_at_10": 0.5,
         "mrr": pytest.approx((1 + 0.5) / 4),
     }
-    scorer = kind.metrics["p_at_1"](targets, predictions)
+    scorer = task_type.metrics["p_at_1"](targets, predictions)
     assert scorer(np.array([0, 0, 1])) == pytest.approx(2 / 3)
-    assert kind.primary == "p_at_1"
+    assert task_type.primary == "p_at_1"
 
 
 def test_a_subject_with_several_objects_is_asked_once() -> None:
-    kind = KnowledgeProbing(InputForm(max_length=32, template=WORDING))
+    task_type = KnowledgeProbing(InputForm(max_length=32, template=WORDING))
     rows = [{"text": "x"}, {"text": "y"}, {"text": "x"}, {"text": "x"}]
-    assert kind.group_targets(rows, ["a", "b", "c", "a"]) == (
+    assert task_type.group_targets(rows, ["a", "b", "c", "a"]) == (
         [{"text": "x"}, {"text": "y"}],
         [("a", "c"), ("b",)],
     )
@@ -380,19 +380,19 @@ def test_a_subject_with_several_objects_is_asked_once() -> None:
 def test_the_plot_shows_the_precision_at_each_rank() -> None:
     from matplotlib.figure import Figure
 
-    kind = KnowledgeProbing(InputForm(max_length=32, template=WORDING))
+    task_type = KnowledgeProbing(InputForm(max_length=32, template=WORDING))
     axes = Figure().subplots()
-    kind.plot_predictions(axes, ["a", "b"], [predict("a"), predict("x", "b")])
+    task_type.plot_predictions(axes, ["a", "b"], [predict("a"), predict("x", "b")])
     (line,) = axes.lines
     assert list(line.get_ydata())[:3] == [0.5, 1.0, 1.0]
 
 
 @pytest.mark.parametrize("raw", ["", "  ", 3, None, 2.5])
 def test_what_is_no_object(raw: object) -> None:
-    kind = KnowledgeProbing(InputForm(max_length=32, template=WORDING))
-    assert kind.parse_label(" Norway ") == "Norway"
+    task_type = KnowledgeProbing(InputForm(max_length=32, template=WORDING))
+    assert task_type.parse_label(" Norway ") == "Norway"
     with pytest.raises(ValueError, match="is not the name of an object"):
-        kind.parse_label(raw)
+        task_type.parse_label(raw)
 
 
 # What is refused
@@ -403,7 +403,9 @@ def list_faults(
 ) -> list[tuple[str, str]]:
     data = {"source": "x.jsonl", "columns": columns} | ({} if template is None else {"template": template})
     method = {"name": "p-tuning"} | ({} if soft is None else {"template": soft})
-    return [(fault.where, fault.what) for fault in check_kind({"kind": kind, "data": data, "method": method})]
+    return [
+        (fault.where, fault.what) for fault in check_task_type({"kind": kind, "data": data, "method": method})
+    ]
 
 
 @pytest.mark.parametrize(
@@ -536,7 +538,7 @@ def test_a_task_goes_all_the_way(
     )
     adapter_id = registration.event.adapter_id
     loaded = load_adapter(registry.fetch(adapter_id), expected_id=adapter_id)
-    assert loaded.kind.form == InputForm.of(spec)
+    assert loaded.task_type.form == InputForm.of(spec)
     frame = AdapterModel(loaded).predict(["old riverton", "upper lakeham"])
     assert list(frame.columns) == ["label", "score", "top"]
     assert set(frame["label"]) <= set(COUNTRIES)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from lorry_components.task_types import KINDS, InputForm
+from lorry_components.task_types import TASK_TYPES, InputForm
 from lorry_components.task_types.generation.text_generation import PACKABLE
 from lorry_components.training.packing import pack
 
@@ -70,8 +70,8 @@ def test_sequences_do_not_see_each_other(family: str) -> None:
 
 
 def refuse(config: PreTrainedConfig) -> list[str]:
-    kind = KINDS["text-generation"](InputForm(max_length=32))
-    return [fault.what for fault in kind.check_packing(config)]
+    task_type = TASK_TYPES["text-generation"](InputForm(max_length=32))
+    return [fault.what for fault in task_type.check_packing(config)]
 
 
 def test_a_family_in_which_they_would_is_refused() -> None:

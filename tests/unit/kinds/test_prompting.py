@@ -22,10 +22,10 @@ def check(template: str, *, has_pair: bool = False) -> list[str]:
 def make_writer(
     tokenizer: PreTrainedTokenizerBase, template: str | None = None, **options: Any
 ) -> PromptWriter:
-    kind = TextGeneration if options.pop("is_causal", True) else TextToText
+    task_type = TextGeneration if options.pop("is_causal", True) else TextToText
     chat = options.pop("chat", "auto")
     form = {"max_length": 60, "max_target": 20} | options
-    return kind(InputForm(template=template, generate=GenerateSpec(chat=chat), **form)).build_writer(
+    return task_type(InputForm(template=template, generate=GenerateSpec(chat=chat), **form)).build_writer(
         tokenizer
     )
 

@@ -32,8 +32,8 @@ from lorry_components.steps.finetune.step import finetune
 from lorry_components.steps.gate.step import decide
 from lorry_components.steps.prepare_data.step import prepare_data
 from lorry_components.steps.register.step import register
-from lorry_components.task_types import KINDS, InputForm, Kind
-from lorry_components.task_types.question_answering.task_type import rank_spans
+from lorry_components.task_types import TASK_TYPES, InputForm, TaskType
+from lorry_components.task_types.question_answering.span_extraction import rank_spans
 from lorry_components.task_types.question_answering.windows import Window, compute_overlap, cut_windows
 from lorry_components.tasks.checks import check_base, load_task_file
 from lorry_registry.errors import BaseModelError, InvalidDataError, InvalidTaskError
@@ -110,8 +110,8 @@ def base(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenize
 
 
 @pytest.fixture
-def kind() -> Kind:
-    return KINDS["question-answering"](InputForm(LENGTH, max_target=4, has_pair=True))
+def task_type() -> TaskType:
+    return TASK_TYPES["question-answering"](InputForm(LENGTH, max_target=4, has_pair=True))
 
 
 def write_context(generator: np.random.Generator, words: int, *cities: str) -> str:
@@ -161,10 +161,10 @@ def test_windows_cover_a_context_and_overlap(tokenizer: PreTrainedTokenizerBase)
     assert second.locate(3, 8) == (second.first + 1, second.first + 1)
 
 
-def test_positions_are_those_of_the_answer(kind: Kind, tokenizer: PreTrainedTokenizerBase) -> None:
+def test_positions_are_those_of_the_answer(task_type: TaskType, tokenizer: PreTrainedTokenizerBase) -> None:
     rows = list(write_rows(60))
-    labels = [kind.parse_label(row["answers"]) for row in rows]
-    encoded = kind.encode_examples(tokenizer, read(rows), labels, None)
+    labels = [task_type.parse_label(row["answers"]) for row in rows]
+    encoded = task_type.encode_examples(tokenizer, read(rows), labels, None)
     windows = list(cut_windows(tokenizer, read(rows), LENGTH))
     assert len(encoded) == len(windows) > len(rows)
     answered = set()
@@ -202,11 +202,11 @@ def test_the_token_for_no_answer_may_come_last() -> None:
     assert window.nothing == 0
 
 
-def test_batches_are_padded_behind_whatever_the_base_does_elsewhere(kind: Kind) -> None:
+def test_batches_are_padded_behind_whatever_the_base_does_elsewhere(task_type: TaskType) -> None:
     tokenizer = build_tokenizer(padding_side="left")
     rows = [{"text": "where ?", "text_pair": "to rome"}, {"text": "where ?", "text_pair": "we go to paris"}]
-    labels = [kind.parse_label("rome"), kind.parse_label("paris")]
-    batch = kind.build_collator(tokenizer)(kind.encode_examples(tokenizer, rows, labels, None))
+    labels = [task_type.parse_label("rome"), task_type.parse_label("paris")]
+    batch = task_type.build_collator(tokenizer)(task_type.encode_examples(tokenizer, rows, labels, None))
     assert batch["attention_mask"].tolist()[0] == [1, 1, 1, 1, 1, 1, 1, 0, 0]
     chosen = batch["input_ids"][torch.arange(2), batch["start_positions"]]
     assert tokenizer.convert_ids_to_tokens(chosen.tolist()) == ["rome", "paris"]
@@ -216,23 +216,25 @@ def test_batches_are_padded_behind_whatever_the_base_does_elsewhere(kind: Kind) 
     }
 
 
-def test_a_question_that_leaves_no_room_is_refused(kind: Kind, tokenizer: PreTrainedTokenizerBase) -> None:
+def test_a_question_that_leaves_no_room_is_refused(
+    task_type: TaskType, tokenizer: PreTrainedTokenizerBase
+) -> None:
     rows = [{"text": "where " * count + "?", "text_pair": "we go to rome " * 20} for count in (2, 8, 9, 30)]
     # Of 24 tokens 3 are special, and 12 are the least for the context.
-    kind.check_rows(tokenizer, rows[:2])
+    task_type.check_rows(tokenizer, rows[:2])
     with pytest.raises(InvalidDataError) as caught:
-        kind.check_rows(tokenizer, rows)
+        task_type.check_rows(tokenizer, rows)
     assert "2 faults" in str(caught.value)
     assert "has 10 tokens; beside a context there is room for 9 in data.max_length 24" in str(caught.value)
     assert "shorten them, or train with data.max_length 68 or more" in caught.value.todo
-    longer = KINDS[kind.name](InputForm(68, has_pair=True))
+    longer = TASK_TYPES[task_type.name](InputForm(68, has_pair=True))
     longer.check_rows(tokenizer, rows)
     with pytest.raises(InvalidDataError):
-        kind.encode_examples(tokenizer, rows, [kind.parse_label("rome")] * 4, None)
+        task_type.encode_examples(tokenizer, rows, [task_type.parse_label("rome")] * 4, None)
     with pytest.raises(InvalidDataError):
-        kind.predict(Oracle(tokenizer, ()), tokenizer, rows, None, ignore)
+        task_type.predict(Oracle(tokenizer, ()), tokenizer, rows, None, ignore)
     # The probe's are cut instead: its numbers only tell models apart.
-    outputs = kind.compute_outputs(Oracle(tokenizer, ("rome",)), tokenizer, rows, None, ignore)
+    outputs = task_type.compute_outputs(Oracle(tokenizer, ("rome",)), tokenizer, rows, None, ignore)
     assert outputs.shape == (4, 6)
 
 
@@ -240,14 +242,14 @@ def test_a_question_that_leaves_no_room_is_refused(kind: Kind, tokenizer: PreTra
 def test_the_longest_question_still_leaves_windows_that_move_on(
     tokenizer: PreTrainedTokenizerBase, max_length: int
 ) -> None:
-    kind = KINDS["question-answering"](InputForm(max_length, has_pair=True))
+    task_type = TASK_TYPES["question-answering"](InputForm(max_length, has_pair=True))
     room = max_length - 3 - 2 * (max_length // 4)
     row = {"text": " ".join(["go"] * max(room, 1)), "text_pair": "we go " * 40}
     if room < 1:
         with pytest.raises(InvalidDataError, match="room for 0"):
-            kind.check_rows(tokenizer, [row])
+            task_type.check_rows(tokenizer, [row])
         return
-    kind.check_rows(tokenizer, [row])
+    task_type.check_rows(tokenizer, [row])
     windows = list(cut_windows(tokenizer, [row], max_length))
     assert 2 <= len(windows) <= 80
     assert windows[-1].characters[-1, 1] == len("we go " * 40) - 1
@@ -283,12 +285,12 @@ def ignore(_done: int) -> None:
 
 
 def test_answers_are_cut_out_of_the_window_that_has_them(
-    kind: Kind, tokenizer: PreTrainedTokenizerBase
+    task_type: TaskType, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     rows = list(write_rows(400))
     told: list[int] = []
     oracle = Oracle(tokenizer, CITIES)
-    predictions = kind.predict(oracle, tokenizer, read(rows), None, told.append)
+    predictions = task_type.predict(oracle, tokenizer, read(rows), None, told.append)
     for row, prediction in zip(rows, predictions, strict=True):
         answer = row["answers"]["text"][0] if row["answers"]["text"] else ""
         assert prediction["answer"] == answer == row["context"][prediction["start"] : prediction["end"]]
@@ -300,25 +302,28 @@ def test_answers_are_cut_out_of_the_window_that_has_them(
     assert told[-1] == 400
     assert len(told) > 5
     assert max(oracle.batches) <= 32
-    labels = [kind.parse_label(row["answers"]) for row in rows]
-    assert kind.compute_metrics(["f1", "exact_match"], labels, predictions) == {"f1": 1.0, "exact_match": 1.0}
-    assert kind.predict(oracle, tokenizer, [], None, ignore) == []
+    labels = [task_type.parse_label(row["answers"]) for row in rows]
+    assert task_type.compute_metrics(["f1", "exact_match"], labels, predictions) == {
+        "f1": 1.0,
+        "exact_match": 1.0,
+    }
+    assert task_type.predict(oracle, tokenizer, [], None, ignore) == []
 
 
 def test_an_answer_has_no_more_tokens_than_the_task_says(tokenizer: PreTrainedTokenizerBase) -> None:
     row = {"text": "where ?", "text_pair": "paris we go to oslo then rome"}
     oracle = Oracle(tokenizer, ["paris to rome"])
     for most, answer in ((7, row["text_pair"]), (6, "paris"), (1, "paris")):
-        kind = KINDS["question-answering"](InputForm(LENGTH, max_target=most, has_pair=True))
-        (prediction,) = kind.predict(oracle, tokenizer, [row], None, ignore)
+        task_type = TASK_TYPES["question-answering"](InputForm(LENGTH, max_target=most, has_pair=True))
+        (prediction,) = task_type.predict(oracle, tokenizer, [row], None, ignore)
         # Where only one of both ends is to be had, there are several equally good ones: the first.
         assert prediction["answer"].startswith(answer)
         assert len(prediction["answer"].split()) <= most
 
 
-def test_shares_are_of_all_windows(kind: Kind, tokenizer: PreTrainedTokenizerBase) -> None:
+def test_shares_are_of_all_windows(task_type: TaskType, tokenizer: PreTrainedTokenizerBase) -> None:
     row = {"text": "where ?", "text_pair": "rome " + "we go " * 20 + "oslo"}
-    (prediction,) = kind.predict(Oracle(tokenizer, ["rome", "oslo"]), tokenizer, [row], None, ignore)
+    (prediction,) = task_type.predict(Oracle(tokenizer, ["rome", "oslo"]), tokenizer, [row], None, ignore)
     # Of two that are equally likely the first. Six of at most four words have one right end; 20 count.
     assert prediction["answer"] == "rome"
     odds = np.exp([5.0] * 2 + [2.5] * 6 + [0.0] * 12 + [2.0])
@@ -326,11 +331,13 @@ def test_shares_are_of_all_windows(kind: Kind, tokenizer: PreTrainedTokenizerBas
     assert prediction["no_answer"] == pytest.approx(odds[-1] / odds.sum(), rel=1e-4)
 
 
-def test_a_context_without_words_has_no_answer(kind: Kind, tokenizer: PreTrainedTokenizerBase) -> None:
+def test_a_context_without_words_has_no_answer(
+    task_type: TaskType, tokenizer: PreTrainedTokenizerBase
+) -> None:
     rows = [{"text": "where ?", "text_pair": " \t "}]
-    (prediction,) = kind.predict(Oracle(tokenizer, CITIES), tokenizer, rows, None, ignore)
+    (prediction,) = task_type.predict(Oracle(tokenizer, CITIES), tokenizer, rows, None, ignore)
     assert prediction == {"answer": "", "score": 1.0, "start": 0, "end": 0, "no_answer": 1.0}
-    outputs = kind.compute_outputs(Oracle(tokenizer, CITIES), tokenizer, rows, None, ignore)
+    outputs = task_type.compute_outputs(Oracle(tokenizer, CITIES), tokenizer, rows, None, ignore)
     assert outputs.tolist() == [[1.0, 1.0, 0.0, 0.0, 0.0, 0.0]]
 
 
@@ -353,21 +360,21 @@ def test_the_best_spans_are_those_of_trying_all(longest: int) -> None:
 
 
 def test_the_probes_numbers_depend_on_the_row_and_the_model_alone(
-    kind: Kind, base: Path, tokenizer: PreTrainedTokenizerBase
+    task_type: TaskType, base: Path, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     rows = read(list(write_rows(12)))
-    model, fresh = kind.load_model(base, None)
-    assert fresh == {"qa_outputs.weight", "qa_outputs.bias"}
+    model, newly_initialized = task_type.load_model(base, None)
+    assert newly_initialized == {"qa_outputs.weight", "qa_outputs.bias"}
     model.eval()
-    together = kind.compute_outputs(model, tokenizer, rows, None, ignore)
+    together = task_type.compute_outputs(model, tokenizer, rows, None, ignore)
     assert together.shape == (12, 6)
     assert np.isfinite(together).all()
     for number, row in enumerate(rows):
-        alone = kind.compute_outputs(model, tokenizer, [row], None, ignore)
+        alone = task_type.compute_outputs(model, tokenizer, [row], None, ignore)
         np.testing.assert_allclose(alone[0], together[number], atol=1e-6)
     with torch.no_grad():
         model.get_parameter("bert.encoder.layer.1.output.dense.weight")[0] += 0.1
-    assert np.abs(kind.compute_outputs(model, tokenizer, rows, None, ignore) - together).max() > 1e-3
+    assert np.abs(task_type.compute_outputs(model, tokenizer, rows, None, ignore) - together).max() > 1e-3
 
 
 # Bases
@@ -375,8 +382,8 @@ def test_the_probes_numbers_depend_on_the_row_and_the_model_alone(
 
 def check(folder: Path, config: Any) -> list[str]:
     config.save_pretrained(folder)
-    kind = KINDS["question-answering"](InputForm(LENGTH, has_pair=True))
-    faults = [*kind.check_base(AutoConfig.from_pretrained(folder)), *kind.check_folder(folder)]
+    task_type = TASK_TYPES["question-answering"](InputForm(LENGTH, has_pair=True))
+    faults = [*task_type.check_base(AutoConfig.from_pretrained(folder)), *task_type.check_folder(folder)]
     return [fault.what for fault in faults]
 
 
@@ -391,7 +398,7 @@ def test_bases_with_a_head_for_spans(tmp_path: Path, tokenizer: PreTrainedTokeni
     assert told.startswith("transformers has no head of this kind for t5gemma; choose an encoder")
 
 
-def test_a_tokenizer_without_characters_is_refused(tmp_path: Path, kind: Kind) -> None:
+def test_a_tokenizer_without_characters_is_refused(tmp_path: Path, task_type: TaskType) -> None:
     slow = ByT5Tokenizer()
     slow.save_pretrained(tmp_path)
     (told,) = check(tmp_path, T5Config(vocab_size=400, d_model=32))
@@ -399,9 +406,9 @@ def test_a_tokenizer_without_characters_is_refused(tmp_path: Path, kind: Kind) -
     assert "name a base with a tokenizer.json" in told
     rows = [{"text": "where ?", "text_pair": "to rome"}]
     with pytest.raises(BaseModelError, match="ByT5Tokenizer"):
-        kind.encode_examples(slow, rows, [kind.parse_label("rome")], None)
+        task_type.encode_examples(slow, rows, [task_type.parse_label("rome")], None)
     with pytest.raises(BaseModelError, match="ByT5Tokenizer"):
-        kind.predict(Oracle(build_tokenizer(), ()), slow, rows, None, ignore)
+        task_type.predict(Oracle(build_tokenizer(), ()), slow, rows, None, ignore)
 
 
 # Task files and steps
@@ -449,7 +456,7 @@ def write_task(folder: Path, **changes: Any) -> Path:
 
 def test_a_task_file_needs_the_column_of_the_context(tmp_path: Path) -> None:
     data = DOCUMENT["data"] | {"source": "rows.jsonl"}
-    assert load_task_file(write_task(tmp_path, data=data)).kind == "question-answering"
+    assert load_task_file(write_task(tmp_path, data=data)).task_type == "question-answering"
     for columns in ({"text": "question", "label": "answers"}, None):
         given = {name: part for name, part in data.items() if name != "columns"}
         given |= {"columns": columns} if columns else {}

@@ -82,8 +82,8 @@ def test_soft_tokens_stand_around_the_subject_and_before_the_object(wording: str
     parts = parse_template(softened)
     assert count_soft_tokens(parts) == 3 * tokens
     assert have_same_words(softened, wording)
-    kinds = [part for part in parts if not isinstance(part, Words)]
-    assert [type(part) for part in kinds] == [Soft, Slot, Soft, Soft, Slot]
+    task_types = [part for part in parts if not isinstance(part, Words)]
+    assert [type(part) for part in task_types] == [Soft, Slot, Soft, Soft, Slot]
     assert not have_same_words(softened, wording.replace("located", "situated"))
 
 

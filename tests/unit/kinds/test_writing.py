@@ -10,7 +10,7 @@ import torch
 from matplotlib.figure import Figure
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
-from lorry_components.task_types import KINDS, InputForm, Kind
+from lorry_components.task_types import TASK_TYPES, InputForm, TaskType
 from lorry_components.task_types.generation.base import IGNORED, pad
 from lorry_pipelines.cli.predict import join_prediction
 from lorry_registry.errors import BaseModelError
@@ -28,21 +28,23 @@ FindBase = Callable[[str], Path]
 FindTokenizer = Callable[[str], PreTrainedTokenizerBase]
 
 
-def make_kind(style: str, **options: Any) -> Kind:
+def make_task_type(style: str, **options: Any) -> TaskType:
     name = "text-to-text" if style in ("t5", "mt5", "bart") else "text-generation"
     generate = GenerateSpec(**{key: options.pop(key) for key in _SEARCH if key in options})
-    return KINDS[name](InputForm(**({"max_length": 72, "max_target": 16} | options), generate=generate))
+    return TASK_TYPES[name](InputForm(**({"max_length": 72, "max_target": 16} | options), generate=generate))
 
 
-def load(style: str, folder: Path, **options: Any) -> tuple[Kind, Any, PreTrainedTokenizerBase]:
-    kind = make_kind(style, **options)
-    model, fresh = kind.load_model(folder, None)
-    assert not fresh
-    return kind, model.eval(), AutoTokenizer.from_pretrained(folder)
+def load(style: str, folder: Path, **options: Any) -> tuple[TaskType, Any, PreTrainedTokenizerBase]:
+    task_type = make_task_type(style, **options)
+    model, newly_initialized = task_type.load_model(folder, None)
+    assert not newly_initialized
+    return task_type, model.eval(), AutoTokenizer.from_pretrained(folder)
 
 
-def predict(kind: Kind, model: Any, tokenizer: Any, rows: Sequence[dict[str, str]] = ROWS) -> list[str]:
-    found = kind.predict(model, tokenizer, rows, None, lambda _done: None)
+def predict(
+    task_type: TaskType, model: Any, tokenizer: Any, rows: Sequence[dict[str, str]] = ROWS
+) -> list[str]:
+    found = task_type.predict(model, tokenizer, rows, None, lambda _done: None)
     return [prediction["text"] for prediction in found]
 
 
@@ -51,14 +53,14 @@ def predict(kind: Kind, model: Any, tokenizer: Any, rows: Sequence[dict[str, str
 
 @pytest.mark.parametrize("style", FAMILIES)
 def test_only_the_answers_tokens_are_learned(find_tokenizer: FindTokenizer, style: str) -> None:
-    kind, tokenizer = make_kind(style), find_tokenizer(style)
-    features = kind.encode_examples(tokenizer, ROWS, ANSWERS, None)
+    task_type, tokenizer = make_task_type(style), find_tokenizer(style)
+    features = task_type.encode_examples(tokenizer, ROWS, ANSWERS, None)
     for row, answer in zip(features, ANSWERS, strict=True):
         learned = [label for label in row["labels"] if label != IGNORED]
         assert len(learned) <= 16
         told = tokenizer.decode(learned, skip_special_tokens=True)
         assert answer.startswith(told.strip())
-        if kind.name == "text-generation":
+        if task_type.name == "text-generation":
             assert len(row["input_ids"]) == len(row["labels"]) <= 72
             # The prompt is ignored, from the first token on, and the answer is what stands behind it.
             assert row["labels"][: -len(learned)] == [IGNORED] * (len(row["labels"]) - len(learned))
@@ -72,10 +74,10 @@ def test_only_the_answers_tokens_are_learned(find_tokenizer: FindTokenizer, styl
 
 @pytest.mark.parametrize("style", FAMILIES)
 def test_padding_changes_no_loss(tiny_base: FindBase, style: str) -> None:
-    kind, model, tokenizer = load(style, tiny_base(style))
+    task_type, model, tokenizer = load(style, tiny_base(style))
     before = len(tokenizer)
-    features = kind.encode_examples(tokenizer, ROWS, ANSWERS, None)
-    collate = kind.build_collator(tokenizer)
+    features = task_type.encode_examples(tokenizer, ROWS, ANSWERS, None)
+    collate = task_type.build_collator(tokenizer)
     batch = collate(features)
     assert batch["input_ids"].shape == batch["attention_mask"].shape
     assert batch["attention_mask"].sum(dim=1).tolist() == [len(row["input_ids"]) for row in features]
@@ -102,13 +104,13 @@ def test_a_table_is_padded_on_either_side() -> None:
     ("raw", "label"), [("a text", "a text"), (" a text\n", "a text"), (42, "42"), ("", "")]
 )
 def test_an_answer_is_text_or_a_whole_number(raw: object, label: str) -> None:
-    assert make_kind("gpt2").parse_label(raw) == label
+    assert make_task_type("gpt2").parse_label(raw) == label
 
 
 @pytest.mark.parametrize("raw", [None, True, 0.5, ["a"], {"a": "b"}, b"a"])
 def test_anything_else_is_no_answer(raw: object) -> None:
     with pytest.raises(ValueError, match="is not a text"):
-        make_kind("gpt2").parse_label(raw)
+        make_task_type("gpt2").parse_label(raw)
 
 
 # Prediction
@@ -116,25 +118,25 @@ def test_anything_else_is_no_answer(raw: object) -> None:
 
 @pytest.mark.parametrize("style", FAMILIES)
 def test_what_is_generated_is_the_likeliest_token_each_time(tiny_base: FindBase, style: str) -> None:
-    kind, model, tokenizer = load(style, tiny_base(style))
-    found = predict(kind, model, tokenizer)
+    task_type, model, tokenizer = load(style, tiny_base(style))
+    found = predict(task_type, model, tokenizer)
     for row, text in zip(ROWS, found, strict=True):
-        assert text == generate_slowly(kind, model, tokenizer, row)
+        assert text == generate_slowly(task_type, model, tokenizer, row)
     # Alone, in another order, and a second time: the same.
-    assert predict(kind, model, tokenizer, ROWS[::-1]) == found[::-1]
-    assert [predict(kind, model, tokenizer, [row])[0] for row in ROWS] == found
+    assert predict(task_type, model, tokenizer, ROWS[::-1]) == found[::-1]
+    assert [predict(task_type, model, tokenizer, [row])[0] for row in ROWS] == found
 
 
-def generate_slowly(kind: Any, model: Any, tokenizer: Any, row: dict[str, str]) -> str:
+def generate_slowly(task_type: Any, model: Any, tokenizer: Any, row: dict[str, str]) -> str:
     """Return the likeliest tokens, one after the other, without a cache, a batch, or padding."""
-    writer = kind.build_writer(tokenizer)
+    writer = task_type.build_writer(tokenizer)
     (prompt,) = writer.encode_prompts([row])
-    start = [] if kind.continues else [model.config.decoder_start_token_id]
+    start = [] if task_type.continues else [model.config.decoder_start_token_id]
     made: list[int] = []
     with torch.inference_mode():
-        while len(made) < kind.form.max_target and not (made and made[-1] in writer.stops):
-            inputs = torch.tensor([[*prompt, *made] if kind.continues else prompt])
-            further = {} if kind.continues else {"decoder_input_ids": torch.tensor([[*start, *made]])}
+        while len(made) < task_type.form.max_target and not (made and made[-1] in writer.stops):
+            inputs = torch.tensor([[*prompt, *made] if task_type.continues else prompt])
+            further = {} if task_type.continues else {"decoder_input_ids": torch.tensor([[*start, *made]])}
             made.append(int(model(input_ids=inputs, use_cache=False, **further).logits[0, -1].argmax()))
     text: str = writer.decode_answer(made)
     return text
@@ -145,7 +147,7 @@ def generate_slowly(kind: Any, model: Any, tokenizer: Any, row: dict[str, str]) 
 def test_no_more_tokens_are_generated_than_an_answer_has(
     tiny_base: FindBase, style: str, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kind, model, tokenizer = load(style, tiny_base(style), max_target=most)
+    task_type, model, tokenizer = load(style, tiny_base(style), max_target=most)
     generate, made = model.generate, []
 
     def watch(**inputs: Any) -> torch.Tensor:
@@ -154,18 +156,18 @@ def test_no_more_tokens_are_generated_than_an_answer_has(
         return tokens
 
     monkeypatch.setattr(model, "generate", watch)
-    predict(kind, model, tokenizer)
+    predict(task_type, model, tokenizer)
     assert made == [most]
 
 
 def test_generation_stops_at_the_end(tiny_base: FindBase) -> None:
-    kind, model, tokenizer = load("gpt2", tiny_base("gpt2"))
-    assert len(predict(kind, model, tokenizer)[0]) > 1
+    task_type, model, tokenizer = load("gpt2", tiny_base("gpt2"))
+    assert len(predict(task_type, model, tokenizer)[0]) > 1
     # Whatever goes in, the likeliest token is the end.
     with torch.no_grad():
         model.transformer.ln_f.weight.zero_()
         model.transformer.ln_f.bias.copy_(model.lm_head.weight[tokenizer.eos_token_id] * 100)
-    assert predict(kind, model, tokenizer) == ["", "", ""]
+    assert predict(task_type, model, tokenizer) == ["", "", ""]
 
 
 @pytest.mark.parametrize("style", ["gpt2", "t5"])
@@ -180,30 +182,30 @@ def test_how_a_base_wants_to_generate_does_not_matter(make_base: FindBase, style
 
 @pytest.mark.parametrize("style", ["qwen2", "t5"])
 def test_beams_are_searched_as_the_task_says(tiny_base: FindBase, style: str) -> None:
-    kind, model, tokenizer = load(style, tiny_base(style), beams=4)
-    found = predict(kind, model, tokenizer)
-    assert found == [predict(kind, model, tokenizer, [row])[0] for row in ROWS]
-    assert found != predict(make_kind(style), model, tokenizer)
-    short = predict(make_kind(style, beams=4, length_penalty=-10.0), model, tokenizer)
-    long = predict(make_kind(style, beams=4, length_penalty=10.0), model, tokenizer)
+    task_type, model, tokenizer = load(style, tiny_base(style), beams=4)
+    found = predict(task_type, model, tokenizer)
+    assert found == [predict(task_type, model, tokenizer, [row])[0] for row in ROWS]
+    assert found != predict(make_task_type(style), model, tokenizer)
+    short = predict(make_task_type(style, beams=4, length_penalty=-10.0), model, tokenizer)
+    long = predict(make_task_type(style, beams=4, length_penalty=10.0), model, tokenizer)
     assert sum(map(len, short)) <= sum(map(len, long))
 
 
 def test_no_ngram_occurs_twice_when_that_is_asked_for(tiny_base: FindBase) -> None:
-    kind, model, tokenizer = load("gpt2", tiny_base("gpt2"), max_target=30)
-    free = [tokenizer(text)["input_ids"] for text in predict(kind, model, tokenizer)]
-    kind, model, tokenizer = load("gpt2", tiny_base("gpt2"), max_target=30, no_repeat_ngram=1)
-    bound = [tokenizer(text)["input_ids"] for text in predict(kind, model, tokenizer)]
+    task_type, model, tokenizer = load("gpt2", tiny_base("gpt2"), max_target=30)
+    free = [tokenizer(text)["input_ids"] for text in predict(task_type, model, tokenizer)]
+    task_type, model, tokenizer = load("gpt2", tiny_base("gpt2"), max_target=30, no_repeat_ngram=1)
+    bound = [tokenizer(text)["input_ids"] for text in predict(task_type, model, tokenizer)]
     assert any(len(set(ids)) < len(ids) for ids in free)
     assert bound != free
 
 
 @pytest.mark.parametrize("style", FAMILIES)
 def test_recorded_numbers_do_not_depend_on_other_rows(tiny_base: FindBase, style: str) -> None:
-    kind, model, tokenizer = load(style, tiny_base(style))
+    task_type, model, tokenizer = load(style, tiny_base(style))
 
     def compute(rows: Sequence[dict[str, str]]) -> np.ndarray[Any, Any]:
-        return kind.compute_outputs(model, tokenizer, rows, None, lambda _done: None)
+        return task_type.compute_outputs(model, tokenizer, rows, None, lambda _done: None)
 
     outputs = compute(ROWS)
     assert outputs.shape == (3, 16)
@@ -218,11 +220,11 @@ def test_recorded_numbers_do_not_depend_on_other_rows(tiny_base: FindBase, style
 
 
 def test_progress_is_told(tiny_base: FindBase) -> None:
-    kind, model, tokenizer = load("gpt2", tiny_base("gpt2"), max_target=2)
+    task_type, model, tokenizer = load("gpt2", tiny_base("gpt2"), max_target=2)
     done: list[int] = []
-    kind.predict(model, tokenizer, ROWS * 30, None, done.append)
+    task_type.predict(model, tokenizer, ROWS * 30, None, done.append)
     assert done == [64, 90]
-    assert kind.predict(model, tokenizer, [], None, done.append) == []
+    assert task_type.predict(model, tokenizer, [], None, done.append) == []
 
 
 def test_what_machines_read_has_the_input_and_the_answer() -> None:
@@ -235,9 +237,9 @@ def test_what_machines_read_has_the_input_and_the_answer() -> None:
 
 
 def test_one_input_has_all_its_references() -> None:
-    kind = make_kind("gpt2")
+    task_type = make_task_type("gpt2")
     rows = [{"text": "a"}, {"text": "b"}, {"text": "a"}, {"text": "a", "text_pair": "c"}]
-    grouped = kind.group_targets(rows, ["one", "two", "three", "four"])
+    grouped = task_type.group_targets(rows, ["one", "two", "three", "four"])
     assert grouped == (
         [{"text": "a"}, {"text": "b"}, {"text": "a", "text_pair": "c"}],
         [("one", "three"), ("two",), ("four",)],
@@ -245,10 +247,10 @@ def test_one_input_has_all_its_references() -> None:
 
 
 def test_the_plot_shows_every_row() -> None:
-    kind = make_kind("gpt2")
+    task_type = make_task_type("gpt2")
     axes = Figure().add_subplot()
     targets = [("a b c", "a b"), ("d",), ("e f",)]
-    kind.plot_predictions(axes, targets, [{"text": "a b"}, {"text": ""}, {"text": "x y z w"}])
+    task_type.plot_predictions(axes, targets, [{"text": "a b"}, {"text": ""}, {"text": "x y z w"}])
     (points,) = axes.collections
     np.testing.assert_allclose(points.get_array(), [1, 0, 0])
     np.testing.assert_allclose(points.get_offsets(), [[2, 2], [1, 0], [2, 4]], atol=0.31)
@@ -256,7 +258,7 @@ def test_the_plot_shows_every_row() -> None:
 
 
 def test_a_text_is_shown_on_one_line() -> None:
-    assert make_kind("gpt2").describe_prediction({"text": "two\n lines"}) == "two lines"
+    assert make_task_type("gpt2").describe_prediction({"text": "two\n lines"}) == "two lines"
 
 
 # Bases that do not suit
@@ -268,7 +270,7 @@ def test_a_base_without_its_output_layer_is_refused(make_base: FindBase) -> None
     folder = make_base("llama")
     AutoModel.from_pretrained(folder).save_pretrained(folder)
     with pytest.raises(BaseModelError, match="its weights lack") as caught:
-        make_kind("llama").load_model(folder, None)
+        make_task_type("llama").load_model(folder, None)
     assert "lm_head" in caught.value.what
     assert "output layer" in caught.value.todo
 
@@ -281,7 +283,7 @@ def test_an_output_layer_of_its_own_is_kept(make_base: FindBase) -> None:
     generator = torch.Generator().manual_seed(3)
     head = torch.randn(tensors["shared.weight"].shape, generator=generator)
     save_file({**tensors, "lm_head.weight": head}, folder / "model.safetensors", {"format": "pt"})
-    kind, model, _ = load("mt5", folder)
-    assert kind.name == "text-to-text"
+    task_type, model, _ = load("mt5", folder)
+    assert task_type.name == "text-to-text"
     assert torch.equal(model.lm_head.weight, head)
     assert not torch.equal(model.lm_head.weight, model.shared.weight)

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoConfig, AutoTokenizer
 
 from lorry_components.methods import METHODS
-from lorry_components.task_types import KINDS, InputForm
+from lorry_components.task_types import TASK_TYPES, InputForm
 from lorry_registry.manifest import BaseIdentity
 
 IDENTITY = BaseIdentity(
@@ -44,44 +44,44 @@ def test_a_method_learns_comes_back_and_generates(
     tiny_base: Callable[[str], Path], style: str, name: str, tmp_path: Path
 ) -> None:
     folder = tiny_base(style)
-    kind: Any = KINDS["text-to-text" if style in SEQ2SEQ else "text-generation"](
+    task_type: Any = TASK_TYPES["text-to-text" if style in SEQ2SEQ else "text-generation"](
         InputForm(max_length=48, max_target=8)
     )
     options = OPTIONS.get(name, {})
     if name == "peft":
         options = options | {"target_modules": "all-linear"}
-    method = METHODS[name](options, kind.peft_task_type)
+    method = METHODS[name](options, task_type.peft_task_type)
     config = AutoConfig.from_pretrained(folder)
-    assert list(kind.check_base(config)) == []
+    assert list(task_type.check_base(config)) == []
     if faults := list(method.check_base(config)):
         assert (style, name) in REFUSED, faults
         return
     assert (style, name) not in REFUSED
     tokenizer = AutoTokenizer.from_pretrained(folder)
     torch.manual_seed(0)
-    bare, fresh = kind.load_model(folder, None)
-    model: Any = method.adapt(bare, fresh)
-    losses = learn(kind, tokenizer, method, model)
+    bare, newly_initialized = task_type.load_model(folder, None)
+    model: Any = method.adapt(bare, newly_initialized)
+    losses = learn(task_type, tokenizer, method, model)
     assert losses[-1] < losses[0]
     method.save(model, tmp_path, IDENTITY)
 
     torch.manual_seed(99)
-    again, fresh = kind.load_model(folder, None)
-    restored = METHODS[name](None, kind.peft_task_type).restore(again, tmp_path, fresh)
-    outputs = compute(kind, restored.model, tokenizer)
-    np.testing.assert_array_equal(outputs, compute(kind, model.eval(), tokenizer))
-    base, _ = kind.load_model(folder, None)
-    plain = compute(kind, base.eval(), tokenizer)
+    again, newly_initialized = task_type.load_model(folder, None)
+    restored = METHODS[name](None, task_type.peft_task_type).restore(again, tmp_path, newly_initialized)
+    outputs = compute(task_type, restored.model, tokenizer)
+    np.testing.assert_array_equal(outputs, compute(task_type, model.eval(), tokenizer))
+    base, _ = task_type.load_model(folder, None)
+    plain = compute(task_type, base.eval(), tokenizer)
     assert np.abs(outputs - plain).max() > 1e-4
     with restored.without_adapter():
-        np.testing.assert_allclose(compute(kind, restored.model, tokenizer), plain, atol=1e-5)
-    assert predict(kind, restored.model, tokenizer) == [
-        write_slowly(kind, restored.model, tokenizer, row) for row in ROWS
+        np.testing.assert_allclose(compute(task_type, restored.model, tokenizer), plain, atol=1e-5)
+    assert predict(task_type, restored.model, tokenizer) == [
+        write_slowly(task_type, restored.model, tokenizer, row) for row in ROWS
     ]
 
 
-def learn(kind: Any, tokenizer: Any, method: Any, model: Any, steps: int = 4) -> list[float]:
-    batch = kind.build_collator(tokenizer)(kind.encode_examples(tokenizer, ROWS, ANSWERS, None))
+def learn(task_type: Any, tokenizer: Any, method: Any, model: Any, steps: int = 4) -> list[float]:
+    batch = task_type.build_collator(tokenizer)(task_type.encode_examples(tokenizer, ROWS, ANSWERS, None))
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.02)
     method.start_training(model, steps)
     losses = []
@@ -97,25 +97,27 @@ def learn(kind: Any, tokenizer: Any, method: Any, model: Any, steps: int = 4) ->
     return losses
 
 
-def compute(kind: Any, model: Any, tokenizer: Any) -> np.ndarray[Any, Any]:
-    outputs: np.ndarray[Any, Any] = kind.compute_outputs(model, tokenizer, ROWS, None, lambda _done: None)
+def compute(task_type: Any, model: Any, tokenizer: Any) -> np.ndarray[Any, Any]:
+    outputs: np.ndarray[Any, Any] = task_type.compute_outputs(
+        model, tokenizer, ROWS, None, lambda _done: None
+    )
     return outputs
 
 
-def predict(kind: Any, model: Any, tokenizer: Any) -> list[str]:
-    return [found["text"] for found in kind.predict(model, tokenizer, ROWS, None, lambda _done: None)]
+def predict(task_type: Any, model: Any, tokenizer: Any) -> list[str]:
+    return [found["text"] for found in task_type.predict(model, tokenizer, ROWS, None, lambda _done: None)]
 
 
-def write_slowly(kind: Any, model: Any, tokenizer: Any, row: dict[str, str]) -> str:
+def write_slowly(task_type: Any, model: Any, tokenizer: Any, row: dict[str, str]) -> str:
     """Return the likeliest tokens, one after the other, without a cache, a batch, or padding."""
-    writer = kind.build_writer(tokenizer)
+    writer = task_type.build_writer(tokenizer)
     (prompt,) = writer.encode_prompts([row])
     made: list[int] = []
     with torch.inference_mode():
-        while len(made) < kind.form.max_target and not (made and made[-1] in writer.stops):
-            inputs = torch.tensor([[*prompt, *made] if kind.continues else prompt])
+        while len(made) < task_type.form.max_target and not (made and made[-1] in writer.stops):
+            inputs = torch.tensor([[*prompt, *made] if task_type.continues else prompt])
             arguments = {"input_ids": inputs, "attention_mask": torch.ones_like(inputs)}
-            if not kind.continues:
+            if not task_type.continues:
                 start = model.config.decoder_start_token_id
                 arguments["decoder_input_ids"] = torch.tensor([[start, *made]])
             made.append(int(model(**arguments).logits[0, -1].argmax()))

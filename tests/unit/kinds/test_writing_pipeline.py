@@ -16,7 +16,7 @@ from lorry_components.steps.finetune.step import finetune
 from lorry_components.steps.gate.step import decide
 from lorry_components.steps.prepare_data.step import DataCard, load_card, load_part, prepare_data
 from lorry_components.steps.register.step import register
-from lorry_components.tasks.checks import check_base, check_bases, find_kind, load_task_file
+from lorry_components.tasks.checks import check_base, check_bases, find_task_type, load_task_file
 from lorry_components.training.training_summary import TrainingSummary
 from lorry_registry.errors import InvalidDataError, InvalidTaskError
 from lorry_registry.mlflow_index import MlflowIndex
@@ -119,7 +119,7 @@ def test_answers_that_are_cut_are_told_with_how_many(
         return [warning for warning in card.warnings if "data.max_target" in warning]
 
     spec = make_spec(style)
-    writer = find_kind(spec).build_writer(find_kind(spec).load_reader(tiny_base(style)))  # type: ignore[attr-defined]
+    writer = find_task_type(spec).build_writer(find_task_type(spec).load_reader(tiny_base(style)))  # type: ignore[attr-defined]
     prepare_data(spec, tmp_path / "plain")
     lengths = {
         part: sorted(writer.measure_answers([str(row.label) for row in load_part(tmp_path / "plain", part)]))
@@ -148,7 +148,7 @@ def test_an_adapter_is_trained_registered_and_found(
     passage = run(spec, tmp_path, registry)
     assert passage.report.evaluation.primary == ("bleu" if style == "llama" else "exact_match")
     loaded = load_adapter(passage.folder)
-    assert loaded.kind.name == spec.kind
+    assert loaded.task_type.name == spec.kind
     (found,) = loaded.predictor.predict([{"text": MR}])
     assert isinstance(found["text"], str)
     # A second training is compared with it.

@@ -25,7 +25,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from lorry_components.methods import METHODS, AdaptedModel, Method
-from lorry_components.task_types import KINDS, InputForm, Kind
+from lorry_components.task_types import TASK_TYPES, InputForm, TaskType
 from lorry_registry.manifest import BaseIdentity
 
 IDENTITY = BaseIdentity(
@@ -95,10 +95,10 @@ class Case:
     """A base with a method on it, and a batch with padding."""
 
     folder: Path
-    kind: Kind
+    task_type: TaskType
     method: Method
     model: nn.Module
-    fresh: frozenset[str]
+    newly_initialized: frozenset[str]
     batch: Mapping[str, torch.Tensor]
     targets: torch.Tensor
 
@@ -123,8 +123,10 @@ class Case:
 
     def restore(self, folder: Path) -> AdaptedModel:
         torch.manual_seed(99)
-        bare, fresh = self.kind.load_model(self.folder, ["no", "yes"], **self.method.list_load_options())
-        return METHODS[self.method.name](None).restore(bare, folder, fresh)
+        bare, newly_initialized = self.task_type.load_model(
+            self.folder, ["no", "yes"], **self.method.list_load_options()
+        )
+        return METHODS[self.method.name](None).restore(bare, folder, newly_initialized)
 
     def compute(self, model: nn.Module | None = None) -> torch.Tensor:
         with torch.inference_mode():
@@ -140,15 +142,15 @@ def make_case(tiny_base: Callable[[str], Path]) -> MakeCase:
     def make(name: str, style: str = "bert", **options: Any) -> Case:
         # First, for it may draw random numbers.
         folder = tiny_base(style)
-        kind = KINDS["text-classification"](InputForm(max_length=32))
-        method = METHODS[name](options, kind.peft_task_type)
+        task_type = TASK_TYPES["text-classification"](InputForm(max_length=32))
+        method = METHODS[name](options, task_type.peft_task_type)
         torch.manual_seed(1)
-        bare, fresh = kind.load_model(folder, ["no", "yes"])
+        bare, newly_initialized = task_type.load_model(folder, ["no", "yes"])
         words = torch.randint(3, 99, (4, 8))
         mask = torch.ones_like(words)
         words[1, 5:] = mask[1, 5:] = 0
         batch = {"input_ids": words, "attention_mask": mask}
-        model = method.adapt(bare, fresh)
-        return Case(folder, kind, method, model, fresh, batch, torch.tensor([0, 1, 1, 0]))
+        model = method.adapt(bare, newly_initialized)
+        return Case(folder, task_type, method, model, newly_initialized, batch, torch.tensor([0, 1, 1, 0]))
 
     return make

@@ -82,13 +82,13 @@ def test_trained_parameters(
     with torch.device("meta"):
         bare = auto.from_config(config)
         total = sum(parameter.numel() for parameter in bare.parameters())
-        fresh = frozenset(
+        newly_initialized = frozenset(
             parameter
             for parameter, _ in bare.named_parameters()
             if task_type == "SEQ_CLS" and not parameter.startswith(f"{bare.base_model_prefix}.")
         )
         method = METHODS[name](options, task_type)
-        counts = method.count_parameters(method.adapt(bare, fresh), fresh)
+        counts = method.count_parameters(method.adapt(bare, newly_initialized), newly_initialized)
     assert counts.adapter == expected
     own_weights = name in ("full", "bitfit", "ft-top")
     assert counts.total == (total if own_weights else total + expected)

@@ -10,7 +10,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForQuestionAnswering, PreTrainedConfig
 
 from lorry_components.methods import METHODS, Method
-from lorry_components.task_types import KINDS, InputForm, Kind
+from lorry_components.task_types import TASK_TYPES, InputForm, TaskType
 from lorry_registry.errors import TrainingError
 from lorry_registry.manifest import CONFIG_NAME, WEIGHTS_NAME, BaseIdentity
 
@@ -60,10 +60,10 @@ class Case:
     def __init__(self, folder: Path, variant: str) -> None:
         name, options = VARIANTS[variant]
         self.folder = folder
-        self.kind: Kind = KINDS["question-answering"](InputForm(max_length=32, has_pair=True))
-        self.method: Method = METHODS[name](options, self.kind.peft_task_type)
+        self.task_type: TaskType = TASK_TYPES["question-answering"](InputForm(max_length=32, has_pair=True))
+        self.method: Method = METHODS[name](options, self.task_type.peft_task_type)
         torch.manual_seed(1)
-        bare, self.fresh = self.kind.load_model(folder, None)
+        bare, self.newly_initialized = self.task_type.load_model(folder, None)
         words = torch.randint(3, 99, (4, 8))
         mask = torch.ones_like(words)
         words[1, 5:] = mask[1, 5:] = 0
@@ -78,7 +78,7 @@ class Case:
         }
         bare.eval()
         self.untouched = self.compute(bare)
-        self.model = self.method.adapt(bare, self.fresh)
+        self.model = self.method.adapt(bare, self.newly_initialized)
         self.model.eval()
 
     def compute(self, model: nn.Module | None = None, **changes: torch.Tensor) -> torch.Tensor:
@@ -132,8 +132,8 @@ def test_what_was_learned_comes_back(make: MakeCase, variant: str, style: str, t
     case.method.save(case.model, folder, IDENTITY)
     assert sorted(path.name for path in folder.iterdir()) == [CONFIG_NAME, WEIGHTS_NAME]
     torch.manual_seed(99)
-    bare, fresh = case.kind.load_model(case.folder, None)
-    restored = METHODS[case.method.name](None).restore(bare, folder, fresh)
+    bare, newly_initialized = case.task_type.load_model(case.folder, None)
+    restored = METHODS[case.method.name](None).restore(bare, folder, newly_initialized)
     assert torch.equal(case.compute(restored.model), learned)
     with restored.without_adapter():
         assert not torch.equal(case.compute(restored.model), learned)
@@ -145,7 +145,7 @@ def test_what_was_learned_comes_back(make: MakeCase, variant: str, style: str, t
     with torch.inference_mode():
         alone = case.model(**{name: tensor[1:2, :5] for name, tensor in case.batch.items()})
     torch.testing.assert_close(alone.start_logits, learned[0, 1:2, :5], rtol=0, atol=1e-5)
-    assert case.method.count_parameters(case.model, case.fresh).head == 66
+    assert case.method.count_parameters(case.model, case.newly_initialized).head == 66
 
 
 @pytest.mark.parametrize("style", STYLES)
@@ -191,9 +191,11 @@ def test_what_cannot_work_is_refused_with_the_reason(
         # Which only looks at the body: the head has a bias that it could train.
         return
     assert all("; choose " in what for what in told), told
-    bare, fresh = KINDS["question-answering"](InputForm(32)).load_model(tiny_base(style), None)
+    bare, newly_initialized = TASK_TYPES["question-answering"](InputForm(32)).load_model(
+        tiny_base(style), None
+    )
     with pytest.raises(TrainingError, match=REFUSED[name, style]):
-        method.adapt(bare, fresh)
+        method.adapt(bare, newly_initialized)
 
 
 @pytest.mark.parametrize("variant", ["lora-all-linear", "prompt-tuning", "full", "adapter-h"])
@@ -203,12 +205,12 @@ def test_a_base_may_bring_a_trained_head(
     torch.manual_seed(0)
     AutoModelForQuestionAnswering.from_config(tiny_config("bert")).save_pretrained(tmp_path / "base")
     case = Case(tmp_path / "base", variant)
-    assert case.fresh == frozenset()
+    assert case.newly_initialized == frozenset()
     case.learn()
     (tmp_path / "adapter").mkdir()
     case.method.save(case.model, tmp_path / "adapter", IDENTITY)
-    bare, fresh = case.kind.load_model(case.folder, None)
-    restored = METHODS[case.method.name](None).restore(bare, tmp_path / "adapter", fresh)
+    bare, newly_initialized = case.task_type.load_model(case.folder, None)
+    restored = METHODS[case.method.name](None).restore(bare, tmp_path / "adapter", newly_initialized)
     before, after = case.model.state_dict(), restored.model.state_dict()
     for name in before.keys() & after.keys():
         assert torch.equal(before[name], after[name]), name
@@ -221,11 +223,11 @@ def test_a_base_with_classes_of_its_own_gets_two_outputs(
 ) -> None:
     config = tiny_config("bert")
     config.num_labels = 5
-    kind = KINDS["question-answering"](InputForm(32))
-    bare, _ = kind.load_model(tiny_base("bert"), None)
+    task_type = TASK_TYPES["question-answering"](InputForm(32))
+    bare, _ = task_type.load_model(tiny_base("bert"), None)
     bare.save_pretrained(tmp_path)
     config.save_pretrained(tmp_path)
     assert AutoConfig.from_pretrained(tmp_path).num_labels == 5
-    model, fresh = kind.load_model(tmp_path, None)
-    assert fresh == frozenset()
+    model, newly_initialized = task_type.load_model(tmp_path, None)
+    assert newly_initialized == frozenset()
     assert model.get_parameter("qa_outputs.weight").shape == (2, 32)

@@ -62,7 +62,7 @@ def test_what_fits_has_no_faults(tiny_config: Configure, name: str) -> None:
 @pytest.mark.parametrize("name", ["prompt-tuning", "p-tuning", "prelayer"])
 def test_soft_tokens_need_text(tiny_config: Configure, name: str) -> None:
     (fault,) = METHODS[name]({}, None).check_base(tiny_config("gpt2"))
-    assert "needs a kind of task that reads text" in fault.what
+    assert "needs a task type that reads text" in fault.what
     for task_type in ("CAUSAL_LM", "SEQ_CLS", "FEATURE_EXTRACTION"):
         assert not list(METHODS[name]({}, task_type).check_base(tiny_config("gpt2")))
 

@@ -81,12 +81,12 @@ def test_what_was_learned_comes_back(make_case: MakeCase, variant: str, style: s
 
 def check_saved(case: Any, folder: Path, plain: torch.Tensor, *, keeps_base: bool) -> None:
     """Check that of the task's model only the head is saved, and acts when the adapter is off."""
-    bare, fresh = case.kind.load_model(case.folder, ["no", "yes"])
+    bare, newly_initialized = case.task_type.load_model(case.folder, ["no", "yes"])
     saved = load_file(folder / WEIGHTS_NAME)
     names = {key.removeprefix("base_model.model.").removeprefix("base_model.") for key in saved}
-    assert not keeps_base or names & {name for name, _ in bare.named_parameters()} == fresh
+    assert not keeps_base or names & {name for name, _ in bare.named_parameters()} == newly_initialized
     with torch.no_grad():
-        for head in fresh:
+        for head in newly_initialized:
             (key,) = [key for key in saved if key == head or key.endswith(f".{head}")]
             bare.get_parameter(head).copy_(saved[key])
     assert torch.equal(plain, case.compute(bare.eval()))
@@ -99,7 +99,7 @@ def test_a_start_from_the_base_is_stored_as_a_plain_lora(
     make_case: MakeCase, style: str, init: str, rslora: bool, tmp_path: Path
 ) -> None:
     case = make_case("lora", style, r=4, init=init, rslora=rslora)
-    bare, _ = case.kind.load_model(case.folder, ["no", "yes"])
+    bare, _ = case.task_type.load_model(case.folder, ["no", "yes"])
     case.learn()
     restored = case.restore(case.save(tmp_path / "adapter"))
     config = restored.model.peft_config["default"]
@@ -149,8 +149,8 @@ def test_head_and_adapter_are_counted_apart(
     make_case: MakeCase, tiny_config: Callable[[str], PreTrainedConfig], style: str
 ) -> None:
     case = make_case("adapter-p", style, size=3)
-    counts = case.method.count_parameters(case.model, case.fresh)
-    bare, fresh = case.kind.load_model(case.folder, ["no", "yes"])
-    assert counts.head == sum(bare.get_parameter(name).numel() for name in fresh)
+    counts = case.method.count_parameters(case.model, case.newly_initialized)
+    bare, newly_initialized = case.task_type.load_model(case.folder, ["no", "yes"])
+    assert counts.head == sum(bare.get_parameter(name).numel() for name in newly_initialized)
     assert counts.adapter == 2 * (2 * 32 * 3 + 3 + 32)
     assert counts.total == sum(parameter.numel() for parameter in bare.parameters()) + counts.adapter

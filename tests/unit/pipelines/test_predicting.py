@@ -6,7 +6,7 @@ from typing import Any
 import click.testing
 import pytest
 
-from lorry_pipelines.cli import lorry, predicting
+from lorry_pipelines.cli import lorry, predict
 from lorry_registry.errors import InvalidDataError, UsageError
 
 
@@ -29,8 +29,8 @@ def read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
         def __call__(self, *_: object) -> Any:
             return self
 
-    monkeypatch.setattr(predicting, "open_registry", Registry())
-    monkeypatch.setattr(predicting, "_check_rows", stop)
+    monkeypatch.setattr(predict, "open_registry", Registry())
+    monkeypatch.setattr(predict, "_check_rows", stop)
 
     def run(content: bytes, *, from_stdin: bool = False) -> list[dict[str, str]]:
         path = tmp_path / "texts.txt"

@@ -7,9 +7,9 @@ import click.testing
 import pytest
 
 from lorry_components.steps.runtime.step_context import choose_tracking_uri
-from lorry_pipelines import launching
 from lorry_pipelines.cli import lorry
 from lorry_pipelines.compilation import compile_pipeline
+from lorry_pipelines.local import launch
 from lorry_pipelines.local.launch import RunFolder, run_pipeline
 from lorry_registry.errors import TrackingError, UsageError
 from lorry_registry.settings import Settings
@@ -47,8 +47,8 @@ def test_a_run_hands_secrets_over_by_its_environment_alone(
         raise KeyboardInterrupt
 
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", PASSWORD)
-    monkeypatch.setattr(launching.subprocess, "Popen", start)
-    monkeypatch.setattr(launching, "remove_containers", lambda _run: None)
+    monkeypatch.setattr(launch.subprocess, "Popen", start)
+    monkeypatch.setattr(launch, "remove_containers", lambda _run: None)
     folder = RunFolder.create(settings.runs)
     with pytest.raises(KeyboardInterrupt):
         run_pipeline(

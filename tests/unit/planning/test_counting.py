@@ -2,7 +2,6 @@
 
 import pytest
 
-from lorry_components.memory import counting
 from lorry_components.memory.architecture import (
     adapt_architecture,
     build_architecture,
@@ -11,6 +10,7 @@ from lorry_components.memory.architecture import (
 from lorry_components.methods import METHODS
 from lorry_components.models.configuration import BaseConfiguration, read_known_configurations
 from lorry_components.models.dimensions import Dimensions, read_dimensions
+from lorry_components.reference import closed_forms
 
 HEAD = "AutoModelForSequenceClassification"
 
@@ -29,14 +29,14 @@ def _count_modules(base: BaseConfiguration, method: str, options: dict[str, obje
 
 def test_lora() -> None:
     base, sizes = _read("FacebookAI/roberta-base")
-    expected = counting.count_lora(sizes, 8, outputs=sizes.hidden, each_layer=2)
+    expected = closed_forms.count_lora(sizes, 8, outputs=sizes.hidden, each_layer=2)
     assert _count_modules(base, "lora", {"r": 8, "targets": ["query", "value"]}) == expected
 
 
 def test_prompt_encoder() -> None:
     base, sizes = _read("google-bert/bert-base-cased")
     options = {"tokens": 9, "encoder": "lstm", "hidden_size": 384, "layers": 2}
-    assert _count_modules(base, "p-tuning", options) == counting.count_prompt_encoder(sizes, 9)
+    assert _count_modules(base, "p-tuning", options) == closed_forms.count_prompt_encoder(sizes, 9)
 
 
 def test_biases_and_blocks() -> None:
@@ -44,11 +44,11 @@ def test_biases_and_blocks() -> None:
     base, sizes = _read("FacebookAI/roberta-base")
     encoder = build_architecture(base, build_configuration(base), HEAD).model.base_model
     biases = sum(parameter.numel() for name, parameter in encoder.named_parameters() if name.endswith("bias"))
-    assert biases == counting.count_encoder_biases(sizes)
+    assert biases == closed_forms.count_encoder_biases(sizes)
     base, sizes = _read("openai-community/gpt2-medium")
     decoder = build_architecture(base, build_configuration(base), "AutoModelForCausalLM").model.base_model
     blocks = sum(parameter.numel() for block in decoder.h[-2:] for parameter in block.parameters())
-    assert blocks == counting.count_decoder_blocks(sizes, 2)
+    assert blocks == closed_forms.count_decoder_blocks(sizes, 2)
 
 
 @pytest.mark.parametrize("model", read_known_configurations())

@@ -26,12 +26,12 @@ from lorry_components.models.configuration import (
 from lorry_components.steps.finetune.step import finetune
 from lorry_components.steps.prepare_data.step import prepare_data
 from lorry_components.tasks.checks import (
-    KINDS,
-    check_kind,
+    TASK_TYPES,
     check_method,
+    check_task_type,
     check_training,
-    find_kind,
     find_method,
+    find_task_type,
 )
 from lorry_registry.errors import BaseModelError, TrainingError
 from lorry_registry.manifest import WEIGHTS_NAME
@@ -297,10 +297,10 @@ def test_a_method_that_does_not_fit_is_refused_as_in_a_run(make_spec: MakeSpec) 
         plan_task(make_spec({"name": "lora", "r": 64, "targets": ["query"]}))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", TASK_TYPES)
 def test_every_kind_can_be_planned(kind: str) -> None:
     # Images are planned by a way of their own, see tests/unit/images.
-    assert KINDS[kind].reads_images or KINDS[kind].model_class.startswith("AutoModel")
+    assert TASK_TYPES[kind].reads_images or TASK_TYPES[kind].model_class.startswith("AutoModel")
 
 
 def test_a_base_whose_code_looks_at_numbers_gets_a_bound(make_spec: MakeSpec) -> None:
@@ -362,9 +362,9 @@ def test_advice_names_nothing_that_validation_refuses(
         if not change.startswith("all"):
             field, _, value = change.partition(",")[0].partition(": ")
             changed = apply_overrides(document, [f"{field}={value}"], where="")
-            assert not [*check_kind(changed), *check_method(changed)]
+            assert not [*check_task_type(changed), *check_method(changed)]
             after = TaskSpec.model_validate(changed)
-            assert not [*check_training(after, find_kind(after), find_method(after))]
+            assert not [*check_training(after, find_task_type(after), find_method(after))]
             assert after.train.batch_size % 2 == 0
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from lorry_components.data.examples import Example
 from lorry_components.data.reading import Reading, read_source
-from lorry_components.task_types import KINDS, InputForm
+from lorry_components.task_types import TASK_TYPES, InputForm
 from lorry_registry.errors import InvalidDataError
 from lorry_registry.task_spec import BaseSpec, DataSpec, MethodSpec, TaskSpec
 
@@ -42,7 +42,7 @@ def make_spec() -> Callable[..., TaskSpec]:
 def read() -> ReadSource:
     def read_it(source: Path | str, kind: str = "text-classification", **data: Any) -> Reading:
         spec = DataSpec.model_validate({"source": str(source), **data})
-        return read_source(spec, KINDS[kind](InputForm(spec.max_length)))
+        return read_source(spec, TASK_TYPES[kind](InputForm(spec.max_length)))
 
     return read_it
 

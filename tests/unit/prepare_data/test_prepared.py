@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lorry_components.steps.prepare_data import prepared
+from lorry_components.data import prepared
 from lorry_components.steps.prepare_data.step import DataCard, Example, load_card, load_part, prepare_data
 from lorry_registry.errors import ConflictError, InvalidDataError, NotFoundError, StoreError
 from lorry_registry.task_spec import TaskSpec

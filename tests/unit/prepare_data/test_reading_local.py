@@ -65,10 +65,16 @@ def test_line_ends_and_a_byte_order_mark(read: Read, tmp_path: Path, ending: str
         assert found(read(tmp_path / name)) == [("good", "yes"), ("bad", "no")]
 
 
-@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())])
-def test_parquet(read: Read, tmp_path: Path, kind: Any) -> None:
+@pytest.mark.parametrize(
+    "column_type", [pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())]
+)
+def test_parquet(read: Read, tmp_path: Path, column_type: Any) -> None:
     table = pa.table(
-        {"text": pa.array([row["text"] for row in ROWS]).cast(kind), "label": ["yes", "no"], "n": [1, 2]}
+        {
+            "text": pa.array([row["text"] for row in ROWS]).cast(column_type),
+            "label": ["yes", "no"],
+            "n": [1, 2],
+        }
     )
     pq.write_table(table, tmp_path / "a.parquet")
     assert found(read(tmp_path / "a.parquet")) == EXPECTED

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lorry_components.data.reading import Reading, digest_source
-from lorry_components.steps.prepare_data import s3 as s3_module
+from lorry_components.data.sources import s3 as s3_module
 from lorry_registry.errors import InvalidDataError, StoreError
 from lorry_registry.task_spec import DataSpec
 

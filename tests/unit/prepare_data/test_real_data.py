@@ -39,8 +39,8 @@ CASES: dict[str, tuple[str, dict[str, Any], int]] = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_prepare_and_load(make_spec: MakeSpec, real_data: Path, tmp_path: Path, name: str) -> None:
-    kind, options, rows = CASES[name]
-    card = prepare_data(make_spec(real_data / name, kind, **options), tmp_path / "out")
+    task_type, options, rows = CASES[name]
+    card = prepare_data(make_spec(real_data / name, task_type, **options), tmp_path / "out")
     parts = {part: load_part(tmp_path / "out", part) for part in card.splits}
     assert sum(map(len, parts.values())) + sum(card.dropped.values()) == rows
     assert {part: len(examples) for part, examples in parts.items()} == {
@@ -55,12 +55,12 @@ def test_prepare_and_load(make_spec: MakeSpec, real_data: Path, tmp_path: Path, 
 
 
 def test_what_is_known_of_them(make_spec: MakeSpec, real_data: Path, tmp_path: Path) -> None:
-    kind, options, _ = CASES["mrpc"]
-    card = prepare_data(make_spec(real_data / "mrpc", kind, **options), tmp_path / "mrpc")
+    task_type, options, _ = CASES["mrpc"]
+    card = prepare_data(make_spec(real_data / "mrpc", task_type, **options), tmp_path / "mrpc")
     assert card.labels == ("equivalent", "not_equivalent")
     assert card.splits["train"].labels == {"equivalent": 2474, "not_equivalent": 1194}
-    kind, options, _ = CASES["stsb"]
-    card = prepare_data(make_spec(real_data / "stsb", kind, **options), tmp_path / "stsb")
+    task_type, options, _ = CASES["stsb"]
+    card = prepare_data(make_spec(real_data / "stsb", task_type, **options), tmp_path / "stsb")
     assert sum(card.dropped.values()) == 15
     assert any("'A woman peels a potato.'" in warning for warning in card.warnings)
 

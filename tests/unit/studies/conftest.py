@@ -1,4 +1,4 @@
-"""A tiny base, a task file on it, and cells of it."""
+"""A tiny base, a task file on it, and trials of it."""
 
 import json
 import logging
@@ -14,15 +14,15 @@ from transformers.utils import logging as transformers_logging
 
 from lorry_components.steps.evaluate.evaluation_report import PREDICTIONS_NAME
 from lorry_components.steps.runtime.outcomes import Failure
-from lorry_components.studies.study_summary import CellOutcome
-from lorry_components.studies.trial_run import run_cell
+from lorry_components.studies.study_summary import TrialOutcome
+from lorry_components.studies.trial_run import run_trial
 from lorry_components.studies.trials import (
-    Cell,
-    CellResult,
     PeakMemory,
     PreparedData,
     Training,
-    lay_out_cells,
+    Trial,
+    TrialResult,
+    lay_out_trials,
 )
 from lorry_components.studies.variants import (
     TaskDocument,
@@ -31,7 +31,7 @@ from lorry_components.studies.variants import (
     draft_method,
     parse_methods,
 )
-from lorry_components.task_types import KINDS, TextClassification
+from lorry_components.task_types import TASK_TYPES, TextClassification
 from lorry_components.training.precision import Hardware
 from lorry_pipelines.cli import lorry
 from lorry_registry.errors import LorryError
@@ -90,14 +90,14 @@ def compare(task_file: Callable[..., Path]) -> Callable[..., list[Variant]]:
 
 
 @pytest.fixture
-def lay_out(tmp_path: Path) -> Callable[..., list[Cell]]:
-    """Return a function from variants to cells, on data that nobody prepared."""
+def lay_out(tmp_path: Path) -> Callable[..., list[Trial]]:
+    """Return a function from variants to trials, on data that nobody prepared."""
 
     def build(
         variants: list[Variant], seeds: tuple[int, ...] = (0,), *, hardware: Hardware = PROCESSOR
-    ) -> list[Cell]:
+    ) -> list[Trial]:
         data = PreparedData(tmp_path / "data", "sha256:" + "1" * 64)
-        return lay_out_cells(
+        return lay_out_trials(
             variants,
             seeds,
             data={variant.label: data for variant in variants},
@@ -109,7 +109,7 @@ def lay_out(tmp_path: Path) -> Callable[..., list[Cell]]:
 
 
 class Runner:
-    """The command line in a folder of its own; cells run in this process, and are counted."""
+    """The command line in a folder of its own; trials run in this process, and are counted."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -119,17 +119,17 @@ class Runner:
         self.ran.clear()
         return click.testing.CliRunner().invoke(lorry, [str(argument) for argument in arguments])
 
-    def run_cells(
-        self, cells: Sequence[Cell], root: Path, *, finished: Callable[[CellOutcome], None], **_: Any
+    def run_trials(
+        self, trials: Sequence[Trial], root: Path, *, finished: Callable[[TrialOutcome], None], **_: Any
     ) -> None:
-        for cell in cells:
-            self.ran.append(cell.name)
-            folder = cell.open(root)
-            folder.write_job(cell.job)
+        for trial in trials:
+            self.ran.append(trial.name)
+            folder = trial.open(root)
+            folder.write_job(trial.job)
             try:
-                finished(CellOutcome(cell, folder, run_cell(folder)))
+                finished(TrialOutcome(trial, folder, run_trial(folder)))
             except LorryError as error:
-                finished(CellOutcome(cell, folder, None, error=str(error)))
+                finished(TrialOutcome(trial, folder, None, error=str(error)))
 
 
 @pytest.fixture
@@ -139,7 +139,7 @@ def invoke(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Runner:
     monkeypatch.setenv("LORRY_HOME", str(runner.home))
     # No MLflow can be there.
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////proc/nowhere/mlflow.db")
-    monkeypatch.setattr("lorry_pipelines.studies.run.run_cells", runner.run_cells)
+    monkeypatch.setattr("lorry_pipelines.studies.run.run_cells", runner.run_trials)
     return runner
 
 
@@ -161,7 +161,7 @@ class Cloze(TextClassification):
 @pytest.fixture
 def cloze(monkeypatch: pytest.MonkeyPatch) -> str:
     """Return the name of a kind that reads templates and has no head of its own."""
-    monkeypatch.setitem(KINDS, Cloze.name, Cloze)  # type: ignore[arg-type]
+    monkeypatch.setitem(TASK_TYPES, Cloze.name, Cloze)  # type: ignore[arg-type]
     return Cloze.name
 
 
@@ -183,9 +183,11 @@ def make_training(parameters: int, **changes: Any) -> Training:
     return Training(**values | changes)
 
 
-def make_result(parameters: int, seed: int = 0, *, is_trained: bool = True, rate: float = 0.01) -> CellResult:
-    """Return the result of a cell; its metrics are those of its predictions."""
-    return CellResult(
+def make_result(
+    parameters: int, seed: int = 0, *, is_trained: bool = True, rate: float = 0.01
+) -> TrialResult:
+    """Return the result of a trial; its metrics are those of its predictions."""
+    return TrialResult(
         seed=seed,
         training=make_training(parameters, learning_rate=rate) if is_trained else None,
         evaluation=Evaluation(
@@ -199,26 +201,26 @@ def make_result(parameters: int, seed: int = 0, *, is_trained: bool = True, rate
 
 
 @pytest.fixture
-def conclude(tmp_path: Path) -> Callable[..., CellOutcome]:
-    """Return a function that writes what a cell predicted: which rows are right is given."""
+def conclude(tmp_path: Path) -> Callable[..., TrialOutcome]:
+    """Return a function that writes what a trial predicted: which rows are right is given."""
 
     def write(
-        cell: Cell, right: Sequence[bool], parameters: int = 1000, *, error: str = "", rate: float = 0.01
-    ) -> CellOutcome:
-        folder = cell.open(tmp_path / "cells")
+        trial: Trial, right: Sequence[bool], parameters: int = 1000, *, error: str = "", rate: float = 0.01
+    ) -> TrialOutcome:
+        folder = trial.open(tmp_path / "cells")
         folder.evaluation.mkdir(parents=True, exist_ok=True)
         if error:
             folder.write_failure(Failure(error="TrainingError", message=error, exit_code=10))
-            return CellOutcome(cell, folder, None, error=error)
+            return TrialOutcome(trial, folder, None, error=error)
         lines = [
             {"text": f"row {number}", "label": "yes", "prediction": _predict("yes" if is_right else "no")}
             for number, is_right in enumerate(right)
         ]
         path = folder.evaluation / PREDICTIONS_NAME
         path.write_text("".join(f"{json.dumps(line)}\n" for line in lines), "utf-8")
-        result = make_result(parameters, cell.seed, is_trained=cell.variant.is_trained, rate=rate)
+        result = make_result(parameters, trial.seed, is_trained=trial.variant.is_trained, rate=rate)
         folder.write_result(result)
-        return CellOutcome(cell, folder, result)
+        return TrialOutcome(trial, folder, result)
 
     return write
 

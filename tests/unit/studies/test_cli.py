@@ -116,15 +116,15 @@ def test_another_study_of_the_task_goes_on_beside_and_its_cells_are_waited_for(
     invoke: Any, task_file: TaskFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert invoke("compare", task_file(), "--methods", "lora").exit_code == 0
-    (cell,) = (invoke.home / "studies" / "cells").iterdir()
-    (cell / "result.json").rename(tmp_path / "result.json")
-    stream = (cell / "lock").open("w")
+    (trial,) = (invoke.home / "studies" / "cells").iterdir()
+    (trial / "result.json").rename(tmp_path / "result.json")
+    stream = (trial / "lock").open("w")
     fcntl.flock(stream, fcntl.LOCK_EX)
 
     def finish(_: Path) -> str:
         """Do as another study that ends when this one is about to wait for it."""
         assert invoke.ran == ["bitfit, seed 0"]
-        (tmp_path / "result.json").rename(cell / "result.json")
+        (tmp_path / "result.json").rename(trial / "result.json")
         stream.close()
         return "7"
 

@@ -26,7 +26,7 @@ from transformers import (
 
 from lorry_components.methods.peft.targets import list_linear, match_targets
 from lorry_components.reference.study_figures import find_published
-from lorry_components.studies.prompt_study import check_wordings, draft_wordings, read_wordings
+from lorry_components.studies.prompt_study import check_prompts, draft_prompts, read_prompts
 from lorry_components.studies.rank_study import check_ranks, draft_ranks
 from lorry_components.studies.target_study import (
     COMBINATIONS,
@@ -244,7 +244,7 @@ def test_wrong_ranks_are_told() -> None:
 def test_wordings_are_laid_out_with_and_without(task_file: TaskFile) -> None:
     task = TaskDocument.load(task_file())
     choices = [MethodChoice("p-tuning", {"tokens": 5})]
-    drafts = draft_wordings(task, ["{text} a", "{text} b"], choices)
+    drafts = draft_prompts(task, ["{text} a", "{text} b"], choices)
     assert [(draft.label, draft.is_trained, draft.data["template"]) for draft in drafts] == [
         ("1 untrained", False, "{text} a"),
         ("1 p-tuning tokens=5", True, "{text} a"),
@@ -258,7 +258,7 @@ def test_a_wording_may_say_where_soft_tokens_stand(task_file: TaskFile) -> None:
     own = {"name": "p-tuning", "tokens": 9, "template": "[P] {text} of the file {label}"}
     task = TaskDocument.load(task_file(method=own))
     wordings = ["[P]*3 {text} [P] is in [P]*2 {label} .", "{text} lies in {label}"]
-    drafts = draft_wordings(task, wordings, [MethodChoice("p-tuning")])
+    drafts = draft_prompts(task, wordings, [MethodChoice("p-tuning")])
     assert [draft.data["template"] for draft in drafts] == [
         *["{text} is in {label} ."] * 2,
         *["{text} lies in {label}"] * 2,
@@ -272,7 +272,7 @@ def test_a_wording_may_say_where_soft_tokens_stand(task_file: TaskFile) -> None:
 def test_only_methods_with_a_template_are_told_where_soft_tokens_stand(task_file: TaskFile) -> None:
     task = TaskDocument.load(task_file(method={"name": "bitfit"}))
     choices = [MethodChoice("bitfit"), MethodChoice("p-tuning"), MethodChoice("prompt-tuning")]
-    drafts = draft_wordings(task, ["[P] {text}"], choices)
+    drafts = draft_prompts(task, ["[P] {text}"], choices)
     assert [draft.method for draft in drafts if draft.is_trained] == [
         {"name": "bitfit"},
         {"name": "p-tuning", "template": "[P] {text}"},
@@ -282,20 +282,20 @@ def test_only_methods_with_a_template_are_told_where_soft_tokens_stand(task_file
 
 def test_wordings_are_read_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "wordings.txt"
-    assert read_wordings(path)[1][0].what == "there is no such file"
+    assert read_prompts(path)[1][0].what == "there is no such file"
     path.write_text("\n  \n")
-    assert read_wordings(path)[1][0].what == "it holds no wording"
+    assert read_prompts(path)[1][0].what == "it holds no wording"
     path.write_bytes(b"\xff\xfe")
-    assert "UTF-8" in read_wordings(path)[1][0].what
+    assert "UTF-8" in read_prompts(path)[1][0].what
     path.write_text("{text} is in {label}\n\n{text}: {label}\n")
-    assert read_wordings(path) == (["{text} is in {label}", "{text}: {label}"], [])
+    assert read_prompts(path) == (["{text} is in {label}", "{text}: {label}"], [])
     path.write_bytes("\ufeff{text}\u2028is in {label}\r\n{text}\x0b{label}\n".encode())
-    assert read_wordings(path) == (["{text}\u2028is in {label}", "{text}\x0b{label}"], [])
+    assert read_prompts(path) == (["{text}\u2028is in {label}", "{text}\x0b{label}"], [])
 
 
 def test_wrong_wordings_are_told() -> None:
-    assert [fault.what for fault in check_wordings(["a", "b", "a"])] == ["'a' is given twice"]
-    assert [fault.where for fault in check_wordings([])] == ["--template"]
+    assert [fault.what for fault in check_prompts(["a", "b", "a"])] == ["'a' is given twice"]
+    assert [fault.where for fault in check_prompts([])] == ["--template"]
 
 
 def test_published_figures_stand_beside() -> None:

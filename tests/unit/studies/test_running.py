@@ -1,4 +1,4 @@
-"""A cell, from its job to its result: trained and evaluated for real, interrupted, failed, untrained."""
+"""A trial, from its job to its result: trained and evaluated for real, interrupted, failed, untrained."""
 
 import json
 from collections.abc import Callable
@@ -9,56 +9,56 @@ import pytest
 
 from lorry_components.steps.evaluate.evaluation_report import PREDICTIONS_NAME
 from lorry_components.steps.prepare_data.step import prepare_data
-from lorry_components.studies import running
-from lorry_components.studies.prompt_study import draft_wordings
+from lorry_components.studies import trial_run
+from lorry_components.studies.prompt_study import draft_prompts
 from lorry_components.studies.trial_process import main
-from lorry_components.studies.trial_run import evaluate_untrained, read_history, run_cell
-from lorry_components.studies.trials import Cell, CellFolder, PreparedData, lay_out_cells
+from lorry_components.studies.trial_run import evaluate_untrained, read_history, run_trial
+from lorry_components.studies.trials import PreparedData, Trial, TrialFolder, lay_out_trials
 from lorry_components.studies.variants import TaskDocument, Variant, build_variants
 from lorry_components.training.precision import Hardware, detect_hardware
 from lorry_registry.errors import TrainingError
 
 Compare = Callable[..., list[Variant]]
-LayOut = Callable[..., list[Cell]]
+LayOut = Callable[..., list[Trial]]
 FINGERPRINT = "sha256:" + "0" * 64
 
 
 @pytest.fixture
-def open_cell(tmp_path: Path) -> Callable[..., CellFolder]:
-    """Return a function that prepares a variant's data and writes the job of its cell."""
+def open_trial(tmp_path: Path) -> Callable[..., TrialFolder]:
+    """Return a function that prepares a variant's data and writes the job of its trial."""
 
-    def build(variant: Variant, name: str = "cells") -> CellFolder:
+    def build(variant: Variant, name: str = "cells") -> TrialFolder:
         folder = tmp_path / "prepared"
         if not folder.exists():
             prepare_data(variant.spec, folder)
-        (cell,) = lay_out_cells(
+        (trial,) = lay_out_trials(
             [variant],
             [0],
             data={variant.label: PreparedData(folder, "d")},
             fingerprint=FINGERPRINT,
             hardware=detect_hardware(),
         )
-        opened = cell.open(tmp_path / name)
-        opened.write_job(cell.job)
+        opened = trial.open(tmp_path / name)
+        opened.write_job(trial.job)
         return opened
 
     return build
 
 
-def read_predictions(folder: CellFolder) -> list[Any]:
+def read_predictions(folder: TrialFolder) -> list[Any]:
     lines = (folder.evaluation / PREDICTIONS_NAME).read_text("utf-8").splitlines()
     return [json.loads(line)["prediction"] for line in lines]
 
 
-def test_a_cell_is_trained_and_evaluated(compare: Compare, open_cell: Callable[..., CellFolder]) -> None:
-    folder = open_cell(*compare("lora"))
+def test_a_cell_is_trained_and_evaluated(compare: Compare, open_trial: Callable[..., TrialFolder]) -> None:
+    folder = open_trial(*compare("lora"))
     assert folder.read_result() is None
     seen: list[int] = []
 
     def watch(done: int, total: int, note: str = "") -> None:
         seen.append(done)
 
-    result = run_cell(folder, progress=watch)
+    result = run_trial(folder, progress=watch)
     assert folder.read_result() == result
     training = result.training
     assert training is not None
@@ -78,53 +78,53 @@ def test_a_cell_is_trained_and_evaluated(compare: Compare, open_cell: Callable[.
     assert not folder.checkpoints.exists()
 
 
-def test_an_interrupted_training_goes_on(compare: Compare, open_cell: Callable[..., CellFolder]) -> None:
+def test_an_interrupted_training_goes_on(compare: Compare, open_trial: Callable[..., TrialFolder]) -> None:
     (variant,) = compare("lora", ("train.steps=8",))
-    folder = open_cell(variant)
+    folder = open_trial(variant)
 
     def interrupt(done: int, total: int, note: str = "") -> None:
         if done > 500:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_cell(folder, progress=interrupt)
+        run_trial(folder, progress=interrupt)
     assert folder.read_result() is None
-    result = run_cell(folder)
+    result = run_trial(folder)
     assert result.training is not None
     assert 0 < result.training.resumed_from < 8
     assert result.training.seconds is not None
-    whole = open_cell(variant, "others")
-    run_cell(whole)
+    whole = open_trial(variant, "others")
+    run_trial(whole)
     assert read_predictions(folder) == read_predictions(whole)
 
 
 def test_an_interrupted_evaluation_trains_nothing_again(
-    compare: Compare, open_cell: Callable[..., CellFolder], monkeypatch: pytest.MonkeyPatch
+    compare: Compare, open_trial: Callable[..., TrialFolder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = open_cell(*compare("lora"))
+    folder = open_trial(*compare("lora"))
 
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(running, "evaluate", interrupt)
+        patched.setattr(trial_run, "evaluate", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            run_cell(folder)
-    monkeypatch.setattr(running, "finetune", interrupt)
-    result = run_cell(folder)
+            run_trial(folder)
+    monkeypatch.setattr(trial_run, "finetune", interrupt)
+    result = run_trial(folder)
     assert result.training is not None
     assert result.training.resumed_from == 0
 
 
-def test_a_failure_is_kept(compare: Compare, open_cell: Callable[..., CellFolder]) -> None:
+def test_a_failure_is_kept(compare: Compare, open_trial: Callable[..., TrialFolder]) -> None:
     (variant,) = compare("lora:max_adapter_mib=0.001")
-    folder = open_cell(variant)
+    folder = open_trial(variant)
     assert main(folder.path) == TrainingError.exit_code
     failure = folder.read_failure()
     assert failure is not None
     assert "above the limit of 0.001 MiB" in failure.message
     assert folder.read_result() is None
-    # Started again, the cell is tried again.
+    # Started again, the trial is tried again.
     folder.write_job(folder.read_job())
     assert folder.read_failure() is None
 
@@ -142,8 +142,8 @@ def test_what_cannot_be_read_any_more_is_not_done(
     assert folder.read_result() is None
 
 
-def test_a_process_writes_the_result(compare: Compare, open_cell: Callable[..., CellFolder]) -> None:
-    folder = open_cell(*compare("bitfit"))
+def test_a_process_writes_the_result(compare: Compare, open_trial: Callable[..., TrialFolder]) -> None:
+    folder = open_trial(*compare("bitfit"))
     assert main(folder.path) == 0
     assert folder.read_result() is not None
     assert json.loads((folder.path / "progress.json").read_text()) == {
@@ -157,18 +157,18 @@ def test_a_process_writes_the_result(compare: Compare, open_cell: Callable[..., 
 @pytest.fixture
 def wordings(task_file: Callable[..., Path], cloze: str) -> list[Variant]:
     task = TaskDocument.load(task_file(kind=cloze, data={"template": "{text}"}))
-    return build_variants(task, draft_wordings(task, ["{text} is good", "{text} is bad"], []))
+    return build_variants(task, draft_prompts(task, ["{text} is good", "{text} is bad"], []))
 
 
-def test_a_base_answers_untrained(wordings: list[Variant], open_cell: Callable[..., CellFolder]) -> None:
-    folder = open_cell(wordings[0])
-    result = run_cell(folder)
+def test_a_base_answers_untrained(wordings: list[Variant], open_trial: Callable[..., TrialFolder]) -> None:
+    folder = open_trial(wordings[0])
+    result = run_trial(folder)
     assert result.training is None
     assert len(read_predictions(folder)) == result.evaluation.examples
 
 
 def test_a_kind_may_bring_its_own_way_to_score_untrained(
-    wordings: list[Variant], open_cell: Callable[..., CellFolder]
+    wordings: list[Variant], open_trial: Callable[..., TrialFolder]
 ) -> None:
     seen: list[Path] = []
 
@@ -176,14 +176,16 @@ def test_a_kind_may_bring_its_own_way_to_score_untrained(
         seen.append(target)
         return evaluate_untrained(spec, data, target, progress=progress)
 
-    folder = open_cell(wordings[1])
-    run_cell(folder, untrained=score)
+    folder = open_trial(wordings[1])
+    run_trial(folder, untrained=score)
     assert seen == [folder.evaluation]
 
 
-def test_a_random_head_is_not_asked_untrained(compare: Compare, open_cell: Callable[..., CellFolder]) -> None:
+def test_a_random_head_is_not_asked_untrained(
+    compare: Compare, open_trial: Callable[..., TrialFolder]
+) -> None:
     (variant,) = compare("lora")
-    folder = open_cell(variant)
+    folder = open_trial(variant)
     job = folder.read_job()
     with pytest.raises(TrainingError, match="random before it is trained"):
         evaluate_untrained(job.spec, job.data, folder.evaluation)
@@ -198,18 +200,18 @@ def test_untrained_cells_of_one_wording_are_the_same_cell(wordings: list[Variant
 
 
 def test_cells_are_named_by_all_that_decides_their_result(compare: Compare, lay_out: LayOut) -> None:
-    cells = lay_out(compare("lora,bitfit"), (0, 1))
-    assert [cell.name for cell in cells] == [
+    trials = lay_out(compare("lora,bitfit"), (0, 1))
+    assert [trial.name for trial in trials] == [
         "lora, seed 0",
         "bitfit, seed 0",
         "lora, seed 1",
         "bitfit, seed 1",
     ]
-    assert len({cell.digest for cell in cells}) == 4
-    assert [cell.spec.train.seed for cell in cells] == [0, 0, 1, 1]
+    assert len({trial.digest for trial in trials}) == 4
+    assert [trial.spec.train.seed for trial in trials] == [0, 0, 1, 1]
     # Only the decisions count, not what they are called or judged by.
     renamed = compare("lora", ("evaluate.resamples=500", "owner=somebody"))
-    assert lay_out(renamed)[0].digest == cells[0].digest
+    assert lay_out(renamed)[0].digest == trials[0].digest
 
 
 def test_another_device_precision_or_library_makes_another_cell(
@@ -223,7 +225,7 @@ def test_another_device_precision_or_library_makes_another_cell(
     ]
     monkeypatch.setattr("importlib.metadata.version", lambda name: f"{name} of tomorrow")
     others.append(lay_out(variants))
-    assert len({cell.digest for (cell,) in others}) == 4
+    assert len({trial.digest for (trial,) in others}) == 4
 
 
 def test_a_precision_that_the_device_lacks_is_left_to_the_cell(compare: Compare, lay_out: LayOut) -> None:

@@ -1,4 +1,4 @@
-"""Cells as processes: some at a time, none takes another down, none is left behind."""
+"""Trials as processes: some at a time, none takes another down, none is left behind."""
 
 import os
 import signal
@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from lorry_components.studies.study_summary import CellOutcome
-from lorry_components.studies.trials import Cell
+from lorry_components.studies.study_summary import TrialOutcome
+from lorry_components.studies.trials import Trial
 from lorry_components.studies.variants import Variant
-from lorry_pipelines.studies.trial_processes import Places, run_cells
+from lorry_pipelines.studies.trial_processes import Places, run_trials
 
 # What stands in for a training: it does what the seed in its job says.
 CELL = """
@@ -54,20 +54,22 @@ class Shown:
 
 
 @pytest.fixture
-def run(compare: Callable[..., list[Variant]], lay_out: Callable[..., list[Cell]], tmp_path: Path) -> Any:
-    """Return a function that runs a stand-in cell for each seed and returns the outcomes by seed."""
+def run(compare: Callable[..., list[Variant]], lay_out: Callable[..., list[Trial]], tmp_path: Path) -> Any:
+    """Return a function that runs a stand-in trial for each seed and returns the outcomes by seed."""
 
-    def start(seeds: tuple[int, ...], *, jobs: int = 2, shown: Shown | None = None) -> dict[int, CellOutcome]:
-        outcomes: dict[int, CellOutcome] = {}
+    def start(
+        seeds: tuple[int, ...], *, jobs: int = 2, shown: Shown | None = None
+    ) -> dict[int, TrialOutcome]:
+        outcomes: dict[int, TrialOutcome] = {}
         places = Places.choose(
             len(seeds), jobs=jobs, processors=4, devices=(), inherited={"PATH": os.environ["PATH"]}
         )
-        run_cells(
+        run_trials(
             lay_out(compare("lora"), seeds),
             tmp_path / "cells",
             places=places,
             shown=shown or Shown(),
-            finished=lambda outcome: outcomes.update({outcome.cell.seed: outcome}),
+            finished=lambda outcome: outcomes.update({outcome.trial.seed: outcome}),
             command=(sys.executable, "-c", CELL),
         )
         return outcomes
@@ -103,7 +105,9 @@ def test_an_interruption_ends_what_is_running(run: Any, tmp_path: Path) -> None:
 
 
 def test_a_cell_ends_with_whoever_started_it() -> None:
-    code = "from lorry_components.studies import cell_process as cell; cell.follow_starter(); print('here'); "
+    code = (
+        "from lorry_components.studies import trial_process as trial; trial.follow_starter(); print('here'); "
+    )
     process = subprocess.Popen(
         [sys.executable, "-uc", f"{code}import time; time.sleep(600)"],
         stdin=subprocess.PIPE,
@@ -119,7 +123,7 @@ def test_a_cell_ends_with_whoever_started_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cells", "jobs", "processors", "devices", "count", "threads"),
+    ("trials", "jobs", "processors", "devices", "count", "threads"),
     [
         (6, None, 2, (), 2, "1"),
         (6, None, 64, (), 4, "16"),
@@ -131,9 +135,9 @@ def test_a_cell_ends_with_whoever_started_it() -> None:
     ],
 )
 def test_processors_and_gpus_are_divided(
-    cells: int, jobs: int | None, processors: int, devices: tuple[str, ...], count: int, threads: str
+    trials: int, jobs: int | None, processors: int, devices: tuple[str, ...], count: int, threads: str
 ) -> None:
-    places = Places.choose(cells, jobs=jobs, processors=processors, devices=devices, inherited={})
+    places = Places.choose(trials, jobs=jobs, processors=processors, devices=devices, inherited={})
     assert len(places.environments) == count
     assert {place["OMP_NUM_THREADS"] for place in places.environments} == {threads}
     named = [place.get("CUDA_VISIBLE_DEVICES") for place in places.environments]

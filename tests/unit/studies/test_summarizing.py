@@ -12,20 +12,20 @@ from numpy.typing import NDArray
 from lorry_components.studies.recommendation import Recommendation, recommend_variant, write_section
 from lorry_components.studies.study_plot import plot_study
 from lorry_components.studies.study_summary import (
-    CellOutcome,
     StudySummary,
+    TrialOutcome,
     compare_samples,
     draw_scores,
     summarize_study,
 )
-from lorry_components.studies.trials import Cell
+from lorry_components.studies.trials import Trial
 from lorry_components.studies.variants import Variant
 from lorry_registry.errors import InvalidDataError
 
 ROWS = 200
 Compare = Callable[..., list[Variant]]
-LayOut = Callable[..., list[Cell]]
-Conclude = Callable[..., CellOutcome]
+LayOut = Callable[..., list[Trial]]
+Conclude = Callable[..., TrialOutcome]
 
 
 def guess(share: float, *, shift: int = 0) -> list[bool]:
@@ -40,9 +40,9 @@ def recommend(summary: StudySummary) -> Recommendation | None:
 
 def test_rows_tell_means_intervals_and_spread(compare: Compare, lay_out: LayOut, conclude: Conclude) -> None:
     variants = compare("lora,bitfit", evaluate={"metrics": []})
-    cells = lay_out(variants, (0, 1))
+    trials = lay_out(variants, (0, 1))
     shares = {"lora": (0.8, 0.9), "bitfit": (0.6, 0.6)}
-    outcomes = [conclude(cell, guess(shares[cell.variant.label][cell.seed])) for cell in cells]
+    outcomes = [conclude(trial, guess(shares[trial.variant.label][trial.seed])) for trial in trials]
     summary = summarize_study(variants, outcomes)
     lora, bitfit = summary.rows
     assert summary.metric == "accuracy"
@@ -66,10 +66,10 @@ def test_the_same_rows_cancel_what_is_hard_for_both(
     compare: Compare, lay_out: LayOut, conclude: Conclude
 ) -> None:
     variants = compare("lora,lora:r=2,bitfit")
-    cells = lay_out(variants)
+    trials = lay_out(variants)
     # Equally good; the second is right on nearly the same rows, the third on others.
     right = [guess(0.7), guess(0.7, shift=2), guess(0.7, shift=60)]
-    outcomes = [conclude(cell, flags) for cell, flags in zip(cells, right, strict=True)]
+    outcomes = [conclude(trial, flags) for trial, flags in zip(trials, right, strict=True)]
     _, near, far = summarize_study(variants, outcomes, against="lora").rows
     assert near.difference is not None
     assert far.difference is not None
@@ -78,8 +78,8 @@ def test_the_same_rows_cancel_what_is_hard_for_both(
 
 def test_the_reference_can_be_named(compare: Compare, lay_out: LayOut, conclude: Conclude) -> None:
     variants = compare("lora,bitfit")
-    cells = lay_out(variants)
-    outcomes = [conclude(cells[0], guess(0.9)), conclude(cells[1], guess(0.6))]
+    trials = lay_out(variants)
+    outcomes = [conclude(trials[0], guess(0.9)), conclude(trials[1], guess(0.6))]
     summary = summarize_study(variants, outcomes, against="bitfit")
     assert summary.reference == "bitfit"
     assert summary.rows[0].difference is not None
@@ -90,12 +90,12 @@ def test_a_failed_seed_is_told_and_not_recommended(
     compare: Compare, lay_out: LayOut, conclude: Conclude
 ) -> None:
     variants = compare("lora,bitfit,full")
-    cells = lay_out(variants, (0, 1))
+    trials = lay_out(variants, (0, 1))
     outcomes = [
-        conclude(cell, (), error="the loss became nan")
-        if cell.variant.label == "full" or cell.name == "bitfit, seed 1"
-        else conclude(cell, guess(0.9 if cell.variant.label == "bitfit" else 0.7))
-        for cell in cells
+        conclude(trial, (), error="the loss became nan")
+        if trial.variant.label == "full" or trial.name == "bitfit, seed 1"
+        else conclude(trial, guess(0.9 if trial.variant.label == "bitfit" else 0.7))
+        for trial in trials
     ]
     summary = summarize_study(variants, outcomes)
     _, bitfit, full = summary.rows
@@ -111,7 +111,7 @@ def test_a_failed_seed_is_told_and_not_recommended(
 
 def test_nothing_done_is_told_too(compare: Compare, lay_out: LayOut, conclude: Conclude) -> None:
     variants = compare("lora")
-    outcomes = [conclude(cell, (), error="no") for cell in lay_out(variants)]
+    outcomes = [conclude(trial, (), error="no") for trial in lay_out(variants)]
     summary = summarize_study(variants, outcomes)
     assert summary.reference is None
     assert recommend(summary) is None
@@ -119,8 +119,8 @@ def test_nothing_done_is_told_too(compare: Compare, lay_out: LayOut, conclude: C
 
 def test_other_rows_cannot_be_compared(compare: Compare, lay_out: LayOut, conclude: Conclude) -> None:
     variants = compare("lora,bitfit")
-    cells = lay_out(variants)
-    outcomes = [conclude(cells[0], guess(0.5)), conclude(cells[1], guess(0.5)[:100])]
+    trials = lay_out(variants)
+    outcomes = [conclude(trials[0], guess(0.5)), conclude(trials[1], guess(0.5)[:100])]
     with pytest.raises(InvalidDataError, match="same rows"):
         summarize_study(variants, outcomes)
 
@@ -162,10 +162,10 @@ def test_the_smallest_that_is_not_below_the_best_is_recommended(
     conclude: Conclude,
 ) -> None:
     variants = compare("lora,lora:r=2,bitfit")
-    cells = lay_out(variants)
+    trials = lay_out(variants)
     outcomes = [
-        conclude(cell, guess(share, shift=place), parameters)
-        for place, (cell, share, parameters) in enumerate(zip(cells, shares, (400, 200, 100), strict=True))
+        conclude(trial, guess(share, shift=place), parameters)
+        for place, (trial, share, parameters) in enumerate(zip(trials, shares, (400, 200, 100), strict=True))
     ]
     found = recommend(summarize_study(variants, outcomes))
     assert found is not None
@@ -177,8 +177,8 @@ def test_of_equally_small_ones_the_better_is_recommended(
     compare: Compare, lay_out: LayOut, conclude: Conclude
 ) -> None:
     variants = compare("lora:targets=[key],lora:targets=[value]")
-    cells = lay_out(variants)
-    outcomes = [conclude(cells[0], guess(0.8)), conclude(cells[1], guess(0.81))]
+    trials = lay_out(variants)
+    outcomes = [conclude(trials[0], guess(0.8)), conclude(trials[1], guess(0.81))]
     found = recommend(summarize_study(variants, outcomes))
     assert found is not None
     assert found.label == "lora targets=value"
@@ -191,7 +191,7 @@ def test_all_train_fields_that_came_with_a_method_are_pasted(
         "full:train.learning_rate=0.001;train.weight_decay=0.1;train.steps=null;train.epochs=2;"
         "train.early_stopping={patience: 3}"
     )
-    outcomes = [conclude(cell, guess(0.8), rate=0.001) for cell in lay_out(variants)]
+    outcomes = [conclude(trial, guess(0.8), rate=0.001) for trial in lay_out(variants)]
     (row,) = summarize_study(variants, outcomes).rows
     assert yaml.safe_load(write_section(row))["train"] == {
         "learning_rate": 0.001,
@@ -251,7 +251,7 @@ def test_the_reason_is_true(
         variant.label: (guess(share), count)
         for variant, share, count in zip(variants, shares, parameters, strict=True)
     }
-    outcomes = [conclude(cell, *by_label[cell.variant.label]) for cell in lay_out(variants, seeds)]
+    outcomes = [conclude(trial, *by_label[trial.variant.label]) for trial in lay_out(variants, seeds)]
     found = recommend(summarize_study(variants, outcomes))
     assert found is not None
     assert told in found.reason
@@ -261,8 +261,8 @@ def test_the_reason_is_true(
 def test_what_failed_is_told_beside_the_reason(compare: Compare, lay_out: LayOut, conclude: Conclude) -> None:
     variants = compare("lora,bitfit,full")
     outcomes = [
-        conclude(cell, guess(0.8), error="" if cell.variant.label == "lora" else "no")
-        for cell in lay_out(variants)
+        conclude(trial, guess(0.8), error="" if trial.variant.label == "lora" else "no")
+        for trial in lay_out(variants)
     ]
     found = recommend(summarize_study(variants, outcomes))
     assert found is not None
@@ -273,8 +273,8 @@ def test_what_is_recommended_can_be_pasted(
     compare: Compare, lay_out: LayOut, conclude: Conclude, task_file: Callable[..., Path]
 ) -> None:
     variants = compare("lora:r=2,bitfit")
-    cells = lay_out(variants)
-    outcomes = [conclude(cells[0], guess(0.8)), conclude(cells[1], guess(0.8), rate=0.003)]
+    trials = lay_out(variants)
+    outcomes = [conclude(trials[0], guess(0.8)), conclude(trials[1], guess(0.8), rate=0.003)]
     changed, other = summarize_study(variants, outcomes).rows
     assert yaml.safe_load(write_section(changed)) == {
         "method": {"name": "lora", "r": 2, "targets": ["query", "value"]},
@@ -299,12 +299,12 @@ def test_a_picture_is_drawn(
     tmp_path: Path,
 ) -> None:
     variants = compare(methods)
-    cells = lay_out(variants, (0, 1))
+    trials = lay_out(variants, (0, 1))
     outcomes = [
-        conclude(cell, (), error="no")
-        if cell.variant.label == "full"
-        else conclude(cell, guess(0.5 + cell.seed / 10))
-        for cell in cells
+        conclude(trial, (), error="no")
+        if trial.variant.label == "full"
+        else conclude(trial, guess(0.5 + trial.seed / 10))
+        for trial in trials
     ]
     path = tmp_path / "plot.png"
     plot_study(
@@ -323,7 +323,7 @@ def test_long_names_stand_below_the_picture(
     shapes = []
     for number, methods in enumerate(("lora,full", "lora:r=2;targets=[query,key];dropout=0.1,full")):
         variants = compare(methods)
-        outcomes = [conclude(cell, guess(0.5)) for cell in lay_out(variants, (0, 1))]
+        outcomes = [conclude(trial, guess(0.5)) for trial in lay_out(variants, (0, 1))]
         path = tmp_path / f"{number}.png"
         plot_study(path, summarize_study(variants, outcomes), title="tiny", chosen=None, by_parameters=True)
         # Width and height, as a PNG's header has them.

@@ -1,4 +1,4 @@
-"""A study in MLflow: a run for it, one in it for each cell, and no harm when MLflow is gone."""
+"""A study in MLflow: a run for it, one in it for each trial, and no harm when MLflow is gone."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from lorry_components.steps.evaluate.evaluation_report import PLOT_NAME
-from lorry_components.studies.study_summary import CellOutcome
-from lorry_components.studies.trials import Cell
+from lorry_components.studies.study_summary import TrialOutcome
+from lorry_components.studies.trials import Trial
 from lorry_components.studies.variants import Variant
 from lorry_pipelines.studies.tracking import StudyTracker
 from lorry_registry.errors import TrackingError
@@ -61,9 +61,9 @@ class RecordingIndex:
 @pytest.fixture
 def outcomes(
     compare: Callable[..., list[Variant]],
-    lay_out: Callable[..., list[Cell]],
-    conclude: Callable[..., CellOutcome],
-) -> list[CellOutcome]:
+    lay_out: Callable[..., list[Trial]],
+    conclude: Callable[..., TrialOutcome],
+) -> list[TrialOutcome]:
     done, failed = lay_out(compare("lora,bitfit"))
     found = [conclude(done, [True, False]), conclude(failed, (), error="the loss became nan")]
     (found[0].folder.evaluation / PLOT_NAME).write_bytes(b"a picture")
@@ -81,14 +81,14 @@ def open_tracker(tmp_path: Path) -> Callable[..., tuple[StudyTracker, list[str]]
     return build
 
 
-def log_all(tracker: StudyTracker, outcomes: Iterable[CellOutcome], *, failed: bool = True) -> None:
+def log_all(tracker: StudyTracker, outcomes: Iterable[TrialOutcome], *, failed: bool = True) -> None:
     tracker.open({"seeds": [0]})
     for outcome in outcomes:
-        tracker.log_cell(outcome)
+        tracker.log_trial(outcome)
     tracker.close([], {"test/lora": 0.5}, failed=failed)
 
 
-def test_cells_are_runs_below_the_studys(outcomes: list[CellOutcome], open_tracker: Any) -> None:
+def test_cells_are_runs_below_the_studys(outcomes: list[TrialOutcome], open_tracker: Any) -> None:
     index = RecordingIndex()
     tracker, warnings = open_tracker(index)
     log_all(tracker, outcomes)
@@ -108,42 +108,42 @@ def test_cells_are_runs_below_the_studys(outcomes: list[CellOutcome], open_track
     assert failed["tags"]["lorry.error"] == "the loss became nan"
 
 
-def test_a_study_goes_on_in_its_runs(outcomes: list[CellOutcome], open_tracker: Any) -> None:
+def test_a_study_goes_on_in_its_runs(outcomes: list[TrialOutcome], open_tracker: Any) -> None:
     index = RecordingIndex()
     first, _ = open_tracker(index)
     log_all(first, outcomes[:1])
     again, _ = open_tracker(index)
-    assert again.has_all([outcomes[0].cell.digest])
-    assert not again.has_all([outcome.cell.digest for outcome in outcomes])
+    assert again.has_all([outcomes[0].trial.digest])
+    assert not again.has_all([outcome.trial.digest for outcome in outcomes])
     log_all(again, outcomes, failed=False)
     assert [run["name"] for run in index.runs.values()] == ["compare", "lora, seed 0", "bitfit, seed 0"]
     assert index.runs["run-0"]["status"] == "FINISHED"
 
 
-def test_another_mlflow_gets_runs_of_its_own(outcomes: list[CellOutcome], open_tracker: Any) -> None:
+def test_another_mlflow_gets_runs_of_its_own(outcomes: list[TrialOutcome], open_tracker: Any) -> None:
     log_all(open_tracker(RecordingIndex())[0], outcomes)
     other = RecordingIndex("elsewhere")
     log_all(open_tracker(other)[0], outcomes)
     assert len(other.runs) == 3
 
 
-def test_a_study_goes_on_without_mlflow(outcomes: list[CellOutcome], open_tracker: Any) -> None:
+def test_a_study_goes_on_without_mlflow(outcomes: list[TrialOutcome], open_tracker: Any) -> None:
     index = RecordingIndex()
     tracker, warnings = open_tracker(index)
     tracker.open({})
     index.is_gone = True
     for outcome in outcomes:
-        tracker.log_cell(outcome)
+        tracker.log_trial(outcome)
     tracker.close([], {}, failed=False)
     assert len(warnings) == 1
     assert "MLflow does not show this study: there: cannot reach it" in warnings[0]
 
 
 def test_nothing_is_logged_of_a_study_that_was_not_opened(
-    outcomes: list[CellOutcome], open_tracker: Any
+    outcomes: list[TrialOutcome], open_tracker: Any
 ) -> None:
     index = RecordingIndex()
     tracker, _ = open_tracker(index)
-    tracker.log_cell(outcomes[0])
+    tracker.log_trial(outcomes[0])
     tracker.close([], {}, failed=False)
     assert not index.runs

@@ -88,13 +88,13 @@ class BottleneckMethod(NativeMethod):
         """Check that blocks are known and not all left out, and that the base is wider than a bottleneck."""
         yield from self._check_model(build_skeleton(config))
 
-    def adapt(self, model: "PreTrainedModel", fresh: frozenset[str]) -> "nn.Module":
+    def adapt(self, model: "PreTrainedModel", newly_initialized: frozenset[str]) -> "nn.Module":
         """Freeze the base and put bottlenecks in, which at first change nothing."""
         refuse_faults(self._check_model(model))
         for name, parameter in model.named_parameters():
-            parameter.requires_grad_(name in fresh)
+            parameter.requires_grad_(name in newly_initialized)
         self._shape = (self._choose_size(model), self.options.activation, self._choose_drop(model))
-        self._head = fresh
+        self._head = newly_initialized
         self._insert(model, *self._shape)
         return model
 
@@ -104,7 +104,9 @@ class BottleneckMethod(NativeMethod):
         self.write_config(folder, base, size=size, activation=activation, drop=drop)
         save_tensors(_list_own(model, self._head), folder)
 
-    def restore(self, model: "PreTrainedModel", folder: Path, fresh: frozenset[str]) -> AdaptedModel:
+    def restore(
+        self, model: "PreTrainedModel", folder: Path, newly_initialized: frozenset[str]
+    ) -> AdaptedModel:
         """Put bottlenecks of the saved shape in and copy the tensors over them."""
         import torch
 
@@ -116,9 +118,9 @@ class BottleneckMethod(NativeMethod):
                 todo="it was made for another base",
             )
         modules = self._insert(model, config.size, config.activation, config.drop)
-        own = _list_own(model, fresh)
+        own = _list_own(model, newly_initialized)
         with torch.no_grad():
-            for name, tensor in load_tensors(folder, own, fresh).items():
+            for name, tensor in load_tensors(folder, own, newly_initialized).items():
                 own[name].copy_(tensor)
         model.train(mode=False)
         return AdaptedModel(model, lambda: _without(modules))
@@ -225,11 +227,11 @@ def _apply(module: "nn.Module", _inputs: Any, outputs: "torch.Tensor") -> Any:
     return module.get_submodule(_MODULE)(outputs)
 
 
-def _list_own(model: "nn.Module", fresh: frozenset[str]) -> "dict[str, nn.Parameter]":
+def _list_own(model: "nn.Module", newly_initialized: frozenset[str]) -> "dict[str, nn.Parameter]":
     return {
         name: parameter
         for name, parameter in model.named_parameters()
-        if f".{_MODULE}." in name or name in fresh
+        if f".{_MODULE}." in name or name in newly_initialized
     }
 
 

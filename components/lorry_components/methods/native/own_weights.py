@@ -24,8 +24,8 @@ class OwnWeightsMethod(NativeMethod):
 
     copies_trained = True
 
-    def __init__(self, options: "Mapping[str, Any] | None", task_type: str | None = None) -> None:
-        super().__init__(options, task_type)
+    def __init__(self, options: "Mapping[str, Any] | None", peft_task_type: str | None = None) -> None:
+        super().__init__(options, peft_task_type)
         self._before: dict[str, torch.Tensor] = {}
         self._head: frozenset[str] = frozenset()
 
@@ -33,16 +33,16 @@ class OwnWeightsMethod(NativeMethod):
     def choose_parameters(self, model: "nn.Module") -> set[str]:
         """Return the names of the parameters of the base that are trained."""
 
-    def adapt(self, model: "PreTrainedModel", fresh: frozenset[str]) -> "nn.Module":
+    def adapt(self, model: "PreTrainedModel", newly_initialized: frozenset[str]) -> "nn.Module":
         """Make the chosen weights trainable and remember what they were."""
         chosen = self.choose_parameters(model)
         for name, parameter in model.named_parameters():
-            parameter.requires_grad_(name in chosen or name in fresh)
-        self._head = fresh
+            parameter.requires_grad_(name in chosen or name in newly_initialized)
+        self._head = newly_initialized
         self._before = {
             name: parameter.detach().clone()
             for name, parameter in model.named_parameters()
-            if name in chosen and name not in fresh
+            if name in chosen and name not in newly_initialized
         }
         return model
 
@@ -57,14 +57,16 @@ class OwnWeightsMethod(NativeMethod):
         self.write_config(folder, base)
         save_tensors(changed, folder)
 
-    def restore(self, model: "PreTrainedModel", folder: Path, fresh: frozenset[str]) -> AdaptedModel:
+    def restore(
+        self, model: "PreTrainedModel", folder: Path, newly_initialized: frozenset[str]
+    ) -> AdaptedModel:
         """Copy the changed tensors over the base's."""
         import torch
 
         self.read_config(folder)
         parameters = dict(model.named_parameters())
-        changed = load_tensors(folder, parameters, fresh, may_lack=True)
-        before = {name: parameters[name].detach().clone() for name in changed.keys() - fresh}
+        changed = load_tensors(folder, parameters, newly_initialized, may_lack=True)
+        before = {name: parameters[name].detach().clone() for name in changed.keys() - newly_initialized}
 
         def copy_in(tensors: "dict[str, torch.Tensor]") -> None:
             with torch.no_grad():

@@ -41,7 +41,7 @@ class PreLayer(SoftTokenMethod):
         from peft import PromptTuningConfig
 
         return PromptTuningConfig(
-            task_type=self.task_type,
+            task_type=self.peft_task_type,
             num_virtual_tokens=self.options.tokens,
             prompt_tuning_init="SAMPLE_VOCAB",
             **describe_size(model),
@@ -110,13 +110,13 @@ class PreLayer(SoftTokenMethod):
         shape = (len(find_layers(model)) - 1, config.num_virtual_tokens, read_hidden_size(model.config))
         return super().describe_tensors(model, config) | {_SAVED: torch.empty(shape, device="meta")}
 
-    def find_config_class(self, kind: object, path: str) -> Any:
+    def find_config_class(self, peft_type: object, path: str) -> Any:
         """Return the carrier's class for this method's type."""
         from peft import PromptTuningConfig
 
-        if kind != self.peft_type:
+        if peft_type != self.peft_type:
             raise AdapterRejectedError(
-                f"peft_type is {kind!r}, and that of {self.name} is {self.peft_type!r}",
+                f"peft_type is {peft_type!r}, and that of {self.name} is {self.peft_type!r}",
                 where=path,
                 todo="pull it again, or upgrade lorry",
             )

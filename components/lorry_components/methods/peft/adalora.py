@@ -75,7 +75,7 @@ class AdaLora(TargetedMethod):
 
         options: AdaLoraOptions = self.options
         return AdaLoraConfig(
-            task_type=self.task_type,
+            task_type=self.peft_task_type,
             init_r=options.r,
             target_r=options.target_r,
             lora_alpha=options.alpha,
@@ -126,9 +126,9 @@ class AdaLora(TargetedMethod):
 
         tuner: Any = model.base_model
         averages = {
-            f"{kind}/{name}": tensor.detach().cpu().clone()
-            for kind in _AVERAGES
-            for name, tensor in getattr(tuner.rankallocator, kind).items()
+            f"{field}/{name}": tensor.detach().cpu().clone()
+            for field in _AVERAGES
+            for name, tensor in getattr(tuner.rankallocator, field).items()
         }
         pattern = _find_config(model).rank_pattern or {}
         return averages | {f"{_RANKS}/{name}": torch.tensor(kept) for name, kept in pattern.items()}
@@ -139,11 +139,11 @@ class AdaLora(TargetedMethod):
         device = next(model.parameters()).device
         pattern: dict[str, list[bool]] = {}
         for key, tensor in state.items():
-            kind, _, name = key.partition("/")
-            if kind == _RANKS:
+            field, _, name = key.partition("/")
+            if field == _RANKS:
                 pattern[name] = tensor.tolist()
             else:
-                getattr(tuner.rankallocator, kind)[name] = tensor.to(device)
+                getattr(tuner.rankallocator, field)[name] = tensor.to(device)
         _find_config(model).rank_pattern = pattern or None
 
     def describe_config(self, model: "PeftModel") -> dict[str, Any]:

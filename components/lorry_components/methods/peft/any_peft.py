@@ -87,38 +87,38 @@ class AnyPeft(PeftMethod):
     def check_base(self, config: "PretrainedConfig") -> Iterator[Fault]:
         """Check that PEFT can put the method on a base of this architecture."""
         built = self._build_config()
-        if not hasattr(built, "modules_to_save") and self.task_type in _WITH_HEAD:
-            yield Fault(
-                "method.type", f"PEFT's {self.options.type} cannot store the head of this kind of task"
-            )
+        if not hasattr(built, "modules_to_save") and self.peft_task_type in _WITH_HEAD:
+            yield Fault("method.type", f"PEFT's {self.options.type} cannot store the head of this task type")
         yield from self._check_model(build_skeleton(config))
 
-    def adapt(self, model: "PreTrainedModel", fresh: frozenset[str]) -> "nn.Module":
+    def adapt(self, model: "PreTrainedModel", newly_initialized: frozenset[str]) -> "nn.Module":
         """Wrap the base with PEFT."""
         refuse_faults(self.check_options({"type": self.options.type, **(self.options.model_extra or {})}))
-        return super().adapt(model, fresh)
+        return super().adapt(model, newly_initialized)
 
-    def find_config_class(self, kind: object, path: str) -> Any:
+    def find_config_class(self, peft_type: object, path: str) -> Any:
         """Return PEFT's class for any type that a task file can ask for."""
         classes = _list_classes()
-        if not isinstance(kind, str) or kind not in classes or kind in _OTHERWISE:
+        if not isinstance(peft_type, str) or peft_type not in classes or peft_type in _OTHERWISE:
             raise AdapterRejectedError(
-                f"peft_type is {kind!r}, which lorry does not train with this version of PEFT",
+                f"peft_type is {peft_type!r}, which lorry does not train with this version of PEFT",
                 where=path,
                 todo="pull it again, or upgrade peft",
             )
-        return classes[kind]
+        return classes[peft_type]
 
     def _build_config(self, **changes: Any) -> Any:
         config_class = _list_classes()[self.options.type.upper()]
-        return config_class(**{"task_type": self.task_type, **(self.options.model_extra or {}), **changes})
+        return config_class(
+            **{"task_type": self.peft_task_type, **(self.options.model_extra or {}), **changes}
+        )
 
     def _check_model(self, skeleton: "PreTrainedModel") -> Iterator[Fault]:
         import torch
         from peft import get_peft_model
 
         # A skeleton has no output layer and generates nothing, which PEFT's classes for writing text ask for.
-        task = {"task_type": None} if self.task_type in _WRITING else {}
+        task = {"task_type": None} if self.peft_task_type in _WRITING else {}
         try:
             with torch.device("meta"):
                 get_peft_model(skeleton, self._build_config(**task))
@@ -132,7 +132,9 @@ class AnyPeft(PeftMethod):
 def _list_classes() -> dict[str, Any]:
     from peft import PEFT_TYPE_TO_CONFIG_MAPPING
 
-    return {str(kind.value): config_class for kind, config_class in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
+    return {
+        str(peft_type.value): config_class for peft_type, config_class in PEFT_TYPE_TO_CONFIG_MAPPING.items()
+    }
 
 
 def _check_fields(name: str, config_class: Any, options: Mapping[str, Any]) -> Iterator[Fault]:

@@ -8,7 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from lorry_components.methods.base import AdaptedModel, Method, list_fresh_modules
+from lorry_components.methods.base import AdaptedModel, Method, list_newly_initialized_modules
 from lorry_components.methods.peft.spans import wrap_for_spans
 from lorry_components.methods.tensors import load_tensors, save_tensors
 from lorry_registry.errors import AdapterRejectedError, TrainingError
@@ -54,10 +54,10 @@ class PeftMethod(Method):
             TrainingError: The options do not fit this base.
         """
 
-    def adapt(self, model: "PreTrainedModel", fresh: frozenset[str]) -> "nn.Module":
-        """Wrap the base with PEFT; the head and other fresh modules are trained in full."""
+    def adapt(self, model: "PreTrainedModel", newly_initialized: frozenset[str]) -> "nn.Module":
+        """Wrap the base with PEFT; the head and other newly initialized modules are trained in full."""
         config: Any = self.build_config(model)
-        config.modules_to_save = list_fresh_modules(model, fresh) or None
+        config.modules_to_save = list_newly_initialized_modules(model, newly_initialized) or None
         return self._wrap(model, config)
 
     def save(self, model: "nn.Module", folder: Path, base: BaseIdentity) -> None:
@@ -83,7 +83,9 @@ class PeftMethod(Method):
         """Return the names and shapes of PEFT's tensors."""
         return {name: tuple(tensor.shape) for name, tensor in _list_tensors(model).items()}
 
-    def restore(self, model: "PreTrainedModel", folder: Path, fresh: frozenset[str]) -> AdaptedModel:
+    def restore(
+        self, model: "PreTrainedModel", folder: Path, newly_initialized: frozenset[str]
+    ) -> AdaptedModel:
         """Rebuild the wrapper from the saved configuration and copy the tensors in, no more and no fewer."""
         from peft import set_peft_model_state_dict
 
@@ -94,7 +96,7 @@ class PeftMethod(Method):
             peft_model = self._wrap(model, config)
         except TrainingError as error:
             raise AdapterRejectedError(error.what, where=str(folder), todo="pull it again") from error
-        tensors = load_tensors(folder, self.collect_tensors(peft_model), fresh)
+        tensors = load_tensors(folder, self.collect_tensors(peft_model), newly_initialized)
         set_peft_model_state_dict(peft_model, tensors)
         peft_model.eval()
         return AdaptedModel(peft_model, lambda: without_adapter(peft_model))
@@ -152,7 +154,7 @@ class PeftMethod(Method):
             ) from error
         return config
 
-    def find_config_class(self, kind: object, path: str) -> Any:
+    def find_config_class(self, peft_type: object, path: str) -> Any:
         """Return PEFT's class for the type that a configuration names.
 
         Raises:
@@ -160,9 +162,9 @@ class PeftMethod(Method):
         """
         from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftType
 
-        if kind != self.peft_type:
+        if peft_type != self.peft_type:
             raise AdapterRejectedError(
-                f"peft_type is {kind!r}, and that of {self.name} is {self.peft_type!r}",
+                f"peft_type is {peft_type!r}, and that of {self.name} is {self.peft_type!r}",
                 where=path,
                 todo="pull it again, or upgrade lorry",
             )

@@ -47,7 +47,7 @@ class Ia3(TargetedMethod):
 
         options: Ia3Options = self.options
         return IA3Config(
-            task_type=self.task_type,
+            task_type=self.peft_task_type,
             target_modules=options.targets,
             feedforward_modules=options.feedforward,
             fan_in_fan_out=self.has_transposed_targets(model),

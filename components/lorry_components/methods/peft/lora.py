@@ -76,8 +76,8 @@ class Lora(TargetedMethod):
     peft_type = "LORA"
     options_model = LoraOptions
 
-    def __init__(self, options: Mapping[str, Any] | None, task_type: str | None = None) -> None:
-        super().__init__(options, task_type)
+    def __init__(self, options: Mapping[str, Any] | None, peft_task_type: str | None = None) -> None:
+        super().__init__(options, peft_task_type)
         self._start: dict[str, torch.Tensor] = {}
 
     def build_config(self, model: "PreTrainedModel") -> "LoraConfig":
@@ -86,7 +86,7 @@ class Lora(TargetedMethod):
 
         options: LoraOptions = self.options
         return LoraConfig(
-            task_type=self.task_type,
+            task_type=self.peft_task_type,
             r=options.r,
             # PEFT asks for a whole number and divides whatever it gets.
             lora_alpha=options.alpha,  # type: ignore[arg-type]
@@ -108,9 +108,9 @@ class Lora(TargetedMethod):
         if options.init == "olora" and self.has_transposed_targets(model):
             yield Fault("method.init", "PEFT's olora reads GPT-2's weights the wrong way round; choose pissa")
 
-    def adapt(self, model: "PreTrainedModel", fresh: frozenset[str]) -> "nn.Module":
+    def adapt(self, model: "PreTrainedModel", newly_initialized: frozenset[str]) -> "nn.Module":
         """Wrap the base; remember what an initialisation took out of its weights."""
-        adapted: Any = super().adapt(model, fresh)
+        adapted: Any = super().adapt(model, newly_initialized)
         if self.options.init in _BASE_CHANGING_INITS:
             tensors = super().collect_tensors(adapted)
             self._start = {name: tensor.detach().clone() for name, tensor in tensors.items()}

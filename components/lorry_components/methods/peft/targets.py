@@ -55,10 +55,10 @@ class TargetedMethod(PeftMethod):
         """Check that every target is there, and what the options ask of it."""
         yield from self.check_model(build_skeleton(config))
 
-    def adapt(self, model: "PreTrainedModel", fresh: frozenset[str]) -> "nn.Module":
+    def adapt(self, model: "PreTrainedModel", newly_initialized: frozenset[str]) -> "nn.Module":
         """Wrap the base with PEFT, having checked the options against it."""
         refuse_faults(self.check_model(model))
-        return super().adapt(model, fresh)
+        return super().adapt(model, newly_initialized)
 
     def check_model(self, model: "PreTrainedModel") -> Iterator[Fault]:
         """Say what of the options does not fit a model."""

@@ -46,7 +46,7 @@ class Vera(TargetedMethod):
 
         options: VeraOptions = self.options
         return VeraConfig(
-            task_type=self.task_type,
+            task_type=self.peft_task_type,
             r=options.r,
             vera_dropout=options.dropout,
             target_modules=options.targets,

@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from lorry_components.methods.base import AdaptedModel, MethodOptions, list_fresh_modules, refuse_faults
+from lorry_components.methods.base import (
+    AdaptedModel,
+    MethodOptions,
+    list_newly_initialized_modules,
+    refuse_faults,
+)
 from lorry_components.methods.peft.base import PeftMethod
 from lorry_components.methods.tensors import load_tensors
 from lorry_registry.errors import AdapterRejectedError, Fault
@@ -55,19 +60,19 @@ class SoftTokenMethod(PeftMethod):
         return tokens
 
     def check_base(self, config: "PretrainedConfig") -> Iterator[Fault]:
-        """Check that this kind of task reads text."""
-        if self.task_type is None:
-            yield Fault("method.name", f"{self.name} needs a kind of task that reads text; choose lora")
+        """Check that this task type reads text."""
+        if self.peft_task_type is None:
+            yield Fault("method.name", f"{self.name} needs a task type that reads text; choose lora")
 
-    def adapt(self, model: "PreTrainedModel", fresh: frozenset[str]) -> "nn.Module":
+    def adapt(self, model: "PreTrainedModel", newly_initialized: frozenset[str]) -> "nn.Module":
         """Freeze the base and put soft tokens into it."""
         refuse_faults(self.check_base(model.config))
         config: Any = self.build_config(model)
-        modules = list_fresh_modules(model, fresh)
+        modules = list_newly_initialized_modules(model, newly_initialized)
         config.modules_to_save = [f"{_PLACE}{name}" for name in modules] or None
         for name, parameter in model.named_parameters():
-            parameter.requires_grad_(name in fresh)
-        self._head = fresh
+            parameter.requires_grad_(name in newly_initialized)
+        self._head = newly_initialized
         self.insert(model, config, self.build_encoder(model, config))
         return model
 
@@ -124,7 +129,9 @@ class SoftTokenMethod(PeftMethod):
         soft.train(was_training)
         return {_SAVED: computed, **{f"{_PLACE}{name}": model.get_parameter(name) for name in self._head}}
 
-    def restore(self, model: "PreTrainedModel", folder: Path, fresh: frozenset[str]) -> AdaptedModel:
+    def restore(
+        self, model: "PreTrainedModel", folder: Path, newly_initialized: frozenset[str]
+    ) -> AdaptedModel:
         """Put the saved soft tokens into the body of a freshly loaded base."""
         config: Any = self.read_config(folder)
         if not isinstance(config.num_virtual_tokens, int) or config.num_virtual_tokens < 1:
@@ -133,8 +140,10 @@ class SoftTokenMethod(PeftMethod):
                 where=str(folder / CONFIG_NAME),
                 todo="pull it again",
             )
-        self._head = fresh
-        self.fill(model, config, load_tensors(folder, self.describe_tensors(model, config), fresh))
+        self._head = newly_initialized
+        self.fill(
+            model, config, load_tensors(folder, self.describe_tensors(model, config), newly_initialized)
+        )
         model.train(mode=False)
         return AdaptedModel(model, lambda: self.without_tokens(model))
 
@@ -197,7 +206,7 @@ def count_positions(config: "PretrainedConfig") -> int | None:
     return positions
 
 
-def _reads_first(task_type: str | None, config: "PretrainedConfig") -> bool:
+def _reads_first(peft_task_type: str | None, config: "PretrainedConfig") -> bool:
     """Return whether a head reads the first position, which is then a soft token's, as in PEFT."""
     from transformers.models.auto.modeling_auto import (
         MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
@@ -208,4 +217,4 @@ def _reads_first(task_type: str | None, config: "PretrainedConfig") -> bool:
         config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
         and config.model_type not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
     )
-    return task_type == "SEQ_CLS" and not is_decoder
+    return peft_task_type == "SEQ_CLS" and not is_decoder

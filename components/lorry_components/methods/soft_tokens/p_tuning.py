@@ -72,8 +72,8 @@ class PTuning(SoftTokenMethod):
     peft_type = _TYPE
     options_model = PTuningOptions
 
-    def __init__(self, options: Mapping[str, Any] | None, task_type: str | None = None) -> None:
-        super().__init__(options, task_type)
+    def __init__(self, options: Mapping[str, Any] | None, peft_task_type: str | None = None) -> None:
+        super().__init__(options, peft_task_type)
         self._is_placed = self.options is not None and self.options.template is not None
 
     def count_added_tokens(self) -> int:
@@ -87,7 +87,7 @@ class PTuning(SoftTokenMethod):
         options: PTuningOptions = self.options
         size = describe_size(model)
         return PromptEncoderConfig(
-            task_type=self.task_type,
+            task_type=self.peft_task_type,
             num_virtual_tokens=options.count,
             encoder_reparameterization_type=options.encoder.upper(),
             encoder_hidden_size=options.hidden_size or size["token_dim"],
@@ -97,7 +97,7 @@ class PTuning(SoftTokenMethod):
         )
 
     def insert(self, model: "PreTrainedModel", config: Any, encoder: "nn.Module") -> "nn.Module":
-        """Put the soft tokens before the input, or where the kind of task left places for them."""
+        """Put the soft tokens before the input, or where the task type left places for them."""
         if not self._is_placed:
             return super().insert(model, config, encoder)
         from lorry_components.methods.soft_tokens.insertion import place_soft_tokens
@@ -110,18 +110,20 @@ class PTuning(SoftTokenMethod):
         """Return PEFT's configuration, under a type that PEFT refuses when the tokens stand between words."""
         return super().describe_config(model) | {"peft_type": _PLACED_TYPE if self._is_placed else _TYPE}
 
-    def restore(self, model: "PreTrainedModel", folder: Path, fresh: frozenset[str]) -> AdaptedModel:
+    def restore(
+        self, model: "PreTrainedModel", folder: Path, newly_initialized: frozenset[str]
+    ) -> AdaptedModel:
         """Put the saved soft tokens where they stood."""
         self._is_placed = read_config(folder).get("peft_type") == _PLACED_TYPE
-        return super().restore(model, folder, fresh)
+        return super().restore(model, folder, newly_initialized)
 
-    def find_config_class(self, kind: object, path: str) -> Any:
+    def find_config_class(self, peft_type: object, path: str) -> Any:
         """Return the class of the configuration, wherever its tokens stand."""
         from peft import PromptEncoderConfig
 
-        if kind not in (_TYPE, _PLACED_TYPE):
+        if peft_type not in (_TYPE, _PLACED_TYPE):
             raise AdapterRejectedError(
-                f"peft_type is {kind!r}, and that of {self.name} is {_TYPE!r} or {_PLACED_TYPE!r}",
+                f"peft_type is {peft_type!r}, and that of {self.name} is {_TYPE!r} or {_PLACED_TYPE!r}",
                 where=path,
                 todo="pull it again, or upgrade lorry",
             )

@@ -77,13 +77,13 @@ class PTuningV2(NativeMethod):
         tokens: int = self.options.tokens
         return tokens
 
-    def adapt(self, model: "PreTrainedModel", fresh: frozenset[str]) -> "nn.Module":
+    def adapt(self, model: "PreTrainedModel", newly_initialized: frozenset[str]) -> "nn.Module":
         """Freeze the base and give its body a prefix."""
         options: PTuningV2Options = self.options
         refuse_faults(self._check_model(model))
         for name, parameter in model.named_parameters():
-            parameter.requires_grad_(name in fresh)
-        self._head = fresh
+            parameter.requires_grad_(name in newly_initialized)
+        self._head = newly_initialized
         width = (options.hidden_size or read_hidden_size(model.config)) if options.projection else None
         _insert(model, options.tokens, width)
         return model
@@ -106,15 +106,17 @@ class PTuningV2(NativeMethod):
         with torch.no_grad():
             save_tensors(self.collect_tensors(model), folder)
 
-    def restore(self, model: "PreTrainedModel", folder: Path, fresh: frozenset[str]) -> AdaptedModel:
+    def restore(
+        self, model: "PreTrainedModel", folder: Path, newly_initialized: frozenset[str]
+    ) -> AdaptedModel:
         """Give the body the saved prefix."""
         import torch
 
         config = self.read_config(folder)
         prefix: Any = _insert(model, config.tokens, None)
-        own = {**_pick(model, fresh), _SAVED: prefix.embedding.weight}
+        own = {**_pick(model, newly_initialized), _SAVED: prefix.embedding.weight}
         with torch.no_grad():
-            for name, tensor in load_tensors(folder, own, fresh).items():
+            for name, tensor in load_tensors(folder, own, newly_initialized).items():
                 own[name].copy_(tensor)
         model.train(mode=False)
         return AdaptedModel(model, lambda: _without(prefix))

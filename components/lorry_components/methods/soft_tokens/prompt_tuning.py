@@ -34,7 +34,7 @@ class PromptTuning(SoftTokenMethod):
 
         options: PromptTuningOptions = self.options
         return PromptTuningConfig(
-            task_type=self.task_type,
+            task_type=self.peft_task_type,
             num_virtual_tokens=options.tokens,
             prompt_tuning_init="SAMPLE_VOCAB" if options.init == "vocabulary" else "RANDOM",
             **describe_size(model),

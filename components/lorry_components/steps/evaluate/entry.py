@@ -11,7 +11,7 @@ from pydantic import JsonValue
 from lorry_components.steps.evaluate.evaluation_report import PLOT_NAME, PREDICTIONS_NAME, EvaluationReport
 from lorry_components.steps.evaluate.step import evaluate
 from lorry_components.steps.runtime.outcomes import run_step
-from lorry_components.steps.runtime.step_context import StepEntry
+from lorry_components.steps.runtime.step_context import StepContext
 from lorry_registry.errors import LorryError
 
 _LOGGER = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ def main(
     metadata: dict[str, Any],
 ) -> str:
     """Evaluate a task's candidate; return whether the graph goes on."""
-    entry = StepEntry.open("evaluate", task=task, run=run, store=store, tracking_uri=tracking_uri)
+    entry = StepContext.open("evaluate", task=task, run=run, store=store, tracking_uri=tracking_uri)
 
     def body() -> dict[str, JsonValue]:
         target = Path(evaluation)
@@ -64,7 +64,7 @@ def _describe(report: EvaluationReport) -> dict[str, JsonValue]:
     }
 
 
-def _log_to_mlflow(entry: StepEntry, values: dict[str, float], folder: Path) -> None:
+def _log_to_mlflow(entry: StepContext, values: dict[str, float], folder: Path) -> None:
     """Show the evaluation in MLflow. When MLflow has gone away, the adapter is judged all the same."""
     run_id = entry.find_mlflow_run()
     if run_id is None:

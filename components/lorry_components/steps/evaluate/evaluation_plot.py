@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from lorry_components.task_types import Kind, Prediction, Target
+from lorry_components.task_types import Prediction, Target, TaskType
 from lorry_registry.manifest import Evaluation
 
 
@@ -11,7 +11,7 @@ def plot_evaluation(
     path: Path,
     *,
     title: str,
-    kind: Kind,
+    task_type: TaskType,
     targets: Sequence[Target],
     predictions: Sequence[Prediction],
     evaluation: Evaluation,
@@ -24,7 +24,7 @@ def plot_evaluation(
     figure = Figure(figsize=(5.4, 5.0), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    kind.plot_predictions(axes, targets, predictions)
+    task_type.plot_predictions(axes, targets, predictions)
     headline = evaluation.headline
     axes.set_title(
         f"{title}\n{evaluation.primary} {headline.value:.3f}  [{headline.low:.3f}, {headline.high:.3f}]  "

@@ -21,9 +21,9 @@ from lorry_components.steps.evaluate.evaluation_report import (
     EvaluationReport,
 )
 from lorry_components.steps.prepare_data.step import load_part
-from lorry_components.task_types import Kind, Prediction, Row, Target
+from lorry_components.task_types import Prediction, Row, Target, TaskType
 from lorry_components.task_types.base import IMAGE
-from lorry_components.tasks.checks import find_kind, find_method
+from lorry_components.tasks.checks import find_method, find_task_type
 from lorry_components.training.training_summary import ADAPTER_FOLDER, TrainingSummary
 from lorry_registry.errors import AdapterRejectedError, BaseModelError, InvalidDataError
 from lorry_registry.manifest import Evaluation
@@ -76,11 +76,11 @@ def evaluate(
     """
     started = time.perf_counter()
     summary = TrainingSummary.load(candidate)
-    kind = find_kind(spec)
+    task_type = find_task_type(spec)
     predictor = assemble_adapter(
         candidate / ADAPTER_FOLDER,
         base=resolve_base(spec.base.model_copy(update={"fingerprint": summary.base.fingerprint})),
-        kind=kind,
+        task_type=task_type,
         method=find_method(spec),
         labels=summary.labels,
     )
@@ -88,19 +88,19 @@ def evaluate(
     report = EvaluationReport(
         evaluation=scored.evaluation,
         probe=record_probe(predictor, has_pair=summary.has_pair),
-        champion=_compare_champion(spec, kind, scored, registry) if registry is not None else None,
+        champion=_compare_champion(spec, task_type, scored, registry) if registry is not None else None,
         seconds=time.perf_counter() - started,
-        single_answer=_find_single_answer(kind, scored),
+        single_answer=_find_single_answer(task_type, scored),
     )
     report.save(target)
     return report
 
 
-def _find_single_answer(kind: Kind, scored: ScoredPart) -> str | None:
+def _find_single_answer(task_type: TaskType, scored: ScoredPart) -> str | None:
     # Of a few rows all may well be answered alike.
     if len(scored.predictions) < _FEW_ROWS:
         return None
-    return kind.find_single_answer(scored.targets, scored.predictions)
+    return task_type.find_single_answer(scored.targets, scored.predictions)
 
 
 def score_predictor(
@@ -115,20 +115,20 @@ def score_predictor(
         target: Where to write.
         progress: Told how many rows are done.
     """
-    kind = predictor.kind
+    task_type = predictor.task_type
     examples = load_part(data, _SPLIT)
-    rows, targets = kind.group_targets(
+    rows, targets = task_type.group_targets(
         [example.row for example in examples], [example.label for example in examples]
     )
     predictions = predictor.predict(rows, report=lambda done: progress(done, len(rows)))
-    evaluation = score_predictions(spec, kind, targets, predictions, part=_SPLIT)
+    evaluation = score_predictions(spec, task_type, targets, predictions, part=_SPLIT)
     target.mkdir(parents=True, exist_ok=True)
-    recorded = [kind.record_target(target) for target in targets]
+    recorded = [task_type.record_target(target) for target in targets]
     _write_predictions(target / PREDICTIONS_NAME, rows, recorded, predictions)
     plot_evaluation(
         target / PLOT_NAME,
         title=spec.name,
-        kind=kind,
+        task_type=task_type,
         targets=targets,
         predictions=predictions,
         evaluation=evaluation,
@@ -138,21 +138,21 @@ def score_predictor(
 
 def score_predictions(
     spec: TaskSpec,
-    kind: Kind,
+    task_type: TaskType,
     targets: Sequence[Target],
     predictions: Sequence[Prediction],
     *,
     part: str,
 ) -> Evaluation:
     """Return the metrics that a task asks for, with their intervals."""
-    primary = spec.evaluate.primary or kind.primary
-    names = kind.choose_metrics(spec.evaluate)
+    primary = spec.evaluate.primary or task_type.primary
+    names = task_type.choose_metrics(spec.evaluate)
     return Evaluation(
         split=part,
         examples=len(targets),
         primary=primary,
         metrics=estimate_metrics(
-            {name: kind.metrics[name](targets, predictions) for name in names},
+            {name: task_type.metrics[name](targets, predictions) for name in names},
             len(targets),
             resamples=spec.evaluate.resamples,
         ),
@@ -160,7 +160,7 @@ def score_predictions(
 
 
 def _compare_champion(
-    spec: TaskSpec, kind: Kind, scored: ScoredPart, registry: Registry
+    spec: TaskSpec, task_type: TaskType, scored: ScoredPart, registry: Registry
 ) -> ChampionComparison | None:
     champion = registry.ledger.read_state(spec.name).champion
     if champion is None:
@@ -168,11 +168,11 @@ def _compare_champion(
     manifest = registry.read_manifest(champion.adapter_id)
     targets, primary = scored.targets, scored.evaluation.primary
     value = scored.evaluation.headline.value
-    # Of another kind of task, a metric of the same name would be another metric.
+    # Of another task type, a metric of the same name would be another metric.
     known = manifest.evaluation.metrics.get(primary) if manifest.kind == spec.kind else None
     recorded = known.value if known else None
     try:
-        predictions = _let_predict(champion.adapter_id, manifest.kind, kind, scored.rows, registry)
+        predictions = _let_predict(champion.adapter_id, manifest.kind, task_type, scored.rows, registry)
     except (AdapterRejectedError, BaseModelError, InvalidDataError) as error:
         # A new base often replaces the old one on this machine, and new rows may be too long for the old
         # task: the champion's own record stands in.
@@ -183,7 +183,7 @@ def _compare_champion(
             gain=None if recorded is None else value - recorded,
             problem=str(error.faults[0] if isinstance(error, InvalidDataError) else error).splitlines()[0],
         )
-    score_champion = kind.metrics[primary](targets, predictions)
+    score_champion = task_type.metrics[primary](targets, predictions)
     champion_value = score_champion(np.arange(len(targets)))
     return ChampionComparison(
         version=champion.version,
@@ -192,7 +192,7 @@ def _compare_champion(
         value=champion_value,
         gain=value - champion_value,
         confidence=estimate_gain_confidence(
-            kind.metrics[primary](targets, scored.predictions),
+            task_type.metrics[primary](targets, scored.predictions),
             score_champion,
             len(targets),
             minimum_gain=spec.gate.minimum_gain,
@@ -202,20 +202,20 @@ def _compare_champion(
 
 
 def _let_predict(
-    adapter_id: str, former: str, kind: Kind, rows: Sequence[Row], registry: Registry
+    adapter_id: str, former: str, task_type: TaskType, rows: Sequence[Row], registry: Registry
 ) -> Sequence[Prediction]:
-    """Return what an adapter of the registry, of a kind of task, predicts for rows of a task as it is now.
+    """Return what an adapter of the registry, of a task type, predicts for rows of a task as it is now.
 
     Raises:
         AdapterRejectedError: The adapter is damaged, or was trained for rows of another make.
         BaseModelError: Its base is not here.
         InvalidDataError: The rows do not fit it.
     """
-    if former != kind.name:
-        raise AdapterRejectedError(f"it is a {former}, and the task is a {kind.name} now")
+    if former != task_type.name:
+        raise AdapterRejectedError(f"it is a {former}, and the task is a {task_type.name} now")
     predictor = load_adapter(registry.fetch(adapter_id), expected_id=adapter_id).predictor
-    if predictor.kind.form.has_pair != kind.form.has_pair:
-        read, has = ("one text", "two texts") if kind.form.has_pair else ("two texts", "one text")
+    if predictor.task_type.form.has_pair != task_type.form.has_pair:
+        read, has = ("one text", "two texts") if task_type.form.has_pair else ("two texts", "one text")
         raise AdapterRejectedError(f"it reads {read} a row, and the task has {has} now")
     return predictor.predict(rows)
 

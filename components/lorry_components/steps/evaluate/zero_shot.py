@@ -11,7 +11,7 @@ from lorry_components.models.bases import resolve_base
 from lorry_components.progress import Progress, ignore_progress
 from lorry_components.steps.evaluate.step import score_predictions
 from lorry_components.steps.prepare_data.step import load_card, load_part
-from lorry_components.task_types import KINDS, InputForm
+from lorry_components.task_types import TASK_TYPES, InputForm
 from lorry_registry.errors import TrainingError
 from lorry_registry.manifest import Evaluation
 from lorry_registry.task_spec import TaskSpec
@@ -30,16 +30,16 @@ def score_zero_shot(
 
     Raises:
         BaseModelError: The base is not usable.
-        TrainingError: The kind of task puts a head on the base that is random before training.
+        TrainingError: The task type puts a head on the base that is random before training.
     """
     predictor = assemble_base(spec, load_card(data).labels)
-    kind = predictor.kind
+    task_type = predictor.task_type
     examples = load_part(data, part)
-    rows, targets = kind.group_targets(
+    rows, targets = task_type.group_targets(
         [example.row for example in examples], [example.label for example in examples]
     )
     predictions = predictor.predict(rows, report=lambda done: progress(done, len(rows)))
-    return score_predictions(spec, kind, targets, predictions, part=part)
+    return score_predictions(spec, task_type, targets, predictions, part=part)
 
 
 def assemble_base(spec: TaskSpec, labels: Sequence[str] | None) -> Predictor:
@@ -51,16 +51,16 @@ def assemble_base(spec: TaskSpec, labels: Sequence[str] | None) -> Predictor:
 
     Raises:
         BaseModelError: The base is not usable.
-        TrainingError: The kind of task puts a head on the base that is random before training.
+        TrainingError: The task type puts a head on the base that is random before training.
     """
     base = resolve_base(spec.base)
-    kind = KINDS[spec.kind](dataclasses.replace(InputForm.of(spec), soft_template=None))
-    model, fresh = kind.load_model(base.folder, labels)
-    if fresh:
+    task_type = TASK_TYPES[spec.kind](dataclasses.replace(InputForm.of(spec), soft_template=None))
+    model, newly_initialized = task_type.load_model(base.folder, labels)
+    if newly_initialized:
         raise TrainingError(
             f"a {spec.kind} has a head that is random before it is trained: there is nothing to score",
             where=spec.name,
             todo="choose a kind that answers in words, such as knowledge-probing",
         )
     adapted = AdaptedModel(model.train(mode=False), contextlib.nullcontext)
-    return Predictor(adapted, kind.load_reader(base.folder), kind, labels)
+    return Predictor(adapted, task_type.load_reader(base.folder), task_type, labels)

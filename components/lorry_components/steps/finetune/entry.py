@@ -11,7 +11,7 @@ from pydantic import JsonValue
 
 from lorry_components.steps.finetune.step import finetune, name_checkpoints
 from lorry_components.steps.runtime.outcomes import run_step
-from lorry_components.steps.runtime.step_context import StepEntry
+from lorry_components.steps.runtime.step_context import StepContext
 from lorry_components.training.distributed import Finetune, finetune_in_processes
 from lorry_registry.errors import LorryError, TrackingError
 from lorry_registry.mlflow_index import MlflowIndex
@@ -60,7 +60,7 @@ def main(
     metadata: dict[str, Any],
 ) -> str:
     """Train a task's adapter; return whether the graph goes on."""
-    entry = StepEntry.open("finetune", task=task, run=run, store=store, tracking_uri=tracking_uri)
+    entry = StepContext.open("finetune", task=task, run=run, store=store, tracking_uri=tracking_uri)
     spec, index = entry.spec, entry.index
 
     def body() -> dict[str, JsonValue]:
@@ -106,7 +106,7 @@ def _choose_training(spec: TaskSpec) -> Finetune:
     return functools.partial(finetune_in_processes, finetune, count) if count > 1 else finetune
 
 
-def _open_run(entry: StepEntry, run: str, note: Path) -> str:
+def _open_run(entry: StepContext, run: str, note: Path) -> str:
     """Open the task's MLflow run; a training that goes on from its checkpoint goes on in its run, too."""
     spec, index = entry.spec, entry.index
     tags = {"lorry.run": run, "lorry.base": spec.base.model, "lorry.method": spec.method.name}

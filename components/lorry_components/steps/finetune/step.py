@@ -16,8 +16,8 @@ from lorry_components.models.blocks import read_width
 from lorry_components.models.dropout_fields import list_dropouts
 from lorry_components.progress import Progress, ignore_progress
 from lorry_components.steps.prepare_data.step import Example, load_card, load_part
-from lorry_components.task_types import Kind
-from lorry_components.tasks.checks import check_base, find_kind, find_method, load_config
+from lorry_components.task_types import TaskType
+from lorry_components.tasks.checks import check_base, find_method, find_task_type, load_config
 from lorry_components.training.byte_dropout import quicken_dropout
 from lorry_components.training.distributed import count_processes, is_first_process, part_random_numbers
 from lorry_components.training.number_head import NumberHead, find_number_head
@@ -47,11 +47,11 @@ class _Setup:
     """Everything that is loaded and checked before the first step is spent."""
 
     base: Base
-    kind: Kind
+    task_type: TaskType
     method: Method
     model: "nn.Module"
     reader: Any
-    fresh: frozenset[str]
+    newly_initialized: frozenset[str]
     parameters: ParameterCounts
     learning_rate: float
     hardware: Hardware
@@ -80,7 +80,7 @@ def finetune(
 
     Raises:
         BaseModelError: The base is not usable.
-        InvalidDataError: Rows are too long for the kind of task on this base.
+        InvalidDataError: Rows are too long for the task type on this base.
         InvalidTaskError: The method cannot work on this base.
         MissingExtraError: The method or the optimiser needs a library that is not installed.
         StoreError: The disk is full.
@@ -93,9 +93,9 @@ def finetune(
     parts = {part: load_part(data, part) for part in ("train", "validation", "test")}
     # Those of test too: the evaluation would find out when training is paid for.
     rows = [example.row for examples in parts.values() for example in examples]
-    setup.kind.check_rows(setup.reader, rows)
+    setup.task_type.check_rows(setup.reader, rows)
     head = find_number_head(
-        setup.kind, setup.model, setup.fresh, [example.label for example in parts["train"]]
+        setup.task_type, setup.model, setup.newly_initialized, [example.label for example in parts["train"]]
     )
     trainer = _build_trainer(
         spec,
@@ -143,7 +143,7 @@ def finetune(
         seconds=seconds,
         examples_per_second=trained_rows / seconds if seconds else 0.0,
         loss=loss,
-        libraries=read_versions(setup.kind),
+        libraries=read_versions(setup.task_type),
     )
     if is_first_process():
         summary.save(target)
@@ -169,16 +169,16 @@ def _set_up(spec: TaskSpec, labels: Sequence[str] | None) -> _Setup:
     if is_first_process():
         # What works on one of a machine's devices works on its others.
         prepare_optimizer(spec.train.optimizer, hardware.device)
-    kind, method = find_kind(spec), find_method(spec)
+    task_type, method = find_task_type(spec), find_method(spec)
     set_seed(spec.train.seed)
-    bare, fresh = kind.load_model(
+    bare, newly_initialized = task_type.load_model(
         base.folder,
         labels,
-        **({} if kind.reads_images else _list_model_options(spec, base, precision)),
+        **({} if task_type.reads_images else _list_model_options(spec, base, precision)),
         **method.list_load_options(),
     )
     learning_rate = spec.train.learning_rate or method.choose_learning_rate(read_width(bare))
-    model = method.adapt(bare, fresh)
+    model = method.adapt(bare, newly_initialized)
     if method.freezes_base and precision.name != "fp32":
         _cast_frozen(model, torch.bfloat16 if precision.name == "bf16" else torch.float16)
     if spec.train.packing:
@@ -186,9 +186,20 @@ def _set_up(spec: TaskSpec, labels: Sequence[str] | None) -> _Setup:
         bare.config.use_cache = False
     if hardware.device == "cpu":
         quicken_dropout(model)
-    parameters = method.count_parameters(model, fresh)
-    reader = kind.load_reader(base.folder)
-    return _Setup(base, kind, method, model, reader, fresh, parameters, learning_rate, hardware, precision)
+    parameters = method.count_parameters(model, newly_initialized)
+    reader = task_type.load_reader(base.folder)
+    return _Setup(
+        base,
+        task_type,
+        method,
+        model,
+        reader,
+        newly_initialized,
+        parameters,
+        learning_rate,
+        hardware,
+        precision,
+    )
 
 
 def _list_model_options(spec: TaskSpec, base: Base, precision: Precision) -> dict[str, Any]:
@@ -226,11 +237,11 @@ def _build_trainer(
     # In order of length, so that validation computes little on padding.
     held_out = sorted(parts["validation"], key=lambda example: sum(map(len, example.row.values())))
     targets = [example.label for example in held_out]
-    metrics = setup.kind.choose_metrics(spec.evaluate)
+    metrics = setup.task_type.choose_metrics(spec.evaluate)
 
     def compute_metrics(prediction: Any) -> dict[str, float]:
         outputs = head.restore(prediction.predictions) if head else prediction.predictions
-        return setup.kind.score_training(outputs, targets, labels, metrics) or {}
+        return setup.task_type.score_training(outputs, targets, labels, metrics) or {}
 
     stopping = spec.train.early_stopping
     arguments = _build_arguments(spec, setup, len(train), checkpoints)
@@ -238,14 +249,14 @@ def _build_trainer(
         shard_frozen(setup.model, arguments.device)
     trainer = AdapterTrainer(
         method=setup.method,
-        averages_tokens=setup.kind.averages_tokens,
-        predicts_next=setup.kind.predicts_next,
-        model=setup.kind.prepare_training(setup.model, setup.reader),
+        averages_tokens=setup.task_type.averages_tokens,
+        predicts_next=setup.task_type.predicts_next,
+        model=setup.task_type.prepare_training(setup.model, setup.reader),
         args=arguments,
-        data_collator=pack if spec.train.packing else setup.kind.build_collator(setup.reader),
+        data_collator=pack if spec.train.packing else setup.task_type.build_collator(setup.reader),
         train_dataset=train,
         eval_dataset=_encode(setup, held_out, labels, head),
-        compute_metrics=compute_metrics if setup.kind.scores_training else None,
+        compute_metrics=compute_metrics if setup.task_type.scores_training else None,
         callbacks=[*callbacks, *([EarlyStoppingCallback(stopping.patience)] if stopping else [])],
     )
     if spec.train.offload:
@@ -273,7 +284,7 @@ def _encode(
     targets = [example.label for example in examples]
     if head is not None:
         targets = head.shrink(targets)
-    return EncodedExamples(setup.kind.encode_examples(setup.reader, rows, targets, labels))
+    return EncodedExamples(setup.task_type.encode_examples(setup.reader, rows, targets, labels))
 
 
 def _build_arguments(spec: TaskSpec, setup: _Setup, rows: int, checkpoints: Path) -> "TrainingArguments":
@@ -293,7 +304,7 @@ def _build_arguments(spec: TaskSpec, setup: _Setup, rows: int, checkpoints: Path
     steps_an_epoch = math.ceil(rows / (train.batch_size * train.gradient_accumulation))
     total = train.steps or math.ceil((train.epochs or _DEFAULT_EPOCHS) * steps_an_epoch)
     keeps_best = train.early_stopping is not None
-    scores = setup.kind.scores_training
+    scores = setup.task_type.scores_training
     return Arguments(
         output_dir=str(checkpoints),
         per_device_train_batch_size=train.batch_size // count_processes(),
@@ -316,7 +327,7 @@ def _build_arguments(spec: TaskSpec, setup: _Setup, rows: int, checkpoints: Path
         save_steps=max(1, math.ceil(total / _CHECKPOINTS_PER_RUN)),
         save_total_limit=2,
         load_best_model_at_end=keeps_best,
-        metric_for_best_model=(spec.evaluate.primary or setup.kind.primary) if scores else "loss",
+        metric_for_best_model=(spec.evaluate.primary or setup.task_type.primary) if scores else "loss",
         greater_is_better=scores,
         # Of the others the loss is all that is looked at: their outputs would be large.
         prediction_loss_only=not scores,
@@ -328,7 +339,7 @@ def _build_arguments(spec: TaskSpec, setup: _Setup, rows: int, checkpoints: Path
         # Or early stopping would lose its patience counter.
         restore_callback_states_from_checkpoint=True,
         remove_unused_columns=False,
-        label_names=list(setup.kind.target_names),
+        label_names=list(setup.task_type.target_names),
         dataloader_pin_memory=on_cuda,
         ddp_find_unused_parameters=False,
         disable_tqdm=True,

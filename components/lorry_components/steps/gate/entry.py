@@ -8,7 +8,7 @@ from pydantic import JsonValue
 from lorry_components.steps.evaluate.evaluation_report import EvaluationReport
 from lorry_components.steps.gate.step import decide
 from lorry_components.steps.runtime.outcomes import run_step
-from lorry_components.steps.runtime.step_context import StepEntry
+from lorry_components.steps.runtime.step_context import StepContext
 
 
 def main(
@@ -22,7 +22,7 @@ def main(
     metadata: dict[str, Any],
 ) -> str:
     """Judge a task's candidate; return whether the graph goes on. A refused candidate goes on, too."""
-    entry = StepEntry.open("gate", task=task, run=run, store=store, tracking_uri=tracking_uri)
+    entry = StepContext.open("gate", task=task, run=run, store=store, tracking_uri=tracking_uri)
 
     def body() -> dict[str, JsonValue]:
         decided = decide(entry.spec.gate, EvaluationReport.load(Path(evaluation)))

@@ -8,7 +8,7 @@ from pydantic import JsonValue
 from lorry_components.models.bases import find_base_folder
 from lorry_components.steps.prepare_data.step import prepare_data
 from lorry_components.steps.runtime.outcomes import Nothing, run_step
-from lorry_components.steps.runtime.step_context import StepEntry
+from lorry_components.steps.runtime.step_context import StepContext
 from lorry_components.tasks.staleness import assess_staleness
 
 
@@ -16,7 +16,7 @@ def main(
     *, task: str, run: str, store: str, tracking_uri: str, force: bool, data: str, metadata: dict[str, Any]
 ) -> str:
     """Prepare a task's data; return whether the graph goes on."""
-    entry = StepEntry.open("prepare_data", task=task, run=run, store=store, tracking_uri=tracking_uri)
+    entry = StepContext.open("prepare_data", task=task, run=run, store=store, tracking_uri=tracking_uri)
 
     def body() -> dict[str, JsonValue]:
         staleness = assess_staleness(entry.spec, entry.registry)

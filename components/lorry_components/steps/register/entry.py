@@ -10,7 +10,7 @@ from lorry_components.steps.evaluate.evaluation_report import EvaluationReport
 from lorry_components.steps.gate.step import Decision
 from lorry_components.steps.register.step import register
 from lorry_components.steps.runtime.outcomes import run_step
-from lorry_components.steps.runtime.step_context import StepEntry
+from lorry_components.steps.runtime.step_context import StepContext
 from lorry_registry.errors import LorryError
 from lorry_registry.registry import adapter_key
 
@@ -31,7 +31,7 @@ def main(
     ``adapter`` is Kubeflow's output artifact: it gets the address in the store, since a path inside a
     container means nothing later.
     """
-    entry = StepEntry.open("register", task=task, run=run, store=store, tracking_uri=tracking_uri)
+    entry = StepContext.open("register", task=task, run=run, store=store, tracking_uri=tracking_uri)
 
     def body() -> dict[str, JsonValue]:
         run_id = entry.find_mlflow_run()

@@ -5,13 +5,10 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from lorry_components.process_setup import ease_garbage_collection, quiet_libraries
 from lorry_components.steps.report.step import RunReport, render_html, report_run
 from lorry_components.steps.runtime.outcomes import RunRecord
-from lorry_components.steps.runtime.step_context import (
-    choose_tracking_uri,
-    ease_garbage_collection,
-    quiet_libraries,
-)
+from lorry_components.steps.runtime.step_context import choose_tracking_uri
 from lorry_registry.errors import LorryError, RunFailedError
 from lorry_registry.mlflow_index import MlflowIndex
 from lorry_registry.stores import open_store

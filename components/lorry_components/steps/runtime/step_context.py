@@ -3,16 +3,13 @@
 The only place below the command line that reads the environment: a container is configured by it.
 """
 
-import atexit
-import gc
-import logging
 import os
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from lorry_components.process_setup import ease_garbage_collection, quiet_libraries
 from lorry_components.progress import Progress, ProgressFile, ignore_progress
 from lorry_components.steps.runtime.outcomes import RunRecord
 from lorry_registry.errors import TrackingError
@@ -30,7 +27,7 @@ INJECTED_RUN_VARIABLE = "MLFLOW_RUN_ID"
 
 
 @dataclass(frozen=True, slots=True)
-class StepEntry:
+class StepContext:
     """What a step works with.
 
     Attributes:
@@ -108,28 +105,6 @@ def choose_tracking_uri(given: str, environment: Mapping[str, str]) -> str:
             todo=f"give the parameter tracking_uri, or {TRACKING_VARIABLE} from a Kubernetes secret",
         )
     return found
-
-
-def quiet_libraries() -> None:
-    """Keep library chatter that is no news to a person out of a step's log and off a terminal."""
-    for name in ("transformers", "mlflow", "alembic", "datasets", "bitsandbytes"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    # Libraries tell each other here what they will remove one day; our tests turn warnings into errors.
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    warnings.filterwarnings("ignore", category=DeprecationWarning)
-
-
-def ease_garbage_collection() -> None:
-    """Let the collector look less often at the million objects that large libraries are made of.
-
-    With Python's defaults a step spends three seconds on them, while it imports them and at its end.
-    """
-    gc.set_threshold(50_000, 20, 20)
-    atexit.register(gc.freeze)
 
 
 def _open_progress(environment: Mapping[str, str], task: str, step: str) -> Progress:

@@ -31,7 +31,6 @@ from lorry_components.models.loading import load_pretrained
 from lorry_components.task_types.base import (
     IGNORED,
     Features,
-    Kind,
     Label,
     Outputs,
     Prediction,
@@ -39,6 +38,7 @@ from lorry_components.task_types.base import (
     Row,
     Scorer,
     Target,
+    TaskType,
     batch_by_length,
     gather_targets,
     list_right,
@@ -120,7 +120,7 @@ class _Cloze:
     place: int
 
 
-class KnowledgeProbing(Kind):
+class KnowledgeProbing(TaskType):
     """The token that a base puts in the place of an object."""
 
     name = "knowledge-probing"

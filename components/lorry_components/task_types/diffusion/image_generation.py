@@ -13,7 +13,6 @@ import numpy as np
 from lorry_components.task_types.base import (
     IMAGE,
     Features,
-    Kind,
     Label,
     Outputs,
     Prediction,
@@ -21,6 +20,7 @@ from lorry_components.task_types.base import (
     Row,
     Scorer,
     Target,
+    TaskType,
     list_right,
 )
 from lorry_components.task_types.diffusion.image_arrays import arrange_images, decode_image, encode_image
@@ -62,7 +62,7 @@ def _score_denoising(_targets: Sequence[Target], predictions: Sequence[Predictio
     return lambda draw: 1.0 - float(error[draw].sum() / power[draw].sum())
 
 
-class ImageGeneration(Kind):
+class ImageGeneration(TaskType):
     """An image for a prompt, by a UNet that tells noise from images."""
 
     name = "image-generation"

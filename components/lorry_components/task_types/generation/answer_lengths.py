@@ -4,21 +4,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from lorry_components.data.examples import Example
-from lorry_components.task_types.generation.base import WritingKind
+from lorry_components.task_types.generation.base import GenerationTaskType
 
 # So few lose their ends without harm.
 _FEW = 0.01
 
 
 def warn_of_cut_answers(
-    parts: Mapping[str, Sequence[Example]], kind: WritingKind, base: Path
+    parts: Mapping[str, Sequence[Example]], task_type: GenerationTaskType, base: Path
 ) -> Iterator[str]:
     """Say how many answers of each part are longer than the task lets them be, where they are many.
 
     Raises:
         TrainingError: The base's tokeniser has no token that ends a text.
     """
-    writer = kind.build_writer(kind.load_reader(base))
+    writer = task_type.build_writer(task_type.load_reader(base))
     for part, examples in parts.items():
         lengths = writer.measure_answers([str(example.label) for example in examples])
         cut = sum(length > writer.max_target for length in lengths)

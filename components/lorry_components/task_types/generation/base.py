@@ -23,13 +23,13 @@ from lorry_components.models.loading import load_pretrained
 from lorry_components.task_types.base import (
     IGNORED,
     Features,
-    Kind,
     Label,
     Outputs,
     Prediction,
     Report,
     Row,
     Target,
+    TaskType,
     batch_by_length,
     gather_targets,
 )
@@ -53,7 +53,7 @@ _BATCH_BEAMS = 64
 _PROBED_TOKENS = 16
 
 
-class WritingKind(Kind):
+class GenerationTaskType(TaskType):
     """A kind whose predictions are texts, generated token by token.
 
     The base's own ``generation_config.json`` is not looked at: the same task generates in the same way
@@ -108,9 +108,9 @@ class WritingKind(Kind):
         """Load the base with the output layer that it was trained with."""
         from transformers import GenerationConfig
 
-        model, fresh = load_pretrained(self.model_class, folder, may_miss=False, **options)
+        model, newly_initialized = load_pretrained(self.model_class, folder, may_miss=False, **options)
         model.generation_config = GenerationConfig.from_model_config(model.config)
-        return model, fresh
+        return model, newly_initialized
 
     def encode_examples(
         self,

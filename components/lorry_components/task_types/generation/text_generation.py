@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from lorry_components.task_types.base import IGNORED, Features
-from lorry_components.task_types.generation.base import WritingKind
+from lorry_components.task_types.generation.base import GenerationTaskType
 from lorry_registry.errors import Fault
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ PACKABLE = frozenset(
 )
 
 
-class TextGeneration(WritingKind):
+class TextGeneration(GenerationTaskType):
     """A text written by a causal language model, learned by cross-entropy on the answer's tokens alone."""
 
     name = "text-generation"

@@ -4,14 +4,14 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from lorry_components.task_types.base import Features
-from lorry_components.task_types.generation.base import WritingKind
+from lorry_components.task_types.generation.base import GenerationTaskType
 from lorry_registry.errors import Fault
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 
-class TextToText(WritingKind):
+class TextToText(GenerationTaskType):
     """A text written by a sequence-to-sequence model, learned by cross-entropy on its tokens."""
 
     name = "text-to-text"

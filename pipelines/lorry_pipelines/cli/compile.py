@@ -1,48 +1,12 @@
-"""``lorry validate`` and ``lorry compile``: what can be known without running."""
+"""``lorry compile``: the pipeline as a file for Kubeflow."""
 
 from pathlib import Path
 
 import click
 
+from lorry_pipelines.cli.task_options import overrides_option
 from lorry_registry.addresses import has_secret
-from lorry_registry.cli.edge import format_examples, json_option, load_settings, print_json, print_warning
-
-overrides_option = click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="FIELD=VALUE",
-    help="Change a field of every task, for example method.r=16. May be given more than once.",
-)
-files_argument = click.argument(
-    "files", nargs=-1, required=True, metavar="TASK.yaml...", type=click.Path(path_type=Path)
-)
-
-
-@click.command(
-    epilog=format_examples("lorry validate tasks/*.yaml", "lorry validate reviews.yaml --set train.epochs=5")
-)
-@files_argument
-@overrides_option
-@json_option
-def validate_tasks(files: tuple[Path, ...], overrides: tuple[str, ...], as_json: bool) -> None:
-    """Check task files without running them.
-
-    All faults of all files are told at once, with file, line and field. A base that is on this machine is
-    looked at too: whether the method works on it. Exit code 3 when there are faults.
-    """
-    from lorry_components.steps.runtime.step_context import quiet_libraries
-    from lorry_components.tasks.checks import check_bases
-    from lorry_pipelines.scheduling import load_tasks
-
-    quiet_libraries()
-    specs = load_tasks(files, overrides)
-    check_bases(specs)
-    if as_json:
-        print_json([spec.model_dump(mode="json") for spec in specs])
-        return
-    for path, spec in zip(files, specs, strict=True):
-        click.echo(f"{path}: {spec.name}, {spec.kind} with {spec.method.name} on {spec.base.model}: valid")
+from lorry_registry.cli.edge import format_examples, load_settings, print_warning
 
 
 @click.command(

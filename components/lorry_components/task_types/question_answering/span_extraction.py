@@ -18,7 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lorry_components.models.loading import load_pretrained
-from lorry_components.task_types.base import Features, Kind, Label, Outputs, Prediction, Report, Row, Target
+from lorry_components.task_types.base import (
+    Features,
+    Label,
+    Outputs,
+    Prediction,
+    Report,
+    Row,
+    Target,
+    TaskType,
+)
 from lorry_components.task_types.question_answering.spans import (
     choose_span,
     compute_exact_match,
@@ -91,7 +100,7 @@ class _Reading:
         return _make_prediction(self.context[start:end], start, end, shares[1], shares[0])
 
 
-class QuestionAnswering(Kind):
+class QuestionAnswering(TaskType):
     """The piece of a context that answers a question, learned as the tokens at which it starts and ends."""
 
     name = "question-answering"

@@ -1,0 +1,16 @@
+"""The arguments and options of every command that reads task files."""
+
+from pathlib import Path
+
+import click
+
+overrides_option = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="FIELD=VALUE",
+    help="Change a field of every task, for example method.r=16. May be given more than once.",
+)
+files_argument = click.argument(
+    "files", nargs=-1, required=True, metavar="TASK.yaml...", type=click.Path(path_type=Path)
+)

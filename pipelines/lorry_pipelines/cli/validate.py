@@ -1,0 +1,34 @@
+"""``lorry validate``: what is wrong with a task file, without running it."""
+
+from pathlib import Path
+
+import click
+
+from lorry_pipelines.cli.task_options import files_argument, overrides_option
+from lorry_registry.cli.edge import format_examples, json_option, print_json
+
+
+@click.command(
+    epilog=format_examples("lorry validate tasks/*.yaml", "lorry validate reviews.yaml --set train.epochs=5")
+)
+@files_argument
+@overrides_option
+@json_option
+def validate_tasks(files: tuple[Path, ...], overrides: tuple[str, ...], as_json: bool) -> None:
+    """Check task files without running them.
+
+    All faults of all files are told at once, with file, line and field. A base that is on this machine is
+    looked at too: whether the method works on it. Exit code 3 when there are faults.
+    """
+    from lorry_components.process_setup import quiet_libraries
+    from lorry_components.tasks.checks import check_bases
+    from lorry_pipelines.scheduling import load_tasks
+
+    quiet_libraries()
+    specs = load_tasks(files, overrides)
+    check_bases(specs)
+    if as_json:
+        print_json([spec.model_dump(mode="json") for spec in specs])
+        return
+    for path, spec in zip(files, specs, strict=True):
+        click.echo(f"{path}: {spec.name}, {spec.kind} with {spec.method.name} on {spec.base.model}: valid")
