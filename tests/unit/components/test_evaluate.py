@@ -257,7 +257,7 @@ def test_the_record_of_a_champion_that_refuses_the_rows_stands_in(
 
     found = trained(seed=1)
     of_now = find_task_type(found.spec)
-    monkeypatch.setattr("lorry_components.steps.evaluate.step.find_kind", lambda _spec: of_now)
+    monkeypatch.setattr("lorry_components.steps.evaluate.step.find_task_type", lambda _spec: of_now)
     monkeypatch.setattr(Predictor, "predict", refuse)
     report = score(found, registry, tmp_path / "evaluation")
     assert report.champion is not None

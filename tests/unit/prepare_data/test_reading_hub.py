@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from lorry_components.data.reading import Reading, digest_source
+from lorry_components.data.sources import hub as hub_source
 from lorry_registry.errors import InvalidDataError, MissingExtraError
 from lorry_registry.task_spec import DataSpec
 
@@ -84,7 +85,7 @@ def test_missing_columns_and_no_rows(fail: Fail, hub: Callable[[object], list[An
 def test_too_many_rows(
     fail: Fail, hub: Callable[[object], list[Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hub, "MAX_ROWS", 1)
+    monkeypatch.setattr(hub_source, "MAX_ROWS", 1)
     hub(make_dataset({"text": ["a", "b"], "label": ["x", "y"]}))
     assert "train: has 2 rows; a split may have 1" in str(fail(**HUB))
 

@@ -37,7 +37,7 @@ def test_a_comparison_is_printed_kept_and_taken_over(invoke: Any, task_file: Tas
     again = invoke("compare", task_file(), "--methods", "lora,bitfit", "--seeds", "0,1")
     assert again.exit_code == 0, again.output
     assert invoke.ran == []
-    assert "4 cells, 4 taken over" in again.output
+    assert "4 trials, 4 taken over" in again.output
 
     larger = invoke("compare", task_file(), "--methods", "full,lora", "--seeds", "0", "--against", "full")
     assert larger.exit_code == 0, larger.output
