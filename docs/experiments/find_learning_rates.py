@@ -1,9 +1,9 @@
 """Which learning rate each method should start from: the evidence behind the defaults.
 
-    python tests/benchmarks/find_learning_rates.py --data FOLDER [--tasks sst2,snli] [--methods lora,bitfit]
+    python docs/experiments/find_learning_rates.py --data FOLDER [--tasks sst2,snli] [--methods lora,bitfit]
 
 Trains each method on 2,000 rows of each data set with rates a factor of about three apart, and scores on
-1,000 other rows of train, so that no test part is looked at. FOLDER is as for ``compare_lecture.py``.
+1,000 other rows of train, so that no test part is looked at. FOLDER is as for ``compare_methods_on_glue.py``.
 What was found of a method on a data set is kept in the folder of results, and not measured again while its
 file is there. Ends in a table in Markdown: the metrics at each rate, the rate with the best mean in bold.
 """
@@ -14,7 +14,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from compare_lecture import DATA_SETS, compare, describe_task, shuffle_rows, write_document, write_rows
+from compare_methods_on_glue import (
+    DATA_SETS,
+    compare,
+    describe_task,
+    shuffle_rows,
+    write_document,
+    write_rows,
+)
 
 _TRAINED, _HELD_OUT = 2000, 1000
 RATES: Mapping[str, Sequence[str]] = {
@@ -46,7 +53,7 @@ def main() -> None:
     parser.add_argument("--methods", default=",".join(name.partition(":")[0] for name in RATES))
     parser.add_argument("--results", type=Path, default=Path("docs/measurements/rates"))
     parser.add_argument(
-        "--output", type=Path, default=Path(".lorry/benchmarks/rates"), help="for the parts of the data"
+        "--output", type=Path, default=Path(".lorry/experiments/rates"), help="for the parts of the data"
     )
     parser.add_argument("--jobs", default="1")
     chosen = parser.parse_args()

@@ -1,7 +1,7 @@
-"""The lecture's tasks of a causal model on real data: E2E, WikiSQL, and LAMA P17 with and without P-tuning.
+"""Generation with a causal model on real data: E2E, WikiSQL, and LAMA P17 with and without P-tuning.
 
     python infra/demo/fetch_gemma.py ./gemma-3-270m
-    python tests/benchmarks/causal_lecture.py --base ./gemma-3-270m --data FOLDER [--tasks e2e,wikisql,p17]
+    python docs/experiments/generation_tasks.py --base ./gemma-3-270m --data FOLDER [--tasks e2e,wikisql,p17]
 
 FOLDER holds one folder for each data set, with JSON lines: ``e2e_nlg``, ``wikisql`` and ``lama_trex``
 (default: the environment's LORRY_TEST_DATA). E2E: a thousand rows of train, and all references of 150
@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from compare_lecture import DataSet, find_lorry, read_rows, shuffle_rows, write_document, write_rows
+
+from compare_methods_on_glue import DataSet, find_lorry, read_rows, shuffle_rows, write_document, write_rows
 
 _E2E_ROWS, _E2E_VALIDATION, _E2E_MEANINGS = 1000, 100, 150
 _FACTS = 300
@@ -41,7 +42,7 @@ def main() -> None:
     parser.add_argument("--base", type=Path, required=True)
     parser.add_argument("--data", type=Path, default=os.environ.get("LORRY_TEST_DATA"))
     parser.add_argument("--tasks", default="e2e,wikisql,p17")
-    parser.add_argument("--output", type=Path, default=Path(".lorry/benchmarks/causal"))
+    parser.add_argument("--output", type=Path, default=Path(".lorry/experiments/causal"))
     chosen = parser.parse_args()
     if chosen.data is None:
         parser.error("give --data FOLDER, or set LORRY_TEST_DATA")

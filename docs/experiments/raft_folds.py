@@ -1,6 +1,6 @@
 """RAFT twitter_complaints on its 50 labelled tweets: methods on all-MiniLM-L6-v2, by cross-validation.
 
-    python tests/benchmarks/raft_folds.py --data FOLDER [--results DIR]
+    python docs/experiments/raft_folds.py --data FOLDER [--results DIR]
 
 RAFT keeps the labels of its test part to itself, so each of five folds of ten tweets is the test part once,
 and the training has 32 of the other 40 (8 are for validation). FOLDER holds ``raft_twitter_complaints``
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from compare_lecture import DataSet, compare, describe_task, shuffle_rows, write_document, write_rows
+from compare_methods_on_glue import DataSet, compare, describe_task, shuffle_rows, write_document, write_rows
 
 _FOLDS = 5
 _VALIDATION = 8
@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=os.environ.get("LORRY_TEST_DATA"))
     parser.add_argument("--results", type=Path, default=Path("docs/measurements/raft"))
     parser.add_argument(
-        "--output", type=Path, default=Path(".lorry/benchmarks/raft"), help="for the parts of the data"
+        "--output", type=Path, default=Path(".lorry/experiments/raft"), help="for the parts of the data"
     )
     parser.add_argument("--jobs", default="1")
     chosen = parser.parse_args()

@@ -18,6 +18,7 @@ import argparse
 import multiprocessing
 import os
 import resource
+import sys
 import tempfile
 import time
 import warnings
@@ -26,15 +27,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from causal_lecture import describe_task
-from compare_lecture import DataSet, read_rows, shuffle_rows, write_document, write_rows
-
 from lorry_components.process_setup import quiet_libraries
 from lorry_components.steps.finetune.step import finetune
 from lorry_components.steps.prepare_data.step import Example, load_part, prepare_data
 from lorry_components.tasks.checks import load_task_file
 from lorry_components.training.training_summary import ADAPTER_FOLDER
 from lorry_registry.task_spec import TaskSpec
+
+# What reads the data sets and writes task files is shared with the experiments.
+sys.path.insert(0, str(Path(__file__).parents[2] / "docs" / "experiments"))
+
+from compare_methods_on_glue import (
+    DataSet,
+    read_rows,
+    shuffle_rows,
+    write_document,
+    write_rows,
+)
+from generation_tasks import describe_task
 
 _HELD_OUT = 50
 _IGNORED = -100

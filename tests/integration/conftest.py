@@ -1,24 +1,14 @@
 """What the tests of several parts together share: real data, the real base, and an MLflow of their own."""
 
 import json
-import logging
 import os
 from collections.abc import Callable
 from gzip import open as open_gzip
 from pathlib import Path
 
 import pytest
-import torch
-from transformers.utils import logging as transformers_logging
 
-
-@pytest.fixture(autouse=True, scope="session")
-def calm_libraries() -> None:
-    """One thread, since two that share a core wait for each other; and no load reports."""
-    torch.set_num_threads(1)
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    logging.getLogger("mlflow").setLevel(logging.ERROR)
+from fixtures.libraries import calm_libraries  # noqa: F401
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 """A small, valid adapter without torch, and registries that hold some."""
 
 import json
-import shutil
 import struct
 import subprocess
 import sys
@@ -136,16 +135,6 @@ def make_adapter(tmp_path: Path) -> Callable[..., AdapterFolder]:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> LocalStore:
-    return LocalStore(tmp_path / "store")
-
-
-@pytest.fixture
-def registry(store: LocalStore, tmp_path: Path) -> Registry:
-    return Registry(store, tmp_path / "cache")
-
-
-@pytest.fixture
 def register_adapter(
     registry: Registry, make_adapter: Callable[..., AdapterFolder]
 ) -> Callable[..., tuple[AdapterFolder, Event]]:
@@ -212,22 +201,6 @@ def run_scripts(start_script: Callable[..., "subprocess.Popen[str]"]) -> Callabl
         return [output for output, _ in outputs]
 
     return run
-
-
-@pytest.fixture(scope="session")
-def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a SQLite database with MLflow's tables: creating them takes seconds, copying them does not."""
-    path = tmp_path_factory.mktemp("mlflow") / "empty.db"
-    assert MlflowIndex(f"sqlite:///{path}").read_aliases("nothing") == {}
-    return path
-
-
-@pytest.fixture
-def mlflow_uri(empty_mlflow: Path, tmp_path: Path) -> str:
-    """Return the address of an MLflow of the test's own."""
-    path = tmp_path / "mlflow.db"
-    shutil.copyfile(empty_mlflow, path)
-    return f"sqlite:///{path}"
 
 
 @pytest.fixture

@@ -29,9 +29,9 @@ def list_faults(spec: TaskSpec, target: Path) -> list[str]:
     return [f"{fault.where}: {fault.what}" for fault in caught.value.faults]
 
 
-def test_later_steps_need_no_other_file(make_spec: MakeSpec, photographs: Path, tmp_path: Path) -> None:
+def test_later_steps_need_no_other_file(make_image_spec: MakeSpec, photographs: Path, tmp_path: Path) -> None:
     before = {path.name: path.read_bytes() for path in photographs.iterdir()}
-    card = prepare_data(make_spec(), tmp_path / "data")
+    card = prepare_data(make_image_spec(), tmp_path / "data")
     shutil.rmtree(photographs)
     parts = {part: load_part(tmp_path / "data", part) for part in PARTS}
     # All nine are there once, though eight have one prompt.
@@ -47,15 +47,19 @@ def test_later_steps_need_no_other_file(make_spec: MakeSpec, photographs: Path, 
     assert card.splits["train"].words.max <= 8
 
 
-def test_the_order_of_rows_decides_nothing(make_spec: MakeSpec, photographs: Path, tmp_path: Path) -> None:
-    first = prepare_data(make_spec(), tmp_path / "first")
+def test_the_order_of_rows_decides_nothing(
+    make_image_spec: MakeSpec, photographs: Path, tmp_path: Path
+) -> None:
+    first = prepare_data(make_image_spec(), tmp_path / "first")
     table = photographs / "metadata.jsonl"
     table.write_text("\n".join(reversed(table.read_text("utf-8").splitlines())) + "\n", "utf-8")
-    assert prepare_data(make_spec(), tmp_path / "second").data_digest == first.data_digest
+    assert prepare_data(make_image_spec(), tmp_path / "second").data_digest == first.data_digest
 
 
-def test_a_changed_image_is_changed_data(make_spec: MakeSpec, photographs: Path, tmp_path: Path) -> None:
-    spec = make_spec()
+def test_a_changed_image_is_changed_data(
+    make_image_spec: MakeSpec, photographs: Path, tmp_path: Path
+) -> None:
+    spec = make_image_spec()
     first = prepare_data(spec, tmp_path / "first")
     assert first.source_digest == digest_source(spec.data, reads_images=True)
     (photographs / "note.txt").write_text("unread", "utf-8")
@@ -67,18 +71,18 @@ def test_a_changed_image_is_changed_data(make_spec: MakeSpec, photographs: Path,
 
 
 def test_one_image_under_two_names_is_not_held_out_from_itself(
-    make_spec: MakeSpec, photographs: Path, tmp_path: Path
+    make_image_spec: MakeSpec, photographs: Path, tmp_path: Path
 ) -> None:
     for number in range(9):
         suffix = "jpg" if number % 2 else "png"
         shutil.copyfile(photographs / f"{number}.{suffix}", photographs / f"again-{number}.{suffix}")
         add_row(photographs, f"again-{number}.{suffix}", "another prompt")
-    prepare_data(make_spec(), tmp_path / "data")
+    prepare_data(make_image_spec(), tmp_path / "data")
     sides = [{example.row["image"] for example in load_part(tmp_path / "data", part)} for part in PARTS]
     assert sum(map(len, sides)) == len(set.union(*sides)) == 9
 
 
-def test_all_faults_are_told_at_once(make_spec: MakeSpec, photographs: Path, tmp_path: Path) -> None:
+def test_all_faults_are_told_at_once(make_image_spec: MakeSpec, photographs: Path, tmp_path: Path) -> None:
     outside = tmp_path / "outside.png"
     Image.new("RGB", (64, 64)).save(outside)
     (photographs / "link.png").symlink_to(outside)
@@ -91,7 +95,7 @@ def test_all_faults_are_told_at_once(make_spec: MakeSpec, photographs: Path, tmp
     names = ["nosuch.png", "../outside.png", str(outside), "link.png", "small.png", "text.png", "short.png"]
     for name in [*names, "picture.gif", "hidden.png", 7, "a" * 300 + ".png"]:
         add_row(photographs, name)
-    told = list_faults(make_spec(), tmp_path / "data")
+    told = list_faults(make_image_spec(), tmp_path / "data")
     wanted = [
         "there is no file 'nosuch.png'",
         "'../outside.png' is not the name of a file in the folder",

@@ -108,8 +108,10 @@ def test_a_checkpointed_backward_pass_holds_no_more_than_planned(pipeline_v1_4: 
     assert peak <= planned.checkpointed + planned.passing
 
 
-def test_a_plan_is_what_a_run_trains_and_keeps(make_spec: MakeSpec, pipeline: Path, tmp_path: Path) -> None:
-    spec = make_spec(pipeline, train={"steps": 1}, method={"r": 4})
+def test_a_plan_is_what_a_run_trains_and_keeps(
+    make_image_spec: MakeSpec, diffusion_pipeline: Path, tmp_path: Path
+) -> None:
+    spec = make_image_spec(diffusion_pipeline, train={"steps": 1}, method={"r": 4})
     plan = plan_task(spec)
     prepare_data(spec, tmp_path / "data")
     summary = finetune(spec, tmp_path / "data", tmp_path / "candidate", checkpoints=tmp_path / "checkpoints")
@@ -120,15 +122,17 @@ def test_a_plan_is_what_a_run_trains_and_keeps(make_spec: MakeSpec, pipeline: Pa
 
     read = read_pipeline(spec.base)
     planned = measure_unet(adapt_unet(read, METHODS["lora"]({"r": 4})).model, read, rows=2, on_cuda=False)
-    unet = load_diffusers_model("UNet2DConditionModel", pipeline / "unet")
+    unet = load_diffusers_model("UNet2DConditionModel", diffusion_pipeline / "unet")
     adapted = METHODS["lora"]({"r": 4}).adapt(unet, frozenset())
     measured = measure_unet(adapted, read, rows=2, on_cuda=False)
     assert planned.layers == measured.layers > 0
     assert planned.kept == pytest.approx(measured.kept, rel=0.02)
 
 
-def test_the_command_tells_the_size_of_images(make_spec: MakeSpec, pipeline: Path, tmp_path: Path) -> None:
-    document = make_spec(pipeline).model_dump(mode="json", exclude_defaults=True)
+def test_the_command_tells_the_size_of_images(
+    make_image_spec: MakeSpec, diffusion_pipeline: Path, tmp_path: Path
+) -> None:
+    document = make_image_spec(diffusion_pipeline).model_dump(mode="json", exclude_defaults=True)
     (tmp_path / "dog.yaml").write_text(json.dumps(document), "utf-8")
     result = CliRunner().invoke(plan_files, [str(tmp_path / "dog.yaml")], catch_exceptions=False)
     assert "2 images of 32x32 pixels" in result.stdout
@@ -139,7 +143,7 @@ def test_the_command_tells_the_size_of_images(make_spec: MakeSpec, pipeline: Pat
     assert planned["faults"] == []
 
 
-def test_what_will_not_fit_is_refused(make_spec: MakeSpec, pipeline: Path) -> None:
-    refuse_what_does_not_fit([make_spec(pipeline)])
+def test_what_will_not_fit_is_refused(make_image_spec: MakeSpec, diffusion_pipeline: Path) -> None:
+    refuse_what_does_not_fit([make_image_spec(diffusion_pipeline)])
     with pytest.raises(InvalidTaskError, match="memory"):
-        refuse_what_does_not_fit([make_spec(pipeline, resources={"memory": "100Mi"})])
+        refuse_what_does_not_fit([make_image_spec(diffusion_pipeline, resources={"memory": "100Mi"})])

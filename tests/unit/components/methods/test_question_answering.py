@@ -107,8 +107,8 @@ MakeCase = Callable[[str, str], Case]
 
 
 @pytest.fixture
-def make(tiny_base: Callable[[str], Path]) -> MakeCase:
-    return lambda variant, style: Case(tiny_base(style), variant)
+def make(family_base: Callable[[str], Path]) -> MakeCase:
+    return lambda variant, style: Case(family_base(style), variant)
 
 
 def test_every_method_is_tried() -> None:
@@ -181,7 +181,7 @@ def test_soft_tokens_learn_to_point(make: MakeCase) -> None:
 
 @pytest.mark.parametrize(("name", "style"), REFUSED)
 def test_what_cannot_work_is_refused_with_the_reason(
-    name: str, style: str, tiny_config: Callable[[str], PreTrainedConfig], tiny_base: Callable[[str], Path]
+    name: str, style: str, tiny_config: Callable[[str], PreTrainedConfig], family_base: Callable[[str], Path]
 ) -> None:
     options = next(options for variant, options in VARIANTS.values() if variant == name)
     method = METHODS[name](options, "QUESTION_ANS")
@@ -192,7 +192,7 @@ def test_what_cannot_work_is_refused_with_the_reason(
         return
     assert all("; choose " in what for what in told), told
     bare, newly_initialized = TASK_TYPES["question-answering"](InputForm(32)).load_model(
-        tiny_base(style), None
+        family_base(style), None
     )
     with pytest.raises(TrainingError, match=REFUSED[name, style]):
         method.adapt(bare, newly_initialized)
@@ -219,12 +219,12 @@ def test_a_base_may_bring_a_trained_head(
 
 
 def test_a_base_with_classes_of_its_own_gets_two_outputs(
-    tiny_config: Callable[[str], PreTrainedConfig], tiny_base: Callable[[str], Path], tmp_path: Path
+    tiny_config: Callable[[str], PreTrainedConfig], family_base: Callable[[str], Path], tmp_path: Path
 ) -> None:
     config = tiny_config("bert")
     config.num_labels = 5
     task_type = TASK_TYPES["question-answering"](InputForm(32))
-    bare, _ = task_type.load_model(tiny_base("bert"), None)
+    bare, _ = task_type.load_model(family_base("bert"), None)
     bare.save_pretrained(tmp_path)
     config.save_pretrained(tmp_path)
     assert AutoConfig.from_pretrained(tmp_path).num_labels == 5

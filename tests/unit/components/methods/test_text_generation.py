@@ -41,9 +41,9 @@ def list_cases() -> list[Any]:
 
 @pytest.mark.parametrize(("style", "name"), list_cases())
 def test_a_method_learns_comes_back_and_generates(
-    tiny_base: Callable[[str], Path], style: str, name: str, tmp_path: Path
+    generator_base: Callable[[str], Path], style: str, name: str, tmp_path: Path
 ) -> None:
-    folder = tiny_base(style)
+    folder = generator_base(style)
     task_type: Any = TASK_TYPES["text-to-text" if style in SEQ2SEQ else "text-generation"](
         InputForm(max_length=48, max_target=8)
     )

@@ -15,8 +15,8 @@ from lorry_registry.task_spec import TaskSpec
 
 
 def test_a_changed_image_is_another_cell(
-    make_spec: Callable[..., TaskSpec],
-    pipeline: Path,
+    make_image_spec: Callable[..., TaskSpec],
+    diffusion_pipeline: Path,
     photographs: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -31,7 +31,7 @@ def test_a_changed_image_is_another_cell(
     monkeypatch.setenv("LORRY_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////proc/nowhere/mlflow.db")
     monkeypatch.setattr("lorry_pipelines.studies.run.run_trials", interrupt)
-    document = make_spec(pipeline).model_dump(mode="json", exclude={"generate", "evaluate"})
+    document = make_image_spec(diffusion_pipeline).model_dump(mode="json", exclude={"generate", "evaluate"})
     document["method"] = {"name": "lora", "r": 4}
     path = tmp_path / "dog.yaml"
     path.write_text(yaml.safe_dump(document), "utf-8")

@@ -7,7 +7,7 @@ import pytest
 
 from lorry_components.tasks.checks import find_task_type, load_task_file
 
-PAGE = Path(__file__).parents[3] / "docs" / "task-file.md"
+PAGE = Path(__file__).parents[4] / "docs" / "task-file.md"
 SHOWN = re.findall(r"```yaml\n(name: (\S+) .*?)```", PAGE.read_text("utf-8"), re.DOTALL)
 
 

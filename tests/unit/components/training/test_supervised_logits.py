@@ -84,9 +84,9 @@ def compute_gradients(
 @pytest.mark.parametrize("style", ["gpt2", "llama", "t5", "bart"])
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_accumulated_batches_are_one_large_batch(
-    tiny_base: Callable[[str], Path], style: str, method: str, tmp_path: Path
+    generator_base: Callable[[str], Path], style: str, method: str, tmp_path: Path
 ) -> None:
-    folder = tiny_base(style)
+    folder = generator_base(style)
     one = compute_gradients(folder, style, tmp_path, method, per_device_train_batch_size=4)
     many = compute_gradients(
         folder, style, tmp_path, method, per_device_train_batch_size=1, gradient_accumulation_steps=4
@@ -98,11 +98,11 @@ def test_accumulated_batches_are_one_large_batch(
 @pytest.mark.parametrize("loss", ["supervised", "packed"])
 @pytest.mark.parametrize("batch", [4, 2])
 def test_the_gradients_are_those_of_all_outputs_of_padded_rows(
-    tiny_base: Callable[[str], Path], style: str, loss: str, batch: int, tmp_path: Path
+    generator_base: Callable[[str], Path], style: str, loss: str, batch: int, tmp_path: Path
 ) -> None:
     whole, found = (
         compute_gradients(
-            tiny_base(style),
+            generator_base(style),
             style,
             tmp_path,
             "lora",
@@ -123,13 +123,13 @@ def check_same(found: list[torch.Tensor], expected: list[torch.Tensor]) -> None:
 
 
 @pytest.mark.parametrize("style", CAUSAL)
-def test_what_a_method_adds_to_the_loss_is_kept(tiny_base: Callable[[str], Path], style: str) -> None:
+def test_what_a_method_adds_to_the_loss_is_kept(generator_base: Callable[[str], Path], style: str) -> None:
     task_type = TASK_TYPES["text-generation"](InputForm(max_length=72, max_target=24))
-    tokenizer = AutoTokenizer.from_pretrained(tiny_base(style))
+    tokenizer = AutoTokenizer.from_pretrained(generator_base(style))
     batch = task_type.build_collator(tokenizer)(task_type.encode_examples(tokenizer, ROWS, ANSWERS, None))
     losses = []
     for orthogonality in (0.0, 0.5):
-        bare, newly_initialized = task_type.load_model(tiny_base(style), None)
+        bare, newly_initialized = task_type.load_model(generator_base(style), None)
         torch.manual_seed(0)
         options = {"r": 4, "target_r": 2, "orthogonality": orthogonality}
         model = METHODS["adalora"](options, task_type.peft_task_type).adapt(bare, newly_initialized).eval()
@@ -141,21 +141,21 @@ def test_what_a_method_adds_to_the_loss_is_kept(tiny_base: Callable[[str], Path]
 
 @pytest.mark.parametrize("style", ["gpt2", "gemma3_text"])
 @pytest.mark.parametrize("method", ["prompt-tuning", "p-tuning-v2", "prelayer"])
-def test_soft_tokens_move_no_position(tiny_base: Callable[[str], Path], style: str, method: str) -> None:
+def test_soft_tokens_move_no_position(generator_base: Callable[[str], Path], style: str, method: str) -> None:
     task_type = TASK_TYPES["text-generation"](InputForm(max_length=72, max_target=24))
-    tokenizer = AutoTokenizer.from_pretrained(tiny_base(style))
+    tokenizer = AutoTokenizer.from_pretrained(generator_base(style))
     batch = task_type.build_collator(tokenizer)(task_type.encode_examples(tokenizer, ROWS, ANSWERS, None))
-    bare, newly_initialized = task_type.load_model(tiny_base(style), None)
+    bare, newly_initialized = task_type.load_model(generator_base(style), None)
     model = METHODS[method]({"tokens": 5}, task_type.peft_task_type).adapt(bare, newly_initialized).eval()
     loss, outputs = compute_next_token_loss(model, batch)
     torch.testing.assert_close(loss, model(**batch).loss)
     assert outputs.logits.shape[1] == int(batch["labels"].ne(-100).sum())
 
 
-def test_a_model_with_a_loss_of_its_own_computes_all(tiny_base: Callable[[str], Path]) -> None:
+def test_a_model_with_a_loss_of_its_own_computes_all(generator_base: Callable[[str], Path]) -> None:
     task_type = TASK_TYPES["text-generation"](InputForm(max_length=72, max_target=24))
-    tokenizer = AutoTokenizer.from_pretrained(tiny_base("gpt2"))
-    model: Any = task_type.load_model(tiny_base("gpt2"), None)[0]
+    tokenizer = AutoTokenizer.from_pretrained(generator_base("gpt2"))
+    model: Any = task_type.load_model(generator_base("gpt2"), None)[0]
     batch = task_type.build_collator(tokenizer)(task_type.encode_examples(tokenizer, ROWS, ANSWERS, None))
     model.loss_function = lambda logits, labels, **_: logits.sum() * 0 + labels.numel()
     loss, outputs = compute_next_token_loss(model, batch)
@@ -164,10 +164,10 @@ def test_a_model_with_a_loss_of_its_own_computes_all(tiny_base: Callable[[str], 
 
 
 @pytest.mark.parametrize("style", CAUSAL)
-def test_only_what_counts_is_computed(tiny_base: Callable[[str], Path], style: str) -> None:
+def test_only_what_counts_is_computed(generator_base: Callable[[str], Path], style: str) -> None:
     task_type = TASK_TYPES["text-generation"](InputForm(max_length=72, max_target=24))
-    tokenizer = AutoTokenizer.from_pretrained(tiny_base(style))
-    model, _ = task_type.load_model(tiny_base(style), None)
+    tokenizer = AutoTokenizer.from_pretrained(generator_base(style))
+    model, _ = task_type.load_model(generator_base(style), None)
     features = task_type.encode_examples(tokenizer, ROWS, ANSWERS, None)
     batch = task_type.build_collator(tokenizer)(features)
     loss, outputs = compute_next_token_loss(model, batch)

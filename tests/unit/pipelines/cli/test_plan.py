@@ -34,9 +34,9 @@ def invoke(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., cli
 
 
 @pytest.fixture
-def task_file(make_spec: MakeSpec, tmp_path: Path) -> Callable[..., Path]:
+def task_file(make_plan_spec: MakeSpec, tmp_path: Path) -> Callable[..., Path]:
     def write(**sections: Any) -> Path:
-        document = make_spec(**sections).model_dump(mode="json", exclude_defaults=True)
+        document = make_plan_spec(**sections).model_dump(mode="json", exclude_defaults=True)
         method = document.pop("method")
         document["method"] = {"name": method["name"], **method.get("options", {})}
         path = tmp_path / "task.yaml"
