@@ -10,6 +10,11 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEMO_DATA := pipelines/tasks/data
 TASKS := $(wildcard pipelines/tasks/*.yaml)
+# Tests side by side, each process with one thread, since tiny matrices wait longer for a second thread than
+# they take; a module's tests stay together, for they share what it trains.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadscope --durations 10
+# More options for pytest, such as -x or -k NAME.
+PYTEST_OPTIONS ?=
 
 .PHONY: help
 help: ## List the targets.
@@ -38,8 +43,12 @@ run: $(INSTALLED) $(DEMO_DATA)/tweets.jsonl ## The main job: four real tasks on 
 	@$(BIN)/lorry run $(TASKS)
 
 .PHONY: test
-test: $(INSTALLED) ## Run the tests.
-	@$(BIN)/python -m pytest
+test: $(INSTALLED) ## Run the tests but the slow ones, and list the slowest (some minutes).
+	@$(PYTEST) -m 'not slow and not containers' $(PYTEST_OPTIONS)
+
+.PHONY: test-all
+test-all: $(INSTALLED) ## Run every test (some half an hour on two cores).
+	@$(PYTEST) $(PYTEST_OPTIONS)
 
 .PHONY: check
 check: $(INSTALLED) ## Run the linters and type checks.
