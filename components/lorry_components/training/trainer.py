@@ -1,7 +1,6 @@
 """transformers' Trainer, told to save exactly what is trained and to repeat itself when resumed."""
 
 import contextlib
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,12 +16,12 @@ from lorry_components.methods import Method
 from lorry_components.progress import Progress
 from lorry_components.task_types.base import IGNORED
 from lorry_components.training.activation_cache import ROW, STATES, FrozenPrefix
+from lorry_components.training.resumption import STATE_NAME
 from lorry_components.training.sampler import LengthGroupedSampler
 from lorry_components.training.supervised_logits import compute_next_token_loss
 
 _TRAINED_NAME = "trained.safetensors"
 _METHOD_NAME = "method.safetensors"
-_STATE_NAME = "trainer_state.json"
 # What heads give beside what they are scored by.
 _NOT_SCORED = ("past_key_values", "encoder_last_hidden_state")
 LogMetrics = Callable[[Mapping[str, float], int], None]
@@ -206,7 +205,7 @@ class AdapterTrainer(Trainer):
 
         Trainer would make a further step or epoch from its last checkpoint.
         """
-        state = TrainerState.load_from_json(str(checkpoint / _STATE_NAME))
+        state = TrainerState.load_from_json(str(checkpoint / STATE_NAME))
         if not state.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"]:
             return False
         self.state = state
@@ -287,21 +286,6 @@ class ProgressCallback(TrainerCallback):
 def count_supervised(labels: torch.Tensor) -> torch.Tensor:
     """Return how many labels count in the loss: all that are not -100."""
     return labels.ne(IGNORED).sum()
-
-
-def find_checkpoint(folder: Path) -> Path | None:
-    """Return the newest complete checkpoint below a folder.
-
-    Trainer writes its state last, so that a checkpoint which a kill cut short has none.
-    """
-    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-    for checkpoint in reversed(found):
-        try:
-            json.loads((checkpoint / _STATE_NAME).read_text("utf-8"))
-        except (OSError, ValueError):
-            continue
-        return checkpoint
-    return None
 
 
 def _scale_learning_rates(optimizer: torch.optim.Optimizer, model: nn.Module, method: Method) -> None:

@@ -1,0 +1,88 @@
+"""A task's ``train`` section, as transformers' ``TrainingArguments``."""
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lorry_components.training.distributed import count_processes
+from lorry_components.training.optimizers import name_optimizer
+from lorry_components.training.setup import Setup
+from lorry_registry.task_spec import TaskSpec, TrainSpec
+
+if TYPE_CHECKING:
+    from transformers import TrainingArguments
+
+_DEFAULT_EPOCHS = 3.0
+_CHECKPOINTS_PER_RUN = 10
+_LOGS_PER_RUN = 50
+
+
+def build_arguments(spec: TaskSpec, setup: Setup, rows: int, checkpoints: Path) -> "TrainingArguments":
+    """Return the arguments of a task's training.
+
+    Args:
+        spec: The task.
+        setup: What was set up for it.
+        rows: The number of encoded training rows.
+        checkpoints: Where checkpoints are written.
+    """
+    from transformers import TrainingArguments
+
+    class Arguments(TrainingArguments):
+        # Frozen weights that stay in the host's memory must not be moved.
+        place_model_on_device = False if spec.train.offload else None
+
+        @property
+        def n_gpu(self) -> int:
+            # A process uses one of a machine's GPUs: Trainer would multiply the batch size by their number.
+            return min(1, int(super().n_gpu))
+
+    train = spec.train
+    total = _count_steps(train, rows)
+    keeps_best = train.early_stopping is not None
+    scores = setup.task_type.scores_training
+    return Arguments(
+        output_dir=str(checkpoints),
+        per_device_train_batch_size=train.batch_size // count_processes(),
+        per_device_eval_batch_size=2 * train.batch_size // count_processes(),
+        gradient_accumulation_steps=train.gradient_accumulation,
+        num_train_epochs=train.epochs or _DEFAULT_EPOCHS,
+        max_steps=train.steps or -1,
+        learning_rate=setup.learning_rate,
+        lr_scheduler_type=train.schedule if train.schedule != "constant" else "constant_with_warmup",
+        warmup_steps=train.warmup,
+        weight_decay=train.weight_decay,
+        max_grad_norm=train.max_grad_norm,
+        optim=name_optimizer(train.optimizer, setup.hardware.device),
+        seed=train.seed,
+        bf16=setup.precision.name == "bf16",
+        fp16=setup.precision.name == "fp16",
+        use_cpu=setup.hardware.device == "cpu",
+        eval_strategy="epoch",
+        save_strategy="epoch" if keeps_best else "steps",
+        save_steps=max(1, math.ceil(total / _CHECKPOINTS_PER_RUN)),
+        save_total_limit=2,
+        load_best_model_at_end=keeps_best,
+        metric_for_best_model=(spec.evaluate.primary or setup.task_type.primary) if scores else "loss",
+        greater_is_better=scores,
+        # Where only the loss is used, the outputs are not collected: they would be large.
+        prediction_loss_only=not scores,
+        activation_checkpointing=train.gradient_checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False} if train.gradient_checkpointing else None,
+        logging_steps=max(1, total // _LOGS_PER_RUN),
+        # A loss that is not a number must be seen, not replaced by a mean.
+        logging_nan_inf_filter=False,
+        # Otherwise early stopping would lose its patience counter.
+        restore_callback_states_from_checkpoint=True,
+        remove_unused_columns=False,
+        label_names=list(setup.task_type.target_names),
+        dataloader_pin_memory=setup.hardware.device == "cuda",
+        ddp_find_unused_parameters=False,
+        disable_tqdm=True,
+        report_to="none",
+    )
+
+
+def _count_steps(train: TrainSpec, rows: int) -> int:
+    steps_per_epoch = math.ceil(rows / (train.batch_size * train.gradient_accumulation))
+    return train.steps or math.ceil((train.epochs or _DEFAULT_EPOCHS) * steps_per_epoch)

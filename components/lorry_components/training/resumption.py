@@ -1,0 +1,96 @@
+"""A training that goes on from its last checkpoint, and ends with the weights of one that never stopped."""
+
+import json
+import math
+import shutil
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lorry_registry.errors import StoreError
+
+if TYPE_CHECKING:
+    from lorry_components.training.trainer import AdapterTrainer
+
+STATE_NAME = "trainer_state.json"
+"""Where transformers' Trainer keeps its state in a checkpoint."""
+
+# A disk with less than this left, in bytes, counts as full.
+_LEAST_ROOM = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """How a training went.
+
+    Attributes:
+        steps: Optimizer steps in all.
+        resumed_from: The step that this process went on from; 0: it trained from the start.
+        seconds: Wall time of the training loop in this process, validation included.
+        loss: The last mean training loss that was logged; NaN if none was.
+    """
+
+    steps: int
+    resumed_from: int
+    seconds: float
+    loss: float
+
+
+def train_to_end(trainer: "AdapterTrainer", checkpoints: Path, *, keeps_prefix: bool) -> Course:
+    """Train from the newest checkpoint, or from the start where there is none, to the end.
+
+    Args:
+        trainer: Ready to train.
+        checkpoints: The folder of this very training.
+        keeps_prefix: Whether the outputs of the frozen layers are computed once and kept.
+
+    Raises:
+        StoreError: The disk is full.
+        TrainingError: There are no frozen layers whose outputs could be kept.
+    """
+    from safetensors import SafetensorError
+
+    from lorry_components.training.activation_cache import cached_prefix
+
+    checkpoint = find_checkpoint(checkpoints)
+    started = time.perf_counter()
+    try:
+        if checkpoint is None or not trainer.take_over(checkpoint):
+            with cached_prefix(trainer, checkpoints) if keeps_prefix else nullcontext():
+                trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except (RuntimeError, SafetensorError) as error:
+        # The libraries that write checkpoints do not raise OSError on a full disk: free space tells.
+        if shutil.disk_usage(checkpoints).free > _LEAST_ROOM:
+            raise
+        raise StoreError(
+            "no checkpoint can be written: the disk is full",
+            where=str(checkpoints),
+            todo="make room and run again: training goes on from the last checkpoint, if there is one",
+        ) from error
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    return Course(
+        steps=trainer.state.global_step,
+        resumed_from=_read_step(checkpoint) if checkpoint else 0,
+        seconds=time.perf_counter() - started,
+        loss=float(losses[-1]) if losses else math.nan,
+    )
+
+
+def find_checkpoint(folder: Path) -> Path | None:
+    """Return the newest complete checkpoint below a folder.
+
+    Trainer writes its state last, so a checkpoint that was cut short by a kill has none.
+    """
+    for checkpoint in sorted(folder.glob("checkpoint-*"), key=_read_step, reverse=True):
+        try:
+            json.loads((checkpoint / STATE_NAME).read_text("utf-8"))
+        except (OSError, ValueError):
+            continue
+        return checkpoint
+    return None
+
+
+def _read_step(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])

@@ -1,0 +1,148 @@
+"""What a training needs before its first step: the adapted model, and how it is computed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lorry_components.methods import Method
+from lorry_components.models.bases import Base
+from lorry_components.models.blocks import read_width
+from lorry_components.models.dropout_fields import list_dropouts
+from lorry_components.task_types import TaskType
+from lorry_components.training.byte_dropout import quicken_dropout
+from lorry_components.training.distributed import count_processes, is_first_process
+from lorry_components.training.optimizers import prepare_optimizer
+from lorry_components.training.precision import Hardware, Precision, choose_precision, detect_hardware
+from lorry_registry.errors import TrainingError
+from lorry_registry.manifest import ParameterCounts
+from lorry_registry.task_spec import TaskSpec
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PretrainedConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """Everything that is loaded and checked before the first step is spent.
+
+    Attributes:
+        base: The base.
+        task_type: The task type.
+        method: What made the base trainable.
+        model: The adapted base, with the task type's head.
+        reader: What turns a row into the model's inputs, such as a tokenizer.
+        newly_initialized: Names of parameters that the base's weights do not hold.
+        parameters: How many numbers are trained.
+        learning_rate: The peak learning rate: the task's own, or the method's choice.
+        hardware: Where it is trained.
+        precision: How it is computed.
+    """
+
+    base: Base
+    task_type: TaskType
+    method: Method
+    model: "nn.Module"
+    reader: Any
+    newly_initialized: frozenset[str]
+    parameters: ParameterCounts
+    learning_rate: float
+    hardware: Hardware
+    precision: Precision
+
+
+def check_batch_size(spec: TaskSpec) -> None:
+    """Check that the rows of a batch can be divided among the processes.
+
+    Raises:
+        TrainingError: They cannot.
+    """
+    if spec.train.batch_size % count_processes():
+        raise TrainingError(
+            f"a batch of {spec.train.batch_size} cannot be divided among {count_processes()} processes",
+            where="train.batch_size",
+            todo=f"choose a multiple of {count_processes()}, or another resources.count",
+        )
+
+
+def set_up(
+    spec: TaskSpec,
+    base: Base,
+    task_type: TaskType,
+    method: Method,
+    *,
+    config: "PretrainedConfig | None",
+    labels: Sequence[str] | None,
+) -> Setup:
+    """Load the base, adapt it, and choose precision, optimizer and learning rate.
+
+    Args:
+        spec: The task.
+        base: Its base, which the method works on.
+        task_type: Its task type.
+        method: Its method.
+        config: The base's configuration; None for a pipeline of several models.
+        labels: The classes, or None.
+
+    Raises:
+        BaseModelError: The base is damaged, or its family has no head of this task type.
+        MissingExtraError: The method or the optimizer needs a library that is not installed.
+        TrainingError: The method does not fit the base, or this machine cannot compute the precision or the
+            optimizer.
+    """
+    from transformers import set_seed
+
+    hardware = detect_hardware()
+    precision = choose_precision(
+        spec.train.precision, hardware, max_length=spec.data.max_length, is_packed=spec.train.packing
+    )
+    if is_first_process():
+        # What works on one of a machine's devices works on its others.
+        prepare_optimizer(spec.train.optimizer, hardware.device)
+    set_seed(spec.train.seed)
+    bare, newly_initialized = task_type.load_model(
+        base.folder,
+        labels,
+        **({} if config is None else _list_model_options(spec, config, precision)),
+        **method.list_load_options(),
+    )
+    learning_rate = spec.train.learning_rate or method.choose_learning_rate(read_width(bare))
+    model = method.adapt(bare, newly_initialized)
+    if method.freezes_base:
+        _cast_frozen(model, precision)
+    if spec.train.packing:
+        # With a cache, sequences would not be kept apart.
+        bare.config.use_cache = False
+    if hardware.device == "cpu":
+        quicken_dropout(model)
+    return Setup(
+        base=base,
+        task_type=task_type,
+        method=method,
+        model=model,
+        reader=task_type.load_reader(base.folder),
+        newly_initialized=newly_initialized,
+        parameters=method.count_parameters(model, newly_initialized),
+        learning_rate=learning_rate,
+        hardware=hardware,
+        precision=precision,
+    )
+
+
+def _list_model_options(spec: TaskSpec, config: "PretrainedConfig", precision: Precision) -> dict[str, Any]:
+    options: dict[str, Any] = list_dropouts(spec.train, config)
+    if precision.attention is not None:
+        options["attn_implementation"] = precision.attention
+    return options
+
+
+def _cast_frozen(model: "nn.Module", precision: Precision) -> None:
+    import torch
+
+    if precision.name == "fp32":
+        return
+    dtype = torch.bfloat16 if precision.name == "bf16" else torch.float16
+    for parameter in model.parameters():
+        # The packed weights of a quantized base are not floating-point numbers.
+        if not parameter.requires_grad and parameter.is_floating_point():
+            parameter.data = parameter.data.to(dtype)
