@@ -23,6 +23,7 @@ from lorry_registry.errors import StoreError
 from lorry_registry.settings import Settings
 from lorry_registry.stores import open_store
 from lorry_registry.task_spec import TaskSpec
+from lorry_registry.whole_files import write_whole_text
 
 # Kubeflow's local runner works on two iterations of a loop at a time.
 _TASKS_AT_A_TIME = 2
@@ -117,7 +118,8 @@ def run_pipeline(
     pipeline = folder.path / "pipeline.yaml"
     compile_pipeline(specs, pipeline, settings=settings)
     described = folder.path / "run.json"
-    described.write_text(
+    write_whole_text(
+        described,
         LocalRun(
             pipeline=pipeline,
             arguments={
@@ -134,7 +136,6 @@ def run_pipeline(
             passed_on=_PASSED_ON if runner == "docker" else (),
             network=_choose_network(specs, settings),
         ).model_dump_json(indent=2),
-        "utf-8",
     )
     try:
         _run_to_end(described, folder, settings, tasks=len(specs), watch=watch)

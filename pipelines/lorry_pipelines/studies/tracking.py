@@ -8,9 +8,9 @@ from typing import Any
 from lorry_components.steps.evaluate.evaluation_report import PLOT_NAME, PREDICTIONS_NAME
 from lorry_components.studies.study_summary import TrialOutcome
 from lorry_components.studies.trial_run import read_history
-from lorry_components.studies.trials import replace_file
 from lorry_registry.errors import LorryError
 from lorry_registry.mlflow_index import MlflowIndex
+from lorry_registry.whole_files import write_whole_text
 
 _STATE = "mlflow.json"
 # MLflow's own tag: its pages fold the runs below their parent.
@@ -131,7 +131,7 @@ class StudyTracker:
 
     def _write_state(self) -> None:
         state = {"address": self._index.address, "parent": self._parent, "children": self._children}
-        replace_file(self._path, json.dumps(state, indent=2))
+        write_whole_text(self._path, f"{json.dumps(state, indent=2)}\n")
 
 
 def _list_metrics(outcome: TrialOutcome) -> dict[str, float]:

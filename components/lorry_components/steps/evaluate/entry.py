@@ -13,6 +13,7 @@ from lorry_components.steps.evaluate.step import evaluate
 from lorry_components.steps.runtime.outcomes import run_step
 from lorry_components.steps.runtime.step_context import StepContext
 from lorry_registry.errors import LorryError
+from lorry_registry.whole_files import write_whole_text
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -80,4 +81,4 @@ def _log_to_mlflow(entry: StepContext, values: dict[str, float], folder: Path) -
 def _write_page(page: Path, image: Path, title: str) -> None:
     encoded = base64.b64encode(image.read_bytes()).decode("ascii")
     page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text(f'<img alt="{title}" src="data:image/png;base64,{encoded}">\n', "utf-8")
+    write_whole_text(page, f'<img alt="{title}" src="data:image/png;base64,{encoded}">\n')

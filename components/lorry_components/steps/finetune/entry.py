@@ -16,6 +16,7 @@ from lorry_components.training.distributed import Finetune, finetune_in_processe
 from lorry_registry.errors import LorryError, TrackingError
 from lorry_registry.mlflow_index import MlflowIndex
 from lorry_registry.task_spec import TaskSpec
+from lorry_registry.whole_files import write_whole_text
 
 _LOGGER = logging.getLogger(__name__)
 # Beside the checkpoints of a training: the MLflow run that shows it.
@@ -118,7 +119,7 @@ def _open_run(entry: StepContext, run: str, note: Path) -> str:
     run_id = index.open_run(spec.name, name=run, tags=tags, run_id=entry.injected_run)
     index.log_parameters(run_id, spec.describe_recipe() | {"base": spec.base.model_dump(mode="json")})
     note.parent.mkdir(parents=True, exist_ok=True)
-    note.write_text(run_id, "utf-8")
+    write_whole_text(note, run_id)
     return run_id
 
 

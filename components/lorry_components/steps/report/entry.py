@@ -13,6 +13,7 @@ from lorry_registry.errors import LorryError, RunFailedError
 from lorry_registry.mlflow_index import MlflowIndex
 from lorry_registry.stores import open_store
 from lorry_registry.task_spec import TaskSpec
+from lorry_registry.whole_files import write_whole_text
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ def main(*, tasks: Sequence[str], run: str, store: str, tracking_uri: str, page:
     report = report_run(RunRecord(opened, run), names, opened)
     target = Path(page)
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(render_html(report), "utf-8")
+    write_whole_text(target, render_html(report))
     _close_mlflow_runs(report, MlflowIndex(choose_tracking_uri(tracking_uri, os.environ)))
     if report.failed:
         raise RunFailedError(
