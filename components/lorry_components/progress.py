@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 from typing import Protocol
 
+from lorry_registry.whole_files import write_whole_text
+
 
 class Progress(Protocol):
     """Told how far a step is."""
@@ -26,8 +28,7 @@ class ProgressFile:
 
     def __call__(self, done: int, total: int, note: str = "") -> None:
         """Replace the file, so that a reader never sees half of it. A full disk fails no step here."""
-        partial = self._path.with_suffix(".partial")
+        document = {"step": self._step, "done": done, "total": total, "note": note}
         with contextlib.suppress(OSError):
-            partial.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_text(json.dumps({"step": self._step, "done": done, "total": total, "note": note}))
-            partial.replace(self._path)
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole_text(self._path, json.dumps(document))

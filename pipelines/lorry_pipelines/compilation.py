@@ -1,6 +1,6 @@
 """From tasks to a compiled pipeline file."""
 
-import os
+import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +9,7 @@ from lorry_registry.addresses import has_secret, hide_secrets
 from lorry_registry.errors import StoreError, UsageError
 from lorry_registry.settings import Settings
 from lorry_registry.task_spec import ResourcesSpec, TaskSpec
+from lorry_registry.whole_files import write_whole
 
 
 def compile_pipeline(specs: Sequence[TaskSpec], target: Path, *, settings: Settings) -> None:
@@ -41,19 +42,18 @@ def compile_pipeline(specs: Sequence[TaskSpec], target: Path, *, settings: Setti
             store=settings.store,
             tracking_uri=withhold_secret(settings.tracking_uri),
         )
-        # Beside the target, and with an ending that the compiler takes.
-        partial = target.with_name(f".{target.stem}.{os.getpid()}.yaml")
         try:
-            compiler.Compiler().compile(pipeline, str(partial))
-            partial.replace(target)
+            with tempfile.TemporaryDirectory(dir=target.parent, prefix=".") as scratch:
+                # The compiler insists on the ending, and writes a file that a reader may see half of.
+                compiled = Path(scratch) / "pipeline.yaml"
+                compiler.Compiler().compile(pipeline, str(compiled))
+                write_whole(target, compiled.read_bytes())
         except OSError as error:
             raise StoreError(
                 f"cannot be written: {error.strerror or error}",
                 where=str(target),
                 todo="name a file in a folder that exists, can be written and has space",
             ) from error
-        finally:
-            partial.unlink(missing_ok=True)
 
 
 def withhold_secret(address: str) -> str:

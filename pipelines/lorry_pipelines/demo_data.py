@@ -16,6 +16,7 @@ from pathlib import Path
 
 from lorry_registry.digests import digest_file
 from lorry_registry.errors import Fault, InvalidDataError
+from lorry_registry.whole_files import write_whole_text
 
 PACKAGE = "vaderSentiment==3.3.2"
 ARCHIVE_SHA256 = "sha256:5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9"
@@ -46,9 +47,7 @@ def fetch_data(target: Path) -> list[Path]:
         inner = _read_member(archive.read_bytes(), _INNER)
         for path, (_, stem) in zip(paths, DOMAINS.items(), strict=True):
             table = _read_member(inner, f"hutto_ICWSM_2014/{stem}_GroundTruth.txt").decode("utf-8")
-            partial = path.with_suffix(".partial")
-            partial.write_text("".join(_convert(table)), "utf-8")
-            partial.replace(path)
+            write_whole_text(path, "".join(_convert(table)))
     return paths
 
 

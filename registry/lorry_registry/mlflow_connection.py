@@ -1,7 +1,6 @@
 """One connection to one MLflow: opened late, safe to open twice at once, with errors that say what to do."""
 
 import contextlib
-import fcntl
 import importlib.util
 import logging
 import sqlite3
@@ -14,6 +13,7 @@ from urllib.parse import urlsplit
 
 from lorry_registry.addresses import hide_secrets
 from lorry_registry.errors import MissingExtraError, TrackingError
+from lorry_registry.file_locks import hold_lock
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -121,8 +121,7 @@ class MlflowConnection:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         # MLflow creates the tables of a new database without a lock: two processes at once would break it.
-        with path.with_name(f"{path.name}.lock").open("a") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX)
+        with hold_lock(path.with_name(f"{path.name}.lock")):
             # MLflow tries a file that it cannot open again and again, for minutes; this fails at once.
             with contextlib.closing(sqlite3.connect(path)) as connection:
                 connection.execute("PRAGMA schema_version")

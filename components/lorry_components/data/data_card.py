@@ -16,6 +16,7 @@ from lorry_components.task_types.base import IMAGE
 from lorry_registry.digests import canonical_json
 from lorry_registry.errors import Fault, InvalidDataError, NotFoundError
 from lorry_registry.task_spec import Columns
+from lorry_registry.whole_files import write_whole
 
 CARD_FILE = "data_card.json"
 
@@ -105,7 +106,7 @@ class DataCard(_Document):
         Raises:
             OSError: The file cannot be written.
         """
-        path.write_bytes(canonical_json(self.model_dump(mode="json")))
+        write_whole(path, canonical_json(self.model_dump(mode="json")))
 
     @classmethod
     def load(cls, path: Path) -> "DataCard":

@@ -15,10 +15,10 @@ from lorry_components.data.faults import shorten
 from lorry_components.data.layout import PARTS
 from lorry_components.task_types import Label
 from lorry_registry.errors import ConflictError, Fault, InvalidDataError, NotFoundError, StoreError
+from lorry_registry.whole_files import is_partial
 
-_PARTIAL_CARD = f"{CARD_FILE}.partial"
 # In the order in which they are removed: without a card nothing else counts.
-_OWN_NAMES = (CARD_FILE, _PARTIAL_CARD, *(f"{part}.parquet" for part in PARTS))
+_OWN_NAMES = (CARD_FILE, *(f"{part}.parquet" for part in PARTS))
 _AGAIN = "run prepare_data again"
 
 
@@ -48,8 +48,7 @@ def write_prepared(target: Path, parts: Mapping[str, Sequence[Example]], card: D
         with _open_folder(target) as folder:
             for part in PARTS:
                 _write_part(folder / f"{part}.parquet", parts[part])
-            card.save(folder / _PARTIAL_CARD)
-            (folder / _PARTIAL_CARD).rename(folder / CARD_FILE)
+            card.save(folder / CARD_FILE)
     except OSError as error:
         raise StoreError(
             f"cannot write the prepared data: {error.strerror or error}",
@@ -132,7 +131,11 @@ def _publish_folder(scratch: Path, target: Path) -> None:
 
 @contextlib.contextmanager
 def _refilled_folder(target: Path) -> Iterator[Path]:
-    strangers = sorted(entry.name for entry in target.iterdir() if entry.name not in _OWN_NAMES)
+    strangers = sorted(
+        entry.name
+        for entry in target.iterdir()
+        if entry.name not in _OWN_NAMES and not is_partial(entry.name)
+    )
     if strangers:
         raise ConflictError(
             f"the folder holds something else already: {shorten(', '.join(strangers), 120)}",
@@ -148,7 +151,8 @@ def _refilled_folder(target: Path) -> Iterator[Path]:
 
 
 def _remove_prepared(folder: Path) -> None:
-    for name in _OWN_NAMES:
+    leftovers = [entry.name for entry in folder.iterdir() if is_partial(entry.name)]
+    for name in (*_OWN_NAMES, *leftovers):
         (folder / name).unlink(missing_ok=True)
 
 

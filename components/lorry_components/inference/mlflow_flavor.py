@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from lorry_components.inference.loading import LoadedAdapter, load_adapter
 from lorry_registry.errors import UsageError
 from lorry_registry.manifest import MANIFEST_NAME, Manifest
+from lorry_registry.whole_files import write_whole_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,7 +48,7 @@ def write_model(folder: Path, *, adapter: Path, manifest: Manifest, model: "Mode
         for name in _PACKAGES
         if name in manifest.libraries
     ]
-    (folder / "requirements.txt").write_text("\n".join(requirements) + "\n", "utf-8")
+    write_whole_text(folder / "requirements.txt", "\n".join(requirements) + "\n")
     model.signature = _build_signature(manifest)
     model.add_flavor(
         FLAVOR_NAME, adapter_id=manifest.adapter_id, task=manifest.task, base=manifest.base.model, data="."

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from lorry_registry.errors import AdapterRejectedError
 from lorry_registry.manifest import WEIGHTS_NAME
 from lorry_registry.verification import read_tensor_entries
+from lorry_registry.whole_files import whole_file
 
 if TYPE_CHECKING:
     import torch
@@ -19,7 +20,8 @@ def save_tensors(tensors: "Mapping[str, torch.Tensor]", folder: Path) -> None:
     from safetensors.torch import save_file
 
     ordered = {name: tensors[name].detach().cpu().contiguous().clone() for name in sorted(tensors)}
-    save_file(ordered, folder / WEIGHTS_NAME, metadata={"format": "pt"})
+    with whole_file(folder / WEIGHTS_NAME) as partial:
+        save_file(ordered, partial, metadata={"format": "pt"})
 
 
 def load_tensors(

@@ -1,17 +1,14 @@
 """One trial in a process of its own: ``python -m lorry_components.studies.trial_process FOLDER``.
 
 A process of its own, so that its peak memory is its own, a crash takes nothing else down, and threads can be
-divided. When its standard input is a pipe and closes, it ends: whoever started it is gone.
+divided. It ends when whoever started it is gone.
 """
 
 import logging
-import os
-import signal
-import stat
 import sys
-import threading
 from pathlib import Path
 
+from lorry_components.lifelines import follow_starter
 from lorry_components.process_setup import ease_garbage_collection, quiet_libraries
 from lorry_components.progress import ProgressFile
 from lorry_components.steps.runtime.outcomes import describe_failure
@@ -19,7 +16,6 @@ from lorry_components.studies.trials import TrialFolder
 
 PROGRESS_NAME = "progress.json"
 STEP = "cell"
-_STDIN = 0
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -41,20 +37,6 @@ def main(path: Path) -> int:
         folder.write_failure(failure)
         return failure.exit_code
     return 0
-
-
-def follow_starter() -> None:
-    """End this process and its group when standard input is a pipe and closes."""
-    if not stat.S_ISFIFO(os.fstat(_STDIN).st_mode):
-        return
-    lifeline = os.dup(_STDIN)
-    os.dup2(os.open(os.devnull, os.O_RDONLY), _STDIN)
-
-    def wait() -> None:
-        os.read(lifeline, 1)
-        os.killpg(os.getpgrp(), signal.SIGKILL)
-
-    threading.Thread(target=wait, daemon=True).start()
 
 
 if __name__ == "__main__":

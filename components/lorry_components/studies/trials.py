@@ -1,6 +1,5 @@
 """A trial of a study: one variant and one seed, where its files are, and what came of it."""
 
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from lorry_components.training.precision import Hardware
 from lorry_registry.digests import digest_document, shorten_digest
 from lorry_registry.manifest import Evaluation, ParameterCounts
 from lorry_registry.task_spec import TaskSpec
+from lorry_registry.whole_files import write_whole_text
 
 _RESULT, _FAILURE, _JOB = "result.json", "failure.json", "job.json"
 
@@ -147,7 +147,7 @@ class TrialFolder:
         """Say what is to be done, and forget an earlier failure."""
         self.path.mkdir(parents=True, exist_ok=True)
         (self.path / _FAILURE).unlink(missing_ok=True)
-        replace_file(self.path / _JOB, job.model_dump_json(indent=2))
+        write_whole_text(self.path / _JOB, f"{job.model_dump_json(indent=2)}\n")
 
     def read_job(self) -> TrialJob:
         """Return what is to be done."""
@@ -155,7 +155,7 @@ class TrialFolder:
 
     def write_result(self, result: TrialResult) -> None:
         """Keep the result, and remove what only led to it."""
-        replace_file(self.path / _RESULT, result.model_dump_json(indent=2))
+        write_whole_text(self.path / _RESULT, f"{result.model_dump_json(indent=2)}\n")
         for folder in (self.checkpoints, self.candidate):
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -170,7 +170,7 @@ class TrialFolder:
 
     def write_failure(self, failure: Failure) -> None:
         """Keep why the trial failed."""
-        replace_file(self.path / _FAILURE, failure.model_dump_json(indent=2))
+        write_whole_text(self.path / _FAILURE, f"{failure.model_dump_json(indent=2)}\n")
 
     def read_failure(self) -> Failure | None:
         """Return why the trial failed, or None when it did not say."""
@@ -274,13 +274,6 @@ def _build_trial(
     return Trial(variant, seed, spec, data.folder, digest)
 
 
-def replace_file(path: Path, content: str) -> None:
-    """Write a file so that it is whole or not there."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(f"{content}\n", "utf-8")
-    partial.replace(path)
-
-
 class TrialRecord(_Document):
     """A training that ended, beside its adapter: its evaluation may have been interrupted."""
 
@@ -288,7 +281,7 @@ class TrialRecord(_Document):
 
     def save(self, folder: Path) -> None:
         """Write it into a folder."""
-        replace_file(folder / "trained.json", self.model_dump_json(indent=2))
+        write_whole_text(folder / "trained.json", f"{self.model_dump_json(indent=2)}\n")
 
     @classmethod
     def load(cls, folder: Path) -> Self | None:

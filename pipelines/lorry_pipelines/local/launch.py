@@ -3,8 +3,6 @@
 import contextlib
 import os
 import shutil
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from lorry_components.lifelines import end_group, start_with_lifeline
 from lorry_components.models.bases import find_base_folder
 from lorry_components.steps.report.step import RunReport, report_run
 from lorry_components.steps.runtime.outcomes import RunRecord
@@ -23,11 +22,11 @@ from lorry_registry.errors import StoreError
 from lorry_registry.settings import Settings
 from lorry_registry.stores import open_store
 from lorry_registry.task_spec import TaskSpec
+from lorry_registry.whole_files import write_whole_text
 
 # Kubeflow's local runner works on two iterations of a loop at a time.
 _TASKS_AT_A_TIME = 2
 _POLL_SECONDS = 0.2
-_PATIENCE_SECONDS = 10.0
 _PACKAGES = Path("/opt/lorry/packages")
 _PASSED_ON = ("AWS_", "HF_", "MLFLOW_", "OMP_NUM_THREADS", "OPENBLAS_")
 
@@ -117,7 +116,8 @@ def run_pipeline(
     pipeline = folder.path / "pipeline.yaml"
     compile_pipeline(specs, pipeline, settings=settings)
     described = folder.path / "run.json"
-    described.write_text(
+    write_whole_text(
+        described,
         LocalRun(
             pipeline=pipeline,
             arguments={
@@ -134,7 +134,6 @@ def run_pipeline(
             passed_on=_PASSED_ON if runner == "docker" else (),
             network=_choose_network(specs, settings),
         ).model_dump_json(indent=2),
-        "utf-8",
     )
     try:
         _run_to_end(described, folder, settings, tasks=len(specs), watch=watch)
@@ -205,15 +204,8 @@ def _run_to_end(
 ) -> None:
     command = [sys.executable, "-m", "lorry_pipelines.local.runner_process", str(described)]
     with folder.log.open("wb") as log:
-        # A session of its own: Ctrl-C reaches this process alone, which then ends the whole group.
-        process = subprocess.Popen(  # noqa: S603 - our own module, our own file
-            command,
-            # A lifeline: it closes when this process is gone, however it ended, and the run then ends itself.
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=_build_environment(os.environ, settings, folder, tasks),
-            start_new_session=True,
+        process = start_with_lifeline(
+            command, log=log, environment=_build_environment(os.environ, settings, folder, tasks)
         )
     try:
         while process.poll() is None:
@@ -239,22 +231,6 @@ def _build_environment(
         "LORRY_HOME": str(settings.home),
         PROGRESS_VARIABLE: str(folder.progress),
     }
-
-
-def end_group(process: "subprocess.Popen[bytes]") -> None:
-    """End a process with a session and a lifeline of its own, and all that it started: politely, then not."""
-    assert process.stdin is not None
-    for end, patience in ((signal.SIGTERM, _PATIENCE_SECONDS), (signal.SIGKILL, None)):
-        try:
-            os.killpg(process.pid, end)
-        except ProcessLookupError:
-            break
-        try:
-            process.wait(patience)
-        except subprocess.TimeoutExpired:
-            continue
-    process.wait()
-    process.stdin.close()
 
 
 def _clean_up(report: RunReport, folder: RunFolder, settings: Settings) -> None:

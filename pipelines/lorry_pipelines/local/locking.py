@@ -1,12 +1,11 @@
-"""One run of a task at a time on this machine, and one training of a study's trial."""
+"""One run of a task at a time on this machine, and one run of a study."""
 
 import contextlib
-import fcntl
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lorry_registry.errors import ConflictError
+from lorry_registry.file_locks import read_holder, take_lock
 
 
 @contextlib.contextmanager
@@ -16,7 +15,7 @@ def hold_tasks(folder: Path, tasks: Sequence[str]) -> Iterator[None]:
     Two machines that share a store need no lock: the ledger's compare-and-swap lets only one of them promote.
 
     Raises:
-        ConflictError: Another run holds one of them; which and whose is said.
+        ConflictError: Another run holds one of them; the message names the task and that run's process.
     """
     with contextlib.ExitStack() as stack:
         for task in sorted(tasks):
@@ -28,28 +27,3 @@ def hold_tasks(folder: Path, tasks: Sequence[str]) -> Iterator[None]:
                     todo="wait for it to end, or stop it; nothing was started",
                 )
         yield
-
-
-def take_lock(stack: contextlib.ExitStack, path: Path, *, waits: bool = False) -> bool:
-    """Take the lock of a file until a stack is closed; return whether it was to be had.
-
-    Args:
-        stack: What releases it.
-        path: The file; it is made where it is missing.
-        waits: Whether to wait for whoever holds it.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    stream = stack.enter_context(path.open("a+", encoding="utf-8"))
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
-    except BlockingIOError:
-        return False
-    stream.truncate(0)
-    stream.write(f"{os.getpid()}\n")
-    stream.flush()
-    return True
-
-
-def read_holder(path: Path) -> str:
-    """Return the process that holds a lock, as far as it says so."""
-    return path.read_text("utf-8").strip() or "unknown"

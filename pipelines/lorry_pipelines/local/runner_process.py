@@ -1,25 +1,22 @@
 """Runs a compiled pipeline on this machine: ``python -m lorry_pipelines.local.runner_process``.
 
 A process of its own, because Kubeflow's local runner keeps its configuration in global variables and writes
-its log to standard output, and because a whole run can then be ended as one group of processes. When its
-standard input is a pipe and closes, the run ends: whoever started it is gone.
+its log to standard output, and because a whole run can then be ended as one group of processes. It ends
+when whoever started it is gone.
 """
 
 import contextlib
+import functools
 import os
-import signal
-import stat
 import sys
-import threading
 import warnings
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from lorry_components.lifelines import follow_starter
 from lorry_pipelines.local.containers import Mount, build_runner, remove_containers, report_exit_codes
-
-_STDIN = 0
 
 
 class LocalRun(BaseModel):
@@ -54,11 +51,10 @@ def main(path: str) -> None:
     from kfp import components, local
 
     run = LocalRun.model_validate_json(Path(path).read_text("utf-8"))
-    if stat.S_ISFIFO(os.fstat(_STDIN).st_mode):
-        lifeline = os.dup(_STDIN)
-        # The steps inherit an empty input instead: none of them may wait for an answer.
-        os.dup2(os.open(os.devnull, os.O_RDONLY), _STDIN)
-        threading.Thread(target=_follow_starter, args=(lifeline, run), daemon=True).start()
+    # The starter holds the locks: without it, a second run would train the same tasks beside this one.
+    follow_starter(
+        functools.partial(remove_containers, run.arguments["run"]) if run.runner == "docker" else None
+    )
     pipeline: Any = components.load_component_from_file(str(run.pipeline))
     if run.runner == "subprocess":
         runner: Any = local.SubprocessRunner(use_venv=False)
@@ -68,19 +64,6 @@ def main(path: str) -> None:
     local.init(runner, pipeline_root=str(run.root), raise_on_error=True)
     with report_exit_codes() if run.runner == "docker" else contextlib.nullcontext():
         pipeline(**run.arguments)
-
-
-def _follow_starter(lifeline: int, run: LocalRun) -> None:
-    """End this process and its steps when whoever started it is gone: killed, or its terminal was closed.
-
-    The starter holds the locks: without it, a second run would train the same tasks beside this one.
-    """
-    os.read(lifeline, 1)
-    try:
-        if run.runner == "docker":
-            remove_containers(run.arguments["run"])
-    finally:
-        os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
 if __name__ == "__main__":

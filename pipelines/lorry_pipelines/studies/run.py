@@ -19,21 +19,23 @@ from lorry_components.studies.prompt_study import describe_spreads
 from lorry_components.studies.recommendation import Recommendation, recommend_variant
 from lorry_components.studies.study_plot import plot_study
 from lorry_components.studies.study_summary import StudySummary, TrialOutcome, summarize_study
-from lorry_components.studies.trials import PreparedData, Trial, lay_out_trials, replace_file
+from lorry_components.studies.trials import PreparedData, Trial, lay_out_trials
 from lorry_components.studies.variants import Variant
 from lorry_components.tasks.checks import find_task_type
 from lorry_pipelines.local.display import open_display
 from lorry_pipelines.local.launch import report_disk
-from lorry_pipelines.local.locking import hold_tasks, read_holder, take_lock
+from lorry_pipelines.local.locking import hold_tasks
 from lorry_pipelines.scheduling import refuse_what_does_not_fit
 from lorry_pipelines.studies.tracking import StudyTracker
 from lorry_pipelines.studies.trial_processes import Places, count_processors, list_devices, run_trials
 from lorry_registry.cli.edge import brief_patience, print_warning
 from lorry_registry.digests import digest_document, shorten_digest
 from lorry_registry.errors import Fault, InvalidTaskError, NotFoundError
+from lorry_registry.file_locks import read_holder, take_lock
 from lorry_registry.mlflow_index import MlflowIndex
 from lorry_registry.settings import Settings
 from lorry_registry.task_spec import TaskSpec
+from lorry_registry.whole_files import write_whole_text
 
 RESULTS_NAME, PLOT_NAME = "results.json", "plot.png"
 
@@ -331,7 +333,8 @@ def _conclude(
         plot=plot,
         notes=[*study.notes, *findings],
     )
-    replace_file(report.results, json.dumps(_describe(report), indent=2, ensure_ascii=False))
+    document = json.dumps(_describe(report), indent=2, ensure_ascii=False)
+    write_whole_text(report.results, f"{document}\n")
     values = {f"test/{row.variant.label}": row.estimate.value for row in summary.rows if row.estimate}
     tracker.close([report.results, *([plot] if plot else [])], values, failed=bool(report.failed))
     return report

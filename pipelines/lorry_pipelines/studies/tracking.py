@@ -8,9 +8,9 @@ from typing import Any
 from lorry_components.steps.evaluate.evaluation_report import PLOT_NAME, PREDICTIONS_NAME
 from lorry_components.studies.study_summary import TrialOutcome
 from lorry_components.studies.trial_run import read_history
-from lorry_components.studies.trials import replace_file
-from lorry_registry.errors import LorryError
+from lorry_registry.mlflow_best_effort import BestEffort
 from lorry_registry.mlflow_index import MlflowIndex
+from lorry_registry.whole_files import write_whole_text
 
 _STATE = "mlflow.json"
 # MLflow's own tag: its pages fold the runs below their parent.
@@ -37,8 +37,7 @@ class StudyTracker:
         self._task = task
         self._study = study
         self._path = folder / _STATE
-        self._warn = warn
-        self._is_broken = False
+        self._mlflow = BestEffort("MLflow does not show this study", warn)
         self._parent = ""
         self._children: dict[str, str] = {}
 
@@ -49,12 +48,12 @@ class StudyTracker:
 
     def open(self, parameters: Mapping[str, Any]) -> None:
         """Open the parent run, or go on in that of an earlier start."""
-        self._attempt(lambda: self._open(parameters))
+        self._mlflow.attempt(lambda: self._open(parameters))
 
     def log_trial(self, outcome: TrialOutcome) -> None:
         """Log a trial, unless it was before: its recipe, its curves, what came of it."""
         if self._parent and outcome.trial.digest not in self._children:
-            self._attempt(lambda: self._log_trial(outcome))
+            self._mlflow.attempt(lambda: self._log_trial(outcome))
 
     def close(self, artifacts: Sequence[Path], metrics: Mapping[str, float], *, failed: bool) -> None:
         """Log the study's table and picture, and end its run."""
@@ -66,7 +65,7 @@ class StudyTracker:
             self._index.close_run(self._parent, failed)
 
         if self._parent:
-            self._attempt(finish)
+            self._mlflow.attempt(finish)
 
     def _open(self, parameters: Mapping[str, Any]) -> None:
         known = self._read_state()
@@ -112,15 +111,6 @@ class StudyTracker:
         self._children[trial.digest] = run_id
         self._write_state()
 
-    def _attempt(self, call: Callable[[], None]) -> None:
-        if self._is_broken:
-            return
-        try:
-            call()
-        except LorryError as error:
-            self._is_broken = True
-            self._warn(f"MLflow does not show this study: {error}")
-
     def _read_state(self) -> dict[str, Any]:
         try:
             state: dict[str, Any] = json.loads(self._path.read_text("utf-8"))
@@ -131,7 +121,7 @@ class StudyTracker:
 
     def _write_state(self) -> None:
         state = {"address": self._index.address, "parent": self._parent, "children": self._children}
-        replace_file(self._path, json.dumps(state, indent=2))
+        write_whole_text(self._path, f"{json.dumps(state, indent=2)}\n")
 
 
 def _list_metrics(outcome: TrialOutcome) -> dict[str, float]:

@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lorry_components.lifelines import end_group, start_with_lifeline
 from lorry_components.studies.study_summary import TrialOutcome
 from lorry_components.studies.trial_process import PROGRESS_NAME
 from lorry_components.studies.trials import Trial, TrialFolder
 from lorry_pipelines.local.display import TaskProgress
-from lorry_pipelines.local.launch import end_group
 
 _POLL_SECONDS = 0.2
 # More at a time compete for memory bandwidth more than they gain.
@@ -131,15 +131,7 @@ def _start(trial: Trial, root: Path, environment: Mapping[str, str], command: Se
     folder.write_job(trial.job)
     (folder.path / PROGRESS_NAME).unlink(missing_ok=True)
     with folder.log.open("ab") as log:
-        # A session of its own: Ctrl-C reaches this process alone, which then ends all trials.
-        process = subprocess.Popen(  # noqa: S603 - our own module, our own folder
-            [*command, str(folder.path)],
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=dict(environment),
-            start_new_session=True,
-        )
+        process = start_with_lifeline([*command, str(folder.path)], log=log, environment=environment)
     return _RunningTrial(trial, folder, process)
 
 

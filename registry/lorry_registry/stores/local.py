@@ -5,7 +5,6 @@ into place. A kill at any moment leaves a key as it was or as it was meant to be
 """
 
 import contextlib
-import fcntl
 import os
 import shutil
 import time
@@ -15,9 +14,11 @@ from pathlib import Path
 
 from lorry_registry.digests import digest_bytes, digest_file
 from lorry_registry.errors import ConflictError, NotFoundError, StoreError
+from lorry_registry.file_locks import hold_lock
 from lorry_registry.stores.base import Store, StoredDocument, check_key
+from lorry_registry.whole_files import whole_file
 
-_SCRATCH = ".scratch"
+_LOCK, _SCRATCH = ".lock", ".scratch"
 # No write takes this long, so what is older was left by a writer that was killed.
 _SCRATCH_SECONDS = 24 * 3600
 
@@ -56,7 +57,7 @@ class LocalStore(Store):
         path = self._path(key)
         with self._reporting("write", key):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with _locked(path.parent), self._scratch_file() as scratch:
+            with hold_lock(path.parent / _LOCK), self._scratch_file() as scratch:
                 current = self.read(key)
                 if (current.etag if current else None) != expected:
                     raise ConflictError(
@@ -72,7 +73,6 @@ class LocalStore(Store):
 
     def download(self, key: str, target: Path) -> None:
         """Copy a key to a file; the file appears whole."""
-        partial = target.with_name(target.name + ".partial")
         with contextlib.ExitStack() as stack:
             with self._reporting("read", key):
                 try:
@@ -84,9 +84,8 @@ class LocalStore(Store):
                         todo="check that LORRY_STORE names the right store, or restore it from a backup",
                     ) from error
             try:
-                with partial.open("wb") as stream:
+                with whole_file(target) as partial, partial.open("xb") as stream:
                     shutil.copyfileobj(source, stream)
-                partial.replace(target)
             except OSError as error:
                 raise StoreError(
                     f"cannot be written: {error.strerror or error}",
@@ -168,13 +167,6 @@ class LocalStore(Store):
                 where=self.address,
                 todo="check that the disk has space and that this user may write there, or set LORRY_STORE",
             ) from error
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    with (folder / ".lock").open("a") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
 
 
 def _flush(path: Path) -> None:

@@ -10,6 +10,7 @@ from lorry_components.methods.base import Method
 from lorry_registry.errors import AdapterRejectedError
 from lorry_registry.manifest import CONFIG_NAME, BaseIdentity
 from lorry_registry.verification import read_config
+from lorry_registry.whole_files import write_whole_text
 
 
 class NativeConfig(BaseModel):
@@ -46,7 +47,7 @@ class NativeMethod(Method):
             **further,
         )
         text = json.dumps(config.model_dump(mode="json"), indent=2, sort_keys=True)
-        (folder / CONFIG_NAME).write_text(f"{text}\n", "utf-8")
+        write_whole_text(folder / CONFIG_NAME, f"{text}\n")
 
     def read_config(self, folder: Path) -> Any:
         """Read the configuration of a saved adapter, a :attr:`config_model`.

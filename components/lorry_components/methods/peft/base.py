@@ -14,6 +14,7 @@ from lorry_components.methods.tensors import load_tensors, save_tensors
 from lorry_registry.errors import AdapterRejectedError, TrainingError
 from lorry_registry.manifest import CONFIG_NAME, BaseIdentity
 from lorry_registry.verification import read_config
+from lorry_registry.whole_files import write_whole_text
 
 if TYPE_CHECKING:
     import torch
@@ -67,7 +68,7 @@ class PeftMethod(Method):
         # Where the base lay on this machine means nothing elsewhere: what a server is told to serve does.
         config |= {"base_model_name_or_path": base.model, "revision": base.revision, "inference_mode": True}
         document = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
-        (folder / CONFIG_NAME).write_text(json.dumps(document, indent=2, sort_keys=True) + "\n", "utf-8")
+        write_whole_text(folder / CONFIG_NAME, json.dumps(document, indent=2, sort_keys=True) + "\n")
         save_tensors(self.collect_tensors(peft_model), folder)
 
     def describe_config(self, model: "PeftModel") -> dict[str, Any]:

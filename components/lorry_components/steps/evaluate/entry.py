@@ -1,7 +1,7 @@
 """Runs this step from a component's arguments."""
 
 import base64
-import logging
+import functools
 import math
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,8 @@ from lorry_components.steps.evaluate.evaluation_report import PLOT_NAME, PREDICT
 from lorry_components.steps.evaluate.step import evaluate
 from lorry_components.steps.runtime.outcomes import run_step
 from lorry_components.steps.runtime.step_context import StepContext
-from lorry_registry.errors import LorryError
-
-_LOGGER = logging.getLogger(__name__)
+from lorry_registry.mlflow_best_effort import BestEffort
+from lorry_registry.whole_files import write_whole_text
 
 
 def main(
@@ -69,15 +68,14 @@ def _log_to_mlflow(entry: StepContext, values: dict[str, float], folder: Path) -
     run_id = entry.find_mlflow_run()
     if run_id is None:
         return
-    try:
-        entry.index.log_metrics(run_id, {f"test/{name}": value for name, value in values.items()})
-        for name in (PLOT_NAME, PREDICTIONS_NAME):
-            entry.index.log_artifact(run_id, folder / name, "evaluation")
-    except LorryError as error:
-        _LOGGER.warning("MLflow does not show the evaluation of %s: %s", entry.spec.name, error)
+    mlflow = BestEffort(f"MLflow does not show the evaluation of {entry.spec.name}")
+    metrics = {f"test/{name}": value for name, value in values.items()}
+    mlflow.attempt(lambda: entry.index.log_metrics(run_id, metrics))
+    for name in (PLOT_NAME, PREDICTIONS_NAME):
+        mlflow.attempt(functools.partial(entry.index.log_artifact, run_id, folder / name, "evaluation"))
 
 
 def _write_page(page: Path, image: Path, title: str) -> None:
     encoded = base64.b64encode(image.read_bytes()).decode("ascii")
     page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text(f'<img alt="{title}" src="data:image/png;base64,{encoded}">\n', "utf-8")
+    write_whole_text(page, f'<img alt="{title}" src="data:image/png;base64,{encoded}">\n')

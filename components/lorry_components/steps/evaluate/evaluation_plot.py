@@ -5,6 +5,7 @@ from pathlib import Path
 
 from lorry_components.task_types import Prediction, Target, TaskType
 from lorry_registry.manifest import Evaluation
+from lorry_registry.whole_files import whole_file
 
 
 def plot_evaluation(
@@ -32,4 +33,5 @@ def plot_evaluation(
         fontsize=10,
     )
     axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=130)
+    with whole_file(path) as partial:
+        figure.savefig(partial, dpi=130, format="png")

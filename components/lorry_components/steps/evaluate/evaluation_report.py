@@ -6,6 +6,7 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict
 
 from lorry_registry.manifest import Evaluation, Probe
+from lorry_registry.whole_files import write_whole_text
 
 PREDICTIONS_NAME = "predictions.jsonl"
 PLOT_NAME = "predictions.png"
@@ -58,7 +59,7 @@ class EvaluationReport(BaseModel):
 
     def save(self, folder: Path) -> None:
         """Write it into a folder."""
-        (folder / _NAME).write_text(self.model_dump_json(indent=2) + "\n", "utf-8")
+        write_whole_text(folder / _NAME, self.model_dump_json(indent=2) + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> Self:

@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,11 @@ from lorry_components.steps.finetune.step import finetune, name_checkpoints
 from lorry_components.steps.runtime.outcomes import run_step
 from lorry_components.steps.runtime.step_context import StepContext
 from lorry_components.training.distributed import Finetune, finetune_in_processes
-from lorry_registry.errors import LorryError, TrackingError
+from lorry_registry.errors import TrackingError
+from lorry_registry.mlflow_best_effort import BestEffort
 from lorry_registry.mlflow_index import MlflowIndex
 from lorry_registry.task_spec import TaskSpec
+from lorry_registry.whole_files import write_whole_text
 
 _LOGGER = logging.getLogger(__name__)
 # Beside the checkpoints of a training: the MLflow run that shows it.
@@ -28,24 +30,15 @@ class MlflowLog:
     def __init__(self, index: MlflowIndex, run_id: str) -> None:
         self._index = index
         self._run_id = run_id
-        self._is_broken = False
+        self._mlflow = BestEffort("MLflow takes no more metrics of this training")
 
     def __call__(self, metrics: Mapping[str, float], step: int) -> None:
         """Log metrics of a step, unless MLflow failed before."""
-        self._attempt(lambda: self._index.log_metrics(self._run_id, metrics, step=step))
+        self._mlflow.attempt(lambda: self._index.log_metrics(self._run_id, metrics, step=step))
 
     def log_learning_rate(self, rate: float) -> None:
         """Log the peak learning rate as a parameter: the recipe names none where it is the method's own."""
-        self._attempt(lambda: self._index.log_parameters(self._run_id, {"learning_rate": rate}))
-
-    def _attempt(self, call: Callable[[], None]) -> None:
-        if self._is_broken:
-            return
-        try:
-            call()
-        except LorryError as error:
-            self._is_broken = True
-            _LOGGER.warning("MLflow takes no more metrics of this training: %s", error)
+        self._mlflow.attempt(lambda: self._index.log_parameters(self._run_id, {"learning_rate": rate}))
 
 
 def main(
@@ -118,7 +111,7 @@ def _open_run(entry: StepContext, run: str, note: Path) -> str:
     run_id = index.open_run(spec.name, name=run, tags=tags, run_id=entry.injected_run)
     index.log_parameters(run_id, spec.describe_recipe() | {"base": spec.base.model_dump(mode="json")})
     note.parent.mkdir(parents=True, exist_ok=True)
-    note.write_text(run_id, "utf-8")
+    write_whole_text(note, run_id)
     return run_id
 
 
@@ -128,6 +121,7 @@ def _marking_failure(index: MlflowIndex, run_id: str) -> Iterator[None]:
         yield
     except Exception:
         # The run's report never hears of this MLflow run, and would leave it going for ever.
-        with contextlib.suppress(LorryError):
-            index.close_run(run_id, failed=True)
+        BestEffort("MLflow shows this training as still going").attempt(
+            lambda: index.close_run(run_id, failed=True)
+        )
         raise

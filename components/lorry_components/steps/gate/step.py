@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict
 
 from lorry_components.steps.evaluate.evaluation_report import ChampionComparison, EvaluationReport
 from lorry_registry.task_spec import GateSpec
+from lorry_registry.whole_files import write_whole_text
 
 _NAME = "decision.json"
 
@@ -29,7 +30,7 @@ class Decision(BaseModel):
     def save(self, folder: Path) -> None:
         """Write it into a folder."""
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / _NAME).write_text(self.model_dump_json(indent=2) + "\n", "utf-8")
+        write_whole_text(folder / _NAME, self.model_dump_json(indent=2) + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> Self:

@@ -1,6 +1,5 @@
 """Runs this step from a component's arguments."""
 
-import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from lorry_components.steps.gate.step import Decision
 from lorry_components.steps.register.step import register
 from lorry_components.steps.runtime.outcomes import run_step
 from lorry_components.steps.runtime.step_context import StepContext
-from lorry_registry.errors import LorryError
+from lorry_registry.mlflow_best_effort import BestEffort
 from lorry_registry.registry import adapter_key
 
 
@@ -47,8 +46,9 @@ def main(
         )
         if run_id:
             # The run's report closes it as well; but it may be interrupted, with this task done.
-            with contextlib.suppress(LorryError):
-                entry.index.close_run(run_id, failed=False)
+            BestEffort(f"MLflow shows the run of {entry.spec.name} as still going").attempt(
+                lambda: entry.index.close_run(run_id, failed=False)
+            )
         event, manifest = registration.event, registration.manifest
         # The ledger answers with an older event when this very adapter has a version already.
         is_known = event.details.get("run") != run

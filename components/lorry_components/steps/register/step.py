@@ -12,9 +12,10 @@ from lorry_components.steps.gate.step import Decision
 from lorry_components.steps.register.mlflow_publication import publish_version
 from lorry_components.steps.register.model_card import render_card
 from lorry_components.training.training_summary import ADAPTER_FOLDER, TrainingSummary
-from lorry_registry.errors import ConflictError, LorryError
+from lorry_registry.errors import ConflictError
 from lorry_registry.ledger import Event
 from lorry_registry.manifest import CARD_NAME, CONFIG_NAME, WEIGHTS_NAME, Manifest
+from lorry_registry.mlflow_best_effort import BestEffort
 from lorry_registry.mlflow_index import MlflowIndex, sync_aliases
 from lorry_registry.promotion import Version
 from lorry_registry.registry import Registry
@@ -74,16 +75,19 @@ def register(
         )
         adapter_id = registry.publish(folder, manifest)
     event = _record(spec.name, adapter_id, decision, registry, details)
-    warning = ""
+    warnings: list[str] = []
     if index is not None:
-        try:
-            version = Version(event.version, adapter_id, event)
-            publish_version(index, registry, task=spec.name, version=version, manifest=manifest)
-            sync_aliases(index, registry, spec.name)
-        except LorryError as error:
-            # The ledger has it: MLflow is only a window, and can be set right later.
-            warning = f"MLflow does not show v{event.version} yet ({error}); run: lorry reconcile {spec.name}"
-    return Registration(event, manifest, warning)
+        version = Version(event.version, adapter_id, event)
+        mlflow = BestEffort(
+            f"MLflow does not show v{event.version} yet",
+            warnings.append,
+            todo=f"run: lorry reconcile {spec.name}",
+        )
+        mlflow.attempt(
+            lambda: publish_version(index, registry, task=spec.name, version=version, manifest=manifest)
+        )
+        mlflow.attempt(lambda: sync_aliases(index, registry, spec.name))
+    return Registration(event, manifest, "".join(warnings))
 
 
 def _assemble(

@@ -1,6 +1,6 @@
 """Runs this step from a component's arguments."""
 
-import logging
+import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,12 +9,12 @@ from lorry_components.process_setup import ease_garbage_collection, quiet_librar
 from lorry_components.steps.report.step import RunReport, render_html, report_run
 from lorry_components.steps.runtime.outcomes import RunRecord
 from lorry_components.steps.runtime.step_context import choose_tracking_uri
-from lorry_registry.errors import LorryError, RunFailedError
+from lorry_registry.errors import RunFailedError
+from lorry_registry.mlflow_best_effort import BestEffort
 from lorry_registry.mlflow_index import MlflowIndex
 from lorry_registry.stores import open_store
 from lorry_registry.task_spec import TaskSpec
-
-_LOGGER = logging.getLogger(__name__)
+from lorry_registry.whole_files import write_whole_text
 
 
 def main(*, tasks: Sequence[str], run: str, store: str, tracking_uri: str, page: str) -> None:
@@ -30,7 +30,7 @@ def main(*, tasks: Sequence[str], run: str, store: str, tracking_uri: str, page:
     report = report_run(RunRecord(opened, run), names, opened)
     target = Path(page)
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(render_html(report), "utf-8")
+    write_whole_text(target, render_html(report))
     _close_mlflow_runs(report, MlflowIndex(choose_tracking_uri(tracking_uri, os.environ)))
     if report.failed:
         raise RunFailedError(
@@ -45,7 +45,7 @@ def _close_mlflow_runs(report: RunReport, index: MlflowIndex) -> None:
         run_id = task.details.get("finetune", {}).get("mlflow_run_id")
         if not isinstance(run_id, str):
             continue
-        try:
-            index.close_run(run_id, failed=task.status == "failed")
-        except LorryError as error:
-            _LOGGER.warning("MLflow shows the run of %s as still going: %s", task.task, error)
+        # One for each: a run that is missing in MLflow says nothing of the others.
+        BestEffort(f"MLflow shows the run of {task.task} as still going").attempt(
+            functools.partial(index.close_run, run_id, failed=task.status == "failed")
+        )

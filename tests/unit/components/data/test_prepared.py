@@ -47,7 +47,7 @@ def test_an_empty_folder_is_filled(spec: TaskSpec, target: Path) -> None:
 def test_what_an_earlier_attempt_left_is_replaced(spec: TaskSpec, target: Path) -> None:
     target.mkdir(parents=True)
     (target / "train.parquet").write_bytes(b"half")
-    (target / "data_card.json.partial").write_bytes(b"half")
+    (target / f".data_card.json.{0:032x}.partial").write_bytes(b"half")
     prepare_data(spec, target)
     prepare_data(spec, target)
     assert list_names(target) == FILES

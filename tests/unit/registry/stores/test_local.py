@@ -244,13 +244,20 @@ def test_a_disk_that_fills_while_flushing_leaves_the_key_as_it_was(
     assert stored.content == b"1"
 
 
-def test_a_full_disk_at_the_other_end_of_a_download_is_named(store: LocalStore, tmp_path: Path) -> None:
+def test_a_full_disk_at_the_other_end_of_a_download_is_named(
+    store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store.create("a/b", b"x" * 100)
-    (tmp_path / "out.partial").symlink_to("/dev/full")
+
+    def fill_disk(_source: Any, target: Any) -> None:
+        target.write(b"x" * 50)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(shutil, "copyfileobj", fill_disk)
     with pytest.raises(StoreError, match="No space left") as caught:
         store.download("a/b", tmp_path / "out")
     assert caught.value.where == str(tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
 
 
 def test_scratch_files_of_killed_writers_are_swept_when_they_are_old(store: LocalStore) -> None:

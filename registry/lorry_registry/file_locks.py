@@ -1,0 +1,70 @@
+"""Locks between processes of one machine.
+
+A lock is a file on which its holder has ``flock``. The system releases it when the holder ends, however it
+ends, so a killed holder leaves no lock behind. The file itself stays: whoever removed it might remove it
+under another process that has just opened it, and two would then hold the lock at once.
+"""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+
+@contextlib.contextmanager
+def hold_lock(path: Path) -> Iterator[None]:
+    """Hold the lock of a file, after waiting for whoever holds it.
+
+    Args:
+        path: The file; it is created where it is missing, in a folder that exists. Its content stays.
+
+    Raises:
+        OSError: The file cannot be opened for writing.
+    """
+    with path.open("a") as stream:
+        _lock(stream, waits=True)
+        yield
+
+
+def take_lock(stack: contextlib.ExitStack, path: Path, *, waits: bool = False) -> bool:
+    """Take the lock of a file until a stack is closed, and write into the file which process holds it.
+
+    Args:
+        stack: What releases the lock.
+        path: The file; it is created where it is missing, with its folder.
+        waits: Whether to wait for whoever holds it.
+
+    Returns:
+        Whether the lock was free; always true after waiting.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as own:
+        stream = own.enter_context(path.open("a+", encoding="utf-8"))
+        if not _lock(stream, waits=waits):
+            return False
+        stream.truncate(0)
+        stream.write(f"{os.getpid()}\n")
+        stream.flush()
+        stack.push(own.pop_all())
+    return True
+
+
+def read_holder(path: Path) -> str:
+    """Return the process that holds a lock which :func:`take_lock` took, or ``unknown``.
+
+    It may be the former holder's, as long as the present one has not written its own.
+    """
+    return path.read_text("utf-8").strip() or "unknown"
+
+
+def _lock(stream: IO[str], *, waits: bool) -> bool:
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX if waits else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
