@@ -5,12 +5,14 @@ Everything that Lorry names by content is named by ``sha256:<64 hex digits>``.
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 _PREFIX = "sha256:"
-_CHUNK_BYTES = 1 << 20
+
+DigestFile = Callable[[Path], str]
+"""Returns the digest of a file; raises OSError when it cannot be read."""
 
 
 def canonical_json(document: Any) -> bytes:
@@ -36,25 +38,27 @@ def digest_document(document: Any) -> str:
 
 
 def digest_file(path: Path) -> str:
-    """Return ``sha256:<hex>`` of a file, read in chunks of one MiB.
+    """Return ``sha256:<hex>`` of a file, which is read in small pieces.
 
     Raises:
         OSError: The file cannot be read.
     """
-    hasher = hashlib.sha256()
     with path.open("rb") as stream:
-        while chunk := stream.read(_CHUNK_BYTES):
-            hasher.update(chunk)
-    return _PREFIX + hasher.hexdigest()
+        return _PREFIX + hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def digest_files(folder: Path, names: Iterable[str]) -> str:
+def digest_files(folder: Path, names: Iterable[str], *, digest: DigestFile = digest_file) -> str:
     """Return one digest over several files of a folder: their names and contents, in sorted order.
+
+    Args:
+        folder: Where the files are.
+        names: Their names, relative to the folder.
+        digest: Computes the digest of each file, or looks it up.
 
     Raises:
         OSError: A file cannot be read.
     """
-    return digest_document({name: digest_file(folder / name) for name in sorted(names)})
+    return digest_document({name: digest(folder / name) for name in sorted(names)})
 
 
 def shorten_digest(digest: str, length: int = 12) -> str:

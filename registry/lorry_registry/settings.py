@@ -62,8 +62,13 @@ class Settings(BaseModel):
 
     @property
     def cache(self) -> Path:
-        """Where pulled adapters are kept, by content."""
+        """Where pulled adapters and digests of files are kept."""
         return self.home / "cache"
+
+    @property
+    def digests(self) -> Path:
+        """Where digests of bases and data files are kept, so that an unchanged file is hashed once."""
+        return self.cache / "digests"
 
     @property
     def checkpoints(self) -> Path:

@@ -2,26 +2,41 @@
 
 A base is a folder in the layout of transformers, with safetensors weights only, or one in the layout of
 diffusers: a ``model_index.json`` and a folder for each part. Its fingerprint is one digest over the names and
-contents of its configuration, weights and tokeniser files, those of all parts that are computed with, so that
-the same base has the same fingerprint in a package, in a folder and from a hub.
+contents of every file that decides what it computes: configuration, weights and tokenizer of each part that
+is used. So the same base has the same fingerprint in a package, in a folder and from a hub.
+
+Which files these are is declared once, at the top of this module: the fingerprint covers them, they are what
+is downloaded from a hub, and plans read the configuration and the weights by the names given here.
+
+``generation_config.json`` is not among them: Lorry never generates by it.
 """
 
 import importlib.util
 import json
-import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from lorry_registry.digests import digest_files
+from lorry_registry.digests import DigestFile, digest_file, digest_files
 from lorry_registry.errors import BaseModelError
 from lorry_registry.manifest import BaseIdentity
 from lorry_registry.task_spec import BaseSpec
 
-_TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
+# What belongs to a base
+
+CONFIG_NAME = "config.json"
+PIPELINE_INDEX = "model_index.json"
+"""What a folder in the layout of diffusers has at its root."""
+WEIGHTS_PATTERN = "*.safetensors"
+
+_TOKENIZER_CONFIG = "tokenizer_config.json"
+_TOKENIZER = "tokenizer.json"
+_TOKENIZER_VERSIONS = "tokenizer.*.json"
+TOKENIZER_FILES = (
+    _TOKENIZER,
+    _TOKENIZER_CONFIG,
     "special_tokens_map.json",
     "added_tokens.json",
     "vocab.txt",
@@ -30,28 +45,77 @@ _TOKENIZER_FILES = (
     "spiece.model",
     "sentencepiece.bpe.model",
     "tokenizer.model",
+    # Read by one or two tokenizers each, which need them even beside a tokenizer.json.
+    "bpe.codes",
+    "byte_maps.json",
+    "emoji.json",
+    "entity_vocab.json",
+    "normalizer.json",
+    "prophetnet.tokenizer",
+    "source.spm",
+    "target.spm",
+    "target_vocab.json",
+    "vocab-src.json",
+    "vocab-tgt.json",
+    "word_pronunciation.json",
+    "word_shape.json",
 )
-# What a base that chats is asked. Older ones have it in tokenizer_config.json.
-_CHAT_TEMPLATE = "chat_template.jinja"
-_HUB_PATTERNS = [
-    *("config.json", "*.safetensors", "*.safetensors.index.json", *_TOKENIZER_FILES),
-    _CHAT_TEMPLATE,
-]
-PIPELINE_INDEX = "model_index.json"
-"""What a folder in the layout of diffusers has at its root."""
+"""Files of a tokenizer that count wherever they are."""
 
+UNCONVERTED_PATTERNS = ("*.model", "*.tiktoken", "tekken.json")
+"""Vocabularies that are converted when a tokenizer is loaded, and are not read beside a tokenizer.json."""
+
+TOKENIZER_FILES_OF_CLASS = {"dict.txt": "BartphoTokenizer"}
+"""Names that count for one tokenizer only: RoBERTa's dict.txt is a leftover of its training."""
+
+# What a base that chats is asked. Older bases have it in tokenizer_config.json.
+_CHAT_TEMPLATES = ("chat_template.jinja", "additional_chat_templates/default.jinja")
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One folder of a base.
+
+    Attributes:
+        folder: Where it is, relative to the base; empty: at its root.
+        config: The name of its configuration, without which there is no such part.
+        weights: Patterns of its weights' names; none: it has no weights.
+        has_tokenizer: Whether a tokenizer is loaded from it.
+    """
+
+    folder: str
+    config: str
+    weights: tuple[str, ...] = ()
+    has_tokenizer: bool = False
+
+    def locate(self, name: str) -> str:
+        """Return a file's path relative to the base."""
+        return f"{self.folder}/{name}" if self.folder else name
+
+
+def _weigh(stem: str) -> tuple[str, ...]:
+    """Return patterns of weights in one file or several.
+
+    Not of the variants beside them: the same weights in half precision, or those that training goes on from.
+    """
+    number = "[0-9]" * 5
+    return (
+        f"{stem}.safetensors",
+        f"{stem}-{number}-of-{number}.safetensors",
+        f"{stem}.safetensors.index.json",
+    )
+
+
+_MODEL = _Part("", CONFIG_NAME, (WEIGHTS_PATTERN, f"{WEIGHTS_PATTERN}.index.json"), has_tokenizer=True)
 # The parts that images are computed with. The safety checker of Stable Diffusion is none of them.
-_PIPELINE_PARTS: Mapping[str, str] = {
-    "unet": "config.json",
-    "vae": "config.json",
-    "text_encoder": "config.json",
-    "tokenizer": "tokenizer_config.json",
-    "scheduler": "scheduler_config.json",
-}
-_WEIGHED_PARTS = ("unet", "vae", "text_encoder")
-# Not the variants beside them: the same weights in half precision, or those that training goes on from.
-_PIPELINE_WEIGHTS = re.compile(r"(diffusion_pytorch_model|model)(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
-_PIPELINE_PATTERNS = [PIPELINE_INDEX, *(f"{part}/*.json" for part in _PIPELINE_PARTS), "tokenizer/merges.txt"]
+_PIPELINE = (
+    _Part("unet", CONFIG_NAME, (*_weigh("diffusion_pytorch_model"), *_weigh("model"))),
+    _Part("vae", CONFIG_NAME, (*_weigh("diffusion_pytorch_model"), *_weigh("model"))),
+    _Part("text_encoder", CONFIG_NAME, (*_weigh("diffusion_pytorch_model"), *_weigh("model"))),
+    _Part("tokenizer", _TOKENIZER_CONFIG, has_tokenizer=True),
+    _Part("scheduler", "scheduler_config.json"),
+)
+# Weights that a pattern above matches, and that are never loaded.
 _UNUSED = ["safety_checker/*", "*.fp16*.safetensors*", "*.non_ema*.safetensors*", "flax/*", "onnx/*"]
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.msgpack", "*.h5")
 
@@ -69,11 +133,15 @@ class Base:
     identity: BaseIdentity
 
 
-def resolve_base(spec: BaseSpec) -> Base:
+def resolve_base(spec: BaseSpec, *, digest: DigestFile = digest_file) -> Base:
     """Find a base, check that it is whole, and compute its fingerprint. A hub id is downloaded once.
 
+    Args:
+        spec: The base.
+        digest: Computes the digest of each file, or looks it up.
+
     Raises:
-        BaseModelError: It is not there, lacks its configuration, weights or tokeniser, holds pickled weights
+        BaseModelError: It is not there, lacks its configuration, weights or tokenizer, holds pickled weights
             only, or has another fingerprint than the task expects.
     """
     folder = find_base_folder(spec)
@@ -81,55 +149,112 @@ def resolve_base(spec: BaseSpec) -> Base:
         architecture, names = _list_pipeline(folder)
     else:
         architecture, names = _list_model(folder)
-    fingerprint = digest_files(folder, names)
-    if spec.fingerprint is not None and spec.fingerprint != fingerprint:
-        raise BaseModelError(
-            f"its fingerprint is {fingerprint}, and the task expects {spec.fingerprint}",
-            where=spec.model,
-            todo="install the base that the task names, or change base.fingerprint",
-        )
+    fingerprint = digest_files(folder, names, digest=digest)
     identity = BaseIdentity(
         model=spec.model, revision=spec.revision, fingerprint=fingerprint, architecture=architecture
     )
-    return Base(folder, identity)
+    base = Base(folder, identity)
+    if spec.fingerprint is not None:
+        check_fingerprint(base, spec.fingerprint)
+    return base
+
+
+def check_fingerprint(base: Base, expected: str) -> None:
+    """Check that a base is the one that a task expects.
+
+    Raises:
+        BaseModelError: It is another one.
+    """
+    if base.identity.fingerprint != expected:
+        raise BaseModelError(
+            f"its fingerprint is {base.identity.fingerprint}, and the task expects {expected}",
+            where=base.identity.model,
+            todo="install the base that the task names, or change base.fingerprint",
+        )
 
 
 def _list_model(folder: Path) -> tuple[str, list[str]]:
     """Return the architecture of a model of transformers', and the files that decide what it computes."""
-    config = _read_config(folder, "config.json")
-    weights = sorted(path.name for path in folder.glob("*.safetensors*"))
-    tokenizer = [name for name in _TOKENIZER_FILES if (folder / name).is_file()]
+    config = _read_config(folder, CONFIG_NAME)
+    weights = _match_names(folder, _MODEL.weights)
+    tokenizer = _list_tokenizer(folder)
     _check_weights(folder, weights)
     if not tokenizer:
         raise BaseModelError(
-            "there is no tokeniser",
+            "there is no tokenizer",
             where=str(folder),
             todo="save it beside: tokenizer.save_pretrained(folder)",
         )
-    chat = [_CHAT_TEMPLATE] if (folder / _CHAT_TEMPLATE).is_file() else []
+    chat = [name for name in _CHAT_TEMPLATES if (folder / name).is_file()]
     architecture = (config.get("architectures") or [config.get("model_type", "unknown")])[0]
-    return architecture, ["config.json", *weights, *tokenizer, *chat]
+    return architecture, [CONFIG_NAME, *weights, *tokenizer, *chat]
 
 
 def _list_pipeline(folder: Path) -> tuple[str, list[str]]:
     """Return the class of a pipeline of diffusers', and the files that decide what it computes."""
     index = _read_config(folder, PIPELINE_INDEX)
-    names = [PIPELINE_INDEX]
-    for part, config in _PIPELINE_PARTS.items():
-        _read_config(folder / part, config)
-        names.append(f"{part}/{config}")
-    for part in _WEIGHED_PARTS:
-        weights = sorted(
-            path.name for path in (folder / part).iterdir() if _PIPELINE_WEIGHTS.fullmatch(path.name)
-        )
-        _check_weights(folder / part, weights)
-        names += [f"{part}/{name}" for name in weights]
-    names += [
-        f"tokenizer/{name}"
-        for name in _TOKENIZER_FILES
-        if name != _PIPELINE_PARTS["tokenizer"] and (folder / "tokenizer" / name).is_file()
-    ]
-    return str(index.get("_class_name", "unknown")), names
+    names = {PIPELINE_INDEX}
+    for part in _PIPELINE:
+        _read_config(folder / part.folder, part.config)
+        names.add(part.locate(part.config))
+    for part in _PIPELINE:
+        inner = folder / part.folder
+        if part.weights:
+            weights = _match_names(inner, part.weights)
+            _check_weights(inner, weights)
+            names.update(map(part.locate, weights))
+        if part.has_tokenizer:
+            names.update(map(part.locate, _list_tokenizer(inner)))
+    return str(index.get("_class_name", "unknown")), sorted(names)
+
+
+def _list_tokenizer(folder: Path) -> list[str]:
+    """Return the names of the files that the tokenizer in a folder is loaded from."""
+    names = {name for name in TOKENIZER_FILES if (folder / name).is_file()}
+    config = _read_tokenizer_config(folder)
+    # Of tokenizer.json there may be several versions, for several versions of transformers.
+    versions = config.get("fast_tokenizer_files")
+    if isinstance(versions, list):
+        names.update(name for name in _match_names(folder, [_TOKENIZER_VERSIONS]) if name in versions)
+    if _TOKENIZER not in names:
+        names.update(_match_names(folder, UNCONVERTED_PATTERNS))
+    for name, tokenizer_class in TOKENIZER_FILES_OF_CLASS.items():
+        if config.get("tokenizer_class") == tokenizer_class and (folder / name).is_file():
+            names.add(name)
+    return sorted(names)
+
+
+def _read_tokenizer_config(folder: Path) -> dict[str, Any]:
+    try:
+        config = json.loads((folder / _TOKENIZER_CONFIG).read_text("utf-8"))
+    except (OSError, ValueError):
+        # It may be missing, and a damaged one is reported by whoever loads the tokenizer.
+        return {}
+    return config if isinstance(config, dict) else {}
+
+
+def _match_names(folder: Path, patterns: Sequence[str]) -> list[str]:
+    return sorted(
+        path.name for path in folder.iterdir() if any(fnmatchcase(path.name, pattern) for pattern in patterns)
+    )
+
+
+def list_hub_patterns() -> list[str]:
+    """Return the names and patterns to download from a hub: of both layouts, since neither is known yet."""
+    return list(dict.fromkeys(_yield_hub_patterns()))
+
+
+def _yield_hub_patterns() -> Iterator[str]:
+    yield PIPELINE_INDEX
+    yield from _CHAT_TEMPLATES
+    for part in (_MODEL, *_PIPELINE):
+        yield part.locate(part.config)
+        yield from map(part.locate, part.weights)
+        if part.has_tokenizer:
+            yield from map(part.locate, TOKENIZER_FILES)
+            yield from map(part.locate, UNCONVERTED_PATTERNS)
+            yield from map(part.locate, TOKENIZER_FILES_OF_CLASS)
+            yield part.locate(_TOKENIZER_VERSIONS)
 
 
 def find_base_folder(spec: BaseSpec) -> Path:
@@ -153,15 +278,15 @@ def _find_package_folder(reference: str) -> Path:
     # Only a top-level package is looked up: finding a submodule would import its parents.
     top, *nested = package.split(".")
     try:
-        found = importlib.util.find_spec(top)
+        package_spec = importlib.util.find_spec(top)
     except ValueError:
         # A module without a spec, such as __main__.
-        found = None
-    if found is None or not found.submodule_search_locations:
+        package_spec = None
+    if package_spec is None or not package_spec.submodule_search_locations:
         raise BaseModelError(
             f"there is no importable package {top!r}", where=reference, todo=f"pip install the package {top}"
         )
-    root = Path(next(iter(found.submodule_search_locations)))
+    root = Path(next(iter(package_spec.submodule_search_locations)))
     folder = root.joinpath(*nested, inner)
     if not folder.is_dir() or not folder.resolve().is_relative_to(root.resolve()):
         raise BaseModelError(
@@ -181,7 +306,7 @@ def _download(spec: BaseSpec) -> Path:
             snapshot_download(
                 spec.model,
                 revision=spec.revision,
-                allow_patterns=[*_HUB_PATTERNS, *_PIPELINE_PATTERNS],
+                allow_patterns=list_hub_patterns(),
                 ignore_patterns=_UNUSED,
             )
         )

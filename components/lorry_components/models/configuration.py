@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lorry_components.models.bases import find_base_folder
+from lorry_components.models.bases import CONFIG_NAME, WEIGHTS_PATTERN, find_base_folder
 from lorry_registry.errors import AdapterRejectedError, BaseModelError
 from lorry_registry.task_spec import BaseSpec
 from lorry_registry.verification import read_tensor_entries
-
-_NAME = "config.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +43,7 @@ def read_configuration(spec: BaseSpec, *, may_download: bool = True) -> BaseConf
     """
     if spec.is_package or spec.is_folder:
         folder = find_base_folder(spec)
-        return BaseConfiguration(_read_file(folder / _NAME), str(folder), _list_stored(folder))
+        return BaseConfiguration(_read_file(folder / CONFIG_NAME), str(folder), _list_stored(folder))
     cached = _find_cached(spec)
     if cached is not None:
         return BaseConfiguration(_read_file(cached), f"{spec.model}@{spec.revision}")
@@ -79,11 +77,11 @@ def _read_file(path: Path) -> dict[str, Any]:
 def _find_cached(spec: BaseSpec) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
-    cached = try_to_load_from_cache(spec.model, _NAME, revision=spec.revision)
+    cached = try_to_load_from_cache(spec.model, CONFIG_NAME, revision=spec.revision)
     return Path(cached) if isinstance(cached, str) else None
 
 
-def download_configuration(spec: BaseSpec, name: str = _NAME) -> dict[str, Any]:
+def download_configuration(spec: BaseSpec, name: str = CONFIG_NAME) -> dict[str, Any]:
     """Download one file of JSON of a base on a hub, unless it is on this machine already.
 
     Raises:
@@ -105,7 +103,7 @@ def download_configuration(spec: BaseSpec, name: str = _NAME) -> dict[str, Any]:
 def _list_stored(folder: Path) -> frozenset[str] | None:
     names: set[str] = set()
     try:
-        for path in folder.glob("*.safetensors"):
+        for path in folder.glob(WEIGHTS_PATTERN):
             names.update(read_tensor_entries(path))
     except AdapterRejectedError:
         # A header above the adapters' limit: a plan does without the names.

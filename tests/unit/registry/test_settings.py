@@ -15,6 +15,7 @@ def test_without_anything_all_is_below_the_present_folder(tmp_path: Path) -> Non
     assert settings.image == DEFAULT_IMAGE
     folders = {settings.cache, settings.checkpoints, settings.runs, settings.locks}
     assert {folder.parent for folder in folders} == {settings.home}
+    assert settings.digests == settings.cache / "digests"
     assert not settings.home.exists()
 
 

@@ -1,18 +1,22 @@
 """Finding the frozen base: where it may be, whether it is whole, and its fingerprint."""
 
+import ast
 import json
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import huggingface_hub
 import pytest
+import transformers
 from huggingface_hub.errors import LocalEntryNotFoundError
 from pydantic import ValidationError
 
-from lorry_components.models.bases import find_base_folder, resolve_base
+from lorry_components.models import bases
+from lorry_components.models.bases import find_base_folder, list_hub_patterns, resolve_base
 from lorry_registry.errors import BaseModelError
 from lorry_registry.task_spec import BaseSpec
 
@@ -216,11 +220,11 @@ def test_pickled_weights_are_no_weights(make_base: MakeBase, name: str) -> None:
     assert "save_pretrained" in error.todo
 
 
-def test_a_folder_without_tokeniser(make_base: MakeBase) -> None:
+def test_a_folder_without_tokenizer(make_base: MakeBase) -> None:
     folder = make_base()
     for path in folder.glob("tokenizer*"):
         path.unlink()
-    assert "there is no tokeniser" in str(refuse(BaseSpec(model=str(folder))))
+    assert "there is no tokenizer" in str(refuse(BaseSpec(model=str(folder))))
 
 
 # Its fingerprint
@@ -277,3 +281,137 @@ def test_the_expected_fingerprint_is_enforced(make_base: MakeBase) -> None:
     error = refuse(BaseSpec(model=str(folder), fingerprint=other))
     assert fingerprint in error.what
     assert other in error.what
+
+
+def test_the_fingerprint_of_the_demo_base_stays(minilm: Path) -> None:
+    # Frozen: every adapter on this base depends on it.
+    assert resolve(minilm) == "sha256:30d7a878625a13a67bb7c65d05c0de9b51f54bc459a69dba84f6c481d93ad555"
+
+
+# Which files belong to it
+
+
+def _list_vocabularies(path: Path) -> Iterator[str]:
+    """Yield the file names that a module of transformers declares as a tokenizer's vocabulary."""
+    tree = ast.parse(path.read_text("utf-8"))
+    constants = {
+        target.id: node.value.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict):
+            names = {target.id for target in node.targets if isinstance(target, ast.Name)}
+            if names & {"VOCAB_FILES_NAMES", "vocab_files_names"}:
+                for value in node.value.values:
+                    assert isinstance(value, ast.Constant | ast.Name), f"{path} declares {ast.unparse(value)}"
+                    yield str(value.value if isinstance(value, ast.Constant) else constants[value.id])
+
+
+def test_every_vocabulary_that_transformers_reads_belongs_to_a_base() -> None:
+    root = Path(transformers.__file__).parent
+    modules = [*root.glob("tokenization_*.py"), *root.glob("models/*/*tokenization*.py")]
+    declared = {name: path for path in modules for name in _list_vocabularies(path)}
+    assert {"vocab.txt", "tokenizer.json", "spm.model", "bpe.codes"} <= declared.keys()
+    known = {*bases.TOKENIZER_FILES, *bases.TOKENIZER_FILES_OF_CLASS}
+    missing = {
+        name: str(path.relative_to(root))
+        for name, path in declared.items()
+        if name not in known and not any(fnmatchcase(name, pattern) for pattern in bases.UNCONVERTED_PATTERNS)
+    }
+    assert not missing, (
+        f"transformers {transformers.__version__} reads vocabularies that no fingerprint covers and no "
+        f"download fetches: {missing}; add them to models/bases.py"
+    )
+
+
+def test_what_is_in_a_fingerprint_is_downloaded_from_a_hub() -> None:
+    patterns = list_hub_patterns()
+    names = [
+        *bases.TOKENIZER_FILES,
+        *bases.TOKENIZER_FILES_OF_CLASS,
+        "spm.model",
+        "qwen.tiktoken",
+        "tekken.json",
+    ]
+    names += [f"tokenizer/{name}" for name in names]
+    names += ["config.json", "model.safetensors", "model-00001-of-00002.safetensors"]
+    names += ["model.safetensors.index.json", "chat_template.jinja", "tokenizer.4.0.0.json"]
+    names += ["model_index.json", "unet/config.json", "unet/diffusion_pytorch_model.safetensors"]
+    names += ["vae/config.json", "text_encoder/model.safetensors", "scheduler/scheduler_config.json"]
+    names += [
+        "unet/diffusion_pytorch_model.safetensors.index.json",
+        "text_encoder/model.safetensors.index.json",
+    ]
+    for name in names:
+        assert any(fnmatchcase(name, pattern) for pattern in patterns), name
+    for name in ("pytorch_model.bin", "modeling_custom.py", "README.md", "generation_config.json"):
+        assert not any(fnmatchcase(name, pattern) for pattern in patterns), name
+
+
+@pytest.mark.parametrize("name", ["spm.model", "sentencepiece.model", "qwen.tiktoken", "tekken.json"])
+def test_a_vocabulary_counts_where_there_is_no_tokenizer_json(make_base: MakeBase, name: str) -> None:
+    folder = make_base()
+    before = resolve(folder)
+    (folder / name).write_bytes(b"pieces")
+    assert resolve(folder) == before
+    (folder / "tokenizer.json").unlink()
+    without = resolve(folder)
+    (folder / name).write_bytes(b"other pieces")
+    assert resolve(folder) != without
+
+
+def test_a_vocabulary_of_pieces_alone_is_a_tokenizer(make_base: MakeBase) -> None:
+    folder = make_base()
+    for path in folder.glob("tokenizer*"):
+        path.unlink()
+    (folder / "spm.model").write_bytes(b"pieces")
+    assert resolve(folder)
+
+
+@pytest.mark.parametrize("name", ["bpe.codes", "source.spm", "additional_chat_templates/default.jinja"])
+def test_a_file_of_some_tokenizers_counts_wherever_it_is(make_base: MakeBase, name: str) -> None:
+    folder = make_base()
+    before = resolve(folder)
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_bytes(b"codes")
+    assert resolve(folder) != before
+
+
+def test_a_file_of_one_tokenizer_counts_for_that_one_only(make_base: MakeBase) -> None:
+    folder = make_base()
+    before = resolve(folder)
+    (folder / "dict.txt").write_text("of RoBERTa's training")
+    assert resolve(folder) == before
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "BartphoTokenizer"}')
+    of_bartpho = resolve(folder)
+    (folder / "dict.txt").write_text("of Bartpho's syllables")
+    assert resolve(folder) != of_bartpho
+
+
+def test_a_version_of_tokenizer_json_counts_if_the_configuration_names_it(make_base: MakeBase) -> None:
+    folder = make_base()
+    before = resolve(folder)
+    (folder / "tokenizer.4.0.0.json").write_text("{}")
+    assert resolve(folder) == before
+    path = folder / "tokenizer_config.json"
+    document = json.loads(path.read_text())
+    path.write_text(json.dumps(document | {"fast_tokenizer_files": ["tokenizer.4.0.0.json", "../rows.json"]}))
+    named = resolve(folder)
+    (folder / "tokenizer.4.0.0.json").write_text("{ }")
+    assert resolve(folder) != named
+
+
+def test_a_digest_that_was_kept_is_not_computed_again(make_base: MakeBase) -> None:
+    folder = make_base()
+    asked: list[str] = []
+
+    def look_up(path: Path) -> str:
+        asked.append(path.name)
+        return f"sha256:{len(path.name):064x}"
+
+    first = resolve_base(BaseSpec(model=str(folder)), digest=look_up)
+    assert first.identity.fingerprint != resolve(folder)
+    assert sorted(asked) == ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
