@@ -17,11 +17,12 @@
     └── TrackingError            13   MLflow cannot be reached, or refused
 
 The number is the exit code of the ``lorry`` command. Every message says what is wrong, where, and what
-to do next.
+to do next. A :class:`Fault` is one entry in the list of an InvalidTaskError or InvalidDataError; an
+:class:`InvalidValueError` is the ``ValueError`` of a parser, from which such an entry is made.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 
@@ -47,7 +48,7 @@ class LorryError(Exception):
         return f"{head}\n  -> {self.todo}" if self.todo else head
 
     def __reduce__(self) -> tuple[object, ...]:
-        # The keyword-only arguments are lost otherwise when an error crosses a process boundary.
+        # Otherwise the keyword-only arguments are lost when an error crosses a process boundary.
         return (_rebuild_error, (type(self), self.what, self.where, self.todo))
 
 
@@ -63,23 +64,76 @@ class UsageError(LorryError):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that is wrong in a document or a data set: where, and what."""
+    """One thing that is wrong in a document or a data set.
+
+    Attributes:
+        where: The field by its dotted name, or else the file, part or row.
+        what: What is wrong.
+        remedy: What to write instead, or another way out; "" if nothing is suggested.
+        line: The line of the document, counted from 1; None if it has none.
+        document: The document, if one error lists the faults of several; "" otherwise.
+    """
 
     where: str
     what: str
+    remedy: str = ""
+    line: int | None = None
+    document: str = ""
+
+    @property
+    def place(self) -> str:
+        """The document, the line and the field, as far as they are known."""
+        place = self.where if self.line is None else f"line {self.line}, {self.where}"
+        return f"{self.document}: {place}" if self.document else place
+
+    @property
+    def advice(self) -> str:
+        """What is wrong, and the remedy."""
+        return f"{self.what}; {self.remedy}" if self.remedy else self.what
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.what}"
+        return f"{self.place}: {self.advice}"
+
+    def move_into(self, document: str) -> "Fault":
+        """Return the fault as one of a document among several."""
+        return replace(self, document=f"{document}: {self.document}" if self.document else document)
+
+
+class InvalidValueError(ValueError):
+    """A value that cannot be meant, with its remedy; :func:`describe_value_error` makes it a fault again.
+
+    Validators and parsers raise it where they know neither the field nor the document. Pydantic collects it
+    like any ``ValueError``.
+
+    Args:
+        what: What is wrong.
+        remedy: What to write instead.
+    """
+
+    def __init__(self, what: str, remedy: str = "") -> None:
+        self.what = what
+        self.remedy = remedy
+        super().__init__(what, remedy)
+
+    def __str__(self) -> str:
+        return f"{self.what}; {self.remedy}" if self.remedy else self.what
+
+
+def describe_value_error(error: ValueError, where: str) -> Fault:
+    """Return the fault that a field, file or row has by an error; with its remedy, if the error has one."""
+    if isinstance(error, InvalidValueError):
+        return Fault(where, error.what, error.remedy)
+    return Fault(where, str(error))
 
 
 class _FaultsError(LorryError):
-    """An error that lists the faults that were found, not just the first.
+    """An error that lists all faults, not only the first.
 
     Args:
         where: The document or data set.
         faults: The faults that are listed.
         todo: What the reader can do next.
-        total: How many there are, when not all of them are listed.
+        total: How many there are, if not all of them are listed.
     """
 
     def __init__(
@@ -112,11 +166,11 @@ class InvalidTaskError(_FaultsError):
 
 
 def raise_together(errors: Sequence[InvalidTaskError], called: str) -> None:
-    """Raise what several tasks have of faults as one error, each with its task; nothing where there is none.
+    """Raise the faults of several tasks as one error, each with its task; nothing if there are none.
 
     Args:
         errors: The errors of the tasks.
-        called: What to call them, ``tasks`` or ``task files``.
+        called: What the tasks are called in the message: ``tasks`` or ``task files``.
 
     Raises:
         InvalidTaskError: There are some.
@@ -124,9 +178,7 @@ def raise_together(errors: Sequence[InvalidTaskError], called: str) -> None:
     if len(errors) == 1:
         raise errors[0]
     if errors:
-        faults = [
-            Fault(f"{error.where}: {fault.where}", fault.what) for error in errors for fault in error.faults
-        ]
+        faults = [fault.move_into(error.where) for error in errors for fault in error.faults]
         raise InvalidTaskError(f"{len(errors)} {called}", faults, todo=errors[0].todo)
 
 

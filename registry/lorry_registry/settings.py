@@ -98,7 +98,7 @@ def _read_settings_file(path: Path) -> dict[str, str]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidTaskError(str(path), [Fault("file", f"not TOML: {error}")]) from error
     faults = [
-        Fault(key, f"unknown setting; known are {', '.join(_VARIABLES)}")
+        Fault(key, "unknown setting", f"known are {', '.join(_VARIABLES)}")
         if key not in _VARIABLES
         else Fault(key, "must be a string")
         for key, value in values.items()

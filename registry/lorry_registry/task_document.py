@@ -2,16 +2,22 @@
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from lorry_registry.errors import Fault, InvalidTaskError, UsageError
+from lorry_registry.errors import (
+    Fault,
+    InvalidTaskError,
+    InvalidValueError,
+    UsageError,
+    describe_value_error,
+)
 
 _MAX_BYTES = 1 << 20
+_MAX_REPEATED = 10_000
 _TODO = "correct the file and try again"
 
 
@@ -26,41 +32,65 @@ class Document:
 def load_document(path: Path) -> Document:
     """Read one YAML mapping.
 
+    The file is parsed once: its lines and its content are taken from the same tree of nodes.
+
     Raises:
-        InvalidTaskError: No such file, not text, over 1 MiB, not one YAML mapping, or a key given twice.
+        InvalidTaskError: The file is missing, no text, larger than 1 MiB, not one YAML mapping, gives a key
+            twice, or its aliases repeat more than 10,000 values.
     """
 
-    def refuse(what: str, place: str = "file", todo: str = _TODO) -> InvalidTaskError:
-        return InvalidTaskError(str(path), [Fault(place, what)], todo=todo)
+    def refuse(fault: Fault, todo: str = _TODO) -> InvalidTaskError:
+        return InvalidTaskError(str(path), [fault], todo=todo)
 
     try:
         raw = path.read_bytes()
         if len(raw) > _MAX_BYTES:
-            raise refuse(f"{len(raw):,} bytes are too many for a task file")
-        node = yaml.compose(raw.decode("utf-8"), Loader=yaml.SafeLoader)
-        content = yaml.safe_load(raw)
+            raise refuse(Fault("file", f"{len(raw):,} bytes are too many for a task file"))
+        loader = yaml.SafeLoader(raw.decode("utf-8"))
+        node = _compose(loader)
+        if not isinstance(node, yaml.MappingNode):
+            raise refuse(Fault("file", "a task is a mapping of fields, such as 'name: reviews'"))
+        lines: dict[str, int] = {}
+        # Before the content: building it puts merged keys (<<) beside a mapping's own.
+        repeated = list(_list_lines(node, "", lines, set()))
+        content: dict[str, Any] = loader.construct_document(node)
     except FileNotFoundError as error:
-        raise refuse("there is no such file", todo=_suggest_files(path)) from error
+        raise refuse(Fault("file", "there is no such file"), todo=_suggest_files(path)) from error
     except IsADirectoryError as error:
-        raise refuse("it is a folder", todo=f"name its task files: {path}/*.yaml") from error
+        raise refuse(Fault("file", "it is a folder"), todo=f"name its task files: {path}/*.yaml") from error
     except OSError as error:
-        raise refuse(f"cannot be read: {error.strerror or error}") from error
+        raise refuse(Fault("file", f"cannot be read: {error.strerror or error}")) from error
     except UnicodeDecodeError as error:
-        raise refuse(f"cannot be read as text: {error}", todo="save it as UTF-8") from error
+        fault = Fault("file", f"cannot be read as text: {error}")
+        raise refuse(fault, todo="save it as UTF-8") from error
     except yaml.YAMLError as error:
-        raise refuse(f"not YAML: {_describe_problem(error)}", place=_place_problem(error)) from error
+        raise refuse(_describe_problem(error)) from error
+    except InvalidValueError as error:
+        raise refuse(describe_value_error(error, "file")) from error
     except ValueError as error:
-        # YAML's dates and numbers are built by Python, which refuses 2024-13-45 in its own way.
-        raise refuse(f"a value cannot be read: {error}") from error
+        # YAML's dates and numbers are built by Python, which refuses 2024-13-45 in its own words.
+        raise refuse(Fault("file", f"a value cannot be read: {error}")) from error
     except RecursionError as error:
-        raise refuse("it is nested too deeply to be a task") from error
-    if not isinstance(content, dict) or not isinstance(node, yaml.MappingNode):
-        raise refuse("a task is a mapping of fields, such as 'name: reviews'")
-    lines: dict[str, int] = {}
-    repeated = list(_walk(node, "", lines, set()))
+        raise refuse(Fault("file", "it is nested too deeply to be a task")) from error
     if repeated:
         raise InvalidTaskError(str(path), repeated, todo="keep one of each")
     return Document(content, lines)
+
+
+def parse_value(text: str) -> Any:
+    """Return the value that a piece of YAML on the command line stands for.
+
+    Raises:
+        ValueError: It is not a YAML value; the message says why.
+    """
+    try:
+        loader = yaml.SafeLoader(text)
+        node = _compose(loader)
+        return None if node is None else loader.construct_document(node)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
 def apply_overrides(document: Mapping[str, Any], overrides: Sequence[str], *, where: str) -> dict[str, Any]:
@@ -69,25 +99,28 @@ def apply_overrides(document: Mapping[str, Any], overrides: Sequence[str], *, wh
     Raises:
         UsageError: A setting is not of the form FIELD=VALUE, or a part of the field is not a mapping.
     """
-    changed = deepcopy(dict(document))
+    changed = dict(document)
     for override in overrides:
         field, separator, text = override.partition("=")
         if not separator or not all(field.split(".")):
             raise UsageError(f"{override!r} is not of the form FIELD=VALUE", todo="write --set method.r=16")
         try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
+            value = parse_value(text)
+        except ValueError as error:
             raise UsageError(
                 f"{text!r} is not a YAML value: {error}",
                 where=f"--set {field}",
-                todo=f"put text that YAML would read otherwise in quotes of its own: --set '{field}=\"...\"'",
+                todo=f"put text that YAML would read as something else in quotes: --set '{field}=\"...\"'",
             ) from error
         *parents, last = field.split(".")
         section = changed
         for parent in parents:
-            section = section.setdefault(parent, {})
-            if not isinstance(section, dict):
+            below = section.get(parent, {})
+            if not isinstance(below, dict):
                 raise UsageError(f"{parent!r} is not a section", where=f"{where}, --set {field}")
+            # A copy, because an alias may stand for the same section elsewhere in the document.
+            section[parent] = dict(below)
+            section = section[parent]
         section[last] = value
     return changed
 
@@ -108,25 +141,75 @@ def _suggest_files(path: Path) -> str:
     return "give the path of a task's YAML file"
 
 
-def _describe_problem(error: yaml.YAMLError) -> str:
-    if isinstance(error, yaml.MarkedYAMLError):
-        return "; ".join(part for part in (error.context, error.problem) if part)
-    return str(error).partition("\n")[0]
+def _compose(loader: yaml.SafeLoader) -> yaml.Node | None:
+    """Parse a document into nodes, of which aliases share some."""
+    node: yaml.Node | None = loader.get_single_node()
+    if node is not None:
+        _refuse_expansion(node)
+    return node
 
 
-def _place_problem(error: yaml.YAMLError) -> str:
-    mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
-    return f"line {mark.line + 1}, column {mark.column + 1}" if mark else "file"
+def _refuse_expansion(root: yaml.Node) -> None:
+    """Refuse a document whose aliases stand for far more values than it spells out.
+
+    A few hundred bytes of nested aliases stand for billions of values. The file holds each once, but whatever
+    walks its content, such as validation, would visit all of them.
+
+    Raises:
+        InvalidValueError: There are more than 10,000 repeated values. A value that contains itself is counted
+            once on each path.
+    """
+    visited: set[int] = set()
+    count = 0
+
+    def walk(node: yaml.Node, path: frozenset[int]) -> None:
+        nonlocal count
+        if id(node) in visited:
+            count += 1
+            if count > _MAX_REPEATED:
+                raise InvalidValueError(
+                    f"its aliases repeat more than {_MAX_REPEATED:,} values", "write out what is meant"
+                )
+        visited.add(id(node))
+        if id(node) in path or isinstance(node, yaml.ScalarNode):
+            return
+        below = path | {id(node)}
+        for child in _list_children(node):
+            walk(child, below)
+
+    walk(root, frozenset())
 
 
-def _walk(node: yaml.MappingNode, prefix: str, lines: dict[str, int], walked: set[int]) -> Iterable[Fault]:
+def _list_children(node: yaml.Node) -> Iterable[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            yield key
+            yield value
+    elif isinstance(node, yaml.SequenceNode):
+        yield from node.value
+
+
+def _describe_problem(error: yaml.YAMLError) -> Fault:
+    if not isinstance(error, yaml.MarkedYAMLError):
+        return Fault("file", f"not YAML: {str(error).partition(chr(10))[0]}")
+    what = "; ".join(part for part in (error.context, error.problem) if part)
+    if error.problem_mark is None:
+        return Fault("file", f"not YAML: {what}")
+    mark = error.problem_mark
+    return Fault(f"column {mark.column + 1}", f"not YAML: {what}", line=mark.line + 1)
+
+
+def _list_lines(
+    node: yaml.MappingNode, prefix: str, lines: dict[str, int], walked: set[int]
+) -> Iterable[Fault]:
+    """Note the line of each field; yield those that are given twice."""
     # An alias is the same node again; it may even lie inside itself.
     walked.add(id(node))
     for key, value in node.value:
         field = f"{prefix}{key.value}"
         line = key.start_mark.line + 1
         if field in lines:
-            yield Fault(f"line {line}, {field}", f"was given already on line {lines[field]}")
+            yield Fault(field, f"was given already on line {lines[field]}", line=line)
         lines[field] = line
         if isinstance(value, yaml.MappingNode) and id(value) not in walked:
-            yield from _walk(value, f"{field}.", lines, walked)
+            yield from _list_lines(value, f"{field}.", lines, walked)

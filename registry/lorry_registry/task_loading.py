@@ -1,20 +1,22 @@
-"""From a YAML file to a task; every fault is reported at once, with its line and field.
+"""From a YAML file to a task; all faults are reported at once, each with its line, field and remedy.
 
 What a method's options mean is not known here: :func:`load_task` takes further checks from the layers above,
-so that a wrong rank and a wrong learning rate are told in the same message.
+so that an invalid rank and an invalid learning rate are in the same message.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from lorry_registry.errors import Fault, InvalidTaskError
+from lorry_registry.errors import Fault, InvalidTaskError, InvalidValueError
 from lorry_registry.task_document import apply_overrides, load_document
+from lorry_registry.task_sections import TaskSections, salvage_sections
 from lorry_registry.task_spec import TaskSpec
 
-Check = Callable[[Mapping[str, Any]], Iterable[Fault]]
+Check = Callable[[TaskSections], Iterable[Fault]]
 
 
 def load_task(path: Path, *, overrides: Sequence[str] = (), checks: Sequence[Check] = ()) -> TaskSpec:
@@ -23,7 +25,7 @@ def load_task(path: Path, *, overrides: Sequence[str] = (), checks: Sequence[Che
     Args:
         path: The YAML file. A relative ``data.source`` or folder in it is taken from the file's folder.
         overrides: Settings such as ``method.r=16``, each parsed as YAML.
-        checks: Further checks of the document, whose faults are told together with the model's.
+        checks: Further checks, whose faults are reported together with those of single fields.
 
     Raises:
         InvalidTaskError: The file is missing, not YAML, or has faults; all are listed, with their lines.
@@ -47,24 +49,64 @@ def parse_task(
         document: The content of a task file.
         where: The name of the document in error messages.
         folder: The folder that relative paths are taken from.
-        checks: Further checks of the document.
+        checks: Further checks.
         lines: The line of each field in the document, by dotted name.
 
     Raises:
         InvalidTaskError: The document has faults; all are listed.
     """
-    faults: list[Fault] = []
-    spec: TaskSpec | None = None
+    spec, faults = inspect_document(document, checks)
+    if spec is None or faults:
+        numbered = (replace(fault, line=_find_line(fault.where, lines or {})) for fault in faults)
+        ordered = sorted(dict.fromkeys(numbered), key=lambda fault: (fault.line or 0, fault.where))
+        raise InvalidTaskError(where, ordered, todo="correct these fields and try again")
+    return _anchor_paths(spec, folder)
+
+
+def inspect_document(
+    document: Mapping[str, Any], checks: Sequence[Check] = ()
+) -> tuple[TaskSpec | None, list[Fault]]:
+    """Validate a document once and run further checks on its typed sections.
+
+    Returns:
+        The task, with paths as they are written, or None if a field is invalid; and all faults. A task may
+        have faults, too, if a further check has found them.
+    """
     try:
         spec = TaskSpec.model_validate(document)
     except ValidationError as error:
-        faults.extend(describe_fault(detail) for detail in error.errors())
-    for check in checks:
-        faults.extend(check(document))
-    if spec is None or faults:
-        numbered = [_add_line(fault, lines or {}) for fault in _order_faults(faults, lines or {})]
-        raise InvalidTaskError(where, numbered, todo="correct these fields and try again")
-    return _anchor_paths(spec, folder)
+        details = error.errors()
+        faults = [_describe_field(detail, document) for detail in details]
+        sections = salvage_sections(document, [detail["loc"] for detail in details])
+        return None, [*faults, *(fault for check in checks for fault in check(sections))]
+    sections = TaskSections.of(spec)
+    return spec, [fault for check in checks for fault in check(sections)]
+
+
+def describe_fault(detail: Any) -> Fault:
+    """Turn one error of pydantic's into a fault."""
+    where = ".".join(str(part) for part in detail["loc"]) or "task"
+    kind, message, given = detail["type"], detail["msg"], detail.get("input")
+    if kind == "extra_forbidden":
+        return Fault(where, "there is no such field")
+    if kind == "missing":
+        return Fault(where, "is missing")
+    raised = detail.get("ctx", {}).get("error")
+    shown = "" if isinstance(given, dict | list) else f" (it is {given!r})"
+    remedy = ""
+    if isinstance(raised, InvalidValueError):
+        message, remedy = raised.what, raised.remedy
+    message = message.removeprefix("Value error, ")
+    return Fault(where, message[0].lower() + message[1:] + shown, remedy)
+
+
+def _describe_field(detail: Any, document: Mapping[str, Any]) -> Fault:
+    place = detail["loc"]
+    if place[:2] == ("method", "options") and len(place) > 2:
+        # Where the document has the option, and without the types that pydantic tried on it.
+        is_below = "options" in document["method"]
+        detail = detail | {"loc": place[:3] if is_below else ("method", place[2])}
+    return describe_fault(detail)
 
 
 def _anchor_paths(spec: TaskSpec, folder: Path) -> TaskSpec:
@@ -76,28 +118,6 @@ def _anchor_paths(spec: TaskSpec, folder: Path) -> TaskSpec:
         model = (folder / Path(spec.base.model).expanduser()).resolve()
         changes["base"] = spec.base.model_copy(update={"model": str(model)})
     return spec.model_copy(update=changes)
-
-
-def describe_fault(detail: Any) -> Fault:
-    """Turn one error of pydantic's into a fault in our words."""
-    where = ".".join(str(part) for part in detail["loc"]) or "task"
-    kind, message, given = detail["type"], detail["msg"], detail.get("input")
-    if kind == "extra_forbidden":
-        return Fault(where, "there is no such field")
-    if kind == "missing":
-        return Fault(where, "is missing")
-    message = message.removeprefix("Value error, ")
-    shown = "" if isinstance(given, dict | list) else f" (it is {given!r})"
-    return Fault(where, message[0].lower() + message[1:] + shown)
-
-
-def _order_faults(faults: Iterable[Fault], lines: Mapping[str, int]) -> list[Fault]:
-    return sorted(dict.fromkeys(faults), key=lambda fault: (_find_line(fault.where, lines) or 0, fault.where))
-
-
-def _add_line(fault: Fault, lines: Mapping[str, int]) -> Fault:
-    line = _find_line(fault.where, lines)
-    return Fault(f"line {line}, {fault.where}" if line else fault.where, fault.what)
 
 
 def _find_line(field: str, lines: Mapping[str, int]) -> int | None:

@@ -1,17 +1,18 @@
-"""What a task is, section by section, as frozen models that refuse fields they do not know.
+"""What a task is, section by section, as frozen models that refuse unknown fields.
 
-What a method's options mean is not known here; see :mod:`~lorry_registry.task_loading`.
+What a method's options mean is not known here: :meth:`MethodSpec.read_options` is given the method's reader.
 """
 
 import re
-from collections.abc import Collection
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Callable, Collection, Mapping
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
     JsonValue,
+    PrivateAttr,
     SerializerFunctionWrapHandler,
     field_validator,
     model_serializer,
@@ -25,6 +26,7 @@ _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
 _COMMIT = re.compile(r"^[0-9a-f]{40}$")
 _PACKAGE = re.compile(r"^package:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(/\w[\w.-]*)*$")
 
+_Result = TypeVar("_Result")
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
@@ -184,15 +186,44 @@ class MethodSpec(_Section):
     name: str
     options: dict[str, JsonValue] = {}
     max_adapter_mib: Annotated[float, Field(gt=0)] | None = None
+    # The reader, the options that it was given, and its result.
+    _last_read: tuple[object, object, Any] | None = PrivateAttr(default=None)
 
     @model_validator(mode="before")
     @classmethod
     def _gather_options(cls, section: Any) -> Any:
-        if not isinstance(section, dict) or "options" in section:
-            return section
-        own = {"name", "max_adapter_mib"}
-        gathered = {key: value for key, value in section.items() if key not in own}
-        return {key: value for key, value in section.items() if key in own} | {"options": gathered}
+        return gather_options(section) if isinstance(section, dict) else section
+
+    def read_options(self, reader: Callable[[Mapping[str, JsonValue]], _Result]) -> _Result:
+        """Return what the method's reader makes of the options.
+
+        The result is kept: whoever asks again with the same reader gets the same object, and the options are
+        validated once, however many parts of the program need them.
+        """
+        last = self._last_read
+        # A copy of this section may have got other options.
+        if last is None or last[0] != reader or last[1] is not self.options:
+            last = (reader, self.options, reader(self.options))
+            self._last_read = last
+        result: _Result = last[2]
+        return result
+
+    def __eq__(self, other: object) -> bool:
+        # What was read of the options does not make two sections differ.
+        return isinstance(other, MethodSpec) and self.model_dump() == other.model_dump()
+
+    def __getstate__(self) -> dict[Any, Any]:
+        # Nor does it travel to other processes, which may not have the reader's package.
+        return super().__getstate__() | {"__pydantic_private__": {"_last_read": None}}
+
+
+def gather_options(section: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a method section with the options below ``options``, wherever the document has them."""
+    if "options" in section:
+        return dict(section)
+    own = {"name", "max_adapter_mib"}
+    gathered = {key: value for key, value in section.items() if key not in own}
+    return {key: value for key, value in section.items() if key in own} | {"options": gathered}
 
 
 class EarlyStopping(_Section):

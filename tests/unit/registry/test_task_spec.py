@@ -1,3 +1,4 @@
+import pickle
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -6,8 +7,9 @@ import pytest
 
 from lorry_registry.errors import Fault, InvalidTaskError
 from lorry_registry.task_document import suggest_name
-from lorry_registry.task_loading import load_task, parse_task
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.task_loading import inspect_document, load_task, parse_task
+from lorry_registry.task_sections import TaskSections
+from lorry_registry.task_spec import MethodSpec, TaskSpec
 
 _VALID = """\
 name: reviews
@@ -102,8 +104,7 @@ def test_ten_faults_are_told_at_once_with_file_line_and_field(write_task: Callab
     with pytest.raises(InvalidTaskError) as caught:
         load_task(path)
     assert caught.value.where == str(path)
-    places = [fault.where for fault in caught.value.faults]
-    assert places == [
+    assert [fault.place for fault in caught.value.faults] == [
         "line 1, name",
         "line 3, base",
         "line 7, data.max_length",
@@ -126,16 +127,21 @@ def test_ten_faults_are_told_at_once_with_file_line_and_field(write_task: Callab
 def test_faults_of_further_checks_are_told_together_with_the_models(
     write_task: Callable[[str], Path],
 ) -> None:
-    def check(document: Mapping[str, Any]) -> Iterable[Fault]:
-        yield Fault("method.name", suggest_name(document["method"]["name"], ["lora", "full", "p-tuning"]))
+    def check(sections: TaskSections) -> Iterable[Fault]:
+        assert sections.method is not None
+        known = ["lora", "full", "p-tuning"]
+        yield Fault("method.name", "is no method", suggest_name(sections.method.name, known))
 
     path = write_task(_VALID.replace("name: lora", "name: lorra").replace("epochs: 3", "epochs: 0"))
     with pytest.raises(InvalidTaskError) as caught:
         load_task(path, checks=[check])
     assert [str(fault) for fault in caught.value.faults] == [
-        "line 10, method.name: did you mean 'lora'?",
+        "line 10, method.name: is no method; did you mean 'lora'?",
         "line 14, train.epochs: input should be greater than 0 (it is 0)",
     ]
+    first = caught.value.faults[0]
+    assert (first.line, first.where, first.what) == (10, "method.name", "is no method")
+    assert first.remedy == "did you mean 'lora'?"
 
 
 def test_overrides_change_the_document_before_it_is_checked(write_task: Callable[[str], Path]) -> None:
@@ -263,3 +269,111 @@ def test_what_chooses_the_kept_epoch_belongs_to_the_recipe() -> None:
 
     assert digest("f1", stops=False) == digest("accuracy", stops=False)
     assert digest("f1", stops=True) != digest("accuracy", stops=True)
+
+
+def _read_sections(document: Mapping[str, Any]) -> TaskSections:
+    """What further checks see of a document."""
+    seen: list[TaskSections] = []
+
+    def check(sections: TaskSections) -> Iterable[Fault]:
+        seen.append(sections)
+        return ()
+
+    inspect_document(document, [check])
+    return seen[0]
+
+
+def test_checks_see_the_fields_of_an_invalid_document_that_are_valid() -> None:
+    document = _build(
+        name="No Name",
+        data={
+            "revision": 3,
+            "columns": {"text_pair": "b", "lable": "c"},
+            "split": {"test": 0},
+            "splits": {"train": "a"},
+            "max_length": 64,
+        },
+        method={"name": "lora", "r": 4, "alpha": float("nan"), "max_adapter_mib": -1},
+        train={"epochs": 1, "steps": 2, "hidden_dropout": 0.1},
+        generate=None,
+        evaluate={"metrics": ["f1", 3, {"a": 1}, "accuracy"], "resamples": "many"},
+    )
+    sections = _read_sections(document)
+    assert sections.kind == "text-regression"
+    assert sections.data is not None
+    assert (sections.data.source, sections.data.revision, sections.data.split) == ("", None, None)
+    assert (sections.data.columns.text_pair, sections.data.max_length) == ("b", 64)
+    assert sections.method == MethodSpec(name="lora", options={"r": 4})
+    assert sections.train is not None
+    # The rule against both is not of a single field.
+    assert (sections.train.epochs, sections.train.steps, sections.train.hidden_dropout) == (1, 2, 0.1)
+    assert sections.train.model_fields_set == {"epochs", "steps", "hidden_dropout"}
+    assert sections.generate is None
+    assert sections.evaluate is not None
+    assert sections.evaluate.metrics == ("f1", "accuracy")
+
+
+def test_checks_see_the_whole_of_a_valid_document() -> None:
+    document = _build(train={"epochs": 2})
+    spec, faults = inspect_document(document)
+    assert spec is not None
+    assert not faults
+    assert _read_sections(document) == TaskSections.of(spec)
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"kind": 3, "data": None, "method": None, "train": 3, "evaluate": [], "generate": "x"},
+        {"data": [], "method": {}, "evaluate": {"metrics": "f1"}, "train": {"early_stopping": 3}},
+        {"data": {"source": 3, "columns": 4}, "method": {"name": ["lora"], "options": 3}},
+        {"method": {"name": "lora", "options": {"r": 4}, "beside": 3}},
+    ],
+)
+def test_what_is_no_section_at_all_is_reported_and_does_no_harm(sections: dict[str, Any]) -> None:
+    spec, faults = inspect_document(_build(**sections))
+    assert spec is None
+    assert faults
+    assert _read_sections(_build(**sections))
+
+
+def test_an_option_that_no_file_can_hold_has_the_line_of_the_option(
+    write_task: Callable[[str], Path],
+) -> None:
+    below = _VALID.replace("  r: 8\n  targets: [query, value]\n", "  options:\n    alpha: .nan\n")
+    for content, place in [
+        (_VALID.replace("r: 8", "r: .inf"), "line 11, method.r"),
+        (below, "line 12, method.options.alpha"),
+    ]:
+        with pytest.raises(InvalidTaskError) as caught:
+            load_task(write_task(content))
+        assert [fault.place for fault in caught.value.faults] == [place]
+
+
+def test_options_are_read_once() -> None:
+    spec = _parse(_build(method={"name": "lora", "r": 4}))
+    calls: list[Mapping[str, Any]] = []
+
+    def read(options: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+        calls.append(options)
+        return [options]
+
+    first = spec.method.read_options(read)
+    assert spec.method.read_options(read) is first
+    assert spec.model_copy(update={"owner": "me"}).method.read_options(read) is first
+    assert calls == [{"r": 4}]
+    # Other options, or another reader, are another matter.
+    changed = spec.method.model_copy(update={"options": {"r": 8}})
+    assert changed.read_options(read) == [{"r": 8}]
+    assert spec.method.read_options(len) == 1
+
+
+def test_options_that_were_read_change_no_task() -> None:
+    spec, other = _parse(_build()), _parse(_build())
+    text, digest = spec.model_dump_json(), spec.recipe_digest
+    spec.method.read_options(len)
+    assert spec == other
+    assert (spec.model_dump_json(), spec.recipe_digest) == (text, digest)
+    assert pickle.loads(pickle.dumps(spec)) == spec  # noqa: S301 -- our own bytes
+    assert len(pickle.dumps(spec)) == len(pickle.dumps(other))
+    assert spec.method != MethodSpec(name="lora", options={"r": 1})
