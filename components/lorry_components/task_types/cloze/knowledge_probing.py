@@ -27,7 +27,7 @@ from lorry_components.data.templates import (
     list_slots,
     parse_template,
 )
-from lorry_components.models.loading import load_pretrained
+from lorry_components.models.pretrained import load_pretrained
 from lorry_components.task_types.base import (
     IGNORED,
     Features,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lorry_components.models.loading import load_pretrained
+from lorry_components.models.pretrained import load_pretrained
 from lorry_components.task_types.diffusion.image_arrays import Pixels
 from lorry_registry.errors import BaseModelError, MissingExtraError
 

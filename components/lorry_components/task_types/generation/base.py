@@ -19,7 +19,7 @@ from lorry_components.metrics import (
 )
 from lorry_components.metrics.rouge import compute_rouge_l
 from lorry_components.metrics.words import list_references, split_words
-from lorry_components.models.loading import load_pretrained
+from lorry_components.models.pretrained import load_pretrained
 from lorry_components.task_types.base import (
     IGNORED,
     Features,

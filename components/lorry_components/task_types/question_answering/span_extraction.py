@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lorry_components.models.loading import load_pretrained
+from lorry_components.models.pretrained import load_pretrained
 from lorry_components.task_types.base import (
     Features,
     Label,
@@ -28,7 +28,7 @@ from lorry_components.task_types.base import (
     Target,
     TaskType,
 )
-from lorry_components.task_types.question_answering.spans import (
+from lorry_components.task_types.question_answering.answer_labels import (
     choose_span,
     compute_exact_match,
     compute_f1,
@@ -141,7 +141,7 @@ class QuestionAnswering(TaskType):
     # The data
 
     def parse_label(self, raw: object) -> str:
-        """Accept what :func:`~lorry_components.task_types.question_answering.spans.parse_answers` reads."""
+        """Accept what :func:`~lorry_components.task_types.question_answering.answer_labels.parse_answers` reads."""
         return write_answers(parse_answers(raw))
 
     def find_fault(self, row: Row, label: Label) -> str:

@@ -9,8 +9,12 @@ import numpy as np
 import pytest
 
 from lorry_components.task_types import TASK_TYPES, InputForm, Prediction
+from lorry_components.task_types.question_answering.answer_labels import (
+    choose_span,
+    read_answers,
+    score_answers,
+)
 from lorry_components.task_types.question_answering.span_extraction import QuestionAnswering
-from lorry_components.task_types.question_answering.spans import choose_span, read_answers, score_answers
 
 CONTEXT = "Ada wrote notes. Later Ada wrote a program for the engine."
 
