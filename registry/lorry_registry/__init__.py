@@ -1,21 +1,54 @@
 """Lorry's registry: which small adapter belongs to which downstream task, on which frozen base.
 
-The architecture, from the bottom up
-------------------------------------
-``lorry_registry`` (this package; light: no torch, no transformers, no kfp)
-    :mod:`~lorry_registry.errors` is the one exception tree, :mod:`~lorry_registry.digests` the canonical
-    form. :mod:`~lorry_registry.task_spec` says what a task is, :mod:`~lorry_registry.task_loading` reads one.
-    :mod:`~lorry_registry.manifest` says what an adapter is; the digest of a manifest is the adapter's id.
-    :mod:`~lorry_registry.stores` keep bytes under keys with conditional writes.
-    :mod:`~lorry_registry.ledger` is the truth about which adapter belongs to which task: an append-only
-    history and a head that moves by compare-and-swap; :mod:`~lorry_registry.promotion` holds its pure rules.
-    :mod:`~lorry_registry.verification` re-hashes an adapter folder before anything may load it.
-    :mod:`~lorry_registry.mlflow_index` shows the ledger in MLflow; it is never read as truth.
-    :class:`~lorry_registry.registry.Registry` ties these together; :mod:`~lorry_registry.cli` is its face.
-``lorry_components``
-    What a pipeline step does: kinds of task, methods of adaptation, the steps themselves, and inference.
+The architecture, from the top down; imports follow the arrows and never go up
+------------------------------------------------------------------------------
 ``lorry_pipelines``
     The graph of steps, running it here, compiling it for a cluster, and the ``lorry`` command.
+
+    |
+    v
+
+``lorry_components``
+    What a step does, room by room::
+
+        studies                  comparisons of methods, ranks, target matrices, prompts
+          |
+          v
+        steps      reference     the pipeline's steps; the papers' published figures
+          |            |
+          v            v
+        memory                   what a task would take, before anything is spent
+          |
+          v
+        tasks                    a task's spec, checked and brought together with its base and data
+          |
+          v
+        training   inference     the trainer; one way to load an adapter and to predict
+          |            |
+          v            v
+        methods    task_types    how a base becomes trainable; examples, heads and predictions
+          |            |
+          v            v
+        metrics                  scores and their bootstrap intervals
+          |
+          v
+        models     data          questions about a base; sources, records, checks, splits
+
+    |
+    v
+
+``lorry_registry`` (this package; light: no torch, no transformers, no kfp)
+    :mod:`~lorry_registry.cli` has the registry's commands, each in the module of its name.
+    :class:`~lorry_registry.registry.Registry` is the one class that most users need.
+    :mod:`~lorry_registry.mlflow_index` shows the ledger in MLflow; it is never read as truth.
+    :mod:`~lorry_registry.verification` re-hashes an adapter folder before anything may load it.
+    :mod:`~lorry_registry.ledger` is the truth about which adapter belongs to which task: an append-only
+    history and a head that moves by compare-and-swap; :mod:`~lorry_registry.promotion` holds its pure rules.
+    :mod:`~lorry_registry.stores` keep bytes under keys with conditional writes.
+    :mod:`~lorry_registry.manifest` says what an adapter is; the digest of a manifest is the adapter's id.
+    :mod:`~lorry_registry.task_spec` says what a task is, :mod:`~lorry_registry.task_loading` reads one.
+    :mod:`~lorry_registry.errors` is the one exception tree, :mod:`~lorry_registry.digests` the canonical
+    form.
 
 Data flows one way: task file -> prepared data -> adapter folder -> evaluation -> decision -> store ->
 ledger -> MLflow. Readers go from a task's name through the ledger to the store, verify every byte, and load.

@@ -1,4 +1,4 @@
-"""Addresses of servers and databases: what of them may be shown and written down."""
+"""Addresses of servers and databases: which parts may be shown and written down."""
 
 import re
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -8,7 +8,7 @@ _SECRET_KEY = re.compile(r"passw|pwd|secret|token|credential|(access|api)[-_]?ke
 
 
 def hide_secrets(address: str) -> str:
-    """Return an address without its password, and without what its query says of secrets."""
+    """Return an address with ``***`` for its password and for the secrets in its query."""
     parts = urlsplit(address)
     if parts.password is not None:
         host = parts.netloc.rpartition("@")[2]

@@ -1,4 +1,4 @@
-"""Which adapter belongs to which task: the truth that everything else only shows.
+"""Which adapter belongs to which task: the source of truth that everything else only displays.
 
 A task has one *head*, a small document that is replaced by compare-and-swap. The head carries the newest
 event whole; events before it lie beside it, one file each, never changed. So one conditional write both
@@ -55,12 +55,12 @@ class Event(_Document):
         at: When, in UTC.
         by: Who or what did it.
         action: ``register`` adds a version; ``promote`` and ``rollback`` move the champion only.
-        version: The version that it is about.
+        version: The version that it concerns.
         adapter_id: That version's adapter.
         champion_before: The champion's version before the event.
         champion_after: The champion's version after it.
         reasons: Why, in sentences.
-        details: What else belongs to it: the gate's decision, the run.
+        details: Whatever else the history keeps: the gate's decision, the run.
         previous: The digest of the event before this one; None for the first.
     """
 
@@ -123,7 +123,7 @@ class Ledger:
 
     def list_tasks(self) -> list[str]:
         """Return the names of the tasks that have a version, sorted."""
-        # Something else may lie beside the tasks, put there by a person or a file browser.
+        # A person or a file browser may have put something else beside the tasks.
         names = [name for name in self._store.list_children("tasks") if re.fullmatch(TASK_NAME, name)]
         return [name for name in names if self._store.read(_head_key(name))]
 
@@ -138,7 +138,7 @@ class Ledger:
         """Return the present state of a task that has at least one version.
 
         Raises:
-            NotFoundError: No such task; a near name is suggested.
+            NotFoundError: There is no such task; a similar name is suggested.
         """
         state = self.read_state(task) if re.fullmatch(TASK_NAME, task) else TaskState(task, None, None)
         if state.head is None:
@@ -178,7 +178,7 @@ class Ledger:
         known = last is None or 1 <= last <= len(registered)
         if not known or named != (last, None if last is None else registered[last - 1]):
             raise StoreError(
-                "the head names another champion than the history does: it was changed",
+                "the head names a different champion from the history: it was changed",
                 where=self._store.locate(_head_key(state.task)),
                 todo="restore the head from a backup before trusting this task",
             )
@@ -200,12 +200,12 @@ class Ledger:
         Args:
             state: The state that the decision was made on; the write fails if it has changed since.
             action: What happens.
-            adapter_id: The adapter that it is about.
-            version: Its version; None: the next one.
+            adapter_id: The adapter that it concerns.
+            version: Its version; None means the next one.
             promote: Whether it becomes the champion.
             by: Who or what acts.
             reasons: Why, in sentences.
-            details: What else belongs to it.
+            details: Whatever else the history should keep.
 
         Raises:
             ConflictError: The task changed since the state was read.
@@ -255,9 +255,9 @@ class Ledger:
             )
         return self._parse(Event, stored, key)
 
-    def _parse(self, kind: type[_D], stored: StoredDocument, key: str) -> _D:
+    def _parse(self, document: type[_D], stored: StoredDocument, key: str) -> _D:
         try:
-            return kind.model_validate_json(stored.content)
+            return document.model_validate_json(stored.content)
         except ValidationError as error:
             raise StoreError(
                 f"not a ledger document that this version of lorry can read: {error.errors()[0]['msg']}",
@@ -267,17 +267,22 @@ class Ledger:
 
 
 def require_unchanged(state: TaskState, judged: int | None) -> None:
-    """Raise unless the champion is still the version that a decision was made against.
+    """Raise unless the champion is still the version that the gate compared with.
 
     Raises:
         ConflictError: Somebody promoted another version in between.
     """
     if state.champion_version != judged:
         raise ConflictError(
-            f"the champion is v{state.champion_version} now, and v{judged} was judged",
+            f"the champion is now {_name_version(state.champion_version)}, "
+            f"but the gate compared with {_name_version(judged)}",
             where=state.task,
-            todo="evaluate again against the present champion",
+            todo="run the task again, to compare with the present champion",
         )
+
+
+def _name_version(version: int | None) -> str:
+    return "none" if version is None else f"v{version}"
 
 
 def _head_key(task: str) -> str:

@@ -1,7 +1,7 @@
-"""What an adapter is: one immutable document whose digest is the adapter's name.
+"""What an adapter is: one immutable document whose digest is the adapter's id.
 
-The manifest holds no time, and no path but that of a base which is a folder: that is where it is looked for
-when the adapter is loaded. The same training on the same base gives the same adapter id.
+The manifest holds no time, and no path except that of a base which is a folder, from where it is loaded
+again. The same training on the same base gives the same adapter id.
 """
 
 import re
@@ -68,7 +68,7 @@ class TrainingInputs(_Part):
 
 
 class ParameterCounts(_Part):
-    """How many numbers were trained, in the adapter proper and in the task's head, and the whole model's."""
+    """How many parameters the adapter and the task's head have, all of them trained, and the whole model."""
 
     adapter: int
     head: int
@@ -116,7 +116,7 @@ class Evaluation(_Part):
 
 
 class Probe(_Part):
-    """Inputs and the outputs that were seen for them when the adapter was registered.
+    """Inputs, and the outputs recorded for them when the adapter was registered.
 
     Attributes:
         rows: Input rows: text, or text and text_pair.
@@ -153,7 +153,7 @@ class Manifest(_Part):
         """Read a manifest.
 
         Raises:
-            AdapterRejectedError: It is not a manifest of a format that this version knows.
+            AdapterRejectedError: It is not a manifest in a format that this version knows.
         """
         try:
             return cls.model_validate_json(content)
@@ -177,5 +177,5 @@ class Manifest(_Part):
 
     @property
     def size_bytes(self) -> int:
-        """The bytes of all files but the manifest."""
+        """The size of all files except the manifest, in bytes."""
         return sum(entry.size for entry in self.files)

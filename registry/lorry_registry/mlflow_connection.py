@@ -1,4 +1,4 @@
-"""One connection to one MLflow: opened late, safe to open twice at once, with errors that say what to do."""
+"""A connection to MLflow: opened on first use, safe to open twice at once, its errors say what to do."""
 
 import contextlib
 import importlib.util
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _DATABASE_SCHEMES = ("sqlite", "postgresql", "mysql", "mssql")
 
-# Codes of an MLflow that is up and says no.
+# Error codes of an MLflow that is up and refuses.
 _REFUSALS = (
     "RESOURCE_DOES_NOT_EXIST",
     "RESOURCE_ALREADY_EXISTS",
@@ -42,7 +42,7 @@ class MlflowConnection:
     Attributes:
         address: The same without a password, for messages.
         database_file: The file of a SQLite address, None for every other.
-        is_database: Whether MLflow is a database that is opened from here, without a server.
+        is_database: Whether the address is a database that this process opens itself, without a server.
     """
 
     def __init__(self, tracking_uri: str) -> None:
@@ -77,7 +77,7 @@ class MlflowConnection:
                     # The registry's half is opened on its first use; that belongs under the lock as well.
                     client.search_registered_models(max_results=1)
         except ModuleNotFoundError as error:
-            # SQLAlchemy looks for the database's driver when it connects, and none of ours brings it.
+            # SQLAlchemy imports the database's driver when it connects, and our extras install none.
             raise MissingExtraError(
                 f"an MLflow at this address needs {error.name!r}, which is not installed",
                 where=self.address,
@@ -87,7 +87,7 @@ class MlflowConnection:
 
     @contextlib.contextmanager
     def reporting(self, what: str) -> Iterator[None]:
-        """Turn an error of MLflow or of the way to it into a ``TrackingError`` that says what was tried."""
+        """Turn an error of MLflow, or of the way to it, into a ``TrackingError`` that says what was tried."""
         try:
             yield
         except _list_backend_errors() as error:
@@ -98,10 +98,10 @@ class MlflowConnection:
             ) from error
 
     def attempt(self, call: Callable[[], _T], *, unless: str) -> _T | None:
-        """Return what a call returns, or None when MLflow answers with one error code.
+        """Return what a call returns, or None when MLflow answers with the given error code.
 
         Args:
-            call: Something that asks MLflow.
+            call: A request to MLflow.
             unless: The code, for example ``RESOURCE_DOES_NOT_EXIST``.
         """
         from mlflow.exceptions import MlflowException
@@ -131,7 +131,7 @@ class MlflowConnection:
 def _summarize_error(error: Exception) -> str:
     line = str(error).strip().partition("\n")[0]
     if "Caused by" in line:
-        # urllib3 nests the one thing that matters in three layers of what was tried.
+        # urllib3 nests the cause in three layers of what was tried.
         line = line.rpartition(": ")[2].strip("'\") ")
     return line or type(error).__name__
 
@@ -153,7 +153,7 @@ def _list_backend_errors() -> tuple[type[Exception], ...]:
 
 @contextlib.contextmanager
 def _quietly(name: str) -> Iterator[None]:
-    # Creating a database is told in log lines that mean nothing to the person at the terminal.
+    # Creating a database writes log lines that mean nothing to the person at the terminal.
     logger = logging.getLogger(name)
     before = logger.level
     logger.setLevel(logging.WARNING)

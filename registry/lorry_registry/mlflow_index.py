@@ -1,8 +1,8 @@
 """MLflow as index and window: it shows what the ledger says, and is never read as truth.
 
-An experiment, a registered model and two aliases a task, a run a training, a version an adapter. MLflow
-overwrites aliases blindly, so :func:`sync_aliases` derives them from the ledger each time and looks again
-afterwards. MLflow is imported on first use only.
+A task has an experiment, a registered model and two aliases there; each training is a run, each adapter a
+version. MLflow overwrites aliases blindly, so :func:`sync_aliases` derives them from the ledger each time and
+checks them again afterwards. MLflow is imported on first use only.
 """
 
 import json
@@ -28,8 +28,8 @@ class MlflowIndex(MlflowRuns):
         """Return MLflow's number of the version that holds an adapter; the lowest, if there are several."""
         query = f"name = '{task}' and tags.`lorry.adapter_id` = '{adapter_id}'"
         with self._connection.reporting("search versions"):
-            found = self._client.search_model_versions(query)
-        return min((str(version.version) for version in found), key=int, default=None)
+            versions = self._client.search_model_versions(query)
+        return min((str(version.version) for version in versions), key=int, default=None)
 
     def record_version(
         self,
@@ -44,9 +44,9 @@ class MlflowIndex(MlflowRuns):
         reasons: Sequence[str],
         promoted: bool,
     ) -> str:
-        """Record an adapter as a version of the task's registered model. Again is harmless.
+        """Record an adapter as a version of the task's registered model; repeating it is harmless.
 
-        MLflow counts versions by itself; ours stands in the tag ``lorry.version``.
+        MLflow counts versions by itself; ours is in the tag ``lorry.version``.
 
         Args:
             task: The task.
@@ -54,7 +54,7 @@ class MlflowIndex(MlflowRuns):
             adapter_id: The adapter.
             manifest: Its manifest.
             source: Where MLflow loads it from: ``models:/<model id>`` or an address.
-            run_id: The run that made it.
+            run_id: The run that trained it.
             model_id: The logged model that it is.
             reasons: The gate's reasons.
             promoted: Whether the gate let it pass.
@@ -90,10 +90,10 @@ class MlflowIndex(MlflowRuns):
     # Aliases
 
     def set_aliases(self, task: str, champion: str | None, challenger: str | None) -> list[str]:
-        """Let the aliases ``champion`` and ``challenger`` name the versions of two adapters.
+        """Point the aliases ``champion`` and ``challenger`` at the versions of two adapters.
 
         An alias whose adapter is None is removed; so is one whose adapter MLflow does not know, because it
-        must never name another adapter than the ledger does.
+        must never name a different adapter from the ledger's.
 
         Returns:
             What was changed, in sentences.
@@ -114,12 +114,12 @@ class MlflowIndex(MlflowRuns):
         missing = [name for alias, name in wanted.items() if name and versions[alias] is None]
         if missing:
             raise TrackingError(
-                f"it has no version of {' and '.join(missing)}",
+                f"MLflow has no version of {' and '.join(missing)}",
                 where=self.address,
                 todo="run: lorry reconcile",
             )
         return [
-            f"the alias {alias} was {_name_version(present.get(alias))} and is {_name_version(version)} now"
+            f"the alias {alias} was {_name_version(present.get(alias))}, and is now {_name_version(version)}"
             for alias, version in changed.items()
         ]
 
@@ -149,7 +149,7 @@ class MlflowIndex(MlflowRuns):
     ) -> tuple[str, str | None]:
         if model_id is None:
             return source, run_id
-        # Without a server MLflow would look the model up in its global tracking address, not in ours.
+        # Without a server MLflow would look the model up at its global tracking address, not at ours.
         model = self._client.get_logged_model(model_id)
         is_local = self._connection.is_database and source.startswith("models:/")
         return model.artifact_location if is_local else source, run_id or model.source_run_id
@@ -170,7 +170,7 @@ class MlflowIndex(MlflowRuns):
 
 
 def sync_aliases(index: MlflowIndex, registry: Registry, task: str) -> list[str]:
-    """Make MLflow's aliases of a task say what the ledger says.
+    """Make MLflow's aliases of a task match the ledger.
 
     The champion is the ledger's; the challenger is the newest version, unless that is the champion.
 
@@ -185,7 +185,7 @@ def sync_aliases(index: MlflowIndex, registry: Registry, task: str) -> list[str]
     wanted = _derive_aliases(registry, task)
     while True:
         changes += index.set_aliases(task, *wanted)
-        # Somebody may have moved the ledger in between, and have set the aliases before we did.
+        # Somebody may have moved the ledger in between, and set the aliases before we did.
         present = _derive_aliases(registry, task)
         if present == wanted:
             return changes
@@ -201,4 +201,4 @@ def _derive_aliases(registry: Registry, task: str) -> tuple[str | None, str | No
 
 
 def _name_version(version: str | None) -> str:
-    return f"MLflow's version {version}" if version else "nowhere"
+    return f"MLflow's version {version}" if version else "not set"

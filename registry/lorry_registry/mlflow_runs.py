@@ -1,4 +1,4 @@
-"""Experiments, runs and logged models in MLflow: what a training leaves there besides versions."""
+"""Experiments, runs and logged models in MLflow: what a training leaves there, apart from versions."""
 
 import contextlib
 import io
@@ -27,7 +27,7 @@ _FORBIDDEN_IN_NAMES = re.compile(r"[^\w\-. /]")
 
 _MODEL_DOCUMENT = "MLmodel"
 _ABSENT = "RESOURCE_DOES_NOT_EXIST"
-# MLflow's pages open such an experiment as one of trainings, with their curves, not of a chat's traces.
+# MLflow's pages then show such an experiment's trainings and their curves, not the traces of a chat.
 _TRAINING_EXPERIMENT = {"mlflow.experimentKind": "custom_model_development"}
 
 
@@ -59,7 +59,7 @@ class MlflowRuns:
         return path is None or path.exists()
 
     def check_reachable(self) -> None:
-        """Raise unless MLflow answers: found out before anything is spent."""
+        """Raise unless MLflow answers; asked before anything is spent."""
         with self._connection.reporting("reach it"):
             self._client.search_experiments(max_results=1)
 
@@ -68,20 +68,20 @@ class MlflowRuns:
         location = self._locate_artifacts(task)
         tags = {"lorry.task": task, **_TRAINING_EXPERIMENT}
         with self._connection.reporting(f"create the experiment {task!r}"):
-            found = self._client.get_experiment_by_name(task)
-            if found is None:
+            experiment = self._client.get_experiment_by_name(task)
+            if experiment is None:
                 created = self._connection.attempt(
                     lambda: self._client.create_experiment(task, location, tags),
                     unless="RESOURCE_ALREADY_EXISTS",
                 )
-                found = self._client.get_experiment(created) if created else self._find_experiment(task)
-        if found.lifecycle_stage != "active":
+                experiment = self._client.get_experiment(created) if created else self._find_experiment(task)
+        if experiment.lifecycle_stage != "active":
             raise TrackingError(
                 f"the experiment {task!r} was deleted in MLflow",
                 where=self.address,
-                todo=f"restore it: mlflow experiments restore --experiment-id {found.experiment_id}",
+                todo=f"restore it: mlflow experiments restore --experiment-id {experiment.experiment_id}",
             )
-        return str(found.experiment_id)
+        return str(experiment.experiment_id)
 
     def open_run(self, task: str, *, name: str, tags: Mapping[str, str], run_id: str | None = None) -> str:
         """Start a run in a task's experiment and return its id.
@@ -90,7 +90,7 @@ class MlflowRuns:
             task: The task.
             name: The run's name.
             tags: Its tags.
-            run_id: A run that somebody else has opened for us: it is used, and no second one is opened.
+            run_id: A run that the caller has opened already; None opens a new one.
         """
         tags = _cut({"lorry.task": task, **tags}, _MAX_TAG_LENGTH)
         if run_id is not None:
@@ -106,8 +106,8 @@ class MlflowRuns:
     def has_run(self, run_id: str) -> bool:
         """Return whether a run is known here, and not deleted."""
         with self._connection.reporting(f"look for the run {run_id}"):
-            found = self._connection.attempt(lambda: self._client.get_run(run_id), unless=_ABSENT)
-        return found is not None and found.info.lifecycle_stage == "active"
+            run = self._connection.attempt(lambda: self._client.get_run(run_id), unless=_ABSENT)
+        return run is not None and run.info.lifecycle_stage == "active"
 
     def log_parameters(self, run_id: str, parameters: Mapping[str, Any]) -> None:
         """Record parameters; nested ones get dotted names, values are cut to MLflow's 6000 characters."""
@@ -132,7 +132,7 @@ class MlflowRuns:
         Args:
             run_id: The run.
             metrics: Names and values.
-            step: The optimiser step that they belong to.
+            step: The optimizer step that they belong to.
             model_id: A logged model that they belong to as well.
         """
         from mlflow.entities import Metric
@@ -166,7 +166,7 @@ class MlflowRuns:
 
     def close_run(self, run_id: str, failed: bool) -> None:
         """End a run, as finished or as failed."""
-        # MLflow prints the run's address to stdout, which is for what was asked.
+        # MLflow prints the run's address to stdout, which is reserved for the command's own output.
         silence = contextlib.redirect_stdout(io.StringIO())
         with self._connection.reporting("close the run"), silence:
             self._client.set_terminated(run_id, status="FAILED" if failed else "FINISHED")
@@ -174,7 +174,7 @@ class MlflowRuns:
     # Logged models
 
     def create_model(self, task: str, *, run_id: str, model_type: str, flavor: str) -> str:
-        """Announce a model that a run has made, and return its id. Its files follow by ``upload_model``.
+        """Announce a model that a run has made, and return its id; ``upload_model`` uploads its files.
 
         Args:
             task: The task.
@@ -202,7 +202,7 @@ class MlflowRuns:
     def upload_model(self, model_id: str, folder: Path) -> str:
         """Upload a model's files, its ``MLmodel`` last, and return the address that MLflow loads it from."""
         with self._connection.reporting("upload a model"):
-            # A model is found by its MLmodel: a kill before it leaves nothing that looks loadable.
+            # An MLmodel file makes a folder a model: a kill before it leaves nothing that looks loadable.
             paths = sorted(path for path in folder.rglob("*") if path.is_file())
             for path in sorted(paths, key=lambda path: path.name == _MODEL_DOCUMENT):
                 inside = path.parent.relative_to(folder).as_posix()
@@ -218,17 +218,19 @@ class MlflowRuns:
         database = self._connection.database_file
         if database is None:
             return None
-        # MLflow's default is a folder below the present one, which is another one in every step of a run.
+        # MLflow's default is below the working folder, which is a different one in every step of a run.
         root = self._artifact_root or database.with_name("mlflow-artifacts")
         return (root / task).absolute().as_uri()
 
     def _find_experiment(self, task: str) -> Any:
-        found = self._client.get_experiment_by_name(task)
-        if found is None:
+        experiment = self._client.get_experiment_by_name(task)
+        if experiment is None:
             raise TrackingError(
-                f"the experiment {task!r} vanished while it was created", where=self.address, todo="try again"
+                f"the experiment {task!r} disappeared while it was being created",
+                where=self.address,
+                todo="try again",
             )
-        return found
+        return experiment
 
 
 def _flatten(prefix: str, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

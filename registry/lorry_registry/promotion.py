@@ -39,7 +39,7 @@ def find_version(events: Sequence[Event], number: int, *, task: str) -> Version:
 
 
 def find_rollback_version(events: Sequence[Event], *, task: str) -> int:
-    """Return the version that was champion before the present one, rollbacks undone.
+    """Return the version that was champion before the present one, as if what was rolled back had never been.
 
     After v1, v2, v3 were promoted in turn, rollbacks lead to v2 and then to v1.
 

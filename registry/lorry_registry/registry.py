@@ -1,7 +1,7 @@
-"""The one class that people use: tasks to adapters, adapters to files.
+"""The one class that most users need: from tasks to adapters, from adapters to files.
 
 Writing an adapter is three steps in this order: its files, then its manifest (from here on it exists), then
-the ledger's event (from here on a task knows it). A kill in between leaves files that nobody refers to.
+the ledger's event (from here on a task has it). A kill in between leaves files that nothing refers to.
 """
 
 import contextlib
@@ -118,8 +118,8 @@ class Registry:
             number, adapter_id = champion.version, champion.adapter_id
         else:
             assert version is not None
-            found = find_version(self.ledger.read_history(task), version, task=task)
-            number, adapter_id = found.number, found.adapter_id
+            chosen = find_version(self.ledger.read_history(task), version, task=task)
+            number, adapter_id = chosen.number, chosen.adapter_id
         key = adapter_key(adapter_id)
         is_champion = champion is not None and champion.version == number
         return Resolution(
@@ -164,7 +164,7 @@ class Registry:
             with contextlib.suppress(AdapterRejectedError):
                 verify_adapter(folder, expected_id=adapter_id)
                 return folder
-            # The cache is only a copy; the store decides. What stays behind makes the export fail.
+            # The cache is only a copy; the store decides. Whatever cannot be removed makes the export fail.
             shutil.rmtree(folder, ignore_errors=True)
         self.export(adapter_id, folder)
         return folder
@@ -173,7 +173,7 @@ class Registry:
         """Copy an adapter to a new folder, verified; the folder appears whole or not at all.
 
         Raises:
-            ConflictError: The folder exists and is something else.
+            ConflictError: The folder exists and holds something else.
             AdapterRejectedError: The stored adapter is damaged.
             StoreError: The folder cannot be written.
         """
@@ -192,7 +192,7 @@ class Registry:
             partial.rename(target)
         except NotFoundError as error:
             raise AdapterRejectedError(
-                "a file of it is missing in the store", where=error.where, todo=error.todo
+                "one of its files is missing from the store", where=error.where, todo=error.todo
             ) from error
         except OSError as error:
             if _is_taken(target):
@@ -207,7 +207,7 @@ class Registry:
         return manifest
 
     def verify_task(self, task: str) -> Iterator[tuple[Version, LorryError | None]]:
-        """Re-hash every version of a task in the store; yield each with what is wrong with it, if anything.
+        """Re-hash every version of a task in the store; yield each with what is wrong with it, or None.
 
         Raises:
             StoreError: The task's history was changed.
@@ -223,17 +223,17 @@ class Registry:
     # Writing
 
     def publish(self, folder: Path, manifest: Manifest) -> str:
-        """Put an adapter into the store: its files first, its manifest last. Again is harmless.
+        """Put an adapter into the store: its files first, its manifest last; repeating it is harmless.
 
         Args:
-            folder: A folder that holds the files that the manifest lists; others stay behind.
+            folder: A folder with the files that the manifest lists; other files are not published.
             manifest: The adapter's identity.
 
         Returns:
             The adapter id.
 
         Raises:
-            AdapterRejectedError: The folder is not what the manifest says, or no reader would load it.
+            AdapterRejectedError: The folder differs from the manifest, or no reader would load it.
         """
         adapter_id = manifest.adapter_id
         # Keys are never overwritten: a wrong file under this id would block the right one for ever.
@@ -269,13 +269,13 @@ class Registry:
             promote: Whether the gate let it pass.
             judged_champion: The champion's version that the gate compared it with.
             reasons: The gate's reasons.
-            details: What else the history should keep.
+            details: Whatever else the history should keep.
             by: Who acts; the user's name by default.
 
         Raises:
             ConflictError: ``promote``, and the champion is no longer the one that was judged.
             NotFoundError: The adapter was not published.
-            AdapterRejectedError: The adapter belongs to another task.
+            AdapterRejectedError: The adapter was trained for another task.
         """
         trained_for = self.read_manifest(adapter_id).task
         if trained_for != task:
@@ -286,7 +286,7 @@ class Registry:
             )
         state = self.ledger.read_state(task)
         events = self.ledger.read_history(task) if state.head else []
-        known = next((found for found in list_versions(events) if found.adapter_id == adapter_id), None)
+        known = next((entry for entry in list_versions(events) if entry.adapter_id == adapter_id), None)
         if known and (not promote or any(event.champion_after == known.number for event in events)):
             return known.registered
         if promote:
@@ -311,13 +311,15 @@ class Registry:
             AdapterRejectedError: The stored adapter is damaged.
         """
         state = self.ledger.require_state(task)
-        found = find_version(self.ledger.read_history(task), version, task=task)
+        chosen = find_version(self.ledger.read_history(task), version, task=task)
         if state.champion_version == version:
-            raise ConflictError("is champion already", where=f"{task} v{version}", todo="name another")
-        return self._move(state, found, "promote", reason, by)
+            raise ConflictError(
+                "it is already the champion", where=f"{task} v{version}", todo="name another version"
+            )
+        return self._move(state, chosen, "promote", reason, by)
 
     def rollback(self, task: str, *, reason: str, by: str | None = None) -> Event:
-        """Make the champion before this one the champion again.
+        """Make the previous champion the champion again.
 
         Raises:
             NotFoundError: No such task, or no earlier champion.
@@ -326,8 +328,8 @@ class Registry:
         """
         state = self.ledger.require_state(task)
         events = self.ledger.read_history(task)
-        found = find_version(events, find_rollback_version(events, task=task), task=task)
-        return self._move(state, found, "rollback", reason, by)
+        former = find_version(events, find_rollback_version(events, task=task), task=task)
+        return self._move(state, former, "rollback", reason, by)
 
     def _move(self, state: TaskState, version: Version, action: str, reason: str, by: str | None) -> Event:
         self._verify_stored(version.adapter_id)
@@ -365,12 +367,14 @@ class Registry:
             return verify_adapter(target, expected_id=adapter_id)
         except AdapterRejectedError as error:
             raise ConflictError(
-                "it exists and is not this adapter", where=str(target), todo="name a new or empty folder"
+                "the folder exists and is not this adapter",
+                where=str(target),
+                todo="name a new or empty folder",
             ) from error
 
 
 def adapter_key(adapter_id: str) -> str:
-    """Return where an adapter lies in a store."""
+    """Return the key of an adapter in a store."""
     return f"adapters/{_hex(adapter_id)}"
 
 
@@ -381,7 +385,9 @@ def _is_taken(target: Path) -> bool:
         return False
     except OSError as error:
         raise ConflictError(
-            f"it cannot be filled: {error.strerror}", where=str(target), todo="name a new or empty folder"
+            f"the folder cannot be filled: {error.strerror}",
+            where=str(target),
+            todo="name a new or empty folder",
         ) from error
 
 

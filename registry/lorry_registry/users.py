@@ -1,10 +1,10 @@
-"""Who does something: named in the ledger and in MLflow."""
+"""Who acts: the name that the ledger and MLflow record."""
 
 import getpass
 
 
 def name_user() -> str:
-    """Return the login name; ``unknown`` where the system knows none, as in a container with any user id."""
+    """Return the login name, or ``unknown`` where the system has none, as in a container with any user id."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):

@@ -32,7 +32,7 @@ _DTYPE_BYTES = {
     **{"I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1},
 }
 _CODE_KEYS = ("auto_mapping", "parent_library", "base_model_class")
-_RETRY = "pull the adapter again; if it stays so, the stored copy is damaged"
+_RETRY = "pull the adapter again; if this happens again, the stored copy is damaged"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +54,12 @@ def verify_adapter(
         beside: Names of files that may lie beside the adapter's own, and are not read.
 
     Raises:
-        AdapterRejectedError: A file is missing, extra, changed or of a forbidden kind.
+        AdapterRejectedError: A file is missing, extra, changed or not a plain file.
     """
     manifest = read_manifest(folder)
     if expected_id is not None and manifest.adapter_id != expected_id:
         raise AdapterRejectedError(
-            f"its manifest is of {manifest.adapter_id}, not of {expected_id}", where=str(folder), todo=_RETRY
+            f"its id is {manifest.adapter_id}, not {expected_id}", where=str(folder), todo=_RETRY
         )
     extra = sorted({entry.name for entry in folder.iterdir()} - {MANIFEST_NAME, *ADAPTER_FILES} - beside)
     problems = [f"{name} does not belong to it" for name in extra]
@@ -68,16 +68,16 @@ def verify_adapter(
 
 
 def check_files(folder: Path, manifest: Manifest, *, further: Sequence[str] = (), todo: str = _RETRY) -> None:
-    """Check that the files which a manifest lists are in a folder, unchanged and safe to load.
+    """Check that the files listed in a manifest are in a folder, unchanged and safe to load.
 
     Args:
         folder: A folder that holds the files; it may hold others.
         manifest: What they should be.
-        further: Problems that the caller has found, to be told together with those found here.
-        todo: What the reader can do when a file is not as it should be.
+        further: Problems that the caller knows of, to be reported together with those of the files.
+        todo: What the user can do when a file is not as it should be.
 
     Raises:
-        AdapterRejectedError: A file is missing, changed or of a forbidden kind.
+        AdapterRejectedError: A file is missing, changed or not a plain file.
     """
     try:
         problems = [*further, *_compare_files(folder, manifest)]
@@ -156,7 +156,7 @@ def read_tensor_entries(path: Path) -> dict[str, TensorEntry]:
             length = struct.unpack("<Q", stream.read(8))[0] if size >= 8 else 0
             if not 2 <= length <= min(_MAX_HEADER_BYTES, size - 8):
                 raise AdapterRejectedError(
-                    f"a header of {length} bytes is not possible here", where=str(path), todo=_RETRY
+                    f"a header of {length} bytes cannot be right", where=str(path), todo=_RETRY
                 )
             header = json.loads(stream.read(length))
     except OSError as error:

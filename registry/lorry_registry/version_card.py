@@ -1,4 +1,4 @@
-"""What MLflow shows of an adapter: the tags and the description of a version."""
+"""What MLflow shows about an adapter: the tags and the description of a version."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ It holds no weights of the base.
 |---|---:|---|
 {metrics}
 
-Measured on {examples:,} examples of the {split} split. The gate looks at **{primary}**.
+Measured on {examples:,} examples of the {split} split. The gate decides by **{primary}**.
 
 | | |
 |---|---|
@@ -48,7 +48,7 @@ lorry predict {task} "a text"
 
 
 def format_size(size: int) -> str:
-    """Return a number of bytes as people read it, in B, KiB, MiB or GiB."""
+    """Return a number of bytes for people to read, in B, KiB, MiB or GiB."""
     if size < 1024:
         return f"{size} B"
     amount = float(size)
@@ -60,7 +60,7 @@ def format_size(size: int) -> str:
 
 
 def list_version_tags(manifest: Manifest, *, version: int, adapter_id: str, promoted: bool) -> dict[str, str]:
-    """Return the tags of a version in MLflow, under which it can be searched for."""
+    """Return the tags of a version in MLflow, by which it can be searched for."""
     metrics = manifest.evaluation.metrics
     return {
         "lorry.task": manifest.task,
@@ -77,7 +77,7 @@ def list_version_tags(manifest: Manifest, *, version: int, adapter_id: str, prom
 
 
 def name_decision(promoted: bool) -> str:
-    """Return what the gate's decision is called in tags."""
+    """Return the gate's decision as tags name it."""
     return "promoted" if promoted else "refused"
 
 

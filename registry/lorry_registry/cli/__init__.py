@@ -1,27 +1,31 @@
-"""The registry's commands, loaded only when they are called.
+"""The registry's commands, each in the module of its name, imported when it is called.
 
 :data:`COMMANDS` names them for a :class:`~lorry_registry.cli.lazy.LazyGroup`. Nothing here imports rich,
-boto3 or mlflow, so ``lorry --help`` stays fast. The environment is read in :mod:`~lorry_registry.cli.edge`.
+boto3 or mlflow, so ``lorry --help`` stays fast. :mod:`~lorry_registry.cli.edge` reads the environment,
+:mod:`~lorry_registry.cli.tables` prints tables, and :mod:`~lorry_registry.cli.champion_move` is shared by
+``promote`` and ``rollback``, :mod:`~lorry_registry.cli.resolution_fields` by ``show`` and ``resolve``.
 """
 
 from lorry_registry.cli.lazy import LazyCommand, LazyGroup, run_cli
 
+_CLI = "lorry_registry.cli"
 _SECTION = "Registry"
-_READING = "lorry_registry.cli.reading"
-_COPYING = "lorry_registry.cli.copying"
-_MOVING = "lorry_registry.cli.moving"
 
 COMMANDS: tuple[LazyCommand, ...] = (
-    LazyCommand("tasks", f"{_READING}:show_tasks", "Show which adapter belongs to which task.", _SECTION),
-    LazyCommand("show", f"{_READING}:show_version", "Show all that is known about an adapter.", _SECTION),
-    LazyCommand("history", f"{_READING}:show_history", "Show what happened to a task, and why.", _SECTION),
-    LazyCommand("resolve", f"{_READING}:resolve_task", "Print where a task's adapter is.", _SECTION),
-    LazyCommand("pull", f"{_COPYING}:pull_adapter", "Copy a task's adapter to a folder, verified.", _SECTION),
-    LazyCommand("verify", f"{_COPYING}:verify_adapters", "Re-hash adapters in the store.", _SECTION),
+    LazyCommand("tasks", f"{_CLI}.tasks:show_tasks", "Show which adapter belongs to which task.", _SECTION),
+    LazyCommand("show", f"{_CLI}.show:show_version", "Show everything recorded about an adapter.", _SECTION),
     LazyCommand(
-        "promote", f"{_MOVING}:promote_version", "Make a version the champion of its task.", _SECTION
+        "history", f"{_CLI}.history:show_history", "Show what happened to a task, and why.", _SECTION
     ),
-    LazyCommand("rollback", f"{_MOVING}:roll_back_task", "Go back to the champion before.", _SECTION),
+    LazyCommand("resolve", f"{_CLI}.resolve:resolve_task", "Print where a task's adapter is.", _SECTION),
+    LazyCommand(
+        "pull", f"{_CLI}.pull:pull_adapter", "Copy a task's adapter to a folder and verify it.", _SECTION
+    ),
+    LazyCommand("verify", f"{_CLI}.verify:verify_adapters", "Re-hash the adapters in the store.", _SECTION),
+    LazyCommand(
+        "promote", f"{_CLI}.promote:promote_version", "Make a version the champion of its task.", _SECTION
+    ),
+    LazyCommand("rollback", f"{_CLI}.rollback:roll_back_task", "Go back to the previous champion.", _SECTION),
 )
 
 __all__ = ["COMMANDS", "LazyCommand", "LazyGroup", "run_cli"]

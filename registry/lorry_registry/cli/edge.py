@@ -1,4 +1,4 @@
-"""Where commands meet the world: settings from the environment, options, what is printed."""
+"""The edge of the command line: settings from the environment, shared options, printing."""
 
 import contextlib
 import json
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _VERSION = re.compile(r"[vV]?([1-9][0-9]{0,8})")
 
-# At a terminal somebody waits; MLflow retries for minutes, and takes these from the environment only.
+# Somebody is waiting at the terminal. MLflow retries for minutes, and reads these from the environment only.
 _PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 
 
@@ -83,7 +83,7 @@ def open_index(settings: Settings) -> "MlflowIndex":
 
 @contextlib.contextmanager
 def brief_patience() -> Iterator[None]:
-    """Let MLflow give up soon, for a look at whether it is there; training has its usual patience."""
+    """Let MLflow give up soon while it is only checked to be there; training keeps its usual patience."""
     added = {variable: value for variable, value in _PATIENCE.items() if variable not in os.environ}
     os.environ.update(added)
     try:
@@ -100,10 +100,10 @@ def print_json(document: Any) -> None:
 
 
 def fail_after(problems: Mapping[str, LorryError]) -> None:
-    """Tell what went wrong beside what went well, and leave with the first error's exit code; or go on.
+    """Print each problem to stderr and exit with the first one's exit code; return when there are none.
 
     Args:
-        problems: What each is of -> the error.
+        problems: What failed -> its error.
     """
     for name, problem in problems.items():
         click.echo(f"error: {name}: {problem}", err=True)

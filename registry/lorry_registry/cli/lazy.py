@@ -1,4 +1,4 @@
-"""A command group that imports a command only when it is called, and turns our errors into exit codes."""
+"""A command group that imports a command only when it is called, and turns errors into exit codes."""
 
 import difflib
 import importlib
@@ -20,7 +20,7 @@ class LazyCommand(NamedTuple):
         name: What is typed.
         target: ``module:attribute`` of the command.
         help: One short sentence, the same as the command's own.
-        section: The heading that it stands under; sections appear in the order of their first command.
+        section: The heading above it; sections appear in the order of their first command.
         extras: What to install when a library that the command needs is missing.
     """
 
@@ -81,7 +81,7 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command that was typed; suggest a near one when there is none of that name."""
+        """Return the command that was typed; suggest a similar one when there is none of that name."""
         name = args[0]
         if not name.startswith("-") and name not in self.list_commands(ctx):
             near = difflib.get_close_matches(name, self.list_commands(ctx), n=1, cutoff=0.5)
@@ -90,7 +90,7 @@ class LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the commands in sections, without importing one of them."""
+        """Write the commands in sections, without importing any of them."""
         sections: dict[str, list[tuple[str, str]]] = {}
         for lazy in self._lazy.values():
             sections.setdefault(lazy.section, []).append((lazy.name, lazy.help))
@@ -106,7 +106,7 @@ class LazyGroup(click.Group):
                 formatter.write_dl([(name.ljust(widest), text) for name, text in rows])
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; an error of ours becomes a message and an exit code."""
+        """Run the command; turn a ``LorryError`` into a message and an exit code."""
         try:
             return super().invoke(ctx)
         except LorryError as error:
@@ -118,7 +118,7 @@ class LazyGroup(click.Group):
             raise ReportedError(explained) from error
 
     def _explain_missing_module(self, name: str, error: ModuleNotFoundError) -> MissingExtraError | None:
-        # Without one of our own modules this is no installation at all, but a bug: it stays what it is.
+        # A missing module of our own is a bug, not a missing extra: it is raised as it is.
         if not error.name or error.name.startswith("lorry_") or name not in self._lazy:
             return None
         return MissingExtraError(
@@ -129,7 +129,7 @@ class LazyGroup(click.Group):
 
 
 def run_cli(group: click.Command, *, name: str = "lorry", arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run a command line and leave the process with its exit code.
+    """Run a command line and exit with its exit code.
 
     Errors go to stderr; Ctrl-C ends with 130; a closed pipe (``lorry tasks | head -1``) ends quietly.
 
@@ -139,7 +139,7 @@ def run_cli(group: click.Command, *, name: str = "lorry", arguments: Sequence[st
         arguments: The arguments; None: those of the process.
     """
     for stream in (sys.stdout, sys.stderr):
-        # A terminal that cannot show a character shows another one; that is no reason to fail.
+        # A terminal that cannot show a character shows a substitute; that is no reason to fail.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     sys.exit(_run(group, name, arguments))
@@ -157,5 +157,5 @@ def _run(group: click.Command, name: str, arguments: Sequence[str] | None) -> in
             return EXIT_INTERRUPTED
         click.echo("aborted", err=True)
         return 1
-    # Without standalone mode, click returns the code of ctx.exit(code), and else what the command returned.
+    # Without standalone mode, click returns the code of ctx.exit(code), or else what the command returned.
     return outcome if isinstance(outcome, int) else 0

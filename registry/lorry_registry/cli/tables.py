@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 _PIPE_WIDTH = 100_000
-# Columns stand three spaces apart; a text that wraps gets at least so many.
+# Columns are three spaces apart; one that wraps gets at least 30 characters.
 _GAP = 3
 _LEAST_WRAPPED = 30
 NOTHING = "-"
@@ -31,7 +31,7 @@ class Column:
 
     Attributes:
         title: Its heading.
-        justify: Numbers stand on the right.
+        justify: Numbers are aligned on the right.
         rank: 0 stays; of the others the highest is dropped first when the terminal is narrow.
         wraps: Whether long texts continue on the next line.
     """
@@ -60,7 +60,7 @@ def print_fields(fields: Mapping[str, str]) -> None:
     widest = max(len(name) for name, value in fields.items() if value)
     for name, value in fields.items():
         if value:
-            # A long line is left to the terminal to wrap: a path that was cut in two cannot be copied.
+            # The terminal wraps a long line: a path that is cut in two cannot be copied.
             click.secho(name.ljust(widest + 2), bold=True, nl=False)
             click.echo(clean_text(value))
 
@@ -88,7 +88,7 @@ def format_figure(value: float) -> str:
 
 
 def shorten_base(model: str) -> str:
-    """Return the part of a base's address that tells it from others, for a narrow column."""
+    """Return the part of a base's address that distinguishes it, for a narrow column."""
     if model.startswith("package:"):
         return model.removeprefix("package:").partition("/")[0]
     return PurePosixPath(model).name if model.startswith("/") else model
@@ -126,7 +126,7 @@ def _build_table(columns: Sequence[Column], rows: Sequence[Sequence[str]], shown
 
 
 def _print(console: Console, table: Table) -> None:
-    # Captured first: click's echo then handles pipes that were closed, as for every other line.
+    # Captured first, so that click's echo handles a closed pipe, as for every other line.
     with console.capture() as capture:
         console.print(table)
     lines = capture.get().splitlines()

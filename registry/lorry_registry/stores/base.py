@@ -62,10 +62,10 @@ class Store(ABC):
         """
 
     def replace(self, key: str, content: bytes) -> None:
-        """Write a key whatever it holds, for documents that have a single writer at a time.
+        """Write a key whatever it holds, for documents with a single writer at a time.
 
         Raises:
-            ConflictError: Another writer was there after all.
+            ConflictError: Another writer came first after all.
         """
         former = self.read(key)
         self.compare_and_swap(key, content, former.etag if former else None)

@@ -1,5 +1,6 @@
 """From an address to a store."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -7,20 +8,39 @@ from lorry_registry.errors import StoreError
 from lorry_registry.stores.base import Store
 from lorry_registry.stores.local import LocalStore
 
+Opener = Callable[[str], Store]
+
 
 def open_store(address: str) -> Store:
-    """Return the store at an address: a folder, or a ``file://`` address of one.
+    """Return the store at an address: a folder, or a URL whose scheme is in :data:`OPENERS`.
 
     Raises:
-        StoreError: The address has a scheme that no store serves.
+        StoreError: No store serves the address.
     """
+    scheme = urlsplit(address).scheme
+    if scheme not in OPENERS:
+        raise _refuse(address)
+    return OPENERS[scheme](address)
+
+
+def _open_folder(address: str) -> Store:
+    return LocalStore(Path(address).absolute())
+
+
+def _open_file_address(address: str) -> Store:
     parts = urlsplit(address)
-    if not parts.scheme:
-        return LocalStore(Path(address).absolute())
-    if parts.scheme == "file" and parts.netloc in ("", "localhost"):
-        return LocalStore(Path(unquote(parts.path)))
-    raise StoreError(
-        f"no store serves addresses of the form {parts.scheme}://",
+    if parts.netloc not in ("", "localhost"):
+        raise _refuse(address)
+    return LocalStore(Path(unquote(parts.path)))
+
+
+def _refuse(address: str) -> StoreError:
+    return StoreError(
+        f"no store serves addresses of the form {urlsplit(address).scheme}://",
         where=address,
         todo="set LORRY_STORE to a local folder",
     )
+
+
+# What opens an address, by its scheme; a plain path has none.
+OPENERS: Mapping[str, Opener] = {"": _open_folder, "file": _open_file_address}

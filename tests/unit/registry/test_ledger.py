@@ -261,14 +261,14 @@ def test_a_head_that_names_another_champion_than_the_history_is_noticed(
     _register(ledger, 2)
     champion = json.loads(_find_head(store).read_bytes())["champion"]
     _edit(_find_head(store), champion=champion | field)
-    with pytest.raises(StoreError, match="names another champion than the history"):
+    with pytest.raises(StoreError, match="names a different champion from the history"):
         ledger.read_history("reviews")
 
 
 def test_a_head_without_its_champion_is_noticed(ledger: Ledger, store: LocalStore) -> None:
     _register(ledger, 1)
     _edit(_find_head(store), champion=None)
-    with pytest.raises(StoreError, match="names another champion"):
+    with pytest.raises(StoreError, match="names a different champion"):
         ledger.read_history("reviews")
 
 
@@ -285,5 +285,5 @@ def test_a_decision_about_another_champion_is_refused(ledger: Ledger) -> None:
     _register(ledger, 2)
     state = ledger.read_state("reviews")
     require_unchanged(state, 2)
-    with pytest.raises(ConflictError, match="the champion is v2 now, and v1 was judged"):
+    with pytest.raises(ConflictError, match="the champion is now v2, but the gate compared with v1"):
         require_unchanged(state, 1)

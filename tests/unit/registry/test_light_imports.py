@@ -30,9 +30,14 @@ print(*sorted(set(sys.argv[2].split(",")) & set(sys.modules)))
     [
         "lorry_registry",
         "lorry_registry.cli",
-        "lorry_registry.cli.reading",
-        "lorry_registry.cli.copying",
-        "lorry_registry.cli.moving",
+        "lorry_registry.cli.tasks",
+        "lorry_registry.cli.show",
+        "lorry_registry.cli.history",
+        "lorry_registry.cli.resolve",
+        "lorry_registry.cli.pull",
+        "lorry_registry.cli.verify",
+        "lorry_registry.cli.promote",
+        "lorry_registry.cli.rollback",
         "lorry_registry.mlflow_index",
     ],
 )

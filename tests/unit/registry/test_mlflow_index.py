@@ -109,7 +109,7 @@ def test_a_twin_that_another_process_recorded_gives_way(
 def test_aliases_follow_the_ledger(index: MlflowIndex, registry: Registry, record: Make) -> None:
     first = record(1)
     assert sync_aliases(index, registry, "reviews") == [
-        "the alias champion was nowhere and is MLflow's version 1 now"
+        "the alias champion was not set, and is now MLflow's version 1"
     ]
     assert index.read_aliases("reviews") == {"champion": first}
     assert sync_aliases(index, registry, "reviews") == []
@@ -142,8 +142,8 @@ def test_an_edit_in_mlflow_is_set_right(
     client.set_registered_model_alias("reviews", "production", "1")
     assert index.read_aliases("reviews") == {"champion": first, "challenger": first, "production": first}
     assert sync_aliases(index, registry, "reviews") == [
-        "the alias champion was MLflow's version 1 and is MLflow's version 2 now",
-        "the alias challenger was MLflow's version 1 and is nowhere now",
+        "the alias champion was MLflow's version 1, and is now MLflow's version 2",
+        "the alias challenger was MLflow's version 1, and is now not set",
     ]
     # An alias of somebody else's is left alone.
     assert index.read_aliases("reviews") == {"champion": second, "production": first}
@@ -157,7 +157,7 @@ def test_an_alias_lost_with_a_deleted_version_is_told(
     sync_aliases(index, registry, "reviews")
     client.set_registered_model_alias("reviews", "champion", "1")
     client.delete_model_version("reviews", "2")
-    with pytest.raises(TrackingError, match=f"it has no version of {second}") as caught:
+    with pytest.raises(TrackingError, match=f"MLflow has no version of {second}") as caught:
         sync_aliases(index, registry, "reviews")
     assert "lorry reconcile" in str(caught.value)
     # Rather no champion than a wrong one.
@@ -170,7 +170,7 @@ def test_a_task_that_mlflow_has_never_seen(
     assert index.read_aliases("reviews") == {}
     assert index.set_aliases("reviews", None, None) == []
     register_adapter()
-    with pytest.raises(TrackingError, match="it has no version of sha256"):
+    with pytest.raises(TrackingError, match="MLflow has no version of sha256"):
         sync_aliases(index, registry, "reviews")
 
 

@@ -162,7 +162,7 @@ def test_a_judgement_on_a_former_champion_is_refused(
     register_adapter(seed=2)
     adapter = make_adapter(seed=3)
     registry.publish(adapter.path, adapter.manifest)
-    with pytest.raises(ConflictError, match="the champion is v2 now, and v1 was judged"):
+    with pytest.raises(ConflictError, match="the champion is now v2, but the gate compared with v1"):
         registry.register("reviews", adapter.adapter_id, promote=True, judged_champion=1, reasons=())
     event = registry.register(
         "reviews", adapter.adapter_id, promote=False, judged_champion=1, reasons=("late",)
@@ -214,7 +214,7 @@ def test_promotion_and_rollback_move_the_champion_and_say_why(
 
 def test_moves_that_lead_nowhere_are_refused(registry: Registry, register_adapter: Make) -> None:
     register_adapter()
-    with pytest.raises(ConflictError, match="is champion already"):
+    with pytest.raises(ConflictError, match="is already the champion"):
         registry.promote("reviews", 1, reason="x")
     with pytest.raises(NotFoundError, match="there is no version 2"):
         registry.promote("reviews", 2, reason="x")
@@ -340,10 +340,10 @@ def test_an_export_takes_a_relative_folder(
 def test_an_export_overwrites_nothing(registry: Registry, register_adapter: Make, tmp_path: Path) -> None:
     adapter, other = register_adapter(seed=1)[0], register_adapter(seed=2)[0]
     registry.export(adapter.adapter_id, tmp_path / "out")
-    with pytest.raises(ConflictError, match="it exists and is not this adapter"):
+    with pytest.raises(ConflictError, match="the folder exists and is not this adapter"):
         registry.export(other.adapter_id, tmp_path / "out")
     (tmp_path / "file").write_text("mine", "utf-8")
-    with pytest.raises(ConflictError, match="it cannot be filled: Not a directory"):
+    with pytest.raises(ConflictError, match="the folder cannot be filled: Not a directory"):
         registry.export(adapter.adapter_id, tmp_path / "file")
     with pytest.raises(ConflictError, match="Not a directory"):
         registry.export(adapter.adapter_id, tmp_path / "file" / "below")

@@ -111,7 +111,7 @@ def test_a_folder_that_nobody_touched_is_accepted(make_adapter: Callable[..., An
 
 
 def test_another_adapter_than_the_one_asked_for_is_refused(make_adapter: Callable[..., Any]) -> None:
-    with pytest.raises(AdapterRejectedError, match="its manifest is of sha256"):
+    with pytest.raises(AdapterRejectedError, match="its id is sha256:"):
         verify_adapter(make_adapter(seed=1).path, expected_id=make_adapter(seed=2).adapter_id)
 
 
@@ -214,13 +214,13 @@ def test_a_header_that_is_not_sane_is_refused(tmp_path: Path, header: Any, body:
 
 @pytest.mark.parametrize("length", [0, 1, 3, 1 << 20, (1 << 20) + 1, 2**63, 2**64 - 1])
 def test_a_header_of_impossible_length_is_refused_unread(tmp_path: Path, length: int) -> None:
-    with pytest.raises(AdapterRejectedError, match="is not possible here"):
+    with pytest.raises(AdapterRejectedError, match="cannot be right"):
         read_tensor_entries(_write_weights(tmp_path, b"{}", length=length))
 
 
 def test_a_giant_header_is_refused_although_the_file_is_long_enough(tmp_path: Path) -> None:
     path = _write_weights(tmp_path, b" " * ((1 << 20) + 1))
-    with pytest.raises(AdapterRejectedError, match="a header of 1048577 bytes is not possible here"):
+    with pytest.raises(AdapterRejectedError, match="a header of 1048577 bytes cannot be right"):
         read_tensor_entries(path)
 
 

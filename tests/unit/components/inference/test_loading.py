@@ -291,7 +291,7 @@ def test_a_manifest_that_was_edited_is_refused(publish: Callable[..., Published]
     assert "canonical" in refuse(published.folder).what
     document["evaluation"]["metrics"]["pearson"]["value"] = 0.999
     (published.folder / MANIFEST_NAME).write_bytes(canonical_json(document))
-    assert "its manifest is of" in refuse(published.folder, expected_id=published.manifest.adapter_id).what
+    assert "its id is sha256:" in refuse(published.folder, expected_id=published.manifest.adapter_id).what
 
 
 def test_weights_of_other_numbers_are_told_by_the_probe(publish: Callable[..., Published]) -> None:

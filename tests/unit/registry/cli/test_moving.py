@@ -111,7 +111,7 @@ def test_verify_without_anything_to_do(lorry: Run) -> None:
     assert lorry("verify", "--all").stdout == "There is nothing to verify: no task has an adapter yet.\n"
     assert json.loads(lorry("verify", "--all", "--json").stdout) == []
     for arguments in ((), ("reviews", "--all")):
-        assert "name one task, or say --all" in lorry("verify", *arguments, code=2).stderr
+        assert "name one task, or give --all" in lorry("verify", *arguments, code=2).stderr
 
 
 # promote, rollback
@@ -122,8 +122,8 @@ def test_a_move_stands_although_there_is_no_mlflow(
 ) -> None:
     result = lorry("promote", "reviews", "v3", "--reason", "it is smaller")
     digest = two_tasks["reviews v3"].adapter_id[7:19]
-    assert result.stdout == f"The champion of reviews is v3 ({digest}) now; it was v2.\n"
-    assert "warning: the ledger has moved, MLflow has not" in result.stderr
+    assert result.stdout == f"The champion of reviews is now v3 ({digest}); it was v2.\n"
+    assert "warning: the ledger has moved, but MLflow has not" in result.stderr
     assert "run: lorry reconcile" in result.stderr
     assert registry.resolve("reviews").version == 3
     assert registry.ledger.read_history("reviews")[-1].reasons == ("it is smaller",)
@@ -179,6 +179,6 @@ def test_mlflows_aliases_follow_a_move(
 
 
 def test_moves_that_lead_nowhere_are_told(lorry: Run, two_tasks: dict[str, Any]) -> None:
-    assert "is champion already" in lorry("promote", "reviews", "2", code=8).stderr
+    assert "is already the champion" in lorry("promote", "reviews", "2", code=8).stderr
     assert "versions 1 to 3 exist" in lorry("promote", "reviews", "7", code=7).stderr
     assert "no earlier champion" in lorry("rollback", "films", code=7).stderr

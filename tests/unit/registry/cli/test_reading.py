@@ -39,7 +39,18 @@ def test_without_tasks_the_next_step_is_told(lorry: Run, store: LocalStore) -> N
 def test_tasks_shows_which_adapter_belongs_to_which_task(lorry: Run, two_tasks: dict[str, Any]) -> None:
     rows = _list_columns(lorry("tasks").stdout)
     assert rows[0] == [
-        *("Task", "Version", "Metric", "Value", "95 % interval", "Kind", "Base", "Method", "Trained", "Size"),
+        *(
+            "Task",
+            "Version",
+            "Metric",
+            "Value",
+            "95 % interval",
+            "Task type",
+            "Base",
+            "Method",
+            "Trained",
+            "Size",
+        ),
         *("Adapter", "Promoted"),
     ]
     assert rows[2] == ["films", *"-" * 11]

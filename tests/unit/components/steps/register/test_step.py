@@ -137,7 +137,7 @@ def test_a_champion_that_moved_meanwhile_is_not_overrun(trained: FindTrained, re
     assert not event.is_promotion
     assert event.reasons[0] == "it beats v1"
     assert event.reasons[1].startswith("not promoted, since the champion changed while it was judged")
-    assert "the champion is v2 now, and v1 was judged" in event.reasons[1]
+    assert "the champion is now v2, but the gate compared with v1" in event.reasons[1]
     assert registry.resolve(TASK).version == 2
     check_store(registry, 3)
 
@@ -146,7 +146,7 @@ def test_a_first_adapter_that_comes_second_is_not_promoted(trained: FindTrained,
     enrol(trained(seed=0), registry)
     event = enrol(trained(seed=1), registry, judged=None).event
     assert not event.is_promotion
-    assert "the champion is v1 now, and vNone was judged" in event.reasons[-1]
+    assert "the champion is now v1, but the gate compared with none" in event.reasons[-1]
 
 
 def test_registering_again_makes_no_second_version(trained: FindTrained, registry: Registry) -> None:
@@ -300,7 +300,7 @@ def test_mlflow_that_is_down_costs_a_warning_and_is_reconciled_later(
     changes = reconcile_task(index, registry, TASK)
     assert changes == [
         "v1 was missing and is recorded now",
-        "the alias champion was nowhere and is MLflow's version 1 now",
+        "the alias champion was not set, and is now MLflow's version 1",
     ]
     assert index.read_aliases(TASK) == {"champion": registration.event.adapter_id}
     assert reconcile_task(index, registry, TASK) == []

@@ -1,22 +1,14 @@
-"""Commands that read whole adapters: ``pull`` and ``verify``."""
+"""``lorry verify``: whether the adapters in the store are what they were."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import click
 
-from lorry_registry.cli.edge import (
-    format_examples,
-    json_option,
-    open_registry,
-    print_json,
-    version_option,
-)
+from lorry_registry.cli.edge import format_examples, json_option, open_registry, print_json
 from lorry_registry.digests import shorten_digest
 from lorry_registry.errors import LorryError, UsageError
 from lorry_registry.registry import Registry
-from lorry_registry.version_card import format_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,49 +20,6 @@ class _Check:
 
 
 @click.command(
-    "pull",
-    epilog=format_examples(
-        "lorry pull reviews ./adapter",
-        "lorry pull reviews ./adapter-v2 --version 2",
-        "lorry pull reviews ./adapter --json",
-    ),
-)
-@click.argument("task")
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-@version_option
-@json_option
-def pull_adapter(task: str, folder: Path, version: int | None, as_json: bool) -> None:
-    """Copy a task's adapter to a folder, verified.
-
-    DIR must not exist or be empty; it appears whole or not at all. Every byte is hashed before it does. A
-    folder that holds this very adapter already is left as it is.
-    """
-    if folder.exists() and folder.resolve() == Path.cwd():
-        raise UsageError(
-            "the folder that you are in would be replaced",
-            where=str(folder),
-            todo=f"name a folder in it: lorry pull {task} ./{task}",
-        )
-    registry = open_registry()
-    found = registry.resolve(task, version)
-    manifest = registry.export(found.adapter_id, folder)
-    if as_json:
-        print_json(
-            {
-                "task": found.task,
-                "version": found.version,
-                "adapter_id": found.adapter_id,
-                "path": str(folder.absolute()),
-                "files": [entry.name for entry in manifest.files],
-                "size_bytes": manifest.size_bytes,
-            }
-        )
-        return
-    size, digest = format_size(manifest.size_bytes), shorten_digest(found.adapter_id)
-    click.echo(f"{found.task} v{found.version} ({digest}, {size}) is in {folder}, verified")
-
-
-@click.command(
     "verify",
     epilog=format_examples("lorry verify reviews", "lorry verify --all", "lorry verify --all --json"),
 )
@@ -78,13 +27,13 @@ def pull_adapter(task: str, folder: Path, version: int | None, as_json: bool) ->
 @click.option("--all", "every", is_flag=True, help="Verify every task in the store.")
 @json_option
 def verify_adapters(task: str | None, every: bool, as_json: bool) -> None:
-    """Re-hash adapters in the store.
+    """Re-hash the adapters in the store.
 
     Every version of a task, or of all tasks: its files against its manifest, and the task's history against
-    itself. Exits with another code than 0 when anything is damaged.
+    itself. The exit code is not 0 when anything is damaged.
     """
     if (task is None) != every:
-        raise UsageError("name one task, or say --all", todo="lorry verify reviews, or lorry verify --all")
+        raise UsageError("name one task, or give --all", todo="lorry verify reviews, or lorry verify --all")
     registry = open_registry()
     if task is not None:
         registry.ledger.require_state(task)

@@ -1,0 +1,59 @@
+"""What follows when the champion has moved: MLflow's aliases, and the report.
+
+The ledger moves first and is the truth; MLflow's aliases follow. If they cannot follow, the move stands.
+"""
+
+import click
+
+from lorry_registry.cli.edge import open_index, print_json, print_warning
+from lorry_registry.digests import shorten_digest
+from lorry_registry.errors import LorryError, TrackingError
+from lorry_registry.ledger import Event
+from lorry_registry.registry import Registry
+from lorry_registry.settings import Settings
+
+
+def report_move(settings: Settings, registry: Registry, task: str, event: Event, *, as_json: bool) -> None:
+    """Move MLflow's aliases after the ledger, and print what has moved; warn if MLflow could not follow.
+
+    Args:
+        settings: Where MLflow is.
+        registry: Where the champion has moved.
+        task: The task.
+        event: The move.
+        as_json: Print it as JSON.
+    """
+    before = f"v{event.champion_before}" if event.champion_before else "none"
+    if not as_json:
+        digest = shorten_digest(event.adapter_id)
+        click.echo(f"The champion of {task} is now v{event.champion_after} ({digest}); it was {before}.")
+    problem = _update_mlflow(settings, registry, task)
+    if as_json:
+        print_json(
+            {
+                "task": task,
+                "version": event.champion_after,
+                "adapter_id": event.adapter_id,
+                "version_before": event.champion_before,
+                "promoted_at": event.model_dump(mode="json")["at"],
+                "mlflow": "not updated" if problem else "updated",
+            }
+        )
+    if problem:
+        print_warning(
+            f"the ledger has moved, but MLflow has not: {problem.where}: {problem.what}\n"
+            f"  -> the move stands; when MLflow is back, run: lorry reconcile"
+        )
+
+
+def _update_mlflow(settings: Settings, registry: Registry, task: str) -> LorryError | None:
+    from lorry_registry.mlflow_index import sync_aliases
+
+    index = open_index(settings)
+    if not index.has_database():
+        return TrackingError("there is no such database yet", where=index.address)
+    try:
+        sync_aliases(index, registry, task)
+    except LorryError as error:
+        return error
+    return None

@@ -1,0 +1,56 @@
+"""``lorry history``: what happened to a task, and why."""
+
+import click
+
+from lorry_registry.cli.edge import format_examples, json_option, open_registry, print_json
+from lorry_registry.digests import shorten_digest
+from lorry_registry.ledger import Event
+
+
+@click.command("history", epilog=format_examples("lorry history reviews", "lorry history reviews --json"))
+@click.argument("task")
+@json_option
+def show_history(task: str, as_json: bool) -> None:
+    """Show what happened to a task, and why.
+
+    Every version that was registered and every move of the champion, the oldest first.
+    """
+    events = open_registry().ledger.read_history(task)
+    if as_json:
+        print_json([{**event.model_dump(mode="json"), "digest": event.digest} for event in events])
+        return
+    from lorry_registry.cli.tables import Column, format_time, print_table
+
+    columns = (
+        Column("#", "right"),
+        Column("When"),
+        Column("By", rank=2),
+        Column("What", rank=3),
+        Column("Version", "right"),
+        Column("Champion"),
+        Column("Adapter", rank=1),
+        Column("Why", wraps=True),
+    )
+    rows = [
+        (
+            str(event.sequence),
+            format_time(event.at),
+            event.by,
+            event.action,
+            f"v{event.version}",
+            _format_move(event),
+            shorten_digest(event.adapter_id),
+            "; ".join(event.reasons),
+        )
+        for event in events
+    ]
+    print_table(columns, rows)
+
+
+def _format_move(event: Event) -> str:
+    if event.champion_after is None:
+        return "none"
+    if not event.is_promotion:
+        return f"v{event.champion_after}"
+    before = f"v{event.champion_before}" if event.champion_before else "none"
+    return f"{before} -> v{event.champion_after}"

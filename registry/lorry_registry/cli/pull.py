@@ -1,0 +1,53 @@
+"""``lorry pull``: a verified copy of a task's adapter."""
+
+from pathlib import Path
+
+import click
+
+from lorry_registry.cli.edge import format_examples, json_option, open_registry, print_json, version_option
+from lorry_registry.digests import shorten_digest
+from lorry_registry.errors import UsageError
+from lorry_registry.version_card import format_size
+
+
+@click.command(
+    "pull",
+    epilog=format_examples(
+        "lorry pull reviews ./adapter",
+        "lorry pull reviews ./adapter-v2 --version 2",
+        "lorry pull reviews ./adapter --json",
+    ),
+)
+@click.argument("task")
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@version_option
+@json_option
+def pull_adapter(task: str, folder: Path, version: int | None, as_json: bool) -> None:
+    """Copy a task's adapter to a folder and verify it.
+
+    DIR must not exist, or be empty; it appears whole or not at all. Every byte is hashed before it does. A
+    folder that already holds this adapter is left as it is.
+    """
+    if folder.exists() and folder.resolve() == Path.cwd():
+        raise UsageError(
+            "the folder that you are in would be replaced",
+            where=str(folder),
+            todo=f"name a folder in it: lorry pull {task} ./{task}",
+        )
+    registry = open_registry()
+    resolution = registry.resolve(task, version)
+    manifest = registry.export(resolution.adapter_id, folder)
+    if as_json:
+        print_json(
+            {
+                "task": resolution.task,
+                "version": resolution.version,
+                "adapter_id": resolution.adapter_id,
+                "path": str(folder.absolute()),
+                "files": [entry.name for entry in manifest.files],
+                "size_bytes": manifest.size_bytes,
+            }
+        )
+        return
+    size, digest = format_size(manifest.size_bytes), shorten_digest(resolution.adapter_id)
+    click.echo(f"{resolution.task} v{resolution.version} ({digest}, {size}) is in {folder}, verified")

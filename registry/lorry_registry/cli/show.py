@@ -1,0 +1,106 @@
+"""``lorry show``: everything that is recorded about one version of a task's adapter."""
+
+from typing import Any
+
+import click
+
+from lorry_registry.cli.edge import format_examples, json_option, open_registry, print_json, version_option
+from lorry_registry.cli.resolution_fields import format_base, format_version
+from lorry_registry.digests import shorten_digest
+from lorry_registry.ledger import Event
+from lorry_registry.promotion import find_version
+from lorry_registry.registry import Resolution
+from lorry_registry.version_card import format_size
+
+
+@click.command(
+    "show",
+    epilog=format_examples(
+        "lorry show reviews", "lorry show reviews --version v2", "lorry show reviews --json"
+    ),
+)
+@click.argument("task")
+@version_option
+@json_option
+def show_version(task: str, version: int | None, as_json: bool) -> None:
+    """Show everything recorded about an adapter.
+
+    Its metrics, its base, how it was trained, its files, and why the gate decided as it did.
+    """
+    registry = open_registry()
+    resolution = registry.resolve(task, version)
+    registered = find_version(registry.ledger.read_history(task), resolution.version, task=task).registered
+    if as_json:
+        print_json(_describe_version(resolution, registered))
+    else:
+        _print_version(resolution, registered)
+
+
+def _describe_version(resolution: Resolution, registered: Event) -> dict[str, Any]:
+    event = registered.model_dump(mode="json")
+    return {
+        "task": resolution.task,
+        "version": resolution.version,
+        "is_champion": resolution.promoted_at is not None,
+        "adapter_id": resolution.adapter_id,
+        "uri": resolution.uri,
+        "path": str(resolution.path) if resolution.path else None,
+        "registered_at": event["at"],
+        "registered_by": event["by"],
+        "promoted_at": resolution.promoted_at.isoformat() if resolution.promoted_at else None,
+        "reasons": event["reasons"],
+        "details": event["details"],
+        "manifest": resolution.manifest.model_dump(mode="json"),
+    }
+
+
+def _print_version(resolution: Resolution, registered: Event) -> None:
+    from lorry_registry.cli import tables
+
+    manifest = resolution.manifest
+    click.secho(f"{resolution.task} {format_version(resolution)}", bold=True)
+    if manifest.description:
+        click.echo(tables.clean_text(manifest.description.strip()))
+    click.echo()
+    parameters = manifest.parameters
+    share = parameters.trained / parameters.total if parameters.total else 0.0
+    tables.print_fields(
+        {
+            "Adapter": resolution.adapter_id,
+            "Address": resolution.uri,
+            "Task type": manifest.kind,
+            "Labels": ", ".join(manifest.labels or ()),
+            "Method": manifest.method,
+            "Base": format_base(manifest),
+            "Fingerprint": manifest.base.fingerprint,
+            "Trained": f"{parameters.trained:,} of {parameters.total:,} parameters ({share:.2%}), "
+            f"{parameters.head:,} of them in the head",
+            "Size": format_size(manifest.size_bytes),
+            "Data": shorten_digest(manifest.inputs.data_digest),
+            "Owner": manifest.owner,
+            "Registered": f"{tables.format_time(registered.at)} by {registered.by}",
+            "Promoted": tables.format_time(resolution.promoted_at) if resolution.promoted_at else "",
+        }
+    )
+    evaluation = manifest.evaluation
+    tables.print_heading(f"Metrics on {evaluation.examples:,} examples of {evaluation.split}")
+    tables.print_table(
+        (tables.Column("Metric"), tables.Column("Value", "right"), tables.Column("95 % interval")),
+        [
+            (
+                f"{name} *" if name == evaluation.primary else name,
+                tables.format_figure(metric.value),
+                f"{tables.format_figure(metric.low)} to {tables.format_figure(metric.high)}",
+            )
+            for name, metric in evaluation.list_metrics()
+        ],
+    )
+    click.echo("* the metric that the gate decides by")
+    tables.print_heading("Files")
+    tables.print_table(
+        (tables.Column("File"), tables.Column("Size", "right"), tables.Column("SHA-256")),
+        [(file.name, format_size(file.size), shorten_digest(file.sha256)) for file in manifest.files],
+    )
+    if registered.reasons:
+        tables.print_heading("Why")
+        tables.print_bullets(registered.reasons)

@@ -1,0 +1,121 @@
+"""``lorry tasks``: which adapter belongs to which task."""
+
+from typing import Any
+
+import click
+
+from lorry_registry.cli.edge import format_examples, json_option, open_registry, print_json
+from lorry_registry.digests import shorten_digest
+from lorry_registry.errors import LorryError
+from lorry_registry.registry import Registry, TaskEntry
+from lorry_registry.version_card import format_size
+
+_NO_TASKS = """No task has an adapter yet in {store}
+
+Train one and register it:
+  lorry run TASK.yaml
+Check a task file without training:
+  lorry validate TASK.yaml
+Look in another store:
+  LORRY_STORE=FOLDER lorry tasks"""
+
+
+@click.command(
+    "tasks",
+    epilog=format_examples(
+        "lorry tasks", "lorry tasks --json", "lorry tasks --json | jq -r '.[] | [.task, .adapter_id] | @tsv'"
+    ),
+)
+@json_option
+def show_tasks(as_json: bool) -> None:
+    """Show which adapter belongs to which task."""
+    registry = open_registry()
+    entries, problems = _read_entries(registry)
+    if as_json:
+        print_json([_describe_entry(entry) for entry in entries])
+    elif entries:
+        _print_entries(entries)
+    elif not problems:
+        click.echo(_NO_TASKS.format(store=registry.store.address))
+    for problem in problems[:-1]:
+        click.echo(f"error: {problem}", err=True)
+    if problems:
+        # One damaged task does not hide the others, and does not go unmentioned.
+        raise problems[-1]
+
+
+def _read_entries(registry: Registry) -> tuple[list[TaskEntry], list[LorryError]]:
+    entries: list[TaskEntry] = []
+    problems: list[LorryError] = []
+    for task in registry.ledger.list_tasks():
+        try:
+            entries.append(registry.describe_task(task))
+        except LorryError as error:
+            problems.append(error)
+    return entries, problems
+
+
+def _describe_entry(entry: TaskEntry) -> dict[str, Any]:
+    champion, manifest = entry.champion, entry.manifest
+    headline = manifest.evaluation.headline if manifest else None
+    return {
+        "task": entry.task,
+        "kind": manifest.kind if manifest else None,
+        "base": manifest.base.model if manifest else None,
+        "method": manifest.method if manifest else None,
+        "version": champion.version if champion else None,
+        "adapter_id": champion.adapter_id if champion else None,
+        "metric": manifest.evaluation.primary if manifest else None,
+        "value": headline.value if headline else None,
+        "interval": [headline.low, headline.high] if headline else None,
+        "trained_parameters": manifest.parameters.trained if manifest else None,
+        "size_bytes": manifest.size_bytes if manifest else None,
+        "promoted_at": champion.model_dump(mode="json")["promoted_at"] if champion else None,
+    }
+
+
+def _print_entries(entries: list[TaskEntry]) -> None:
+    from lorry_registry.cli.tables import Column, print_table
+
+    columns = (
+        Column("Task"),
+        Column("Version", "right"),
+        Column("Metric", rank=1),
+        Column("Value", "right"),
+        Column("95 % interval", rank=2),
+        Column("Task type", rank=8),
+        Column("Base", rank=7),
+        Column("Method", rank=3),
+        Column("Trained", "right", rank=5),
+        Column("Size", "right", rank=4),
+        Column("Adapter"),
+        Column("Promoted", rank=6),
+    )
+    print_table(columns, [_format_entry(entry, len(columns)) for entry in entries])
+    for entry in entries:
+        if entry.champion is None:
+            count = f"{entry.versions} version{'' if entry.versions == 1 else 's'}"
+            click.echo(f"{entry.task} has {count} and no champion yet; see why: lorry history {entry.task}")
+
+
+def _format_entry(entry: TaskEntry, width: int) -> tuple[str, ...]:
+    from lorry_registry.cli.tables import NOTHING, format_figure, format_time, shorten_base
+
+    champion, manifest = entry.champion, entry.manifest
+    if champion is None or manifest is None:
+        return (entry.task, *(NOTHING for _ in range(width - 1)))
+    headline = manifest.evaluation.headline
+    return (
+        entry.task,
+        f"v{champion.version}",
+        manifest.evaluation.primary,
+        format_figure(headline.value),
+        f"{format_figure(headline.low)} to {format_figure(headline.high)}",
+        manifest.kind,
+        shorten_base(manifest.base.model),
+        manifest.method,
+        f"{manifest.parameters.trained:,}",
+        format_size(manifest.size_bytes),
+        shorten_digest(champion.adapter_id),
+        format_time(champion.promoted_at),
+    )
