@@ -1,16 +1,11 @@
 """What all tests need of the process that runs them."""
 
 import gc
-import importlib
-import logging
 import signal
-import warnings
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from fixtures.stores import empty_mlflow, mlflow_uri, registry, store  # noqa: F401
+from fixtures.stores import empty_mlflow, mlflow_uri, registry, store, tracking  # noqa: F401
 
 # A shell starts what runs in its background with Ctrl-C ignored, and children would inherit that: those
 # of the tests that interrupt them would never end.
@@ -27,20 +22,3 @@ def spare_the_collector() -> None:
     """
     gc.collect()
     gc.freeze()
-
-
-@pytest.fixture
-def tracking(tmp_path: Path) -> Iterator[str]:
-    """Let plain ``mlflow`` use an MLflow of the test's own, and return its address."""
-    import mlflow
-
-    with warnings.catch_warnings():
-        # MLflow 3.17 warns of its own type hints when it is imported.
-        warnings.simplefilter("ignore")
-        importlib.import_module("mlflow.pyfunc")
-    before = mlflow.get_tracking_uri()
-    logging.getLogger("mlflow").setLevel(logging.ERROR)
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    mlflow.set_tracking_uri(uri)
-    yield uri
-    mlflow.set_tracking_uri(before)
