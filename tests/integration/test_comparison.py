@@ -12,6 +12,8 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = Path(sys.executable).with_name("lorry")
 METHODS = "lora,bitfit"
 

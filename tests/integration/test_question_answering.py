@@ -20,6 +20,8 @@ from lorry_registry.registry import Registry
 from lorry_registry.stores import LocalStore
 from lorry_registry.task_spec import TaskSpec
 
+pytestmark = pytest.mark.slow
+
 # Almost nothing: the head stays about as random as it was.
 ONE_STEP = {"steps": 1, "learning_rate": 1e-5}
 ROWS = 260

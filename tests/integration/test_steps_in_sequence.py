@@ -23,6 +23,8 @@ from lorry_registry.registry import Registry
 from lorry_registry.stores import LocalStore
 from lorry_registry.task_spec import TaskSpec
 
+pytestmark = pytest.mark.slow
+
 RealRows = Callable[..., Path]
 
 # What makes something of use of the real base in seconds.

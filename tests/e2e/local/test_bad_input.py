@@ -130,6 +130,7 @@ def test_mlflow_that_cannot_be_reached(known: Any) -> None:
     assert not known.list_runs()
 
 
+@pytest.mark.slow
 def test_disk_of_the_store_is_full(workspace: Any, make_disk: Callable[[str], Path]) -> None:
     """Room for the outcomes of four steps and for half an adapter."""
     workspace.write_task("reviews")
@@ -143,6 +144,7 @@ def test_disk_of_the_store_is_full(workspace: Any, make_disk: Callable[[str], Pa
     assert not list((workspace.store / ".scratch").iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", ["28k", "52k"])
 def test_disk_of_the_run_is_full(
     workspace: Any, make_disk: Callable[[str], Path], tmp_path: Path, size: str
@@ -155,6 +157,7 @@ def test_disk_of_the_run_is_full(
     check_message(finished.err, "reviews", "space")
 
 
+@pytest.mark.slow
 def test_disk_of_mlflow_is_full(workspace: Any, make_disk: Callable[[str], Path]) -> None:
     workspace.write_task("reviews")
     workspace.home = make_disk("200k") / "home"

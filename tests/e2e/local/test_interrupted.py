@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 # Loaded by every Python of a run: lets a step stand still where a test wants to interrupt it. That is after
 # its work and before anybody knows of it, which is the worst moment; or at a share of its own progress.
 PAUSE = """

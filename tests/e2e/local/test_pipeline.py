@@ -220,6 +220,7 @@ def test_what_is_up_to_date_is_left_alone(trained: Any) -> None:
     assert {task["outcome"] for task in trained.run_json("run", *trained.files)} == {"current"}
 
 
+@pytest.mark.slow
 def test_what_changed_is_trained_again_and_nothing_else(trained: Any, rows: Callable[..., Any]) -> None:
     """A row of one task, and the recipe of another one, whose gate now asks for the impossible."""
     changed = rows()
@@ -250,6 +251,7 @@ def test_what_changed_is_trained_again_and_nothing_else(trained: Any, rows: Call
         assert sorted(aliases) == [("challenger", 2), ("champion", 1)]
 
 
+@pytest.mark.slow
 def test_force(trained: Any) -> None:
     """Training again from the same gives the same: the version is known already."""
     finished = trained.run("run", "mood.yaml", "--force")
