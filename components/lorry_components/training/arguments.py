@@ -39,7 +39,6 @@ def build_arguments(spec: TaskSpec, setup: Setup, rows: int, checkpoints: Path) 
 
     train = spec.train
     total = _count_steps(train, rows)
-    keeps_best = train.early_stopping is not None
     scores = setup.task_type.scores_training
     return Arguments(
         output_dir=str(checkpoints),
@@ -59,10 +58,10 @@ def build_arguments(spec: TaskSpec, setup: Setup, rows: int, checkpoints: Path) 
         fp16=setup.precision.name == "fp16",
         use_cpu=setup.hardware.device == "cpu",
         eval_strategy="epoch",
-        save_strategy="epoch" if keeps_best else "steps",
+        # Where the best epoch is kept, each epoch needs a checkpoint.
+        save_strategy="epoch" if train.early_stopping else "steps",
         save_steps=max(1, math.ceil(total / _CHECKPOINTS_PER_RUN)),
         save_total_limit=2,
-        load_best_model_at_end=keeps_best,
         metric_for_best_model=(spec.evaluate.primary or setup.task_type.primary) if scores else "loss",
         greater_is_better=scores,
         # Where only the loss is used, the outputs are not collected: they would be large.

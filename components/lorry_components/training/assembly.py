@@ -38,10 +38,10 @@ def build_trainer(
         checkpoints: Where checkpoints are written.
         callbacks: What follows the training.
     """
-    from transformers import EarlyStoppingCallback
     from transformers.trainer_callback import PrinterCallback
 
     from lorry_components.training.arguments import build_arguments
+    from lorry_components.training.callbacks import EarlyStoppingCallback
     from lorry_components.training.packing import pack
     from lorry_components.training.sharding import shard_frozen
     from lorry_components.training.trainer import AdapterTrainer

@@ -19,7 +19,7 @@ from lorry_registry.errors import LorryError, TrainingError
 from lorry_registry.task_spec import TaskSpec
 
 if TYPE_CHECKING:
-    from lorry_components.training.trainer import LogMetrics
+    from lorry_components.training.callbacks import LogMetrics
 
 _COUNT, _RANK = "WORLD_SIZE", "RANK"
 _POLL_SECONDS = 1.0

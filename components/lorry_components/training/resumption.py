@@ -1,6 +1,5 @@
 """A training that goes on from its last checkpoint, and ends with the weights of one that never stopped."""
 
-import json
 import math
 import shutil
 import time
@@ -9,13 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lorry_components.training.checkpoints import find_checkpoint, read_step
 from lorry_registry.errors import StoreError
 
 if TYPE_CHECKING:
     from lorry_components.training.trainer import AdapterTrainer
-
-STATE_NAME = "trainer_state.json"
-"""Where transformers' Trainer keeps its state in a checkpoint."""
 
 # A disk with less than this left, in bytes, counts as full.
 _LEAST_ROOM = 1 << 20
@@ -38,13 +35,16 @@ class Course:
     loss: float
 
 
-def train_to_end(trainer: "AdapterTrainer", checkpoints: Path, *, keeps_prefix: bool) -> Course:
+def train_to_end(
+    trainer: "AdapterTrainer", checkpoints: Path, *, keeps_prefix: bool, keeps_best: bool
+) -> Course:
     """Train from the newest checkpoint, or from the start where there is none, to the end.
 
     Args:
         trainer: Ready to train.
         checkpoints: The folder of this very training.
         keeps_prefix: Whether the outputs of the frozen layers are computed once and kept.
+        keeps_best: Whether the weights in the end are those of the best epoch, and not of the last one.
 
     Raises:
         StoreError: The disk is full.
@@ -60,6 +60,8 @@ def train_to_end(trainer: "AdapterTrainer", checkpoints: Path, *, keeps_prefix: 
         if checkpoint is None or not trainer.take_over(checkpoint):
             with cached_prefix(trainer, checkpoints) if keeps_prefix else nullcontext():
                 trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        if keeps_best:
+            trainer.load_best()
     except (RuntimeError, SafetensorError) as error:
         # The libraries that write checkpoints do not raise OSError on a full disk: free space tells.
         if shutil.disk_usage(checkpoints).free > _LEAST_ROOM:
@@ -72,25 +74,7 @@ def train_to_end(trainer: "AdapterTrainer", checkpoints: Path, *, keeps_prefix: 
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     return Course(
         steps=trainer.state.global_step,
-        resumed_from=_read_step(checkpoint) if checkpoint else 0,
+        resumed_from=read_step(checkpoint) if checkpoint else 0,
         seconds=time.perf_counter() - started,
         loss=float(losses[-1]) if losses else math.nan,
     )
-
-
-def find_checkpoint(folder: Path) -> Path | None:
-    """Return the newest complete checkpoint below a folder.
-
-    Trainer writes its state last, so a checkpoint that was cut short by a kill has none.
-    """
-    for checkpoint in sorted(folder.glob("checkpoint-*"), key=_read_step, reverse=True):
-        try:
-            json.loads((checkpoint / STATE_NAME).read_text("utf-8"))
-        except (OSError, ValueError):
-            continue
-        return checkpoint
-    return None
-
-
-def _read_step(checkpoint: Path) -> int:
-    return int(checkpoint.name.rpartition("-")[2])

@@ -1,30 +1,31 @@
-"""transformers' Trainer, told to save exactly what is trained and to repeat itself when resumed."""
+"""transformers' Trainer, made to save exactly what is trained and to repeat itself when it is resumed.
+
+Trainer's public methods are overridden where transformers invites that, and two private ones where nothing
+public would do; each says why. A minor version of transformers may move private methods, which is why
+pyproject.toml admits the minor version that was tested and no other. What we rely on is written down, and
+checked, in ``tests/unit/components/test_trainer_contract.py``.
+"""
 
 import contextlib
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
-from torch import distributed, nn
-from torch.utils.data import Dataset
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+from transformers import Trainer, TrainerState
 
 from lorry_components.methods import Method
-from lorry_components.progress import Progress
 from lorry_components.task_types.base import IGNORED
 from lorry_components.training.activation_cache import ROW, STATES, FrozenPrefix
-from lorry_components.training.resumption import STATE_NAME
+from lorry_components.training.callbacks import MethodCallback
+from lorry_components.training.checkpoints import STATE_NAME, load_trained, name_checkpoint, save_trained
 from lorry_components.training.sampler import LengthGroupedSampler
 from lorry_components.training.supervised_logits import compute_next_token_loss
 
-_TRAINED_NAME = "trained.safetensors"
-_METHOD_NAME = "method.safetensors"
-# What heads give beside what they are scored by.
+# What heads return beside what they are scored by.
 _NOT_SCORED = ("past_key_values", "encoder_last_hidden_state")
-LogMetrics = Callable[[Mapping[str, float], int], None]
 
 
 class EncodedExamples(Dataset[dict[str, Any]]):
@@ -49,9 +50,6 @@ class EncodedExamples(Dataset[dict[str, Any]]):
 class AdapterTrainer(Trainer):
     """A Trainer whose checkpoints hold every trained parameter, the method's state, and nothing of the base.
 
-    PEFT's own checkpoints are made for inference: those of P-tuning drop the encoder, so that training could
-    not go on from them.
-
     Args:
         method: What made the model trainable: it may act after each step, and learn some parameters faster.
         averages_tokens: Whether a loss is a mean over the supervised tokens of a batch: batches that are
@@ -66,14 +64,37 @@ class AdapterTrainer(Trainer):
         super().__init__(**arguments)
         self._predicts_next = predicts_next
         # This asks Trainer to count the supervised tokens of all accumulated batches, and not to divide by
-        # their number. A kind with one head on a text takes the mean of each batch instead.
+        # the number of batches. A task type with one label a text takes the mean of each batch instead.
         self.model_accepts_loss_kwargs = averages_tokens
         self._method = method
         self.prefix: FrozenPrefix | None = None
-        self.add_callback(_MethodCallback(method))
+        self.add_callback(MethodCallback(method))
+
+    # Steps
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Return batches of like length, in an order that depends on the seed and the epoch alone."""
+        dataset: Any = self.train_dataset
+        size = self.args.train_batch_size
+        loader: DataLoader[Any] = DataLoader(
+            dataset,
+            batch_size=size,
+            # The rows of a step are of like length in all processes together, and the same ones however many
+            # processes there are.
+            sampler=LengthGroupedSampler(
+                dataset.lengths, size * self.args.world_size, self.args.seed, self._read_epoch
+            ),
+            collate_fn=self.data_collator,
+            pin_memory=self.args.dataloader_pin_memory,
+        )
+        prepared: DataLoader[Any] = self.accelerator.prepare(loader)
+        return prepared
+
+    def _read_epoch(self) -> int:
+        return int((self.state.epoch or 0) + 1e-9)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """Create the optimiser, with a group of its own for each factor on the learning rate."""
+        """Create the optimizer, with a group of its own for each factor on the learning rate."""
         is_new = self.optimizer is None
         optimizer: torch.optim.Optimizer = super().create_optimizer(model)
         if is_new:
@@ -90,8 +111,8 @@ class AdapterTrainer(Trainer):
     ) -> Any:
         """Compute the loss, from the outputs of the frozen layers where those are kept.
 
-        A mean over tokens is weighed by the share that these tokens have of all of the step. Trainer would
-        tell the model their number, and T5 and BART do not listen.
+        A mean over the tokens of a batch is weighted by the share that they have of all tokens of the step.
+        Trainer's own would pass the number of those to the model, and T5 and BART ignore it.
         """
         states = inputs.pop(STATES, None)
         with contextlib.ExitStack() as stack:
@@ -106,99 +127,53 @@ class AdapterTrainer(Trainer):
                 loss = outputs.loss
         if num_items_in_batch is None:
             return (loss, outputs) if return_outputs else loss
-        loss = loss * (count_supervised(inputs["labels"]) / num_items_in_batch)
+        loss = loss * (self._count_supervised(inputs["labels"]) / num_items_in_batch)
         if self.args.average_tokens_across_devices:
-            # Tokens are counted over all processes, whose gradients are then averaged.
+            # Trainer counts tokens over all processes, whose gradients are then averaged.
             loss = loss * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
 
-    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor | None:
-        if not self.model_accepts_loss_kwargs or not batch_samples:
-            return None
-        counted = torch.stack([count_supervised(batch["labels"]) for batch in batch_samples]).sum().to(device)
-        if self.args.average_tokens_across_devices and self.args.world_size > 1:
-            counted = self.accelerator.gather(counted).sum()
-        return counted
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroupedSampler:
-        dataset: Any = train_dataset if train_dataset is not None else self.train_dataset
-        return LengthGroupedSampler(
-            # A step's rows are of like length in all processes together: the same, however many there are.
-            dataset.lengths,
-            self.args.train_batch_size * self.args.world_size,
-            self.args.seed,
-            self._read_epoch,
-        )
-
-    def _read_epoch(self) -> int:
-        return int((self.state.epoch or 0) + 1e-9)
-
-    def own_placement(self) -> None:
-        """Let the model be where it is: its frozen weights are in shares.
-
-        This is Trainer's way with models that it loaded in shares: it wraps nothing, and averages the
-        gradients of what is in one piece.
-        """
-        self.is_distributed_loading_by_transformers = True
-
-    def _sync_replicated_trainable_parameters(self, model: nn.Module) -> None:
-        # Trainer's own asks for a mean, which gloo does not know.
-        if not distributed.is_initialized() or distributed.get_world_size() == 1:
-            return
-
-        def average(parameter: nn.Parameter) -> None:
-            if self.accelerator.sync_gradients and parameter.grad is not None:
-                distributed.all_reduce(parameter.grad)
-                parameter.grad /= distributed.get_world_size()
-
-        trained: list[Any] = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        for parameter in trained:
-            distributed.broadcast(parameter.data, src=0)
-            parameter.register_post_accumulate_grad_hook(average)
-
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        if not self.args.should_save:
-            return
-        folder = Path(output_dir or self.args.output_dir or ".")
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file(_list_trained(self.model), folder / _TRAINED_NAME)
-        # Absent for most methods: safetensors would write a file without a tensor.
-        target: Any = self.model
-        if state := self._method.export_state(target):
-            save_file(state, folder / _METHOD_NAME)
-
-    def _save_rng_state(self, output_dir: str) -> None:
-        super()._save_rng_state(output_dir)
-        # What makes a checkpoint complete is written next, by one process: the others' states must be there.
-        self.accelerator.wait_for_everyone()
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        target: Any = model or self.model
-        trained = dict(target.named_parameters())
-        with torch.no_grad():
-            for name, tensor in load_file(Path(resume_from_checkpoint) / _TRAINED_NAME).items():
-                trained[name].copy_(tensor)
-        path = Path(resume_from_checkpoint) / _METHOD_NAME
-        if path.exists():
-            self._method.import_state(target, load_file(path))
-
-    def _load_best_model(self) -> None:
-        # Not by the path in the state: the folder may have been moved, or be mounted elsewhere.
-        best = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.best_global_step}"
-        self._load_from_checkpoint(str(best))
+    def _count_supervised(self, labels: torch.Tensor) -> torch.Tensor:
+        """Return how many labels count in a batch's loss. Nothing predicts the first of a sequence."""
+        return (labels[..., 1:] if self._predicts_next else labels).ne(IGNORED).sum()
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
         """Evaluate without drawing from the random state of the training, as data loaders do.
 
-        A checkpoint is written before the evaluation at the end of an epoch, and who goes on from it does not
-        evaluate again.
+        The checkpoint of an epoch's end is written before the epoch is evaluated, and a training that goes on
+        from it does not evaluate again.
         """
         ignored = [*_NOT_SCORED, *(ignore_keys or ())]
         with torch.random.fork_rng(devices=[]):
             scores: dict[str, float] = super().evaluate(eval_dataset, ignored, metric_key_prefix)
         return scores
+
+    def own_placement(self) -> None:
+        """Leave the model where it is: its frozen weights are in shares.
+
+        Trainer then treats the model as one that transformers loaded in shares: it wraps nothing, and
+        averages the gradients of the parameters that every process holds.
+        """
+        self.is_distributed_loading_by_transformers = True
+
+    # Checkpoints
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write what is trained, in the one process that writes."""
+        if self.args.should_save:
+            save_trained(self._bare, self._method, Path(output_dir or str(self.args.output_dir)))
+
+    def load_best(self) -> None:
+        """Load the weights that validation liked best, if any were saved.
+
+        Trainer's own looks for files of whole models or of PEFT's adapters, and at the path in its state,
+        which is no longer right where the folder was moved, or is mounted elsewhere.
+        """
+        if self.state.best_global_step:
+            best = name_checkpoint(Path(str(self.args.output_dir)), self.state.best_global_step)
+            load_trained(self._bare, self._method, best)
 
     def take_over(self, checkpoint: Path) -> bool:
         """Load the result of a training that had ended when it was killed; return whether it had.
@@ -209,83 +184,26 @@ class AdapterTrainer(Trainer):
         if not state.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"]:
             return False
         self.state = state
-        if self.args.load_best_model_at_end and state.best_global_step:
-            self._load_best_model()
-        else:
-            self._load_from_checkpoint(str(checkpoint))
+        load_trained(self._bare, self._method, checkpoint)
         return True
 
+    # Private to Trainer. Its own knows the files of whole models and of PEFT's adapters only, and refuses to
+    # resume from a folder without them; no hook is called before it.
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        load_trained(model or self._bare, self._method, Path(resume_from_checkpoint))
 
-class _MethodCallback(TrainerCallback):
-    """Tells the method where training is."""
+    # Private to Trainer. What makes a checkpoint complete is written right after this, by one process: the
+    # random states of the others must be there by then, and no hook is called in between.
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        self.accelerator.wait_for_everyone()
 
-    def __init__(self, method: Method) -> None:
-        self._method = method
-
-    def on_train_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        model: Any = None,
-        **_: Any,
-    ) -> None:
-        """Tell how many steps there will be."""
-        self._method.start_training(model, state.max_steps)
-
-    def on_optimizer_step(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        model: Any = None,
-        **_: Any,
-    ) -> None:
-        """Tell that the weights were updated; their gradients are still there."""
-        self._method.finish_step(model, state.global_step + 1)
-
-
-class ProgressCallback(TrainerCallback):
-    """Tells how many steps are done, and hands losses and validation metrics on."""
-
-    def __init__(self, progress: Progress, log_metrics: LogMetrics) -> None:
-        self._progress = progress
-        self._log_metrics = log_metrics
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        """Tell where training starts, or goes on."""
-        if state.is_world_process_zero:
-            self._progress(state.global_step, state.max_steps)
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        """Tell that a step is done."""
-        if state.is_world_process_zero:
-            self._progress(state.global_step, state.max_steps)
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **_: Any,
-    ) -> None:
-        """Hand metrics on, under names that group well in MLflow."""
-        named = {_rename_metric(name): value for name, value in (logs or {}).items()}
-        if not math.isfinite(named.get("train/loss", 0.0)):
-            # No later step can mend it.
-            control.should_training_stop = True
-        if state.is_world_process_zero:
-            self._log_metrics({name: value for name, value in named.items() if name}, state.global_step)
-
-
-def count_supervised(labels: torch.Tensor) -> torch.Tensor:
-    """Return how many labels count in the loss: all that are not -100."""
-    return labels.ne(IGNORED).sum()
+    @property
+    def _bare(self) -> nn.Module:
+        """The model in no wrapper of several processes."""
+        model: Any = self.model
+        bare: nn.Module = model
+        return bare
 
 
 def _scale_learning_rates(optimizer: torch.optim.Optimizer, model: nn.Module, method: Method) -> None:
@@ -300,19 +218,3 @@ def _scale_learning_rates(optimizer: torch.optim.Optimizer, model: nn.Module, me
             group.update(parts[0])
         for part in parts[1:]:
             optimizer.add_param_group({**shared, **part})
-
-
-def _list_trained(model: Any) -> dict[str, torch.Tensor]:
-    return {
-        name: parameter.detach().cpu().contiguous().clone()
-        for name, parameter in model.named_parameters()
-        if parameter.requires_grad
-    }
-
-
-def _rename_metric(name: str) -> str:
-    if name in ("loss", "grad_norm", "learning_rate"):
-        return f"train/{name}"
-    if name.startswith("eval_") and not name.endswith(("_runtime", "_per_second")):
-        return f"validation/{name.removeprefix('eval_')}"
-    return ""

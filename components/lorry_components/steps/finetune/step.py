@@ -23,7 +23,7 @@ from lorry_registry.manifest import WEIGHTS_NAME, TrainingInputs
 from lorry_registry.task_spec import TaskSpec
 
 if TYPE_CHECKING:
-    from lorry_components.training.trainer import LogMetrics
+    from lorry_components.training.callbacks import LogMetrics
 
 
 def finetune(
@@ -55,7 +55,7 @@ def finetune(
         TrainingError: The method does not fit the base, the optimizer does not work on this machine, the loss
             diverged, or the adapter is too large.
     """
-    from lorry_components.training.trainer import ProgressCallback
+    from lorry_components.training.callbacks import ProgressCallback
 
     card = load_card(data)
     setup = _set_up(spec, card.labels)
@@ -78,7 +78,12 @@ def finetune(
         callbacks=[ProgressCallback(progress, log_metrics or (lambda _metrics, _step: None))],
     )
     part_random_numbers(spec.train.seed)
-    course = train_to_end(trainer, checkpoints, keeps_prefix=spec.train.cache_frozen_layers)
+    course = train_to_end(
+        trainer,
+        checkpoints,
+        keeps_prefix=spec.train.cache_frozen_layers,
+        keeps_best=spec.train.early_stopping is not None,
+    )
     if not math.isfinite(course.loss):
         raise TrainingError(
             f"the loss became {course.loss}",

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import TrainingArguments
 
-from lorry_components.training.resumption import find_checkpoint
+from lorry_components.training.checkpoints import find_checkpoint
 from lorry_components.training.trainer import AdapterTrainer, EncodedExamples
 from lorry_registry.errors import TrainingError
 from lorry_registry.manifest import WEIGHTS_NAME

@@ -37,7 +37,7 @@ def log(metrics, step):
     if not metrics:
         die_at("end")
 
-for name in ("_save", "_save_optimizer_and_scheduler", "_save_rng_state"):
+for name in ("save_model", "_save_optimizer_and_scheduler", "_save_rng_state"):
     def wrapped(self, *arguments, original=getattr(AdapterTrainer, name), name=name, **keywords):
         original(self, *arguments, **keywords)
         die_at(f"checkpoint {self.state.global_step} after {name}")
@@ -70,7 +70,7 @@ MOMENTS: list[tuple[str, str, int | None]] = [
     # A checkpoint lies at the end of the epoch, and the evaluation after it draws random numbers of its own.
     ("lora", "evaluation 6", 6),
     ("lora", "step 11", 10),
-    ("lora", "checkpoint 10 after _save", 8),
+    ("lora", "checkpoint 10 after save_model", 8),
     ("lora", "end", 18),
     # PEFT's own checkpoints would lack the encoder.
     ("p-tuning", "step 7", 6),

@@ -1,0 +1,106 @@
+"""What follows a training step by step: the method, early stopping, and whoever shows progress."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import transformers
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from lorry_components.methods import Method
+from lorry_components.progress import Progress
+
+LogMetrics = Callable[[Mapping[str, float], int], None]
+"""Takes values by their names in MLflow, and the step that they belong to."""
+
+
+class MethodCallback(TrainerCallback):
+    """Lets the method act before the first step and after each one."""
+
+    def __init__(self, method: Method) -> None:
+        self._method = method
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: Any = None,
+        **_: Any,
+    ) -> None:
+        """Announce how many steps there will be."""
+        self._method.start_training(model, state.max_steps)
+
+    def on_optimizer_step(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: Any = None,
+        **_: Any,
+    ) -> None:
+        """Announce that the weights were updated; their gradients are still there."""
+        self._method.finish_step(model, state.global_step + 1)
+
+
+class EarlyStoppingCallback(transformers.EarlyStoppingCallback):
+    """transformers' early stopping, where the best weights are loaded by us.
+
+    It keeps its name, under which a checkpoint stores its patience counter.
+    """
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Do nothing: transformers' own warns that Trainer will not load the best weights."""
+
+
+class ProgressCallback(TrainerCallback):
+    """Reports how many steps are done, and passes losses and validation metrics on.
+
+    Args:
+        progress: Called with the number of steps that are done.
+        log_metrics: Called with losses and validation metrics.
+    """
+
+    def __init__(self, progress: Progress, log_metrics: LogMetrics) -> None:
+        self._progress = progress
+        self._log_metrics = log_metrics
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Report where training starts, or goes on."""
+        if state.is_world_process_zero:
+            self._progress(state.global_step, state.max_steps)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Report that a step is done."""
+        if state.is_world_process_zero:
+            self._progress(state.global_step, state.max_steps)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        """Pass metrics on, under names that MLflow groups well; stop when the loss has diverged."""
+        named = {_rename_metric(name): value for name, value in (logs or {}).items()}
+        if not math.isfinite(named.get("train/loss", 0.0)):
+            # No later step can mend it.
+            control.should_training_stop = True
+        if state.is_world_process_zero:
+            self._log_metrics({name: value for name, value in named.items() if name}, state.global_step)
+
+
+def _rename_metric(name: str) -> str:
+    if name in ("loss", "grad_norm", "learning_rate"):
+        return f"train/{name}"
+    if name.startswith("eval_") and not name.endswith(("_runtime", "_per_second")):
+        return f"validation/{name.removeprefix('eval_')}"
+    return ""
