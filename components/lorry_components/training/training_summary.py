@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from lorry_components.task_types import TaskType
 from lorry_registry.manifest import BaseIdentity, ParameterCounts, TrainingInputs
+from lorry_registry.whole_files import write_whole_text
 
 ADAPTER_FOLDER = "adapter"
 _NAME = "training.json"
@@ -55,7 +56,7 @@ class TrainingSummary(BaseModel):
 
     def save(self, folder: Path) -> None:
         """Write it into a folder."""
-        (folder / _NAME).write_text(self.model_dump_json(indent=2) + "\n", "utf-8")
+        write_whole_text(folder / _NAME, self.model_dump_json(indent=2) + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> Self:

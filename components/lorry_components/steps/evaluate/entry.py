@@ -1,4 +1,4 @@
-"""Runs this step from a component's arguments."""
+"""Runs the evaluation step from a component's arguments."""
 
 import base64
 import logging
@@ -13,6 +13,7 @@ from lorry_components.steps.evaluate.step import evaluate
 from lorry_components.steps.runtime.outcomes import run_step
 from lorry_components.steps.runtime.step_context import StepContext
 from lorry_registry.errors import LorryError
+from lorry_registry.whole_files import write_whole_text
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ def main(
     def body() -> dict[str, JsonValue]:
         target = Path(evaluation)
         report = evaluate(
-            entry.spec,
+            entry.task,
             Path(data),
             Path(candidate),
             target,
@@ -43,7 +44,7 @@ def main(
             progress=entry.progress,
         )
         values = {name: metric.value for name, metric in report.evaluation.metrics.items()}
-        # A NaN in a metric breaks Kubeflow's serialisation.
+        # A NaN in a metric breaks Kubeflow's serialization.
         metadata.update({name: value for name, value in values.items() if math.isfinite(value)})
         _write_page(Path(plot), target / PLOT_NAME, entry.spec.name)
         _log_to_mlflow(entry, values, target)
@@ -65,7 +66,7 @@ def _describe(report: EvaluationReport) -> dict[str, JsonValue]:
 
 
 def _log_to_mlflow(entry: StepContext, values: dict[str, float], folder: Path) -> None:
-    """Show the evaluation in MLflow. When MLflow has gone away, the adapter is judged all the same."""
+    """Show the evaluation in MLflow. When MLflow cannot be reached, the adapter is judged all the same."""
     run_id = entry.find_mlflow_run()
     if run_id is None:
         return
@@ -80,4 +81,4 @@ def _log_to_mlflow(entry: StepContext, values: dict[str, float], folder: Path) -
 def _write_page(page: Path, image: Path, title: str) -> None:
     encoded = base64.b64encode(image.read_bytes()).decode("ascii")
     page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text(f'<img alt="{title}" src="data:image/png;base64,{encoded}">\n', "utf-8")
+    write_whole_text(page, f'<img alt="{title}" src="data:image/png;base64,{encoded}">\n')

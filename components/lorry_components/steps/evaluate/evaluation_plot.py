@@ -1,10 +1,12 @@
-"""The picture of an evaluation."""
+"""The plot of an evaluation."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
 from lorry_components.task_types import Prediction, Target, TaskType
 from lorry_registry.manifest import Evaluation
+from lorry_registry.whole_files import write_whole
 
 
 def plot_evaluation(
@@ -16,11 +18,11 @@ def plot_evaluation(
     predictions: Sequence[Prediction],
     evaluation: Evaluation,
 ) -> None:
-    """Write a PNG: the kind's plot of the test rows, titled with the primary metric and its interval."""
+    """Write a PNG: the task type's plot of the test rows, titled with the primary metric and its interval."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    # A figure of its own, not pyplot's global one: steps may run in one process.
+    # Not pyplot's global figure: several steps may run in one process.
     figure = Figure(figsize=(5.4, 5.0), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
@@ -32,4 +34,6 @@ def plot_evaluation(
         fontsize=10,
     )
     axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=130)
+    image = io.BytesIO()
+    figure.savefig(image, format="png", dpi=130)
+    write_whole(path, image.getvalue())

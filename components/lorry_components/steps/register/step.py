@@ -11,6 +11,7 @@ from lorry_components.steps.evaluate.evaluation_report import EvaluationReport
 from lorry_components.steps.gate.step import Decision
 from lorry_components.steps.register.mlflow_publication import publish_version
 from lorry_components.steps.register.model_card import render_card
+from lorry_components.tasks.resolution import ResolvedTask
 from lorry_components.training.training_summary import ADAPTER_FOLDER, TrainingSummary
 from lorry_registry.errors import ConflictError, LorryError
 from lorry_registry.ledger import Event
@@ -18,11 +19,10 @@ from lorry_registry.manifest import CARD_NAME, CONFIG_NAME, WEIGHTS_NAME, Manife
 from lorry_registry.mlflow_index import MlflowIndex, sync_aliases
 from lorry_registry.promotion import Version
 from lorry_registry.registry import Registry
-from lorry_registry.task_spec import TaskSpec
 from lorry_registry.verification import describe_file
 
 _NO_FILES = ()
-# How often to try again; each time another writer got through.
+# How often to try again after another writer came first.
 _ATTEMPTS = 20
 
 
@@ -31,7 +31,7 @@ class Registration:
     """A version of a task.
 
     Attributes:
-        event: What the ledger recorded.
+        event: The ledger's record of it.
         manifest: The adapter's identity.
         warning: Why MLflow does not show it yet, if so.
     """
@@ -42,7 +42,7 @@ class Registration:
 
 
 def register(
-    spec: TaskSpec,
+    task: ResolvedTask,
     candidate: Path,
     report: EvaluationReport,
     decision: Decision,
@@ -56,13 +56,13 @@ def register(
     A candidate that the gate refused is registered too, as a challenger with the gate's reasons.
 
     Args:
-        spec: The task.
+        task: The task; neither its base nor the source of its data need be on this machine.
         candidate: The folder that ``finetune`` wrote.
         report: Its evaluation.
         decision: The gate's decision.
         registry: Where it is registered.
         index: MLflow; None: it is not shown there.
-        details: What else the history should keep: the run and MLflow's run id.
+        details: Kept with the event in the history: the run and MLflow's run id.
 
     Raises:
         StoreError: The store cannot be written. Nothing was registered.
@@ -70,26 +70,28 @@ def register(
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         manifest = _assemble(
-            spec, candidate / ADAPTER_FOLDER, TrainingSummary.load(candidate), report, folder
+            task, candidate / ADAPTER_FOLDER, TrainingSummary.load(candidate), report, folder
         )
         adapter_id = registry.publish(folder, manifest)
-    event = _record(spec.name, adapter_id, decision, registry, details)
+    event = _record(task.spec.name, adapter_id, decision, registry, details)
     warning = ""
     if index is not None:
         try:
             version = Version(event.version, adapter_id, event)
-            publish_version(index, registry, task=spec.name, version=version, manifest=manifest)
-            sync_aliases(index, registry, spec.name)
+            publish_version(index, registry, task=task.spec.name, version=version, manifest=manifest)
+            sync_aliases(index, registry, task.spec.name)
         except LorryError as error:
-            # The ledger has it: MLflow is only a window, and can be set right later.
-            warning = f"MLflow does not show v{event.version} yet ({error}); run: lorry reconcile {spec.name}"
+            # The ledger has it: MLflow only shows what the ledger says, and can be set right later.
+            todo = f"lorry reconcile {task.spec.name}"
+            warning = f"MLflow does not show v{event.version} yet ({error}); run: {todo}"
     return Registration(event, manifest, warning)
 
 
 def _assemble(
-    spec: TaskSpec, adapter: Path, summary: TrainingSummary, report: EvaluationReport, folder: Path
+    task: ResolvedTask, adapter: Path, summary: TrainingSummary, report: EvaluationReport, folder: Path
 ) -> Manifest:
-    """Lay out the adapter's files in a folder and return the manifest over them."""
+    """Copy the adapter's files into a folder and return the manifest over them."""
+    spec = task.spec
     for name in (CONFIG_NAME, WEIGHTS_NAME):
         shutil.copyfile(adapter / name, folder / name)
     manifest = Manifest(
@@ -132,7 +134,7 @@ def _record(
             if next(attempts, None) is None:
                 raise
             champion = registry.ledger.read_state(task).champion_version
-            # Another run got in between. Only if it promoted its own, what was judged is out of date.
+            # Another run came first. The judgement is out of date only if that run promoted its own adapter.
             if promote and champion != decision.judged_champion:
                 promote = False
                 reason = f"not promoted, since the champion changed while it was judged: {error.what}"

@@ -1,4 +1,4 @@
-"""Runs this step from a component's arguments."""
+"""Runs the report from a component's arguments."""
 
 import logging
 import os
@@ -13,6 +13,7 @@ from lorry_registry.errors import LorryError, RunFailedError
 from lorry_registry.mlflow_index import MlflowIndex
 from lorry_registry.stores import open_store
 from lorry_registry.task_spec import TaskSpec
+from lorry_registry.whole_files import write_whole_text
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -21,7 +22,7 @@ def main(*, tasks: Sequence[str], run: str, store: str, tracking_uri: str, page:
     """Report a run.
 
     Raises:
-        RunFailedError: A task failed. The report is written all the same.
+        RunFailedError: A task failed. The report is written nevertheless.
     """
     quiet_libraries()
     ease_garbage_collection()
@@ -30,7 +31,7 @@ def main(*, tasks: Sequence[str], run: str, store: str, tracking_uri: str, page:
     report = report_run(RunRecord(opened, run), names, opened)
     target = Path(page)
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(render_html(report), "utf-8")
+    write_whole_text(target, render_html(report))
     _close_mlflow_runs(report, MlflowIndex(choose_tracking_uri(tracking_uri, os.environ)))
     if report.failed:
         raise RunFailedError(
@@ -48,4 +49,4 @@ def _close_mlflow_runs(report: RunReport, index: MlflowIndex) -> None:
         try:
             index.close_run(run_id, failed=task.status == "failed")
         except LorryError as error:
-            _LOGGER.warning("MLflow shows the run of %s as still going: %s", task.task, error)
+            _LOGGER.warning("MLflow still shows the run of %s as running: %s", task.task, error)
