@@ -1,4 +1,4 @@
-"""What a run would do, before anything is spent."""
+"""The work of a run, decided before anything is spent."""
 
 import logging
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ from pathlib import Path
 from lorry_components.memory import check_fits, is_surely_small, plan_task
 from lorry_components.models.configuration import read_configuration
 from lorry_components.tasks.checks import find_task_type, load_task_file
+from lorry_components.tasks.resolution import ResolvedTask
 from lorry_components.tasks.staleness import Staleness, assess_staleness
 from lorry_registry.errors import (
     Fault,
@@ -25,14 +26,24 @@ _LOGGER = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class PlannedTask:
-    """A task, and whether it needs training."""
+    """A task of a run.
 
-    spec: TaskSpec
+    Attributes:
+        task: The task. What was resolved to assess it is not resolved again.
+        staleness: Whether it needs training.
+    """
+
+    task: ResolvedTask
     staleness: Staleness
+
+    @property
+    def spec(self) -> TaskSpec:
+        """The task's specification."""
+        return self.task.spec
 
 
 def load_tasks(paths: Sequence[Path], overrides: Sequence[str] = ()) -> list[TaskSpec]:
-    """Read task files; the faults of all of them are told together.
+    """Read task files; the faults of all of them are reported together.
 
     Raises:
         InvalidTaskError: A file has faults.
@@ -49,22 +60,25 @@ def load_tasks(paths: Sequence[Path], overrides: Sequence[str] = ()) -> list[Tas
     names = [spec.name for spec in specs]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
-        raise UsageError(f"more than one file is of task {', '.join(repeated)}", todo="give each task once")
+        raise UsageError(
+            f"more than one file describes task {', '.join(repeated)}", todo="give each task once"
+        )
     return specs
 
 
-def plan_tasks(specs: Sequence[TaskSpec], registry: Registry, *, force: bool) -> list[PlannedTask]:
-    """Say of each task whether it needs training, and why.
+def plan_tasks(tasks: Sequence[ResolvedTask], registry: Registry, *, force: bool) -> list[PlannedTask]:
+    """Decide for each task whether it needs training, and why.
 
-    What is wrong with a single task is left for its own first step to report: it does not stop the others.
+    An error of a single task is left for its own first step to report: it does not stop the others.
     """
-    return [PlannedTask(spec, _assess(spec, registry, force=force)) for spec in specs]
+    return [PlannedTask(task, _assess(task, registry, force=force)) for task in tasks]
 
 
 def refuse_what_does_not_fit(specs: Sequence[TaskSpec]) -> None:
     """Compare what tasks will take with the resources that they ask for, before anything is spent.
 
-    A task that cannot be planned is not refused: what is wrong with it is for its own first step to report.
+    A plan needs the specification only, neither base nor data. A task that cannot be planned is not refused:
+    the error is for its own first step to report.
 
     Raises:
         InvalidTaskError: A task will not fit even if all goes well; all such tasks are listed.
@@ -83,32 +97,32 @@ def _list_misfits(spec: TaskSpec) -> list[Fault]:
     try:
         if find_task_type(spec).reads_images:
             is_here = spec.base.is_package or spec.base.is_folder
-            found = check_fits(spec, plan_task(spec)) if is_here else ()
-            return [Fault(f"{spec.name}: {fault.where}", fault.what) for fault in found]
+            misfits = check_fits(spec, plan_task(spec)) if is_here else ()
+            return [Fault(f"{spec.name}: {fault.where}", fault.what) for fault in misfits]
         base = read_configuration(spec.base, may_download=False)
         if is_surely_small(spec, base):
             return []
-        found = check_fits(spec, plan_task(spec, base=base))
-    except Exception as error:  # noqa: BLE001 - one task's failure is none of the others'
+        misfits = check_fits(spec, plan_task(spec, base=base))
+    except Exception as error:  # noqa: BLE001 - one task's failure must not stop the others
         _LOGGER.info("%s is not planned: %s", spec.name, error)
         return []
-    return [Fault(f"{spec.name}: {fault.where}", fault.what) for fault in found]
+    return [Fault(f"{spec.name}: {fault.where}", fault.what) for fault in misfits]
 
 
 def order_by_cost(specs: Sequence[TaskSpec]) -> list[TaskSpec]:
-    """Put the tasks that will take longest first, so that none of them is left alone at the end."""
+    """Put the tasks that will take longest first, so that none of them runs alone at the end."""
     return sorted(specs, key=_estimate_cost, reverse=True)
 
 
-def _assess(spec: TaskSpec, registry: Registry, *, force: bool) -> Staleness:
+def _assess(task: ResolvedTask, registry: Registry, *, force: bool) -> Staleness:
     if force:
-        return Staleness(is_stale=True, reason="training was asked for in any case")
+        return Staleness(is_stale=True, reason="training is forced")
     try:
-        return assess_staleness(spec, registry)
+        return assess_staleness(task, registry)
     except LorryError as error:
-        # The first step will fail over it, and tell all of it.
-        told = error.faults[0].what if isinstance(error, InvalidDataError) else error.what
-        return Staleness(is_stale=True, reason=told)
+        # The first step will fail for the same reason, and report it in full.
+        reason = error.faults[0].what if isinstance(error, InvalidDataError) else error.what
+        return Staleness(is_stale=True, reason=reason)
 
 
 def _estimate_cost(spec: TaskSpec) -> float:

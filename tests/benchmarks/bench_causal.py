@@ -31,6 +31,7 @@ from lorry_components.process_setup import quiet_libraries
 from lorry_components.steps.finetune.step import finetune
 from lorry_components.steps.prepare_data.step import Example, load_part, prepare_data
 from lorry_components.tasks.checks import load_task_file
+from lorry_components.tasks.resolution import resolve_task
 from lorry_components.training.training_summary import ADAPTER_FOLDER
 from lorry_registry.task_spec import TaskSpec
 
@@ -86,7 +87,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         task = _write_task(chosen.base.resolve(), chosen.data, folder, chosen.rows)
-        prepare_data(load_task_file(task), folder / "prepared")
+        prepare_data(resolve_task(load_task_file(task)), folder / "prepared")
         for number, (name, (train, overrides)) in enumerate(contenders.items()):
             spec = load_task_file(task, overrides)
             results[name] = _measure(train, spec, folder / "prepared", folder / str(number))
@@ -138,7 +139,7 @@ def _train_and_tell(
 
 def train_with_lorry(spec: TaskSpec, data: Path, target: Path) -> float:
     """Train as a run does; the time is that of the training loop, validation included."""
-    return finetune(spec, data, target, checkpoints=target / "checkpoints").examples_per_second
+    return finetune(resolve_task(spec), data, target, checkpoints=target / "checkpoints").examples_per_second
 
 
 def train_plainly(spec: TaskSpec, data: Path, target: Path) -> float:

@@ -30,6 +30,7 @@ from lorry_components.steps.finetune.step import finetune
 from lorry_components.steps.prepare_data.step import Example, load_part, prepare_data
 from lorry_components.task_types import TaskType
 from lorry_components.tasks.checks import find_method, find_task_type, load_task_file
+from lorry_components.tasks.resolution import resolve_task
 from lorry_components.training.training_summary import ADAPTER_FOLDER
 from lorry_registry.task_spec import TaskSpec
 
@@ -91,7 +92,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         spec = load_task_file(chosen.task, overrides)
         data = Path(scratch) / "data"
-        prepare_data(spec, data)
+        prepare_data(resolve_task(spec), data)
         for seed in range(chosen.seeds):
             for number, contender in enumerate(contenders):
                 seeded = load_task_file(chosen.task, [*overrides, *contender.overrides, f"train.seed={seed}"])
@@ -128,7 +129,7 @@ def report(contenders: Sequence[Contender], results: Mapping[str, Sequence[Measu
 
 def train_with_lorry(spec: TaskSpec, data: Path, target: Path) -> Measured:
     """Train as a run does; the time is that of the training loop, validation included."""
-    summary = finetune(spec, data, target, checkpoints=target / "checkpoints")
+    summary = finetune(resolve_task(spec), data, target, checkpoints=target / "checkpoints")
     predictor = assemble_adapter(
         target / ADAPTER_FOLDER,
         base=resolve_base(spec.base),

@@ -15,6 +15,7 @@ from lorry_components.steps.finetune.step import finetune, name_checkpoints
 from lorry_components.steps.gate.step import decide
 from lorry_components.steps.prepare_data.step import load_part, prepare_data
 from lorry_components.steps.register.step import Registration, register
+from lorry_components.tasks.resolution import resolve_task
 from lorry_registry.mlflow_index import MlflowIndex
 from lorry_registry.registry import Registry
 from lorry_registry.stores import LocalStore
@@ -66,21 +67,23 @@ def write_task(base: str, source: Path, **train: Any) -> TaskSpec:
 def run(spec: TaskSpec, folder: Path, registry: Registry, index: MlflowIndex) -> tuple[float, Registration]:
     """Run the steps; return the last loss on validation too."""
     data, candidate = folder / "data", folder / "candidate"
-    prepare_data(spec, data)
+    prepare_data(resolve_task(spec), data)
     losses: list[float] = []
     finetune(
-        spec,
+        resolve_task(spec),
         data,
         candidate,
-        checkpoints=folder / name_checkpoints(spec, data),
+        checkpoints=folder / name_checkpoints(resolve_task(spec), data),
         log_metrics=lambda metrics, _: losses.extend(
             value for name, value in metrics.items() if name == "validation/loss"
         ),
     )
-    evaluate(spec, data, candidate, folder / "evaluation", registry=registry)
+    evaluate(resolve_task(spec), data, candidate, folder / "evaluation", registry=registry)
     report = EvaluationReport.load(folder / "evaluation")
     decision = decide(spec.gate, report)
-    registration = register(spec, candidate, report, decision, registry=registry, index=index, details={})
+    registration = register(
+        resolve_task(spec), candidate, report, decision, registry=registry, index=index, details={}
+    )
     assert registration.warning == ""
     return losses[-1], registration
 

@@ -16,6 +16,7 @@ from lorry_components.steps.finetune.step import finetune, name_checkpoints
 from lorry_components.steps.gate.step import Decision, decide
 from lorry_components.steps.prepare_data.step import prepare_data
 from lorry_components.steps.register.step import Registration, register
+from lorry_components.tasks.resolution import resolve_task
 from lorry_components.tasks.staleness import assess_staleness
 from lorry_components.training.training_summary import TrainingSummary
 from lorry_registry.mlflow_index import MlflowIndex
@@ -66,13 +67,19 @@ class Line:
         self._passages += 1
         work = self._folder / f"passage-{self._passages}"
         data, candidate, evaluation = work / "data", work / "candidate", work / "evaluation"
-        prepare_data(spec, data)
-        checkpoints = work / "checkpoints" / name_checkpoints(spec, data)
-        summary = finetune(spec, data, candidate, checkpoints=checkpoints)
-        report = evaluate(spec, data, candidate, evaluation, registry=self.registry)
+        prepare_data(resolve_task(spec), data)
+        checkpoints = work / "checkpoints" / name_checkpoints(resolve_task(spec), data)
+        summary = finetune(resolve_task(spec), data, candidate, checkpoints=checkpoints)
+        report = evaluate(resolve_task(spec), data, candidate, evaluation, registry=self.registry)
         decision = decide(spec.gate, EvaluationReport.load(evaluation))
         registration = register(
-            spec, candidate, report, decision, registry=self.registry, index=self.index, details={}
+            resolve_task(spec),
+            candidate,
+            report,
+            decision,
+            registry=self.registry,
+            index=self.index,
+            details={},
         )
         assert registration.warning == ""
         return Passage(summary, report, decision, registration)
@@ -141,7 +148,7 @@ def test_versions_with_and_without_a_gain(line: Line, real_base: str, real_rows:
         return write_task(real_base, source, "text-classification", "lora", train=train, **fixed)
 
     spec = write(LEARNING["lora"])
-    assert assess_staleness(spec, line.registry).reason == "it has no adapter yet"
+    assert assess_staleness(resolve_task(spec), line.registry).reason == "it has no adapter yet"
     first = line.run(write(ONE_STEP))
     assert first.decision.passed, first.decision.reasons
 
@@ -168,8 +175,8 @@ def test_versions_with_and_without_a_gain(line: Line, real_base: str, real_rows:
     }
 
     # Nothing is trained again, and it is said why.
-    assert assess_staleness(spec, line.registry).version == 2
-    assert assess_staleness(write(ONE_STEP), line.registry).version == 1
+    assert assess_staleness(resolve_task(spec), line.registry).version == 2
+    assert assess_staleness(resolve_task(write(ONE_STEP)), line.registry).version == 1
     # A person may decide otherwise, and take it back.
     line.registry.promote(spec.name, 3, reason="to try it")
     assert line.registry.resolve(spec.name).version == 3

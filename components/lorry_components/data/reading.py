@@ -14,7 +14,7 @@ from lorry_components.data.sources.hub import load_hub_splits, read_split
 from lorry_components.data.sources.local import list_local_files
 from lorry_components.data.sources.s3 import download_files, list_remote_files
 from lorry_components.task_types import TaskType
-from lorry_registry.digests import digest_document, digest_file
+from lorry_registry.digests import DigestFile, digest_document, digest_file
 from lorry_registry.errors import Fault, InvalidDataError
 from lorry_registry.task_spec import DataSpec, SeededSplit
 
@@ -53,7 +53,7 @@ def read_source(data: DataSpec, task_type: TaskType) -> Reading:
     return _read_files(local.folder, layout, data, task_type)
 
 
-def digest_source(data: DataSpec, *, reads_images: bool = False) -> str:
+def digest_source(data: DataSpec, *, reads_images: bool = False, digest: DigestFile = digest_file) -> str:
     """Return a digest of what a source is, without reading its rows.
 
     Of local files the contents, by name; of objects in S3 the tags and sizes, by name; of a hub data set
@@ -62,6 +62,7 @@ def digest_source(data: DataSpec, *, reads_images: bool = False) -> str:
     Args:
         data: The task's data section.
         reads_images: Whether the images beside the tables count too.
+        digest: Computes the digest of each local file, or looks it up.
 
     Raises:
         InvalidDataError: The source is not there, or it is not clear which of its files are meant.
@@ -77,7 +78,7 @@ def digest_source(data: DataSpec, *, reads_images: bool = False) -> str:
     layout = choose_layout(local.names, data, in_folder=local.in_folder)
     try:
         names = [*layout.names, *(list_images(local.folder) if reads_images else ())]
-        return digest_document({"files": {name: digest_file(local.folder / name) for name in names}})
+        return digest_document({"files": {name: digest(local.folder / name) for name in names}})
     except OSError as error:
         fault = Fault(Path(error.filename or data.source).name, f"cannot be read: {error.strerror or error}")
         raise InvalidDataError(data.source, [fault], todo="make the file readable for this user") from error

@@ -1,6 +1,6 @@
 """From an adapter folder to a model that is proven to be the one that was registered."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,8 +25,8 @@ class LoadedAdapter:
 
     Attributes:
         manifest: Its verified identity.
-        task_type: The kind of its task.
-        predictor: What predicts.
+        task_type: The type of its task.
+        predictor: Predicts with it.
     """
 
     manifest: Manifest
@@ -40,6 +40,7 @@ def load_adapter(
     expected_id: str | None = None,
     base_model: str | None = None,
     beside: frozenset[str] = frozenset(),
+    find_base: Callable[[BaseSpec], Base] = resolve_base,
 ) -> LoadedAdapter:
     """Verify an adapter folder, find its base, load both, and compare the outputs with the registered ones.
 
@@ -48,6 +49,8 @@ def load_adapter(
         expected_id: The adapter id that the caller asked for.
         base_model: Where the base is, when it is not where the manifest says; its fingerprint must agree.
         beside: Names of files that may lie beside the adapter's own.
+        find_base: Finds the base and its fingerprint; by default all of the base's files are hashed, as the
+            adapter's always are.
 
     Raises:
         AdapterRejectedError: A byte was changed, the base is another one, or the outputs differ.
@@ -56,12 +59,13 @@ def load_adapter(
     manifest = verify_adapter(folder, expected_id=expected_id, beside=beside)
     if manifest.kind not in TASK_TYPES or manifest.method not in METHODS:
         raise AdapterRejectedError(
-            f"this version of lorry does not know kind {manifest.kind!r} with method {manifest.method!r}",
+            f"this version of lorry does not know task type {manifest.kind!r} "
+            f"with method {manifest.method!r}",
             where=str(folder),
             todo="upgrade lorry",
         )
     task_type = _build_task_type(manifest, folder)
-    base = _find_base(manifest, base_model)
+    base = _find_base(manifest, base_model, find_base)
     predictor = assemble_adapter(
         folder,
         base=base,
@@ -82,7 +86,14 @@ def assemble_adapter(
     method: Method,
     labels: Sequence[str] | None,
 ) -> Predictor:
-    """Load a base, put an adapter on it, and return what predicts. The folder must be trusted or verified.
+    """Load a base, put an adapter on it, and return the predictor of both.
+
+    Args:
+        folder: The adapter's folder, which must be trusted or verified.
+        base: The base that it was trained on.
+        task_type: The type of its task.
+        method: The method that it was trained with.
+        labels: The classes in the order of the outputs, or None.
 
     Raises:
         AdapterRejectedError: The adapter does not fit the base.
@@ -112,9 +123,9 @@ def _build_task_type(manifest: Manifest, folder: Path) -> TaskType:
     )
 
 
-def _find_base(manifest: Manifest, base_model: str | None) -> Base:
+def _find_base(manifest: Manifest, base_model: str | None, find_base: Callable[[BaseSpec], Base]) -> Base:
     spec = BaseSpec(model=base_model or manifest.base.model, revision=manifest.base.revision)
-    base = resolve_base(spec)
+    base = find_base(spec)
     if base.identity.fingerprint != manifest.base.fingerprint:
         raise AdapterRejectedError(
             f"it was trained on {manifest.base.model} with fingerprint {manifest.base.fingerprint}, "
@@ -140,5 +151,5 @@ def _compare_probe(predictor: Predictor, manifest: Manifest, folder: Path) -> No
         raise AdapterRejectedError(
             f"its outputs on the probe differ by {distance.max():.2g} from those recorded at registration",
             where=str(folder),
-            todo="the libraries here may compute otherwise than those in its manifest: compare the versions",
+            todo="these libraries may compute differently from those in its manifest: compare the versions",
         )

@@ -1,8 +1,8 @@
 """An MLflow model that is an adapter folder, loadable with plain ``mlflow.pyfunc``, without a pickle.
 
 The adapter's files lie at the model's root, where PEFT and servers that read PEFT's layout find them;
-MLflow's own files lie beside. The base is not in it: it is found on the machine that loads, by the manifest,
-or by ``model_config={"base_model": ...}``.
+MLflow's own files lie beside. The base is not in it: the machine that loads the model finds the base by the
+manifest, or by ``model_config={"base_model": ...}``, and hashes it in full.
 """
 
 import json
@@ -65,21 +65,21 @@ def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> "Adap
 
 
 class AdapterModel:
-    """What ``mlflow.pyfunc`` calls to predict."""
+    """An adapter as ``mlflow.pyfunc`` calls it."""
 
     def __init__(self, loaded: LoadedAdapter) -> None:
         self._loaded = loaded
 
     def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> "pd.DataFrame":
-        """Return one row a text, with the columns of the kind's predictions.
+        """Return one row a text, with the columns of the task type's predictions.
 
         Args:
             model_input: Texts as a list, a series or a frame of one column; for pairs a frame or records
                 with the columns ``text`` and ``text_pair``.
-            params: None are known.
+            params: Ignored: there are none.
 
         Raises:
-            UsageError: The input has not the columns that the task needs.
+            UsageError: The input lacks columns that the task needs.
         """
         import pandas as pd
 

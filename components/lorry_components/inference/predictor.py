@@ -13,11 +13,11 @@ def _report_nothing(_done: int) -> None:
 
 
 class Predictor:
-    """Computes outputs and predictions of one adapter, in the precision that its weights are stored in.
+    """Computes the outputs and predictions of one adapter, in the precision that its weights are stored in.
 
     Args:
         adapted: The base with the adapter on it.
-        reader: What the kind loaded to turn rows into inputs, such as the base's tokeniser.
+        reader: Turns rows into inputs, such as the base's tokenizer; the task type loaded it.
         task_type: The task type.
         labels: The classes in the order of the outputs, or None.
     """
@@ -38,11 +38,16 @@ class Predictor:
         adapted.model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
     def predict(self, rows: Sequence[Row], *, report: Report = _report_nothing) -> list[Prediction]:
-        """Return one prediction a row, in the order of the rows; ``report`` is told how many are done."""
+        """Return one prediction a row, in the order of the rows.
+
+        Args:
+            rows: The inputs.
+            report: Called with how many are done.
+        """
         return self.task_type.predict(self.adapted.model, self._reader, rows, self.labels, report)
 
     def compute_outputs(self, rows: Sequence[Row]) -> Outputs:
-        """Return numbers that show what the adapter computes, shape (rows, numbers)."""
+        """Return numbers that characterize what the adapter computes, shape (rows, numbers)."""
         model = self.adapted.model
         return self.task_type.compute_outputs(model, self._reader, rows, self.labels, _report_nothing)
 

@@ -13,6 +13,8 @@ from lorry_components.process_setup import ease_garbage_collection, quiet_librar
 from lorry_components.progress import ProgressFile
 from lorry_components.steps.runtime.outcomes import describe_failure
 from lorry_components.studies.trials import TrialFolder
+from lorry_registry.digest_cache import DigestCache
+from lorry_registry.settings import Settings
 
 PROGRESS_NAME = "progress.json"
 STEP = "cell"
@@ -30,7 +32,8 @@ def main(path: Path) -> int:
     progress = ProgressFile(path / PROGRESS_NAME, STEP)
     progress(0, 0)
     try:
-        run_trial(folder, progress=progress)
+        settings = Settings.load(os.environ, Path.cwd())
+        run_trial(folder, progress=progress, digest=DigestCache(settings.digests).digest_file)
     except Exception as error:
         _LOGGER.exception("the trial failed")
         failure = describe_failure(error, STEP)

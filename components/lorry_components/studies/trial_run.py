@@ -13,10 +13,11 @@ from lorry_components.steps.evaluate.zero_shot import assemble_base
 from lorry_components.steps.finetune.step import finetune
 from lorry_components.steps.prepare_data.step import load_card
 from lorry_components.studies.peak_memory import measure_peak_memory
-from lorry_components.studies.trials import Training, TrialFolder, TrialJob, TrialRecord, TrialResult
+from lorry_components.studies.trials import Training, TrialFolder, TrialRecord, TrialResult
+from lorry_components.tasks.resolution import ResolvedTask, resolve_task
 from lorry_components.training.training_summary import ADAPTER_FOLDER, TrainingSummary
+from lorry_registry.digests import DigestFile, digest_file
 from lorry_registry.manifest import Evaluation
-from lorry_registry.task_spec import TaskSpec
 
 # Of a trial's time, for one bar over both parts.
 _TRAINING_SHARE = 0.9
@@ -25,20 +26,20 @@ _TRAINING_SHARE = 0.9
 class EvaluateUntrained(Protocol):
     """Scores a base to which nothing was added."""
 
-    def __call__(self, spec: TaskSpec, data: Path, target: Path, *, progress: Progress) -> Evaluation:
+    def __call__(self, task: ResolvedTask, data: Path, target: Path, *, progress: Progress) -> Evaluation:
         """Predict the test rows, write ``predictions.jsonl`` into the target, and return the metrics."""
 
 
 def evaluate_untrained(
-    spec: TaskSpec, data: Path, target: Path, *, progress: Progress = ignore_progress
+    task: ResolvedTask, data: Path, target: Path, *, progress: Progress = ignore_progress
 ) -> Evaluation:
     """Score the base alone on the test rows, through the code that predicts.
 
     Raises:
         TrainingError: The kind puts a new head on the base, which answers at random before it is trained.
     """
-    predictor = assemble_base(spec, load_card(data).labels)
-    return score_predictor(spec, predictor, data, target, progress=progress).evaluation
+    predictor = assemble_base(task, load_card(data).labels)
+    return score_predictor(task.spec, predictor, data, target, progress=progress).evaluation
 
 
 def run_trial(
@@ -46,6 +47,7 @@ def run_trial(
     *,
     progress: Progress = ignore_progress,
     untrained: EvaluateUntrained = evaluate_untrained,
+    digest: DigestFile = digest_file,
 ) -> TrialResult:
     """Do what a trial's job says; a training or evaluation that was interrupted goes on.
 
@@ -53,22 +55,24 @@ def run_trial(
         folder: The trial's files; its job is written.
         progress: Told how far the trial is, in thousandths.
         untrained: Scores the base alone, where nothing is trained.
+        digest: Computes the digest of a file of the base, or looks it up.
 
     Raises:
         LorryError: What the steps raise.
     """
     job = folder.read_job()
-    training = _train(job, folder, progress) if job.is_trained else None
+    task = resolve_task(job.spec, digest=digest)
+    training = _train(task, job.data, folder, progress) if job.is_trained else None
     started = time.perf_counter()
     begin = _TRAINING_SHARE if job.is_trained else 0.0
     evaluating = _scale(progress, begin, 1.0)
     if job.is_trained:
         report = evaluate(
-            job.spec, job.data, folder.candidate, folder.evaluation, registry=None, progress=evaluating
+            task, job.data, folder.candidate, folder.evaluation, registry=None, progress=evaluating
         )
         evaluation = report.evaluation
     else:
-        evaluation = untrained(job.spec, job.data, folder.evaluation, progress=evaluating)
+        evaluation = untrained(task, job.data, folder.evaluation, progress=evaluating)
     result = TrialResult(
         seed=job.spec.train.seed,
         training=training,
@@ -87,13 +91,13 @@ def read_history(path: Path) -> Iterator[tuple[int, dict[str, float]]]:
             yield entry["step"], entry["metrics"]
 
 
-def _train(job: TrialJob, folder: TrialFolder, progress: Progress) -> Training:
+def _train(task: ResolvedTask, data: Path, folder: TrialFolder, progress: Progress) -> Training:
     done = TrialRecord.load(folder.candidate)
     if done is not None:
         return done.training
     summary = finetune(
-        job.spec,
-        job.data,
+        task,
+        data,
         folder.candidate,
         checkpoints=folder.checkpoints,
         progress=_scale(progress, 0.0, _TRAINING_SHARE),

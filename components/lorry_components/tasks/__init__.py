@@ -1,1 +1,27 @@
-"""A task as a whole: checked against its base, and compared with the adapters that exist."""
+"""A task as a whole: checked, resolved, and compared with the adapters that exist.
+
+``checks`` answers whether a task file makes sense, ``staleness`` whether its task needs training.
+
+``resolution`` holds what every step takes, a :class:`~lorry_components.tasks.resolution.ResolvedTask`: the
+specification together with everything that it names. A process resolves a task once, at its edge: ``lorry
+run`` does so for all of its tasks, each step for its own. Nothing below parses, builds or hashes it again.
+
+Not everything that a task names is on every machine: the pod that judges an adapter has no base, and the one
+that trains it need not reach the source of its data. So each part is resolved when it is first asked for, and
+then kept:
+
+==================  ==================================  ===========================================
+part                resolving it                        asked for by
+==================  ==================================  ===========================================
+``task_type``       builds an object                    prepare_data, finetune, evaluate
+``method``          builds an object                    finetune, evaluate
+``base``            finds, downloads, hashes the base   staleness, prepare_data, finetune, evaluate
+``source_digest``   hashes or lists the source          staleness, prepare_data
+``recipe_digest``   hashes the specification            staleness, finetune
+==================  ==================================  ===========================================
+
+The gate, the registration and the report ask for the specification only.
+
+Hashing goes through a function that the edge passes in: Lorry's own processes pass one that looks a digest up
+if the file has not changed (:mod:`lorry_registry.digest_cache`); without one every file is hashed in full.
+"""

@@ -1,14 +1,11 @@
-"""Whether an adapter exists that was learned from the same data, on the same base, by the same recipe."""
+"""Whether an adapter exists that was trained from the same data, on the same base, by the same recipe."""
 
 from dataclasses import dataclass
 
-from lorry_components.data.reading import digest_source
-from lorry_components.models.bases import resolve_base
-from lorry_components.tasks.checks import find_task_type
+from lorry_components.tasks.resolution import ResolvedTask
 from lorry_registry.digests import shorten_digest
 from lorry_registry.manifest import Manifest
 from lorry_registry.registry import Registry
-from lorry_registry.task_spec import TaskSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,25 +23,25 @@ class Staleness:
     version: int | None = None
 
 
-def assess_staleness(spec: TaskSpec, registry: Registry) -> Staleness:
+def assess_staleness(task: ResolvedTask, registry: Registry) -> Staleness:
     """Compare what a task would be trained from with what its versions were trained from.
 
     Raises:
         BaseModelError: The base is not usable.
         InvalidDataError: The source is not there.
     """
-    wanted = {
-        "base": resolve_base(spec.base).identity.fingerprint,
-        "data": digest_source(spec.data, reads_images=find_task_type(spec).reads_images),
-        "recipe": spec.recipe_digest,
+    present = {
+        "base": task.base.identity.fingerprint,
+        "data": task.source_digest,
+        "recipe": task.recipe_digest,
     }
-    versions = registry.list_versions(spec.name)
+    versions = registry.list_versions(task.spec.name)
     if not versions:
         return Staleness(is_stale=True, reason="it has no adapter yet")
     changes: list[str] = []
     for version in reversed(versions):
-        seen = _list_inputs(registry.read_manifest(version.adapter_id))
-        changed = [name for name in wanted if wanted[name] != seen[name]]
+        recorded = _list_inputs(registry.read_manifest(version.adapter_id))
+        changed = [name for name in present if present[name] != recorded[name]]
         if not changed:
             return Staleness(
                 is_stale=False,
@@ -54,7 +51,7 @@ def assess_staleness(spec: TaskSpec, registry: Registry) -> Staleness:
         if not changes:
             changes = [
                 f"{name} changed since v{version.number} "
-                f"({shorten_digest(seen[name], 8)} -> {shorten_digest(wanted[name], 8)})"
+                f"({shorten_digest(recorded[name], 8)} -> {shorten_digest(present[name], 8)})"
                 for name in changed
             ]
     return Staleness(is_stale=True, reason=", ".join(changes))

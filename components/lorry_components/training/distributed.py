@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 from lorry_components.progress import Progress
 from lorry_components.training.training_summary import TrainingSummary
 from lorry_registry.errors import LorryError, TrainingError
-from lorry_registry.task_spec import TaskSpec
 
 if TYPE_CHECKING:
     from lorry_components.training.callbacks import LogMetrics
@@ -55,7 +54,7 @@ def part_random_numbers(seed: int, environment: Mapping[str, str] = os.environ) 
 def finetune_in_processes(
     finetune: Finetune,
     count: int,
-    spec: TaskSpec,
+    task: object,
     data: Path,
     target: Path,
     *,
@@ -68,7 +67,7 @@ def finetune_in_processes(
     Args:
         finetune: What each of them runs.
         count: How many.
-        spec: The task.
+        task: The task as ``finetune`` takes it.
         data: The folder that ``prepare_data`` wrote.
         target: Where the first of them writes.
         checkpoints: As of one process.
@@ -82,7 +81,7 @@ def finetune_in_processes(
     context = multiprocessing.get_context("spawn")
     messages: Any = context.Queue()
     port = _find_port()
-    arguments = (finetune, count, port, messages, spec, data, target, checkpoints)
+    arguments = (finetune, count, port, messages, task, data, target, checkpoints)
     children = [context.Process(target=_run, args=(rank, *arguments)) for rank in range(count)]
     for child in children:
         child.start()
@@ -131,7 +130,7 @@ def _run(
     count: int,
     port: int,
     messages: Any,
-    spec: TaskSpec,
+    task: object,
     data: Path,
     target: Path,
     checkpoints: Path,
@@ -154,7 +153,7 @@ def _run(
     _choose_device(rank)
     try:
         summary = finetune(
-            spec,
+            task,
             data,
             target,
             checkpoints=checkpoints,

@@ -16,6 +16,7 @@ from lorry_registry.cli.edge import (
     print_json,
     print_warning,
 )
+from lorry_registry.digest_cache import DigestCache
 from lorry_registry.errors import RunFailedError
 from lorry_registry.registry import Registry
 
@@ -60,6 +61,7 @@ def run_tasks(
     """
     from lorry_components.process_setup import ease_garbage_collection, quiet_libraries
     from lorry_components.tasks.checks import check_bases
+    from lorry_components.tasks.resolution import resolve_task
     from lorry_pipelines.local.launch import check_places
     from lorry_pipelines.scheduling import load_tasks, plan_tasks, refuse_what_does_not_fit
 
@@ -69,7 +71,8 @@ def run_tasks(
     specs = load_tasks(files, overrides)
     settings = load_settings()
     registry = Registry.open(settings)
-    planned = plan_tasks(specs, registry, force=force)
+    digest = DigestCache(settings.digests).digest_file
+    planned = plan_tasks([resolve_task(spec, digest=digest) for spec in specs], registry, force=force)
     stale = [plan for plan in planned if plan.staleness.is_stale]
     reports: dict[str, TaskReport] = {}
     folder = None

@@ -11,9 +11,8 @@ from typing import Any
 
 import click
 
-from lorry_components.models.bases import Base, resolve_base
 from lorry_components.reference.study_figures import find_published, find_source
-from lorry_components.steps.prepare_data.step import digest_source, load_card, prepare_data
+from lorry_components.steps.prepare_data.step import load_card, prepare_data
 from lorry_components.studies.conditions import find_hardware
 from lorry_components.studies.prompt_study import describe_spreads
 from lorry_components.studies.recommendation import Recommendation, recommend_variant
@@ -21,7 +20,7 @@ from lorry_components.studies.study_plot import plot_study
 from lorry_components.studies.study_summary import StudySummary, TrialOutcome, summarize_study
 from lorry_components.studies.trials import PreparedData, Trial, lay_out_trials
 from lorry_components.studies.variants import Variant
-from lorry_components.tasks.checks import find_task_type
+from lorry_components.tasks.resolution import ResolvedTask, resolve_task
 from lorry_pipelines.local.display import open_display
 from lorry_pipelines.local.launch import report_disk
 from lorry_pipelines.local.locking import hold_tasks
@@ -29,12 +28,12 @@ from lorry_pipelines.scheduling import refuse_what_does_not_fit
 from lorry_pipelines.studies.tracking import StudyTracker
 from lorry_pipelines.studies.trial_processes import Places, count_processors, list_devices, run_trials
 from lorry_registry.cli.edge import brief_patience, print_warning
-from lorry_registry.digests import digest_document, shorten_digest
+from lorry_registry.digest_cache import DigestCache
+from lorry_registry.digests import DigestFile, digest_document, shorten_digest
 from lorry_registry.errors import Fault, InvalidTaskError, NotFoundError
 from lorry_registry.file_locks import read_holder, take_lock
 from lorry_registry.mlflow_index import MlflowIndex
 from lorry_registry.settings import Settings
-from lorry_registry.task_spec import TaskSpec
 from lorry_registry.whole_files import write_whole_text
 
 RESULTS_NAME, PLOT_NAME = "results.json", "plot.png"
@@ -144,7 +143,7 @@ def run_study(study: Study, settings: Settings, options: StudyOptions) -> StudyR
         _refuse_misfits(study.variants)
     root = settings.home / "studies"
     with report_disk(settings.home), brief_patience():
-        trials = _lay_out(study, root)
+        trials = _lay_out(study, root, DigestCache(settings.digests).digest_file)
         folder = _name_folder(root, study, trials)
         # Of trials that two studies share, one trains and the other waits; of the very same study, one runs.
         with hold_tasks(settings.locks, [folder.name]):
@@ -173,14 +172,15 @@ def _refuse_misfits(variants: Sequence[Variant]) -> None:
         raise InvalidTaskError("resources", faults, todo=todo)
 
 
-def _lay_out(study: Study, root: Path) -> list[Trial]:
-    base = resolve_base(study.variants[0].spec.base)
+def _lay_out(study: Study, root: Path, digest: DigestFile) -> list[Trial]:
+    base = resolve_task(study.variants[0].spec, digest=digest).base
     prepared: dict[str, PreparedData] = {}
     data: dict[str, PreparedData] = {}
     for variant in study.variants:
-        key = _digest_data(variant.spec, base)
+        task = resolve_task(variant.spec, digest=digest)
+        key = _digest_data(task, base.identity.fingerprint)
         if key not in prepared:
-            prepared[key] = _prepare(variant.spec, base, root / "data" / shorten_digest(key, 32))
+            prepared[key] = _prepare(task, base.folder, root / "data" / shorten_digest(key, 32))
         data[variant.label] = prepared[key]
     for warning in dict.fromkeys(told for each in prepared.values() for told in each.warnings):
         print_warning(f"{study.task}: {warning}")
@@ -193,27 +193,28 @@ def _lay_out(study: Study, root: Path) -> list[Trial]:
     )
 
 
-def _digest_data(spec: TaskSpec, base: Base) -> str:
+def _digest_data(task: ResolvedTask, fingerprint: str) -> str:
+    spec = task.spec
     return digest_document(
         {
             # By whose tokens the data card warns.
-            "base": base.identity.fingerprint,
+            "base": fingerprint,
             "task": spec.name,
             "kind": spec.kind,
             "data": spec.data.model_dump(mode="json"),
-            "source": digest_source(spec.data, reads_images=find_task_type(spec).reads_images),
+            "source": task.source_digest,
         }
     )
 
 
-def _prepare(spec: TaskSpec, base: Base, folder: Path) -> PreparedData:
+def _prepare(task: ResolvedTask, base: Path, folder: Path) -> PreparedData:
     with contextlib.ExitStack() as locks:
         # Another study may be preparing the same rows.
         take_lock(locks, folder.with_name(f"{folder.name}.lock"), waits=True)
         try:
             card = load_card(folder)
         except NotFoundError:
-            card = prepare_data(spec, folder, base=base.folder)
+            card = prepare_data(task, folder, base=base)
     return PreparedData(folder, card.data_digest, tuple(card.warnings))
 
 

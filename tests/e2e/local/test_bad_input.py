@@ -30,7 +30,7 @@ def check_message(err: str, *parts: str) -> None:
         (["run", "nosuch.yaml"], 3, ["nosuch.yaml", "there is no such file"]),
         (["run", "reviewz.yaml"], 3, ["did you mean 'reviews.yaml'?"]),
         (["validate", "."], 3, ["folder"]),
-        (["run", "reviews.yaml", "reviews.yaml"], 2, ["more than one file is of task reviews"]),
+        (["run", "reviews.yaml", "reviews.yaml"], 2, ["more than one file describes task reviews"]),
         (["run", "reviews.yaml", "--set", "train.epoch=1"], 3, ["train.epoch"]),
         (["run", "reviews.yaml", "--set", "train"], 2, ["FIELD=VALUE"]),
         (

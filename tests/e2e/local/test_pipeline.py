@@ -255,7 +255,7 @@ def test_what_changed_is_trained_again_and_nothing_else(trained: Any, rows: Call
 def test_force(trained: Any) -> None:
     """Training again from the same gives the same: the version is known already."""
     finished = trained.run("run", "mood.yaml", "--force")
-    assert "mood: training was asked for in any case" in finished.err
+    assert "mood: training is forced" in finished.err
     assert trained.read_outcome("mood", "finetune")["status"] == "done"
     assert len(trained.run_json("history", "mood")) == 2
     assert "mood v2 stays as it is: training gave the same adapter again" in finished.out

@@ -1,4 +1,4 @@
-"""Runs this step from a component's arguments."""
+"""Runs the evaluation step from a component's arguments."""
 
 import base64
 import functools
@@ -34,7 +34,7 @@ def main(
     def body() -> dict[str, JsonValue]:
         target = Path(evaluation)
         report = evaluate(
-            entry.spec,
+            entry.task,
             Path(data),
             Path(candidate),
             target,
@@ -42,7 +42,7 @@ def main(
             progress=entry.progress,
         )
         values = {name: metric.value for name, metric in report.evaluation.metrics.items()}
-        # A NaN in a metric breaks Kubeflow's serialisation.
+        # A NaN in a metric breaks Kubeflow's serialization.
         metadata.update({name: value for name, value in values.items() if math.isfinite(value)})
         _write_page(Path(plot), target / PLOT_NAME, entry.spec.name)
         _log_to_mlflow(entry, values, target)
@@ -64,7 +64,7 @@ def _describe(report: EvaluationReport) -> dict[str, JsonValue]:
 
 
 def _log_to_mlflow(entry: StepContext, values: dict[str, float], folder: Path) -> None:
-    """Show the evaluation in MLflow. When MLflow has gone away, the adapter is judged all the same."""
+    """Show the evaluation in MLflow. When MLflow cannot be reached, the adapter is judged all the same."""
     run_id = entry.find_mlflow_run()
     if run_id is None:
         return

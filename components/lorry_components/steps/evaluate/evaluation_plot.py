@@ -1,4 +1,4 @@
-"""The picture of an evaluation."""
+"""The plot of an evaluation."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,11 +17,11 @@ def plot_evaluation(
     predictions: Sequence[Prediction],
     evaluation: Evaluation,
 ) -> None:
-    """Write a PNG: the kind's plot of the test rows, titled with the primary metric and its interval."""
+    """Write a PNG: the task type's plot of the test rows, titled with the primary metric and its interval."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    # A figure of its own, not pyplot's global one: steps may run in one process.
+    # Not pyplot's global figure: several steps may run in one process.
     figure = Figure(figsize=(5.4, 5.0), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()

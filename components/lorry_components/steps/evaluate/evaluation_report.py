@@ -1,4 +1,4 @@
-"""What an evaluation leaves for the gate and for registration."""
+"""The result of an evaluation, for the gate and for registration."""
 
 from pathlib import Path
 from typing import Self
@@ -14,13 +14,13 @@ _NAME = "evaluation.json"
 
 
 class ChampionComparison(BaseModel):
-    """The reigning champion beside the candidate.
+    """The reigning champion compared with the candidate.
 
     Attributes:
-        version: The champion's version: the one that was judged.
+        version: The champion's version.
         adapter_id: Its adapter.
-        recorded: The candidate's primary metric, as it was registered of the champion on the test rows of
-            that time; None when it was not measured, so that the two cannot be compared.
+        recorded: The champion's value of the candidate's primary metric, as registered, on the test rows of
+            that time; None when that metric was not measured, so that the two cannot be compared.
         value: Its primary metric on the candidate's test rows; None when it could not be loaded.
         gain: The candidate's value less the champion's; None when they cannot be compared.
         confidence: The share of paired resamples that show more than the minimum gain.
@@ -39,14 +39,14 @@ class ChampionComparison(BaseModel):
 
 
 class EvaluationReport(BaseModel):
-    """Metrics of the candidate, and how it stands to the champion.
+    """Metrics of the candidate, and its comparison with the champion.
 
     Attributes:
         evaluation: The metrics.
-        probe: Its outputs on a few inputs.
-        champion: How it stands to the champion; None: there is none.
-        seconds: What it took.
-        single_answer: What it answers every test row with, where answers should differ.
+        probe: The candidate's outputs on a few inputs.
+        champion: The comparison with the champion; None: there is none.
+        seconds: How long the evaluation took.
+        single_answer: The one answer that the candidate gives to every test row, where answers should differ.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -11,7 +11,7 @@ import numpy as np
 from lorry_components.inference import Predictor, assemble_adapter, load_adapter
 from lorry_components.inference.probe import record_probe
 from lorry_components.metrics.bootstrap import estimate_gain_confidence, estimate_metrics
-from lorry_components.models.bases import resolve_base
+from lorry_components.models.bases import check_fingerprint
 from lorry_components.progress import Progress, ignore_progress
 from lorry_components.steps.evaluate.evaluation_plot import plot_evaluation
 from lorry_components.steps.evaluate.evaluation_report import (
@@ -23,12 +23,13 @@ from lorry_components.steps.evaluate.evaluation_report import (
 from lorry_components.steps.prepare_data.step import load_part
 from lorry_components.task_types import Prediction, Row, Target, TaskType
 from lorry_components.task_types.base import IMAGE
-from lorry_components.tasks.checks import find_method, find_task_type
+from lorry_components.tasks.resolution import ResolvedTask
 from lorry_components.training.training_summary import ADAPTER_FOLDER, TrainingSummary
 from lorry_registry.errors import AdapterRejectedError, BaseModelError, InvalidDataError
 from lorry_registry.manifest import Evaluation
 from lorry_registry.registry import Registry
 from lorry_registry.task_spec import TaskSpec
+from lorry_registry.whole_files import write_whole_text
 
 _SPLIT = "test"
 _FEW_ROWS = 20
@@ -36,11 +37,11 @@ _FEW_ROWS = 20
 
 @dataclass(frozen=True, slots=True)
 class ScoredPart:
-    """What was predicted for the test rows, and how good it is.
+    """The predictions for the test rows, and their metrics.
 
     Attributes:
         rows: The inputs.
-        targets: What each prediction is compared with.
+        targets: The values that each prediction is compared with.
         predictions: One for each input.
         evaluation: The metrics.
     """
@@ -52,7 +53,7 @@ class ScoredPart:
 
 
 def evaluate(
-    spec: TaskSpec,
+    task: ResolvedTask,
     data: Path,
     candidate: Path,
     target: Path,
@@ -63,41 +64,42 @@ def evaluate(
     """Score a candidate on the test rows, through the code that predicts, and compare it with the champion.
 
     Args:
-        spec: The task.
+        task: The task; its base is resolved, the source of its data is not.
         data: The folder that ``prepare_data`` wrote.
         candidate: The folder that ``finetune`` wrote.
         target: Where to write ``evaluation.json``, the predictions and the plot.
-        registry: Where the champion is looked up; None: the candidate is compared with nobody.
-        progress: Told how many rows are done.
+        registry: Where the champion is looked up; None: the candidate is not compared.
+        progress: Called with how many rows are done.
 
     Raises:
         AdapterRejectedError: The candidate does not load.
+        BaseModelError: The base is not usable, or is not the one that the candidate was trained on.
         TrainingError: The candidate changes nothing.
     """
     started = time.perf_counter()
     summary = TrainingSummary.load(candidate)
-    task_type = find_task_type(spec)
+    check_fingerprint(task.base, summary.base.fingerprint)
     predictor = assemble_adapter(
         candidate / ADAPTER_FOLDER,
-        base=resolve_base(spec.base.model_copy(update={"fingerprint": summary.base.fingerprint})),
-        task_type=task_type,
-        method=find_method(spec),
+        base=task.base,
+        task_type=task.task_type,
+        method=task.method,
         labels=summary.labels,
     )
-    scored = score_predictor(spec, predictor, data, target, progress=progress)
+    scored = score_predictor(task.spec, predictor, data, target, progress=progress)
     report = EvaluationReport(
         evaluation=scored.evaluation,
         probe=record_probe(predictor, has_pair=summary.has_pair),
-        champion=_compare_champion(spec, task_type, scored, registry) if registry is not None else None,
+        champion=_compare_champion(task, scored, registry) if registry is not None else None,
         seconds=time.perf_counter() - started,
-        single_answer=_find_single_answer(task_type, scored),
+        single_answer=_find_single_answer(task.task_type, scored),
     )
     report.save(target)
     return report
 
 
 def _find_single_answer(task_type: TaskType, scored: ScoredPart) -> str | None:
-    # Of a few rows all may well be answered alike.
+    # A few rows may well all have the same answer.
     if len(scored.predictions) < _FEW_ROWS:
         return None
     return task_type.find_single_answer(scored.targets, scored.predictions)
@@ -110,10 +112,10 @@ def score_predictor(
 
     Args:
         spec: The task.
-        predictor: What predicts.
+        predictor: Predicts with the candidate, or with the base alone.
         data: The folder that ``prepare_data`` wrote.
         target: Where to write.
-        progress: Told how many rows are done.
+        progress: Called with how many rows are done.
     """
     task_type = predictor.task_type
     examples = load_part(data, _SPLIT)
@@ -160,22 +162,23 @@ def score_predictions(
 
 
 def _compare_champion(
-    spec: TaskSpec, task_type: TaskType, scored: ScoredPart, registry: Registry
+    task: ResolvedTask, scored: ScoredPart, registry: Registry
 ) -> ChampionComparison | None:
+    spec, task_type = task.spec, task.task_type
     champion = registry.ledger.read_state(spec.name).champion
     if champion is None:
         return None
     manifest = registry.read_manifest(champion.adapter_id)
     targets, primary = scored.targets, scored.evaluation.primary
     value = scored.evaluation.headline.value
-    # Of another task type, a metric of the same name would be another metric.
+    # A metric of the same name means something else for another task type.
     known = manifest.evaluation.metrics.get(primary) if manifest.kind == spec.kind else None
     recorded = known.value if known else None
     try:
-        predictions = _let_predict(champion.adapter_id, manifest.kind, task_type, scored.rows, registry)
+        predictions = _predict_as_champion(champion.adapter_id, manifest.kind, task, scored.rows, registry)
     except (AdapterRejectedError, BaseModelError, InvalidDataError) as error:
         # A new base often replaces the old one on this machine, and new rows may be too long for the old
-        # task: the champion's own record stands in.
+        # task: the champion is then compared by the value that it was registered with.
         return ChampionComparison(
             version=champion.version,
             adapter_id=champion.adapter_id,
@@ -201,19 +204,21 @@ def _compare_champion(
     )
 
 
-def _let_predict(
-    adapter_id: str, former: str, task_type: TaskType, rows: Sequence[Row], registry: Registry
+def _predict_as_champion(
+    adapter_id: str, former: str, task: ResolvedTask, rows: Sequence[Row], registry: Registry
 ) -> Sequence[Prediction]:
-    """Return what an adapter of the registry, of a task type, predicts for rows of a task as it is now.
+    """Return what a registered adapter, whose task had a former type, predicts for rows of the present task.
 
     Raises:
-        AdapterRejectedError: The adapter is damaged, or was trained for rows of another make.
+        AdapterRejectedError: The adapter is damaged, or was trained for rows of another form.
         BaseModelError: Its base is not here.
         InvalidDataError: The rows do not fit it.
     """
+    task_type = task.task_type
     if former != task_type.name:
         raise AdapterRejectedError(f"it is a {former}, and the task is a {task_type.name} now")
-    predictor = load_adapter(registry.fetch(adapter_id), expected_id=adapter_id).predictor
+    folder = registry.fetch(adapter_id)
+    predictor = load_adapter(folder, expected_id=adapter_id, find_base=task.find_base).predictor
     if predictor.task_type.form.has_pair != task_type.form.has_pair:
         read, has = ("one text", "two texts") if task_type.form.has_pair else ("two texts", "one text")
         raise AdapterRejectedError(f"it reads {read} a row, and the task has {has} now")
@@ -223,9 +228,9 @@ def _let_predict(
 def _write_predictions(
     path: Path, rows: Sequence[Row], targets: Sequence[Target], predictions: Sequence[Prediction]
 ) -> None:
-    with path.open("w", encoding="utf-8") as stream:
-        for row, target, prediction in zip(rows, targets, predictions, strict=True):
-            # An image of the data is named by its label.
-            texts = {name: text for name, text in row.items() if name != IMAGE}
-            document = {**texts, "label": target, "prediction": prediction}
-            stream.write(json.dumps(document, ensure_ascii=False) + "\n")
+    lines = []
+    for row, target, prediction in zip(rows, targets, predictions, strict=True):
+        # An image of the data is named by its label.
+        texts = {name: text for name, text in row.items() if name != IMAGE}
+        lines.append(json.dumps({**texts, "label": target, "prediction": prediction}, ensure_ascii=False))
+    write_whole_text(path, "".join(f"{line}\n" for line in lines))

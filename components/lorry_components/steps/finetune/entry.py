@@ -1,4 +1,4 @@
-"""Runs this step from a component's arguments."""
+"""Runs the fine-tuning step from a component's arguments."""
 
 import contextlib
 import functools
@@ -16,11 +16,10 @@ from lorry_components.training.distributed import Finetune, finetune_in_processe
 from lorry_registry.errors import TrackingError
 from lorry_registry.mlflow_best_effort import BestEffort
 from lorry_registry.mlflow_index import MlflowIndex
-from lorry_registry.task_spec import TaskSpec
 from lorry_registry.whole_files import write_whole_text
 
 _LOGGER = logging.getLogger(__name__)
-# Beside the checkpoints of a training: the MLflow run that shows it.
+# Beside the checkpoints of a training: the id of the MLflow run that shows it.
 _RUN_NOTE = "mlflow_run"
 
 
@@ -54,17 +53,17 @@ def main(
 ) -> str:
     """Train a task's adapter; return whether the graph goes on."""
     entry = StepContext.open("finetune", task=task, run=run, store=store, tracking_uri=tracking_uri)
-    spec, index = entry.spec, entry.index
+    resolved, spec, index = entry.task, entry.spec, entry.index
 
     def body() -> dict[str, JsonValue]:
         target = Path(candidate)
         root = Path(checkpoints) if checkpoints else target.with_name("checkpoints")
-        kept = root / name_checkpoints(spec, Path(data))
+        kept = root / name_checkpoints(resolved, Path(data))
         run_id = _open_run(entry, run, kept / _RUN_NOTE)
         with _marking_failure(index, run_id):
-            train, log = _choose_training(spec), MlflowLog(index, run_id)
+            train, log = _choose_training(spec.resources.count), MlflowLog(index, run_id)
             summary = train(
-                spec,
+                resolved,
                 Path(data),
                 target,
                 checkpoints=kept,
@@ -89,18 +88,18 @@ def main(
     return run_step(entry.record, spec.name, "finetune", body)
 
 
-def _choose_training(spec: TaskSpec) -> Finetune:
-    """Train in a process for each GPU that the task asks for and that is here."""
-    if spec.resources.count <= 1:
+def _choose_training(wanted: int) -> Finetune:
+    """Return what trains in one process for each GPU that the task asks for and that is here."""
+    if wanted <= 1:
         return finetune
     import torch
 
-    count = min(spec.resources.count, torch.cuda.device_count())
+    count = min(wanted, torch.cuda.device_count())
     return functools.partial(finetune_in_processes, finetune, count) if count > 1 else finetune
 
 
 def _open_run(entry: StepContext, run: str, note: Path) -> str:
-    """Open the task's MLflow run; a training that goes on from its checkpoint goes on in its run, too."""
+    """Open the task's MLflow run; a training that continues from a checkpoint continues its run, too."""
     spec, index = entry.spec, entry.index
     tags = {"lorry.run": run, "lorry.base": spec.base.model, "lorry.method": spec.method.name}
     if entry.injected_run is None and note.is_file():

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lorry_components.models.bases import resolve_base
 from lorry_components.progress import Progress, ignore_progress
 from lorry_components.steps.prepare_data.step import load_card, load_part
-from lorry_components.tasks.checks import check_base, find_method, find_task_type, load_config
+from lorry_components.tasks.checks import check_base, load_config
+from lorry_components.tasks.resolution import ResolvedTask
 from lorry_components.training.assembly import build_trainer
 from lorry_components.training.distributed import is_first_process, part_random_numbers
 from lorry_components.training.number_head import find_number_head
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def finetune(
-    spec: TaskSpec,
+    task: ResolvedTask,
     data: Path,
     target: Path,
     *,
@@ -38,10 +38,10 @@ def finetune(
     """Train an adapter.
 
     Args:
-        spec: The task.
+        task: The task; its base is resolved, the source of its data is not.
         data: The folder that ``prepare_data`` wrote.
         target: Where to write ``adapter/`` and ``training.json``. The summary comes last.
-        checkpoints: A folder of this very training: when it holds a checkpoint, training goes on from there
+        checkpoints: A folder of this very training: when it holds a checkpoint, training continues from there
             and ends with the same weights as if it had never stopped.
         progress: Called with the number of steps that are done.
         log_metrics: Called with losses and validation metrics.
@@ -57,8 +57,9 @@ def finetune(
     """
     from lorry_components.training.callbacks import ProgressCallback
 
+    spec = task.spec
     card = load_card(data)
-    setup = _set_up(spec, card.labels)
+    setup = _set_up(task, card.labels)
     _check_size(spec, setup, target)
     parts = {part: load_part(data, part) for part in ("train", "validation", "test")}
     # The test rows too: evaluation would refuse them only after training was paid for.
@@ -123,13 +124,12 @@ def finetune(
     return summary
 
 
-def _set_up(spec: TaskSpec, labels: Sequence[str] | None) -> Setup:
-    check_batch_size(spec)
-    base = resolve_base(spec.base)
-    check_base(spec, base.folder)
-    task_type = find_task_type(spec)
-    config = None if task_type.reads_images else load_config(base.folder)
-    return set_up(spec, base, task_type, find_method(spec), config=config, labels=labels)
+def _set_up(task: ResolvedTask, labels: Sequence[str] | None) -> Setup:
+    check_batch_size(task.spec)
+    folder = task.base.folder
+    check_base(task.spec, folder)
+    config = None if task.task_type.reads_images else load_config(folder)
+    return set_up(task.spec, task.base, task.task_type, task.method, config=config, labels=labels)
 
 
 def _check_size(spec: TaskSpec, setup: Setup, target: Path) -> None:
@@ -161,15 +161,18 @@ def _save_within_limit(spec: TaskSpec, setup: Setup, folder: Path) -> None:
         )
 
 
-def name_checkpoints(spec: TaskSpec, data: Path) -> str:
+def name_checkpoints(task: ResolvedTask, data: Path) -> str:
     """Return the name of the folder in which this very training keeps its checkpoints.
 
-    Another base, other rows or another recipe lead to another folder, so that no training goes on from the
+    Another base, other rows or another recipe lead to another folder, so that no training continues from the
     checkpoint of a different one.
+
+    Raises:
+        BaseModelError: The base is not usable.
     """
     inputs = {
-        "base": resolve_base(spec.base).identity.fingerprint,
+        "base": task.base.identity.fingerprint,
         "data": load_card(data).data_digest,
-        "recipe": spec.recipe_digest,
+        "recipe": task.recipe_digest,
     }
-    return f"{spec.name}-{shorten_digest(digest_document(inputs), 16)}"
+    return f"{task.spec.name}-{shorten_digest(digest_document(inputs), 16)}"

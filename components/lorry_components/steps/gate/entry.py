@@ -1,4 +1,4 @@
-"""Runs this step from a component's arguments."""
+"""Runs the gate from a component's arguments."""
 
 from pathlib import Path
 from typing import Any

@@ -18,7 +18,7 @@ class Decision(BaseModel):
     Attributes:
         passed: Whether it does.
         reasons: Why, in sentences.
-        judged_champion: The champion's version that it was compared with; None: there was none.
+        judged_champion: The version of the champion that it was compared with; None: there was none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -62,7 +62,7 @@ def _judge_minimum(gate: GateSpec, report: EvaluationReport) -> tuple[bool, str]
 
 
 def _remark_single_answer(answer: str | None) -> list[tuple[bool, str]]:
-    # What is good enough for a task, its minimum says.
+    # This is remarked and not refused: whether a value is good enough is for the minimum to say.
     return [(True, f"it answers every test row with {answer!r}")] if answer is not None else []
 
 
@@ -71,7 +71,7 @@ def _judge_gain(gate: GateSpec, champion: ChampionComparison | None) -> list[tup
         return [(True, "it is the first: there is no champion to beat")]
     if champion.confidence is None:
         if champion.gain is None or champion.recorded is None:
-            reason = f"it cannot be compared with v{champion.version}, of which this metric is not known"
+            reason = f"it cannot be compared with v{champion.version}, for which this metric is not known"
             return [(True, f"{reason}: {champion.problem}")]
         passed = champion.gain > gate.minimum_gain
         verb = "beats" if passed else "does not beat"

@@ -1,11 +1,10 @@
-"""Runs this step from a component's arguments."""
+"""Runs the data preparation from a component's arguments."""
 
 from pathlib import Path
 from typing import Any
 
 from pydantic import JsonValue
 
-from lorry_components.models.bases import find_base_folder
 from lorry_components.steps.prepare_data.step import prepare_data
 from lorry_components.steps.runtime.outcomes import Nothing, run_step
 from lorry_components.steps.runtime.step_context import StepContext
@@ -19,11 +18,10 @@ def main(
     entry = StepContext.open("prepare_data", task=task, run=run, store=store, tracking_uri=tracking_uri)
 
     def body() -> dict[str, JsonValue]:
-        staleness = assess_staleness(entry.spec, entry.registry)
+        staleness = assess_staleness(entry.task, entry.registry)
         if not staleness.is_stale and not force:
             raise Nothing(staleness.reason)
-        # It was found, and downloaded if need be, when the adapters there are were compared with the task.
-        card = prepare_data(entry.spec, Path(data), base=find_base_folder(entry.spec.base))
+        card = prepare_data(entry.task, Path(data), base=entry.task.base.folder)
         metadata.update({"data_digest": card.data_digest, "task": entry.spec.name})
         return {
             "reason": staleness.reason,

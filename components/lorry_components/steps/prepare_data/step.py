@@ -11,14 +11,14 @@ from lorry_components.data.reading import digest_source, read_source
 from lorry_components.data.splits import limit_parts, split_examples
 from lorry_components.task_types.generation.answer_lengths import warn_of_cut_answers
 from lorry_components.task_types.generation.base import GenerationTaskType
-from lorry_components.tasks.checks import find_task_type
+from lorry_components.tasks.resolution import ResolvedTask
 from lorry_registry.digests import digest_document
-from lorry_registry.task_spec import DataSpec, TaskSpec
+from lorry_registry.task_spec import DataSpec
 
 __all__ = ["DataCard", "Example", "digest_source", "load_card", "load_part", "prepare_data"]
 
 
-def prepare_data(spec: TaskSpec, target: Path, *, base: Path | None = None) -> DataCard:
+def prepare_data(task: ResolvedTask, target: Path, *, base: Path | None = None) -> DataCard:
     """Read, check and divide the data of a task, and write it as Parquet with a data card.
 
     The folder then holds ``train.parquet``, ``validation.parquet`` and ``test.parquet``, with the columns
@@ -27,10 +27,10 @@ def prepare_data(spec: TaskSpec, target: Path, *, base: Path | None = None) -> D
     there; an empty folder that exists is filled, the card last.
 
     Args:
-        spec: A checked task: its kind exists.
+        task: The task; the source of its data is resolved, its base is not.
         target: The folder to write.
-        base: The folder of the task's base: answers that are to be written are counted in its tokens, to warn
-            of those that ``data.max_target`` cuts. None: they are not.
+        base: The folder of the task's base: answers that are to be generated are counted in its tokens, to
+            warn of those that ``data.max_target`` cuts. None: they are not counted, and no base need be here.
 
     Returns:
         The card.
@@ -40,11 +40,11 @@ def prepare_data(spec: TaskSpec, target: Path, *, base: Path | None = None) -> D
         ConflictError: The target holds something else.
         StoreError: The target cannot be written.
         MissingExtraError: A hub data set is asked for and ``datasets`` is not installed.
-        TrainingError: The base's tokeniser has no token that ends a text, and the task is to write texts.
+        TrainingError: The task generates texts, and the base's tokenizer has no token that ends one.
     """
-    task_type = find_task_type(spec)
-    # Before the rows: if the source changes meanwhile, the next look at it finds another digest.
-    source_digest = digest_source(spec.data, reads_images=task_type.reads_images)
+    spec, task_type = task.spec, task.task_type
+    # Before the rows are read: if the source changes meanwhile, the next run sees another digest.
+    source_digest = task.source_digest
     reading = read_source(spec.data, task_type)
     parts = reading.parts
     if reading.split is not None:
@@ -88,5 +88,5 @@ def prepare_data(spec: TaskSpec, target: Path, *, base: Path | None = None) -> D
 
 
 def _name_source(data: DataSpec) -> str:
-    """Return what a card may say of a source: not where on a disk it is."""
+    """Return the name of a source for its card, which does not say where on a disk it is."""
     return Path(data.source).name if data.is_local else data.source

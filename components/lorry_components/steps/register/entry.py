@@ -1,4 +1,4 @@
-"""Runs this step from a component's arguments."""
+"""Runs the registration step from a component's arguments."""
 
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,8 @@ def main(
 ) -> str:
     """Register a task's candidate; return whether the graph goes on.
 
-    ``adapter`` is Kubeflow's output artifact: it gets the address in the store, since a path inside a
-    container means nothing later.
+    ``adapter`` is Kubeflow's output artifact: it receives the address in the store, since a path inside a
+    container means nothing outside of it.
     """
     entry = StepContext.open("register", task=task, run=run, store=store, tracking_uri=tracking_uri)
 
@@ -36,7 +36,7 @@ def main(
         run_id = entry.find_mlflow_run()
         details: dict[str, JsonValue] = {"run": run, **({"mlflow_run_id": run_id} if run_id else {})}
         registration = register(
-            entry.spec,
+            entry.task,
             Path(candidate),
             EvaluationReport.load(Path(evaluation)),
             Decision.load(Path(decision)),
@@ -50,7 +50,7 @@ def main(
                 lambda: entry.index.close_run(run_id, failed=False)
             )
         event, manifest = registration.event, registration.manifest
-        # The ledger answers with an older event when this very adapter has a version already.
+        # The ledger returns an older event when this very adapter has a version already.
         is_known = event.details.get("run") != run
         uri = entry.store.locate(adapter_key(event.adapter_id))
         adapter.metadata.update({"task": entry.spec.name, "version": event.version, "store_uri": uri})

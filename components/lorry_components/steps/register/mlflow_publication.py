@@ -25,8 +25,8 @@ def publish_version(
 ) -> str:
     """Log a version's adapter to MLflow and record it as a model version.
 
-    Again is harmless: the files of a version that MLflow knows are not sent twice, but what it says of the
-    version is set right.
+    Doing so again is harmless: the files of a version that MLflow knows are not sent twice, but its
+    description of the version is set right.
 
     Returns:
         MLflow's own number of the version.
@@ -55,7 +55,7 @@ def _log_model(
 ) -> _LoggedModel:
     run_id = version.registered.details.get("mlflow_run_id")
     if not isinstance(run_id, str) or not index.has_run(run_id):
-        # No training was logged, or in another MLflow than this one.
+        # No training was logged, or it was logged to another MLflow.
         run_id = index.open_run(task, name=f"v{version.number}", tags={"lorry.version": str(version.number)})
         index.close_run(run_id, failed=False)
     model_id = index.create_model(task, run_id=run_id, model_type=manifest.kind, flavor=FLAVOR_NAME)
@@ -71,10 +71,10 @@ def _log_model(
 
 
 def reconcile_task(index: MlflowIndex, registry: Registry, task: str) -> list[str]:
-    """Make MLflow show what the ledger says of a task: missing versions are added, aliases set right.
+    """Make MLflow agree with the ledger on a task: missing versions are added, aliases are set right.
 
     Returns:
-        What was changed, in sentences.
+        The changes, in sentences.
     """
     changes = []
     for version in list_versions(registry.ledger.read_history(task)):

@@ -11,6 +11,7 @@ from lorry_components.steps.evaluate.evaluation_report import EvaluationReport
 from lorry_components.steps.gate.step import Decision
 from lorry_components.steps.register.mlflow_publication import publish_version
 from lorry_components.steps.register.model_card import render_card
+from lorry_components.tasks.resolution import ResolvedTask
 from lorry_components.training.training_summary import ADAPTER_FOLDER, TrainingSummary
 from lorry_registry.errors import ConflictError
 from lorry_registry.ledger import Event
@@ -19,11 +20,10 @@ from lorry_registry.mlflow_best_effort import BestEffort
 from lorry_registry.mlflow_index import MlflowIndex, sync_aliases
 from lorry_registry.promotion import Version
 from lorry_registry.registry import Registry
-from lorry_registry.task_spec import TaskSpec
 from lorry_registry.verification import describe_file
 
 _NO_FILES = ()
-# How often to try again; each time another writer got through.
+# How often to try again after another writer came first.
 _ATTEMPTS = 20
 
 
@@ -32,7 +32,7 @@ class Registration:
     """A version of a task.
 
     Attributes:
-        event: What the ledger recorded.
+        event: The ledger's record of it.
         manifest: The adapter's identity.
         warning: Why MLflow does not show it yet, if so.
     """
@@ -43,7 +43,7 @@ class Registration:
 
 
 def register(
-    spec: TaskSpec,
+    task: ResolvedTask,
     candidate: Path,
     report: EvaluationReport,
     decision: Decision,
@@ -57,13 +57,13 @@ def register(
     A candidate that the gate refused is registered too, as a challenger with the gate's reasons.
 
     Args:
-        spec: The task.
+        task: The task; neither its base nor the source of its data need be on this machine.
         candidate: The folder that ``finetune`` wrote.
         report: Its evaluation.
         decision: The gate's decision.
         registry: Where it is registered.
         index: MLflow; None: it is not shown there.
-        details: What else the history should keep: the run and MLflow's run id.
+        details: Kept with the event in the history: the run and MLflow's run id.
 
     Raises:
         StoreError: The store cannot be written. Nothing was registered.
@@ -71,29 +71,30 @@ def register(
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         manifest = _assemble(
-            spec, candidate / ADAPTER_FOLDER, TrainingSummary.load(candidate), report, folder
+            task, candidate / ADAPTER_FOLDER, TrainingSummary.load(candidate), report, folder
         )
         adapter_id = registry.publish(folder, manifest)
-    event = _record(spec.name, adapter_id, decision, registry, details)
+    event = _record(task.spec.name, adapter_id, decision, registry, details)
     warnings: list[str] = []
     if index is not None:
         version = Version(event.version, adapter_id, event)
         mlflow = BestEffort(
             f"MLflow does not show v{event.version} yet",
             warnings.append,
-            todo=f"run: lorry reconcile {spec.name}",
+            todo=f"run: lorry reconcile {task.spec.name}",
         )
         mlflow.attempt(
-            lambda: publish_version(index, registry, task=spec.name, version=version, manifest=manifest)
+            lambda: publish_version(index, registry, task=task.spec.name, version=version, manifest=manifest)
         )
-        mlflow.attempt(lambda: sync_aliases(index, registry, spec.name))
+        mlflow.attempt(lambda: sync_aliases(index, registry, task.spec.name))
     return Registration(event, manifest, "".join(warnings))
 
 
 def _assemble(
-    spec: TaskSpec, adapter: Path, summary: TrainingSummary, report: EvaluationReport, folder: Path
+    task: ResolvedTask, adapter: Path, summary: TrainingSummary, report: EvaluationReport, folder: Path
 ) -> Manifest:
-    """Lay out the adapter's files in a folder and return the manifest over them."""
+    """Copy the adapter's files into a folder and return the manifest over them."""
+    spec = task.spec
     for name in (CONFIG_NAME, WEIGHTS_NAME):
         shutil.copyfile(adapter / name, folder / name)
     manifest = Manifest(
@@ -136,7 +137,7 @@ def _record(
             if next(attempts, None) is None:
                 raise
             champion = registry.ledger.read_state(task).champion_version
-            # Another run got in between. Only if it promoted its own, what was judged is out of date.
+            # Another run came first. The judgement is out of date only if that run promoted its own adapter.
             if promote and champion != decision.judged_champion:
                 promote = False
                 reason = f"not promoted, since the champion changed while it was judged: {error.what}"

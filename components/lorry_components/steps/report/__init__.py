@@ -1,1 +1,1 @@
-"""The exit step: what became of every task of a run."""
+"""The exit step: a report of every task of a run."""

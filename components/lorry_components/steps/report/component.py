@@ -14,7 +14,7 @@ def report(
     status: dsl.PipelineTaskFinalStatus,  # noqa: ARG001 - makes it an exit task in the compiled graph
     page: dsl.Output[dsl.HTML],
 ):
-    """Tell what became of every task, whatever happened, and fail if one failed."""
+    """Report the outcome of every task, whatever happened, and fail if one failed."""
     from lorry_components.steps.report.entry import main
 
     main(tasks=tasks, run=run, store=store, tracking_uri=tracking_uri, page=page.path)

@@ -1,4 +1,4 @@
-"""Runs this step from a component's arguments."""
+"""Runs the report from a component's arguments."""
 
 import functools
 import os
@@ -21,7 +21,7 @@ def main(*, tasks: Sequence[str], run: str, store: str, tracking_uri: str, page:
     """Report a run.
 
     Raises:
-        RunFailedError: A task failed. The report is written all the same.
+        RunFailedError: A task failed. The report is written nevertheless.
     """
     quiet_libraries()
     ease_garbage_collection()

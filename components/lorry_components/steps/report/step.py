@@ -1,4 +1,4 @@
-"""The report of a run: a table of tasks, and what went wrong where."""
+"""The report of a run: a table of its tasks, with each failure and its step."""
 
 import html
 from collections.abc import Iterable, Sequence
@@ -14,16 +14,16 @@ TaskStatus = Literal["promoted", "challenger", "unchanged", "current", "failed"]
 
 
 class TaskReport(BaseModel):
-    """What became of one task of a run.
+    """The outcome of one task of a run.
 
     Attributes:
         task: The task.
         status: ``promoted`` or ``challenger`` for a new version, ``unchanged`` when training gave an adapter
-            that has a version already, ``current`` when nothing was to be done.
+            that has a version already, ``current`` when there was nothing to do.
         step: The last step that was reached.
         reason: Why, in a sentence or two.
         failure: Why it failed, if it did.
-        details: What the steps told, step by step.
+        details: The details that each step left.
         seconds: The time of each step.
     """
 
@@ -39,7 +39,7 @@ class TaskReport(BaseModel):
 
 
 class RunReport(BaseModel):
-    """What became of a run."""
+    """The outcome of a run."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -87,13 +87,13 @@ def _judge(last: Outcome | None) -> tuple[TaskStatus, str, Failure | None]:
         return "current", str(last.details.get("reason", "")), None
     if last is None or last.step != STEPS[-1]:
         step = _find_unfinished_step(last)
-        message = f"{step} ended without a word: it was killed, perhaps for want of memory or disk space"
+        message = f"{step} ended without a report: it was killed, perhaps for lack of memory or disk space"
         return "failed", message, Failure(error="Killed", message=message, exit_code=1)
     reasons = last.details.get("reasons")
-    told = "; ".join(map(str, reasons)) if isinstance(reasons, list) else ""
+    reason = "; ".join(map(str, reasons)) if isinstance(reasons, list) else ""
     if last.details.get("known"):
-        return "unchanged", told, None
-    return "promoted" if last.details.get("promoted") else "challenger", told, None
+        return "unchanged", reason, None
+    return "promoted" if last.details.get("promoted") else "challenger", reason, None
 
 
 def _find_unfinished_step(last: Outcome | None) -> str:

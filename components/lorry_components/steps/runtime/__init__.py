@@ -1,1 +1,1 @@
-"""What every step runs in: its arguments and environment, and the outcome that it leaves."""
+"""The surroundings of every step: its arguments and environment, and the outcome that it leaves."""

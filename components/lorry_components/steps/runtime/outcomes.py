@@ -1,8 +1,8 @@
-"""What each step leaves for the run's report, so that one failed task does not take the others down.
+"""The outcome of each step, kept for the run's report, so that one failed task does not stop the others.
 
-On a cluster a failed iteration stops its siblings (kubeflow/pipelines#7330). So a step that fails writes down
-why and ends normally; the steps after it in the same task see that there is nothing for them and do the
-same; the exit step reports, and makes the run fail in the end.
+On a cluster a failed iteration stops its siblings (kubeflow/pipelines#7330). So a step that fails records the
+reason and ends normally; the later steps of the same task see that there is nothing for them to do and end as
+well; the exit step reports the failure and makes the run fail in the end.
 
 Layout in the store: ``runs/<run>/<task>/<step>.json``.
 """
@@ -22,7 +22,7 @@ from lorry_registry.stores import Store
 
 STEPS = ("prepare_data", "finetune", "evaluate", "gate", "register")
 Status = Literal["done", "current", "failed"]
-# What a step tells the graph: whether there is work for the steps after it.
+# The output of a step in the graph: whether there is work for the steps after it.
 PROCEED, STOP = "proceed", "stop"
 
 _DISK_TODO = "check that the disk has space and that this user may write there, and run again"
@@ -34,8 +34,8 @@ class Failure(BaseModel):
 
     Attributes:
         error: The class of the error.
-        message: What a person reads.
-        exit_code: The exit code that the error stands for.
+        message: The reason, for people.
+        exit_code: The exit code for this class of errors.
         trace: Where it happened; empty for errors that the message explains.
     """
 
@@ -48,7 +48,7 @@ class Failure(BaseModel):
 
 
 class Outcome(BaseModel):
-    """What became of one step of one task.
+    """The outcome of one step of one task.
 
     Attributes:
         task: The task.
@@ -56,7 +56,7 @@ class Outcome(BaseModel):
         status: ``done``; ``current`` when there was nothing to do; ``failed``.
         started_at: When it started, in UTC.
         seconds: How long it took.
-        details: What the report shows of it.
+        details: Shown in the report.
         failure: Why it failed, if it did.
     """
 
@@ -88,7 +88,7 @@ class RunRecord:
         self.run = run
 
     def write(self, outcome: Outcome) -> None:
-        """Keep an outcome; a retried step replaces its former one."""
+        """Keep an outcome; that of a retried step replaces the former one."""
         content = canonical_json(outcome.model_dump(mode="json"))
         self._store.replace(self._key(outcome.task, outcome.step), content)
 
@@ -111,13 +111,13 @@ class RunRecord:
 
 
 def run_step(record: RunRecord, task: str, step: str, body: Callable[[], dict[str, JsonValue]]) -> str:
-    """Run the body of a step and keep what became of it.
+    """Run the body of a step and keep its outcome.
 
     Args:
         record: Where the outcome is kept.
         task: The task.
         step: The step.
-        body: Does the work and returns what the report shows of it.
+        body: Does the work and returns details for the report.
 
     Returns:
         ``PROCEED`` or ``STOP``.
@@ -138,7 +138,7 @@ def run_step(record: RunRecord, task: str, step: str, body: Callable[[], dict[st
     except Nothing as reason:
         outcome = finish("current", details={"reason": str(reason)})
     except Exception as error:
-        # The task fails here; the run goes on and reports it.
+        # Only this task fails; the run continues and reports it.
         _LOGGER.exception("%s: %s failed", task, step)
         outcome = finish("failed", failure=describe_failure(error, step))
     record.write(outcome)
@@ -146,21 +146,21 @@ def run_step(record: RunRecord, task: str, step: str, body: Callable[[], dict[st
 
 
 def describe_failure(error: Exception, step: str) -> Failure:
-    """Return what a person and a program need to know of an error.
+    """Describe an error for people and for programs.
 
     Args:
         error: The error.
-        step: What failed, where the error names no place.
+        step: The step that failed, in case the error names no place.
     """
     if isinstance(error, LorryError):
         return Failure(error=type(error).__name__, message=str(error), exit_code=error.exit_code)
-    told: LorryError | str = f"{type(error).__name__}: {error}"
+    described: LorryError | str = f"{type(error).__name__}: {error}"
     if isinstance(error, OSError) and error.strerror:
-        # A full disk, or a folder that is closed to this user, wants another remedy than a defect.
-        told = StoreError(error.strerror, where=str(error.filename or step), todo=_DISK_TODO)
+        # A full disk, or a folder without permission, has another remedy than a defect.
+        described = StoreError(error.strerror, where=str(error.filename or step), todo=_DISK_TODO)
     return Failure(
         error=type(error).__name__,
-        message=str(told),
-        exit_code=told.exit_code if isinstance(told, LorryError) else LorryError.exit_code,
+        message=str(described),
+        exit_code=described.exit_code if isinstance(described, LorryError) else LorryError.exit_code,
         trace="".join(traceback.format_exception(error))[-4000:],
     )

@@ -1,6 +1,6 @@
 """The edge of a step: from a component's strings to the objects that the plain functions take.
 
-The only place below the command line that reads the environment: a container is configured by it.
+A container is configured by its environment, and a step reads it here and nowhere below.
 """
 
 import os
@@ -12,6 +12,8 @@ from typing import Self
 from lorry_components.process_setup import ease_garbage_collection, quiet_libraries
 from lorry_components.progress import Progress, ProgressFile, ignore_progress
 from lorry_components.steps.runtime.outcomes import RunRecord
+from lorry_components.tasks.resolution import ResolvedTask, resolve_task
+from lorry_registry.digest_cache import DigestCache
 from lorry_registry.errors import TrackingError
 from lorry_registry.mlflow_index import MlflowIndex
 from lorry_registry.registry import Registry
@@ -19,7 +21,7 @@ from lorry_registry.settings import Settings
 from lorry_registry.stores import Store, open_store
 from lorry_registry.task_spec import TaskSpec
 
-# Where a local run wants to see progress files; unset on a cluster.
+# The folder in which a local run looks for progress files; unset on a cluster.
 PROGRESS_VARIABLE = "LORRY_PROGRESS"
 TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
 # Set by the Kubeflow backend's MLflow plugin.
@@ -28,18 +30,18 @@ INJECTED_RUN_VARIABLE = "MLFLOW_RUN_ID"
 
 @dataclass(frozen=True, slots=True)
 class StepContext:
-    """What a step works with.
+    """The surroundings of a step, opened once in its process.
 
     Attributes:
-        spec: The task.
-        record: Where its outcome is kept.
+        task: The task; what it names is resolved when it is first asked for.
+        record: Where the step's outcome is kept.
         registry: Adapters and ledgers.
         index: MLflow.
-        progress: Told how far the step is.
+        progress: Called with how far the step is.
         injected_run: The MLflow run that the backend opened for this step, if it did.
     """
 
-    spec: TaskSpec
+    task: ResolvedTask
     record: RunRecord
     registry: Registry
     index: MlflowIndex
@@ -48,40 +50,47 @@ class StepContext:
 
     @classmethod
     def open(cls, step: str, *, task: str, run: str, store: str, tracking_uri: str) -> Self:
-        """Read a component's arguments and the environment.
+        """Read a component's arguments and the environment of this process.
 
         Args:
             step: The step's name.
             task: The task as JSON.
             run: The run's id.
             store: The store's address.
-            tracking_uri: MLflow's; empty: the environment's.
+            tracking_uri: MLflow's address; empty: the environment's.
 
         Raises:
-            TrackingError: There is no address of MLflow.
+            TrackingError: No address of MLflow is given.
         """
         quiet_libraries()
         ease_garbage_collection()
         environment = os.environ
         settings = Settings.load(environment, Path.cwd())
-        spec = TaskSpec.model_validate_json(task)
+        resolved = resolve_task(
+            TaskSpec.model_validate_json(task), digest=DigestCache(settings.digests).digest_file
+        )
         opened = open_store(store)
         return cls(
-            spec=spec,
+            task=resolved,
             record=RunRecord(opened, run),
             registry=Registry(opened, settings.cache / "adapters"),
             index=MlflowIndex(choose_tracking_uri(tracking_uri, environment)),
-            progress=_open_progress(environment, spec.name, step),
+            progress=_open_progress(environment, resolved.spec.name, step),
             injected_run=environment.get(INJECTED_RUN_VARIABLE) or None,
         )
 
     def find_mlflow_run(self) -> str | None:
         """Return the MLflow run that fine-tuning opened for this task."""
         for outcome in self.record.read(self.spec.name):
-            found = outcome.details.get("mlflow_run_id")
-            if isinstance(found, str):
-                return found
+            run_id = outcome.details.get("mlflow_run_id")
+            if isinstance(run_id, str):
+                return run_id
         return None
+
+    @property
+    def spec(self) -> TaskSpec:
+        """The task's specification."""
+        return self.task.spec
 
     @property
     def store(self) -> Store:
@@ -92,19 +101,20 @@ class StepContext:
 def choose_tracking_uri(given: str, environment: Mapping[str, str]) -> str:
     """Return the address of MLflow: a component's argument, or the environment's where that is empty.
 
-    An address with a password is no argument: arguments are kept with a run, for all to read.
+    An address with a password must not be an argument: arguments are kept with a run, where everyone can read
+    them.
 
     Raises:
-        TrackingError: There is none.
+        TrackingError: Neither is given.
     """
-    found = given or environment.get(TRACKING_VARIABLE, "")
-    if not found:
+    address = given or environment.get(TRACKING_VARIABLE, "")
+    if not address:
         raise TrackingError(
-            "there is no address of MLflow",
+            "no address of MLflow is given",
             where="tracking_uri",
             todo=f"give the parameter tracking_uri, or {TRACKING_VARIABLE} from a Kubernetes secret",
         )
-    return found
+    return address
 
 
 def _open_progress(environment: Mapping[str, str], task: str, step: str) -> Progress:

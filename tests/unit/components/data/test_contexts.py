@@ -12,6 +12,7 @@ import pytest
 from lorry_components.data.examples import Example
 from lorry_components.data.splits import split_examples
 from lorry_components.steps.prepare_data.step import load_part, prepare_data
+from lorry_components.tasks.resolution import resolve_task
 from lorry_registry.errors import InvalidDataError
 from lorry_registry.task_spec import SeededSplit, TaskSpec
 
@@ -86,7 +87,7 @@ def test_questions_about_one_context_stay_together(
     rows = [make_row(number, questions=5) for number in range(300)]
     split = {"validation": 0.2, "test": 0.2, "seed": 4}
     spec = make_spec(write_lines("rows.jsonl", rows), KIND, columns=COLUMNS, split=split)
-    card = prepare_data(spec, tmp_path / "data")
+    card = prepare_data(resolve_task(spec), tmp_path / "data")
     parts = {part: load_part(tmp_path / "data", part) for part in ("train", "validation", "test")}
     assert count_shared(parts) == 0
     assert card.warnings == ()
@@ -98,7 +99,7 @@ def test_questions_about_one_context_stay_together(
     # Rows that come later move none of those that were there.
     more = [make_row(number, questions=5) for number in range(1000)]
     spec = make_spec(write_lines("more.jsonl", more), KIND, columns=COLUMNS, split=split)
-    prepare_data(spec, tmp_path / "more")
+    prepare_data(resolve_task(spec), tmp_path / "more")
     texts = {example.row["text"] for example in load_part(tmp_path / "more", "test")}
     assert {example.row["text"] for example in parts["test"]} <= texts
 
@@ -108,7 +109,9 @@ def test_few_contexts_are_divided_by_question_and_that_is_told(
     make_spec: MakeSpec, write_lines: WriteLines, tmp_path: Path, contexts: int
 ) -> None:
     rows = [make_row(number, questions=400 // contexts) for number in range(400)]
-    card = prepare_data(make_spec(write_lines("rows.jsonl", rows), KIND, columns=COLUMNS), tmp_path / "data")
+    card = prepare_data(
+        resolve_task(make_spec(write_lines("rows.jsonl", rows), KIND, columns=COLUMNS)), tmp_path / "data"
+    )
     assert len(card.warnings) == 2
     assert card.warnings[0].startswith("validation has ")
     assert "with a context that train asks about too" in card.warnings[1]
@@ -134,7 +137,7 @@ def test_named_parts_that_share_a_context_are_warned_of(
         if part == "test":
             rows[0] = make_row(2, question="When does it close?")
         write_lines(f"{part}.jsonl", rows, folder)
-    card = prepare_data(make_spec(folder, KIND, columns=COLUMNS), tmp_path / "data")
+    card = prepare_data(resolve_task(make_spec(folder, KIND, columns=COLUMNS)), tmp_path / "data")
     assert any(
         warning.startswith("test has 1 row with a context that train asks about too")
         for warning in card.warnings

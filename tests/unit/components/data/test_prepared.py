@@ -7,6 +7,7 @@ import pytest
 
 from lorry_components.data import prepared
 from lorry_components.steps.prepare_data.step import DataCard, Example, load_card, load_part, prepare_data
+from lorry_components.tasks.resolution import resolve_task
 from lorry_registry.errors import ConflictError, InvalidDataError, NotFoundError, StoreError
 from lorry_registry.task_spec import TaskSpec
 
@@ -29,7 +30,7 @@ def list_names(folder: Path) -> list[str]:
 
 
 def test_a_new_folder_is_complete(spec: TaskSpec, target: Path) -> None:
-    card = prepare_data(spec, target)
+    card = prepare_data(resolve_task(spec), target)
     assert list_names(target) == FILES
     assert list_names(target.parent) == ["prepared"]
     assert load_card(target) == card
@@ -39,7 +40,7 @@ def test_a_new_folder_is_complete(spec: TaskSpec, target: Path) -> None:
 def test_an_empty_folder_is_filled(spec: TaskSpec, target: Path) -> None:
     target.mkdir(parents=True)
     inode = target.stat().st_ino
-    prepare_data(spec, target)
+    prepare_data(resolve_task(spec), target)
     assert list_names(target) == FILES
     assert target.stat().st_ino == inode
 
@@ -48,8 +49,8 @@ def test_what_an_earlier_attempt_left_is_replaced(spec: TaskSpec, target: Path) 
     target.mkdir(parents=True)
     (target / "train.parquet").write_bytes(b"half")
     (target / f".data_card.json.{0:032x}.partial").write_bytes(b"half")
-    prepare_data(spec, target)
-    prepare_data(spec, target)
+    prepare_data(resolve_task(spec), target)
+    prepare_data(resolve_task(spec), target)
     assert list_names(target) == FILES
     assert load_part(target, "train")
 
@@ -59,7 +60,7 @@ def test_a_folder_of_something_else_is_left_alone(spec: TaskSpec, target: Path) 
     (target / "thesis.txt").write_text("years of work")
     (target / "train.parquet").write_bytes(b"mine")
     with pytest.raises(ConflictError, match=r"holds something else already: thesis.txt"):
-        prepare_data(spec, target)
+        prepare_data(resolve_task(spec), target)
     assert list_names(target) == ["thesis.txt", "train.parquet"]
 
 
@@ -67,9 +68,9 @@ def test_a_file_in_the_way(spec: TaskSpec, target: Path) -> None:
     target.parent.mkdir(parents=True)
     target.touch()
     with pytest.raises(ConflictError, match="is not a folder"):
-        prepare_data(spec, target)
+        prepare_data(resolve_task(spec), target)
     with pytest.raises(StoreError, match="cannot write the prepared data"):
-        prepare_data(spec, target / "below")
+        prepare_data(resolve_task(spec), target / "below")
 
 
 @pytest.mark.parametrize("exists", [False, True])
@@ -89,7 +90,7 @@ def test_an_interruption_leaves_nothing(
     monkeypatch.setattr(prepared, "_write_part", fail)
     expected = KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else StoreError
     with pytest.raises(expected) as caught:
-        prepare_data(spec, target)
+        prepare_data(resolve_task(spec), target)
     if expected is StoreError:
         assert "No space left on device" in str(caught.value)
         assert "check that the disk has space" in str(caught.value)
@@ -106,7 +107,7 @@ def test_the_card_comes_last(spec: TaskSpec, target: Path, monkeypatch: pytest.M
         save(card, path)
 
     monkeypatch.setattr(DataCard, "save", watch)
-    prepare_data(spec, target)
+    prepare_data(resolve_task(spec), target)
 
 
 def test_somebody_else_was_faster(spec: TaskSpec, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,13 +120,13 @@ def test_somebody_else_was_faster(spec: TaskSpec, target: Path, monkeypatch: pyt
 
     monkeypatch.setattr(DataCard, "save", overtake)
     with pytest.raises(ConflictError, match="somebody else wrote this folder meanwhile"):
-        prepare_data(spec, target)
+        prepare_data(resolve_task(spec), target)
     assert list_names(target.parent) == ["prepared"]
     assert list_names(target) == ["train.parquet"]
 
 
 def test_parts_round_trip(spec: TaskSpec, target: Path) -> None:
-    card = prepare_data(spec, target)
+    card = prepare_data(resolve_task(spec), target)
     examples = [example for part in card.splits for example in load_part(target, part)]
     assert len(examples) == 100
     assert {example.label for example in examples} == {"x", "y"}
@@ -136,7 +137,7 @@ def test_parts_round_trip(spec: TaskSpec, target: Path) -> None:
 
 
 def test_there_is_no_such_part(spec: TaskSpec, target: Path) -> None:
-    prepare_data(spec, target)
+    prepare_data(resolve_task(spec), target)
     with pytest.raises(NotFoundError, match=r"no part 'dev'[\s\S]*train, validation, test"):
         load_part(target, "dev")
 
@@ -149,21 +150,21 @@ def test_an_unfinished_folder(target: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"half", b"PAR1PAR1"])
 def test_a_damaged_table(spec: TaskSpec, target: Path, content: bytes) -> None:
-    prepare_data(spec, target)
+    prepare_data(resolve_task(spec), target)
     (target / "train.parquet").write_bytes(content)
     with pytest.raises(InvalidDataError, match=r"train.parquet: is damaged[\s\S]*run prepare_data again"):
         load_part(target, "train")
 
 
 def test_a_missing_table(spec: TaskSpec, target: Path) -> None:
-    prepare_data(spec, target)
+    prepare_data(resolve_task(spec), target)
     (target / "test.parquet").unlink()
     with pytest.raises(InvalidDataError, match="is missing beside its data card"):
         load_part(target, "test")
 
 
 def test_rows_that_the_card_does_not_describe(spec: TaskSpec, target: Path) -> None:
-    prepare_data(spec, target)
+    prepare_data(resolve_task(spec), target)
     (target / "validation.parquet").replace(target / "test.parquet")
     with pytest.raises(InvalidDataError, match="not those that the data card describes"):
         load_part(target, "test")

@@ -20,6 +20,7 @@ from lorry_components.models.bases import resolve_base
 from lorry_components.steps.finetune.step import finetune
 from lorry_components.task_types import TASK_TYPES, InputForm
 from lorry_components.tasks.checks import find_method, find_task_type
+from lorry_components.tasks.resolution import resolve_task
 from lorry_components.training.training_summary import TrainingSummary
 from lorry_registry.digests import canonical_json
 from lorry_registry.errors import AdapterRejectedError, BaseModelError, TrainingError
@@ -371,7 +372,7 @@ def test_a_decoder_without_a_token_for_padding_is_a_base_too(
     # As GPT-2 and Llama are published: what ends a text pads it, and the head looks before it.
     method = {"name": "lora", "r": 4, "targets": ["c_attn"]}
     spec = make_spec("regression", method, base="gpt2-without-padding", train={"epochs": None, "steps": 2})
-    finetune(spec, tiny_data("regression"), tmp_path, checkpoints=tmp_path / "checkpoints")
+    finetune(resolve_task(spec), tiny_data("regression"), tmp_path, checkpoints=tmp_path / "checkpoints")
     predictor = assemble_adapter(
         tmp_path / "adapter",
         base=resolve_base(spec.base),

@@ -15,6 +15,7 @@ from lorry_components.inference import load_adapter
 from lorry_components.inference.mlflow_flavor import AdapterModel
 from lorry_components.steps.gate.step import Decision
 from lorry_components.steps.register.step import register
+from lorry_components.tasks.resolution import resolve_task
 from lorry_registry.errors import AdapterRejectedError, UsageError
 from lorry_registry.manifest import ADAPTER_FILES, MANIFEST_NAME, WEIGHTS_NAME
 from lorry_registry.mlflow_index import MlflowIndex
@@ -46,7 +47,7 @@ def enrol(trained: FindTrained, registry: Registry, tracking: str) -> Callable[.
     def start(task: str, method: str = "lora", **options: Any) -> Path:
         found = trained(task, method, **options)
         registration = register(
-            found.spec,
+            resolve_task(found.spec),
             found.candidate,
             found.report,
             Decision(passed=True, reasons=("good",), judged_champion=None),

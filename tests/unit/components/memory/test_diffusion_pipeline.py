@@ -30,6 +30,7 @@ from lorry_components.task_types.diffusion.latent_diffusion import (
     build_skeleton,
     load_diffusers_model,
 )
+from lorry_components.tasks.resolution import resolve_task
 from lorry_pipelines.cli.plan import plan_files
 from lorry_pipelines.scheduling import refuse_what_does_not_fit
 from lorry_registry.errors import InvalidTaskError
@@ -113,8 +114,10 @@ def test_a_plan_is_what_a_run_trains_and_keeps(
 ) -> None:
     spec = make_image_spec(diffusion_pipeline, train={"steps": 1}, method={"r": 4})
     plan = plan_task(spec)
-    prepare_data(spec, tmp_path / "data")
-    summary = finetune(spec, tmp_path / "data", tmp_path / "candidate", checkpoints=tmp_path / "checkpoints")
+    prepare_data(resolve_task(spec), tmp_path / "data")
+    summary = finetune(
+        resolve_task(spec), tmp_path / "data", tmp_path / "candidate", checkpoints=tmp_path / "checkpoints"
+    )
     assert plan.parameters == summary.parameters
     assert plan.adapter_bytes == (tmp_path / "candidate" / "adapter" / WEIGHTS_NAME).stat().st_size
     assert (plan.rows, plan.side, plan.tokens) == (2, 32, 24)

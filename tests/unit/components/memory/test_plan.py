@@ -33,6 +33,7 @@ from lorry_components.tasks.checks import (
     find_method,
     find_task_type,
 )
+from lorry_components.tasks.resolution import resolve_task
 from lorry_registry.errors import BaseModelError, TrainingError
 from lorry_registry.manifest import WEIGHTS_NAME
 from lorry_registry.task_document import apply_overrides
@@ -51,8 +52,10 @@ MakeSpec = Callable[..., TaskSpec]
 
 
 def _train(spec: TaskSpec, folder: Path) -> tuple[Any, Path, tuple[str, ...]]:
-    card = prepare_data(spec, folder / "data")
-    summary = finetune(spec, folder / "data", folder / "candidate", checkpoints=folder / "checkpoints")
+    card = prepare_data(resolve_task(spec), folder / "data")
+    summary = finetune(
+        resolve_task(spec), folder / "data", folder / "candidate", checkpoints=folder / "checkpoints"
+    )
     assert card.labels is not None
     return summary, folder / "candidate" / "adapter" / WEIGHTS_NAME, card.labels
 

@@ -12,6 +12,7 @@ from lorry_components.memory.upper_bounds import bound_training
 from lorry_components.models.configuration import read_configuration
 from lorry_components.steps.finetune.step import finetune
 from lorry_components.steps.prepare_data.step import prepare_data
+from lorry_components.tasks.resolution import resolve_task
 from lorry_registry.manifest import WEIGHTS_NAME
 from lorry_registry.task_spec import TaskSpec
 
@@ -47,9 +48,9 @@ def make(make_spec: MakeSpec, tmp_path: Path) -> MakeSpec:
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method["name"])
 def test_the_plan_is_what_a_run_finds(method: Mapping[str, Any], make: MakeSpec, tmp_path: Path) -> None:
     spec = make(method)
-    prepare_data(spec, tmp_path / "data")
+    prepare_data(resolve_task(spec), tmp_path / "data")
     candidate = tmp_path / "candidate"
-    summary = finetune(spec, tmp_path / "data", candidate, checkpoints=tmp_path / "checkpoints")
+    summary = finetune(resolve_task(spec), tmp_path / "data", candidate, checkpoints=tmp_path / "checkpoints")
     plan = plan_task(spec)
     assert plan.parameters == summary.parameters
     assert plan.parameters.head == 66

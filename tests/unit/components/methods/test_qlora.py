@@ -14,6 +14,7 @@ from lorry_components.inference.predictor import Predictor
 from lorry_components.models.bases import resolve_base
 from lorry_components.steps.finetune.step import finetune
 from lorry_components.tasks.checks import find_method, find_task_type
+from lorry_components.tasks.resolution import resolve_task
 from lorry_components.training.training_summary import ADAPTER_FOLDER
 from lorry_registry.manifest import WEIGHTS_NAME
 
@@ -68,7 +69,7 @@ def test_it_comes_back_bit_for_bit(trained: Callable[..., Any]) -> None:
 
 def test_the_same_seed_gives_the_same_bytes(trained: Callable[..., Any], tmp_path: Path) -> None:
     found = trained("classification", "qlora")
-    finetune(found.spec, found.data, tmp_path / "again", checkpoints=tmp_path / "checkpoints")
+    finetune(resolve_task(found.spec), found.data, tmp_path / "again", checkpoints=tmp_path / "checkpoints")
     again, first = (
         folder / ADAPTER_FOLDER / WEIGHTS_NAME for folder in (tmp_path / "again", found.candidate)
     )

@@ -25,6 +25,7 @@ from lorry_components.steps.finetune.step import finetune
 from lorry_components.steps.prepare_data.step import prepare_data
 from lorry_components.task_types import TASK_TYPES, InputForm
 from lorry_components.tasks.checks import check_base, check_bases, find_method, find_task_type
+from lorry_components.tasks.resolution import resolve_task
 from lorry_registry.errors import InvalidTaskError
 from lorry_registry.task_spec import TaskSpec, TrainSpec
 
@@ -55,8 +56,10 @@ def replace_model(folder: Path, config: PreTrainedConfig) -> Path:
 
 
 def train(spec: TaskSpec, folder: Path) -> Predictor:
-    prepare_data(spec, folder / "data")
-    summary = finetune(spec, folder / "data", folder / "candidate", checkpoints=folder / "checkpoints")
+    prepare_data(resolve_task(spec), folder / "data")
+    summary = finetune(
+        resolve_task(spec), folder / "data", folder / "candidate", checkpoints=folder / "checkpoints"
+    )
     return assemble_adapter(
         folder / "candidate" / "adapter",
         base=resolve_base(spec.base),

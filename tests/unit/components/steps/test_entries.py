@@ -182,7 +182,7 @@ def test_a_run_that_was_cut_short_is_reported_as_killed(graph: Graph, make_spec:
     with pytest.raises(RunFailedError, match="tiny-regression in evaluate"):
         graph.report("run-1", spec)
     (task,) = graph.read_report("run-1")
-    assert "evaluate ended without a word" in task["reason"]
+    assert "evaluate ended without a report" in task["reason"]
     run_id = task["details"]["finetune"]["mlflow_run_id"]
     assert MlflowIndex(graph.uri)._client.get_run(run_id).info.status == "FAILED"
 

@@ -15,6 +15,7 @@ from lorry_components.studies.trial_process import main
 from lorry_components.studies.trial_run import evaluate_untrained, read_history, run_trial
 from lorry_components.studies.trials import PreparedData, Trial, TrialFolder, lay_out_trials
 from lorry_components.studies.variants import TaskDocument, Variant, build_variants
+from lorry_components.tasks.resolution import ResolvedTask, resolve_task
 from lorry_components.training.precision import Hardware, detect_hardware
 from lorry_registry.errors import TrainingError
 
@@ -30,7 +31,7 @@ def open_trial(tmp_path: Path) -> Callable[..., TrialFolder]:
     def build(variant: Variant, name: str = "cells") -> TrialFolder:
         folder = tmp_path / "prepared"
         if not folder.exists():
-            prepare_data(variant.spec, folder)
+            prepare_data(resolve_task(variant.spec), folder)
         (trial,) = lay_out_trials(
             [variant],
             [0],
@@ -172,9 +173,9 @@ def test_a_kind_may_bring_its_own_way_to_score_untrained(
 ) -> None:
     seen: list[Path] = []
 
-    def score(spec: Any, data: Path, target: Path, *, progress: Any) -> Any:
+    def score(task: ResolvedTask, data: Path, target: Path, *, progress: Any) -> Any:
         seen.append(target)
-        return evaluate_untrained(spec, data, target, progress=progress)
+        return evaluate_untrained(task, data, target, progress=progress)
 
     folder = open_trial(wordings[1])
     run_trial(folder, untrained=score)
@@ -188,7 +189,7 @@ def test_a_random_head_is_not_asked_untrained(
     folder = open_trial(variant)
     job = folder.read_job()
     with pytest.raises(TrainingError, match="random before it is trained"):
-        evaluate_untrained(job.spec, job.data, folder.evaluation)
+        evaluate_untrained(resolve_task(job.spec), job.data, folder.evaluation)
 
 
 def test_untrained_cells_of_one_wording_are_the_same_cell(wordings: list[Variant], lay_out: LayOut) -> None:

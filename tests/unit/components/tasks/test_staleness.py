@@ -12,6 +12,7 @@ from lorry_components.data.reading import digest_source
 from lorry_components.models.bases import resolve_base
 from lorry_components.steps.gate.step import Decision
 from lorry_components.steps.register.step import register
+from lorry_components.tasks.resolution import resolve_task
 from lorry_components.tasks.staleness import Staleness, assess_staleness
 from lorry_registry.digests import shorten_digest
 from lorry_registry.errors import BaseModelError, InvalidDataError
@@ -30,7 +31,7 @@ class Workshop:
 
     def assess(self, **changes: Any) -> Staleness:
         spec = self.spec.model_copy(update=changes)
-        return assess_staleness(spec, self.registry)
+        return assess_staleness(resolve_task(spec), self.registry)
 
     def learn(self, *, passed: bool = True) -> int:
         """Register a version that was learned from what is there now."""
@@ -46,7 +47,7 @@ class Workshop:
         judged = self.registry.ledger.read_state(self.spec.name).champion_version
         decision = Decision(passed=passed, reasons=(), judged_champion=judged)
         return register(
-            self.spec,
+            resolve_task(self.spec),
             self._folder,
             self._template.report,
             decision,
@@ -139,7 +140,7 @@ def test_a_changed_recipe_is_told(
     workshop.learn()
     data = {"source": str(workshop.source)} | changes.pop("data", {})
     changed = make_spec(base=str(workshop.base), data=data, **changes)
-    found = assess_staleness(changed, workshop.registry)
+    found = assess_staleness(resolve_task(changed), workshop.registry)
     assert found.is_stale
     assert found.reason.startswith("recipe changed since v1 (")
     assert found.reason.count("changed") == 1
@@ -150,7 +151,7 @@ def test_all_that_changed_is_told(workshop: Workshop, make_spec: Callable[..., T
     workshop.write_rows(21)
     change_byte(workshop.base / "model.safetensors")
     changed = make_spec(base=str(workshop.base), data={"source": str(workshop.source)}, train={"epochs": 5})
-    reason = assess_staleness(changed, workshop.registry).reason
+    reason = assess_staleness(resolve_task(changed), workshop.registry).reason
     assert [part.split()[0] for part in reason.split(", ")] == ["base", "data", "recipe"]
 
 
@@ -170,7 +171,7 @@ def test_what_does_not_decide_what_is_learned_is_not_stale(
 ) -> None:
     workshop.learn()
     changed = make_spec(base=str(workshop.base), data={"source": str(workshop.source)}, **changes)
-    assert assess_staleness(changed, workshop.registry).version == 1
+    assert assess_staleness(resolve_task(changed), workshop.registry).version == 1
 
 
 def test_the_same_data_elsewhere_is_not_stale(workshop: Workshop, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from lorry_components.steps.finetune.step import finetune
+from lorry_components.tasks.resolution import resolve_task
 from lorry_components.training.activation_cache import StateFile
 from lorry_components.training.training_summary import TrainingSummary
 from lorry_registry.errors import StoreError, TrainingError
@@ -26,7 +27,10 @@ def train(tiny_data: Callable[[str], Path], tmp_path: Path) -> Callable[..., Tra
     def run(spec: TaskSpec, name: str) -> TrainingSummary:
         (tmp_path / name).mkdir(exist_ok=True)
         return finetune(
-            spec, tiny_data("regression"), tmp_path / name, checkpoints=tmp_path / f"{name}-checkpoints"
+            resolve_task(spec),
+            tiny_data("regression"),
+            tmp_path / name,
+            checkpoints=tmp_path / f"{name}-checkpoints",
         )
 
     return run

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from lorry_components.steps.finetune.step import finetune
+from lorry_components.tasks.resolution import resolve_task
 from lorry_components.training.distributed import finetune_in_processes, part_random_numbers
 from lorry_components.training.training_summary import TrainingSummary
 from lorry_registry.errors import InvalidTaskError, TrainingError
@@ -46,7 +47,9 @@ class Training:
         )
 
     def run_alone(self, spec: TaskSpec, name: str) -> TrainingSummary:
-        return finetune(spec, self.data, self.root / name, checkpoints=self.root / f"{name}-checkpoints")
+        return finetune(
+            resolve_task(spec), self.data, self.root / name, checkpoints=self.root / f"{name}-checkpoints"
+        )
 
     def read(self, name: str) -> dict[str, Any]:
         return dict(load_file(self.root / name / "adapter" / "adapter_model.safetensors"))
@@ -75,7 +78,7 @@ def test_two_processes_train_as_one(
     training: Training, make_spec: MakeSpec, method: str, offload: bool
 ) -> None:
     finetune(
-        write(make_spec, method),
+        resolve_task(write(make_spec, method)),
         training.data,
         training.root / "one",
         checkpoints=training.root / "checkpoints",
@@ -93,7 +96,10 @@ def test_a_process_alone_may_keep_its_frozen_weights_elsewhere(
     training: Training, make_spec: MakeSpec
 ) -> None:
     finetune(
-        write(make_spec), training.data, training.root / "one", checkpoints=training.root / "checkpoints"
+        resolve_task(write(make_spec)),
+        training.data,
+        training.root / "one",
+        checkpoints=training.root / "checkpoints",
     )
     training.run(write(make_spec, offload=True), "apart", processes=1)
     check_same(training.read("apart"), training.read("one"))
@@ -165,5 +171,10 @@ def test_without_frozen_weights_there_is_nothing_to_keep_elsewhere(
 ) -> None:
     spec = write(make_spec, method, offload=True)
     with pytest.raises(InvalidTaskError) as caught:
-        finetune(spec, training.data, training.root / "refused", checkpoints=training.root / "checkpoints")
+        finetune(
+            resolve_task(spec),
+            training.data,
+            training.root / "refused",
+            checkpoints=training.root / "checkpoints",
+        )
     assert [fault.where for fault in caught.value.faults] == ["train.offload"]

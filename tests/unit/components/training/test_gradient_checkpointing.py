@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from lorry_components.memory import plan_task
 from lorry_components.steps.finetune.step import finetune
+from lorry_components.tasks.resolution import resolve_task
 from lorry_registry.errors import InvalidTaskError
 from lorry_registry.task_spec import TaskSpec
 
@@ -31,7 +32,12 @@ def train(tiny_data: Callable[[str], Path], tmp_path: Path) -> Train:
         folder = tmp_path / name
         folder.mkdir()
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            finetune(spec, tiny_data("regression"), folder, checkpoints=tmp_path / f"{name}-checkpoints")
+            finetune(
+                resolve_task(spec),
+                tiny_data("regression"),
+                folder,
+                checkpoints=tmp_path / f"{name}-checkpoints",
+            )
         return kept
 
     return run

@@ -17,6 +17,7 @@ from transformers import BertConfig, BertModel
 
 from lorry_components.memory import plan_task
 from lorry_components.steps.finetune.step import finetune
+from lorry_components.tasks.resolution import resolve_task
 from lorry_components.training.optimizers import name_optimizer, prepare_optimizer, require_optimizer
 from lorry_components.training.training_summary import TrainingSummary
 from lorry_registry.errors import MissingExtraError, TrainingError
@@ -42,7 +43,10 @@ def base(tmp_path_factory: pytest.TempPathFactory, tiny_base: Callable[[str], Pa
 def train(tiny_data: Callable[[str], Path], tmp_path: Path) -> Train:
     def run(spec: TaskSpec, name: str) -> TrainingSummary:
         return finetune(
-            spec, tiny_data("regression"), tmp_path / name, checkpoints=tmp_path / f"{name}-checkpoints"
+            resolve_task(spec),
+            tiny_data("regression"),
+            tmp_path / name,
+            checkpoints=tmp_path / f"{name}-checkpoints",
         )
 
     return run

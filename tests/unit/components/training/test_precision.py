@@ -8,6 +8,7 @@ import pytest
 
 from lorry_components.methods import METHODS
 from lorry_components.steps.finetune.step import finetune
+from lorry_components.tasks.resolution import resolve_task
 from lorry_registry.task_spec import TaskSpec
 
 
@@ -27,5 +28,7 @@ def test_a_method_trains_in_bf16(
     if method == "lora":
         section = spec.method.model_copy(update={"options": {"r": 4}})
         spec = spec.model_copy(update={"method": section})
-    summary = finetune(spec, tiny_data("regression"), tmp_path / "c", checkpoints=tmp_path / "checkpoints")
+    summary = finetune(
+        resolve_task(spec), tiny_data("regression"), tmp_path / "c", checkpoints=tmp_path / "checkpoints"
+    )
     assert (summary.precision, summary.steps) == ("bf16", 2)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from lorry_components.steps.report.step import TaskReport
+from lorry_components.tasks.resolution import resolve_task
 from lorry_components.tasks.staleness import Staleness
 from lorry_pipelines.cli.run_summary import describe_tasks, print_summary
 from lorry_pipelines.scheduling import PlannedTask
@@ -41,7 +42,7 @@ def test_one_answer_for_all_rows_is_told_below_the_table(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], answer: str | None
 ) -> None:
     registry = Registry(LocalStore(tmp_path / "store"), tmp_path / "cache")
-    planned = [PlannedTask(SPEC, Staleness(is_stale=True, reason="it has no adapter yet"))]
+    planned = [PlannedTask(resolve_task(SPEC), Staleness(is_stale=True, reason="it has no adapter yet"))]
     (row,) = describe_tasks(planned, {"reviews": report(single_answer=answer)}, registry)
     assert row["single_answer"] == answer
     assert (row["seconds"], row["train_seconds"]) == (16.5, 12.0)

@@ -16,6 +16,7 @@ from lorry_components.steps.gate.step import Decision, decide
 from lorry_components.steps.prepare_data.step import load_part
 from lorry_components.steps.register.step import register
 from lorry_components.tasks.checks import find_task_type
+from lorry_components.tasks.resolution import resolve_task
 from lorry_components.training.training_summary import TrainingSummary
 from lorry_registry.errors import AdapterRejectedError, BaseModelError, Fault, InvalidDataError
 from lorry_registry.manifest import WEIGHTS_NAME
@@ -34,14 +35,20 @@ def promote(found: Any, registry: Registry) -> int:
     judged = registry.ledger.read_state(found.spec.name).champion_version
     decision = Decision(passed=True, reasons=("a test",), judged_champion=judged)
     registration = register(
-        found.spec, found.candidate, found.report, decision, registry=registry, index=None, details={}
+        resolve_task(found.spec),
+        found.candidate,
+        found.report,
+        decision,
+        registry=registry,
+        index=None,
+        details={},
     )
     return registration.event.version
 
 
 def score(found: Any, registry: Registry, target: Path, **changes: Any) -> EvaluationReport:
     spec = found.spec.model_copy(update=changes)
-    return evaluate(spec, found.data, found.candidate, target, registry=registry)
+    return evaluate(resolve_task(spec), found.data, found.candidate, target, registry=registry)
 
 
 @pytest.mark.parametrize("method", TRIED)
@@ -106,7 +113,14 @@ def test_progress_is_told_row_by_row(trained: FindTrained, registry: Registry, t
     def note(done: int, total: int, note: str = "") -> None:
         told.append((done, total))
 
-    evaluate(found.spec, found.data, found.candidate, tmp_path / "e", registry=registry, progress=note)
+    evaluate(
+        resolve_task(found.spec),
+        found.data,
+        found.candidate,
+        tmp_path / "e",
+        registry=registry,
+        progress=note,
+    )
     rows = len(load_part(found.data, "test"))
     assert told[-1] == (rows, rows)
 
@@ -142,7 +156,15 @@ def test_the_champion_itself_is_no_gain(trained: FindTrained, registry: Registry
 def test_a_challenger_is_not_compared_with(trained: FindTrained, registry: Registry, tmp_path: Path) -> None:
     found = trained(seed=1)
     refused = Decision(passed=False, reasons=("too weak",), judged_champion=None)
-    register(found.spec, found.candidate, found.report, refused, registry=registry, index=None, details={})
+    register(
+        resolve_task(found.spec),
+        found.candidate,
+        found.report,
+        refused,
+        registry=registry,
+        index=None,
+        details={},
+    )
     assert score(trained(), registry, tmp_path / "evaluation").champion is None
 
 
@@ -166,7 +188,15 @@ def test_the_record_of_a_champion_stands_in_when_its_base_is_gone(
     champion.summary.model_copy(update={"base": identity}).save(moved)
     shutil.rmtree(base)
     decision = Decision(passed=True, reasons=(), judged_champion=None)
-    register(champion.spec, moved, champion.report, decision, registry=registry, index=None, details={})
+    register(
+        resolve_task(champion.spec),
+        moved,
+        champion.report,
+        decision,
+        registry=registry,
+        index=None,
+        details={},
+    )
     report = score(trained(seed=1), registry, tmp_path / "evaluation")
     assert report.champion is not None
     assert report.champion.value is None
@@ -186,13 +216,21 @@ def test_a_champion_of_another_kind_is_compared_with_nothing(
     spec = trained().spec
     renamed = former.spec.model_copy(update={"name": spec.name})
     decision = Decision(passed=True, reasons=(), judged_champion=None)
-    register(renamed, former.candidate, former.report, decision, registry=registry, index=None, details={})
+    register(
+        resolve_task(renamed),
+        former.candidate,
+        former.report,
+        decision,
+        registry=registry,
+        index=None,
+        details={},
+    )
     report = score(trained(), registry, tmp_path / "evaluation")
     assert report.champion is not None
     assert (report.champion.recorded, report.champion.gain) == (None, None)
     judged = decide(GateSpec(minimum=-1.0, minimum_gain=0.5), report)
     assert judged.passed
-    assert "cannot be compared with v1, of which this metric is not known" in judged.reasons[-1]
+    assert "cannot be compared with v1, for which this metric is not known" in judged.reasons[-1]
 
 
 def test_the_record_of_a_champion_stands_in_when_it_is_damaged(
@@ -256,10 +294,10 @@ def test_the_record_of_a_champion_that_refuses_the_rows_stands_in(
         return predict(self, rows, **options)
 
     found = trained(seed=1)
-    of_now = find_task_type(found.spec)
-    monkeypatch.setattr("lorry_components.steps.evaluate.step.find_task_type", lambda _spec: of_now)
+    task = resolve_task(found.spec)
+    of_now = task.task_type
     monkeypatch.setattr(Predictor, "predict", refuse)
-    report = score(found, registry, tmp_path / "evaluation")
+    report = evaluate(task, found.data, found.candidate, tmp_path / "evaluation", registry=registry)
     assert report.champion is not None
     assert "is too long for it" in report.champion.problem
     assert report.champion.gain is not None
@@ -279,7 +317,7 @@ def test_a_candidate_that_answers_all_rows_alike_is_remarked(
     tensors[bias][0] += 100.0
     save_file(tensors, path)
     target = tmp_path / "evaluation"
-    report = evaluate(found.spec, found.data, collapsed, target, registry=registry)
+    report = evaluate(resolve_task(found.spec), found.data, collapsed, target, registry=registry)
     assert report.single_answer == found.summary.labels[0]
     decision = decide(found.spec.gate, EvaluationReport.load(target))
     assert any(report.single_answer in reason for reason in decision.reasons)
@@ -300,7 +338,7 @@ def test_a_candidate_without_its_head_is_refused(
     tensors = {name: tensor.clone() for name, tensor in load_file(path).items() if "classifier" not in name}
     save_file(tensors, path)
     with pytest.raises(AdapterRejectedError, match="classifier"):
-        evaluate(found.spec, found.data, broken, tmp_path / "evaluation", registry=registry)
+        evaluate(resolve_task(found.spec), found.data, broken, tmp_path / "evaluation", registry=registry)
     assert not (tmp_path / "evaluation").exists()
 
 
@@ -314,7 +352,7 @@ def test_a_base_that_changed_since_training_is_refused(
     identity = summary.base.model_copy(update={"fingerprint": "sha256:" + "3" * 64})
     summary.model_copy(update={"base": identity}).save(moved)
     with pytest.raises(BaseModelError, match="the task expects sha256:333"):
-        evaluate(found.spec, found.data, moved, tmp_path / "evaluation", registry=registry)
+        evaluate(resolve_task(found.spec), found.data, moved, tmp_path / "evaluation", registry=registry)
 
 
 def test_a_report_is_strict(tmp_path: Path, trained: FindTrained) -> None:

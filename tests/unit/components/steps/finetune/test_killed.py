@@ -17,6 +17,7 @@ _TRAIN = """
 import os, signal, sys, time
 from pathlib import Path
 from lorry_components.steps.finetune.step import finetune
+from lorry_components.tasks.resolution import resolve_task
 from lorry_components.training.trainer import AdapterTrainer
 from lorry_registry.task_spec import TaskSpec
 
@@ -44,7 +45,7 @@ for name in ("save_model", "_save_optimizer_and_scheduler", "_save_rng_state"):
     setattr(AdapterTrainer, name, wrapped)
 
 finetune(
-    TaskSpec.model_validate_json(spec), Path(data), Path(target),
+    resolve_task(TaskSpec.model_validate_json(spec)), Path(data), Path(target),
     checkpoints=Path(checkpoints), progress=watch, log_metrics=log,
 )
 """

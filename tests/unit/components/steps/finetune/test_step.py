@@ -20,6 +20,7 @@ from lorry_components.steps.finetune.step import finetune, name_checkpoints
 from lorry_components.steps.prepare_data.step import load_card, load_part
 from lorry_components.task_types.sequence_head import SequenceHeadTaskType
 from lorry_components.tasks.checks import find_method, find_task_type
+from lorry_components.tasks.resolution import resolve_task
 from lorry_components.training import sampler
 from lorry_components.training.checkpoints import find_checkpoint
 from lorry_components.training.precision import Hardware, Precision, choose_precision, detect_hardware
@@ -184,7 +185,7 @@ def train(tiny_data: Callable[[str], Path], tmp_path: Path) -> Train:
     ) -> tuple[TrainingSummary, Path, Watch]:
         watch = Watch()
         summary = finetune(
-            spec,
+            resolve_task(spec),
             data or tiny_data(spec.name.removeprefix("tiny-")),
             tmp_path / name,
             checkpoints=tmp_path / f"{name}-checkpoints",
@@ -512,7 +513,7 @@ def test_a_training_that_diverged_stops_at_once(
     watch = Watch()
     with pytest.raises(TrainingError, match="the loss became"):
         finetune(
-            overflowing,
+            resolve_task(overflowing),
             tiny_data("regression"),
             tmp_path / "candidate",
             checkpoints=tmp_path / "checkpoints",
@@ -615,16 +616,16 @@ def test_another_training_has_checkpoints_of_its_own(
 ) -> None:
     data = tiny_data("regression")
     spec = make_spec()
-    name = name_checkpoints(spec, data)
-    assert name == name_checkpoints(make_spec(), data)
+    name = name_checkpoints(resolve_task(spec), data)
+    assert name == name_checkpoints(resolve_task(make_spec()), data)
     assert name.startswith("tiny-regression-")
     # Neither decides what is learned.
-    assert name == name_checkpoints(make_spec(owner="me", gate={"minimum": 0.5}), data)
+    assert name == name_checkpoints(resolve_task(make_spec(owner="me", gate={"minimum": 0.5})), data)
     others = [
-        name_checkpoints(make_spec(train={"epochs": 3}), data),
-        name_checkpoints(make_spec(method={"name": "lora", "r": 2}), data),
-        name_checkpoints(make_spec(base=str(make_base(seed=1))), data),
-        name_checkpoints(make_spec(), tiny_data("classification")),
-        name_checkpoints(make_spec(name="other"), data),
+        name_checkpoints(resolve_task(make_spec(train={"epochs": 3})), data),
+        name_checkpoints(resolve_task(make_spec(method={"name": "lora", "r": 2})), data),
+        name_checkpoints(resolve_task(make_spec(base=str(make_base(seed=1)))), data),
+        name_checkpoints(resolve_task(make_spec()), tiny_data("classification")),
+        name_checkpoints(resolve_task(make_spec(name="other")), data),
     ]
     assert len({name, *others}) == 1 + len(others)

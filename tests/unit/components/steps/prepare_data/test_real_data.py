@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from lorry_components.steps.prepare_data.step import load_part, prepare_data
+from lorry_components.tasks.resolution import resolve_task
 from lorry_registry.errors import InvalidDataError
 from lorry_registry.task_spec import TaskSpec
 
@@ -40,7 +41,7 @@ CASES: dict[str, tuple[str, dict[str, Any], int]] = {
 @pytest.mark.parametrize("name", CASES)
 def test_prepare_and_load(make_spec: MakeSpec, real_data: Path, tmp_path: Path, name: str) -> None:
     task_type, options, rows = CASES[name]
-    card = prepare_data(make_spec(real_data / name, task_type, **options), tmp_path / "out")
+    card = prepare_data(resolve_task(make_spec(real_data / name, task_type, **options)), tmp_path / "out")
     parts = {part: load_part(tmp_path / "out", part) for part in card.splits}
     assert sum(map(len, parts.values())) + sum(card.dropped.values()) == rows
     assert {part: len(examples) for part, examples in parts.items()} == {
@@ -56,11 +57,11 @@ def test_prepare_and_load(make_spec: MakeSpec, real_data: Path, tmp_path: Path, 
 
 def test_what_is_known_of_them(make_spec: MakeSpec, real_data: Path, tmp_path: Path) -> None:
     task_type, options, _ = CASES["mrpc"]
-    card = prepare_data(make_spec(real_data / "mrpc", task_type, **options), tmp_path / "mrpc")
+    card = prepare_data(resolve_task(make_spec(real_data / "mrpc", task_type, **options)), tmp_path / "mrpc")
     assert card.labels == ("equivalent", "not_equivalent")
     assert card.splits["train"].labels == {"equivalent": 2474, "not_equivalent": 1194}
     task_type, options, _ = CASES["stsb"]
-    card = prepare_data(make_spec(real_data / "stsb", task_type, **options), tmp_path / "stsb")
+    card = prepare_data(resolve_task(make_spec(real_data / "stsb", task_type, **options)), tmp_path / "stsb")
     assert sum(card.dropped.values()) == 15
     assert any("'A woman peels a potato.'" in warning for warning in card.warnings)
 
@@ -70,4 +71,4 @@ def test_a_test_set_without_labels(make_spec: MakeSpec, real_data: Path, tmp_pat
     with pytest.raises(
         InvalidDataError, match=r"test.jsonl: has no column 'label' .*; it has index, sentence"
     ):
-        prepare_data(spec, tmp_path / "out")
+        prepare_data(resolve_task(spec), tmp_path / "out")

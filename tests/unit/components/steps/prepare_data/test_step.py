@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from lorry_components.data.examples import digest_example
 from lorry_components.steps.prepare_data import step
 from lorry_components.steps.prepare_data.step import Example, digest_source, load_part, prepare_data
+from lorry_components.tasks.resolution import resolve_task
 from lorry_registry.errors import InvalidDataError
 from lorry_registry.task_spec import TaskSpec
 
@@ -31,7 +32,7 @@ def test_the_card_says_what_was_prepared(
     make_spec: MakeSpec, write_lines: WriteLines, tmp_path: Path
 ) -> None:
     spec = make_spec(write_lines("reviews.jsonl", ROWS))
-    card = prepare_data(spec, tmp_path / "out")
+    card = prepare_data(resolve_task(spec), tmp_path / "out")
     assert (card.task, card.kind, card.source) == ("reviews", "text-classification", "reviews.jsonl")
     assert card.labels == ("x", "y", "z")
     assert sum(split.rows for split in card.splits.values()) == 200
@@ -43,7 +44,7 @@ def test_a_regression_on_pairs(make_spec: MakeSpec, write_lines: WriteLines, tmp
     rows = [{"a": f"one {number}", "b": f"two {number}", "score": number / 10} for number in range(60)]
     columns = {"text": "a", "text_pair": "b", "label": "score"}
     card = prepare_data(
-        make_spec(write_lines("a.jsonl", rows), "regression", columns=columns), tmp_path / "out"
+        resolve_task(make_spec(write_lines("a.jsonl", rows), "regression", columns=columns)), tmp_path / "out"
     )
     assert card.labels is None
     table = pq.read_table(tmp_path / "out" / "train.parquet")
@@ -70,8 +71,14 @@ def test_formats_and_orders_of_the_same_rows(
         write_lines("a.tsv", [line.replace(",", "\t") for line in csv]),
         tmp_path / "a.parquet",
     ]
-    cards = [prepare_data(make_spec(source), tmp_path / source.suffix / "out") for source in sources[:1]]
-    cards += [prepare_data(make_spec(source), tmp_path / f"out {source.name}") for source in sources[1:]]
+    cards = [
+        prepare_data(resolve_task(make_spec(source)), tmp_path / source.suffix / "out")
+        for source in sources[:1]
+    ]
+    cards += [
+        prepare_data(resolve_task(make_spec(source)), tmp_path / f"out {source.name}")
+        for source in sources[1:]
+    ]
     assert len({card.data_digest for card in cards}) == 1
     assert len({card.source_digest for card in cards}) == len(cards)
     files = {(tmp_path / f"out {source.name}" / "train.parquet").read_bytes() for source in sources[1:]}
@@ -88,12 +95,14 @@ def test_the_data_digest_follows_the_rows(
         [{**ROWS[0], "text": "new"}, *ROWS[1:]],
     ]
     digests = [
-        prepare_data(make_spec(write_lines(f"{number}.jsonl", rows)), tmp_path / f"out {number}").data_digest
+        prepare_data(
+            resolve_task(make_spec(write_lines(f"{number}.jsonl", rows))), tmp_path / f"out {number}"
+        ).data_digest
         for number, rows in enumerate(changes)
     ]
     assert len(set(digests)) == len(changes)
     other_seed = make_spec(write_lines("0.jsonl", ROWS), split={"seed": 1})
-    assert prepare_data(other_seed, tmp_path / "out").data_digest not in digests
+    assert prepare_data(resolve_task(other_seed), tmp_path / "out").data_digest not in digests
 
 
 @settings(max_examples=200, deadline=None, database=None)
@@ -145,7 +154,7 @@ def test_a_source_with_faults_writes_nothing(
     make_spec: MakeSpec, write_lines: WriteLines, tmp_path: Path
 ) -> None:
     with pytest.raises(InvalidDataError):
-        prepare_data(make_spec(write_lines("a.jsonl", ["no"])), tmp_path / "out")
+        prepare_data(resolve_task(make_spec(write_lines("a.jsonl", ["no"]))), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -159,12 +168,12 @@ def test_a_label_in_test_that_train_lacks(
     with pytest.raises(
         InvalidDataError, match=r"test: has 1 row of 1 class that train lacks \('w'\): 'surprise'"
     ):
-        prepare_data(make_spec(folder), tmp_path / "out")
+        prepare_data(resolve_task(make_spec(folder)), tmp_path / "out")
 
 
 def test_two_rows_are_too_few(make_spec: MakeSpec, write_lines: WriteLines, tmp_path: Path) -> None:
     with pytest.raises(InvalidDataError, match="has no rows; give more data"):
-        prepare_data(make_spec(write_lines("a.jsonl", ROWS[:2])), tmp_path / "out")
+        prepare_data(resolve_task(make_spec(write_lines("a.jsonl", ROWS[:2]))), tmp_path / "out")
 
 
 def test_ten_thousand_rows_take_well_under_a_second(
@@ -177,7 +186,7 @@ def test_ten_thousand_rows_take_well_under_a_second(
     ]
     spec = make_spec(write_lines("films.jsonl", rows), "regression")
     started = time.process_time()
-    prepare_data(spec, tmp_path / "out")
+    prepare_data(resolve_task(spec), tmp_path / "out")
     assert time.process_time() - started < 1.0
 
 
@@ -187,12 +196,13 @@ def test_nothing_heavy_is_imported(write_lines: WriteLines, tmp_path: Path) -> N
 import json, sys
 from pathlib import Path
 from lorry_components.steps.prepare_data.step import prepare_data
+from lorry_components.tasks.resolution import resolve_task
 from lorry_registry.task_spec import BaseSpec, DataSpec, MethodSpec, TaskSpec
 spec = TaskSpec(
     name="a", kind="text-classification", base=BaseSpec(model="/a"), method=MethodSpec(name="lora"),
     data=DataSpec(source={str(source)!r}),
 )
-prepare_data(spec, Path({str(tmp_path / "out")!r}))
+prepare_data(resolve_task(spec), Path({str(tmp_path / "out")!r}))
 heavy = ("torch", "transformers", "peft", "datasets", "kfp", "boto3")
 print(json.dumps([name for name in heavy if name in sys.modules]))
 """

@@ -12,6 +12,7 @@ import pytest
 from lorry_components.steps.gate.step import Decision
 from lorry_components.steps.register.mlflow_publication import reconcile_task
 from lorry_components.steps.register.step import Registration, register
+from lorry_components.tasks.resolution import resolve_task
 from lorry_registry.errors import StoreError, TrackingError
 from lorry_registry.manifest import ADAPTER_FILES, CARD_NAME, MANIFEST_NAME, WEIGHTS_NAME
 from lorry_registry.mlflow_index import MlflowIndex
@@ -36,7 +37,13 @@ def enrol(
 ) -> Registration:
     decision = Decision(passed=passed, reasons=reasons, judged_champion=judged)
     return register(
-        found.spec, found.candidate, found.report, decision, registry=registry, index=index, details=details
+        resolve_task(found.spec),
+        found.candidate,
+        found.report,
+        decision,
+        registry=registry,
+        index=index,
+        details=details,
     )
 
 
@@ -73,7 +80,7 @@ def test_the_manifest_says_what_was_learned_and_how_well(trained: FindTrained, r
     spec = found.spec.model_copy(update={"owner": "the team", "description": "How good a film is."})
     decision = Decision(passed=True, reasons=(), judged_champion=None)
     manifest = register(
-        spec, found.candidate, found.report, decision, registry=registry, index=None, details={}
+        resolve_task(spec), found.candidate, found.report, decision, registry=registry, index=None, details={}
     ).manifest
     assert (manifest.task, manifest.kind, manifest.method) == (spec.name, spec.kind, "lora")
     assert (manifest.owner, manifest.description) == ("the team", "How good a film is.")
@@ -414,6 +421,7 @@ from pathlib import Path
 from lorry_components.steps.evaluate.evaluation_report import EvaluationReport
 from lorry_components.steps.gate.step import Decision
 from lorry_components.steps.register.step import register
+from lorry_components.tasks.resolution import resolve_task
 from lorry_registry.mlflow_index import MlflowIndex
 from lorry_registry.registry import Registry
 from lorry_registry.stores import LocalStore
@@ -442,7 +450,8 @@ if uri:
         count(index, name)
 registry = Registry(LocalStore(Path(store)), Path(cache))
 registration = register(
-    TaskSpec.model_validate_json(spec), Path(candidate), EvaluationReport.load(Path(evaluation)),
+    resolve_task(TaskSpec.model_validate_json(spec)), Path(candidate),
+    EvaluationReport.load(Path(evaluation)),
     Decision(passed=True, reasons=("good",), judged_champion=None),
     registry=registry, index=index, details={},
 )

@@ -96,7 +96,7 @@ def test_a_step_that_was_killed_is_named(
         finish("first", STEPS[STEPS.index(killed) - 1])
     (task,) = report(record, store, "first").tasks
     assert (task.status, task.step) == ("failed", killed)
-    assert f"{killed} ended without a word: it was killed" in task.reason
+    assert f"{killed} ended without a report: it was killed" in task.reason
     assert task.failure is not None
     assert (task.failure.error, task.failure.exit_code) == ("Killed", 1)
 

@@ -39,6 +39,7 @@ from lorry_components.steps.prepare_data.step import prepare_data
 from lorry_components.steps.register.step import register
 from lorry_components.task_types import InputForm, KnowledgeProbing
 from lorry_components.tasks.checks import check_base, check_task_type
+from lorry_components.tasks.resolution import resolve_task
 from lorry_registry.errors import BaseModelError, InvalidTaskError, TrainingError
 from lorry_registry.manifest import WEIGHTS_NAME
 from lorry_registry.registry import Registry
@@ -488,7 +489,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory, source: Path) -> Path:
     folder = tmp_path_factory.mktemp("prepared") / "data"
-    card = prepare_data(make_spec("./anywhere", source=str(source)), folder)
+    card = prepare_data(resolve_task(make_spec("./anywhere", source=str(source))), folder)
     assert card.labels is None
     return folder
 
@@ -518,9 +519,13 @@ def test_a_task_goes_all_the_way(
     method: dict[str, Any],
 ) -> None:
     spec = make_spec(base(style), method, source=str(source))
-    before = score_zero_shot(spec, prepared)
-    summary = finetune(spec, prepared, tmp_path / "candidate", checkpoints=tmp_path / "checkpoints")
-    report = evaluate(spec, prepared, tmp_path / "candidate", tmp_path / "evaluation", registry=registry)
+    before = score_zero_shot(resolve_task(spec), prepared)
+    summary = finetune(
+        resolve_task(spec), prepared, tmp_path / "candidate", checkpoints=tmp_path / "checkpoints"
+    )
+    report = evaluate(
+        resolve_task(spec), prepared, tmp_path / "candidate", tmp_path / "evaluation", registry=registry
+    )
     value = report.evaluation.headline.value
     assert report.evaluation.primary == "p_at_1"
     assert before.examples == report.evaluation.examples
@@ -534,7 +539,13 @@ def test_a_task_goes_all_the_way(
 
     decision = Decision(passed=True, reasons=(), judged_champion=None)
     registration = register(
-        spec, tmp_path / "candidate", report, decision, registry=registry, index=None, details={}
+        resolve_task(spec),
+        tmp_path / "candidate",
+        report,
+        decision,
+        registry=registry,
+        index=None,
+        details={},
     )
     adapter_id = registration.event.adapter_id
     loaded = load_adapter(registry.fetch(adapter_id), expected_id=adapter_id)
@@ -552,9 +563,9 @@ def test_a_head_that_was_never_trained_scores_nothing(base: Base, tmp_path: Path
     document = make_spec(base("bert"), source=str(tmp_path / "rows.jsonl")).model_dump()
     document["kind"], document["data"]["template"] = task, None
     spec = TaskSpec.model_validate(document)
-    prepare_data(spec, tmp_path / "data")
+    prepare_data(resolve_task(spec), tmp_path / "data")
     with pytest.raises(TrainingError, match="there is nothing to score"):
-        score_zero_shot(spec, tmp_path / "data")
+        score_zero_shot(resolve_task(spec), tmp_path / "data")
 
 
 def test_the_plan_counts_only_the_outputs_that_are_needed(base: Base) -> None:

@@ -13,6 +13,7 @@ from lorry_components.models.bases import resolve_base
 from lorry_components.steps.finetune.step import finetune
 from lorry_components.steps.prepare_data.step import prepare_data
 from lorry_components.tasks.checks import check_base, check_task_type
+from lorry_components.tasks.resolution import resolve_task
 from lorry_registry.errors import BaseModelError, InvalidDataError, InvalidTaskError, MissingExtraError
 from lorry_registry.task_spec import TaskSpec
 
@@ -170,9 +171,14 @@ def test_images_much_smaller_than_those_of_the_base(
 ) -> None:
     edit(own_pipeline / "unet" / "config.json", sample_size=80)
     spec = make_spec(own_pipeline)
-    prepare_data(spec, tmp_path / "data")
+    prepare_data(resolve_task(spec), tmp_path / "data")
     with pytest.raises(InvalidDataError, match="9 faults") as caught:
-        finetune(spec, tmp_path / "data", tmp_path / "candidate", checkpoints=tmp_path / "checkpoints")
+        finetune(
+            resolve_task(spec),
+            tmp_path / "data",
+            tmp_path / "candidate",
+            checkpoints=tmp_path / "checkpoints",
+        )
     assert "draws 160x160 pixels: give images whose sides have 80 or more" in caught.value.todo
 
 
@@ -180,6 +186,11 @@ def test_a_damaged_unet_is_told(make_spec: MakeSpec, own_pipeline: Path, tmp_pat
     path = own_pipeline / "unet" / "diffusion_pytorch_model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
     spec = make_spec(own_pipeline)
-    prepare_data(spec, tmp_path / "data")
+    prepare_data(resolve_task(spec), tmp_path / "data")
     with pytest.raises(BaseModelError, match="cannot be loaded as UNet2DConditionModel"):
-        finetune(spec, tmp_path / "data", tmp_path / "candidate", checkpoints=tmp_path / "checkpoints")
+        finetune(
+            resolve_task(spec),
+            tmp_path / "data",
+            tmp_path / "candidate",
+            checkpoints=tmp_path / "checkpoints",
+        )

@@ -27,6 +27,7 @@ from lorry_components.task_types.diffusion.latent_diffusion import (
     build_denoising_model,
     tell_noise,
 )
+from lorry_components.tasks.resolution import resolve_task
 from lorry_components.training.distributed import finetune_in_processes
 from lorry_components.training.training_summary import TrainingSummary
 from lorry_registry.errors import AdapterRejectedError
@@ -41,8 +42,10 @@ PROMPTS = ["a photo of sks dog in the snow", "a photo of sks dog in the snow", "
 
 def train(spec: TaskSpec, folder: Path, checkpoints: str = "checkpoints") -> TrainingSummary:
     if not (folder / "data").exists():
-        prepare_data(spec, folder / "data")
-    return finetune(spec, folder / "data", folder / "candidate", checkpoints=folder / checkpoints)
+        prepare_data(resolve_task(spec), folder / "data")
+    return finetune(
+        resolve_task(spec), folder / "data", folder / "candidate", checkpoints=folder / checkpoints
+    )
 
 
 def read_weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -50,9 +53,11 @@ def read_weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def publish(spec: TaskSpec, folder: Path, registry: Registry) -> LoadedAdapter:
-    report = evaluate(spec, folder / "data", folder / "candidate", folder / "evaluation", registry=registry)
+    report = evaluate(
+        resolve_task(spec), folder / "data", folder / "candidate", folder / "evaluation", registry=registry
+    )
     register(
-        spec,
+        resolve_task(spec),
         folder / "candidate",
         report,
         decide(spec.gate, report),
@@ -118,7 +123,11 @@ def test_plain_peft_reads_the_adapter(make_spec: MakeSpec, pipeline: Path, tmp_p
     parts = DiffusionParts(pipeline)
     outputs = task_type.compute_outputs(plain, parts, [{"text": "a dog"}], None, lambda _: None)
     report = evaluate(
-        make_spec(pipeline), tmp_path / "data", tmp_path / "candidate", tmp_path / "evaluation", registry=None
+        resolve_task(make_spec(pipeline)),
+        tmp_path / "data",
+        tmp_path / "candidate",
+        tmp_path / "evaluation",
+        registry=None,
     )
     probed = task_type.compute_outputs(plain, parts, report.probe.rows, None, lambda _: None)
     np.testing.assert_allclose(probed, np.asarray(report.probe.outputs), atol=1e-6)
@@ -297,7 +306,7 @@ def test_two_processes_train_one_adapter_and_go_on_with_it(
     make_spec: MakeSpec, pipeline: Path, tmp_path: Path
 ) -> None:
     spec = make_spec(pipeline, train={"steps": 4, "gradient_checkpointing": True})
-    prepare_data(spec, tmp_path / "data")
+    prepare_data(resolve_task(spec), tmp_path / "data")
     done: list[tuple[int, int]] = []
 
     def train_in_two() -> TrainingSummary:
@@ -314,7 +323,9 @@ def test_two_processes_train_one_adapter_and_go_on_with_it(
 
     summary = train_in_two()
     assert (summary.steps, done[-1]) == (4, (4, 4))
-    report = evaluate(spec, tmp_path / "data", tmp_path / "candidate", tmp_path / "evaluation", registry=None)
+    report = evaluate(
+        resolve_task(spec), tmp_path / "data", tmp_path / "candidate", tmp_path / "evaluation", registry=None
+    )
     assert report.probe.outputs != report.probe.base_outputs
     whole = read_weights(tmp_path)
 

@@ -17,6 +17,7 @@ from lorry_components.steps.gate.step import decide
 from lorry_components.steps.prepare_data.step import DataCard, load_card, load_part, prepare_data
 from lorry_components.steps.register.step import register
 from lorry_components.tasks.checks import check_base, check_bases, find_task_type, load_task_file
+from lorry_components.tasks.resolution import resolve_task
 from lorry_components.training.training_summary import TrainingSummary
 from lorry_registry.errors import InvalidDataError, InvalidTaskError
 from lorry_registry.mlflow_index import MlflowIndex
@@ -39,11 +40,15 @@ class Passage:
 
 
 def run(spec: TaskSpec, folder: Path, registry: Registry, index: MlflowIndex | None = None) -> Passage:
-    card = prepare_data(spec, folder / "data")
-    summary = finetune(spec, folder / "data", folder / "candidate", checkpoints=folder / "checkpoints")
-    report = evaluate(spec, folder / "data", folder / "candidate", folder / "evaluation", registry=registry)
+    card = prepare_data(resolve_task(spec), folder / "data")
+    summary = finetune(
+        resolve_task(spec), folder / "data", folder / "candidate", checkpoints=folder / "checkpoints"
+    )
+    report = evaluate(
+        resolve_task(spec), folder / "data", folder / "candidate", folder / "evaluation", registry=registry
+    )
     registration = register(
-        spec,
+        resolve_task(spec),
         folder / "candidate",
         report,
         decide(spec.gate, EvaluationReport.load(folder / "evaluation")),
@@ -114,13 +119,13 @@ def test_answers_that_are_cut_are_told_with_how_many(
     def list_warnings(max_target: int, *, has_base: bool = True) -> list[str]:
         spec = make_spec(style, data={"max_target": max_target})
         folder = tmp_path / f"{max_target}-{has_base}"
-        card = prepare_data(spec, folder, base=tiny_base(style) if has_base else None)
+        card = prepare_data(resolve_task(spec), folder, base=tiny_base(style) if has_base else None)
         assert load_card(folder) == card
         return [warning for warning in card.warnings if "data.max_target" in warning]
 
     spec = make_spec(style)
     writer = find_task_type(spec).build_writer(find_task_type(spec).load_reader(tiny_base(style)))  # type: ignore[attr-defined]
-    prepare_data(spec, tmp_path / "plain")
+    prepare_data(resolve_task(spec), tmp_path / "plain")
     lengths = {
         part: sorted(writer.measure_answers([str(row.label) for row in load_part(tmp_path / "plain", part)]))
         for part in ("train", "validation", "test")
@@ -159,8 +164,8 @@ def test_an_adapter_is_trained_registered_and_found(
 
 def test_a_training_that_was_killed_goes_on(make_spec: MakeSpec, tmp_path: Path) -> None:
     spec = make_spec("qwen2", train={"epochs": 2, "batch_size": 4, "gradient_accumulation": 2})
-    prepare_data(spec, tmp_path / "data")
-    whole = finetune(spec, tmp_path / "data", tmp_path / "whole", checkpoints=tmp_path / "a")
+    prepare_data(resolve_task(spec), tmp_path / "data")
+    whole = finetune(resolve_task(spec), tmp_path / "data", tmp_path / "whole", checkpoints=tmp_path / "a")
 
     class _KilledError(Exception):
         pass
@@ -170,8 +175,14 @@ def test_a_training_that_was_killed_goes_on(make_spec: MakeSpec, tmp_path: Path)
             raise _KilledError
 
     with pytest.raises(_KilledError):
-        finetune(spec, tmp_path / "data", tmp_path / "part", checkpoints=tmp_path / "b", progress=kill)
-    part = finetune(spec, tmp_path / "data", tmp_path / "part", checkpoints=tmp_path / "b")
+        finetune(
+            resolve_task(spec),
+            tmp_path / "data",
+            tmp_path / "part",
+            checkpoints=tmp_path / "b",
+            progress=kill,
+        )
+    part = finetune(resolve_task(spec), tmp_path / "data", tmp_path / "part", checkpoints=tmp_path / "b")
     assert 0 < part.resumed_from < whole.steps
     weights = "adapter/adapter_model.safetensors"
     assert (tmp_path / "part" / weights).read_bytes() == (tmp_path / "whole" / weights).read_bytes()
@@ -183,9 +194,12 @@ def test_frozen_layers_may_be_computed_once(make_spec: MakeSpec, tmp_path: Path,
     for kept in (False, True):
         train = {"hidden_dropout": 0.0, "cache_frozen_layers": kept, "gradient_accumulation": 2}
         spec = make_spec(style, {"name": "lora", "layers": 1}, train=train)
-        prepare_data(spec, tmp_path / "data")
+        prepare_data(resolve_task(spec), tmp_path / "data")
         summary = finetune(
-            spec, tmp_path / "data", tmp_path / f"{kept}", checkpoints=tmp_path / f"checkpoints-{kept}"
+            resolve_task(spec),
+            tmp_path / "data",
+            tmp_path / f"{kept}",
+            checkpoints=tmp_path / f"checkpoints-{kept}",
         )
         losses.append(summary.loss)
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
@@ -289,7 +303,7 @@ def test_an_empty_answer_is_told_with_its_line(make_spec: MakeSpec, tmp_path: Pa
     rows = [{"mr": f"name[{number}]", "ref": "fine"} for number in range(20)] + [{"mr": "x", "ref": answer}]
     source.write_text("".join(f"{json.dumps(row)}\n" for row in rows), "utf-8")
     with pytest.raises(InvalidDataError) as caught:
-        prepare_data(make_spec("gpt2", data={"source": str(source)}), tmp_path / "data")
+        prepare_data(resolve_task(make_spec("gpt2", data={"source": str(source)})), tmp_path / "data")
     (fault,) = caught.value.faults
     assert "line 21" in fault.where
     assert "'ref'" in fault.what

@@ -13,6 +13,7 @@ import pytest
 from lorry_components.metrics.matching import normalise_sql
 from lorry_components.steps.prepare_data.step import load_part, prepare_data
 from lorry_components.task_types import TextGeneration
+from lorry_components.tasks.resolution import resolve_task
 from lorry_registry.task_spec import TaskSpec
 
 
@@ -69,7 +70,7 @@ def test_queries_of_wikisql_are_read_as_queries(real_data: Path, tmp_path: Path)
         splits={"train": "train_part", "validation": "validation_part", "test": "test_part"},
         template="Columns: {text_pair}\nQuestion: {text}\nSQL: {label}",
     )
-    card = prepare_data(spec, tmp_path / "data")
+    card = prepare_data(resolve_task(spec), tmp_path / "data")
     assert card.splits["test"].rows == 100
     queries = [str(example.label) for example in load_part(tmp_path / "data", "train")]
     assert len(queries) > 950

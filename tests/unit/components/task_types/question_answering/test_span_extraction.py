@@ -36,6 +36,7 @@ from lorry_components.task_types import TASK_TYPES, InputForm, TaskType
 from lorry_components.task_types.question_answering.span_extraction import rank_spans
 from lorry_components.task_types.question_answering.windows import Window, compute_overlap, cut_windows
 from lorry_components.tasks.checks import check_base, load_task_file
+from lorry_components.tasks.resolution import resolve_task
 from lorry_registry.errors import BaseModelError, InvalidDataError, InvalidTaskError
 from lorry_registry.manifest import WEIGHTS_NAME
 from lorry_registry.mlflow_index import MlflowIndex
@@ -486,13 +487,18 @@ def test_a_long_question_is_refused_before_training_whatever_its_part(
 ) -> None:
     rows = list(write_rows(60))
     spec = make_spec(rows)
-    card = prepare_data(spec, tmp_path / "data")
+    card = prepare_data(resolve_task(spec), tmp_path / "data")
     assert card.splits["test"].rows > 1
     rows += [{**row, "question": "where " * 20, "id": f"long {row['id']}"} for row in rows]
     spec = make_spec(rows, train={"epochs": 100})
-    prepare_data(spec, tmp_path / "longer")
+    prepare_data(resolve_task(spec), tmp_path / "longer")
     with pytest.raises(InvalidDataError) as caught:
-        finetune(spec, tmp_path / "longer", tmp_path / "candidate", checkpoints=tmp_path / "checkpoints")
+        finetune(
+            resolve_task(spec),
+            tmp_path / "longer",
+            tmp_path / "candidate",
+            checkpoints=tmp_path / "checkpoints",
+        )
     assert "60 faults" in str(caught.value)
     assert not (tmp_path / "candidate" / "training.json").exists()
 
@@ -504,8 +510,10 @@ def test_outputs_of_frozen_layers_may_be_kept(make_spec: MakeSpec, tmp_path: Pat
         train = {"hidden_dropout": 0.0, "cache_frozen_layers": kept, "epochs": 1, "learning_rate": 1e-3}
         spec = make_spec(list(write_rows(60)), method=method, train=train)
         folder = tmp_path / str(kept)
-        prepare_data(spec, folder / "data")
-        summary = finetune(spec, folder / "data", folder / "candidate", checkpoints=folder / "checkpoints")
+        prepare_data(resolve_task(spec), folder / "data")
+        summary = finetune(
+            resolve_task(spec), folder / "data", folder / "candidate", checkpoints=folder / "checkpoints"
+        )
         losses.append(summary.loss)
     # Not quite: the loss is over all positions of a batch, and those of padding are empty in what is kept.
     assert losses[0] == pytest.approx(losses[1], rel=5e-3)
@@ -518,23 +526,23 @@ def test_every_step_on_questions_with_and_without_answers(
 
     spec = make_spec()
     data, candidate = tmp_path / "data", tmp_path / "candidate"
-    card = prepare_data(spec, data)
+    card = prepare_data(resolve_task(spec), data)
     assert card.labels is None
     assert card.warnings == ()
     # Answers of one word or two, or of none.
     lengths: Any = card.splits["train"].labels
     assert (lengths.min, lengths.max) == (0, 2)
-    summary = finetune(spec, data, candidate, checkpoints=tmp_path / "checkpoints")
+    summary = finetune(resolve_task(spec), data, candidate, checkpoints=tmp_path / "checkpoints")
     assert summary.parameters.head == 66
     registry = Registry(LocalStore(tmp_path / "store"), tmp_path / "cache")
-    report = evaluate(spec, data, candidate, tmp_path / "evaluation", registry=registry)
+    report = evaluate(resolve_task(spec), data, candidate, tmp_path / "evaluation", registry=registry)
     assert report.evaluation.primary == "f1"
     assert report.evaluation.headline.value > 0.9
     assert {len(row) for row in report.probe.outputs} == {6}
     lines = (tmp_path / "evaluation" / "predictions.jsonl").read_text("utf-8").splitlines()
     assert {json.loads(line)["prediction"]["answer"] for line in lines} >= {"", "paris", "new york"}
     registration = register(
-        spec,
+        resolve_task(spec),
         candidate,
         report,
         decide(spec.gate, report),

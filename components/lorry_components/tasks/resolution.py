@@ -1,0 +1,80 @@
+"""A task with everything that it names: found, built and hashed once a process."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from lorry_components.data.reading import digest_source
+from lorry_components.methods import Method
+from lorry_components.models.bases import Base, resolve_base
+from lorry_components.task_types import TaskType
+from lorry_components.tasks.checks import find_method, find_task_type
+from lorry_registry.digests import DigestFile, digest_file
+from lorry_registry.task_spec import BaseSpec, TaskSpec
+
+
+@dataclass(frozen=True)
+class ResolvedTask:
+    """A checked task, and what it names. Each part is resolved at its first use, and never again.
+
+    Attributes:
+        spec: The task as its file describes it.
+        digest: Computes the digest of a file, or looks it up.
+    """
+
+    spec: TaskSpec
+    digest: DigestFile = field(default=digest_file, repr=False, compare=False)
+
+    @cached_property
+    def task_type(self) -> TaskType:
+        """How its examples are read, scored and predicted."""
+        return find_task_type(self.spec)
+
+    @cached_property
+    def method(self) -> Method:
+        """How its base becomes trainable, with the task's options."""
+        return find_method(self.spec)
+
+    @cached_property
+    def base(self) -> Base:
+        """The folder of its base and the base's identity; a base on a hub is downloaded.
+
+        Raises:
+            BaseModelError: The base is not usable.
+        """
+        return resolve_base(self.spec.base, digest=self.digest)
+
+    @cached_property
+    def source_digest(self) -> str:
+        """The digest of its data, as they are in the source.
+
+        Raises:
+            InvalidDataError: The source is not there, or it is not clear which of its files are meant.
+        """
+        return digest_source(self.spec.data, reads_images=self.task_type.reads_images, digest=self.digest)
+
+    @cached_property
+    def recipe_digest(self) -> str:
+        """The digest of all that decides what is learned, but for base and data."""
+        return self.spec.recipe_digest
+
+    def find_base(self, spec: BaseSpec) -> Base:
+        """Return any base, such as a champion's: often it is the task's own, which is not resolved again.
+
+        Raises:
+            BaseModelError: The base is not usable.
+        """
+        own = self.spec.base
+        if (spec.model, spec.revision) == (own.model, own.revision) and spec.fingerprint is None:
+            return self.base
+        return resolve_base(spec, digest=self.digest)
+
+
+def resolve_task(spec: TaskSpec, *, digest: DigestFile = digest_file) -> ResolvedTask:
+    """Return a task whose parts are resolved as they are needed.
+
+    Args:
+        spec: A checked task: its task type and method exist.
+        digest: Computes the digest of a file; by default it reads the whole file. A process that can keep
+            digests between runs gives :meth:`lorry_registry.digest_cache.DigestCache.digest_file`.
+    """
+    return ResolvedTask(spec, digest)
