@@ -5,6 +5,7 @@ divided. It ends when whoever started it is gone.
 """
 
 import logging
+import os
 import sys
 from pathlib import Path
 

@@ -32,11 +32,7 @@ def list_faults(spec: TaskSpec, target: Path) -> list[str]:
 
 def test_later_steps_need_no_other_file(make_image_spec: MakeSpec, photographs: Path, tmp_path: Path) -> None:
     before = {path.name: path.read_bytes() for path in photographs.iterdir()}
-<<<<<<< HEAD:tests/unit/components/data/test_image_files.py
-    card = prepare_data(make_image_spec(), tmp_path / "data")
-=======
     card = prepare_data(resolve_task(make_image_spec()), tmp_path / "data")
->>>>>>> work-a:tests/unit/images/test_prepare_data.py
     shutil.rmtree(photographs)
     parts = {part: load_part(tmp_path / "data", part) for part in PARTS}
     # All nine are there once, though eight have one prompt.
@@ -52,33 +48,20 @@ def test_later_steps_need_no_other_file(make_image_spec: MakeSpec, photographs: 
     assert card.splits["train"].words.max <= 8
 
 
-<<<<<<< HEAD:tests/unit/components/data/test_image_files.py
 def test_the_order_of_rows_decides_nothing(
     make_image_spec: MakeSpec, photographs: Path, tmp_path: Path
 ) -> None:
-    first = prepare_data(make_image_spec(), tmp_path / "first")
-    table = photographs / "metadata.jsonl"
-    table.write_text("\n".join(reversed(table.read_text("utf-8").splitlines())) + "\n", "utf-8")
-    assert prepare_data(make_image_spec(), tmp_path / "second").data_digest == first.data_digest
-
-
-def test_a_changed_image_is_changed_data(
-    make_image_spec: MakeSpec, photographs: Path, tmp_path: Path
-) -> None:
-    spec = make_image_spec()
-    first = prepare_data(spec, tmp_path / "first")
-=======
-def test_the_order_of_rows_decides_nothing(make_image_spec: MakeSpec, photographs: Path, tmp_path: Path) -> None:
     first = prepare_data(resolve_task(make_image_spec()), tmp_path / "first")
     table = photographs / "metadata.jsonl"
     table.write_text("\n".join(reversed(table.read_text("utf-8").splitlines())) + "\n", "utf-8")
     assert prepare_data(resolve_task(make_image_spec()), tmp_path / "second").data_digest == first.data_digest
 
 
-def test_a_changed_image_is_changed_data(make_image_spec: MakeSpec, photographs: Path, tmp_path: Path) -> None:
+def test_a_changed_image_is_changed_data(
+    make_image_spec: MakeSpec, photographs: Path, tmp_path: Path
+) -> None:
     spec = make_image_spec()
     first = prepare_data(resolve_task(spec), tmp_path / "first")
->>>>>>> work-a:tests/unit/images/test_prepare_data.py
     assert first.source_digest == digest_source(spec.data, reads_images=True)
     (photographs / "note.txt").write_text("unread", "utf-8")
     assert digest_source(spec.data, reads_images=True) == first.source_digest
@@ -95,11 +78,7 @@ def test_one_image_under_two_names_is_not_held_out_from_itself(
         suffix = "jpg" if number % 2 else "png"
         shutil.copyfile(photographs / f"{number}.{suffix}", photographs / f"again-{number}.{suffix}")
         add_row(photographs, f"again-{number}.{suffix}", "another prompt")
-<<<<<<< HEAD:tests/unit/components/data/test_image_files.py
-    prepare_data(make_image_spec(), tmp_path / "data")
-=======
     prepare_data(resolve_task(make_image_spec()), tmp_path / "data")
->>>>>>> work-a:tests/unit/images/test_prepare_data.py
     sides = [{example.row["image"] for example in load_part(tmp_path / "data", part)} for part in PARTS]
     assert sum(map(len, sides)) == len(set.union(*sides)) == 9
 
