@@ -8,7 +8,7 @@ from typing import Literal
 from lorry_components.data.examples import Example, Key
 from lorry_components.data.faults import FaultLog, quote
 from lorry_components.data.layout import PARTS
-from lorry_components.task_types import LabelForm
+from lorry_components.data.rows import LabelForm
 
 DUPLICATES_DROPPED = "training rows whose text is in validation or test"
 

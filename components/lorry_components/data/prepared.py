@@ -13,7 +13,7 @@ from lorry_components.data.data_card import CARD_FILE, DataCard
 from lorry_components.data.examples import Example, digest_example
 from lorry_components.data.faults import shorten
 from lorry_components.data.layout import PARTS
-from lorry_components.task_types import Label
+from lorry_components.data.rows import Label
 from lorry_registry.errors import ConflictError, Fault, InvalidDataError, NotFoundError, StoreError
 
 _PARTIAL_CARD = f"{CARD_FILE}.partial"

@@ -17,12 +17,8 @@ from lorry_components.memory.estimates import Estimate, Footprint, Part, add_run
 from lorry_components.methods import Method
 from lorry_components.models.bases import find_base_folder
 from lorry_components.models.configuration import download_configuration
-from lorry_components.task_types.diffusion.latent_diffusion import (
-    build_denoising_model,
-    build_skeleton,
-    read_part,
-    require_diffusers,
-)
+from lorry_components.models.diffusers_models import build_diffusers_skeleton, read_part, require_diffusers
+from lorry_components.task_types.diffusion.latent_diffusion import build_denoising_model
 from lorry_registry.errors import BaseModelError
 from lorry_registry.task_spec import BaseSpec
 
@@ -67,7 +63,7 @@ class ImagePipeline:
 
         with torch.device("meta"):
             text = CLIPTextModel(CLIPTextConfig(**self.parts["text_encoder"]))
-        parts = (build_skeleton("AutoencoderKL", self.parts["vae"]), text)
+        parts = (build_diffusers_skeleton("AutoencoderKL", self.parts["vae"]), text)
         return sum(parameter.numel() for part in parts for parameter in part.parameters())
 
 
@@ -110,7 +106,7 @@ def adapt_unet(pipeline: ImagePipeline, method: Method) -> AdaptedArchitecture:
     Raises:
         TrainingError: The method does not fit it.
     """
-    unet = build_skeleton("UNet2DConditionModel", pipeline.parts["unet"])
+    unet = build_diffusers_skeleton("UNet2DConditionModel", pipeline.parts["unet"])
     adapted = adapt_architecture(method, Architecture(unet, frozenset()))
     # None of them is held in four bits: qlora is not for UNets.
     return replace(adapted, frozen_matrices=0)

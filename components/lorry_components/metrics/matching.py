@@ -5,8 +5,8 @@ from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 
+from lorry_components.metrics.base import Metric, Prediction, Scorer, Target
 from lorry_components.metrics.words import pair_up
-from lorry_components.task_types.base import Metric, Prediction, Scorer, Target
 
 _QUOTES = str.maketrans(dict.fromkeys('"`\u2018\u2019\u201c\u201d', "'"))
 _QUERY = re.compile(r"select (?P<what>.+?) from (?P<rest>.+)")

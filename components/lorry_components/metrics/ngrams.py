@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from lorry_components.metrics.base import Prediction, Scorer, Target
 from lorry_components.metrics.words import pair_up
-from lorry_components.task_types.base import Prediction, Scorer, Target
 
 _BLEU_ORDERS = 4
 _NIST_ORDERS = 5

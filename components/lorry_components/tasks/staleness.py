@@ -35,7 +35,7 @@ def assess_staleness(spec: TaskSpec, registry: Registry) -> Staleness:
     """
     wanted = {
         "base": resolve_base(spec.base).identity.fingerprint,
-        "data": digest_source(spec.data, reads_images=find_task_type(spec).reads_images),
+        "data": digest_source(spec.data, find_task_type(spec)),
         "recipe": spec.recipe_digest,
     }
     versions = registry.list_versions(spec.name)

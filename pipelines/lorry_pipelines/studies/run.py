@@ -199,7 +199,7 @@ def _digest_data(spec: TaskSpec, base: Base) -> str:
             "task": spec.name,
             "kind": spec.kind,
             "data": spec.data.model_dump(mode="json"),
-            "source": digest_source(spec.data, reads_images=find_task_type(spec).reads_images),
+            "source": digest_source(spec.data, find_task_type(spec)),
         }
     )
 

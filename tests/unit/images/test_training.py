@@ -25,7 +25,7 @@ from lorry_components.task_types.diffusion.image_arrays import decode_image
 from lorry_components.task_types.diffusion.latent_diffusion import (
     DiffusionParts,
     build_denoising_model,
-    tell_noise,
+    predict_noise,
 )
 from lorry_components.training.distributed import finetune_in_processes
 from lorry_components.training.training_summary import TrainingSummary
@@ -251,7 +251,7 @@ def test_the_loss_is_that_of_the_noise_or_its_velocity(pipeline: Path, predictio
     latents, noise = torch.randn((2, 3, 4, 16, 16), generator=generator)
     prompt = torch.randn((3, 24, 16), generator=generator)
     times = torch.tensor([10, 500, 900])
-    told, wanted = tell_noise(unet, scheduler, latents, noise, times, prompt)
+    told, wanted = predict_noise(unet, scheduler, latents, noise, times, prompt)
     kept = scheduler.alphas_cumprod[times].view(3, 1, 1, 1)
     by_hand = noise if prediction_type == "epsilon" else kept.sqrt() * noise - (1 - kept).sqrt() * latents
     torch.testing.assert_close(wanted, by_hand)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import TrainingArguments
 
+from lorry_components.task_types.base import TrainingForm
 from lorry_components.training.trainer import AdapterTrainer, EncodedExamples, find_checkpoint
 from lorry_registry.errors import TrainingError
 from lorry_registry.manifest import WEIGHTS_NAME
@@ -31,6 +32,7 @@ def build_trainer(case: Any, folder: Path) -> AdapterTrainer:
     ]
     return AdapterTrainer(
         method=case.method,
+        form=TrainingForm(),
         model=case.model,
         args=TrainingArguments(
             output_dir=str(folder),

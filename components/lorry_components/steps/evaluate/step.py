@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lorry_components.data.rows import IMAGE
 from lorry_components.inference import Predictor, assemble_adapter, load_adapter
 from lorry_components.inference.probe import record_probe
 from lorry_components.metrics.bootstrap import estimate_gain_confidence, estimate_metrics
@@ -22,7 +23,6 @@ from lorry_components.steps.evaluate.evaluation_report import (
 )
 from lorry_components.steps.prepare_data.step import load_part
 from lorry_components.task_types import Prediction, Row, Target, TaskType
-from lorry_components.task_types.base import IMAGE
 from lorry_components.tasks.checks import find_method, find_task_type
 from lorry_components.training.training_summary import ADAPTER_FOLDER, TrainingSummary
 from lorry_registry.errors import AdapterRejectedError, BaseModelError, InvalidDataError

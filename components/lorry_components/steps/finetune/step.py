@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from lorry_components.methods import Method
 from lorry_components.models.bases import Base, resolve_base
-from lorry_components.models.blocks import read_width
-from lorry_components.models.dropout_fields import list_dropouts
+from lorry_components.models.dimensions import read_width
 from lorry_components.progress import Progress, ignore_progress
 from lorry_components.steps.prepare_data.step import Example, load_card, load_part
 from lorry_components.task_types import TaskType
-from lorry_components.tasks.checks import check_base, find_method, find_task_type, load_config
+from lorry_components.tasks.checks import check_base, find_method, find_task_type
 from lorry_components.training.byte_dropout import quicken_dropout
 from lorry_components.training.distributed import count_processes, is_first_process, part_random_numbers
 from lorry_components.training.number_head import NumberHead, find_number_head
@@ -174,7 +173,7 @@ def _set_up(spec: TaskSpec, labels: Sequence[str] | None) -> _Setup:
     bare, newly_initialized = task_type.load_model(
         base.folder,
         labels,
-        **({} if task_type.reads_images else _list_model_options(spec, base, precision)),
+        **task_type.list_load_options(base.folder, spec.train, precision.attention),
         **method.list_load_options(),
     )
     learning_rate = spec.train.learning_rate or method.choose_learning_rate(read_width(bare))
@@ -200,13 +199,6 @@ def _set_up(spec: TaskSpec, labels: Sequence[str] | None) -> _Setup:
         hardware,
         precision,
     )
-
-
-def _list_model_options(spec: TaskSpec, base: Base, precision: Precision) -> dict[str, Any]:
-    options: dict[str, Any] = list_dropouts(spec.train, load_config(base.folder))
-    if precision.attention is not None:
-        options["attn_implementation"] = precision.attention
-    return options
 
 
 def _cast_frozen(model: "nn.Module", dtype: Any) -> None:
@@ -249,14 +241,13 @@ def _build_trainer(
         shard_frozen(setup.model, arguments.device)
     trainer = AdapterTrainer(
         method=setup.method,
-        averages_tokens=setup.task_type.averages_tokens,
-        predicts_next=setup.task_type.predicts_next,
+        form=setup.task_type.training_form,
         model=setup.task_type.prepare_training(setup.model, setup.reader),
         args=arguments,
         data_collator=pack if spec.train.packing else setup.task_type.build_collator(setup.reader),
         train_dataset=train,
         eval_dataset=_encode(setup, held_out, labels, head),
-        compute_metrics=compute_metrics if setup.task_type.scores_training else None,
+        compute_metrics=compute_metrics if setup.task_type.training_form.scores_outputs else None,
         callbacks=[*callbacks, *([EarlyStoppingCallback(stopping.patience)] if stopping else [])],
     )
     if spec.train.offload:
@@ -304,7 +295,7 @@ def _build_arguments(spec: TaskSpec, setup: _Setup, rows: int, checkpoints: Path
     steps_an_epoch = math.ceil(rows / (train.batch_size * train.gradient_accumulation))
     total = train.steps or math.ceil((train.epochs or _DEFAULT_EPOCHS) * steps_an_epoch)
     keeps_best = train.early_stopping is not None
-    scores = setup.task_type.scores_training
+    form = setup.task_type.training_form
     return Arguments(
         output_dir=str(checkpoints),
         per_device_train_batch_size=train.batch_size // count_processes(),
@@ -327,10 +318,12 @@ def _build_arguments(spec: TaskSpec, setup: _Setup, rows: int, checkpoints: Path
         save_steps=max(1, math.ceil(total / _CHECKPOINTS_PER_RUN)),
         save_total_limit=2,
         load_best_model_at_end=keeps_best,
-        metric_for_best_model=(spec.evaluate.primary or setup.task_type.primary) if scores else "loss",
-        greater_is_better=scores,
+        metric_for_best_model=(spec.evaluate.primary or setup.task_type.primary)
+        if form.scores_outputs
+        else "loss",
+        greater_is_better=form.scores_outputs,
         # Of the others the loss is all that is looked at: their outputs would be large.
-        prediction_loss_only=not scores,
+        prediction_loss_only=not form.scores_outputs,
         activation_checkpointing=train.gradient_checkpointing,
         activation_checkpointing_kwargs={"use_reentrant": False} if train.gradient_checkpointing else None,
         logging_steps=max(1, total // _LOGS_PER_RUN),
@@ -339,7 +332,7 @@ def _build_arguments(spec: TaskSpec, setup: _Setup, rows: int, checkpoints: Path
         # Or early stopping would lose its patience counter.
         restore_callback_states_from_checkpoint=True,
         remove_unused_columns=False,
-        label_names=list(setup.task_type.target_names),
+        label_names=list(form.label_names),
         dataloader_pin_memory=on_cuda,
         ddp_find_unused_parameters=False,
         disable_tqdm=True,
