@@ -85,9 +85,9 @@ def load_part(folder: Path, part: str) -> list[Example]:
         )
     card = load_card(folder)
     path = folder / f"{part}.parquet"
-    examples, found = _read_part(path)
+    examples, digest = _read_part(path)
     described = {str(name): split.digest for name, split in card.splits.items()}
-    if found != described.get(part):
+    if digest != described.get(part):
         fault = Fault(part, "its rows are not those that the data card describes")
         raise InvalidDataError(str(path), [fault], todo=_AGAIN)
     return examples

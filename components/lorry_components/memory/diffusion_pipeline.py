@@ -87,7 +87,7 @@ def read_pipeline(spec: BaseSpec) -> ImagePipeline:
             raise ValueError("its sizes are not above 0")
     except (KeyError, TypeError, ValueError) as error:
         raise BaseModelError(
-            f"its configurations do not tell the size of its images: {error}",
+            f"the size of its images does not follow from its configurations: {error}",
             where=origin,
             todo="name a pipeline of Stable Diffusion 1 or 2",
         ) from error
@@ -95,7 +95,7 @@ def read_pipeline(spec: BaseSpec) -> ImagePipeline:
 
 
 def read_known_pipeline(name: str) -> ImagePipeline:
-    """Return one of the lecture's pipelines by its hub id: what decides shapes, and no more."""
+    """Return the configurations of a well-known pipeline by its hub id: what decides shapes, and no more."""
     resource = importlib.resources.files("lorry_components.models").joinpath("known_pipelines.json")
     return ImagePipeline(json.loads(resource.read_text("utf-8"))[name], f"{name}, as lorry knows it")
 

@@ -40,7 +40,7 @@ def normalise_sql(text: str) -> Hashable:
     That is the selected column with its aggregate, and the set of conditions, as WikiSQL's own comparison
     has it (Zhong et al. 2017, https://arxiv.org/abs/1709.00103): neither the order of conditions nor the case
     of words and values matters, nor do white space and the kind of quotation marks. The table behind FROM is
-    left out: it is an identifier that no question tells. A text that is no query stands for itself.
+    left out: it is an identifier that no question mentions. A text that is no query stands for itself.
     """
     plain = normalise_text(text.translate(_QUOTES)).rstrip("; ").casefold()
     query = _QUERY.fullmatch(plain)

@@ -395,7 +395,7 @@ def test_bases_with_a_head_for_spans(tmp_path: Path, tokenizer: PreTrainedTokeni
     (told,) = check(tmp_path, GPT2Config(n_embd=32, n_layer=2, n_head=2))
     assert told.startswith("gpt2 reads from left to right")
     (told,) = check(tmp_path, T5GemmaConfig())
-    assert told.startswith("transformers has no head of this kind for t5gemma; choose an encoder")
+    assert told.startswith("transformers has no such head for t5gemma; choose an encoder")
 
 
 def test_a_tokenizer_without_characters_is_refused(tmp_path: Path, task_type: TaskType) -> None:

@@ -72,7 +72,7 @@ def prepare_data(spec: TaskSpec, target: Path, *, base: Path | None = None) -> D
         source_digest=source_digest,
         data_digest=digest_document(digests),
         columns=spec.data.columns,
-        labels=list_labels(rows) if form.label_form == "class" else None,
+        labels=list_labels(rows) if form.has_classes else None,
         splits={
             part: describe_part(
                 rows[part], digests[part], label_form=form.label_form, spell_label=task_type.spell_label

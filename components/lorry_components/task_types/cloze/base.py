@@ -1,6 +1,6 @@
 """What task types that ask for the token in a gap have in common: templates, training, and the logits there.
 
-Objects are single tokens: how many masks there are would tell how long the object is, and a search over
+Objects are single tokens: the number of masks would give away how long the object is, and a search over
 several tokens has settings of its own.
 """
 

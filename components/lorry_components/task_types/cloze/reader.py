@@ -23,7 +23,7 @@ class ClozeReader:
     Attributes:
         tokenizer: The base's.
         is_masked: Whether it fills in masks; otherwise it reads from left to right.
-        takes_positions: Whether it reads from left to right and can be told which position each token has.
+        takes_positions: Whether it reads from left to right and takes the position of each token.
     """
 
     tokenizer: "PreTrainedTokenizerBase"

@@ -89,7 +89,7 @@ def cut_windows(
 
 
 def find_tokenizer_fault(tokenizer: "PreTrainedTokenizerBase") -> str:
-    """Say why answers cannot be found with a tokeniser, or nothing."""
+    """Return why answers cannot be located with a tokeniser; empty: they can."""
     if tokenizer.is_fast:
         return ""
     return (
