@@ -2,7 +2,8 @@
 
 ::
 
-    base                 the interface, and what a trainer or a method has to know of a task type
+    base                 the interface
+    training_form        what a trainer has to know of a task type
     input_form           what of a task file decides how a row is read and answered
     template_filling     from a template and a row to tokens
 
@@ -23,7 +24,7 @@ from collections.abc import Mapping
 
 from lorry_components.data.rows import Label, LabelForm, Row
 from lorry_components.metrics.base import Prediction, Target
-from lorry_components.task_types.base import TaskType, TrainingForm
+from lorry_components.task_types.base import TaskType
 from lorry_components.task_types.cloze import ClozeTaskType, KnowledgeProbing
 from lorry_components.task_types.diffusion import DiffusionTaskType, ImageGeneration
 from lorry_components.task_types.generation import GenerationTaskType, TextGeneration, TextToText
@@ -33,6 +34,7 @@ from lorry_components.task_types.regression import Regression
 from lorry_components.task_types.text_classification import TextClassification
 from lorry_components.task_types.text_head import TextHeadTaskType
 from lorry_components.task_types.text_task import TextTaskType
+from lorry_components.task_types.training_form import TrainingForm
 
 TASK_TYPES: Mapping[str, type[TaskType]] = {
     task_type.name: task_type

@@ -9,9 +9,8 @@ families differently gives a function for each to :meth:`TaskType.match_family`.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +19,7 @@ from lorry_components.data.examples import Example
 from lorry_components.data.rows import DataForm, Label, Row
 from lorry_components.metrics.base import Metric, Prediction, Target
 from lorry_components.task_types.input_form import InputForm
+from lorry_components.task_types.training_form import TrainingForm
 from lorry_registry.errors import Fault
 from lorry_registry.task_spec import EvaluateSpec, TrainSpec
 
@@ -39,43 +39,10 @@ Report = Callable[[int], None]
 
 Outputs = NDArray[np.float32]
 
-Loss = Literal["batch_mean", "token_mean", "next_token_mean"]
-
 Answer = TypeVar("Answer")
 
 IGNORED = -100
 """The label of a position on which no loss is computed: PyTorch's cross-entropy leaves it out."""
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingForm:
-    """How the examples of a task type are trained on, for the trainer.
-
-    Attributes:
-        label_names: The features that the loss is computed against.
-        loss: Over what the loss of a batch is a mean: ``batch_mean``: as the model computes it, each batch
-            counts the same; ``token_mean``: over the supervised tokens, whose number varies by batch;
-            ``next_token_mean``: the same for a causal language model, whose labels are one for each position,
-            which the position before it has to predict.
-        scores_outputs: Whether metrics can be computed from the outputs of validation, so that an epoch can
-            be chosen by them and not by the loss.
-        scales_labels: Whether labels are numbers that a new head learns in units of their spread.
-    """
-
-    label_names: tuple[str, ...] = ("labels",)
-    loss: Loss = "batch_mean"
-    scores_outputs: bool = False
-    scales_labels: bool = False
-
-    @property
-    def averages_tokens(self) -> bool:
-        """Whether batches that are accumulated count by how many supervised tokens they have."""
-        return self.loss != "batch_mean"
-
-    @property
-    def predicts_next(self) -> bool:
-        """Whether outputs are only needed at the positions before supervised tokens."""
-        return self.loss == "next_token_mean"
 
 
 class AdaptingMethod(Protocol):

@@ -9,8 +9,9 @@ import numpy as np
 from lorry_components.data.rows import DataForm, Label
 from lorry_components.metrics.base import Prediction, Target
 from lorry_components.metrics.numbers import list_values, score_pearson, score_rmse, score_spearman
-from lorry_components.task_types.base import Outputs, TrainingForm
+from lorry_components.task_types.base import Outputs
 from lorry_components.task_types.sequence_head import SequenceHeadTaskType
+from lorry_components.task_types.training_form import TrainingForm
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,9 +10,10 @@ from lorry_components.data.rows import Label, Row
 from lorry_components.data.templates import list_slots, parse_template
 from lorry_components.metrics.base import Prediction
 from lorry_components.models.reading_order import has_two_stacks
-from lorry_components.task_types.base import Features, Outputs, Report, TrainingForm, batch_by_length
+from lorry_components.task_types.base import Features, Outputs, Report, batch_by_length
 from lorry_components.task_types.template_filling import fill_pieces, find_affixes, split_pieces
 from lorry_components.task_types.text_head import TextHeadTaskType
+from lorry_components.task_types.training_form import TrainingForm
 from lorry_registry.errors import Fault
 
 if TYPE_CHECKING:

@@ -122,7 +122,7 @@ class TextTaskType(TaskType):
         """Return the fields of the base's configuration that decide the head's size and its loss."""
         return {}
 
-    # What it takes
+    # Sizes, for planning
 
     def choose_newly_initialized(self, missing: frozenset[str]) -> frozenset[str]:
         """Return which parameters are random before training, of those that a base may lack.

@@ -15,7 +15,8 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from lorry_components.methods import Method
 from lorry_components.progress import Progress
-from lorry_components.task_types.base import IGNORED, TrainingForm
+from lorry_components.task_types.base import IGNORED
+from lorry_components.task_types.training_form import TrainingForm
 from lorry_components.training.activation_cache import ROW, STATES, FrozenPrefix
 from lorry_components.training.sampler import LengthGroupedSampler
 from lorry_components.training.supervised_logits import compute_next_token_loss

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import TrainingArguments
 
-from lorry_components.task_types.base import TrainingForm
+from lorry_components.task_types.training_form import TrainingForm
 from lorry_components.training.trainer import AdapterTrainer, EncodedExamples, find_checkpoint
 from lorry_registry.errors import TrainingError
 from lorry_registry.manifest import WEIGHTS_NAME

@@ -68,7 +68,7 @@ class ClozeTaskType(TextTaskType):
                 "this base reads from left to right, and nothing behind {label}; put {text} before it",
             )
 
-    # What it takes
+    # Sizes, for planning
 
     def choose_newly_initialized(self, missing: frozenset[str]) -> frozenset[str]:
         """Return none: the output layer is the base's own."""
@@ -169,7 +169,7 @@ class ClozeTaskType(TextTaskType):
                     logits = model(**inputs, logits_to_keep=list_last_positions(1).to(device)).logits[:, -1]
                 yield chosen, logits.float()
 
-    # Inside
+    # Encoding
 
     @property
     def _parts(self) -> tuple[Part, ...]:

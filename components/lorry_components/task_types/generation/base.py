@@ -28,7 +28,6 @@ from lorry_components.task_types.base import (
     Features,
     Outputs,
     Report,
-    TrainingForm,
     batch_by_length,
     gather_targets,
 )
@@ -40,6 +39,7 @@ from lorry_components.task_types.generation.prompts import (
     uses_chat,
 )
 from lorry_components.task_types.text_task import TextTaskType
+from lorry_components.task_types.training_form import TrainingForm
 from lorry_registry.errors import Fault
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class GenerationTaskType(TextTaskType):
             raise ValueError(f"{raw!r} is not a text")
         return str(raw).strip()
 
-    # What it takes
+    # Sizes, for planning
 
     def choose_newly_initialized(self, missing: frozenset[str]) -> frozenset[str]:
         """Return none: the output layer is the base's own."""

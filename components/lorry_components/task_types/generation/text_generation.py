@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from lorry_components.models.reading_order import has_two_stacks, is_causal
-from lorry_components.task_types.base import IGNORED, AdaptingMethod, Features, TrainingForm
+from lorry_components.task_types.base import IGNORED, AdaptingMethod, Features
 from lorry_components.task_types.generation.base import GenerationTaskType
 from lorry_components.task_types.text_task import PassLengths
+from lorry_components.task_types.training_form import TrainingForm
 from lorry_registry.errors import Fault
 from lorry_registry.task_spec import TrainSpec
 
@@ -76,7 +77,7 @@ class TextGeneration(GenerationTaskType):
 
     @property
     def continues(self) -> bool:
-        """Return that it does."""
+        """Return True: prompt and answer are one sequence."""
         return True
 
     def count_room(self) -> int:

@@ -48,7 +48,7 @@ class TextToText(GenerationTaskType):
 
     @property
     def continues(self) -> bool:
-        """Return that it does not: the decoder starts anew."""
+        """Return False: the answer is a sequence of its own, which the decoder begins."""
         return False
 
     def count_room(self) -> int:

@@ -21,7 +21,7 @@ from lorry_components.data.rows import DataForm, Label, Row
 from lorry_components.metrics.base import Prediction, Target
 from lorry_components.metrics.squad import compute_exact_match, compute_f1, make_answer_metric, score_answers
 from lorry_components.models.reading_order import has_two_stacks, pools_last_token
-from lorry_components.task_types.base import Features, Outputs, Report, TrainingForm
+from lorry_components.task_types.base import Features, Outputs, Report
 from lorry_components.task_types.question_answering.answer_labels import (
     choose_span,
     find_answer_fault,
@@ -38,6 +38,7 @@ from lorry_components.task_types.question_answering.windows import (
     shorten_questions,
 )
 from lorry_components.task_types.text_head import TextHeadTaskType
+from lorry_components.task_types.training_form import TrainingForm
 from lorry_registry.errors import Fault
 
 if TYPE_CHECKING:
