@@ -153,7 +153,7 @@ def _check_classes(
     if len(trained) > len(parts["train"]) / 2 and len(parts["train"]) >= _FEW_ROWS:
         warnings.append(
             f"train has {len(trained):,} classes in {len(parts['train']):,} rows ({_list(sorted(trained))}): "
-            "is the label column the right one, or the kind to be regression?"
+            "is this the right label column, or should kind be regression?"
         )
 
 

@@ -119,7 +119,7 @@ class DiffusionTaskType(TaskType):
             yield Fault(
                 "base.model",
                 f"its unet takes {unet.get('in_channels')} channels and its vae makes "
-                f"{vae.get('latent_channels')}: is it for filling in holes?",
+                f"{vae.get('latent_channels')}: is it for inpainting?",
             )
         if unet.get("cross_attention_dim") != text.get("hidden_size"):
             yield Fault(
