@@ -1,7 +1,7 @@
 """The work of a run, decided before anything is spent."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,18 +95,23 @@ def refuse_what_does_not_fit(specs: Sequence[TaskSpec]) -> None:
 
 def _list_misfits(spec: TaskSpec) -> list[Fault]:
     try:
-        if find_task_type(spec).reads_images:
-            is_here = spec.base.is_package or spec.base.is_folder
-            misfits = check_fits(spec, plan_task(spec)) if is_here else ()
-            return [Fault(f"{spec.name}: {fault.where}", fault.what) for fault in misfits]
-        base = read_configuration(spec.base, may_download=False)
-        if is_surely_small(spec, base):
-            return []
-        misfits = check_fits(spec, plan_task(spec, base=base))
-    except Exception as error:  # noqa: BLE001 - one task's failure must not stop the others
+        misfits = find_task_type(spec).match_family(
+            text=lambda _: _check_text_fits(spec), diffusion=lambda _: _check_pipeline_fits(spec)
+        )
+    except Exception as error:  # noqa: BLE001 - one task's failure is none of the others'
         _LOGGER.info("%s is not planned: %s", spec.name, error)
         return []
     return [Fault(f"{spec.name}: {fault.where}", fault.what) for fault in misfits]
+
+
+def _check_text_fits(spec: TaskSpec) -> Iterable[Fault]:
+    base = read_configuration(spec.base, may_download=False)
+    return () if is_surely_small(spec, base) else check_fits(spec, plan_task(spec, base=base))
+
+
+def _check_pipeline_fits(spec: TaskSpec) -> Iterable[Fault]:
+    is_here = spec.base.is_package or spec.base.is_folder
+    return check_fits(spec, plan_task(spec)) if is_here else ()
 
 
 def order_by_cost(specs: Sequence[TaskSpec]) -> list[TaskSpec]:

@@ -8,7 +8,7 @@ from typing import Literal
 from lorry_components.data.examples import Example, Key
 from lorry_components.data.faults import FaultLog, quote
 from lorry_components.data.layout import PARTS
-from lorry_components.task_types import LabelForm
+from lorry_components.data.rows import LabelForm
 
 DUPLICATES_DROPPED = "training rows whose text is in validation or test"
 
@@ -55,7 +55,7 @@ def check_parts(
 
     Raises:
         InvalidDataError: A part is too small, a held-out class is not in train, train has one class or
-            one value only, or texts are in several parts and that is refused. All is told at once.
+            one value only, or texts are in several parts and that is refused. All are reported at once.
     """
     log = FaultLog(source)
     warnings: list[str] = []
@@ -80,14 +80,16 @@ def _settle_duplicates(
     held_out = {example.key for part in _HELD_OUT for example in parts[part]}
     repeated = [example for example in parts["train"] if example.key in held_out]
     if repeated:
-        told = f"{_count(repeated, 'row')} of train with a text of validation or test: {_show(repeated)}"
+        description = (
+            f"{_count(repeated, 'row')} of train with a text of validation or test: {_show(repeated)}"
+        )
         if duplicates == "refuse":
-            log.add_file("train", f"has {told}; remove them, or set data.duplicates: drop")
+            log.add_file("train", f"has {description}; remove them, or set data.duplicates: drop")
         elif duplicates == "keep":
-            warnings.append(f"kept {told}; scores flatter the adapter")
+            warnings.append(f"kept {description}; scores flatter the adapter")
         else:
             parts["train"] = [example for example in parts["train"] if example.key not in held_out]
-            warnings.append(f"dropped {told}")
+            warnings.append(f"dropped {description}")
     _compare_held_out(parts, duplicates, log, warnings)
     return len(repeated) if duplicates == "drop" else 0
 
@@ -99,11 +101,11 @@ def _compare_held_out(
     shared = [example for example in parts["test"] if example.key in validation]
     if not shared:
         return
-    told = f"{_count(shared, 'row')} with a text of validation: {_show(shared)}"
+    description = f"{_count(shared, 'row')} with a text of validation: {_show(shared)}"
     if duplicates == "refuse":
-        log.add_file("test", f"has {told}; remove them from one of the two")
+        log.add_file("test", f"has {description}; remove them from one of the two")
     else:
-        warnings.append(f"test has {told}; choosing an epoch on validation flatters the score on test")
+        warnings.append(f"test has {description}; choosing an epoch on validation flatters the score on test")
 
 
 def _check_sizes(
@@ -140,7 +142,7 @@ def _check_classes(
         if absent and parts[part]:
             warnings.append(
                 f"{part} has no row of {_count(absent, 'class', 'classes')} that train has, "
-                f"{_list(absent)}: how well they are told apart is not measured"
+                f"{_list(absent)}: how well they are predicted is not measured"
             )
     if len(trained) == 1 and len(parts["train"]) >= _MIN_TRAIN_ROWS:
         only = next(iter(trained))
@@ -151,7 +153,7 @@ def _check_classes(
     if len(trained) > len(parts["train"]) / 2 and len(parts["train"]) >= _FEW_ROWS:
         warnings.append(
             f"train has {len(trained):,} classes in {len(parts['train']):,} rows ({_list(sorted(trained))}): "
-            "is the label column the right one, or the kind to be regression?"
+            "is this the right label column, or should kind be regression?"
         )
 
 
@@ -163,11 +165,11 @@ def _check_numbers(parts: Mapping[str, list[Example]], log: FaultLog, warnings: 
         spread = max(numbers) - min(numbers)
         value, count = Counter(numbers).most_common(1)[0]
         if spread <= _CONSTANT_SPREAD * max(abs(number) for number in numbers):
-            told = f"has the same label, {value:g}, in each of its {len(numbers):,} rows"
+            description = f"has the same label, {value:g}, in each of its {len(numbers):,} rows"
             if part == "train":
-                log.add_file(part, f"{told}; there is nothing to learn")
+                log.add_file(part, f"{description}; there is nothing to learn")
             else:
-                warnings.append(f"{part} {told}: a correlation with it is 0 whatever is predicted")
+                warnings.append(f"{part} {description}: a correlation with it is 0 whatever is predicted")
         elif count >= _DOMINANT_SHARE * len(numbers):
             warnings.append(f"{part} has the label {value:g} in {count:,} of its {len(numbers):,} rows")
 

@@ -11,8 +11,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lorry_components.data.examples import Example
-from lorry_components.task_types import Label, LabelForm
-from lorry_components.task_types.base import IMAGE
+from lorry_components.data.rows import IMAGE, Label, LabelForm
 from lorry_registry.digests import canonical_json
 from lorry_registry.errors import Fault, InvalidDataError, NotFoundError
 from lorry_registry.task_spec import Columns

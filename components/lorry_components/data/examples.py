@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lorry_components.data.faults import LISTED_FAULTS, FaultLog, quote, shorten
-from lorry_components.data.image_files import read_image
 from lorry_components.data.layout import list_names, suggest_close
 from lorry_components.data.records import MAX_LINE_BYTES, Record, describe_value, place_row
-from lorry_components.task_types import Label, TaskType
-from lorry_components.task_types.base import IMAGE
+from lorry_components.data.rows import IMAGE, Label, LabelReader
 from lorry_registry.digests import canonical_json
 from lorry_registry.task_spec import Columns
 
@@ -61,10 +59,10 @@ def collect_examples(
     records: Iterable[Record],
     name: str,
     columns: Columns,
-    task_type: TaskType,
+    reader: LabelReader,
     log: FaultLog,
     *,
-    images: Path | None = None,
+    folder: Path | None = None,
 ) -> list[Example]:
     """Turn the rows of one file into examples; what is wrong goes to the log.
 
@@ -72,9 +70,9 @@ def collect_examples(
         records: The rows.
         name: What faults call the file.
         columns: Which columns hold what.
-        task_type: Whose labels these are.
+        reader: What reads the labels: the task type.
         log: Where faults go.
-        images: The folder of the images that labels name, for a kind that reads them.
+        folder: The folder of the file; None: it is on no disk, and there are no files beside it.
     """
     fields = list_columns(columns)
     gaps = _Gaps(fields)
@@ -85,16 +83,16 @@ def collect_examples(
         faults = list(_find_text_faults(values, fields))
         label: Label = ""
         try:
-            label = _parse_label(values[columns.label], task_type)
+            label = _parse_label(values[columns.label], reader)
         except (ValueError, OverflowError) as error:
             faults.append(f"column {shorten(columns.label)!r}: {shorten(str(error), 120)}")
         row = {field: str(values[column]) for field, column in fields.items() if field != "label"}
-        if not faults and images is not None:
+        if not faults and folder is not None:
             try:
-                row[IMAGE] = read_image(images, str(label))
+                row |= reader.read_named_file(folder, label)
             except ValueError as error:
                 faults.append(f"column {shorten(columns.label)!r}: {error}")
-        if not faults and (fault := task_type.find_fault(row, label)):
+        if not faults and (fault := reader.find_fault(row, label)):
             faults.append(fault)
         for fault in faults:
             log.add(place_row(name, number), fault)
@@ -131,10 +129,10 @@ def _is_encodable(text: str) -> bool:
     return True
 
 
-def _parse_label(raw: object, task_type: TaskType) -> Label:
-    label = task_type.parse_label(raw)
+def _parse_label(raw: object, reader: LabelReader) -> Label:
+    label = reader.parse_label(raw)
     if isinstance(label, str):
-        if task_type.label_form == "text":
+        if reader.data_form.label_form == "text":
             if fault := _find_text_fault(label):
                 raise ValueError(fault)
         elif len(label) > _MAX_CLASS_CHARACTERS:
@@ -174,7 +172,7 @@ class _Gaps:
         return True
 
     def report(self, name: str, log: FaultLog) -> None:
-        """Tell the log, once the whole file was read."""
+        """Add what is missing to the log, once the whole file was read."""
         for field, column in self._fields.items():
             shown = shorten(column)
             if not self._counts[column]:

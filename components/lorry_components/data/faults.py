@@ -1,4 +1,4 @@
-"""What is wrong with a source: all of it is counted, the first of it is told."""
+"""What is wrong with a source: all faults are counted, the first are listed."""
 
 from typing import NoReturn
 
@@ -39,7 +39,7 @@ class FaultLog:
         self._note(self._of_rows, where, what)
 
     def add_file(self, name: str, what: str) -> None:
-        """Note a fault of a whole file or part. It is told before those of rows, which may follow from it."""
+        """Note a fault of a whole file or part; it comes before those of rows, which may follow from it."""
         self._note(self._of_files, name, what)
 
     def count_more(self, number: int) -> None:

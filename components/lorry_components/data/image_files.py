@@ -1,6 +1,6 @@
-"""Images beside a table: each is checked, and becomes text that stands in the row.
+"""Images beside a table: each is checked, and becomes text in the row.
 
-So all that follows needs no other file, and every digest over rows is one over their images too.
+So later steps need no other file, and every digest over rows covers their images too.
 """
 
 import base64
@@ -19,10 +19,10 @@ _ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 def list_images(folder: Path) -> list[str]:
     """Return the names of the image files in a folder and below it, sorted; none behind links out of it."""
     root = folder.resolve()
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in _ENDINGS)
+    images = (path for path in folder.rglob("*") if path.suffix.lower() in _ENDINGS)
     return sorted(
         path.relative_to(folder).as_posix()
-        for path in found
+        for path in images
         if path.is_file() and path.resolve().is_relative_to(root)
     )
 
@@ -73,7 +73,7 @@ def _find_file(folder: Path, name: str) -> Path:
 
 
 def _measure(path: Path, shown: str) -> tuple[int, int]:
-    """Decode an image in full, so that one which is cut short is found now; return its width and height."""
+    """Decode an image in full, so that one which is cut short fails now; return its width and height."""
     from PIL import Image, UnidentifiedImageError
 
     try:

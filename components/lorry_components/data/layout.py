@@ -77,7 +77,7 @@ def choose_layout(names: Sequence[str], data: DataSpec, *, in_folder: bool = Tru
         in_folder: Whether the source is a folder or data set, not one file.
 
     Raises:
-        InvalidDataError: A part has no file or two, or it cannot be told how the files are meant.
+        InvalidDataError: A part has no file or several, or it is not clear how the files are meant.
     """
     log = FaultLog(data.source)
     if data.splits is not None:
@@ -103,20 +103,20 @@ def _choose_named(names: Sequence[str], splits: NamedSplits, log: FaultLog) -> L
     parts: dict[str, tuple[str, ...]] = {}
     for part in PARTS:
         wanted: str = getattr(splits, part)
-        found = _match_names(names, wanted)
-        if not found:
+        matches = _match_names(names, wanted)
+        if not matches:
             stems = {_SHARD.sub("", _strip_ending(name)) for name in names}
             log.add_file(
                 f"data.splits.{part}",
                 f"the source has no {shorten(wanted, 40)!r}; it has {list_names(names)}"
                 f"{suggest_close(wanted, stems)}",
             )
-        elif len(found) > 1 and not all(_SHARD.search(_strip_ending(name)) for name in found):
+        elif len(matches) > 1 and not all(_SHARD.search(_strip_ending(name)) for name in matches):
             log.add_file(
                 f"data.splits.{part}",
-                f"{shorten(wanted, 40)!r} may be {list_names(found)}; give the file's full name",
+                f"{shorten(wanted, 40)!r} may be {list_names(matches)}; give the file's full name",
             )
-        parts[part] = found
+        parts[part] = matches
     log.raise_if_any()
     return Layout(parts, None)
 

@@ -13,7 +13,7 @@ from lorry_components.data.data_card import CARD_FILE, DataCard
 from lorry_components.data.examples import Example, digest_example
 from lorry_components.data.faults import shorten
 from lorry_components.data.layout import PARTS
-from lorry_components.task_types import Label
+from lorry_components.data.rows import Label
 from lorry_registry.errors import ConflictError, Fault, InvalidDataError, NotFoundError, StoreError
 from lorry_registry.whole_files import is_partial
 
@@ -84,9 +84,9 @@ def load_part(folder: Path, part: str) -> list[Example]:
         )
     card = load_card(folder)
     path = folder / f"{part}.parquet"
-    examples, found = _read_part(path)
+    examples, digest = _read_part(path)
     described = {str(name): split.digest for name, split in card.splits.items()}
-    if found != described.get(part):
+    if digest != described.get(part):
         fault = Fault(part, "its rows are not those that the data card describes")
         raise InvalidDataError(str(path), [fault], todo=_AGAIN)
     return examples

@@ -7,13 +7,12 @@ from pathlib import Path
 
 from lorry_components.data.examples import Example, collect_examples, list_columns
 from lorry_components.data.faults import FaultLog
-from lorry_components.data.image_files import list_images
 from lorry_components.data.layout import Layout, choose_layout
 from lorry_components.data.records import read_records
+from lorry_components.data.rows import LabelReader
 from lorry_components.data.sources.hub import load_hub_splits, read_split
 from lorry_components.data.sources.local import list_local_files
 from lorry_components.data.sources.s3 import download_files, list_remote_files
-from lorry_components.task_types import TaskType
 from lorry_registry.digests import DigestFile, digest_document, digest_file
 from lorry_registry.errors import Fault, InvalidDataError
 from lorry_registry.task_spec import DataSpec, SeededSplit
@@ -32,7 +31,7 @@ class Reading:
     split: SeededSplit | None
 
 
-def read_source(data: DataSpec, task_type: TaskType) -> Reading:
+def read_source(data: DataSpec, reader: LabelReader) -> Reading:
     """Read all examples of a source: a file or folder, ``s3://`` or ``hub:``.
 
     Raises:
@@ -41,19 +40,21 @@ def read_source(data: DataSpec, task_type: TaskType) -> Reading:
         MissingExtraError: A hub data set is asked for and ``datasets`` is not installed.
     """
     if data.source.startswith("hub:"):
-        return _read_hub(data, task_type)
+        return _read_hub(data, reader)
     if data.source.startswith("s3://"):
         remote = list_remote_files(data.source)
         layout = choose_layout(list(remote.objects), data, in_folder=remote.in_folder)
         with tempfile.TemporaryDirectory(prefix="lorry-source-") as folder:
             download_files(data.source, remote, layout.names, Path(folder))
-            return _read_files(Path(folder), layout, data, task_type)
+            return _read_files(Path(folder), layout, data, reader)
     local = list_local_files(data.source)
     layout = choose_layout(local.names, data, in_folder=local.in_folder)
-    return _read_files(local.folder, layout, data, task_type)
+    return _read_files(local.folder, layout, data, reader)
 
 
-def digest_source(data: DataSpec, *, reads_images: bool = False, digest: DigestFile = digest_file) -> str:
+def digest_source(
+    data: DataSpec, reader: LabelReader | None = None, *, digest: DigestFile = digest_file
+) -> str:
     """Return a digest of what a source is, without reading its rows.
 
     Of local files the contents, by name; of objects in S3 the tags and sizes, by name; of a hub data set
@@ -61,8 +62,7 @@ def digest_source(data: DataSpec, *, reads_images: bool = False, digest: DigestF
 
     Args:
         data: The task's data section.
-        reads_images: Whether the images beside the tables count too.
-        digest: Computes the digest of each local file, or looks it up.
+        reader: What reads the labels: the files that they may name count too. None: they name none.
 
     Raises:
         InvalidDataError: The source is not there, or it is not clear which of its files are meant.
@@ -73,18 +73,18 @@ def digest_source(data: DataSpec, *, reads_images: bool = False, digest: DigestF
         remote = list_remote_files(data.source)
         layout = choose_layout(list(remote.objects), data, in_folder=remote.in_folder)
         listed = {name: remote.objects[name] for name in layout.names}
-        return digest_document({"s3": {name: [found.etag, found.size] for name, found in listed.items()}})
+        return digest_document({"s3": {name: [entry.etag, entry.size] for name, entry in listed.items()}})
     local = list_local_files(data.source)
     layout = choose_layout(local.names, data, in_folder=local.in_folder)
     try:
-        names = [*layout.names, *(list_images(local.folder) if reads_images else ())]
+        names = [*layout.names, *(reader.list_named_files(local.folder) if reader is not None else ())]
         return digest_document({"files": {name: digest(local.folder / name) for name in names}})
     except OSError as error:
         fault = Fault(Path(error.filename or data.source).name, f"cannot be read: {error.strerror or error}")
         raise InvalidDataError(data.source, [fault], todo="make the file readable for this user") from error
 
 
-def _read_files(folder: Path, layout: Layout, data: DataSpec, task_type: TaskType) -> Reading:
+def _read_files(folder: Path, layout: Layout, data: DataSpec, reader: LabelReader) -> Reading:
     log = FaultLog(data.source)
     wanted = list(dict.fromkeys(list_columns(data.columns).values()))
     tables = {
@@ -92,9 +92,9 @@ def _read_files(folder: Path, layout: Layout, data: DataSpec, task_type: TaskTyp
             read_records(folder / name, name, wanted, log),
             name,
             data.columns,
-            task_type,
+            reader,
             log,
-            images=folder if task_type.reads_images else None,
+            folder=folder,
         )
         for name in layout.names
     }
@@ -102,7 +102,7 @@ def _read_files(folder: Path, layout: Layout, data: DataSpec, task_type: TaskTyp
     return _join_tables(tables, layout)
 
 
-def _read_hub(data: DataSpec, task_type: TaskType) -> Reading:
+def _read_hub(data: DataSpec, reader: LabelReader) -> Reading:
     splits = load_hub_splits(data)
     layout = choose_layout(list(splits), data)
     log = FaultLog(data.source)
@@ -112,7 +112,7 @@ def _read_hub(data: DataSpec, task_type: TaskType) -> Reading:
             read_split(splits[name], name, wanted, data.columns.label, log),
             name,
             data.columns,
-            task_type,
+            reader,
             log,
         )
         for name in layout.names

@@ -29,7 +29,7 @@ def read_records(path: Path, name: str, wanted: Sequence[str], log: FaultLog) ->
 
     Args:
         path: The file.
-        name: What faults call it; its ending tells the format.
+        name: What faults call it; its ending decides the format.
         wanted: The columns that are needed; others may be left out of the rows.
         log: Where faults go.
     """
@@ -206,7 +206,7 @@ def _read_parquet(path: Path, name: str, wanted: Sequence[str], log: FaultLog) -
                 return
             if table.metadata.num_rows == 0:
                 log.add_file(name, "holds no rows")
-            # All columns when one is missing, so that the fault can tell which there are.
+            # All columns when one is missing, so that the fault can list which there are.
             needed = [column for column in wanted if column in columns]
             yield from _read_batches(table, needed if len(needed) == len(wanted) else columns, name, log)
     except (pa.ArrowException, OSError) as error:
@@ -235,7 +235,7 @@ def describe_value(value: object) -> str:
         return "true or false"
     if isinstance(value, int | float):
         return f"the number {shorten(repr(value), 24)}"
-    for kind, name in ((str, "a string"), (list, "a list"), (dict, "an object"), (bytes, "bytes")):
-        if isinstance(value, kind):
+    for cell_type, name in ((str, "a string"), (list, "a list"), (dict, "an object"), (bytes, "bytes")):
+        if isinstance(value, cell_type):
             return name
     return f"a {type(value).__name__}"

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 
 from lorry_components.data.examples import Example, Key
 from lorry_components.data.layout import PARTS
-from lorry_components.task_types import LabelForm
+from lorry_components.data.rows import LabelForm
 from lorry_registry.digests import canonical_json
 from lorry_registry.task_spec import PartLimits, SeededSplit
 

@@ -111,7 +111,7 @@ def _build_task_type(manifest: Manifest, folder: Path) -> TaskType:
     problem = ""
     try:
         task_type = TASK_TYPES[manifest.kind](InputForm.read(manifest.recipe))
-        if (task_type.label_form == "class") == bool(manifest.labels):
+        if task_type.accepts_labels(manifest.labels):
             return task_type
         problem = "no labels"
     except ValueError as error:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lorry_components.memory.device_emulation import imitate_device
+from lorry_components.models.dimensions import read_hidden_size
 
 if TYPE_CHECKING:
     import torch
@@ -48,7 +49,7 @@ class Activations:
 
 @dataclass(slots=True)
 class _Recording:
-    """What the hooks saw, by the layer that was being computed; -1: none."""
+    """What the hooks recorded, by the layer that was being computed; -1: none."""
 
     # The storages are held, or a new one could get the address of one that is gone.
     storages: dict[int, "torch.UntypedStorage"] = field(default_factory=dict)
@@ -137,14 +138,16 @@ def measure_cache(config: "PretrainedConfig", *, rows: int, tokens: int) -> int:
     if heads is None:
         return int(4 * rows * text.num_hidden_layers * _count_state(text))
     width = getattr(text, "head_dim", None) or getattr(text, "d_kv", None)
-    width = width or text.hidden_size // text.num_attention_heads
+    width = width or read_hidden_size(text) // text.num_attention_heads
     layers = getattr(text, "num_decoder_layers", None) or text.num_hidden_layers
     return int(2 * 4 * layers * heads * width * rows * tokens)
 
 
 def _count_state(config: "PretrainedConfig") -> int:
     """Return how many numbers a layer without attention remembers of a text: a state, and a convolution's."""
-    inner = getattr(config, "intermediate_size", None) or getattr(config, "expand", 1) * config.hidden_size
+    inner = getattr(config, "intermediate_size", None) or getattr(config, "expand", 1) * read_hidden_size(
+        config
+    )
     state, kernel = getattr(config, "state_size", 1), getattr(config, "conv_kernel", 0)
     convolved = inner + 2 * getattr(config, "n_groups", 0) * state
     return int(inner * state + convolved * kernel)

@@ -12,12 +12,12 @@ _MOST_BYTES = 32 * 2**20
 
 
 def find_classes(spec: TaskSpec) -> tuple[str, ...] | None:
-    """Return the classes in local data of at most 32 MiB; None of other data, or of a kind without classes.
+    """Return the classes in local data of at most 32 MiB; None for other data, or where there are none.
 
-    What is wrong with the data is for its own step to tell.
+    What is wrong with the data is for its own step to report.
     """
     task_type = find_task_type(spec)
-    if task_type.label_form != "class" or not spec.data.is_local:
+    if not task_type.data_form.has_classes or not spec.data.is_local:
         return None
     try:
         files = list_local_files(spec.data.source)

@@ -17,12 +17,8 @@ from lorry_components.memory.estimates import Estimate, Footprint, Part, add_run
 from lorry_components.methods import Method
 from lorry_components.models.bases import find_base_folder
 from lorry_components.models.configuration import download_configuration
-from lorry_components.task_types.diffusion.latent_diffusion import (
-    build_denoising_model,
-    build_skeleton,
-    read_part,
-    require_diffusers,
-)
+from lorry_components.models.diffusers_models import build_diffusers_skeleton, read_part, require_diffusers
+from lorry_components.task_types.diffusion.latent_diffusion import build_denoising_model
 from lorry_registry.errors import BaseModelError
 from lorry_registry.task_spec import BaseSpec
 
@@ -67,7 +63,7 @@ class ImagePipeline:
 
         with torch.device("meta"):
             text = CLIPTextModel(CLIPTextConfig(**self.parts["text_encoder"]))
-        parts = (build_skeleton("AutoencoderKL", self.parts["vae"]), text)
+        parts = (build_diffusers_skeleton("AutoencoderKL", self.parts["vae"]), text)
         return sum(parameter.numel() for part in parts for parameter in part.parameters())
 
 
@@ -91,7 +87,7 @@ def read_pipeline(spec: BaseSpec) -> ImagePipeline:
             raise ValueError("its sizes are not above 0")
     except (KeyError, TypeError, ValueError) as error:
         raise BaseModelError(
-            f"its configurations do not tell the size of its images: {error}",
+            f"the size of its images does not follow from its configurations: {error}",
             where=origin,
             todo="name a pipeline of Stable Diffusion 1 or 2",
         ) from error
@@ -99,7 +95,7 @@ def read_pipeline(spec: BaseSpec) -> ImagePipeline:
 
 
 def read_known_pipeline(name: str) -> ImagePipeline:
-    """Return one of the lecture's pipelines by its hub id: what decides shapes, and no more."""
+    """Return the configurations of a well-known pipeline by its hub id: what decides shapes, and no more."""
     resource = importlib.resources.files("lorry_components.models").joinpath("known_pipelines.json")
     return ImagePipeline(json.loads(resource.read_text("utf-8"))[name], f"{name}, as lorry knows it")
 
@@ -110,7 +106,7 @@ def adapt_unet(pipeline: ImagePipeline, method: Method) -> AdaptedArchitecture:
     Raises:
         TrainingError: The method does not fit it.
     """
-    unet = build_skeleton("UNet2DConditionModel", pipeline.parts["unet"])
+    unet = build_diffusers_skeleton("UNet2DConditionModel", pipeline.parts["unet"])
     adapted = adapt_architecture(method, Architecture(unet, frozenset()))
     # None of them is held in four bits: qlora is not for UNets.
     return replace(adapted, frozen_matrices=0)

@@ -32,8 +32,7 @@ from lorry_components.methods import Method
 from lorry_components.models.configuration import BaseConfiguration, read_configuration
 from lorry_components.models.dimensions import read_dimensions
 from lorry_components.models.dropout_fields import list_dropouts
-from lorry_components.task_types import KnowledgeProbing, TaskType
-from lorry_components.task_types.generation.base import GenerationTaskType
+from lorry_components.task_types.text_task import PassLengths, TextTaskType
 from lorry_components.tasks.checks import find_method, find_task_type
 from lorry_components.training.optimizers import ADAMW_8BIT
 from lorry_components.training.precision import Hardware, Precision, PrecisionName, choose_precision
@@ -110,9 +109,10 @@ def plan_task(
     """
     task_type, method = find_task_type(spec), find_method(spec)
     try:
-        if task_type.reads_images:
-            return _plan_images(spec, method)
-        return _plan_texts(spec, task_type, method, labels, base or read_configuration(spec.base))
+        return task_type.match_family(
+            text=lambda text: _plan_texts(spec, text, method, labels, base or read_configuration(spec.base)),
+            diffusion=lambda _: _plan_images(spec, method),
+        )
     except LorryError:
         raise
     except Exception as error:
@@ -125,11 +125,15 @@ def plan_task(
 
 
 def _plan_texts(
-    spec: TaskSpec, task_type: TaskType, method: Method, labels: Sequence[str] | None, base: BaseConfiguration
+    spec: TaskSpec,
+    task_type: TextTaskType,
+    method: Method,
+    labels: Sequence[str] | None,
+    base: BaseConfiguration,
 ) -> TaskPlan:
     """Plan a task about texts."""
     notes: list[str] = []
-    if task_type.label_form == "class" and labels is None:
+    if task_type.data_form.has_classes and labels is None:
         labels = _ASSUMED_CLASSES
         notes.append("two classes are assumed: the data was not read")
     device = "cuda" if spec.resources.count else "cpu"
@@ -271,7 +275,7 @@ def _plan_images(spec: TaskSpec, method: Method) -> TaskPlan:
 def _build_footprint(
     spec: TaskSpec,
     base: BaseConfiguration,
-    task_type: TaskType,
+    task_type: TextTaskType,
     method: Method,
     labels: Sequence[str] | None,
     tokens: int,
@@ -283,27 +287,17 @@ def _build_footprint(
         setattr(config, name, value)
     model_class = task_type.find_model_class(config)
     architecture = build_architecture(base, config, model_class, attention=precision.attention)
-    if isinstance(task_type, GenerationTaskType | KnowledgeProbing):
-        # Its output layer is the base's own, whatever of the base is on this machine.
-        architecture = replace(architecture, newly_initialized=frozenset())
-    adapted = adapt_architecture(method, architecture)
-    rows, answer = _divide_batch(spec), _count_answer(spec, task_type)
-    apart = answer if config.is_encoder_decoder and answer else None
-    supervised = min(answer, tokens) if answer and task_type.predicts_next else None
-    if task_type.answer_tokens is not None and model_class == "AutoModelForCausalLM":
-        supervised = task_type.answer_tokens
-    activations = _measure(adapted, base, rows, tokens, apart, supervised, on_cuda=device == "cuda")
+    # What the base has weights for is not known where they are not on this machine.
+    newly_initialized = task_type.choose_newly_initialized(architecture.newly_initialized)
+    adapted = adapt_architecture(method, replace(architecture, newly_initialized=newly_initialized))
+    rows, lengths = _divide_batch(spec), task_type.describe_pass(config, tokens)
+    activations = _measure(adapted, base, rows, tokens, lengths, on_cuda=device == "cuda")
     footprint = make_footprint(adapted, method, activations, rows)
-    if answer:
-        held = tokens if apart is None else tokens + apart
-        cache = measure_cache(config, rows=rows, tokens=held)
-        footprint = replace(footprint, scored=supervised or apart or 1, cache=cache)
+    if task_type.count_written_tokens():
+        cache = measure_cache(config, rows=rows, tokens=tokens + (lengths.decoder or 0))
+        scored = lengths.supervised or lengths.decoder or 1
+        footprint = replace(footprint, scored=scored, cache=cache)
     return adapted, footprint
-
-
-def _count_answer(spec: TaskSpec, task_type: TaskType) -> int:
-    """Return the tokens of an answer that is written; 0: this kind writes none."""
-    return spec.data.max_target if isinstance(task_type, GenerationTaskType) else 0
 
 
 def make_footprint(
@@ -349,8 +343,7 @@ def _measure(
     base: BaseConfiguration,
     rows: int,
     tokens: int,
-    target_tokens: int | None,
-    supervised_tokens: int | None,
+    lengths: PassLengths,
     *,
     on_cuda: bool,
 ) -> Activations:
@@ -359,18 +352,18 @@ def _measure(
             adapted.model,
             rows=rows,
             tokens=tokens,
-            target_tokens=target_tokens,
-            supervised_tokens=supervised_tokens,
+            target_tokens=lengths.decoder,
+            supervised_tokens=lengths.supervised,
             on_cuda=on_cuda,
         )
     except Exception as error:
         dimensions = read_dimensions(base.values)
         if dimensions is None:
             raise BaseModelError(
-                f"what a forward pass takes cannot be told without weights: {error}".splitlines()[0],
+                f"what a forward pass takes cannot be measured without weights: {error}".splitlines()[0],
                 where=base.origin,
                 todo="run it without a plan: lorry run --force",
             ) from error
-        longest = max(tokens, target_tokens or 0)
+        longest = max(tokens, lengths.decoder or 0)
         bound = bound_activations(dimensions, base.values, rows=rows, tokens=longest)
         return Activations(kept=bound, layers=0, largest_layer=bound, outside=0, boundary=0, logits=0)

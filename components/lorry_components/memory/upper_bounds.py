@@ -5,9 +5,9 @@ from typing import Any
 
 from lorry_components.memory.gpus import GIB
 from lorry_components.models.dimensions import Dimensions, read_dimensions
-from lorry_components.task_types import TASK_TYPES, QuestionAnswering
-from lorry_components.task_types.generation.base import GenerationTaskType
-from lorry_components.task_types.sequence_head import SequenceHeadTaskType
+from lorry_components.task_types import TASK_TYPES
+from lorry_components.task_types.text_task import TextTaskType
+from lorry_components.tasks.checks import find_task_type
 from lorry_registry.task_spec import TaskSpec
 
 # Weights, gradients, two moments and a copy, each in fp32.
@@ -24,14 +24,22 @@ def bound_training(spec: TaskSpec, configuration: Mapping[str, Any]) -> int | No
     dimensions = read_dimensions(configuration)
     if dimensions is None or any("expert" in name for name in configuration) or spec.kind not in TASK_TYPES:
         return None
+    return find_task_type(spec).match_family(
+        text=lambda text: _bound_text_training(spec, text, dimensions, configuration),
+        # The sizes of a UNet are others.
+        diffusion=lambda _: None,
+    )
+
+
+def _bound_text_training(
+    spec: TaskSpec, task_type: TextTaskType, dimensions: Dimensions, configuration: Mapping[str, Any]
+) -> int:
     soft = spec.method.options.get("tokens")
     tokens = spec.data.max_length + (soft if isinstance(soft, int) else 0)
-    if issubclass(TASK_TYPES[spec.kind], GenerationTaskType):
-        tokens = max(tokens, spec.data.max_target)
+    tokens = max(tokens, task_type.count_written_tokens())
     passing = bound_activations(dimensions, configuration, rows=spec.train.batch_size, tokens=tokens)
-    if not issubclass(TASK_TYPES[spec.kind], (SequenceHeadTaskType, QuestionAnswering)):
-        # The output, its softmax and its gradient.
-        passing += 3 * 4 * spec.train.batch_size * tokens * dimensions.vocabulary
+    # The output, its softmax and its gradient.
+    passing += 3 * 4 * spec.train.batch_size * tokens * task_type.count_outputs(dimensions.vocabulary)
     return round(_SLACK * (_BYTES_A_PARAMETER * _bound_parameters(dimensions) + passing)) + _RUNTIME
 
 

@@ -110,6 +110,10 @@ class Method(ABC):
         """Say why the method cannot work on a base, from the base's configuration alone."""
         return ()
 
+    def check_model(self, model: Any) -> Iterable[Fault]:
+        """Say why the method cannot work on a model, which may have shapes and no numbers."""
+        return ()
+
     def count_added_tokens(self) -> int:
         """Return how many positions of the base's input the method itself takes up."""
         return 0

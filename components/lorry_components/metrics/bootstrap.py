@@ -4,14 +4,28 @@ Efron and Tibshirani, An Introduction to the Bootstrap, 1993; for comparing two 
 Koehn, Statistical Significance Tests for Machine Translation Evaluation, EMNLP 2004.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
-from lorry_components.task_types.base import Scorer
+from lorry_components.metrics.base import Scorer
 from lorry_registry.manifest import MetricValue
 
 _LOW, _HIGH = 2.5, 97.5
+
+
+def draw_rows(rows: int, *, resamples: int, seed: int = 0) -> Iterator[NDArray[np.intp]]:
+    """Yield the numbers of rows that are drawn with replacement, as many as there are, shape (rows,).
+
+    Args:
+        rows: How many rows there are.
+        resamples: How often they are drawn.
+        seed: Seeds the draws: the same seed gives the same ones.
+    """
+    generator = np.random.default_rng(seed)
+    for _ in range(resamples):
+        yield generator.integers(0, rows, rows)
 
 
 def estimate_metrics(
@@ -25,8 +39,7 @@ def estimate_metrics(
         resamples: How often rows are drawn with replacement.
         seed: Seeds the draws: the same rows give the same interval.
     """
-    generator = np.random.default_rng(seed)
-    draws = [generator.integers(0, rows, rows) for _ in range(resamples)]
+    draws = list(draw_rows(rows, resamples=resamples, seed=seed))
     everything = np.arange(rows)
     estimates = {}
     for name, score in scorers.items():
@@ -56,9 +69,7 @@ def estimate_gain_confidence(
         resamples: How often rows are drawn with replacement.
         seed: Seeds the draws.
     """
-    generator = np.random.default_rng(seed)
     wins = 0
-    for _ in range(resamples):
-        draw = generator.integers(0, rows, rows)
+    for draw in draw_rows(rows, resamples=resamples, seed=seed):
         wins += candidate(draw) - champion(draw) > minimum_gain
     return wins / resamples

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lorry_components.metrics.base import Prediction, Scorer, Target
 from lorry_components.metrics.words import pair_up, split_words
-from lorry_components.task_types.base import Prediction, Scorer, Target
 
 _ORDERS = 4
 _SIGMA = 6.0

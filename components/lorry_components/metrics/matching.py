@@ -5,8 +5,8 @@ from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 
+from lorry_components.metrics.base import Metric, Prediction, Scorer, Target
 from lorry_components.metrics.words import pair_up
-from lorry_components.task_types.base import Metric, Prediction, Scorer, Target
 
 _QUOTES = str.maketrans(dict.fromkeys('"`\u2018\u2019\u201c\u201d', "'"))
 _QUERY = re.compile(r"select (?P<what>.+?) from (?P<rest>.+)")
@@ -40,7 +40,7 @@ def normalise_sql(text: str) -> Hashable:
     That is the selected column with its aggregate, and the set of conditions, as WikiSQL's own comparison
     has it (Zhong et al. 2017, https://arxiv.org/abs/1709.00103): neither the order of conditions nor the case
     of words and values matters, nor do white space and the kind of quotation marks. The table behind FROM is
-    left out: it is an identifier that no question tells. A text that is no query stands for itself.
+    left out: it is an identifier that no question mentions. A text that is no query stands for itself.
     """
     plain = normalise_text(text.translate(_QUOTES)).rstrip("; ").casefold()
     query = _QUERY.fullmatch(plain)

@@ -14,8 +14,8 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from lorry_components.metrics.base import Prediction, Scorer, Target
 from lorry_components.metrics.words import pair_up, split_words
-from lorry_components.task_types.base import Prediction, Scorer, Target
 
 # Recall weighs nine times as much as precision; the penalty is at most one half.
 _RECALL_WEIGHT = 9.0

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from lorry_components.metrics.base import Prediction, Scorer, Target
 from lorry_components.metrics.words import pair_up
-from lorry_components.task_types.base import Prediction, Scorer, Target
 
 _BLEU_ORDERS = 4
 _NIST_ORDERS = 5
@@ -38,12 +38,12 @@ def score_bleu(targets: Sequence[Target], predictions: Sequence[Prediction]) -> 
 
 
 def score_nist(targets: Sequence[Target], predictions: Sequence[Prediction]) -> Scorer:
-    """NIST of all rows together: n-grams of one to five words by how much they tell, from 0 up.
+    """NIST of all rows together: n-grams of one to five words by their information, from 0 up.
 
     Doddington 2002, Automatic Evaluation of Machine Translation Quality Using N-gram Co-occurrence
     Statistics; in lower case, by tokeniser 13a. As in NIST's own mteval, n-grams are looked for in all
     references of a row, and a row's reference length is their mean; nltk takes the best single reference.
-    What an n-gram tells is counted on the references of the whole test set.
+    The information of an n-gram is counted on the references of the whole test set.
     """
     from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 
@@ -62,7 +62,7 @@ def _count_ngrams(words: Sequence[str], order: int) -> Counter[Ngram]:
 
 
 def _weigh_ngrams(references: Sequence[Sequence[str]]) -> dict[Ngram, float]:
-    """Return the bits that the last word of each n-gram tells, when those before it are known."""
+    """Return the information of the last word of each n-gram given those before it, in bits."""
     counts: Counter[Ngram] = Counter()
     for words in references:
         for order in range(1, _NIST_ORDERS + 1):
@@ -77,22 +77,22 @@ def _weigh_ngrams(references: Sequence[Sequence[str]]) -> dict[Ngram, float]:
 def _count_row(
     references: Sequence[Sequence[str]], text: Sequence[str], information: Mapping[Ngram, float]
 ) -> list[float]:
-    """Return what is told in each order, the n-grams of each order, and both lengths in words."""
-    told, totals = [], []
+    """Return the information matched in each order, the n-grams of each order, and both lengths in words."""
+    matched, totals = [], []
     for order in range(1, _NIST_ORDERS + 1):
         guess = _count_ngrams(text, order)
         known: Counter[Ngram] = Counter()
         for reference in references:
             known |= _count_ngrams(reference, order)
-        told.append(sum(information[ngram] * count for ngram, count in (guess & known).items()))
+        matched.append(sum(information[ngram] * count for ngram, count in (guess & known).items()))
         totals.append(float(guess.total()))
-    return [*told, *totals, float(len(text)), sum(map(len, references)) / len(references)]
+    return [*matched, *totals, float(len(text)), sum(map(len, references)) / len(references)]
 
 
 def _compute_nist(sums: NDArray[np.float64]) -> float:
-    told, totals = sums[:_NIST_ORDERS], sums[_NIST_ORDERS:-2]
+    matched, totals = sums[:_NIST_ORDERS], sums[_NIST_ORDERS:-2]
     length, reference = sums[-2:]
     if not length:
         return 0.0
     penalty = math.exp(_NIST_BETA * math.log(min(1.0, length / reference)) ** 2)
-    return float(penalty * np.divide(told, totals, out=np.zeros_like(told), where=totals > 0).sum())
+    return float(penalty * np.divide(matched, totals, out=np.zeros_like(matched), where=totals > 0).sum())

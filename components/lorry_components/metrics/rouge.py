@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from lorry_components.metrics.base import Prediction, Scorer, Target
 from lorry_components.metrics.words import pair_up, split_words
-from lorry_components.task_types.base import Prediction, Scorer, Target
 
 _BETA = 1.2
 

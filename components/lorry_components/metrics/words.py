@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from lorry_components.task_types.base import Prediction, Target, list_right
+from lorry_components.metrics.base import Prediction, Target, list_right
 
 # Hyphens and apostrophes inside a word belong to it, as to the tokeniser of the Penn Treebank.
 _WORD = re.compile("\\w+(?:[-'\u2019]\\w+)*")

@@ -1,1 +1,28 @@
-"""The frozen base: where it is, its fingerprint, its configuration, and its blocks."""
+"""The frozen base: every question about one is answered here.
+
+::
+
+    bases               where it is, whether it is whole, its fingerprint
+    configuration       its ``config.json``, without its weights
+    dimensions          its sizes: widths, depth, vocabulary, positions
+    reading_order       whether it is causal, bidirectional, or an encoder with a decoder
+    blocks              where its blocks and its linear layers are; whether it is a UNet
+    dropout_fields      what its configuration calls dropout
+    pretrained          loading it under a head
+    diffusers_models    loading the models of a pipeline
+    quantization        what numbers in fewer bits need
+
+Nothing is imported here, so that a base is looked up without torch.
+"""
+
+__all__ = [
+    "bases",
+    "blocks",
+    "configuration",
+    "diffusers_models",
+    "dimensions",
+    "dropout_fields",
+    "pretrained",
+    "quantization",
+    "reading_order",
+]

@@ -1,12 +1,12 @@
-"""Where the blocks of a base are, and in each the modules at which attention and MLP end.
+"""What a base is made of: its blocks, in each the modules at which attention and MLP end, its linear layers.
 
-Architectures are told apart by structure, not by name: a block is a member of a module list that holds a
+Architectures are recognised by structure, not by name: a block is a member of a module list that holds a
 known pair of modules. So a new model with the modules of an old one needs no change here.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lorry_registry.errors import BaseModelError, TrainingError
 
@@ -87,15 +87,23 @@ def build_skeleton(config: "PretrainedConfig") -> "PreTrainedModel":
     return skeleton
 
 
-def read_hidden_size(config: "PretrainedConfig") -> int:
-    """Return the width of the residual stream, whatever an architecture calls it."""
-    return int(config.get_text_config().hidden_size)
+def find_body(model: "PreTrainedModel") -> "nn.Module":
+    """Return a base without its head; a UNet has none."""
+    return model if is_unet(model) else model.base_model
 
 
-def read_width(model: "PreTrainedModel") -> int:
-    """Return the width of a base's residual stream; of a UNet, of its widest blocks."""
-    channels: Sequence[int] | None = getattr(model.config, "block_out_channels", None)
-    return max(channels) if channels else read_hidden_size(model.config)
+def is_unet(model: "nn.Module") -> bool:
+    """Return whether a model is a UNet of diffusers'."""
+    config: Any = model.config
+    return getattr(config, "model_type", None) is None and hasattr(config, "cross_attention_dim")
+
+
+def list_linear(model: "nn.Module") -> "dict[str, nn.Module]":
+    """Return the linear layers of a model by name, GPT-2's Conv1D with them."""
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    return {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)}
 
 
 def _walk(model: "nn.Module") -> Iterator[Block]:
@@ -104,11 +112,11 @@ def _walk(model: "nn.Module") -> Iterator[Block]:
     for list_name, modules in model.named_modules():
         if not isinstance(modules, nn.ModuleList):
             continue
-        found = [_find_block(f"{list_name}.{index}", module) for index, module in enumerate(modules)]
+        blocks = [_find_block(f"{list_name}.{index}", module) for index, module in enumerate(modules)]
         # Where only some are known, as among blocks with a mixture of experts, the last of them would not be
         # the last of the model.
-        if None not in found:
-            yield from (block for block in found if block is not None)
+        if None not in blocks:
+            yield from (block for block in blocks if block is not None)
 
 
 def _find_block(name: str, module: "nn.Module") -> Block | None:
@@ -122,8 +130,8 @@ def _find_block(name: str, module: "nn.Module") -> Block | None:
 def _find(module: "nn.Module", path: str) -> "nn.Module | None":
     """Return the module at a path, unless there is none or it is no linear map (a mixture of experts)."""
     try:
-        found = module.get_submodule(path)
+        submodule = module.get_submodule(path)
     except AttributeError:
         return None
     # GPT-2's Conv1D is no nn.Linear, and a linear map as well.
-    return found if getattr(getattr(found, "weight", None), "ndim", 0) == 2 else None
+    return submodule if getattr(getattr(submodule, "weight", None), "ndim", 0) == 2 else None

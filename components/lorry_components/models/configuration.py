@@ -1,16 +1,19 @@
-"""The configuration of a base: of a base on a hub, ``config.json`` alone and never the weights."""
+"""The configuration of a base: for a base on a hub, ``config.json`` alone and never the weights."""
 
 import importlib.resources
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lorry_components.models.bases import CONFIG_NAME, WEIGHTS_PATTERN, find_base_folder
+from lorry_components.models.bases import CONFIG_NAME, PIPELINE_INDEX, WEIGHTS_PATTERN, find_base_folder
 from lorry_registry.errors import AdapterRejectedError, BaseModelError
 from lorry_registry.task_spec import BaseSpec
 from lorry_registry.verification import read_tensor_entries
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +34,8 @@ class BaseConfiguration:
 def read_configuration(spec: BaseSpec, *, may_download: bool = True) -> BaseConfiguration:
     """Read the configuration of a base.
 
-    A hub's is taken from the hub's cache on this machine; or, of the lecture's own models, from what is known
-    of them here; or downloaded, at the pinned revision.
+    That of a base on a hub comes from the hub's cache on this machine; or from the configurations that Lorry
+    holds itself, of some well-known bases; or it is downloaded, at the pinned revision.
 
     Args:
         spec: The base.
@@ -56,10 +59,36 @@ def read_configuration(spec: BaseSpec, *, may_download: bool = True) -> BaseConf
 
 
 def read_known_configurations() -> Mapping[str, Mapping[str, Any]]:
-    """Return the configurations of the lecture's models by hub id: what decides shapes, and no more."""
+    """Return the configurations of some well-known bases by hub id: what decides shapes, and no more."""
     resource = importlib.resources.files(__package__).joinpath("known_bases.json")
     known: dict[str, dict[str, Any]] = json.loads(resource.read_text("utf-8"))
     return known
+
+
+def load_config(folder: Path) -> "PretrainedConfig":
+    """Load the configuration of a base as transformers reads it.
+
+    Raises:
+        BaseModelError: transformers does not know the base's architecture.
+    """
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import AutoConfig
+
+    if (folder / PIPELINE_INDEX).is_file():
+        raise BaseModelError(
+            "it is a pipeline that draws images, and this is for models of text",
+            where=str(folder),
+            todo="name a model of texts; a pipeline is a base for kind image-generation",
+        )
+    try:
+        config: PretrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, StrictDataclassError) as error:
+        raise BaseModelError(
+            " ".join(f"transformers cannot read its config.json: {error}".split()),
+            where=str(folder),
+            todo="restore the base, or choose one of an architecture that this version knows",
+        ) from error
+    return config
 
 
 def _read_file(path: Path) -> dict[str, Any]:
@@ -85,7 +114,7 @@ def download_configuration(spec: BaseSpec, name: str = CONFIG_NAME) -> dict[str,
     """Download one file of JSON of a base on a hub, unless it is on this machine already.
 
     Raises:
-        BaseModelError: It cannot be had.
+        BaseModelError: It cannot be downloaded.
     """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError

@@ -1,8 +1,17 @@
-"""Width, depth and vocabulary of a base, under one name for every family."""
+"""The sizes of a base, under one name for every architecture: widths, depth, vocabulary, positions.
 
-from collections.abc import Mapping
+:func:`read_dimensions` needs nothing but the content of ``config.json``. The other functions ask the
+configuration of transformers', which also knows the sizes that a file leaves out, or the model itself.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from lorry_registry.errors import BaseModelError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
 
 _NAMES = {
     "hidden": ("hidden_size", "d_model", "n_embd", "dim"),
@@ -46,20 +55,15 @@ class Dimensions:
 
 
 def read_dimensions(configuration: Mapping[str, Any]) -> Dimensions | None:
-    """Read the sizes out of a configuration; None when it names them in a way that is not known here."""
+    """Read the sizes from the content of ``config.json``; None when it names them in an unknown way."""
     # Models of text and images keep the language model's sizes in a section of their own.
     section = configuration.get("text_config")
     values = section if isinstance(section, Mapping) and section else configuration
-    found = {name: _find(values, names) for name, names in _NAMES.items()}
-    hidden, layers, heads = found["hidden"], found["layers"], found["heads"]
-    vocabulary = found["vocabulary"]
+    sizes = {name: _find(values, names) for name, names in _NAMES.items()}
+    hidden, layers, heads, vocabulary = (sizes[name] for name in ("hidden", "layers", "heads", "vocabulary"))
     if not hidden or not layers or not heads or not vocabulary:
         return None
     has_two_stacks = bool(values.get("is_encoder_decoder"))
-    positions = _find(values, _POSITIONS)
-    if positions is not None and values.get("model_type") in ("roberta", "xlm-roberta", "camembert"):
-        # These count positions from the padding token's index, 1, so that two of them are never used.
-        positions -= 2
     return Dimensions(
         hidden=hidden,
         layers=layers,
@@ -68,8 +72,72 @@ def read_dimensions(configuration: Mapping[str, Any]) -> Dimensions | None:
         head_width=_find(values, ("d_kv", "head_dim", "attention_head_size")) or hidden // heads,
         feed_forward=_find(values, _FEED_FORWARD) or 4 * hidden,
         vocabulary=vocabulary,
-        positions=positions,
+        positions=_count_usable(str(values.get("model_type")), _find(values, _POSITIONS)),
     )
+
+
+def count_positions(config: "PretrainedConfig") -> int | None:
+    """Return the longest sequence that a base takes, in tokens; None: the architecture sets no limit."""
+    text = _choose_text_config(config)
+    return _count_usable(text.model_type, getattr(text, "max_position_embeddings", None))
+
+
+def count_decoder_positions(config: "PretrainedConfig") -> int | None:
+    """Return the longest sequence that a base's decoder writes, in tokens; None: no limit is set."""
+    positions: int | None = getattr(config.get_text_config(decoder=True), "max_position_embeddings", None)
+    return positions
+
+
+def read_hidden_size(config: "PretrainedConfig") -> int:
+    """Return the width of the residual stream, whatever an architecture calls it.
+
+    Raises:
+        BaseModelError: The architecture has several widths, or none of its own.
+    """
+    size = getattr(_choose_text_config(config), "hidden_size", None)
+    if not isinstance(size, int):
+        raise BaseModelError(
+            f"the layers of a {config.model_type} have no single width, from which sizes and the default "
+            "learning rate are computed",
+            where="base.model",
+            todo="write train.learning_rate and choose a method that needs no width, such as lora, or take a "
+            "base of another architecture",
+        )
+    return size
+
+
+def read_width(model: "PreTrainedModel") -> int:
+    """Return the width of a base's residual stream; of a UNet, of its widest blocks.
+
+    Raises:
+        BaseModelError: The architecture has several widths, or none of its own.
+    """
+    channels: Sequence[int] | None = getattr(model.config, "block_out_channels", None)
+    return max(channels) if channels else read_hidden_size(model.config)
+
+
+def read_embedding_size(model: "PreTrainedModel") -> int:
+    """Return the width of a base's input embeddings, which may differ from that of its layers."""
+    words: Any = model.get_input_embeddings()
+    return int(words.embedding_dim)
+
+
+def _choose_text_config(config: "PretrainedConfig") -> "PretrainedConfig":
+    """Return the section of the model that reads text; the whole where there are several such sections."""
+    try:
+        return config.get_text_config()
+    except ValueError:
+        # MusicGen has a text encoder and a decoder, each with sizes of its own.
+        return config
+
+
+def _count_usable(model_type: str, positions: int | None) -> int | None:
+    """Return how many of an architecture's positions a text can take.
+
+    RoBERTa and its descendants count from the padding token's index, 1: two positions are never used.
+    """
+    counts_from_padding = "roberta" in model_type or model_type == "camembert"
+    return positions - 2 if positions is not None and counts_from_padding else positions
 
 
 def _find(values: Mapping[str, Any], names: tuple[str, ...]) -> int | None:

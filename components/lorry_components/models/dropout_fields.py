@@ -1,4 +1,4 @@
-"""Dropout, which families of models call by different names."""
+"""Dropout, which architectures call by different names."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -16,10 +16,10 @@ _HIDDEN = (
 
 def list_dropouts(train: TrainSpec, config: Any) -> dict[str, float]:
     """Return the fields of a base's configuration for the dropouts that a task sets."""
-    found = dict.fromkeys(_find_fields(config, _ATTENTION), train.attention_dropout)
+    fields = dict.fromkeys(_find_fields(config, _ATTENTION), train.attention_dropout)
     if train.hidden_dropout is not None:
-        found |= dict.fromkeys(_find_fields(config, _HIDDEN), train.hidden_dropout)
-    return found
+        fields |= dict.fromkeys(_find_fields(config, _HIDDEN), train.hidden_dropout)
+    return fields
 
 
 def check_dropouts(train: TrainSpec, config: Any) -> Iterator[Fault]:

@@ -1,4 +1,4 @@
-"""Loading a base under a head, whatever the kind."""
+"""Loading a base under a head, whatever the task type."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -29,7 +29,7 @@ def load_pretrained(
         The model, and the names of the parameters that the weights do not hold: they are random.
 
     Raises:
-        BaseModelError: The base is damaged, or its family has no such head.
+        BaseModelError: The base is damaged, or its architecture has no such head.
     """
     import torch
     import transformers
@@ -47,7 +47,7 @@ def load_pretrained(
                 **options,
             )
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-        # Cut short, of another size than its configuration says, or of a family without such a head.
+        # Cut short, of another size than its configuration says, or of an architecture without such a head.
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         if "ignore_mismatched_sizes" in reason:
             reason = "its weights have other sizes than its config.json says"
@@ -68,9 +68,9 @@ def load_pretrained(
 
 @contextmanager
 def _without_load_report() -> Iterator[None]:
-    """Keep transformers from advising to train what is missing: that comes from the adapter, or is refused.
+    """Keep transformers from advising to train what is missing: it comes from the adapter, or is refused.
 
-    Whoever loads an adapter with plain MLflow would read that its head is random.
+    Otherwise whoever loads an adapter with plain MLflow would read that its head is random.
     """
     from transformers.utils import logging
 

@@ -16,7 +16,7 @@ from lorry_components.memory.diffusion_pipeline import ImagePipeline, measure_un
 from lorry_components.memory.estimates import Estimate, Recipe, estimate_training
 from lorry_components.memory.plan import make_footprint
 from lorry_components.methods import METHODS
-from lorry_components.task_types.diffusion.latent_diffusion import build_skeleton
+from lorry_components.models.diffusers_models import build_diffusers_skeleton
 from lorry_registry.manifest import ParameterCounts
 
 _IMAGES = 2
@@ -37,7 +37,7 @@ def measure_dreambooth(
     """
     unet = _adapt(method_name, _build_unet(pipeline), _UNET_TARGETS)
     text = _adapt(method_name, _build_text_encoder(pipeline), _TEXT_TARGETS)
-    autoencoder = build_skeleton("AutoencoderKL", pipeline.parts["vae"])
+    autoencoder = build_diffusers_skeleton("AutoencoderKL", pipeline.parts["vae"])
     counts = ParameterCounts(
         adapter=unet.parameters.adapter + text.parameters.adapter,
         head=0,
@@ -62,7 +62,7 @@ def _adapt(method_name: str, model: Any, targets: list[str]) -> AdaptedArchitect
 def _build_unet(pipeline: ImagePipeline) -> Any:
     from diffusers.models.attention_processor import AttnProcessor
 
-    unet = build_skeleton("UNet2DConditionModel", pipeline.parts["unet"])
+    unet = build_diffusers_skeleton("UNet2DConditionModel", pipeline.parts["unet"])
     unet.set_attn_processor(AttnProcessor())
     return unet
 

@@ -25,6 +25,7 @@ from lorry_components.memory.gpus import DEVICES, GIB
 from lorry_components.memory.plan import make_footprint
 from lorry_components.methods import METHODS
 from lorry_components.models.configuration import BaseConfiguration, read_known_configurations
+from lorry_components.models.diffusers_models import has_diffusers
 from lorry_components.models.dimensions import read_dimensions
 from lorry_components.reference.dreambooth import measure_dreambooth
 from lorry_components.reference.entries import (
@@ -38,7 +39,6 @@ from lorry_components.reference.entries import (
     TWO_STACKS,
     Entry,
 )
-from lorry_components.task_types.diffusion.latent_diffusion import has_diffusers
 from lorry_registry.errors import TrainingError
 from lorry_registry.manifest import ParameterCounts
 

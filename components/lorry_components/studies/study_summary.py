@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lorry_components.metrics.base import Scorer
+from lorry_components.metrics.bootstrap import draw_rows
 from lorry_components.studies.trials import Training, Trial, TrialFolder, TrialResult
 from lorry_components.studies.variants import Variant
 from lorry_components.task_types import Prediction, Target, TaskType
-from lorry_components.task_types.base import Scorer
 from lorry_components.tasks.checks import find_task_type
 from lorry_registry.errors import Fault, InvalidDataError
 from lorry_registry.manifest import MetricValue
@@ -234,10 +235,8 @@ def draw_scores(
         resamples: How often rows are drawn with replacement.
         seed: Seeds the draws.
     """
-    generator = np.random.default_rng(seed)
     samples = {label: np.empty(resamples) for label in scorers}
-    for number in range(resamples):
-        draw = generator.integers(0, rows, rows)
+    for number, draw in enumerate(draw_rows(rows, resamples=resamples, seed=seed)):
         for label, group in scorers.items():
             samples[label][number] = np.mean([scorer(draw) for scorer in group])
     return samples

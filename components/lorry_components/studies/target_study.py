@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lorry_components.methods.peft.lora import Lora
-from lorry_components.methods.peft.targets import list_linear, match_targets
+from lorry_components.methods.peft.targets import match_targets
 from lorry_components.models.bases import find_base_folder
-from lorry_components.models.blocks import Block, build_skeleton, find_layers
+from lorry_components.models.blocks import Block, build_skeleton, find_layers, list_linear
+from lorry_components.models.configuration import load_config
 from lorry_components.studies.rank_study import choose_lora, pick_options
 from lorry_components.studies.variants import Draft, TaskDocument
-from lorry_components.tasks.checks import load_config
 from lorry_registry.errors import Fault, InvalidTaskError, TrainingError
 
 if TYPE_CHECKING:

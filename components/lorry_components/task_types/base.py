@@ -1,52 +1,63 @@
-"""The interface of a task type."""
+"""The interface of a task type.
+
+Every task type is of one family: text, for the models of transformers' that read texts
+(:class:`~lorry_components.task_types.text_task.TextTaskType`), or diffusion, for a UNet with the frozen parts
+around it (:class:`~lorry_components.task_types.diffusion.base.DiffusionTaskType`). What a caller needs of a
+task type is a method here; what only one family has is a method of that family, and a caller that treats
+families differently gives a function for each to :meth:`TaskType.match_family`.
+"""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lorry_components.data.examples import Example
+from lorry_components.data.rows import DataForm, Label, Row
+from lorry_components.metrics.base import Metric, Prediction, Target
 from lorry_components.task_types.input_form import InputForm
+from lorry_components.task_types.training_form import TrainingForm
 from lorry_registry.errors import Fault
-from lorry_registry.task_spec import EvaluateSpec
+from lorry_registry.task_spec import EvaluateSpec, TrainSpec
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from matplotlib.axes import Axes
     from torch import nn
     from transformers import PretrainedConfig, PreTrainedModel
 
-Label = str | float
-"""What a row of the data says is right: a class, a number, or a text."""
+    from lorry_components.task_types.diffusion.base import DiffusionTaskType
+    from lorry_components.task_types.text_task import TextTaskType
 
-Target = Label | tuple[Label, ...]
-"""What a prediction is compared with: a label, or all the labels that are right for the same input."""
-
-Row = Mapping[str, str]
-Prediction = dict[str, Any]
 Features = dict[str, Any]
-LabelForm = Literal["class", "number", "text"]
+"""What a model takes of one example, unpadded, by the names of its arguments."""
+
 Report = Callable[[int], None]
+"""Called with the number of rows that are done."""
+
 Outputs = NDArray[np.float32]
 
-Scorer = Callable[[NDArray[np.intp]], float]
-"""Returns the value of a metric on some rows, given by their numbers: a bootstrap draws many such sets."""
-
-Metric = Callable[[Sequence[Target], Sequence[Prediction]], Scorer]
-"""Looks once at all targets and predictions, so that scoring a set of rows costs little."""
-
-IMAGE = "image"
-"""The field of a row that holds an image: the bytes of its file, in base64."""
+Answer = TypeVar("Answer")
 
 IGNORED = -100
 """The label of a position on which no loss is computed: PyTorch's cross-entropy leaves it out."""
 
 
-def list_right(target: Target) -> tuple[Label, ...]:
-    """Return all labels that are right for an input, one or more."""
-    return target if isinstance(target, tuple) else (target,)
+class AdaptingMethod(Protocol):
+    """What a task type asks of the method that adapts its base."""
+
+    name: ClassVar[str]
+
+    def check_base(self, config: "PretrainedConfig") -> Iterable[Fault]:
+        """Say why the method cannot work on a base, from the base's configuration alone."""
+
+    def check_model(self, model: Any) -> Iterable[Fault]:
+        """Say why the method cannot work on a model, which may have shapes and no numbers."""
+
+    def count_added_tokens(self) -> int:
+        """Return how many positions of the base's input the method itself takes up."""
 
 
 def gather_targets(rows: Sequence[Row], targets: Sequence[Label]) -> list[tuple[Row, list[Label]]]:
@@ -58,16 +69,16 @@ def gather_targets(rows: Sequence[Row], targets: Sequence[Label]) -> list[tuple[
 
 
 def batch_by_length(lengths: Sequence[int], size: int) -> list[list[int]]:
-    """Return the numbers of all rows in batches of like length, so that little is computed on padding."""
+    """Return the numbers of all rows in batches of similar length, so that little is computed on padding."""
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
     return [order[start : start + size] for start in range(0, len(order), size)]
 
 
 class TaskType(ABC):
-    """How one task type is read, encoded, modelled, scored and shown.
+    """How one type of task is read, encoded, modelled, scored and shown.
 
-    A kind's only state is the form of its inputs; what depends on the data comes in as ``labels``, the
-    classes of a classification in a fixed order, or None.
+    Its only state is the form of its inputs; what depends on the data comes in as ``labels``, the classes of
+    a classification in a fixed order, or None.
 
     Args:
         form: How rows become the model's inputs.
@@ -75,54 +86,51 @@ class TaskType(ABC):
     Attributes:
         name: Its name in task files.
         summary: What it predicts, in a few words.
-        model_class: The class of transformers' that puts the kind's head on a base.
+        data_form: How its rows are checked and divided.
+        training_form: How its examples are trained on.
         metrics: Its metrics, by name.
         primary: The metric that the gate looks at when a task names none.
-        label_form: What its labels are: classes known from the data, numbers, or any text.
-        answer_tokens: Of how many positions the output is needed in training, when the base reads from left
-            to right; None: of all.
         error_metrics: The metrics of which less is better; none of them can be the primary one.
         optional_metrics: The metrics that are computed only when a task names them.
-        averages_tokens: Whether its loss is a mean over supervised tokens, whose number varies by batch.
-        predicts_next: Whether its labels are those of a causal language model: one for each position, which
-            the position before it has to predict.
-        peft_task_type: PEFT's name for this kind of model, by which it feeds soft tokens; None: it has
-            none.
-        target_names: The features that the loss is computed against.
-        reads_context: Whether the second text is a context that rows ask about: each row needs one, and
-            rows that share it stay on one side when a table is divided.
-        reads_images: Whether a row's label is the name of an image file beside the table, its base is a
-            pipeline of several models, and a prediction is an image.
+        peft_task_type: PEFT's name for this type of model, by which it feeds soft tokens; None: it has none.
         methods: The names of the methods that it works with; None: all.
-        libraries: The libraries that it computes with, beside those of all kinds.
+        libraries: The libraries that it computes with, beside those of all task types.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
-    model_class: ClassVar[str]
+    data_form: ClassVar[DataForm]
+    training_form: ClassVar[TrainingForm] = TrainingForm()
     metrics: ClassVar[Mapping[str, Metric]]
     primary: ClassVar[str]
-    label_form: ClassVar[LabelForm]
-    peft_task_type: ClassVar[str | None]
-    answer_tokens: ClassVar[int | None] = None
     error_metrics: ClassVar[frozenset[str]] = frozenset()
-    target_names: ClassVar[tuple[str, ...]] = ("labels",)
-    reads_context: ClassVar[bool] = False
     optional_metrics: ClassVar[frozenset[str]] = frozenset()
-    averages_tokens: ClassVar[bool] = False
-    predicts_next: ClassVar[bool] = False
-    reads_images: ClassVar[bool] = False
+    peft_task_type: ClassVar[str | None]
     methods: ClassVar[frozenset[str] | None] = None
     libraries: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, form: InputForm) -> None:
         self.form = form
 
-    # The data
+    @abstractmethod
+    def match_family(
+        self,
+        *,
+        text: "Callable[[TextTaskType], Answer]",
+        diffusion: "Callable[[DiffusionTaskType], Answer]",
+    ) -> Answer:
+        """Call the function that is given for the family of this task type, and return what it returns."""
+
+    # The task file
+
+    @classmethod
+    @abstractmethod
+    def check_document(cls, document: Mapping[str, Any]) -> Iterator[Fault]:
+        """Say which fields of a task file do not suit this task type, from the file alone."""
 
     @classmethod
     def check_template(cls, template: str | None, *, has_pair: bool) -> Iterator[str]:  # noqa: ARG003
-        """Say what of a task's template does not suit this kind, from the task file alone."""
+        """Say what of a task's template does not suit this task type, from the task file alone."""
         if template is not None:
             yield f"{cls.name} reads its texts as they are; leave it out"
 
@@ -134,44 +142,77 @@ class TaskType(ABC):
         *,
         has_pair: bool,  # noqa: ARG003
     ) -> Iterator[str]:
-        """Say what of a method's template with soft tokens does not suit this kind, and the task's own.
+        """Say what of a method's template with soft tokens does not suit this task type or the task's own.
 
         It was parsed before, by :func:`~lorry_components.data.templates.parse_template`.
         """
         yield f"{cls.name} has no places for soft tokens inside its inputs; write tokens: 20 instead"
 
-    @classmethod
-    def find_model_class(cls, config: "PretrainedConfig") -> str:  # noqa: ARG003
-        """Return the class of transformers' that puts the kind's head on a base of this configuration."""
-        return cls.model_class
-
-    def check_base(self, config: "PretrainedConfig") -> Iterator[Fault]:
-        """Say why this task type does not work on a base, from its configuration."""
+    def check_training(self, train: TrainSpec, method: AdaptingMethod) -> Iterator[Fault]:
+        """Say which options of training do not suit this task type with a method, whatever the base is."""
         yield from ()
 
-    def check_packing(self, config: "PretrainedConfig") -> Iterator[Fault]:
-        """Say why sequences cannot be packed behind one another, if they cannot."""
-        yield Fault("train.packing", f"is for causal language models, and not for {self.name}; leave it out")
+    # The base
 
-    def check_folder(self, folder: "Path") -> Iterator[Fault]:
-        """Say what this task type misses in a base's folder, its weights and its tokeniser unread."""
+    def check_folder(self, folder: Path) -> Iterator[Fault]:
+        """Say what this task type lacks in a base's folder, before weights are read."""
         yield from ()
+
+    @abstractmethod
+    def check_on_base(self, folder: Path, train: TrainSpec, method: AdaptingMethod) -> Iterator[Fault]:
+        """Say why a task of this type does not work on a base, from the base's configuration.
+
+        Args:
+            folder: The base.
+            train: How the task is trained.
+            method: How the base is adapted.
+
+        Raises:
+            BaseModelError: The configuration cannot be read, or no model can be built from it.
+        """
+
+    # The data
 
     @abstractmethod
     def parse_label(self, raw: object) -> Label:
         """Turn a cell of the label column into a label.
 
         Raises:
-            ValueError: It is not a label of this kind; the message says why.
+            ValueError: It is not a label of this task type; the message says why.
         """
 
     def find_fault(self, row: Row, label: Label) -> str:
-        """Say what is wrong between an input and its label, or nothing."""
+        """Return what is wrong between an input and its label; empty: nothing."""
         return ""
 
     def spell_label(self, label: Label) -> str:
-        """Return the words of a label, whose number the data card tells."""
+        """Return the text of a label, whose words the data card counts."""
         return str(label)
+
+    def list_named_files(self, folder: Path) -> Sequence[str]:
+        """Return the names of the files beside a table in a folder that labels may name, sorted."""
+        return ()
+
+    def read_named_file(self, folder: Path, label: Label) -> Mapping[str, str]:
+        """Return the fields that a row gets from the file in a folder that its label names, if it names one.
+
+        Raises:
+            ValueError: There is no such file, or it cannot be used; the message says why.
+        """
+        return {}
+
+    def review_examples(self, parts: Mapping[str, Sequence[Example]], folder: Path) -> Iterator[str]:
+        """Say what a person should know of examples on a base before trusting a score, a sentence each.
+
+        Args:
+            parts: The examples of each part.
+            folder: The base.
+        """
+        yield from ()
+
+    def accepts_labels(self, labels: Sequence[str] | None) -> bool:
+        """Return whether an adapter can have these classes: some for a task type with classes, else none."""
+        return self.data_form.has_classes == bool(labels)
 
     def check_rows(self, reader: Any, rows: Sequence[Row]) -> None:  # noqa: B027
         """Refuse inputs that do not fit the base, such as too long texts, before anything is trained.
@@ -182,34 +223,33 @@ class TaskType(ABC):
 
     # Training
 
-    def load_reader(self, folder: "Path") -> Any:
-        """Load what turns a row into the model's inputs: the tokeniser of a base, unless a kind has another.
-
-        One without a token for padding pads with the one that ends texts.
+    @abstractmethod
+    def load_reader(self, folder: Path) -> Any:
+        """Load what turns a row into the model's inputs, such as the tokeniser of a base.
 
         Raises:
             MissingExtraError: This needs a library that is not installed.
         """
-        from transformers import AutoTokenizer
 
-        tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        if tokenizer.pad_token is None and tokenizer.eos_token is not None:
-            tokenizer.pad_token = tokenizer.eos_token
-        return tokenizer
+    def list_load_options(self, folder: Path, train: TrainSpec, attention: str | None) -> dict[str, Any]:
+        """Return what a base is loaded with for training, beside what the method asks for.
+
+        Args:
+            folder: The base.
+            train: How the task is trained, such as with which dropout.
+            attention: The implementation of attention; None: the base's own choice.
+        """
+        return {}
 
     def prepare_training(self, model: "nn.Module", reader: Any) -> "nn.Module":
         """Return what is called on a batch in training, and returns a loss: the adapted model itself."""
         return model
 
-    def describe_head(self, labels: Sequence[str] | None) -> dict[str, Any]:
-        """Return the fields of the base's configuration that decide the head's size and its loss."""
-        return {}
-
     @abstractmethod
     def load_model(
-        self, folder: "Path", labels: Sequence[str] | None, **options: Any
+        self, folder: Path, labels: Sequence[str] | None, **options: Any
     ) -> "tuple[PreTrainedModel, frozenset[str]]":
-        """Load the base with a head of this kind, from a folder of safetensors.
+        """Load the base with a head of this task type, from a folder of safetensors.
 
         Args:
             folder: The base.
@@ -247,13 +287,8 @@ class TaskType(ABC):
         labels: Sequence[str] | None,
         names: Sequence[str],
     ) -> dict[str, float] | None:
-        """Return metrics of the model's outputs on validation rows; None: such rows are only worth a loss."""
+        """Return metrics of the model's outputs on validation rows; None: outputs are not looked at."""
         return None
-
-    @property
-    def scores_training(self) -> bool:
-        """Whether the metrics can be had of the outputs that training computes anyway."""
-        return False
 
     # Prediction
 
@@ -281,11 +316,24 @@ class TaskType(ABC):
         labels: Sequence[str] | None,
         report: Report,
     ) -> list[Prediction]:
-        """Return one prediction a row. ``report`` is told how many rows are done."""
+        """Return one prediction a row. ``report`` is called with how many rows are done."""
 
     @abstractmethod
     def describe_prediction(self, prediction: Prediction) -> str:
         """Return a prediction in a few words, for a terminal."""
+
+    def store_prediction(self, prediction: Prediction, folder: Path, name: str) -> Prediction:
+        """Write what of a prediction is no text into a folder, and return it with the path in its place.
+
+        Args:
+            prediction: The prediction.
+            folder: Where to write; nothing that is there is replaced.
+            name: What file names begin with.
+
+        Raises:
+            StoreError: It cannot be written.
+        """
+        return prediction
 
     # Evaluation
 
@@ -294,7 +342,7 @@ class TaskType(ABC):
         return list(rows), list(targets)
 
     def record_target(self, target: Target) -> Target:
-        """Return what is written down of a target beside its prediction."""
+        """Return what of a target is recorded beside its prediction."""
         return target
 
     def find_single_answer(
@@ -302,7 +350,7 @@ class TaskType(ABC):
         targets: Sequence[Target],
         predictions: Sequence[Prediction],
     ) -> str | None:
-        """Return what every input is answered with, where answers should differ; None: they do."""
+        """Return the answer that every input gets, where answers should differ; None: they do differ."""
         return None
 
     def choose_metrics(self, evaluate: EvaluateSpec) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The form of a task's inputs: all, beside its classes, that decides how a row is read and answered."""
+"""The form of a task's inputs: all that decides, beside its classes, how a row is read and answered."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,11 +12,12 @@ from lorry_registry.task_spec import GenerateSpec, TaskSpec
 
 @dataclass(frozen=True, slots=True)
 class InputForm:
-    """How rows become a model's inputs, and how answers are read off it.
+    """How rows become a model's inputs, and how answers are read from its outputs.
 
     Attributes:
         max_length: Inputs are cut to so many tokens.
-        template: How ``{text}``, ``{text_pair}`` and ``{label}`` become one text; None: the kind's own way.
+        template: How ``{text}``, ``{text_pair}`` and ``{label}`` become one text; None: as the task type does
+            by default.
         max_target: Answers are cut to so many tokens, and no more are generated.
         has_pair: Whether rows have a second text.
         generate: How texts are generated.
@@ -46,10 +47,10 @@ class InputForm:
 
     @classmethod
     def read(cls, recipe: Mapping[str, Any]) -> Self:
-        """Return the form that a manifest's recipe tells.
+        """Return the form that a manifest's recipe records.
 
         Raises:
-            ValueError: It tells none.
+            ValueError: It records none.
         """
         data = recipe.get("data")
         if not isinstance(data, dict) or not isinstance(data.get("max_length"), int):

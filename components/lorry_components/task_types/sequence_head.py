@@ -1,39 +1,34 @@
-"""What the kinds that put one head on a whole text, or a pair of texts, have in common."""
+"""What the task types with one head on a whole text, or a pair of texts, have in common."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lorry_components.data.rows import Label, Row
 from lorry_components.data.templates import list_slots, parse_template
-from lorry_components.models.pretrained import load_pretrained
-from lorry_components.task_types.base import (
-    Features,
-    Label,
-    Outputs,
-    Prediction,
-    Report,
-    Row,
-    TaskType,
-    batch_by_length,
-)
+from lorry_components.metrics.base import Prediction
+from lorry_components.models.reading_order import has_two_stacks
+from lorry_components.task_types.base import Features, Outputs, Report, batch_by_length
 from lorry_components.task_types.template_filling import fill_pieces, find_affixes, split_pieces
+from lorry_components.task_types.text_head import TextHeadTaskType
+from lorry_components.task_types.training_form import TrainingForm
 from lorry_registry.errors import Fault
 
 if TYPE_CHECKING:
     from torch import nn
-    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 _BATCH_ROWS = 64
 
 
-class SequenceHeadTaskType(TaskType):
-    """A kind that transformers calls sequence classification, whatever its head predicts."""
+class SequenceHeadTaskType(TextHeadTaskType):
+    """A task type that transformers calls sequence classification, whatever its head predicts."""
 
     model_class = "AutoModelForSequenceClassification"
     peft_task_type = "SEQ_CLS"
+    training_form = TrainingForm(scores_outputs=True)
 
     @abstractmethod
     def encode_label(self, label: Label, labels: Sequence[str] | None) -> int | float:
@@ -67,31 +62,24 @@ class SequenceHeadTaskType(TaskType):
 
     def check_base(self, config: "PretrainedConfig") -> Iterator[Fault]:
         """Check that soft tokens between words have a place in the base."""
-        if config.is_encoder_decoder and self.form.soft_template is not None:
+        if has_two_stacks(config) and self.form.soft_template is not None:
             yield Fault(
                 "method.template",
                 f"a {config.model_type} hands the same tokens to its decoder, which has no place for soft "
                 "ones; write tokens: 20 in place of a template",
             )
 
-    def load_model(
-        self, folder: Path, labels: Sequence[str] | None, **options: Any
-    ) -> "tuple[PreTrainedModel, frozenset[str]]":
-        """Load ``AutoModelForSequenceClassification`` with one output a class, or one for a number."""
+    def name_outputs(self, labels: Sequence[str] | None) -> dict[str, Any]:
+        """Name each output as its class, or the only one as a value."""
         names = list(labels) if labels is not None else ["value"]
-        return load_pretrained(
-            self.model_class,
-            folder,
-            may_miss=True,
-            id2label=dict(enumerate(names)),
-            label2id={name: index for index, name in enumerate(names)},
-            **self.describe_head(labels),
-            **options,
-        )
+        return {
+            "id2label": dict(enumerate(names)),
+            "label2id": {name: index for index, name in enumerate(names)},
+        }
 
     def prepare_training(self, model: "nn.Module", reader: "PreTrainedTokenizerBase") -> "nn.Module":
-        """Return the adapted model, told which token is padding."""
-        _tell_padding(model, reader)
+        """Return the adapted model, once it knows which token is padding."""
+        _set_padding(model, reader)
         return model
 
     def encode_rows(self, tokenizer: "PreTrainedTokenizerBase", rows: Sequence[Row]) -> list[Features]:
@@ -113,8 +101,8 @@ class SequenceHeadTaskType(TaskType):
         pieces = split_pieces(parse_template(template))
         room = self.form.max_length - len(before) - len(after)
         encoded: list[Features] = []
-        for found in fill_pieces(tokenizer, pieces, rows, room):
-            ids = [*before, *(number for piece in found for number in piece), *after]
+        for filled in fill_pieces(tokenizer, pieces, rows, room):
+            ids = [*before, *(number for piece in filled for number in piece), *after]
             encoded.append({"input_ids": ids, "attention_mask": [1] * len(ids)})
         return encoded
 
@@ -138,11 +126,6 @@ class SequenceHeadTaskType(TaskType):
 
         collator: Callable[[list[Features]], Any] = DataCollatorWithPadding(tokenizer)
         return collator
-
-    @property
-    def scores_training(self) -> bool:
-        """Outputs are predictions, but for their form."""
-        return True
 
     def score_training(
         self,
@@ -170,7 +153,7 @@ class SequenceHeadTaskType(TaskType):
         import torch
 
         device = next(model.parameters()).device
-        _tell_padding(model, tokenizer)
+        _set_padding(model, tokenizer)
         encoded = self.encode_rows(tokenizer, rows)
         outputs = np.zeros((len(rows), len(labels) if labels else 1), dtype=np.float32)
         done = 0
@@ -194,9 +177,9 @@ class SequenceHeadTaskType(TaskType):
         return self.decode_outputs(self.compute_outputs(model, tokenizer, rows, labels, report), labels)
 
 
-def _tell_padding(model: Any, tokenizer: "PreTrainedTokenizerBase") -> None:
-    """Let the head of a decoder look for the last token that is no padding of these batches.
+def _set_padding(model: Any, tokenizer: "PreTrainedTokenizerBase") -> None:
+    """Set the token that the head of a decoder takes for padding to the one that batches are padded with.
 
-    It asks the base's configuration, which may know none, or another one than the tokeniser pads with.
+    The base's configuration may name none, or another one than the tokeniser pads with.
     """
     model.config.get_text_config().pad_token_id = tokenizer.pad_token_id

@@ -1,4 +1,4 @@
-"""From a template and a row to the numbers that a base reads, soft tokens among them."""
+"""From a template and a row to the tokens that a base reads, soft tokens among them."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ _LABEL = "label"
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Words and texts that stand beside one another, and are tokenised as one."""
+    """Adjacent words and texts, which are tokenised as one."""
 
     parts: tuple[Words | Slot, ...]
 
@@ -27,7 +27,7 @@ class Run:
 
 
 Piece = Run | Soft | None
-"""What is put together to an input; None: the place of the label."""
+"""What an input is put together from; None: the place of the label."""
 
 
 def split_pieces(parts: Sequence[Part]) -> list[Piece]:
@@ -51,13 +51,13 @@ def fill_pieces(
     rows: Sequence[Mapping[str, str]],
     room: int,
 ) -> Iterator[list[list[int]]]:
-    """Yield, for each row, the numbers of each piece; those of the label's place are left to the caller.
+    """Yield, for each row, the tokens of each piece; those of the label's place are left to the caller.
 
     Args:
         tokenizer: The base's.
         pieces: Of the template.
         rows: With the fields that the template names.
-        room: How many numbers there may be; the longest text of a row is cut first.
+        room: How many tokens there may be; the longest text of a row is cut first.
 
     Raises:
         TrainingError: The template's own words leave no room.
@@ -66,12 +66,12 @@ def fill_pieces(
     columns = [_tokenize(tokenizer, [run.fill(row) for row in rows]) for run in runs]
     fixed = sum(piece.count for piece in pieces if isinstance(piece, Soft))
     for index, row in enumerate(rows):
-        found = [column[index] for column in columns]
+        filled = [column[index] for column in columns]
         shortened = dict(row)
-        while (excess := fixed + sum(map(len, found)) - room) > 0:
+        while (excess := fixed + sum(map(len, filled)) - room) > 0:
             _shorten(tokenizer, shortened, excess, runs)
-            found = [_tokenize(tokenizer, [run.fill(shortened)])[0] for run in runs]
-        texts = iter(found)
+            filled = [_tokenize(tokenizer, [run.fill(shortened)])[0] for run in runs]
+        texts = iter(filled)
         yield [
             next(texts) if isinstance(piece, Run) else piece.ids if isinstance(piece, Soft) else []
             for piece in pieces
@@ -89,7 +89,7 @@ def find_affixes(tokenizer: "PreTrainedTokenizerBase") -> tuple[list[int], list[
 
 
 def find_single_token(tokenizer: "PreTrainedTokenizerBase", word: str, *, after_space: bool) -> int | None:
-    """Return the number of a word that is one token of the vocabulary, else None.
+    """Return the token of a word that is one token of the vocabulary, else None.
 
     Args:
         tokenizer: The base's.
@@ -99,9 +99,9 @@ def find_single_token(tokenizer: "PreTrainedTokenizerBase", word: str, *, after_
     (context,) = _tokenize(tokenizer, ["a"]) if after_space else ([],)
     # Behind another word, for some tokenisers put white space before the first word of any text.
     (whole,) = _tokenize(tokenizer, [f"a {word}" if after_space else word])
-    found = whole[len(context) :]
-    is_one = whole[: len(context)] == context and len(found) == 1
-    return found[0] if is_one and found[0] != tokenizer.unk_token_id else None
+    tokens = whole[len(context) :]
+    is_one = whole[: len(context)] == context and len(tokens) == 1
+    return tokens[0] if is_one and tokens[0] != tokenizer.unk_token_id else None
 
 
 def _tokenize(tokenizer: "PreTrainedTokenizerBase", texts: list[str]) -> list[list[int]]:

@@ -2,24 +2,15 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lorry_components.methods import METHODS, Method
-from lorry_components.methods.peft.targets import TargetedMethod
-from lorry_components.methods.soft_tokens.base import count_positions
-from lorry_components.models.bases import PIPELINE_INDEX, find_base_folder
-from lorry_components.models.blocks import build_skeleton as build_base_skeleton
-from lorry_components.models.blocks import find_layers
-from lorry_components.models.dropout_fields import check_dropouts
+from lorry_components.models.bases import find_base_folder
 from lorry_components.task_types import TASK_TYPES, InputForm, TaskType
-from lorry_components.task_types.diffusion.latent_diffusion import build_skeleton, read_part
-from lorry_registry.errors import BaseModelError, Fault, InvalidTaskError, TrainingError, raise_together
+from lorry_registry.errors import BaseModelError, Fault, InvalidTaskError, raise_together
 from lorry_registry.task_document import suggest_name
 from lorry_registry.task_loading import load_task
-from lorry_registry.task_spec import DRAWING_FIELDS, GenerateSpec, TaskSpec, TrainSpec
-
-if TYPE_CHECKING:
-    from transformers import PretrainedConfig
+from lorry_registry.task_spec import TaskSpec
 
 _METHOD_FIELDS = frozenset({"name", "max_adapter_mib"})
 
@@ -77,76 +68,16 @@ def check_base(spec: TaskSpec, folder: Path) -> None:
     """
     method = find_method(spec)
     task_type = find_task_type(spec)
-    if task_type.reads_images:
-        faults = [*task_type.check_folder(folder)]
-        # The rest is asked of a UNet, which a folder with faults may not hold.
-        faults += [] if faults else _check_unet(method, folder)
-    else:
-        config = load_config(folder)
-        faults = [
-            *task_type.check_base(config),
-            *task_type.check_folder(folder),
-            *method.check_base(config),
-            *_check_length(spec, method, config),
-            *check_dropouts(spec.train, config),
-            *_check_blocks(spec.train, config),
-            *(task_type.check_packing(config) if spec.train.packing else ()),
-        ]
-    faults += check_training(spec, task_type, method)
+    faults = [
+        *task_type.check_on_base(folder, spec.train, method),
+        *check_training(spec, task_type, method),
+    ]
     if faults:
         raise InvalidTaskError(_name_pair(spec), faults, todo="correct these fields and try again")
 
 
 def _name_pair(spec: TaskSpec) -> str:
     return f"{spec.name} on {spec.base.model}"
-
-
-def _check_blocks(train: TrainSpec, config: "PretrainedConfig") -> Iterator[Fault]:
-    """Check what treats a base block by block."""
-    wanted = [name for name in ("offload", "cache_frozen_layers") if getattr(train, name)]
-    if not wanted:
-        return
-    if train.cache_frozen_layers and config.is_encoder_decoder:
-        yield Fault(
-            "train.cache_frozen_layers", "is for one stack of layers, and this base has two; leave it out"
-        )
-    try:
-        find_layers(build_base_skeleton(config))
-    except TrainingError as error:
-        for name in wanted:
-            yield Fault(f"train.{name}", f"{error.what}; leave it out")
-
-
-def _check_unet(method: Method, folder: Path) -> Iterator[Fault]:
-    if isinstance(method, TargetedMethod):
-        unet = build_skeleton("UNet2DConditionModel", read_part(folder, "unet", "config.json"))
-        yield from method.check_model(unet)
-
-
-def load_config(folder: Path) -> "PretrainedConfig":
-    """Load the configuration of a base.
-
-    Raises:
-        BaseModelError: transformers does not know the base's architecture.
-    """
-    from huggingface_hub.errors import StrictDataclassError
-    from transformers import AutoConfig
-
-    if (folder / PIPELINE_INDEX).is_file():
-        raise BaseModelError(
-            "it is a pipeline that draws images, and this is for models of text",
-            where=str(folder),
-            todo="name a model of texts; a pipeline is a base for kind image-generation",
-        )
-    try:
-        config: PretrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, StrictDataclassError) as error:
-        raise BaseModelError(
-            " ".join(f"transformers cannot read its config.json: {error}".split()),
-            where=str(folder),
-            todo="restore the base, or choose one of an architecture that this version knows",
-        ) from error
-    return config
 
 
 def check_training(spec: TaskSpec, task_type: TaskType, method: Method) -> Iterator[Fault]:
@@ -163,27 +94,9 @@ def check_training(spec: TaskSpec, task_type: TaskType, method: Method) -> Itera
         yield Fault("train.offload", "weights in four bits cannot be divided; leave it out")
     if train.offload and train.cache_frozen_layers:
         yield Fault("train.offload", "does not work with cache_frozen_layers; leave one of the two out")
-    if not train.packing:
-        return
-    if task_type.predicts_next and method.count_added_tokens():
-        yield Fault(
-            "train.packing", f"{method.name} puts its tokens before the first sequence only; leave it out"
-        )
-    if train.cache_frozen_layers:
+    yield from task_type.check_training(train, method)
+    if train.packing and train.cache_frozen_layers:
         yield Fault("train.packing", "packed rows differ each time, and cache_frozen_layers keeps none")
-
-
-def _check_length(spec: TaskSpec, method: Method, config: Any) -> Iterator[Fault]:
-    added, positions = method.count_added_tokens(), count_positions(config)
-    if positions is None or spec.data.max_length + added <= positions:
-        return
-    beside = f" and {added} of {spec.method.name}" if added else ""
-    todo = f"write max_length: {positions - added} or less" if added < positions else "write fewer tokens"
-    yield Fault(
-        "data.max_length",
-        f"{spec.data.max_length} tokens of text{beside} are more than the {positions} positions of the base; "
-        + todo,
-    )
 
 
 def check_task_type(document: Mapping[str, Any]) -> Iterator[Fault]:
@@ -198,33 +111,8 @@ def check_task_type(document: Mapping[str, Any]) -> Iterator[Fault]:
     yield from _check_data(TASK_TYPES[name], data)
     yield from _check_soft_template(TASK_TYPES[name], data, document.get("method"))
     yield from _check_metrics(TASK_TYPES[name], document.get("evaluate"))
-    yield from _check_generate(TASK_TYPES[name], document.get("generate"))
-    if TASK_TYPES[name].reads_images:
-        yield from _check_images(document)
+    yield from TASK_TYPES[name].check_document(document)
     yield from _check_suits(TASK_TYPES[name], document.get("method"))
-
-
-def _check_generate(task_type: type[TaskType], generate: object) -> Iterator[Fault]:
-    """Say which fields are for texts where images are drawn, or for images where they are not."""
-    for name in generate if isinstance(generate, Mapping) else ():
-        if name in GenerateSpec.model_fields and (name in DRAWING_FIELDS) != task_type.reads_images:
-            made = "texts" if task_type.reads_images else "images"
-            yield Fault(f"generate.{name}", f"is for {made}, and not for {task_type.name}; leave it out")
-
-
-def _check_images(document: Mapping[str, Any]) -> Iterator[Fault]:
-    """Say what of a task does not suit images."""
-    data, train = document.get("data"), document.get("train")
-    if isinstance(data, Mapping):
-        if str(data.get("source", "")).startswith(("s3://", "hub:")):
-            yield Fault("data.source", "must be a folder on this machine: images are read beside their table")
-        if _has_pair(data):
-            yield Fault("data.columns.text_pair", "has no use: an image has one prompt; leave it out")
-    if not isinstance(train, Mapping):
-        return
-    for name in ("hidden_dropout", "attention_dropout", "cache_frozen_layers", "offload", "packing"):
-        if train.get(name):
-            yield Fault(f"train.{name}", "is for models of text; leave it out")
 
 
 def _check_suits(task_type: type[TaskType], method: object) -> Iterator[Fault]:
@@ -242,8 +130,6 @@ def _check_data(task_type: type[TaskType], data: object) -> Iterator[Fault]:
     if not isinstance(data, Mapping):
         return
     template = data.get("template")
-    if task_type.reads_context and not _has_pair(data):
-        yield Fault("data.columns.text_pair", f"is missing: {task_type.name} needs the column of the context")
     if isinstance(template, str | None):
         for told in task_type.check_template(template, has_pair=_has_pair(data)):
             yield Fault("data.template", told)

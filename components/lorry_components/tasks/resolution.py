@@ -50,7 +50,7 @@ class ResolvedTask:
         Raises:
             InvalidDataError: The source is not there, or it is not clear which of its files are meant.
         """
-        return digest_source(self.spec.data, reads_images=self.task_type.reads_images, digest=self.digest)
+        return digest_source(self.spec.data, self.task_type, digest=self.digest)
 
     @cached_property
     def recipe_digest(self) -> str:

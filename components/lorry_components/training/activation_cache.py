@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from lorry_components.models.blocks import Block, find_layers
+from lorry_components.models.reading_order import has_two_stacks
 from lorry_components.task_types.base import batch_by_length
 from lorry_registry.errors import StoreError, TrainingError
 
@@ -53,7 +54,8 @@ class FrozenPrefix:
     """
 
     def __init__(self, model: nn.Module, inputs: Any) -> None:
-        if getattr(model.config, "is_encoder_decoder", False):
+        whole: Any = model
+        if has_two_stacks(whole.config):
             raise TrainingError(
                 "the frozen layers of an encoder with a decoder are not kept: it is for one stack of layers",
                 where="train.cache_frozen_layers",

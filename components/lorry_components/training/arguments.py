@@ -39,7 +39,7 @@ def build_arguments(spec: TaskSpec, setup: Setup, rows: int, checkpoints: Path) 
 
     train = spec.train
     total = _count_steps(train, rows)
-    scores = setup.task_type.scores_training
+    form = setup.task_type.training_form
     return Arguments(
         output_dir=str(checkpoints),
         per_device_train_batch_size=train.batch_size // count_processes(),
@@ -62,10 +62,12 @@ def build_arguments(spec: TaskSpec, setup: Setup, rows: int, checkpoints: Path) 
         save_strategy="epoch" if train.early_stopping else "steps",
         save_steps=max(1, math.ceil(total / _CHECKPOINTS_PER_RUN)),
         save_total_limit=2,
-        metric_for_best_model=(spec.evaluate.primary or setup.task_type.primary) if scores else "loss",
-        greater_is_better=scores,
+        metric_for_best_model=(spec.evaluate.primary or setup.task_type.primary)
+        if form.scores_outputs
+        else "loss",
+        greater_is_better=form.scores_outputs,
         # Where only the loss is used, the outputs are not collected: they would be large.
-        prediction_loss_only=not scores,
+        prediction_loss_only=not form.scores_outputs,
         activation_checkpointing=train.gradient_checkpointing,
         activation_checkpointing_kwargs={"use_reentrant": False} if train.gradient_checkpointing else None,
         logging_steps=max(1, total // _LOGS_PER_RUN),
@@ -74,7 +76,7 @@ def build_arguments(spec: TaskSpec, setup: Setup, rows: int, checkpoints: Path) 
         # Otherwise early stopping would lose its patience counter.
         restore_callback_states_from_checkpoint=True,
         remove_unused_columns=False,
-        label_names=list(setup.task_type.target_names),
+        label_names=list(form.label_names),
         dataloader_pin_memory=setup.hardware.device == "cuda",
         ddp_find_unused_parameters=False,
         disable_tqdm=True,

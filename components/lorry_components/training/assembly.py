@@ -62,14 +62,13 @@ def build_trainer(
         shard_frozen(setup.model, arguments.device)
     trainer = AdapterTrainer(
         method=setup.method,
-        averages_tokens=setup.task_type.averages_tokens,
-        predicts_next=setup.task_type.predicts_next,
+        form=setup.task_type.training_form,
         model=setup.task_type.prepare_training(setup.model, setup.reader),
         args=arguments,
         data_collator=pack if spec.train.packing else setup.task_type.build_collator(setup.reader),
         train_dataset=encoded,
         eval_dataset=_encode(setup, held_out, labels, head),
-        compute_metrics=compute_metrics if setup.task_type.scores_training else None,
+        compute_metrics=compute_metrics if setup.task_type.training_form.scores_outputs else None,
         callbacks=[*callbacks, *([EarlyStoppingCallback(stopping.patience)] if stopping else [])],
     )
     if spec.train.offload:

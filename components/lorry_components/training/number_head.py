@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lorry_components.data.rows import Label
 from lorry_components.methods.base import is_newly_initialized
 from lorry_components.task_types import TaskType
-from lorry_components.task_types.base import Label, Outputs
+from lorry_components.task_types.base import Outputs
 
 if TYPE_CHECKING:
     from torch import nn
@@ -53,7 +54,7 @@ class NumberHead:
 def find_number_head(
     task_type: TaskType, model: "nn.Module", newly_initialized: frozenset[str], targets: Sequence[Label]
 ) -> NumberHead | None:
-    """Return the head of a kind whose labels are numbers; None for other kinds.
+    """Return the head of a task type whose labels are numbers; None for other task types.
 
     A head that came with the base is none: it knows the size of its numbers.
 
@@ -65,7 +66,7 @@ def find_number_head(
     """
     from torch import nn
 
-    if task_type.label_form != "number":
+    if not task_type.training_form.scales_labels:
         return None
     layers = [
         module

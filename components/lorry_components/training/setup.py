@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from lorry_components.methods import Method
 from lorry_components.models.bases import Base
-from lorry_components.models.blocks import read_width
-from lorry_components.models.dropout_fields import list_dropouts
+from lorry_components.models.dimensions import read_width
 from lorry_components.task_types import TaskType
 from lorry_components.training.byte_dropout import quicken_dropout
 from lorry_components.training.distributed import count_processes, is_first_process
@@ -19,7 +18,6 @@ from lorry_registry.task_spec import TaskSpec
 
 if TYPE_CHECKING:
     from torch import nn
-    from transformers import PretrainedConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +69,6 @@ def set_up(
     task_type: TaskType,
     method: Method,
     *,
-    config: "PretrainedConfig | None",
     labels: Sequence[str] | None,
 ) -> Setup:
     """Load the base, adapt it, and choose precision, optimizer and learning rate.
@@ -81,7 +78,6 @@ def set_up(
         base: Its base, which the method works on.
         task_type: Its task type.
         method: Its method.
-        config: The base's configuration; None for a pipeline of several models.
         labels: The classes, or None.
 
     Raises:
@@ -103,7 +99,7 @@ def set_up(
     bare, newly_initialized = task_type.load_model(
         base.folder,
         labels,
-        **({} if config is None else _list_model_options(spec, config, precision)),
+        **task_type.list_load_options(base.folder, spec.train, precision.attention),
         **method.list_load_options(),
     )
     learning_rate = spec.train.learning_rate or method.choose_learning_rate(read_width(bare))
@@ -127,13 +123,6 @@ def set_up(
         hardware=hardware,
         precision=precision,
     )
-
-
-def _list_model_options(spec: TaskSpec, config: "PretrainedConfig", precision: Precision) -> dict[str, Any]:
-    options: dict[str, Any] = list_dropouts(spec.train, config)
-    if precision.attention is not None:
-        options["attn_implementation"] = precision.attention
-    return options
 
 
 def _cast_frozen(model: "nn.Module", precision: Precision) -> None:

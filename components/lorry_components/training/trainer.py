@@ -18,6 +18,7 @@ from transformers import Trainer, TrainerState
 
 from lorry_components.methods import Method
 from lorry_components.task_types.base import IGNORED
+from lorry_components.task_types.training_form import TrainingForm
 from lorry_components.training.activation_cache import ROW, STATES, FrozenPrefix
 from lorry_components.training.callbacks import MethodCallback
 from lorry_components.training.checkpoints import STATE_NAME, load_trained, name_checkpoint, save_trained
@@ -52,20 +53,17 @@ class AdapterTrainer(Trainer):
 
     Args:
         method: What made the model trainable: it may act after each step, and learn some parameters faster.
-        averages_tokens: Whether a loss is a mean over the supervised tokens of a batch: batches that are
-            accumulated then count by how many they have, and give the gradient of one large batch.
-        predicts_next: Whether the labels are those of a causal language model, with one for each position.
+        form: How the examples of the task type are trained on. Where a loss is a mean over supervised tokens,
+            accumulated batches count by how many they have, and give the gradient of one large batch.
         arguments: Trainer's own.
     """
 
-    def __init__(
-        self, *, method: Method, averages_tokens: bool = False, predicts_next: bool = False, **arguments: Any
-    ) -> None:
+    def __init__(self, *, method: Method, form: TrainingForm, **arguments: Any) -> None:
         super().__init__(**arguments)
-        self._predicts_next = predicts_next
+        self._predicts_next = form.predicts_next
         # This asks Trainer to count the supervised tokens of all accumulated batches, and not to divide by
-        # the number of batches. A task type with one label a text takes the mean of each batch instead.
-        self.model_accepts_loss_kwargs = averages_tokens
+        # their number. A task type with one head on a text takes the mean of each batch instead.
+        self.model_accepts_loss_kwargs = form.averages_tokens
         self._method = method
         self.prefix: FrozenPrefix | None = None
         self.add_callback(MethodCallback(method))

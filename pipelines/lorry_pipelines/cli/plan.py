@@ -186,8 +186,8 @@ def _print_advice(plan: "TaskPlan") -> None:
 
 
 def _print_lecture(*, as_json: bool) -> None:
+    from lorry_components.models.diffusers_models import has_diffusers
     from lorry_components.reference.tables import list_lecture_rows
-    from lorry_components.task_types.diffusion.latent_diffusion import has_diffusers
 
     rows = list_lecture_rows()
     if not has_diffusers():

@@ -1,7 +1,5 @@
 """``lorry predict``: name a task, get its adapter on its base, predict."""
 
-import base64
-import itertools
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -11,7 +9,7 @@ from typing import Any
 import click
 
 from lorry_registry.cli.edge import format_examples, json_option, open_registry, print_json, version_option
-from lorry_registry.errors import Fault, InvalidDataError, StoreError, UsageError
+from lorry_registry.errors import Fault, InvalidDataError, UsageError
 
 _SHOWN_CHARACTERS = 72
 _SHOWN_FAULTS = 20
@@ -75,8 +73,7 @@ def predict_texts(
 
     loaded = load_adapter(registry.fetch(resolution.adapter_id), expected_id=resolution.adapter_id)
     predictions = loaded.predictor.predict(rows)
-    if loaded.task_type.reads_images:
-        predictions = [_write_image(task, prediction) for prediction in predictions]
+    predictions = [loaded.task_type.store_prediction(each, Path(), task) for each in predictions]
     if as_json:
         print_json([join_prediction(*pair) for pair in zip(rows, predictions, strict=True)])
         return
@@ -86,29 +83,8 @@ def predict_texts(
 
 def join_prediction(row: Mapping[str, str], prediction: Mapping[str, Any]) -> dict[str, Any]:
     """Return an input and its prediction as one object; a text for a text is its ``predicted_text``."""
-    told = {f"predicted_{name}" if name in row else name: value for name, value in prediction.items()}
-    return {**row, **told}
-
-
-def _write_image(task: str, prediction: Mapping[str, Any]) -> dict[str, Any]:
-    """Write a drawn image into the working folder, beside what is there; return its path in its place."""
-    content = base64.b64decode(prediction["image"])
-    told = {name: value for name, value in prediction.items() if name != "image"}
-    for number in itertools.count():
-        path = Path(f"{task}-{number}.png")
-        try:
-            with path.open("xb") as stream:
-                stream.write(content)
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise StoreError(
-                f"the image cannot be written: {error.strerror or error}",
-                where=str(path.absolute()),
-                todo="go to a folder that this user may write in, with room, and run again",
-            ) from error
-        return {"path": str(path), **told}
-    raise AssertionError("counting does not end")
+    answer = {f"predicted_{name}" if name in row else name: value for name, value in prediction.items()}
+    return {**row, **answer}
 
 
 def _pair_up(texts: Sequence[str], pairs: Sequence[str]) -> list[dict[str, str]]:
@@ -134,8 +110,8 @@ def _read_rows(source: Path | None) -> list[dict[str, str]]:
         try:
             rows.append(_read_row(line.removesuffix("\r")))
         except (ValueError, RecursionError) as error:
-            told = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-            faults.append(Fault(f"line {number}", told))
+            reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+            faults.append(Fault(f"line {number}", reason))
     if faults:
         raise InvalidDataError(where, faults[:_SHOWN_FAULTS], todo="correct these lines", total=len(faults))
     return rows

@@ -1,1 +1,3 @@
-"""Where data comes from: local disk, S3, the Hugging Face hub."""
+"""What a source holds, and its bytes: files on this machine, objects in S3, data sets on a hub."""
+
+__all__ = ["hub", "local", "s3"]

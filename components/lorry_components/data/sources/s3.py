@@ -58,26 +58,26 @@ def list_remote_files(source: str) -> RemoteFiles:
     with _open_client(source) as client:
         if find_format(key):
             head = client.head_object(Bucket=bucket, Key=key)
-            found = {key.rpartition("/")[2]: RemoteObject(key, head["ContentLength"], head["ETag"])}
-            return _check_sizes(source, RemoteFiles(bucket, found, in_folder=False))
+            objects = {key.rpartition("/")[2]: RemoteObject(key, head["ContentLength"], head["ETag"])}
+            return _check_sizes(source, RemoteFiles(bucket, objects, in_folder=False))
         prefix = f"{key.rstrip('/')}/" if key else ""
         names: list[str] = []
-        found = {}
+        objects = {}
         for entry in _list_entries(client, bucket, prefix):
             name = entry["Key"].removeprefix(prefix)
             names.append(name)
             if _is_plain(name) and find_format(name):
-                found[name] = RemoteObject(entry["Key"], entry["Size"], entry["ETag"])
+                objects[name] = RemoteObject(entry["Key"], entry["Size"], entry["ETag"])
             if len(names) > MAX_OBJECTS:
                 refuse_source(source, "data.source", f"holds over {MAX_OBJECTS:,} objects", _ADDRESS_TODO)
-    if not found:
+    if not objects:
         refuse_source(
             source,
             "data.source",
             f"there is no file to read at this address; there is {list_names(names)}",
             f"a file to read ends in {KNOWN_ENDINGS}; {_ADDRESS_TODO}",
         )
-    return _check_sizes(source, RemoteFiles(bucket, found, in_folder=True))
+    return _check_sizes(source, RemoteFiles(bucket, objects, in_folder=True))
 
 
 def download_files(source: str, files: RemoteFiles, names: tuple[str, ...], folder: Path) -> None:
@@ -89,13 +89,13 @@ def download_files(source: str, files: RemoteFiles, names: tuple[str, ...], fold
     """
     with _open_client(source) as client:
         for name in names:
-            found = files.objects[name]
-            answer = client.get_object(Bucket=files.bucket, Key=found.key, IfMatch=found.etag)
+            entry = files.objects[name]
+            answer = client.get_object(Bucket=files.bucket, Key=entry.key, IfMatch=entry.etag)
             with contextlib.closing(answer["Body"]) as body:
-                size = _save_body(body, folder / name, found.size)
-            if size != found.size:
+                size = _save_body(body, folder / name, entry.size)
+            if size != entry.size:
                 refuse_source(
-                    source, name, f"{size:,} bytes came, {found.size:,} were announced", "run again"
+                    source, name, f"{size:,} bytes came, {entry.size:,} were announced", "run again"
                 )
 
 
@@ -127,9 +127,9 @@ def _is_plain(name: str) -> bool:
 
 
 def _check_sizes(source: str, files: RemoteFiles) -> RemoteFiles:
-    for name, found in files.objects.items():
-        if found.size > MAX_FILE_BYTES:
-            size = found.size / MAX_FILE_BYTES
+    for name, entry in files.objects.items():
+        if entry.size > MAX_FILE_BYTES:
+            size = entry.size / MAX_FILE_BYTES
             refuse_source(
                 source, name, f"is {size:.1f} GiB large; a file may have 1 GiB", "take a sample, or cut it up"
             )

@@ -17,7 +17,8 @@ from pydantic import Field, model_validator
 from lorry_components.methods.base import AdaptedModel, MethodOptions, refuse_faults
 from lorry_components.methods.native.base import NativeConfig, NativeMethod
 from lorry_components.methods.tensors import load_tensors, save_tensors
-from lorry_components.models.blocks import build_skeleton, find_layers, read_hidden_size
+from lorry_components.models.blocks import build_skeleton, find_layers
+from lorry_components.models.dimensions import read_hidden_size
 from lorry_registry.errors import AdapterRejectedError, Fault, TrainingError
 from lorry_registry.manifest import CONFIG_NAME, BaseIdentity
 

@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from lorry_components.methods.soft_tokens.base import SoftTokenMethod, SoftTokenOptions, describe_size
-from lorry_components.models.blocks import build_skeleton, find_layers, read_hidden_size
+from lorry_components.models.blocks import build_skeleton, find_layers
+from lorry_components.models.dimensions import read_hidden_size
+from lorry_components.models.reading_order import has_two_stacks
 from lorry_registry.errors import AdapterRejectedError, Fault, TrainingError
 
 if TYPE_CHECKING:
@@ -50,7 +52,7 @@ class PreLayer(SoftTokenMethod):
     def check_base(self, config: "PretrainedConfig") -> Iterator[Fault]:
         """Check that the base is one stack of known blocks."""
         yield from super().check_base(config)
-        if config.is_encoder_decoder:
+        if has_two_stacks(config):
             yield Fault("method.name", "prelayer is for one stack of blocks; choose prompt-tuning or lora")
             return
         try:

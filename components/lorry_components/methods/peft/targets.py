@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from lorry_components.methods.base import MethodOptions, refuse_faults
 from lorry_components.methods.peft.base import PeftMethod
 from lorry_components.methods.peft.spans import SPAN_HEAD
-from lorry_components.models.blocks import build_skeleton, find_layers
+from lorry_components.models.blocks import build_skeleton, find_body, find_layers, is_unet, list_linear
 from lorry_registry.errors import Fault, TrainingError
 from lorry_registry.task_document import suggest_name
 
@@ -75,7 +75,7 @@ class TargetedMethod(PeftMethod):
         if targets is None and not self.find_default_targets(model):
             yield Fault(
                 "method.targets",
-                f"PEFT cannot put {self.name} on {type(model).__name__} unasked: it knows no targets; "
+                f"PEFT knows no default targets of {self.name} for {type(model).__name__}; "
                 f"choose targets from {', '.join(sorted(names))}",
             )
 
@@ -83,11 +83,11 @@ class TargetedMethod(PeftMethod):
         """Return PEFT's targets for an architecture; empty: it has none."""
         if is_unet(model):
             return _UNET_TARGETS
-        found = self.load_default_targets().get(model.config.model_type) or ()
-        return [found] if isinstance(found, str) else list(found)
+        names = self.load_default_targets().get(model.config.model_type) or ()
+        return [names] if isinstance(names, str) else list(names)
 
     def name_targets(self, model: "PreTrainedModel") -> Targets | None:
-        """Return the targets that PEFT is told; None: it has its own choice for the architecture."""
+        """Return the targets to give to PEFT; None: it has its own choice for the architecture."""
         targets: Targets | None = self.options.targets
         return list(_UNET_TARGETS) if targets is None and is_unet(model) else targets
 
@@ -113,24 +113,6 @@ class TargetedMethod(PeftMethod):
         from transformers.pytorch_utils import Conv1D
 
         return any(isinstance(module, Conv1D) for module in self.list_targeted(model).values())
-
-
-def find_body(model: "PreTrainedModel") -> "nn.Module":
-    """Return a base without its head; a UNet has none."""
-    return model if is_unet(model) else model.base_model
-
-
-def is_unet(model: "nn.Module") -> bool:
-    """Return whether a model is a UNet of diffusers'."""
-    return getattr(model.config, "model_type", None) is None and hasattr(model.config, "cross_attention_dim")
-
-
-def list_linear(model: "nn.Module") -> "dict[str, nn.Module]":
-    """Return the linear layers of a model by name, GPT-2's Conv1D with them."""
-    from torch import nn
-    from transformers.pytorch_utils import Conv1D
-
-    return {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)}
 
 
 def match_targets(known: "Mapping[str, nn.Module]", targets: Sequence[str]) -> "dict[str, nn.Module]":

@@ -15,6 +15,8 @@ from lorry_components.methods.base import (
 )
 from lorry_components.methods.peft.base import PeftMethod
 from lorry_components.methods.tensors import load_tensors
+from lorry_components.models.dimensions import read_embedding_size
+from lorry_components.models.reading_order import pools_last_token
 from lorry_registry.errors import AdapterRejectedError, Fault
 from lorry_registry.manifest import CONFIG_NAME
 
@@ -93,7 +95,9 @@ class SoftTokenMethod(PeftMethod):
         from lorry_components.methods.soft_tokens.insertion import insert_soft_tokens
 
         soft = self.hold(model, config, encoder)
-        insert_soft_tokens(model, soft, keeps_positions=_reads_first(config.task_type, model.config))
+        # A head that reads the first position reads a soft token's then, as in PEFT.
+        reads_first = config.task_type == "SEQ_CLS" and not pools_last_token(model.config)
+        insert_soft_tokens(model, soft, keeps_positions=reads_first)
         return soft
 
     def hold(self, model: "PreTrainedModel", config: Any, encoder: "nn.Module") -> "SoftTokens":
@@ -188,33 +192,3 @@ def describe_size(model: "PreTrainedModel") -> dict[str, Any]:
         # An encoder's tokens alone where there is a decoder beside it, as in Lester et al. 2021.
         "num_transformer_submodules": 1,
     }
-
-
-def read_embedding_size(model: "PreTrainedModel") -> int:
-    """Return the width of a base's input embeddings, which may differ from that of its layers."""
-    words: Any = model.get_input_embeddings()
-    return int(words.embedding_dim)
-
-
-def count_positions(config: "PretrainedConfig") -> int | None:
-    """Return the longest sequence that a base takes; None: it has no limit of its own."""
-    text = config.get_text_config()
-    positions: int | None = getattr(text, "max_position_embeddings", None)
-    if positions is not None and ("roberta" in text.model_type or text.model_type == "camembert"):
-        # RoBERTa's positions start behind the padding token's.
-        return positions - 2
-    return positions
-
-
-def _reads_first(peft_task_type: str | None, config: "PretrainedConfig") -> bool:
-    """Return whether a head reads the first position, which is then a soft token's, as in PEFT."""
-    from transformers.models.auto.modeling_auto import (
-        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-        MODEL_FOR_MASKED_LM_MAPPING_NAMES,
-    )
-
-    is_decoder = (
-        config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-        and config.model_type not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
-    )
-    return peft_task_type == "SEQ_CLS" and not is_decoder

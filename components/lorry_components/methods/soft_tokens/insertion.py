@@ -12,6 +12,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from lorry_components.models.reading_order import has_two_stacks
+
 # transformers 5 renamed it.
 _CACHE_NAMES = ("cache", "past_key_values")
 _Forward = Callable[..., Any]
@@ -69,7 +71,7 @@ def insert_soft_tokens(model: PreTrainedModel, soft: SoftTokens, *, keeps_positi
         outputs = original(**_prepend(inputs, body, soft, is_first=is_first))
         return _cut(outputs, soft.count) if is_first and not keeps_positions else outputs
 
-    if model.config.is_encoder_decoder:
+    if has_two_stacks(model.config):
         # The decoder may look at the soft tokens too.
         keeps_positions = True
         whole: Any = model
@@ -108,7 +110,7 @@ def place_soft_tokens(model: PreTrainedModel, soft: SoftTokens) -> None:
 
 def _find_reader(model: PreTrainedModel) -> Any:
     """Return the module that embeds the input."""
-    return model.get_encoder() if model.config.is_encoder_decoder else model.base_model
+    return model.get_encoder() if has_two_stacks(model.config) else model.base_model
 
 
 def _count_cached(inputs: dict[str, Any]) -> int:

@@ -18,7 +18,9 @@ from lorry_components.methods.base import AdaptedModel, refuse_faults
 from lorry_components.methods.native.base import NativeConfig, NativeMethod
 from lorry_components.methods.soft_tokens.base import SoftTokenOptions
 from lorry_components.methods.tensors import load_tensors, save_tensors
-from lorry_components.models.blocks import build_skeleton, read_hidden_size
+from lorry_components.models.blocks import build_skeleton
+from lorry_components.models.dimensions import read_hidden_size
+from lorry_components.models.reading_order import has_two_stacks, is_bidirectional
 from lorry_registry.errors import Fault
 from lorry_registry.manifest import BaseIdentity
 
@@ -123,7 +125,7 @@ class PTuningV2(NativeMethod):
 
     def _check_model(self, model: "PreTrainedModel") -> Iterator[Fault]:
         body: Any = model.base_model
-        if model.config.is_encoder_decoder:
+        if has_two_stacks(model.config):
             yield Fault("method.name", "p-tuning-v2 is for one stack of blocks; choose prompt-tuning or lora")
         elif _find_cache_name(body) is None:
             yield Fault(
@@ -199,7 +201,7 @@ def _make_hook(prefix: Any, body: Any) -> Any:
 
     names = list(inspect.signature(body.forward).parameters)
     cache_name = _find_cache_name(body) or ""
-    is_bidirectional = not _is_causal(body)
+    sees_ahead = is_bidirectional(body.config)
 
     def give(_module: "nn.Module", args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if not prefix.is_active:
@@ -217,20 +219,13 @@ def _make_hook(prefix: Any, body: Any) -> Any:
         mask = inputs.get("attention_mask")
         if mask is not None and mask.ndim == 2:
             mask = torch.cat([mask.new_ones(rows, prefix.tokens), mask], dim=1)
-            inputs["attention_mask"] = _spread(mask, given.shape[1], body.dtype) if is_bidirectional else mask
+            inputs["attention_mask"] = _spread(mask, given.shape[1], body.dtype) if sees_ahead else mask
         for name in ("position_ids", "cache_position"):
             if inputs.get(name) is not None:
                 inputs[name] = inputs[name] + prefix.tokens
         return (), inputs
 
     return give
-
-
-def _is_causal(body: Any) -> bool:
-    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
-
-    is_decoder = getattr(body.config, "is_decoder", False)
-    return is_decoder or body.config.model_type not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 
 def _spread(mask: "torch.Tensor", queries: int, dtype: "torch.dtype") -> "torch.Tensor":

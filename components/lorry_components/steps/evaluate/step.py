@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lorry_components.data.rows import IMAGE
 from lorry_components.inference import Predictor, assemble_adapter, load_adapter
 from lorry_components.inference.probe import record_probe
 from lorry_components.metrics.bootstrap import estimate_gain_confidence, estimate_metrics

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from lorry_components.progress import Progress, ignore_progress
 from lorry_components.steps.prepare_data.step import load_card, load_part
-from lorry_components.tasks.checks import check_base, load_config
+from lorry_components.tasks.checks import check_base
 from lorry_components.tasks.resolution import ResolvedTask
 from lorry_components.training.assembly import build_trainer
 from lorry_components.training.distributed import is_first_process, part_random_numbers
@@ -126,10 +126,8 @@ def finetune(
 
 def _set_up(task: ResolvedTask, labels: Sequence[str] | None) -> Setup:
     check_batch_size(task.spec)
-    folder = task.base.folder
-    check_base(task.spec, folder)
-    config = None if task.task_type.reads_images else load_config(folder)
-    return set_up(task.spec, task.base, task.task_type, task.method, config=config, labels=labels)
+    check_base(task.spec, task.base.folder)
+    return set_up(task.spec, task.base, task.task_type, task.method, labels=labels)
 
 
 def _check_size(spec: TaskSpec, setup: Setup, target: Path) -> None:

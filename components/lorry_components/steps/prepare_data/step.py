@@ -9,8 +9,6 @@ from lorry_components.data.layout import TABLE
 from lorry_components.data.prepared import load_card, load_part, order_examples, write_prepared
 from lorry_components.data.reading import digest_source, read_source
 from lorry_components.data.splits import limit_parts, split_examples
-from lorry_components.task_types.generation.answer_lengths import warn_of_cut_answers
-from lorry_components.task_types.generation.base import GenerationTaskType
 from lorry_components.tasks.resolution import ResolvedTask
 from lorry_registry.digests import digest_document
 from lorry_registry.task_spec import DataSpec
@@ -43,25 +41,26 @@ def prepare_data(task: ResolvedTask, target: Path, *, base: Path | None = None) 
         TrainingError: The task generates texts, and the base's tokenizer has no token that ends one.
     """
     spec, task_type = task.spec, task.task_type
+    form = task_type.data_form
     # Before the rows are read: if the source changes meanwhile, the next run sees another digest.
     source_digest = task.source_digest
     reading = read_source(spec.data, task_type)
     parts = reading.parts
     if reading.split is not None:
         parts = split_examples(
-            parts[TABLE], reading.split, label_form=task_type.label_form, by_context=task_type.reads_context
+            parts[TABLE], reading.split, label_form=form.label_form, by_context=form.by_context
         )
     parts = limit_parts(parts, spec.data.limit)
     checked = check_parts(
         parts,
-        label_form=task_type.label_form,
+        label_form=form.label_form,
         duplicates=spec.data.duplicates,
         source=spec.data.source,
-        by_context=task_type.reads_context,
+        by_context=form.by_context,
     )
     warnings = [*checked.warnings]
-    if base is not None and isinstance(task_type, GenerationTaskType):
-        warnings += warn_of_cut_answers(checked.parts, task_type, base)
+    if base is not None:
+        warnings += task_type.review_examples(checked.parts, base)
     ordered = {part: order_examples(examples) for part, examples in checked.parts.items()}
     rows = {part: examples for part, (examples, _) in ordered.items()}
     digests = {part: digest for part, (_, digest) in ordered.items()}
@@ -73,10 +72,10 @@ def prepare_data(task: ResolvedTask, target: Path, *, base: Path | None = None) 
         source_digest=source_digest,
         data_digest=digest_document(digests),
         columns=spec.data.columns,
-        labels=list_labels(rows) if task_type.label_form == "class" else None,
+        labels=list_labels(rows) if form.has_classes else None,
         splits={
             part: describe_part(
-                rows[part], digests[part], label_form=task_type.label_form, spell_label=task_type.spell_label
+                rows[part], digests[part], label_form=form.label_form, spell_label=task_type.spell_label
             )
             for part in rows
         },

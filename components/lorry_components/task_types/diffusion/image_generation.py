@@ -4,196 +4,40 @@ As in DreamBooth (Ruiz et al. 2023, https://arxiv.org/abs/2208.12242), a rare wo
 taught to mean what the images show; with LoRA on the UNet's attention instead of the whole UNet.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import base64
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lorry_components.task_types.base import (
-    IMAGE,
-    Features,
-    Label,
-    Outputs,
-    Prediction,
-    Report,
-    Row,
-    Scorer,
-    Target,
-    TaskType,
-    list_right,
-)
+from lorry_components.data.rows import IMAGE, Label, Row
+from lorry_components.metrics.base import Prediction, Target, list_right
+from lorry_components.metrics.denoising import score_denoising, score_noise_error
+from lorry_components.task_types.base import Outputs, Report
+from lorry_components.task_types.diffusion.base import DiffusionTaskType
 from lorry_components.task_types.diffusion.image_arrays import arrange_images, decode_image, encode_image
-from lorry_components.task_types.diffusion.latent_diffusion import (
-    DiffusionParts,
-    build_denoising_model,
-    draw_image,
-    load_diffusers_model,
-    read_part,
-    require_diffusers,
-    score_noise,
-)
-from lorry_registry.errors import BaseModelError, Fault, InvalidDataError
+from lorry_components.task_types.diffusion.latent_diffusion import DiffusionParts, draw_image, score_noise
+from lorry_registry.errors import StoreError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from torch import nn
 
-_INDEX = "model_index.json"
-_CLASSES = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL", "text_encoder": "CLIPTextModel"}
 _PROBED_NUMBERS = 8
-# An image that has to be blown up by more teaches the UNet blur.
-_MOST_ENLARGED = 2
-_LISTED = 20
 _SHEET_COLUMNS = 4
 _SHEET_SIDE = 256
 
 
-def _score_loss(_targets: Sequence[Target], predictions: Sequence[Prediction]) -> Scorer:
-    """Score the mean squared error in telling noise: what training makes less."""
-    error = np.asarray([prediction["noise_error"] for prediction in predictions])
-    return lambda draw: float(error[draw].mean())
-
-
-def _score_denoising(_targets: Sequence[Target], predictions: Sequence[Prediction]) -> Scorer:
-    """Score the share of the noise that is told: 1 is all of it, 0 no better than predicting zeros."""
-    error = np.asarray([prediction["noise_error"] for prediction in predictions])
-    power = np.asarray([prediction["noise_power"] for prediction in predictions])
-    return lambda draw: 1.0 - float(error[draw].sum() / power[draw].sum())
-
-
-class ImageGeneration(TaskType):
-    """An image for a prompt, by a UNet that tells noise from images."""
+class ImageGeneration(DiffusionTaskType):
+    """An image for a prompt, by a UNet that predicts the noise in images."""
 
     name = "image-generation"
     summary = "an image for a prompt"
-    model_class = "UNet2DConditionModel"
-    metrics = {
-        "denoising": _score_denoising,
-        "loss": _score_loss,
-    }
+    metrics = {"denoising": score_denoising, "loss": score_noise_error}
     primary = "denoising"
-    label_form = "text"
-    peft_task_type = None
     error_metrics = frozenset({"loss"})
-    target_names = ("mean",)
-    reads_images = True
-    methods = frozenset({"full", "lora"})
-    libraries = ("diffusers",)
-
-    def check_folder(self, folder: Path) -> Iterator[Fault]:
-        """Check that the parts are those of Stable Diffusion 1 or 2, and belong together."""
-        require_diffusers(str(folder))
-        if not (folder / _INDEX).is_file():
-            yield Fault("base.model", f"has no {_INDEX}: {self.name} needs a pipeline that diffusers saved")
-            return
-        index = read_part(folder, "", _INDEX)
-        for part, wanted in _CLASSES.items():
-            found = index.get(part)
-            if not isinstance(found, list) or found[-1:] != [wanted]:
-                yield Fault("base.model", f"its {part} is {found}, and {self.name} knows {wanted} only")
-                return
-        if extra := sorted(
-            part for part in index if part.startswith("text_encoder_") and index[part] != [None, None]
-        ):
-            yield Fault(
-                "base.model", f"has a second text encoder ({extra[0]}), as Stable Diffusion XL; choose 1 or 2"
-            )
-            return
-        yield from self._check_parts(folder)
-
-    def _check_parts(self, folder: Path) -> Iterator[Fault]:
-        unet, vae = read_part(folder, "unet", "config.json"), read_part(folder, "vae", "config.json")
-        scheduler = read_part(folder, "scheduler", "scheduler_config.json")
-        text = read_part(folder, "text_encoder", "config.json")
-        if unet.get("in_channels") != vae.get("latent_channels"):
-            yield Fault(
-                "base.model",
-                f"its unet takes {unet.get('in_channels')} channels and its vae makes "
-                f"{vae.get('latent_channels')}: is it for filling in holes?",
-            )
-        if unet.get("cross_attention_dim") != text.get("hidden_size"):
-            yield Fault(
-                "base.model",
-                f"its unet reads states of width {unet.get('cross_attention_dim')}, and its text_encoder "
-                f"makes {text.get('hidden_size')}",
-            )
-        if not isinstance(unet.get("sample_size"), int):
-            yield Fault("base.model", "its unet names no sample_size, so the size of its images is not known")
-        if scheduler.get("prediction_type", "epsilon") not in ("epsilon", "v_prediction"):
-            yield Fault("base.model", f"its scheduler has prediction_type {scheduler['prediction_type']!r}")
-        times = scheduler.get("num_train_timesteps", 1000)
-        if self.form.generate.steps >= times:
-            yield Fault("generate.steps", f"must be fewer than the {times} times of the base's noise")
-
-    def parse_label(self, raw: object) -> str:
-        """Accept the name of a file; whether it is there and an image is checked where it is read."""
-        if not isinstance(raw, str) or not raw.strip():
-            raise ValueError("is not the name of an image file")
-        return raw
-
-    # Training
-
-    def load_reader(self, folder: Path) -> DiffusionParts:
-        """Load the frozen parts around the UNet."""
-        return DiffusionParts(folder)
-
-    def load_model(
-        self, folder: Path, labels: Sequence[str] | None, **options: Any
-    ) -> "tuple[Any, frozenset[str]]":
-        """Load the UNet of a pipeline."""
-        if not (folder / _INDEX).is_file():
-            raise BaseModelError(
-                f"there is no {_INDEX}", where=str(folder), todo="name a pipeline that diffusers saved"
-            )
-        return load_diffusers_model(self.model_class, folder / "unet"), frozenset()
-
-    def check_rows(self, reader: DiffusionParts, rows: Sequence[Row]) -> None:
-        """Refuse images that are much smaller than those the base draws."""
-        least = reader.side // _MOST_ENLARGED
-        small = [shape for row in rows if min(shape := decode_image(row[IMAGE]).shape[:2]) < least]
-        if small:
-            faults = [Fault("image", f"is {width}x{height} pixels") for height, width in small[:_LISTED]]
-            raise InvalidDataError(
-                "the images",
-                faults,
-                todo=f"the base draws {reader.side}x{reader.side} pixels: give images whose sides have "
-                f"{least} or more",
-                total=len(small),
-            )
-
-    def encode_examples(
-        self,
-        reader: DiffusionParts,
-        rows: Sequence[Row],
-        targets: Sequence[Label],
-        labels: Sequence[str] | None,
-    ) -> list[Features]:
-        """Compute what is frozen, once: latents of the images, and states of the prompts."""
-        import torch
-
-        reader.move(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-        features: list[Features] = []
-        for row in rows:
-            mean, deviation = reader.encode_pixels(decode_image(row[IMAGE], reader.side))
-            prompt = reader.encode_prompts([row["text"]], self.form.max_length)[0]
-            features.append({"mean": mean.cpu(), "deviation": deviation.cpu(), "prompt": prompt.cpu()})
-        # The rest of the memory is for training.
-        reader.move(torch.device("cpu"))
-        return features
-
-    def build_collator(self, reader: DiffusionParts) -> Callable[[list[Features]], Any]:
-        """Stack the rows: all are of one size."""
-        import torch
-
-        def stack(features: list[Features]) -> dict[str, torch.Tensor]:
-            return {name: torch.stack([row[name] for row in features]) for name in features[0]}
-
-        return stack
-
-    def prepare_training(self, model: "nn.Module", reader: DiffusionParts) -> "nn.Module":
-        """Return a model that adds noise and measures how well it is told."""
-        return build_denoising_model(model, reader.build_scheduler())
 
     # Prediction
 
@@ -205,7 +49,7 @@ class ImageGeneration(TaskType):
         labels: Sequence[str] | None,
         report: Report,
     ) -> Outputs:
-        """Return some numbers of what the UNet tells for each prompt at fixed latents half way."""
+        """Return some numbers of the noise that the UNet predicts for each prompt, half way."""
         import torch
 
         device = next(model.parameters()).device
@@ -217,9 +61,9 @@ class ImageGeneration(TaskType):
             prompt = reader.encode_prompts([row["text"]], self.form.max_length)
             # On GPUs convolutions round to TF32 otherwise, and would not agree with other devices.
             with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-                told = model(latents, time, encoder_hidden_states=prompt).sample.float().flatten().cpu()
-            chosen = torch.linspace(0, len(told) - 1, _PROBED_NUMBERS).long()
-            outputs[number] = told[chosen].numpy()
+                noise = model(latents, time, encoder_hidden_states=prompt).sample.float().flatten().cpu()
+            chosen = torch.linspace(0, len(noise) - 1, _PROBED_NUMBERS).long()
+            outputs[number] = noise[chosen].numpy()
             report(number + 1)
         return outputs
 
@@ -234,8 +78,8 @@ class ImageGeneration(TaskType):
         """Draw an image a row, as a PNG in base64.
 
         The noise that an image begins with follows from the seed and the row's place: one prompt given twice
-        gives two images, and the same rows give the same images. Of a row that has an image itself, as those
-        of the test part, it is measured too how well noise is told from that.
+        gives two images, and the same rows give the same images. For a row that has an image itself, as rows
+        of the test part do, it is also measured how well the noise in that is predicted.
         """
         reader.move(next(model.parameters()).device)
         drawing = self.form.generate
@@ -258,6 +102,26 @@ class ImageGeneration(TaskType):
     def describe_prediction(self, prediction: Prediction) -> str:
         """Return where the image was written, if it was."""
         return str(prediction.get("path", "an image"))
+
+    def store_prediction(self, prediction: Prediction, folder: Path, name: str) -> Prediction:
+        """Write the image into a folder, as NAME-0.png or the next number that is free."""
+        content = base64.b64decode(prediction["image"])
+        rest = {field: value for field, value in prediction.items() if field != "image"}
+        for number in itertools.count():
+            path = folder / f"{name}-{number}.png"
+            try:
+                with path.open("xb") as stream:
+                    stream.write(content)
+            except FileExistsError:
+                continue
+            except OSError as error:
+                raise StoreError(
+                    f"the image cannot be written: {error.strerror or error}",
+                    where=str(path.absolute()),
+                    todo="go to a folder that this user may write in, with room, and run again",
+                ) from error
+            return {"path": str(path), **rest}
+        raise AssertionError("counting does not end")
 
     # Evaluation
 

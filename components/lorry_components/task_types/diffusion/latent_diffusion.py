@@ -1,4 +1,4 @@
-"""Latent diffusion (Rombach et al. 2022, https://arxiv.org/abs/2112.10752): a UNet tells noise from image.
+"""Latent diffusion (Rombach et al. 2022, https://arxiv.org/abs/2112.10752): a UNet predicts noise in images.
 
 What is trained is the UNet. Around it stand frozen parts: an autoencoder between pixels and latents, a text
 encoder with its tokeniser, and the schedule of the noise. Here images are drawn by DDIM (Song et al. 2021,
@@ -7,30 +7,28 @@ the first noise decides the image; and with classifier-free guidance (Ho and Sal
 https://arxiv.org/abs/2207.12598).
 """
 
-import importlib.util
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lorry_components.models.diffusers_models import load_diffusers_model, read_part
 from lorry_components.models.pretrained import load_pretrained
 from lorry_components.task_types.diffusion.image_arrays import Pixels
-from lorry_registry.errors import BaseModelError, MissingExtraError
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-# On how many times, from little noise to much, an image's noise is told when it is scored.
+# At how many times, from little noise to much, the noise in an image is predicted when it is scored.
 SCORED_TIMES = 8
 
 
 @dataclass(frozen=True, slots=True)
 class NoiseScore:
-    """How well noise was told from one image.
+    """How well the noise in one image was predicted.
 
     Attributes:
         error: The mean squared error of what the UNet predicted.
@@ -145,7 +143,7 @@ def build_denoising_model(unet: "nn.Module", scheduler: Any) -> "nn.Module":
     from torch.nn import functional
 
     class DenoisingModel(nn.Module):
-        """Adds noise at a random time, and measures how well the UNet tells it.
+        """Adds noise at a random time, and measures how well the UNet predicts it.
 
         In evaluation noise and times are always the same ones, so that losses differ by the weights alone.
         """
@@ -174,7 +172,7 @@ def build_denoising_model(unet: "nn.Module", scheduler: Any) -> "nn.Module":
                 generator = torch.Generator().manual_seed(0)
                 noise = torch.randn(mean.shape, generator=generator).to(mean)
                 chosen = ((torch.arange(rows, device=mean.device) + 0.5) * times / rows).long()
-            predicted, wanted = tell_noise(self.unet, scheduler, latents, noise, chosen, prompt)
+            predicted, wanted = predict_noise(self.unet, scheduler, latents, noise, chosen, prompt)
             return {"loss": functional.mse_loss(predicted, wanted)}
 
         def activation_checkpointing_enable(self, **_: Any) -> None:
@@ -186,7 +184,7 @@ def build_denoising_model(unet: "nn.Module", scheduler: Any) -> "nn.Module":
     return DenoisingModel()
 
 
-def tell_noise(
+def predict_noise(
     unet: "nn.Module",
     scheduler: Any,
     latents: "torch.Tensor",
@@ -205,7 +203,7 @@ def tell_noise(
 def score_noise(
     unet: "nn.Module", parts: DiffusionParts, latents: "torch.Tensor", prompt: "torch.Tensor"
 ) -> NoiseScore:
-    """Measure how well a UNet tells noise from one image, at fixed times and with fixed noise.
+    """Measure how well a UNet predicts the noise in one image, at fixed times and with fixed noise.
 
     Args:
         unet: The UNet.
@@ -222,8 +220,8 @@ def score_noise(
     # One after the other: as much memory as drawing takes, whatever the number of times.
     for noise, time in zip(parts.draw_noise(0, SCORED_TIMES), times, strict=True):
         with torch.no_grad():
-            told, wanted = tell_noise(unet, scheduler, latents[None], noise[None], time[None], prompt)
-        error += float((told - wanted).square().mean()) / SCORED_TIMES
+            predicted, wanted = predict_noise(unet, scheduler, latents[None], noise[None], time[None], prompt)
+        error += float((predicted - wanted).square().mean()) / SCORED_TIMES
         power += float(wanted.square().mean()) / SCORED_TIMES
     return NoiseScore(error, power)
 
@@ -255,80 +253,8 @@ def draw_image(
     for time in scheduler.timesteps:
         with torch.no_grad():
             both = unet(torch.cat([latents, latents]), time, encoder_hidden_states=prompts).sample
-        without, told = both.float().chunk(2)
-        latents = scheduler.step(without + guidance * (told - without), time, latents, eta=0.0).prev_sample
+        without, prompted = both.float().chunk(2)
+        latents = scheduler.step(
+            without + guidance * (prompted - without), time, latents, eta=0.0
+        ).prev_sample
     return parts.decode_latents(latents)
-
-
-def load_diffusers_model(name: str, folder: Path) -> Any:
-    """Load a model of diffusers' from a folder of safetensors.
-
-    Raises:
-        BaseModelError: It is damaged, or its weights are not all there.
-        MissingExtraError: ``diffusers`` is not installed.
-    """
-    require_diffusers(str(folder))
-    import diffusers
-    from safetensors import SafetensorError
-
-    try:
-        model, loading = getattr(diffusers, name).from_pretrained(
-            folder, use_safetensors=True, local_files_only=True, output_loading_info=True
-        )
-    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-        raise BaseModelError(
-            f"cannot be loaded as {name}: {type(error).__name__}: {error}".splitlines()[0],
-            where=str(folder),
-            todo="restore the base, or name one whose configurations and weights belong together",
-        ) from error
-    if missing := sorted(loading["missing_keys"]):
-        raise BaseModelError(
-            f"its weights lack {len(missing)} parameters of {name}, among them {missing[0]}",
-            where=str(folder),
-            todo="restore the base",
-        )
-    return model
-
-
-def build_skeleton(name: str, config: Mapping[str, Any]) -> Any:
-    """Build a model of diffusers' from its configuration, all shapes and no numbers."""
-    import diffusers
-    import torch
-
-    with torch.device("meta"):
-        return getattr(diffusers, name).from_config(dict(config))
-
-
-def has_diffusers() -> bool:
-    """Return whether diffusers is installed."""
-    return importlib.util.find_spec("diffusers") is not None
-
-
-def require_diffusers(where: str) -> None:
-    """Refuse to go on without diffusers.
-
-    Raises:
-        MissingExtraError: It is not installed.
-    """
-    if not has_diffusers():
-        raise MissingExtraError(
-            "the 'diffusers' package is not installed",
-            where=where,
-            todo="install it with: pip install 'lorry[train,images]'",
-        )
-
-
-def read_part(folder: Path, part: str, name: str) -> dict[str, Any]:
-    """Read the configuration of a part of a pipeline.
-
-    Raises:
-        BaseModelError: It is not there, or no configuration.
-    """
-    path = folder / part / name
-    try:
-        values = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise BaseModelError(f"cannot be read: {error}", where=str(path), todo="restore the base") from error
-    if not isinstance(values, dict):
-        raise BaseModelError("is not a JSON object", where=str(path), todo="restore the base")
-    return values

@@ -1,13 +1,15 @@
-"""What the kinds that write text have in common: prompts, answers, the search for a text, and its scores."""
+"""What the task types that write text have in common: prompts, answers, the search for a text, its scores."""
 
 import json
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from lorry_components.data.examples import Example
+from lorry_components.data.rows import DataForm, Label, Row
 from lorry_components.metrics import (
     score_bleu,
     score_cider,
@@ -17,28 +19,27 @@ from lorry_components.metrics import (
     score_rouge_l,
     score_sql_match,
 )
+from lorry_components.metrics.base import Prediction, Target
 from lorry_components.metrics.rouge import compute_rouge_l
 from lorry_components.metrics.words import list_references, split_words
 from lorry_components.models.pretrained import load_pretrained
 from lorry_components.task_types.base import (
     IGNORED,
     Features,
-    Label,
     Outputs,
-    Prediction,
     Report,
-    Row,
-    Target,
-    TaskType,
     batch_by_length,
     gather_targets,
 )
+from lorry_components.task_types.generation.answer_lengths import warn_of_cut_answers
 from lorry_components.task_types.generation.prompts import (
     PromptWriter,
     check_prompt_template,
     cut_label,
     uses_chat,
 )
+from lorry_components.task_types.text_task import TextTaskType
+from lorry_components.task_types.training_form import TrainingForm
 from lorry_registry.errors import Fault
 
 if TYPE_CHECKING:
@@ -53,10 +54,10 @@ _BATCH_BEAMS = 64
 _PROBED_TOKENS = 16
 
 
-class GenerationTaskType(TaskType):
-    """A kind whose predictions are texts, generated token by token.
+class GenerationTaskType(TextTaskType):
+    """A task type whose predictions are texts, generated token by token by the base's own output layer.
 
-    The base's own ``generation_config.json`` is not looked at: the same task generates in the same way
+    The base's own ``generation_config.json`` is not read: the same task generates in the same way
     wherever its base was installed from.
 
     Attributes:
@@ -74,8 +75,8 @@ class GenerationTaskType(TaskType):
         "sql_match": score_sql_match,
     }
     optional_metrics = frozenset({"sql_match"})
-    label_form = "text"
-    averages_tokens = True
+    data_form = DataForm("text")
+    training_form = TrainingForm(loss="token_mean")
     default_template: ClassVar[str]
     default_pair_template: ClassVar[str]
 
@@ -94,11 +95,33 @@ class GenerationTaskType(TaskType):
                 "generate.chat", "the base has no chat template; write auto or never, or choose one that has"
             )
 
+    def review_examples(self, parts: Mapping[str, Sequence[Example]], folder: Path) -> Iterator[str]:
+        """Warn of answers that ``data.max_target`` cuts, counted in the base's tokens.
+
+        Raises:
+            TrainingError: The base's tokeniser has no token that ends a text.
+        """
+        return warn_of_cut_answers(parts, self.build_writer(self.load_reader(folder)))
+
     def parse_label(self, raw: object) -> str:
         """Accept text and whole numbers."""
         if isinstance(raw, bool) or not isinstance(raw, str | int):
             raise ValueError(f"{raw!r} is not a text")
         return str(raw).strip()
+
+    # Sizes, for planning
+
+    def choose_newly_initialized(self, missing: frozenset[str]) -> frozenset[str]:
+        """Return none: the output layer is the base's own."""
+        return frozenset()
+
+    def count_written_tokens(self) -> int:
+        """Return how long answers may be."""
+        return self.form.max_target
+
+    def count_outputs(self, vocabulary: int) -> int:
+        """Return one number for each token of the vocabulary."""
+        return vocabulary
 
     # Training
 
@@ -206,7 +229,7 @@ class GenerationTaskType(TaskType):
         labels: Sequence[str] | None,
         report: Report,
     ) -> list[Prediction]:
-        """Return ``{"text": text}`` a row: the likeliest, without sampling, in batches of like length."""
+        """Return ``{"text": text}`` a row: the likeliest, without sampling, in batches of similar length."""
         import torch
 
         bare: Any = model
@@ -234,7 +257,7 @@ class GenerationTaskType(TaskType):
         return [{"text": text} for text in texts]
 
     def build_generation(self, writer: PromptWriter, filler: int) -> "GenerationConfig":
-        """Return how texts are searched for: every setting that could make it another search is given."""
+        """Return how texts are searched for, with every setting that could change the search."""
         from transformers import GenerationConfig
 
         generate = self.form.generate
@@ -263,7 +286,7 @@ class GenerationTaskType(TaskType):
     def group_targets(self, rows: Sequence[Row], targets: Sequence[Label]) -> tuple[list[Row], list[Target]]:
         """Return each input once, with all texts that are right for it."""
         gathered = gather_targets(rows, targets)
-        return [row for row, _ in gathered], [tuple(found) for _, found in gathered]
+        return [row for row, _ in gathered], [tuple(labels) for _, labels in gathered]
 
     def plot_predictions(
         self, axes: "Axes", targets: Sequence[Target], predictions: Sequence[Prediction]
@@ -272,12 +295,12 @@ class GenerationTaskType(TaskType):
         lengths = [len(split_words(str(prediction["text"]))) for prediction in predictions]
         references = [list_references(target) for target in targets]
         nearest = [
-            own + min((len(split_words(text)) - own for text in found), key=abs)
-            for found, own in zip(references, lengths, strict=True)
+            own + min((len(split_words(text)) - own for text in texts), key=abs)
+            for texts, own in zip(references, lengths, strict=True)
         ]
         scores = [
-            compute_rouge_l(found, str(prediction["text"]))
-            for found, prediction in zip(references, predictions, strict=True)
+            compute_rouge_l(texts, str(prediction["text"]))
+            for texts, prediction in zip(references, predictions, strict=True)
         ]
         # Whole numbers would lie on top of each other.
         shift = np.random.default_rng(0).uniform(-0.3, 0.3, (2, len(lengths)))

@@ -1,10 +1,10 @@
-"""Rows as the prompts of a base that writes text, and answers as what it is to write, both in tokens."""
+"""Rows as prompts of a base that writes text, and answers as what it is to write, both in tokens."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from lorry_components.task_types.base import Row
+from lorry_components.data.rows import Row
 from lorry_components.task_types.input_form import fill_template, list_template_fields
 from lorry_registry.errors import TrainingError
 
@@ -169,8 +169,8 @@ class PromptWriter:
         if size == 0:
             return ""
         if self.tokenizer.is_fast:
-            found: Any = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-            end: int = found["offset_mapping"][size - 1][1]
+            encoded: Any = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+            end: int = encoded["offset_mapping"][size - 1][1]
         else:
             end = len(self.tokenizer.decode(self._tokenize(text)[:size]))
         return text[: min(end, len(text) - 1)]
@@ -186,8 +186,8 @@ class PromptWriter:
         self._lead = "" if pieces and str(pieces[0]).startswith("▁") else " "
 
     def _find_end(self) -> int:
-        if self.is_chat and (told := _find_chat_end(self.tokenizer)) is not None:
-            return told
+        if self.is_chat and (end := _find_chat_end(self.tokenizer)) is not None:
+            return end
         for token in (self.tokenizer.eos_token_id, self.tokenizer.sep_token_id):
             if token is not None:
                 return int(token)

@@ -3,16 +3,20 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from lorry_components.task_types.base import IGNORED, Features
+from lorry_components.models.reading_order import has_two_stacks, is_causal
+from lorry_components.task_types.base import IGNORED, AdaptingMethod, Features
 from lorry_components.task_types.generation.base import GenerationTaskType
+from lorry_components.task_types.text_task import PassLengths
+from lorry_components.task_types.training_form import TrainingForm
 from lorry_registry.errors import Fault
+from lorry_registry.task_spec import TrainSpec
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 
-# Of these it was seen that no token looks into the sequence beside its own, where positions start anew. OPT
-# counts positions itself, BLOOM looks back by distance, Mamba has a memory: there they would see each other.
+# These were tested: where positions start anew, no token looks into the sequence beside its own. OPT counts
+# positions itself, BLOOM looks back by distance, Mamba has a memory: there they would see each other.
 PACKABLE = frozenset(
     {
         *("gpt2", "gptj", "gpt_neo", "gpt_neox", "phi", "phi3", "llama", "mistral", "gemma", "gemma2"),
@@ -29,24 +33,16 @@ class TextGeneration(GenerationTaskType):
     summary = "a text that goes on from a prompt, by a causal language model"
     model_class = "AutoModelForCausalLM"
     peft_task_type = "CAUSAL_LM"
-    predicts_next = True
+    training_form = TrainingForm(loss="next_token_mean")
     primary = "bleu"
     default_template = "{text}\n"
     default_pair_template = "{text}\n{text_pair}\n"
 
     def check_base(self, config: "PretrainedConfig") -> Iterator[Fault]:
         """Check that the base is a causal language model, and that prompts have room beside answers."""
-        from transformers.models.auto.modeling_auto import (
-            MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-            MODEL_FOR_MASKED_LM_MAPPING_NAMES,
-        )
-
-        # BERT and its like have such a class too, for a use as a decoder that they were not trained for.
-        is_decoder = getattr(config, "is_decoder", False)
-        is_encoder = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not is_decoder
-        if config.is_encoder_decoder:
+        if has_two_stacks(config):
             yield Fault("base.model", f"{config.model_type} has an encoder; write kind: text-to-text")
-        elif config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or is_encoder:
+        elif not is_causal(config):
             yield Fault(
                 "base.model",
                 f"{config.model_type} is no causal language model and writes no text; "
@@ -59,6 +55,13 @@ class TextGeneration(GenerationTaskType):
                 "prompt; lower it, or raise data.max_length, which is of prompt and answer together",
             )
 
+    def check_training(self, train: TrainSpec, method: AdaptingMethod) -> Iterator[Fault]:
+        """Check that the method's own tokens, if it has any, do not stand before packed sequences."""
+        if train.packing and method.count_added_tokens():
+            yield Fault(
+                "train.packing", f"{method.name} puts its tokens before the first sequence only; leave it out"
+            )
+
     def check_packing(self, config: "PretrainedConfig") -> Iterator[Fault]:
         """Check that the base keeps packed sequences apart."""
         if config.model_type not in PACKABLE or getattr(config, "alibi", False):
@@ -68,9 +71,13 @@ class TextGeneration(GenerationTaskType):
                 "them apart; leave it out",
             )
 
+    def describe_pass(self, config: "PretrainedConfig", tokens: int) -> PassLengths:
+        """Return the answer as what is supervised: of the prompt no output is computed."""
+        return PassLengths(supervised=min(self.form.max_target, tokens))
+
     @property
     def continues(self) -> bool:
-        """It does."""
+        """Return True: prompt and answer are one sequence."""
         return True
 
     def count_room(self) -> int:

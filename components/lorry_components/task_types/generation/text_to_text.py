@@ -3,8 +3,11 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from lorry_components.models.dimensions import count_decoder_positions
+from lorry_components.models.reading_order import is_sequence_to_sequence
 from lorry_components.task_types.base import Features
 from lorry_components.task_types.generation.base import GenerationTaskType
+from lorry_components.task_types.text_task import PassLengths
 from lorry_registry.errors import Fault
 
 if TYPE_CHECKING:
@@ -24,16 +27,14 @@ class TextToText(GenerationTaskType):
 
     def check_base(self, config: "PretrainedConfig") -> Iterator[Fault]:
         """Check that the base has an encoder and a decoder, and positions for an answer."""
-        from transformers.models.auto.modeling_auto import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
-
-        if config.model_type not in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES:
+        if not is_sequence_to_sequence(config):
             yield Fault(
                 "base.model",
                 f"{config.model_type} is no sequence-to-sequence model; choose one such as T5, MT5 or BART, "
                 "or write kind: text-generation for a causal one",
             )
             return
-        positions = getattr(config.get_text_config(decoder=True), "max_position_embeddings", None)
+        positions = count_decoder_positions(config)
         if positions is not None and self.form.max_target > positions:
             yield Fault(
                 "data.max_target",
@@ -41,9 +42,13 @@ class TextToText(GenerationTaskType):
                 f"base's decoder; write max_target: {positions} or less",
             )
 
+    def describe_pass(self, config: "PretrainedConfig", tokens: int) -> PassLengths:
+        """Return the answer as what the decoder reads and writes."""
+        return PassLengths(decoder=self.form.max_target)
+
     @property
     def continues(self) -> bool:
-        """It does not: the decoder starts anew."""
+        """Return False: the answer is a sequence of its own, which the decoder begins."""
         return False
 
     def count_room(self) -> int:

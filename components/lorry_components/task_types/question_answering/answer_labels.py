@@ -1,24 +1,16 @@
-"""Answers that are spans of a context: as data writes them, as labels, and scored as SQuAD scores them.
-
-Rajpurkar et al. 2016, https://arxiv.org/abs/1606.05250; questions without an answer: Rajpurkar, Jia and Liang
-2018, https://arxiv.org/abs/1806.03822.
-"""
+"""Answers that are spans of a context: as data writes them, and as labels."""
 
 import json
-import re
-import string
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from lorry_components.task_types.base import Label, Metric, Prediction, Scorer, Target, list_right
+from lorry_components.data.rows import Label
+from lorry_components.metrics.base import Target, list_right
+from lorry_components.metrics.squad import normalise_answer
 from lorry_registry.digests import canonical_json
 
 _SHOWN_CHARACTERS = 60
-_ARTICLES = re.compile(r"\b(a|an|the)\b")
-_WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _NONE_TODO = "write [] where the context has no answer"
 
 
@@ -74,13 +66,13 @@ def read_answers(label: Label) -> list[Answer]:
 def find_answer_fault(context: str, answers: Sequence[Answer]) -> str:
     """Say which answer does not stand where it should in its context, or nothing."""
     for answer in answers:
-        found = context.find(answer.text)
-        if found < 0:
+        first = context.find(answer.text)
+        if first < 0:
             return f"the answer {_quote(answer.text)} does not occur in the context"
         if answer.start is not None and not context.startswith(answer.text, answer.start):
             return (
                 f"the answer {_quote(answer.text)} does not stand at character {answer.start:,} "
-                f"of the context, but at {found:,}"
+                f"of the context, but at {first:,}"
             )
     return ""
 
@@ -99,54 +91,13 @@ def choose_span(context: str, answers: Sequence[Answer]) -> tuple[int, int] | No
     return spans.most_common(1)[0][0] if spans else None
 
 
-def normalise_answer(text: str) -> str:
-    """Return a text in lower case without punctuation, articles and superfluous white space."""
-    bare = text.lower().translate(_WITHOUT_PUNCTUATION)
-    return " ".join(_ARTICLES.sub(" ", bare).split())
-
-
-def compute_exact_match(truth: str, guess: str) -> float:
-    """Return whether two texts are the same but for what :func:`normalise_answer` takes away: 1 or 0."""
-    return float(normalise_answer(truth) == normalise_answer(guess))
-
-
-def compute_f1(truth: str, guess: str) -> float:
-    """Return the harmonic mean of precision and recall of the words, each as often as it occurs."""
-    expected, given = normalise_answer(truth).split(), normalise_answer(guess).split()
-    if not expected or not given:
-        return float(expected == given)
-    shared = sum((Counter(expected) & Counter(given)).values())
-    return 2.0 * shared / (len(expected) + len(given))
-
-
-def score_answers(
-    compute: Callable[[str, str], float], targets: Sequence[Target], predictions: Sequence[Prediction]
-) -> list[float]:
-    """Return for each row the best score over the answers that are right.
-
-    An answer of nothing but punctuation and articles is none, and where there is none the empty prediction
-    is right.
-    """
-    return [
-        max(compute(truth, prediction["answer"]) for truth in list_truths(target))
-        for target, prediction in zip(targets, predictions, strict=True)
-    ]
-
-
 def list_truths(target: Target) -> list[str]:
-    """Return the texts that are right for a row; an empty one alone: there is no answer."""
+    """Return the texts that are right for a row; an empty one alone: there is no answer.
+
+    An answer of nothing but punctuation and articles is none.
+    """
     texts = [answer.text for label in list_right(target) for answer in read_answers(label)]
     return [text for text in texts if normalise_answer(text)] or [""]
-
-
-def make_metric(compute: Callable[[str, str], float]) -> Metric:
-    """Return the metric that is the mean of a score over the rows, from 0 to 1."""
-
-    def prepare(targets: Sequence[Target], predictions: Sequence[Prediction]) -> Scorer:
-        scores = np.asarray(score_answers(compute, targets, predictions))
-        return lambda draw: float(scores[draw].mean())
-
-    return prepare
 
 
 def _read_json(text: str) -> object:

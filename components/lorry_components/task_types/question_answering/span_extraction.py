@@ -7,7 +7,7 @@ none here".
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -17,27 +17,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lorry_components.models.pretrained import load_pretrained
-from lorry_components.task_types.base import (
-    Features,
-    Label,
-    Outputs,
-    Prediction,
-    Report,
-    Row,
-    Target,
-    TaskType,
-)
+from lorry_components.data.rows import DataForm, Label, Row
+from lorry_components.metrics.base import Prediction, Target
+from lorry_components.metrics.squad import compute_exact_match, compute_f1, make_answer_metric, score_answers
+from lorry_components.models.reading_order import has_two_stacks, pools_last_token
+from lorry_components.task_types.base import Features, Outputs, Report
 from lorry_components.task_types.question_answering.answer_labels import (
     choose_span,
-    compute_exact_match,
-    compute_f1,
     find_answer_fault,
     list_truths,
-    make_metric,
     parse_answers,
     read_answers,
-    score_answers,
     write_answers,
 )
 from lorry_components.task_types.question_answering.windows import (
@@ -47,15 +37,17 @@ from lorry_components.task_types.question_answering.windows import (
     find_tokenizer_fault,
     shorten_questions,
 )
+from lorry_components.task_types.text_head import TextHeadTaskType
+from lorry_components.task_types.training_form import TrainingForm
 from lorry_registry.errors import Fault
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from torch import nn
-    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 _BATCH_WINDOWS = 32
-# Sorted by length among so many; after each of them progress is told.
+# Sorted by length among so many; progress is reported after each of them.
 _WINDOWS_AT_ONCE = 128
 # Of each window and of each row, as BERT's own script has it.
 _BEST_SPANS = 20
@@ -100,18 +92,32 @@ class _Reading:
         return _make_prediction(self.context[start:end], start, end, shares[1], shares[0])
 
 
-class QuestionAnswering(TaskType):
+class QuestionAnswering(TextHeadTaskType):
     """The piece of a context that answers a question, learned as the tokens at which it starts and ends."""
 
     name = "question-answering"
     summary = "the piece of a context that answers a question, or none"
     model_class = "AutoModelForQuestionAnswering"
-    metrics = {"f1": make_metric(compute_f1), "exact_match": make_metric(compute_exact_match)}
+    data_form = DataForm("text", by_context=True)
+    training_form = TrainingForm(label_names=("start_positions", "end_positions"))
+    metrics = {
+        "f1": make_answer_metric(compute_f1, list_truths),
+        "exact_match": make_answer_metric(compute_exact_match, list_truths),
+    }
     primary = "f1"
-    label_form = "text"
     peft_task_type = "QUESTION_ANS"
-    target_names = ("start_positions", "end_positions")
-    reads_context = True
+
+    @classmethod
+    def check_document(cls, document: Mapping[str, Any]) -> Iterator[Fault]:
+        """Check that each row has a context."""
+        data = document.get("data")
+        if isinstance(data, Mapping):
+            columns = data.get("columns")
+            if not isinstance(columns, Mapping) or columns.get("text_pair") is None:
+                yield Fault(
+                    "data.columns.text_pair", f"is missing: {cls.name} needs the column of the context"
+                )
+        yield from super().check_document(document)
 
     def check_base(self, config: "PretrainedConfig") -> Iterator[Fault]:
         """Check that the base has such a head, and sees what follows a word."""
@@ -120,18 +126,19 @@ class QuestionAnswering(TaskType):
         if config.model_type not in MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES:
             yield Fault(
                 "base.model",
-                f"transformers has no head of this kind for {config.model_type}; choose an encoder, such as "
+                f"transformers has no such head for {config.model_type}; choose an encoder, such as "
                 "BERT, RoBERTa or DeBERTa",
             )
-        elif _reads_left_to_right(config):
+        elif pools_last_token(config) and not has_two_stacks(config):
+            # A decoder behind an encoder sees all of the input through it.
             yield Fault(
                 "base.model",
-                f"{config.model_type} reads from left to right, and where an answer starts cannot be told "
+                f"{config.model_type} reads from left to right, and where an answer starts cannot be known "
                 "before its end is read; choose an encoder, such as RoBERTa, or the kind text-generation",
             )
 
     def check_folder(self, folder: Path) -> Iterator[Fault]:
-        """Check that the base's tokeniser tells where a word stands in a text."""
+        """Check that the base's tokeniser knows where a word stands in a text."""
         from transformers import AutoTokenizer
 
         fault = find_tokenizer_fault(AutoTokenizer.from_pretrained(folder, local_files_only=True))
@@ -141,7 +148,7 @@ class QuestionAnswering(TaskType):
     # The data
 
     def parse_label(self, raw: object) -> str:
-        """Accept what :func:`~lorry_components.task_types.question_answering.answer_labels.parse_answers` reads."""
+        """Accept answers in any form that :func:`parse_answers` reads."""
         return write_answers(parse_answers(raw))
 
     def find_fault(self, row: Row, label: Label) -> str:
@@ -161,14 +168,6 @@ class QuestionAnswering(TaskType):
     def describe_head(self, labels: Sequence[str] | None) -> dict[str, Any]:
         """Return two outputs a token: how well the answer starts with it, and how well it ends there."""
         return {"num_labels": 2}
-
-    def load_model(
-        self, folder: Path, labels: Sequence[str] | None, **options: Any
-    ) -> "tuple[PreTrainedModel, frozenset[str]]":
-        """Load ``AutoModelForQuestionAnswering``."""
-        return load_pretrained(
-            self.model_class, folder, may_miss=True, **self.describe_head(labels), **options
-        )
 
     def encode_examples(
         self,
@@ -208,7 +207,7 @@ class QuestionAnswering(TaskType):
 
         They are the scores of start and end at the token for no answer, their maxima over the context and
         their means over it, each as the mean of the row's windows. A question that is too long is cut: these
-        numbers are there to tell models apart.
+        numbers serve to distinguish models.
         """
         rows = shorten_questions(tokenizer, rows, self.form.max_length)
         outputs = np.zeros((len(rows), _NUMBERS), dtype=np.float32)
@@ -246,7 +245,7 @@ class QuestionAnswering(TaskType):
         rows: Sequence[Row],
         report: Report,
     ) -> Iterator[tuple[Window, Outputs, Outputs]]:
-        """Yield every window with the scores of its tokens, those of like length after one another."""
+        """Yield every window with the scores of its tokens, those of similar length after one another."""
         import torch
 
         device = next(model.parameters()).device
@@ -277,11 +276,12 @@ class QuestionAnswering(TaskType):
         self, axes: "Axes", targets: Sequence[Target], predictions: Sequence[Prediction]
     ) -> None:
         """Draw F1 and the share of exact matches by the number of words of the shortest right answer."""
-        words = np.asarray([min(len(text.split()) for text in list_truths(target)) for target in targets])
+        truths = [list_truths(target) for target in targets]
+        words = np.asarray([min(len(text.split()) for text in texts) for texts in truths])
         groups = np.searchsorted(list(_LENGTHS.values()), words)
         shown = [index for index in range(len(_LENGTHS)) if (groups == index).any()]
         for shift, label, compute in ((-0.2, "F1", compute_f1), (0.2, "exact match", compute_exact_match)):
-            scores = np.asarray(score_answers(compute, targets, predictions))
+            scores = np.asarray(score_answers(compute, truths, predictions))
             means = [scores[groups == index].mean() for index in shown]
             axes.bar(np.arange(len(shown)) + shift, means, width=0.4, label=label)
         names = list(_LENGTHS)
@@ -352,17 +352,3 @@ def _make_prediction(answer: str, start: int, end: int, score: float, no_answer:
 
 def _pad(tokenizer: "PreTrainedTokenizerBase", features: Sequence[Features]) -> Any:
     return tokenizer.pad(list(features), padding_side="right", return_tensors="pt")
-
-
-def _reads_left_to_right(config: "PretrainedConfig") -> bool:
-    """Return whether a base is a decoder alone: one behind an encoder sees all of the input through it."""
-    from transformers.models.auto.modeling_auto import (
-        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-        MODEL_FOR_MASKED_LM_MAPPING_NAMES,
-    )
-
-    return (
-        not config.is_encoder_decoder
-        and config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-        and config.model_type not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
-    )

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lorry_components.task_types.base import Features, Row
+from lorry_components.data.rows import Row
+from lorry_components.task_types.base import Features
 from lorry_registry.errors import BaseModelError, Fault, InvalidDataError
 
 if TYPE_CHECKING:
@@ -88,12 +89,12 @@ def cut_windows(
 
 
 def find_tokenizer_fault(tokenizer: "PreTrainedTokenizerBase") -> str:
-    """Say why answers cannot be found with a tokeniser, or nothing."""
+    """Return why answers cannot be located with a tokeniser; empty: they can."""
     if tokenizer.is_fast:
         return ""
     return (
-        f"its tokeniser {type(tokenizer).__name__} does not tell from which characters a word comes, so that "
-        "no answer can be cut out; name a base with a tokenizer.json"
+        f"its tokeniser {type(tokenizer).__name__} does not record from which characters a word comes, so "
+        "that no answer can be cut out; name a base with a tokenizer.json"
     )
 
 

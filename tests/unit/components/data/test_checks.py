@@ -61,7 +61,7 @@ def test_a_class_that_train_lacks() -> None:
 def test_a_class_that_a_held_out_part_lacks_is_a_warning() -> None:
     warnings = check(test=numbered("test", 40, ["x"])).warnings
     assert warnings == (
-        "test has no row of 1 class that train has, 'y': how well they are told apart is not measured",
+        "test has no row of 1 class that train has, 'y': how well they are predicted is not measured",
     )
 
 

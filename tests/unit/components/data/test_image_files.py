@@ -11,6 +11,7 @@ from PIL import Image
 
 from lorry_components.steps.prepare_data.step import digest_source, load_part, prepare_data
 from lorry_components.task_types.diffusion.image_arrays import decode_image
+from lorry_components.tasks.checks import find_task_type
 from lorry_components.tasks.resolution import resolve_task
 from lorry_registry.errors import InvalidDataError
 from lorry_registry.task_spec import TaskSpec
@@ -62,9 +63,9 @@ def test_a_changed_image_is_changed_data(
 ) -> None:
     spec = make_image_spec()
     first = prepare_data(resolve_task(spec), tmp_path / "first")
-    assert first.source_digest == digest_source(spec.data, reads_images=True)
+    assert first.source_digest == digest_source(spec.data, find_task_type(spec))
     (photographs / "note.txt").write_text("unread", "utf-8")
-    assert digest_source(spec.data, reads_images=True) == first.source_digest
+    assert digest_source(spec.data, find_task_type(spec)) == first.source_digest
     Image.new("RGB", (64, 64), (1, 2, 3)).save(photographs / "0.png")
     second = prepare_data(resolve_task(spec), tmp_path / "second")
     assert second.data_digest != first.data_digest

@@ -21,15 +21,12 @@ from lorry_components.memory.diffusion_pipeline import (
 )
 from lorry_components.memory.gpus import GIB
 from lorry_components.methods import METHODS
-from lorry_components.models.blocks import read_width
+from lorry_components.models.diffusers_models import build_diffusers_skeleton, load_diffusers_model
+from lorry_components.models.dimensions import read_width
 from lorry_components.reference.dreambooth import measure_dreambooth
 from lorry_components.steps.finetune.step import finetune
 from lorry_components.steps.prepare_data.step import prepare_data
-from lorry_components.task_types.diffusion.latent_diffusion import (
-    build_denoising_model,
-    build_skeleton,
-    load_diffusers_model,
-)
+from lorry_components.task_types.diffusion.latent_diffusion import build_denoising_model
 from lorry_components.tasks.resolution import resolve_task
 from lorry_pipelines.cli.plan import plan_files
 from lorry_pipelines.scheduling import refuse_what_does_not_fit
@@ -48,7 +45,7 @@ def pipeline_v1_4() -> ImagePipeline:
 
 @pytest.mark.parametrize(("rank", "trained"), [(4, 797_184), (8, 1_594_368), (16, 3_188_736)])
 def test_lora_on_stable_diffusion(pipeline_v1_4: ImagePipeline, rank: int, trained: int) -> None:
-    unet = build_skeleton("UNet2DConditionModel", pipeline_v1_4.parts["unet"])
+    unet = build_diffusers_skeleton("UNet2DConditionModel", pipeline_v1_4.parts["unet"])
     assert sum(parameter.numel() for parameter in unet.parameters()) == 859_520_964
     assert read_width(unet) == 1280
     method = METHODS["lora"]({"r": rank})
@@ -90,7 +87,7 @@ def test_a_checkpointed_backward_pass_holds_no_more_than_planned(pipeline_v1_4: 
     from diffusers import DDIMScheduler
     from diffusers.models.attention_processor import AttnProcessor
 
-    unet: Any = build_skeleton("UNet2DConditionModel", pipeline_v1_4.parts["unet"])
+    unet: Any = build_diffusers_skeleton("UNet2DConditionModel", pipeline_v1_4.parts["unet"])
     # Autograd computes layers again outside of the mode that stands in for fused kernels.
     unet.set_attn_processor(AttnProcessor())
     adapted = adapt_architecture(METHODS["lora"]({"r": 8}), Architecture(unet, frozenset()))

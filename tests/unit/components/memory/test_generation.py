@@ -137,4 +137,4 @@ def test_the_bound_is_above_the_plan(style: str, method: str, tmp_path: Path) ->
     bound = bound_training(spec, read_configuration(spec.base).values)
     assert bound is not None
     assert bound >= plan_task(spec).training.high
-    assert find_task_type(spec).label_form == "text"
+    assert find_task_type(spec).data_form.label_form == "text"

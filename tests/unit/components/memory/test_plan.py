@@ -25,8 +25,8 @@ from lorry_components.models.configuration import (
 )
 from lorry_components.steps.finetune.step import finetune
 from lorry_components.steps.prepare_data.step import prepare_data
+from lorry_components.task_types import TASK_TYPES, InputForm
 from lorry_components.tasks.checks import (
-    TASK_TYPES,
     check_method,
     check_task_type,
     check_training,
@@ -303,7 +303,10 @@ def test_a_method_that_does_not_fit_is_refused_as_in_a_run(make_spec: MakeSpec) 
 @pytest.mark.parametrize("kind", TASK_TYPES)
 def test_every_kind_can_be_planned(kind: str) -> None:
     # Images are planned by a way of their own, see tests/unit/images.
-    assert TASK_TYPES[kind].reads_images or TASK_TYPES[kind].model_class.startswith("AutoModel")
+    assert TASK_TYPES[kind](InputForm(max_length=8)).match_family(
+        text=lambda task_type: task_type.model_class.startswith("AutoModel"),
+        diffusion=lambda task_type: task_type.model_class.startswith("UNet"),
+    )
 
 
 def test_a_base_whose_code_looks_at_numbers_gets_a_bound(make_spec: MakeSpec) -> None:

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from lorry_components.metrics.base import Scorer
 from lorry_components.metrics.bootstrap import estimate_gain_confidence, estimate_metrics
-from lorry_components.task_types.base import Scorer
-from lorry_components.task_types.regression import compute_pearson, compute_rmse
-from lorry_components.task_types.text_classification import score_f1
+from lorry_components.metrics.classification import score_f1
+from lorry_components.metrics.numbers import compute_pearson, compute_rmse
 
 Values = NDArray[Any]
 

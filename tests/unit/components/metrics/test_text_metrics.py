@@ -15,11 +15,11 @@ from lorry_components.metrics import (
     score_rouge_l,
     score_sql_match,
 )
+from lorry_components.metrics.base import Metric
 from lorry_components.metrics.matching import normalise_sql
 from lorry_components.metrics.meteor import count_matches
 from lorry_components.metrics.rouge import count_common
 from lorry_components.metrics.words import split_words
-from lorry_components.task_types.base import Metric
 
 WORDS = ("the", "a", "cat", "sat", "on", "mat", "dog", "ran", "far", "away", "Eagle", "near", "river", "food")
 # The example of Papineni et al. 2002, whose figures NLTK's documentation prints.

@@ -13,7 +13,8 @@ from transformers import (
     Qwen2Config,
 )
 
-from lorry_components.models.blocks import build_skeleton, find_layers, read_hidden_size, read_width
+from lorry_components.models.blocks import build_skeleton, find_layers
+from lorry_components.models.dimensions import read_hidden_size, read_width
 
 _SMALL = {"vocab_size": 99, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 OTHERS: dict[str, PreTrainedConfig] = {

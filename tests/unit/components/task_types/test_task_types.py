@@ -16,12 +16,12 @@ from scipy import stats
 from sklearn import metrics as sklearn_metrics
 from transformers import AutoTokenizer
 
+from lorry_components.metrics.base import Metric
+from lorry_components.metrics.classification import score_accuracy, score_f1, score_matthews
+from lorry_components.metrics.numbers import compute_pearson, compute_rmse, compute_spearman
 from lorry_components.steps.evaluate.evaluation_plot import plot_evaluation
 from lorry_components.task_types import TASK_TYPES, InputForm, Regression, TaskType, TextClassification
-from lorry_components.task_types.base import Metric
-from lorry_components.task_types.regression import compute_pearson, compute_rmse, compute_spearman
 from lorry_components.task_types.sequence_head import SequenceHeadTaskType
-from lorry_components.task_types.text_classification import score_accuracy, score_f1, score_matthews
 from lorry_registry.manifest import Evaluation, MetricValue
 
 FORM = InputForm(max_length=32)

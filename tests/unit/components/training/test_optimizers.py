@@ -84,7 +84,7 @@ def test_what_is_not_installed_is_refused_before_anything_is_loaded(
     )
     require_optimizer("adamw")
     spec = make_spec(train=EIGHT_BIT)
-    monkeypatch.setattr("lorry_components.task_types.sequence_head.load_pretrained", None)
+    monkeypatch.setattr("lorry_components.task_types.text_head.load_pretrained", None)
     with pytest.raises(MissingExtraError, match="needs bitsandbytes") as caught:
         train(spec, "refused")
     assert (caught.value.where, caught.value.exit_code) == ("train.optimizer", 11)

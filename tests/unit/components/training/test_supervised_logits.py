@@ -1,5 +1,6 @@
 """Gradients are the same accumulated, packed, or with the outputs that count and no others."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,9 @@ def compute_gradients(
     bare, newly_initialized = task_type.load_model(
         folder, None, **list_dropouts(still, AutoConfig.from_pretrained(folder))
     )
+    form = task_type.training_form
+    if loss == "whole":
+        form = dataclasses.replace(form, loss="token_mean")
     if loss == "packed":
         bare.config.use_cache = False
     torch.manual_seed(0)
@@ -57,8 +61,7 @@ def compute_gradients(
 
     trainer = Watching(
         method=adapter,
-        averages_tokens=task_type.averages_tokens,
-        predicts_next=task_type.predicts_next and loss != "whole",
+        form=form,
         model=model,
         args=TrainingArguments(
             output_dir=str(scratch),

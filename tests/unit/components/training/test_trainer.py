@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import TrainingArguments
 
+from lorry_components.task_types.training_form import TrainingForm
 from lorry_components.training.checkpoints import find_checkpoint
 from lorry_components.training.trainer import AdapterTrainer, EncodedExamples
 from lorry_registry.errors import TrainingError
@@ -32,6 +33,7 @@ def build_trainer(case: Any, folder: Path) -> AdapterTrainer:
     ]
     return AdapterTrainer(
         method=case.method,
+        form=TrainingForm(),
         model=case.model,
         args=TrainingArguments(
             output_dir=str(folder),

@@ -69,7 +69,7 @@ def test_every_other_method_is_refused() -> None:
 @pytest.mark.parametrize(
     ("part", "values", "sections", "what"),
     [
-        ("unet/config.json", {"in_channels": 9}, {}, "filling in holes"),
+        ("unet/config.json", {"in_channels": 9}, {}, "inpainting"),
         ("unet/config.json", {"cross_attention_dim": 24}, {}, "reads states of width 24"),
         ("scheduler/scheduler_config.json", {"prediction_type": "sample"}, {}, "prediction_type 'sample'"),
         (

@@ -25,7 +25,7 @@ from lorry_components.task_types.diffusion.image_arrays import decode_image
 from lorry_components.task_types.diffusion.latent_diffusion import (
     DiffusionParts,
     build_denoising_model,
-    tell_noise,
+    predict_noise,
 )
 from lorry_components.tasks.resolution import resolve_task
 from lorry_components.training.distributed import finetune_in_processes
@@ -88,7 +88,7 @@ def test_every_step_from_images_to_an_image(make_spec: MakeSpec, pipeline: Path,
     assert report.evaluation.headline.value == pytest.approx(1 - error / power)
     assert (tmp_path / "evaluation" / PLOT_NAME).stat().st_size > 5000
 
-    # It learned something: with the adapter noise is told better than without.
+    # It learned something: with the adapter noise is predicted better than without.
     rows = [example.row for example in examples]
     with loaded.predictor.adapted.without_adapter():
         base = loaded.predictor.predict(rows)
@@ -260,12 +260,12 @@ def test_the_loss_is_that_of_the_noise_or_its_velocity(pipeline: Path, predictio
     latents, noise = torch.randn((2, 3, 4, 16, 16), generator=generator)
     prompt = torch.randn((3, 24, 16), generator=generator)
     times = torch.tensor([10, 500, 900])
-    told, wanted = tell_noise(unet, scheduler, latents, noise, times, prompt)
+    predicted, wanted = predict_noise(unet, scheduler, latents, noise, times, prompt)
     kept = scheduler.alphas_cumprod[times].view(3, 1, 1, 1)
     by_hand = noise if prediction_type == "epsilon" else kept.sqrt() * noise - (1 - kept).sqrt() * latents
     torch.testing.assert_close(wanted, by_hand)
     noised = kept.sqrt() * latents + (1 - kept).sqrt() * noise
-    torch.testing.assert_close(told, unet(noised, times, encoder_hidden_states=prompt).sample)
+    torch.testing.assert_close(predicted, unet(noised, times, encoder_hidden_states=prompt).sample)
 
     model = build_denoising_model(unet, scheduler)
     model.eval()

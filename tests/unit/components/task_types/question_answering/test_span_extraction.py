@@ -396,14 +396,14 @@ def test_bases_with_a_head_for_spans(tmp_path: Path, tokenizer: PreTrainedTokeni
     (told,) = check(tmp_path, GPT2Config(n_embd=32, n_layer=2, n_head=2))
     assert told.startswith("gpt2 reads from left to right")
     (told,) = check(tmp_path, T5GemmaConfig())
-    assert told.startswith("transformers has no head of this kind for t5gemma; choose an encoder")
+    assert told.startswith("transformers has no such head for t5gemma; choose an encoder")
 
 
 def test_a_tokenizer_without_characters_is_refused(tmp_path: Path, task_type: TaskType) -> None:
     slow = ByT5Tokenizer()
     slow.save_pretrained(tmp_path)
     (told,) = check(tmp_path, T5Config(vocab_size=400, d_model=32))
-    assert told.startswith("its tokeniser ByT5Tokenizer does not tell from which characters a word comes")
+    assert told.startswith("its tokeniser ByT5Tokenizer does not record from which characters a word comes")
     assert "name a base with a tokenizer.json" in told
     rows = [{"text": "where ?", "text_pair": "to rome"}]
     with pytest.raises(BaseModelError, match="ByT5Tokenizer"):

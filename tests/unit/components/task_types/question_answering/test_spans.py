@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lorry_components.metrics.squad import score_answers
 from lorry_components.task_types import TASK_TYPES, InputForm, Prediction
 from lorry_components.task_types.question_answering.answer_labels import (
     choose_span,
+    list_truths,
     read_answers,
-    score_answers,
 )
 from lorry_components.task_types.question_answering.span_extraction import QuestionAnswering
 
@@ -178,7 +179,9 @@ def test_a_metric_scores_the_rows_that_are_drawn(task_type: QuestionAnswering) -
 
 def test_several_rows_of_labels_may_be_right_together() -> None:
     target = (make_label("x"), make_label("y"))
-    assert score_answers(lambda truth, guess: float(truth == guess), [target], [{"answer": "y"}]) == [1.0]
+    assert score_answers(
+        lambda truth, guess: float(truth == guess), [list_truths(target)], [{"answer": "y"}]
+    ) == [1.0]
 
 
 def test_the_plot_is_by_the_length_of_the_answer(task_type: QuestionAnswering) -> None:

@@ -1,0 +1,57 @@
+"""Which way a base reads: from left to right, in both directions, or with an encoder and then a decoder.
+
+transformers keeps a table of architectures for each way of use. BERT and its like stand in the one for causal
+language models too, for a use as decoders that they were not trained for.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+
+def has_two_stacks(config: "PretrainedConfig") -> bool:
+    """Return whether a base is an encoder with a decoder beside it, such as T5 or BART."""
+    return bool(getattr(config, "is_encoder_decoder", False))
+
+
+def is_bidirectional(config: "PretrainedConfig") -> bool:
+    """Return whether each position of a base sees those behind it too, as in BERT."""
+    return _is_masked_family(config) and not getattr(config, "is_decoder", False)
+
+
+def is_causal(config: "PretrainedConfig") -> bool:
+    """Return whether a base is a causal language model; BERT is one where it is configured as a decoder."""
+    return _is_causal_family(config) and not is_bidirectional(config)
+
+
+def fills_masks(config: "PretrainedConfig") -> bool:
+    """Return whether a base is one stack that was made to fill in masks."""
+    return _is_masked_family(config) and not has_two_stacks(config)
+
+
+def pools_last_token(config: "PretrainedConfig") -> bool:
+    """Return whether heads on this architecture read the last position, and not the first as those of BERT.
+
+    So it is for all decoders, of which no earlier position has seen the whole text.
+    """
+    return _is_causal_family(config) and not _is_masked_family(config)
+
+
+def is_sequence_to_sequence(config: "PretrainedConfig") -> bool:
+    """Return whether transformers has a base with an encoder and a decoder of this architecture."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
+
+    return config.model_type in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
+
+
+def _is_causal_family(config: "PretrainedConfig") -> bool:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    return config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+
+def _is_masked_family(config: "PretrainedConfig") -> bool:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+    return config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
