@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from lorry_components.memory.gpus import GIB
 from lorry_components.models.dimensions import Dimensions, read_dimensions
 from lorry_components.task_types import TASK_TYPES, QuestionAnswering
 from lorry_components.task_types.generation.base import GenerationTaskType
 from lorry_components.task_types.sequence_head import SequenceHeadTaskType
+from lorry_registry.sizes import GIB
 from lorry_registry.task_spec import TaskSpec
 
 # Weights, gradients, two moments and a copy, each in fp32.

@@ -16,7 +16,7 @@ from lorry_registry.cli.edge import (
 from lorry_registry.digests import shorten_digest
 from lorry_registry.errors import LorryError, UsageError
 from lorry_registry.registry import Registry
-from lorry_registry.version_card import format_size
+from lorry_registry.sizes import format_size
 
 
 @dataclass(frozen=True, slots=True)

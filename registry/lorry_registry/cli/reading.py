@@ -17,7 +17,7 @@ from lorry_registry.ledger import Event
 from lorry_registry.manifest import Manifest
 from lorry_registry.promotion import find_version
 from lorry_registry.registry import Registry, Resolution, TaskEntry
-from lorry_registry.version_card import format_size
+from lorry_registry.sizes import format_size
 
 _NO_TASKS = """No task has an adapter yet in {store}
 
