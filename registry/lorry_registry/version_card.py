@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from lorry_registry.manifest import Manifest
+from lorry_registry.sizes import format_size
 
 _CARD = """\
 **{title}**
@@ -45,18 +46,6 @@ model.predict(["a text"])
 lorry predict {task} "a text"
 ```
 """
-
-
-def format_size(size: int) -> str:
-    """Return a number of bytes for people to read, in B, KiB, MiB or GiB."""
-    if size < 1024:
-        return f"{size} B"
-    amount = float(size)
-    for unit in ("KiB", "MiB"):
-        amount /= 1024
-        if amount < 1024:
-            return f"{amount:.1f} {unit}"
-    return f"{amount / 1024:.1f} GiB"
 
 
 def list_version_tags(manifest: Manifest, *, version: int, adapter_id: str, promoted: bool) -> dict[str, str]:

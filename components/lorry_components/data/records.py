@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 
 from lorry_components.data.faults import FaultLog, shorten
 from lorry_components.data.layout import find_format
+from lorry_registry.sizes import format_in
 
 Record = tuple[int, dict[str, Any]]
 """A line or row number, counted from 1, and the cells by column."""
@@ -70,8 +71,8 @@ def read_lines(stream: BinaryIO, name: str, log: FaultLog) -> Iterator[tuple[int
         text = ""
         if len(line) > MAX_LINE_BYTES and not line.endswith(b"\n"):
             offset += _skip_line(stream)
-            size = (offset - start) / MAX_LINE_BYTES
-            log.add(place_row(name, number), f"is {size:.1f} MiB long; a line may have 1 MiB")
+            size = format_in(offset - start, "MiB")
+            log.add(place_row(name, number), f"is {size} long; a line may have 1 MiB")
         else:
             text = _decode_line(line, start, place_row(name, number), log)
         if offset > MAX_FILE_BYTES:

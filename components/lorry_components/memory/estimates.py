@@ -18,8 +18,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lorry_components.memory.activations import Activations
-from lorry_components.memory.gpus import GIB
 from lorry_components.training.precision import PrecisionName
+from lorry_registry.sizes import GIB
 
 # The longest batch may be far below data.max_length; half of it is the low end.
 _SHORT_BATCH = 0.5

@@ -4,23 +4,16 @@ What surely fits is told by a bound over the configuration's sizes, in milliseco
 the rest is planned in full.
 """
 
-import re
 from collections.abc import Iterator
 
-from lorry_components.memory.gpus import GIB, MIB, recognise_device
+from lorry_components.memory.gpus import recognise_device
 from lorry_components.memory.plan import TaskPlan
 from lorry_components.memory.upper_bounds import bound_training
 from lorry_components.models.configuration import BaseConfiguration
 from lorry_components.tasks.checks import find_method
 from lorry_registry.errors import Fault
+from lorry_registry.sizes import GIB, MIB, format_in, parse_size
 from lorry_registry.task_spec import TaskSpec
-
-_UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12} | {
-    "Ki": 2**10,
-    "Mi": 2**20,
-    "Gi": 2**30,
-    "Ti": 2**40,
-}
 
 
 def check_fits(spec: TaskSpec, plan: TaskPlan) -> Iterator[Fault]:
@@ -40,20 +33,20 @@ def check_fits(spec: TaskSpec, plan: TaskPlan) -> Iterator[Fault]:
         )
     yield from _check_adapter(spec, plan)
     on_machine = plan.training if plan.host is None else plan.host
-    memory = parse_memory(resources.memory)
+    memory = parse_size(resources.memory)
     if on_machine.low > memory:
         yield Fault(
             "resources.memory",
-            f"{resources.memory} is less than {plan.method} takes, {on_machine.low / GIB:.1f} GiB at least "
-            f"and up to {on_machine.high / GIB:.1f} GiB",
+            f"{resources.memory} is less than {plan.method} takes, "
+            f"{format_in(on_machine.low, 'GiB')} at least and up to {format_in(on_machine.high, 'GiB')}",
         )
     device = recognise_device(resources.node_selector) if resources.count else None
     if device is not None and plan.training.low > device.usable:
         fitting = plan.smallest_device.name if plan.smallest_device else "no single GPU"
         yield Fault(
             "resources.node_selector",
-            f"{plan.method} takes {plan.training.low / GIB:.1f} GiB at least, and {device.name} has "
-            f"{device.usable / GIB:.1f} GiB; {fitting} would hold it",
+            f"{plan.method} takes {format_in(plan.training.low, 'GiB')} at least, and {device.name} has "
+            f"{format_in(device.usable, 'GiB')}; {fitting} would hold it",
         )
 
 
@@ -64,8 +57,8 @@ def _check_adapter(spec: TaskSpec, plan: TaskPlan) -> Iterator[Fault]:
     if limit is not None and not method.copies_trained and plan.adapter_bytes > limit * MIB:
         yield Fault(
             "method.max_adapter_mib",
-            f"the adapter will take {plan.adapter_bytes / MIB:.1f} MiB, above the limit of {limit:g} MiB; "
-            "choose fewer targets or a lower rank, or raise it",
+            f"the adapter will take {format_in(plan.adapter_bytes, 'MiB')}, above the limit of {limit:g} "
+            "MiB; choose fewer targets or a lower rank, or raise it",
         )
 
 
@@ -77,15 +70,8 @@ def is_surely_small(spec: TaskSpec, base: BaseConfiguration) -> bool:
         return False
     # Each of several processes loads the base, and another one has started them.
     on_machine = needed if processes == 1 else processes * needed + GIB
-    fits = on_machine <= parse_memory(spec.resources.memory)
+    fits = on_machine <= parse_size(spec.resources.memory)
     if spec.resources.count:
         device = recognise_device(spec.resources.node_selector)
         return fits and (device is None or needed <= device.usable)
     return fits
-
-
-def parse_memory(quantity: str) -> int:
-    """Return the bytes of a quantity as Kubernetes writes it, such as ``4Gi``."""
-    match = re.fullmatch(r"([0-9.]+)([A-Za-z]*)", quantity)
-    assert match is not None
-    return int(float(match.group(1)) * _UNITS[match.group(2)])

@@ -4,8 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-GIB = 2**30
-MIB = 2**20
+from lorry_registry.sizes import GIB
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from lorry_components.memory.architecture import (
 )
 from lorry_components.memory.diffusion_pipeline import read_known_pipeline
 from lorry_components.memory.estimates import Estimate, Recipe, estimate_training
-from lorry_components.memory.gpus import DEVICES, GIB
+from lorry_components.memory.gpus import DEVICES
 from lorry_components.memory.plan import make_footprint
 from lorry_components.methods import METHODS
 from lorry_components.models.configuration import BaseConfiguration, read_known_configurations
@@ -41,6 +41,7 @@ from lorry_components.reference.entries import (
 )
 from lorry_registry.errors import TrainingError
 from lorry_registry.manifest import ParameterCounts
+from lorry_registry.sizes import GIB, format_in
 
 # The runs of the memory table: 8 rows cut to 64 tokens, and answers such as "no complaint" in 3.
 _ROWS, _TOKENS, _ANSWER_TOKENS = 8, 64, 3
@@ -241,7 +242,7 @@ def _measure_row(
     )
     reason = OFFLOAD_REASON if is_offloaded else ""
     if published is None:
-        reason = f"ours is above the {_PUBLISHED_DEVICE.usable / GIB:.1f} GiB of an A100 80 GB"
+        reason = f"ours is above the {format_in(_PUBLISHED_DEVICE.usable, 'GiB')} of an A100 80 GB"
     return _describe_memory(
         name,
         method_name,

@@ -21,6 +21,7 @@ from lorry_components.models.blocks import Block, find_layers
 from lorry_components.models.reading_order import has_two_stacks
 from lorry_components.task_types.base import batch_by_length
 from lorry_registry.errors import StoreError, TrainingError
+from lorry_registry.sizes import format_in
 
 if TYPE_CHECKING:
     from lorry_components.training.trainer import AdapterTrainer
@@ -186,7 +187,8 @@ class StateFile:
             if error.errno != errno.ENOSPC:
                 raise
             raise StoreError(
-                f"the outputs of the frozen layers take {size / 2**30:.2f} GiB, and the disk has not so much",
+                f"the outputs of the frozen layers take {format_in(size, 'GiB', digits=2)}, "
+                "more than the disk has free",
                 where=str(self._path.parent),
                 todo="make room, or leave out train.cache_frozen_layers",
             ) from error

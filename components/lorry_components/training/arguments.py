@@ -40,6 +40,7 @@ def build_arguments(spec: TaskSpec, setup: Setup, rows: int, checkpoints: Path) 
     train = spec.train
     total = _count_steps(train, rows)
     form = setup.task_type.training_form
+    primary = spec.evaluate.primary or setup.task_type.primary
     return Arguments(
         output_dir=str(checkpoints),
         per_device_train_batch_size=train.batch_size // count_processes(),
@@ -62,9 +63,7 @@ def build_arguments(spec: TaskSpec, setup: Setup, rows: int, checkpoints: Path) 
         save_strategy="epoch" if train.early_stopping else "steps",
         save_steps=max(1, math.ceil(total / _CHECKPOINTS_PER_RUN)),
         save_total_limit=2,
-        metric_for_best_model=(spec.evaluate.primary or setup.task_type.primary)
-        if form.scores_outputs
-        else "loss",
+        metric_for_best_model=primary if form.scores_outputs else "loss",
         greater_is_better=form.scores_outputs,
         # Where only the loss is used, the outputs are not collected: they would be large.
         prediction_loss_only=not form.scores_outputs,

@@ -10,6 +10,7 @@ from lorry_pipelines.cli.task_options import overrides_option
 from lorry_registry.cli.edge import fail_after, format_examples, json_option, print_json
 from lorry_registry.cli.tables import NOTHING, Column, print_bullets, print_fields, print_heading, print_table
 from lorry_registry.errors import Fault, LorryError, UsageError
+from lorry_registry.sizes import format_range, format_size
 
 if TYPE_CHECKING:
     from lorry_components.memory.estimates import Estimate
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from lorry_components.reference.tables import LectureRow
     from lorry_registry.task_spec import TaskSpec
 
-_GIB = 2**30
-_LEAST_GIB = 0.01
 _WITHOUT_IMAGES = (
     "the rows of Stable Diffusion are left out: diffusers is not installed; "
     "install it with: pip install 'lorry[train,images]'"
@@ -101,7 +100,7 @@ def _print_plan(plan: "TaskPlan", faults: Sequence[Fault], *, asked: str) -> Non
             "parameters": f"{parameters.total:,} in all",
             "trained": f"{parameters.adapter:,} by the method and {parameters.head:,} in the head, "
             f"{parameters.trained / parameters.total:.2%} of all",
-            "adapter": f"{format_size(plan.adapter_bytes)} ({plan.adapter_bytes:,} bytes)",
+            "adapter": f"{format_size(plan.adapter_bytes, compact=True)} ({plan.adapter_bytes:,} bytes)",
             "batch": _describe_batch(plan),
             "resources": f"{asked}: {'too little, see below' if lacks else 'enough'}",
             "smallest GPU": _describe_devices(plan),
@@ -176,8 +175,8 @@ def _print_advice(plan: "TaskPlan") -> None:
         [
             [
                 advice.change,
-                format_size(advice.saved),
-                format_size(advice.needed),
+                format_size(advice.saved, compact=True),
+                format_size(advice.needed, compact=True),
                 advice.device.name if advice.device else "none",
             ]
             for advice in plan.advice
@@ -278,23 +277,3 @@ def _format_difference(row: "LectureRow") -> str:
 
 def _number_note(row: "LectureRow", notes: Sequence[str]) -> str:
     return str(notes.index(row.reason) + 1) if row.reason else ""
-
-
-def format_size(size: int) -> str:
-    """Return a number of bytes in the unit that leaves few digits."""
-    if size >= _GIB:
-        return f"{size / _GIB:.2f} GiB" if size < 10 * _GIB else f"{size / _GIB:.1f} GiB"
-    return f"{size / 2**20:.0f} MiB" if size >= 10 * 2**20 else f"{size / 1024:,.0f} KiB"
-
-
-def format_range(low: int, high: int) -> str:
-    """Return a range in GiB without the unit; one number where both ends read the same."""
-    ends = [_format_gib(low), _format_gib(high)]
-    return ends[0] if ends[0] == ends[1] else " to ".join(ends)
-
-
-def _format_gib(size: int) -> str:
-    value = size / _GIB
-    if 0 < value < _LEAST_GIB:
-        return f"<{_LEAST_GIB}"
-    return f"{value:.2f}" if value < 10 else f"{value:.1f}"

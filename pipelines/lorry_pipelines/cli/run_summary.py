@@ -13,6 +13,7 @@ from lorry_pipelines.scheduling import PlannedTask
 from lorry_registry.cli.tables import Column, print_table
 from lorry_registry.manifest import Manifest
 from lorry_registry.registry import Registry
+from lorry_registry.sizes import format_size
 
 _COLUMNS = (
     Column("Task"),
@@ -123,7 +124,7 @@ def _format_row(row: Mapping[str, Any]) -> list[str]:
         f"v{row['version']}" if row["version"] else "-",
         row.get("method", "-"),
         f"{row['trained_parameters']:,}" if value is not None else "-",
-        f"{row['size_bytes'] / 1024:,.0f} KiB" if value is not None else "-",
+        format_size(row["size_bytes"], compact=True) if value is not None else "-",
         row.get("metric", "-"),
         f"{value:.3f}" if value is not None else "-",
         f"{low:.3f} to {high:.3f}" if value is not None else "-",

@@ -8,12 +8,12 @@ import click
 from lorry_registry.cli.edge import print_json
 from lorry_registry.cli.tables import NOTHING, Column, print_bullets, print_heading, print_table
 from lorry_registry.errors import RunFailedError
+from lorry_registry.sizes import format_in, format_size
 
 if TYPE_CHECKING:
     from lorry_components.studies.study_summary import StudyRow
     from lorry_pipelines.studies.run import StudyReport
 
-_MIB = 2**20
 _WIDTH = 100
 
 
@@ -147,14 +147,10 @@ def _format_cost(row: "StudyRow") -> list[str]:
     return [
         f"{parameters.adapter:,}",
         f"{parameters.adapter / parameters.total:.2%}",
-        _format_size(training.adapter_bytes),
+        format_size(training.adapter_bytes, compact=True),
         f"{seconds:.0f}" if seconds is not None else NOTHING,
-        f"{peak / _MIB:,.0f} MiB" if peak is not None else NOTHING,
+        format_in(peak, "MiB", digits=0) if peak is not None else NOTHING,
     ]
-
-
-def _format_size(size: int) -> str:
-    return f"{size / 1024:,.0f} KiB" if size < _MIB else f"{size / _MIB:,.1f} MiB"
 
 
 def _format_published(described: Mapping[str, Any], name: str) -> str:

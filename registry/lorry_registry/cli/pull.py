@@ -7,7 +7,7 @@ import click
 from lorry_registry.cli.edge import format_examples, json_option, open_registry, print_json, version_option
 from lorry_registry.digests import shorten_digest
 from lorry_registry.errors import UsageError
-from lorry_registry.version_card import format_size
+from lorry_registry.sizes import format_size
 
 
 @click.command(

@@ -10,7 +10,7 @@ from lorry_registry.digests import shorten_digest
 from lorry_registry.ledger import Event
 from lorry_registry.promotion import find_version
 from lorry_registry.registry import Resolution
-from lorry_registry.version_card import format_size
+from lorry_registry.sizes import format_size
 
 
 @click.command(

@@ -8,7 +8,7 @@ from lorry_registry.cli.edge import format_examples, json_option, open_registry,
 from lorry_registry.digests import shorten_digest
 from lorry_registry.errors import LorryError
 from lorry_registry.registry import Registry, TaskEntry
-from lorry_registry.version_card import format_size
+from lorry_registry.sizes import format_size
 
 _NO_TASKS = """No task has an adapter yet in {store}
 

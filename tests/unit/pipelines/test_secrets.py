@@ -42,12 +42,12 @@ def test_a_run_hands_secrets_over_by_its_environment_alone(
 ) -> None:
     started: list[dict[str, str]] = []
 
-    def start(*_: Any, env: dict[str, str], **__: Any) -> None:
-        started.append(env)
+    def start(*_: Any, environment: dict[str, str], **__: Any) -> None:
+        started.append(environment)
         raise KeyboardInterrupt
 
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", PASSWORD)
-    monkeypatch.setattr(launch.subprocess, "Popen", start)
+    monkeypatch.setattr(launch, "start_with_lifeline", start)
     monkeypatch.setattr(launch, "remove_containers", lambda _run: None)
     folder = RunFolder.create(settings.runs)
     with pytest.raises(KeyboardInterrupt):

@@ -13,6 +13,7 @@ from lorry_components.data.faults import refuse_source, shorten
 from lorry_components.data.layout import KNOWN_ENDINGS, find_format, list_names
 from lorry_components.data.records import MAX_FILE_BYTES
 from lorry_registry.errors import StoreError
+from lorry_registry.sizes import format_in
 
 MAX_OBJECTS = 10_000
 
@@ -129,9 +130,9 @@ def _is_plain(name: str) -> bool:
 def _check_sizes(source: str, files: RemoteFiles) -> RemoteFiles:
     for name, entry in files.objects.items():
         if entry.size > MAX_FILE_BYTES:
-            size = entry.size / MAX_FILE_BYTES
+            size = format_in(entry.size, "GiB")
             refuse_source(
-                source, name, f"is {size:.1f} GiB large; a file may have 1 GiB", "take a sample, or cut it up"
+                source, name, f"is {size} large; a file may have 1 GiB", "take a sample, or cut it up"
             )
     return files
 

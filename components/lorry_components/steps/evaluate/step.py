@@ -23,7 +23,6 @@ from lorry_components.steps.evaluate.evaluation_report import (
 )
 from lorry_components.steps.prepare_data.step import load_part
 from lorry_components.task_types import Prediction, Row, Target, TaskType
-from lorry_components.task_types.base import IMAGE
 from lorry_components.tasks.resolution import ResolvedTask
 from lorry_components.training.training_summary import ADAPTER_FOLDER, TrainingSummary
 from lorry_registry.errors import AdapterRejectedError, BaseModelError, InvalidDataError

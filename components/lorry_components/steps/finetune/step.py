@@ -20,6 +20,7 @@ from lorry_components.training.training_summary import ADAPTER_FOLDER, TrainingS
 from lorry_registry.digests import digest_document, shorten_digest
 from lorry_registry.errors import TrainingError
 from lorry_registry.manifest import WEIGHTS_NAME, TrainingInputs
+from lorry_registry.sizes import MIB, format_in
 from lorry_registry.task_spec import TaskSpec
 
 if TYPE_CHECKING:
@@ -149,11 +150,11 @@ def _write_adapter(spec: TaskSpec, setup: Setup, target: Path) -> None:
 
 def _save_within_limit(spec: TaskSpec, setup: Setup, folder: Path) -> None:
     setup.method.save(setup.model, folder, setup.base.identity)
-    size = (folder / WEIGHTS_NAME).stat().st_size / 2**20
+    size = (folder / WEIGHTS_NAME).stat().st_size
     limit = spec.method.max_adapter_mib or setup.method.max_adapter_mib
-    if limit is not None and size > limit:
+    if limit is not None and size > limit * MIB:
         raise TrainingError(
-            f"the adapter takes {size:.1f} MiB, above the limit of {limit:g} MiB",
+            f"the adapter takes {format_in(size, 'MiB')}, above the limit of {limit:g} MiB",
             where=spec.name,
             todo="choose fewer targets or a lower rank, or raise method.max_adapter_mib",
         )

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from lorry_components.memory import check_fits, is_surely_small, plan_task
-from lorry_components.memory.fit_check import parse_memory
 from lorry_components.memory.upper_bounds import bound_training
 from lorry_components.models.configuration import (
     BaseConfiguration,
@@ -23,13 +22,6 @@ from lorry_registry.task_spec import TaskSpec
 MakeSpec = Callable[..., TaskSpec]
 REVISION = "0" * 40
 T4 = {"count": 1, "node_selector": {"nvidia.com/gpu.product": "Tesla-T4"}, "memory": "64Gi"}
-
-
-@pytest.mark.parametrize(
-    ("quantity", "size"), [("4Gi", 4 * 2**30), ("1.5G", 1_500_000_000), ("800Mi", 800 * 2**20), ("12", 12)]
-)
-def test_memory_is_read_as_kubernetes_writes_it(quantity: str, size: int) -> None:
-    assert parse_memory(quantity) == size
 
 
 def test_what_fits_has_no_faults(make_spec: MakeSpec) -> None:

@@ -14,7 +14,6 @@ import yaml
 from lorry_components.reference.entries import COUNTS
 from lorry_components.reference.tables import LectureRow
 from lorry_pipelines.cli import lorry
-from lorry_pipelines.cli.plan import format_range, format_size
 from lorry_registry.errors import BaseModelError, StoreError
 from lorry_registry.task_spec import TaskSpec
 
@@ -188,19 +187,3 @@ def test_a_run_is_forced(
     result = invoke("run", task_file(resources={"memory": "100Mi"}), "--force")
     assert result.exit_code == StoreError.exit_code
     assert "far enough" in result.output
-
-
-@pytest.mark.parametrize(
-    ("size", "text"),
-    [(300, "0 KiB"), (299_980, "293 KiB"), (64 * 2**20, "64 MiB"), (GIB, "1.00 GiB"), (54 * GIB, "54.0 GiB")],
-)
-def test_sizes_are_told_in_the_unit_that_fits(size: int, text: str) -> None:
-    assert format_size(size) == text
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "text"),
-    [(0, 0, "0.00"), (1, GIB, "<0.01 to 1.00"), (GIB, GIB + 1, "1.00"), (GIB // 2, 12 * GIB, "0.50 to 12.0")],
-)
-def test_ranges_are_told_in_gib(low: int, high: int, text: str) -> None:
-    assert format_range(low, high) == text
