@@ -16,7 +16,7 @@ COMMANDS = (
     LazyCommand(
         "validate", f"{_CLI}.validate:validate_tasks", "Check task files without running them.", _TASKS
     ),
-    LazyCommand("plan", f"{_CLI}.plan:plan_files", "Say what tasks would take, before a run.", _TASKS),
+    LazyCommand("plan", f"{_CLI}.plan:plan_files", "Show what tasks would take, before a run.", _TASKS),
     LazyCommand(
         "compare",
         f"{_CLI}.compare:compare_methods",
@@ -26,7 +26,7 @@ COMMANDS = (
     LazyCommand(
         "study",
         f"{_CLI}.study:study",
-        "Repeat the lecture's studies on a task of one's own.",
+        "Study ranks, target matrices or prompts on a task.",
         _TASKS,
     ),
     LazyCommand("compile", f"{_CLI}.compile:compile_tasks", "Compile the pipeline for Kubeflow.", _TASKS),
@@ -36,7 +36,7 @@ COMMANDS = (
     LazyCommand(
         "reconcile",
         f"{_CLI}.reconcile:reconcile_tasks",
-        "Make MLflow show what the ledger says.",
+        "Make MLflow match the ledger.",
         "Registry",
     ),
 )
@@ -48,9 +48,9 @@ COMMANDS = (
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="""\b
 Examples:
-  lorry run tasks/*.yaml                  train what is stale, register it
+  lorry run tasks/*.yaml                  train what is out of date, and register it
   lorry tasks                             which adapter belongs to which task
-  lorry predict reviews "Great value!"    name a task, get its adapter, predict
+  lorry predict reviews "Great value!"    predict with the task's adapter
 
 Settings: LORRY_HOME, LORRY_STORE, MLFLOW_TRACKING_URI, LORRY_IMAGE, or lorry.toml.""",
 )

@@ -1,4 +1,4 @@
-"""``lorry predict``: name a task, get its adapter on its base, predict."""
+"""``lorry predict``: predictions of a task's adapter on its base."""
 
 import base64
 import itertools
@@ -50,7 +50,7 @@ def predict_texts(
 
     The adapter is verified byte for byte, and its outputs on a probe are compared with those recorded at
     registration, before it predicts. Images are written into the working folder, as TASK-0.png and so on;
-    --json gives their paths.
+    --json prints their paths.
     """
     if bool(texts) == (source is not None):
         raise UsageError(
@@ -58,9 +58,9 @@ def predict_texts(
         )
     if pairs and not texts:
         raise UsageError(
-            "second texts belong to texts of the command line",
+            "second texts can only be given with texts on the command line",
             where="--pair",
-            todo='put those of a file into it, as JSON lines: {"text": "...", "text_pair": "..."}',
+            todo='put both texts into the file, as JSON lines: {"text": "...", "text_pair": "..."}',
         )
     rows = _pair_up(texts, pairs) if texts else _read_rows(source)
     registry = open_registry()
@@ -85,15 +85,15 @@ def predict_texts(
 
 
 def join_prediction(row: Mapping[str, str], prediction: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an input and its prediction as one object; a text for a text is its ``predicted_text``."""
-    told = {f"predicted_{name}" if name in row else name: value for name, value in prediction.items()}
-    return {**row, **told}
+    """Return an input and its prediction as one object; a predicted ``text`` becomes ``predicted_text``."""
+    renamed = {f"predicted_{name}" if name in row else name: value for name, value in prediction.items()}
+    return {**row, **renamed}
 
 
 def _write_image(task: str, prediction: Mapping[str, Any]) -> dict[str, Any]:
-    """Write a drawn image into the working folder, beside what is there; return its path in its place."""
+    """Write a drawn image into the working folder under a free name; return its path in place of it."""
     content = base64.b64decode(prediction["image"])
-    told = {name: value for name, value in prediction.items() if name != "image"}
+    rest = {name: value for name, value in prediction.items() if name != "image"}
     for number in itertools.count():
         path = Path(f"{task}-{number}.png")
         try:
@@ -105,9 +105,9 @@ def _write_image(task: str, prediction: Mapping[str, Any]) -> dict[str, Any]:
             raise StoreError(
                 f"the image cannot be written: {error.strerror or error}",
                 where=str(path.absolute()),
-                todo="go to a folder that this user may write in, with room, and run again",
+                todo="run it in a folder that has space and that this user may write to",
             ) from error
-        return {"path": str(path), **told}
+        return {"path": str(path), **rest}
     raise AssertionError("counting does not end")
 
 
@@ -127,22 +127,22 @@ def _read_rows(source: Path | None) -> list[dict[str, str]]:
     where = str(source)
     rows: list[dict[str, str]] = []
     faults: list[Fault] = []
-    # Not str.splitlines: it parts a text at U+2028 and other letters, too.
+    # Not str.splitlines: it also splits a text at U+2028 and other characters.
     for number, line in enumerate(_read_text(where).split("\n"), start=1):
         if not line.strip():
             continue
         try:
             rows.append(_read_row(line.removesuffix("\r")))
         except (ValueError, RecursionError) as error:
-            told = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-            faults.append(Fault(f"line {number}", told))
+            reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+            faults.append(Fault(f"line {number}", reason))
     if faults:
         raise InvalidDataError(where, faults[:_SHOWN_FAULTS], todo="correct these lines", total=len(faults))
     return rows
 
 
 def _read_text(where: str) -> str:
-    """Read a file or standard input as UTF-8; the mark that some programs put before it is no text."""
+    """Read a file or standard input as UTF-8; a byte order mark before it is not part of the text."""
     try:
         content = sys.stdin.buffer.read() if where == "-" else Path(where).read_bytes()
         return content.decode("utf-8-sig")
@@ -159,8 +159,8 @@ def _read_row(line: str) -> dict[str, str]:
     """Return the row of a line.
 
     Raises:
-        RecursionError: It is JSON that is nested too deeply.
-        ValueError: It is JSON in part only, or has no text.
+        RecursionError: It is JSON, but nested too deeply.
+        ValueError: It starts like JSON but is not, or has no text.
     """
     if not line.lstrip().startswith("{"):
         return {"text": line}

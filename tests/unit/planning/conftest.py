@@ -1,4 +1,4 @@
-"""A tiny base with real weights, tasks on it, and the lecture's rows, which take seconds, computed once."""
+"""A tiny base with real weights, tasks on it, and the published rows, which take seconds, computed once."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from transformers.utils import logging as transformers_logging
 
-from lorry_components.reference.tables import LectureRow, list_lecture_rows
+from lorry_components.reference.published_rows import PublishedRow, list_published_rows
 from lorry_registry.task_spec import TaskSpec
 
 MakeSpec = Callable[..., TaskSpec]
@@ -42,5 +42,5 @@ def make_spec(tiny_bert: Path, tiny_rows: Path) -> MakeSpec:
 
 
 @pytest.fixture(scope="session")
-def lecture_rows() -> dict[str, LectureRow]:
-    return {row.name: row for row in list_lecture_rows()}
+def published_rows() -> dict[str, PublishedRow]:
+    return {row.name: row for row in list_published_rows()}

@@ -139,7 +139,7 @@ def invoke(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Runner:
     monkeypatch.setenv("LORRY_HOME", str(runner.home))
     # No MLflow can be there.
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////proc/nowhere/mlflow.db")
-    monkeypatch.setattr("lorry_pipelines.studies.run.run_trials", runner.run_trials)
+    monkeypatch.setattr("lorry_pipelines.studies.study_run.run_trials", runner.run_trials)
     return runner
 
 

@@ -128,7 +128,7 @@ def test_another_study_of_the_task_goes_on_beside_and_its_cells_are_waited_for(
         stream.close()
         return "7"
 
-    monkeypatch.setattr("lorry_pipelines.studies.run.read_holder", finish)
+    monkeypatch.setattr("lorry_pipelines.studies.study_run.read_holder", finish)
     result = invoke("compare", task_file(), "--methods", "lora,bitfit")
     assert result.exit_code == 0, result.output
     assert invoke.ran == ["bitfit, seed 0"]

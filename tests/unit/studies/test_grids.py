@@ -1,4 +1,4 @@
-"""How the lecture's three studies are laid out."""
+"""How the three studies are laid out."""
 
 from collections.abc import Callable
 from pathlib import Path
