@@ -64,7 +64,7 @@ def test_bases_are_as_large_as_they_are_known_to_be(
 
 
 @pytest.mark.parametrize("name", ["T0_3B full", "T0_3B lora", "mt0-xxl lora", "bloomz-7b1 lora"])
-def test_memory_is_within_a_tenth_of_the_published(name: str, published_rows: dict[str, PublishedRow]) -> None:
+def test_memory_is_within_a_tenth(name: str, published_rows: dict[str, PublishedRow]) -> None:
     row = published_rows[name]
     assert row.memory_gib == pytest.approx(row.published_gib, rel=0.1)
     assert row.memory_range_gib is not None
