@@ -1,10 +1,16 @@
-"""The ``lorry`` command: the registry's commands and the pipeline's, each imported when it is called."""
+"""The ``lorry`` command: the registry's commands and the pipeline's, each imported when it is called.
+
+Each command is in the module of its name. Shared by several are
+:mod:`~lorry_pipelines.cli.task_options` (the arguments of commands that read task files),
+:mod:`~lorry_pipelines.cli.study_options` and :mod:`~lorry_pipelines.cli.study_tables` (of ``compare`` and
+``study``); :mod:`~lorry_pipelines.cli.run_summary` is the end of ``run``.
+"""
 
 import importlib.metadata
 
 import click
 
-from lorry_registry.cli import COMMANDS as REGISTRY_COMMANDS
+from lorry_registry.cli import COMMANDS as _REGISTRY_COMMANDS
 from lorry_registry.cli import LazyCommand, LazyGroup, run_cli
 
 _TASKS = "Tasks"
@@ -32,7 +38,7 @@ COMMANDS = (
     LazyCommand("compile", f"{_CLI}.compile:compile_tasks", "Compile the pipeline for Kubeflow.", _TASKS),
     LazyCommand("demo", f"{_CLI}.demo:fetch_demo", "Fetch the demo's data sets.", _TASKS),
     LazyCommand("predict", f"{_CLI}.predict:predict_texts", "Predict with the adapter of a task.", _USE),
-    *REGISTRY_COMMANDS,
+    *_REGISTRY_COMMANDS,
     LazyCommand(
         "reconcile",
         f"{_CLI}.reconcile:reconcile_tasks",
@@ -62,3 +68,6 @@ def lorry() -> None:
 def main() -> None:
     """Run the command line of this process."""
     run_cli(lorry)
+
+
+__all__ = ["COMMANDS", "lorry", "main"]
