@@ -1,16 +1,31 @@
-"""What a pipeline step does: task types, methods of adaptation, the steps, and inference.
+"""The parts of a pipeline: task types, methods of adaptation, the steps, inference, planning and studies.
 
-The architecture, from the bottom up
-------------------------------------
-:mod:`~lorry_components.task_types` and :mod:`~lorry_components.methods`
-    Two tables from a name to a class. A kind knows examples, heads and scores; a method knows how a frozen
-    base becomes trainable and what of it is saved. Neither imports torch at module level.
-:mod:`~lorry_components.models.bases`
-    Finds the frozen base and computes its fingerprint.
-:mod:`~lorry_components.inference`
-    One way to load an adapter on its base and to predict: ``evaluate``, ``lorry predict`` and MLflow use it.
-``prepare_data``, ``finetune``, ``evaluate``, ``gate``, ``register``, ``report``
-    The steps. In each, ``step.py`` is a plain function over paths, and ``component.py`` the Kubeflow glue.
-:mod:`~lorry_components.steps.runtime.outcomes`
-    What a step leaves behind for the run's report, so that one failed task does not take the others down.
+From the top down
+-----------------
+:mod:`~lorry_components.studies`
+    Comparisons of methods, ranks, target matrices and prompts on one task.
+:mod:`~lorry_components.steps`
+    prepare_data, finetune, evaluate, gate, register, report. In each, ``step.py`` is a plain function over
+    paths, and ``component.py`` the Kubeflow glue.
+:mod:`~lorry_components.reference`
+    The published figures of papers, which only the commands that print them import.
+:mod:`~lorry_components.memory`
+    What a task would take, computed before anything is spent.
+:mod:`~lorry_components.tasks`
+    A task file, checked as a whole, and whether its adapter is out of date.
+:mod:`~lorry_components.training`, :mod:`~lorry_components.inference`
+    The trainer; the one way to load an adapter on its base and to predict, which ``evaluate``,
+    ``lorry predict`` and MLflow share.
+:mod:`~lorry_components.methods`, :mod:`~lorry_components.task_types`
+    Two tables from a name to a class. A task type knows examples, heads and scores; a method knows how a
+    frozen base becomes trainable and what of it is saved.
+:mod:`~lorry_components.metrics`
+    Scores of predictions, and their intervals by the bootstrap.
+:mod:`~lorry_components.models`, :mod:`~lorry_components.data`
+    Every question about a base; sources, records, checks and splits.
+
+Nothing is imported here, and no package imports torch, transformers or kfp when it is imported itself: a task
+file is checked without them.
 """
+
+__all__: list[str] = []

@@ -1,8 +1,21 @@
 """The graph of steps, running it here, compiling it for a cluster, and the ``lorry`` command.
 
-:mod:`~lorry_pipelines.graph` builds the one Kubeflow graph: prepare_data -> finetune -> evaluate -> gate ->
-register, fanned out over tasks, with an exit step that reports. :mod:`~lorry_pipelines.compilation` writes it
-to a file; :mod:`~lorry_pipelines.local.launch` runs that same file on this machine, in a process of its own
-(:mod:`~lorry_pipelines.local.runner_process`), and :mod:`~lorry_pipelines.local.display` shows how far it is.
-:mod:`~lorry_pipelines.demo_data` fetches what ``make run`` needs.
+From the top down
+-----------------
+:mod:`~lorry_pipelines.cli`
+    The ``lorry`` command: each command in the module of its name, imported when it is called.
+:mod:`~lorry_pipelines.studies`
+    Comparisons and studies: trials in processes, a table, a plot, runs in MLflow.
+:mod:`~lorry_pipelines.local`
+    The compiled pipeline on this machine: in processes or containers, watched and ended as one.
+:mod:`~lorry_pipelines.scheduling`
+    Reads task files, and decides which tasks are out of date, in which order they are started, and which do
+    not fit their resources.
+:mod:`~lorry_pipelines.compilation`, :mod:`~lorry_pipelines.graph`
+    The one Kubeflow graph: prepare_data -> finetune -> evaluate -> gate -> register, fanned out over tasks,
+    with an exit step that reports; written to the file that both a cluster and this machine run.
+:mod:`~lorry_pipelines.demo_data`
+    Fetches the data sets of ``make run``.
 """
+
+__all__: list[str] = []

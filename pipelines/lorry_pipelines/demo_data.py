@@ -31,12 +31,12 @@ _MAX_BYTES = 16 << 20
 
 
 def fetch_data(target: Path) -> list[Path]:
-    """Download the source distribution, check its digest, and write one file of JSON lines a domain.
+    """Download the source distribution, check its digest, and write a file of JSON lines for each domain.
 
-    Files that exist are not fetched again.
+    If all files exist, nothing is downloaded.
 
     Raises:
-        InvalidDataError: The download failed, or is not the file that was expected.
+        InvalidDataError: The download failed, or is not the expected file.
     """
     paths = [target / f"{domain}.jsonl" for domain in DOMAINS]
     if all(path.is_file() for path in paths):
@@ -57,7 +57,7 @@ def _download(folder: Path) -> Path:
     finished = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603 - fixed words
     archives = list(folder.glob("*.tar.gz"))
     if finished.returncode or len(archives) != 1:
-        last = (finished.stderr.strip().splitlines() or ["pip said nothing"])[-1]
+        last = (finished.stderr.strip().splitlines() or ["pip printed no reason"])[-1]
         raise InvalidDataError(
             PACKAGE, [Fault("download", last)], todo="check that pip reaches a package index, and try again"
         )

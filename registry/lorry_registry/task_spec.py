@@ -129,6 +129,10 @@ class PartLimits(_Section):
     seed: int = 0
 
 
+# What the address of a source that is not on this machine's disk begins with.
+REMOTE_PREFIXES = ("hub:", "s3://")
+
+
 class DataSpec(_Section):
     """The data of a task.
 
@@ -160,7 +164,7 @@ class DataSpec(_Section):
     @property
     def is_local(self) -> bool:
         """Whether the source is on this machine's disk."""
-        return not self.source.startswith(("s3://", "hub:"))
+        return not self.source.startswith(REMOTE_PREFIXES)
 
     @model_validator(mode="after")
     def _check_source(self) -> Self:

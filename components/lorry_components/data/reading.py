@@ -1,7 +1,7 @@
 """From the source that a task names to its examples, or to one error that lists what is wrong with it."""
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,22 +31,30 @@ class Reading:
     split: SeededSplit | None
 
 
+@dataclass(frozen=True, slots=True)
+class RemoteSource:
+    """How sources that are not on this machine's disk are read.
+
+    Attributes:
+        read: Returns all examples, or raises one error that lists all faults.
+        digest: Returns a digest of the content, without reading its rows.
+    """
+
+    read: Callable[[DataSpec, LabelReader], Reading]
+    digest: Callable[[DataSpec], str]
+
+
 def read_source(data: DataSpec, reader: LabelReader) -> Reading:
-    """Read all examples of a source: a file or folder, ``s3://`` or ``hub:``.
+    """Read all examples of a source: a file or folder, or an address with a prefix in :data:`SOURCES`.
 
     Raises:
         InvalidDataError: The source is not there or has faults; all are counted, the first are listed.
         StoreError: A download cannot be kept.
         MissingExtraError: A hub data set is asked for and ``datasets`` is not installed.
     """
-    if data.source.startswith("hub:"):
-        return _read_hub(data, reader)
-    if data.source.startswith("s3://"):
-        remote = list_remote_files(data.source)
-        layout = choose_layout(list(remote.objects), data, in_folder=remote.in_folder)
-        with tempfile.TemporaryDirectory(prefix="lorry-source-") as folder:
-            download_files(data.source, remote, layout.names, Path(folder))
-            return _read_files(Path(folder), layout, data, reader)
+    remote = _find_remote(data)
+    if remote is not None:
+        return remote.read(data, reader)
     local = list_local_files(data.source)
     layout = choose_layout(local.names, data, in_folder=local.in_folder)
     return _read_files(local.folder, layout, data, reader)
@@ -63,17 +71,14 @@ def digest_source(
     Args:
         data: The task's data section.
         reader: What reads the labels: the files that they may name count too. None: they name none.
+        digest: Computes the digest of each local file, or looks it up.
 
     Raises:
         InvalidDataError: The source is not there, or it is not clear which of its files are meant.
     """
-    if data.source.startswith("hub:"):
-        return digest_document({"hub": data.source, "revision": data.revision})
-    if data.source.startswith("s3://"):
-        remote = list_remote_files(data.source)
-        layout = choose_layout(list(remote.objects), data, in_folder=remote.in_folder)
-        listed = {name: remote.objects[name] for name in layout.names}
-        return digest_document({"s3": {name: [entry.etag, entry.size] for name, entry in listed.items()}})
+    remote = _find_remote(data)
+    if remote is not None:
+        return remote.digest(data)
     local = list_local_files(data.source)
     layout = choose_layout(local.names, data, in_folder=local.in_folder)
     try:
@@ -82,6 +87,29 @@ def digest_source(
     except OSError as error:
         fault = Fault(Path(error.filename or data.source).name, f"cannot be read: {error.strerror or error}")
         raise InvalidDataError(data.source, [fault], todo="make the file readable for this user") from error
+
+
+def _find_remote(data: DataSpec) -> RemoteSource | None:
+    return next((SOURCES[prefix] for prefix in SOURCES if data.source.startswith(prefix)), None)
+
+
+def _read_s3(data: DataSpec, reader: LabelReader) -> Reading:
+    remote = list_remote_files(data.source)
+    layout = choose_layout(list(remote.objects), data, in_folder=remote.in_folder)
+    with tempfile.TemporaryDirectory(prefix="lorry-source-") as folder:
+        download_files(data.source, remote, layout.names, Path(folder))
+        return _read_files(Path(folder), layout, data, reader)
+
+
+def _digest_s3(data: DataSpec) -> str:
+    remote = list_remote_files(data.source)
+    layout = choose_layout(list(remote.objects), data, in_folder=remote.in_folder)
+    listed = {name: remote.objects[name] for name in layout.names}
+    return digest_document({"s3": {name: [entry.etag, entry.size] for name, entry in listed.items()}})
+
+
+def _digest_hub(data: DataSpec) -> str:
+    return digest_document({"hub": data.source, "revision": data.revision})
 
 
 def _read_files(folder: Path, layout: Layout, data: DataSpec, reader: LabelReader) -> Reading:
@@ -126,3 +154,10 @@ def _join_tables(tables: Mapping[str, list[Example]], layout: Layout) -> Reading
         part: [example for name in names for example in tables[name]] for part, names in layout.parts.items()
     }
     return Reading(parts, layout.split)
+
+
+# By the prefix of addresses; every prefix is also in REMOTE_PREFIXES of lorry_registry.task_spec.
+SOURCES: Mapping[str, RemoteSource] = {
+    "hub:": RemoteSource(_read_hub, _digest_hub),
+    "s3://": RemoteSource(_read_s3, _digest_s3),
+}

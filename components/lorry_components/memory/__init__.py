@@ -1,26 +1,22 @@
-"""What a task would cost, known before anything is spent: no weights are read and no GPU is needed.
+"""What a task would take, computed before anything is spent: no weights are read and no GPU is needed.
 
 From the bottom up
 ------------------
-:mod:`~lorry_components.models.configuration`
-    The base's ``config.json``: from a folder, a package, a hub (that one file), or ``bases.json`` here;
-    ``images``: the same of a pipeline, and what its UNet takes.
-:mod:`~lorry_components.models.dimensions`, :mod:`~lorry_components.reference.closed_forms`
-    Width, depth and vocabulary under one name for every family, and closed forms of what methods train.
-:mod:`~lorry_components.memory.architecture`, ``activations``, ``backward``, ``imitation``
-    The model on torch's meta device, where tensors have shapes and no numbers; what a forward pass keeps, and
-    a backward pass holds in passing.
-:mod:`~lorry_components.memory.estimates`, ``devices``, ``advice``
-    Arithmetic alone: memory by part as a range, the smallest GPU that holds it, and what would take less, as
-    far as validation accepts it (``acceptance``).
-:mod:`~lorry_components.memory.plan`, ``describing``
-    All of it for one task, and as plain values; ``classes`` looks how many there are, where the data is small
-    and here.
-:mod:`~lorry_components.memory.fit_check`
-    Whether a plan fits the resources that the task asks for; a bound that needs no torch comes first
-    (``bounding``).
-:mod:`~lorry_components.reference.tables`, ``published``, ``dreambooth``
-    The published tables beside ours.
+:mod:`~lorry_components.memory.architecture`, :mod:`~lorry_components.memory.device_emulation`
+    The model on torch's meta device, where tensors have shapes and no numbers, and where attention behaves as
+    in a GPU's kernels; what a method trains and saves of it.
+:mod:`~lorry_components.memory.activations`, :mod:`~lorry_components.memory.backward`
+    What a forward pass keeps, and what a backward pass holds temporarily.
+:mod:`~lorry_components.memory.estimates`, :mod:`~lorry_components.memory.gpus`
+    Arithmetic alone: memory by part as a range, and the GPUs that hold it.
+:mod:`~lorry_components.memory.advice`, :mod:`~lorry_components.memory.acceptance`
+    Changes that would take less, as far as validation accepts them.
+:mod:`~lorry_components.memory.diffusion_pipeline`, :mod:`~lorry_components.memory.class_counts`
+    What a pipeline that draws images takes; how many classes the data has, if it is small and local.
+:mod:`~lorry_components.memory.plan`, :mod:`~lorry_components.memory.plan_document`
+    All of this for one task, and as plain values.
+:mod:`~lorry_components.memory.fit_check`, :mod:`~lorry_components.memory.upper_bounds`
+    Whether a plan fits the resources that the task asks for; an upper bound that needs no torch comes first.
 
 Importing any of these imports neither torch nor transformers.
 """

@@ -1,4 +1,4 @@
-"""Which changes of a task would be accepted: advice names no others."""
+"""Which changes of a task validation would accept: advice suggests no others."""
 
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
@@ -23,11 +23,11 @@ Accept = Callable[[Mapping[str, Any]], bool]
 
 
 def accept_changes(spec: TaskSpec, base: BaseConfiguration | None) -> Accept:
-    """Return what says whether a task with some fields changed has no fault that it has not now.
+    """Return a function that says whether a task with some fields changed has no new faults.
 
     Args:
         spec: The task.
-        base: Its base; None: that of a pipeline, whose method is not changed.
+        base: Its base; None for a pipeline of images, whose method is not changed.
     """
     document = spec.model_dump(mode="json", exclude_defaults=True)
     known = set(_list_faults(document))
@@ -39,7 +39,7 @@ def accept_changes(spec: TaskSpec, base: BaseConfiguration | None) -> Accept:
         method = find_method(TaskSpec.model_validate(changed))
         if method.name == spec.method.name:
             return True
-        # Only what trains the same may stand for it, as qlora does for lora: the figures are of that.
+        # Only a method that trains the same parameters may replace it, as qlora does lora.
         if base is None or not isinstance(method, type(find_method(spec))):
             return False
         return not any(method.check_base(build_configuration(base)))
@@ -48,7 +48,7 @@ def accept_changes(spec: TaskSpec, base: BaseConfiguration | None) -> Accept:
 
 
 def _list_faults(document: Mapping[str, Any]) -> Iterator[Fault]:
-    """Say what is wrong with a task, as validation does before it looks at the base."""
+    """Yield the faults of a task that validation finds before it looks at the base."""
     faults = [*check_task_type(document), *check_method(document)]
     yield from faults
     if any(fault.where.startswith("method") for fault in faults):

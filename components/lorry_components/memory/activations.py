@@ -1,4 +1,4 @@
-"""What a forward pass keeps for the backward pass, seen through autograd's own hooks on the meta device."""
+"""What a forward pass keeps for the backward pass, recorded by autograd's own hooks on the meta device."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -26,10 +26,10 @@ class Activations:
         layers: How many repeated layers there are.
         largest_layer: What the largest of them keeps.
         outside: What is kept outside of them: embeddings, head, loss.
-        boundary: The largest input of a layer: what gradient checkpointing keeps of it instead.
+        boundary: The largest input of a layer, which gradient checkpointing keeps instead.
         logits: The output.
-        passing: What the backward pass holds in passing beside ``kept``; 0: not measured.
-        is_fixed: Whether every batch is as large as this one, as those of images are.
+        passing: What the backward pass holds temporarily besides ``kept``; 0: not measured.
+        is_fixed: Whether every batch is as large as this one, as with images.
     """
 
     kept: int
@@ -51,7 +51,7 @@ class Activations:
 class _Recording:
     """What the hooks recorded, by the layer that was being computed; -1: none."""
 
-    # The storages are held, or a new one could get the address of one that is gone.
+    # The storages are held, or else a new one could get the address of one that was freed.
     storages: dict[int, "torch.UntypedStorage"] = field(default_factory=dict)
     sizes: dict[int, dict[int, int]] = field(default_factory=dict)
     current: int = -1
@@ -69,7 +69,7 @@ def measure_activations(
 ) -> Activations:
     """Run a model forward, loss included, and add up what it keeps.
 
-    Of a model on the meta device nothing is computed; of another the figure is a measurement.
+    On the meta device nothing is computed; on another device the figure is a measurement.
 
     Args:
         model: In the state in which it is trained.
@@ -95,7 +95,7 @@ def measure_activations(
         arguments["labels"] = inputs
     else:
         arguments["labels"] = torch.zeros(rows, dtype=_choose_label_type(model), device=device)
-    # transformers looks at the numbers of a padding mask; without one it asks for none.
+    # transformers reads the values of a padding mask, so none is given.
     return measure_pass(model, lambda: _run(model, arguments), on_cuda=on_cuda)
 
 
@@ -129,9 +129,9 @@ def measure_pass(model: "nn.Module", run: Callable[[], Any], *, on_cuda: bool = 
 
 
 def measure_cache(config: "PretrainedConfig", *, rows: int, tokens: int) -> int:
-    """Return the bytes of keys and values, in fp32, that generating holds in a decoder for so many tokens.
+    """Return the bytes of keys and values, in fp32, that a decoder holds while it generates these tokens.
 
-    Of a base without attention, such as Mamba, it is the state, whatever the number of tokens.
+    For a base without attention, such as Mamba, it is the state, whatever the number of tokens.
     """
     text = config.get_text_config(decoder=True)
     heads = getattr(text, "num_key_value_heads", None) or getattr(text, "num_attention_heads", None)
@@ -144,7 +144,7 @@ def measure_cache(config: "PretrainedConfig", *, rows: int, tokens: int) -> int:
 
 
 def _count_state(config: "PretrainedConfig") -> int:
-    """Return how many numbers a layer without attention remembers of a text: a state, and a convolution's."""
+    """Return how many numbers a layer without attention keeps of a text: a state, and a convolution's."""
     inner = getattr(config, "intermediate_size", None) or getattr(config, "expand", 1) * read_hidden_size(
         config
     )
@@ -154,7 +154,7 @@ def _count_state(config: "PretrainedConfig") -> int:
 
 
 def _record(model: "nn.Module", run: Callable[[], Any], recording: _Recording) -> int:
-    """Run a model; return how many numbers it puts out."""
+    """Run a model; return how many numbers its output has."""
     import torch
 
     def keep(tensor: "torch.Tensor") -> "torch.Tensor":
@@ -184,7 +184,7 @@ def _run(model: "nn.Module", arguments: dict[str, "torch.Tensor"]) -> Any:
 
     from lorry_components.training.supervised_logits import choose_states
 
-    # Which positions count is not known beforehand; how many there are is all that matters.
+    # Which positions count is not known beforehand; only their number matters.
     with choose_states(model, lambda states: states[:, -labels.shape[1] :]):
         outputs = model(input_ids=inputs)
     functional.cross_entropy(outputs.logits.flatten(0, 1).float(), labels.flatten())

@@ -1,4 +1,4 @@
-"""What would take less memory, and how much less."""
+"""Changes that would take less memory, and how much less."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -10,7 +10,7 @@ from lorry_components.memory.gpus import Device, find_smallest_device
 from lorry_components.training.optimizers import ADAMW_8BIT
 from lorry_components.training.precision import PrecisionName
 
-# Below this share of the whole a change is not worth making.
+# A change that saves a smaller share of the whole is not worth making.
 _LEAST_SHARE = 0.01
 
 
@@ -22,7 +22,7 @@ class Advice:
         change: What to change, in a few words.
         saved: Bytes that it saves of the high end.
         needed: The high end afterwards.
-        device: The smallest GPU that then holds it; None: none does.
+        device: The smallest GPU that is then large enough; None if none is.
     """
 
     change: str
@@ -33,9 +33,9 @@ class Advice:
 
 @dataclass(frozen=True, slots=True)
 class _Change:
-    """What is changed in a task file, in words and by field, and the recipe that comes of it."""
+    """A change of a task file, in words and by field, and the resulting recipe."""
 
-    told: str
+    words: str
     fields: Mapping[str, Any]
     recipe: Recipe
 
@@ -46,35 +46,35 @@ def list_advice(
     """Return the changes that save at least a hundredth, the largest first, and all of them together.
 
     Args:
-        footprint: What of the model decides its memory.
+        footprint: The properties of the model that decide its memory.
         recipe: How it is trained.
-        accepts: Says whether the task is a valid one with fields changed: others are not advised.
+        accepts: Says whether the task is still valid with some fields changed: no other change is suggested.
         half: The half-precision format that the device is fast in.
     """
     needed = estimate_training(footprint, recipe).high
 
-    def advise(told: str, changed: Recipe) -> Advice:
+    def advise(words: str, changed: Recipe) -> Advice:
         after = estimate_training(footprint, changed).high
-        return Advice(told, needed - after, after, find_smallest_device(after))
+        return Advice(words, needed - after, after, find_smallest_device(after))
 
-    found = [
-        (advise(change.told, change.recipe), change) for change in _list_changes(footprint, recipe, half)
+    options = [
+        (advise(change.words, change.recipe), change) for change in _list_changes(footprint, recipe, half)
     ]
-    found = [(advice, change) for advice, change in found if advice.saved >= _LEAST_SHARE * needed]
-    found = [(advice, change) for advice, change in found if accepts(change.fields)]
-    found.sort(key=lambda pair: pair[0].saved, reverse=True)
+    options = [(advice, change) for advice, change in options if advice.saved >= _LEAST_SHARE * needed]
+    options = [(advice, change) for advice, change in options if accepts(change.fields)]
+    options.sort(key=lambda pair: pair[0].saved, reverse=True)
     combined = recipe
     fields: dict[str, Any] = {}
     left_out: list[str] = []
-    for _, change in found:
-        # Some exclude each other: what saves more has been taken.
+    for _, change in options:
+        # Some exclude each other: the one that saves more comes first.
         if accepts({**fields, **change.fields}):
             combined = _merge(recipe, combined, change.recipe)
             fields = {**fields, **change.fields}
         else:
-            left_out.append(change.told)
-    advice = [advice for advice, _ in found]
-    if len(found) - len(left_out) > 1:
+            left_out.append(change.words)
+    advice = [advice for advice, _ in options]
+    if len(options) - len(left_out) > 1:
         but = f" but {' and '.join(left_out)}" if left_out else ""
         advice.append(advise(f"all of these together{but}", combined))
     return advice
@@ -106,7 +106,7 @@ def _switch_on(field: str, recipe: Recipe) -> _Change:
 
 
 def _shrink_batch(recipe: Recipe) -> _Change:
-    """Divide the rows by as little as possible, so that accumulated batches are what the batch was."""
+    """Divide the rows by as little as possible, so that accumulated batches equal the former batch."""
     parts = next(number for number in range(2, recipe.rows + 1) if recipe.rows % number == 0)
     smaller = replace(recipe, rows=recipe.rows // parts)
     batch = smaller.rows * recipe.processes
@@ -119,7 +119,7 @@ def _shrink_batch(recipe: Recipe) -> _Change:
 
 
 def _merge(original: Recipe, combined: Recipe, changed: Recipe) -> Recipe:
-    """Take over what a change changed."""
+    """Add the fields that a change changed."""
     differing = {
         name: getattr(changed, name)
         for name in Recipe.__dataclass_fields__

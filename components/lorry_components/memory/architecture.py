@@ -1,4 +1,4 @@
-"""A model on torch's meta device: tensors have shapes and no numbers, and 12 billion of them take no room."""
+"""A model on torch's meta device: tensors have shapes and no numbers, so that 12 billion take no memory."""
 
 import json
 import warnings
@@ -43,11 +43,11 @@ class AdaptedArchitecture:
     Attributes:
         model: On the meta device.
         parameters: How many are trained, and how many there are.
-        adapter_bytes: Size of the weights file that is saved; of ``full``, when every tensor changes.
+        adapter_bytes: Size of the weights file that is saved; for ``full``, if every tensor changes.
         frozen_matrices: Frozen parameters in linear layers that can be held in four bits: not those of output
             layer and head.
         wide_moments: Trained parameters whose moments an optimiser of eight bits keeps in 32.
-        outside_blocks: Frozen parameters outside of the blocks; all, where the blocks are not known.
+        outside_blocks: Frozen parameters outside of the blocks; all of them if the blocks are not known.
         largest_block: Frozen parameters of the largest block.
     """
 
@@ -207,7 +207,7 @@ def _list_newly_initialized(model: "PreTrainedModel", base: BaseConfiguration) -
 
 
 def _count_frozen_blocks(model: "nn.Module") -> list[int]:
-    """Return the frozen parameters of each block; empty: where the blocks are is not known."""
+    """Return the frozen parameters of each block; empty if the blocks are not known."""
     try:
         blocks = find_layers(model)
     except TrainingError:
@@ -228,17 +228,17 @@ def _list_packable(model: "PreTrainedModel") -> "list[nn.Parameter]":
     kept = [*KEPT_MODULES, *(getattr(model, "_keep_in_fp32_modules", None) or ())]
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     # Its modules are typed as any module that has a weight.
-    found: dict[int, Any] = {
+    packable: dict[int, Any] = {
         id(module.weight): module.weight
         for name, module in model.named_modules()
         if (type(module) is nn.Linear or isinstance(module, Conv1D)) and should_convert_module(name, kept)
     }
-    return [weight for key, weight in found.items() if key not in embeddings]
+    return [weight for key, weight in packable.items() if key not in embeddings]
 
 
 @contextmanager
 def _hold_warnings() -> Iterator[None]:
-    """Keep to oneself what libraries say about building a model: the run itself will say it."""
+    """Suppress the libraries' warnings about building a model: the run itself will show them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

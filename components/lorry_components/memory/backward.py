@@ -1,4 +1,4 @@
-"""What a backward pass holds in passing, seen through the storages that are alive on the meta device."""
+"""What a backward pass holds temporarily, seen from the storages that are alive on the meta device."""
 
 import weakref
 from collections.abc import Callable
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 def measure_backward(model: "nn.Module", run: "Callable[[], torch.Tensor]", *, on_cuda: bool) -> int:
     """Run a model forward and backward, and return the most bytes that are alive at a time.
 
-    Parameters are not counted, and their gradients only until they are complete: a plan counts both by
-    itself. What is left are the activations that autograd kept, and what operations make and let go.
+    Parameters are not counted, and their gradients only until they are complete: a plan counts both
+    separately. What is left are the activations that autograd keeps, and what operations allocate and free.
 
     Args:
         model: On the meta device, in the state in which it is trained.
@@ -45,7 +45,7 @@ def _drop_gradient(parameter: "torch.Tensor") -> None:
 
 
 class _Alive:
-    """Adds up storages as they are made, and takes them off when nobody holds them any more."""
+    """Adds up storages as they are allocated, and subtracts them when they are freed."""
 
     def __init__(self, ignored: set[int]) -> None:
         self.peak = 0
@@ -67,7 +67,7 @@ class _Alive:
 
 
 def _watch_storages(alive: _Alive) -> Any:
-    """Return a context in which the storages of what operations make are noted."""
+    """Return a context in which the storages that operations allocate are noted."""
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils._pytree import tree_leaves

@@ -1,4 +1,4 @@
-"""How many classes a task has, where that is cheap to know: it decides the size of the head."""
+"""How many classes a task has, if that is cheap to find out: it decides the size of the head."""
 
 from lorry_components.data.data_card import list_labels
 from lorry_components.data.reading import read_source
@@ -7,14 +7,14 @@ from lorry_components.tasks.checks import find_task_type
 from lorry_registry.errors import LorryError
 from lorry_registry.task_spec import TaskSpec
 
-# Reading so much takes about a second.
+# Reading this much takes about a second.
 _MOST_BYTES = 32 * 2**20
 
 
 def find_classes(spec: TaskSpec) -> tuple[str, ...] | None:
-    """Return the classes in local data of at most 32 MiB; None for other data, or where there are none.
+    """Return the classes in local data of at most 32 MiB; None for other data or a task type without classes.
 
-    What is wrong with the data is for its own step to report.
+    Faults of the data are left to the step that prepares it.
     """
     task_type = find_task_type(spec)
     if not task_type.data_form.has_classes or not spec.data.is_local:

@@ -1,4 +1,4 @@
-"""The meta device as a real one would behave: attention in its fused kernels, and a batch without padding.
+"""The meta device, made to behave like a real one: fused attention kernels, and a batch without padding.
 
 On the meta device PyTorch takes attention apart and keeps the matrix of scores, whose size grows with the
 square of the length. The fused kernels, FlashAttention and its kin, keep query, key, value, output and one
@@ -11,7 +11,7 @@ from typing import Any
 
 
 def imitate_device(*, on_cuda: bool) -> AbstractContextManager[Any]:
-    """Return a context in which ``scaled_dot_product_attention`` keeps what a fused kernel would.
+    """Return a context in which ``scaled_dot_product_attention`` keeps what a fused kernel would keep.
 
     Args:
         on_cuda: Whether the kernels are those of a GPU. On a CPU there is none with dropout.
@@ -27,7 +27,7 @@ def imitate_device(*, on_cuda: bool) -> AbstractContextManager[Any]:
         def forward(
             ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None
         ) -> torch.Tensor:
-            # In memory heads stand beside each other, so that joining them again takes no copy.
+            # In memory the heads are interleaved, so that joining them again takes no copy.
             *rows, heads, length, _ = query.shape
             output = query.new_empty((*rows, length, heads, value.shape[-1])).transpose(-3, -2)
             normaliser = query.new_empty(query.shape[:-1], dtype=torch.float32)
@@ -48,7 +48,7 @@ def imitate_device(*, on_cuda: bool) -> AbstractContextManager[Any]:
             kwargs: Mapping[str, Any] | None = None,
         ) -> Any:
             if func is torch.Tensor.__contains__:
-                # transformers looks for padding in tokens; the longest batch has none.
+                # transformers looks for padding in the tokens; the longest batch has none.
                 return False
             named = dict(kwargs or {})
             dropout = named.get("dropout_p", args[4] if len(args) > 4 else 0.0)

@@ -1,7 +1,6 @@
 """The plan of a task that draws images: a UNet with an adapter, and the frozen parts around it.
 
-What PEFT's authors published of Stable Diffusion v1-4 is compared in
-:mod:`~lorry_components.reference.dreambooth`.
+Text encoder and autoencoder count as weights; the UNet is run on the meta device.
 """
 
 import importlib.resources
@@ -29,13 +28,13 @@ _CONFIGURATION = "config.json"
 _PARTS = ("unet", "vae", "text_encoder")
 # Guidance asks for the noise with the prompt and without it at once.
 _GUIDED = 2
-# A block of the decoder holds what it was given, what it normalised and what it makes of it.
+# A block of the decoder holds its input, the normalised input and its output.
 _DECODED_MAPS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class ImagePipeline:
-    """What is known of a pipeline without its weights.
+    """A pipeline without its weights.
 
     Attributes:
         parts: Part -> its configuration.
@@ -68,7 +67,7 @@ class ImagePipeline:
 
 
 def read_pipeline(spec: BaseSpec) -> ImagePipeline:
-    """Read the configurations of a pipeline: of one on a hub nothing else is downloaded.
+    """Read the configurations of a pipeline; from a hub nothing else is downloaded.
 
     Raises:
         BaseModelError: There is no such base, or a configuration of it cannot be read.
@@ -87,7 +86,7 @@ def read_pipeline(spec: BaseSpec) -> ImagePipeline:
             raise ValueError("its sizes are not above 0")
     except (KeyError, TypeError, ValueError) as error:
         raise BaseModelError(
-            f"the size of its images does not follow from its configurations: {error}",
+            f"its configurations do not give the size of its images: {error}",
             where=origin,
             todo="name a pipeline of Stable Diffusion 1 or 2",
         ) from error
@@ -95,7 +94,7 @@ def read_pipeline(spec: BaseSpec) -> ImagePipeline:
 
 
 def read_known_pipeline(name: str) -> ImagePipeline:
-    """Return the configurations of a well-known pipeline by its hub id: what decides shapes, and no more."""
+    """Return a public pipeline by its hub id, from ``known_pipelines.json``: what decides shapes only."""
     resource = importlib.resources.files("lorry_components.models").joinpath("known_pipelines.json")
     return ImagePipeline(json.loads(resource.read_text("utf-8"))[name], f"{name}, as lorry knows it")
 
@@ -116,7 +115,7 @@ def measure_unet(unet: "nn.Module", pipeline: ImagePipeline, *, rows: int, on_cu
     """Run an adapted UNet forward, loss included, and add up what it keeps.
 
     Args:
-        unet: On the meta device, or on another, of which the figure is a measurement.
+        unet: On the meta device; on another device the figure is a measurement.
         pipeline: What it belongs to.
         rows: Images in a batch.
         on_cuda: Whether a UNet on the meta device stands for one on a GPU.

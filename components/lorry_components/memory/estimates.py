@@ -1,4 +1,4 @@
-"""Memory by part, as a range: arithmetic over what the meta device told.
+"""Memory by part, as a range: arithmetic over what was counted on the meta device.
 
 The formula, with P frozen and Q trained parameters::
 
@@ -7,11 +7,11 @@ The formula, with P frozen and Q trained parameters::
     optimiser    8 Q: AdamW's two moments (2 Q in eight bits, where they are)
     activations  what the forward pass keeps
     logits       the output, and its gradient
-    backward     what it holds in passing, of images
+    backward     what it holds temporarily, with images
 
-On the lecture's runs (fp32, 8 rows of 64 tokens) it comes within 6 % of what was published. It is a range and
-no point because nobody knows beforehand how long the longest batch is, how much of a mixed-precision pass
-stays in fp32, and what the allocator leaves unused.
+It is within 6 % of published runs (fp32, 8 rows of 64 tokens). It is a range and not a number because it is
+not known beforehand how long the longest batch is, how much of a mixed-precision pass stays in fp32, and how
+much memory the allocator leaves unused.
 """
 
 from collections.abc import Sequence
@@ -32,13 +32,13 @@ _FOUR_BIT_BYTES = 4.127 / 8
 _EIGHT_BIT_BYTES = 2 + 2 * 4 / 256
 # A process with torch, transformers and PEFT in it; on a GPU the CUDA context.
 _RUNTIME = {"cpu": (int(0.5 * GIB), int(0.9 * GIB)), "cuda": (int(0.3 * GIB), int(0.6 * GIB))}
-# What is allocated and not in use: fragments, and temporaries of the backward pass. Resident peaks of MiniLM
-# on a CPU: LoRA with 32 rows 1.33 GiB and with 96 rows 2.83, P-tuning with 32 rows 1.48, full 1.87 and 3.92.
-# They lie in the range, those of 96 rows at its high end.
+# Memory that is allocated but not in use: fragments, and temporaries of the backward pass. Resident peaks of
+# MiniLM on a CPU: LoRA with 32 rows 1.33 GiB and with 96 rows 2.83, P-tuning with 32 rows 1.48, full 1.87 and
+# 3.92. They are in the range, those of 96 rows at its high end.
 _SLACK = 0.03
 _PASSING_SLACK = 0.15
 _PASSING = ("activations", "logits")
-# lorry's predictor takes so many texts at once.
+# Lorry's predictor takes this many texts at once.
 _PREDICTED_ROWS = 64
 RUNTIME_PART = "runtime and allocator"
 
@@ -60,35 +60,35 @@ class Estimate:
 
     @property
     def low(self) -> int:
-        """Bytes that are taken in any case."""
+        """The bytes that are needed in any case."""
         return sum(part.low for part in self.parts)
 
     @property
     def high(self) -> int:
-        """Bytes that suffice."""
+        """The bytes that suffice."""
         return sum(part.high for part in self.parts)
 
     @property
     def formula(self) -> int:
-        """The high end without what the process and the allocator add: what papers' formulas give."""
+        """The high end without process and allocator, as the formulas of papers give it."""
         return sum(part.high for part in self.parts if part.name != RUNTIME_PART)
 
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """What of a model decides its memory.
+    """The properties of a model that decide its memory.
 
     Attributes:
         frozen: Parameters that are not trained.
-        trained: Parameters that are, the head's with them.
-        frozen_matrices: Those of the frozen that can be held in four bits.
+        trained: Parameters that are, including the head's.
+        frozen_matrices: Frozen parameters that can be held in four bits.
         freezes_base: Whether the method leaves the base as it is, so that it may be held in half precision.
-        copies_trained: Whether the method remembers in host memory what it trains, to save what changed.
+        copies_trained: Whether the method keeps a copy of what it trains in host memory, to save the changes.
         activations: Of one batch, in fp32.
         rows: Texts in that batch.
         wide_moments: Trained parameters whose moments stay in 32 bits where others are held in eight.
-        scored: Positions of a text that have an output each; when text is generated, one at a time has.
-        cache: Bytes of keys and values that are held for that batch while text is generated.
+        scored: Positions of a text that have an output each; generation computes one at a time.
+        cache: Bytes of the keys and values that are held for that batch while text is generated.
         outside_blocks: Frozen parameters outside of the blocks: embeddings, and the output layer.
         largest_block: Frozen parameters of the largest block.
     """
@@ -109,7 +109,7 @@ class Footprint:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What of a training decides its memory.
+    """The settings of a training that decide its memory.
 
     Attributes:
         device: ``cpu`` or ``cuda``.
@@ -118,7 +118,7 @@ class Recipe:
         is_checkpointed: Whether layers are computed again in the backward pass instead of being kept.
         is_eight_bit: Whether the optimiser holds moments in eight bits.
         is_four_bit: Whether the frozen matrices are held in four bits.
-        is_offloaded: Whether the frozen weights live in host memory and visit the GPU.
+        is_offloaded: Whether the frozen weights are in host memory, and on the GPU only while they are used.
         processes: How many train together, each on a GPU of its own.
     """
 
@@ -162,7 +162,7 @@ def estimate_host(footprint: Footprint, processes: int = 1) -> Estimate:
 
 
 def estimate_inference(footprint: Footprint, recipe: Recipe) -> Estimate:
-    """Estimate predicting, in the precision in which weights are stored: from one text to a whole batch."""
+    """Estimate prediction, in the precision in which weights are stored: from one text to a whole batch."""
     activations = footprint.activations
     weights = 4 * (footprint.frozen + footprint.trained)
     parts = [
@@ -176,7 +176,7 @@ def estimate_inference(footprint: Footprint, recipe: Recipe) -> Estimate:
 
 
 def _measure_frozen(footprint: Footprint, recipe: Recipe) -> int:
-    """Return the bytes of the frozen weights, on a GPU those that are there at the same time."""
+    """Return the bytes of the frozen weights; on a GPU, of those that are there at the same time."""
     size = 2 if recipe.precision != "fp32" and footprint.freezes_base else 4
     if recipe.is_offloaded:
         # FSDP2 gathers what is outside of the blocks for the whole step; of the blocks the one that is
@@ -201,7 +201,7 @@ def _measure_moments(footprint: Footprint, recipe: Recipe) -> int:
 
 
 def _list_passing(footprint: Footprint, recipe: Recipe) -> list[Part]:
-    """Return what a forward pass makes, and the backward pass takes away."""
+    """Return what a forward pass allocates and the backward pass frees."""
     activations = footprint.activations
     kept = activations.checkpointed if recipe.is_checkpointed else activations.kept
     share = recipe.rows / footprint.rows
@@ -228,7 +228,7 @@ def _scale_rows(size: int, footprint: Footprint) -> tuple[int, int]:
 
 
 def add_runtime(device: str, parts: Sequence[Part], processes: int = 1) -> Part:
-    """Return what the processes and their allocators take beside these parts."""
+    """Return what the processes and their allocators take besides these parts."""
     low, high = (processes * size for size in _RUNTIME[device])
     slack = sum((_PASSING_SLACK if part.name in _PASSING else _SLACK) * part.high for part in parts)
     return Part(RUNTIME_PART, low, high + round(slack))

@@ -1,7 +1,7 @@
 """Whether a task fits the resources that it asks for.
 
-What surely fits is told by a bound over the configuration's sizes, in milliseconds and without torch; only
-the rest is planned in full.
+An upper bound from the configuration's sizes, computed in milliseconds and without torch, recognizes tasks
+that certainly fit; only the others are planned in full.
 """
 
 from collections.abc import Iterator
@@ -17,12 +17,12 @@ from lorry_registry.task_spec import TaskSpec
 
 
 def check_fits(spec: TaskSpec, plan: TaskPlan) -> Iterator[Fault]:
-    """Compare the low end of a plan with what the task asks for: what does not fit then never will.
+    """Compare the low end of a plan with what the task asks for: if that does not fit, nothing will.
 
-    On processors that is ``resources.memory``. With accelerators it is the memory of one of them, where
-    ``resources.node_selector`` names a kind that is known, since each holds a replica; and
-    ``resources.memory`` for the base that each process loads there first. Beside memory it is the limit of
-    the adapter's size, and a batch that is to be divided.
+    Without accelerators, memory is compared with ``resources.memory``. With accelerators, it is compared with
+    the memory of one of them, if ``resources.node_selector`` names a known model, since each holds a replica;
+    and ``resources.memory`` must hold the base that each process loads there first. The limit of the
+    adapter's size and the division of batches are checked as well.
     """
     resources = spec.resources
     if spec.train.batch_size % plan.processes:
@@ -37,38 +37,38 @@ def check_fits(spec: TaskSpec, plan: TaskPlan) -> Iterator[Fault]:
     if on_machine.low > memory:
         yield Fault(
             "resources.memory",
-            f"{resources.memory} is less than {plan.method} takes, "
-            f"{format_in(on_machine.low, 'GiB')} at least and up to {format_in(on_machine.high, 'GiB')}",
+            f"{resources.memory} is less than {plan.method} takes: at least "
+            f"{format_in(on_machine.low, 'GiB')} and up to {format_in(on_machine.high, 'GiB')}",
         )
     device = recognise_device(resources.node_selector) if resources.count else None
     if device is not None and plan.training.low > device.usable:
         fitting = plan.smallest_device.name if plan.smallest_device else "no single GPU"
         yield Fault(
             "resources.node_selector",
-            f"{plan.method} takes {format_in(plan.training.low, 'GiB')} at least, and {device.name} has "
-            f"{format_in(device.usable, 'GiB')}; {fitting} would hold it",
+            f"{plan.method} takes at least {format_in(plan.training.low, 'GiB')}, and {device.name} has "
+            f"{format_in(device.usable, 'GiB')}; {fitting} is large enough",
         )
 
 
 def _check_adapter(spec: TaskSpec, plan: TaskPlan) -> Iterator[Fault]:
     method = find_method(spec)
     limit = spec.method.max_adapter_mib or method.max_adapter_mib
-    # Of methods that store what changed, less than all may have.
+    # A method that stores what changed may store less than it trains.
     if limit is not None and not method.copies_trained and plan.adapter_bytes > limit * MIB:
         yield Fault(
             "method.max_adapter_mib",
             f"the adapter will take {format_in(plan.adapter_bytes, 'MiB')}, above the limit of {limit:g} "
-            "MiB; choose fewer targets or a lower rank, or raise it",
+            "MiB; choose fewer targets or a lower rank, or raise the limit",
         )
 
 
 def is_surely_small(spec: TaskSpec, base: BaseConfiguration) -> bool:
-    """Return whether the task fits whatever its method does; False where that is not certain."""
+    """Return whether the task fits whatever its method does; False if that is not certain."""
     needed = bound_training(spec, base.values)
     processes = max(1, spec.resources.count)
     if needed is None or spec.train.batch_size % processes:
         return False
-    # Each of several processes loads the base, and another one has started them.
+    # Each of several processes loads the base, and one more has started them.
     on_machine = needed if processes == 1 else processes * needed + GIB
     fits = on_machine <= parse_size(spec.resources.memory)
     if spec.resources.count:

@@ -12,9 +12,9 @@ class Device:
     """A GPU.
 
     Attributes:
-        name: As people call it.
-        usable: Bytes that PyTorch finds on it, as its out-of-memory messages say: less than what is on the
-            box, because of error correction and the driver.
+        name: Its common name.
+        usable: Bytes that PyTorch can use, as its out-of-memory messages say: less than the nominal size,
+            because of error correction and the driver.
         has_bf16: Whether it multiplies bf16 matrices in hardware.
         pattern: Matches the names that clouds and NVIDIA's labels on nodes give it, in lower case.
     """
@@ -38,15 +38,15 @@ DEVICES = (
 
 
 def find_smallest_device(needed: int) -> Device | None:
-    """Return the smallest GPU that holds so many bytes, or None when none does."""
+    """Return the smallest GPU with this many bytes, or None if there is none."""
     return next((device for device in DEVICES if device.usable >= needed), None)
 
 
 def recognise_device(labels: Mapping[str, str]) -> Device | None:
-    """Return the GPU that a node selector asks for, or None when its labels name none that is known here.
+    """Return the GPU that a node selector asks for, or None if its labels name no known one.
 
-    NVIDIA's ``nvidia.com/gpu.product: NVIDIA-A100-SXM4-80GB``, Google's
-    ``cloud.google.com/gke-accelerator: nvidia-tesla-t4`` and Karpenter's ``instance-gpu-name: a10g`` are.
+    Known are NVIDIA's ``nvidia.com/gpu.product: NVIDIA-A100-SXM4-80GB``, Google's
+    ``cloud.google.com/gke-accelerator: nvidia-tesla-t4`` and Karpenter's ``instance-gpu-name: a10g``.
     """
     for label, value in labels.items():
         if "gpu" not in label and "accelerator" not in label:

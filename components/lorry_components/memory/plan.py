@@ -51,23 +51,23 @@ class TaskPlan:
         task: Its name.
         method: How its base is adapted.
         base: Where its base's configuration was read.
-        parameters: Trained ones, the head's apart, and all of the model's.
-        adapter_bytes: Size of the adapter's weights file; of ``full``, when every tensor changes.
+        parameters: The trained ones, the head's counted separately, and all of the model.
+        adapter_bytes: Size of the adapter's weights file; for ``full``, if every tensor changes.
         rows: Texts in a forward pass of one process.
         tokens: The longest text, in tokens.
         device: Where it is trained: ``cpu`` or ``cuda``.
         precision: The number format that it is trained in there.
         training: Memory of the device, by part; of each, where several processes train.
-        host: Memory of the machine beside the GPUs, for all processes together; None on a CPU, where
-            ``training`` says it.
+        host: Host memory of a training on GPUs, for all processes together; None on a CPU, where
+            ``training`` is host memory.
         inference: Memory of predicting there, by part.
         on_gpu: Memory of training on a GPU.
         gpu_precision: The number format that it is trained in there.
-        smallest_device: The smallest GPU that holds ``on_gpu``; None: none does.
-        advice: What would take less where it is trained; on a GPU when no GPU holds it.
-        notes: What was assumed.
-        side: Width and height of its images, in pixels, ``rows`` of them in a forward pass; None: it is about
-            texts.
+        smallest_device: The smallest GPU that is large enough for ``on_gpu``; None if none is.
+        advice: Changes that would take less where it is trained; on a GPU, if none is large enough.
+        notes: Assumptions.
+        side: Width and height of its images, in pixels, ``rows`` of them in a forward pass; None for a task
+            about texts.
         processes: How many train together, each on a GPU of its own.
     """
 
@@ -99,8 +99,8 @@ def plan_task(
 
     Args:
         spec: A checked task.
-        labels: The classes, where they are known; two are assumed otherwise.
-        base: The base's configuration, when it has been read already.
+        labels: The classes, if they are known; two are assumed otherwise.
+        base: The base's configuration, if it has been read already.
 
     Raises:
         BaseModelError: The base's configuration cannot be had, transformers does not know it, or it cannot be
@@ -116,7 +116,7 @@ def plan_task(
     except LorryError:
         raise
     except Exception as error:
-        # Families differ in what they look at and divide by, and the next one may do so anew.
+        # Families read and divide by different fields, and a new one may do so in yet another way.
         raise BaseModelError(
             f"it cannot be planned: {type(error).__name__}: {error}".splitlines()[0],
             where=spec.base.model,
@@ -143,7 +143,7 @@ def _plan_texts(
     shown = recognise_device(spec.resources.node_selector)
     here = _choose_precision(spec, device, shown)
     on_gpu = _choose_precision(spec, "cuda", shown)
-    # A processor and a GPU may choose alike, and attention keeps other things on each.
+    # A processor and a GPU may choose the same precision, but attention keeps different things on each.
     trials = {
         trial: _build_footprint(spec, base, task_type, method, labels, tokens, *trial)
         for trial in {(here, device), (on_gpu, "cuda")}
@@ -151,7 +151,7 @@ def _plan_texts(
     adapted, footprint = trials[here, device]
     gpu_footprint = trials[on_gpu, "cuda"][1]
     if not footprint.activations.layers:
-        notes.append("activations are a bound over the base's sizes: its code looks at numbers to run")
+        notes.append("activations are an upper bound from the base's sizes: its code reads tensor values")
     recipe = _write_recipe(spec, method, device, here)
     adviser = _Adviser(accept_changes(spec, base), _find_half(shown))
     gpu = _look_at_gpus(gpu_footprint, replace(recipe, device="cuda", precision=on_gpu.name), adviser)
@@ -181,7 +181,7 @@ def _plan_texts(
 
 @dataclass(frozen=True, slots=True)
 class _OnGpus:
-    """What training takes on a GPU, the smallest that holds it, and what would take less if none does."""
+    """What training takes on a GPU, the smallest that is large enough, and advice if none is."""
 
     estimate: Estimate
     smallest: Device | None
@@ -203,13 +203,13 @@ def _write_recipe(spec: TaskSpec, method: Method, device: str, precision: Precis
 
 
 def _divide_batch(spec: TaskSpec) -> int:
-    """Return the rows that a process has in a forward pass: each batch is divided among the processes."""
+    """Return the rows of a process in a forward pass: each batch is divided among the processes."""
     return -(-spec.train.batch_size // max(1, spec.resources.count))
 
 
 @dataclass(frozen=True, slots=True)
 class _Adviser:
-    """What advice depends on beside memory: what validation accepts, and what the GPU is fast in."""
+    """What advice depends on besides memory: what validation accepts, and what the GPU is fast in."""
 
     accepts: Accept
     half: PrecisionName
@@ -244,7 +244,7 @@ def _plan_images(spec: TaskSpec, method: Method) -> TaskPlan:
 
     gpu_footprint = measure("cuda")
     footprint = gpu_footprint if device == "cuda" else measure(device)
-    # In the memory of a machine all parts lie together; on a GPU the UNet is alone when it is trained.
+    # In host memory all parts are together; on a GPU the UNet is alone while it is trained.
     whole = replace(footprint, frozen=footprint.frozen + around)
     recipe = _write_recipe(spec, method, device, here)
     adviser = _Adviser(accept_changes(spec, None), _find_half(shown))
@@ -323,13 +323,13 @@ def _limit_tokens(max_length: int, method: Method, base: BaseConfiguration) -> i
     dimensions = read_dimensions(base.values)
     if dimensions is None or dimensions.positions is None:
         return max_length
-    # Soft tokens take positions of the text's.
+    # Soft tokens take positions away from the text.
     soft = method.count_added_tokens()
     return max(1, min(max_length, dimensions.positions - soft))
 
 
 def _choose_precision(spec: TaskSpec, device: str, shown: Device | None) -> Precision:
-    """Choose as the fine-tuning step will; of a processor that is not known, fp32."""
+    """Choose as the fine-tuning step will; fp32 on a processor, which is not known."""
     if device == "cuda":
         has_bf16 = shown.has_bf16 if shown is not None else True
         hardware = Hardware("cuda", shown.name if shown else "a GPU", has_bf16, has_fp16=True)
@@ -360,7 +360,7 @@ def _measure(
         dimensions = read_dimensions(base.values)
         if dimensions is None:
             raise BaseModelError(
-                f"what a forward pass takes cannot be measured without weights: {error}".splitlines()[0],
+                f"what a forward pass takes cannot be computed without weights: {error}".splitlines()[0],
                 where=base.origin,
                 todo="run it without a plan: lorry run --force",
             ) from error

@@ -1,4 +1,4 @@
-"""A plan as plain values, and what it says of each GPU."""
+"""A plan as plain values, and its verdict on each GPU."""
 
 from typing import Any
 
@@ -53,7 +53,7 @@ def describe_plan(plan: TaskPlan) -> dict[str, Any]:
 
 
 def judge_device(device: Device, estimate: Estimate) -> str:
-    """Say whether a GPU ``fits`` even the high end, ``may fit`` the low end, or is ``too small``."""
+    """Return whether a GPU ``fits`` even the high end, ``may fit`` the low end, or is ``too small``."""
     if estimate.high <= device.usable:
         return "fits"
     return "may fit" if estimate.low <= device.usable else "too small"

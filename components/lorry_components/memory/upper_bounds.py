@@ -1,4 +1,4 @@
-"""Bounds over a base's sizes, without torch: what suffices whatever the method is."""
+"""Upper bounds from a base's sizes, without torch: memory that suffices whatever the method is."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +17,7 @@ _RUNTIME = GIB
 
 
 def bound_training(spec: TaskSpec, configuration: Mapping[str, Any]) -> int | None:
-    """Return bytes that suffice for training in fp32, or None where none are known.
+    """Return bytes that suffice for training in fp32, or None if no bound is known.
 
     Every weight counts as trained.
     """
@@ -46,9 +46,9 @@ def _bound_text_training(
 def bound_activations(
     dimensions: Dimensions, configuration: Mapping[str, Any], *, rows: int, tokens: int
 ) -> int:
-    """Return bytes in which a forward pass in fp32 finds room for what it keeps.
+    """Return bytes that suffice for what a forward pass keeps in fp32.
 
-    A layer keeps for each token at most 20 vectors of its width, or of its heads' where they are wider, 4 of
+    For each token, a layer keeps at most 20 vectors of its width, or of its heads' if they are wider, 4 of
     its MLP's, and 4 rows of attention scores (16 where positions are scored as well, as DeBERTa does).
     """
     width = max(dimensions.hidden, dimensions.heads * dimensions.head_width)
@@ -60,7 +60,7 @@ def bound_activations(
 
 
 def _bound_parameters(dimensions: Dimensions) -> int:
-    """Return no fewer parameters than a base of these sizes has.
+    """Return at least as many parameters as a base of these sizes has.
 
     Attention has four matrices, twice in a decoder beside an encoder, and the MLP two, or three with a gate.
     """

@@ -34,8 +34,8 @@ class BaseConfiguration:
 def read_configuration(spec: BaseSpec, *, may_download: bool = True) -> BaseConfiguration:
     """Read the configuration of a base.
 
-    That of a base on a hub comes from the hub's cache on this machine; or from the configurations that Lorry
-    holds itself, of some well-known bases; or it is downloaded, at the pinned revision.
+    A hub's comes from its cache on this machine, from ``known_bases.json``, or from the hub itself, at the
+    pinned revision.
 
     Args:
         spec: The base.
@@ -59,7 +59,7 @@ def read_configuration(spec: BaseSpec, *, may_download: bool = True) -> BaseConf
 
 
 def read_known_configurations() -> Mapping[str, Mapping[str, Any]]:
-    """Return the configurations of some well-known bases by hub id: what decides shapes, and no more."""
+    """Return configurations of public models by hub id: what decides shapes, and no more."""
     resource = importlib.resources.files(__package__).joinpath("known_bases.json")
     known: dict[str, dict[str, Any]] = json.loads(resource.read_text("utf-8"))
     return known

@@ -1,7 +1,7 @@
 """Closed forms of what methods train, as functions of a base's sizes alone.
 
 ``h`` is the width of the residual stream, ``L`` the layers, ``w`` the width of a bottleneck. The head of a
-task is not in any of them. They say what the papers' rows are made of, and check the real modules.
+task is in none of them. They explain the papers' rows, and check the real modules.
 """
 
 from lorry_components.models.dimensions import Dimensions

@@ -1,9 +1,9 @@
-"""The published runs of DreamBooth, which train a text encoder beside the UNet: what they take.
+"""What the published runs of DreamBooth take, which train a text encoder beside the UNet.
 
 They are those of the example in PEFT's repository, by the command that its README gives: UNet and text
 encoder trained together, in fp32, one image of 512x512 pixels a step and one of its class beside it (prior
 preservation), attention without fused kernels. LoRA is of rank 16, on queries and values: 2,184,192 numbers,
-which are the 8.8 MB that the README says of a checkpoint. Checkpointing computes the layers of the UNet
+which are the 8.8 MB that the README states for a checkpoint. Checkpointing computes the layers of the UNet
 again, and none of the text encoder's.
 """
 
@@ -28,7 +28,7 @@ _TEXT_TARGETS = ["q_proj", "v_proj"]
 def measure_dreambooth(
     pipeline: ImagePipeline, method_name: str, *, is_checkpointed: bool
 ) -> tuple[ParameterCounts, Estimate]:
-    """Count what is trained of both models, and estimate the peak of their training on a GPU.
+    """Count the trained parameters of both models, and estimate the peak of their training on a GPU.
 
     Args:
         pipeline: What is trained.
@@ -84,5 +84,5 @@ def _measure_text(model: Any, pipeline: ImagePipeline) -> Activations:
 
 
 def _add_up(unet: Activations, text: Activations) -> Activations:
-    """Return what both keep: the text encoder all of it, whether or not the UNet is checkpointed."""
+    """Return what both keep; the text encoder keeps all, whether or not the UNet is checkpointed."""
     return dataclasses.replace(unet, kept=unet.kept + text.kept, outside=unet.outside + text.kept)

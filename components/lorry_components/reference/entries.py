@@ -1,4 +1,4 @@
-"""What is published, row by row, and how each row is made here.
+"""The published figures, row by row, and how each row is computed here.
 
 The counts are those of Hu et al. 2021 (tables 2 and 3), of PEFT's page on mt0-large, and of the code of
 P-tuning's authors; the peaks are those of PEFT's own tables (RAFT twitter_complaints, and DreamBooth, on an
@@ -25,12 +25,12 @@ class Entry:
     """A row to compute.
 
     Attributes:
-        base: A base that is known here.
-        model_class: What transformers puts on it.
+        base: The hub id of a base in ``known_bases.json``.
+        model_class: The class of transformers that puts a head on it.
         method: The method's name in task files.
-        variant: What tells the row from others of its method.
+        variant: What distinguishes the row from others of its method.
         options: The method's, as in a task file.
-        published: The published count, as it is printed; empty: none is.
+        published: The published count, as it is printed; empty if there is none.
         count: The closed form; None: the row needs the real modules.
         reason: Why ours differs from what is printed.
     """
@@ -48,7 +48,7 @@ class Entry:
 _NOMINAL = "the paper prints the model's nominal size"
 _NOMINAL_LORA = "the paper prints a nominal 0.1 % of the base"
 _IN_MEBI = "without the biases, and in units of 2^20, ours is the same"
-_AUTHORS_CODE = "not in a paper's table: what the authors' code gives"
+_AUTHORS_CODE = "not in a paper's table, but counted by the authors' code"
 _CHOSEN_PREFIX = "the paper prints a nominal 0.1 % of the base; the nearest number of tokens is taken"
 
 COUNTS = (

@@ -1,4 +1,4 @@
-"""The lecture's published figures for the studies: Hu et al. 2021, tables 5 and 6, GPT-3, in per cent."""
+"""Published figures for the studies: Hu et al. 2021, tables 5 and 6, GPT-3, in per cent."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -25,7 +25,7 @@ _BY_TARGETS: Mapping[str, Mapping[str, float]] = {
 
 
 def find_published(study: str, facts: Mapping[str, Any]) -> Mapping[str, float] | None:
-    """Return the published figures that belong to a row of a study, by data set; None: there are none."""
+    """Return the published figures for a row of a study, by data set; None if there are none."""
     if study == "rank":
         return _BY_RANK.get(facts["rank"])
     if study == "targets":
@@ -34,5 +34,5 @@ def find_published(study: str, facts: Mapping[str, Any]) -> Mapping[str, float] 
 
 
 def find_source(study: str) -> str | None:
-    """Return where a study's published figures are from."""
+    """Return the source of a study's published figures."""
     return {"rank": RANK_SOURCE, "targets": TARGET_SOURCE}.get(study)

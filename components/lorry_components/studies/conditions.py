@@ -1,4 +1,4 @@
-"""What of this machine and installation decides the result of a trial, beside its recipe."""
+"""The conditions of machine and installation that decide the result of a trial, besides its recipe."""
 
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
@@ -13,9 +13,9 @@ from lorry_registry.task_spec import TaskSpec
 
 
 def find_hardware() -> Hardware:
-    """Return what trials of this machine will run on.
+    """Return the hardware that trials on this machine will use.
 
-    To ask a GPU for its name takes some hundred MiB of it until the process ends, so another process asks.
+    Asking a GPU for its name takes some hundred MiB of it until the process ends, so another process asks.
     """
     import torch
 
@@ -32,7 +32,7 @@ def describe_conditions(spec: TaskSpec, hardware: Hardware) -> dict[str, JsonVal
             spec.train.precision, hardware, max_length=spec.data.max_length, is_packed=spec.train.packing
         ).name
     except TrainingError:
-        # The trial itself will say that this device does not compute in it.
+        # The trial itself will report that this device does not compute in it.
         precision = spec.train.precision
     return {
         "device": hardware.name,

@@ -1,4 +1,4 @@
-"""The most memory that this process has taken."""
+"""The peak memory of this process."""
 
 import re
 import resource
@@ -12,7 +12,7 @@ _HIGH_WATER = re.compile(r"^VmHWM:\s+(\d+) kB$", re.MULTILINE)
 
 
 def measure_peak_memory() -> PeakMemory:
-    """Return the GPU's peak where training uses one, and the peak of resident memory otherwise."""
+    """Return the GPU's peak if training uses one, and the peak of resident memory otherwise."""
     import torch
 
     if torch.cuda.is_available():
@@ -22,8 +22,8 @@ def measure_peak_memory() -> PeakMemory:
 
 def _read_resident_peak() -> int:
     # On Linux, getrusage counts what the starting process held before this program replaced its copy.
-    found = _HIGH_WATER.search(_STATUS.read_text("utf-8")) if _STATUS.exists() else None
-    if found is not None:
-        return int(found.group(1)) * 1024
+    high_water = _HIGH_WATER.search(_STATUS.read_text("utf-8")) if _STATUS.exists() else None
+    if high_water is not None:
+        return int(high_water.group(1)) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

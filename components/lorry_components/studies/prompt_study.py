@@ -1,4 +1,4 @@
-"""The study of the prompt: how much depends on its prompt, with and without P-tuning (Liu et al. 2021)."""
+"""The study of prompts: how much depends on the prompt, with and without P-tuning (Liu et al. 2021)."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,15 +11,15 @@ from lorry_components.studies.variants import Draft, MethodChoice, TaskDocument,
 from lorry_registry.errors import Fault
 
 UNTRAINED = "untrained"
-# Where soft tokens stand in a prompt: [P] is one, [P]*3 are three.
+# The places of soft tokens in a prompt: [P] is one, [P]*3 are three.
 _SOFT_TOKENS = re.compile(r"\[P\](?:\*\d+)?\s*")
 _TEMPLATE = "template"
 
 
 def read_prompts(path: Path) -> tuple[list[str], list[Fault]]:
-    """Read a file of prompts, one a line; return them, and what is wrong with the file."""
+    """Read a file of prompts, one a line; return them, and the faults of the file."""
     try:
-        # Not str.splitlines: it parts a text at U+2028 and other letters, too.
+        # Not str.splitlines: it also splits a text at U+2028 and other characters.
         lines = path.read_text("utf-8-sig").split("\n")
     except FileNotFoundError:
         return [], [Fault(f"--wordings {path}", "there is no such file")]
@@ -27,33 +27,33 @@ def read_prompts(path: Path) -> tuple[list[str], list[Fault]]:
         reason = error.strerror if isinstance(error, OSError) else error
         return [], [Fault(f"--wordings {path}", f"cannot be read as UTF-8 text: {reason}")]
     prompts = [line for line in lines if line.strip()]
-    return prompts, [] if prompts else [Fault(f"--wordings {path}", "it holds no wording")]
+    return prompts, [] if prompts else [Fault(f"--wordings {path}", "it holds no prompt")]
 
 
 def check_prompts(prompts: Sequence[str]) -> Iterator[Fault]:
-    """Say what is wrong with a list of prompts, beside what a kind says of each."""
+    """Yield the faults of a list of prompts, apart from those that the task type finds in each."""
     if not prompts:
-        yield Fault("--template", "there is no wording; give --wordings FILE or --template TEXT")
+        yield Fault("--template", "there is no prompt; give --wordings FILE or --template TEXT")
     for prompt in dict.fromkeys(prompts):
         if prompts.count(prompt) > 1:
             yield Fault("--template", f"{prompt!r} is given twice")
 
 
 def describe_spreads(rows: Sequence[StudyRow]) -> list[str]:
-    """Say how far apart the prompts lie, by what they were tried with: the point of the study."""
+    """Say how far the prompts' metrics are apart, for each method and untrained: the point of the study."""
     values: dict[str, list[float]] = {}
     for row in rows:
         if row.estimate is not None:
             values.setdefault(row.variant.facts["with"], []).append(row.estimate.value)
-    told = [f"{name} {max(found) - min(found):.3f}" for name, found in values.items() if len(found) > 1]
-    return [f"spread over wordings, highest less lowest: {', '.join(told)}"] if told else []
+    spreads = [f"{name} {max(each) - min(each):.3f}" for name, each in values.items() if len(each) > 1]
+    return [f"spread over prompts, highest minus lowest: {', '.join(spreads)}"] if spreads else []
 
 
 def draft_prompts(task: TaskDocument, prompts: Sequence[str], methods: Sequence[MethodChoice]) -> list[Draft]:
     """Lay out prompts x methods, and each prompt on the untrained base.
 
-    A prompt may say where soft tokens stand, ``[P]*3 {text} is in [P] {label}``: a method with a template of
-    its own gets it as written, and all else reads the words alone.
+    A prompt may mark the places of soft tokens, ``[P]*3 {text} is in [P] {label}``: a method with a template
+    of its own gets it as written, and everything else reads the words alone.
 
     Args:
         task: The task.
@@ -85,7 +85,7 @@ def _draft_prompt(
     ]
     yield Draft(
         label=f"{number} {UNTRAINED}",
-        # A task has to have a method; the base alone does without, so one that is laid out already will do.
+        # A task must have a method, although the untrained base uses none: any that is laid out will do.
         method=trained[0].method if trained else task.method,
         data=data,
         facts={"wording": number, _TEMPLATE: prompt, "with": UNTRAINED},
@@ -95,7 +95,7 @@ def _draft_prompt(
 
 
 def _has_template(name: str) -> bool:
-    """Return whether a method says itself where its tokens stand; all others read the words alone."""
+    """Return whether a method has a template of its own; all others read the words alone."""
     return name in METHODS and _TEMPLATE in METHODS[name].options_model.model_fields
 
 
@@ -105,6 +105,6 @@ def _place_tokens(section: Mapping[str, Any], choice: MethodChoice, soft: str | 
     if soft is None or not _has_template(choice.name):
         return kept
     if "tokens" not in choice.options:
-        # The prompt tells how many there are.
+        # The prompt says how many there are.
         kept.pop("tokens", None)
     return kept | {_TEMPLATE: soft}

@@ -1,4 +1,4 @@
-"""The study of the rank: how small an update may be (Hu et al. 2021, section 7.2)."""
+"""The study of ranks: how small an update may be (Hu et al. 2021, section 7.2)."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -13,14 +13,14 @@ _NOT_OPTIONS = frozenset({"name", "max_adapter_mib"})
 
 
 def pick_options(section: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of a method section, without what every method has."""
+    """Return the options of a method section, without the fields that every method has."""
     return {key: section[key] for key in section if key not in _NOT_OPTIONS}
 
 
 def choose_lora(task: TaskDocument) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the method section that a study of LoRA varies, and its changes to the train section.
 
-    The task's own when it is a LoRA; LoRA's defaults otherwise.
+    The task's own if it is a LoRA, and LoRA's defaults otherwise.
     """
     own = task.method
     if own.get("name") in _LOW_RANK:
@@ -39,7 +39,7 @@ def draft_ranks(task: TaskDocument, ranks: Sequence[int]) -> list[Draft]:
 
 
 def check_ranks(ranks: Sequence[int]) -> Iterator[Fault]:
-    """Say what is wrong with a list of ranks."""
+    """Yield the faults of a list of ranks."""
     for rank in dict.fromkeys(ranks):
         if rank < 1:
             yield Fault("--ranks", f"{rank} is not a rank; write 1 or more")

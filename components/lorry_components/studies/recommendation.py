@@ -1,4 +1,4 @@
-"""Which variant to take: the smallest whose metric is not significantly below the best."""
+"""Which variant to choose: the smallest whose metric is not significantly below the best."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from lorry_components.studies.study_summary import StudyRow, compare_samples
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
-    """What to take.
+    """The variant to choose.
 
     Attributes:
         label: The variant's.
@@ -34,8 +34,9 @@ def recommend_variant(
 ) -> Recommendation | None:
     """Choose the variant with the fewest trained parameters of those not significantly below the best.
 
-    A variant is below the best when so large a share of paired resamples shows it, each on the same rows for
-    both. Of equally small ones the better is taken. Variants of which a seed failed are left out.
+    A variant is significantly below the best if it scores less on at least a share ``confidence`` of the
+    paired resamples, each with the same rows for both. Of equally small variants the better one is chosen.
+    Variants with a failed seed are left out.
 
     Args:
         rows: The rows of a study.
@@ -43,7 +44,7 @@ def recommend_variant(
         confidence: The share.
 
     Returns:
-        The choice, or None when nothing is complete.
+        The choice, or None if no variant is complete.
     """
     complete = [row for row in rows if row.is_complete and row.trained_parameters is not None]
     if not complete:
@@ -64,7 +65,7 @@ def recommend_variant(
 
 
 def write_section(row: StudyRow) -> str:
-    """Return what of a variant that was measured belongs into a task file, as YAML."""
+    """Return the sections of a measured variant that belong into a task file, as YAML."""
     variant, spec = row.variant, row.variant.spec
     document: dict[str, Any] = {}
     if "template" in variant.facts:
@@ -75,7 +76,7 @@ def write_section(row: StudyRow) -> str:
             method["max_adapter_mib"] = spec.method.max_adapter_mib
         document["method"] = method
         train = spec.train.model_dump(mode="json")
-        # The rate always: the file's own may have been chosen for another method.
+        # Always with the rate: the file's own may have been chosen for another method.
         rate = row.trainings[0].learning_rate
         own = {name: train[name] for name in variant.own_train if name in train}
         document["train"] = {**own, "learning_rate": rate}
@@ -96,7 +97,7 @@ def _explain(
     name, value, highest = chosen.variant.label, _read_value(chosen), _read_value(best)
     count = f"{chosen.trained_parameters:,} trained parameters"
     if len(rows) == 1:
-        return f"{name} is all that there is to choose from: {value:.3f} with {count}"
+        return f"{name} is the only one to choose from: {value:.3f} with {count}"
     if chosen is best:
         as_good = [row for row in rows if row is not best and _read_value(row) == highest]
         head = f"{name} has the best metric, {value:.3f},"
@@ -122,12 +123,12 @@ def _explain(
 
 
 def _qualify(chosen: StudyRow, best: StudyRow, failed: int) -> str:
-    """Say what the reason does not rest on."""
-    told = f"; {failed} that failed {'is' if failed == 1 else 'are'} left out" if failed else ""
+    """Say how far the reason can be relied on."""
+    limits = f"; {failed} that failed {'is' if failed == 1 else 'are'} left out" if failed else ""
     trained = [row for row in (chosen, best) if row.variant.is_trained]
     if any(len(row.seeds) == 1 for row in trained):
-        told += "; with one seed, another training may say otherwise"
-    return told
+        limits += "; with one seed, another training may say otherwise"
+    return limits
 
 
 def _join_labels(rows: Sequence[StudyRow]) -> str:

@@ -1,4 +1,4 @@
-"""The picture of a study."""
+"""The plot of a study."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 _POINT = "#1f5fa8"
 _CHOSEN = "#c2410c"
 _SEED = "#9aa5b1"
-# Okabe and Ito's, which the colour-blind tell apart; with a mark each, rows stay apart when they run out.
+# Okabe and Ito's, which the colour-blind can distinguish; each has a mark, for when colours repeat.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 _MARKS = ("o", "s", "^", "D", "v", "P", "X", "*", "<")
 # Points of untrained bases have no place on a logarithmic axis.
@@ -26,15 +26,15 @@ _LINE_INCHES = 0.2
 def plot_study(
     path: Path, summary: StudySummary, *, title: str, chosen: str | None, by_parameters: bool
 ) -> None:
-    """Write a PNG: the metric with its interval, one point a variant; small grey points are single seeds.
+    """Write a PNG: each variant's metric with its interval; small grey points are single seeds.
 
     Args:
         path: The file to write.
-        summary: What to draw.
-        title: What stands above it.
+        summary: The study.
+        title: The title.
         chosen: The label of the recommended variant, drawn in another colour.
-        by_parameters: Whether variants lie by their trained parameters, on a logarithmic axis; otherwise they
-            stand side by side, as when all train equally many.
+        by_parameters: Whether variants are placed by their trained parameters, on a logarithmic axis;
+            otherwise they are side by side, as when all train equally many.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -60,8 +60,8 @@ def plot_study(
 def _draw_by_parameters(axes: "Axes", rows: Sequence[StudyRow], chosen: str | None) -> None:
     places = [float(max(row.trained_parameters or 0, _LEAST_PARAMETERS)) for row in rows]
     axes.set_xscale("log")
-    axes.set_xlabel("trained parameters, the head apart")
-    # Methods of like size lie close together: their names stand beside the picture, the best on top.
+    axes.set_xlabel("trained parameters, without the head")
+    # Methods of similar size are close together: their names are beside the plot, the best on top.
     order = sorted(range(len(rows)), key=lambda index: _read_value(rows[index]), reverse=True)
     for index in order:
         label = rows[index].variant.label
@@ -79,7 +79,7 @@ def _draw_by_parameters(axes: "Axes", rows: Sequence[StudyRow], chosen: str | No
 
 
 def _draw_legend(axes: "Axes", labels: Sequence[str]) -> None:
-    """Put the names beside the picture, or below it where long ones would leave it little room."""
+    """Put the names beside the plot, or below it if long ones would leave it little room."""
     if max(map(len, labels)) <= _WIDE_LABEL:
         axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False, fontsize=9)
         return

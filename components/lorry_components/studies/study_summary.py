@@ -1,8 +1,8 @@
-"""What a study shows: one row a variant, all scored on the same drawn rows.
+"""The summary of a study: a row for each variant, all scored on the same resampled rows.
 
 Intervals and differences are of the mean over a variant's seeds, and come from the bootstrap over test rows;
-the spread over seeds stands beside them. Both answer different questions: what other rows, and what another
-training, would have given.
+the spread over seeds is shown beside them. The two answer different questions: what other rows, and what
+another training, would have given.
 """
 
 import json
@@ -27,12 +27,12 @@ _LOW, _HIGH = 2.5, 97.5
 
 @dataclass(frozen=True, slots=True)
 class TrialOutcome:
-    """What became of a trial.
+    """The outcome of a trial.
 
     Attributes:
         trial: The trial.
         folder: Its files.
-        result: Its result; None: it failed.
+        result: Its result; None if it failed.
         error: Why it failed, if it did.
         is_known: Whether its result is from an earlier study.
     """
@@ -46,10 +46,10 @@ class TrialOutcome:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """How a variant stands to the one that all are compared with.
+    """The difference of a variant to the one that all are compared with.
 
     Attributes:
-        value: Its metric less the other's.
+        value: Its metric minus the other's.
         low: The lower end of the middle 95 % of paired resamples.
         high: The upper end.
         below: The share of paired resamples in which it scores less than the other.
@@ -69,10 +69,10 @@ class StudyRow:
         variant: What was compared.
         seeds: The seeds that are done.
         values: The primary metric of each.
-        estimate: Their mean, with the bootstrap's interval; None when no seed is done.
+        estimate: Their mean, with the bootstrap's interval; None if no seed is done.
         spread: The standard deviation over seeds; None for fewer than two.
         metrics: All metrics, as means over seeds.
-        difference: How it stands to the reference; None for the reference itself.
+        difference: The difference to the reference; None for the reference itself.
         trainings: What each training took.
         errors: Why seeds failed.
     """
@@ -89,7 +89,7 @@ class StudyRow:
 
     @property
     def trained_parameters(self) -> int | None:
-        """What the method trains, the head apart; 0 when nothing is trained, None when it is not known."""
+        """The method's, without the head; 0 if nothing is trained, None if it is not known."""
         if not self.variant.is_trained:
             return 0
         return self.trainings[0].parameters.adapter if self.trainings else None
@@ -100,12 +100,12 @@ class StudyRow:
         return self.estimate is not None and not self.errors
 
     def average_seconds(self) -> float | None:
-        """Return the mean time of its trainings; None when none is known."""
+        """Return the mean time of its trainings in seconds; None if none is known."""
         known = [training.seconds for training in self.trainings if training.seconds is not None]
         return float(np.mean(known)) if known else None
 
     def find_peak_memory(self) -> int | None:
-        """Return the most memory that one of its trainings took, in bytes."""
+        """Return the highest peak memory of its trainings, in bytes."""
         return max((training.peak_memory.size_bytes for training in self.trainings), default=None)
 
     def describe(self) -> dict[str, Any]:
@@ -148,8 +148,8 @@ class StudySummary:
     Attributes:
         metric: The primary metric.
         test_rows: How many rows it was measured on.
-        reference: The label of the variant that all are compared with; None when nothing is done.
-        rows: One a variant, in the order in which they were asked for.
+        reference: The label of the variant that all are compared with; None if no trial is done.
+        rows: One for each variant, in the order in which they were requested.
         samples: The scores of each variant on the same draws of rows, see :func:`draw_scores`.
     """
 
@@ -163,11 +163,11 @@ class StudySummary:
 def summarize_study(
     variants: Sequence[Variant], outcomes: Sequence[TrialOutcome], *, against: str | None = None
 ) -> StudySummary:
-    """Score all trials that are done on the same drawn test rows.
+    """Score all finished trials on the same resampled test rows.
 
     Args:
         variants: The rows.
-        outcomes: What became of the trials.
+        outcomes: The outcomes of the trials.
         against: The label of the variant that all are compared with; None: the best.
 
     Raises:
@@ -181,7 +181,9 @@ def summarize_study(
         ]
         for variant in variants
     }
-    scored = {label: [_read_scores(each) for each in found] for label, found in done.items() if found}
+    scored = {
+        label: [_read_scores(outcome) for outcome in finished] for label, finished in done.items() if finished
+    }
     rows = _count_rows(scored)
     scorers = {
         label: [part.task_type.metrics[metric](part.targets, part.predictions) for part in parts]
@@ -230,10 +232,10 @@ def draw_scores(
     differences.
 
     Args:
-        scorers: What scores some of the rows: one a seed, by the variant's label.
+        scorers: Scorers of a subset of the rows, one for each seed, by the variant's label.
         rows: How many rows there are.
-        resamples: How often rows are drawn with replacement.
-        seed: Seeds the draws.
+        resamples: How many times rows are drawn with replacement.
+        seed: The seed of the draws.
     """
     samples = {label: np.empty(resamples) for label in scorers}
     for number, draw in enumerate(draw_rows(rows, resamples=resamples, seed=seed)):
@@ -311,5 +313,5 @@ def _average_metrics(names: Sequence[str], trials: Sequence[_ScoredTrial]) -> di
         return {}
     task_type = trials[0].task_type
     names = names or [name for name in task_type.metrics if name not in task_type.optional_metrics]
-    found = [task_type.compute_metrics(names, trial.targets, trial.predictions) for trial in trials]
-    return {name: float(np.mean([metrics[name] for metrics in found])) for name in found[0]}
+    computed = [task_type.compute_metrics(names, trial.targets, trial.predictions) for trial in trials]
+    return {name: float(np.mean([metrics[name] for metrics in computed])) for name in computed[0]}

@@ -1,7 +1,7 @@
-"""The study of the targets: which of attention's projections to adapt (Hu et al. 2021, section 7.1).
+"""The study of targets: which of attention's projections to adapt (Hu et al. 2021, section 7.1).
 
-W_q, W_k, W_v and W_o are found in a base by its structure, as blocks are. Some bases keep W_q, W_k and W_v in
-one matrix: an update of W_q alone cannot be had there.
+W_q, W_k, W_v and W_o are located by the base's structure, as blocks are. Some bases keep W_q, W_k and W_v in
+one matrix: W_q alone cannot be updated there.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -75,10 +75,10 @@ class Projections:
     """Attention's projections in a base.
 
     Attributes:
-        model: What the base calls itself.
+        model: The name of the base's class.
         names: Letter -> the name of its module, as a target; several letters may share one.
-        sizes: Target -> numbers that a rank of one adds: inputs and outputs of all its matrices.
-        lengths: Target -> numbers that DoRA adds at any rank: the outputs of all its matrices.
+        sizes: Target -> parameters that a rank of one adds: inputs and outputs of all its matrices.
+        lengths: Target -> parameters that DoRA adds at any rank: the outputs of all its matrices.
     """
 
     model: str
@@ -91,7 +91,7 @@ class Projections:
         return list(dict.fromkeys(self.names[letter] for letter in combination))
 
     def find_fault(self, combination: Combination) -> str:
-        """Say why a combination cannot be had in this base, or nothing."""
+        """Return why a combination is impossible in this base, or an empty text."""
         targets = self.list_targets(combination)
         covered = [letter for letter in LETTERS if self.names[letter] in targets]
         if covered == list(combination):
@@ -103,22 +103,22 @@ class Projections:
         )
 
     def count_unit(self, combination: Combination) -> int:
-        """Return how many numbers a rank of one takes on a combination."""
+        """Return how many parameters a rank of one takes on a combination."""
         return sum(self.sizes[target] for target in self.list_targets(combination))
 
     def count_lengths(self, combination: Combination) -> int:
-        """Return how many lengths of columns DoRA learns on a combination, beside its rank."""
+        """Return how many lengths of columns DoRA learns on a combination, besides the update."""
         return sum(self.lengths[target] for target in self.list_targets(combination))
 
 
 @dataclass(frozen=True, slots=True)
 class TargetGrid:
-    """The study of the targets, laid out.
+    """The study of targets, laid out.
 
     Attributes:
-        drafts: One a combination.
-        budget: The numbers that each may train.
-        notes: What could not be laid out, and why.
+        drafts: One for each combination.
+        budget: The parameters that each may train.
+        notes: Combinations that are left out, and why.
     """
 
     drafts: tuple[Draft, ...]
@@ -132,8 +132,8 @@ def name_combination(combination: Combination) -> str:
 
 
 def parse_combinations(text: str) -> tuple[list[Combination], list[Fault]]:
-    """Read a list such as ``q,v,q+v``; return what could be read, and what is wrong with the rest."""
-    found: list[Combination] = []
+    """Read a list such as ``q,v,q+v``; return the combinations, and the faults of the rest."""
+    combinations: list[Combination] = []
     faults: list[Fault] = []
     for part in text.split(","):
         letters = [letter.strip() for letter in part.split("+")]
@@ -141,19 +141,19 @@ def parse_combinations(text: str) -> tuple[list[Combination], list[Fault]]:
         combination = tuple(letter for letter in LETTERS if letter in letters)
         if unknown:
             faults.append(Fault("--combinations", f"there is no projection {unknown[0]!r}; write q, k, v, o"))
-        elif combination in found:
+        elif combination in combinations:
             faults.append(Fault("--combinations", f"{name_combination(combination)} is given twice"))
         else:
-            found.append(combination)
-    return found, faults
+            combinations.append(combination)
+    return combinations, faults
 
 
 def find_projections(model: "nn.Module", *, layers: int | None = None) -> Projections:
-    """Find attention's projections in a model.
+    """Locate attention's projections in a model.
 
     Args:
         model: A base without a head.
-        layers: Only so many blocks are adapted, counted from the last of each stack; None: all.
+        layers: How many blocks are adapted, counted from the last of each stack; None: all.
 
     Raises:
         TrainingError: The architecture is not known.
@@ -162,7 +162,7 @@ def find_projections(model: "nn.Module", *, layers: int | None = None) -> Projec
     paths = _find_paths(blocks[0])
     if paths is None:
         raise TrainingError(
-            f"where W_q, W_k, W_v and W_o of {type(model).__name__} are is not known",
+            f"the modules of W_q, W_k, W_v and W_o in {type(model).__name__} are not known",
             where="base.model",
             todo="compare targets of your own: lorry compare --methods 'lora:targets=[a],lora:targets=[b]'",
         )
@@ -178,8 +178,8 @@ def find_projections(model: "nn.Module", *, layers: int | None = None) -> Projec
     return Projections(
         type(model).__name__,
         names,
-        sizes={target: sum(map(_measure, found)) for target, found in modules.items()},
-        lengths={target: sum(map(_count_outputs, found)) for target, found in modules.items()},
+        sizes={target: sum(map(_measure, matrices)) for target, matrices in modules.items()},
+        lengths={target: sum(map(_count_outputs, matrices)) for target, matrices in modules.items()},
     )
 
 
@@ -188,7 +188,7 @@ def lay_out_targets(
 ) -> tuple[TargetGrid | None, list[Fault]]:
     """Lay out the study on the task's own base, see :func:`draft_targets`.
 
-    What is wrong with the task file itself is not told here.
+    Faults of the task file itself are not reported here.
 
     Raises:
         BaseModelError: The base is not there.
@@ -214,11 +214,11 @@ def draft_targets(
     Args:
         task: The task.
         config: The base's configuration.
-        budget: How many numbers may be trained; None: as many as the task's own LoRA trains.
-        combinations: What to compare; None: the lecture's seven, as far as the base allows.
+        budget: How many parameters may be trained; None: as many as the task's own LoRA trains.
+        combinations: What to compare; None: the seven of the paper, as far as the base allows.
 
     Returns:
-        The grid, or None and what is wrong.
+        The grid, or None and the faults.
     """
     section, train = choose_lora(task)
     faults = list(Lora.check_options(pick_options(section)))
@@ -234,9 +234,9 @@ def draft_targets(
         combinations, notes = _choose_combinations(projections)
     else:
         faults += [
-            Fault(f"--combinations {name_combination(combination)}", told)
+            Fault(f"--combinations {name_combination(combination)}", reason)
             for combination in combinations
-            if (told := projections.find_fault(combination))
+            if (reason := projections.find_fault(combination))
         ]
     budget = budget if budget is not None else _count_own(section, model)
     faults += _check_budget(projections, combinations, budget, has_lengths=_has_lengths(section))
@@ -265,14 +265,14 @@ def _draft(
 
 
 def _choose_combinations(projections: Projections) -> tuple[list[Combination], list[str]]:
-    told = {each: projections.find_fault(each) for each in COMBINATIONS}
-    chosen = [each for each in COMBINATIONS if not told[each]]
-    left_out = [name_combination(each) for each in COMBINATIONS if told[each]]
+    reasons = {each: projections.find_fault(each) for each in COMBINATIONS}
+    chosen = [each for each in COMBINATIONS if not reasons[each]]
+    left_out = [name_combination(each) for each in COMBINATIONS if reasons[each]]
     if not left_out:
         return chosen, []
-    # In place of what cannot be had: the three that are one.
+    # Instead of the impossible ones: the three that are one matrix.
     chosen = [*(each for each in chosen if each != LETTERS), _FUSED_COMBINATION, LETTERS]
-    reason = next(reason for reason in told.values() if reason)
+    reason = next(reason for reason in reasons.values() if reason)
     return chosen, [f"left out: {', '.join(left_out)}. {reason}"]
 
 
@@ -296,7 +296,7 @@ def _check_budget(
     projections: Projections, combinations: Sequence[Combination], budget: int, *, has_lengths: bool
 ) -> Iterator[Fault]:
     if budget == 0:
-        yield Fault("--budget", "the task's own LoRA adapts nothing of this base; say how many parameters")
+        yield Fault("--budget", "the task's own LoRA adapts nothing in this base; give a number")
         return
     for combination in combinations:
         unit = projections.count_unit(combination)
@@ -304,7 +304,7 @@ def _check_budget(
         if budget < unit:
             yield Fault(
                 "--budget",
-                f"{budget:,} parameters are less than a rank of 1 takes on {name_combination(combination)}, "
+                f"{budget:,} parameters are fewer than a rank of 1 takes on {name_combination(combination)}, "
                 f"{unit:,}",
             )
 

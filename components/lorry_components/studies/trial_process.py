@@ -1,7 +1,7 @@
 """One trial in a process of its own: ``python -m lorry_components.studies.trial_process FOLDER``.
 
-A process of its own, so that its peak memory is its own, a crash takes nothing else down, and threads can be
-divided. It ends when whoever started it is gone.
+It has its own process so that its peak memory can be measured, a crash stops nothing else, and processors can
+be divided. If its standard input is a pipe, it ends when that closes: the process that started it is gone.
 """
 
 import logging

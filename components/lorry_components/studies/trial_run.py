@@ -19,12 +19,12 @@ from lorry_components.training.training_summary import ADAPTER_FOLDER, TrainingS
 from lorry_registry.digests import DigestFile, digest_file
 from lorry_registry.manifest import Evaluation
 
-# Of a trial's time, for one bar over both parts.
+# The share of a trial's time, for one bar over training and evaluation.
 _TRAINING_SHARE = 0.9
 
 
 class EvaluateUntrained(Protocol):
-    """Scores a base to which nothing was added."""
+    """Scores an untrained base."""
 
     def __call__(self, task: ResolvedTask, data: Path, target: Path, *, progress: Progress) -> Evaluation:
         """Predict the test rows, write ``predictions.jsonl`` into the target, and return the metrics."""
@@ -33,10 +33,10 @@ class EvaluateUntrained(Protocol):
 def evaluate_untrained(
     task: ResolvedTask, data: Path, target: Path, *, progress: Progress = ignore_progress
 ) -> Evaluation:
-    """Score the base alone on the test rows, through the code that predicts.
+    """Score the untrained base on the test rows, through the code that predicts.
 
     Raises:
-        TrainingError: The kind puts a new head on the base, which answers at random before it is trained.
+        TrainingError: The task type puts a new head on the base, which is random before it is trained.
     """
     predictor = assemble_base(task, load_card(data).labels)
     return score_predictor(task.spec, predictor, data, target, progress=progress).evaluation
@@ -49,12 +49,12 @@ def run_trial(
     untrained: EvaluateUntrained = evaluate_untrained,
     digest: DigestFile = digest_file,
 ) -> TrialResult:
-    """Do what a trial's job says; a training or evaluation that was interrupted goes on.
+    """Do what a trial's job says; an interrupted training or evaluation continues.
 
     Args:
-        folder: The trial's files; its job is written.
-        progress: Told how far the trial is, in thousandths.
-        untrained: Scores the base alone, where nothing is trained.
+        folder: The trial's files, with its job.
+        progress: Called with the progress of the trial, in thousandths.
+        untrained: Scores the base if nothing is trained.
         digest: Computes the digest of a file of the base, or looks it up.
 
     Raises:
@@ -84,7 +84,7 @@ def run_trial(
 
 
 def read_history(path: Path) -> Iterator[tuple[int, dict[str, float]]]:
-    """Yield step and metrics of a training; where it was interrupted and went on, some steps come twice."""
+    """Yield step and metrics of a training; if it was interrupted, some steps come twice."""
     if path.exists():
         for line in path.read_text("utf-8").splitlines():
             entry = json.loads(line)
@@ -108,7 +108,7 @@ def _train(task: ResolvedTask, data: Path, folder: TrialFolder, progress: Progre
         learning_rate=summary.learning_rate,
         adapter_bytes=sum(path.stat().st_size for path in (folder.candidate / ADAPTER_FOLDER).iterdir()),
         seconds=_estimate_seconds(summary),
-        # Now: evaluation loads the base once more.
+        # Measured now, because evaluation loads the base once more.
         peak_memory=measure_peak_memory(),
         device=summary.device,
         precision=summary.precision,
@@ -122,7 +122,7 @@ def _train(task: ResolvedTask, data: Path, folder: TrialFolder, progress: Progre
 
 
 def _estimate_seconds(summary: TrainingSummary) -> float | None:
-    """Return what an uninterrupted training would have taken, from the steps that this process made."""
+    """Return the seconds of an uninterrupted training, extrapolated from the steps of this process."""
     made = summary.steps - summary.resumed_from
     return summary.seconds * summary.steps / made if made > 0 else None
 

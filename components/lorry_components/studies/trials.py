@@ -1,4 +1,4 @@
-"""A trial of a study: one variant and one seed, where its files are, and what came of it."""
+"""A trial of a study: one variant and one seed, its files, and its result."""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ class TrialJob(_Document):
     Attributes:
         spec: The task, with the trial's method and seed.
         data: The folder of prepared data.
-        is_trained: Whether anything is trained; otherwise the base alone answers.
+        is_trained: Whether anything is trained; otherwise the untrained base predicts.
     """
 
     spec: TaskSpec
@@ -40,11 +40,11 @@ class TrialJob(_Document):
 
 
 class PeakMemory(_Document):
-    """The most memory that training took.
+    """The peak memory of a training.
 
     Attributes:
-        size_bytes: How much.
-        place: Of which memory: the process's resident memory, or the GPU's.
+        size_bytes: The peak, in bytes.
+        place: The process's resident memory, or the GPU's.
     """
 
     size_bytes: int
@@ -55,16 +55,16 @@ class Training(_Document):
     """What training a trial took.
 
     Attributes:
-        parameters: Trained ones, the head's apart, and all.
+        parameters: The trained ones, the head's counted separately, and all.
         learning_rate: The peak learning rate.
         adapter_bytes: Size of the adapter's files.
-        seconds: Of the training loop, validation included; after an interruption, scaled up from the steps
-            that the last process made; None when it made none.
-        peak_memory: Of the process that trained to the end.
-        device: What it was trained on.
-        precision: In which number format.
-        steps: Optimiser steps.
-        resumed_from: The step that the last process went on from.
+        seconds: Of the training loop, including validation; after an interruption, extrapolated from the
+            steps of the last process; None if it made none.
+        peak_memory: Of the process that finished the training.
+        device: The device that it was trained on.
+        precision: The number format that it was trained in.
+        steps: Optimizer steps.
+        resumed_from: The step from which the last process continued.
         loss: The last training loss.
         libraries: Versions that decide the result.
     """
@@ -83,13 +83,13 @@ class Training(_Document):
 
 
 class TrialResult(_Document):
-    """What came of a trial.
+    """The result of a trial.
 
     Attributes:
         seed: The seed of its training.
-        training: What training took; None: nothing was trained.
+        training: What training took; None if nothing was trained.
         evaluation: Its metrics on the test rows.
-        evaluation_seconds: How long they took.
+        evaluation_seconds: The time that they took.
     """
 
     seed: int
@@ -110,7 +110,7 @@ class TrialFolder:
 
     @property
     def checkpoints(self) -> Path:
-        """Where an interrupted training goes on from."""
+        """The checkpoints from which an interrupted training continues."""
         return self.path / "checkpoints"
 
     @property
@@ -120,12 +120,12 @@ class TrialFolder:
 
     @property
     def evaluation(self) -> Path:
-        """What the evaluation wrote: predictions, a plot, metrics."""
+        """The files of the evaluation: predictions, a plot, metrics."""
         return self.path / "evaluation"
 
     @property
     def predictions(self) -> Path:
-        """What was predicted for the test rows."""
+        """The predictions for the test rows."""
         return self.evaluation / PREDICTIONS_NAME
 
     @property
@@ -140,17 +140,17 @@ class TrialFolder:
 
     @property
     def log(self) -> Path:
-        """What the process printed."""
+        """The output of the process."""
         return self.path / "log.txt"
 
     def write_job(self, job: TrialJob) -> None:
-        """Say what is to be done, and forget an earlier failure."""
+        """Write the job, and remove an earlier failure."""
         self.path.mkdir(parents=True, exist_ok=True)
         (self.path / _FAILURE).unlink(missing_ok=True)
         write_whole_text(self.path / _JOB, f"{job.model_dump_json(indent=2)}\n")
 
     def read_job(self) -> TrialJob:
-        """Return what is to be done."""
+        """Return the job."""
         return TrialJob.model_validate_json((self.path / _JOB).read_text("utf-8"))
 
     def write_result(self, result: TrialResult) -> None:
@@ -160,7 +160,7 @@ class TrialFolder:
             shutil.rmtree(folder, ignore_errors=True)
 
     def read_result(self) -> TrialResult | None:
-        """Return the result; None when the trial is not done, or a version did it that kept it otherwise."""
+        """Return the result; None if the trial is not done, or its file is of another version of lorry."""
         if not self.predictions.exists():
             return None
         try:
@@ -173,7 +173,7 @@ class TrialFolder:
         write_whole_text(self.path / _FAILURE, f"{failure.model_dump_json(indent=2)}\n")
 
     def read_failure(self) -> Failure | None:
-        """Return why the trial failed, or None when it did not say."""
+        """Return why the trial failed, or None if it did not say."""
         try:
             return Failure.model_validate_json((self.path / _FAILURE).read_text("utf-8"))
         except FileNotFoundError:
@@ -189,7 +189,7 @@ class Trial:
         seed: The seed of its training.
         spec: The variant's task with that seed.
         data: The folder of prepared data.
-        digest: Names all that decides the result.
+        digest: The digest of everything that decides the result.
     """
 
     variant: Variant
@@ -215,12 +215,12 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class PreparedData:
-    """Data that several trials share.
+    """Prepared data that several trials share.
 
     Attributes:
         folder: Where ``prepare_data`` wrote it.
         digest: The digest of its rows.
-        warnings: What its card warns of.
+        warnings: The warnings of its card.
     """
 
     folder: Path
@@ -238,11 +238,11 @@ def lay_out_trials(
 ) -> list[Trial]:
     """Return the trials of a study: all variants on the first seed, then on the next, and so on.
 
-    Started in this order, a study that is interrupted has compared all variants as far as it came.
+    Started in this order, an interrupted study has compared all variants on as many seeds as it got to.
 
     Args:
         variants: The rows.
-        seeds: The seeds; what is not trained needs the first only.
+        seeds: The seeds; a variant that is not trained needs only the first.
         data: The prepared data, by the variant's label.
         fingerprint: The base's.
         hardware: What the trials will run on.
@@ -275,7 +275,7 @@ def _build_trial(
 
 
 class TrialRecord(_Document):
-    """A training that ended, beside its adapter: its evaluation may have been interrupted."""
+    """A finished training, kept beside its adapter: its evaluation may have been interrupted."""
 
     training: Training
 
@@ -285,7 +285,7 @@ class TrialRecord(_Document):
 
     @classmethod
     def load(cls, folder: Path) -> Self | None:
-        """Read it from a folder; None: the training has not ended."""
+        """Read it from a folder; None if the training has not ended."""
         try:
             return cls.model_validate_json((folder / "trained.json").read_text("utf-8"))
         except (FileNotFoundError, ValidationError):

@@ -1,4 +1,4 @@
-"""From what a person asks to compare to checked variants of a task; every fault is told at once."""
+"""From a request to compare to checked variants of a task; all faults are reported at once."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -67,7 +67,7 @@ class TaskDocument:
 
     @property
     def method_settings(self) -> dict[str, Any]:
-        """The options that the command line set, without a name: they are meant for all methods."""
+        """The options that the command line set, without the name: they apply to all methods."""
         keys = [_find_option(field) for field in sorted(self.settings)]
         return {key: self.method[key] for key in keys if key not in ("", "name") and key in self.method}
 
@@ -79,9 +79,9 @@ class TaskDocument:
         return field in self.settings or is_in_section
 
     def list_own_faults(self, *, is_numbered: bool = False) -> list[Fault]:
-        """Return what is wrong with the file itself.
+        """Return the faults of the file itself.
 
-        Options that the command line set are for all methods: whether one has them is for each to say.
+        Options that the command line set apply to all methods: each method checks whether it has them.
         """
         try:
             self.parse(is_numbered=is_numbered)
@@ -97,7 +97,7 @@ class TaskDocument:
         """Turn a content, or the file's own, into a checked task.
 
         Raises:
-            InvalidTaskError: It has faults; with ``is_numbered`` they are told with the file's lines.
+            InvalidTaskError: It has faults; with ``is_numbered`` they have the file's lines.
         """
         return parse_task(
             self.content if content is None else content,
@@ -113,12 +113,12 @@ class Draft:
     """A variant of a task, before it is checked.
 
     Attributes:
-        label: What it is called in tables.
+        label: Its name in tables.
         method: Its method section; None: the task's own.
-        train: Fields of the train section that it changes; None takes a field out.
+        train: Fields of the train section that it changes; None removes a field.
         data: Fields of the data section that it changes.
-        facts: What a table shows of it, by name.
-        is_trained: Whether anything is trained; otherwise the base alone answers.
+        facts: Further values that a table shows of it, by name.
+        is_trained: Whether anything is trained; otherwise the untrained base predicts.
     """
 
     label: str
@@ -131,13 +131,13 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A row of a comparison: a task that differs from the others in little.
+    """A row of a comparison: the task with some fields changed.
 
     Attributes:
-        label: What it is called in tables.
+        label: Its name in tables.
         spec: The task.
-        facts: What a table shows of it, by name.
-        is_trained: Whether anything is trained; otherwise the base alone answers.
+        facts: Further values that a table shows of it, by name.
+        is_trained: Whether anything is trained; otherwise the untrained base predicts.
         own_train: The fields of the train section that are its own, and not the file's.
     """
 
@@ -150,7 +150,7 @@ class Variant:
 
 @dataclass(frozen=True, slots=True)
 class MethodChoice:
-    """A method that a person wants to see compared.
+    """A method that is to be compared.
 
     Attributes:
         name: The method's.
@@ -164,7 +164,7 @@ class MethodChoice:
 
     @property
     def label(self) -> str:
-        """The name, and what was given: ``lora r=16``."""
+        """The name, and what was given for it: ``lora r=16``."""
         given = [*self.options.items(), *self.train.items()]
         return " ".join([self.name, *(f"{key}={_shorten(value)}" for key, value in given)])
 
@@ -172,20 +172,20 @@ class MethodChoice:
 def parse_methods(text: str) -> tuple[list[MethodChoice], list[Fault]]:
     """Read a list of methods: ``full,lora:r=16;targets=[query,value],bitfit``.
 
-    Methods stand apart by commas, the options of one by semicolons. An option's value is YAML; what begins
-    with ``train.`` is a field of the train section, for example ``full:train.learning_rate=3e-5``.
+    Methods are separated by commas, the options of one by semicolons. An option's value is YAML; a name that
+    begins with ``train.`` is a field of the train section, for example ``full:train.learning_rate=3e-5``.
 
     Returns:
-        The methods that could be read, and what is wrong with the others.
+        The methods that could be read, and the faults of the others.
     """
     choices: list[MethodChoice] = []
     faults: list[Fault] = []
     for part in _split(text, ","):
-        choice, found = _parse_method(part)
-        faults.extend(found)
+        choice, wrong = _parse_method(part)
+        faults.extend(wrong)
         if choice in choices:
             faults.append(Fault(f"--methods {choice.label}", "is given twice"))
-        elif not found:
+        elif not wrong:
             choices.append(choice)
     return choices, faults
 
@@ -194,15 +194,15 @@ def find_choice(text: str | None, choices: Sequence[MethodChoice]) -> tuple[str 
     """Return the label of the method that others are compared with, written as in the list of methods."""
     if text is None:
         return None, []
-    found, faults = parse_methods(text)
-    if faults or len(found) != 1 or found[0] not in choices:
+    named, faults = parse_methods(text)
+    if faults or len(named) != 1 or named[0] not in choices:
         known = ", ".join(choice.label for choice in choices)
         return None, [Fault(f"--against {text}", f"is not one of the methods that are compared: {known}")]
-    return found[0].label, []
+    return named[0].label, []
 
 
 def refuse_settings(task: TaskDocument, reasons: Mapping[str, str]) -> list[Fault]:
-    """Say which settings of the command line a study would replace by its own.
+    """Refuse settings of the command line that a study would replace by its own.
 
     Args:
         task: The task.
@@ -218,9 +218,9 @@ def refuse_settings(task: TaskDocument, reasons: Mapping[str, str]) -> list[Faul
 def draft_method(choice: MethodChoice, task: TaskDocument) -> Draft:
     """Lay a method over a task.
 
-    The task's own method section counts for the method that it names. Another method gets its own defaults,
-    its learning rate with them: that of the file was chosen for the file's method. What the command line sets
-    is meant for all, but for those that were given something else of their own.
+    The task's own method section applies to the method that it names. Another method gets its own defaults,
+    including its learning rate: the file's was chosen for the file's method. What the command line sets
+    applies to all, except to those that were given a value of their own.
     """
     own = task.method
     is_own = own.get("name") == choice.name
@@ -238,37 +238,37 @@ def build_variants(
 
     Args:
         task: The task.
-        drafts: What is to be compared.
-        faults: What is known to be wrong already.
+        drafts: The variants to compare.
+        faults: Faults that are known already.
 
     Raises:
         BaseModelError: The base is not there.
-        InvalidTaskError: Something is wrong with the file, or a method with its options or on this base; all
-            of it is listed.
+        InvalidTaskError: The file has faults, or a method has with its options or on this base; all of them
+            are listed.
     """
     own = task.list_own_faults()
-    found = [*(task.list_own_faults(is_numbered=True) if own else ()), *faults, *_find_seeds(task, drafts)]
+    known = [*(task.list_own_faults(is_numbered=True) if own else ()), *faults, *_find_seeds(task, drafts)]
     variants: list[Variant] = []
     for draft in drafts:
         spec, wrong = _try_parse(task, _apply(task.content, draft))
         if spec is not None:
             variants.append(Variant(draft.label, spec, draft.facts, draft.is_trained, tuple(draft.train)))
-            wrong = _check_base(spec, is_wanted=not found)
+            wrong = _check_base(spec, is_wanted=not known)
         if not draft.is_trained:
             # Its method plays no part.
             wrong = [fault for fault in wrong if not fault.where.startswith("method")]
-        # What is wrong with the file itself is told once.
-        found += [
+        # Faults of the file itself are reported once.
+        known += [
             Fault(
                 f"{draft.label}: {fault.where}",
-                f"{fault.what} (--set is meant for all)" if task.sets_option(fault.where) else fault.what,
+                f"{fault.what} (--set applies to all)" if task.sets_option(fault.where) else fault.what,
             )
             for fault in wrong
             if fault not in own
         ]
-    found += [*_find_namesakes(drafts), *_find_twins(variants)]
-    if found:
-        raise InvalidTaskError(str(task.path), list(dict.fromkeys(found)), todo=_TODO)
+    known += [*_find_namesakes(drafts), *_find_twins(variants)]
+    if known:
+        raise InvalidTaskError(str(task.path), list(dict.fromkeys(known)), todo=_TODO)
     return variants
 
 
@@ -297,7 +297,7 @@ def _parse_method(text: str) -> tuple[MethodChoice, list[Fault]]:
 
 
 def _find_option(field: str) -> str:
-    """Return the option that a dotted name means, ``r`` of ``method.r`` and ``method.options.r``; or ""."""
+    """Return the option that a dotted name means, ``r`` for ``method.r`` and ``method.options.r``; or ""."""
     section, _, name = field.partition(".")
     return name.removeprefix("options.").partition(".")[0] if section == "method" else ""
 
@@ -345,9 +345,9 @@ def _try_parse(task: TaskDocument, content: Mapping[str, Any]) -> tuple[TaskSpec
 
 
 def _check_base(spec: TaskSpec, *, is_wanted: bool) -> list[Fault]:
-    """Say why a method does not fit the base, or this installation.
+    """Return why a method does not fit the base or this installation.
 
-    A base on a hub is downloaded only where all else is right.
+    A base on a hub is downloaded only if nothing else is wrong.
     """
     if not is_wanted and not (spec.base.is_package or spec.base.is_folder):
         return []
@@ -363,26 +363,26 @@ def _check_base(spec: TaskSpec, *, is_wanted: bool) -> list[Fault]:
 
 
 def _find_seeds(task: TaskDocument, drafts: Sequence[Draft]) -> Iterator[Fault]:
-    """Say where a seed was given that the study's own would replace."""
-    told = "is the study's to set, so that all methods have the same seeds; give --seeds"
+    """Yield a fault for each given seed that the study's own would replace."""
+    reason = "is set by the study, so that all methods have the same seeds; give --seeds"
     if task.sets(_SEED):
-        yield Fault(f"--set {_SEED}", told)
+        yield Fault(f"--set {_SEED}", reason)
     for draft in drafts:
         if "seed" in draft.train:
-            yield Fault(f"--methods {draft.label}: {_SEED}", told)
+            yield Fault(f"--methods {draft.label}: {_SEED}", reason)
 
 
 def _find_namesakes(drafts: Sequence[Draft]) -> Iterator[Fault]:
-    """Say which drafts a table could not tell apart."""
+    """Yield a fault for drafts with the same label, which a table could not distinguish."""
     for label, count in Counter(draft.label for draft in drafts).items():
         if count > 1:
-            yield Fault(label, f"{count} variants would be called so; write them in the same way, once")
+            yield Fault(label, f"{count} variants would have this name; name each once")
 
 
 def _find_twins(variants: Sequence[Variant]) -> Iterator[Fault]:
-    """Say which variants differ in name only.
+    """Yield a fault for variants that differ in name only.
 
-    Wordings that a method reads alike are no fault: their rows share what came of it.
+    Prompts that a method reads alike are no fault: their rows share the result.
     """
     seen: dict[tuple[bool, int | None, str], str] = {}
     for variant in variants:

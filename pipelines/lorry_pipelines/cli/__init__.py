@@ -1,10 +1,16 @@
-"""The ``lorry`` command: the registry's commands and the pipeline's, each imported when it is called."""
+"""The ``lorry`` command: the registry's commands and the pipeline's, each imported when it is called.
+
+Each command is in the module of its name. Shared by several are
+:mod:`~lorry_pipelines.cli.task_options` (the arguments of commands that read task files),
+:mod:`~lorry_pipelines.cli.study_options` and :mod:`~lorry_pipelines.cli.study_tables` (of ``compare`` and
+``study``); :mod:`~lorry_pipelines.cli.run_summary` is the end of ``run``.
+"""
 
 import importlib.metadata
 
 import click
 
-from lorry_registry.cli import COMMANDS as REGISTRY_COMMANDS
+from lorry_registry.cli import COMMANDS as _REGISTRY_COMMANDS
 from lorry_registry.cli import LazyCommand, LazyGroup, run_cli
 
 _TASKS = "Tasks"
@@ -16,7 +22,7 @@ COMMANDS = (
     LazyCommand(
         "validate", f"{_CLI}.validate:validate_tasks", "Check task files without running them.", _TASKS
     ),
-    LazyCommand("plan", f"{_CLI}.plan:plan_files", "Say what tasks would take, before a run.", _TASKS),
+    LazyCommand("plan", f"{_CLI}.plan:plan_files", "Show what tasks would take, before a run.", _TASKS),
     LazyCommand(
         "compare",
         f"{_CLI}.compare:compare_methods",
@@ -26,17 +32,17 @@ COMMANDS = (
     LazyCommand(
         "study",
         f"{_CLI}.study:study",
-        "Repeat the lecture's studies on a task of one's own.",
+        "Study ranks, target matrices or prompts on a task.",
         _TASKS,
     ),
     LazyCommand("compile", f"{_CLI}.compile:compile_tasks", "Compile the pipeline for Kubeflow.", _TASKS),
     LazyCommand("demo", f"{_CLI}.demo:fetch_demo", "Fetch the demo's data sets.", _TASKS),
     LazyCommand("predict", f"{_CLI}.predict:predict_texts", "Predict with the adapter of a task.", _USE),
-    *REGISTRY_COMMANDS,
+    *_REGISTRY_COMMANDS,
     LazyCommand(
         "reconcile",
         f"{_CLI}.reconcile:reconcile_tasks",
-        "Make MLflow show what the ledger says.",
+        "Make MLflow match the ledger.",
         "Registry",
     ),
 )
@@ -48,9 +54,9 @@ COMMANDS = (
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="""\b
 Examples:
-  lorry run tasks/*.yaml                  train what is stale, register it
+  lorry run tasks/*.yaml                  train what is out of date, and register it
   lorry tasks                             which adapter belongs to which task
-  lorry predict reviews "Great value!"    name a task, get its adapter, predict
+  lorry predict reviews "Great value!"    predict with the task's adapter
 
 Settings: LORRY_HOME, LORRY_STORE, MLFLOW_TRACKING_URI, LORRY_IMAGE, or lorry.toml.""",
 )
@@ -62,3 +68,6 @@ def lorry() -> None:
 def main() -> None:
     """Run the command line of this process."""
     run_cli(lorry)
+
+
+__all__ = ["COMMANDS", "lorry", "main"]

@@ -22,13 +22,13 @@ from lorry_registry.cli.edge import format_examples, load_settings
     "--methods",
     required=True,
     metavar="NAME[:OPTION=VALUE;...],...",
-    help="What to compare. A method's options stand behind a colon, apart by semicolons; train.FIELD=VALUE "
+    help="What to compare. A method's options follow a colon, separated by semicolons; train.FIELD=VALUE "
     "changes a field of the train section for it.",
 )
 @click.option(
     "--against",
     metavar="METHOD",
-    help="Compare all with this one, as written in --methods.  [default: the best]",
+    help="The method that all are compared with, as written in --methods.  [default: the best]",
 )
 @overrides_option
 @study_flags
@@ -37,10 +37,10 @@ def compare_methods(
 ) -> None:
     """Compare methods on a task: the same data, the same seeds.
 
-    The task's own method section counts for the method that it names; others get their defaults, their
-    learning rate with them. All are scored on the same test rows, with intervals and paired differences.
-    Nothing is registered. Results are kept: an interrupted comparison goes on when it is started again, and
-    another one takes over what it shares with it. The exit code is 12 when a training failed.
+    The task's own method section applies to the method that it names; others get their defaults, including
+    their learning rate. All are scored on the same test rows, with intervals and paired differences. Nothing
+    is registered. Results are kept: an interrupted comparison continues when it is started again, and another
+    one reuses the trainings that both have. The exit code is 12 if a training failed.
     """
     from lorry_components.process_setup import ease_garbage_collection, quiet_libraries
     from lorry_components.studies.variants import (
@@ -51,7 +51,7 @@ def compare_methods(
         parse_methods,
         refuse_settings,
     )
-    from lorry_pipelines.studies.run import Study, run_study
+    from lorry_pipelines.studies.study_run import Study, run_study
 
     quiet_libraries()
     ease_garbage_collection()

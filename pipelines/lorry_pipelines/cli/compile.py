@@ -28,8 +28,8 @@ from lorry_registry.cli.edge import format_examples, load_settings, print_warnin
 def compile_tasks(files: tuple[Path, ...], output: Path, overrides: tuple[str, ...]) -> None:
     """Compile the pipeline for Kubeflow.
 
-    The tasks become the default of the parameter 'tasks'. Without tasks, they are given when a run starts.
-    Passwords are not compiled in: steps take them from their environment, on a cluster from a Kubernetes
+    The tasks become the default of the parameter 'tasks'; without any, they are given when a run starts.
+    Passwords are not compiled in: steps read them from their environment, on a cluster from a Kubernetes
     secret.
     """
     from lorry_pipelines.compilation import compile_pipeline
@@ -43,7 +43,7 @@ def compile_tasks(files: tuple[Path, ...], output: Path, overrides: tuple[str, .
     compile_pipeline(specs, output, settings=settings)
     if has_secret(settings.tracking_uri):
         print_warning(
-            f"the address of MLflow holds a password and is not in {output}: give the steps "
+            f"the address of MLflow holds a password, so it is not in {output}: give the steps "
             "MLFLOW_TRACKING_URI in their environment, from a Kubernetes secret"
         )
     click.echo(f"{output}: a pipeline over {len(specs)} task{'' if len(specs) == 1 else 's'}")

@@ -13,7 +13,7 @@ def fetch_demo(folder: Path) -> None:
     """Fetch the demo's data sets into a folder.
 
     Sentences of tweets, product reviews, film reviews and newspaper editorials, each with the mean sentiment
-    rating of 20 people (Hutto and Gilbert 2014, MIT), out of a source distribution on the package index whose
+    rating of 20 people (Hutto and Gilbert 2014, MIT), from a source distribution on the package index whose
     SHA-256 is checked. Files that exist are kept.
     """
     from lorry_pipelines.demo_data import fetch_data

@@ -1,4 +1,4 @@
-"""``lorry plan``: parameters, memory, and the smallest GPU, before anything is spent."""
+"""``lorry plan``: parameters, memory and the smallest GPU of a task, before anything is spent."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,11 +15,11 @@ from lorry_registry.sizes import format_range, format_size
 if TYPE_CHECKING:
     from lorry_components.memory.estimates import Estimate
     from lorry_components.memory.plan import TaskPlan
-    from lorry_components.reference.tables import LectureRow
+    from lorry_components.reference.published_rows import PublishedRow
     from lorry_registry.task_spec import TaskSpec
 
 _WITHOUT_IMAGES = (
-    "the rows of Stable Diffusion are left out: diffusers is not installed; "
+    "the rows of Stable Diffusion are left out, because diffusers is not installed; "
     "install it with: pip install 'lorry[train,images]'"
 )
 
@@ -28,29 +28,37 @@ _WITHOUT_IMAGES = (
     epilog=format_examples(
         "lorry plan reviews.yaml",
         "lorry plan reviews.yaml --set method.name=full --set train.batch_size=64",
-        "lorry plan --lecture              published parameters and memory beside ours",
+        "lorry plan --published            figures from papers beside ours",
     )
 )
 @click.argument("files", nargs=-1, metavar="[TASK.yaml]...", type=click.Path(path_type=Path))
 @overrides_option
-@click.option("--lecture", is_flag=True, help="Print the lecture's published figures beside ours.")
+@click.option("--published", is_flag=True, help="Print figures published in papers beside ours.")
+@click.option("--lecture", "is_former_flag", is_flag=True, hidden=True, help="The old --published.")
 @json_option
-def plan_files(files: tuple[Path, ...], overrides: tuple[str, ...], lecture: bool, as_json: bool) -> None:
-    """Say what tasks would take, before a run.
+def plan_files(
+    files: tuple[Path, ...],
+    overrides: tuple[str, ...],
+    published: bool,
+    is_former_flag: bool,
+    as_json: bool,
+) -> None:
+    """Show what tasks would take, before a run.
 
     Total and trained parameters, the adapter's size, memory by part for training and for predicting, the
-    smallest GPU that holds it, and what would take less. It needs no weights and no GPU; of a base on a hub
-    only config.json is downloaded.
+    smallest GPU that is large enough, and changes that would take less. It needs no weights and no GPU; of a
+    base on a hub only config.json is downloaded.
     """
-    if lecture == bool(files) or (lecture and overrides):
+    published = published or is_former_flag
+    if published == bool(files) or (published and overrides):
         raise UsageError(
-            "give task files, or --lecture alone", where="lorry plan", todo="see: lorry plan --help"
+            "give task files, or --published alone", where="lorry plan", todo="see: lorry plan --help"
         )
     from lorry_components.process_setup import quiet_libraries
 
     quiet_libraries()
-    if lecture:
-        _print_lecture(as_json=as_json)
+    if published:
+        _print_published(as_json=as_json)
         return
     from lorry_components.memory import check_fits, describe_plan, plan_task
     from lorry_components.memory.class_counts import find_classes
@@ -64,20 +72,20 @@ def plan_files(files: tuple[Path, ...], overrides: tuple[str, ...], lecture: boo
         except LorryError as error:
             if len(files) == 1:
                 raise
-            problems[f"{spec.name} is not planned"] = error
+            problems[f"{spec.name} cannot be planned"] = error
         else:
             planned.append((spec, plan, list(check_fits(spec, plan))))
     if as_json:
         print_json(
             [
                 describe_plan(plan)
-                | {"faults": [{"where": fault.where, "what": fault.what} for fault in found]}
-                for _, plan, found in planned
+                | {"faults": [{"where": fault.where, "what": fault.what} for fault in misfits]}
+                for _, plan, misfits in planned
             ]
         )
     else:
-        for spec, plan, found in planned:
-            _print_plan(plan, found, asked=_describe_resources(spec.resources))
+        for spec, plan, misfits in planned:
+            _print_plan(plan, misfits, asked=_describe_resources(spec.resources))
     fail_after(problems)
 
 
@@ -87,7 +95,7 @@ def _describe_resources(resources: object) -> str:
     assert isinstance(resources, ResourcesSpec)
     if not resources.count:
         return f"processors with {resources.memory}"
-    return f"{resources.count} x {resources.accelerator}, and {resources.memory} beside"
+    return f"{resources.count} x {resources.accelerator}, and {resources.memory} of host memory"
 
 
 def _print_plan(plan: "TaskPlan", faults: Sequence[Fault], *, asked: str) -> None:
@@ -133,7 +141,7 @@ def _describe_devices(plan: "TaskPlan") -> str:
     from lorry_components.memory.plan_document import judge_device
 
     perhaps = [device.name for device in DEVICES if judge_device(device, plan.on_gpu) == "may fit"]
-    smallest = plan.smallest_device.name if plan.smallest_device else "none of those known holds it"
+    smallest = plan.smallest_device.name if plan.smallest_device else "none of the known ones is large enough"
     return f"{smallest} (may fit: {', '.join(perhaps)})" if perhaps else smallest
 
 
@@ -143,7 +151,7 @@ def _print_parts(plan: "TaskPlan") -> None:
     place = "CPU" if plan.device != "cuda" else "GPU" if plan.processes == 1 else "each GPU"
     columns = [(f"Training, {place}", plan.precision, plan.training)]
     if plan.host is not None:
-        columns.append(("Host beside", "fp32", plan.host))
+        columns.append(("Host", "fp32", plan.host))
     else:
         columns.append(("Training, GPU", plan.gpu_precision, plan.on_gpu))
     columns.append(("Predicting, " + ("GPU" if plan.device == "cuda" else "CPU"), "fp32", plan.inference))
@@ -154,7 +162,7 @@ def _print_parts(plan: "TaskPlan") -> None:
         [
             ["precision", *(precision for _, precision, _ in columns)],
             *([name, *(_format_part(estimate, name) for _, _, estimate in columns)] for name in ordered),
-            ["all", *(format_range(estimate.low, estimate.high) for _, _, estimate in columns)],
+            ["total", *(format_range(estimate.low, estimate.high) for _, _, estimate in columns)],
         ],
     )
 
@@ -184,11 +192,11 @@ def _print_advice(plan: "TaskPlan") -> None:
     )
 
 
-def _print_lecture(*, as_json: bool) -> None:
+def _print_published(*, as_json: bool) -> None:
     from lorry_components.models.diffusers_models import has_diffusers
-    from lorry_components.reference.tables import list_lecture_rows
+    from lorry_components.reference.published_rows import list_published_rows
 
-    rows = list_lecture_rows()
+    rows = list_published_rows()
     if not has_diffusers():
         click.echo(_WITHOUT_IMAGES, err=True)
     if as_json:
@@ -199,7 +207,7 @@ def _print_lecture(*, as_json: bool) -> None:
     counted = [row for row in rows if row.memory_gib is None]
     measured = [row for row in rows if row.memory_gib is not None]
     notes = list(dict.fromkeys(row.reason for row in rows if row.reason))
-    print_heading("Trained parameters, the head apart")
+    print_heading("Trained parameters, without the head")
     _print_counts(counted, notes)
     print_heading("Peak memory of training: fp32, 8 rows of 64 tokens, or two images")
     _print_memory(measured, notes)
@@ -212,12 +220,12 @@ def _print_lecture(*, as_json: bool) -> None:
     compared = [row for row in rows if row.published_text]
     agreeing = sum(row.agrees for row in compared)
     click.echo(
-        f"\n{agreeing} of {len(compared)} agree with what is published, and the notes say why others differ"
+        f"\n{agreeing} of {len(compared)} agree with the published figures; the notes say why others differ"
     )
-    click.echo("(counts agree to the last digit that is printed, memory within a tenth)")
+    click.echo("(counts agree to the last printed digit, memory within a tenth)")
 
 
-def _print_counts(rows: Iterable["LectureRow"], notes: Sequence[str]) -> None:
+def _print_counts(rows: Iterable["PublishedRow"], notes: Sequence[str]) -> None:
     print_table(
         [
             Column("Base, method", wraps=True),
@@ -243,7 +251,7 @@ def _print_counts(rows: Iterable["LectureRow"], notes: Sequence[str]) -> None:
     )
 
 
-def _print_memory(rows: Iterable["LectureRow"], notes: Sequence[str]) -> None:
+def _print_memory(rows: Iterable["PublishedRow"], notes: Sequence[str]) -> None:
     print_table(
         [
             Column("Base, method", wraps=True),
@@ -269,11 +277,11 @@ def _print_memory(rows: Iterable["LectureRow"], notes: Sequence[str]) -> None:
     )
 
 
-def _format_difference(row: "LectureRow") -> str:
+def _format_difference(row: "PublishedRow") -> str:
     if row.difference is None:
         return NOTHING
     return "exact" if row.difference == 0 else f"{row.difference:+.1%}"
 
 
-def _number_note(row: "LectureRow", notes: Sequence[str]) -> str:
+def _number_note(row: "PublishedRow", notes: Sequence[str]) -> str:
     return str(notes.index(row.reason) + 1) if row.reason else ""

@@ -1,4 +1,4 @@
-"""``lorry predict``: name a task, get its adapter on its base, predict."""
+"""``lorry predict``: predictions of a task's adapter on its base."""
 
 import json
 import sys
@@ -48,7 +48,7 @@ def predict_texts(
 
     The adapter is verified byte for byte, and its outputs on a probe are compared with those recorded at
     registration, before it predicts. Images are written into the working folder, as TASK-0.png and so on;
-    --json gives their paths.
+    --json prints their paths.
     """
     if bool(texts) == (source is not None):
         raise UsageError(
@@ -56,9 +56,9 @@ def predict_texts(
         )
     if pairs and not texts:
         raise UsageError(
-            "second texts belong to texts of the command line",
+            "second texts can only be given with texts on the command line",
             where="--pair",
-            todo='put those of a file into it, as JSON lines: {"text": "...", "text_pair": "..."}',
+            todo='put both texts into the file, as JSON lines: {"text": "...", "text_pair": "..."}',
         )
     rows = _pair_up(texts, pairs) if texts else _read_rows(source)
     registry = open_registry()
@@ -82,9 +82,9 @@ def predict_texts(
 
 
 def join_prediction(row: Mapping[str, str], prediction: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an input and its prediction as one object; a text for a text is its ``predicted_text``."""
-    answer = {f"predicted_{name}" if name in row else name: value for name, value in prediction.items()}
-    return {**row, **answer}
+    """Return an input and its prediction as one object; a predicted ``text`` becomes ``predicted_text``."""
+    renamed = {f"predicted_{name}" if name in row else name: value for name, value in prediction.items()}
+    return {**row, **renamed}
 
 
 def _pair_up(texts: Sequence[str], pairs: Sequence[str]) -> list[dict[str, str]]:
@@ -103,7 +103,7 @@ def _read_rows(source: Path | None) -> list[dict[str, str]]:
     where = str(source)
     rows: list[dict[str, str]] = []
     faults: list[Fault] = []
-    # Not str.splitlines: it parts a text at U+2028 and other letters, too.
+    # Not str.splitlines: it also splits a text at U+2028 and other characters.
     for number, line in enumerate(_read_text(where).split("\n"), start=1):
         if not line.strip():
             continue
@@ -118,7 +118,7 @@ def _read_rows(source: Path | None) -> list[dict[str, str]]:
 
 
 def _read_text(where: str) -> str:
-    """Read a file or standard input as UTF-8; the mark that some programs put before it is no text."""
+    """Read a file or standard input as UTF-8; a byte order mark before it is not part of the text."""
     try:
         content = sys.stdin.buffer.read() if where == "-" else Path(where).read_bytes()
         return content.decode("utf-8-sig")
@@ -135,8 +135,8 @@ def _read_row(line: str) -> dict[str, str]:
     """Return the row of a line.
 
     Raises:
-        RecursionError: It is JSON that is nested too deeply.
-        ValueError: It is JSON in part only, or has no text.
+        RecursionError: It is JSON, but nested too deeply.
+        ValueError: It starts like JSON but is not, or has no text.
     """
     if not line.lstrip().startswith("{"):
         return {"text": line}

@@ -1,4 +1,4 @@
-"""``lorry reconcile``: MLflow is a window on the ledger; this cleans it."""
+"""``lorry reconcile``: make MLflow, which only displays the ledger, match it again."""
 
 import click
 
@@ -18,19 +18,19 @@ from lorry_registry.registry import Registry
 @click.argument("tasks", nargs=-1, metavar="[TASK]...")
 @json_option
 def reconcile_tasks(tasks: tuple[str, ...], as_json: bool) -> None:
-    """Make MLflow show what the ledger says.
+    """Make MLflow match the ledger.
 
-    Versions that MLflow lacks are added, and the aliases 'champion' and 'challenger' are set right: after a
-    crash between the ledger and MLflow, an edit in MLflow's own pages, or with a new MLflow. All tasks by
-    default. The ledger is never changed. A task that fails does not stop the others: it is told at the end,
-    and the exit code says what failed.
+    Versions that MLflow lacks are added, and the aliases 'champion' and 'challenger' are corrected: after a
+    crash between the ledger and MLflow, after an edit in MLflow's own pages, or with a new MLflow. All tasks
+    by default. The ledger is never changed. A task that fails does not stop the others: it is reported at the
+    end, and the exit code says what failed.
     """
     from lorry_components.steps.register.mlflow_publication import reconcile_task
 
     settings = load_settings()
     registry = Registry.open(settings)
     index = open_index(settings)
-    # An MLflow that does not answer is told once, and not by every task.
+    # An MLflow that does not answer is reported once, not by every task.
     index.check_reachable()
     changes: dict[str, list[str]] = {}
     problems: dict[str, LorryError] = {}

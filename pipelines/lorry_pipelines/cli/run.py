@@ -1,4 +1,4 @@
-"""``lorry run``: the main job."""
+"""``lorry run``: train, judge and register the adapters of tasks."""
 
 import time
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     epilog=format_examples(
         "lorry run tasks/*.yaml",
         "lorry run reviews.yaml --set method.r=16 --set train.seed=1",
-        "lorry run reviews.yaml --force           train although it is up to date",
+        "lorry run reviews.yaml --force           train even if it is up to date",
         "lorry run tasks/*.yaml --runner docker   each step in a container",
     )
 )
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 @click.option(
     "--force",
     is_flag=True,
-    help="Train tasks that are up to date, too, and tasks whose plan does not fit their resources.",
+    help="Also train tasks that are up to date, and tasks whose plan does not fit their resources.",
 )
 @json_option
 def run_tasks(
@@ -55,9 +55,9 @@ def run_tasks(
 ) -> None:
     """Train, judge and register the adapters of tasks.
 
-    A task is trained when its data, its base or its recipe changed since its last adapter. A task that fails
-    does not take the others down: it is reported at the end, and the exit code is 12. An interrupted run goes
-    on from its last checkpoint when it is started again.
+    A task is trained if its data, its base or its recipe has changed since its last adapter. A task that
+    fails does not stop the others: it is reported at the end, and the exit code is 12. An interrupted run
+    continues from its last checkpoint when it is started again.
     """
     from lorry_components.process_setup import ease_garbage_collection, quiet_libraries
     from lorry_components.tasks.checks import check_bases
@@ -129,7 +129,7 @@ def _run_stale(
             _explain_interruption(names, settings, folder)
             raise
         reports = {task.task: task for task in report.tasks}
-        # In the order in which the tasks were given, not started.
+        # In the order in which the tasks were given, not in which they were started.
         return folder, {name: reports[name] for name in names}
 
 
@@ -141,19 +141,19 @@ def _explain_interruption(names: Sequence[str], settings: "Settings", folder: "R
     store = open_store(settings.store)
     for task in report_run(RunRecord(store, folder.run), names, store).failed:
         if task.step in task.details:
-            told = f"failed in {task.step}: {task.reason}"
+            state = f"failed in {task.step}: {task.reason}"
         elif folder.has_started(task.task):
-            told = f"interrupted in {task.step}"
+            state = f"interrupted in {task.step}"
         else:
-            told = "not started yet"
-        click.echo(f"{task.task}: {told}", err=True)
+            state = "not started yet"
+        click.echo(f"{task.task}: {state}", err=True)
         if task.step == STEPS[-1]:
-            click.echo(f"  should MLflow lack its version afterwards: lorry reconcile {task.task}", err=True)
-    click.echo("checkpoints are kept: the same command goes on from there", err=True)
+            click.echo(f"  if MLflow lacks its version afterwards: lorry reconcile {task.task}", err=True)
+    click.echo("checkpoints are kept: the same command continues from there", err=True)
 
 
 def _finish(reports: "Sequence[TaskReport]", folder: "RunFolder") -> None:
-    """Tell warnings and failures, and end with an exit code that says whether all is well.
+    """Report warnings and failures, and exit with a code that says whether all is well.
 
     Raises:
         RunFailedError: A task failed.
@@ -167,6 +167,6 @@ def _finish(reports: "Sequence[TaskReport]", folder: "RunFolder") -> None:
         return
     raise RunFailedError(
         "\n".join(f"{report.task} failed in {report.step}: {report.reason}" for report in failed),
-        todo="correct what is named and run the same command again: tasks that are done are not repeated\n"
-        f"  -> what the steps printed is in {folder.log}",
+        todo="correct this and run the same command again: finished tasks are not repeated\n"
+        f"  -> the output of the steps is in {folder.log}",
     )

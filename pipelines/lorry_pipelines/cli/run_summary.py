@@ -1,4 +1,4 @@
-"""What a person sees at the end of a run: one row a task, and what to try next."""
+"""The end of a run: a table with a row for each task, and what to try next."""
 
 import shutil
 import sys
@@ -30,14 +30,14 @@ _COLUMNS = (
 )
 _EXAMPLE = '"What a wonderful day, thank you all!"'
 _PAIR_EXAMPLE = '"Where do they meet?" --pair "They meet every morning, in the old town."'
-# What other kinds are given is not any sentence, and what it is the task's people know.
+# The inputs of other task types are not just any sentence, and only the task's owner knows them.
 _ANY_SENTENCE = frozenset({"text-classification", "regression", "question-answering"})
 
 
 def describe_tasks(
     planned: Sequence[PlannedTask], reports: Mapping[str, TaskReport], registry: Registry
 ) -> list[dict[str, Any]]:
-    """Return what became of each task, as plain values, in the order in which tasks were given."""
+    """Return the outcome of each task as plain values, in the order in which tasks were given."""
     return [_describe_task(plan, reports.get(plan.spec.name), registry) for plan in planned]
 
 
@@ -67,8 +67,8 @@ def _find_version(
 ) -> tuple[int | None, str | None]:
     if report is None or report.status == "current":
         number = plan.staleness.version
-        found = {version.number: version.adapter_id for version in registry.list_versions(plan.spec.name)}
-        return number, found.get(number) if number else None
+        adapters = {version.number: version.adapter_id for version in registry.list_versions(plan.spec.name)}
+        return number, adapters.get(number) if number else None
     registered = report.details.get("register", {})
     return registered.get("version"), registered.get("adapter_id")
 
@@ -86,7 +86,7 @@ def _describe_manifest(manifest: Manifest) -> dict[str, Any]:
 
 
 def print_summary(rows: Sequence[Mapping[str, Any]], *, seconds: float, tracking_uri: str) -> None:
-    """Print the table, what stayed as it is and why, and the next commands to try."""
+    """Print the table, what was left unchanged and why, and the next commands to try."""
     click.echo()
     print_table(_COLUMNS, [_format_row(row) for row in rows])
     sources = dict.fromkeys(row["source"] for row in rows if row["source"])
@@ -99,7 +99,7 @@ def print_summary(rows: Sequence[Mapping[str, Any]], *, seconds: float, tracking
             click.echo(f"  {row['task']}: {row['reason']}")
     for row in rows:
         if row["outcome"] == "unchanged":
-            click.echo(f"\n{row['task']} v{row['version']} stays as it is: {row['reason']}")
+            click.echo(f"\n{row['task']} v{row['version']} is unchanged: {row['reason']}")
     refused = [row for row in rows if row["outcome"] == "challenger"]
     for row in refused:
         click.echo(f"\n{row['task']} v{row['version']} was registered but not promoted: {row['reason']}")
@@ -107,7 +107,7 @@ def print_summary(rows: Sequence[Mapping[str, Any]], *, seconds: float, tracking
         if row["single_answer"] is not None:
             click.echo(
                 f"\nnote: {row['task']} v{row['version']} answers every test row with "
-                f"{row['single_answer']!r}; a lower train.learning_rate may help, or more data"
+                f"{row['single_answer']!r}; a lower train.learning_rate or more data may help"
             )
     click.echo(f"\n{len(rows)} task{'' if len(rows) == 1 else 's'} in {seconds:.0f} s")
     usable = [row for row in rows if row["champion"] is not None]
@@ -154,10 +154,10 @@ def _choose_example(row: Mapping[str, Any]) -> str:
 
 
 def _name_program(name: str) -> str:
-    """Return how to call a program of this environment: by its name alone when the shell finds it."""
+    """Return how to call a program of this environment: by its name alone if that is on the PATH."""
     path = Path(sys.executable).with_name(name)
-    found = shutil.which(name)
-    return name if found and Path(found).resolve() == path.resolve() else _shorten(path)
+    on_path = shutil.which(name)
+    return name if on_path and Path(on_path).resolve() == path.resolve() else _shorten(path)
 
 
 def _shorten(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""``lorry study``: the lecture's three studies on a task of one's own."""
+"""``lorry study``: the papers' studies of ranks, target matrices and prompts, on your own task."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,11 +28,12 @@ file_argument = click.argument("file", metavar="TASK.yaml", type=click.Path(path
     ),
 )
 def study() -> None:
-    """Repeat the lecture's studies on a task of one's own.
+    """Study ranks, target matrices or prompts on a task.
 
-    Each ends in a table with the published figures beside, a picture, and a section to paste into the task
-    file: the smallest choice that is not significantly below the best. Nothing is registered. Results are
-    kept: an interrupted study goes on when it is started again.
+    The studies are those of Hu et al. 2021 and Liu et al. 2021. Each ends in a table with the published
+    figures, a plot, and a section to paste into the task file: the smallest choice that is not significantly
+    below the best. Nothing is registered. Results are kept: an interrupted study continues when it is started
+    again.
     """
 
 
@@ -51,12 +52,12 @@ def study_rank(file: Path, ranks: str, overrides: tuple[str, ...], flags: StudyF
     """Train LoRA with several ranks.
 
     With the task's own LoRA section, or LoRA's defaults. Alpha and the learning rate stay the same. The exit
-    code is 12 when a training failed.
+    code is 12 if a training failed.
     """
     _prepare_process()
     from lorry_components.studies.rank_study import check_ranks, draft_ranks
     from lorry_components.studies.variants import TaskDocument, build_variants, refuse_settings
-    from lorry_pipelines.studies.run import Study, run_study
+    from lorry_pipelines.studies.study_run import Study, run_study
 
     task = TaskDocument.load(file, overrides)
     numbers = parse_numbers(ranks, "--ranks")
@@ -83,7 +84,7 @@ def study_rank(file: Path, ranks: str, overrides: tuple[str, ...], flags: StudyF
     "--budget",
     type=click.IntRange(min=1),
     metavar="N",
-    help="How many parameters each may train at most.  [default: as many as the task's own LoRA]",
+    help="The most parameters that each may train.  [default: as many as the task's own LoRA]",
 )
 @click.option(
     "--combinations",
@@ -95,15 +96,15 @@ def study_rank(file: Path, ranks: str, overrides: tuple[str, ...], flags: StudyF
 def study_targets(
     file: Path, budget: int | None, combinations: str | None, overrides: tuple[str, ...], flags: StudyFlags
 ) -> None:
-    """Train LoRA on several of attention's projections.
+    """Train LoRA on different projections of attention.
 
-    W_q, W_k, W_v and W_o are found in the base; each combination gets the rank that the budget of parameters
-    allows. The exit code is 12 when a training failed.
+    W_q, W_k, W_v and W_o are located by the base's structure; each combination gets the rank that the budget
+    of parameters allows. The exit code is 12 if a training failed.
     """
     _prepare_process()
     from lorry_components.studies.target_study import lay_out_targets, parse_combinations
     from lorry_components.studies.variants import TaskDocument, build_variants
-    from lorry_pipelines.studies.run import Study, run_study
+    from lorry_pipelines.studies.study_run import Study, run_study
 
     task = TaskDocument.load(file, overrides)
     chosen, faults = parse_combinations(combinations) if combinations else (None, [])
@@ -134,15 +135,15 @@ def study_targets(
     "--wordings",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="A file of templates, one a line.",
+    help="A file of prompts, one template a line.",
 )
-@click.option("--template", "templates", multiple=True, metavar="TEXT", help="A template; may be repeated.")
+@click.option("--template", "templates", multiple=True, metavar="TEXT", help="A prompt; may be repeated.")
 @click.option(
     "--methods",
     default="p-tuning",
     show_default=True,
     metavar="NAME[:OPTION=VALUE;...],...",
-    help="What is trained on each wording, written as for lorry compare.",
+    help="What is trained on each prompt, written as for lorry compare.",
 )
 @overrides_option
 @study_flags
@@ -154,11 +155,11 @@ def study_prompts(
     overrides: tuple[str, ...],
     flags: StudyFlags,
 ) -> None:
-    """Try wordings of a prompt, with and without P-tuning.
+    """Try different prompts, with and without P-tuning.
 
-    For tasks with data.template. Each wording is tried on the base as it is, and with what is trained on it.
-    '[P]*3' in a wording says where P-tuning's soft tokens stand; the base as it is reads the words alone.
-    The exit code is 12 when a trial failed.
+    For tasks with data.template. Each prompt is tried on the untrained base, and with a method trained on it.
+    '[P]*3' in a prompt marks the places of P-tuning's soft tokens; the untrained base reads the words alone.
+    The exit code is 12 if a trial failed.
     """
     _prepare_process()
     from lorry_components.studies.prompt_study import check_prompts, draft_prompts, read_prompts
@@ -168,7 +169,7 @@ def study_prompts(
         parse_methods,
         refuse_settings,
     )
-    from lorry_pipelines.studies.run import Study, run_study
+    from lorry_pipelines.studies.study_run import Study, run_study
 
     task = TaskDocument.load(file, overrides)
     read, faults = read_prompts(wordings) if wordings else ([], [])
@@ -180,14 +181,14 @@ def study_prompts(
         task,
         {
             "data.template": "give --template or --wordings",
-            "method.template": "a wording says with [P] where soft tokens stand",
+            "method.template": "a prompt marks the places of soft tokens with [P]",
             "method.name": "name methods in --methods",
         },
     )
     variants = build_variants(task, draft_prompts(task, tried, choices), [*faults, *wrong])
     laid_out = Study(
         name="prompts",
-        heading="Wording",
+        heading="Prompt",
         variants=variants,
         seeds=_choose_seeds(flags, variants),
         by_parameters=False,

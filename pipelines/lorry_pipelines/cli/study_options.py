@@ -12,21 +12,21 @@ from lorry_registry.cli.edge import json_option
 from lorry_registry.errors import UsageError
 
 if TYPE_CHECKING:
-    from lorry_pipelines.studies.run import StudyOptions
+    from lorry_pipelines.studies.study_run import StudyOptions
 
 _MOST = 2**32
 
 
 @dataclass(frozen=True, slots=True)
 class StudyFlags:
-    """What the shared options say.
+    """The values of the shared options.
 
     Attributes:
         seeds: The seeds, as written; None: the task's.
         as_json: Whether JSON is printed.
         jobs: How many trials at a time.
-        output: Where results and picture go.
-        force: Whether what does not fit is run all the same.
+        output: The folder for results and plot.
+        force: Whether trials are run whose plan does not fit their resources.
     """
 
     seeds: str | None
@@ -38,7 +38,7 @@ class StudyFlags:
     @property
     def options(self) -> "StudyOptions":
         """How the study is run."""
-        from lorry_pipelines.studies.run import StudyOptions
+        from lorry_pipelines.studies.study_run import StudyOptions
 
         return StudyOptions(jobs=self.jobs, output=self.output, quiet=self.as_json, force=self.force)
 
@@ -47,13 +47,13 @@ def study_flags(command: Callable[..., None]) -> Callable[..., None]:
     """Add the shared options to a command, which gets them as ``flags``."""
 
     @click.option(
-        "--seeds", metavar="N,N,...", help="Train each so often, with these seeds.  [default: the task's]"
+        "--seeds", metavar="N,N,...", help="Train each once with each of these seeds.  [default: the task's]"
     )
     @click.option(
         "--jobs",
         type=click.IntRange(min=1),
         metavar="N",
-        help="Trainings at a time.  [default: one a GPU; else one a processor, at most 4]",
+        help="Trainings at a time.  [default: one per GPU, or else one per processor, at most 4]",
     )
     @click.option(
         "--output",
@@ -61,7 +61,7 @@ def study_flags(command: Callable[..., None]) -> Callable[..., None]:
         metavar="DIR",
         help="Write results.json and plot.png there.  [default: below LORRY_HOME/studies]",
     )
-    @click.option("--force", is_flag=True, help="Train what does not fit the task's resources, too.")
+    @click.option("--force", is_flag=True, help="Also train what does not fit the task's resources.")
     @json_option
     @functools.wraps(command)
     def with_flags(
@@ -82,7 +82,7 @@ def parse_numbers(text: str, option: str) -> list[int]:
     """Read ``0,1,2``.
 
     Raises:
-        UsageError: It is not a list of different whole numbers.
+        UsageError: It is not a list of distinct whole numbers.
     """
     try:
         numbers = [int(part) for part in text.split(",")]

@@ -1,4 +1,4 @@
-"""What a person sees at the end of a comparison or a study: a table, the picture, what to paste."""
+"""The end of a comparison or a study: a table, the plot, and a section to paste."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,17 +12,17 @@ from lorry_registry.sizes import format_in, format_size
 
 if TYPE_CHECKING:
     from lorry_components.studies.study_summary import StudyRow
-    from lorry_pipelines.studies.run import StudyReport
+    from lorry_pipelines.studies.study_run import StudyReport
 
 _WIDTH = 100
 
 
 def show_study(report: "StudyReport", *, facts: Sequence[tuple[str, Column]], as_json: bool) -> None:
-    """Print what came of a study, and end with an exit code that says whether all of it is there.
+    """Print the results of a study, and exit with a code that says whether they are complete.
 
     Args:
-        report: What came of it.
-        facts: The columns for what tells the rows apart beside their labels: the fact's name, and its column.
+        report: The results.
+        facts: Further columns that distinguish the rows: the name of a variant's fact, and its column.
         as_json: Print the rows as JSON instead.
 
     Raises:
@@ -39,7 +39,7 @@ def show_study(report: "StudyReport", *, facts: Sequence[tuple[str, Column]], as
                 f"{outcome.trial.name}: {outcome.error}\n  log: {outcome.folder.log}"
                 for outcome in report.failed
             ),
-            todo="correct what is named and run the same command again: finished trials are not repeated",
+            todo="correct this and run the same command again: finished trials are not repeated",
         )
 
 
@@ -94,22 +94,22 @@ def _print_notes(report: "StudyReport") -> None:
     lines = [
         f"{summary.metric} on {summary.test_rows:,} test rows{over_seeds}; intervals by the bootstrap over "
         "rows, differences on the same rows",
-        *([f"trained parameters without the head, which adds {_join(heads)}"] if heads else []),
+        *([f"trained parameters are without the head, which adds {_join(heads)}"] if heads else []),
         *report.notes,
     ]
     source = find_source(report.study.name)
     if source and _list_published(report):
-        lines.append(f"published, of another model and other data: {source}")
+        lines.append(f"published figures, of another model and other data: {source}")
     print_bullets(lines)
     chosen = report.recommendation
     if chosen is not None:
         print_heading("Recommended")
-        click.echo(chosen.section or "nothing to train: the base as it is")
+        click.echo(chosen.section or "nothing to train: the untrained base")
         click.echo()
         click.echo(click.wrap_text(f"{chosen.reason}.", _WIDTH, initial_indent="# ", subsequent_indent="# "))
     click.echo()
     if report.plot is not None:
-        click.echo(f"picture: {report.plot}")
+        click.echo(f"plot: {report.plot}")
     click.echo(f"results: {report.results}")
 
 

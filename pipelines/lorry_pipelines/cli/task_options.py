@@ -9,7 +9,7 @@ overrides_option = click.option(
     "overrides",
     multiple=True,
     metavar="FIELD=VALUE",
-    help="Change a field of every task, for example method.r=16. May be given more than once.",
+    help="Change a field of every task, for example method.r=16; may be repeated.",
 )
 files_argument = click.argument(
     "files", nargs=-1, required=True, metavar="TASK.yaml...", type=click.Path(path_type=Path)

@@ -17,8 +17,8 @@ from lorry_registry.cli.edge import format_examples, json_option, print_json
 def validate_tasks(files: tuple[Path, ...], overrides: tuple[str, ...], as_json: bool) -> None:
     """Check task files without running them.
 
-    All faults of all files are told at once, with file, line and field. A base that is on this machine is
-    looked at too: whether the method works on it. Exit code 3 when there are faults.
+    All faults of all files are reported at once, with file, line and field. If the base is on this machine,
+    the method is checked against it too. The exit code is 3 if there are faults.
     """
     from lorry_components.process_setup import quiet_libraries
     from lorry_components.tasks.checks import check_bases

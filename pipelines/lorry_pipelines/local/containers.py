@@ -15,7 +15,7 @@ _SHARED_MEMORY = "1g"
 
 
 class Mount(BaseModel):
-    """A folder of this machine that steps in containers see, at the same or another place."""
+    """A folder of this machine that steps in containers see, under the same or another path."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -25,10 +25,10 @@ class Mount(BaseModel):
 
 
 def check_engine(image: str) -> None:
-    """Find out before anything is spent whether containers can be run, and get the image if it is not here.
+    """Check that containers can be run, before anything is spent, and pull the image if it is not here.
 
     Raises:
-        UsageError: There is no engine, or the image is nowhere.
+        UsageError: There is no engine, or the image cannot be pulled.
     """
     import docker
     from docker.errors import DockerException
@@ -62,7 +62,7 @@ def build_runner(run: str, mounts: tuple[Mount, ...], environment: Mapping[str, 
     from kfp import local
 
     return local.DockerRunner(
-        # Files that steps write belong to whoever started the run.
+        # Files that steps write belong to the user who started the run.
         user=f"{os.getuid()}:{os.getgid()}",
         network_mode=network,
         mounts=[
@@ -77,10 +77,10 @@ def build_runner(run: str, mounts: tuple[Mount, ...], environment: Mapping[str, 
 
 @contextlib.contextmanager
 def report_exit_codes() -> Iterator[None]:
-    """Let Kubeflow's local runner see how its containers really ended.
+    """Let Kubeflow's local runner see the exit codes of its containers.
 
-    It lets the engine remove a container when it ends, and takes one that it cannot find any more for a
-    success: with podman, a failed step is never told from a good one (kfp 2.17, docker_task_handler.py).
+    It lets the engine remove a container when it ends, and counts one that no longer exists as a success:
+    with podman, a failed step cannot be distinguished from a good one (kfp 2.17, docker_task_handler.py).
     """
     from kfp.local import docker_task_handler as handler
 
@@ -93,7 +93,7 @@ def report_exit_codes() -> Iterator[None]:
 
 
 def remove_containers(run: str) -> None:
-    """End and remove whatever containers of an interrupted run are still there."""
+    """Stop and remove the containers of an interrupted run."""
     import docker
 
     with contextlib.closing(docker.from_env()) as client:

@@ -1,4 +1,4 @@
-"""How far a run is: live bars on a terminal, one line for each change elsewhere."""
+"""The progress of a run: live bars on a terminal, one line for each change elsewhere."""
 
 import json
 import sys
@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from lorry_components.steps.runtime.outcomes import STEPS, Outcome, RunRecord
 from lorry_registry.stores import Store
 
-# Of a task's time, measured on the demo: what each step takes, for one bar over all of them.
+# Each step's share of a task's time, measured on the demo, for one bar over all steps.
 _SHARES = {"prepare_data": 0.04, "finetune": 0.82, "evaluate": 0.10, "gate": 0.01, "register": 0.03}
 _NAMES = {
     "prepare_data": "preparing data",
@@ -29,7 +29,7 @@ class TaskProgress(Protocol):
     """Shows tasks."""
 
     def show(self, task: str, *, share: float, label: str) -> None:
-        """Show how far a task is: a share of the whole, and what it is doing."""
+        """Show the progress of a task: the share that is done, and what it is doing."""
 
 
 class Watcher:
@@ -40,7 +40,7 @@ class Watcher:
         store: Where outcomes are kept.
         run: The run's id.
         progress: The folder of progress files.
-        shown: Shows it.
+        shown: Shows the progress.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class LineDisplay:
         self._started = time.monotonic()
 
     def show(self, task: str, *, share: float, label: str) -> None:
-        """Print a line when a task does something else than before."""
+        """Print a line when a task's label changes."""
         if self._last.get(task) == label:
             return
         self._last[task] = label
@@ -117,11 +117,11 @@ class LineDisplay:
 
 @contextmanager
 def open_display(tasks: Sequence[str], *, quiet: bool) -> Iterator[TaskProgress]:
-    """Open the display that fits where the output goes; it writes to stderr.
+    """Open the display for a terminal or for a log; it writes to stderr.
 
     Args:
         tasks: The tasks, in the order in which they are listed.
-        quiet: Show nothing.
+        quiet: Whether nothing is shown.
     """
     console = Console(stderr=True)
     if quiet:

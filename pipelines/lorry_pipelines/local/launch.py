@@ -33,7 +33,7 @@ _PASSED_ON = ("AWS_", "HF_", "MLFLOW_", "OMP_NUM_THREADS", "OPENBLAS_")
 
 @contextlib.contextmanager
 def report_disk(home: Path) -> Iterator[None]:
-    """Turn a full or closed disk under the run's own files into an error that says so.
+    """Turn the failure to write one of the run's files into an error that says so.
 
     Raises:
         StoreError: A file of the run cannot be written.
@@ -41,7 +41,7 @@ def report_disk(home: Path) -> Iterator[None]:
     try:
         yield
     except BrokenPipeError:
-        # Nobody reads the display any more.
+        # Nothing reads the display any more.
         raise
     except OSError as error:
         raise StoreError(
@@ -73,21 +73,21 @@ class RunFolder:
 
     @property
     def log(self) -> Path:
-        """What the steps and Kubeflow's runner print."""
+        """The output of the steps and of Kubeflow's runner."""
         return self.path / "pipeline.log"
 
     @property
     def progress(self) -> Path:
-        """Where steps write how far they are."""
+        """Where steps write their progress."""
         return self.path / "progress"
 
     def has_started(self, task: str) -> bool:
-        """Return whether a step of a task has begun."""
+        """Return whether a step of a task has started."""
         return (self.progress / f"{task}.json").exists()
 
     @property
     def work(self) -> Path:
-        """Where steps put what they make."""
+        """Where steps put their outputs."""
         return self.path / "work"
 
 
@@ -100,18 +100,18 @@ def run_pipeline(
     force: bool,
     watch: Callable[[], None],
 ) -> RunReport:
-    """Compile the graph, run it on this machine, and return what became of its tasks.
+    """Compile the graph, run it on this machine, and return the outcome of its tasks.
 
     Args:
         specs: The tasks, in the order in which they are started.
         folder: The run's files.
         settings: Where things are.
         runner: ``subprocess`` or ``docker``.
-        force: Whether tasks that are up to date are trained all the same.
-        watch: Called several times a second while the run goes on.
+        force: Whether tasks that are up to date are trained as well.
+        watch: Called several times a second during the run.
 
     Raises:
-        KeyboardInterrupt: The run was interrupted; all its processes are ended first.
+        KeyboardInterrupt: The run was interrupted; its processes are ended first.
     """
     pipeline = folder.path / "pipeline.yaml"
     compile_pipeline(specs, pipeline, settings=settings)
@@ -147,7 +147,7 @@ def run_pipeline(
 
 
 def list_mounts(specs: Sequence[TaskSpec], settings: Settings) -> tuple[Mount, ...]:
-    """Return the folders of this machine that steps in containers need, each at its own place.
+    """Return the folders of this machine that steps in containers need, each under its own path.
 
     A base inside an importable package is put on the container's import path instead.
     """
@@ -190,7 +190,7 @@ def _list_container_variables(settings: Settings, folder: RunFolder) -> dict[str
 
 
 def _choose_network(specs: Sequence[TaskSpec], settings: Settings) -> str:
-    """Return the network for containers: none when all that steps reach is on this machine's disk.
+    """Return the network for containers: none if everything that steps use is on this machine's disk.
 
     Otherwise the host's own, so that a server on this machine has the same address inside and outside.
     """
@@ -226,7 +226,7 @@ def _build_environment(
         "OMP_NUM_THREADS": str(threads),
         "PYTHONUNBUFFERED": "1",
         **inherited,
-        # The one way of a password to the steps: what is written down of a run holds none.
+        # The only way for a password to reach the steps: no file of a run holds one.
         **({TRACKING_VARIABLE: settings.tracking_uri} if withheld else {}),
         "LORRY_HOME": str(settings.home),
         PROGRESS_VARIABLE: str(folder.progress),
@@ -234,7 +234,7 @@ def _build_environment(
 
 
 def _clean_up(report: RunReport, folder: RunFolder, settings: Settings) -> None:
-    """Remove what finished tasks do not need any more; what failed is kept for a look and for going on."""
+    """Remove what finished tasks no longer need; files of failed ones are kept, to look at and to resume."""
     for task in report.tasks:
         if task.status in ("promoted", "challenger", "unchanged"):
             for checkpoints in settings.checkpoints.glob(f"{task.task}-" + "?" * 16):
@@ -244,7 +244,7 @@ def _clean_up(report: RunReport, folder: RunFolder, settings: Settings) -> None:
 
 
 def check_places(settings: Settings) -> None:
-    """Find out before anything is spent whether the store and MLflow can be written.
+    """Check that the store and MLflow can be written, before anything is spent.
 
     Raises:
         StoreError: The store cannot be written.

@@ -25,11 +25,11 @@ class LocalRun(BaseModel):
     Attributes:
         pipeline: The compiled pipeline.
         arguments: Its arguments.
-        root: Where steps put what they make.
+        root: Where steps put their outputs.
         runner: ``subprocess`` or ``docker``.
         mounts: Folders for steps in containers.
-        environment: Variables for steps in containers; it is written down, so no secret is among them.
-        passed_on: What the names of those begin with that containers get from this process's environment.
+        environment: Variables for steps in containers; they are written to a file, so none is a secret.
+        passed_on: Prefixes of the variables that containers get from this process's environment.
         network: The network of steps in containers.
     """
 

@@ -1,4 +1,4 @@
-"""Runs the trials of a study as processes, some at a time, and says what became of each."""
+"""Runs the trials of a study as processes, several at a time, and reports the outcome of each."""
 
 import json
 import os
@@ -29,7 +29,7 @@ class Places:
     """Where trials run: each place holds one at a time.
 
     Attributes:
-        environments: What the process of each place has in its environment.
+        environments: The environment of the process in each place.
     """
 
     environments: tuple[Mapping[str, str], ...]
@@ -48,10 +48,10 @@ class Places:
 
         Args:
             trials: How many trials there are.
-            jobs: How many may run at a time; None: one a GPU, and without a GPU one a processor, at most 4.
+            jobs: How many may run at a time; None: one per GPU, or else one per processor, at most 4.
             processors: How many this machine has.
             devices: Its GPUs, as ``CUDA_VISIBLE_DEVICES`` names them.
-            inherited: The environment of this process; what it says of threads counts.
+            inherited: The environment of this process; its number of threads takes precedence.
         """
         count = max(1, min(trials, jobs or (len(devices) or min(processors, _MOST_AT_A_TIME))))
         shared = {
@@ -82,20 +82,20 @@ def run_trials(
     finished: Callable[[TrialOutcome], None],
     command: Sequence[str] = TRIAL_COMMAND,
 ) -> None:
-    """Run trials to their end, in their order, and tell of each what became of it.
+    """Run trials to their end, started in their order, and report the outcome of each.
 
-    A trial that fails does not take the others down.
+    A trial that fails does not stop the others.
 
     Args:
-        trials: What is to be run.
+        trials: The trials to run.
         root: The folder of all trials.
         places: Where they run.
-        shown: Shows how far each is.
-        finished: Told of each trial that ended.
-        command: What runs a trial; its folder is added at the end.
+        shown: Shows the progress of each.
+        finished: Called with the outcome of each trial that ended.
+        command: The command that runs a trial; the trial's folder is added to it.
 
     Raises:
-        KeyboardInterrupt: The study was interrupted; all its processes are ended first.
+        KeyboardInterrupt: The study was interrupted; its processes are ended first.
     """
     waiting = deque(trials)
     running: dict[int, _RunningTrial] = {}
@@ -150,8 +150,8 @@ def _conclude(present: _RunningTrial) -> TrialOutcome:
     if result is not None:
         return TrialOutcome(trial, folder, result)
     failure = folder.read_failure()
-    told = failure.message if failure is not None else _explain_end(present.process.returncode)
-    return TrialOutcome(trial, folder, None, error=told)
+    reason = failure.message if failure is not None else _explain_end(present.process.returncode)
+    return TrialOutcome(trial, folder, None, error=reason)
 
 
 def _explain_end(code: int) -> str:

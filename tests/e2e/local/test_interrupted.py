@@ -111,7 +111,7 @@ def interrupt(workspace: Any, pauses: Pauses, *, done: tuple[str, ...] = ()) -> 
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    assert "the same command goes on from there\n" in err
+    assert "the same command continues from there\n" in err
     assert err.endswith("\ninterrupted\n")
     assert "Traceback" not in err
     for task, (step, _) in pauses.items():

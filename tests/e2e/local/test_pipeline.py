@@ -258,4 +258,4 @@ def test_force(trained: Any) -> None:
     assert "mood: training is forced" in finished.err
     assert trained.read_outcome("mood", "finetune")["status"] == "done"
     assert len(trained.run_json("history", "mood")) == 2
-    assert "mood v2 stays as it is: training gave the same adapter again" in finished.out
+    assert "mood v2 is unchanged: training gave the same adapter again" in finished.out

@@ -18,7 +18,7 @@ from lorry_components.task_types.diffusion.image_arrays import decode_image
 from lorry_components.task_types.diffusion.latent_diffusion import DiffusionParts, build_denoising_model
 from lorry_components.task_types.training_form import TrainingForm
 from lorry_registry.errors import BaseModelError, Fault, InvalidDataError
-from lorry_registry.task_spec import DRAWING_FIELDS, GenerateSpec, TrainSpec
+from lorry_registry.task_spec import DRAWING_FIELDS, REMOTE_PREFIXES, GenerateSpec, TrainSpec
 
 if TYPE_CHECKING:
     from torch import nn
@@ -66,7 +66,7 @@ class DiffusionTaskType(TaskType):
             if name in GenerateSpec.model_fields and name not in DRAWING_FIELDS:
                 yield Fault(f"generate.{name}", f"is for texts, and not for {cls.name}; leave it out")
         if isinstance(data, Mapping):
-            if str(data.get("source", "")).startswith(("s3://", "hub:")):
+            if str(data.get("source", "")).startswith(REMOTE_PREFIXES):
                 yield Fault(
                     "data.source", "must be a folder on this machine: images are read beside their table"
                 )

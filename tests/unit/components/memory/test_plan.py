@@ -313,7 +313,7 @@ def test_a_base_whose_code_looks_at_numbers_gets_a_bound(make_spec: MakeSpec) ->
     plan = plan_task(
         make_spec({"name": "lora"}, base={"model": "bigscience/mt0-large", "revision": REVISION})
     )
-    assert any("a bound" in note for note in plan.notes)
+    assert any("an upper bound" in note for note in plan.notes)
     assert next(part.high for part in plan.training.parts if part.name == "activations") > 0
 
 

@@ -30,7 +30,7 @@ def test_a_changed_image_is_another_cell(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LORRY_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////proc/nowhere/mlflow.db")
-    monkeypatch.setattr("lorry_pipelines.studies.run.run_trials", interrupt)
+    monkeypatch.setattr("lorry_pipelines.studies.study_run.run_trials", interrupt)
     document = make_image_spec(diffusion_pipeline).model_dump(mode="json", exclude={"generate", "evaluate"})
     document["method"] = {"name": "lora", "r": 4}
     path = tmp_path / "dog.yaml"

@@ -210,7 +210,7 @@ def test_all_train_fields_that_came_with_a_method_are_pasted(
             (0.8,),
             (100,),
             (0,),
-            "lora is all that there is to choose from: 0.800 with 100 trained parameters; with one seed, "
+            "lora is the only one to choose from: 0.800 with 100 trained parameters; with one seed, "
             "another training may say otherwise",
         ),
         (

@@ -1,4 +1,4 @@
-"""How the lecture's three studies are laid out."""
+"""How the three studies are laid out."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -135,9 +135,9 @@ def test_a_budget_below_one_rank_is_refused(task_file: TaskFile) -> None:
     grid, faults = lay_out_targets(TaskDocument.load(task_file()), budget=200)
     assert grid is None
     assert [fault.what for fault in faults] == [
-        "200 parameters are less than a rank of 1 takes on q+k, 256",
-        "200 parameters are less than a rank of 1 takes on q+v, 256",
-        "200 parameters are less than a rank of 1 takes on q+k+v+o, 512",
+        "200 parameters are fewer than a rank of 1 takes on q+k, 256",
+        "200 parameters are fewer than a rank of 1 takes on q+v, 256",
+        "200 parameters are fewer than a rank of 1 takes on q+k+v+o, 512",
     ]
 
 
@@ -221,7 +221,7 @@ def test_the_lengths_of_dora_are_in_the_budget(task_file: TaskFile, tiny_bert: P
         trained = method_.count_parameters(method_.adapt(model, frozenset()), frozenset()).adapter
         assert grid.budget - 256 * len(variant.facts["projections"]) < trained <= grid.budget
     _, faults = lay_out_targets(task, budget=150, combinations=[("q",)])
-    assert [fault.what for fault in faults] == ["150 parameters are less than a rank of 1 takes on q, 192"]
+    assert [fault.what for fault in faults] == ["150 parameters are fewer than a rank of 1 takes on q, 192"]
 
 
 def test_options_of_the_command_line_reach_the_studies_of_lora(task_file: TaskFile) -> None:
@@ -284,7 +284,7 @@ def test_wordings_are_read_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "wordings.txt"
     assert read_prompts(path)[1][0].what == "there is no such file"
     path.write_text("\n  \n")
-    assert read_prompts(path)[1][0].what == "it holds no wording"
+    assert read_prompts(path)[1][0].what == "it holds no prompt"
     path.write_bytes(b"\xff\xfe")
     assert "UTF-8" in read_prompts(path)[1][0].what
     path.write_text("{text} is in {label}\n\n{text}: {label}\n")

@@ -77,4 +77,4 @@ def test_pairs_do_not_belong_to_a_file(tmp_path: Path) -> None:
     arguments = ["predict", "reviews", "--file", str(tmp_path / "texts.txt"), "--pair", "two"]
     result = click.testing.CliRunner().invoke(lorry, arguments)
     assert result.exit_code == UsageError.exit_code
-    assert "second texts belong to texts of the command line" in result.output
+    assert "second texts can only be given with texts on the command line" in result.output

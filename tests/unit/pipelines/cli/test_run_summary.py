@@ -1,4 +1,4 @@
-"""What a person sees at the end of a run."""
+"""The end of a run, as it is printed."""
 
 from pathlib import Path
 from typing import Any

@@ -37,7 +37,7 @@ def test_a_comparison_is_printed_kept_and_taken_over(invoke: Any, task_file: Tas
     again = invoke("compare", task_file(), "--methods", "lora,bitfit", "--seeds", "0,1")
     assert again.exit_code == 0, again.output
     assert invoke.ran == []
-    assert "4 trials, 4 taken over" in again.output
+    assert "4 trials, 4 of them done before" in again.output
 
     larger = invoke("compare", task_file(), "--methods", "full,lora", "--seeds", "0", "--against", "full")
     assert larger.exit_code == 0, larger.output
@@ -69,7 +69,7 @@ def test_a_training_that_fails_is_told_and_tried_again(invoke: Any, task_file: T
     assert "bitfit max_adapter_mib=0.0001   " in result.output
     assert "failed" in result.output
     assert "above the limit of 0.0001 MiB" in result.output
-    assert "lora is all that there is to choose from" in result.output
+    assert "lora is the only one to choose from" in result.output
     # Lines of a reason are wrapped, and begin with a mark.
     assert "1 that failed is left out" in " ".join(result.output.replace("#", " ").split())
     invoke("compare", task_file(), "--methods", methods)
@@ -128,7 +128,7 @@ def test_another_study_of_the_task_goes_on_beside_and_its_cells_are_waited_for(
         stream.close()
         return "7"
 
-    monkeypatch.setattr("lorry_pipelines.studies.run.read_holder", finish)
+    monkeypatch.setattr("lorry_pipelines.studies.study_run.read_holder", finish)
     result = invoke("compare", task_file(), "--methods", "lora,bitfit")
     assert result.exit_code == 0, result.output
     assert invoke.ran == ["bitfit, seed 0"]
@@ -174,7 +174,7 @@ def test_a_seed_that_is_the_studys_is_refused(
         (("compare", "--methods", "lora,bitfit", "--set", "method.name=full"), "name methods in --methods"),
         (
             ("compare", "--methods", "lora,bitfit", "--set", "method.r=2"),
-            "bitfit: method.r: bitfit has no option 'r'; known are none (--set is meant for all)",
+            "bitfit: method.r: bitfit has no option 'r'; known are none (--set applies to all)",
         ),
         (("study", "rank", "--set", "method.r=2"), "give --ranks"),
         (("study", "targets", "--set", "method.q=2"), "method.q: lora has no option 'q'"),
@@ -194,7 +194,7 @@ def test_settings_that_reach_nobody_are_refused(
 def test_equal_labels_are_refused(invoke: Any, task_file: TaskFile) -> None:
     result = invoke("compare", task_file(), "--methods", "lora:r=2,lora:r='2',lora:r=3")
     assert result.exit_code == 3
-    assert "lora r=2: 2 variants would be called so" in result.output
+    assert "lora r=2: 2 variants would have this name" in result.output
     assert invoke.ran == []
 
 
@@ -272,7 +272,7 @@ def test_wordings_with_and_without(invoke: Any, task_file: TaskFile, cloze: str,
     shown = invoke("study", "prompts", path, "--wordings", wordings, "--template", "the {text}")
     assert invoke.ran == []
     assert "2: {text} was bad" in shown.output
-    assert "spread over wordings" in shown.output
+    assert "spread over prompts" in shown.output
 
 
 def test_prompts_need_a_kind_that_reads_them(invoke: Any, task_file: TaskFile) -> None:

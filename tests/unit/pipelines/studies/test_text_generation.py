@@ -176,4 +176,4 @@ def test_wordings_of_a_cloze_with_soft_tokens_between(
     assert rows_found[1]["options"]["template"] == "[P]*2 {text} [P] is in {label} ."
     assert rows_found[3]["options"]["template"] == "{text} lies in [P] {label} ."
     shown = invoke("study", "prompts", path, "--wordings", wordings)
-    assert "spread over wordings, highest less lowest: untrained" in shown.output
+    assert "spread over prompts, highest minus lowest: untrained" in shown.output

@@ -10,7 +10,7 @@ from lorry_components.steps.evaluate.evaluation_report import PLOT_NAME
 from lorry_components.studies.study_summary import TrialOutcome
 from lorry_components.studies.trials import Trial
 from lorry_components.studies.variants import Variant
-from lorry_pipelines.studies.tracking import StudyTracker
+from lorry_pipelines.studies.study_tracking import StudyTracker
 from lorry_registry.errors import TrackingError
 
 

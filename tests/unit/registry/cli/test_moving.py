@@ -52,7 +52,7 @@ def test_pull_overwrites_nothing(lorry: Run, two_tasks: dict[str, Any]) -> None:
     Path("mine/notes.txt").touch()
     Path("file").touch()
     for target in ("mine", "file"):
-        assert f"{target}: it " in lorry("pull", "reviews", target, code=8).stderr
+        assert f"{target}: the folder " in lorry("pull", "reviews", target, code=8).stderr
     Path("mine/notes.txt").unlink()
     lorry("pull", "reviews", "mine")
     assert "name a folder in it: lorry pull reviews ./reviews" in lorry("pull", "reviews", ".", code=2).stderr

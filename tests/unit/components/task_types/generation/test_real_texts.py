@@ -1,4 +1,4 @@
-"""Metrics and preparation on the lecture's own data sets."""
+"""Metrics and preparation on the papers' data sets."""
 
 import gzip
 import json

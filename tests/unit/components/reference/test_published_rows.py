@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from lorry_components.reference.tables import LectureRow, parse_count
+from lorry_components.reference.published_rows import PublishedRow, parse_count
 
 COUNTS = {
     "roberta-base lora r=8": 294_912,
@@ -42,8 +42,8 @@ FIELDS = {
 
 
 @pytest.mark.parametrize("name", COUNTS)
-def test_trained_parameters_are_exact(name: str, lecture_rows: dict[str, LectureRow]) -> None:
-    assert lecture_rows[name].trainable_parameters == COUNTS[name]
+def test_trained_parameters_are_exact(name: str, published_rows: dict[str, PublishedRow]) -> None:
+    assert published_rows[name].trainable_parameters == COUNTS[name]
 
 
 @pytest.mark.parametrize(
@@ -58,14 +58,14 @@ def test_trained_parameters_are_exact(name: str, lecture_rows: dict[str, Lecture
     ],
 )
 def test_bases_are_as_large_as_they_are_known_to_be(
-    name: str, total: int, lecture_rows: dict[str, LectureRow]
+    name: str, total: int, published_rows: dict[str, PublishedRow]
 ) -> None:
-    assert lecture_rows[name].total_parameters == total
+    assert published_rows[name].total_parameters == total
 
 
 @pytest.mark.parametrize("name", ["T0_3B full", "T0_3B lora", "mt0-xxl lora", "bloomz-7b1 lora"])
-def test_memory_is_within_a_tenth_of_the_published(name: str, lecture_rows: dict[str, LectureRow]) -> None:
-    row = lecture_rows[name]
+def test_memory_is_within_a_tenth(name: str, published_rows: dict[str, PublishedRow]) -> None:
+    row = published_rows[name]
     assert row.memory_gib == pytest.approx(row.published_gib, rel=0.1)
     assert row.memory_range_gib is not None
     low, high = row.memory_range_gib
@@ -73,8 +73,8 @@ def test_memory_is_within_a_tenth_of_the_published(name: str, lecture_rows: dict
 
 
 @pytest.mark.parametrize("name", ["mt0-xxl full", "bloomz-7b1 full"])
-def test_what_ran_out_of_memory_is_told_to(name: str, lecture_rows: dict[str, LectureRow]) -> None:
-    row = lecture_rows[name]
+def test_a_run_out_of_memory_does_not_fit(name: str, published_rows: dict[str, PublishedRow]) -> None:
+    row = published_rows[name]
     assert row.published_gib is None
     assert row.memory_range_gib is not None
     assert row.memory_range_gib[0] > 80
@@ -83,22 +83,22 @@ def test_what_ran_out_of_memory_is_told_to(name: str, lecture_rows: dict[str, Le
 
 @pytest.mark.parametrize("name", ["T0_3B lora", "mt0-xxl lora", "bloomz-7b1 lora"])
 def test_an_offloaded_base_takes_less_than_one_that_is_not(
-    name: str, lecture_rows: dict[str, LectureRow]
+    name: str, published_rows: dict[str, PublishedRow]
 ) -> None:
-    whole, offloaded = lecture_rows[name].memory_gib, lecture_rows[f"{name}, offload"].memory_gib
+    whole, offloaded = published_rows[name].memory_gib, published_rows[f"{name}, offload"].memory_gib
     assert whole is not None
     assert offloaded is not None
     # What is trained and what passes stay: no more than the frozen weights is saved.
-    assert whole - 4 * lecture_rows[name].total_parameters / 2**30 < offloaded < whole / 3
-    assert offloaded <= (lecture_rows[f"{name}, offload"].published_gib or 0)
+    assert whole - 4 * published_rows[name].total_parameters / 2**30 < offloaded < whole / 3
+    assert offloaded <= (published_rows[f"{name}, offload"].published_gib or 0)
 
 
-def test_every_difference_has_its_reason(lecture_rows: dict[str, LectureRow]) -> None:
-    assert [name for name, row in lecture_rows.items() if not row.agrees and not row.reason] == []
+def test_every_difference_has_its_reason(published_rows: dict[str, PublishedRow]) -> None:
+    assert [name for name, row in published_rows.items() if not row.agrees and not row.reason] == []
 
 
-def test_the_rows_that_differ_are_those_that_were_found_to(lecture_rows: dict[str, LectureRow]) -> None:
-    differing = {name for name, row in lecture_rows.items() if not row.agrees}
+def test_the_rows_that_differ_are_the_known_ones(published_rows: dict[str, PublishedRow]) -> None:
+    differing = {name for name, row in published_rows.items() if not row.agrees}
     assert differing == {
         "roberta-base full",
         "roberta-large full",
@@ -117,9 +117,9 @@ def test_the_rows_that_differ_are_those_that_were_found_to(lecture_rows: dict[st
     }
 
 
-def test_the_runs_of_stable_diffusion(lecture_rows: dict[str, LectureRow]) -> None:
+def test_the_runs_of_stable_diffusion(published_rows: dict[str, PublishedRow]) -> None:
     pytest.importorskip("diffusers", reason="diffusers is not installed: pip install lorry[images]")
-    rows = [row for name, row in lecture_rows.items() if name.startswith("stable-diffusion-v1-4 ")]
+    rows = [row for name, row in published_rows.items() if name.startswith("stable-diffusion-v1-4 ")]
     assert [row.published_gib for row in rows] == [27.5, 15.5, 8.12]
     assert [row.trainable_parameters for row in rows] == [982_581_444, 2_184_192, 2_184_192]
     assert all(row.agrees for row in rows)
@@ -130,8 +130,8 @@ def test_the_runs_of_stable_diffusion(lecture_rows: dict[str, LectureRow]) -> No
     )
 
 
-def test_rows_are_plain_values(lecture_rows: dict[str, LectureRow]) -> None:
-    for row in lecture_rows.values():
+def test_rows_are_plain_values(published_rows: dict[str, PublishedRow]) -> None:
+    for row in published_rows.values():
         document = json.loads(json.dumps(row.describe()))
         assert document.keys() >= FIELDS
         assert (document["memory_gib"] is None) == (document["memory_range_gib"] is None)

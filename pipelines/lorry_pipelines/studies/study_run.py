@@ -1,4 +1,4 @@
-"""Runs a comparison or a study from end to end: data once, trials in processes, one table, one picture."""
+"""Runs a comparison or a study from end to end: data once, trials in processes, one table, one plot."""
 
 import contextlib
 import json
@@ -25,7 +25,7 @@ from lorry_pipelines.local.display import open_display
 from lorry_pipelines.local.launch import report_disk
 from lorry_pipelines.local.locking import hold_tasks
 from lorry_pipelines.scheduling import refuse_what_does_not_fit
-from lorry_pipelines.studies.tracking import StudyTracker
+from lorry_pipelines.studies.study_tracking import StudyTracker
 from lorry_pipelines.studies.trial_processes import Places, count_processors, list_devices, run_trials
 from lorry_registry.cli.edge import brief_patience, print_warning
 from lorry_registry.digest_cache import DigestCache
@@ -45,12 +45,12 @@ class Study:
 
     Attributes:
         name: ``compare``, ``rank``, ``targets`` or ``prompts``.
-        heading: What stands over the labels of the rows.
+        heading: The title of the column of labels.
         variants: The rows.
         seeds: The seeds of each.
         against: The label of the row that all are compared with; None: the best.
-        by_parameters: Whether the picture lays rows out by their trained parameters.
-        notes: What a reader has to know.
+        by_parameters: Whether the plot places rows by their trained parameters.
+        notes: What a reader needs to know.
     """
 
     name: str
@@ -69,16 +69,16 @@ class Study:
 
 @dataclass(frozen=True, slots=True)
 class StudyReport:
-    """What came of a study.
+    """The results of a study.
 
     Attributes:
         study: What was compared.
         summary: The rows.
-        recommendation: What to take; None when nothing is complete.
-        outcomes: What became of each trial.
-        results: The file that holds all of it.
-        plot: The picture; None when nothing is done.
-        notes: What a reader has to know, and what the rows say together.
+        recommendation: The variant to choose; None if none is complete.
+        outcomes: The outcome of each trial.
+        results: The file that holds all of this.
+        plot: The plot; None if no trial is done.
+        notes: What a reader needs to know, and what the rows show together.
     """
 
     study: Study
@@ -114,9 +114,9 @@ class StudyOptions:
     """How a study is run.
 
     Attributes:
-        jobs: How many trials at a time; None: by processors.
-        output: Where results and picture go; None: into the study's own folder.
-        quiet: Whether nothing is shown meanwhile.
+        jobs: How many trials run at a time; None: by GPUs or processors.
+        output: The folder for results and plot; None means the study's own.
+        quiet: Whether no progress is shown.
         force: Whether trials are run whose plan does not fit their resources.
     """
 
@@ -127,17 +127,17 @@ class StudyOptions:
 
 
 def run_study(study: Study, settings: Settings, options: StudyOptions) -> StudyReport:
-    """Prepare the data, run the trials that are not done, and sum up.
+    """Prepare the data, run the trials that are not done, and summarize them.
 
-    Trials are kept by what decides their result, below ``LORRY_HOME/studies``: another study of the same task
-    takes them over, and an interrupted one goes on from their checkpoints.
+    Trials are kept below ``LORRY_HOME/studies`` under a digest of everything that decides their result:
+    another study of the same task reuses them, and an interrupted one continues from their checkpoints.
 
     Raises:
         BaseModelError: The base is not usable.
-        ConflictError: The same study is going on already.
+        ConflictError: The same study is already running.
         InvalidDataError: The data cannot be used.
         InvalidTaskError: A plan does not fit the task's resources.
-        StoreError: The disk is full or closed.
+        StoreError: A file cannot be written.
     """
     if not options.force:
         _refuse_misfits(study.variants)
@@ -145,7 +145,7 @@ def run_study(study: Study, settings: Settings, options: StudyOptions) -> StudyR
     with report_disk(settings.home), brief_patience():
         trials = _lay_out(study, root, DigestCache(settings.digests).digest_file)
         folder = _name_folder(root, study, trials)
-        # Of trials that two studies share, one trains and the other waits; of the very same study, one runs.
+        # Of a trial that two studies share, one trains and the other waits; the same study runs only once.
         with hold_tasks(settings.locks, [folder.name]):
             folder.mkdir(parents=True, exist_ok=True)
             tracker = StudyTracker(
@@ -182,7 +182,7 @@ def _lay_out(study: Study, root: Path, digest: DigestFile) -> list[Trial]:
         if key not in prepared:
             prepared[key] = _prepare(task, base.folder, root / "data" / shorten_digest(key, 32))
         data[variant.label] = prepared[key]
-    for warning in dict.fromkeys(told for each in prepared.values() for told in each.warnings):
+    for warning in dict.fromkeys(warning for each in prepared.values() for warning in each.warnings):
         print_warning(f"{study.task}: {warning}")
     return lay_out_trials(
         study.variants,
@@ -197,7 +197,7 @@ def _digest_data(task: ResolvedTask, fingerprint: str) -> str:
     spec = task.spec
     return digest_document(
         {
-            # By whose tokens the data card warns.
+            # The data card warns about lengths in its tokens.
             "base": fingerprint,
             "task": spec.name,
             "kind": spec.kind,
@@ -232,14 +232,14 @@ def _name_folder(root: Path, study: Study, trials: Sequence[Trial]) -> Path:
 def _run(
     study: Study, trials: Sequence[Trial], root: Path, tracker: StudyTracker, options: StudyOptions
 ) -> list[TrialOutcome]:
-    """Run the trials that are not done, each once; what came of it belongs to all trials of its digest."""
+    """Run the trials that are not done, each digest once; its outcome is that of all trials with it."""
     first: dict[str, Trial] = {}
     for trial in trials:
         first.setdefault(trial.digest, trial)
     outcomes = {digest: known for digest, trial in first.items() if (known := _find_known(trial, root))}
     waiting = [trial for trial in first.values() if trial.digest not in outcomes]
     if not options.quiet:
-        taken = f", {len(outcomes)} taken over" if outcomes else ""
+        taken = f", {len(outcomes)} of them done before" if outcomes else ""
         click.echo(f"{study.task}: {len(first)} trials{taken}; files: {root.parent}", err=True)
     if waiting or not tracker.has_all(outcomes):
         tracker.open({"study": study.name, "seeds": list(study.seeds), "cells": len(first)})
@@ -257,7 +257,7 @@ def _run(
         done = sum(outcome.result is not None for outcome in outcomes.values())
         click.echo(
             f"{done} of {len(first)} trials are done; they are kept, and the checkpoints of the "
-            "others: the same command goes on from there",
+            "others: the same command continues from there",
             err=True,
         )
         raise
@@ -267,12 +267,12 @@ def _run(
 def _run_waiting(
     waiting: Sequence[Trial], root: Path, options: StudyOptions, take: Callable[[TrialOutcome], None]
 ) -> None:
-    """Run trials; those that another study is running meanwhile come last, and are taken over from it."""
+    """Run trials; those that another study is running come last, and are then taken from it."""
     while waiting:
         with contextlib.ExitStack() as locks:
             mine = [trial for trial in waiting if take_lock(locks, trial.open(root).lock)]
             if not mine:
-                # Nothing is held here, so that two studies never wait for each other.
+                # No lock is held here, so that two studies never wait for each other.
                 lock = waiting[0].open(root).lock
                 click.echo(
                     f"{waiting[0].name}: another study is running it (process {read_holder(lock)}); waiting",
@@ -289,7 +289,7 @@ def _run_held(
 ) -> None:
     left = []
     for trial in trials:
-        # Another study may have done it since we looked.
+        # Another study may have finished it since the first look.
         known = _find_known(trial, root)
         if known is None:
             left.append(trial)

@@ -1,4 +1,4 @@
-"""Shows a study in MLflow: a parent run in the task's experiment, and in it one run a trial."""
+"""Shows a study in MLflow: a parent run in the task's experiment, and below it a run for each trial."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,16 +18,16 @@ _PARENT_TAG = "mlflow.parentRunId"
 
 
 class StudyTracker:
-    """Logs a study. When MLflow is gone it warns once, and the study goes on.
+    """Logs a study. If MLflow fails, it warns once and the study goes on.
 
-    Runs are remembered beside the study: started again, it goes on in the same runs.
+    Run ids are kept with the study's files: when it is started again, it continues in the same runs.
 
     Args:
         index: MLflow.
         task: The task.
         study: The study's name, for people.
         folder: The study's files.
-        warn: Told when MLflow cannot be used.
+        warn: Called once if MLflow cannot be used.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class StudyTracker:
         self._children: dict[str, str] = {}
 
     def has_all(self, digests: Iterable[str]) -> bool:
-        """Return whether all trials were logged there before, so that there is nothing to do."""
+        """Return whether all trials have been logged before, so that nothing is left to do."""
         known = self._read_state()
         return bool(known) and set(digests) <= known["children"].keys()
 
@@ -51,12 +51,12 @@ class StudyTracker:
         self._mlflow.attempt(lambda: self._open(parameters))
 
     def log_trial(self, outcome: TrialOutcome) -> None:
-        """Log a trial, unless it was before: its recipe, its curves, what came of it."""
+        """Log a trial, unless it has been logged: its recipe, its curves, its results."""
         if self._parent and outcome.trial.digest not in self._children:
             self._mlflow.attempt(lambda: self._log_trial(outcome))
 
     def close(self, artifacts: Sequence[Path], metrics: Mapping[str, float], *, failed: bool) -> None:
-        """Log the study's table and picture, and end its run."""
+        """Log the study's table and plot, and end its run."""
 
         def finish() -> None:
             for path in artifacts:
@@ -95,7 +95,7 @@ class StudyTracker:
         )
         parameters = trial.spec.describe_recipe() | {"base": trial.spec.base.model_dump(mode="json")}
         if result is not None and result.training is not None:
-            # The recipe names none where it is the method's own.
+            # The recipe holds no learning rate if the method's own is used.
             parameters["learning_rate"] = result.training.learning_rate
         self._index.log_parameters(run_id, parameters)
         if result is None:
@@ -116,7 +116,7 @@ class StudyTracker:
             state: dict[str, Any] = json.loads(self._path.read_text("utf-8"))
         except FileNotFoundError:
             return {}
-        # Runs of another MLflow are none of this one.
+        # Runs in another MLflow do not count.
         return state if state["address"] == self._index.address else {}
 
     def _write_state(self) -> None:

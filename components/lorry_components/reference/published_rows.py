@@ -1,8 +1,8 @@
-"""The lecture's tables of trained parameters and of memory, beside ours.
+"""The papers' tables of trained parameters and of memory, beside ours.
 
-Each row of a method that exists here is counted on the real modules, on the meta device. Rows of methods that
-do not are counted by their closed form (:mod:`~lorry_components.reference.closed_forms`); once a method is in
-``METHODS`` with its row's options, the row is counted on its modules without a change here.
+A row whose method exists here is counted on the real modules, on the meta device; any other, by its closed
+form (:mod:`~lorry_components.reference.closed_forms`). Once ``METHODS`` has a method with its row's options,
+the row is counted on its modules without a change here.
 """
 
 import dataclasses
@@ -49,25 +49,25 @@ _PUBLISHED_DEVICE = next(device for device in DEVICES if device.name == "A100 80
 
 
 @dataclass(frozen=True, slots=True)
-class LectureRow:
+class PublishedRow:
     """A published figure and ours.
 
     Attributes:
         name: What was trained, on which base.
         method: The method's name in task files.
-        trainable_parameters: Ours, the head not with them.
-        total_parameters: Of the model with its head, and with the adapter where its modules were counted.
+        trainable_parameters: Ours, without the head.
+        total_parameters: Of the model with its head, and with the adapter if its modules were counted.
         is_closed_form: Whether the closed form was counted, because the method does not exist here.
         published: The published count as a number; None: this row is about memory.
-        published_text: What is printed there.
+        published_text: The figure as it is printed there.
         memory_gib: Ours by the formula, in GiB; None: this row is about parameters.
         memory_range_gib: Ours from low to high, with what the process and its allocator add.
         published_gib: The published peak; None: it ran out of memory, or none is published.
         difference: Ours over the published figure, less 1; None: there is none to compare with.
-        agrees: Whether ours rounds to what is printed, or of memory is within a tenth, or cannot fit where
-            it is published to have run out.
-        reason: Why it differs, or what is compared; of a row that is not planned, why.
-        is_planned: Whether ours could be had; without it there are no figures of ours.
+        agrees: Whether our count rounds to the printed one, our memory is within a tenth of it, or does not
+            fit where the published run ran out of memory.
+        reason: Why it differs, or what is compared; why it could not be planned.
+        is_planned: Whether ours could be computed; if not, there are no figures of ours.
     """
 
     name: str
@@ -90,11 +90,11 @@ class LectureRow:
         return dataclasses.asdict(self)
 
 
-def list_lecture_rows() -> list[LectureRow]:
-    """Compute the lecture's rows: those of the parameter tables first, then those of the memory tables.
+def list_published_rows() -> list[PublishedRow]:
+    """Compute the published rows: those of the parameter tables first, then those of the memory tables.
 
-    Those about images are left out where diffusers is not installed. A row that fails, as with a version of a
-    library that builds its model otherwise, says why, and does not stop the others.
+    Those about images are left out if diffusers is not installed. A row that fails, for example because a
+    version of a library builds its model differently, says why and does not stop the others.
     """
     totals: dict[tuple[str, str], int] = {}
     images = IMAGE_MEMORY if has_diffusers() else ()
@@ -113,12 +113,12 @@ def list_lecture_rows() -> list[LectureRow]:
     ]
 
 
-def _try_row(name: str, method: str, compute: Callable[..., LectureRow], *arguments: Any) -> LectureRow:
+def _try_row(name: str, method: str, compute: Callable[..., PublishedRow], *arguments: Any) -> PublishedRow:
     try:
         return compute(name, *arguments)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the other rows are computed
-        told = str(error).partition("\n")[0]
-        return LectureRow(
+    except Exception as error:  # noqa: BLE001 - the other rows are computed all the same
+        message = str(error).partition("\n")[0]
+        return PublishedRow(
             name=name,
             method=method,
             trainable_parameters=0,
@@ -131,7 +131,7 @@ def _try_row(name: str, method: str, compute: Callable[..., LectureRow], *argume
             published_gib=None,
             difference=None,
             agrees=False,
-            reason=f"not planned: {type(error).__name__}: {told}",
+            reason=f"not planned: {type(error).__name__}: {message}",
             is_planned=False,
         )
 
@@ -144,7 +144,7 @@ def parse_count(text: str) -> tuple[float, float]:
     return float(digits) * unit, 0.5 * unit / 10**decimals
 
 
-def _count_row(name: str, entry: Entry, totals: dict[tuple[str, str], int]) -> LectureRow:
+def _count_row(name: str, entry: Entry, totals: dict[tuple[str, str], int]) -> PublishedRow:
     """Count what a row trains; ``totals`` remembers the models whose methods do not exist here."""
     base = BaseConfiguration(read_known_configurations()[entry.base], entry.base)
     parameters = _count_modules(entry, base)
@@ -186,13 +186,15 @@ def _count_modules(entry: Entry, base: BaseConfiguration) -> ParameterCounts | N
         return None
 
 
-def _describe_count(name: str, entry: Entry, trained: int, total: int, *, is_closed_form: bool) -> LectureRow:
+def _describe_count(
+    name: str, entry: Entry, trained: int, total: int, *, is_closed_form: bool
+) -> PublishedRow:
     published, agrees, difference = None, True, None
     if entry.published:
         published, tolerance = parse_count(entry.published)
         agrees = abs(trained - published) <= tolerance
         difference = trained / published - 1
-    return LectureRow(
+    return PublishedRow(
         name=name,
         method=entry.method,
         trainable_parameters=trained,
@@ -224,7 +226,7 @@ def _measure_row(
     method_name: str,
     is_offloaded: bool,
     published: float | None,
-) -> LectureRow:
+) -> PublishedRow:
     base = BaseConfiguration(read_known_configurations()[base_name], base_name)
     method = METHODS[method_name]({"r": 8} if method_name == "lora" else {}, TASK_TYPES[model_class])
     # Eager attention and fp32, as these runs were.
@@ -253,7 +255,7 @@ def _measure_row(
     )
 
 
-def _measure_image_row(name: str, method_name: str, is_checkpointed: bool, published: float) -> LectureRow:
+def _measure_image_row(name: str, method_name: str, is_checkpointed: bool, published: float) -> PublishedRow:
     parameters, estimate = measure_dreambooth(
         read_known_pipeline(PIPELINE), method_name, is_checkpointed=is_checkpointed
     )
@@ -268,9 +270,9 @@ def _describe_memory(
     published: float | None,
     *,
     reason: str,
-) -> LectureRow:
+) -> PublishedRow:
     ours = estimate.formula / GIB
-    return LectureRow(
+    return PublishedRow(
         name=name,
         method=method_name,
         trainable_parameters=parameters.trained,
