@@ -47,7 +47,7 @@ def study_flags(command: Callable[..., None]) -> Callable[..., None]:
     """Add the shared options to a command, which gets them as ``flags``."""
 
     @click.option(
-        "--seeds", metavar="N,N,...", help="Train each once with each of these seeds.  [default: the task's]"
+        "--seeds", metavar="N,N,...", help="Train all once with each of these seeds.  [default: the task's]"
     )
     @click.option(
         "--jobs",

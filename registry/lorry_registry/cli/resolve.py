@@ -20,8 +20,8 @@ from lorry_registry.cli.resolution_fields import format_base, format_version
 def resolve_task(task: str, version: int | None, as_json: bool) -> None:
     """Print where a task's adapter is.
 
-    Its address, its digest, and the base that it must be loaded on. Nothing is downloaded; ``path`` is null
-    when the store is not on this machine.
+    Its address, its digest, and the base that it must be loaded on. Nothing is downloaded; in JSON,
+    'path' is null if the store is not on this machine.
     """
     resolution = open_registry().resolve(task, version)
     base = resolution.manifest.base

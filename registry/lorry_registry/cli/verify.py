@@ -30,7 +30,7 @@ def verify_adapters(task: str | None, every: bool, as_json: bool) -> None:
     """Re-hash the adapters in the store.
 
     Every version of a task, or of all tasks: its files against its manifest, and the task's history against
-    itself. The exit code is not 0 when anything is damaged.
+    itself. The exit code is not 0 if anything is damaged.
     """
     if (task is None) != every:
         raise UsageError("name one task, or give --all", todo="lorry verify reviews, or lorry verify --all")
