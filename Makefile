@@ -12,7 +12,8 @@ DEMO_DATA := pipelines/tasks/data
 TASKS := $(wildcard pipelines/tasks/*.yaml)
 # Tests side by side, each process with one thread, since tiny matrices wait longer for a second thread than
 # they take; a module's tests stay together, for they share what it trains.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadscope --durations 10
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadscope --no-loadscope-reorder \
+    --durations 10
 # More options for pytest, such as -x or -k NAME.
 PYTEST_OPTIONS ?=
 

@@ -3,6 +3,7 @@
 import gc
 import signal
 
+import hypothesis
 import pytest
 
 from fixtures.stores import empty_mlflow, mlflow_uri, registry, store, tracking  # noqa: F401
@@ -11,6 +12,11 @@ from fixtures.stores import empty_mlflow, mlflow_uri, registry, store, tracking 
 # of the tests that interrupt them would never end.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# Tests run side by side: how long an example takes says more about the others than about it.
+hypothesis.settings.register_profile("side-by-side", parent=hypothesis.settings(), deadline=None)
+hypothesis.settings.load_profile("side-by-side")
 
 
 @pytest.fixture(autouse=True)
