@@ -1,6 +1,7 @@
 """``lorry predict``: name a task, get its adapter on its base, predict."""
 
 import base64
+import functools
 import itertools
 import json
 import sys
@@ -10,7 +11,15 @@ from typing import Any
 
 import click
 
-from lorry_registry.cli.edge import format_examples, json_option, open_registry, print_json, version_option
+from lorry_registry.cli.edge import (
+    format_examples,
+    json_option,
+    load_settings,
+    open_registry,
+    print_json,
+    version_option,
+)
+from lorry_registry.digest_cache import DigestCache
 from lorry_registry.errors import Fault, InvalidDataError, StoreError, UsageError
 
 _SHOWN_CHARACTERS = 72
@@ -72,8 +81,14 @@ def predict_texts(
     quiet_libraries()
     ease_garbage_collection()
     from lorry_components.inference import load_adapter
+    from lorry_components.models.bases import resolve_base
 
-    loaded = load_adapter(registry.fetch(resolution.adapter_id), expected_id=resolution.adapter_id)
+    digest = DigestCache(load_settings().digests).digest_file
+    loaded = load_adapter(
+        registry.fetch(resolution.adapter_id),
+        expected_id=resolution.adapter_id,
+        find_base=functools.partial(resolve_base, digest=digest),
+    )
     predictions = loaded.predictor.predict(rows)
     if loaded.task_type.reads_images:
         predictions = [_write_image(task, prediction) for prediction in predictions]
