@@ -1,7 +1,7 @@
 """The graph: five steps for each task, all tasks side by side, and an exit step that always reports.
 
 The graph has a single condition: a task that is up to date, or whose data cannot be used, does not ask for a
-GPU. Each later step checks by itself whether an earlier one failed, and ends at once: so a failed task neither
+GPU. Each later step checks by itself whether an earlier one failed, and ends at once: a failed task neither
 stops its siblings nor needs a condition at every step.
 """
 

@@ -96,7 +96,7 @@ class _Part:
 def _weigh(stem: str) -> tuple[str, ...]:
     """Return patterns of weights in one file or several.
 
-    Variants beside them are not matched: the same weights in half precision, or those to resume training from.
+    Variants beside them are not matched: the same weights in half precision, or those before averaging.
     """
     number = "[0-9]" * 5
     return (
