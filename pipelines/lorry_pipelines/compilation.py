@@ -15,11 +15,11 @@ from lorry_registry.whole_files import write_whole
 def compile_pipeline(specs: Sequence[TaskSpec], target: Path, *, settings: Settings) -> None:
     """Compile the graph into a YAML file that runs here and on a cluster.
 
-    The file is for all to read. An address of MLflow that holds a password is left out of it: steps then take
+    Anyone may read the file. An address of MLflow that holds a password is left out of it: steps then take
     MLFLOW_TRACKING_URI from their environment.
 
     Args:
-        specs: The tasks that are built in as defaults; none: they are given when a run is started.
+        specs: The tasks that are the default parameter; none: they are given when a run is started.
         target: The file; its name ends in ``.yaml``. It appears whole or not at all.
         settings: Where the image, the store and MLflow are by default.
 
@@ -34,7 +34,7 @@ def compile_pipeline(specs: Sequence[TaskSpec], target: Path, *, settings: Setti
 
     groups = group_tasks(specs) or [TaskGroup(ResourcesSpec(), ())]
     with warnings.catch_warnings():
-        # kfp builds on deprecated parts of protobuf and typing; none of it is ours to mend.
+        # kfp uses deprecated parts of protobuf and typing, which cannot be fixed here.
         warnings.simplefilter("ignore")
         pipeline = build_pipeline(
             groups,
@@ -57,7 +57,7 @@ def compile_pipeline(specs: Sequence[TaskSpec], target: Path, *, settings: Setti
 
 
 def withhold_secret(address: str) -> str:
-    """Return an address that may be written down; nothing when it holds a password."""
+    """Return an address that may be written down; an empty string if it holds a password."""
     return "" if has_secret(address) else address
 
 
@@ -68,7 +68,7 @@ def _refuse_secrets(specs: Sequence[TaskSpec], settings: Settings) -> None:
     for where, address in places.items():
         if has_secret(address):
             raise UsageError(
-                f"{hide_secrets(address)} holds a password, and a pipeline is for all to read",
+                f"{hide_secrets(address)} holds a password, and anyone may read a pipeline",
                 where=where,
                 todo="leave it out of the address, and give steps AWS_ACCESS_KEY_ID and "
                 "AWS_SECRET_ACCESS_KEY in their environment: on a cluster from a Kubernetes secret",

@@ -1,8 +1,8 @@
 """The graph: five steps for each task, all tasks side by side, and an exit step that always reports.
 
-Only one condition stands in the graph: a task that is up to date, or whose data cannot be used, does not ask
-for a GPU. Later steps look for themselves whether the step before them failed, and end at once: so a failed
-task neither stops its siblings nor needs a condition at every step.
+The graph has a single condition: a task that is up to date, or whose data cannot be used, does not ask for a
+GPU. Each later step checks by itself whether an earlier one failed, and ends at once: a failed task neither
+stops its siblings nor needs a condition at every step.
 """
 
 import json
@@ -27,10 +27,10 @@ _DESCRIPTION = "Train, judge and register one adapter for each task, on frozen b
 
 @dataclass(frozen=True, slots=True)
 class TaskGroup:
-    """Tasks whose fine-tuning runs on the same kind of node.
+    """Tasks whose fine-tuning runs on nodes with the same resources.
 
     Attributes:
-        resources: The node.
+        resources: The resources of the node.
         tasks: The tasks, each as JSON.
     """
 
@@ -39,7 +39,7 @@ class TaskGroup:
 
 
 def group_tasks(specs: Sequence[TaskSpec]) -> list[TaskGroup]:
-    """Group tasks by the resources that they ask for: a node is chosen when the graph is compiled."""
+    """Group tasks by the resources that they ask for, since a node is chosen when the graph is compiled."""
     groups: dict[str, list[TaskSpec]] = {}
     for spec in specs:
         groups.setdefault(spec.resources.model_dump_json(), []).append(spec)
@@ -112,12 +112,12 @@ def _add_steps(
 
 def _configure(task: Any, image: str) -> None:
     task.set_container_image(image)
-    # Whether there is anything to do is in the ledger, which the backend's cache does not see.
+    # Whether there is anything to do depends on the ledger, which the backend's cache does not see.
     task.set_caching_options(False)
 
 
 def _place(task: Any, resources: ResourcesSpec) -> None:
-    """Send fine-tuning to the kind of node that its tasks ask for."""
+    """Send fine-tuning to a node with the resources that its tasks ask for."""
     task.set_memory_limit(resources.memory)
     if resources.count:
         task.set_accelerator_type(resources.accelerator).set_accelerator_limit(resources.count)

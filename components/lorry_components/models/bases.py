@@ -96,7 +96,7 @@ class _Part:
 def _weigh(stem: str) -> tuple[str, ...]:
     """Return patterns of weights in one file or several.
 
-    Not of the variants beside them: the same weights in half precision, or those that training goes on from.
+    Variants beside them are not matched: the same weights in half precision, or those before averaging.
     """
     number = "[0-9]" * 5
     return (

@@ -1,4 +1,4 @@
-"""A task with everything that it names: found, built and hashed once a process."""
+"""A task with everything that it names, each part located, built or hashed once a process."""
 
 from dataclasses import dataclass, field
 from functools import cached_property

@@ -1,5 +1,6 @@
 """``lorry predict``: predictions of a task's adapter on its base."""
 
+import functools
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -8,7 +9,15 @@ from typing import Any
 
 import click
 
-from lorry_registry.cli.edge import format_examples, json_option, open_registry, print_json, version_option
+from lorry_registry.cli.edge import (
+    format_examples,
+    json_option,
+    load_settings,
+    open_registry,
+    print_json,
+    version_option,
+)
+from lorry_registry.digest_cache import DigestCache
 from lorry_registry.errors import Fault, InvalidDataError, UsageError
 
 _SHOWN_CHARACTERS = 72
@@ -70,8 +79,14 @@ def predict_texts(
     quiet_libraries()
     ease_garbage_collection()
     from lorry_components.inference import load_adapter
+    from lorry_components.models.bases import resolve_base
 
-    loaded = load_adapter(registry.fetch(resolution.adapter_id), expected_id=resolution.adapter_id)
+    digest = DigestCache(load_settings().digests).digest_file
+    loaded = load_adapter(
+        registry.fetch(resolution.adapter_id),
+        expected_id=resolution.adapter_id,
+        find_base=functools.partial(resolve_base, digest=digest),
+    )
     predictions = loaded.predictor.predict(rows)
     predictions = [loaded.task_type.store_prediction(each, Path(), task) for each in predictions]
     if as_json:

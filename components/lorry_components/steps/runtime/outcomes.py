@@ -102,7 +102,7 @@ class RunRecord:
         return self._store.list_children(f"runs/{self.run}/tasks")
 
     def has_stopped(self, task: str, step: str) -> bool:
-        """Return whether a step of a task before this one failed or found nothing to do."""
+        """Return whether an earlier step of a task failed or had nothing to do."""
         earlier = STEPS[: STEPS.index(step)]
         return any(outcome.status != "done" for outcome in self.read(task) if outcome.step in earlier)
 

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from lorry_components.models import bases
 from lorry_components.models.bases import find_base_folder, list_hub_patterns, resolve_base
+from lorry_components.task_types import TASK_TYPES, InputForm
 from lorry_registry.errors import BaseModelError
 from lorry_registry.task_spec import BaseSpec
 
@@ -349,6 +350,16 @@ def test_what_is_in_a_fingerprint_is_downloaded_from_a_hub() -> None:
         assert any(fnmatchcase(name, pattern) for pattern in patterns), name
     for name in ("pytorch_model.bin", "modeling_custom.py", "README.md", "generation_config.json"):
         assert not any(fnmatchcase(name, pattern) for pattern in patterns), name
+
+
+def test_a_base_is_not_read_for_how_it_generates(make_base: MakeBase) -> None:
+    folder = make_base(style="gpt2")
+    before = resolve(folder)
+    (folder / "generation_config.json").write_text('{"do_sample": true, "repetition_penalty": 3.0}')
+    assert resolve(folder) == before
+    model, _ = TASK_TYPES["text-generation"](InputForm(32)).load_model(folder, None)
+    assert model.generation_config.repetition_penalty in (None, 1.0)
+    assert not model.generation_config.do_sample
 
 
 @pytest.mark.parametrize("name", ["spm.model", "sentencepiece.model", "qwen.tiktoken", "tekken.json"])

@@ -364,3 +364,20 @@ def test_a_report_is_strict(tmp_path: Path, trained: FindTrained) -> None:
     with pytest.raises(ValueError, match="surprise"):
         EvaluationReport.load(tmp_path)
     assert np.isfinite([metric.value for metric in report.evaluation.metrics.values()]).all()
+
+
+def test_every_file_appears_whole(
+    trained: FindTrained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace, placed = Path.replace, []
+
+    def note(self: Path, target: Path) -> Path:
+        placed.append(target.name)
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", note)
+    found, target = trained(), tmp_path / "evaluation"
+    evaluate(resolve_task(found.spec), found.data, found.candidate, target, registry=None)
+    assert sorted(placed) == ["evaluation.json", "predictions.jsonl", "predictions.png"]
+    assert sorted(path.name for path in target.iterdir()) == sorted(placed)
+    assert (target / "predictions.png").read_bytes().startswith(b"\x89PNG")

@@ -226,6 +226,24 @@ def test_a_training_leaves_an_adapter_and_its_summary(
     assert {"torch", "transformers", "peft", "lorry"} <= summary.libraries.keys()
 
 
+def test_the_summary_of_a_training_appears_whole(
+    trained: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    summary: TrainingSummary = trained().summary
+    summary.save(tmp_path)
+
+    def fail(self: Path, content: bytes) -> int:
+        with self.open("wb") as stream:
+            stream.write(content[:10])
+        raise OSError(28, "No space left on device", str(self))
+
+    monkeypatch.setattr(Path, "write_bytes", fail)
+    with pytest.raises(OSError, match="No space left"):
+        summary.model_copy(update={"steps": 1}).save(tmp_path)
+    assert TrainingSummary.load(tmp_path) == summary
+    assert [path.name for path in tmp_path.iterdir()] == ["training.json"]
+
+
 def test_a_pair_is_noted(train: Train, make_spec: MakeSpec) -> None:
     summary, _, _ = train(make_spec("pair", train={"epochs": None, "steps": 1}))
     assert summary.has_pair

@@ -116,3 +116,19 @@ def test_a_decision_is_kept_whole(tmp_path: Path) -> None:
     document = json.loads((tmp_path / "new" / "folder" / "decision.json").read_text())
     assert document["passed"] is True
     assert document["judged_champion"] == 3
+
+
+def test_a_decision_appears_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    former = judge(value=0.9, minimum=0.5)
+    former.save(tmp_path)
+
+    def fail(self: Path, content: bytes) -> int:
+        with self.open("wb") as stream:
+            stream.write(content[:10])
+        raise OSError(28, "No space left on device", str(self))
+
+    monkeypatch.setattr(Path, "write_bytes", fail)
+    with pytest.raises(OSError, match="No space left"):
+        judge(value=0.1, minimum=0.5).save(tmp_path)
+    assert Decision.load(tmp_path) == former
+    assert [path.name for path in tmp_path.iterdir()] == ["decision.json"]
