@@ -1,9 +1,9 @@
 """The blocks below the first trained one, computed once: their outputs for a row are the same in each epoch.
 
-Where only the top blocks are adapted, most of a training step is spent on computing what does not change. The
-hidden states that enter the first trained block are kept on disk, in the format in which they were computed,
-and read back in each step. The price is that dropout below that block is off, and the disk space: rows times
-tokens times the width of the base.
+Where only the top blocks are adapted, most of a training step is spent on what does not change. The hidden
+states that enter the first trained block are kept on disk, in the format in which they were computed, and
+read back in each step. The price is disk space (rows times tokens times the width of the base), and that
+dropout below the first trained block is off.
 """
 
 import contextlib
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from lorry_components.training.trainer import AdapterTrainer
 
 ROW = "row"
-"""The feature that holds a row's number."""
+"""The feature that holds the number of a row."""
 
 STATES = "frozen_prefix_states"
 """The input that holds the states of a batch, shape (tokens of all its rows, width)."""
 
-# What a loss is computed against.
+# The features that a loss is computed against.
 _NO_INPUTS = frozenset({"labels", "start_positions", "end_positions"})
 Features = dict[str, Any]
 Collate = Callable[[Sequence[int]], Any]
@@ -40,7 +40,7 @@ Collator = Callable[[list[Features]], Any]
 
 
 class _ReachedError(Exception):
-    """Ends a forward pass at the first trained block: nothing behind it is needed."""
+    """Ends a forward pass at the first trained block: nothing after it is needed."""
 
 
 class FrozenPrefix:
@@ -48,23 +48,23 @@ class FrozenPrefix:
 
     Args:
         model: The adapted model.
-        inputs: A batch of it, without labels.
+        inputs: A batch of its inputs, without labels.
 
     Raises:
-        TrainingError: The architecture is not known, or the first block is trained already.
+        TrainingError: The architecture is not known, or the very first block is trained.
     """
 
     def __init__(self, model: nn.Module, inputs: Any) -> None:
         whole: Any = model
         if has_two_stacks(whole.config):
             raise TrainingError(
-                "the frozen layers of an encoder with a decoder are not kept: it is for one stack of layers",
+                "the outputs of frozen layers can be kept for one stack of layers, and this base has two",
                 where="train.cache_frozen_layers",
                 todo="leave it out",
             )
         self._model = model
         blocks = find_layers(model)
-        # Of each block below, how many values it returns in a tuple; 0: its states alone.
+        # For each block below, how many values it returns in a tuple; 0: its states alone.
         self._forms = _list_frozen(model, blocks, inputs)
         self.depth = len(self._forms)
         if self.depth == 0:
@@ -88,7 +88,7 @@ class FrozenPrefix:
 
         Args:
             batches: The numbers of the rows of each batch.
-            collate: Makes a padded batch of some rows, without labels.
+            collate: Returns a padded batch of some rows, without labels.
             lengths: The tokens of each row.
         """
         reached: list[torch.Tensor] = []
@@ -109,7 +109,7 @@ class FrozenPrefix:
                 mask = inputs["attention_mask"].bool()
                 for number, row, kept in zip(rows, states, mask, strict=True):
                     if int(kept.sum()) != lengths[number]:
-                        raise RuntimeError("a batch holds other tokens than its rows")
+                        raise RuntimeError("a batch does not hold the tokens of its rows")
                     yield number, row[kept]
         finally:
             handle.remove()
@@ -117,7 +117,7 @@ class FrozenPrefix:
 
     @contextlib.contextmanager
     def attached(self) -> Iterator[None]:
-        """Let the blocks be skipped where :meth:`replaying` gives their states."""
+        """Skip the blocks in passes for which :meth:`replaying` provides their states."""
         with contextlib.ExitStack() as stack:
             for module, form in zip(self._skipped, self._forms, strict=True):
                 stack.enter_context(_passing(module, form, lambda: self._states is not None))
@@ -127,7 +127,7 @@ class FrozenPrefix:
 
     @contextlib.contextmanager
     def replaying(self, states: torch.Tensor, mask: torch.Tensor) -> Iterator[None]:
-        """Use these states, shape (tokens of all rows, width), in passes of the batch with this mask."""
+        """Use these states, shape (tokens of all rows, width), for the batch with this mask."""
         self._states, self._mask = states, mask.bool()
         try:
             yield
@@ -138,7 +138,7 @@ class FrozenPrefix:
         if self._states is None or self._mask is None:
             return None
         shape = (*self._mask.shape, self._states.shape[-1])
-        # What stands at padding is looked at by nobody.
+        # The values at padding are masked.
         padded = torch.zeros(shape, dtype=self._states.dtype, device=self._states.device)
         padded[self._mask] = self._states
         if args:
@@ -147,7 +147,7 @@ class FrozenPrefix:
 
 
 class StateFile:
-    """States of many rows in a file that is read as memory, and deleted with its folder.
+    """States of many rows in a memory-mapped file, which is deleted with its folder.
 
     Args:
         path: A new file.
@@ -171,7 +171,7 @@ class StateFile:
         self._tensor[self._starts[number] : self._starts[number + 1]] = states
 
     def read(self, numbers: Sequence[int]) -> torch.Tensor:
-        """Return the states of some rows behind one another, shape (tokens, width)."""
+        """Return the states of some rows, one after the other, shape (tokens, width)."""
         if self._tensor is None:
             raise RuntimeError("no states were written")
         return torch.cat([self._tensor[self._starts[n] : self._starts[n + 1]] for n in numbers])
@@ -181,7 +181,7 @@ class StateFile:
         size = tokens * width * states.element_size()
         try:
             with self._path.open("wb") as stream:
-                # A file with holes would be found to be too large only while it is written, by a signal.
+                # Writing to a sparse file would end in a signal where the disk turns out to be too small.
                 _reserve(stream.fileno(), size)
         except OSError as error:
             if error.errno != errno.ENOSPC:
@@ -197,10 +197,10 @@ class StateFile:
 
 
 class PrefixCollator:
-    """Pads a batch as the kind does, and adds the states of its rows.
+    """Pads a batch as the task type does, and adds the states of its rows.
 
     Args:
-        collate: The kind's collator.
+        collate: The task type's collator.
         states: The states of all rows.
     """
 
@@ -222,7 +222,7 @@ def cached_prefix(trainer: "AdapterTrainer", folder: Path) -> Iterator[None]:
 
     Args:
         trainer: Ready to train.
-        folder: Where the outputs are kept meanwhile.
+        folder: Where the outputs are kept during the training.
 
     Raises:
         StoreError: The disk is full.
@@ -275,7 +275,8 @@ def _read_states(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
 def _list_frozen(model: nn.Module, blocks: Sequence[Block], inputs: Any) -> list[int]:
     """Return the forms of the outputs of the blocks below the first trained one.
 
-    Asked of autograd rather than of names: whatever is trained below a block, its input then has a gradient.
+    Autograd is asked, and not the names of parameters: a block's input has a gradient if anything below it is
+    trained.
     """
     entered: list[bool] = []
     forms: list[int | None] = []
@@ -295,7 +296,7 @@ def _list_frozen(model: nn.Module, blocks: Sequence[Block], inputs: Any) -> list
         for handle in handles:
             handle.remove()
     if len(entered) != len(blocks):
-        # Blocks that are run more than once, or not at all.
+        # Some blocks are run more than once, or not at all.
         return []
     frozen: list[int] = []
     for has_gradient, form in zip(entered[1:], forms, strict=False):
@@ -306,7 +307,7 @@ def _list_frozen(model: nn.Module, blocks: Sequence[Block], inputs: Any) -> list
 
 
 def _find_form(output: Any) -> int | None:
-    """Return how many values a block returns in a tuple, 0 for its states alone; None: others than states."""
+    """Return how many values a block returns in a tuple, 0 for its states alone, None for other outputs."""
     if isinstance(output, torch.Tensor):
         return 0
     is_plain = isinstance(output[0], torch.Tensor) and all(part is None for part in output[1:])
@@ -315,7 +316,7 @@ def _find_form(output: Any) -> int | None:
 
 @contextlib.contextmanager
 def _passing(module: nn.Module, form: int, is_skipped: Callable[[], bool]) -> Iterator[None]:
-    """Let a block hand on its input where it is skipped."""
+    """Let a block return its input where it is skipped."""
     forward: Any = module.forward
 
     def pass_on(*args: Any, **kwargs: Any) -> Any:

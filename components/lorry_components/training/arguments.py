@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 _DEFAULT_EPOCHS = 3.0
 _CHECKPOINTS_PER_RUN = 10
 _LOGS_PER_RUN = 50
+# None of the weights in shares is trained, so there is no reduction of their gradients to put off while a
+# step is accumulated. Trainer would put it off in a way that works only for models that transformers divided.
+_ACCUMULATION_IN_SHARES = {"gradient_accumulation_kwargs": {"sync_each_batch": True}}
 
 
 def build_arguments(spec: TaskSpec, setup: Setup, rows: int, checkpoints: Path) -> "TrainingArguments":
@@ -78,6 +81,7 @@ def build_arguments(spec: TaskSpec, setup: Setup, rows: int, checkpoints: Path) 
         label_names=list(form.label_names),
         dataloader_pin_memory=setup.hardware.device == "cuda",
         ddp_find_unused_parameters=False,
+        accelerator_config=_ACCUMULATION_IN_SHARES if train.offload else None,
         disable_tqdm=True,
         report_to="none",
     )

@@ -1,4 +1,4 @@
-"""Dropout, which torch computes slowly on processors."""
+"""Dropout that is fast on processors, where torch's own is slow."""
 
 from typing import TYPE_CHECKING
 
@@ -8,10 +8,10 @@ if TYPE_CHECKING:
 
 
 def quicken_dropout(model: "nn.Module") -> None:
-    """Let the dropout of a model draw bytes instead of numbers, on processors.
+    """Let the dropout of a model draw a byte for each element instead of a number.
 
-    torch draws a number for each element, one after the other; of eight bytes drawn at once each decides on
-    an element. Measured on one core: 1.9 ms instead of 4.5 ms for forward and backward of 864 x 384 numbers.
+    torch draws one number after the other; here eight bytes are drawn at once, and each decides about one
+    element. Measured on one core: 1.9 ms instead of 4.5 ms for forward and backward over 864 x 384 elements.
     The probability is rounded to a multiple of 1/256: 0.1 becomes 0.1016.
     """
     from torch import nn
@@ -34,7 +34,7 @@ def _build_byte_dropout(probability: float) -> "nn.Module":
         def forward(self, inputs: "torch.Tensor") -> "torch.Tensor":
             if not self.training:
                 return inputs
-            # From the lowest number upwards: without an end all 64 bits are drawn.
+            # From the lowest integer upwards without an end: all 64 bits are random.
             words = torch.empty(inputs.numel() // 8 + 1, dtype=torch.int64).random_(-(2**63), None)
             kept = words.view(torch.uint8)[: inputs.numel()].view(inputs.shape) >= dropped
             return inputs * kept.to(inputs.dtype).mul_(256 / (256 - dropped))

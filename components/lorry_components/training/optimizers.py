@@ -1,8 +1,8 @@
-"""The optimisers that a task can name, and what AdamW in 8 bits needs.
+"""The optimizers that a task can name, and what AdamW in 8 bits needs.
 
 AdamW keeps two moments of 4 bytes for each trained parameter. bitsandbytes keeps them in one byte each, with
-a scale for each 256 (Dettmers et al. 2021, https://arxiv.org/abs/2110.02861): but not those of small tensors,
-and not those of embeddings, which transformers asks it to leave in 32 bits.
+a scale for every 256 of them (Dettmers et al. 2021, https://arxiv.org/abs/2110.02861). It leaves small
+tensors in 32 bits, and embeddings too, because transformers asks it to.
 """
 
 import importlib
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from torch import nn
 
 ADAMW_8BIT = "adamw-8bit"
-# The moments of tensors of fewer numbers stay in 32 bits.
+# Tensors with fewer elements keep their moments in 32 bits.
 _LEAST_NUMBERS = 4096
 
 
 def name_optimizer(optimizer: str, device: str) -> str:
-    """Return transformers' name of an optimiser.
+    """Return transformers' name of an optimizer.
 
-    The fused kernel goes through weights and moments once instead of once an operation: on a processor, four
-    times as fast over the 22.7 million parameters of MiniLM.
+    The fused kernel reads weights and moments once, and not once for each operation: on a processor it is
+    four times as fast for the 22.7 million parameters of MiniLM.
     """
     if optimizer == ADAMW_8BIT:
         return "adamw_bnb_8bit"
@@ -31,7 +31,7 @@ def name_optimizer(optimizer: str, device: str) -> str:
 
 
 def require_optimizer(optimizer: str) -> None:
-    """Refuse an optimiser that this installation lacks.
+    """Refuse an optimizer that this installation lacks.
 
     Raises:
         MissingExtraError: It needs ``bitsandbytes``, which is not installed.
@@ -43,7 +43,7 @@ def require_optimizer(optimizer: str) -> None:
 
 
 def prepare_optimizer(optimizer: str, device: str) -> None:
-    """Make an optimiser ready for a training, and see that it works on its device.
+    """Make an optimizer ready for a training, and check that it works on its device.
 
     Raises:
         MissingExtraError: It needs ``bitsandbytes``, which is not installed.
@@ -56,20 +56,20 @@ def prepare_optimizer(optimizer: str, device: str) -> None:
         library = importlib.import_module("bitsandbytes")
         _try_step(library, device)
     except (ImportError, AttributeError, OSError, RuntimeError) as error:
-        # Where its library does not suit the device, bitsandbytes says so in any of these ways.
+        # bitsandbytes raises any of these where its library does not suit the device.
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise TrainingError(
             f"bitsandbytes cannot compute adamw-8bit on this machine's {device}: {reason}",
             where="train.optimizer",
             todo="write optimizer: adamw, or install a bitsandbytes for this machine",
         ) from error
-    # For the whole process it remembers, by their places and addresses, what stays in 32 bits: what it
-    # remembers of an earlier training would be taken for parameters of this one.
+    # bitsandbytes remembers for the whole process, by position and address, which parameters stay in 32 bits:
+    # those of an earlier training would be mistaken for parameters of this one.
     library.optim.GlobalOptimManager.get_instance().initialize()
 
 
 def _try_step(bitsandbytes: Any, device: str) -> None:
-    """Take a step on the fewest numbers whose moments are held in 8 bits."""
+    """Take a step on the smallest tensor whose moments are held in 8 bits."""
     import torch
 
     parameter = torch.nn.Parameter(torch.zeros(_LEAST_NUMBERS, device=device))
@@ -78,7 +78,7 @@ def _try_step(bitsandbytes: Any, device: str) -> None:
 
 
 def count_wide_moments(model: "nn.Module") -> int:
-    """Count the trained parameters whose moments an optimiser of 8 bits keeps in 32."""
+    """Count the trained parameters whose moments an 8-bit optimizer keeps in 32 bits."""
     from torch import nn
 
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}

@@ -1,8 +1,8 @@
 """Several sequences behind one another in one row, without padding between them.
 
-Positions start anew with each sequence. Where there is no mask and no cache, transformers reads off them
-where a sequence begins, and lets no token look across: with a mask of blocks, or with the lengths of the
-sequences where FlashAttention is installed. So packed and padded batches have the same loss and gradients.
+Positions restart at 0 with each sequence. Where there is neither a mask nor a cache, transformers reads from
+them where a sequence begins, and lets no token attend across: by a mask of blocks, or by the sequences'
+lengths where FlashAttention is installed. So packed and padded batches have the same loss and gradients.
 """
 
 from typing import Any
@@ -26,7 +26,7 @@ def pack(features: list[Features]) -> dict[str, torch.Tensor]:
     for row in features:
         inputs += row["input_ids"]
         positions += range(len(row["input_ids"]))
-        # The first token of a sequence is nothing that the end of the one before it should predict.
+        # The end of one sequence must not learn to predict the first token of the next.
         labels += [IGNORED, *row["labels"][1:]]
     return {
         "input_ids": torch.tensor([inputs]),

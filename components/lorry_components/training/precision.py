@@ -1,4 +1,4 @@
-"""Which number format and which attention the hardware is fast in.
+"""The number format and the attention implementation that are fast on this hardware.
 
 Measured on MiniLM with short texts (median 24 tokens, batch 32, LoRA r=8, two cores), examples a second:
 
@@ -9,8 +9,8 @@ AVX-512 with BF16      153 (SDPA), 158 (eager)     238 (SDPA), 426 (eager)
 without BF16 or AMX    159 (SDPA)                  half of fp32
 =====================  ==========================  ===========================
 
-In bf16 the frozen weights are held in bf16, and what is trained in fp32, whatever the base is stored in. On a
-CPU, SDPA's kernel is slow in bf16, and materialised attention scores are cheap while sequences are short.
+In bf16, frozen weights are held in bf16 and trained ones in fp32, whatever format the base is stored in. On a
+CPU, SDPA's kernel is slow in bf16, and attention scores cost little memory while sequences are short.
 """
 
 from dataclasses import dataclass
@@ -24,11 +24,11 @@ _EAGER_MAX_LENGTH = 512
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
-    """What decides the precision.
+    """What the precision depends on.
 
     Attributes:
         device: ``cuda``, ``mps`` or ``cpu``.
-        name: What the device calls itself.
+        name: The device's own name.
         has_bf16: Whether it multiplies bf16 matrices in hardware.
         has_fp16: Whether it trains in fp16.
         has_flash_attention: Whether FlashAttention's kernels are installed for it.
@@ -43,12 +43,12 @@ class Hardware:
 
 @dataclass(frozen=True, slots=True)
 class Precision:
-    """How a model is computed.
+    """The formats in which a model is computed.
 
     Attributes:
         name: The number format of frozen weights and matrix products.
-        attention: transformers' name of the attention implementation; None: its own choice, SDPA where the
-            base's family has it.
+        attention: transformers' name of the attention implementation; None leaves the choice to it: SDPA
+            where the base's family has it.
     """
 
     name: PrecisionName
@@ -56,7 +56,7 @@ class Precision:
 
 
 def detect_hardware() -> Hardware:
-    """Look at the device that training would use."""
+    """Describe the device that training would use."""
     import torch
 
     if torch.cuda.is_available():
@@ -71,24 +71,24 @@ def detect_hardware() -> Hardware:
         )
     if torch.backends.mps.is_available():
         return Hardware("mps", "Apple GPU", has_bf16=False, has_fp16=False)
-    found = torch.cpu.get_capabilities()
-    has_bf16 = any(found.get(flag, False) for flag in ("avx512_bf16", "amx_bf16"))
-    return Hardware("cpu", str(found.get("cpu_name", "processor")).strip(), has_bf16, has_fp16=False)
+    features = torch.cpu.get_capabilities()
+    has_bf16 = any(features.get(flag, False) for flag in ("avx512_bf16", "amx_bf16"))
+    return Hardware("cpu", str(features.get("cpu_name", "processor")).strip(), has_bf16, has_fp16=False)
 
 
 def choose_precision(
     requested: str, hardware: Hardware, *, max_length: int, is_packed: bool = False
 ) -> Precision:
-    """Choose the format and attention for a request.
+    """Choose the number format and the attention implementation.
 
     Args:
         requested: ``auto`` or a format.
-        hardware: Where it will run.
+        hardware: The device that trains.
         max_length: The longest sequence, in tokens.
-        is_packed: Whether several sequences stand in one row.
+        is_packed: Whether several sequences share one row.
 
     Raises:
-        TrainingError: The hardware cannot train in the format that was asked for.
+        TrainingError: The hardware cannot train in the requested format.
     """
     if requested == "fp16" and not hardware.has_fp16:
         raise TrainingError(
@@ -106,7 +106,7 @@ def choose_precision(
     else:
         name = "fp32"
     if is_packed and hardware.has_flash_attention and name != "fp32":
-        # It is told the lengths of the sequences, where others are given a mask of all tokens by all tokens.
+        # It takes the lengths of the sequences, where the others need a mask of all tokens by all tokens.
         return Precision(name, "flash_attention_2")
     is_short_on_cpu = hardware.device == "cpu" and max_length <= _EAGER_MAX_LENGTH
     return Precision(name, "eager" if is_short_on_cpu else None)

@@ -1,7 +1,7 @@
 """Batches of like length, in an order that depends on the seed and the epoch alone.
 
-transformers' own length grouping draws from the global random state, so that a resumed run sees other batches
-than an uninterrupted one. Here the order of an epoch is a pure function.
+transformers' own grouping by length draws from the global random state, so that a resumed training sees other
+batches than an uninterrupted one. Here the order of an epoch is a pure function.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,10 +13,10 @@ _BATCHES_IN_POOL = 50
 
 
 def order_by_length(lengths: Sequence[int], batch_size: int, *, seed: int, epoch: int) -> list[int]:
-    """Return an order of examples in which each run of ``batch_size`` holds examples of like length.
+    """Return an order of examples in which every ``batch_size`` of them are of like length.
 
-    Examples are shuffled, cut into pools of fifty batches, sorted within a pool, cut into batches, and the
-    batches are shuffled. The short batch, if there is one, comes last.
+    Examples are shuffled and cut into pools of fifty batches; each pool is sorted by length and cut into
+    batches, and the batches are shuffled. The short batch, if there is one, comes last.
 
     Args:
         lengths: The length of each example, in tokens.
@@ -27,7 +27,7 @@ def order_by_length(lengths: Sequence[int], batch_size: int, *, seed: int, epoch
     generator = np.random.default_rng((seed, epoch))
     shuffled = generator.permutation(len(lengths))
     remainder = len(shuffled) % batch_size
-    # The examples of the short last batch are drawn before sorting, or it would hold the extremes.
+    # The examples of the short last batch are drawn before sorting; otherwise it would hold the longest ones.
     body, tail = shuffled[: len(shuffled) - remainder], shuffled[len(shuffled) - remainder :]
     sizes = np.asarray(lengths)
     pool = _BATCHES_IN_POOL * batch_size
@@ -41,13 +41,13 @@ def order_by_length(lengths: Sequence[int], batch_size: int, *, seed: int, epoch
 
 
 class LengthGroupedSampler(Sampler[int]):
-    """Yields the order of the present epoch.
+    """Yields the rows of the current epoch in their order.
 
     Args:
         lengths: The length of each example, in tokens.
         batch_size: Examples in a batch.
         seed: The task's seed.
-        read_epoch: Returns the present epoch when an iteration starts.
+        read_epoch: Returns the current epoch when an iteration starts.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
-"""Frozen weights in shares: each process holds a part of them, in its GPU or in the memory of its host.
+"""Frozen weights in shares: each process holds a part of them, in the memory of its host.
 
-FSDP2 (torch's ``fully_shard``) gathers a block's weights when the block is computed, and lets go of them
-afterwards. The trained parameters are few: every process keeps all of them, and their gradients are averaged,
-so that checkpoints and adapters are written as without shares.
+FSDP2 (torch's ``fully_shard``) gathers a block's weights when the block is computed, and frees them
+afterwards. The trained parameters are few: every process keeps all of them, and their gradients are
+averaged, so that checkpoints and adapters are written in the same way as without shares.
 """
 
 from typing import Any
@@ -14,11 +14,11 @@ from lorry_components.models.blocks import find_layers
 
 
 def shard_frozen(model: nn.Module, device: torch.device) -> None:
-    """Divide the frozen weights of an adapted model among the processes, in the hosts' memory.
+    """Divide the frozen weights of an adapted model among the processes, in their hosts' memory.
 
     Args:
-        model: In the host's memory, as it was loaded.
-        device: Where this process computes.
+        model: The adapted model, in the host's memory as it was loaded.
+        device: The device on which this process computes.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import CPUOffloadPolicy, fully_shard
@@ -38,10 +38,10 @@ def shard_frozen(model: nn.Module, device: torch.device) -> None:
 
 
 def _join_processes(device: torch.device) -> None:
-    """Make a group of one of a process that trains alone."""
+    """Make a group of one for a process that trains alone."""
     if distributed.is_initialized():
         return
-    # torch does not list it among what it exports.
+    # torch documents it, and does not export it to type checkers: its builds for Windows lack it.
     store: Any = vars(distributed)["HashStore"]
     backend = "nccl" if device.type == "cuda" else "gloo"
     distributed.init_process_group(backend, store=store(), rank=0, world_size=1)

@@ -1,9 +1,9 @@
-"""Outputs over a vocabulary for the positions that count in the loss, and no others.
+"""Logits for the positions that count in the loss, and no others.
 
-A causal language model computes a number for each token of its vocabulary at each position: with 262,144
-tokens, as Gemma has, they take more memory than all else and much of the time. Of a prompt none is needed.
-The output layer is given the states of the supervised positions alone; what comes after it, such as Gemma's
-soft-capping, does not look at positions.
+A causal language model computes a logit for each token of its vocabulary at each position: with the 262,144
+tokens of Gemma, they take more memory than everything else, and much of the time. The positions of a prompt
+need none. The output layer is given the states of the supervised positions alone; what follows it, such as
+Gemma's soft-capping, treats every position alike.
 """
 
 import contextlib
@@ -21,12 +21,12 @@ from lorry_components.task_types.base import IGNORED
 
 @contextlib.contextmanager
 def choose_states(model: nn.Module, choose: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
-    """Let the output layer of a model see some positions only.
+    """Give the output layer of a model some positions only.
 
     Args:
-        model: A causal language model, adapted or not, and in no wrapper.
-        choose: Takes all states, shape (rows, tokens, width), and returns those that count, in three
-            dimensions again.
+        model: A causal language model, adapted or not, without a wrapper for several processes.
+        choose: Takes all states, shape (rows, tokens, width), and returns those that count, again in three
+            dimensions.
     """
 
     def replace(_module: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
@@ -43,11 +43,12 @@ def choose_states(model: nn.Module, choose: Callable[[torch.Tensor], torch.Tenso
 def compute_next_token_loss(model: nn.Module, inputs: dict[str, Any]) -> tuple[torch.Tensor, Any]:
     """Return the mean cross-entropy over the supervised tokens of a batch, and the model's outputs.
 
-    It is the model that computes the loss, for methods may add to it, as AdaLoRA does.
+    The model itself computes the loss, because methods may add to it, as AdaLoRA does.
 
     Args:
-        model: A causal language model, in a wrapper of torch's where several processes train.
-        inputs: Its inputs, with ``labels``, shape (rows, tokens): a token at each supervised position, which
+        model: A causal language model, in torch's wrapper where several processes train.
+        inputs: Its inputs, with ``labels``, shape (rows, tokens): the token at each supervised position,
+        which
             the position before it has to predict, and -100 elsewhere.
     """
     bare = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
@@ -60,7 +61,7 @@ def compute_next_token_loss(model: nn.Module, inputs: dict[str, Any]) -> tuple[t
     positions = functional.pad(is_supervised, (0, 1), value=False)
 
     def choose(states: torch.Tensor) -> torch.Tensor:
-        # Soft tokens may stand before the input.
+        # A method may have put soft tokens before the input.
         return states[:, -positions.shape[1] :][positions].unsqueeze(0)
 
     targets = following[is_supervised]
@@ -70,7 +71,8 @@ def compute_next_token_loss(model: nn.Module, inputs: dict[str, Any]) -> tuple[t
 
 
 def _takes_chosen_labels(model: Any) -> bool:
-    """Return whether a model hands labels of chosen positions on to transformers' own loss."""
+    """Return whether a model passes the labels of chosen positions on to transformers' own loss."""
     bare = model.get_base_model() if hasattr(model, "get_base_model") else model
-    kinds = {parameter.kind for parameter in inspect.signature(bare.forward).parameters.values()}
-    return inspect.Parameter.VAR_KEYWORD in kinds and bare.loss_function is ForCausalLMLoss
+    parameters = inspect.signature(bare.forward).parameters.values()
+    takes_options = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
+    return takes_options and bare.loss_function is ForCausalLMLoss

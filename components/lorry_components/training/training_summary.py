@@ -1,4 +1,4 @@
-"""What fine-tuning leaves beside the adapter for the steps after it."""
+"""What fine-tuning records beside the adapter, for the later steps."""
 
 import importlib.metadata
 from pathlib import Path
@@ -20,7 +20,7 @@ class TrainingSummary(BaseModel):
 
     Attributes:
         base: The base it was trained on.
-        inputs: The digests of what decided the result.
+        inputs: The digests of everything that the result depends on.
         labels: The classes, or None.
         has_pair: Whether the task is about pairs of texts.
         parameters: How many numbers were trained.
@@ -28,12 +28,12 @@ class TrainingSummary(BaseModel):
         device: What it was trained on.
         precision: The number format of frozen weights and matrix products.
         examples: Training rows.
-        steps: Optimiser steps in all.
+        steps: Optimizer steps in all.
         resumed_from: The step that this process went on from; 0: it trained from the start.
         seconds: Wall time of the training loop in this process, validation included.
         examples_per_second: Rows trained a second, validation included.
         loss: The mean training loss of this process.
-        libraries: Versions that decide how the adapter is read.
+        libraries: The versions of the libraries that train and read the adapter.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

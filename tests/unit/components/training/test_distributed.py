@@ -72,18 +72,21 @@ def check_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "offload"), [("lora", False), ("lora", True), ("adapter-h", True)], ids=str
+    ("method", "offload", "accumulation"),
+    [("lora", False, 1), ("lora", True, 2), ("adapter-h", True, 1)],
+    ids=str,
 )
 def test_two_processes_train_as_one(
-    training: Training, make_spec: MakeSpec, method: str, offload: bool
+    training: Training, make_spec: MakeSpec, method: str, offload: bool, accumulation: int
 ) -> None:
     finetune(
-        resolve_task(write(make_spec, method)),
+        resolve_task(write(make_spec, method, gradient_accumulation=accumulation)),
         training.data,
         training.root / "one",
         checkpoints=training.root / "checkpoints",
     )
-    summary = training.run(write(make_spec, method, offload=offload), "two", processes=2)
+    spec = write(make_spec, method, gradient_accumulation=accumulation, offload=offload)
+    summary = training.run(spec, "two", processes=2)
     assert summary.steps == STEPS
     check_same(training.read("two"), training.read("one"))
     assert training.progress[-1] == (STEPS, STEPS)
