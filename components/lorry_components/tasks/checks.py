@@ -16,7 +16,7 @@ from lorry_components.task_types.diffusion.latent_diffusion import build_skeleto
 from lorry_registry.errors import BaseModelError, Fault, InvalidTaskError, TrainingError, raise_together
 from lorry_registry.task_document import suggest_name
 from lorry_registry.task_loading import load_task
-from lorry_registry.task_spec import DRAWING_FIELDS, REMOTE_PREFIXES, GenerateSpec, TaskSpec, TrainSpec
+from lorry_registry.task_spec import DRAWING_FIELDS, GenerateSpec, TaskSpec, TrainSpec
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -216,7 +216,7 @@ def _check_images(document: Mapping[str, Any]) -> Iterator[Fault]:
     """Say what of a task does not suit images."""
     data, train = document.get("data"), document.get("train")
     if isinstance(data, Mapping):
-        if str(data.get("source", "")).startswith(REMOTE_PREFIXES):
+        if str(data.get("source", "")).startswith(("s3://", "hub:")):
             yield Fault("data.source", "must be a folder on this machine: images are read beside their table")
         if _has_pair(data):
             yield Fault("data.columns.text_pair", "has no use: an image has one prompt; leave it out")
