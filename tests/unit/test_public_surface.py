@@ -86,3 +86,10 @@ def test_importing_packages_is_light() -> None:
     )
     finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert finished.stdout.split() == []
+
+
+def test_each_command_is_in_the_module_of_its_name() -> None:
+    from lorry_pipelines.cli import COMMANDS
+
+    modules = {command.name: command.target.partition(":")[0].rpartition(".")[2] for command in COMMANDS}
+    assert modules == {name: name for name in modules}
