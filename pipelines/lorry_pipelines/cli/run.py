@@ -15,6 +15,7 @@ from lorry_registry.cli.edge import (
     load_settings,
     print_json,
     print_warning,
+    read_environment,
 )
 from lorry_registry.errors import RunFailedError
 from lorry_registry.registry import Registry
@@ -120,6 +121,7 @@ def _run_stale(
                     settings=settings,
                     runner=runner,
                     force=force,
+                    environment=read_environment(),
                     watch=watcher,
                 )
         except KeyboardInterrupt:

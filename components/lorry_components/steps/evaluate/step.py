@@ -29,6 +29,7 @@ from lorry_registry.errors import AdapterRejectedError, BaseModelError, InvalidD
 from lorry_registry.manifest import Evaluation
 from lorry_registry.registry import Registry
 from lorry_registry.task_spec import TaskSpec
+from lorry_registry.whole_files import write_whole_text
 
 _SPLIT = "test"
 _FEW_ROWS = 20
@@ -223,9 +224,9 @@ def _let_predict(
 def _write_predictions(
     path: Path, rows: Sequence[Row], targets: Sequence[Target], predictions: Sequence[Prediction]
 ) -> None:
-    with path.open("w", encoding="utf-8") as stream:
-        for row, target, prediction in zip(rows, targets, predictions, strict=True):
-            # An image of the data is named by its label.
-            texts = {name: text for name, text in row.items() if name != IMAGE}
-            document = {**texts, "label": target, "prediction": prediction}
-            stream.write(json.dumps(document, ensure_ascii=False) + "\n")
+    lines = []
+    for row, target, prediction in zip(rows, targets, predictions, strict=True):
+        # An image of the data is named by its label.
+        texts = {name: text for name, text in row.items() if name != IMAGE}
+        lines.append(json.dumps({**texts, "label": target, "prediction": prediction}, ensure_ascii=False))
+    write_whole_text(path, "".join(f"{line}\n" for line in lines))

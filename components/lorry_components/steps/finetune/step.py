@@ -19,7 +19,7 @@ from lorry_components.steps.prepare_data.step import Example, load_card, load_pa
 from lorry_components.task_types import TaskType
 from lorry_components.tasks.checks import check_base, find_method, find_task_type, load_config
 from lorry_components.training.byte_dropout import quicken_dropout
-from lorry_components.training.distributed import count_processes, is_first_process, part_random_numbers
+from lorry_components.training.distributed import ALONE, ProcessGroup, separate_random_numbers
 from lorry_components.training.number_head import NumberHead, find_number_head
 from lorry_components.training.optimizers import name_optimizer, prepare_optimizer
 from lorry_components.training.precision import Hardware, Precision, choose_precision, detect_hardware
@@ -57,6 +57,7 @@ class _Setup:
     learning_rate: float
     hardware: Hardware
     precision: Precision
+    group: ProcessGroup
 
 
 def finetune(
@@ -67,6 +68,7 @@ def finetune(
     checkpoints: Path,
     progress: Progress = ignore_progress,
     log_metrics: "LogMetrics | None" = None,
+    group: ProcessGroup = ALONE,
 ) -> TrainingSummary:
     """Train an adapter.
 
@@ -78,6 +80,7 @@ def finetune(
             and ends with the same weights as if it had never stopped.
         progress: Told how many steps are done.
         log_metrics: Told losses and validation metrics.
+        group: The processes that train together; the first of them writes.
 
     Raises:
         BaseModelError: The base is not usable.
@@ -89,7 +92,7 @@ def finetune(
             diverged, or the adapter is too large.
     """
     card = load_card(data)
-    setup = _set_up(spec, card.labels)
+    setup = _set_up(spec, card.labels, group)
     _check_size(spec, setup, target)
     parts = {part: load_part(data, part) for part in ("train", "validation", "test")}
     # Those of test too: the evaluation would find out when training is paid for.
@@ -107,7 +110,7 @@ def finetune(
         checkpoints=checkpoints,
         callbacks=[_watch(progress, log_metrics)],
     )
-    part_random_numbers(spec.train.seed)
+    separate_random_numbers(spec.train.seed, group)
     seconds, resumed_from = _train(trainer, checkpoints, keeps_prefix=spec.train.cache_frozen_layers)
     state = trainer.state
     loss = _read_loss(state.log_history)
@@ -119,7 +122,7 @@ def finetune(
         )
     if head is not None:
         head.fold()
-    if is_first_process():
+    if group.is_first:
         _write_adapter(spec, setup, target)
     examples = len(parts["train"])
     trained_rows = (
@@ -146,20 +149,20 @@ def finetune(
         loss=loss,
         libraries=read_versions(setup.task_type),
     )
-    if is_first_process():
+    if group.is_first:
         summary.save(target)
     return summary
 
 
-def _set_up(spec: TaskSpec, labels: Sequence[str] | None) -> _Setup:
+def _set_up(spec: TaskSpec, labels: Sequence[str] | None, group: ProcessGroup) -> _Setup:
     import torch
     from transformers import set_seed
 
-    if spec.train.batch_size % count_processes():
+    if spec.train.batch_size % group.count:
         raise TrainingError(
-            f"a batch of {spec.train.batch_size} cannot be divided among {count_processes()} processes",
+            f"a batch of {spec.train.batch_size} cannot be divided among {group.count} processes",
             where="train.batch_size",
-            todo=f"choose a multiple of {count_processes()}, or another resources.count",
+            todo=f"choose a multiple of {group.count}, or another resources.count",
         )
     base = resolve_base(spec.base)
     check_base(spec, base.folder)
@@ -167,7 +170,7 @@ def _set_up(spec: TaskSpec, labels: Sequence[str] | None) -> _Setup:
     precision = choose_precision(
         spec.train.precision, hardware, max_length=spec.data.max_length, is_packed=spec.train.packing
     )
-    if is_first_process():
+    if group.is_first:
         # What works on one of a machine's devices works on its others.
         prepare_optimizer(spec.train.optimizer, hardware.device)
     task_type, method = find_task_type(spec), find_method(spec)
@@ -200,6 +203,7 @@ def _set_up(spec: TaskSpec, labels: Sequence[str] | None) -> _Setup:
         learning_rate,
         hardware,
         precision,
+        group,
     )
 
 
@@ -308,8 +312,8 @@ def _build_arguments(spec: TaskSpec, setup: _Setup, rows: int, checkpoints: Path
     scores = setup.task_type.scores_training
     return Arguments(
         output_dir=str(checkpoints),
-        per_device_train_batch_size=train.batch_size // count_processes(),
-        per_device_eval_batch_size=2 * train.batch_size // count_processes(),
+        per_device_train_batch_size=train.batch_size // setup.group.count,
+        per_device_eval_batch_size=2 * train.batch_size // setup.group.count,
         gradient_accumulation_steps=train.gradient_accumulation,
         num_train_epochs=train.epochs or _DEFAULT_EPOCHS,
         max_steps=train.steps or -1,
