@@ -19,8 +19,8 @@ def write_whole(path: Path, content: bytes) -> None:
     Raises:
         OSError: The file cannot be written; what was there before is still there.
     """
-    with whole_file(path) as partial, partial.open("xb") as stream:
-        stream.write(content)
+    with whole_file(path) as partial:
+        partial.write_bytes(content)
 
 
 def write_whole_text(path: Path, text: str) -> None:

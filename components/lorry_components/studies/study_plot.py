@@ -1,11 +1,12 @@
 """The plot of a study."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lorry_components.studies.study_summary import StudyRow, StudySummary
-from lorry_registry.whole_files import whole_file
+from lorry_registry.whole_files import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,8 +54,9 @@ def plot_study(
     axes.grid(axis="y", color="#e5e7eb", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    with whole_file(path) as partial:
-        figure.savefig(partial, dpi=130, format="png")
+    image = io.BytesIO()
+    figure.savefig(image, format="png", dpi=130)
+    write_whole(path, image.getvalue())
 
 
 def _draw_by_parameters(axes: "Axes", rows: Sequence[StudyRow], chosen: str | None) -> None:

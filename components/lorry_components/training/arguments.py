@@ -4,7 +4,6 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lorry_components.training.distributed import count_processes
 from lorry_components.training.optimizers import name_optimizer
 from lorry_components.training.setup import Setup
 from lorry_registry.task_spec import TaskSpec, TrainSpec
@@ -46,8 +45,8 @@ def build_arguments(spec: TaskSpec, setup: Setup, rows: int, checkpoints: Path) 
     primary = spec.evaluate.primary or setup.task_type.primary
     return Arguments(
         output_dir=str(checkpoints),
-        per_device_train_batch_size=train.batch_size // count_processes(),
-        per_device_eval_batch_size=2 * train.batch_size // count_processes(),
+        per_device_train_batch_size=train.batch_size // setup.group.count,
+        per_device_eval_batch_size=2 * train.batch_size // setup.group.count,
         gradient_accumulation_steps=train.gradient_accumulation,
         num_train_epochs=train.epochs or _DEFAULT_EPOCHS,
         max_steps=train.steps or -1,

@@ -1,7 +1,8 @@
 """One training in several processes of one machine, one for each GPU.
 
-The processes are told of each other by the environment, as torchrun does. What they have to say of their
-progress comes back through a queue, so that MLflow and the display have one client.
+Torch and accelerate learn of the other processes from the environment, which is set here as torchrun sets
+it. Our own code does not read it: it is given a :class:`ProcessGroup`. What the processes report comes back
+through a queue, so that MLflow and the display have one client.
 """
 
 import contextlib
@@ -9,7 +10,8 @@ import multiprocessing
 import os
 import queue
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,35 +22,45 @@ from lorry_registry.errors import LorryError, TrainingError
 if TYPE_CHECKING:
     from lorry_components.training.callbacks import LogMetrics
 
-_COUNT, _RANK = "WORLD_SIZE", "RANK"
 _POLL_SECONDS = 1.0
 _GRACE_SECONDS = 10.0
 Finetune = Callable[..., TrainingSummary]
 
 
-def count_processes(environment: Mapping[str, str] = os.environ) -> int:
-    """Return how many processes this training has."""
-    return int(environment.get(_COUNT, "1"))
+@dataclass(frozen=True, slots=True)
+class ProcessGroup:
+    """The processes of a training, as one of them sees them.
+
+    Attributes:
+        rank: The number of this process, counted from 0.
+        count: How many there are.
+    """
+
+    rank: int = 0
+    count: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process is the one that writes."""
+        return self.rank == 0
 
 
-def is_first_process(environment: Mapping[str, str] = os.environ) -> bool:
-    """Return whether this process is the one that writes."""
-    return environment.get(_RANK, "0") == "0"
+ALONE = ProcessGroup()
+"""A training in one process."""
 
 
-def part_random_numbers(seed: int, environment: Mapping[str, str] = os.environ) -> None:
+def separate_random_numbers(seed: int, group: ProcessGroup) -> None:
     """Let each process but the first draw random numbers of its own: other noise, and other dropout.
 
-    Weights begin alike in all of them, so they are seeded alike before. The first goes on as it would alone.
+    Weights start alike in all processes, so all are seeded alike before. The first goes on as it would alone.
     """
     import numpy as np
     import torch
 
-    rank = int(environment.get(_RANK, "0"))
-    if rank:
+    if not group.is_first:
         # Not the sum, or this process would draw what the first of a training with the next seed draws. Of
         # 64 bits torch's generator on processors looks at 32.
-        torch.manual_seed(int(np.random.SeedSequence([seed, rank]).generate_state(1)[0]))
+        torch.manual_seed(int(np.random.SeedSequence([seed, group.rank]).generate_state(1)[0]))
 
 
 def finetune_in_processes(
@@ -65,14 +77,14 @@ def finetune_in_processes(
     """Train an adapter in several processes.
 
     Args:
-        finetune: What each of them runs.
-        count: How many.
+        finetune: What each of them runs; it is called with its place in the group as ``group``.
+        count: How many processes.
         task: The task as ``finetune`` takes it.
         data: The folder that ``prepare_data`` wrote.
         target: Where the first of them writes.
-        checkpoints: As of one process.
-        progress: Told how many steps are done.
-        log_metrics: Told losses and validation metrics.
+        checkpoints: As for one process.
+        progress: Called with the steps that are done and their total.
+        log_metrics: Called with losses and validation metrics.
 
     Raises:
         LorryError: What one of them raised.
@@ -81,8 +93,9 @@ def finetune_in_processes(
     context = multiprocessing.get_context("spawn")
     messages: Any = context.Queue()
     port = _find_port()
-    arguments = (finetune, count, port, messages, task, data, target, checkpoints)
-    children = [context.Process(target=_run, args=(rank, *arguments)) for rank in range(count)]
+    arguments = (finetune, port, messages, task, data, target, checkpoints)
+    groups = [ProcessGroup(rank, count) for rank in range(count)]
+    children = [context.Process(target=_run, args=(group, *arguments)) for group in groups]
     for child in children:
         child.start()
     try:
@@ -125,9 +138,8 @@ def _listen(
 
 
 def _run(
-    rank: int,
+    group: ProcessGroup,
     finetune: Finetune,
-    count: int,
     port: int,
     messages: Any,
     task: object,
@@ -135,22 +147,23 @@ def _run(
     target: Path,
     checkpoints: Path,
 ) -> None:
-    """Run in a process of its own."""
+    """Train in a process of its own."""
     from lorry_components.process_setup import quiet_libraries
 
+    # For torch and accelerate, which take no arguments for it.
     os.environ.update(
         {
-            _RANK: str(rank),
-            "LOCAL_RANK": str(rank),
-            _COUNT: str(count),
-            "LOCAL_WORLD_SIZE": str(count),
+            "RANK": str(group.rank),
+            "LOCAL_RANK": str(group.rank),
+            "WORLD_SIZE": str(group.count),
+            "LOCAL_WORLD_SIZE": str(group.count),
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(port),
         }
     )
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // group.count)))
     quiet_libraries()
-    _choose_device(rank)
+    _choose_device(group.rank)
     try:
         summary = finetune(
             task,
@@ -159,21 +172,23 @@ def _run(
             checkpoints=checkpoints,
             progress=lambda done, total: messages.put(("progress", done, total)),
             log_metrics=lambda metrics, step: messages.put(("metrics", dict(metrics), step)),
+            group=group,
         )
     except LorryError as error:
         messages.put(("failed", error))
     except Exception as error:
-        messages.put(("failed", TrainingError(f"{type(error).__name__}: {error}", where=f"process {rank}")))
+        where = f"process {group.rank}"
+        messages.put(("failed", TrainingError(f"{type(error).__name__}: {error}", where=where)))
         raise
     else:
-        if rank == 0:
+        if group.is_first:
             messages.put(("done", summary))
     finally:
         _leave_group()
 
 
 def _choose_device(rank: int) -> None:
-    """Let what is loaded go to this process's own GPU: bitsandbytes packs weights where they are loaded."""
+    """Make loading go to this process's own GPU: bitsandbytes packs weights where they are loaded."""
     import torch
 
     if torch.cuda.is_available():

@@ -9,7 +9,7 @@ from lorry_components.models.bases import Base
 from lorry_components.models.dimensions import read_width
 from lorry_components.task_types import TaskType
 from lorry_components.training.byte_dropout import quicken_dropout
-from lorry_components.training.distributed import count_processes, is_first_process
+from lorry_components.training.distributed import ProcessGroup
 from lorry_components.training.optimizers import prepare_optimizer
 from lorry_components.training.precision import Hardware, Precision, choose_precision, detect_hardware
 from lorry_registry.errors import TrainingError
@@ -35,6 +35,7 @@ class Setup:
         learning_rate: The peak learning rate: the task's own, or the method's choice.
         hardware: Where it is trained.
         precision: How it is computed.
+        group: The processes that train together.
     """
 
     base: Base
@@ -47,19 +48,20 @@ class Setup:
     learning_rate: float
     hardware: Hardware
     precision: Precision
+    group: ProcessGroup
 
 
-def check_batch_size(spec: TaskSpec) -> None:
+def check_batch_size(spec: TaskSpec, group: ProcessGroup) -> None:
     """Check that the rows of a batch can be divided among the processes.
 
     Raises:
         TrainingError: They cannot.
     """
-    if spec.train.batch_size % count_processes():
+    if spec.train.batch_size % group.count:
         raise TrainingError(
-            f"a batch of {spec.train.batch_size} cannot be divided among {count_processes()} processes",
+            f"a batch of {spec.train.batch_size} cannot be divided among {group.count} processes",
             where="train.batch_size",
-            todo=f"choose a multiple of {count_processes()}, or another resources.count",
+            todo=f"choose a multiple of {group.count}, or another resources.count",
         )
 
 
@@ -70,6 +72,7 @@ def set_up(
     method: Method,
     *,
     labels: Sequence[str] | None,
+    group: ProcessGroup,
 ) -> Setup:
     """Load the base, adapt it, and choose precision, optimizer and learning rate.
 
@@ -79,6 +82,7 @@ def set_up(
         task_type: Its task type.
         method: Its method.
         labels: The classes, or None.
+        group: The processes that train together.
 
     Raises:
         BaseModelError: The base is damaged, or its family has no head of this task type.
@@ -92,7 +96,7 @@ def set_up(
     precision = choose_precision(
         spec.train.precision, hardware, max_length=spec.data.max_length, is_packed=spec.train.packing
     )
-    if is_first_process():
+    if group.is_first:
         # What works on one of a machine's devices works on its others.
         prepare_optimizer(spec.train.optimizer, hardware.device)
     set_seed(spec.train.seed)
@@ -122,6 +126,7 @@ def set_up(
         learning_rate=learning_rate,
         hardware=hardware,
         precision=precision,
+        group=group,
     )
 
 

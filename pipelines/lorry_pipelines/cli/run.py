@@ -15,6 +15,7 @@ from lorry_registry.cli.edge import (
     load_settings,
     print_json,
     print_warning,
+    read_environment,
 )
 from lorry_registry.digest_cache import DigestCache
 from lorry_registry.errors import RunFailedError
@@ -123,6 +124,7 @@ def _run_stale(
                     settings=settings,
                     runner=runner,
                     force=force,
+                    environment=read_environment(),
                     watch=watcher,
                 )
         except KeyboardInterrupt:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lorry_registry.cli.edge import json_option
+from lorry_registry.cli.edge import json_option, read_environment
 from lorry_registry.errors import UsageError
 
 if TYPE_CHECKING:
@@ -40,7 +40,13 @@ class StudyFlags:
         """How the study is run."""
         from lorry_pipelines.studies.study_run import StudyOptions
 
-        return StudyOptions(jobs=self.jobs, output=self.output, quiet=self.as_json, force=self.force)
+        return StudyOptions(
+            environment=read_environment(),
+            jobs=self.jobs,
+            output=self.output,
+            quiet=self.as_json,
+            force=self.force,
+        )
 
 
 def study_flags(command: Callable[..., None]) -> Callable[..., None]:

@@ -98,6 +98,7 @@ def run_pipeline(
     settings: Settings,
     runner: str,
     force: bool,
+    environment: Mapping[str, str],
     watch: Callable[[], None],
 ) -> RunReport:
     """Compile the graph, run it on this machine, and return the outcome of its tasks.
@@ -108,6 +109,7 @@ def run_pipeline(
         settings: Where things are.
         runner: ``subprocess`` or ``docker``.
         force: Whether tasks that are up to date are trained as well.
+        environment: The environment that the run's processes inherit.
         watch: Called several times a second during the run.
 
     Raises:
@@ -136,7 +138,8 @@ def run_pipeline(
         ).model_dump_json(indent=2),
     )
     try:
-        _run_to_end(described, folder, settings, tasks=len(specs), watch=watch)
+        inherited = _build_environment(environment, settings, folder, len(specs))
+        _run_to_end(described, folder, inherited, watch)
     finally:
         if runner == "docker":
             remove_containers(folder.run)
@@ -200,13 +203,11 @@ def _choose_network(specs: Sequence[TaskSpec], settings: Settings) -> str:
 
 
 def _run_to_end(
-    described: Path, folder: RunFolder, settings: Settings, *, tasks: int, watch: Callable[[], None]
+    described: Path, folder: RunFolder, environment: Mapping[str, str], watch: Callable[[], None]
 ) -> None:
     command = [sys.executable, "-m", "lorry_pipelines.local.runner_process", str(described)]
     with folder.log.open("wb") as log:
-        process = start_with_lifeline(
-            command, log=log, environment=_build_environment(os.environ, settings, folder, tasks)
-        )
+        process = start_with_lifeline(command, log=log, environment=environment)
     try:
         while process.poll() is None:
             watch()

@@ -2,8 +2,7 @@
 
 import contextlib
 import json
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -114,12 +113,14 @@ class StudyOptions:
     """How a study is run.
 
     Attributes:
+        environment: The environment that the trials' processes inherit.
         jobs: How many trials run at a time; None: by GPUs or processors.
         output: The folder for results and plot; None means the study's own.
         quiet: Whether no progress is shown.
         force: Whether trials are run whose plan does not fit their resources.
     """
 
+    environment: Mapping[str, str]
     jobs: int | None = None
     output: Path | None = None
     quiet: bool = False
@@ -301,8 +302,8 @@ def _run_held(
         len(left),
         jobs=options.jobs,
         processors=count_processors(),
-        devices=list_devices(os.environ),
-        inherited=os.environ,
+        devices=list_devices(options.environment),
+        inherited=options.environment,
     )
     with open_display([trial.name for trial in left], quiet=options.quiet) as shown:
         run_trials(left, root, places=places, shown=shown, finished=take)

@@ -62,6 +62,11 @@ def load_settings() -> Settings:
     return Settings.load(os.environ, Path.cwd())
 
 
+def read_environment() -> dict[str, str]:
+    """Return this process's environment, for the processes that a command starts."""
+    return dict(os.environ)
+
+
 def open_registry() -> Registry:
     """Return the registry that the settings name.
 

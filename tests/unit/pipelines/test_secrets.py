@@ -46,7 +46,6 @@ def test_a_run_hands_secrets_over_by_its_environment_alone(
         started.append(environment)
         raise KeyboardInterrupt
 
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", PASSWORD)
     monkeypatch.setattr(launch, "start_with_lifeline", start)
     monkeypatch.setattr(launch, "remove_containers", lambda _run: None)
     folder = RunFolder.create(settings.runs)
@@ -57,6 +56,7 @@ def test_a_run_hands_secrets_over_by_its_environment_alone(
             settings=settings,
             runner=runner,
             force=False,
+            environment={"AWS_SECRET_ACCESS_KEY": PASSWORD},
             watch=lambda: None,
         )
     written = [path for path in folder.path.rglob("*") if path.is_file()]

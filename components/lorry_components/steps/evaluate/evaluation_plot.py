@@ -1,11 +1,12 @@
 """The plot of an evaluation."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
 from lorry_components.task_types import Prediction, Target, TaskType
 from lorry_registry.manifest import Evaluation
-from lorry_registry.whole_files import whole_file
+from lorry_registry.whole_files import write_whole
 
 
 def plot_evaluation(
@@ -33,5 +34,6 @@ def plot_evaluation(
         fontsize=10,
     )
     axes.spines[["top", "right"]].set_visible(False)
-    with whole_file(path) as partial:
-        figure.savefig(partial, dpi=130, format="png")
+    image = io.BytesIO()
+    figure.savefig(image, format="png", dpi=130)
+    write_whole(path, image.getvalue())

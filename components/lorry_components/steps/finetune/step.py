@@ -12,7 +12,7 @@ from lorry_components.steps.prepare_data.step import load_card, load_part
 from lorry_components.tasks.checks import check_base
 from lorry_components.tasks.resolution import ResolvedTask
 from lorry_components.training.assembly import build_trainer
-from lorry_components.training.distributed import is_first_process, part_random_numbers
+from lorry_components.training.distributed import ALONE, ProcessGroup, separate_random_numbers
 from lorry_components.training.number_head import find_number_head
 from lorry_components.training.resumption import train_to_end
 from lorry_components.training.setup import Setup, check_batch_size, set_up
@@ -35,6 +35,7 @@ def finetune(
     checkpoints: Path,
     progress: Progress = ignore_progress,
     log_metrics: "LogMetrics | None" = None,
+    group: ProcessGroup = ALONE,
 ) -> TrainingSummary:
     """Train an adapter.
 
@@ -46,6 +47,7 @@ def finetune(
             and ends with the same weights as if it had never stopped.
         progress: Called with the number of steps that are done.
         log_metrics: Called with losses and validation metrics.
+        group: The processes that train together; the first of them writes.
 
     Raises:
         BaseModelError: The base is not usable.
@@ -60,7 +62,7 @@ def finetune(
 
     spec = task.spec
     card = load_card(data)
-    setup = _set_up(task, card.labels)
+    setup = _set_up(task, card.labels, group)
     _check_size(spec, setup, target)
     parts = {part: load_part(data, part) for part in ("train", "validation", "test")}
     # The test rows too: evaluation would refuse them only after training was paid for.
@@ -79,7 +81,7 @@ def finetune(
         checkpoints=checkpoints,
         callbacks=[ProgressCallback(progress, log_metrics or (lambda _metrics, _step: None))],
     )
-    part_random_numbers(spec.train.seed)
+    separate_random_numbers(spec.train.seed, group)
     course = train_to_end(
         trainer,
         checkpoints,
@@ -94,7 +96,7 @@ def finetune(
         )
     if head is not None:
         head.fold()
-    if is_first_process():
+    if group.is_first:
         _write_adapter(spec, setup, target)
     trained_rows = (
         (course.steps - course.resumed_from) * spec.train.batch_size * spec.train.gradient_accumulation
@@ -120,15 +122,15 @@ def finetune(
         loss=course.loss,
         libraries=read_versions(setup.task_type),
     )
-    if is_first_process():
+    if group.is_first:
         summary.save(target)
     return summary
 
 
-def _set_up(task: ResolvedTask, labels: Sequence[str] | None) -> Setup:
-    check_batch_size(task.spec)
+def _set_up(task: ResolvedTask, labels: Sequence[str] | None, group: ProcessGroup) -> Setup:
+    check_batch_size(task.spec, group)
     check_base(task.spec, task.base.folder)
-    return set_up(task.spec, task.base, task.task_type, task.method, labels=labels)
+    return set_up(task.spec, task.base, task.task_type, task.method, labels=labels, group=group)
 
 
 def _check_size(spec: TaskSpec, setup: Setup, target: Path) -> None:

@@ -21,6 +21,7 @@ from lorry_registry.mlflow_index import MlflowIndex, sync_aliases
 from lorry_registry.promotion import Version
 from lorry_registry.registry import Registry
 from lorry_registry.verification import describe_file
+from lorry_registry.whole_files import write_whole_text
 
 _NO_FILES = ()
 # How often to try again after another writer came first.
@@ -113,7 +114,7 @@ def _assemble(
         libraries=summary.libraries,
         files=_NO_FILES,
     )
-    (folder / CARD_NAME).write_text(render_card(manifest), "utf-8")
+    write_whole_text(folder / CARD_NAME, render_card(manifest))
     names = (CONFIG_NAME, WEIGHTS_NAME, CARD_NAME)
     return manifest.model_copy(update={"files": tuple(describe_file(folder / name) for name in names)})
 

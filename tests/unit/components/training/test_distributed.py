@@ -16,7 +16,11 @@ from safetensors.torch import load_file
 
 from lorry_components.steps.finetune.step import finetune
 from lorry_components.tasks.resolution import resolve_task
-from lorry_components.training.distributed import finetune_in_processes, part_random_numbers
+from lorry_components.training.distributed import (
+    ProcessGroup,
+    finetune_in_processes,
+    separate_random_numbers,
+)
 from lorry_components.training.training_summary import TrainingSummary
 from lorry_registry.errors import InvalidTaskError, TrainingError
 from lorry_registry.task_spec import TaskSpec
@@ -136,7 +140,7 @@ def test_shares_go_on_from_a_checkpoint(training: Training, make_spec: MakeSpec)
 def test_each_process_draws_random_numbers_of_its_own() -> None:
     def draw(seed: int, rank: int) -> list[float]:
         torch.manual_seed(seed)
-        part_random_numbers(seed, {"RANK": str(rank)} if rank else {})
+        separate_random_numbers(seed, ProcessGroup(rank, 3))
         return torch.rand(4).tolist()
 
     drawn = [draw(seed, rank) for seed in (0, 1) for rank in range(3)]
