@@ -17,7 +17,8 @@ import pytest
 import yaml
 
 PROGRAM = Path(sys.executable).with_name("lorry")
-PATIENCE = 240
+# Seconds. A run takes about a minute by itself, and several minutes beside others.
+PATIENCE = 480
 
 # A random BERT of two layers of 32: a step takes a millisecond, and the whole path is the real one.
 MAKE_BASE = """

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-import pytest
 import yaml
 
 # Kubeflow alone, as somebody would run the file on a laptop.
@@ -115,7 +114,6 @@ def test_resources_of_several_groups(workspace: Any) -> None:
     ]
 
 
-@pytest.mark.slow
 def test_the_file_runs_by_itself(workspace: Any, rows: Callable[..., Any]) -> None:
     """Compiled without tasks and given one task at its start, with no progress files and no checkpoints."""
     workspace.write_task("films")

@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.slow
-
 CASES = {
     "missing": ("prepare_data", 4, ["nosuch.jsonl: 1 fault", "there is no such file"]),
     "empty": ("prepare_data", 4, ["empty.jsonl: is empty (0 bytes)"]),

@@ -14,8 +14,6 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.slow
-
 # Loaded by every Python of a run: lets a step stand still where a test wants to interrupt it. That is after
 # its work and before anybody knows of it, which is the worst moment; or at a share of its own progress.
 PAUSE = """
@@ -121,10 +119,19 @@ def interrupt(workspace: Any, pauses: Pauses, *, done: tuple[str, ...] = ()) -> 
     return err
 
 
-def test_interrupted_again_and_again(shelf: Any) -> None:
+@pytest.fixture(scope="module")
+def interrupted(shelf: Any) -> Any:
     interrupt(shelf, {"films": ("prepare_data", 1.0), "books": ("finetune", 0.5)})
-    assert shelf.list_adapters() == []
+    return shelf
 
+
+def test_interrupted(interrupted: Any) -> None:
+    assert interrupted.list_adapters() == []
+
+
+@pytest.mark.slow
+def test_interrupted_again_and_again(interrupted: Any) -> None:
+    shelf = interrupted
     # A kill of the command alone. Meanwhile a second run is refused; it starts nothing.
     process = run_until(shelf, {"films": ("finetune", 0.5), "books": ("finetune", 0.75)})
     refused = shelf.run(*COMMAND, code=8).err
