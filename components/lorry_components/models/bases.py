@@ -68,8 +68,13 @@ UNCONVERTED_PATTERNS = ("*.model", "*.tiktoken", "tekken.json")
 TOKENIZER_FILES_OF_CLASS = {"dict.txt": "BartphoTokenizer"}
 """Names that count for one tokenizer only: RoBERTa's dict.txt is a leftover of its training."""
 
-# What a base that chats is asked. Older bases have it in tokenizer_config.json.
-_CHAT_TEMPLATES = ("chat_template.jinja", "additional_chat_templates/default.jinja")
+_EXTRAS = (
+    # The form of a prompt for a base that chats. Older bases have it in tokenizer_config.json.
+    "chat_template.jinja",
+    "additional_chat_templates/default.jinja",
+    # transformers applies an adapter that lies in the folder of its base.
+    "adapter_config.json",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,9 +190,9 @@ def _list_model(folder: Path) -> tuple[str, list[str]]:
             where=str(folder),
             todo="save it beside: tokenizer.save_pretrained(folder)",
         )
-    chat = [name for name in _CHAT_TEMPLATES if (folder / name).is_file()]
+    extras = [name for name in _EXTRAS if (folder / name).is_file()]
     architecture = (config.get("architectures") or [config.get("model_type", "unknown")])[0]
-    return architecture, [CONFIG_NAME, *weights, *tokenizer, *chat]
+    return architecture, [CONFIG_NAME, *weights, *tokenizer, *extras]
 
 
 def _list_pipeline(folder: Path) -> tuple[str, list[str]]:
@@ -246,7 +251,7 @@ def list_hub_patterns() -> list[str]:
 
 def _yield_hub_patterns() -> Iterator[str]:
     yield PIPELINE_INDEX
-    yield from _CHAT_TEMPLATES
+    yield from _EXTRAS
     for part in (_MODEL, *_PIPELINE):
         yield part.locate(part.config)
         yield from map(part.locate, part.weights)

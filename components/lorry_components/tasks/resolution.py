@@ -16,6 +16,8 @@ from lorry_registry.task_spec import BaseSpec, TaskSpec
 class ResolvedTask:
     """A checked task, and what it names. Each part is resolved at its first use, and never again.
 
+    It is for one run of one process: when files may have changed, resolve the task anew.
+
     Attributes:
         spec: The task as its file describes it.
         digest: Computes the digest of a file, or looks it up.

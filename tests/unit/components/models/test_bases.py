@@ -382,8 +382,17 @@ def test_a_vocabulary_of_pieces_alone_is_a_tokenizer(make_base: MakeBase) -> Non
     assert resolve(folder)
 
 
-@pytest.mark.parametrize("name", ["bpe.codes", "source.spm", "additional_chat_templates/default.jinja"])
-def test_a_file_of_some_tokenizers_counts_wherever_it_is(make_base: MakeBase, name: str) -> None:
+@pytest.mark.parametrize(
+    "name",
+    [
+        "bpe.codes",
+        "source.spm",
+        "chat_template.jinja",
+        "additional_chat_templates/default.jinja",
+        "adapter_config.json",
+    ],
+)
+def test_a_file_that_some_bases_have_counts_wherever_it_is(make_base: MakeBase, name: str) -> None:
     folder = make_base()
     before = resolve(folder)
     (folder / name).parent.mkdir(exist_ok=True)
