@@ -7,7 +7,8 @@ from pathlib import Path
 
 from lorry_components.memory import check_fits, is_surely_small, plan_task
 from lorry_components.models.configuration import read_configuration
-from lorry_components.tasks.checks import find_task_type, load_task_file
+from lorry_components.tasks.checks import find_task_type
+from lorry_components.tasks.definition import load_task_file
 from lorry_components.tasks.staleness import Staleness, assess_staleness
 from lorry_registry.errors import (
     Fault,
@@ -84,7 +85,7 @@ def _list_misfits(spec: TaskSpec) -> list[Fault]:
         if find_task_type(spec).reads_images:
             is_here = spec.base.is_package or spec.base.is_folder
             found = check_fits(spec, plan_task(spec)) if is_here else ()
-            return [Fault(f"{spec.name}: {fault.where}", fault.what) for fault in found]
+            return [fault.move_into(spec.name) for fault in found]
         base = read_configuration(spec.base, may_download=False)
         if is_surely_small(spec, base):
             return []
@@ -92,7 +93,7 @@ def _list_misfits(spec: TaskSpec) -> list[Fault]:
     except Exception as error:  # noqa: BLE001 - one task's failure is none of the others'
         _LOGGER.info("%s is not planned: %s", spec.name, error)
         return []
-    return [Fault(f"{spec.name}: {fault.where}", fault.what) for fault in found]
+    return [fault.move_into(spec.name) for fault in found]
 
 
 def order_by_cost(specs: Sequence[TaskSpec]) -> list[TaskSpec]:

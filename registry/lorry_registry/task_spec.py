@@ -212,6 +212,9 @@ class MethodSpec(_Section):
         # What was read of the options does not make two sections differ.
         return isinstance(other, MethodSpec) and self.model_dump() == other.model_dump()
 
+    def __hash__(self) -> int:
+        return hash((self.name, self.max_adapter_mib))
+
     def __getstate__(self) -> dict[Any, Any]:
         # Nor does it travel to other processes, which may not have the reader's package.
         return super().__getstate__() | {"__pydantic_private__": {"_last_read": None}}

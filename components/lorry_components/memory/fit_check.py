@@ -35,7 +35,7 @@ def check_fits(spec: TaskSpec, plan: TaskPlan) -> Iterator[Fault]:
     if spec.train.batch_size % plan.processes:
         yield Fault(
             "train.batch_size",
-            f"a batch of {spec.train.batch_size} cannot be divided among {plan.processes} processes; "
+            f"a batch of {spec.train.batch_size} cannot be divided among {plan.processes} processes",
             f"choose a multiple of {plan.processes}, or another resources.count",
         )
     yield from _check_adapter(spec, plan)
@@ -53,7 +53,8 @@ def check_fits(spec: TaskSpec, plan: TaskPlan) -> Iterator[Fault]:
         yield Fault(
             "resources.node_selector",
             f"{plan.method} takes {plan.training.low / GIB:.1f} GiB at least, and {device.name} has "
-            f"{device.usable / GIB:.1f} GiB; {fitting} would hold it",
+            f"{device.usable / GIB:.1f} GiB",
+            f"{fitting} would hold it",
         )
 
 
@@ -64,7 +65,7 @@ def _check_adapter(spec: TaskSpec, plan: TaskPlan) -> Iterator[Fault]:
     if limit is not None and not method.copies_trained and plan.adapter_bytes > limit * MIB:
         yield Fault(
             "method.max_adapter_mib",
-            f"the adapter will take {plan.adapter_bytes / MIB:.1f} MiB, above the limit of {limit:g} MiB; "
+            f"the adapter will take {plan.adapter_bytes / MIB:.1f} MiB, above the limit of {limit:g} MiB",
             "choose fewer targets or a lower rank, or raise it",
         )
 

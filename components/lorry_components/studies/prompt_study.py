@@ -33,7 +33,7 @@ def read_prompts(path: Path) -> tuple[list[str], list[Fault]]:
 def check_prompts(prompts: Sequence[str]) -> Iterator[Fault]:
     """Say what is wrong with a list of prompts, beside what a kind says of each."""
     if not prompts:
-        yield Fault("--template", "there is no wording; give --wordings FILE or --template TEXT")
+        yield Fault("--template", "there is no wording", "give --wordings FILE or --template TEXT")
     for prompt in dict.fromkeys(prompts):
         if prompts.count(prompt) > 1:
             yield Fault("--template", f"{prompt!r} is given twice")

@@ -1,20 +1,18 @@
-"""From what a person asks to compare to checked variants of a task; every fault is told at once."""
+"""From what a person asks to compare to checked variants of a task; all faults are reported at once."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
-import yaml
-
 from lorry_components.models.bases import find_base_folder
-from lorry_components.tasks.checks import check_base, check_method, check_task_type, find_method
+from lorry_components.tasks.checks import check_base, find_method
+from lorry_components.tasks.definition import define_task
 from lorry_components.training.optimizers import require_optimizer
 from lorry_registry.errors import Fault, InvalidTaskError, MissingExtraError
-from lorry_registry.task_document import apply_overrides, load_document
-from lorry_registry.task_loading import parse_task
+from lorry_registry.task_document import apply_overrides, load_document, parse_value
 from lorry_registry.task_spec import TaskSpec
 
 _TODO = "correct these and try again; nothing was trained"
@@ -78,33 +76,32 @@ class TaskDocument:
         is_in_section = section in self.settings and isinstance(content, Mapping) and name in content
         return field in self.settings or is_in_section
 
-    def list_own_faults(self, *, is_numbered: bool = False) -> list[Fault]:
-        """Return what is wrong with the file itself.
+    def list_own_faults(self) -> list[Fault]:
+        """Return what is wrong with the file itself, with its lines.
 
         Options that the command line set are for all methods: whether one has them is for each to say.
         """
         try:
-            self.parse(is_numbered=is_numbered)
+            self.parse()
         except InvalidTaskError as error:
-            return [fault for fault in error.faults if not self.sets_option(fault.where.rpartition(", ")[2])]
+            return [fault for fault in error.faults if not self.sets_option(fault.where)]
         return []
 
     def sets_option(self, field: str) -> bool:
         """Return whether a field is an option that the command line set for all methods."""
         return _find_option(field) in self.method_settings
 
-    def parse(self, content: Mapping[str, Any] | None = None, *, is_numbered: bool = False) -> TaskSpec:
+    def parse(self, content: Mapping[str, Any] | None = None) -> TaskSpec:
         """Turn a content, or the file's own, into a checked task.
 
         Raises:
-            InvalidTaskError: It has faults; with ``is_numbered`` they are told with the file's lines.
+            InvalidTaskError: It has faults; those of the file's own content have its lines.
         """
-        return parse_task(
+        return define_task(
             self.content if content is None else content,
             where=str(self.path),
             folder=self.path.parent,
-            checks=(check_task_type, check_method),
-            lines=self.lines if is_numbered else None,
+            lines=self.lines if content is None else None,
         )
 
 
@@ -209,7 +206,7 @@ def refuse_settings(task: TaskDocument, reasons: Mapping[str, str]) -> list[Faul
         reasons: What to do instead, by the name of the field.
     """
     return [
-        Fault(f"--set {field}", f"is what this compares; {reason}")
+        Fault(f"--set {field}", "is what this compares", reason)
         for field, reason in reasons.items()
         if task.sets(field)
     ]
@@ -247,29 +244,34 @@ def build_variants(
             of it is listed.
     """
     own = task.list_own_faults()
-    found = [*(task.list_own_faults(is_numbered=True) if own else ()), *faults, *_find_seeds(task, drafts)]
+    unnumbered = {replace(fault, line=None) for fault in own}
+    listed = [*own, *faults, *_find_seeds(task, drafts)]
     variants: list[Variant] = []
     for draft in drafts:
         spec, wrong = _try_parse(task, _apply(task.content, draft))
         if spec is not None:
             variants.append(Variant(draft.label, spec, draft.facts, draft.is_trained, tuple(draft.train)))
-            wrong = _check_base(spec, is_wanted=not found)
+            wrong = _check_base(spec, is_wanted=not listed)
         if not draft.is_trained:
             # Its method plays no part.
             wrong = [fault for fault in wrong if not fault.where.startswith("method")]
-        # What is wrong with the file itself is told once.
-        found += [
-            Fault(
-                f"{draft.label}: {fault.where}",
-                f"{fault.what} (--set is meant for all)" if task.sets_option(fault.where) else fault.what,
-            )
-            for fault in wrong
-            if fault not in own
+        # The faults of the file itself are listed once.
+        listed += [
+            _mark_settings(fault, task).move_into(draft.label) for fault in wrong if fault not in unnumbered
         ]
-    found += [*_find_namesakes(drafts), *_find_twins(variants)]
-    if found:
-        raise InvalidTaskError(str(task.path), list(dict.fromkeys(found)), todo=_TODO)
+    listed += [*_find_namesakes(drafts), *_find_twins(variants)]
+    if listed:
+        raise InvalidTaskError(str(task.path), list(dict.fromkeys(listed)), todo=_TODO)
     return variants
+
+
+def _mark_settings(fault: Fault, task: TaskDocument) -> Fault:
+    if not task.sets_option(fault.where):
+        return fault
+    note = "(--set is meant for all)"
+    if fault.remedy:
+        return replace(fault, remedy=f"{fault.remedy} {note}")
+    return replace(fault, what=f"{fault.what} {note}")
 
 
 def _parse_method(text: str) -> tuple[MethodChoice, list[Fault]]:
@@ -286,8 +288,8 @@ def _parse_method(text: str) -> tuple[MethodChoice, list[Fault]]:
             faults.append(Fault(place, f"{part.strip()!r} is not of the form OPTION=VALUE"))
             continue
         try:
-            value = yaml.safe_load(written)
-        except (yaml.YAMLError, ValueError):
+            value = parse_value(written)
+        except ValueError:
             faults.append(Fault(place, f"{key}: {written!r} is not a YAML value"))
             continue
         (train if key.startswith(_TRAIN) else options)[key.removeprefix(_TRAIN)] = value
@@ -358,25 +360,23 @@ def _check_base(spec: TaskSpec, *, is_wanted: bool) -> list[Fault]:
     except InvalidTaskError as error:
         return list(error.faults)
     except MissingExtraError as error:
-        return [Fault(error.where, f"{error.what}; {error.todo}")]
+        return [Fault(error.where, error.what, error.todo)]
     return []
 
 
 def _find_seeds(task: TaskDocument, drafts: Sequence[Draft]) -> Iterator[Fault]:
-    """Say where a seed was given that the study's own would replace."""
-    told = "is the study's to set, so that all methods have the same seeds; give --seeds"
-    if task.sets(_SEED):
-        yield Fault(f"--set {_SEED}", told)
-    for draft in drafts:
-        if "seed" in draft.train:
-            yield Fault(f"--methods {draft.label}: {_SEED}", told)
+    """Return where a seed is given that the study's own would replace."""
+    places = [f"--set {_SEED}"] if task.sets(_SEED) else []
+    places += [f"--methods {draft.label}: {_SEED}" for draft in drafts if "seed" in draft.train]
+    for place in places:
+        yield Fault(place, "is set by the study, so that all methods have the same seeds", "give --seeds")
 
 
 def _find_namesakes(drafts: Sequence[Draft]) -> Iterator[Fault]:
     """Say which drafts a table could not tell apart."""
     for label, count in Counter(draft.label for draft in drafts).items():
         if count > 1:
-            yield Fault(label, f"{count} variants would be called so; write them in the same way, once")
+            yield Fault(label, f"{count} variants would have this name", "write them in the same way, once")
 
 
 def _find_twins(variants: Sequence[Variant]) -> Iterator[Fault]:

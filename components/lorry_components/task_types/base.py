@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 
 from lorry_components.task_types.input_form import InputForm
 from lorry_registry.errors import Fault
-from lorry_registry.task_spec import EvaluateSpec
+from lorry_registry.task_document import suggest_name
+from lorry_registry.task_sections import TaskSections
+from lorry_registry.task_spec import DRAWING_FIELDS, DataSpec, EvaluateSpec, GenerateSpec
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -93,7 +95,6 @@ class TaskType(ABC):
             rows that share it stay on one side when a table is divided.
         reads_images: Whether a row's label is the name of an image file beside the table, its base is a
             pipeline of several models, and a prediction is an image.
-        methods: The names of the methods that it works with; None: all.
         libraries: The libraries that it computes with, beside those of all kinds.
     """
 
@@ -112,19 +113,36 @@ class TaskType(ABC):
     averages_tokens: ClassVar[bool] = False
     predicts_next: ClassVar[bool] = False
     reads_images: ClassVar[bool] = False
-    methods: ClassVar[frozenset[str] | None] = None
     libraries: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, form: InputForm) -> None:
         self.form = form
 
-    # The data
+    # The task file
 
     @classmethod
-    def check_template(cls, template: str | None, *, has_pair: bool) -> Iterator[str]:  # noqa: ARG003
-        """Say what of a task's template does not suit this kind, from the task file alone."""
+    def check_sections(cls, sections: TaskSections) -> Iterator[Fault]:
+        """Return the fields of a task file that do not suit this task type."""
+        if sections.data is not None:
+            yield from cls.check_data(sections.data)
+        if sections.generate is not None:
+            yield from cls.check_generate(sections.generate)
+        if sections.evaluate is not None:
+            yield from cls.check_evaluate(sections.evaluate)
+
+    @classmethod
+    def check_data(cls, data: DataSpec) -> Iterator[Fault]:
+        """Check the columns and the template."""
+        has_pair = data.columns.text_pair is not None
+        if cls.reads_context and not has_pair:
+            yield Fault("data.columns.text_pair", f"is missing: {cls.name} needs the column of the context")
+        yield from cls.check_template(data.template, has_pair=has_pair)
+
+    @classmethod
+    def check_template(cls, template: str | None, *, has_pair: bool) -> Iterator[Fault]:  # noqa: ARG003
+        """Check the task's own template, ``data.template``."""
         if template is not None:
-            yield f"{cls.name} reads its texts as they are; leave it out"
+            yield Fault("data.template", f"{cls.name} reads its texts as they are", "leave it out")
 
     @classmethod
     def check_soft_template(
@@ -133,12 +151,48 @@ class TaskType(ABC):
         template: str | None,  # noqa: ARG003
         *,
         has_pair: bool,  # noqa: ARG003
-    ) -> Iterator[str]:
-        """Say what of a method's template with soft tokens does not suit this kind, and the task's own.
+    ) -> Iterator[Fault]:
+        """Check a method's template with soft tokens, ``method.template``, also against the task's own.
 
-        It was parsed before, by :func:`~lorry_components.data.templates.parse_template`.
+        It is valid for :func:`~lorry_components.data.templates.parse_template`.
         """
-        yield f"{cls.name} has no places for soft tokens inside its inputs; write tokens: 20 instead"
+        yield Fault(
+            "method.template",
+            f"{cls.name} has no places for soft tokens inside its inputs",
+            "write tokens: 20 instead",
+        )
+
+    @classmethod
+    def check_generate(cls, generate: GenerateSpec) -> Iterator[Fault]:
+        """Check that no field is for images."""
+        for name in DRAWING_FIELDS:
+            if name in generate.model_fields_set:
+                yield Fault(f"generate.{name}", f"is for images, and not for {cls.name}", "leave it out")
+
+    @classmethod
+    def check_evaluate(cls, evaluate: EvaluateSpec) -> Iterator[Fault]:
+        """Check that the task type has the metrics, and that more is better of the primary one."""
+        primary = evaluate.primary
+        for field, names in {
+            "metrics": evaluate.metrics,
+            "primary": () if primary is None else (primary,),
+        }.items():
+            for name in names:
+                if name not in cls.metrics:
+                    yield Fault(
+                        f"evaluate.{field}",
+                        f"{cls.name} has no metric {name!r}",
+                        suggest_name(name, cls.metrics),
+                    )
+        if primary in cls.error_metrics:
+            yield Fault("evaluate.primary", f"of {primary!r} less is better", f"choose {cls.primary!r}")
+
+    @classmethod
+    def check_method(cls, name: str) -> Iterator[Fault]:  # noqa: ARG003
+        """Check that the task type works with a method, given by its name."""
+        yield from ()
+
+    # The data
 
     @classmethod
     def find_model_class(cls, config: "PretrainedConfig") -> str:  # noqa: ARG003
@@ -151,7 +205,9 @@ class TaskType(ABC):
 
     def check_packing(self, config: "PretrainedConfig") -> Iterator[Fault]:
         """Say why sequences cannot be packed behind one another, if they cannot."""
-        yield Fault("train.packing", f"is for causal language models, and not for {self.name}; leave it out")
+        yield Fault(
+            "train.packing", f"is for causal language models, and not for {self.name}", "leave it out"
+        )
 
     def check_folder(self, folder: "Path") -> Iterator[Fault]:
         """Say what this task type misses in a base's folder, its weights and its tokeniser unread."""

@@ -72,7 +72,7 @@ def plan_files(files: tuple[Path, ...], overrides: tuple[str, ...], lecture: boo
         print_json(
             [
                 describe_plan(plan)
-                | {"faults": [{"where": fault.where, "what": fault.what} for fault in found]}
+                | {"faults": [{"where": fault.where, "what": fault.advice} for fault in found]}
                 for _, plan, found in planned
             ]
         )
@@ -111,7 +111,7 @@ def _print_plan(plan: "TaskPlan", faults: Sequence[Fault], *, asked: str) -> Non
     _print_parts(plan)
     if faults:
         print_heading("Does not fit")
-        print_bullets(f"{fault.where}: {fault.what}" for fault in faults)
+        print_bullets(map(str, faults))
     if (lacks or plan.smallest_device is None) and plan.advice:
         print_heading("What would take less")
         _print_advice(plan)

@@ -131,10 +131,11 @@ def test_all_that_does_not_fit_is_told_together(make_spec: MakeSpec) -> None:
     ]
     with pytest.raises(InvalidTaskError) as caught:
         refuse_what_does_not_fit(specs)
-    assert [fault.where for fault in caught.value.faults] == [
+    assert [fault.place for fault in caught.value.faults] == [
         "one: resources.memory",
         "three: resources.memory",
     ]
+    assert {fault.where for fault in caught.value.faults} == {"resources.memory"}
     assert "--force" in caught.value.todo
 
 

@@ -34,12 +34,16 @@ from lorry_components.task_types.diffusion.latent_diffusion import (
     score_noise,
 )
 from lorry_registry.errors import BaseModelError, Fault, InvalidDataError
+from lorry_registry.task_sections import TaskSections
+from lorry_registry.task_spec import DRAWING_FIELDS, DataSpec, GenerateSpec
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from torch import nn
 
 _INDEX = "model_index.json"
+_METHODS = ("full", "lora")
+_TEXT_FIELDS = ("hidden_dropout", "attention_dropout", "cache_frozen_layers", "offload", "packing")
 _CLASSES = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL", "text_encoder": "CLIPTextModel"}
 _PROBED_NUMBERS = 8
 # An image that has to be blown up by more teaches the UNet blur.
@@ -78,8 +82,42 @@ class ImageGeneration(TaskType):
     error_metrics = frozenset({"loss"})
     target_names = ("mean",)
     reads_images = True
-    methods = frozenset({"full", "lora"})
     libraries = ("diffusers",)
+
+    @classmethod
+    def check_sections(cls, sections: TaskSections) -> Iterator[Fault]:
+        """Check all sections, and that no field of training is for models of text."""
+        yield from super().check_sections(sections)
+        for name in _TEXT_FIELDS if sections.train is not None else ():
+            if getattr(sections.train, name):
+                yield Fault(f"train.{name}", "is for models of text", "leave it out")
+
+    @classmethod
+    def check_data(cls, data: DataSpec) -> Iterator[Fault]:
+        """Check that the images are on this machine, and that rows have one prompt and no template."""
+        yield from super().check_data(data)
+        if not data.is_local:
+            yield Fault(
+                "data.source", "must be a folder on this machine: images are read from beside their table"
+            )
+        if data.columns.text_pair is not None:
+            yield Fault("data.columns.text_pair", "is not used: an image has one prompt", "leave it out")
+
+    @classmethod
+    def check_generate(cls, generate: GenerateSpec) -> Iterator[Fault]:
+        """Check that no field is for texts."""
+        for name in sorted(generate.model_fields_set.difference(DRAWING_FIELDS)):
+            yield Fault(f"generate.{name}", f"is for texts, and not for {cls.name}", "leave it out")
+
+    @classmethod
+    def check_method(cls, name: str) -> Iterator[Fault]:
+        """Check that the method adapts a UNet."""
+        if name not in _METHODS:
+            yield Fault(
+                "method.name",
+                f"{name} is for models of text, and {cls.name} trains a UNet",
+                f"choose {', '.join(_METHODS)}",
+            )
 
     def check_folder(self, folder: Path) -> Iterator[Fault]:
         """Check that the parts are those of Stable Diffusion 1 or 2, and belong together."""
@@ -97,7 +135,9 @@ class ImageGeneration(TaskType):
             part for part in index if part.startswith("text_encoder_") and index[part] != [None, None]
         ):
             yield Fault(
-                "base.model", f"has a second text encoder ({extra[0]}), as Stable Diffusion XL; choose 1 or 2"
+                "base.model",
+                f"has a second text encoder ({extra[0]}), as Stable Diffusion XL",
+                "choose Stable Diffusion 1 or 2",
             )
             return
         yield from self._check_parts(folder)

@@ -45,18 +45,19 @@ class TextGeneration(GenerationTaskType):
         is_decoder = getattr(config, "is_decoder", False)
         is_encoder = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not is_decoder
         if config.is_encoder_decoder:
-            yield Fault("base.model", f"{config.model_type} has an encoder; write kind: text-to-text")
+            yield Fault("base.model", f"{config.model_type} has an encoder", "write kind: text-to-text")
         elif config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or is_encoder:
             yield Fault(
                 "base.model",
-                f"{config.model_type} is no causal language model and writes no text; "
+                f"{config.model_type} is no causal language model and writes no text",
                 "choose one such as GPT-2, Llama, Gemma or Qwen",
             )
         if self.count_room() < 1:
             yield Fault(
                 "data.max_target",
                 f"answers of {self.form.max_target} tokens leave nothing of {self.form.max_length} for a "
-                "prompt; lower it, or raise data.max_length, which is of prompt and answer together",
+                "prompt",
+                "lower it, or raise data.max_length, which is of prompt and answer together",
             )
 
     def check_packing(self, config: "PretrainedConfig") -> Iterator[Fault]:
@@ -65,7 +66,8 @@ class TextGeneration(GenerationTaskType):
             yield Fault(
                 "train.packing",
                 f"a {config.model_type} would let packed sequences see each other, or is not known to keep "
-                "them apart; leave it out",
+                "them apart",
+                "leave it out",
             )
 
     @property

@@ -29,8 +29,8 @@ class TextToText(GenerationTaskType):
         if config.model_type not in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES:
             yield Fault(
                 "base.model",
-                f"{config.model_type} is no sequence-to-sequence model; choose one such as T5, MT5 or BART, "
-                "or write kind: text-generation for a causal one",
+                f"{config.model_type} is no sequence-to-sequence model",
+                "choose one such as T5, MT5 or BART, or write kind: text-generation for a causal one",
             )
             return
         positions = getattr(config.get_text_config(decoder=True), "max_position_embeddings", None)
@@ -38,7 +38,8 @@ class TextToText(GenerationTaskType):
             yield Fault(
                 "data.max_target",
                 f"{self.form.max_target} tokens of an answer are more than the {positions} positions of the "
-                f"base's decoder; write max_target: {positions} or less",
+                "base's decoder",
+                f"write max_target: {positions} or less",
             )
 
     @property

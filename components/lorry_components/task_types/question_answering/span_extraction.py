@@ -43,8 +43,8 @@ from lorry_components.task_types.question_answering.spans import (
 from lorry_components.task_types.question_answering.windows import (
     Window,
     check_questions,
+    check_tokenizer,
     cut_windows,
-    find_tokenizer_fault,
     shorten_questions,
 )
 from lorry_registry.errors import Fault
@@ -120,23 +120,22 @@ class QuestionAnswering(TaskType):
         if config.model_type not in MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES:
             yield Fault(
                 "base.model",
-                f"transformers has no head of this kind for {config.model_type}; choose an encoder, such as "
-                "BERT, RoBERTa or DeBERTa",
+                f"transformers has no head of this kind for {config.model_type}",
+                "choose an encoder, such as BERT, RoBERTa or DeBERTa",
             )
         elif _reads_left_to_right(config):
             yield Fault(
                 "base.model",
-                f"{config.model_type} reads from left to right, and where an answer starts cannot be told "
-                "before its end is read; choose an encoder, such as RoBERTa, or the kind text-generation",
+                f"{config.model_type} reads from left to right, and cannot predict where an answer starts "
+                "before it has read its end",
+                "choose an encoder, such as RoBERTa, or the kind text-generation",
             )
 
     def check_folder(self, folder: Path) -> Iterator[Fault]:
         """Check that the base's tokeniser tells where a word stands in a text."""
         from transformers import AutoTokenizer
 
-        fault = find_tokenizer_fault(AutoTokenizer.from_pretrained(folder, local_files_only=True))
-        if fault:
-            yield Fault("base.model", fault)
+        yield from check_tokenizer(AutoTokenizer.from_pretrained(folder, local_files_only=True))
 
     # The data
 
