@@ -385,7 +385,7 @@ def check(folder: Path, config: Any) -> list[str]:
     config.save_pretrained(folder)
     task_type = TASK_TYPES["question-answering"](InputForm(LENGTH, has_pair=True))
     faults = [*task_type.check_base(AutoConfig.from_pretrained(folder)), *task_type.check_folder(folder)]
-    return [fault.what for fault in faults]
+    return [fault.advice for fault in faults]
 
 
 def test_bases_with_a_head_for_spans(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
