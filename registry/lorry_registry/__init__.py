@@ -4,7 +4,8 @@ The architecture, from the bottom up
 ------------------------------------
 ``lorry_registry`` (this package; light: no torch, no transformers, no kfp)
     :mod:`~lorry_registry.errors` is the one exception tree, :mod:`~lorry_registry.digests` the canonical
-    form. :mod:`~lorry_registry.task_spec` says what a task is, :mod:`~lorry_registry.task_loading` reads one.
+    form. :mod:`~lorry_registry.task_spec` says what a task is, :mod:`~lorry_registry.task_document` parses
+    YAML, and :mod:`~lorry_registry.task_loading` makes a task of it.
     :mod:`~lorry_registry.manifest` says what an adapter is; the digest of a manifest is the adapter's id.
     :mod:`~lorry_registry.stores` keep bytes under keys with conditional writes.
     :mod:`~lorry_registry.ledger` is the truth about which adapter belongs to which task: an append-only

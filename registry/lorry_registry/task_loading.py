@@ -69,8 +69,8 @@ def inspect_document(
     """Validate a document once and run further checks on its typed sections.
 
     Returns:
-        The task, with paths as they are written, or None if a field is invalid; and all faults. A task may
-        have faults, too, if a further check has found them.
+        The task, with paths as they are written, or None if a field is invalid; and all faults. A valid task
+        may have faults as well, those of the further checks.
     """
     try:
         spec = TaskSpec.model_validate(document)
@@ -80,7 +80,7 @@ def inspect_document(
         sections = salvage_sections(document, [detail["loc"] for detail in details])
         invalid = {fault.where for fault in faults if "." in fault.where}
         further = [fault for check in checks for fault in check(sections)]
-        # A field that is invalid has its fault. Another one would be about what stands in for it.
+        # An invalid field has its fault. Another one would be about the default in its place.
         return None, [*faults, *(fault for fault in further if not _is_within(fault.where, invalid))]
     sections = TaskSections.of(spec)
     return spec, [fault for check in checks for fault in check(sections)]

@@ -29,17 +29,18 @@ _Section = TypeVar("_Section", bound=BaseModel)
 
 @dataclass(frozen=True, slots=True)
 class TaskSections:
-    """What rules look at that concern several fields. ``model_fields_set`` of a section says what is given.
+    """The sections to which rules apply that concern several fields.
 
-    In sections of an invalid document, invalid fields have their default values, and a required one is "".
+    ``model_fields_set`` of a section contains the fields that the document has. In sections of an invalid
+    document, invalid fields have their default values, and required ones are "".
 
     Attributes:
         kind: The name of the task type; None if it is missing or no text.
-        data: The section; None if it is missing or no mapping, as for the other sections.
-        method: None, too, if the method has no name.
-        train: The section.
-        generate: The section.
-        evaluate: The section.
+        data: The data section; None if it is missing or no mapping. So are the others.
+        method: The method section; None also if the method has no name.
+        train: The train section.
+        generate: The generate section.
+        evaluate: The evaluate section.
     """
 
     kind: str | None

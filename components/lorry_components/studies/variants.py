@@ -178,11 +178,11 @@ def parse_methods(text: str) -> tuple[list[MethodChoice], list[Fault]]:
     choices: list[MethodChoice] = []
     faults: list[Fault] = []
     for part in _split(text, ","):
-        choice, found = _parse_method(part)
-        faults.extend(found)
+        choice, wrong = _parse_method(part)
+        faults.extend(wrong)
         if choice in choices:
             faults.append(Fault(f"--methods {choice.label}", "is given twice"))
-        elif not found:
+        elif not wrong:
             choices.append(choice)
     return choices, faults
 
@@ -191,11 +191,11 @@ def find_choice(text: str | None, choices: Sequence[MethodChoice]) -> tuple[str 
     """Return the label of the method that others are compared with, written as in the list of methods."""
     if text is None:
         return None, []
-    found, faults = parse_methods(text)
-    if faults or len(found) != 1 or found[0] not in choices:
+    chosen, faults = parse_methods(text)
+    if faults or len(chosen) != 1 or chosen[0] not in choices:
         known = ", ".join(choice.label for choice in choices)
         return None, [Fault(f"--against {text}", f"is not one of the methods that are compared: {known}")]
-    return found[0].label, []
+    return chosen[0].label, []
 
 
 def refuse_settings(task: TaskDocument, reasons: Mapping[str, str]) -> list[Fault]:

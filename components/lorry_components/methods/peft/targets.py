@@ -102,7 +102,7 @@ class TargetedMethod(PeftMethod):
         """Return the linear layers that are adapted, by name."""
         # The head is no target: a new one is trained in full, and an output layer is tied to the embedding.
         known = list_linear(find_body(model))
-        # In T5's model with this head, the head stands beside the stacks inside the body.
+        # T5's model with this head has no body of its own: the head is a part of it, beside the stacks.
         known.pop(SPAN_HEAD, None)
         if self.options.targets == "all-linear":
             return known

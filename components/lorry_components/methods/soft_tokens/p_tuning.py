@@ -27,7 +27,7 @@ _PLACED_TYPE = "LORRY_P_TUNING"
 
 def _check_soft_tokens(template: str) -> str:
     if not count_soft_tokens(parse_template(template)):
-        raise InvalidValueError("has no soft token", "write [P], or [P]*3 for three, where they are to stand")
+        raise InvalidValueError("has no soft token", "write [P], or [P]*3 for three, where they belong")
     return template
 
 
