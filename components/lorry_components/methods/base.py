@@ -104,16 +104,17 @@ class Method(ABC):
     def __init__(
         self, options: MethodOptions | Mapping[str, Any] | None, peft_task_type: str | None = None
     ) -> None:
-        # Options of a task file were validated when it was read.
-        is_read = options is None or isinstance(options, MethodOptions)
-        self.options: Any = options if is_read else self.options_model.model_validate(options)
+        # Those of a task file were validated when it was read.
+        if isinstance(options, Mapping):
+            options = self.options_model.model_validate(dict(options))
+        self.options: Any = options
         self.peft_task_type = peft_task_type
 
     @classmethod
     def read_options(cls, options: Mapping[str, Any]) -> ReadOptions:
         """Validate the options of a task file, without a base."""
         try:
-            return ReadOptions(cls.options_model.model_validate(options))
+            return ReadOptions(cls.options_model.model_validate(dict(options)))
         except ValidationError as error:
             faults = tuple(cls._describe_faults(error))
         return ReadOptions(salvage_section(cls.options_model, options), faults)
