@@ -108,7 +108,7 @@ def _assess(spec: TaskSpec, registry: Registry, *, force: bool) -> Staleness:
         return assess_staleness(spec, registry)
     except LorryError as error:
         # The first step will fail over it, and tell all of it.
-        told = error.faults[0].what if isinstance(error, InvalidDataError) else error.what
+        told = error.faults[0].advice if isinstance(error, InvalidDataError) else error.what
         return Staleness(is_stale=True, reason=told)
 
 

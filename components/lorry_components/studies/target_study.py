@@ -198,8 +198,7 @@ def lay_out_targets(
     try:
         spec = task.parse({**task.content, "method": choose_lora(task)[0]})
     except InvalidTaskError as error:
-        own = task.list_own_faults()
-        return None, [fault for fault in error.faults if fault not in own]
+        return None, task.leave_out_own_faults(error.faults)
     config = load_config(find_base_folder(spec.base))
     return draft_targets(task, config, budget=budget, combinations=combinations)
 

@@ -87,6 +87,13 @@ class TaskDocument:
             return [fault for fault in error.faults if not self.sets_option(fault.where)]
         return []
 
+    def leave_out_own_faults(self, faults: Sequence[Fault]) -> list[Fault]:
+        """Return those of a changed content's faults that the file itself does not have."""
+        if not faults:
+            return []
+        own = {replace(fault, line=None) for fault in self.list_own_faults()}
+        return [fault for fault in faults if fault not in own]
+
     def sets_option(self, field: str) -> bool:
         """Return whether a field is an option that the command line set for all methods."""
         return _find_option(field) in self.method_settings
@@ -243,9 +250,7 @@ def build_variants(
         InvalidTaskError: Something is wrong with the file, or a method with its options or on this base; all
             of it is listed.
     """
-    own = task.list_own_faults()
-    unnumbered = {replace(fault, line=None) for fault in own}
-    listed = [*own, *faults, *_find_seeds(task, drafts)]
+    listed = [*task.list_own_faults(), *faults, *_find_seeds(task, drafts)]
     variants: list[Variant] = []
     for draft in drafts:
         spec, wrong = _try_parse(task, _apply(task.content, draft))
@@ -257,7 +262,7 @@ def build_variants(
             wrong = [fault for fault in wrong if not fault.where.startswith("method")]
         # The faults of the file itself are listed once.
         listed += [
-            _mark_settings(fault, task).move_into(draft.label) for fault in wrong if fault not in unnumbered
+            _mark_settings(fault, task).move_into(draft.label) for fault in task.leave_out_own_faults(wrong)
         ]
     listed += [*_find_namesakes(drafts), *_find_twins(variants)]
     if listed:
