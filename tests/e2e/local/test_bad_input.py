@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import yaml
 
-
 # A list of nine lists of nine lists, and so on: a few hundred bytes that expand to billions of values.
 _NESTED_ALIASES = b"a0: &a0 [x,x,x,x,x,x,x,x,x]\n" + b"".join(
     b"a%d: &a%d [%s]\n" % (level, level, b",".join([b"*a%d" % (level - 1)] * 9)) for level in range(1, 11)
