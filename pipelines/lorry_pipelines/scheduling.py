@@ -7,7 +7,8 @@ from pathlib import Path
 
 from lorry_components.memory import check_fits, is_surely_small, plan_task
 from lorry_components.models.configuration import read_configuration
-from lorry_components.tasks.checks import find_task_type, load_task_file
+from lorry_components.tasks.checks import find_task_type
+from lorry_components.tasks.definition import load_task_file
 from lorry_components.tasks.resolution import ResolvedTask
 from lorry_components.tasks.staleness import Staleness, assess_staleness
 from lorry_registry.errors import (
@@ -101,7 +102,7 @@ def _list_misfits(spec: TaskSpec) -> list[Fault]:
     except Exception as error:  # noqa: BLE001 - one task's failure is none of the others'
         _LOGGER.info("%s is not planned: %s", spec.name, error)
         return []
-    return [Fault(f"{spec.name}: {fault.where}", fault.what) for fault in misfits]
+    return [fault.move_into(spec.name) for fault in misfits]
 
 
 def _check_text_fits(spec: TaskSpec) -> Iterable[Fault]:
@@ -126,7 +127,7 @@ def _assess(task: ResolvedTask, registry: Registry, *, force: bool) -> Staleness
         return assess_staleness(task, registry)
     except LorryError as error:
         # The first step will fail for the same reason, and report it in full.
-        reason = error.faults[0].what if isinstance(error, InvalidDataError) else error.what
+        reason = error.faults[0].advice if isinstance(error, InvalidDataError) else error.what
         return Staleness(is_stale=True, reason=reason)
 
 

@@ -23,7 +23,7 @@ _TODO = "correct the file and try again"
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """The content of a YAML file, and the line on which each field stands, by dotted name."""
+    """The content of a YAML file, and the line of each field, by dotted name."""
 
     content: dict[str, Any]
     lines: dict[str, int]
@@ -78,7 +78,7 @@ def load_document(path: Path) -> Document:
 
 
 def parse_value(text: str) -> Any:
-    """Return the value that a piece of YAML on the command line stands for.
+    """Return the value of a piece of YAML from the command line.
 
     Raises:
         ValueError: It is not a YAML value; the message says why.
@@ -118,7 +118,7 @@ def apply_overrides(document: Mapping[str, Any], overrides: Sequence[str], *, wh
             below = section.get(parent, {})
             if not isinstance(below, dict):
                 raise UsageError(f"{parent!r} is not a section", where=f"{where}, --set {field}")
-            # A copy, because an alias may stand for the same section elsewhere in the document.
+            # A copy: by an alias, the same section may be elsewhere in the document as well.
             section[parent] = dict(below)
             section = section[parent]
         section[last] = value
@@ -150,10 +150,10 @@ def _compose(loader: yaml.SafeLoader) -> yaml.Node | None:
 
 
 def _refuse_expansion(root: yaml.Node) -> None:
-    """Refuse a document whose aliases stand for far more values than it spells out.
+    """Refuse a document whose aliases expand to far more values than the file contains.
 
-    A few hundred bytes of nested aliases stand for billions of values. The file holds each once, but whatever
-    walks its content, such as validation, would visit all of them.
+    A few hundred bytes of nested aliases expand to billions of values. In memory each exists once, but
+    validation, and all else that walks the content, visits all of them.
 
     Raises:
         InvalidValueError: There are more than 10,000 repeated values. A value that contains itself is counted

@@ -4,7 +4,7 @@ What a method's options mean is not known here: :func:`load_task` takes further 
 so that an invalid rank and an invalid learning rate are in the same message.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -69,8 +69,8 @@ def inspect_document(
     """Validate a document once and run further checks on its typed sections.
 
     Returns:
-        The task, with paths as they are written, or None if a field is invalid; and all faults. A task may
-        have faults, too, if a further check has found them.
+        The task, with paths as they are written, or None if a field is invalid; and all faults. A valid task
+        may have faults as well, those of the further checks.
     """
     try:
         spec = TaskSpec.model_validate(document)
@@ -78,7 +78,10 @@ def inspect_document(
         details = error.errors()
         faults = [_describe_field(detail, document) for detail in details]
         sections = salvage_sections(document, [detail["loc"] for detail in details])
-        return None, [*faults, *(fault for check in checks for fault in check(sections))]
+        invalid = {fault.where for fault in faults if "." in fault.where}
+        further = [fault for check in checks for fault in check(sections)]
+        # An invalid field has its fault. Another one would be about the default in its place.
+        return None, [*faults, *(fault for fault in further if not _is_within(fault.where, invalid))]
     sections = TaskSections.of(spec)
     return spec, [fault for check in checks for fault in check(sections)]
 
@@ -107,6 +110,10 @@ def _describe_field(detail: Any, document: Mapping[str, Any]) -> Fault:
         is_below = "options" in document["method"]
         detail = detail | {"loc": place[:3] if is_below else ("method", place[2])}
     return describe_fault(detail)
+
+
+def _is_within(field: str, fields: Collection[str]) -> bool:
+    return any(field == other or field.startswith(f"{other}.") for other in fields)
 
 
 def _anchor_paths(spec: TaskSpec, folder: Path) -> TaskSpec:

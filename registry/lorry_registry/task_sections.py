@@ -1,9 +1,9 @@
 """The sections of a task document as typed models, each as far as it is valid.
 
-Some rules concern several fields: a task type without a metric, a template that does not suit the data. They
-are checked on typed sections and not on raw YAML, and all faults of a document are reported at once, so that a
-document with an invalid field has typed sections too. :func:`salvage_sections` takes the invalid fields out of
-it and reads what is left, field by field. The result is for checks only; nothing is trained from it.
+Some rules concern several fields: a metric that the task type does not have, a template that does not suit
+the data. They are checked on typed sections, not on raw YAML. Since all faults of a document are reported at
+once, a document with an invalid field needs typed sections as well: :func:`salvage_sections` takes invalid
+fields out and reads what is left, field by field. The result is for checks only; nothing is trained from it.
 """
 
 import contextlib
@@ -29,17 +29,18 @@ _Section = TypeVar("_Section", bound=BaseModel)
 
 @dataclass(frozen=True, slots=True)
 class TaskSections:
-    """What rules look at that concern several fields. ``model_fields_set`` of a section says what is given.
+    """The sections to which rules apply that concern several fields.
 
-    In sections of an invalid document, invalid fields have their default values, and a required one is "".
+    ``model_fields_set`` of a section contains the fields that the document has. In sections of an invalid
+    document, invalid fields have their default values, and required ones are "".
 
     Attributes:
         kind: The name of the task type; None if it is missing or no text.
-        data: The section; None if it is missing or no mapping, as for the other sections.
-        method: None, too, if the method has no name.
-        train: The section.
-        generate: The section.
-        evaluate: The section.
+        data: The data section; None if it is missing or no mapping. So are the others.
+        method: The method section; None also if the method has no name.
+        train: The train section.
+        generate: The generate section.
+        evaluate: The evaluate section.
     """
 
     kind: str | None
@@ -72,15 +73,37 @@ def salvage_sections(document: Mapping[str, Any], invalid: Sequence[tuple[int | 
             # An option goes as a whole. What follows its name are the types that pydantic tried on it.
             _drop(sound, place[:3] if place[:2] == ("method", "options") else place)
     kind = sound.get("kind")
-    method = _salvage(MethodSpec, sound.get("method"))
+    method = salvage_section(MethodSpec, sound.get("method"))
     return TaskSections(
         kind=kind if isinstance(kind, str) else None,
-        data=_salvage(DataSpec, sound.get("data")),
+        data=salvage_section(DataSpec, sound.get("data")),
         method=method if method is not None and method.name else None,
-        train=_salvage(TrainSpec, sound.get("train", {})),
-        generate=_salvage(GenerateSpec, sound.get("generate", {})),
-        evaluate=_salvage(EvaluateSpec, sound.get("evaluate", {})),
+        train=salvage_section(TrainSpec, sound.get("train", {})),
+        generate=salvage_section(GenerateSpec, sound.get("generate", {})),
+        evaluate=salvage_section(EvaluateSpec, sound.get("evaluate", {})),
     )
+
+
+def salvage_section(section_class: type[_Section], content: object) -> _Section | None:
+    """Read the fields of a section one by one, leaving out those that are invalid.
+
+    Rules of the model that concern several fields are not applied.
+
+    Returns:
+        The section, in which invalid fields have their default values and required ones are ""; None if the
+        content is no mapping.
+    """
+    if not isinstance(content, Mapping):
+        return None
+    values: dict[str, Any] = {}
+    for name, field in section_class.model_fields.items():
+        if name in content:
+            field_type: Any = Annotated[field.annotation, field]
+            with contextlib.suppress(ValidationError):
+                values[name] = TypeAdapter(field_type).validate_python(content[name])
+        if name not in values and field.is_required():
+            values[name] = ""
+    return section_class.model_construct(**values)
 
 
 def _drop(document: Any, place: Sequence[int | str]) -> None:
@@ -99,19 +122,3 @@ def _holds(container: Any, key: int | str) -> bool:
     if isinstance(container, list):
         return isinstance(key, int) and key < len(container)
     return isinstance(container, dict) and key in container
-
-
-def _salvage(section_class: type[_Section], content: object) -> _Section | None:
-    """Read the fields of a section one by one, without the rules that concern all of it."""
-    if not isinstance(content, Mapping):
-        return None
-    values: dict[str, Any] = {}
-    for name, field in section_class.model_fields.items():
-        if name in content:
-            field_type: Any = Annotated[field.annotation, field]
-            # Where this fails, the fault is in the list of the document's faults already.
-            with contextlib.suppress(ValidationError):
-                values[name] = TypeAdapter(field_type).validate_python(content[name])
-        if name not in values and field.is_required():
-            values[name] = ""
-    return section_class.model_construct(**values)

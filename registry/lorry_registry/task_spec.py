@@ -37,7 +37,7 @@ class _Section(BaseModel):
 def _leave_out_defaults(
     section: _Section, document: dict[str, JsonValue], names: Collection[str]
 ) -> dict[str, JsonValue]:
-    """Return a section's document without those of the named fields that are at their defaults."""
+    """Return a section's document without those of the named fields that have their default values."""
     fields = type(section).model_fields
     return {
         name: value for name, value in document.items() if name not in names or value != fields[name].default
@@ -50,7 +50,7 @@ class BaseSpec(_Section):
     Attributes:
         model: ``package:NAME/FOLDER`` inside an importable package, a folder, or a hub id ``owner/name``.
         revision: The commit of a hub id, 40 hex digits: a branch name would move under a trained adapter.
-        fingerprint: The fingerprint that the base must have; computed and recorded either way.
+        fingerprint: The fingerprint that the base must have. It is computed and recorded in any case.
     """
 
     model: str = Field(min_length=1)
@@ -83,11 +83,11 @@ class BaseSpec(_Section):
 
 
 class Columns(_Section):
-    """Which columns of the data hold what.
+    """The columns of the data.
 
     Attributes:
         text: The column of the (first) text.
-        text_pair: The column of the second text, when the task is about a pair.
+        text_pair: The column of the second text, if the task is about pairs.
         label: The column of the label: a class, or a number for a regression.
     """
 
@@ -97,7 +97,7 @@ class Columns(_Section):
 
 
 class SeededSplit(_Section):
-    """Shares of one table that are held out, drawn by a seed; equal texts stay on one side."""
+    """Shares of one table that are held out, drawn by a seed; equal texts go into the same part."""
 
     validation: Share = 0.1
     test: Share = 0.1
@@ -113,7 +113,7 @@ class SeededSplit(_Section):
 
 
 class NamedSplits(_Section):
-    """The files or hub splits that hold each part, by name without ending."""
+    """The files or hub splits of each part, by name without ending."""
 
     train: str = "train"
     validation: str = "validation"
@@ -121,7 +121,7 @@ class NamedSplits(_Section):
 
 
 class PartLimits(_Section):
-    """How many rows of each part are used at most, drawn by a seed; None: all of them."""
+    """The largest number of rows used of each part, drawn by a seed; None: all rows."""
 
     train: Annotated[int, Field(ge=2)] | None = None
     validation: Annotated[int, Field(ge=1)] | None = None
@@ -139,15 +139,15 @@ class DataSpec(_Section):
     Attributes:
         source: A file or a folder of JSON lines, CSV or Parquet; ``s3://bucket/key``; ``hub:owner/name``.
         revision: The commit of a hub data set.
-        columns: Which columns hold what.
+        columns: The names of the columns.
         split: How one table is divided; give this or ``splits``.
         splits: The names of the parts in a folder or hub data set.
-        max_length: Texts are cut to so many tokens.
-        template: How ``{text}``, ``{text_pair}`` and ``{label}`` become what a base reads, for the kinds that
-            put the label into the text.
-        max_target: Answers are cut to so many tokens, and no more are generated.
-        limit: How many rows of each part are used at most.
-        duplicates: What to do with training rows whose text is in validation or test too.
+        max_length: The number of tokens to which texts are cut.
+        template: How ``{text}``, ``{text_pair}`` and ``{label}`` are combined to the base's input, for task
+            types that put the label into the text.
+        max_target: The number of tokens to which answers are cut, and that are generated at most.
+        limit: The largest number of rows used of each part.
+        duplicates: What to do with training rows whose text is in validation or test as well.
     """
 
     source: str = Field(min_length=1)
@@ -183,7 +183,7 @@ class MethodSpec(_Section):
 
     Attributes:
         name: The name of a method, for example ``lora``.
-        options: Every other key of the section; the method checks them.
+        options: All other keys of the section, which the method validates.
         max_adapter_mib: The size, in MiB, above which an adapter is refused; None: the method's own limit.
     """
 
@@ -216,6 +216,9 @@ class MethodSpec(_Section):
         # What was read of the options does not make two sections differ.
         return isinstance(other, MethodSpec) and self.model_dump() == other.model_dump()
 
+    def __hash__(self) -> int:
+        return hash((self.name, self.max_adapter_mib))
+
     def __getstate__(self) -> dict[Any, Any]:
         # Nor does it travel to other processes, which may not have the reader's package.
         return super().__getstate__() | {"__pydantic_private__": {"_last_read": None}}
@@ -231,7 +234,7 @@ def gather_options(section: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class EarlyStopping(_Section):
-    """Stop when the primary metric on validation has not risen for so many epochs."""
+    """Stop when the primary metric on validation has not risen for ``patience`` epochs."""
 
     patience: Annotated[int, Field(ge=1)] = 2
 
@@ -241,27 +244,27 @@ class TrainSpec(_Section):
 
     Attributes:
         epochs: Passes over the training rows; or
-        steps: optimiser steps. Give one of the two.
+        steps: optimizer steps. Give one of the two.
         batch_size: Examples in one forward pass.
-        gradient_accumulation: Forward passes in one optimiser step.
+        gradient_accumulation: Forward passes in one optimizer step.
         learning_rate: The peak learning rate; None: the method's default.
-        schedule: How it falls afterwards.
-        warmup: The share of the steps in which it rises.
+        schedule: How the learning rate falls after the warmup.
+        warmup: The share of the steps in which the learning rate rises.
         weight_decay: AdamW's decoupled weight decay.
         max_grad_norm: Gradients are clipped to this norm.
-        hidden_dropout: Dropout of the hidden layers; None: as the base's configuration says.
-        attention_dropout: Dropout of attention weights. Above 0 it takes attention off its fast kernels.
-        packing: Whether the sequences of a batch stand behind one another without padding, for causal models.
-        gradient_checkpointing: Whether layers are computed again in the backward pass instead of being kept:
-            a third slower, for much less memory.
-        offload: Whether the frozen weights stay in the host's memory, in shares where several processes
-            train, and visit the GPU block by block.
+        hidden_dropout: Dropout of the hidden layers; None: that of the base's configuration.
+        attention_dropout: Dropout of attention weights. Above 0, attention cannot use its fast kernels.
+        packing: Whether the sequences of a batch are concatenated without padding, for causal models.
+        gradient_checkpointing: Whether layers are recomputed in the backward pass instead of keeping their
+            activations: a third slower, with much less memory.
+        offload: Whether the frozen weights stay in the host's memory, divided among the processes that train,
+            and are copied to the GPU block by block.
         cache_frozen_layers: Whether the outputs of the layers below the first trained one are computed once
-            and kept on disk during training; dropout is off in them.
-        seed: Seeds the order of examples, the new weights and the dropout.
-        early_stopping: None: train to the end. The best epoch is kept either way when this is given.
-        precision: ``auto`` takes what the hardware is fast in.
-        optimizer: AdamW, or AdamW that holds its moments in 8 bits.
+            and kept on disk during training; these layers have no dropout then.
+        seed: The seed of the order of examples, of new weights and of dropout.
+        early_stopping: When to stop before the end; None: never. If it is given, the best epoch is kept.
+        precision: The number format; ``auto``: the one in which the hardware is fastest.
+        optimizer: AdamW, or AdamW with 8-bit moments.
     """
 
     epochs: Annotated[float, Field(gt=0, le=10_000)] | None = None
@@ -292,12 +295,12 @@ class TrainSpec(_Section):
 
     @model_serializer(mode="wrap")
     def _leave_out_later_fields(self, handler: SerializerFunctionWrapHandler) -> dict[str, JsonValue]:
-        # Recipes are what they were before there was a choice.
+        # Recipes do not change by a field that did not exist when they were written.
         return _leave_out_defaults(self, handler(self), ("optimizer",))
 
 
 class Reference(_Section):
-    """A published figure that is shown beside ours.
+    """A published figure, shown beside the measured one.
 
     Attributes:
         value: The figure, in the primary metric.
@@ -309,20 +312,20 @@ class Reference(_Section):
 
 
 DRAWING_FIELDS = ("steps", "guidance", "seed")
-"""The fields of :class:`GenerateSpec` that images are drawn by; the others are for texts."""
+"""The fields of :class:`GenerateSpec` that are for drawing images; the others are for texts."""
 
 
 class GenerateSpec(_Section):
-    """How a task that writes text searches for it, or how one that draws images draws them.
+    """How a text is searched for, or how an image is drawn.
 
     Attributes:
-        beams: Beams of the search; 1: the likeliest token each time.
+        beams: Beams of the search; 1: the most likely token at each step.
         length_penalty: Above 0, beams prefer longer texts, below 0 shorter ones.
-        no_repeat_ngram: No so many tokens in a row occur twice; 0: they may.
+        no_repeat_ngram: The length of token sequences that may not occur twice; 0: no such limit.
         chat: Whether the template becomes a message to the base's chat template; auto: if the base has one.
         steps: Steps from noise to an image.
-        guidance: How far the prompt pulls an image away from what is drawn without one; 1: not at all.
-        seed: Seeds the noise that images are drawn from.
+        guidance: How strongly the prompt guides an image away from one drawn without it; 1: not at all.
+        seed: The seed of the noise that images are drawn from.
     """
 
     beams: Annotated[int, Field(ge=1, le=64)] = 1
@@ -335,7 +338,7 @@ class GenerateSpec(_Section):
 
     @model_serializer(mode="wrap")
     def _leave_out_drawing(self, handler: SerializerFunctionWrapHandler) -> dict[str, JsonValue]:
-        # The recipes of tasks without images are what they were before there were any.
+        # Recipes of tasks without images do not change by fields that are for images.
         return _leave_out_defaults(self, handler(self), DRAWING_FIELDS)
 
 
@@ -343,10 +346,10 @@ class EvaluateSpec(_Section):
     """How the adapter is scored on the test rows.
 
     Attributes:
-        metrics: Names of metrics of the kind; empty: all of the kind's.
-        primary: The metric that the gate looks at; None: the kind's.
+        metrics: Names of metrics of the task type; empty: all but its optional ones.
+        primary: The metric that the gate decides by; None: that of the task type.
         resamples: Bootstrap resamples for the confidence interval.
-        reference: A published figure to show beside.
+        reference: A published figure to show beside the measured one.
     """
 
     metrics: tuple[str, ...] = ()
@@ -356,12 +359,12 @@ class EvaluateSpec(_Section):
 
 
 class GateSpec(_Section):
-    """What an adapter must reach to become the champion.
+    """What an adapter must achieve to become the champion.
 
     Attributes:
-        minimum: The least value of the primary metric; None: any.
-        minimum_gain: By how much it must beat the champion, on the same test rows.
-        confidence: How sure the gain must be: the share of paired bootstrap resamples that show it.
+        minimum: The lowest value of the primary metric; None: any.
+        minimum_gain: The least gain over the champion, on the same test rows.
+        confidence: How certain the gain must be: the share of paired bootstrap resamples that show it.
     """
 
     minimum: float | None = None
@@ -383,8 +386,8 @@ class ResourcesSpec(_Section):
 
     Attributes:
         accelerator: The resource name of the accelerator.
-        count: How many of it; 0: the step runs on processors.
-        memory: Memory of the container, as Kubernetes writes it.
+        count: How many accelerators; 0: the step runs on processors.
+        memory: The memory of the container, in Kubernetes' notation.
         node_selector: Labels that the node must have.
         tolerations: Taints that the step tolerates.
     """
@@ -397,7 +400,7 @@ class ResourcesSpec(_Section):
 
 
 class TaskSpec(_Section):
-    """One downstream task: what is learned, from what, on which base, how, and how good it must be."""
+    """One downstream task: what is learned, from which data, on which base, how, and how good it must be."""
 
     name: str = Field(pattern=TASK_NAME)
     kind: str
@@ -420,7 +423,7 @@ class TaskSpec(_Section):
         return name
 
     def describe_recipe(self) -> dict[str, JsonValue]:
-        """Return all that decides what is learned, but for the base and the rows themselves."""
+        """Return everything that decides what is learned, except the base and the rows themselves."""
         recipe: dict[str, JsonValue] = {
             "kind": self.kind,
             "data": self.data.model_dump(mode="json", exclude={"source", "revision"}),
@@ -429,11 +432,11 @@ class TaskSpec(_Section):
             "generate": self.generate.model_dump(mode="json"),
         }
         if self.train.early_stopping is not None:
-            # The best epoch by this metric is kept.
+            # It decides which epoch is kept.
             recipe["primary"] = self.evaluate.primary
         return recipe
 
     @property
     def recipe_digest(self) -> str:
-        """The digest of the recipe: adapters with the same one were learned in the same way."""
+        """The digest of the recipe: adapters with the same digest were trained in the same way."""
         return digest_document(self.describe_recipe())

@@ -40,17 +40,17 @@ from typing import Any
 import click
 import torch
 import yaml
+from lorry_components.evaluate.step import evaluate
+from lorry_components.finetune.step import finetune
+from lorry_components.gate.step import decide
+from lorry_components.prepare_data.step import prepare_data
+from lorry_components.register.step import register
 from tiny_bases import save_bases
 from tiny_data import add_photograph, write_data
 from tiny_tasks import HISTORY, Plan, list_tasks
 from transformers.utils import logging as transformers_logging
 
-from lorry_components.evaluate.step import evaluate
-from lorry_components.finetune.step import finetune
-from lorry_components.gate.step import decide
 from lorry_components.inference import load_adapter
-from lorry_components.prepare_data.step import prepare_data
-from lorry_components.register.step import register
 from lorry_components.tasks import load_task_file
 from lorry_registry.ledger import Event
 from lorry_registry.registry import Registry

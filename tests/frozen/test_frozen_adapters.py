@@ -19,15 +19,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lorry_components.bases import resolve_base
+from lorry_components.kinds import KINDS
+from lorry_components.prepare_data.step import prepare_data
+from lorry_components.staleness import assess_staleness
 from packaging.version import Version
 from transformers.utils import logging as transformers_logging
 
-from lorry_components.bases import resolve_base
 from lorry_components.inference import load_adapter
-from lorry_components.kinds import KINDS
 from lorry_components.methods import METHODS
-from lorry_components.prepare_data.step import prepare_data
-from lorry_components.staleness import assess_staleness
 from lorry_components.tasks import load_task_file
 from lorry_registry.registry import Registry
 from lorry_registry.stores import LocalStore

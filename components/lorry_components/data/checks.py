@@ -84,7 +84,7 @@ def _settle_duplicates(
             f"{_count(repeated, 'row')} of train with a text of validation or test: {_show(repeated)}"
         )
         if duplicates == "refuse":
-            log.add_file("train", f"has {description}; remove them, or set data.duplicates: drop")
+            log.add_file("train", f"has {description}", "remove them, or set data.duplicates: drop")
         elif duplicates == "keep":
             warnings.append(f"kept {description}; scores flatter the adapter")
         else:
@@ -103,7 +103,7 @@ def _compare_held_out(
         return
     description = f"{_count(shared, 'row')} with a text of validation: {_show(shared)}"
     if duplicates == "refuse":
-        log.add_file("test", f"has {description}; remove them from one of the two")
+        log.add_file("test", f"has {description}", "remove them from one of the two")
     else:
         warnings.append(f"test has {description}; choosing an epoch on validation flatters the score on test")
 
@@ -114,7 +114,7 @@ def _check_sizes(
     for part in _HELD_OUT:
         count = len(parts[part])
         if count == 0:
-            log.add_file(part, "has no rows; give more data, or larger shares in data.split")
+            log.add_file(part, "has no rows", "give more data, or larger shares in data.split")
         elif count < _FEW_ROWS:
             warnings.append(f"{part} has only {count} row{'' if count == 1 else 's'}: scores on it are rough")
     if len(parts["train"]) < _MIN_TRAIN_ROWS:
@@ -136,7 +136,8 @@ def _check_classes(
             log.add_file(
                 part,
                 f"has {_count(unknown, 'row')} of {_count(names, 'class', 'classes')} that train lacks{why} "
-                f"({_list(names)}): {_show(unknown)}; add such rows to train, or remove these",
+                f"({_list(names)}): {_show(unknown)}",
+                "add such rows to train, or remove these",
             )
         absent = sorted(set(trained) - {str(example.label) for example in parts[part]})
         if absent and parts[part]:

@@ -10,6 +10,7 @@ from lorry_components.data.layout import list_names, suggest_close
 from lorry_components.data.records import MAX_LINE_BYTES, Record, describe_value, place_row
 from lorry_components.data.rows import IMAGE, Label, LabelReader
 from lorry_registry.digests import canonical_json
+from lorry_registry.errors import Fault, InvalidValueError
 from lorry_registry.task_spec import Columns
 
 Key = tuple[str, str]
@@ -80,26 +81,32 @@ def collect_examples(
     for number, values in records:
         if gaps.note(number, values):
             continue
-        faults = list(_find_text_faults(values, fields))
+        place = place_row(name, number)
+        faults = [Fault(place, what) for what in _find_text_faults(values, fields)]
         label: Label = ""
         try:
             label = _parse_label(values[columns.label], reader)
         except (ValueError, OverflowError) as error:
-            faults.append(f"column {shorten(columns.label)!r}: {shorten(str(error), 120)}")
+            faults.append(_describe_label_error(error, place, columns))
         row = {field: str(values[column]) for field, column in fields.items() if field != "label"}
         if not faults and folder is not None:
             try:
                 row |= reader.read_named_file(folder, label)
             except ValueError as error:
-                faults.append(f"column {shorten(columns.label)!r}: {error}")
-        if not faults and (fault := reader.find_fault(row, label)):
-            faults.append(fault)
+                faults.append(_describe_label_error(error, place, columns))
+        if not faults and (what := reader.find_fault(row, label)):
+            faults.append(Fault(place, what))
         for fault in faults:
-            log.add(place_row(name, number), fault)
+            log.add(fault.where, fault.what, fault.remedy)
         if not faults:
             examples.append(Example(row, label))
     gaps.report(name, log)
     return examples
+
+
+def _describe_label_error(error: ValueError | OverflowError, place: str, columns: Columns) -> Fault:
+    what, remedy = (error.what, error.remedy) if isinstance(error, InvalidValueError) else (str(error), "")
+    return Fault(place, f"column {shorten(columns.label)!r}: {shorten(what, 120)}", remedy)
 
 
 def _find_text_faults(values: dict[str, object], fields: dict[str, str]) -> Iterator[str]:
@@ -180,8 +187,8 @@ class _Gaps:
             if column not in self._seen:
                 log.add_file(
                     name,
-                    f"has no column {shown!r} (data.columns.{field}); it has {list_names(self._others)}"
-                    f"{suggest_close(column, self._others)}{_suggest_delimiter(self._others)}",
+                    f"has no column {shown!r} (data.columns.{field}); it has {list_names(self._others)}",
+                    _suggest_delimiter(self._others) or suggest_close(column, self._others),
                 )
                 continue
             for number in self._first[column]:
@@ -191,4 +198,4 @@ class _Gaps:
 
 def _suggest_delimiter(columns: set[str]) -> str:
     only = next(iter(columns)) if len(columns) == 1 else ""
-    return "; its cells seem to be separated by ';', not ','" if ";" in only else ""
+    return "its cells seem to be separated by ';', not ','" if ";" in only else ""

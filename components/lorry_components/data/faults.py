@@ -34,13 +34,13 @@ class FaultLog:
         self._of_files: list[Fault] = []
         self._of_rows: list[Fault] = []
 
-    def add(self, where: str, what: str) -> None:
+    def add(self, where: str, what: str, remedy: str = "") -> None:
         """Note a fault of one row or line."""
-        self._note(self._of_rows, where, what)
+        self._note(self._of_rows, Fault(where, what, remedy))
 
-    def add_file(self, name: str, what: str) -> None:
-        """Note a fault of a whole file or part; it comes before those of rows, which may follow from it."""
-        self._note(self._of_files, name, what)
+    def add_file(self, name: str, what: str, remedy: str = "") -> None:
+        """Note a fault of a whole file or part. It comes before those of rows, which may follow from it."""
+        self._note(self._of_files, Fault(name, what, remedy))
 
     def count_more(self, number: int) -> None:
         """Count faults that are not listed one by one."""
@@ -57,16 +57,16 @@ class FaultLog:
         listed = [*self._of_files, *self._of_rows][:LISTED_FAULTS]
         raise InvalidDataError(self.source, listed, todo=_TODO, total=self.total)
 
-    def _note(self, faults: list[Fault], where: str, what: str) -> None:
+    def _note(self, faults: list[Fault], fault: Fault) -> None:
         self.total += 1
         if len(faults) < LISTED_FAULTS:
-            faults.append(Fault(where, what))
+            faults.append(fault)
 
 
-def refuse_source(source: str, where: str, what: str, todo: str) -> NoReturn:
+def refuse_source(source: str, where: str, what: str, todo: str, *, remedy: str = "") -> NoReturn:
     """Raise the one fault that keeps a source from being read at all.
 
     Raises:
         InvalidDataError: Always.
     """
-    raise InvalidDataError(source, [Fault(where, what)], todo=todo)
+    raise InvalidDataError(source, [Fault(where, what, remedy)], todo=todo)

@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path, PurePosixPath
 
 from lorry_components.data.faults import shorten
+from lorry_registry.errors import InvalidValueError
 
 MIN_SIDE = 64
 _MAX_BYTES = 32 * 2**20
@@ -42,7 +43,7 @@ def read_image(folder: Path, name: str) -> str:
     path = _find_file(folder, name)
     try:
         if path.stat().st_size > _MAX_BYTES:
-            raise ValueError(f"{shown!r} is over {_MAX_BYTES >> 20} MiB large; scale it down")
+            raise InvalidValueError(f"{shown!r} is over {_MAX_BYTES >> 20} MiB large", "scale it down")
         content = path.read_bytes()
     except OSError as error:
         raise ValueError(f"{shown!r} cannot be read: {error.strerror or error}") from error
@@ -65,7 +66,9 @@ def _find_file(folder: Path, name: str) -> Path:
         if not path.is_file():
             raise ValueError(f"there is no file {shown!r} beside the table")
         if not path.resolve().is_relative_to(folder.resolve()):
-            raise ValueError(f"{shown!r} is a link that leads out of the folder; put the file itself there")
+            raise InvalidValueError(
+                f"{shown!r} is a link that leads out of the folder", "put the file itself there"
+            )
     except OSError as error:
         # A name that is too long, for example.
         raise ValueError(f"{shown!r} cannot be looked at: {error.strerror or error}") from error

@@ -58,10 +58,10 @@ def list_names(names: Iterable[str]) -> str:
 
 
 def suggest_close(wrong: str, known: Iterable[str]) -> str:
-    """Return "; did you mean 'text'?" when one of the known names is close, and nothing otherwise."""
+    """Return "did you mean 'text'?" if one of the known names is close, and "" otherwise."""
     folded = {name.casefold(): name for name in known}
     close = difflib.get_close_matches(wrong.casefold(), folded, n=1, cutoff=0.6)
-    return f"; did you mean {shorten(folded[close[0]], 40)!r}?" if close else ""
+    return f"did you mean {shorten(folded[close[0]], 40)!r}?" if close else ""
 
 
 def choose_layout(names: Sequence[str], data: DataSpec, *, in_folder: bool = True) -> Layout:
@@ -83,7 +83,7 @@ def choose_layout(names: Sequence[str], data: DataSpec, *, in_folder: bool = Tru
     if data.splits is not None:
         if in_folder:
             return _choose_named(names, data.splits, log)
-        log.add_file("data.splits", "names the files of a folder, but the source is one file; give 'split'")
+        log.add_file("data.splits", "names the files of a folder, but the source is one file", "give 'split'")
         log.raise_if_any()
     if data.split is not None or len(names) == 1:
         return Layout({TABLE: tuple(sorted(names))}, data.split or SeededSplit())
@@ -92,8 +92,8 @@ def choose_layout(names: Sequence[str], data: DataSpec, *, in_folder: bool = Tru
         return _choose_named(names, default, log)
     log.add_file(
         "data",
-        f"the source holds {list_names(names)}, so it is not clear which is which; name the parts with "
-        "data.splits, or give data.split to take all of them as one table",
+        f"the source holds {list_names(names)}, so it is not clear which is which",
+        "name the parts with data.splits, or give data.split to take all of them as one table",
     )
     log.raise_if_any()
     raise AssertionError("a fault was just noted")
@@ -108,13 +108,14 @@ def _choose_named(names: Sequence[str], splits: NamedSplits, log: FaultLog) -> L
             stems = {_SHARD.sub("", _strip_ending(name)) for name in names}
             log.add_file(
                 f"data.splits.{part}",
-                f"the source has no {shorten(wanted, 40)!r}; it has {list_names(names)}"
-                f"{suggest_close(wanted, stems)}",
+                f"the source has no {shorten(wanted, 40)!r}; it has {list_names(names)}",
+                suggest_close(wanted, stems),
             )
         elif len(matches) > 1 and not all(_SHARD.search(_strip_ending(name)) for name in matches):
             log.add_file(
                 f"data.splits.{part}",
-                f"{shorten(wanted, 40)!r} may be {list_names(matches)}; give the file's full name",
+                f"{shorten(wanted, 40)!r} may be {list_names(matches)}",
+                "give the file's full name",
             )
         parts[part] = matches
     log.raise_if_any()

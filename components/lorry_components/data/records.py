@@ -18,6 +18,7 @@ Record = tuple[int, dict[str, Any]]
 MAX_LINE_BYTES = 1 << 20
 MAX_FILE_BYTES = 1 << 30
 
+_CUT_TODO = "take a sample, or cut it into several files"
 _BOM = b"\xef\xbb\xbf"
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
@@ -76,7 +77,7 @@ def read_lines(stream: BinaryIO, name: str, log: FaultLog) -> Iterator[tuple[int
         else:
             text = _decode_line(line, start, place_row(name, number), log)
         if offset > MAX_FILE_BYTES:
-            log.add_file(name, "is over 1 GiB once unpacked; take a sample, or cut it into several files")
+            log.add_file(name, "is over 1 GiB once unpacked", _CUT_TODO)
             return
         yield number, text
 
@@ -122,7 +123,7 @@ def _read_json_lines(stream: BinaryIO, name: str, log: FaultLog) -> Iterator[Rec
             values = json.loads(text)
         except json.JSONDecodeError as error:
             if is_first and (text == "{" or text.startswith("[")):
-                log.add_file(name, "is one JSON document over many lines; write one object a line")
+                log.add_file(name, "is one JSON document over many lines", "write one object a line")
                 return
             log.add(place_row(name, number), f"is not a JSON object: {error.msg} at character {error.colno}")
         except ValueError:
@@ -133,8 +134,8 @@ def _read_json_lines(stream: BinaryIO, name: str, log: FaultLog) -> Iterator[Rec
             if isinstance(values, dict):
                 yield number, values
             else:
-                hint = "; write one object a line" if isinstance(values, list) else ""
-                log.add(place_row(name, number), f"is {describe_value(values)}, not a JSON object{hint}")
+                remedy = "write one object a line" if isinstance(values, list) else ""
+                log.add(place_row(name, number), f"is {describe_value(values)}, not a JSON object", remedy)
     if not filled and log.total == before:
         log.add_file(name, "holds only blank lines")
 
@@ -158,8 +159,8 @@ def _read_delimited(
         try:
             cells = next(reader, None)
         except csv.Error as error:
-            reason = _explain_csv_error(error, tabs=tabs)
-            log.add(place_row(name, number), f"is not {'TSV' if tabs else 'CSV'}: {reason}")
+            reason, remedy = _explain_csv_error(error, tabs=tabs)
+            log.add(place_row(name, number), f"is not {'TSV' if tabs else 'CSV'}: {reason}", remedy)
             return
         if cells is None:
             break
@@ -178,14 +179,14 @@ def _read_delimited(
         log.add_file(name, "has a header but no rows" if header else "holds only blank lines")
 
 
-def _explain_csv_error(error: csv.Error, *, tabs: bool) -> str:
-    """Return what a message of the csv module means for the person who wrote the file."""
+def _explain_csv_error(error: csv.Error, *, tabs: bool) -> tuple[str, str]:
+    """Return what a message of the csv module means for the person who wrote the file, and a remedy."""
     reason = str(error)
     if reason.startswith("new-line character"):
-        return "a line ends in a carriage return alone; save the file with usual line ends"
+        return "a line ends in a carriage return alone", "save the file with usual line ends"
     if reason.startswith("field larger"):
         reason = f"a cell has over {csv.field_size_limit():,} characters"
-    return reason if tabs else f"{reason}; is a quotation mark never closed?"
+    return reason, "" if tabs else "is a quotation mark never closed?"
 
 
 def _check_header(header: Sequence[str], wanted: Sequence[str], name: str, log: FaultLog) -> None:
@@ -203,7 +204,9 @@ def _read_parquet(path: Path, name: str, wanted: Sequence[str], log: FaultLog) -
             columns = table.schema_arrow.names
             size = sum(table.metadata.row_group(i).total_byte_size for i in range(table.num_row_groups))
             if size > MAX_FILE_BYTES:
-                log.add_file(name, "is over 1 GiB once unpacked; take a sample, or cut it into several files")
+                log.add_file(
+                    name, "is over 1 GiB once unpacked", "take a sample, or cut it into several files"
+                )
                 return
             if table.metadata.num_rows == 0:
                 log.add_file(name, "holds no rows")

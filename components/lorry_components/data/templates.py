@@ -11,6 +11,8 @@ import string
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from lorry_registry.errors import InvalidValueError
+
 FIELDS = ("text", "text_pair", "label")
 """What a template may name."""
 
@@ -65,7 +67,7 @@ def parse_template(template: str) -> tuple[Part, ...]:
         parts.extend(_parse_words(template[start : match.start()]))
         count = int(match[1] or 1)
         if count == 0:
-            raise ValueError("[P]*0 is no soft token; leave it out")
+            raise InvalidValueError("[P]*0 is no soft token", "leave it out")
         parts.append(Soft(soft, count))
         soft += count
         start = match.end()
@@ -113,7 +115,7 @@ def _parse_words(template: str) -> Iterator[Part]:
         if name is None:
             continue
         if name not in FIELDS:
-            raise ValueError(f"there is no {{{name}}}; write {{text}}, {{text_pair}} or {{label}}")
+            raise InvalidValueError(f"there is no {{{name}}}", "write {text}, {text_pair} or {label}")
         if format_spec or conversion:
             raise ValueError(f"{{{name}}} takes no format")
         yield Slot(name)

@@ -1,25 +1,18 @@
 """Which changes of a task validation would accept: advice suggests no others."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from typing import Any
 
-from pydantic import ValidationError
-
 from lorry_components.memory.architecture import build_configuration
 from lorry_components.models.configuration import BaseConfiguration
-from lorry_components.tasks.checks import (
-    check_method,
-    check_task_type,
-    check_training,
-    find_method,
-    find_task_type,
-)
+from lorry_components.tasks.checks import check_training, find_method, find_task_type
+from lorry_components.tasks.definition import inspect_task
 from lorry_registry.errors import Fault
 from lorry_registry.task_spec import TaskSpec
 
 Accept = Callable[[Mapping[str, Any]], bool]
-"""Says whether a task is still a valid one with fields changed, such as ``train.offload``."""
+"""Returns whether a task is still valid after a change of fields such as ``train.offload``."""
 
 
 def accept_changes(spec: TaskSpec, base: BaseConfiguration | None) -> Accept:
@@ -30,13 +23,13 @@ def accept_changes(spec: TaskSpec, base: BaseConfiguration | None) -> Accept:
         base: Its base; None for a pipeline of images, whose method is not changed.
     """
     document = spec.model_dump(mode="json", exclude_defaults=True)
-    known = set(_list_faults(document))
+    known = set(_inspect(document)[1])
 
     def accepts(fields: Mapping[str, Any]) -> bool:
-        changed = _change(document, fields)
-        if not set(_list_faults(changed)) <= known:
+        changed, faults = _inspect(_change(document, fields))
+        if changed is None or not known.issuperset(faults):
             return False
-        method = find_method(TaskSpec.model_validate(changed))
+        method = find_method(changed)
         if method.name == spec.method.name:
             return True
         # Only a method that trains the same parameters may replace it, as qlora does lora.
@@ -47,18 +40,15 @@ def accept_changes(spec: TaskSpec, base: BaseConfiguration | None) -> Accept:
     return accepts
 
 
-def _list_faults(document: Mapping[str, Any]) -> Iterator[Fault]:
-    """Yield the faults of a task that validation finds before it looks at the base."""
-    faults = [*check_task_type(document), *check_method(document)]
-    yield from faults
-    if any(fault.where.startswith("method") for fault in faults):
-        return
-    try:
-        spec = TaskSpec.model_validate(document)
-    except ValidationError as error:
-        yield Fault("task", str(error))
-        return
-    yield from check_training(spec, find_task_type(spec), find_method(spec))
+def _inspect(document: Mapping[str, Any]) -> tuple[TaskSpec | None, list[Fault]]:
+    """Return the task, and what validation says about it before it looks at the base.
+
+    There is no task if its method cannot be built.
+    """
+    spec, faults = inspect_task(document)
+    if spec is None or any(fault.where.startswith("method") for fault in faults):
+        return None, faults
+    return spec, [*faults, *check_training(spec, find_task_type(spec), find_method(spec))]
 
 
 def _change(document: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:

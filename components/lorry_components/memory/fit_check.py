@@ -28,7 +28,7 @@ def check_fits(spec: TaskSpec, plan: TaskPlan) -> Iterator[Fault]:
     if spec.train.batch_size % plan.processes:
         yield Fault(
             "train.batch_size",
-            f"a batch of {spec.train.batch_size} cannot be divided among {plan.processes} processes; "
+            f"a batch of {spec.train.batch_size} cannot be divided among {plan.processes} processes",
             f"choose a multiple of {plan.processes}, or another resources.count",
         )
     yield from _check_adapter(spec, plan)
@@ -46,7 +46,8 @@ def check_fits(spec: TaskSpec, plan: TaskPlan) -> Iterator[Fault]:
         yield Fault(
             "resources.node_selector",
             f"{plan.method} takes at least {format_in(plan.training.low, 'GiB')}, and {device.name} has "
-            f"{format_in(device.usable, 'GiB')}; {fitting} is large enough",
+            f"{format_in(device.usable, 'GiB')}",
+            f"{fitting} is large enough",
         )
 
 
@@ -57,8 +58,8 @@ def _check_adapter(spec: TaskSpec, plan: TaskPlan) -> Iterator[Fault]:
     if limit is not None and not method.copies_trained and plan.adapter_bytes > limit * MIB:
         yield Fault(
             "method.max_adapter_mib",
-            f"the adapter will take {format_in(plan.adapter_bytes, 'MiB')}, above the limit of {limit:g} "
-            "MiB; choose fewer targets or a lower rank, or raise the limit",
+            f"the adapter will take {format_in(plan.adapter_bytes, 'MiB')}, above the limit of {limit:g} MiB",
+            "choose fewer targets or a lower rank, or raise the limit",
         )
 
 

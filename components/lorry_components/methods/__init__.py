@@ -1,11 +1,20 @@
-"""Methods: how a frozen base becomes trainable, what of it is saved, how it is loaded again.
+"""Methods: how a frozen base becomes trainable, what is saved of it, and how it is loaded again.
 
-A method is one module with one class. Adding one is adding a file and a line in :data:`METHODS`. Nothing
-here imports torch or peft at module level: a task file is checked without them.
+A method is one class, usually in a module of its own, derived from :class:`~.base.Method`; its options are a
+pydantic model. To add one, add a module and a name in :data:`METHODS`. Nothing here imports torch or peft at
+module level, so that task files are checked without them.
 
-The base classes, by what a method changes: :mod:`own_weights` (weights of the base), :mod:`bottleneck` (new
-modules inside its blocks, found by :mod:`layers`), :mod:`peft_method` (whatever PEFT implements), and of the
-last :mod:`targets` (beside chosen linear layers) and :mod:`soft_tokens` (before the input).
+:mod:`native`
+    Methods without PEFT: :mod:`~native.own_weights` trains weights of the base (full, ft-top, bitfit),
+    :mod:`~native.bottleneck` inserts new modules into its blocks (adapter-h, -p, -l and -d),
+    :mod:`~native.prelayer` replaces activations of a prefix.
+:mod:`peft`
+    Methods that PEFT implements: :mod:`~peft.targets` is the base class of those that adapt chosen linear
+    layers (lora, qlora, adalora, vera, ia3), :mod:`~peft.any_peft` runs any other one by PEFT's name.
+:mod:`soft_tokens`
+    Methods that add learned positions to the input (prompt-tuning, p-tuning) or to every layer (p-tuning-v2).
+
+:mod:`tensors` reads and writes weights files.
 """
 
 from collections.abc import Mapping

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,6 +13,7 @@ from lorry_registry.errors import Fault, TrainingError
 from lorry_registry.manifest import BaseIdentity, ParameterCounts
 from lorry_registry.task_document import suggest_name
 from lorry_registry.task_loading import describe_fault
+from lorry_registry.task_sections import salvage_section
 from lorry_registry.task_spec import TrainSpec
 
 if TYPE_CHECKING:
@@ -21,9 +22,9 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
 MEASURED_WIDTH = 384
-"""The width of all-MiniLM-L6-v2, on which the methods' learning rates were found."""
+"""The width of all-MiniLM-L6-v2, on which the default learning rates of the methods were measured."""
 
-# What people write for an option, and PEFT calls it, where the spelling does not lead there.
+# Names that people or PEFT use for an option, and that are spelled too differently to be guessed.
 _OTHER_NAMES = {
     "rank": "r",
     "init_r": "r",
@@ -35,9 +36,23 @@ _OTHER_NAMES = {
 
 
 class MethodOptions(BaseModel):
-    """The options of a method, as they stand beside its name in a task file."""
+    """The options of a method, as they are written beside its name in a task file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """The options of a task file, validated.
+
+    Attributes:
+        options: The options; None: none could be read. If there are faults, they are for further checks only:
+            invalid options have their default values.
+        faults: All that is wrong with the options.
+    """
+
+    options: MethodOptions | None
+    faults: tuple[Fault, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,22 +72,22 @@ class Method(ABC):
     """One way of adapting a base.
 
     Args:
-        options: The options that a task file gives; None: a saved adapter will be restored, which knows its
-            own.
+        options: The options: those that :meth:`read_options` validated, or a mapping that is validated now;
+            None: a saved adapter will be restored, which has its own.
         peft_task_type: What PEFT calls the task type, see :attr:`TaskType.peft_task_type`.
 
     Attributes:
         name: Its name in task files.
         summary: What it trains, in a few words.
-        learning_rate: The learning rate when a task names none, on a base as wide as that of the
-            measurements, see :meth:`choose_learning_rate`.
-        learns_matrices: Whether what it trains are matrices over the base's width, and not vectors or tokens.
+        learning_rate: The learning rate of tasks that name none, on a base as wide as that of the
+            measurements; see :meth:`choose_learning_rate`.
+        learns_matrices: Whether it trains matrices over the base's width, not vectors or tokens.
         max_adapter_mib: Adapters above this many MiB are refused unless the task says otherwise;
             None: as large as its base.
-        survives_checkpointing: Whether it acts when layers are computed again in the backward pass.
+        survives_checkpointing: Whether it works when layers are recomputed in the backward pass.
         freezes_base: Whether the base's weights stay as they are, so that they may be held in half precision.
         holds_four_bits: Whether the base's matrices are held in four bits.
-        copies_trained: Whether it remembers in the host's memory what it trains, to save what changed.
+        copies_trained: Whether it keeps a copy of what it trains in the host's memory, to save what changed.
     """
 
     name: ClassVar[str]
@@ -86,28 +101,37 @@ class Method(ABC):
     copies_trained: ClassVar[bool] = False
     options_model: ClassVar[type[MethodOptions]]
 
-    def __init__(self, options: Mapping[str, Any] | None, peft_task_type: str | None = None) -> None:
-        self.options: Any = None if options is None else self.options_model.model_validate(dict(options))
+    def __init__(
+        self, options: MethodOptions | Mapping[str, Any] | None, peft_task_type: str | None = None
+    ) -> None:
+        # Those of a task file were validated when it was read.
+        if isinstance(options, Mapping):
+            options = self.options_model.model_validate(dict(options))
+        self.options: Any = options
         self.peft_task_type = peft_task_type
 
     @classmethod
-    def check_options(cls, options: Mapping[str, Any]) -> Iterator[Fault]:
-        """Check the options of a task file, without a base."""
+    def read_options(cls, options: Mapping[str, Any]) -> ReadOptions:
+        """Validate the options of a task file, without a base."""
         try:
-            cls.options_model.model_validate(dict(options))
+            return ReadOptions(cls.options_model.model_validate(dict(options)))
         except ValidationError as error:
-            # An option that may be of several types has a fault for each of them: one is enough.
-            by_option = {detail["loc"][:1]: detail for detail in reversed(error.errors())}
-            for place, detail in reversed(by_option.items()):
-                if detail["type"] == "extra_forbidden":
-                    yield report_unknown(cls.name, str(place[0]), cls.options_model.model_fields)
-                else:
-                    # What concerns several options at once has no place of its own.
-                    where = ".".join(["method", *map(str, place)])
-                    yield Fault(where, describe_fault(detail).what)
+            faults = tuple(cls._describe_faults(error))
+        return ReadOptions(salvage_section(cls.options_model, options), faults)
+
+    @classmethod
+    def _describe_faults(cls, error: ValidationError) -> Iterator[Fault]:
+        # An option that may be of several types has a fault for each of them: one is enough.
+        by_option = {detail["loc"][:1]: detail for detail in reversed(error.errors())}
+        for place, detail in reversed(by_option.items()):
+            if detail["type"] == "extra_forbidden":
+                yield report_unknown(cls.name, str(place[0]), cls.options_model.model_fields)
+            else:
+                # What concerns several options at once has no place of its own.
+                yield replace(describe_fault(detail), where=".".join(["method", *map(str, place)]))
 
     def check_base(self, config: "PretrainedConfig") -> Iterable[Fault]:
-        """Say why the method cannot work on a base, from the base's configuration alone."""
+        """Return why the method cannot work on a base, from the base's configuration alone."""
         return ()
 
     def check_model(self, model: Any) -> Iterable[Fault]:
@@ -115,11 +139,11 @@ class Method(ABC):
         return ()
 
     def count_added_tokens(self) -> int:
-        """Return how many positions of the base's input the method itself takes up."""
+        """Return how many positions of the base's input the method itself takes."""
         return 0
 
     def list_load_options(self) -> dict[str, Any]:
-        """Return what the base is loaded with, beside what its kind says.
+        """Return the arguments that the base is loaded with, beside those of the task type.
 
         Raises:
             MissingExtraError: This needs a library that is not installed.
@@ -132,11 +156,11 @@ class Method(ABC):
 
         Args:
             model: The base with its new head.
-            newly_initialized: Names of parameters that the base's weights do not hold, such as the head's:
-                they are trained and saved whatever the method is.
+            newly_initialized: Names of parameters that are not in the base's weights, such as the head's:
+                they are trained and saved with every method.
 
         Raises:
-            TrainingError: The method does not fit this base; the message says what would.
+            TrainingError: The method does not fit this base; the message says what does.
         """
 
     @abstractmethod
@@ -147,15 +171,16 @@ class Method(ABC):
     def restore(
         self, model: "PreTrainedModel", folder: Path, newly_initialized: frozenset[str]
     ) -> AdaptedModel:
-        """Put a saved adapter on a freshly loaded base. The folder's files were verified before.
+        """Put a saved adapter on a freshly loaded base. The folder's files have been verified.
 
         Args:
             model: The base with a new head.
             folder: The adapter.
-            newly_initialized: Names of parameters that the base's weights do not hold: the adapter must.
+            newly_initialized: Names of parameters that are not in the base's weights, so that the adapter
+                must hold them.
 
         Raises:
-            AdapterRejectedError: Unknown configuration, or tensors whose names or shapes do not fit.
+            AdapterRejectedError: The configuration is unknown, or names or shapes of tensors do not fit.
         """
 
     def list_shapes(self, model: "nn.Module") -> dict[str, tuple[int, ...]]:
@@ -167,28 +192,28 @@ class Method(ABC):
         }
 
     def start_training(self, model: "nn.Module", steps: int) -> None:  # noqa: B027 - most have nothing to do
-        """Take note of the number of optimiser steps, before the first one."""
+        """Prepare for a number of optimiser steps, before the first one."""
 
     def finish_step(self, model: "nn.Module", step: int) -> None:  # noqa: B027 - most have nothing to do
-        """Do what has to be done after an optimiser step, counted from 1, while its gradients are there."""
+        """Do what is due after an optimiser step, counted from 1, while its gradients are still there."""
 
     def export_state(self, model: "nn.Module") -> "dict[str, torch.Tensor]":
-        """Return what a checkpoint must hold beside the trained parameters."""
+        """Return the tensors that a checkpoint needs beside the trained parameters."""
         return {}
 
     def import_state(self, model: "nn.Module", state: "Mapping[str, torch.Tensor]") -> None:  # noqa: B027
-        """Take back what :meth:`export_state` returned, when training goes on."""
+        """Restore what :meth:`export_state` returned, when training is resumed."""
 
     @classmethod
     def choose_learning_rate(cls, width: int) -> float:
-        """Return the learning rate when a task names none, to two digits.
+        """Return the learning rate of tasks that name none, to two digits.
 
-        A step of Adam on a matrix moves what comes out of it in proportion to the numbers that go in, so that
-        the best rate falls as bases grow wider; that of vectors and tokens does not (Yang et al. 2022,
-        https://arxiv.org/abs/2203.03466). On narrower bases it is not raised.
+        A step of Adam on a matrix changes the matrix's outputs in proportion to the number of its inputs, so
+        that the best learning rate falls with the width of the base; that of vectors and tokens does not
+        (Yang et al. 2022, https://arxiv.org/abs/2203.03466). On narrower bases it is not raised.
 
         Args:
-            width: Of the base's residual stream, see :func:`read_width`.
+            width: The width of the base's residual stream, see :func:`read_width`.
         """
         if not cls.learns_matrices or width <= MEASURED_WIDTH:
             return cls.learning_rate
@@ -199,14 +224,14 @@ class Method(ABC):
         return 1.0
 
     def count_parameters(self, model: "nn.Module", newly_initialized: frozenset[str]) -> ParameterCounts:
-        """Count the trained parameters of an adapted model, the head's apart, and all of the model's."""
+        """Count the parameters of an adapted model: the trained ones, those of the head apart, and all."""
         head = sum(
             count_numbers(parameter)
             for name, parameter in model.named_parameters()
             if parameter.requires_grad and is_newly_initialized(name, newly_initialized)
         )
         trained = sum(count_numbers(parameter) for parameter in model.parameters() if parameter.requires_grad)
-        # A frozen twin of a module that is trained and saved in full does not count twice.
+        # The frozen original of a module that is trained in full is not counted as well.
         total = sum(
             count_numbers(parameter)
             for name, parameter in model.named_parameters()
@@ -216,37 +241,38 @@ class Method(ABC):
 
 
 def count_numbers(parameter: "nn.Parameter") -> int:
-    """Return how many numbers a parameter stands for: one of a 4-bit base packs two into a byte."""
+    """Return how many numbers a parameter holds: on a 4-bit base it packs two into a byte."""
     quantization = getattr(parameter, "quant_state", None)
     return int(parameter.numel() if quantization is None else quantization.shape.numel())
 
 
 def report_unknown(name: str, option: str, known: Iterable[str]) -> Fault:
-    """Return the fault that a method has no such option."""
+    """Return the fault that a method has no such option, with the one that may be meant."""
     names = set(known)
     meant = _OTHER_NAMES.get(option)
     if meant in names:
-        advice = f"did you mean {meant!r}?"
+        remedy = f"did you mean {meant!r}?"
     elif option in TrainSpec.model_fields:
-        advice = f"it belongs to the train section: train.{option}"
+        remedy = f"it belongs to the train section: train.{option}"
     else:
-        advice = suggest_name(option, names)
-    return Fault(f"method.{option}", f"{name} has no option {option!r}; {advice}")
+        remedy = suggest_name(option, names)
+    return Fault(f"method.{option}", f"{name} has no option {option!r}", remedy)
 
 
 def refuse_faults(faults: Iterable[Fault]) -> None:
-    """Raise when there is a fault.
+    """Raise if there is a fault.
 
     Raises:
         TrainingError: It names the first one.
     """
     for fault in faults:
-        what, _, todo = fault.what.partition("; ")
-        raise TrainingError(what, where=fault.where, todo=todo or "correct the task's method section")
+        raise TrainingError(
+            fault.what, where=fault.where, todo=fault.remedy or "correct the task's method section"
+        )
 
 
 def is_newly_initialized(name: str, newly_initialized: frozenset[str]) -> bool:
-    """Return whether a parameter of an adapted model is one that the base's weights do not hold."""
+    """Return whether a parameter of an adapted model is not in the base's weights."""
     plain = name.replace(".modules_to_save.default", "")
     return any(plain == bare or plain.endswith(f".{bare}") for bare in newly_initialized)
 

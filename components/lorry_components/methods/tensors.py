@@ -1,4 +1,4 @@
-"""Tensors in and out of an adapter's weights file, compared by name and shape before anything is loaded."""
+"""Reading and writing an adapter's weights file; names and shapes are checked before anything is loaded."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -16,7 +16,7 @@ _SHOWN = 3
 
 
 def save_tensors(tensors: "Mapping[str, torch.Tensor]", folder: Path) -> None:
-    """Write contiguous copies of the tensors, in order of name, so that equal adapters have equal bytes."""
+    """Write contiguous copies of the tensors in the order of their names: equal adapters have equal bytes."""
     from safetensors.torch import save_file
 
     ordered = {name: tensors[name].detach().cpu().contiguous().clone() for name in sorted(tensors)}
@@ -31,14 +31,14 @@ def load_tensors(
     *,
     may_lack: bool = False,
 ) -> "dict[str, torch.Tensor]":
-    """Read a weights file whose tensors must be those that are expected, by name and shape, and finite.
+    """Read a weights file whose tensors must have the expected names and shapes, and be finite.
 
     Args:
         folder: An adapter folder.
-        expected: What the model that the adapter is put on would save.
-        newly_initialized: The ends of names that the file must hold in any case: the base has random numbers
-            there.
-        may_lack: Whether the file may hold only some of the other expected tensors.
+        expected: The tensors that would be saved of the model that the adapter is put on.
+        newly_initialized: Ends of the names that the file must contain in any case, because the base's values
+            are random there.
+        may_lack: Whether the file may lack some of the other expected tensors.
 
     Raises:
         AdapterRejectedError: A tensor is missing, unknown, of another shape, or holds NaN or infinity.
@@ -46,22 +46,22 @@ def load_tensors(
     from safetensors.torch import load_file
 
     path = folder / WEIGHTS_NAME
-    found = read_tensor_entries(path)
+    entries = read_tensor_entries(path)
     problems = [
-        *(() if may_lack else (f"{name} is missing" for name in sorted(expected.keys() - found.keys()))),
+        *(() if may_lack else (f"{name} is missing" for name in sorted(expected.keys() - entries.keys()))),
         *(
             f"{bare} is missing, and the base does not hold it"
             for bare in sorted(newly_initialized)
-            if not any(f".{name}".endswith(f".{bare}") for name in found)
+            if not any(f".{name}".endswith(f".{bare}") for name in entries)
         ),
         *(
             f"{name} is not part of this method on this base"
-            for name in sorted(found.keys() - expected.keys())
+            for name in sorted(entries.keys() - expected.keys())
         ),
         *(
-            f"{name} has shape {list(found[name].shape)}, the base needs {list(expected[name].shape)}"
-            for name in sorted(found.keys() & expected.keys())
-            if found[name].shape != tuple(expected[name].shape)
+            f"{name} has shape {list(entries[name].shape)}, the base needs {list(expected[name].shape)}"
+            for name in sorted(entries.keys() & expected.keys())
+            if entries[name].shape != tuple(expected[name].shape)
         ),
     ]
     _refuse(path, problems, "it was made for another base or with other options")

@@ -26,12 +26,13 @@ def check_dropouts(train: TrainSpec, config: Any) -> Iterator[Fault]:
     """Check that a base has the dropouts that a task asks for: Llama has none of hidden layers, say."""
     if train.hidden_dropout and not _find_fields(config, _HIDDEN):
         yield Fault(
-            "train.hidden_dropout", f"a {config.model_type} has no dropout of hidden layers; leave it out"
+            "train.hidden_dropout", f"a {config.model_type} has no dropout of hidden layers", "leave it out"
         )
     if train.attention_dropout and not _find_fields(config, _ATTENTION):
         yield Fault(
             "train.attention_dropout",
-            f"a {config.model_type} has no dropout of attention weights of its own; leave it out",
+            f"a {config.model_type} has no dropout of attention weights of its own",
+            "leave it out",
         )
 
 

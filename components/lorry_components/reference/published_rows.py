@@ -6,11 +6,9 @@ the row is counted on its modules without a change here.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
-
-from pydantic import ValidationError
 
 from lorry_components.memory.activations import measure_activations
 from lorry_components.memory.architecture import (
@@ -175,7 +173,7 @@ def _name_image_run(method: str, *, is_checkpointed: bool) -> str:
 def _count_modules(entry: Entry, base: BaseConfiguration) -> ParameterCounts | None:
     """Count on the real modules; None where the method does not exist here, or not for this row."""
     method_class = METHODS.get(entry.method)
-    if method_class is None or not _understands(method_class.options_model, entry.options):
+    if method_class is None or method_class.read_options(entry.options).faults:
         return None
     method = method_class(entry.options, TASK_TYPES[entry.model_class])
     try:
@@ -209,14 +207,6 @@ def _describe_count(
         agrees=agrees,
         reason=entry.reason,
     )
-
-
-def _understands(options_model: Any, options: Mapping[str, Any]) -> bool:
-    try:
-        options_model.model_validate(dict(options))
-    except ValidationError:
-        return False
-    return True
 
 
 def _measure_row(

@@ -33,7 +33,7 @@ def read_prompts(path: Path) -> tuple[list[str], list[Fault]]:
 def check_prompts(prompts: Sequence[str]) -> Iterator[Fault]:
     """Yield the faults of a list of prompts, apart from those that the task type finds in each."""
     if not prompts:
-        yield Fault("--template", "there is no prompt; give --wordings FILE or --template TEXT")
+        yield Fault("--template", "there is no prompt", "give --wordings FILE or --template TEXT")
     for prompt in dict.fromkeys(prompts):
         if prompts.count(prompt) > 1:
             yield Fault("--template", f"{prompt!r} is given twice")

@@ -42,6 +42,6 @@ def check_ranks(ranks: Sequence[int]) -> Iterator[Fault]:
     """Yield the faults of a list of ranks."""
     for rank in dict.fromkeys(ranks):
         if rank < 1:
-            yield Fault("--ranks", f"{rank} is not a rank; write 1 or more")
+            yield Fault("--ranks", f"{rank} is not a rank", "write 1 or more")
         if ranks.count(rank) > 1:
             yield Fault("--ranks", f"{rank} is given twice")

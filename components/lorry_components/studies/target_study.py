@@ -140,7 +140,9 @@ def parse_combinations(text: str) -> tuple[list[Combination], list[Fault]]:
         unknown = [letter for letter in letters if letter not in LETTERS]
         combination = tuple(letter for letter in LETTERS if letter in letters)
         if unknown:
-            faults.append(Fault("--combinations", f"there is no projection {unknown[0]!r}; write q, k, v, o"))
+            faults.append(
+                Fault("--combinations", f"there is no projection {unknown[0]!r}", "write q, k, v, o")
+            )
         elif combination in combinations:
             faults.append(Fault("--combinations", f"{name_combination(combination)} is given twice"))
         else:
@@ -196,8 +198,7 @@ def lay_out_targets(
     try:
         spec = task.parse({**task.content, "method": choose_lora(task)[0]})
     except InvalidTaskError as error:
-        own = task.list_own_faults()
-        return None, [fault for fault in error.faults if fault not in own]
+        return None, task.leave_out_own_faults(error.faults)
     config = load_config(find_base_folder(spec.base))
     return draft_targets(task, config, budget=budget, combinations=combinations)
 
@@ -221,14 +222,14 @@ def draft_targets(
         The grid, or None and the faults.
     """
     section, train = choose_lora(task)
-    faults = list(Lora.check_options(pick_options(section)))
+    faults = list(Lora.read_options(pick_options(section)).faults)
     if faults:
         return None, faults
     model = build_skeleton(config)
     try:
         projections = find_projections(model, layers=section.get("layers"))
     except TrainingError as error:
-        return None, [Fault(error.where, f"{error.what}; {error.todo}")]
+        return None, [Fault(error.where, error.what, error.todo)]
     notes: list[str] = []
     if combinations is None:
         combinations, notes = _choose_combinations(projections)
@@ -296,7 +297,7 @@ def _check_budget(
     projections: Projections, combinations: Sequence[Combination], budget: int, *, has_lengths: bool
 ) -> Iterator[Fault]:
     if budget == 0:
-        yield Fault("--budget", "the task's own LoRA adapts nothing in this base; give a number")
+        yield Fault("--budget", "the task's own LoRA adapts nothing in this base", "give a number")
         return
     for combination in combinations:
         unit = projections.count_unit(combination)

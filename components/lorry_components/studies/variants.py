@@ -3,18 +3,16 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
-import yaml
-
 from lorry_components.models.bases import find_base_folder
-from lorry_components.tasks.checks import check_base, check_method, check_task_type, find_method
+from lorry_components.tasks.checks import check_base, find_method
+from lorry_components.tasks.definition import define_task
 from lorry_components.training.optimizers import require_optimizer
 from lorry_registry.errors import Fault, InvalidTaskError, MissingExtraError
-from lorry_registry.task_document import apply_overrides, load_document
-from lorry_registry.task_loading import parse_task
+from lorry_registry.task_document import apply_overrides, load_document, parse_value
 from lorry_registry.task_spec import TaskSpec
 
 _TODO = "correct these and try again; nothing was trained"
@@ -78,33 +76,39 @@ class TaskDocument:
         is_in_section = section in self.settings and isinstance(content, Mapping) and name in content
         return field in self.settings or is_in_section
 
-    def list_own_faults(self, *, is_numbered: bool = False) -> list[Fault]:
-        """Return the faults of the file itself.
+    def list_own_faults(self) -> list[Fault]:
+        """Return what is wrong with the file itself, with its lines.
 
         Options that the command line set apply to all methods: each method checks whether it has them.
         """
         try:
-            self.parse(is_numbered=is_numbered)
+            self.parse()
         except InvalidTaskError as error:
-            return [fault for fault in error.faults if not self.sets_option(fault.where.rpartition(", ")[2])]
+            return [fault for fault in error.faults if not self.sets_option(fault.where)]
         return []
+
+    def leave_out_own_faults(self, faults: Sequence[Fault]) -> list[Fault]:
+        """Return those of a changed content's faults that the file itself does not have."""
+        if not faults:
+            return []
+        own = {replace(fault, line=None) for fault in self.list_own_faults()}
+        return [fault for fault in faults if fault not in own]
 
     def sets_option(self, field: str) -> bool:
         """Return whether a field is an option that the command line set for all methods."""
         return _find_option(field) in self.method_settings
 
-    def parse(self, content: Mapping[str, Any] | None = None, *, is_numbered: bool = False) -> TaskSpec:
+    def parse(self, content: Mapping[str, Any] | None = None) -> TaskSpec:
         """Turn a content, or the file's own, into a checked task.
 
         Raises:
             InvalidTaskError: It has faults; with ``is_numbered`` they have the file's lines.
         """
-        return parse_task(
+        return define_task(
             self.content if content is None else content,
             where=str(self.path),
             folder=self.path.parent,
-            checks=(check_task_type, check_method),
-            lines=self.lines if is_numbered else None,
+            lines=self.lines if content is None else None,
         )
 
 
@@ -194,11 +198,11 @@ def find_choice(text: str | None, choices: Sequence[MethodChoice]) -> tuple[str 
     """Return the label of the method that others are compared with, written as in the list of methods."""
     if text is None:
         return None, []
-    named, faults = parse_methods(text)
-    if faults or len(named) != 1 or named[0] not in choices:
+    chosen, faults = parse_methods(text)
+    if faults or len(chosen) != 1 or chosen[0] not in choices:
         known = ", ".join(choice.label for choice in choices)
         return None, [Fault(f"--against {text}", f"is not one of the methods that are compared: {known}")]
-    return named[0].label, []
+    return chosen[0].label, []
 
 
 def refuse_settings(task: TaskDocument, reasons: Mapping[str, str]) -> list[Fault]:
@@ -209,7 +213,7 @@ def refuse_settings(task: TaskDocument, reasons: Mapping[str, str]) -> list[Faul
         reasons: What to do instead, by the name of the field.
     """
     return [
-        Fault(f"--set {field}", f"is what this compares; {reason}")
+        Fault(f"--set {field}", "is what this compares", reason)
         for field, reason in reasons.items()
         if task.sets(field)
     ]
@@ -246,30 +250,33 @@ def build_variants(
         InvalidTaskError: The file has faults, or a method has with its options or on this base; all of them
             are listed.
     """
-    own = task.list_own_faults()
-    known = [*(task.list_own_faults(is_numbered=True) if own else ()), *faults, *_find_seeds(task, drafts)]
+    listed = [*task.list_own_faults(), *faults, *_find_seeds(task, drafts)]
     variants: list[Variant] = []
     for draft in drafts:
         spec, wrong = _try_parse(task, _apply(task.content, draft))
         if spec is not None:
             variants.append(Variant(draft.label, spec, draft.facts, draft.is_trained, tuple(draft.train)))
-            wrong = _check_base(spec, is_wanted=not known)
+            wrong = _check_base(spec, is_wanted=not listed)
         if not draft.is_trained:
             # Its method plays no part.
             wrong = [fault for fault in wrong if not fault.where.startswith("method")]
-        # Faults of the file itself are reported once.
-        known += [
-            Fault(
-                f"{draft.label}: {fault.where}",
-                f"{fault.what} (--set applies to all)" if task.sets_option(fault.where) else fault.what,
-            )
-            for fault in wrong
-            if fault not in own
+        # The faults of the file itself are listed once.
+        listed += [
+            _mark_settings(fault, task).move_into(draft.label) for fault in task.leave_out_own_faults(wrong)
         ]
-    known += [*_find_namesakes(drafts), *_find_twins(variants)]
-    if known:
-        raise InvalidTaskError(str(task.path), list(dict.fromkeys(known)), todo=_TODO)
+    listed += [*_find_namesakes(drafts), *_find_twins(variants)]
+    if listed:
+        raise InvalidTaskError(str(task.path), list(dict.fromkeys(listed)), todo=_TODO)
     return variants
+
+
+def _mark_settings(fault: Fault, task: TaskDocument) -> Fault:
+    if not task.sets_option(fault.where):
+        return fault
+    note = "(--set is meant for all)"
+    if fault.remedy:
+        return replace(fault, remedy=f"{fault.remedy} {note}")
+    return replace(fault, what=f"{fault.what} {note}")
 
 
 def _parse_method(text: str) -> tuple[MethodChoice, list[Fault]]:
@@ -286,8 +293,8 @@ def _parse_method(text: str) -> tuple[MethodChoice, list[Fault]]:
             faults.append(Fault(place, f"{part.strip()!r} is not of the form OPTION=VALUE"))
             continue
         try:
-            value = yaml.safe_load(written)
-        except (yaml.YAMLError, ValueError):
+            value = parse_value(written)
+        except ValueError:
             faults.append(Fault(place, f"{key}: {written!r} is not a YAML value"))
             continue
         (train if key.startswith(_TRAIN) else options)[key.removeprefix(_TRAIN)] = value
@@ -358,25 +365,23 @@ def _check_base(spec: TaskSpec, *, is_wanted: bool) -> list[Fault]:
     except InvalidTaskError as error:
         return list(error.faults)
     except MissingExtraError as error:
-        return [Fault(error.where, f"{error.what}; {error.todo}")]
+        return [Fault(error.where, error.what, error.todo)]
     return []
 
 
 def _find_seeds(task: TaskDocument, drafts: Sequence[Draft]) -> Iterator[Fault]:
-    """Yield a fault for each given seed that the study's own would replace."""
-    reason = "is set by the study, so that all methods have the same seeds; give --seeds"
-    if task.sets(_SEED):
-        yield Fault(f"--set {_SEED}", reason)
-    for draft in drafts:
-        if "seed" in draft.train:
-            yield Fault(f"--methods {draft.label}: {_SEED}", reason)
+    """Return where a seed is given that the study's own would replace."""
+    places = [f"--set {_SEED}"] if task.sets(_SEED) else []
+    places += [f"--methods {draft.label}: {_SEED}" for draft in drafts if "seed" in draft.train]
+    for place in places:
+        yield Fault(place, "is set by the study, so that all methods have the same seeds", "give --seeds")
 
 
 def _find_namesakes(drafts: Sequence[Draft]) -> Iterator[Fault]:
     """Yield a fault for drafts with the same label, which a table could not distinguish."""
     for label, count in Counter(draft.label for draft in drafts).items():
         if count > 1:
-            yield Fault(label, f"{count} variants would have this name; name each once")
+            yield Fault(label, f"{count} variants would have this name", "name each once")
 
 
 def _find_twins(variants: Sequence[Variant]) -> Iterator[Fault]:

@@ -21,7 +21,9 @@ from lorry_components.metrics.base import Metric, Prediction, Target
 from lorry_components.task_types.input_form import InputForm
 from lorry_components.task_types.training_form import TrainingForm
 from lorry_registry.errors import Fault
-from lorry_registry.task_spec import EvaluateSpec, TrainSpec
+from lorry_registry.task_document import suggest_name
+from lorry_registry.task_sections import TaskSections
+from lorry_registry.task_spec import DataSpec, EvaluateSpec, GenerateSpec, TrainSpec
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -93,7 +95,6 @@ class TaskType(ABC):
         error_metrics: The metrics of which less is better; none of them can be the primary one.
         optional_metrics: The metrics that are computed only when a task names them.
         peft_task_type: PEFT's name for this type of model, by which it feeds soft tokens; None: it has none.
-        methods: The names of the methods that it works with; None: all.
         libraries: The libraries that it computes with, beside those of all task types.
     """
 
@@ -106,7 +107,6 @@ class TaskType(ABC):
     error_metrics: ClassVar[frozenset[str]] = frozenset()
     optional_metrics: ClassVar[frozenset[str]] = frozenset()
     peft_task_type: ClassVar[str | None]
-    methods: ClassVar[frozenset[str] | None] = None
     libraries: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, form: InputForm) -> None:
@@ -124,15 +124,25 @@ class TaskType(ABC):
     # The task file
 
     @classmethod
-    @abstractmethod
-    def check_document(cls, document: Mapping[str, Any]) -> Iterator[Fault]:
-        """Say which fields of a task file do not suit this task type, from the file alone."""
+    def check_sections(cls, sections: TaskSections) -> Iterator[Fault]:
+        """Return the fields of a task file that do not suit this task type."""
+        if sections.data is not None:
+            yield from cls.check_data(sections.data)
+        if sections.generate is not None:
+            yield from cls.check_generate(sections.generate)
+        if sections.evaluate is not None:
+            yield from cls.check_evaluate(sections.evaluate)
 
     @classmethod
-    def check_template(cls, template: str | None, *, has_pair: bool) -> Iterator[str]:  # noqa: ARG003
-        """Say what of a task's template does not suit this task type, from the task file alone."""
+    def check_data(cls, data: DataSpec) -> Iterator[Fault]:
+        """Check the columns and the template."""
+        yield from cls.check_template(data.template, has_pair=data.columns.text_pair is not None)
+
+    @classmethod
+    def check_template(cls, template: str | None, *, has_pair: bool) -> Iterator[Fault]:  # noqa: ARG003
+        """Check the task's own template, ``data.template``."""
         if template is not None:
-            yield f"{cls.name} reads its texts as they are; leave it out"
+            yield Fault("data.template", f"{cls.name} reads its texts as they are", "leave it out")
 
     @classmethod
     def check_soft_template(
@@ -141,12 +151,44 @@ class TaskType(ABC):
         template: str | None,  # noqa: ARG003
         *,
         has_pair: bool,  # noqa: ARG003
-    ) -> Iterator[str]:
-        """Say what of a method's template with soft tokens does not suit this task type or the task's own.
+    ) -> Iterator[Fault]:
+        """Check a method's template with soft tokens, ``method.template``, also against the task's own.
 
-        It was parsed before, by :func:`~lorry_components.data.templates.parse_template`.
+        It is valid for :func:`~lorry_components.data.templates.parse_template`.
         """
-        yield f"{cls.name} has no places for soft tokens inside its inputs; write tokens: 20 instead"
+        yield Fault(
+            "method.template",
+            f"{cls.name} has no places for soft tokens inside its inputs",
+            "write tokens: 20 instead",
+        )
+
+    @classmethod
+    @abstractmethod
+    def check_generate(cls, generate: GenerateSpec) -> Iterator[Fault]:
+        """Check that every field of the section is for what this task type generates."""
+
+    @classmethod
+    def check_evaluate(cls, evaluate: EvaluateSpec) -> Iterator[Fault]:
+        """Check that the task type has the metrics, and that more is better of the primary one."""
+        primary = evaluate.primary
+        for field, names in {
+            "metrics": evaluate.metrics,
+            "primary": () if primary is None else (primary,),
+        }.items():
+            for name in names:
+                if name not in cls.metrics:
+                    yield Fault(
+                        f"evaluate.{field}",
+                        f"{cls.name} has no metric {name!r}",
+                        suggest_name(name, cls.metrics),
+                    )
+        if primary in cls.error_metrics:
+            yield Fault("evaluate.primary", f"of {primary!r} less is better", f"choose {cls.primary!r}")
+
+    @classmethod
+    def check_method(cls, name: str) -> Iterator[Fault]:  # noqa: ARG003
+        """Check that the task type works with a method, given by its name."""
+        yield from ()
 
     def check_training(self, train: TrainSpec, method: AdaptingMethod) -> Iterator[Fault]:
         """Say which options of training do not suit this task type with a method, whatever the base is."""

@@ -52,13 +52,16 @@ class SequenceHeadTaskType(TextHeadTaskType):
         template: str | None,  # noqa: ARG003
         *,
         has_pair: bool,
-    ) -> Iterator[str]:
+    ) -> Iterator[Fault]:
         """Check that the method's template reads all texts of a row, and nothing else of it."""
         slots = list_slots(parse_template(soft_template))
         wanted = ["text", "text_pair"] if has_pair else ["text"]
         if sorted(slots) != wanted:
             shown = " and ".join(f"{{{name}}}" for name in wanted)
-            yield f"must name {shown}, each once and nothing else; a {cls.name} reads its label off a head"
+            yield Fault(
+                "method.template",
+                f"must name {shown}, each once and nothing else: a {cls.name} task predicts with a head",
+            )
 
     def check_base(self, config: "PretrainedConfig") -> Iterator[Fault]:
         """Check that soft tokens between words have a place in the base."""
@@ -66,7 +69,8 @@ class SequenceHeadTaskType(TextHeadTaskType):
             yield Fault(
                 "method.template",
                 f"a {config.model_type} hands the same tokens to its decoder, which has no place for soft "
-                "ones; write tokens: 20 in place of a template",
+                "ones",
+                "write tokens: 20 in place of a template",
             )
 
     def name_outputs(self, labels: Sequence[str] | None) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The family of task types over transformers' models of text."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -12,7 +12,7 @@ from lorry_components.models.dropout_fields import check_dropouts, list_dropouts
 from lorry_components.models.reading_order import has_two_stacks
 from lorry_components.task_types.base import AdaptingMethod, Answer, TaskType
 from lorry_registry.errors import BaseModelError, Fault, TrainingError
-from lorry_registry.task_spec import DRAWING_FIELDS, TrainSpec
+from lorry_registry.task_spec import DRAWING_FIELDS, GenerateSpec, TrainSpec
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -55,12 +55,11 @@ class TextTaskType(TaskType):
     # The task file
 
     @classmethod
-    def check_document(cls, document: Mapping[str, Any]) -> Iterator[Fault]:
-        """Say which options of generation are for images."""
-        generate = document.get("generate")
-        for name in generate if isinstance(generate, Mapping) else ():
-            if name in DRAWING_FIELDS:
-                yield Fault(f"generate.{name}", f"is for images, and not for {cls.name}; leave it out")
+    def check_generate(cls, generate: GenerateSpec) -> Iterator[Fault]:
+        """Check that no field is for images."""
+        for name in DRAWING_FIELDS:
+            if name in generate.model_fields_set:
+                yield Fault(f"generate.{name}", f"is for images, and not for {cls.name}", "leave it out")
 
     # The base
 
@@ -75,7 +74,9 @@ class TextTaskType(TaskType):
 
     def check_packing(self, config: "PretrainedConfig") -> Iterator[Fault]:
         """Say why sequences cannot be packed behind one another, if they cannot."""
-        yield Fault("train.packing", f"is for causal language models, and not for {self.name}; leave it out")
+        yield Fault(
+            "train.packing", f"is for causal language models, and not for {self.name}", "leave it out"
+        )
 
     def check_on_base(self, folder: Path, train: TrainSpec, method: AdaptingMethod) -> Iterator[Fault]:
         """Check the base for this task type, and for how it is adapted and trained."""
@@ -155,7 +156,8 @@ def _check_learning_rate(config: "PretrainedConfig", train: TrainSpec) -> Iterat
         yield Fault(
             "train.learning_rate",
             f"is missing: the layers of a {config.model_type} have no single width, from which the default "
-            "is computed; write one, such as learning_rate: 5.0e-4",
+            "is computed",
+            "write one, such as learning_rate: 5.0e-4",
         )
 
 
@@ -166,10 +168,10 @@ def _check_blocks(config: "PretrainedConfig", train: TrainSpec) -> Iterator[Faul
         return
     if train.cache_frozen_layers and has_two_stacks(config):
         yield Fault(
-            "train.cache_frozen_layers", "is for one stack of layers, and this base has two; leave it out"
+            "train.cache_frozen_layers", "is for one stack of layers, and this base has two", "leave it out"
         )
     try:
         find_layers(build_skeleton(config))
     except TrainingError as error:
         for name in wanted:
-            yield Fault(f"train.{name}", f"{error.what}; leave it out")
+            yield Fault(f"train.{name}", error.what, "leave it out")

@@ -1,41 +1,35 @@
-"""A task file, checked as a whole: its fields, and what its kind and method make of them."""
+"""Whether a task works on its base, and the task type and method of a checked task."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from lorry_components.methods import METHODS, Method
 from lorry_components.models.bases import find_base_folder
 from lorry_components.task_types import TASK_TYPES, InputForm, TaskType
+from lorry_components.tasks.definition import read_options
 from lorry_registry.errors import BaseModelError, Fault, InvalidTaskError, raise_together
-from lorry_registry.task_document import suggest_name
-from lorry_registry.task_loading import load_task
 from lorry_registry.task_spec import TaskSpec
-
-_METHOD_FIELDS = frozenset({"name", "max_adapter_mib"})
-
-
-def load_task_file(path: Path, overrides: Sequence[str] = ()) -> TaskSpec:
-    """Read a task file and check all of it.
-
-    Raises:
-        InvalidTaskError: The file has faults; all are listed.
-    """
-    return load_task(path, overrides=overrides, checks=(check_task_type, check_method))
 
 
 def find_task_type(spec: TaskSpec) -> TaskType:
-    """Return the kind of a checked task."""
+    """Return the task type of a checked task."""
     return TASK_TYPES[spec.kind](InputForm.of(spec))
 
 
 def find_method(spec: TaskSpec) -> Method:
-    """Return the method of a checked task, with its options."""
-    return METHODS[spec.method.name](spec.method.options, TASK_TYPES[spec.kind].peft_task_type)
+    """Return the method of a checked task, with its options.
+
+    Raises:
+        InvalidTaskError: The task was not checked, and its options have faults; all are listed.
+    """
+    result = read_options(spec.method)
+    if result.faults:
+        raise InvalidTaskError(spec.name, result.faults, todo="correct these fields and try again")
+    return METHODS[spec.method.name](result.options, TASK_TYPES[spec.kind].peft_task_type)
 
 
 def check_bases(specs: Sequence[TaskSpec]) -> None:
-    """Check that each task's method works on its base, as far as the base is on this machine.
+    """Check that all tasks work on their bases, as far as the bases are on this machine.
 
     Raises:
         InvalidTaskError: Some do not; all faults are listed.
@@ -47,7 +41,7 @@ def check_bases(specs: Sequence[TaskSpec]) -> None:
         try:
             folder = find_base_folder(spec.base)
         except BaseModelError:
-            # The base may lie on the machine that trains, which will say so if it does not.
+            # The base may be on the machine that trains, which reports it if it is not.
             continue
         try:
             check_base(spec, folder)
@@ -60,11 +54,11 @@ def check_bases(specs: Sequence[TaskSpec]) -> None:
 
 
 def check_base(spec: TaskSpec, folder: Path) -> None:
-    """Check that a task's method works on a base, from the base's configuration alone.
+    """Check that a task works on a base, from the base's configuration alone.
 
     Raises:
         BaseModelError: transformers does not know the base's architecture, or cannot build it.
-        InvalidTaskError: It does not; all reasons are listed.
+        InvalidTaskError: The task does not work on it; all reasons are listed.
     """
     method = find_method(spec)
     task_type = find_task_type(spec)
@@ -81,113 +75,20 @@ def _name_pair(spec: TaskSpec) -> str:
 
 
 def check_training(spec: TaskSpec, task_type: TaskType, method: Method) -> Iterator[Fault]:
-    """Say what of a task's training section does not suit its kind or method."""
+    """Return the fields of a task's train section that do not suit its task type, method or each other."""
     train = spec.train
     if train.gradient_checkpointing and not method.survives_checkpointing:
-        yield Fault("train.gradient_checkpointing", f"{method.name} does not work with it; leave it out")
+        yield Fault("train.gradient_checkpointing", f"{method.name} does not work with it", "leave it out")
     if train.offload and not method.freezes_base:
         yield Fault(
             "train.offload",
-            f"does not work with {method.name}, which trains the base's own weights; leave it out",
+            f"does not work with {method.name}, which trains the base's own weights",
+            "leave it out",
         )
     if train.offload and method.holds_four_bits:
-        yield Fault("train.offload", "weights in four bits cannot be divided; leave it out")
+        yield Fault("train.offload", "weights in four bits cannot be divided", "leave it out")
     if train.offload and train.cache_frozen_layers:
-        yield Fault("train.offload", "does not work with cache_frozen_layers; leave one of the two out")
+        yield Fault("train.offload", "does not work with cache_frozen_layers", "leave one of the two out")
     yield from task_type.check_training(train, method)
     if train.packing and train.cache_frozen_layers:
         yield Fault("train.packing", "packed rows differ each time, and cache_frozen_layers keeps none")
-
-
-def check_task_type(document: Mapping[str, Any]) -> Iterator[Fault]:
-    """Check that the kind exists and has the metrics that the task names."""
-    name = document.get("kind")
-    if not isinstance(name, str):
-        return
-    if name not in TASK_TYPES:
-        yield Fault("kind", f"there is no kind {name!r}; {suggest_name(name, TASK_TYPES)}")
-        return
-    data = document.get("data")
-    yield from _check_data(TASK_TYPES[name], data)
-    yield from _check_soft_template(TASK_TYPES[name], data, document.get("method"))
-    yield from _check_metrics(TASK_TYPES[name], document.get("evaluate"))
-    yield from TASK_TYPES[name].check_document(document)
-    yield from _check_suits(TASK_TYPES[name], document.get("method"))
-
-
-def _check_suits(task_type: type[TaskType], method: object) -> Iterator[Fault]:
-    """Say whether a kind does not work with a method that there is."""
-    name = method.get("name") if isinstance(method, Mapping) else None
-    if task_type.methods is not None and name in METHODS and name not in task_type.methods:
-        yield Fault(
-            "method.name",
-            f"{name} is made for models of text, and {task_type.name} trains a UNet; "
-            f"choose {', '.join(sorted(task_type.methods))}",
-        )
-
-
-def _check_data(task_type: type[TaskType], data: object) -> Iterator[Fault]:
-    if not isinstance(data, Mapping):
-        return
-    template = data.get("template")
-    if isinstance(template, str | None):
-        for told in task_type.check_template(template, has_pair=_has_pair(data)):
-            yield Fault("data.template", told)
-
-
-def _check_soft_template(task_type: type[TaskType], data: object, method: object) -> Iterator[Fault]:
-    if not isinstance(data, Mapping) or not isinstance(method, Mapping):
-        return
-    soft_template, template = _list_options(method).get("template"), data.get("template")
-    known = METHODS.get(str(method.get("name")))
-    if known is None or "template" not in known.options_model.model_fields:
-        return
-    if not isinstance(soft_template, str) or any(known.check_options({"template": soft_template})):
-        # Told by the method.
-        return
-    for told in task_type.check_soft_template(
-        soft_template, template if isinstance(template, str) else None, has_pair=_has_pair(data)
-    ):
-        yield Fault("method.template", told)
-
-
-def _has_pair(data: Mapping[str, Any]) -> bool:
-    columns = data.get("columns")
-    return isinstance(columns, Mapping) and columns.get("text_pair") is not None
-
-
-def _check_metrics(task_type: type[TaskType], evaluate: object) -> Iterator[Fault]:
-    if not isinstance(evaluate, Mapping):
-        return
-    name, known = task_type.name, task_type.metrics
-    listed = evaluate.get("metrics") or ()
-    if isinstance(listed, Sequence) and not isinstance(listed, str):
-        for metric in listed:
-            if isinstance(metric, str) and metric not in known:
-                yield Fault(
-                    "evaluate.metrics", f"{name} has no metric {metric!r}; {suggest_name(metric, known)}"
-                )
-    primary = evaluate.get("primary")
-    if not isinstance(primary, str):
-        return
-    if primary not in known:
-        yield Fault("evaluate.primary", f"{name} has no metric {primary!r}; {suggest_name(primary, known)}")
-    if primary in task_type.error_metrics:
-        yield Fault("evaluate.primary", f"of {primary!r} less is better; choose {task_type.primary!r}")
-
-
-def check_method(document: Mapping[str, Any]) -> Iterator[Fault]:
-    """Check that the method exists and understands its options."""
-    section = document.get("method")
-    if not isinstance(section, Mapping) or not isinstance(section.get("name"), str):
-        return
-    name = section["name"]
-    if name not in METHODS:
-        yield Fault("method.name", f"there is no method {name!r}; {suggest_name(name, METHODS)}")
-        return
-    yield from METHODS[name].check_options(_list_options(section))
-
-
-def _list_options(section: Mapping[str, Any]) -> Mapping[str, Any]:
-    options = section.get("options", {key: section[key] for key in section if key not in _METHOD_FIELDS})
-    return options if isinstance(options, Mapping) else {}

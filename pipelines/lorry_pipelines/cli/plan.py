@@ -79,7 +79,7 @@ def plan_files(
         print_json(
             [
                 describe_plan(plan)
-                | {"faults": [{"where": fault.where, "what": fault.what} for fault in misfits]}
+                | {"faults": [{"where": fault.where, "what": fault.advice} for fault in misfits]}
                 for _, plan, misfits in planned
             ]
         )
@@ -118,7 +118,7 @@ def _print_plan(plan: "TaskPlan", faults: Sequence[Fault], *, asked: str) -> Non
     _print_parts(plan)
     if faults:
         print_heading("Does not fit")
-        print_bullets(f"{fault.where}: {fault.what}" for fault in faults)
+        print_bullets(map(str, faults))
     if (lacks or plan.smallest_device is None) and plan.advice:
         print_heading("What would take less")
         _print_advice(plan)

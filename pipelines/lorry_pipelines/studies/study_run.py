@@ -167,7 +167,7 @@ def _refuse_misfits(variants: Sequence[Variant]) -> None:
         try:
             refuse_what_does_not_fit([variant.spec])
         except InvalidTaskError as error:
-            faults += [Fault(variant.label, fault.what) for fault in error.faults]
+            faults += [Fault(variant.label, fault.what, fault.remedy) for fault in error.faults]
             todo = error.todo
     if faults:
         raise InvalidTaskError("resources", faults, todo=todo)

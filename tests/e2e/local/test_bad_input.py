@@ -7,6 +7,11 @@ from typing import Any
 import pytest
 import yaml
 
+# A list of nine lists of nine lists, and so on: a few hundred bytes that expand to billions of values.
+_NESTED_ALIASES = b"a0: &a0 [x,x,x,x,x,x,x,x,x]\n" + b"".join(
+    b"a%d: &a%d [%s]\n" % (level, level, b",".join([b"*a%d" % (level - 1)] * 9)) for level in range(1, 11)
+)
+
 
 @pytest.fixture(scope="module")
 def known(make_workspace: Callable[[str], Any]) -> Any:
@@ -98,8 +103,9 @@ colour: blue
         (b"name: \xff\xfe\n", "cannot be read as text"),
         (b"x" * 2_000_000, "too many for a task file"),
         (b"name: a\nname: b\n", "given already on line 1"),
+        (_NESTED_ALIASES, "its aliases repeat more than 10,000 values; write out what is meant"),
     ],
-    ids=["empty", "broken", "not UTF-8", "2 MB", "a key twice"],
+    ids=["empty", "broken", "not UTF-8", "2 MB", "a key twice", "nested aliases"],
 )
 def test_not_a_task_file(workspace: Any, content: bytes, part: str) -> None:
     (workspace.folder / "task.yaml").write_bytes(content)

@@ -57,7 +57,8 @@ def read_split(dataset: Any, name: str, wanted: Sequence[str], label: str, log: 
     for column in missing:
         log.add_file(
             name,
-            f"has no column {shorten(column)!r}; it has {', '.join(columns)}{suggest_close(column, columns)}",
+            f"has no column {shorten(column)!r}; it has {', '.join(columns)}",
+            suggest_close(column, columns),
         )
     if len(dataset) == 0:
         log.add_file(name, "holds no rows")

@@ -44,8 +44,8 @@ def _find_files(source: str, path: Path) -> LocalFiles:
         return LocalFiles(path, _list_folder(path), in_folder=True)
     if not path.exists():
         beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-        hint = suggest_close(path.name, beside)
-        refuse_source(source, "data.source", f"there is no such file or folder{hint}", _SOURCE_TODO)
+        close = suggest_close(path.name, beside)
+        refuse_source(source, "data.source", "there is no such file or folder", _SOURCE_TODO, remedy=close)
     if not path.is_file():
         refuse_source(source, "data.source", "is neither a file nor a folder", _SOURCE_TODO)
     if find_format(path.name) is None:
@@ -60,9 +60,9 @@ def _list_folder(folder: Path) -> tuple[str, ...]:
     root = folder.resolve()
     for entry in readable:
         if not entry.resolve().is_relative_to(root):
-            log.add_file(entry.name, "is a link that leads out of the folder; put the file itself there")
+            log.add_file(entry.name, "is a link that leads out of the folder", "put the file itself there")
         elif not entry.is_file():
-            log.add_file(entry.name, "is not a file; move it elsewhere")
+            log.add_file(entry.name, "is not a file", "move it elsewhere")
     log.raise_if_any()
     if not readable:
         there = list_names(entry.name for entry in entries)

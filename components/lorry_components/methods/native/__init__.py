@@ -1,1 +1,1 @@
-"""The methods that need no PEFT."""
+"""The methods that are implemented here, without PEFT."""

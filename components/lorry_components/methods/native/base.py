@@ -1,4 +1,4 @@
-"""What the methods that need no PEFT have in common: their configuration file."""
+"""What the methods without PEFT have in common: their configuration file."""
 
 import json
 from pathlib import Path
@@ -14,12 +14,12 @@ from lorry_registry.whole_files import write_whole_text
 
 
 class NativeConfig(BaseModel):
-    """``adapter_config.json`` of a method of our own.
+    """``adapter_config.json`` of a method without PEFT.
 
     Attributes:
         lorry_method: The method's name.
-        base_model_name_or_path: The base, as PEFT's configurations call it.
-        revision: Its commit.
+        base_model_name_or_path: The base, under the name that PEFT's configurations give it.
+        revision: The commit of the base.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
@@ -30,10 +30,10 @@ class NativeConfig(BaseModel):
 
 
 class NativeMethod(Method):
-    """A method whose change to the base is made here.
+    """A method that changes the base without PEFT.
 
     Attributes:
-        config_model: What it writes down beside its tensors.
+        config_model: The model of the configuration that is saved beside its tensors.
     """
 
     config_model: type[NativeConfig] = NativeConfig
@@ -53,7 +53,7 @@ class NativeMethod(Method):
         """Read the configuration of a saved adapter, a :attr:`config_model`.
 
         Raises:
-            AdapterRejectedError: It is of another method, or not as this version writes it.
+            AdapterRejectedError: It is that of another method, or not as this version writes it.
         """
         document, path = read_config(folder), str(folder / CONFIG_NAME)
         if document.get("lorry_method") != self.name:

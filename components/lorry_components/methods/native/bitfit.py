@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 class BitFit(OwnWeightsMethod):
-    """Every bias of the base is trained, those of its layer norms with them."""
+    """Every bias of the base is trained, including those of its layer norms."""
 
     name = "bitfit"
     summary = "every bias of the base"
     learning_rate = 3e-3
     max_adapter_mib = 64.0
-    # Its weights stay, but a layer norm computes with weight and bias in one format only.
+    # The weights do not change, but a layer norm needs its weight and bias in the same format.
     freezes_base = False
     options_model = MethodOptions
 

@@ -1,10 +1,10 @@
-"""Bottleneck adapters: two small projections with a nonlinearity between, put into every block.
+"""Bottleneck adapters: two small projections with a nonlinearity between them, in every block.
 
 Houlsby et al. 2019 (https://arxiv.org/abs/1902.00751) put one after attention and one after the MLP, Pfeiffer
 et al. 2021 (https://arxiv.org/abs/2005.00247) one after the MLP, Lin et al. 2020
 (https://arxiv.org/abs/2004.03829) one with a layer norm before it, and Rücklé et al. 2020
-(https://arxiv.org/abs/2010.11918) leave those of the lowest blocks out. All act on what a sub-layer adds to
-the residual stream.
+(https://arxiv.org/abs/2010.11918) omit those of the lowest blocks. All are applied to the output of a
+sub-layer before it is added to the residual stream.
 """
 
 import contextlib
@@ -36,8 +36,8 @@ class BottleneckOptions(MethodOptions):
     """Options of all bottleneck adapters.
 
     Attributes:
-        reduction: The bottleneck is so many times narrower than the base; or
-        size: so wide. Without either, the reduction is 16.
+        reduction: How many times narrower than the base the bottleneck is; or
+        size: its width. Without either, the reduction is 16.
         activation: The nonlinearity.
     """
 
@@ -56,7 +56,7 @@ class AdapterDropOptions(BottleneckOptions):
     """Options of Adapter-D.
 
     Attributes:
-        drop: So many blocks have no adapter, counted from the lowest; None: half of them.
+        drop: How many blocks have no adapter, counted from the lowest; None: half of them.
     """
 
     drop: Annotated[int, Field(ge=0)] | None = None
@@ -69,10 +69,10 @@ class _BottleneckConfig(NativeConfig):
 
 
 class BottleneckMethod(NativeMethod):
-    """Bottlenecks are put into the blocks of a frozen base.
+    """Bottlenecks in the blocks of a frozen base.
 
     Attributes:
-        follows_attention: Whether one comes after attention too, and not after the MLP alone.
+        follows_attention: Whether there is one after attention as well as after the MLP.
         has_norm: Whether a layer norm comes first.
     """
 
@@ -86,11 +86,11 @@ class BottleneckMethod(NativeMethod):
     has_norm: ClassVar[bool] = False
 
     def check_base(self, config: "PretrainedConfig") -> Iterator[Fault]:
-        """Check that blocks are known and not all left out, and that the base is wider than a bottleneck."""
+        """Check that blocks are known and not all omitted, and that the base is wider than a bottleneck."""
         yield from self._check_model(build_skeleton(config))
 
     def adapt(self, model: "PreTrainedModel", newly_initialized: frozenset[str]) -> "nn.Module":
-        """Freeze the base and put bottlenecks in, which at first change nothing."""
+        """Freeze the base and insert bottlenecks, which at first change nothing."""
         refuse_faults(self._check_model(model))
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name in newly_initialized)
@@ -108,7 +108,7 @@ class BottleneckMethod(NativeMethod):
     def restore(
         self, model: "PreTrainedModel", folder: Path, newly_initialized: frozenset[str]
     ) -> AdaptedModel:
-        """Put bottlenecks of the saved shape in and copy the tensors over them."""
+        """Insert bottlenecks of the saved shape and load the tensors into them."""
         import torch
 
         config = self.read_config(folder)
@@ -130,11 +130,11 @@ class BottleneckMethod(NativeMethod):
         try:
             blocks = len(find_layers(model))
         except TrainingError as error:
-            yield Fault(error.where, f"{error.what}; {error.todo}")
+            yield Fault(error.where, error.what, error.todo)
             return
         drop = self._choose_drop(model)
         if drop >= blocks:
-            yield Fault("method.drop", f"the base has {blocks} blocks; leaving out {drop} leaves none")
+            yield Fault("method.drop", f"the base has {blocks} blocks, and leaving out {drop} leaves none")
         size, hidden = self._choose_size(model), read_hidden_size(model.config)
         if size > hidden:
             yield Fault("method.size", f"a bottleneck of {size} is wider than the base, {hidden}")
@@ -154,7 +154,7 @@ class BottleneckMethod(NativeMethod):
         for block in find_layers(model)[drop:]:
             for place in (*([block.attention_output] if self.follows_attention else []), block.mlp_output):
                 module = _build_bottleneck(hidden, size, activation, has_norm=self.has_norm)
-                # A module inside the linear one, and not around it: the base's own names stay as they are.
+                # Inside the linear module and not around it, so that the base's own names do not change.
                 place.add_module(_MODULE, module.to(model.device))
                 place.register_forward_hook(_apply)
                 inserted.append(module)
@@ -209,7 +209,7 @@ def _build_bottleneck(hidden: int, size: int, activation: str, *, has_norm: bool
             self.down = nn.Linear(hidden, size)
             self.activation = ACT2FN[activation]
             self.up = nn.Linear(size, hidden)
-            # The start is the base itself.
+            # At first, the model computes what the base computes.
             nn.init.zeros_(self.up.weight)
             nn.init.zeros_(self.up.bias)
             self.is_active = True

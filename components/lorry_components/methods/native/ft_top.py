@@ -1,4 +1,4 @@
-"""FT-Top: only the last blocks are trained, a baseline of Hu et al. 2021 (https://arxiv.org/abs/2106.09685)."""
+"""FT-Top: only the last blocks are trained; a baseline of Hu et al. 2021 (https://arxiv.org/abs/2106.09685)."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
@@ -19,7 +19,7 @@ class FineTuneTopOptions(MethodOptions):
     """FT-Top's options.
 
     Attributes:
-        layers: So many blocks are trained, counted from the last.
+        layers: How many blocks are trained, counted from the last.
     """
 
     layers: Annotated[int, Field(ge=1)] = 2
@@ -37,7 +37,7 @@ class FineTuneTop(OwnWeightsMethod):
     options_model = FineTuneTopOptions
 
     def check_base(self, config: "PretrainedConfig") -> Iterator[Fault]:
-        """Check that the base has so many blocks."""
+        """Check that the base has enough blocks."""
         yield from check_last(build_skeleton(config), self.options.layers)
 
     def choose_parameters(self, model: "nn.Module") -> set[str]:
@@ -52,11 +52,11 @@ class FineTuneTop(OwnWeightsMethod):
 
 
 def check_last(model: "nn.Module", layers: int) -> Iterator[Fault]:
-    """Say whether a model has no such number of last blocks."""
+    """Check that a model has at least so many blocks."""
     try:
-        found = len(find_layers(model))
+        blocks = len(find_layers(model))
     except TrainingError as error:
-        yield Fault(error.where, f"{error.what}; {error.todo}")
+        yield Fault(error.where, error.what, error.todo)
         return
-    if layers > found:
-        yield Fault("method.layers", f"{layers} blocks are more than the {found} of {type(model).__name__}")
+    if layers > blocks:
+        yield Fault("method.layers", f"{layers} blocks are more than the {blocks} of {type(model).__name__}")

@@ -1,4 +1,4 @@
-"""Full fine-tuning: the baseline every other method is compared with, stored as what it changed."""
+"""Full fine-tuning: the baseline of all other methods, of which the changed weights are saved."""
 
 from typing import TYPE_CHECKING
 
@@ -21,5 +21,5 @@ class FullFineTuning(OwnWeightsMethod):
     options_model = MethodOptions
 
     def choose_parameters(self, model: "nn.Module") -> set[str]:
-        """Choose all."""
+        """Choose all parameters."""
         return {name for name, _ in model.named_parameters()}

@@ -1,4 +1,4 @@
-"""What the methods that train weights of the base itself have in common."""
+"""What the methods that train the base's own weights have in common."""
 
 import contextlib
 from abc import abstractmethod
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lorry_components.methods.base import AdaptedModel
+from lorry_components.methods.base import AdaptedModel, MethodOptions
 from lorry_components.methods.native.base import NativeMethod
 from lorry_components.methods.tensors import load_tensors, save_tensors
 from lorry_registry.manifest import BaseIdentity
@@ -20,21 +20,23 @@ if TYPE_CHECKING:
 
 
 class OwnWeightsMethod(NativeMethod):
-    """Some of the base's own weights are trained. What is saved are those that changed, whole."""
+    """Some of the base's own weights are trained, and those that changed are saved as whole tensors."""
 
     copies_trained = True
 
-    def __init__(self, options: "Mapping[str, Any] | None", peft_task_type: str | None = None) -> None:
+    def __init__(
+        self, options: "MethodOptions | Mapping[str, Any] | None", peft_task_type: str | None = None
+    ) -> None:
         super().__init__(options, peft_task_type)
         self._before: dict[str, torch.Tensor] = {}
         self._head: frozenset[str] = frozenset()
 
     @abstractmethod
     def choose_parameters(self, model: "nn.Module") -> set[str]:
-        """Return the names of the parameters of the base that are trained."""
+        """Return the names of the base's parameters that are trained."""
 
     def adapt(self, model: "PreTrainedModel", newly_initialized: frozenset[str]) -> "nn.Module":
-        """Make the chosen weights trainable and remember what they were."""
+        """Make the chosen weights trainable and keep a copy of them."""
         chosen = self.choose_parameters(model)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name in chosen or name in newly_initialized)
@@ -47,7 +49,7 @@ class OwnWeightsMethod(NativeMethod):
         return model
 
     def save(self, model: "nn.Module", folder: Path, base: BaseIdentity) -> None:
-        """Write the tensors that training changed, the new head with them."""
+        """Write the tensors that training changed, and the new head."""
         changed = {
             name: parameter
             for name, parameter in model.named_parameters()
@@ -60,7 +62,7 @@ class OwnWeightsMethod(NativeMethod):
     def restore(
         self, model: "PreTrainedModel", folder: Path, newly_initialized: frozenset[str]
     ) -> AdaptedModel:
-        """Copy the changed tensors over the base's."""
+        """Replace tensors of the base by the changed ones."""
         import torch
 
         self.read_config(folder)

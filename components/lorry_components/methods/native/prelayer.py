@@ -1,8 +1,8 @@
-"""PreLayer: activations of a prefix are learned after every layer.
+"""PreLayer: the activations of a prefix are learned after every layer.
 
-Prefix-layer tuning in Hu et al. 2021 (https://arxiv.org/abs/2106.09685, section 5.1), after Li and Liang
-2021: the positions of the prefix hold learned numbers at the input of every block, whatever the block below
-computed.
+This is prefix-layer tuning in Hu et al. 2021 (https://arxiv.org/abs/2106.09685, section 5.1), after Li and
+Liang 2021: at the input of every block, learned vectors replace the block below's outputs at the positions of
+the prefix.
 """
 
 import contextlib
@@ -28,18 +28,18 @@ _SAVED = f"{_MODULE}.weight"
 class PreLayer(SoftTokenMethod):
     """A prefix whose activations are learned at the input of every block.
 
-    Prompt tuning carries the positions; its tokens are the prefix at the first block's input.
+    Prompt tuning provides the positions; its tokens are the prefix at the first block's input.
     """
 
     name = "prelayer"
     summary = "learned activations of a prefix after every layer"
     learning_rate = 1e-2
-    # PEFT would take it for a prompt tuning and leave the other layers out: under this name it refuses.
+    # PEFT would load it as prompt tuning, without the other layers; it refuses this name.
     peft_type = "LORRY_PRELAYER"
     options_model = SoftTokenOptions
 
     def build_config(self, model: "PreTrainedModel") -> "PromptTuningConfig":
-        """Return the configuration of the carrier."""
+        """Return the configuration of prompt tuning, which provides the positions."""
         from peft import PromptTuningConfig
 
         return PromptTuningConfig(
@@ -53,12 +53,12 @@ class PreLayer(SoftTokenMethod):
         """Check that the base is one stack of known blocks."""
         yield from super().check_base(config)
         if has_two_stacks(config):
-            yield Fault("method.name", "prelayer is for one stack of blocks; choose prompt-tuning or lora")
+            yield Fault("method.name", "prelayer is for one stack of blocks", "choose prompt-tuning or lora")
             return
         try:
             find_layers(build_skeleton(config))
         except TrainingError as error:
-            yield Fault(error.where, f"{error.what}; {error.todo}")
+            yield Fault(error.where, error.what, error.todo)
 
     def insert(self, model: "PreTrainedModel", config: Any, encoder: "nn.Module") -> "nn.Module":
         """Put the prefix before the input and its activations into the blocks."""
@@ -72,7 +72,7 @@ class PreLayer(SoftTokenMethod):
         return soft
 
     def fill(self, model: "PreTrainedModel", config: Any, tensors: "dict[str, torch.Tensor]") -> None:
-        """Put saved tensors into a base."""
+        """Load saved tensors into a base."""
         import torch
 
         super().fill(model, config, tensors)
@@ -82,7 +82,7 @@ class PreLayer(SoftTokenMethod):
 
     @contextlib.contextmanager
     def without_tokens(self, model: "nn.Module") -> Iterator[None]:
-        """Take the prefix and its activations out for a while."""
+        """Leave the prefix and its activations out within a context."""
         prompts: Any = model.get_submodule(_MODULE)
         prompts.is_active = False
         try:
@@ -92,28 +92,28 @@ class PreLayer(SoftTokenMethod):
             prompts.is_active = True
 
     def describe_config(self, model: "nn.Module") -> dict[str, Any]:
-        """Return the carrier's configuration under a type that only this method reads."""
+        """Return prompt tuning's configuration, under a type that only this method reads."""
         return super().describe_config(model) | {"peft_type": self.peft_type}
 
     def list_shapes(self, model: "nn.Module") -> dict[str, tuple[int, ...]]:
-        """Return the carrier's shapes and the activations'."""
+        """Return the shapes of prompt tuning's tensors and of the activations."""
         prompts: Any = model.get_submodule(_MODULE)
         return super().list_shapes(model) | {_SAVED: tuple(prompts.weight.shape)}
 
     def collect_tensors(self, model: "nn.Module") -> "dict[str, torch.Tensor]":
-        """Return the carrier's tensors and the activations."""
+        """Return prompt tuning's tensors and the activations."""
         prompts: Any = model.get_submodule(_MODULE)
         return super().collect_tensors(model) | {_SAVED: prompts.weight}
 
     def describe_tensors(self, model: "PreTrainedModel", config: Any) -> "dict[str, torch.Tensor]":
-        """Return the carrier's tensors and the activations, without their numbers."""
+        """Return prompt tuning's tensors and the activations, without their values."""
         import torch
 
         shape = (len(find_layers(model)) - 1, config.num_virtual_tokens, read_hidden_size(model.config))
         return super().describe_tensors(model, config) | {_SAVED: torch.empty(shape, device="meta")}
 
     def find_config_class(self, peft_type: object, path: str) -> Any:
-        """Return the carrier's class for this method's type."""
+        """Return prompt tuning's class for this method's type."""
         from peft import PromptTuningConfig
 
         if peft_type != self.peft_type:
@@ -146,7 +146,7 @@ def _make_hook(prompts: Any, index: int) -> Any:
 
     def replace(_module: "nn.Module", args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         caches = [value for value in (*args, *kwargs.values()) if isinstance(value, Cache)]
-        # While text is generated the prefix is in the cache, and only new tokens come through.
+        # When text is generated, the prefix is in the cache, and only new tokens pass through.
         if not prompts.is_active or any(cache.get_seq_length(index + 1) for cache in caches):
             return None
         hidden = args[0] if args else kwargs["hidden_states"]

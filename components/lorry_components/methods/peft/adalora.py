@@ -1,4 +1,4 @@
-"""AdaLoRA: the rank moves to the layers that need it (Zhang et al. 2023, https://arxiv.org/abs/2303.10512)."""
+"""AdaLoRA: the layers that need it most get the highest rank (Zhang et al. 2023, https://arxiv.org/abs/2303.10512)."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,7 +14,7 @@ from lorry_components.methods.peft.targets import (
     check_rank,
     choose_layers,
 )
-from lorry_registry.errors import Fault, TrainingError
+from lorry_registry.errors import Fault, InvalidValueError, TrainingError
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel
 
-# What PEFT's rank allocator has learned about the importance of each weight.
+# The importance of each weight, as PEFT's rank allocator has measured it.
 _AVERAGES = ("ipt", "exp_avg_ipt", "exp_avg_unc")
 _RANKS = "rank_pattern"
 
@@ -32,12 +32,12 @@ class AdaLoraOptions(LayerOptions):
 
     Attributes:
         r: The rank that each layer starts with.
-        target_r: The average rank that is left.
+        target_r: The average rank at the end.
         alpha: The update's scale is alpha / r.
         dropout: Dropout before A.
-        warmup: The share of the steps before ranks are taken away.
-        final: The share of the steps after the last was taken away.
-        interval: Steps between two such decisions.
+        warmup: The share of the steps before ranks are reduced.
+        final: The share of the steps after the last reduction.
+        interval: Steps between two reductions.
         orthogonality: The weight of the penalty that keeps A and B orthogonal.
     """
 
@@ -53,14 +53,14 @@ class AdaLoraOptions(LayerOptions):
     @model_validator(mode="after")
     def _check_plan(self) -> Self:
         if self.target_r >= self.r:
-            raise ValueError(f"'target_r' {self.target_r} is not below 'r' {self.r}; or choose lora")
+            raise InvalidValueError(f"'target_r' {self.target_r} is not below 'r' {self.r}", "or choose lora")
         if self.warmup + self.final >= 1:
-            raise ValueError("'warmup' and 'final' leave no steps in which ranks are taken away")
+            raise ValueError("'warmup' and 'final' leave no steps in which ranks are reduced")
         return self
 
 
 class AdaLora(TargetedMethod):
-    """A low-rank update in the form of a singular value decomposition, whose least values are masked."""
+    """A low-rank update as a singular value decomposition, whose least important values are masked."""
 
     name = "adalora"
     summary = "low-rank updates whose rank moves to the layers that need it"
@@ -70,7 +70,7 @@ class AdaLora(TargetedMethod):
     options_model = AdaLoraOptions
 
     def build_config(self, model: "PreTrainedModel") -> "AdaLoraConfig":
-        """Return the configuration for the base; how many steps there are is told when training starts."""
+        """Return the configuration for the base; the number of steps is set when training starts."""
         from peft import AdaLoraConfig
 
         options: AdaLoraOptions = self.options
@@ -102,26 +102,26 @@ class AdaLora(TargetedMethod):
         return table
 
     def start_training(self, model: "nn.Module", steps: int) -> None:
-        """Lay the plan of ranks over the steps."""
+        """Set at which steps ranks are reduced."""
         config = _find_config(model)
         config.total_step = steps
         config.tinit = int(self.options.warmup * steps)
         config.tfinal = int(self.options.final * steps)
-        # Importance is known from the second step on.
+        # The importance is known from the second step on.
         if steps - config.tfinal < 2:
             raise TrainingError(
-                f"{steps} steps are too few for adalora to tell which ranks to keep",
+                f"{steps} steps are too few for adalora to measure which ranks to keep",
                 where="train",
                 todo="train longer, or choose lora",
             )
 
     def finish_step(self, model: "nn.Module", step: int) -> None:
-        """Weigh the singular values by their gradients, and mask the least."""
+        """Measure the singular values' importance by their gradients, and mask the least important."""
         tuner: Any = model.base_model
         tuner.update_and_allocate(step)
 
     def export_state(self, model: "nn.Module") -> "dict[str, torch.Tensor]":
-        """Return the running averages of importance, and the ranks that were decided on."""
+        """Return the running averages of the importance, and the ranks so far."""
         import torch
 
         tuner: Any = model.base_model
@@ -134,7 +134,7 @@ class AdaLora(TargetedMethod):
         return averages | {f"{_RANKS}/{name}": torch.tensor(kept) for name, kept in pattern.items()}
 
     def import_state(self, model: "nn.Module", state: "Mapping[str, torch.Tensor]") -> None:
-        """Take the averages and ranks back."""
+        """Restore the averages and ranks."""
         tuner: Any = model.base_model
         device = next(model.parameters()).device
         pattern: dict[str, list[bool]] = {}
@@ -147,13 +147,13 @@ class AdaLora(TargetedMethod):
         _find_config(model).rank_pattern = pattern or None
 
     def describe_config(self, model: "PeftModel") -> dict[str, Any]:
-        """Return PEFT's configuration without the ranks: masked values are stored as the zeros they are."""
+        """Return PEFT's configuration without the ranks: masked values are saved as zeros."""
         return super().describe_config(model) | {_RANKS: None}
 
     def collect_tensors(self, model: "PeftModel") -> "dict[str, torch.Tensor]":
-        """Return all singular values, masked ones too.
+        """Return all singular values, the masked ones as well.
 
-        PEFT would leave those out, and sum up in another order after loading: the last digits would change.
+        PEFT would leave those out and, after loading, add up in another order, which changes the last digits.
         """
         config = _find_config(model)
         pattern, config.rank_pattern = config.rank_pattern, None
@@ -163,7 +163,7 @@ class AdaLora(TargetedMethod):
             config.rank_pattern = pattern
 
     def read_config(self, folder: Path) -> Any:
-        """Read the configuration, not marked for inference: PEFT's forward with labels would fail."""
+        """Read the configuration, but not as one for inference: PEFT's forward with labels would fail."""
         config = super().read_config(folder)
         config.inference_mode = False
         return config

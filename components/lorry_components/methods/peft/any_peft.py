@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
 
-from lorry_components.methods.base import MethodOptions, refuse_faults, report_unknown
+from lorry_components.methods.base import MethodOptions, ReadOptions, refuse_faults, report_unknown
 from lorry_components.methods.peft.base import REACHING_FIELDS, PeftMethod
 from lorry_components.models.blocks import build_skeleton
 from lorry_registry.errors import AdapterRejectedError, Fault
@@ -17,26 +17,28 @@ from lorry_registry.task_loading import describe_fault
 
 if TYPE_CHECKING:
     from peft import PeftConfig
-    from torch import nn
     from transformers import PretrainedConfig, PreTrainedModel
 
-# What is decided here and not by a task file.
+# What is not for a task file to decide.
 _OWN_FIELDS = REACHING_FIELDS | {
     *("task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision"),
     *("inference_mode", "modules_to_save", "runtime_config"),
 }
-_OTHERWISE = {
+_OWN_METHODS = {
     "PROMPT_TUNING": "write name: prompt-tuning, which works on decoders too",
     "P_TUNING": "write name: p-tuning, which works on decoders too",
-    "PREFIX_TUNING": "write name: p-tuning-v2, which works with the transformers that is used here",
-    "ADALORA": "write name: adalora, which is told the number of steps",
-    "ADAPTION_PROMPT": "its change to the base cannot be switched off, which comparing with the base needs",
-    "CARTRIDGE": "it is initialised from a text that is run through the model, which a task file cannot do",
-    "CPT": "it is initialised from tokens of a prompt, which a task file cannot name",
+    "PREFIX_TUNING": "write name: p-tuning-v2, which works with this version of transformers",
+    "ADALORA": "write name: adalora, which knows the number of steps",
+}
+_IMPOSSIBLE = {
+    "ADAPTION_PROMPT": "its change to the base cannot be switched off, as a comparison with the base needs",
+    "CARTRIDGE": "it is initialized by running the model on a text, which a task file cannot do",
+    "CPT": "it is initialized from the tokens of a prompt, which a task file cannot name",
     "MULTITASK_PROMPT_TUNING": "it needs the number of a task with every row",
     "POLY": "it needs the number of a task with every row",
     "XLORA": "it mixes trained adapters, and a task file trains one",
 }
+_REFUSED = _OWN_METHODS.keys() | _IMPOSSIBLE.keys()
 _WITH_HEAD = ("SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS")
 _WRITING = ("CAUSAL_LM", "SEQ_2_SEQ_LM")
 _STARTS = ("gaussian", "orthogonal")
@@ -55,7 +57,7 @@ class AnyPeftOptions(MethodOptions):
 
 
 class AnyPeft(PeftMethod):
-    """A method that PEFT has and that has no file here."""
+    """A method of PEFT that has no module here."""
 
     name = "peft"
     peft_type = "any"
@@ -64,20 +66,18 @@ class AnyPeft(PeftMethod):
     learns_matrices = True
     options_model = AnyPeftOptions
 
+    def __init__(
+        self, options: MethodOptions | Mapping[str, Any] | None, peft_task_type: str | None = None
+    ) -> None:
+        if isinstance(options, Mapping):
+            refuse_faults(_check_options(options))
+        super().__init__(options, peft_task_type)
+
     @classmethod
-    def check_options(cls, options: Mapping[str, Any]) -> Iterator[Fault]:
+    def read_options(cls, options: Mapping[str, Any]) -> ReadOptions:
         """Check the type, and the options against the fields of PEFT's configuration class."""
-        given = options.get("type")
-        if not isinstance(given, str):
-            yield Fault("method.type", "is missing: it is PEFT's name of a method, such as MISS")
-            return
-        classes = _list_classes()
-        if given.upper() in _OTHERWISE:
-            yield Fault("method.type", f"{given} is not possible here: {_OTHERWISE[given.upper()]}")
-        elif given.upper() not in classes:
-            yield Fault("method.type", f"PEFT has no type {given!r}; {suggest_name(given.upper(), classes)}")
-        else:
-            yield from _check_fields(given.upper(), classes[given.upper()], options)
+        faults = tuple(_check_options(options))
+        return ReadOptions(None, faults) if faults else super().read_options(options)
 
     def build_config(self, model: "PreTrainedModel") -> "PeftConfig":
         """Return the configuration of PEFT's class."""
@@ -85,21 +85,16 @@ class AnyPeft(PeftMethod):
         return config
 
     def check_base(self, config: "PretrainedConfig") -> Iterator[Fault]:
-        """Check that PEFT can put the method on a base of this architecture."""
+        """Check that PEFT can apply the method to a base of this architecture."""
         built = self._build_config()
         if not hasattr(built, "modules_to_save") and self.peft_task_type in _WITH_HEAD:
             yield Fault("method.type", f"PEFT's {self.options.type} cannot store the head of this task type")
         yield from self._check_model(build_skeleton(config))
 
-    def adapt(self, model: "PreTrainedModel", newly_initialized: frozenset[str]) -> "nn.Module":
-        """Wrap the base with PEFT."""
-        refuse_faults(self.check_options({"type": self.options.type, **(self.options.model_extra or {})}))
-        return super().adapt(model, newly_initialized)
-
     def find_config_class(self, peft_type: object, path: str) -> Any:
-        """Return PEFT's class for any type that a task file can ask for."""
+        """Return PEFT's class for any type that a task file may name."""
         classes = _list_classes()
-        if not isinstance(peft_type, str) or peft_type not in classes or peft_type in _OTHERWISE:
+        if not isinstance(peft_type, str) or peft_type not in classes or peft_type in _REFUSED:
             raise AdapterRejectedError(
                 f"peft_type is {peft_type!r}, which lorry does not train with this version of PEFT",
                 where=path,
@@ -117,7 +112,7 @@ class AnyPeft(PeftMethod):
         import torch
         from peft import get_peft_model
 
-        # A skeleton has no output layer and generates nothing, which PEFT's classes for writing text ask for.
+        # PEFT's classes for writing text need an output layer and generate(), and a skeleton has neither.
         task = {"task_type": None} if self.peft_task_type in _WRITING else {}
         try:
             with torch.device("meta"):
@@ -125,7 +120,7 @@ class AnyPeft(PeftMethod):
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             yield Fault("method", f"PEFT refuses {self.options.type} here: {error}".splitlines()[0])
         except (RuntimeError, NotImplementedError):
-            # It computes with the base's numbers, and a skeleton has none.
+            # It computes with the base's weights, and a skeleton has none.
             return
 
 
@@ -135,6 +130,22 @@ def _list_classes() -> dict[str, Any]:
     return {
         str(peft_type.value): config_class for peft_type, config_class in PEFT_TYPE_TO_CONFIG_MAPPING.items()
     }
+
+
+def _check_options(options: Mapping[str, Any]) -> Iterator[Fault]:
+    given = options.get("type")
+    if not isinstance(given, str):
+        yield Fault("method.type", "is missing: it is PEFT's name of a method, such as MISS")
+        return
+    name, classes = given.upper(), _list_classes()
+    if name in _OWN_METHODS:
+        yield Fault("method.type", f"{given} is not possible here", _OWN_METHODS[name])
+    elif name in _IMPOSSIBLE:
+        yield Fault("method.type", f"{given} is not possible here: {_IMPOSSIBLE[name]}")
+    elif name not in classes:
+        yield Fault("method.type", f"PEFT has no type {given!r}", suggest_name(name, classes))
+    else:
+        yield from _check_fields(name, classes[name], options)
 
 
 def _check_fields(name: str, config_class: Any, options: Mapping[str, Any]) -> Iterator[Fault]:
@@ -149,8 +160,8 @@ def _check_fields(name: str, config_class: Any, options: Mapping[str, Any]) -> I
         faults.append(
             Fault(
                 "method.init_lora_weights",
-                f"{start} changes the base's weights or needs data; known are {', '.join(_STARTS)}; "
-                "name: lora has pissa and olora",
+                f"{start} changes the base's weights or needs data",
+                f"known are {', '.join(_STARTS)}; name: lora has pissa and olora",
             )
         )
     yield from faults
@@ -165,8 +176,7 @@ def _check_value(option: str, hint: Any, value: Any) -> Iterator[Fault]:
     try:
         TypeAdapter(hint).validate_python(value)
     except PydanticSchemaGenerationError:
-        # A type that only PEFT knows: it is left to PEFT.
+        # A type that only PEFT knows is left to PEFT.
         return
     except ValidationError as error:
-        fault = describe_fault(error.errors()[0] | {"loc": (option,)})
-        yield Fault(f"method.{fault.where}", fault.what)
+        yield describe_fault(error.errors()[0] | {"loc": ("method", option)})

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 ADAPTER = "default"
 
-# Fields by which PEFT would read other files, reach for a hub, or import a module that a configuration names.
+# Fields by which PEFT would read other files, access a hub, or import a module that a configuration names.
 REACHING_FIELDS = frozenset(
     {
         *("adapters", "corda_config", "eva_config", "lora_ga_config", "megatron_config", "megatron_core"),
@@ -36,8 +36,8 @@ REACHING_FIELDS = frozenset(
 class PeftMethod(Method):
     """A method that is a PEFT configuration class.
 
-    PEFT's own loader is not used: it would fall back to pickles, reach for a hub, and ignore what it does not
-    know. The configuration and the tensors are checked here and then handed to PEFT.
+    PEFT's own loader is not used: it would fall back to pickles, access a hub, and ignore unknown fields. The
+    configuration and the tensors are checked here and then passed to PEFT.
 
     Attributes:
         peft_type: PEFT's name of the method.
@@ -65,19 +65,19 @@ class PeftMethod(Method):
         """Write PEFT's own layout, so that PEFT and servers that know it can read the adapter."""
         peft_model: PeftModel = model  # type: ignore[assignment]
         config = self.describe_config(peft_model)
-        # Where the base lay on this machine means nothing elsewhere: what a server is told to serve does.
+        # The base's folder on this machine means nothing elsewhere; its name in the task does.
         config |= {"base_model_name_or_path": base.model, "revision": base.revision, "inference_mode": True}
         document = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
         write_whole_text(folder / CONFIG_NAME, json.dumps(document, indent=2, sort_keys=True) + "\n")
         save_tensors(self.collect_tensors(peft_model), folder)
 
     def describe_config(self, model: "PeftModel") -> dict[str, Any]:
-        """Return the configuration that is written down."""
+        """Return the configuration that is saved."""
         document: dict[str, Any] = model.peft_config[ADAPTER].to_dict()
         return document
 
     def collect_tensors(self, model: "PeftModel") -> "dict[str, torch.Tensor]":
-        """Return the tensors that are written down."""
+        """Return the tensors that are saved."""
         return _list_tensors(model)
 
     def list_shapes(self, model: "nn.Module") -> dict[str, tuple[int, ...]]:
@@ -87,11 +87,11 @@ class PeftMethod(Method):
     def restore(
         self, model: "PreTrainedModel", folder: Path, newly_initialized: frozenset[str]
     ) -> AdaptedModel:
-        """Rebuild the wrapper from the saved configuration and copy the tensors in, no more and no fewer."""
+        """Rebuild the wrapper from the saved configuration and copy exactly its tensors in."""
         from peft import set_peft_model_state_dict
 
         config = self.read_config(folder)
-        # The base was found by its fingerprint; PEFT would warn that its folder is called otherwise here.
+        # The base was identified by its fingerprint; PEFT would warn that its folder has another name here.
         config.base_model_name_or_path = getattr(model, "name_or_path", None)
         try:
             peft_model = self._wrap(model, config)
@@ -120,8 +120,8 @@ class PeftMethod(Method):
         """Read the configuration of a saved adapter.
 
         Raises:
-            AdapterRejectedError: This version of PEFT would read it otherwise than it was written, or it
-                reaches for more than the adapter's own files.
+            AdapterRejectedError: This version of PEFT would ignore a part of it, or it refers to other files
+                than the adapter's own.
         """
         document = read_config(folder)
         path = str(folder / CONFIG_NAME)
@@ -141,9 +141,9 @@ class PeftMethod(Method):
         ]
         if reaching:
             raise AdapterRejectedError(
-                f"{', '.join(reaching)} would make PEFT load what is not of this adapter",
+                f"{', '.join(reaching)} would make PEFT load what is no part of this adapter",
                 where=path,
-                todo="do not use it: no adapter of lorry says this",
+                todo="do not use it: no adapter of lorry has these fields",
             )
         try:
             config: PeftConfig = config_class(
@@ -174,9 +174,9 @@ class PeftMethod(Method):
 
 @contextlib.contextmanager
 def without_adapter(model: Any) -> Iterator[None]:
-    """Switch the change to the base off, and leave the trained head in place.
+    """Switch the change to the base off, but leave the trained head in place.
 
-    PEFT's own ``disable_adapter`` puts the untrained head back too, whose numbers are random.
+    PEFT's own ``disable_adapter`` also restores the untrained head, whose weights are random.
     """
     from peft.tuners.tuners_utils import BaseTunerLayer
 

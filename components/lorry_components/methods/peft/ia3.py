@@ -16,7 +16,7 @@ class Ia3Options(TargetOptions):
     """IA3's options.
 
     Attributes:
-        feedforward: Those of the targets whose input is rescaled, and not their output; None: PEFT's choice.
+        feedforward: The targets whose input is rescaled instead of their output; None: PEFT's choice.
     """
 
     feedforward: Annotated[list[str], Field(min_length=1)] | None = None
@@ -33,7 +33,7 @@ class Ia3Options(TargetOptions):
 
 
 class Ia3(TargetedMethod):
-    """One number an output of chosen linear layers, which starts at 1."""
+    """One factor for each output of chosen linear layers, which starts at 1."""
 
     name = "ia3"
     summary = "learned rescaling of keys, values and the MLP"

@@ -1,7 +1,7 @@
-"""LoRA: h = W0 x + (alpha / r) B A x (Hu et al. 2021, https://arxiv.org/abs/2106.09685), and its relatives.
+"""LoRA: h = W0 x + (alpha / r) B A x (Hu et al. 2021, https://arxiv.org/abs/2106.09685), and its variants.
 
 rsLoRA scales by alpha / sqrt(r) (Kalajdzievski 2023, https://arxiv.org/abs/2312.03732), DoRA learns the
-length of each column apart (Liu et al. 2024, https://arxiv.org/abs/2402.09353), LoRA+ learns B faster than A
+norm of each column apart (Liu et al. 2024, https://arxiv.org/abs/2402.09353), LoRA+ learns B faster than A
 (Hayou et al. 2024, https://arxiv.org/abs/2402.12354). PiSSA (Meng et al. 2024, https://arxiv.org/abs/2404.02948)
 and OLoRA (Büyükakyüz 2024, https://arxiv.org/abs/2406.01775) start from the base's own principal directions.
 """
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from lorry_components.methods.base import MethodOptions
 from lorry_components.methods.peft.base import ADAPTER
 from lorry_components.methods.peft.targets import (
     LayerOptions,
@@ -20,7 +21,7 @@ from lorry_components.methods.peft.targets import (
     check_rank,
     choose_layers,
 )
-from lorry_registry.errors import Fault
+from lorry_registry.errors import Fault, InvalidValueError
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _INITS: Mapping[str, Any] = {"kaiming": True}
-# These take the start of the update out of the base's weights.
+# These subtract the initial update from the base's weights.
 _BASE_CHANGING_INITS = ("pissa", "olora")
 
 
@@ -42,9 +43,9 @@ class LoraOptions(LayerOptions):
             that one alpha and one learning rate suit every rank (Hu et al. 2021, section 4.1).
         dropout: Dropout before A.
         rslora: Whether the scale is alpha / sqrt(r).
-        dora: Whether the length of each column of the weights is learned apart from its direction.
+        dora: Whether the norm of each column of the weights is learned apart from its direction.
         init: How A and B start. With ``kaiming`` and ``gaussian``, distributions of A, B is zero.
-        lora_plus_ratio: B learns so many times faster than A; None: as fast.
+        lora_plus_ratio: How many times faster B learns than A; None: equally fast.
     """
 
     r: Annotated[int, Field(ge=1)] = 8
@@ -58,8 +59,9 @@ class LoraOptions(LayerOptions):
     @model_validator(mode="after")
     def _check_init(self) -> Self:
         if self.dora and self.init in _BASE_CHANGING_INITS:
-            raise ValueError(
-                f"init {self.init} changes the weights whose columns dora measures; leave one of the two out"
+            raise InvalidValueError(
+                f"init {self.init} changes the weights whose columns dora measures",
+                "leave one of the two out",
             )
         if self.init == "orthogonal" and self.r % 2:
             raise ValueError(f"init orthogonal needs an even rank, and r is {self.r}")
@@ -67,7 +69,7 @@ class LoraOptions(LayerOptions):
 
 
 class Lora(TargetedMethod):
-    """A low-rank update beside chosen linear layers, which starts as nothing."""
+    """A low-rank update beside chosen linear layers, which starts at zero."""
 
     name = "lora"
     summary = "low-rank updates beside chosen linear layers"
@@ -76,7 +78,9 @@ class Lora(TargetedMethod):
     peft_type = "LORA"
     options_model = LoraOptions
 
-    def __init__(self, options: Mapping[str, Any] | None, peft_task_type: str | None = None) -> None:
+    def __init__(
+        self, options: MethodOptions | Mapping[str, Any] | None, peft_task_type: str | None = None
+    ) -> None:
         super().__init__(options, peft_task_type)
         self._start: dict[str, torch.Tensor] = {}
 
@@ -88,7 +92,7 @@ class Lora(TargetedMethod):
         return LoraConfig(
             task_type=self.peft_task_type,
             r=options.r,
-            # PEFT asks for a whole number and divides whatever it gets.
+            # PEFT declares a whole number, but divides whatever it gets.
             lora_alpha=options.alpha,  # type: ignore[arg-type]
             lora_dropout=options.dropout,
             target_modules=self.name_targets(model),
@@ -106,10 +110,12 @@ class Lora(TargetedMethod):
         yield from check_rank(self.list_targeted(model), options.r, "r")
         yield from check_layers(model, options.layers)
         if options.init == "olora" and self.has_transposed_targets(model):
-            yield Fault("method.init", "PEFT's olora reads GPT-2's weights the wrong way round; choose pissa")
+            yield Fault(
+                "method.init", "PEFT's olora reads GPT-2's weights the wrong way round", "choose pissa"
+            )
 
     def adapt(self, model: "PreTrainedModel", newly_initialized: frozenset[str]) -> "nn.Module":
-        """Wrap the base; remember what an initialisation took out of its weights."""
+        """Wrap the base; keep what an initialization subtracted from its weights."""
         adapted: Any = super().adapt(model, newly_initialized)
         if self.options.init in _BASE_CHANGING_INITS:
             tensors = super().collect_tensors(adapted)
@@ -117,7 +123,7 @@ class Lora(TargetedMethod):
         return adapted  # type: ignore[no-any-return]
 
     def describe_config(self, model: "PeftModel") -> dict[str, Any]:
-        """Return PEFT's configuration; of a converted update it has twice the rank and the same scale."""
+        """Return PEFT's configuration; that of a converted update has twice the rank and the same scale."""
         document = super().describe_config(model)
         if self._start:
             growth = math.sqrt(2) if document["use_rslora"] else 2
@@ -129,10 +135,10 @@ class Lora(TargetedMethod):
         return document
 
     def collect_tensors(self, model: "PeftModel") -> "dict[str, torch.Tensor]":
-        """Return A and B, relative to the base as others know it.
+        """Return A and B, relative to the unchanged base.
 
-        Where training began with W - B0 A0 in place of W, the update of W is B A - B0 A0: a LoRA of twice the
-        rank. Stored so, it leaves the base alone, which other adapters share, and needs no decomposition.
+        If training began with W - B0 A0 in place of W, the update of W is B A - B0 A0: a LoRA of twice the
+        rank. Saved in this form, it leaves the base, which other adapters share, as it is.
         """
         import torch
 
@@ -147,10 +153,10 @@ class Lora(TargetedMethod):
         return tensors
 
     def list_shapes(self, model: "nn.Module") -> dict[str, tuple[int, ...]]:
-        """Return the names and shapes of A and B as they are written down."""
+        """Return the names and shapes of A and B as they are saved."""
         shapes = super().list_shapes(model)
         for name in self._start:
-            # The head is among them, and stored as it is.
+            # The head, which is among them, is saved as it is.
             if ".lora_A." in name:
                 rows, *rest = shapes[name]
                 shapes[name] = (2 * rows, *rest)

@@ -12,15 +12,15 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 KEPT_MODULES = ("classifier", "score", "pooler", "qa_outputs", "lm_head", "cls", "pre_classifier", "head")
-"""What is not packed, by its name: a new head is trained in full, and an output layer is kept whole."""
+"""Modules that are not packed: a new head is trained in full, and an output layer keeps its precision."""
 
-# On processors with BF16 instructions bitsandbytes lays weights out anew in the first forward pass without
-# gradients, and no training goes through that layout: a validation in its midst would be its end.
+# On processors with BF16 instructions, bitsandbytes changes the layout of the weights in the first forward
+# pass without gradients. That layout cannot be trained, so that a validation would end the training.
 _REPACKING = "support_avx512bf16_for_cpu"
 
 
 class QLora(Lora):
-    """LoRA beside a base in NF4 with double quantisation, as published."""
+    """LoRA beside a base in NF4 with double quantization, as published."""
 
     name = "qlora"
     summary = "LoRA beside a base in 4 bits"
@@ -48,12 +48,16 @@ class QLora(Lora):
         return {"quantization_config": quantization}
 
     def check_model(self, model: "PreTrainedModel") -> Iterator[Fault]:
-        """Check what LoRA checks, and that nothing has to be taken out of packed weights."""
+        """Check what LoRA checks, and that packed weights need no change."""
         yield from super().check_model(model)
         if self.options.init in ("pissa", "olora"):
-            yield Fault("method.init", f"{self.options.init} would change the packed weights; choose kaiming")
+            yield Fault(
+                "method.init", f"{self.options.init} would change the packed weights", "choose kaiming"
+            )
         if self.has_transposed_targets(model):
-            yield Fault("method.targets", "bitsandbytes packs no Conv1D, which GPT-2 is made of; choose lora")
+            yield Fault(
+                "method.targets", "bitsandbytes packs no Conv1D, which GPT-2 is made of", "choose lora"
+            )
 
     def _wrap(self, model: "PreTrainedModel", config: "PeftConfig") -> "PeftModel":
         for module in model.modules():

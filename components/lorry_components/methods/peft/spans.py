@@ -1,4 +1,4 @@
-"""PEFT's model for question answering, so that it reads the token types."""
+"""PEFT's model for question answering, with token types."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -8,13 +8,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 SPAN_HEAD = "qa_outputs"
-"""The name of the head in nearly all families."""
+"""The name of the head in nearly all model families."""
 
 
 def wrap_for_spans(model: "PreTrainedModel", config: "PeftConfig", adapter: str) -> "PeftModel":
-    """Wrap a base whose head points at tokens.
+    """Wrap a base whose head marks the first and last token of an answer.
 
-    PEFT 0.21's own forward leaves the token types out, by which BERT tells the question from the context.
+    PEFT 0.21's own forward drops the token types, by which BERT distinguishes the question from the context.
 
     Args:
         model: The base with its head.
@@ -29,7 +29,7 @@ def wrap_for_spans(model: "PreTrainedModel", config: "PeftConfig", adapter: str)
     class SpanModel(PeftModelForQuestionAnswering):
         """A base with an adapter."""
 
-        # What else there is, is given by name.
+        # All other inputs are given by name.
         def forward(  # type: ignore[override]
             self,
             input_ids: "torch.Tensor",
@@ -41,6 +41,6 @@ def wrap_for_spans(model: "PreTrainedModel", config: "PeftConfig", adapter: str)
                 return self.base_model(input_ids=input_ids, attention_mask=attention_mask, **inputs)
 
     if hasattr(config, "modules_to_save"):
-        # Before PEFT chooses layers, as for other heads: 'all-linear' would take in a trained one.
+        # Before PEFT chooses layers, as for other heads: 'all-linear' would include a trained head.
         config.modules_to_save = sorted({*(config.modules_to_save or ()), SPAN_HEAD})
     return SpanModel(model, config, adapter_name=adapter)

@@ -1,4 +1,4 @@
-"""What the methods that put something beside chosen linear layers have in common."""
+"""What the methods that adapt chosen linear layers have in common."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PretrainedConfig, PreTrainedModel
 
-# The attention of Stable Diffusion's UNet, to itself and to the prompt, as diffusers' own training has it.
+# Self-attention and cross-attention of Stable Diffusion's UNet, as in diffusers' own training scripts.
 _UNET_TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 Targets = Annotated[list[str], Field(min_length=1)] | Literal["all-linear"]
 
@@ -25,18 +25,18 @@ class TargetOptions(MethodOptions):
     """Options of all methods with targets.
 
     Attributes:
-        targets: Names of the modules that are adapted; ``all-linear``: all but the output layer; None: PEFT's
-            choice for the base's architecture.
+        targets: Names of the modules to adapt; ``all-linear``: all but the output layer; None: PEFT's choice
+            for the base's architecture.
     """
 
     targets: Targets | None = None
 
 
 class LayerOptions(TargetOptions):
-    """Options of the methods that can be confined to the last blocks.
+    """Options of the methods that can be restricted to the last blocks.
 
     Attributes:
-        layers: Only so many blocks are adapted, counted from the last of each stack; None: all.
+        layers: How many blocks of each stack are adapted, counted from the last; None: all.
     """
 
     layers: Annotated[int, Field(ge=1)] | None = None
@@ -44,7 +44,7 @@ class LayerOptions(TargetOptions):
     @model_validator(mode="after")
     def _check_layers(self) -> Self:
         if self.layers is not None and self.targets == "all-linear":
-            raise ValueError("'layers' needs the names of targets: PEFT confines 'all-linear' to no layers")
+            raise ValueError("'layers' needs the names of targets: PEFT restricts 'all-linear' to no layers")
         return self
 
 
@@ -52,16 +52,16 @@ class TargetedMethod(PeftMethod):
     """A PEFT method that adapts chosen linear layers."""
 
     def check_base(self, config: "PretrainedConfig") -> Iterator[Fault]:
-        """Check that every target is there, and what the options ask of it."""
+        """Check that the base has every target, and that the options suit the targets."""
         yield from self.check_model(build_skeleton(config))
 
     def adapt(self, model: "PreTrainedModel", newly_initialized: frozenset[str]) -> "nn.Module":
-        """Wrap the base with PEFT, having checked the options against it."""
+        """Check the options against the base, and wrap it with PEFT."""
         refuse_faults(self.check_model(model))
         return super().adapt(model, newly_initialized)
 
     def check_model(self, model: "PreTrainedModel") -> Iterator[Fault]:
-        """Say what of the options does not fit a model."""
+        """Return the options that do not fit a model."""
         known = list_linear(find_body(model))
         names = {name.rpartition(".")[2] for name in known}
         targets = self.options.targets
@@ -69,25 +69,25 @@ class TargetedMethod(PeftMethod):
             if not match_targets(known, [target]):
                 yield Fault(
                     "method.targets",
-                    f"no linear layer of {type(model).__name__} is called {target!r}; "
-                    f"{suggest_name(target, names)}",
+                    f"no linear layer of {type(model).__name__} is called {target!r}",
+                    suggest_name(target, names),
                 )
         if targets is None and not self.find_default_targets(model):
             yield Fault(
                 "method.targets",
-                f"PEFT knows no default targets of {self.name} for {type(model).__name__}; "
+                f"PEFT knows no default targets of {self.name} for {type(model).__name__}",
                 f"choose targets from {', '.join(sorted(names))}",
             )
 
     def find_default_targets(self, model: "PreTrainedModel") -> Sequence[str]:
-        """Return PEFT's targets for an architecture; empty: it has none."""
+        """Return PEFT's targets for an architecture; empty if it has none."""
         if is_unet(model):
             return _UNET_TARGETS
-        names = self.load_default_targets().get(model.config.model_type) or ()
-        return [names] if isinstance(names, str) else list(names)
+        targets = self.load_default_targets().get(model.config.model_type) or ()
+        return [targets] if isinstance(targets, str) else list(targets)
 
     def name_targets(self, model: "PreTrainedModel") -> Targets | None:
-        """Return the targets to give to PEFT; None: it has its own choice for the architecture."""
+        """Return the targets for PEFT's configuration; None: PEFT's own choice for the architecture."""
         targets: Targets | None = self.options.targets
         return list(_UNET_TARGETS) if targets is None and is_unet(model) else targets
 
@@ -100,23 +100,23 @@ class TargetedMethod(PeftMethod):
 
     def list_targeted(self, model: "PreTrainedModel") -> "dict[str, nn.Module]":
         """Return the linear layers that are adapted, by name."""
-        # A new head is trained in full, and an output layer shares its weights with the embedding.
+        # The head is no target: a new one is trained in full, and an output layer is tied to the embedding.
         known = list_linear(find_body(model))
-        # T5 is no part of the model with this head: its stacks are, beside the head.
+        # T5's model with this head has no body of its own: the head is a part of it, beside the stacks.
         known.pop(SPAN_HEAD, None)
         if self.options.targets == "all-linear":
             return known
         return match_targets(known, self.options.targets or self.find_default_targets(model))
 
     def has_transposed_targets(self, model: "PreTrainedModel") -> bool:
-        """Return whether the targets are GPT-2's Conv1D, whose weights lie the other way round."""
+        """Return whether the targets are GPT-2's Conv1D, whose weights are transposed."""
         from transformers.pytorch_utils import Conv1D
 
         return any(isinstance(module, Conv1D) for module in self.list_targeted(model).values())
 
 
 def match_targets(known: "Mapping[str, nn.Module]", targets: Sequence[str]) -> "dict[str, nn.Module]":
-    """Return the modules that targets name, as PEFT matches them: the whole name, or its end."""
+    """Return the modules that targets name, matched as in PEFT: by the whole name, or by its end."""
     return {
         name: module
         for name, module in known.items()
@@ -125,24 +125,24 @@ def match_targets(known: "Mapping[str, nn.Module]", targets: Sequence[str]) -> "
 
 
 def check_rank(targeted: "Mapping[str, nn.Module]", rank: int, option: str) -> Iterator[Fault]:
-    """Say whether a rank is above what a targeted matrix can have."""
+    """Check that no targeted matrix is too small for a rank."""
     for name, module in targeted.items():
         weight: Any = module.weight
-        # A 4-bit base packs its weights into a column; nn.Linear still knows their shape.
+        # A 4-bit base packs its weights into a column, but nn.Linear still has their shape.
         limit = min(
             getattr(module, "in_features", weight.shape[0]), getattr(module, "out_features", weight.shape[-1])
         )
         if rank > limit:
             yield Fault(
                 f"method.{option}",
-                f"rank {rank} is above the rank that {name.rpartition('.')[2]!r} can have, {limit}; "
+                f"rank {rank} is above the rank that {name.rpartition('.')[2]!r} can have, {limit}",
                 f"choose a rank of at most {limit}",
             )
             return
 
 
 def choose_layers(model: "nn.Module", layers: int | None) -> dict[str, Any]:
-    """Return PEFT's fields that confine a method to the last blocks of each stack."""
+    """Return PEFT's fields that restrict a method to the last blocks of each stack."""
     if layers is None:
         return {}
     depths = _measure_stacks(model)
@@ -154,16 +154,16 @@ def choose_layers(model: "nn.Module", layers: int | None) -> dict[str, Any]:
 
 
 def check_layers(model: "nn.Module", layers: int | None) -> Iterator[Fault]:
-    """Say why a method cannot be confined to the last blocks."""
+    """Check that a method can be restricted to the last blocks."""
     if layers is None:
         return
     try:
         depths = _measure_stacks(model)
     except TrainingError as error:
-        yield Fault("method.layers", f"{error.what}; leave 'layers' out")
+        yield Fault("method.layers", error.what, "leave 'layers' out")
         return
     if len(set(depths.values())) > 1:
-        yield Fault("method.layers", "encoder and decoder are of different depths; leave 'layers' out")
+        yield Fault("method.layers", "encoder and decoder differ in depth", "leave 'layers' out")
     elif layers > min(depths.values()):
         yield Fault(
             "method.layers",

@@ -1,4 +1,4 @@
-"""VeRA: one random pair of matrices for all layers, and learned vectors that scale it in each.
+"""VeRA: all layers share one pair of random matrices, which learned vectors scale in each layer.
 
 Kopiczko et al. 2024, https://arxiv.org/abs/2310.11454.
 """
@@ -20,8 +20,8 @@ class VeraOptions(LayerOptions):
     """VeRA's options.
 
     Attributes:
-        r: The rank of the random matrices, which may be far above LoRA's: it costs one number a layer.
-        dropout: Dropout before them.
+        r: The rank of the random matrices. It may be far above LoRA's: each rank costs one number a layer.
+        dropout: Dropout before the matrices.
     """
 
     r: Annotated[int, Field(ge=1)] = 256
@@ -29,7 +29,7 @@ class VeraOptions(LayerOptions):
 
 
 class Vera(TargetedMethod):
-    """Vectors that scale random matrices, which all layers share."""
+    """Vectors that scale random matrices shared by all layers."""
 
     name = "vera"
     summary = "learned scales of random matrices that all layers share"
@@ -40,7 +40,7 @@ class Vera(TargetedMethod):
     def build_config(self, model: "PreTrainedModel") -> "VeraConfig":
         """Return the configuration for the base.
 
-        The random matrices are stored: another version of torch may draw others from the same seed.
+        The random matrices are saved: another version of torch may draw others from the same seed.
         """
         from peft import VeraConfig
 

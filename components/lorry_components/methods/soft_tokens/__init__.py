@@ -1,1 +1,1 @@
-"""The methods that give the base soft tokens."""
+"""The methods that train soft tokens, or the keys and values of such tokens."""

@@ -39,32 +39,32 @@ class SoftTokenOptions(MethodOptions):
     """Options of all methods with soft tokens.
 
     Attributes:
-        tokens: Soft tokens put before the input.
+        tokens: How many soft tokens are put before the input.
     """
 
     tokens: Annotated[int, Field(ge=1, le=4096)] = 20
 
 
 class SoftTokenMethod(PeftMethod):
-    """Soft tokens that take up positions of the base, put into its body below any head.
+    """Soft tokens that take positions of the base and are put into its body, below any head.
 
-    PEFT's own wrapper puts them before the whole model: before every word that is generated, and so that no
-    head on a decoder can tell the last word. What computes the tokens is PEFT's, and so are the files; PEFT
-    reads them back to the same numbers.
+    PEFT's own wrapper puts them before the whole model, and thus before every generated word, and a head on a
+    decoder cannot tell which word is the last. The modules that compute the tokens are PEFT's, and so are the
+    files, which PEFT reads back to the same numbers.
     """
 
-    # The names of the parameters that the base's weights do not hold.
+    # The names of the parameters that are not in the base's weights.
     _head: frozenset[str] = frozenset()
 
     def count_added_tokens(self) -> int:
-        """Return how many positions the soft tokens take up."""
+        """Return how many positions the soft tokens take."""
         tokens: int = self.options.tokens
         return tokens
 
     def check_base(self, config: "PretrainedConfig") -> Iterator[Fault]:
-        """Check that this task type reads text."""
+        """Check that the task type reads text."""
         if self.peft_task_type is None:
-            yield Fault("method.name", f"{self.name} needs a task type that reads text; choose lora")
+            yield Fault("method.name", f"{self.name} needs a task type that reads text", "choose lora")
 
     def adapt(self, model: "PreTrainedModel", newly_initialized: frozenset[str]) -> "nn.Module":
         """Freeze the base and put soft tokens into it."""
@@ -79,7 +79,7 @@ class SoftTokenMethod(PeftMethod):
         return model
 
     def build_encoder(self, model: "PreTrainedModel", config: Any) -> "nn.Module":
-        """Return what computes the soft tokens from their numbers: PEFT's module for the configuration."""
+        """Return PEFT's module for the configuration, which computes the soft tokens from their numbers."""
         from peft import tuners
 
         known: Any = tuners
@@ -101,7 +101,7 @@ class SoftTokenMethod(PeftMethod):
         return soft
 
     def hold(self, model: "PreTrainedModel", config: Any, encoder: "nn.Module") -> "SoftTokens":
-        """Make soft tokens a module of the model, beside its own."""
+        """Make the soft tokens a module of the model."""
         from lorry_components.methods.soft_tokens.insertion import SoftTokens
 
         soft = SoftTokens(config, encoder).to(model.device)
@@ -115,18 +115,18 @@ class SoftTokenMethod(PeftMethod):
         return document
 
     def list_shapes(self, model: "nn.Module") -> dict[str, tuple[int, ...]]:
-        """Return the names and shapes of what is saved, without computing it."""
+        """Return the names and shapes of the saved tensors, without computing them."""
         soft: Any = model.get_submodule(MODULE)
         head = {f"{_PLACE}{name}": tuple(model.get_parameter(name).shape) for name in self._head}
         return {_SAVED: (soft.count, soft.width), **head}
 
     def collect_tensors(self, model: "nn.Module") -> "dict[str, torch.Tensor]":
-        """Return the soft tokens and the head. What computed the tokens is not needed any more."""
+        """Return the soft tokens and the head. The module that computed the tokens is no longer needed."""
         import torch
 
         soft: Any = model.get_submodule(MODULE)
         was_training = soft.training
-        # What is saved is what the tokens are without dropout.
+        # The tokens are saved without dropout.
         soft.eval()
         with torch.no_grad():
             computed = soft.compute()
@@ -152,7 +152,7 @@ class SoftTokenMethod(PeftMethod):
         return AdaptedModel(model, lambda: self.without_tokens(model))
 
     def describe_tensors(self, model: "PreTrainedModel", config: Any) -> "dict[str, torch.Tensor]":
-        """Return the tensors that an adapter with a configuration has on a base, without their numbers."""
+        """Return the tensors that an adapter with this configuration has on a base, without their values."""
         import torch
 
         width = read_embedding_size(model)
@@ -173,7 +173,7 @@ class SoftTokenMethod(PeftMethod):
 
     @contextlib.contextmanager
     def without_tokens(self, model: "nn.Module") -> Iterator[None]:
-        """Take the soft tokens out for a while."""
+        """Leave the soft tokens out within a context."""
         soft: Any = model.get_submodule(MODULE)
         soft.is_active = False
         try:
@@ -183,12 +183,12 @@ class SoftTokenMethod(PeftMethod):
 
 
 def describe_size(model: "PreTrainedModel") -> dict[str, Any]:
-    """Return PEFT's fields for the size of a base: by itself it knows them by few of their names."""
+    """Return PEFT's fields for the size of a base. PEFT itself knows few of the names that they have."""
     text = model.config.get_text_config()
     return {
         "token_dim": read_embedding_size(model),
         "num_layers": text.num_hidden_layers,
         "num_attention_heads": text.num_attention_heads,
-        # An encoder's tokens alone where there is a decoder beside it, as in Lester et al. 2021.
+        # Where there is an encoder and a decoder, only the encoder gets tokens, as in Lester et al. 2021.
         "num_transformer_submodules": 1,
     }

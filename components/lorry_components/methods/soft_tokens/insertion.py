@@ -1,6 +1,6 @@
-"""Soft tokens in the body of a base: its embeddings are changed below any head, and its outputs cut back.
+"""Soft tokens in the body of a base: they are added to its embeddings, and cut off its outputs.
 
-Imported where a model is at hand, since it imports torch.
+This module imports torch. Import it only where there is a model.
 """
 
 import functools
@@ -20,7 +20,7 @@ _Forward = Callable[..., Any]
 
 
 class SoftTokens(nn.Module):
-    """Soft tokens, and what computes them.
+    """Soft tokens, and the module that computes them.
 
     Args:
         config: PEFT's configuration.
@@ -41,22 +41,22 @@ class SoftTokens(nn.Module):
     def compute(self) -> torch.Tensor:
         """Return the vectors, shape (tokens, width)."""
         device = next(self.encoder.parameters()).device
-        # As one row of a batch, which an LSTM wants.
+        # As one row of a batch, because an LSTM needs one.
         vectors: torch.Tensor = self.encoder(torch.arange(self.count, device=device)[None])
         return vectors[0]
 
 
 def insert_soft_tokens(model: PreTrainedModel, soft: SoftTokens, *, keeps_positions: bool) -> None:
-    """Put soft tokens before what the body of a model reads.
+    """Put soft tokens before the input of a model's body.
 
-    The first step of a generation puts them into the cache, and later ones count them there. Padding on the
-    left comes to stand between them and the input: it makes a difference to no layer but one that looks back
-    over a window which is shorter than the input.
+    The first step of a generation puts them into the cache, where later steps count them. Padding on the left
+    then stands between them and the input. This only affects layers whose attention window is shorter than
+    the input.
 
     Args:
         model: A base with its head.
         soft: The tokens.
-        keeps_positions: Whether the head sees their positions too; otherwise it sees those of the input.
+        keeps_positions: Whether the head sees their positions as well, or only those of the input.
     """
     body = _find_reader(model)
     original = body.forward
@@ -72,7 +72,7 @@ def insert_soft_tokens(model: PreTrainedModel, soft: SoftTokens, *, keeps_positi
         return _cut(outputs, soft.count) if is_first and not keeps_positions else outputs
 
     if has_two_stacks(model.config):
-        # The decoder may look at the soft tokens too.
+        # The decoder may attend to the soft tokens as well.
         keeps_positions = True
         whole: Any = model
         whole.get_decoder().register_forward_pre_hook(_widen_mask, with_kwargs=True)
@@ -80,9 +80,9 @@ def insert_soft_tokens(model: PreTrainedModel, soft: SoftTokens, *, keeps_positi
 
 
 def place_soft_tokens(model: PreTrainedModel, soft: SoftTokens) -> None:
-    """Put soft tokens where the body of a model reads numbers below 0: -1 is the first, -2 the second.
+    """Put soft tokens in the place of token ids below 0: -1 is the first, -2 the second.
 
-    Without them, what stands there is hidden from attention.
+    While the soft tokens are inactive, these places are hidden from attention.
     """
     body = _find_reader(model)
     original = body.forward

@@ -1,18 +1,18 @@
 """P-tuning: soft tokens that a small encoder computes (Liu et al. 2021, https://arxiv.org/abs/2103.10385).
 
-Before the input, as PEFT has it, or anywhere between its words, as in the paper: ``template`` says where.
+They stand before the input, as in PEFT, or anywhere between its words, as in the paper: see ``template``.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from lorry_components.data.templates import count_soft_tokens, parse_template
-from lorry_components.methods.base import AdaptedModel
+from lorry_components.methods.base import AdaptedModel, MethodOptions
 from lorry_components.methods.soft_tokens.base import SoftTokenMethod, SoftTokenOptions, describe_size
-from lorry_registry.errors import AdapterRejectedError
+from lorry_registry.errors import AdapterRejectedError, InvalidValueError
 from lorry_registry.verification import read_config
 
 if TYPE_CHECKING:
@@ -25,35 +25,37 @@ _TYPE = "P_TUNING"
 _PLACED_TYPE = "LORRY_P_TUNING"
 
 
+def _check_soft_tokens(template: str) -> str:
+    if not count_soft_tokens(parse_template(template)):
+        raise InvalidValueError("has no soft token", "write [P], or [P]*3 for three, where they belong")
+    return template
+
+
+SoftTemplate = Annotated[str, Field(min_length=1, max_length=10_000), AfterValidator(_check_soft_tokens)]
+
+
 class PTuningOptions(SoftTokenOptions):
     """P-tuning's options.
 
     Attributes:
         template: Where the soft tokens stand, such as ``[P]*3 {text} [P]*3 is in {label} .``; None: before
             the input, ``tokens`` of them.
-        encoder: What computes the soft tokens.
-        hidden_size: The encoder's width; None: the base's. An LSTM is so wide in each direction.
+        encoder: The module that computes the soft tokens.
+        hidden_size: The encoder's width, for an LSTM that of each direction; None: the base's.
         layers: The LSTM's layers; an MLP always has two hidden ones.
         dropout: Dropout between an LSTM's layers.
     """
 
-    template: Annotated[str, Field(min_length=1, max_length=10_000)] | None = None
+    template: SoftTemplate | None = None
     encoder: Literal["mlp", "lstm"] = "mlp"
     hidden_size: Annotated[int, Field(ge=1)] | None = None
     layers: Annotated[int, Field(ge=1, le=16)] = 2
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
-    @field_validator("template")
-    @classmethod
-    def _check_template(cls, template: str | None) -> str | None:
-        if template is not None and not count_soft_tokens(parse_template(template)):
-            raise ValueError("has no soft token; write [P], or [P]*3 for three, where they are to stand")
-        return template
-
     @model_validator(mode="after")
     def _check_tokens(self) -> Self:
         if self.template is not None and "tokens" in self.model_fields_set:
-            raise ValueError("'template' tells how many tokens there are: leave 'tokens' out")
+            raise ValueError("the number of tokens follows from 'template': leave 'tokens' out")
         return self
 
     @property
@@ -63,7 +65,7 @@ class PTuningOptions(SoftTokenOptions):
 
 
 class PTuning(SoftTokenMethod):
-    """Soft tokens before or between the words, from an MLP or LSTM that is not needed after training."""
+    """Soft tokens before or between the words, from an MLP or LSTM that is dropped after training."""
 
     name = "p-tuning"
     summary = "soft tokens before or between the words, from a small encoder"
@@ -72,12 +74,14 @@ class PTuning(SoftTokenMethod):
     peft_type = _TYPE
     options_model = PTuningOptions
 
-    def __init__(self, options: Mapping[str, Any] | None, peft_task_type: str | None = None) -> None:
+    def __init__(
+        self, options: MethodOptions | Mapping[str, Any] | None, peft_task_type: str | None = None
+    ) -> None:
         super().__init__(options, peft_task_type)
         self._is_placed = self.options is not None and self.options.template is not None
 
     def count_added_tokens(self) -> int:
-        """Return how many positions the soft tokens take up beside the input: a template's are part of it."""
+        """Return how many positions the soft tokens take beside the input; those of a template are in it."""
         return 0 if self._is_placed else self.options.count
 
     def build_config(self, model: "PreTrainedModel") -> "PromptEncoderConfig":
@@ -107,18 +111,18 @@ class PTuning(SoftTokenMethod):
         return soft
 
     def describe_config(self, model: "nn.Module") -> dict[str, Any]:
-        """Return PEFT's configuration, under a type that PEFT refuses when the tokens stand between words."""
+        """Return PEFT's configuration, under a type that PEFT refuses if the tokens stand between words."""
         return super().describe_config(model) | {"peft_type": _PLACED_TYPE if self._is_placed else _TYPE}
 
     def restore(
         self, model: "PreTrainedModel", folder: Path, newly_initialized: frozenset[str]
     ) -> AdaptedModel:
-        """Put the saved soft tokens where they stood."""
+        """Put the saved soft tokens back in their places."""
         self._is_placed = read_config(folder).get("peft_type") == _PLACED_TYPE
         return super().restore(model, folder, newly_initialized)
 
     def find_config_class(self, peft_type: object, path: str) -> Any:
-        """Return the class of the configuration, wherever its tokens stand."""
+        """Return the class of the configuration, wherever the tokens stand."""
         from peft import PromptEncoderConfig
 
         if peft_type not in (_TYPE, _PLACED_TYPE):

@@ -2,8 +2,8 @@
 
 Liu et al. 2022, https://arxiv.org/abs/2110.07602; Li and Liang 2021, https://arxiv.org/abs/2101.00190.
 
-PEFT's prefix tuning picks a head's outputs by position and asks for an argument that transformers renamed.
-Here the prefix is put into the cache of keys and values that the base's body takes, below any head.
+PEFT's prefix tuning selects a head's outputs by position and needs an argument that transformers renamed.
+Here the prefix is put into the cache of keys and values that is passed to the base's body, below any head.
 """
 
 import contextlib
@@ -39,7 +39,7 @@ class PTuningV2Options(SoftTokenOptions):
     """P-tuning v2's options.
 
     Attributes:
-        projection: Whether an MLP computes the prefix while it is trained, as Li and Liang propose.
+        projection: Whether an MLP computes the prefix during training, as Li and Liang propose.
         hidden_size: The MLP's width; None: the base's.
     """
 
@@ -49,7 +49,9 @@ class PTuningV2Options(SoftTokenOptions):
     @model_validator(mode="after")
     def _check_projection(self) -> Self:
         if self.hidden_size is not None and not self.projection:
-            raise ValueError("'hidden_size' is of the projection: write projection: true, or leave it out")
+            raise ValueError(
+                "'hidden_size' is that of the projection: write projection: true, or leave it out"
+            )
         return self
 
 
@@ -58,20 +60,20 @@ class _PrefixConfig(NativeConfig):
 
 
 class PTuningV2(NativeMethod):
-    """Keys and values that every layer attends to, before those of the input."""
+    """Keys and values before those of the input, to which every layer attends."""
 
     name = "p-tuning-v2"
     summary = "keys and values of a prefix in every layer"
     learning_rate = 3e-2
     max_adapter_mib = 64.0
     freezes_base = True
-    # transformers gives layers no keys and values from outside where it checkpoints them.
+    # transformers passes no cache to layers that it checkpoints.
     survives_checkpointing = False
     options_model = PTuningV2Options
     config_model = _PrefixConfig
 
     def check_base(self, config: "PretrainedConfig") -> Iterator[Fault]:
-        """Check that the base takes keys and values from outside: DeBERTa-v2 and ModernBERT do not."""
+        """Check that the base accepts a cache of keys and values: DeBERTa-v2 and ModernBERT do not."""
         yield from self._check_model(build_skeleton(config))
 
     def count_added_tokens(self) -> int:
@@ -91,16 +93,16 @@ class PTuningV2(NativeMethod):
         return model
 
     def collect_tensors(self, model: "nn.Module") -> "dict[str, torch.Tensor]":
-        """Return the prefix and the head. What computed the prefix is not needed any more."""
+        """Return the prefix and the head. The module that computed the prefix is no longer needed."""
         prefix: Any = model.get_submodule(_MODULE)
         return {**_pick(model, self._head), _SAVED: prefix.compute()}
 
     def list_shapes(self, model: "nn.Module") -> dict[str, tuple[int, ...]]:
-        """Return the shapes of the prefix and of the head, without what computes the prefix."""
+        """Return the shapes of the prefix and of the head, without the module that computes the prefix."""
         return {name: tuple(tensor.shape) for name, tensor in self.collect_tensors(model).items()}
 
     def save(self, model: "nn.Module", folder: Path, base: BaseIdentity) -> None:
-        """Write the prefix and the head. What computed the prefix is not needed any more."""
+        """Write the prefix and the head. The module that computed the prefix is no longer needed."""
         import torch
 
         prefix: Any = model.get_submodule(_MODULE)
@@ -126,15 +128,19 @@ class PTuningV2(NativeMethod):
     def _check_model(self, model: "PreTrainedModel") -> Iterator[Fault]:
         body: Any = model.base_model
         if has_two_stacks(model.config):
-            yield Fault("method.name", "p-tuning-v2 is for one stack of blocks; choose prompt-tuning or lora")
+            yield Fault(
+                "method.name", "p-tuning-v2 is for one stack of blocks", "choose prompt-tuning or lora"
+            )
         elif _find_cache_name(body) is None:
             yield Fault(
                 "method.name",
-                f"{type(body).__name__} takes no keys and values from outside, which {self.name} gives; "
+                f"{type(body).__name__} takes no keys and values from outside, which {self.name} needs",
                 "choose prompt-tuning, lora or an adapter",
             )
         elif getattr(model.config.get_text_config(), "num_kv_shared_layers", 0):
-            yield Fault("method.name", f"layers of {type(body).__name__} share keys and values; choose lora")
+            yield Fault(
+                "method.name", f"layers of {type(body).__name__} share keys and values", "choose lora"
+            )
 
 
 def _pick(model: "nn.Module", names: frozenset[str]) -> "dict[str, torch.Tensor]":
@@ -165,7 +171,7 @@ def _build_prefix(config: "PretrainedConfig", tokens: int, projection: int | Non
     numbers = blocks * 2 * heads * size
 
     class Prefix(nn.Module):
-        """The prefix: one row a token, all keys and values of all layers behind one another."""
+        """The prefix: one row for each token, with the keys and values of all layers one after another."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -184,13 +190,13 @@ def _build_prefix(config: "PretrainedConfig", tokens: int, projection: int | Non
             return computed
 
         def fill(self, cache: "Cache", rows: int, dtype: "torch.dtype") -> None:
-            """Put the prefix into an empty cache."""
+            """Fill an empty cache with the prefix."""
             shaped = self.compute().to(dtype).view(tokens, blocks, 2, heads, size).permute(1, 2, 3, 0, 4)
             for index, (keys, values) in enumerate(shaped):
                 cache.update(keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1), index)
 
         def create_cache(self) -> "Cache":
-            """Return an empty cache of the base's kind."""
+            """Return an empty cache as the base uses it."""
             return DynamicCache(config=config)
 
     return Prefix()
@@ -212,7 +218,7 @@ def _make_hook(prefix: Any, body: Any) -> Any:
         cache = inputs.get(cache_name)
         if cache is None:
             cache = prefix.create_cache()
-        # While text is generated, the cache holds the prefix from the first step on.
+        # When text is generated, the cache contains the prefix from the first step on.
         if cache.get_seq_length() == 0:
             prefix.fill(cache, rows, body.dtype)
         inputs[cache_name] = cache
@@ -229,7 +235,7 @@ def _make_hook(prefix: Any, body: Any) -> Any:
 
 
 def _spread(mask: "torch.Tensor", queries: int, dtype: "torch.dtype") -> "torch.Tensor":
-    """Return the mask as what is added to attention scores: an encoder expects no keys beside its input's."""
+    """Return the mask as it is added to attention scores: an encoder expects no keys but its input's."""
     import torch
 
     closed = (mask == 0)[:, None, None, :].expand(-1, 1, queries, -1)

@@ -13,14 +13,14 @@ class PromptTuningOptions(SoftTokenOptions):
     """Prompt tuning's options.
 
     Attributes:
-        init: Whether they start as words of the vocabulary, drawn by the seed, or as random numbers.
+        init: Whether the tokens start as random words of the vocabulary or as random numbers.
     """
 
     init: Literal["vocabulary", "random"] = "vocabulary"
 
 
 class PromptTuning(SoftTokenMethod):
-    """Soft tokens before the input, learned as they are."""
+    """Soft tokens before the input, whose vectors are trained directly."""
 
     name = "prompt-tuning"
     summary = "soft tokens before the input"

@@ -57,7 +57,7 @@ class ClozeTaskType(TextTaskType):
         if has_two_stacks(config) or not (fills_masks(config) or is_causal(config)):
             yield Fault(
                 "base.model",
-                f"a {config.model_type} neither fills in masks nor predicts the next token; "
+                f"a {config.model_type} neither fills in masks nor predicts the next token",
                 "choose a base such as BERT, RoBERTa, GPT-2 or Llama",
             )
             return
@@ -65,7 +65,8 @@ class ClozeTaskType(TextTaskType):
         if not fills_masks(config) and slots[-1] != "label":
             yield Fault(
                 "data.template",
-                "this base reads from left to right, and nothing behind {label}; put {text} before it",
+                "this base reads from left to right, and nothing behind {label}",
+                "put {text} before it",
             )
 
     # Sizes, for planning

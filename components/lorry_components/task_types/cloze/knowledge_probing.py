@@ -24,6 +24,7 @@ from lorry_components.metrics.ranking import (
 from lorry_components.task_types.base import Outputs, Report, gather_targets
 from lorry_components.task_types.cloze.base import ClozeTaskType
 from lorry_components.task_types.cloze.reader import ClozeReader
+from lorry_registry.errors import Fault, describe_value_error
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,28 +46,37 @@ class KnowledgeProbing(ClozeTaskType):
     # The data
 
     @classmethod
-    def check_template(cls, template: str | None, *, has_pair: bool) -> Iterator[str]:
+    def check_template(cls, template: str | None, *, has_pair: bool) -> Iterator[Fault]:
         """Check that the template has a place for the subject and one for the object."""
         if template is None:
-            yield f"is missing: {_EXAMPLE}"
+            yield Fault("data.template", f"is missing: {_EXAMPLE}")
             return
         try:
             parts = parse_template(template)
         except ValueError as error:
-            yield str(error)
+            yield describe_value_error(error, "data.template")
             return
         if count_soft_tokens(parts):
-            yield "has soft tokens, [P]; they belong into the template of p-tuning: method.template"
-        yield from _check_slots(list_slots(parts), has_pair=has_pair)
+            yield Fault(
+                "data.template",
+                "has soft tokens, [P]",
+                "put them into the template of p-tuning: method.template",
+            )
+        yield from _check_slots(list_slots(parts), "data.template", has_pair=has_pair)
 
     @classmethod
     def check_soft_template(
         cls, soft_template: str, template: str | None, *, has_pair: bool
-    ) -> Iterator[str]:
+    ) -> Iterator[Fault]:
         """Check that the method's template is the task's, but for its soft tokens."""
-        yield from _check_slots(list_slots(parse_template(soft_template)), has_pair=has_pair)
+        slots = list_slots(parse_template(soft_template))
+        yield from _check_slots(slots, "method.template", has_pair=has_pair)
         if template is not None and not have_same_words(soft_template, template):
-            yield f"has other words than data.template, {template!r}; only [P] may be more"
+            yield Fault(
+                "method.template",
+                f"has other words than data.template, {template!r}",
+                "add nothing but [P] to them",
+            )
 
     def parse_label(self, raw: object) -> str:
         """Accept text."""
@@ -146,14 +156,14 @@ class KnowledgeProbing(ClozeTaskType):
         axes.set_ylabel("share of rows with a right one")
 
 
-def _check_slots(slots: Sequence[str], *, has_pair: bool) -> Iterator[str]:
+def _check_slots(slots: Sequence[str], where: str, *, has_pair: bool) -> Iterator[Fault]:
     if "text" not in slots:
-        yield f"has no {{text}}, the place of the subject; {_EXAMPLE}"
+        yield Fault(where, "has no {text}, the place of the subject", _EXAMPLE)
     if "label" not in slots:
-        yield f"has no {{label}}, the place of the object; {_EXAMPLE}"
+        yield Fault(where, "has no {label}, the place of the object", _EXAMPLE)
     if slots.count("label") > 1:
-        yield "has {label} more than once; the object has one place"
+        yield Fault(where, "has {label} more than once", "keep one: the object has one place")
     if "text_pair" in slots and not has_pair:
-        yield "has {text_pair}, and data.columns names no text_pair"
+        yield Fault(where, "has {text_pair}, and data.columns names no text_pair")
     if has_pair and "text_pair" not in slots:
-        yield "has no {text_pair}, which data.columns names"
+        yield Fault(where, "has no {text_pair}, which data.columns names")

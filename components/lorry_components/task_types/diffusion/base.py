@@ -18,7 +18,8 @@ from lorry_components.task_types.diffusion.image_arrays import decode_image
 from lorry_components.task_types.diffusion.latent_diffusion import DiffusionParts, build_denoising_model
 from lorry_components.task_types.training_form import TrainingForm
 from lorry_registry.errors import BaseModelError, Fault, InvalidDataError
-from lorry_registry.task_spec import DRAWING_FIELDS, REMOTE_PREFIXES, GenerateSpec, TrainSpec
+from lorry_registry.task_sections import TaskSections
+from lorry_registry.task_spec import DRAWING_FIELDS, DataSpec, GenerateSpec, TrainSpec
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from lorry_components.task_types.text_task import TextTaskType
 
 _CLASSES = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL", "text_encoder": "CLIPTextModel"}
+_METHODS = ("full", "lora")
 # What only models of text have or do.
 _TEXT_OPTIONS = ("hidden_dropout", "attention_dropout", "cache_frozen_layers", "offload", "packing")
 # An image that has to be enlarged by more teaches the UNet blur.
@@ -44,7 +46,6 @@ class DiffusionTaskType(TaskType):
     data_form = DataForm("text")
     training_form = TrainingForm(label_names=("mean",))
     peft_task_type = None
-    methods = frozenset({"full", "lora"})
     libraries = ("diffusers",)
 
     def match_family(
@@ -59,23 +60,39 @@ class DiffusionTaskType(TaskType):
     # The task file
 
     @classmethod
-    def check_document(cls, document: Mapping[str, Any]) -> Iterator[Fault]:
-        """Say which fields are for texts, and whether the images can be read beside their table."""
-        data, train, generate = (document.get(name) for name in ("data", "train", "generate"))
-        for name in generate if isinstance(generate, Mapping) else ():
-            if name in GenerateSpec.model_fields and name not in DRAWING_FIELDS:
-                yield Fault(f"generate.{name}", f"is for texts, and not for {cls.name}; leave it out")
-        if isinstance(data, Mapping):
-            if str(data.get("source", "")).startswith(REMOTE_PREFIXES):
-                yield Fault(
-                    "data.source", "must be a folder on this machine: images are read beside their table"
-                )
-            columns = data.get("columns")
-            if isinstance(columns, Mapping) and columns.get("text_pair") is not None:
-                yield Fault("data.columns.text_pair", "has no use: an image has one prompt; leave it out")
-        for name in _TEXT_OPTIONS:
-            if isinstance(train, Mapping) and train.get(name):
-                yield Fault(f"train.{name}", "is for models of text; leave it out")
+    def check_sections(cls, sections: TaskSections) -> Iterator[Fault]:
+        """Check all sections, and that no field of training is for models of text."""
+        yield from super().check_sections(sections)
+        for name in _TEXT_OPTIONS if sections.train is not None else ():
+            if getattr(sections.train, name):
+                yield Fault(f"train.{name}", "is for models of text", "leave it out")
+
+    @classmethod
+    def check_data(cls, data: DataSpec) -> Iterator[Fault]:
+        """Check that the images are on this machine, and that rows have one prompt and no template."""
+        yield from super().check_data(data)
+        if not data.is_local:
+            yield Fault(
+                "data.source", "must be a folder on this machine: images are read from beside their table"
+            )
+        if data.columns.text_pair is not None:
+            yield Fault("data.columns.text_pair", "is not used: an image has one prompt", "leave it out")
+
+    @classmethod
+    def check_generate(cls, generate: GenerateSpec) -> Iterator[Fault]:
+        """Check that no field is for texts."""
+        for name in sorted(generate.model_fields_set.difference(DRAWING_FIELDS)):
+            yield Fault(f"generate.{name}", f"is for texts, and not for {cls.name}", "leave it out")
+
+    @classmethod
+    def check_method(cls, name: str) -> Iterator[Fault]:
+        """Check that the method adapts a UNet."""
+        if name not in _METHODS:
+            yield Fault(
+                "method.name",
+                f"{name} is for models of text, and {cls.name} trains a UNet",
+                f"choose {', '.join(_METHODS)}",
+            )
 
     # The base
 
@@ -106,7 +123,9 @@ class DiffusionTaskType(TaskType):
             part for part in index if part.startswith("text_encoder_") and index[part] != [None, None]
         ):
             yield Fault(
-                "base.model", f"has a second text encoder ({extra[0]}), as Stable Diffusion XL; choose 1 or 2"
+                "base.model",
+                f"has a second text encoder ({extra[0]}), as Stable Diffusion XL",
+                "choose Stable Diffusion 1 or 2",
             )
             return
         yield from self._check_parts(folder)

@@ -83,16 +83,18 @@ class GenerationTaskType(TextTaskType):
     # The data
 
     @classmethod
-    def check_template(cls, template: str | None, *, has_pair: bool) -> Iterator[str]:
+    def check_template(cls, template: str | None, *, has_pair: bool) -> Iterator[Fault]:
         """Check that a template has the row's texts, and the label nowhere but at its end."""
         if template is not None:
-            yield from check_prompt_template(template, has_pair=has_pair)
+            yield from check_prompt_template(template, "data.template", has_pair=has_pair)
 
     def check_folder(self, folder: Path) -> Iterator[Fault]:
         """Check that there is a chat template where the task wants one."""
         if self.form.generate.chat == "always" and not _has_chat_template(folder):
             yield Fault(
-                "generate.chat", "the base has no chat template; write auto or never, or choose one that has"
+                "generate.chat",
+                "the base has no chat template",
+                "write auto or never, or choose a base that has one",
             )
 
     def review_examples(self, parts: Mapping[str, Sequence[Example]], folder: Path) -> Iterator[str]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lorry_components.data.rows import Row
 from lorry_components.task_types.input_form import fill_template, list_template_fields
-from lorry_registry.errors import TrainingError
+from lorry_registry.errors import Fault, TrainingError, describe_value_error
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -20,21 +20,27 @@ _CHAT_OPTIONS = {"date_string": "26 Jul 2024", "enable_thinking": False}
 Chat = Literal["auto", "always", "never"]
 
 
-def check_prompt_template(template: str, *, has_pair: bool) -> Iterator[str]:
-    """Say what is wrong with a template whose end the answer follows."""
+def check_prompt_template(template: str, where: str, *, has_pair: bool) -> Iterator[Fault]:
+    """Check a template that the answer follows.
+
+    Args:
+        template: The template.
+        where: Its field in the task file.
+        has_pair: Whether rows have a second text.
+    """
     try:
         fields = list_template_fields(template)
     except ValueError as error:
-        yield str(error)
+        yield describe_value_error(error, where)
         return
     if "text" not in fields:
-        yield "it has no {text}: the base would not see the input"
+        yield Fault(where, "it has no {text}: the base would not see the input")
     if "text_pair" in fields and not has_pair:
-        yield "it has {text_pair}, and data.columns.text_pair names no column"
+        yield Fault(where, "it has {text_pair}, and data.columns.text_pair names no column")
     if has_pair and "text_pair" not in fields:
-        yield "it has no {text_pair}: write it, or leave data.columns.text_pair out"
+        yield Fault(where, "it has no {text_pair}: write it, or leave data.columns.text_pair out")
     if "label" in _cut_label(template, fields)[1]:
-        yield "the answer follows the prompt: {label} may only stand at its end, or be left out"
+        yield Fault(where, "the answer follows the prompt: {label} may only stand at its end, or be left out")
 
 
 def cut_label(template: str) -> str:

@@ -41,25 +41,28 @@ class TextGeneration(GenerationTaskType):
     def check_base(self, config: "PretrainedConfig") -> Iterator[Fault]:
         """Check that the base is a causal language model, and that prompts have room beside answers."""
         if has_two_stacks(config):
-            yield Fault("base.model", f"{config.model_type} has an encoder; write kind: text-to-text")
+            yield Fault("base.model", f"{config.model_type} has an encoder", "write kind: text-to-text")
         elif not is_causal(config):
             yield Fault(
                 "base.model",
-                f"{config.model_type} is no causal language model and writes no text; "
+                f"{config.model_type} is no causal language model and writes no text",
                 "choose one such as GPT-2, Llama, Gemma or Qwen",
             )
         if self.count_room() < 1:
             yield Fault(
                 "data.max_target",
                 f"answers of {self.form.max_target} tokens leave nothing of {self.form.max_length} for a "
-                "prompt; lower it, or raise data.max_length, which is of prompt and answer together",
+                "prompt",
+                "lower it, or raise data.max_length, which is of prompt and answer together",
             )
 
     def check_training(self, train: TrainSpec, method: AdaptingMethod) -> Iterator[Fault]:
         """Check that the method's own tokens, if it has any, do not stand before packed sequences."""
         if train.packing and method.count_added_tokens():
             yield Fault(
-                "train.packing", f"{method.name} puts its tokens before the first sequence only; leave it out"
+                "train.packing",
+                f"{method.name} puts its tokens before the first sequence only",
+                "leave it out",
             )
 
     def check_packing(self, config: "PretrainedConfig") -> Iterator[Fault]:
@@ -68,7 +71,8 @@ class TextGeneration(GenerationTaskType):
             yield Fault(
                 "train.packing",
                 f"a {config.model_type} would let packed sequences see each other, or is not known to keep "
-                "them apart; leave it out",
+                "them apart",
+                "leave it out",
             )
 
     def describe_pass(self, config: "PretrainedConfig", tokens: int) -> PassLengths:

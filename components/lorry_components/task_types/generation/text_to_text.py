@@ -30,8 +30,8 @@ class TextToText(GenerationTaskType):
         if not is_sequence_to_sequence(config):
             yield Fault(
                 "base.model",
-                f"{config.model_type} is no sequence-to-sequence model; choose one such as T5, MT5 or BART, "
-                "or write kind: text-generation for a causal one",
+                f"{config.model_type} is no sequence-to-sequence model",
+                "choose one such as T5, MT5 or BART, or write kind: text-generation for a causal one",
             )
             return
         positions = count_decoder_positions(config)
@@ -39,7 +39,8 @@ class TextToText(GenerationTaskType):
             yield Fault(
                 "data.max_target",
                 f"{self.form.max_target} tokens of an answer are more than the {positions} positions of the "
-                f"base's decoder; write max_target: {positions} or less",
+                "base's decoder",
+                f"write max_target: {positions} or less",
             )
 
     def describe_pass(self, config: "PretrainedConfig", tokens: int) -> PassLengths:

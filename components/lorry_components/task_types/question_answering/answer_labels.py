@@ -9,6 +9,7 @@ from lorry_components.data.rows import Label
 from lorry_components.metrics.base import Target, list_right
 from lorry_components.metrics.squad import normalise_answer
 from lorry_registry.digests import canonical_json
+from lorry_registry.errors import InvalidValueError
 
 _SHOWN_CHARACTERS = 60
 _NONE_TODO = "write [] where the context has no answer"
@@ -45,7 +46,7 @@ def parse_answers(raw: object) -> list[Answer]:
         return _parse_columns(raw)
     if isinstance(raw, list):
         return [answer for item in raw for answer in _parse_item(item)]
-    raise ValueError(f"holds {_name_type(raw)}, not answers; {_NONE_TODO}")
+    raise InvalidValueError(f"holds {_name_type(raw)}, not answers", _NONE_TODO)
 
 
 def write_answers(answers: Sequence[Answer]) -> str:
@@ -115,7 +116,7 @@ def _read_json(text: str) -> object:
 
 def _parse_columns(raw: Mapping[str, object]) -> list[Answer]:
     if "text" not in raw:
-        raise ValueError('has no \'text\'; write {"text": [...], "answer_start": [...]}')
+        raise InvalidValueError("has no 'text'", 'write {"text": [...], "answer_start": [...]}')
     texts, starts = _make_list(raw["text"]), _make_list(raw.get("answer_start"))
     if raw.get("answer_start") is None:
         starts = [None] * len(texts)
@@ -140,7 +141,7 @@ def _make_answer(text: object, start: object) -> Answer:
     if not isinstance(text, str):
         raise ValueError(f"holds {_name_type(text)} as the text of an answer")
     if not text.strip():
-        raise ValueError(f"holds an answer without words; {_NONE_TODO}")
+        raise InvalidValueError("holds an answer without words", _NONE_TODO)
     if start is None:
         return Answer(text, None)
     if isinstance(start, float) and start.is_integer():

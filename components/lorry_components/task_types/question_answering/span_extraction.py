@@ -7,7 +7,7 @@ none here".
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -33,13 +33,14 @@ from lorry_components.task_types.question_answering.answer_labels import (
 from lorry_components.task_types.question_answering.windows import (
     Window,
     check_questions,
+    check_tokenizer,
     cut_windows,
-    find_tokenizer_fault,
     shorten_questions,
 )
 from lorry_components.task_types.text_head import TextHeadTaskType
 from lorry_components.task_types.training_form import TrainingForm
 from lorry_registry.errors import Fault
+from lorry_registry.task_spec import DataSpec
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -108,16 +109,11 @@ class QuestionAnswering(TextHeadTaskType):
     peft_task_type = "QUESTION_ANS"
 
     @classmethod
-    def check_document(cls, document: Mapping[str, Any]) -> Iterator[Fault]:
+    def check_data(cls, data: DataSpec) -> Iterator[Fault]:
         """Check that each row has a context."""
-        data = document.get("data")
-        if isinstance(data, Mapping):
-            columns = data.get("columns")
-            if not isinstance(columns, Mapping) or columns.get("text_pair") is None:
-                yield Fault(
-                    "data.columns.text_pair", f"is missing: {cls.name} needs the column of the context"
-                )
-        yield from super().check_document(document)
+        yield from super().check_data(data)
+        if data.columns.text_pair is None:
+            yield Fault("data.columns.text_pair", f"is missing: {cls.name} needs the column of the context")
 
     def check_base(self, config: "PretrainedConfig") -> Iterator[Fault]:
         """Check that the base has such a head, and sees what follows a word."""
@@ -126,24 +122,23 @@ class QuestionAnswering(TextHeadTaskType):
         if config.model_type not in MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES:
             yield Fault(
                 "base.model",
-                f"transformers has no such head for {config.model_type}; choose an encoder, such as "
-                "BERT, RoBERTa or DeBERTa",
+                f"transformers has no head of this kind for {config.model_type}",
+                "choose an encoder, such as BERT, RoBERTa or DeBERTa",
             )
         elif pools_last_token(config) and not has_two_stacks(config):
             # A decoder behind an encoder sees all of the input through it.
             yield Fault(
                 "base.model",
-                f"{config.model_type} reads from left to right, and where an answer starts cannot be known "
-                "before its end is read; choose an encoder, such as RoBERTa, or the kind text-generation",
+                f"{config.model_type} reads from left to right, and cannot predict where an answer starts "
+                "before it has read its end",
+                "choose an encoder, such as RoBERTa, or the kind text-generation",
             )
 
     def check_folder(self, folder: Path) -> Iterator[Fault]:
         """Check that the base's tokeniser knows where a word stands in a text."""
         from transformers import AutoTokenizer
 
-        fault = find_tokenizer_fault(AutoTokenizer.from_pretrained(folder, local_files_only=True))
-        if fault:
-            yield Fault("base.model", fault)
+        yield from check_tokenizer(AutoTokenizer.from_pretrained(folder, local_files_only=True))
 
     # The data
 

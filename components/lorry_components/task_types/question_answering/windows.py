@@ -88,14 +88,15 @@ def cut_windows(
             yield _make_window(tokenizer, encoded, index, offset + row)
 
 
-def find_tokenizer_fault(tokenizer: "PreTrainedTokenizerBase") -> str:
-    """Return why answers cannot be located with a tokeniser; empty: they can."""
-    if tokenizer.is_fast:
-        return ""
-    return (
-        f"its tokeniser {type(tokenizer).__name__} does not record from which characters a word comes, so "
-        "that no answer can be cut out; name a base with a tokenizer.json"
-    )
+def check_tokenizer(tokenizer: "PreTrainedTokenizerBase") -> Iterator[Fault]:
+    """Check that a tokenizer says from which characters a token comes."""
+    if not tokenizer.is_fast:
+        yield Fault(
+            "base.model",
+            f"its tokenizer {type(tokenizer).__name__} does not say from which characters a token comes, so "
+            "that no answer can be cut out",
+            "name a base with a tokenizer.json",
+        )
 
 
 def check_questions(tokenizer: "PreTrainedTokenizerBase", rows: Sequence[Row], max_length: int) -> None:
@@ -108,9 +109,8 @@ def check_questions(tokenizer: "PreTrainedTokenizerBase", rows: Sequence[Row], m
         BaseModelError: The tokeniser is not fit for this.
         InvalidDataError: There are such questions; all are counted, the first are listed.
     """
-    if fault := find_tokenizer_fault(tokenizer):
-        what, _, todo = fault.partition("; ")
-        raise BaseModelError(what, where=tokenizer.name_or_path, todo=todo)
+    for fault in check_tokenizer(tokenizer):
+        raise BaseModelError(fault.what, where=tokenizer.name_or_path, todo=fault.remedy)
     room = _measure_room(tokenizer, max_length)
     lengths = [len(ends) for ends in _list_ends(tokenizer, rows)]
     too_long = [(index, length) for index, length in enumerate(lengths) if length > room]

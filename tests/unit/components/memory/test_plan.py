@@ -27,12 +27,11 @@ from lorry_components.steps.finetune.step import finetune
 from lorry_components.steps.prepare_data.step import prepare_data
 from lorry_components.task_types import TASK_TYPES, InputForm
 from lorry_components.tasks.checks import (
-    check_method,
-    check_task_type,
     check_training,
     find_method,
     find_task_type,
 )
+from lorry_components.tasks.definition import inspect_task
 from lorry_components.tasks.resolution import resolve_task
 from lorry_registry.errors import BaseModelError, TrainingError
 from lorry_registry.manifest import WEIGHTS_NAME
@@ -368,8 +367,9 @@ def test_advice_names_nothing_that_validation_refuses(
         if not change.startswith("all"):
             field, _, value = change.partition(",")[0].partition(": ")
             changed = apply_overrides(document, [f"{field}={value}"], where="")
-            assert not [*check_task_type(changed), *check_method(changed)]
-            after = TaskSpec.model_validate(changed)
+            after, faults = inspect_task(changed)
+            assert not faults
+            assert after is not None
             assert not [*check_training(after, find_task_type(after), find_method(after))]
             assert after.train.batch_size % 2 == 0
 

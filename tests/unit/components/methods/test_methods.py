@@ -23,9 +23,11 @@ from transformers import (
 
 from lorry_components.methods import METHODS, AdaptedModel, Method
 from lorry_components.task_types import TASK_TYPES, InputForm, TaskType
-from lorry_components.tasks.checks import check_method
-from lorry_registry.errors import AdapterRejectedError, TrainingError
+from lorry_components.tasks.definition import check_sections
+from lorry_registry.errors import AdapterRejectedError, Fault, TrainingError
 from lorry_registry.manifest import CONFIG_NAME, WEIGHTS_NAME, BaseIdentity
+from lorry_registry.task_sections import TaskSections
+from lorry_registry.task_spec import MethodSpec
 
 IDENTITY = BaseIdentity(
     model="package:somewhere/model", revision=None, fingerprint="sha256:" + "0" * 64, architecture="BertModel"
@@ -398,6 +400,12 @@ def test_peft_knows_the_targets_of_known_families_only(make_case: MakeCase) -> N
     assert "choose targets" in caught.value.todo
 
 
+def list_faults(section: dict[str, Any]) -> list[Fault]:
+    """What a method section has of faults, whatever the task type and the base are."""
+    method = MethodSpec.model_validate(section)
+    return list(check_sections(TaskSections(None, None, method, None, None, None)))
+
+
 @pytest.mark.parametrize(
     ("method", "options"),
     [
@@ -416,7 +424,7 @@ def test_peft_knows_the_targets_of_known_families_only(make_case: MakeCase) -> N
 def test_unknown_and_impossible_options_are_refused(method: str, options: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         METHODS[method](options)
-    faults = list(check_method({"method": {"name": method, **options}}))
+    faults = list_faults({"name": method, **options})
     assert [fault.where for fault in faults] == [f"method.{next(iter(options))}"]
 
 
@@ -431,25 +439,26 @@ def test_unknown_and_impossible_options_are_refused(method: str, options: dict[s
     ],
 )
 def test_the_fault_of_an_unknown_option_suggests_a_known_one(written: str, meant: str) -> None:
-    (fault,) = check_method({"method": {"name": "lora", written: 1}})
-    assert fault.what == f"lora has no option {written!r}; did you mean {meant!r}?"
+    (fault,) = list_faults({"name": "lora", written: 1})
+    assert fault.advice == f"lora has no option {written!r}; did you mean {meant!r}?"
+    assert fault.remedy == f"did you mean {meant!r}?"
 
 
 def test_what_belongs_to_training_is_sent_there() -> None:
-    (fault,) = check_method({"method": {"name": "lora", "learning_rate": 1e-3}})
-    assert fault.what == (
+    (fault,) = list_faults({"name": "lora", "learning_rate": 1e-3})
+    assert fault.advice == (
         "lora has no option 'learning_rate'; it belongs to the train section: train.learning_rate"
     )
 
 
 def test_no_option_of_another_method_is_suggested() -> None:
-    (fault,) = check_method({"method": {"name": "prompt-tuning", "rank": 8}})
-    assert fault.what == "prompt-tuning has no option 'rank'; known are init, tokens"
+    (fault,) = list_faults({"name": "prompt-tuning", "rank": 8})
+    assert fault.advice == "prompt-tuning has no option 'rank'; known are init, tokens"
 
 
 def test_the_fault_of_an_unknown_method_suggests_a_known_one() -> None:
-    (fault,) = check_method({"method": {"name": "lore"}})
-    assert fault.what == "there is no method 'lore'; did you mean 'lora'?"
+    (fault,) = list_faults({"name": "lore"})
+    assert fault.advice == "there is no method 'lore'; did you mean 'lora'?"
 
 
 # What is refused when it is loaded

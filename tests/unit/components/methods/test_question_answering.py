@@ -185,7 +185,7 @@ def test_what_cannot_work_is_refused_with_the_reason(
 ) -> None:
     options = next(options for variant, options in VARIANTS.values() if variant == name)
     method = METHODS[name](options, "QUESTION_ANS")
-    told = [fault.what for fault in method.check_base(tiny_config(style))]
+    told = [fault.advice for fault in method.check_base(tiny_config(style))]
     assert any(REFUSED[name, style] in what for what in told)
     if name == "bitfit":
         # Which only looks at the body: the head has a bias that it could train.

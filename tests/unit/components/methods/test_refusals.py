@@ -9,9 +9,11 @@ import pytest
 from transformers import AlbertConfig, MixtralConfig, PreTrainedConfig
 
 from lorry_components.methods import METHODS
-from lorry_components.tasks.checks import check_base, check_bases, check_method
-from lorry_registry.errors import InvalidTaskError, MissingExtraError, TrainingError
-from lorry_registry.task_spec import TaskSpec
+from lorry_components.tasks.checks import check_base, check_bases
+from lorry_components.tasks.definition import check_sections
+from lorry_registry.errors import Fault, InvalidTaskError, MissingExtraError, TrainingError
+from lorry_registry.task_sections import TaskSections
+from lorry_registry.task_spec import MethodSpec, TaskSpec
 
 Configure = Callable[[str], PreTrainedConfig]
 MakeCase = Callable[..., Any]
@@ -48,7 +50,7 @@ def test_what_does_not_fit_a_base(
     tiny_config: Configure, name: str, options: dict[str, Any], style: str, where: str, what: str
 ) -> None:
     faults = list(METHODS[name](options, "SEQ_CLS").check_base(tiny_config(style)))
-    assert any(fault.where == f"method.{where}".rstrip(".") and what in fault.what for fault in faults), (
+    assert any(fault.where == f"method.{where}".rstrip(".") and what in fault.advice for fault in faults), (
         faults
     )
 
@@ -82,7 +84,7 @@ def test_blocks_that_are_not_known(config: PreTrainedConfig, name: str) -> None:
     faults = list(METHODS[name]({}, "FEATURE_EXTRACTION").check_base(config))
     assert [fault.where for fault in faults] == ["base.model"]
     assert "is not known" in faults[0].what
-    assert "choose a method that needs no blocks" in faults[0].what
+    assert "choose a method that needs no blocks" in faults[0].remedy
 
 
 def test_adapting_refuses_too(make_case: MakeCase) -> None:
@@ -101,6 +103,12 @@ def test_qlora_without_its_library_says_what_to_install(monkeypatch: pytest.Monk
 
 
 # Options alone
+
+
+def list_faults(section: dict[str, Any]) -> list[Fault]:
+    """What a method section has of faults, whatever the task type and the base are."""
+    method = MethodSpec.model_validate(section)
+    return list(check_sections(TaskSections(None, None, method, None, None, None)))
 
 
 @pytest.mark.parametrize(
@@ -140,9 +148,9 @@ def test_qlora_without_its_library_says_what_to_install(monkeypatch: pytest.Monk
     ],
 )
 def test_options_that_make_no_sense(section: dict[str, Any], where: str, what: str) -> None:
-    faults = list(check_method({"method": section}))
+    faults = list_faults(section)
     assert [fault.where for fault in faults] == [where]
-    assert what in faults[0].what
+    assert what in faults[0].advice
 
 
 # Tasks
@@ -189,6 +197,6 @@ def test_a_base_that_is_elsewhere_is_left_to_the_training(tmp_path: Path) -> Non
 def test_all_linear_layers_are_of_all_blocks() -> None:
     # PEFT would say so when it is configured, after the base was loaded.
     method = {"name": "lora", "targets": "all-linear", "layers": 1}
-    (fault,) = check_method({"method": method})
+    (fault,) = list_faults(method)
     assert "'layers' needs the names of targets" in fault.what
-    assert list(check_method({"method": method | {"targets": ["query", "value"]}})) == []
+    assert list_faults(method | {"targets": ["query", "value"]}) == []

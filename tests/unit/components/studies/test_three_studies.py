@@ -134,7 +134,7 @@ def test_a_budget_that_does_not_divide_is_not_exceeded(task_file: TaskFile) -> N
 def test_a_budget_below_one_rank_is_refused(task_file: TaskFile) -> None:
     grid, faults = lay_out_targets(TaskDocument.load(task_file()), budget=200)
     assert grid is None
-    assert [fault.what for fault in faults] == [
+    assert [fault.advice for fault in faults] == [
         "200 parameters are fewer than a rank of 1 takes on q+k, 256",
         "200 parameters are fewer than a rank of 1 takes on q+v, 256",
         "200 parameters are fewer than a rank of 1 takes on q+k+v+o, 512",
@@ -182,7 +182,7 @@ def test_one_matrix_cannot_be_taken_apart(task_file: TaskFile) -> None:
 def test_combinations_are_read() -> None:
     assert parse_combinations("q,v+q, o") == ([("q",), ("q", "v"), ("o",)], [])
     _, faults = parse_combinations("q,w,v+q,q+v")
-    assert [fault.what for fault in faults] == [
+    assert [fault.advice for fault in faults] == [
         "there is no projection 'w'; write q, k, v, o",
         "q+v is given twice",
     ]
@@ -221,7 +221,7 @@ def test_the_lengths_of_dora_are_in_the_budget(task_file: TaskFile, tiny_bert: P
         trained = method_.count_parameters(method_.adapt(model, frozenset()), frozenset()).adapter
         assert grid.budget - 256 * len(variant.facts["projections"]) < trained <= grid.budget
     _, faults = lay_out_targets(task, budget=150, combinations=[("q",)])
-    assert [fault.what for fault in faults] == ["150 parameters are fewer than a rank of 1 takes on q, 192"]
+    assert [fault.advice for fault in faults] == ["150 parameters are fewer than a rank of 1 takes on q, 192"]
 
 
 def test_options_of_the_command_line_reach_the_studies_of_lora(task_file: TaskFile) -> None:
@@ -235,7 +235,7 @@ def test_options_of_the_command_line_reach_the_studies_of_lora(task_file: TaskFi
 
 
 def test_wrong_ranks_are_told() -> None:
-    assert [fault.what for fault in check_ranks([0, 2, 2])] == [
+    assert [fault.advice for fault in check_ranks([0, 2, 2])] == [
         "0 is not a rank; write 1 or more",
         "2 is given twice",
     ]
@@ -294,7 +294,7 @@ def test_wordings_are_read_from_a_file(tmp_path: Path) -> None:
 
 
 def test_wrong_wordings_are_told() -> None:
-    assert [fault.what for fault in check_prompts(["a", "b", "a"])] == ["'a' is given twice"]
+    assert [fault.advice for fault in check_prompts(["a", "b", "a"])] == ["'a' is given twice"]
     assert [fault.where for fault in check_prompts([])] == ["--template"]
 
 

@@ -118,8 +118,8 @@ def test_all_faults_are_told_at_once(task_file: Callable[..., Path]) -> None:
 def test_methods_that_do_not_fit_the_base_are_refused(compare: Compare) -> None:
     with pytest.raises(InvalidTaskError) as caught:
         compare("lora:r=99,lora:targets=[nope],bitfit,prompt-tuning:tokens=60")
-    told = [(fault.where, fault.what) for fault in caught.value.faults]
-    assert [where.partition(":")[0] for where, _ in told] == [
+    told = [(fault.document, fault.what) for fault in caught.value.faults]
+    assert [document for document, _ in told] == [
         "lora r=99",
         "lora targets=nope",
         "prompt-tuning tokens=60",

@@ -7,14 +7,10 @@ import yaml
 
 from lorry_components.methods import METHODS
 from lorry_components.task_types import TASK_TYPES
-from lorry_components.tasks.checks import (
-    check_method,
-    check_task_type,
-    find_method,
-    find_task_type,
-    load_task_file,
-)
+from lorry_components.tasks.checks import find_method, find_task_type
+from lorry_components.tasks.definition import define_task, inspect_task, load_task_file
 from lorry_registry.errors import InvalidTaskError
+from lorry_registry.task_spec import TaskSpec
 
 DOCUMENT = {
     "name": "reviews",
@@ -99,20 +95,102 @@ def test_an_error_may_be_measured_if_the_gate_does_not_look_at_it(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    "document",
+    ("sections", "places"),
     [
-        {},
-        {"kind": 3, "method": 4},
-        {"kind": None, "method": {"name": None}},
-        {"kind": "regression", "evaluate": None, "method": {}},
-        {"kind": "regression", "evaluate": {"metrics": "pearson", "primary": 3}},
-        {"kind": "regression", "evaluate": {"metrics": 3}, "method": {"name": ["lora"]}},
-        {"kind": "regression", "evaluate": {"metrics": [{"a": 1}, 3], "primary": ["rmse"]}},
+        ({"kind": 3, "method": 4}, ["kind", "method"]),
+        ({"kind": None, "method": {"name": None}}, ["kind", "method.name"]),
+        ({"evaluate": None, "method": {}}, ["method.name", "evaluate"]),
+        (
+            {"evaluate": {"metrics": "pearson", "primary": 3}},
+            ["evaluate.metrics", "evaluate.primary"],
+        ),
+        ({"evaluate": {"metrics": 3}, "method": {"name": ["lora"]}}, ["method.name", "evaluate.metrics"]),
+        (
+            {"evaluate": {"metrics": [{"a": 1}, 3, "rmse"], "primary": ["rmse"]}},
+            ["evaluate.metrics.0", "evaluate.metrics.1", "evaluate.primary"],
+        ),
+        ({"data": 3}, ["data"]),
+        ({"kind": "question-answering", "data": {"source": "a", "columns": 3}}, ["data.columns"]),
+        ({"kind": "knowledge-probing", "data": {"source": "a", "template": 3}}, ["data.template"]),
     ],
 )
-def test_what_has_not_even_the_right_form_is_left_to_the_model(document: dict[str, object]) -> None:
-    assert list(check_task_type(document)) == []
-    assert list(check_method(document)) == []
+def test_what_has_not_even_the_right_form_has_one_fault(
+    sections: dict[str, object], places: list[str]
+) -> None:
+    spec, faults = inspect_task(DOCUMENT | sections)
+    assert spec is None
+    assert [fault.where for fault in faults] == places
+
+
+def test_valid_fields_of_invalid_sections_are_checked_against_each_other() -> None:
+    document = DOCUMENT | {
+        "kind": "image-generation",
+        "data": {
+            "source": "s3://a/b",
+            "columns": {"text_pair": "b", "lable": "c"},
+            "split": {"test": 0},
+            "splits": {},
+            "template": "{text}",
+        },
+        "method": {"name": "p-tuning", "tokens": 0, "template": "[P] {text}"},
+        "train": {"epochs": 1, "steps": 1, "offload": True},
+        "generate": {"beams": 2, "steps": 0},
+        "evaluate": {"metrics": ["bleu", 3], "resamples": 1},
+    }
+    _, faults = inspect_task(document)
+    assert sorted(fault.where for fault in faults) == [
+        "data.columns.lable",
+        "data.columns.text_pair",
+        "data.source",
+        "data.split",
+        "data.template",
+        "evaluate.metrics",
+        "evaluate.metrics.1",
+        "evaluate.resamples",
+        "generate.beams",
+        "generate.steps",
+        "method.name",
+        "method.template",
+        "method.tokens",
+        "train",
+        "train.offload",
+    ]
+
+
+def test_a_document_is_defined_as_a_file_is(tmp_path: Path) -> None:
+    spec = define_task(DOCUMENT, where="document", folder=tmp_path)
+    assert spec == load_task_file(write(tmp_path))
+    with pytest.raises(InvalidTaskError) as caught:
+        define_task(DOCUMENT | {"kind": "regresion"}, where="document", folder=tmp_path, lines={"kind": 2})
+    assert str(caught.value) == (
+        "document: 1 fault\n"
+        "  line 2, kind: there is no kind 'regresion'; did you mean 'regression'?\n"
+        "  -> correct these fields and try again"
+    )
+    (fault,) = caught.value.faults
+    assert fault.remedy == "did you mean 'regression'?"
+
+
+def test_options_are_validated_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[object] = []
+    real = METHODS["lora"].options_model.model_validate
+
+    def count(options: object) -> object:
+        calls.append(options)
+        return real(options)
+
+    monkeypatch.setattr(METHODS["lora"].options_model, "model_validate", count)
+    spec = load_task_file(write(tmp_path))
+    first, second = find_method(spec), find_method(spec)
+    assert first is not second
+    assert first.options is second.options
+    assert len(calls) == 1
+
+
+def test_a_task_that_was_not_checked_is_refused_when_its_method_is_needed() -> None:
+    spec = TaskSpec.model_validate(DOCUMENT | {"method": {"name": "lora", "rank": 8}})
+    with pytest.raises(InvalidTaskError, match=r"method\.rank: lora has no option 'rank'; did you mean 'r'"):
+        find_method(spec)
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def test_sequences_do_not_see_each_other(family: str) -> None:
 
 def refuse(config: PreTrainedConfig) -> list[str]:
     task_type = TASK_TYPES["text-generation"](InputForm(max_length=32))
-    return [fault.what for fault in task_type.check_packing(config)]
+    return [fault.advice for fault in task_type.check_packing(config)]
 
 
 def test_a_family_in_which_they_would_is_refused() -> None:

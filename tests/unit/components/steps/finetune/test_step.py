@@ -503,7 +503,7 @@ def test_texts_longer_than_the_base_are_refused_before_training(
     (fault,) = caught.value.faults
     assert fault.where == "data.max_length"
     assert f"{limit + 1} tokens of text" in fault.what
-    assert fault.what.endswith(f"write max_length: {limit} or less")
+    assert fault.remedy == f"write max_length: {limit} or less"
     assert train(write(limit))[0].steps == 1
 
 

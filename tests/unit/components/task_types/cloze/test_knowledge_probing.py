@@ -38,7 +38,8 @@ from lorry_components.steps.gate.step import Decision
 from lorry_components.steps.prepare_data.step import prepare_data
 from lorry_components.steps.register.step import register
 from lorry_components.task_types import InputForm, KnowledgeProbing
-from lorry_components.tasks.checks import check_base, check_task_type
+from lorry_components.tasks.checks import check_base
+from lorry_components.tasks.definition import inspect_task
 from lorry_components.tasks.resolution import resolve_task
 from lorry_registry.errors import BaseModelError, InvalidTaskError, TrainingError
 from lorry_registry.manifest import WEIGHTS_NAME
@@ -404,9 +405,9 @@ def list_faults(
 ) -> list[tuple[str, str]]:
     data = {"source": "x.jsonl", "columns": columns} | ({} if template is None else {"template": template})
     method = {"name": "p-tuning"} | ({} if soft is None else {"template": soft})
-    return [
-        (fault.where, fault.what) for fault in check_task_type({"kind": kind, "data": data, "method": method})
-    ]
+    document = {"name": "x", "kind": kind, "base": {"model": "./base"}, "data": data, "method": method}
+    _, faults = inspect_task(document)
+    return [(fault.where, fault.advice) for fault in faults]
 
 
 @pytest.mark.parametrize(
@@ -419,7 +420,7 @@ def list_faults(
         ("{text} {object}", None, "data.template", "there is no {object}"),
         ("{text} {label", None, "data.template", "expected '}'"),
         ("{text} {text_pair} {label}", None, "data.template", "data.columns names no text_pair"),
-        ("{text} [P] {label}", None, "data.template", "they belong into the template of p-tuning"),
+        ("{text} [P] {label}", None, "data.template", "put them into the template of p-tuning"),
         (WORDING, "[P] {text} is in {label} .", "method.template", "has other words than data.template"),
     ],
 )

@@ -12,14 +12,17 @@ from lorry_components.methods import METHODS
 from lorry_components.models.bases import resolve_base
 from lorry_components.steps.finetune.step import finetune
 from lorry_components.steps.prepare_data.step import prepare_data
-from lorry_components.tasks.checks import check_base, check_task_type
+from lorry_components.tasks.checks import check_base
+from lorry_components.tasks.definition import inspect_task
 from lorry_components.tasks.resolution import resolve_task
 from lorry_registry.errors import BaseModelError, InvalidDataError, InvalidTaskError, MissingExtraError
 from lorry_registry.task_spec import TaskSpec
 
 MakeSpec = Callable[..., TaskSpec]
 TASK: dict[str, Any] = {
+    "name": "dog",
     "kind": "image-generation",
+    "base": {"model": "./base"},
     "data": {"source": "./dog", "columns": {"label": "file_name"}},
     "method": {"name": "lora"},
     "generate": {"steps": 30, "guidance": 7.5, "seed": 1},
@@ -36,7 +39,9 @@ def edit(path: Path, **values: Any) -> None:
 
 
 def test_a_plain_task_has_no_faults() -> None:
-    assert list(check_task_type(TASK)) == []
+    spec, faults = inspect_task(TASK)
+    assert spec is not None
+    assert not faults
 
 
 @pytest.mark.parametrize(
@@ -57,13 +62,14 @@ def test_a_plain_task_has_no_faults() -> None:
     ],
 )
 def test_what_a_task_file_may_not_say(sections: dict[str, Any], where: str, what: str) -> None:
-    faults = list(check_task_type(TASK | sections))
-    assert any(fault.where == where and what in fault.what for fault in faults), faults
+    _, faults = inspect_task(TASK | sections)
+    assert any(fault.where == where and what in fault.advice for fault in faults), faults
 
 
 def test_every_other_method_is_refused() -> None:
     for name in METHODS.keys() - {"full", "lora"}:
-        assert "method.name" in {fault.where for fault in check_task_type(TASK | {"method": {"name": name}})}
+        _, faults = inspect_task(TASK | {"method": {"name": name}})
+        assert "method.name" in {fault.where for fault in faults}
 
 
 @pytest.mark.parametrize(
@@ -102,7 +108,7 @@ def test_a_base_that_does_not_fit(
     edit(own_pipeline / part, **values)
     with pytest.raises(InvalidTaskError) as caught:
         check_base(make_spec(own_pipeline, **sections), own_pipeline)
-    assert any(what in fault.what for fault in caught.value.faults), caught.value.faults
+    assert any(what in fault.advice for fault in caught.value.faults), caught.value.faults
 
 
 def test_without_diffusers_the_extra_is_named(

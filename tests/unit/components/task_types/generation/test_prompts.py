@@ -16,7 +16,7 @@ FindTokenizer = Callable[[str], PreTrainedTokenizerBase]
 
 
 def check(template: str, *, has_pair: bool = False) -> list[str]:
-    return list(TextGeneration.check_template(template, has_pair=has_pair))
+    return [str(fault) for fault in TextGeneration.check_template(template, has_pair=has_pair)]
 
 
 def make_writer(

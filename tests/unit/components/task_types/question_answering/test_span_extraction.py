@@ -35,7 +35,8 @@ from lorry_components.steps.register.step import register
 from lorry_components.task_types import TASK_TYPES, InputForm, TaskType
 from lorry_components.task_types.question_answering.span_extraction import rank_spans
 from lorry_components.task_types.question_answering.windows import Window, compute_overlap, cut_windows
-from lorry_components.tasks.checks import check_base, load_task_file
+from lorry_components.tasks.checks import check_base
+from lorry_components.tasks.definition import load_task_file
 from lorry_components.tasks.resolution import resolve_task
 from lorry_registry.errors import BaseModelError, InvalidDataError, InvalidTaskError
 from lorry_registry.manifest import WEIGHTS_NAME
@@ -385,7 +386,7 @@ def check(folder: Path, config: Any) -> list[str]:
     config.save_pretrained(folder)
     task_type = TASK_TYPES["question-answering"](InputForm(LENGTH, has_pair=True))
     faults = [*task_type.check_base(AutoConfig.from_pretrained(folder)), *task_type.check_folder(folder)]
-    return [fault.what for fault in faults]
+    return [fault.advice for fault in faults]
 
 
 def test_bases_with_a_head_for_spans(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -457,7 +458,7 @@ def write_task(folder: Path, **changes: Any) -> Path:
 
 def test_a_task_file_needs_the_column_of_the_context(tmp_path: Path) -> None:
     data = DOCUMENT["data"] | {"source": "rows.jsonl"}
-    assert load_task_file(write_task(tmp_path, data=data)).task_type == "question-answering"
+    assert load_task_file(write_task(tmp_path, data=data)).kind == "question-answering"
     for columns in ({"text": "question", "label": "answers"}, None):
         given = {name: part for name, part in data.items() if name != "columns"}
         given |= {"columns": columns} if columns else {}

@@ -1,0 +1,93 @@
+"""From a task file or a document to a task: all of it is checked but what needs the base.
+
+A document is validated once, by the models of its sections and the options model of its method, see
+:func:`~lorry_registry.task_loading.inspect_document`. The rules that concern several sections are here; those
+that depend on the task type are its class methods. What needs the base is in
+:mod:`~lorry_components.tasks.checks`.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lorry_components.methods import METHODS
+from lorry_components.methods.base import ReadOptions
+from lorry_components.task_types import TASK_TYPES, TaskType
+from lorry_registry.errors import Fault
+from lorry_registry.task_document import suggest_name
+from lorry_registry.task_loading import inspect_document, load_task, parse_task
+from lorry_registry.task_sections import TaskSections
+from lorry_registry.task_spec import MethodSpec, TaskSpec
+
+
+def load_task_file(path: Path, overrides: Sequence[str] = ()) -> TaskSpec:
+    """Read a task file and check all of it but what needs the base.
+
+    Raises:
+        InvalidTaskError: The file has faults; all are listed.
+        UsageError: A setting is not of the form FIELD=VALUE.
+    """
+    return load_task(path, overrides=overrides, checks=(check_sections,))
+
+
+def define_task(
+    document: Mapping[str, Any], *, where: str, folder: Path, lines: Mapping[str, int] | None = None
+) -> TaskSpec:
+    """Turn a document into a checked task.
+
+    Args:
+        document: The content of a task file.
+        where: The name of the document in error messages.
+        folder: The folder that relative paths are taken from.
+        lines: The line of each field in the document, by dotted name; None: it has none.
+
+    Raises:
+        InvalidTaskError: The document has faults; all are listed.
+    """
+    return parse_task(document, where=where, folder=folder, checks=(check_sections,), lines=lines)
+
+
+def inspect_task(document: Mapping[str, Any]) -> tuple[TaskSpec | None, list[Fault]]:
+    """Return the task that a document describes, None if a field is invalid, and all faults.
+
+    Paths are left as they are.
+    """
+    return inspect_document(document, (check_sections,))
+
+
+def check_sections(sections: TaskSections) -> Iterator[Fault]:
+    """Check that the task type and the method exist, and that all fields suit them and each other."""
+    task_type = None if sections.kind is None else TASK_TYPES.get(sections.kind)
+    if sections.kind is not None and task_type is None:
+        yield Fault("kind", f"there is no kind {sections.kind!r}", suggest_name(sections.kind, TASK_TYPES))
+    if task_type is not None:
+        yield from task_type.check_sections(sections)
+    if sections.method is not None:
+        yield from _check_method(sections.method, task_type, sections)
+
+
+def _check_method(
+    section: MethodSpec, task_type: type[TaskType] | None, sections: TaskSections
+) -> Iterator[Fault]:
+    if section.name not in METHODS:
+        yield Fault(
+            "method.name", f"there is no method {section.name!r}", suggest_name(section.name, METHODS)
+        )
+        return
+    result = read_options(section)
+    yield from result.faults
+    if task_type is None:
+        return
+    yield from task_type.check_method(section.name)
+    soft_template = getattr(result.options, "template", None)
+    if soft_template is not None and sections.data is not None:
+        yield from task_type.check_soft_template(
+            soft_template,
+            sections.data.template,
+            has_pair=sections.data.columns.text_pair is not None,
+        )
+
+
+def read_options(section: MethodSpec) -> ReadOptions:
+    """Return the options of a method that exists; they are validated once for each task."""
+    return section.read_options(METHODS[section.name].read_options)
