@@ -40,18 +40,19 @@ from typing import Any
 import click
 import torch
 import yaml
-from lorry_components.evaluate.step import evaluate
-from lorry_components.finetune.step import finetune
-from lorry_components.gate.step import decide
-from lorry_components.prepare_data.step import prepare_data
-from lorry_components.register.step import register
 from tiny_bases import save_bases
 from tiny_data import add_photograph, write_data
 from tiny_tasks import HISTORY, Plan, list_tasks
 from transformers.utils import logging as transformers_logging
 
 from lorry_components.inference import load_adapter
-from lorry_components.tasks import load_task_file
+from lorry_components.steps.evaluate.step import evaluate
+from lorry_components.steps.finetune.step import finetune
+from lorry_components.steps.gate.step import decide
+from lorry_components.steps.prepare_data.step import prepare_data
+from lorry_components.steps.register.step import register
+from lorry_components.tasks.definition import load_task_file
+from lorry_components.tasks.resolution import resolve_task
 from lorry_registry.ledger import Event
 from lorry_registry.registry import Registry
 from lorry_registry.stores import LocalStore
@@ -163,17 +164,17 @@ class Freezer:
         }
 
     def _run_steps(self, path: Path) -> Event:
-        spec = load_task_file(path)
+        task = resolve_task(load_task_file(path))
         work = self._work / path.parent.name
         data, candidate = work / "data", work / "candidate"
-        prepare_data(spec, data)
-        finetune(spec, data, candidate, checkpoints=work / "checkpoints")
-        report = evaluate(spec, data, candidate, work / "evaluation", registry=self._registry)
+        prepare_data(task, data)
+        finetune(task, data, candidate, checkpoints=work / "checkpoints")
+        report = evaluate(task, data, candidate, work / "evaluation", registry=self._registry)
         return register(
-            spec,
+            task,
             candidate,
             report,
-            decide(spec.gate, report),
+            decide(task.spec.gate, report),
             registry=self._registry,
             index=None,
             details={"run": f"freeze-{self._version}"},

@@ -19,16 +19,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lorry_components.bases import resolve_base
-from lorry_components.kinds import KINDS
-from lorry_components.prepare_data.step import prepare_data
-from lorry_components.staleness import assess_staleness
 from packaging.version import Version
 from transformers.utils import logging as transformers_logging
 
 from lorry_components.inference import load_adapter
 from lorry_components.methods import METHODS
-from lorry_components.tasks import load_task_file
+from lorry_components.models.bases import resolve_base
+from lorry_components.steps.prepare_data.step import prepare_data
+from lorry_components.task_types import TASK_TYPES
+from lorry_components.tasks.definition import load_task_file
+from lorry_components.tasks.resolution import resolve_task
+from lorry_components.tasks.staleness import assess_staleness
 from lorry_registry.registry import Registry
 from lorry_registry.stores import LocalStore
 from lorry_registry.task_spec import TaskSpec
@@ -167,13 +168,13 @@ def test_its_task_is_read_as_it_was(adapter: Adapter, tmp_path: Path) -> None:
     )
     assert spec.recipe_digest == expected["recipe_digest"]
     assert resolve_base(spec.base).identity.fingerprint == expected["base_fingerprint"]
-    card = prepare_data(spec, tmp_path / "data")
+    card = prepare_data(resolve_task(spec), tmp_path / "data")
     assert (card.source_digest, card.data_digest) == (expected["source_digest"], expected["data_digest"])
 
 
 def test_it_need_not_be_trained_again(adapter: Adapter) -> None:
-    found = assess_staleness(adapter.read_task(), adapter.frozen.registry)
-    assert (found.is_stale, found.version) == (False, adapter.expected["version"]), found.reason
+    staleness = assess_staleness(resolve_task(adapter.read_task()), adapter.frozen.registry)
+    assert (staleness.is_stale, staleness.version) == (False, adapter.expected["version"]), staleness.reason
 
 
 # Ledgers
@@ -236,7 +237,7 @@ def test_every_method_and_every_kind_is_frozen() -> None:
     expected = [
         json.loads(path.read_text("utf-8")) for path in HERE.glob(f"{VERSIONS[-1]}/adapters/*/expected.json")
     ]
-    known = {*METHODS, *KINDS}
+    known = {*METHODS, *TASK_TYPES}
     assert known - {adapter[part] for adapter in expected for part in ("method", "kind")} == NOT_FROZEN.keys()
 
 
