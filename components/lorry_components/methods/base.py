@@ -40,6 +40,11 @@ class MethodOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    @property
+    def soft_template(self) -> str | None:
+        """The template that says where soft tokens stand in the input; None: none stand between its words."""
+        return None
+
 
 @dataclass(frozen=True, slots=True)
 class ReadOptions:

@@ -79,13 +79,10 @@ def _check_method(
     if task_type is None:
         return
     yield from task_type.check_method(section.name)
-    soft_template = getattr(result.options, "template", None)
-    if soft_template is not None and sections.data is not None:
-        yield from task_type.check_soft_template(
-            soft_template,
-            sections.data.template,
-            has_pair=sections.data.columns.text_pair is not None,
-        )
+    data, options = sections.data, result.options
+    if data is not None and options is not None and options.soft_template is not None:
+        has_pair = data.columns.text_pair is not None
+        yield from task_type.check_soft_template(options.soft_template, data.template, has_pair=has_pair)
 
 
 def read_options(section: MethodSpec) -> ReadOptions:

@@ -59,6 +59,11 @@ class PTuningOptions(SoftTokenOptions):
         return self
 
     @property
+    def soft_template(self) -> str | None:
+        """The template."""
+        return self.template
+
+    @property
     def count(self) -> int:
         """How many soft tokens there are."""
         return self.tokens if self.template is None else count_soft_tokens(parse_template(self.template))
