@@ -13,20 +13,23 @@ from lorry_components.data.examples import collect_examples
 from lorry_components.data.faults import FaultLog
 from lorry_components.data.layout import TABLE
 from lorry_components.data.reading import SOURCES, Reading, RemoteSource
+from lorry_components.data.rows import DataForm, Label, LabelReader
 from lorry_components.inference import load_adapter
 from lorry_components.methods import METHODS
 from lorry_components.methods.base import MethodOptions
 from lorry_components.methods.native.own_weights import OwnWeightsMethod
+from lorry_components.metrics.base import Prediction, Scorer, Target
 from lorry_components.steps.evaluate.evaluation_report import EvaluationReport
 from lorry_components.steps.evaluate.step import evaluate, score_predictions
 from lorry_components.steps.finetune.step import finetune
 from lorry_components.steps.gate.step import Decision
 from lorry_components.steps.prepare_data.step import prepare_data
 from lorry_components.steps.register.step import register
-from lorry_components.task_types import TASK_TYPES, Label, Prediction, Target, TaskType, TextClassification
-from lorry_components.task_types.base import Outputs, Scorer
+from lorry_components.task_types import TASK_TYPES, TextClassification
+from lorry_components.task_types.base import Outputs
 from lorry_components.task_types.sequence_head import SequenceHeadTaskType
-from lorry_components.tasks.checks import find_task_type, load_task_file
+from lorry_components.tasks.definition import load_task_file
+from lorry_components.tasks.resolution import ResolvedTask, resolve_task
 from lorry_components.tasks.staleness import assess_staleness
 from lorry_components.training.training_summary import ADAPTER_FOLDER, TrainingSummary
 from lorry_registry import task_spec
@@ -51,7 +54,7 @@ PASSED = Decision(passed=True, reasons=("a toy",), judged_champion=None)
 class Trained:
     """A task that went through the steps up to evaluation."""
 
-    spec: TaskSpec
+    task: ResolvedTask
     candidate: Path
     summary: TrainingSummary
     report: EvaluationReport
@@ -87,10 +90,11 @@ def train(tmp_path: Path) -> Callable[[TaskSpec], Trained]:
 
     def run(spec: TaskSpec) -> Trained:
         data, candidate = tmp_path / "data", tmp_path / "candidate"
-        prepare_data(spec, data)
-        summary = finetune(spec, data, candidate, checkpoints=tmp_path / "checkpoints")
-        report = evaluate(spec, data, candidate, tmp_path / "evaluation", registry=None)
-        return Trained(spec, candidate, summary, report)
+        task = resolve_task(spec)
+        prepare_data(task, data)
+        summary = finetune(task, data, candidate, checkpoints=tmp_path / "checkpoints")
+        report = evaluate(task, data, candidate, tmp_path / "evaluation", registry=None)
+        return Trained(task, candidate, summary, report)
 
     return run
 
@@ -104,7 +108,7 @@ class StarRating(SequenceHeadTaskType):
     name = "star-rating"
     summary = "one to five stars for a text"
     primary = "within_one"
-    label_form = "number"
+    data_form = DataForm("number")
 
     @staticmethod
     def score_within_one(targets: Sequence[Target], predictions: Sequence[Prediction]) -> Scorer:
@@ -165,7 +169,7 @@ def test_a_task_type(
     evaluation = trained.report.evaluation
     assert (evaluation.primary, evaluation.examples) == ("within_one", 13)
     assert 0 <= evaluation.headline.low <= evaluation.headline.value <= evaluation.headline.high <= 1
-    task_type = find_task_type(trained.spec)
+    task_type = trained.task.task_type
     assert task_type.describe_prediction({"stars": 3}) == "***"
     with pytest.raises(ValueError, match="'good' is not one to five stars"):
         task_type.parse_label("good")
@@ -209,7 +213,7 @@ def test_a_method(
     assert trained.report.probe.outputs != trained.report.probe.base_outputs
     registry = Registry(open_store(str(tmp_path / "store")), tmp_path / "cache")
     event = register(
-        trained.spec, trained.candidate, trained.report, PASSED, registry=registry, index=None, details={}
+        trained.task, trained.candidate, trained.report, PASSED, registry=registry, index=None, details={}
     ).event
     loaded = load_adapter(registry.fetch(event.adapter_id), expected_id=event.adapter_id)
     assert loaded.predictor.predict([{"text": "a lovely film"}])[0]["label"] in ("yes", "no", "maybe")
@@ -237,7 +241,7 @@ def test_a_metric(make_spec: Callable[..., TaskSpec], monkeypatch: pytest.Monkey
     predictions: list[Prediction] = [
         {"label": label, "scores": {"yes": 0.5, "no": 0.5}} for label in ("yes", "no", "no", "yes")
     ]
-    evaluation = score_predictions(spec, find_task_type(spec), targets, predictions, part="test")
+    evaluation = score_predictions(spec, resolve_task(spec).task_type, targets, predictions, part="test")
     assert evaluation.primary == "yes_recall"
     assert {name: metric.value for name, metric in evaluation.metrics.items()} == {
         "yes_recall": 0.5,
@@ -311,11 +315,11 @@ def test_a_store(
 
     trained = train(make_spec())
     registration = register(
-        trained.spec, trained.candidate, trained.report, PASSED, registry=registry, index=None, details={}
+        trained.task, trained.candidate, trained.report, PASSED, registry=registry, index=None, details={}
     )
     adapter_id = registration.event.adapter_id
     assert [entry.task for entry in registry.list_tasks()] == ["toy"]
-    assert not assess_staleness(trained.spec, registry).is_stale
+    assert not assess_staleness(trained.task, registry).is_stale
     resolution = registry.resolve("toy")
     assert (resolution.version, resolution.path) == (1, None)
     assert resolution.uri.startswith("memory://shelf/adapters/")
@@ -336,14 +340,14 @@ def test_a_store(
 # A data source
 
 
-def read_countdown(data: DataSpec, task_type: TaskType) -> Reading:
+def read_countdown(data: DataSpec, reader: LabelReader) -> Reading:
     """Read the rows of ``countdown:N``: the numbers below N, and whether they are even."""
     log = FaultLog(data.source)
     numbers = range(int(data.source.removeprefix("countdown:")))
     records = (
         (number + 1, {"text": f"film {number}", "label": "no" if number % 2 else "yes"}) for number in numbers
     )
-    examples = collect_examples(records, "numbers", data.columns, task_type, log)
+    examples = collect_examples(records, "numbers", data.columns, reader, log)
     log.raise_if_any()
     return Reading({TABLE: examples}, data.split or SeededSplit())
 
@@ -362,11 +366,11 @@ def test_a_data_source(
     spec = make_spec(data={"source": "countdown:40"})
     assert not spec.data.is_local
     assert spec.data.source == "countdown:40"
-    first = prepare_data(spec, tmp_path / "first")
+    first = prepare_data(resolve_task(spec), tmp_path / "first")
     assert sum(part.rows for part in first.splits.values()) == 40
     assert first.labels == ("no", "yes")
     shutil.rmtree(tmp_path / "first")
-    more = prepare_data(make_spec(data={"source": "countdown:41"}), tmp_path / "more")
+    more = prepare_data(resolve_task(make_spec(data={"source": "countdown:41"})), tmp_path / "more")
     assert more.source_digest != first.source_digest
 
 
