@@ -109,7 +109,9 @@ class DigestCache:
         with contextlib.ExitStack() as stack:
             try:
                 # Few locks for many entries: they are never removed, and seldom is one waited for in vain.
-                stack.enter_context(_hold_lock(self._folder / "locks" / name[:2]))
+                locks = self._folder / "locks"
+                locks.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(_hold_lock(locks / name[:2]))
             except OSError as error:
                 _LOGGER.info("the digest of %s is not kept: %s", path, error)
                 return self._hash_file(path)
@@ -173,7 +175,6 @@ def _hold_lock(path: Path) -> Iterator[None]:
     Raises:
         OSError: The lock cannot be had here.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         yield
