@@ -75,7 +75,7 @@ class TargetedMethod(PeftMethod):
         if targets is None and not self.find_default_targets(model):
             yield Fault(
                 "method.targets",
-                f"PEFT cannot put {self.name} on {type(model).__name__} by itself: it knows no targets for it",
+                f"PEFT cannot put {self.name} on {type(model).__name__} by itself: it knows no targets",
                 f"choose targets from {', '.join(sorted(names))}",
             )
 
