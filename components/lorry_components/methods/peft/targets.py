@@ -75,7 +75,7 @@ class TargetedMethod(PeftMethod):
         if targets is None and not self.find_default_targets(model):
             yield Fault(
                 "method.targets",
-                f"PEFT knows no default targets of {self.name} for {type(model).__name__}",
+                f"PEFT cannot put {self.name} on {type(model).__name__} by itself: it knows no targets",
                 f"choose targets from {', '.join(sorted(names))}",
             )
 

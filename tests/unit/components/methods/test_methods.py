@@ -618,7 +618,7 @@ def test_a_configuration_that_would_load_what_is_not_its_own_is_refused(
         (folder / CONFIG_NAME).write_text("{}", "utf-8")
     change_config(folder, **reaching)
     named = ", ".join(sorted(reaching.keys() - {"peft_type"}))
-    assert f"{named} would make PEFT load what is not of this adapter" in refuse(case, folder).what
+    assert f"{named} would make PEFT load what is no part of this adapter" in refuse(case, folder).what
 
 
 def test_a_configuration_whose_targets_this_base_lacks_is_refused(
