@@ -14,8 +14,8 @@ from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from lorry_registry.input_specs import DataSpec
 from lorry_registry.task_spec import (
-    DataSpec,
     EvaluateSpec,
     GenerateSpec,
     MethodSpec,

@@ -4,12 +4,10 @@ What a method's options mean is not known here: :meth:`MethodSpec.read_options` 
 """
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     JsonValue,
     PrivateAttr,
@@ -20,165 +18,15 @@ from pydantic import (
 )
 
 from lorry_registry.digests import digest_document
+from lorry_registry.input_specs import BaseSpec, DataSpec
+from lorry_registry.task_section import Section, Share, leave_out_defaults
 
 TASK_NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
-_HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
-_COMMIT = re.compile(r"^[0-9a-f]{40}$")
-_PACKAGE = re.compile(r"^package:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(/\w[\w.-]*)*$")
 
 _Result = TypeVar("_Result")
-Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
-
-
-def _leave_out_defaults(
-    section: _Section, document: dict[str, JsonValue], names: Collection[str]
-) -> dict[str, JsonValue]:
-    """Return a section's document without those of the named fields that have their default values."""
-    fields = type(section).model_fields
-    return {
-        name: value for name, value in document.items() if name not in names or value != fields[name].default
-    }
-
-
-class BaseSpec(_Section):
-    """The frozen base model.
-
-    Attributes:
-        model: ``package:NAME/FOLDER`` inside an importable package, a folder, or a hub id ``owner/name``.
-        revision: The commit of a hub id, 40 hex digits: a branch name would move under a trained adapter.
-        fingerprint: The fingerprint that the base must have. It is computed and recorded in any case.
-    """
-
-    model: str = Field(min_length=1)
-    revision: str | None = None
-    fingerprint: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")] | None = None
-
-    @property
-    def is_package(self) -> bool:
-        """Whether the base is a folder of an importable package."""
-        return self.model.startswith("package:")
-
-    @property
-    def is_folder(self) -> bool:
-        """Whether the base is a folder on disk."""
-        return self.model.startswith(("/", "./", "../", "~"))
-
-    @model_validator(mode="after")
-    def _check_reference(self) -> Self:
-        if self.is_package:
-            if not _PACKAGE.fullmatch(self.model):
-                raise ValueError("must look like package:NAME/FOLDER")
-        elif not self.is_folder:
-            if not _HUB_ID.fullmatch(self.model):
-                raise ValueError(
-                    "must be package:NAME/FOLDER, a folder (./name or /name), or a hub id owner/name"
-                )
-            if self.revision is None or not _COMMIT.fullmatch(self.revision):
-                raise ValueError("a hub id needs 'revision', a commit of 40 hex digits")
-        return self
-
-
-class Columns(_Section):
-    """The columns of the data.
-
-    Attributes:
-        text: The column of the (first) text.
-        text_pair: The column of the second text, if the task is about pairs.
-        label: The column of the label: a class, or a number for a regression.
-    """
-
-    text: str = "text"
-    text_pair: str | None = None
-    label: str = "label"
-
-
-class SeededSplit(_Section):
-    """Shares of one table that are held out, drawn by a seed; equal texts go into the same part."""
-
-    validation: Share = 0.1
-    test: Share = 0.1
-    seed: int = 0
-
-    @model_validator(mode="after")
-    def _check_shares(self) -> Self:
-        if self.validation + self.test >= 1.0:
-            raise ValueError("validation and test leave nothing to train on")
-        if self.test == 0.0 or self.validation == 0.0:
-            raise ValueError("validation and test must each be above 0")
-        return self
-
-
-class NamedSplits(_Section):
-    """The files or hub splits of each part, by name without ending."""
-
-    train: str = "train"
-    validation: str = "validation"
-    test: str = "test"
-
-
-class PartLimits(_Section):
-    """The largest number of rows used of each part, drawn by a seed; None: all rows."""
-
-    train: Annotated[int, Field(ge=2)] | None = None
-    validation: Annotated[int, Field(ge=1)] | None = None
-    test: Annotated[int, Field(ge=1)] | None = None
-    seed: int = 0
-
-
-# What the address of a source that is not on this machine's disk begins with.
-REMOTE_PREFIXES = ("hub:", "s3://")
-
-
-class DataSpec(_Section):
-    """The data of a task.
-
-    Attributes:
-        source: A file or a folder of JSON lines, CSV or Parquet; ``s3://bucket/key``; ``hub:owner/name``.
-        revision: The commit of a hub data set.
-        columns: The names of the columns.
-        split: How one table is divided; give this or ``splits``.
-        splits: The names of the parts in a folder or hub data set.
-        max_length: The number of tokens to which texts are cut.
-        template: How ``{text}``, ``{text_pair}`` and ``{label}`` are combined to the base's input, for task
-            types that put the label into the text.
-        max_target: The number of tokens to which answers are cut, and that are generated at most.
-        limit: The largest number of rows used of each part.
-        duplicates: What to do with training rows whose text is in validation or test as well.
-    """
-
-    source: str = Field(min_length=1)
-    revision: str | None = None
-    columns: Columns = Columns()
-    split: SeededSplit | None = None
-    splits: NamedSplits | None = None
-    max_length: Annotated[int, Field(ge=4, le=131072)] = 128
-    template: Annotated[str, Field(min_length=1, max_length=10_000)] | None = None
-    max_target: Annotated[int, Field(ge=1, le=131072)] = 64
-    limit: PartLimits = PartLimits()
-    duplicates: Literal["drop", "refuse", "keep"] = "drop"
-
-    @property
-    def is_local(self) -> bool:
-        """Whether the source is on this machine's disk."""
-        return not self.source.startswith(REMOTE_PREFIXES)
-
-    @model_validator(mode="after")
-    def _check_source(self) -> Self:
-        if self.split is not None and self.splits is not None:
-            raise ValueError("give 'split' or 'splits', not both")
-        if self.source.startswith("hub:"):
-            if not _HUB_ID.fullmatch(self.source.removeprefix("hub:")):
-                raise ValueError("a hub data set is written hub:owner/name")
-            if self.revision is None or not _COMMIT.fullmatch(self.revision):
-                raise ValueError("a hub data set needs 'revision', a commit of 40 hex digits")
-        return self
-
-
-class MethodSpec(_Section):
+class MethodSpec(Section):
     """How the base is adapted: the method's name, and its options beside it.
 
     Attributes:
@@ -233,13 +81,13 @@ def gather_options(section: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in section.items() if key in own} | {"options": gathered}
 
 
-class EarlyStopping(_Section):
+class EarlyStopping(Section):
     """Stop when the primary metric on validation has not risen for ``patience`` epochs."""
 
     patience: Annotated[int, Field(ge=1)] = 2
 
 
-class TrainSpec(_Section):
+class TrainSpec(Section):
     """How the adapter is trained.
 
     Attributes:
@@ -296,10 +144,10 @@ class TrainSpec(_Section):
     @model_serializer(mode="wrap")
     def _leave_out_later_fields(self, handler: SerializerFunctionWrapHandler) -> dict[str, JsonValue]:
         # Recipes do not change by a field that did not exist when they were written.
-        return _leave_out_defaults(self, handler(self), ("optimizer",))
+        return leave_out_defaults(self, handler(self), ("optimizer",))
 
 
-class Reference(_Section):
+class Reference(Section):
     """A published figure, shown beside the measured one.
 
     Attributes:
@@ -315,7 +163,7 @@ DRAWING_FIELDS = ("steps", "guidance", "seed")
 """The fields of :class:`GenerateSpec` that are for drawing images; the others are for texts."""
 
 
-class GenerateSpec(_Section):
+class GenerateSpec(Section):
     """How a text is searched for, or how an image is drawn.
 
     Attributes:
@@ -339,10 +187,10 @@ class GenerateSpec(_Section):
     @model_serializer(mode="wrap")
     def _leave_out_drawing(self, handler: SerializerFunctionWrapHandler) -> dict[str, JsonValue]:
         # Recipes of tasks without images do not change by fields that are for images.
-        return _leave_out_defaults(self, handler(self), DRAWING_FIELDS)
+        return leave_out_defaults(self, handler(self), DRAWING_FIELDS)
 
 
-class EvaluateSpec(_Section):
+class EvaluateSpec(Section):
     """How the adapter is scored on the test rows.
 
     Attributes:
@@ -358,7 +206,7 @@ class EvaluateSpec(_Section):
     reference: Reference | None = None
 
 
-class GateSpec(_Section):
+class GateSpec(Section):
     """What an adapter must achieve to become the champion.
 
     Attributes:
@@ -372,7 +220,7 @@ class GateSpec(_Section):
     confidence: Annotated[float, Field(ge=0.5, lt=1.0)] = 0.95
 
 
-class Toleration(_Section):
+class Toleration(Section):
     """A Kubernetes toleration."""
 
     key: str | None = None
@@ -381,7 +229,7 @@ class Toleration(_Section):
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
 
 
-class ResourcesSpec(_Section):
+class ResourcesSpec(Section):
     """Where the fine-tuning step of this task runs on a cluster.
 
     Attributes:
@@ -399,7 +247,7 @@ class ResourcesSpec(_Section):
     tolerations: tuple[Toleration, ...] = ()
 
 
-class TaskSpec(_Section):
+class TaskSpec(Section):
     """One downstream task: what is learned, from which data, on which base, how, and how good it must be."""
 
     name: str = Field(pattern=TASK_NAME)

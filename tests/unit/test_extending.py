@@ -32,15 +32,16 @@ from lorry_components.tasks.definition import load_task_file
 from lorry_components.tasks.resolution import ResolvedTask, resolve_task
 from lorry_components.tasks.staleness import assess_staleness
 from lorry_components.training.training_summary import ADAPTER_FOLDER, TrainingSummary
-from lorry_registry import task_spec
+from lorry_registry import input_specs
 from lorry_registry.digests import digest_bytes, digest_document
 from lorry_registry.errors import ConflictError, InvalidTaskError, NotFoundError, StoreError
+from lorry_registry.input_specs import DataSpec, SeededSplit
 from lorry_registry.manifest import WEIGHTS_NAME
 from lorry_registry.registry import Registry
 from lorry_registry.settings import Settings
 from lorry_registry.stores import Store, StoredDocument, check_key, open_store
 from lorry_registry.stores.opening import OPENERS
-from lorry_registry.task_spec import DataSpec, SeededSplit, TaskSpec
+from lorry_registry.task_spec import TaskSpec
 from lorry_registry.verification import read_tensor_entries
 
 if TYPE_CHECKING:
@@ -362,7 +363,7 @@ def test_a_data_source(
 ) -> None:
     assert make_spec(data={"source": "countdown:40"}).data.is_local
     monkeypatch.setitem(SOURCES, "countdown:", RemoteSource(read_countdown, digest_countdown))  # type: ignore[arg-type]
-    monkeypatch.setattr(task_spec, "REMOTE_PREFIXES", (*task_spec.REMOTE_PREFIXES, "countdown:"))
+    monkeypatch.setattr(input_specs, "REMOTE_PREFIXES", (*input_specs.REMOTE_PREFIXES, "countdown:"))
     spec = make_spec(data={"source": "countdown:40"})
     assert not spec.data.is_local
     assert spec.data.source == "countdown:40"
@@ -375,4 +376,4 @@ def test_a_data_source(
 
 
 def test_each_prefix_of_remote_sources_has_a_reader() -> None:
-    assert set(SOURCES) == set(task_spec.REMOTE_PREFIXES)
+    assert set(SOURCES) == set(input_specs.REMOTE_PREFIXES)

@@ -14,7 +14,7 @@ from lorry_components.data.examples import Example
 from lorry_components.data.rows import IMAGE, Label, LabelForm
 from lorry_registry.digests import canonical_json
 from lorry_registry.errors import Fault, InvalidDataError, NotFoundError
-from lorry_registry.task_spec import Columns
+from lorry_registry.input_specs import Columns
 from lorry_registry.whole_files import write_whole
 
 CARD_FILE = "data_card.json"

@@ -11,7 +11,7 @@ from lorry_components.data.records import MAX_LINE_BYTES, Record, describe_value
 from lorry_components.data.rows import IMAGE, Label, LabelReader
 from lorry_registry.digests import canonical_json
 from lorry_registry.errors import Fault, InvalidValueError
-from lorry_registry.task_spec import Columns
+from lorry_registry.input_specs import Columns
 
 Key = tuple[str, str]
 """What makes two examples the same input: the text and its pair, without white space around them."""

@@ -15,7 +15,7 @@ from lorry_components.data.sources.local import list_local_files
 from lorry_components.data.sources.s3 import download_files, list_remote_files
 from lorry_registry.digests import DigestFile, digest_document, digest_file
 from lorry_registry.errors import Fault, InvalidDataError
-from lorry_registry.task_spec import DataSpec, SeededSplit
+from lorry_registry.input_specs import DataSpec, SeededSplit
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +156,7 @@ def _join_tables(tables: Mapping[str, list[Example]], layout: Layout) -> Reading
     return Reading(parts, layout.split)
 
 
-# By the prefix of addresses; every prefix is also in REMOTE_PREFIXES of lorry_registry.task_spec.
+# By the prefix of addresses; every prefix is also in REMOTE_PREFIXES of lorry_registry.input_specs.
 SOURCES: Mapping[str, RemoteSource] = {
     "hub:": RemoteSource(_read_hub, _digest_hub),
     "s3://": RemoteSource(_read_s3, _digest_s3),

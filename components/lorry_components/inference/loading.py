@@ -11,8 +11,8 @@ from lorry_components.methods import METHODS, Method
 from lorry_components.models.bases import Base, resolve_base
 from lorry_components.task_types import TASK_TYPES, InputForm, TaskType
 from lorry_registry.errors import AdapterRejectedError
+from lorry_registry.input_specs import BaseSpec
 from lorry_registry.manifest import Manifest
-from lorry_registry.task_spec import BaseSpec
 from lorry_registry.verification import verify_adapter
 
 # Outputs on other processors differ in the last digits; a wrong or missing adapter differs in the first.

@@ -19,7 +19,7 @@ from lorry_components.models.configuration import download_configuration
 from lorry_components.models.diffusers_models import build_diffusers_skeleton, read_part, require_diffusers
 from lorry_components.task_types.diffusion.latent_diffusion import build_denoising_model
 from lorry_registry.errors import BaseModelError
-from lorry_registry.task_spec import BaseSpec
+from lorry_registry.input_specs import BaseSpec
 
 if TYPE_CHECKING:
     from torch import nn

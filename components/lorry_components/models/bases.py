@@ -21,8 +21,8 @@ from typing import Any
 
 from lorry_registry.digests import DigestFile, digest_file, digest_files
 from lorry_registry.errors import BaseModelError
+from lorry_registry.input_specs import BaseSpec
 from lorry_registry.manifest import BaseIdentity
-from lorry_registry.task_spec import BaseSpec
 
 # What belongs to a base
 

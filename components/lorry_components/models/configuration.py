@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lorry_components.models.bases import CONFIG_NAME, PIPELINE_INDEX, WEIGHTS_PATTERN, find_base_folder
 from lorry_registry.errors import AdapterRejectedError, BaseModelError
-from lorry_registry.task_spec import BaseSpec
+from lorry_registry.input_specs import BaseSpec
 from lorry_registry.verification import read_tensor_entries
 
 if TYPE_CHECKING:

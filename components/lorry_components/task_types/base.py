@@ -8,9 +8,9 @@ families differently gives a function for each to :meth:`TaskType.match_family`.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,17 +18,19 @@ from numpy.typing import NDArray
 from lorry_components.data.examples import Example
 from lorry_components.data.rows import DataForm, Label, Row
 from lorry_components.metrics.base import Metric, Prediction, Target
+from lorry_components.task_types.adapting_method import AdaptingMethod
 from lorry_components.task_types.input_form import InputForm
 from lorry_components.task_types.training_form import TrainingForm
 from lorry_registry.errors import Fault
+from lorry_registry.input_specs import DataSpec
 from lorry_registry.task_document import suggest_name
 from lorry_registry.task_sections import TaskSections
-from lorry_registry.task_spec import DataSpec, EvaluateSpec, GenerateSpec, TrainSpec
+from lorry_registry.task_spec import EvaluateSpec, GenerateSpec, TrainSpec
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from torch import nn
-    from transformers import PretrainedConfig, PreTrainedModel
+    from transformers import PreTrainedModel
 
     from lorry_components.task_types.diffusion.base import DiffusionTaskType
     from lorry_components.task_types.text_task import TextTaskType
@@ -45,21 +47,6 @@ Answer = TypeVar("Answer")
 
 IGNORED = -100
 """The label of a position on which no loss is computed: PyTorch's cross-entropy leaves it out."""
-
-
-class AdaptingMethod(Protocol):
-    """What a task type asks of the method that adapts its base."""
-
-    name: ClassVar[str]
-
-    def check_base(self, config: "PretrainedConfig") -> Iterable[Fault]:
-        """Say why the method cannot work on a base, from the base's configuration alone."""
-
-    def check_model(self, model: Any) -> Iterable[Fault]:
-        """Say why the method cannot work on a model, which may have shapes and no numbers."""
-
-    def count_added_tokens(self) -> int:
-        """Return how many positions of the base's input the method itself takes up."""
 
 
 def gather_targets(rows: Sequence[Row], targets: Sequence[Label]) -> list[tuple[Row, list[Label]]]:

@@ -10,7 +10,8 @@ from lorry_components.models.configuration import load_config
 from lorry_components.models.dimensions import count_positions, read_hidden_size
 from lorry_components.models.dropout_fields import check_dropouts, list_dropouts
 from lorry_components.models.reading_order import has_two_stacks
-from lorry_components.task_types.base import AdaptingMethod, Answer, TaskType
+from lorry_components.task_types.adapting_method import AdaptingMethod
+from lorry_components.task_types.base import Answer, TaskType
 from lorry_registry.errors import BaseModelError, Fault, TrainingError
 from lorry_registry.task_spec import DRAWING_FIELDS, GenerateSpec, TrainSpec
 

@@ -11,7 +11,7 @@ from lorry_components.data.reading import digest_source, read_source
 from lorry_components.data.splits import limit_parts, split_examples
 from lorry_components.tasks.resolution import ResolvedTask
 from lorry_registry.digests import digest_document
-from lorry_registry.task_spec import DataSpec
+from lorry_registry.input_specs import DataSpec
 
 __all__ = ["DataCard", "Example", "digest_source", "load_card", "load_part", "prepare_data"]
 

@@ -13,13 +13,15 @@ from lorry_components.models.diffusers_models import (
     read_part,
     require_diffusers,
 )
-from lorry_components.task_types.base import AdaptingMethod, Answer, Features, TaskType
+from lorry_components.task_types.adapting_method import AdaptingMethod
+from lorry_components.task_types.base import Answer, Features, TaskType
 from lorry_components.task_types.diffusion.image_arrays import decode_image
 from lorry_components.task_types.diffusion.latent_diffusion import DiffusionParts, build_denoising_model
 from lorry_components.task_types.training_form import TrainingForm
 from lorry_registry.errors import BaseModelError, Fault, InvalidDataError
+from lorry_registry.input_specs import DataSpec
 from lorry_registry.task_sections import TaskSections
-from lorry_registry.task_spec import DRAWING_FIELDS, DataSpec, GenerateSpec, TrainSpec
+from lorry_registry.task_spec import DRAWING_FIELDS, GenerateSpec, TrainSpec
 
 if TYPE_CHECKING:
     from torch import nn

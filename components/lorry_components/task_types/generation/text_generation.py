@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from lorry_components.models.reading_order import has_two_stacks, is_causal
-from lorry_components.task_types.base import IGNORED, AdaptingMethod, Features
+from lorry_components.task_types.adapting_method import AdaptingMethod
+from lorry_components.task_types.base import IGNORED, Features
 from lorry_components.task_types.generation.base import GenerationTaskType
 from lorry_components.task_types.text_task import PassLengths
 from lorry_components.task_types.training_form import TrainingForm

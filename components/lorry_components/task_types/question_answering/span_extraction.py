@@ -40,7 +40,7 @@ from lorry_components.task_types.question_answering.windows import (
 from lorry_components.task_types.text_head import TextHeadTaskType
 from lorry_components.task_types.training_form import TrainingForm
 from lorry_registry.errors import Fault
-from lorry_registry.task_spec import DataSpec
+from lorry_registry.input_specs import DataSpec
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,7 +9,7 @@ from lorry_components.data.data_card import DataCard, NumberSummary, SplitCard, 
 from lorry_components.data.examples import Example
 from lorry_registry.digests import digest_bytes
 from lorry_registry.errors import InvalidDataError, NotFoundError
-from lorry_registry.task_spec import Columns
+from lorry_registry.input_specs import Columns
 
 DIGEST = digest_bytes(b"")
 

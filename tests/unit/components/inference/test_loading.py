@@ -24,8 +24,8 @@ from lorry_components.tasks.resolution import resolve_task
 from lorry_components.training.training_summary import TrainingSummary
 from lorry_registry.digests import canonical_json
 from lorry_registry.errors import AdapterRejectedError, BaseModelError, TrainingError
+from lorry_registry.input_specs import BaseSpec
 from lorry_registry.manifest import ADAPTER_FILES, CONFIG_NAME, MANIFEST_NAME, WEIGHTS_NAME, Manifest
-from lorry_registry.task_spec import BaseSpec
 from lorry_registry.verification import describe_file
 
 # One method of each family: what a method does by itself has tests of its own.

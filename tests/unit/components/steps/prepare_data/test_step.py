@@ -197,7 +197,8 @@ import json, sys
 from pathlib import Path
 from lorry_components.steps.prepare_data.step import prepare_data
 from lorry_components.tasks.resolution import resolve_task
-from lorry_registry.task_spec import BaseSpec, DataSpec, MethodSpec, TaskSpec
+from lorry_registry.input_specs import BaseSpec, DataSpec
+from lorry_registry.task_spec import MethodSpec, TaskSpec
 spec = TaskSpec(
     name="a", kind="text-classification", base=BaseSpec(model="/a"), method=MethodSpec(name="lora"),
     data=DataSpec(source={str(source)!r}),

@@ -31,10 +31,11 @@ from lorry_pipelines.scheduling import plan_tasks
 from lorry_registry.digest_cache import DigestCache
 from lorry_registry.digests import digest_file
 from lorry_registry.errors import BaseModelError
+from lorry_registry.input_specs import BaseSpec
 from lorry_registry.registry import Registry
 from lorry_registry.settings import Settings
 from lorry_registry.stores import LocalStore
-from lorry_registry.task_spec import BaseSpec, TaskSpec
+from lorry_registry.task_spec import TaskSpec
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 MakeSpec = Callable[..., TaskSpec]

@@ -1,0 +1,146 @@
+"""What a task is learned from: its base and its data."""
+
+import re
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from lorry_registry.task_section import Section, Share
+
+_HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
+_COMMIT = re.compile(r"^[0-9a-f]{40}$")
+_PACKAGE = re.compile(r"^package:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(/\w[\w.-]*)*$")
+
+
+class BaseSpec(Section):
+    """The frozen base model.
+
+    Attributes:
+        model: ``package:NAME/FOLDER`` inside an importable package, a folder, or a hub id ``owner/name``.
+        revision: The commit of a hub id, 40 hex digits: a branch name would move under a trained adapter.
+        fingerprint: The fingerprint that the base must have. It is computed and recorded in any case.
+    """
+
+    model: str = Field(min_length=1)
+    revision: str | None = None
+    fingerprint: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")] | None = None
+
+    @property
+    def is_package(self) -> bool:
+        """Whether the base is a folder of an importable package."""
+        return self.model.startswith("package:")
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether the base is a folder on disk."""
+        return self.model.startswith(("/", "./", "../", "~"))
+
+    @model_validator(mode="after")
+    def _check_reference(self) -> Self:
+        if self.is_package:
+            if not _PACKAGE.fullmatch(self.model):
+                raise ValueError("must look like package:NAME/FOLDER")
+        elif not self.is_folder:
+            if not _HUB_ID.fullmatch(self.model):
+                raise ValueError(
+                    "must be package:NAME/FOLDER, a folder (./name or /name), or a hub id owner/name"
+                )
+            if self.revision is None or not _COMMIT.fullmatch(self.revision):
+                raise ValueError("a hub id needs 'revision', a commit of 40 hex digits")
+        return self
+
+
+class Columns(Section):
+    """The columns of the data.
+
+    Attributes:
+        text: The column of the (first) text.
+        text_pair: The column of the second text, if the task is about pairs.
+        label: The column of the label: a class, or a number for a regression.
+    """
+
+    text: str = "text"
+    text_pair: str | None = None
+    label: str = "label"
+
+
+class SeededSplit(Section):
+    """Shares of one table that are held out, drawn by a seed; equal texts go into the same part."""
+
+    validation: Share = 0.1
+    test: Share = 0.1
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _check_shares(self) -> Self:
+        if self.validation + self.test >= 1.0:
+            raise ValueError("validation and test leave nothing to train on")
+        if self.test == 0.0 or self.validation == 0.0:
+            raise ValueError("validation and test must each be above 0")
+        return self
+
+
+class NamedSplits(Section):
+    """The files or hub splits of each part, by name without ending."""
+
+    train: str = "train"
+    validation: str = "validation"
+    test: str = "test"
+
+
+class PartLimits(Section):
+    """The largest number of rows used of each part, drawn by a seed; None: all rows."""
+
+    train: Annotated[int, Field(ge=2)] | None = None
+    validation: Annotated[int, Field(ge=1)] | None = None
+    test: Annotated[int, Field(ge=1)] | None = None
+    seed: int = 0
+
+
+# What the address of a source that is not on this machine's disk begins with.
+REMOTE_PREFIXES = ("hub:", "s3://")
+
+
+class DataSpec(Section):
+    """The data of a task.
+
+    Attributes:
+        source: A file or a folder of JSON lines, CSV or Parquet; ``s3://bucket/key``; ``hub:owner/name``.
+        revision: The commit of a hub data set.
+        columns: The names of the columns.
+        split: How one table is divided; give this or ``splits``.
+        splits: The names of the parts in a folder or hub data set.
+        max_length: The number of tokens to which texts are cut.
+        template: How ``{text}``, ``{text_pair}`` and ``{label}`` are combined to the base's input, for task
+            types that put the label into the text.
+        max_target: The number of tokens to which answers are cut, and that are generated at most.
+        limit: The largest number of rows used of each part.
+        duplicates: What to do with training rows whose text is in validation or test as well.
+    """
+
+    source: str = Field(min_length=1)
+    revision: str | None = None
+    columns: Columns = Columns()
+    split: SeededSplit | None = None
+    splits: NamedSplits | None = None
+    max_length: Annotated[int, Field(ge=4, le=131072)] = 128
+    template: Annotated[str, Field(min_length=1, max_length=10_000)] | None = None
+    max_target: Annotated[int, Field(ge=1, le=131072)] = 64
+    limit: PartLimits = PartLimits()
+    duplicates: Literal["drop", "refuse", "keep"] = "drop"
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the source is on this machine's disk."""
+        return not self.source.startswith(REMOTE_PREFIXES)
+
+    @model_validator(mode="after")
+    def _check_source(self) -> Self:
+        if self.split is not None and self.splits is not None:
+            raise ValueError("give 'split' or 'splits', not both")
+        if self.source.startswith("hub:"):
+            if not _HUB_ID.fullmatch(self.source.removeprefix("hub:")):
+                raise ValueError("a hub data set is written hub:owner/name")
+            if self.revision is None or not _COMMIT.fullmatch(self.revision):
+                raise ValueError("a hub data set needs 'revision', a commit of 40 hex digits")
+        return self
