@@ -32,9 +32,12 @@ class ResolvedTask:
         """How its examples are read, scored and predicted."""
         return find_task_type(self.spec)
 
-    @cached_property
-    def method(self) -> Method:
-        """How its base becomes trainable, with the task's options."""
+    def build_method(self) -> Method:
+        """Return how its base becomes trainable, with the task's options, which are validated once.
+
+        Each training and each loaded adapter needs a method of its own: some keep what they took out of a
+        base, to save what changed.
+        """
         return find_method(self.spec)
 
     @cached_property

@@ -83,7 +83,7 @@ def evaluate(
         candidate / ADAPTER_FOLDER,
         base=task.base,
         task_type=task.task_type,
-        method=task.method,
+        method=task.build_method(),
         labels=summary.labels,
     )
     scored = score_predictor(task.spec, predictor, data, target, progress=progress)

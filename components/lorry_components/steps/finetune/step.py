@@ -130,7 +130,7 @@ def finetune(
 def _set_up(task: ResolvedTask, labels: Sequence[str] | None, group: ProcessGroup) -> Setup:
     check_batch_size(task.spec, group)
     check_base(task.spec, task.base.folder)
-    return set_up(task.spec, task.base, task.task_type, task.method, labels=labels, group=group)
+    return set_up(task.spec, task.base, task.task_type, task.build_method(), labels=labels, group=group)
 
 
 def _check_size(spec: TaskSpec, setup: Setup, target: Path) -> None:

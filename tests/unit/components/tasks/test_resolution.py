@@ -64,7 +64,8 @@ def test_nothing_is_resolved_before_it_is_needed(make_spec: MakeSpec, tmp_path: 
     task = resolve_task(spec)
     assert task.spec is spec
     assert task.task_type.name == "regression"
-    assert isinstance(task.method, Lora)
+    assert isinstance(task.build_method(), Lora)
+    assert task.build_method().options is task.build_method().options
     assert task.recipe_digest == spec.recipe_digest
     with pytest.raises(BaseModelError, match="no such folder"):
         assert task.base
@@ -74,7 +75,6 @@ def test_each_part_is_resolved_once(make_spec: MakeSpec, make_base: MakeBase, ha
     folder = make_base()
     task = resolve_task(make_spec(base=str(folder)))
     assert task.task_type is task.task_type
-    assert task.method is task.method
     assert task.base is task.base
     assert task.source_digest == task.source_digest
     assert task.find_base(BaseSpec(model=str(folder))) is task.base
@@ -173,6 +173,19 @@ def test_training_needs_no_source_and_registration_no_base(
         details={},
     ).event
     assert event.version == 1
+
+
+def test_one_resolved_task_is_trained_and_evaluated(
+    make_spec: MakeSpec, make_base: MakeBase, tiny_data: Callable[[str], Path], tmp_path: Path
+) -> None:
+    # PiSSA's method remembers what it took out of the base: no other adapter may be loaded through it.
+    method = {"name": "lora", "r": 2, "targets": ["query"], "init": "pissa"}
+    task = resolve_task(make_spec(base=str(make_base()), method=method, train={"epochs": None, "steps": 4}))
+    data, candidate = tiny_data("regression"), tmp_path / "candidate"
+    finetune(task, data, candidate, checkpoints=tmp_path / "checkpoints")
+    report = evaluate(task, data, candidate, tmp_path / "evaluation", registry=None)
+    fresh = evaluate(resolve_task(task.spec), data, candidate, tmp_path / "again", registry=None)
+    assert report.evaluation == fresh.evaluation
 
 
 def test_a_process_parses_its_task_once(
