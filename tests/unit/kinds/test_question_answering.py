@@ -457,7 +457,7 @@ def write_task(folder: Path, **changes: Any) -> Path:
 
 def test_a_task_file_needs_the_column_of_the_context(tmp_path: Path) -> None:
     data = DOCUMENT["data"] | {"source": "rows.jsonl"}
-    assert load_task_file(write_task(tmp_path, data=data)).task_type == "question-answering"
+    assert load_task_file(write_task(tmp_path, data=data)).kind == "question-answering"
     for columns in ({"text": "question", "label": "answers"}, None):
         given = {name: part for name, part in data.items() if name != "columns"}
         given |= {"columns": columns} if columns else {}
