@@ -42,7 +42,7 @@ class Training:
         return finetune_in_processes(
             finetune,
             processes,
-            spec,
+            resolve_task(spec),
             self.data,
             self.root / name,
             checkpoints=self.root / f"{name}-checkpoints",
@@ -124,7 +124,7 @@ def test_shares_go_on_from_a_checkpoint(training: Training, make_spec: MakeSpec)
         finetune_in_processes(
             finetune,
             2,
-            spec,
+            resolve_task(spec),
             training.data,
             training.root / "broken",
             checkpoints=training.root / "broken-checkpoints",

@@ -313,7 +313,7 @@ def test_two_processes_train_one_adapter_and_go_on_with_it(
         return finetune_in_processes(
             finetune,
             2,
-            spec,
+            resolve_task(spec),
             tmp_path / "data",
             tmp_path / "candidate",
             checkpoints=tmp_path / "checkpoints",
