@@ -48,7 +48,7 @@ test: $(INSTALLED) ## Run the tests but the slow ones, and list the slowest (som
 	@$(PYTEST) -m 'not slow and not containers' $(PYTEST_OPTIONS)
 
 .PHONY: test-all
-test-all: $(INSTALLED) ## Run every test (some half an hour on two cores).
+test-all: $(INSTALLED) ## Run every test, slow ones and those in containers included.
 	@$(PYTEST) $(PYTEST_OPTIONS)
 
 .PHONY: check
