@@ -185,7 +185,7 @@ def test_a_pickle_instead_of_the_weights_is_refused(publish: Callable[..., Publi
 def test_another_adapter_than_the_one_asked_for_is_refused(publish: Callable[..., Published]) -> None:
     published = publish()
     other = "sha256:" + "1" * 64
-    assert f"not of {other}" in refuse(published.folder, expected_id=other).what
+    assert f"not {other}" in refuse(published.folder, expected_id=other).what
 
 
 def test_another_base_of_the_same_architecture_is_refused(
