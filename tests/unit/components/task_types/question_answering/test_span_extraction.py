@@ -404,7 +404,7 @@ def test_a_tokenizer_without_characters_is_refused(tmp_path: Path, task_type: Ta
     slow = ByT5Tokenizer()
     slow.save_pretrained(tmp_path)
     (told,) = check(tmp_path, T5Config(vocab_size=400, d_model=32))
-    assert told.startswith("its tokeniser ByT5Tokenizer does not record from which characters a word comes")
+    assert told.startswith("its tokenizer ByT5Tokenizer does not say from which characters a token comes")
     assert "name a base with a tokenizer.json" in told
     rows = [{"text": "where ?", "text_pair": "to rome"}]
     with pytest.raises(BaseModelError, match="ByT5Tokenizer"):
