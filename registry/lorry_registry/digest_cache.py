@@ -9,17 +9,16 @@ Adapters are not looked up here: verifying one means reading every byte of it, e
 """
 
 import contextlib
-import fcntl
 import logging
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lorry_registry.digests import DigestFile, canonical_json, digest_bytes, digest_document, digest_file
+from lorry_registry.file_locks import hold_lock
 from lorry_registry.whole_files import write_whole
 
 # Entries take some 400 bytes each.
@@ -111,7 +110,7 @@ class DigestCache:
                 # Few locks for many entries: they are never removed, and seldom is one waited for in vain.
                 locks = self._folder / "locks"
                 locks.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(_hold_lock(locks / name[:2]))
+                stack.enter_context(hold_lock(locks / name[:2]))
             except OSError as error:
                 _LOGGER.info("the digest of %s is not kept: %s", path, error)
                 return self._hash_file(path)
@@ -166,15 +165,3 @@ def _look_up(entry: Path, path: Path) -> str | None:
 
 def _compute_check(path: Path, stamp: _Stamp, digest: str) -> str:
     return digest_document([str(path), stamp.model_dump(mode="json"), digest])
-
-
-@contextlib.contextmanager
-def _hold_lock(path: Path) -> Iterator[None]:
-    """Hold the lock of a file, waiting for it if need be.
-
-    Raises:
-        OSError: The lock cannot be had here.
-    """
-    with path.open("a") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield

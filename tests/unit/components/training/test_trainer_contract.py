@@ -17,6 +17,7 @@ from packaging.version import Version
 from torch import nn
 from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
 
+from lorry_components.task_types.training_form import TrainingForm
 from lorry_components.training.callbacks import EarlyStoppingCallback
 from lorry_components.training.checkpoints import STATE_NAME, find_checkpoint, name_checkpoint
 from lorry_components.training.sampler import order_by_length
@@ -163,7 +164,11 @@ class WatchedTrainer(AdapterTrainer):
 
 def build_trainer(folder: Path, trainer: type[Trainer] = WatchedTrainer, **changes: Any) -> Any:
     torch.manual_seed(0)
-    own = {"method": Method(), "averages_tokens": True} if issubclass(trainer, AdapterTrainer) else {}
+    own = (
+        {"method": Method(), "form": TrainingForm(loss="token_mean")}
+        if issubclass(trainer, AdapterTrainer)
+        else {}
+    )
     own |= {name: changes.pop(name) for name in ("compute_metrics", "callbacks", "model") if name in changes}
     arguments = {
         "per_device_train_batch_size": 1,
