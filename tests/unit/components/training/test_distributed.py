@@ -69,7 +69,13 @@ def check_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "offload"), [("lora", False), ("lora", True), ("adapter-h", True)], ids=str
+    ("method", "offload"),
+    [
+        pytest.param("lora", False, marks=pytest.mark.slow),
+        ("lora", True),
+        pytest.param("adapter-h", True, marks=pytest.mark.slow),
+    ],
+    ids=str,
 )
 def test_two_processes_train_as_one(
     training: Training, make_spec: MakeSpec, method: str, offload: bool
@@ -99,6 +105,7 @@ def test_a_process_alone_may_keep_its_frozen_weights_elsewhere(
     check_same(training.read("apart"), training.read("one"))
 
 
+@pytest.mark.slow
 def test_shares_go_on_from_a_checkpoint(training: Training, make_spec: MakeSpec) -> None:
     spec = write(make_spec, offload=True, steps=8)
     training.run(spec, "whole", processes=2)
