@@ -77,7 +77,11 @@ def check_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     ("method", "offload", "accumulation"),
-    [("lora", False, 1), ("lora", True, 2), ("adapter-h", True, 1)],
+    [
+        pytest.param("lora", False, 1, marks=pytest.mark.slow),
+        ("lora", True, 2),
+        pytest.param("adapter-h", True, 1, marks=pytest.mark.slow),
+    ],
     ids=str,
 )
 def test_two_processes_train_as_one(
@@ -112,6 +116,7 @@ def test_a_process_alone_may_keep_its_frozen_weights_elsewhere(
     check_same(training.read("apart"), training.read("one"))
 
 
+@pytest.mark.slow
 def test_shares_go_on_from_a_checkpoint(training: Training, make_spec: MakeSpec) -> None:
     spec = write(make_spec, offload=True, steps=8)
     training.run(spec, "whole", processes=2)
