@@ -87,14 +87,15 @@ def check_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
 def test_two_processes_train_as_one(
     training: Training, make_spec: MakeSpec, method: str, offload: bool, accumulation: int
 ) -> None:
+    # As many rows a step, however they are accumulated: all steps lie in the first epoch.
+    rows = {"batch_size": 16 // accumulation, "gradient_accumulation": accumulation}
     finetune(
-        resolve_task(write(make_spec, method, gradient_accumulation=accumulation)),
+        resolve_task(write(make_spec, method, **rows)),
         training.data,
         training.root / "one",
         checkpoints=training.root / "checkpoints",
     )
-    spec = write(make_spec, method, gradient_accumulation=accumulation, offload=offload)
-    summary = training.run(spec, "two", processes=2)
+    summary = training.run(write(make_spec, method, offload=offload, **rows), "two", processes=2)
     assert summary.steps == STEPS
     check_same(training.read("two"), training.read("one"))
     assert training.progress[-1] == (STEPS, STEPS)
