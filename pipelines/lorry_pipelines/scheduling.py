@@ -7,8 +7,7 @@ from pathlib import Path
 
 from lorry_components.memory import check_fits, is_surely_small, plan_task
 from lorry_components.models.configuration import read_configuration
-from lorry_components.tasks.checks import find_task_type
-from lorry_components.tasks.definition import load_task_file
+from lorry_components.tasks.definition import find_task_type, load_task_file
 from lorry_components.tasks.resolution import ResolvedTask
 from lorry_components.tasks.staleness import Staleness, assess_staleness
 from lorry_registry.errors import (

@@ -29,8 +29,7 @@ from lorry_components.process_setup import quiet_libraries
 from lorry_components.steps.finetune.step import finetune
 from lorry_components.steps.prepare_data.step import Example, load_part, prepare_data
 from lorry_components.task_types import TaskType
-from lorry_components.tasks.checks import find_method, find_task_type
-from lorry_components.tasks.definition import load_task_file
+from lorry_components.tasks.definition import find_method, find_task_type, load_task_file
 from lorry_components.tasks.resolution import resolve_task
 from lorry_components.training.training_summary import ADAPTER_FOLDER
 from lorry_registry.task_spec import TaskSpec

@@ -6,8 +6,8 @@ from typing import Any
 
 from lorry_components.memory.architecture import build_configuration
 from lorry_components.models.configuration import BaseConfiguration
-from lorry_components.tasks.checks import check_training, find_method, find_task_type
-from lorry_components.tasks.definition import inspect_task
+from lorry_components.tasks.base_checks import check_training
+from lorry_components.tasks.definition import find_method, find_task_type, inspect_task
 from lorry_registry.errors import Fault
 from lorry_registry.task_spec import TaskSpec
 

@@ -3,7 +3,7 @@
 from lorry_components.data.data_card import list_labels
 from lorry_components.data.reading import read_source
 from lorry_components.data.sources.local import list_local_files
-from lorry_components.tasks.checks import find_task_type
+from lorry_components.tasks.definition import find_task_type
 from lorry_registry.errors import LorryError
 from lorry_registry.task_spec import TaskSpec
 

@@ -10,7 +10,7 @@ from lorry_components.memory.gpus import recognise_device
 from lorry_components.memory.plan import TaskPlan
 from lorry_components.memory.upper_bounds import bound_training
 from lorry_components.models.configuration import BaseConfiguration
-from lorry_components.tasks.checks import find_method
+from lorry_components.tasks.definition import find_method
 from lorry_registry.errors import Fault
 from lorry_registry.sizes import GIB, MIB, format_in, parse_size
 from lorry_registry.task_spec import TaskSpec

@@ -33,7 +33,7 @@ from lorry_components.models.configuration import BaseConfiguration, read_config
 from lorry_components.models.dimensions import read_dimensions
 from lorry_components.models.dropout_fields import list_dropouts
 from lorry_components.task_types.text_task import PassLengths, TextTaskType
-from lorry_components.tasks.checks import find_method, find_task_type
+from lorry_components.tasks.definition import find_method, find_task_type
 from lorry_components.training.optimizers import ADAMW_8BIT
 from lorry_components.training.precision import Hardware, Precision, PrecisionName, choose_precision
 from lorry_registry.errors import BaseModelError, LorryError

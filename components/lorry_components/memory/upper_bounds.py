@@ -6,7 +6,7 @@ from typing import Any
 from lorry_components.models.dimensions import Dimensions, read_dimensions
 from lorry_components.task_types import TASK_TYPES
 from lorry_components.task_types.text_task import TextTaskType
-from lorry_components.tasks.checks import find_task_type
+from lorry_components.tasks.definition import find_task_type
 from lorry_registry.sizes import GIB
 from lorry_registry.task_spec import TaskSpec
 

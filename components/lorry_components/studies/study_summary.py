@@ -18,7 +18,7 @@ from lorry_components.metrics.bootstrap import draw_rows
 from lorry_components.studies.trials import Training, Trial, TrialFolder, TrialResult
 from lorry_components.studies.variants import Variant
 from lorry_components.task_types import Prediction, Target, TaskType
-from lorry_components.tasks.checks import find_task_type
+from lorry_components.tasks.definition import find_task_type
 from lorry_registry.errors import Fault, InvalidDataError
 from lorry_registry.manifest import MetricValue
 

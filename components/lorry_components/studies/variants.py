@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from lorry_components.models.bases import find_base_folder
-from lorry_components.tasks.checks import check_base, find_method
-from lorry_components.tasks.definition import define_task
+from lorry_components.tasks.base_checks import check_base
+from lorry_components.tasks.definition import define_task, find_method
 from lorry_components.training.optimizers import require_optimizer
 from lorry_registry.errors import Fault, InvalidTaskError, MissingExtraError
 from lorry_registry.task_document import apply_overrides, load_document, parse_value

@@ -1,6 +1,7 @@
 """A task as a whole: checked, resolved, and compared with the adapters that exist.
 
-``checks`` answers whether a task file makes sense, ``staleness`` whether its task needs training.
+``definition`` makes a checked task of a file or a document, ``base_checks`` says whether it works on its
+base, and ``staleness`` whether it needs training.
 
 ``resolution`` holds what every step takes, a :class:`~lorry_components.tasks.resolution.ResolvedTask`: the
 specification together with everything that it names. A process resolves a task once, at its edge: ``lorry

@@ -3,17 +3,17 @@
 A document is validated once, by the models of its sections and the options model of its method, see
 :func:`~lorry_registry.task_loading.inspect_document`. The rules that concern several sections are here; those
 that depend on the task type are its class methods. What needs the base is in
-:mod:`~lorry_components.tasks.checks`.
+:mod:`~lorry_components.tasks.base_checks`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lorry_components.methods import METHODS
+from lorry_components.methods import METHODS, Method
 from lorry_components.methods.base import ReadOptions
-from lorry_components.task_types import TASK_TYPES, TaskType
-from lorry_registry.errors import Fault
+from lorry_components.task_types import TASK_TYPES, InputForm, TaskType
+from lorry_registry.errors import Fault, InvalidTaskError
 from lorry_registry.task_document import suggest_name
 from lorry_registry.task_loading import inspect_document, load_task, parse_task
 from lorry_registry.task_sections import TaskSections
@@ -88,3 +88,20 @@ def _check_method(
 def read_options(section: MethodSpec) -> ReadOptions:
     """Return the options of a method that exists; they are validated once for each task."""
     return section.read_options(METHODS[section.name].read_options)
+
+
+def find_task_type(spec: TaskSpec) -> TaskType:
+    """Return the task type of a checked task."""
+    return TASK_TYPES[spec.kind](InputForm.of(spec))
+
+
+def find_method(spec: TaskSpec) -> Method:
+    """Return the method of a checked task, with its options.
+
+    Raises:
+        InvalidTaskError: The task was not checked, and its options have faults; all are listed.
+    """
+    result = read_options(spec.method)
+    if result.faults:
+        raise InvalidTaskError(spec.name, result.faults, todo="correct these fields and try again")
+    return METHODS[spec.method.name](result.options, TASK_TYPES[spec.kind].peft_task_type)

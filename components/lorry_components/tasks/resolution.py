@@ -7,7 +7,7 @@ from lorry_components.data.reading import digest_source
 from lorry_components.methods import Method
 from lorry_components.models.bases import Base, resolve_base
 from lorry_components.task_types import TaskType
-from lorry_components.tasks.checks import find_method, find_task_type
+from lorry_components.tasks.definition import find_method, find_task_type
 from lorry_registry.digests import DigestFile, digest_file
 from lorry_registry.input_specs import BaseSpec
 from lorry_registry.task_spec import TaskSpec

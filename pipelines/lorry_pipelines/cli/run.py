@@ -61,7 +61,7 @@ def run_tasks(
     continues from its last checkpoint when it is started again.
     """
     from lorry_components.process_setup import ease_garbage_collection, quiet_libraries
-    from lorry_components.tasks.checks import check_bases
+    from lorry_components.tasks.base_checks import check_bases
     from lorry_components.tasks.resolution import resolve_task
     from lorry_pipelines.local.launch import check_places
     from lorry_pipelines.scheduling import load_tasks, plan_tasks, refuse_what_does_not_fit

@@ -21,7 +21,7 @@ def validate_tasks(files: tuple[Path, ...], overrides: tuple[str, ...], as_json:
     the method is checked against it too. The exit code is 3 if there are faults.
     """
     from lorry_components.process_setup import quiet_libraries
-    from lorry_components.tasks.checks import check_bases
+    from lorry_components.tasks.base_checks import check_bases
     from lorry_pipelines.scheduling import load_tasks
 
     quiet_libraries()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from lorry_components.progress import Progress, ignore_progress
 from lorry_components.steps.prepare_data.step import load_card, load_part
-from lorry_components.tasks.checks import check_base
+from lorry_components.tasks.base_checks import check_base
 from lorry_components.tasks.resolution import ResolvedTask
 from lorry_components.training.assembly import build_trainer
 from lorry_components.training.distributed import ALONE, ProcessGroup, separate_random_numbers

@@ -11,7 +11,7 @@ from PIL import Image
 
 from lorry_components.steps.prepare_data.step import digest_source, load_part, prepare_data
 from lorry_components.task_types.diffusion.image_arrays import decode_image
-from lorry_components.tasks.checks import find_task_type
+from lorry_components.tasks.definition import find_task_type
 from lorry_components.tasks.resolution import resolve_task
 from lorry_registry.errors import InvalidDataError
 from lorry_registry.task_spec import TaskSpec

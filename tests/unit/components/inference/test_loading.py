@@ -19,7 +19,7 @@ from lorry_components.methods.base import AdaptedModel
 from lorry_components.models.bases import resolve_base
 from lorry_components.steps.finetune.step import finetune
 from lorry_components.task_types import TASK_TYPES, InputForm
-from lorry_components.tasks.checks import find_method, find_task_type
+from lorry_components.tasks.definition import find_method, find_task_type
 from lorry_components.tasks.resolution import resolve_task
 from lorry_components.training.training_summary import TrainingSummary
 from lorry_registry.digests import canonical_json

@@ -21,7 +21,7 @@ from lorry_components.memory import describe_plan, plan_task
 from lorry_components.memory.activations import measure_activations, measure_cache
 from lorry_components.memory.upper_bounds import bound_training
 from lorry_components.models.configuration import read_configuration
-from lorry_components.tasks.checks import find_task_type
+from lorry_components.tasks.definition import find_task_type
 from lorry_components.training.supervised_logits import compute_next_token_loss
 from lorry_registry.task_spec import TaskSpec
 

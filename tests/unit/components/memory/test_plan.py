@@ -26,12 +26,8 @@ from lorry_components.models.configuration import (
 from lorry_components.steps.finetune.step import finetune
 from lorry_components.steps.prepare_data.step import prepare_data
 from lorry_components.task_types import TASK_TYPES, InputForm
-from lorry_components.tasks.checks import (
-    check_training,
-    find_method,
-    find_task_type,
-)
-from lorry_components.tasks.definition import inspect_task
+from lorry_components.tasks.base_checks import check_training
+from lorry_components.tasks.definition import find_method, find_task_type, inspect_task
 from lorry_components.tasks.resolution import resolve_task
 from lorry_registry.errors import BaseModelError, TrainingError
 from lorry_registry.input_specs import BaseSpec

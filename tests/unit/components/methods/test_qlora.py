@@ -13,7 +13,7 @@ from lorry_components.inference import assemble_adapter
 from lorry_components.inference.predictor import Predictor
 from lorry_components.models.bases import resolve_base
 from lorry_components.steps.finetune.step import finetune
-from lorry_components.tasks.checks import find_method, find_task_type
+from lorry_components.tasks.definition import find_method, find_task_type
 from lorry_components.tasks.resolution import resolve_task
 from lorry_components.training.training_summary import ADAPTER_FOLDER
 from lorry_registry.manifest import WEIGHTS_NAME

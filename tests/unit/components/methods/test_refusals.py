@@ -9,7 +9,7 @@ import pytest
 from transformers import AlbertConfig, MixtralConfig, PreTrainedConfig
 
 from lorry_components.methods import METHODS
-from lorry_components.tasks.checks import check_base, check_bases
+from lorry_components.tasks.base_checks import check_base, check_bases
 from lorry_components.tasks.definition import check_sections
 from lorry_registry.errors import Fault, InvalidTaskError, MissingExtraError, TrainingError
 from lorry_registry.task_sections import TaskSections

@@ -24,7 +24,8 @@ from lorry_components.models.dropout_fields import check_dropouts, list_dropouts
 from lorry_components.steps.finetune.step import finetune
 from lorry_components.steps.prepare_data.step import prepare_data
 from lorry_components.task_types import TASK_TYPES, InputForm
-from lorry_components.tasks.checks import check_base, check_bases, find_method, find_task_type
+from lorry_components.tasks.base_checks import check_base, check_bases
+from lorry_components.tasks.definition import find_method, find_task_type
 from lorry_components.tasks.resolution import resolve_task
 from lorry_registry.errors import InvalidTaskError
 from lorry_registry.task_spec import TaskSpec, TrainSpec

@@ -38,7 +38,7 @@ from lorry_components.studies.target_study import (
     parse_combinations,
 )
 from lorry_components.studies.variants import MethodChoice, TaskDocument, build_variants
-from lorry_components.tasks.checks import find_method
+from lorry_components.tasks.definition import find_method
 from lorry_registry.errors import TrainingError
 
 TaskFile = Callable[..., Path]

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lorry_components.tasks.checks import find_task_type
-from lorry_components.tasks.definition import load_task_file
+from lorry_components.tasks.definition import find_task_type, load_task_file
 
 PAGE = Path(__file__).parents[4] / "docs" / "task-file.md"
 SHOWN = re.findall(r"```yaml\n(name: (\S+) .*?)```", PAGE.read_text("utf-8"), re.DOTALL)

@@ -16,7 +16,7 @@ from lorry_components.models.bases import resolve_base
 from lorry_components.steps.finetune.step import finetune
 from lorry_components.steps.prepare_data.step import Example, load_part
 from lorry_components.task_types import TASK_TYPES, InputForm
-from lorry_components.tasks.checks import find_method, find_task_type
+from lorry_components.tasks.definition import find_method, find_task_type
 from lorry_components.tasks.resolution import resolve_task
 from lorry_components.training.number_head import NumberHead, find_number_head
 from lorry_registry.task_spec import TaskSpec

@@ -15,7 +15,7 @@ from lorry_components.steps.evaluate.step import evaluate
 from lorry_components.steps.gate.step import Decision, decide
 from lorry_components.steps.prepare_data.step import load_part
 from lorry_components.steps.register.step import register
-from lorry_components.tasks.checks import find_task_type
+from lorry_components.tasks.definition import find_task_type
 from lorry_components.tasks.resolution import resolve_task
 from lorry_components.training.training_summary import TrainingSummary
 from lorry_registry.errors import AdapterRejectedError, BaseModelError, Fault, InvalidDataError

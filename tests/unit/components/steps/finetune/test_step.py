@@ -19,7 +19,7 @@ from lorry_components.models.bases import resolve_base
 from lorry_components.steps.finetune.step import finetune, name_checkpoints
 from lorry_components.steps.prepare_data.step import load_card, load_part
 from lorry_components.task_types.sequence_head import SequenceHeadTaskType
-from lorry_components.tasks.checks import find_method, find_task_type
+from lorry_components.tasks.definition import find_method, find_task_type
 from lorry_components.tasks.resolution import resolve_task
 from lorry_components.training import sampler
 from lorry_components.training.checkpoints import find_checkpoint

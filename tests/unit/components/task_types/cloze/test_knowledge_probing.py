@@ -38,7 +38,7 @@ from lorry_components.steps.gate.step import Decision
 from lorry_components.steps.prepare_data.step import prepare_data
 from lorry_components.steps.register.step import register
 from lorry_components.task_types import InputForm, KnowledgeProbing
-from lorry_components.tasks.checks import check_base
+from lorry_components.tasks.base_checks import check_base
 from lorry_components.tasks.definition import inspect_task
 from lorry_components.tasks.resolution import resolve_task
 from lorry_registry.errors import BaseModelError, InvalidTaskError, TrainingError

@@ -12,7 +12,7 @@ from lorry_components.methods import METHODS
 from lorry_components.models.bases import resolve_base
 from lorry_components.steps.finetune.step import finetune
 from lorry_components.steps.prepare_data.step import prepare_data
-from lorry_components.tasks.checks import check_base
+from lorry_components.tasks.base_checks import check_base
 from lorry_components.tasks.definition import inspect_task
 from lorry_components.tasks.resolution import resolve_task
 from lorry_registry.errors import BaseModelError, InvalidDataError, InvalidTaskError, MissingExtraError

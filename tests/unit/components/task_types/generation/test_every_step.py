@@ -16,8 +16,8 @@ from lorry_components.steps.finetune.step import finetune
 from lorry_components.steps.gate.step import decide
 from lorry_components.steps.prepare_data.step import DataCard, load_card, load_part, prepare_data
 from lorry_components.steps.register.step import register
-from lorry_components.tasks.checks import check_base, check_bases, find_task_type
-from lorry_components.tasks.definition import load_task_file
+from lorry_components.tasks.base_checks import check_base, check_bases
+from lorry_components.tasks.definition import find_task_type, load_task_file
 from lorry_components.tasks.resolution import resolve_task
 from lorry_components.training.training_summary import TrainingSummary
 from lorry_registry.errors import InvalidDataError, InvalidTaskError

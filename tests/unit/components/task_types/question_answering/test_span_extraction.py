@@ -35,7 +35,7 @@ from lorry_components.steps.register.step import register
 from lorry_components.task_types import TASK_TYPES, InputForm, TaskType
 from lorry_components.task_types.question_answering.span_extraction import rank_spans
 from lorry_components.task_types.question_answering.windows import Window, compute_overlap, cut_windows
-from lorry_components.tasks.checks import check_base
+from lorry_components.tasks.base_checks import check_base
 from lorry_components.tasks.definition import load_task_file
 from lorry_components.tasks.resolution import resolve_task
 from lorry_registry.errors import BaseModelError, InvalidDataError, InvalidTaskError

@@ -1,31 +1,14 @@
-"""Whether a task works on its base, and the task type and method of a checked task."""
+"""Whether a task works on its base: what is checked beyond its file."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from lorry_components.methods import METHODS, Method
+from lorry_components.methods import Method
 from lorry_components.models.bases import find_base_folder
-from lorry_components.task_types import TASK_TYPES, InputForm, TaskType
-from lorry_components.tasks.definition import read_options
+from lorry_components.task_types import TaskType
+from lorry_components.tasks.definition import find_method, find_task_type
 from lorry_registry.errors import BaseModelError, Fault, InvalidTaskError, raise_together
 from lorry_registry.task_spec import TaskSpec
-
-
-def find_task_type(spec: TaskSpec) -> TaskType:
-    """Return the task type of a checked task."""
-    return TASK_TYPES[spec.kind](InputForm.of(spec))
-
-
-def find_method(spec: TaskSpec) -> Method:
-    """Return the method of a checked task, with its options.
-
-    Raises:
-        InvalidTaskError: The task was not checked, and its options have faults; all are listed.
-    """
-    result = read_options(spec.method)
-    if result.faults:
-        raise InvalidTaskError(spec.name, result.faults, todo="correct these fields and try again")
-    return METHODS[spec.method.name](result.options, TASK_TYPES[spec.kind].peft_task_type)
 
 
 def check_bases(specs: Sequence[TaskSpec]) -> None:

@@ -7,8 +7,13 @@ import yaml
 
 from lorry_components.methods import METHODS
 from lorry_components.task_types import TASK_TYPES
-from lorry_components.tasks.checks import find_method, find_task_type
-from lorry_components.tasks.definition import define_task, inspect_task, load_task_file
+from lorry_components.tasks.definition import (
+    define_task,
+    find_method,
+    find_task_type,
+    inspect_task,
+    load_task_file,
+)
 from lorry_registry.errors import InvalidTaskError
 from lorry_registry.task_spec import TaskSpec
 
