@@ -11,5 +11,22 @@ Not everything that a task names is on every machine: the pod that judges an ada
 that trains it need not reach the source of its data. So each part is resolved when it is first asked for, and
 then kept:
 
-==================  ==================================  ====================================
+==================  ==================================  ===========================================
+part                resolving it                        asked for by
+==================  ==================================  ===========================================
+``task_type``       builds an object                    prepare_data, finetune, evaluate
+``base``            finds, downloads, hashes the base   staleness, prepare_data, finetune, evaluate
+``source_digest``   hashes or lists the source          staleness, prepare_data
+``recipe_digest``   hashes the specification            staleness, finetune
+==================  ==================================  ===========================================
+
+A method is the exception: some methods remember what they took out of a base, so each training and each
+loaded adapter builds its own (``build_method``), from options that were validated once.
+
+The gate, the registration and the report ask for the specification only.
+
+Hashing goes through a function that the edge passes in: Lorry's own processes pass one that looks a digest up
+if the file has not changed (:mod:`lorry_registry.digest_cache`); without one every file is hashed in full.
 """
+
+__all__: list[str] = []
