@@ -273,7 +273,7 @@ def build_variants(
 def _mark_settings(fault: Fault, task: TaskDocument) -> Fault:
     if not task.sets_option(fault.where):
         return fault
-    note = "(--set is meant for all)"
+    note = "(--set applies to all)"
     if fault.remedy:
         return replace(fault, remedy=f"{fault.remedy} {note}")
     return replace(fault, what=f"{fault.what} {note}")

@@ -98,10 +98,13 @@ class TextTaskType(TaskType):
         if positions is None or longest + added <= positions:
             return
         beside = f" and {added} of {method.name}" if added else ""
-        todo = f"write max_length: {positions - added} or less" if added < positions else "write fewer tokens"
+        remedy = (
+            f"write max_length: {positions - added} or less" if added < positions else "write fewer tokens"
+        )
         yield Fault(
             "data.max_length",
-            f"{longest} tokens of text{beside} are more than the {positions} positions of the base; {todo}",
+            f"{longest} tokens of text{beside} are more than the {positions} positions of the base",
+            remedy,
         )
 
     # Training

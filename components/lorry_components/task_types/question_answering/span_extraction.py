@@ -122,7 +122,7 @@ class QuestionAnswering(TextHeadTaskType):
         if config.model_type not in MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES:
             yield Fault(
                 "base.model",
-                f"transformers has no head of this kind for {config.model_type}",
+                f"transformers has no such head for {config.model_type}",
                 "choose an encoder, such as BERT, RoBERTa or DeBERTa",
             )
         elif pools_last_token(config) and not has_two_stacks(config):
