@@ -143,7 +143,7 @@ def run_pipeline(
     finally:
         if runner == "docker":
             remove_containers(folder.run)
-    store = open_store(settings.store)
+    store = open_store(settings.store, settings.s3)
     report = report_run(RunRecord(store, folder.run), [spec.name for spec in specs], store)
     _clean_up(report, folder, settings)
     return report
@@ -155,7 +155,7 @@ def list_mounts(specs: Sequence[TaskSpec], settings: Settings) -> tuple[Mount, .
     A base inside an importable package is put on the container's import path instead.
     """
     writable = {settings.home}
-    store = open_store(settings.store).find_path("adapters")
+    store = open_store(settings.store, settings.s3).find_path("adapters")
     if store is not None:
         writable.add(store.parent)
     mounts = {path: Mount(source=path, target=path, is_read_only=False) for path in writable}
@@ -186,6 +186,7 @@ def _find_package(spec: TaskSpec) -> Path:
 
 def _list_container_variables(settings: Settings, folder: RunFolder) -> dict[str, str]:
     return {
+        **settings.list_s3_variables(),
         "LORRY_HOME": str(settings.home),
         PROGRESS_VARIABLE: str(folder.progress),
         "PYTHONPATH": str(_PACKAGES),
@@ -197,7 +198,7 @@ def _choose_network(specs: Sequence[TaskSpec], settings: Settings) -> str:
 
     Otherwise the host's own, so that a server on this machine has the same address inside and outside.
     """
-    has_local_store = open_store(settings.store).find_path("adapters") is not None
+    has_local_store = open_store(settings.store, settings.s3).find_path("adapters") is not None
     is_local = all(spec.data.is_local and (spec.base.is_folder or spec.base.is_package) for spec in specs)
     return "none" if is_local and has_local_store and settings.tracking_uri.startswith("sqlite:") else "host"
 
@@ -229,6 +230,7 @@ def _build_environment(
         **inherited,
         # The only way for a password to reach the steps: no file of a run holds one.
         **({TRACKING_VARIABLE: settings.tracking_uri} if withheld else {}),
+        **settings.list_s3_variables(),
         "LORRY_HOME": str(settings.home),
         PROGRESS_VARIABLE: str(folder.progress),
     }
@@ -253,5 +255,5 @@ def check_places(settings: Settings) -> None:
     """
     from lorry_registry.mlflow_index import MlflowIndex
 
-    open_store(settings.store).check_writable()
+    open_store(settings.store, settings.s3).check_writable()
     MlflowIndex(settings.tracking_uri).check_reachable()
