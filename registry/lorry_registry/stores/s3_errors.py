@@ -23,6 +23,7 @@ _TRANSIENT_CODES = frozenset(
         # The bytes were damaged on their way: the server refused to store them.
         "BadDigest",
         "XAmzContentChecksumMismatch",
+        "XAmzContentSHA256Mismatch",
     }
 )
 _TRANSIENT_STATUS = frozenset({408, 409, 429, 500, 502, 503, 504})
@@ -82,8 +83,7 @@ _SILENCES: Sequence[tuple[tuple[type[Exception], ...], str, str]] = (
     (
         _TRANSIENT_ERRORS,
         "{endpoint} cannot be reached, or the connection broke ({name})",
-        "check AWS_ENDPOINT_URL_S3 and the network, and run the command again: "
-        "a write that came through is recognized",
+        "check AWS_ENDPOINT_URL_S3 and the network, and run the command again",
     ),
 )
 _MAX_REASON = 200
