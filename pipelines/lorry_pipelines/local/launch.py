@@ -27,6 +27,8 @@ from lorry_registry.whole_files import write_whole_text
 # Kubeflow's local runner works on two iterations of a loop at a time.
 _TASKS_AT_A_TIME = 2
 _POLL_SECONDS = 0.2
+# A look at a run takes a request for each step of each task, if the store is not on this machine.
+_REMOTE_WATCH_SECONDS = 3.0
 _PACKAGES = Path("/opt/lorry/packages")
 _PASSED_ON = ("AWS_", "HF_", "MLFLOW_", "OMP_NUM_THREADS", "OPENBLAS_")
 
@@ -110,7 +112,7 @@ def run_pipeline(
         runner: ``subprocess`` or ``docker``.
         force: Whether tasks that are up to date are trained as well.
         environment: The environment that the run's processes inherit.
-        watch: Called several times a second during the run.
+        watch: Called again and again during the run, and once at its end.
 
     Raises:
         KeyboardInterrupt: The run was interrupted; its processes are ended first.
@@ -139,7 +141,7 @@ def run_pipeline(
     )
     try:
         inherited = _build_environment(environment, settings, folder, len(specs))
-        _run_to_end(described, folder, inherited, watch)
+        _run_to_end(described, folder, inherited, watch, seconds=_choose_watch_seconds(settings))
     finally:
         if runner == "docker":
             remove_containers(folder.run)
@@ -203,15 +205,29 @@ def _choose_network(specs: Sequence[TaskSpec], settings: Settings) -> str:
     return "none" if is_local and has_local_store and settings.tracking_uri.startswith("sqlite:") else "host"
 
 
+def _choose_watch_seconds(settings: Settings) -> float:
+    """Return the seconds from one look at the run to the next: none for a store on this machine's disk."""
+    is_local = open_store(settings.store, settings.s3).find_path("adapters") is not None
+    return 0.0 if is_local else _REMOTE_WATCH_SECONDS
+
+
 def _run_to_end(
-    described: Path, folder: RunFolder, environment: Mapping[str, str], watch: Callable[[], None]
+    described: Path,
+    folder: RunFolder,
+    environment: Mapping[str, str],
+    watch: Callable[[], None],
+    *,
+    seconds: float,
 ) -> None:
     command = [sys.executable, "-m", "lorry_pipelines.local.runner_process", str(described)]
     with folder.log.open("wb") as log:
         process = start_with_lifeline(command, log=log, environment=environment)
     try:
+        due = 0.0
         while process.poll() is None:
-            watch()
+            if time.monotonic() >= due:
+                watch()
+                due = time.monotonic() + seconds
             time.sleep(_POLL_SECONDS)
     finally:
         end_group(process)
