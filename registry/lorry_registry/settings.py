@@ -21,11 +21,10 @@ _VARIABLES = {
     "store": "LORRY_STORE",
     "tracking_uri": "MLFLOW_TRACKING_URI",
     "image": "LORRY_IMAGE",
-    "s3_path_style": "LORRY_S3_PATH_STYLE",
     "s3_encryption": "LORRY_S3_ENCRYPTION",
     "s3_kms_key": "LORRY_S3_KMS_KEY",
 }
-_CHOICES = {"s3_path_style": ("true", "false"), "s3_encryption": ("AES256", "aws:kms")}
+_CHOICES = {"s3_encryption": ("AES256", "aws:kms")}
 
 
 class Settings(BaseModel):
@@ -68,7 +67,6 @@ class Settings(BaseModel):
             tracking_uri=chosen["tracking_uri"] or f"sqlite:///{home / 'mlflow.db'}",
             image=chosen["image"] or DEFAULT_IMAGE,
             s3=S3Options(
-                path_style=chosen["s3_path_style"] == "true",
                 encryption=chosen["s3_encryption"] or "",
                 kms_key=chosen["s3_kms_key"] or "",
             ),
@@ -76,11 +74,7 @@ class Settings(BaseModel):
 
     def list_s3_variables(self) -> dict[str, str]:
         """Return the variables that give other processes the S3 settings that are not the default."""
-        values = {
-            "s3_path_style": "true" if self.s3.path_style else "",
-            "s3_encryption": self.s3.encryption,
-            "s3_kms_key": self.s3.kms_key,
-        }
+        values = {"s3_encryption": self.s3.encryption, "s3_kms_key": self.s3.kms_key}
         return {_VARIABLES[field]: value for field, value in values.items() if value}
 
     @property

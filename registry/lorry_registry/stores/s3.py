@@ -230,7 +230,7 @@ class S3Store(Store):
     @functools.cached_property
     def _client(self) -> Any:
         # Whatever is sent again is sent again here: only so is it known that an answer may have been lost.
-        return make_client(self._options, attempts=1, read_seconds=self._read_seconds)
+        return make_client(attempts=1, read_seconds=self._read_seconds)
 
     @property
     def _encryption(self) -> dict[str, str]:
@@ -383,7 +383,9 @@ class S3Store(Store):
             client = self.__dict__.get("_client")
             endpoint = client.meta.endpoint_url if client else "S3"
             where = f"{self.address}/{key}" if key else self.address
-            raise explain_error(error, verb=verb, action=action, where=where, endpoint=endpoint) from error
+            explained = explain_error(error, verb=verb, action=action, where=where, endpoint=endpoint)
+            # A traceback shows the cause, which may quote an endpoint with its password.
+            raise explained from (None if "@" in str(error) else error)
 
 
 def _split_address(address: str) -> tuple[str, str]:

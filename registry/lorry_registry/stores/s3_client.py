@@ -1,8 +1,9 @@
 """How a client of S3 is made, for the store and for data alike.
 
 Endpoint, region and credentials are boto3's to find, in the places that everybody knows:
-``AWS_ENDPOINT_URL_S3``, ``AWS_DEFAULT_REGION``, ``AWS_PROFILE``, a web identity, and so on. What boto3 takes
-from no variable is in :class:`S3Options`.
+``AWS_ENDPOINT_URL_S3``, ``AWS_DEFAULT_REGION``, ``AWS_PROFILE``, a web identity, and so on. boto3 also chooses
+whether the bucket is part of the host name or of the path: of the path, if an endpoint is named, unless the
+profile says ``addressing_style``. What boto3 takes from none of these is in :class:`S3Options`.
 """
 
 from dataclasses import dataclass
@@ -18,24 +19,18 @@ class S3Options:
     """What the store must be told about S3 beyond boto3's own settings.
 
     Attributes:
-        path_style: Whether the bucket is part of the path and not of the host name, as most servers that are
-            not AWS's want it.
         encryption: Encryption at rest, ``AES256`` or ``aws:kms``; "": the bucket's default.
         kms_key: The key for ``aws:kms``; "": the account's default key.
     """
 
-    path_style: bool = False
     encryption: str = ""
     kms_key: str = ""
 
 
-def make_client(
-    options: S3Options | None = None, *, attempts: int | None = None, read_seconds: float | None = None
-) -> Any:
+def make_client(*, attempts: int | None = None, read_seconds: float | None = None) -> Any:
     """Return a boto3 client of S3; no request is sent yet.
 
     Args:
-        options: What boto3 does not find by itself.
         attempts: How often boto3 sends a request; None: as its own settings say.
         read_seconds: How long an answer may take.
 
@@ -53,8 +48,6 @@ def make_client(
     }
     if attempts is not None:
         settings["retries"] = {"total_max_attempts": attempts}
-    if options is not None and options.path_style:
-        settings["s3"] = {"addressing_style": "path"}
     client = boto3.Session().client("s3", config=Config(**settings))
     if "@" in client.meta.endpoint_url:
         raise StoreError(

@@ -1,5 +1,6 @@
 """What an error of boto3 means: whether to try again, and what to tell the user."""
 
+import re
 from collections.abc import Mapping, Sequence
 
 from botocore import exceptions as boto
@@ -87,6 +88,7 @@ _SILENCES: Sequence[tuple[tuple[type[Exception], ...], str, str]] = (
     ),
 )
 _MAX_REASON = 200
+_USER_INFO = re.compile(r"\S+@")
 
 
 def find_code(error: Exception) -> str:
@@ -162,5 +164,5 @@ def _explain_silence(error: Exception, endpoint: str) -> tuple[str, str]:
     for kinds, what, todo in _SILENCES:
         if isinstance(error, kinds):
             return what.format(endpoint=endpoint, name=type(error).__name__), todo
-    # Settings of boto3: their messages name the profile, the file or the parameter.
-    return str(error)[:_MAX_REASON], "check LORRY_STORE and the AWS_* settings"
+    # Settings of boto3: their messages name the profile or the parameter, and quote an endpoint as it was given.
+    return _USER_INFO.sub("***@", str(error))[:_MAX_REASON], "check LORRY_STORE and the AWS_* settings"

@@ -14,10 +14,7 @@ TEXTS = ["the film was very good", "the food was awful"]
 
 @pytest.mark.slow
 def test_a_run_on_s3(workspace: Any, s3_address: str, s3_server: S3Server) -> None:
-    # The steps get the settings from the process that starts them: no lorry.toml lies where they run.
-    (workspace.folder / "lorry.toml").write_text(
-        f'store = "{s3_address}"\ns3_path_style = "true"\n', encoding="utf-8"
-    )
+    (workspace.folder / "lorry.toml").write_text(f'store = "{s3_address}"\n', encoding="utf-8")
     task = workspace.write_task("mood")
     workspace.run("run", task)
     assert not workspace.store.exists()

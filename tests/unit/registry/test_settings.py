@@ -67,20 +67,19 @@ def test_s3_is_set_by_the_environment_and_the_file(tmp_path: Path) -> None:
     assert Settings.load({}, tmp_path).s3 == S3Options()
     assert Settings.load({}, tmp_path).list_s3_variables() == {}
     (tmp_path / "lorry.toml").write_text('s3_encryption = "aws:kms"\ns3_kms_key = "key"\n', "utf-8")
-    settings = Settings.load({"LORRY_S3_PATH_STYLE": "true"}, tmp_path)
-    assert settings.s3 == S3Options(path_style=True, encryption="aws:kms", kms_key="key")
+    settings = Settings.load({"LORRY_S3_KMS_KEY": "another"}, tmp_path)
+    assert settings.s3 == S3Options(encryption="aws:kms", kms_key="another")
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     assert Settings.load(settings.list_s3_variables(), elsewhere).s3 == settings.s3
-    assert not Settings.load({"LORRY_S3_PATH_STYLE": "false"}, tmp_path).s3.path_style
 
 
 def test_a_value_that_is_not_a_choice_is_refused(tmp_path: Path) -> None:
-    environment = {"LORRY_S3_PATH_STYLE": "yes", "LORRY_S3_ENCRYPTION": "rot13", "LORRY_S3_KMS_KEY": "key"}
+    environment = {"LORRY_S3_ENCRYPTION": "rot13", "LORRY_S3_KMS_KEY": "key"}
     with pytest.raises(InvalidTaskError) as caught:
         Settings.load(environment, tmp_path)
-    assert [fault.where for fault in caught.value.faults] == ["s3_path_style", "s3_encryption", "s3_kms_key"]
-    assert "write true or false" in str(caught.value)
+    assert [fault.where for fault in caught.value.faults] == ["s3_encryption", "s3_kms_key"]
+    assert "'rot13' is not a choice; write AES256 or aws:kms" in str(caught.value)
     assert "LORRY_S3_ENCRYPTION" in caught.value.where
     (tmp_path / "lorry.toml").write_text('s3_encryption = "none"\n', "utf-8")
     with pytest.raises(InvalidTaskError, match="write AES256 or aws:kms") as caught:
