@@ -1,9 +1,9 @@
 """How a client of S3 is made, for the store and for data alike.
 
 Endpoint, region and credentials are boto3's to find, in the places that everybody knows:
-``AWS_ENDPOINT_URL_S3``, ``AWS_DEFAULT_REGION``, ``AWS_PROFILE``, a web identity, and so on. boto3 also chooses
-whether the bucket is part of the host name or of the path: of the path, if an endpoint is named, unless the
-profile says ``addressing_style``. What boto3 takes from none of these is in :class:`S3Options`.
+``AWS_ENDPOINT_URL_S3``, ``AWS_DEFAULT_REGION``, ``AWS_PROFILE``, a web identity, and so on. boto3 also
+chooses whether the bucket is part of the host name or of the path: of the path, if an endpoint is named,
+unless the profile says ``addressing_style``. What boto3 takes from none of these is in :class:`S3Options`.
 """
 
 from dataclasses import dataclass

@@ -164,5 +164,5 @@ def _explain_silence(error: Exception, endpoint: str) -> tuple[str, str]:
     for kinds, what, todo in _SILENCES:
         if isinstance(error, kinds):
             return what.format(endpoint=endpoint, name=type(error).__name__), todo
-    # Settings of boto3: their messages name the profile or the parameter, and quote an endpoint as it was given.
+    # Settings of boto3: their messages name the profile or the parameter, and quote an endpoint as it is.
     return _USER_INFO.sub("***@", str(error))[:_MAX_REASON], "check LORRY_STORE and the AWS_* settings"
