@@ -75,7 +75,7 @@ class Registry:
     @classmethod
     def open(cls, settings: Settings) -> "Registry":
         """Return the registry that the settings name."""
-        return cls(open_store(settings.store), settings.cache / "adapters")
+        return cls(open_store(settings.store, settings.s3), settings.cache / "adapters")
 
     # Reading
 
@@ -354,10 +354,10 @@ class Registry:
             self._verify_file(key, entry.name, entry.sha256)
 
     def _verify_file(self, key: str, name: str, sha256: str) -> None:
-        stored = self.store.read(f"{key}/{name}")
-        if stored is None or digest_bytes(stored.content) != sha256:
+        digest = self.store.digest_key(f"{key}/{name}")
+        if digest != sha256:
             raise AdapterRejectedError(
-                f"{name} is missing" if stored is None else f"{name} is not what the manifest says",
+                f"{name} is missing" if digest is None else f"{name} is not what the manifest says",
                 where=self.store.locate(key),
                 todo="publish the adapter again",
             )

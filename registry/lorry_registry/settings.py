@@ -11,6 +11,7 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict
 
 from lorry_registry.errors import Fault, InvalidTaskError
+from lorry_registry.stores.s3_client import S3Options
 
 SETTINGS_FILE = "lorry.toml"
 DEFAULT_IMAGE = "localhost/lorry-python:latest"
@@ -20,7 +21,10 @@ _VARIABLES = {
     "store": "LORRY_STORE",
     "tracking_uri": "MLFLOW_TRACKING_URI",
     "image": "LORRY_IMAGE",
+    "s3_encryption": "LORRY_S3_ENCRYPTION",
+    "s3_kms_key": "LORRY_S3_KMS_KEY",
 }
+_CHOICES = {"s3_encryption": ("AES256", "aws:kms")}
 
 
 class Settings(BaseModel):
@@ -28,9 +32,10 @@ class Settings(BaseModel):
 
     Attributes:
         home: The folder of caches, checkpoints and logs, and by default of store and MLflow database.
-        store: The address of the store of adapters and ledgers: a local folder.
+        store: The address of the store of adapters and ledgers: a local folder, or ``s3://bucket/prefix``.
         tracking_uri: MLflow's tracking server or database.
         image: The container image that pipeline steps run in.
+        s3: What a store on S3 is told beyond boto3's own settings.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -39,26 +44,38 @@ class Settings(BaseModel):
     store: str
     tracking_uri: str
     image: str
+    s3: S3Options = S3Options()
 
     @classmethod
     def load(cls, environment: Mapping[str, str], folder: Path) -> Self:
         """Read the settings: the environment first, then ``lorry.toml`` in a folder, then the defaults.
 
         Raises:
-            InvalidTaskError: ``lorry.toml`` is not TOML or holds a key that is not a setting.
+            InvalidTaskError: ``lorry.toml`` is not TOML or holds a key that is not a setting, or a setting
+                has a value that is not one of its choices.
         """
         file_values = _read_settings_file(folder / SETTINGS_FILE)
         chosen = {
             field: environment.get(variable) or file_values.get(field)
             for field, variable in _VARIABLES.items()
         }
+        _check_choices(chosen, environment, folder / SETTINGS_FILE)
         home = (folder / Path(chosen["home"] or ".lorry").expanduser()).absolute()
         return cls(
             home=home,
             store=_anchor_store(chosen["store"], folder) if chosen["store"] else str(home / "store"),
             tracking_uri=chosen["tracking_uri"] or f"sqlite:///{home / 'mlflow.db'}",
             image=chosen["image"] or DEFAULT_IMAGE,
+            s3=S3Options(
+                encryption=chosen["s3_encryption"] or "",
+                kms_key=chosen["s3_kms_key"] or "",
+            ),
         )
+
+    def list_s3_variables(self) -> dict[str, str]:
+        """Return the variables that give other processes the S3 settings that are not the default."""
+        values = {"s3_encryption": self.s3.encryption, "s3_kms_key": self.s3.kms_key}
+        return {_VARIABLES[field]: value for field, value in values.items() if value}
 
     @property
     def cache(self) -> Path:
@@ -88,6 +105,19 @@ class Settings(BaseModel):
 
 def _anchor_store(address: str, folder: Path) -> str:
     return address if "://" in address else str((folder / Path(address).expanduser()).absolute())
+
+
+def _check_choices(chosen: Mapping[str, str | None], environment: Mapping[str, str], path: Path) -> None:
+    faults = [
+        Fault(field, f"{chosen[field]!r} is not a choice", f"write {' or '.join(choices)}")
+        for field, choices in _CHOICES.items()
+        if chosen[field] and chosen[field] not in choices
+    ]
+    if chosen["s3_kms_key"] and chosen["s3_encryption"] != "aws:kms":
+        faults.append(Fault("s3_kms_key", "is used with s3_encryption aws:kms only", "set that as well"))
+    if faults:
+        variables = [_VARIABLES[fault.where] for fault in faults if environment.get(_VARIABLES[fault.where])]
+        raise InvalidTaskError(", ".join(variables) or str(path), faults, todo="correct the settings")
 
 
 def _read_settings_file(path: Path) -> dict[str, str]:

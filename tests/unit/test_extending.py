@@ -310,7 +310,7 @@ def test_a_store(
     with pytest.raises(StoreError, match="no store serves addresses of the form memory://"):
         open_store("memory://shelf")
     shelf = MemoryStore("memory://shelf")
-    monkeypatch.setitem(OPENERS, "memory", lambda _address: shelf)  # type: ignore[arg-type]
+    monkeypatch.setitem(OPENERS, "memory", lambda _address, _options: shelf)  # type: ignore[arg-type]
     registry = Registry.open(Settings.load({"LORRY_STORE": "memory://shelf"}, tmp_path))
     assert registry.store is shelf
 

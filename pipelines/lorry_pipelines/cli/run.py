@@ -117,7 +117,8 @@ def _run_stale(
             click.echo(f"log: {folder.log}", err=True)
         try:
             with open_display(names, quiet=quiet) as shown:
-                watcher = Watcher(names, open_store(settings.store), folder.run, folder.progress, shown)
+                store = open_store(settings.store, settings.s3)
+                watcher = Watcher(names, store, folder.run, folder.progress, shown)
                 report = run_pipeline(
                     order_by_cost([plan.spec for plan in stale]),
                     folder,
@@ -140,7 +141,7 @@ def _explain_interruption(names: Sequence[str], settings: "Settings", folder: "R
     from lorry_components.steps.runtime.outcomes import STEPS, RunRecord
     from lorry_registry.stores import open_store
 
-    store = open_store(settings.store)
+    store = open_store(settings.store, settings.s3)
     for task in report_run(RunRecord(store, folder.run), names, store).failed:
         if task.step in task.details:
             state = f"failed in {task.step}: {task.reason}"

@@ -1,6 +1,7 @@
 """The progress of a run: live bars on a terminal, one line for each change elsewhere."""
 
 import json
+import logging
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -12,8 +13,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from lorry_components.steps.runtime.outcomes import STEPS, Outcome, RunRecord
+from lorry_registry.errors import StoreError
 from lorry_registry.stores import Store
 
+_LOGGER = logging.getLogger(__name__)
 # Each step's share of a task's time, measured on the demo, for one bar over all steps.
 _SHARES = {"prepare_data": 0.04, "finetune": 0.82, "evaluate": 0.10, "gate": 0.01, "register": 0.03}
 _NAMES = {
@@ -50,12 +53,22 @@ class Watcher:
         self._record = RunRecord(store, run)
         self._progress = progress
         self._shown = shown
+        self._ended: set[str] = set()
 
     def __call__(self) -> None:
-        """Look at all tasks once."""
+        """Look once at all tasks that have not ended."""
         for task in self._tasks:
-            outcomes = self._record.read(task)
+            if task in self._ended:
+                continue
+            try:
+                outcomes = self._record.read(task)
+            except StoreError as error:
+                # The steps need the store, and report it when it stays away. A display ends no run.
+                _LOGGER.warning("the progress of %s cannot be read: %s", task, error)
+                continue
             share, label = self._describe(task, outcomes)
+            if outcomes and (outcomes[-1].status != "done" or outcomes[-1].step == STEPS[-1]):
+                self._ended.add(task)
             self._shown.show(task, share=share, label=label)
 
     def _describe(self, task: str, outcomes: Sequence[Outcome]) -> tuple[float, str]:

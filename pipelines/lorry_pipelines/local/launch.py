@@ -27,6 +27,8 @@ from lorry_registry.whole_files import write_whole_text
 # Kubeflow's local runner works on two iterations of a loop at a time.
 _TASKS_AT_A_TIME = 2
 _POLL_SECONDS = 0.2
+# A look at a run takes a request for each step of each task, if the store is not on this machine.
+_REMOTE_WATCH_SECONDS = 3.0
 _PACKAGES = Path("/opt/lorry/packages")
 _PASSED_ON = ("AWS_", "HF_", "MLFLOW_", "OMP_NUM_THREADS", "OPENBLAS_")
 
@@ -110,7 +112,7 @@ def run_pipeline(
         runner: ``subprocess`` or ``docker``.
         force: Whether tasks that are up to date are trained as well.
         environment: The environment that the run's processes inherit.
-        watch: Called several times a second during the run.
+        watch: Called again and again during the run, and once at its end.
 
     Raises:
         KeyboardInterrupt: The run was interrupted; its processes are ended first.
@@ -139,11 +141,11 @@ def run_pipeline(
     )
     try:
         inherited = _build_environment(environment, settings, folder, len(specs))
-        _run_to_end(described, folder, inherited, watch)
+        _run_to_end(described, folder, inherited, watch, seconds=_choose_watch_seconds(settings))
     finally:
         if runner == "docker":
             remove_containers(folder.run)
-    store = open_store(settings.store)
+    store = open_store(settings.store, settings.s3)
     report = report_run(RunRecord(store, folder.run), [spec.name for spec in specs], store)
     _clean_up(report, folder, settings)
     return report
@@ -155,7 +157,7 @@ def list_mounts(specs: Sequence[TaskSpec], settings: Settings) -> tuple[Mount, .
     A base inside an importable package is put on the container's import path instead.
     """
     writable = {settings.home}
-    store = open_store(settings.store).find_path("adapters")
+    store = open_store(settings.store, settings.s3).find_path("adapters")
     if store is not None:
         writable.add(store.parent)
     mounts = {path: Mount(source=path, target=path, is_read_only=False) for path in writable}
@@ -186,6 +188,7 @@ def _find_package(spec: TaskSpec) -> Path:
 
 def _list_container_variables(settings: Settings, folder: RunFolder) -> dict[str, str]:
     return {
+        **settings.list_s3_variables(),
         "LORRY_HOME": str(settings.home),
         PROGRESS_VARIABLE: str(folder.progress),
         "PYTHONPATH": str(_PACKAGES),
@@ -197,20 +200,34 @@ def _choose_network(specs: Sequence[TaskSpec], settings: Settings) -> str:
 
     Otherwise the host's own, so that a server on this machine has the same address inside and outside.
     """
-    has_local_store = open_store(settings.store).find_path("adapters") is not None
+    has_local_store = open_store(settings.store, settings.s3).find_path("adapters") is not None
     is_local = all(spec.data.is_local and (spec.base.is_folder or spec.base.is_package) for spec in specs)
     return "none" if is_local and has_local_store and settings.tracking_uri.startswith("sqlite:") else "host"
 
 
+def _choose_watch_seconds(settings: Settings) -> float:
+    """Return the seconds from one look at the run to the next: none for a store on this machine's disk."""
+    is_local = open_store(settings.store, settings.s3).find_path("adapters") is not None
+    return 0.0 if is_local else _REMOTE_WATCH_SECONDS
+
+
 def _run_to_end(
-    described: Path, folder: RunFolder, environment: Mapping[str, str], watch: Callable[[], None]
+    described: Path,
+    folder: RunFolder,
+    environment: Mapping[str, str],
+    watch: Callable[[], None],
+    *,
+    seconds: float,
 ) -> None:
     command = [sys.executable, "-m", "lorry_pipelines.local.runner_process", str(described)]
     with folder.log.open("wb") as log:
         process = start_with_lifeline(command, log=log, environment=environment)
     try:
+        due = 0.0
         while process.poll() is None:
-            watch()
+            if time.monotonic() >= due:
+                watch()
+                due = time.monotonic() + seconds
             time.sleep(_POLL_SECONDS)
     finally:
         end_group(process)
@@ -229,6 +246,7 @@ def _build_environment(
         **inherited,
         # The only way for a password to reach the steps: no file of a run holds one.
         **({TRACKING_VARIABLE: settings.tracking_uri} if withheld else {}),
+        **settings.list_s3_variables(),
         "LORRY_HOME": str(settings.home),
         PROGRESS_VARIABLE: str(folder.progress),
     }
@@ -253,5 +271,5 @@ def check_places(settings: Settings) -> None:
     """
     from lorry_registry.mlflow_index import MlflowIndex
 
-    open_store(settings.store).check_writable()
+    open_store(settings.store, settings.s3).check_writable()
     MlflowIndex(settings.tracking_uri).check_reachable()

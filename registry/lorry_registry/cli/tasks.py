@@ -17,7 +17,8 @@ Train one and register it:
 Check a task file without training:
   lorry validate TASK.yaml
 Look in another store:
-  LORRY_STORE=FOLDER lorry tasks"""
+  LORRY_STORE=FOLDER lorry tasks
+  LORRY_STORE=s3://BUCKET/PREFIX lorry tasks"""
 
 
 @click.command(

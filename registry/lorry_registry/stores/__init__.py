@@ -3,10 +3,16 @@
 Every write is one of three: *create* (fails when the key exists with other content), *compare and swap*
 (fails when the content is not what the writer last read), *upload* (a create from a file). On S3 these are
 ``IfNoneMatch="*"`` and ``IfMatch=<ETag>``; on a local folder a hard link and a lock.
+
+``base`` is the interface and ``opening`` goes from an address to a store. ``local`` is a folder. ``s3`` is a
+bucket, with ``s3_client`` (how a client is made, for data as well), ``s3_errors`` (what an error means),
+``s3_retries`` (trying again) and ``s3_probe`` (does the server keep conditions?). boto3 is imported only
+when a store on S3 is opened.
 """
 
 from lorry_registry.stores.base import Store, StoredDocument, check_key
 from lorry_registry.stores.local import LocalStore
 from lorry_registry.stores.opening import open_store
+from lorry_registry.stores.s3_client import S3Options
 
-__all__ = ["LocalStore", "Store", "StoredDocument", "check_key", "open_store"]
+__all__ = ["LocalStore", "S3Options", "Store", "StoredDocument", "check_key", "open_store"]

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from lorry_registry.digests import digest_bytes
 from lorry_registry.errors import StoreError
 
 _KEY_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
@@ -41,6 +42,14 @@ class Store(ABC):
     @abstractmethod
     def read(self, key: str) -> StoredDocument | None:
         """Return the content of a key, or None when there is none."""
+
+    def digest_key(self, key: str) -> str | None:
+        """Return ``sha256:<hex>`` of the content of a key, or None when there is none.
+
+        A store whose keys can be large reads them in pieces for it.
+        """
+        stored = self.read(key)
+        return None if stored is None else digest_bytes(stored.content)
 
     @abstractmethod
     def create(self, key: str, content: bytes) -> None:
@@ -84,7 +93,7 @@ class Store(ABC):
 
     @abstractmethod
     def list_keys(self, prefix: str) -> Iterator[str]:
-        """Yield every key below ``prefix/``, sorted."""
+        """Yield every key below ``prefix/``, sorted by its parts."""
 
     @abstractmethod
     def list_children(self, prefix: str) -> list[str]:

@@ -40,6 +40,14 @@ class LocalStore(Store):
                 return None
         return StoredDocument(content, digest_bytes(content))
 
+    def digest_key(self, key: str) -> str | None:
+        """Return the digest of a key, which is read in small pieces."""
+        with self._reporting("read", key):
+            try:
+                return digest_file(self._path(key))
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+
     def create(self, key: str, content: bytes) -> None:
         """Write a new key through a hard link, which fails when the name is taken."""
         with self._reporting("write", key), self._scratch_file() as scratch:

@@ -4,43 +4,61 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from lorry_registry.addresses import hide_secrets
 from lorry_registry.errors import StoreError
 from lorry_registry.stores.base import Store
 from lorry_registry.stores.local import LocalStore
+from lorry_registry.stores.s3_client import S3Options
 
-Opener = Callable[[str], Store]
+Opener = Callable[[str, S3Options], Store]
 
 
-def open_store(address: str) -> Store:
+def open_store(address: str, options: S3Options | None = None) -> Store:
     """Return the store at an address: a folder, or a URL whose scheme is in :data:`OPENERS`.
+
+    Args:
+        address: The address.
+        options: What a store on S3 is told beyond boto3's own settings; others do not look at it.
 
     Raises:
         StoreError: No store serves the address.
     """
-    scheme = urlsplit(address).scheme
+    try:
+        scheme = urlsplit(address).scheme
+    except ValueError as error:
+        raise StoreError(
+            f"not an address: {error}", where=address, todo="set LORRY_STORE to a local folder or s3://bucket"
+        ) from error
     if scheme not in OPENERS:
         raise _refuse(address)
-    return OPENERS[scheme](address)
+    return OPENERS[scheme](address, options or S3Options())
 
 
-def _open_folder(address: str) -> Store:
+def _open_folder(address: str, _: S3Options) -> Store:
     return LocalStore(Path(address).absolute())
 
 
-def _open_file_address(address: str) -> Store:
+def _open_file_address(address: str, _: S3Options) -> Store:
     parts = urlsplit(address)
     if parts.netloc not in ("", "localhost"):
         raise _refuse(address)
     return LocalStore(Path(unquote(parts.path)))
 
 
+def _open_s3(address: str, options: S3Options) -> Store:
+    # It brings botocore with it, which a store in a folder has no use for.
+    from lorry_registry.stores.s3 import S3Store
+
+    return S3Store(address, options)
+
+
 def _refuse(address: str) -> StoreError:
     return StoreError(
         f"no store serves addresses of the form {urlsplit(address).scheme}://",
-        where=address,
-        todo="set LORRY_STORE to a local folder",
+        where=hide_secrets(address),
+        todo="set LORRY_STORE to a local folder or to s3://bucket/prefix",
     )
 
 
 # What opens an address, by its scheme; a plain path has none.
-OPENERS: Mapping[str, Opener] = {"": _open_folder, "file": _open_file_address}
+OPENERS: Mapping[str, Opener] = {"": _open_folder, "file": _open_file_address, "s3": _open_s3}

@@ -223,7 +223,7 @@ def lorry(store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     folder = tmp_path / "work"
     folder.mkdir()
     monkeypatch.chdir(folder)
-    monkeypatch.setenv("LORRY_STORE", str(store.root))
+    monkeypatch.setenv("LORRY_STORE", store.address)
     monkeypatch.setenv("TZ", "UTC")
     for variable in ("LORRY_HOME", "MLFLOW_TRACKING_URI", "FORCE_COLOR"):
         monkeypatch.delenv(variable, raising=False)
@@ -244,3 +244,21 @@ def two_tasks(register_adapter: Callable[..., Any]) -> dict[str, Any]:
     adapters["reviews v3"] = register_adapter(seed=3, promote=False, value=0.6)[0]
     adapters["films v1"] = register_adapter("films", promote=False, value=0.6)[0]
     return adapters
+
+
+@pytest.fixture
+def make_large() -> Callable[[AdapterFolder], Manifest]:
+    """Return a function that gives an adapter weights of 64 MiB and returns its new manifest."""
+
+    def make(adapter: AdapterFolder) -> Manifest:
+        count = 16 << 20
+        header = json.dumps(
+            {f"{PREFIX}.lora_A.weight": {"dtype": "F32", "shape": [count], "data_offsets": [0, 4 * count]}}
+        ).encode()
+        with (adapter.path / WEIGHTS_NAME).open("wb") as stream:
+            stream.write(struct.pack("<Q", len(header)) + header)
+            stream.truncate(8 + len(header) + 4 * count)
+        files = tuple(describe_file(adapter.path / name) for name in ADAPTER_FILES)
+        return adapter.manifest.model_copy(update={"files": files})
+
+    return make

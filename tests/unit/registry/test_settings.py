@@ -5,6 +5,7 @@ from pydantic import ValidationError
 
 from lorry_registry.errors import InvalidTaskError
 from lorry_registry.settings import DEFAULT_IMAGE, Settings
+from lorry_registry.stores import S3Options
 
 
 def test_without_anything_all_is_below_the_present_folder(tmp_path: Path) -> None:
@@ -60,6 +61,30 @@ def test_a_file_that_is_not_toml_is_named(tmp_path: Path, content: bytes) -> Non
     (tmp_path / "lorry.toml").write_bytes(content)
     with pytest.raises(InvalidTaskError, match="not TOML"):
         Settings.load({}, tmp_path)
+
+
+def test_s3_is_set_by_the_environment_and_the_file(tmp_path: Path) -> None:
+    assert Settings.load({}, tmp_path).s3 == S3Options()
+    assert Settings.load({}, tmp_path).list_s3_variables() == {}
+    (tmp_path / "lorry.toml").write_text('s3_encryption = "aws:kms"\ns3_kms_key = "key"\n', "utf-8")
+    settings = Settings.load({"LORRY_S3_KMS_KEY": "another"}, tmp_path)
+    assert settings.s3 == S3Options(encryption="aws:kms", kms_key="another")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    assert Settings.load(settings.list_s3_variables(), elsewhere).s3 == settings.s3
+
+
+def test_a_value_that_is_not_a_choice_is_refused(tmp_path: Path) -> None:
+    environment = {"LORRY_S3_ENCRYPTION": "rot13", "LORRY_S3_KMS_KEY": "key"}
+    with pytest.raises(InvalidTaskError) as caught:
+        Settings.load(environment, tmp_path)
+    assert [fault.where for fault in caught.value.faults] == ["s3_encryption", "s3_kms_key"]
+    assert "'rot13' is not a choice; write AES256 or aws:kms" in str(caught.value)
+    assert "LORRY_S3_ENCRYPTION" in caught.value.where
+    (tmp_path / "lorry.toml").write_text('s3_encryption = "none"\n', "utf-8")
+    with pytest.raises(InvalidTaskError, match="write AES256 or aws:kms") as caught:
+        Settings.load({}, tmp_path)
+    assert caught.value.where == str(tmp_path / "lorry.toml")
 
 
 def test_settings_do_not_change(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from lorry_components.data.layout import KNOWN_ENDINGS, find_format, list_names
 from lorry_components.data.records import MAX_FILE_BYTES
 from lorry_registry.errors import StoreError
 from lorry_registry.sizes import format_in
+from lorry_registry.stores.s3_client import make_client
 
 MAX_OBJECTS = 10_000
 
@@ -139,11 +140,10 @@ def _check_sizes(source: str, files: RemoteFiles) -> RemoteFiles:
 
 @contextlib.contextmanager
 def _open_client(source: str) -> Iterator[Any]:
-    import boto3
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
-        with contextlib.closing(boto3.Session().client("s3")) as client:
+        with contextlib.closing(make_client()) as client:
             yield client
     except ClientError as error:
         details = error.response.get("Error", {})

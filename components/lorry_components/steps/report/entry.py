@@ -12,6 +12,7 @@ from lorry_components.steps.runtime.step_context import choose_tracking_uri
 from lorry_registry.errors import RunFailedError
 from lorry_registry.mlflow_best_effort import BestEffort
 from lorry_registry.mlflow_index import MlflowIndex
+from lorry_registry.settings import Settings
 from lorry_registry.stores import open_store
 from lorry_registry.task_spec import TaskSpec
 from lorry_registry.whole_files import write_whole_text
@@ -25,7 +26,7 @@ def main(*, tasks: Sequence[str], run: str, store: str, tracking_uri: str, page:
     """
     quiet_libraries()
     ease_garbage_collection()
-    opened = open_store(store)
+    opened = open_store(store, Settings.load(os.environ, Path.cwd()).s3)
     names = [TaskSpec.model_validate_json(task).name for task in tasks]
     report = report_run(RunRecord(opened, run), names, opened)
     target = Path(page)

@@ -69,7 +69,7 @@ class StepContext:
         resolved = resolve_task(
             TaskSpec.model_validate_json(task), digest=DigestCache(settings.digests).digest_file
         )
-        opened = open_store(store)
+        opened = open_store(store, settings.s3)
         return cls(
             task=resolved,
             record=RunRecord(opened, run),

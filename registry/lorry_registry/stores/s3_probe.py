@@ -1,0 +1,78 @@
+"""Does a server keep the conditions of a write? One that ignores them would lose updates without a word."""
+
+import contextlib
+import logging
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from lorry_registry.errors import StoreError
+from lorry_registry.stores.s3_errors import is_condition_failed, is_missing
+from lorry_registry.stores.s3_retries import Patience, retry_request
+
+_LOGGER = logging.getLogger(__name__)
+_WRONG_TAG = f'"{"0" * 32}"'
+
+
+def probe_conditions(
+    client: Any, bucket: str, folder: str, *, patience: Patience, parameters: Mapping[str, str]
+) -> None:
+    """Write a key of our own twice, and a third time under a wrong tag; only the first may be accepted.
+
+    Args:
+        client: The client.
+        bucket: The bucket.
+        folder: Where the key is made: "" or a prefix that ends in ``/``.
+        patience: How often a request is sent again.
+        parameters: What every write is sent with.
+
+    Raises:
+        botocore.exceptions.BotoCoreError: The server cannot be reached.
+        botocore.exceptions.ClientError: The server refuses the first write.
+        StoreError: The server ignores conditions.
+    """
+    # A hidden name, which no key of a store can have.
+    place = {"Bucket": bucket, "Key": f"{folder}.lorry-probe-{uuid.uuid4().hex}"}
+    with _removing(client, place):
+
+        def write(content: bytes, **condition: str) -> Callable[[], Any]:
+            return lambda: client.put_object(**place, Body=content, **condition, **parameters)
+
+        # After a lost answer the second attempt fails on the first one's key, which says as much.
+        with contextlib.suppress(_ConditionFailed):
+            _send(write(b"1", IfNoneMatch="*"), patience)
+        for condition in ({"IfNoneMatch": "*"}, {"IfMatch": _WRONG_TAG}):
+            with contextlib.suppress(_ConditionFailed):
+                _send(write(b"2", **condition), patience)
+                raise StoreError(
+                    f"this server ignores {', '.join(condition)}: two writers would overwrite each other",
+                    where=f"{client.meta.endpoint_url}, s3://{bucket}/{folder}",
+                    todo="use one that has conditional writes, as AWS and SeaweedFS have, or a local folder",
+                )
+
+
+class _ConditionFailed(Exception):  # noqa: N818 -- the answer that is hoped for
+    pass
+
+
+def _send(request: Callable[[], Any], patience: Patience) -> None:
+    try:
+        retry_request(request, patience)
+    except ClientError as error:
+        # AWS answers a write under a tag of a key that is gone with 404.
+        if is_condition_failed(error) or is_missing(error):
+            raise _ConditionFailed from error
+        raise
+
+
+@contextlib.contextmanager
+def _removing(client: Any, place: Mapping[str, str]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        try:
+            client.delete_object(**place)
+        except Exception as error:  # noqa: BLE001 -- a policy may forbid removing; one hidden byte stays
+            _LOGGER.warning("cannot remove %s: %s", place["Key"], type(error).__name__)
