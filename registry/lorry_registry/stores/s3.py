@@ -47,9 +47,6 @@ _UPLOAD_ATTEMPTS = 3
 _TOKEN = "lorry-write"  # noqa: S105 -- the name of a field
 _GET, _PUT, _LIST = "s3:GetObject", "s3:PutObject", "s3:ListBucket"
 
-# Endpoint and address of each store that was seen to keep conditions by this process.
-_PROBED: set[tuple[str, str]] = set()
-
 
 class S3Store(Store):
     """A store below a prefix of a bucket, safe for any number of writers.
@@ -78,6 +75,7 @@ class S3Store(Store):
         self._options = options or S3Options()
         self._patience = patience or Patience()
         self._read_seconds = read_seconds
+        self._keeps_conditions = False
 
     # Reading
 
@@ -219,11 +217,10 @@ class S3Store(Store):
     def check_writable(self) -> None:
         """Write and remove a key of its own, under conditions that the server must keep."""
         with self._reporting("write", "", _PUT):
-            client = self._client
             probe_conditions(
-                client, self.bucket, self._folder, patience=self._patience, parameters=self._encryption
+                self._client, self.bucket, self._folder, patience=self._patience, parameters=self._encryption
             )
-            _PROBED.add((client.meta.endpoint_url, self.address))
+            self._keeps_conditions = True
 
     # Requests
 
@@ -244,9 +241,7 @@ class S3Store(Store):
         return retry_request(request, self._patience)
 
     def _ensure_probed(self) -> None:
-        with self._reporting("write", "", _PUT):
-            is_probed = (self._client.meta.endpoint_url, self.address) in _PROBED
-        if not is_probed:
+        if not self._keeps_conditions:
             self.check_writable()
 
     def _fetch(self, key: str, take: Callable[[Any], _T]) -> _T | None:
