@@ -20,6 +20,7 @@ from lorry_registry.errors import AdapterRejectedError, ConflictError, LorryErro
 from lorry_registry.ledger import Champion, Event, Ledger, TaskState, require_unchanged
 from lorry_registry.manifest import MANIFEST_NAME, Manifest
 from lorry_registry.promotion import Version, find_rollback_version, find_version, list_versions
+from lorry_registry.registry_identity import read_or_create_id
 from lorry_registry.settings import Settings
 from lorry_registry.stores import Store, open_store
 from lorry_registry.users import name_user
@@ -76,6 +77,15 @@ class Registry:
     def open(cls, settings: Settings) -> "Registry":
         """Return the registry that the settings name."""
         return cls(open_store(settings.store), settings.cache / "adapters")
+
+    @property
+    def registry_id(self) -> str:
+        """The id of this registry, which is created in the store when it is asked for first.
+
+        Raises:
+            StoreError: The store cannot be read or written, or the id was changed.
+        """
+        return read_or_create_id(self.store)
 
     # Reading
 
