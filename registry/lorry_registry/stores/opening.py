@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
+from lorry_registry.addresses import hide_secrets, split_store_address
 from lorry_registry.errors import StoreError
 from lorry_registry.stores.base import Store
 from lorry_registry.stores.local import LocalStore
@@ -17,7 +18,7 @@ def open_store(address: str) -> Store:
     Raises:
         StoreError: No store serves the address.
     """
-    scheme = urlsplit(address).scheme
+    scheme = split_store_address(address).scheme
     if scheme not in OPENERS:
         raise _refuse(address)
     return OPENERS[scheme](address)
@@ -28,7 +29,7 @@ def _open_folder(address: str) -> Store:
 
 
 def _open_file_address(address: str) -> Store:
-    parts = urlsplit(address)
+    parts = split_store_address(address)
     if parts.netloc not in ("", "localhost"):
         raise _refuse(address)
     return LocalStore(Path(unquote(parts.path)))
@@ -36,8 +37,8 @@ def _open_file_address(address: str) -> Store:
 
 def _refuse(address: str) -> StoreError:
     return StoreError(
-        f"no store serves addresses of the form {urlsplit(address).scheme}://",
-        where=address,
+        f"no store serves addresses of the form {split_store_address(address).scheme}://",
+        where=hide_secrets(address),
         todo="set LORRY_STORE to a local folder",
     )
 
