@@ -142,7 +142,14 @@ class Ledger:
         """Return the names of the tasks that have a version, sorted."""
         # A person or a file browser may have put something else beside the tasks.
         names = [name for name in self._store.list_children("tasks") if re.fullmatch(TASK_NAME, name)]
-        return [name for name in names if self._store.read(_head_key(name))]
+        return [name for name in names if self._has_head(name)]
+
+    def _has_head(self, task: str) -> bool:
+        try:
+            return self._store.read(_head_key(task)) is not None
+        except StoreError:
+            # Something is there: whoever reads the task is told what, and the other tasks are listed.
+            return True
 
     def read_state(self, task: str) -> TaskState:
         """Return the present state of a task, which may have no version yet.
@@ -293,13 +300,17 @@ class Ledger:
 
     def _parse(self, document: type[_D], stored: StoredDocument, key: str) -> _D:
         try:
-            return document.model_validate_json(stored.content)
-        except ValidationError as error:
+            parsed = document.model_validate_json(stored.content)
+            # A NaN, a huge number or half a surrogate pair in the details: no canonical form has them.
+            parsed.serialize()
+        except ValueError as error:
+            problem = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
             raise StoreError(
-                f"not a ledger document that this version of lorry can read: {error.errors()[0]['msg']}",
+                f"not a ledger document that this version of lorry can read: {problem}",
                 where=self._store.locate(key),
                 todo="restore it from a backup, or upgrade lorry",
             ) from error
+        return parsed
 
 
 def require_unchanged(state: TaskState, judged: int | None) -> None:
