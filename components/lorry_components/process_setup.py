@@ -4,7 +4,13 @@ import atexit
 import gc
 import logging
 import os
+import sys
 import warnings
+from collections.abc import Collection, Mapping
+from types import TracebackType
+from typing import Any
+
+from lorry_registry.scrubbing import find_secrets, format_scrubbed, scrub_text
 
 
 def quiet_libraries() -> None:
@@ -27,3 +33,46 @@ def ease_garbage_collection() -> None:
     """
     gc.set_threshold(50_000, 20, 20)
     atexit.register(gc.freeze)
+
+
+def conceal_secrets(environment: Mapping[str, str]) -> frozenset[str]:
+    """Keep secrets out of everything that this process logs, and out of the traceback that may end it.
+
+    Args:
+        environment: Where the secrets are.
+
+    Returns:
+        The secrets.
+    """
+    secrets = find_secrets(environment)
+    factory = logging.getLogRecordFactory()
+    inner = factory.inner if isinstance(factory, _ScrubbingFactory) else factory
+    logging.setLogRecordFactory(_ScrubbingFactory(inner, secrets))
+
+    def print_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if issubclass(kind, KeyboardInterrupt):
+            sys.__excepthook__(kind, error, trace)
+        else:
+            sys.stderr.write(format_scrubbed(error.with_traceback(trace), secrets))
+
+    sys.excepthook = print_uncaught
+    return secrets
+
+
+class _ScrubbingFactory:
+    """Makes log records whose message and traceback hold no secrets, whoever formats them."""
+
+    def __init__(self, inner: Any, secrets: Collection[str]) -> None:
+        self.inner = inner
+        self._secrets = secrets
+
+    def __call__(self, *arguments: Any, **keywords: Any) -> logging.LogRecord:
+        record: logging.LogRecord = self.inner(*arguments, **keywords)
+        message = record.getMessage()
+        shown = scrub_text(message, self._secrets)
+        if shown != message:
+            record.msg, record.args = shown, ()
+        if record.exc_info and record.exc_info[1] is not None:
+            # Formatters take this text in place of the error's own.
+            record.exc_text = format_scrubbed(record.exc_info[1], self._secrets).rstrip()
+        return record

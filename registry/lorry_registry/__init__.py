@@ -40,7 +40,9 @@ The architecture, from the top down; imports follow the arrows and never go up
 ``lorry_registry`` (this package; light: no torch, no transformers, no kfp)
     :mod:`~lorry_registry.cli` has the registry's commands, each in the module of its name.
     :class:`~lorry_registry.registry.Registry` is the one class that most users need.
-    :mod:`~lorry_registry.mlflow_index` shows the ledger in MLflow; it is never read as truth.
+    :mod:`~lorry_registry.mlflow_index` shows the ledger in MLflow; it is never read as truth:
+    :mod:`~lorry_registry.mlflow_repair` corrects what was edited there, and
+    :mod:`~lorry_registry.mlflow_adoption` takes a champion over into the ledger, but only on request.
     :mod:`~lorry_registry.verification` re-hashes an adapter folder before anything may load it.
     :mod:`~lorry_registry.ledger` is the truth about which adapter belongs to which task: an append-only
     history and a head that moves by compare-and-swap; :mod:`~lorry_registry.promotion` holds its pure rules.

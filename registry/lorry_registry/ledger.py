@@ -9,14 +9,24 @@ Layout in the store::
 
     tasks/<task>/head.json               {sequence, versions, champion, event}
     tasks/<task>/history/00000001.json   one event, linked to the one before by its digest
+
+The head and each event name their task, so that a ledger that was copied to another name is refused.
 """
 
 import contextlib
 import re
 from datetime import UTC, datetime
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
 from lorry_registry.digests import canonical_json, digest_bytes
 from lorry_registry.errors import ConflictError, NotFoundError, StoreError
@@ -62,6 +72,7 @@ class Event(_Document):
         reasons: Why, in sentences.
         details: Whatever else the history keeps: the gate's decision, the run.
         previous: The digest of the event before this one; None for the first.
+        task: The task that it happened to; None in the events of an older Lorry, which did not say.
     """
 
     sequence: Annotated[int, Field(ge=1)]
@@ -75,6 +86,12 @@ class Event(_Document):
     reasons: tuple[str, ...]
     details: dict[str, JsonValue] = {}
     previous: Digest | None
+    task: str | None = None
+
+    @model_serializer(mode="wrap")
+    def _omit_unknown_task(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # An older event keeps its bytes, and with them its digest.
+        return {key: value for key, value in serialize(self).items() if key != "task" or value is not None}
 
     @property
     def digest(self) -> str:
@@ -125,14 +142,29 @@ class Ledger:
         """Return the names of the tasks that have a version, sorted."""
         # A person or a file browser may have put something else beside the tasks.
         names = [name for name in self._store.list_children("tasks") if re.fullmatch(TASK_NAME, name)]
-        return [name for name in names if self._store.read(_head_key(name))]
+        return [name for name in names if self._has_head(name)]
+
+    def _has_head(self, task: str) -> bool:
+        try:
+            return self._store.read(_head_key(task)) is not None
+        except StoreError:
+            # Something is there: whoever reads the task is told what, and the other tasks are listed.
+            return True
 
     def read_state(self, task: str) -> TaskState:
-        """Return the present state of a task, which may have no version yet."""
-        stored = self._store.read(_head_key(task))
+        """Return the present state of a task, which may have no version yet.
+
+        Raises:
+            StoreError: The head was changed, or it is another task's.
+        """
+        key = _head_key(task)
+        stored = self._store.read(key)
         if stored is None:
             return TaskState(task, None, None)
-        return TaskState(task, self._parse(Head, stored, _head_key(task)), stored.etag)
+        head = self._parse(Head, stored, key)
+        self._check_task(head.task, task, key)
+        self._check_task(head.event.task, task, key)
+        return TaskState(task, head, stored.etag)
 
     def require_state(self, task: str) -> TaskState:
         """Return the present state of a task that has at least one version.
@@ -154,7 +186,7 @@ class Ledger:
 
         Raises:
             NotFoundError: No such task.
-            StoreError: An event is missing or was changed.
+            StoreError: An event is missing, was changed, or is another task's.
         """
         state = self.require_state(task)
         assert state.head is not None
@@ -228,6 +260,7 @@ class Ledger:
             reasons=reasons,
             details=details or {},
             previous=head.event.digest if head else None,
+            task=state.task,
         )
         champion = (
             Champion(version=number, adapter_id=adapter_id, promoted_at=now) if promote else state.champion
@@ -253,17 +286,31 @@ class Ledger:
                 where=self._store.locate(key),
                 todo="restore the history from a backup before trusting this task",
             )
-        return self._parse(Event, stored, key)
+        event = self._parse(Event, stored, key)
+        self._check_task(event.task, task, key)
+        return event
+
+    def _check_task(self, named: str | None, task: str, key: str) -> None:
+        if named not in (None, task):
+            raise StoreError(
+                f"this is the ledger of the task {named!r}: it was copied or moved",
+                where=self._store.locate(key),
+                todo=f"remove the folder tasks/{task} from the store, or restore it from a backup",
+            )
 
     def _parse(self, document: type[_D], stored: StoredDocument, key: str) -> _D:
         try:
-            return document.model_validate_json(stored.content)
-        except ValidationError as error:
+            parsed = document.model_validate_json(stored.content)
+            # A NaN, a huge number or half a surrogate pair in the details: no canonical form has them.
+            parsed.serialize()
+        except ValueError as error:
+            problem = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
             raise StoreError(
-                f"not a ledger document that this version of lorry can read: {error.errors()[0]['msg']}",
+                f"not a ledger document that this version of lorry can read: {problem}",
                 where=self._store.locate(key),
                 todo="restore it from a backup, or upgrade lorry",
             ) from error
+        return parsed
 
 
 def require_unchanged(state: TaskState, judged: int | None) -> None:

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
-from urllib.parse import urlsplit
 
-from lorry_registry.addresses import hide_secrets
+from lorry_registry.addresses import hide_secrets, list_secrets, split_tracking_address
 from lorry_registry.errors import MissingExtraError, TrackingError
 from lorry_registry.file_locks import hold_lock
+from lorry_registry.scrubbing import scrub_text
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -39,6 +39,9 @@ class MlflowConnection:
     Args:
         tracking_uri: The address of a server or a database.
 
+    Raises:
+        TrackingError: It is not an address.
+
     Attributes:
         address: The same without a password, for messages.
         database_file: The file of a SQLite address, None for every other.
@@ -47,7 +50,7 @@ class MlflowConnection:
 
     def __init__(self, tracking_uri: str) -> None:
         self._uri = tracking_uri
-        self._scheme = urlsplit(tracking_uri).scheme.partition("+")[0]
+        self._scheme = split_tracking_address(tracking_uri).scheme.partition("+")[0]
         self.address = hide_secrets(tracking_uri)
         self.database_file = _find_database_file(tracking_uri)
         self.is_database = self._scheme in _DATABASE_SCHEMES
@@ -93,6 +96,7 @@ class MlflowConnection:
         except _list_backend_errors() as error:
             # The address in a message may hold a password.
             summary = _summarize_error(error).replace(self._uri, self.address)
+            summary = scrub_text(summary, list_secrets(self._uri))
             raise TrackingError(
                 f"cannot {what}: {summary}", where=self.address, todo=_advise(error)
             ) from error

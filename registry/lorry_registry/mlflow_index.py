@@ -6,30 +6,28 @@ checks them again afterwards. MLflow is imported on first use only.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from lorry_registry.errors import TrackingError
 from lorry_registry.manifest import Manifest
-from lorry_registry.mlflow_runs import MlflowRuns
+from lorry_registry.mlflow_models import ADAPTER_TAG, MlflowModels
 from lorry_registry.registry import Registry
-from lorry_registry.version_card import describe_version, list_version_tags, name_decision
+from lorry_registry.version_card import (
+    DECISION_TAG,
+    describe_version,
+    list_version_tags,
+    name_decision,
+)
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
 
-_ABSENT = "RESOURCE_DOES_NOT_EXIST"
-_PRESENT = "RESOURCE_ALREADY_EXISTS"
+# The champion that Lorry showed last: if the alias names another one, somebody else moved it.
+_SHOWN_TAG = "lorry.champion"
 
 
-class MlflowIndex(MlflowRuns):
+class MlflowIndex(MlflowModels):
     """Runs, and on top of them the versions and aliases of each task's registered model."""
-
-    def find_version(self, task: str, adapter_id: str) -> str | None:
-        """Return MLflow's number of the version that holds an adapter; the lowest, if there are several."""
-        query = f"name = '{task}' and tags.`lorry.adapter_id` = '{adapter_id}'"
-        with self._connection.reporting("search versions"):
-            versions = self._client.search_model_versions(query)
-        return min((str(version.version) for version in versions), key=int, default=None)
 
     def record_version(
         self,
@@ -61,16 +59,20 @@ class MlflowIndex(MlflowRuns):
 
         Returns:
             MLflow's number of the version.
+
+        Raises:
+            TrackingError: MLflow refuses, or has a registered model of this name that is not Lorry's.
         """
         description = describe_version(
             manifest, version=version, adapter_id=adapter_id, reasons=reasons, promoted=promoted
         )
         with self._connection.reporting(f"record v{version} of {task!r}"):
             self._ensure_model(task, manifest)
+            self.check_model(task)
             known = self.find_version(task, adapter_id)
             if known is not None:
                 self._client.update_model_version(task, known, description)
-                self._client.set_model_version_tag(task, known, "lorry.decision", name_decision(promoted))
+                self._client.set_model_version_tag(task, known, DECISION_TAG, name_decision(promoted))
                 return known
             source, run_id = self._resolve_source(source, run_id, model_id)
             created = self._client.create_model_version(
@@ -99,10 +101,11 @@ class MlflowIndex(MlflowRuns):
             What was changed, in sentences.
 
         Raises:
-            TrackingError: MLflow has no version of an adapter.
+            TrackingError: MLflow has no version of an adapter, or the registered model is not Lorry's.
         """
+        self.check_model(task)
         wanted = {CHAMPION: champion, CHALLENGER: challenger}
-        present = self._read_alias_versions(task)
+        present = self.read_alias_versions(task)
         versions = {alias: self.find_version(task, name) if name else None for alias, name in wanted.items()}
         changed = {alias: version for alias, version in versions.items() if version != present.get(alias)}
         with self._connection.reporting(f"move the aliases of {task!r}"):
@@ -111,6 +114,10 @@ class MlflowIndex(MlflowRuns):
                     self._client.delete_registered_model_alias(task, alias)
                 else:
                     self._client.set_registered_model_alias(task, alias, version)
+            tags = self._read_model_tags(task)
+            shown = champion if versions[CHAMPION] else None
+            if tags and tags.get(_SHOWN_TAG) != (shown or ""):
+                self._client.set_registered_model_tag(task, _SHOWN_TAG, shown or "")
         missing = [name for alias, name in wanted.items() if name and versions[alias] is None]
         if missing:
             raise TrackingError(
@@ -124,25 +131,42 @@ class MlflowIndex(MlflowRuns):
         ]
 
     def read_aliases(self, task: str) -> dict[str, str]:
-        """Return the adapters that a task's aliases name; "" for a version that Lorry did not record."""
-        versions = self._read_alias_versions(task)
+        """Return the adapters that a task's aliases name, by the versions' tags; "" for one without a tag."""
+        versions = self.read_alias_versions(task)
         with self._connection.reporting(f"read the aliases of {task!r}"):
             return {
-                alias: self._client.get_model_version(task, version).tags.get("lorry.adapter_id", "")
+                alias: self._client.get_model_version(task, version).tags.get(ADAPTER_TAG, "")
                 for alias, version in versions.items()
             }
 
-    def _read_alias_versions(self, task: str) -> dict[str, str]:
+    def read_alias_versions(self, task: str) -> dict[str, str]:
+        """Return MLflow's numbers of the versions that a task's aliases name."""
         # Searches return no aliases; only the model itself knows them.
         with self._connection.reporting(f"read the aliases of {task!r}"):
-            model = self._connection.attempt(lambda: self._client.get_registered_model(task), unless=_ABSENT)
+            model = self._find_model(task)
         return {alias: str(version) for alias, version in model.aliases.items()} if model else {}
 
-    def _ensure_model(self, task: str, manifest: Manifest) -> None:
-        attempt, client = self._connection.attempt, self._client
-        if attempt(lambda: client.get_registered_model(task), unless=_ABSENT) is None:
-            text = manifest.description or f"Adapters for the task {task} on {manifest.base.model}."
-            attempt(lambda: client.create_registered_model(task, {"lorry.task": task}, text), unless=_PRESENT)
+    def read_shown_champion(self, task: str) -> str | None:
+        """Return the adapter that Lorry last made the champion here; "" for none, None if that is unknown."""
+        with self._connection.reporting(f"read the registered model {task!r}"):
+            return self._read_model_tags(task).get(_SHOWN_TAG)
+
+    def identify_version_number(self, task: str, number: str) -> str | None:
+        """Return the id of the adapter whose files one of MLflow's versions has, or None."""
+        with self._connection.reporting(f"read MLflow's version {number} of {task!r}"):
+            version = self._client.get_model_version(task, number)
+        return self.identify_version(version)
+
+    def set_version_tags(self, task: str, number: str, tags: Mapping[str, str]) -> None:
+        """Set tags of one of MLflow's versions."""
+        with self._connection.reporting(f"set tags of MLflow's version {number} of {task!r}"):
+            for key, value in tags.items():
+                self._client.set_model_version_tag(task, number, key, value)
+
+    def remove_version_tag(self, task: str, number: str, key: str) -> None:
+        """Remove a tag of one of MLflow's versions."""
+        with self._connection.reporting(f"remove a tag of MLflow's version {number} of {task!r}"):
+            self._client.delete_model_version_tag(task, number, key)
 
     def _resolve_source(
         self, source: str, run_id: str | None, model_id: str | None
@@ -178,9 +202,11 @@ def sync_aliases(index: MlflowIndex, registry: Registry, task: str) -> list[str]
         What was changed, in sentences.
 
     Raises:
-        TrackingError: MLflow cannot be reached, or does not know an adapter.
+        TrackingError: MLflow cannot be reached, does not know an adapter, or has a registered model of this
+            name that is not this registry's.
         StoreError: The ledger cannot be read.
     """
+    index.check_model(task, registry.registry_id)
     changes: list[str] = []
     wanted = _derive_aliases(registry, task)
     while True:

@@ -20,6 +20,7 @@ from lorry_registry.errors import AdapterRejectedError, ConflictError, LorryErro
 from lorry_registry.ledger import Champion, Event, Ledger, TaskState, require_unchanged
 from lorry_registry.manifest import MANIFEST_NAME, Manifest
 from lorry_registry.promotion import Version, find_rollback_version, find_version, list_versions
+from lorry_registry.registry_identity import read_or_create_id
 from lorry_registry.settings import Settings
 from lorry_registry.stores import Store, open_store
 from lorry_registry.users import name_user
@@ -77,6 +78,15 @@ class Registry:
         """Return the registry that the settings name."""
         return cls(open_store(settings.store, settings.s3), settings.cache / "adapters")
 
+    @property
+    def registry_id(self) -> str:
+        """The id of this registry, which is created in the store when it is asked for first.
+
+        Raises:
+            StoreError: The store cannot be read or written, or the id was changed.
+        """
+        return read_or_create_id(self.store)
+
     # Reading
 
     def list_tasks(self) -> list[TaskEntry]:
@@ -88,12 +98,12 @@ class Registry:
 
         Raises:
             NotFoundError: No such task.
-            AdapterRejectedError: The champion's manifest was changed.
+            AdapterRejectedError: The champion's manifest was changed, or is another task's.
         """
         state = self.ledger.require_state(task)
         assert state.head is not None
         champion = state.champion
-        manifest = self.read_manifest(champion.adapter_id) if champion else None
+        manifest = self._read_manifest_of(task, champion.adapter_id) if champion else None
         return TaskEntry(task=task, champion=champion, versions=state.head.versions, manifest=manifest)
 
     def list_versions(self, task: str) -> list[Version]:
@@ -107,6 +117,7 @@ class Registry:
 
         Raises:
             NotFoundError: No such task or version, or no champion yet.
+            AdapterRejectedError: The adapter's manifest was changed, or is another task's.
         """
         state = self.ledger.require_state(task)
         champion = state.champion
@@ -126,7 +137,7 @@ class Registry:
             task=task,
             version=number,
             adapter_id=adapter_id,
-            manifest=self.read_manifest(adapter_id),
+            manifest=self._read_manifest_of(task, adapter_id),
             uri=self.store.locate(key),
             path=self.store.find_path(key),
             promoted_at=champion.promoted_at if champion and is_champion else None,
@@ -214,7 +225,7 @@ class Registry:
         """
         for version in list_versions(self.ledger.read_history(task)):
             try:
-                self._verify_stored(version.adapter_id)
+                self._verify_stored(task, version.adapter_id)
             except LorryError as error:
                 yield version, error
             else:
@@ -277,13 +288,7 @@ class Registry:
             NotFoundError: The adapter was not published.
             AdapterRejectedError: The adapter was trained for another task.
         """
-        trained_for = self.read_manifest(adapter_id).task
-        if trained_for != task:
-            raise AdapterRejectedError(
-                f"{adapter_id} was trained for {trained_for!r}",
-                where=task,
-                todo="register it under its own task",
-            )
+        self._read_manifest_of(task, adapter_id)
         state = self.ledger.read_state(task)
         events = self.ledger.read_history(task) if state.head else []
         known = next((entry for entry in list_versions(events) if entry.adapter_id == adapter_id), None)
@@ -332,7 +337,7 @@ class Registry:
         return self._move(state, former, "rollback", reason, by)
 
     def _move(self, state: TaskState, version: Version, action: str, reason: str, by: str | None) -> Event:
-        self._verify_stored(version.adapter_id)
+        self._verify_stored(state.task, version.adapter_id)
         return self.ledger.append(
             state,
             action="rollback" if action == "rollback" else "promote",
@@ -343,9 +348,19 @@ class Registry:
             reasons=(reason,),
         )
 
-    def _verify_stored(self, adapter_id: str) -> None:
-        key = adapter_key(adapter_id)
+    def _read_manifest_of(self, task: str, adapter_id: str) -> Manifest:
         manifest = self.read_manifest(adapter_id)
+        if manifest.task != task:
+            raise AdapterRejectedError(
+                f"{adapter_id} was trained for {manifest.task!r}",
+                where=task,
+                todo="register it under its own task",
+            )
+        return manifest
+
+    def _verify_stored(self, task: str, adapter_id: str) -> None:
+        key = adapter_key(adapter_id)
+        manifest = self._read_manifest_of(task, adapter_id)
         folder = self.store.find_path(key)
         if folder is not None:
             verify_adapter(folder, expected_id=adapter_id)

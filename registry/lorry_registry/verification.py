@@ -7,6 +7,7 @@ header is sane, and a config that names no code.
 
 import json
 import math
+import os
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from lorry_registry.manifest import (
     FileEntry,
     Manifest,
 )
+from lorry_registry.regular_files import open_regular
 
 _MAX_HEADER_BYTES = 1 << 20
 _MAX_CONFIG_BYTES = 1 << 20
@@ -151,8 +153,8 @@ def read_tensor_entries(path: Path) -> dict[str, TensorEntry]:
             tensor claims.
     """
     try:
-        size = path.stat().st_size
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
+            size = os.fstat(stream.fileno()).st_size
             length = struct.unpack("<Q", stream.read(8))[0] if size >= 8 else 0
             if not 2 <= length <= min(_MAX_HEADER_BYTES, size - 8):
                 raise AdapterRejectedError(
@@ -202,8 +204,9 @@ def _parse_entry(entry: Any) -> tuple[TensorEntry, tuple[int, int]]:
 
 def _compare_files(folder: Path, manifest: Manifest) -> Iterator[str]:
     expected = {entry.name: entry for entry in manifest.files}
-    if set(expected) != set(ADAPTER_FILES):
-        yield f"an adapter has the files {', '.join(ADAPTER_FILES)}; the manifest lists {', '.join(expected)}"
+    names = [entry.name for entry in manifest.files]
+    if sorted(names) != sorted(ADAPTER_FILES):
+        yield f"an adapter has the files {', '.join(ADAPTER_FILES)}; the manifest lists {', '.join(names)}"
     for name, entry in sorted(expected.items()):
         path = folder / name
         if path.is_symlink() or (path.exists() and not path.is_file()):
@@ -220,10 +223,12 @@ def _read_small_file(path: Path, limit: int) -> bytes:
     try:
         if path.is_symlink():
             raise AdapterRejectedError("is a symbolic link", where=str(path), todo=_RETRY)
-        if path.stat().st_size > limit:
-            raise AdapterRejectedError(f"is larger than {limit} bytes", where=str(path), todo=_RETRY)
-        return path.read_bytes()
+        with open_regular(path) as stream:
+            content = stream.read(limit + 1)
     except OSError as error:
         raise AdapterRejectedError(
             f"cannot be read: {error.strerror}", where=str(path), todo="give the folder of an adapter"
         ) from error
+    if len(content) > limit:
+        raise AdapterRejectedError(f"is larger than {limit} bytes", where=str(path), todo=_RETRY)
+    return content

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from lorry_registry.manifest import Manifest
 from lorry_registry.sizes import format_size
 
+DECISION_TAG = "lorry.decision"
+
 _CARD = """\
 **{title}**
 
@@ -61,7 +63,7 @@ def list_version_tags(manifest: Manifest, *, version: int, adapter_id: str, prom
         **{f"lorry.metric.{name}": f"{metric.value:.6g}" for name, metric in metrics.items()},
         "lorry.trained_parameters": str(manifest.parameters.trained),
         "lorry.size_bytes": str(manifest.size_bytes),
-        "lorry.decision": name_decision(promoted),
+        DECISION_TAG: name_decision(promoted),
     }
 
 

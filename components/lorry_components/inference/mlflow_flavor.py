@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorry_components.inference.loading import LoadedAdapter, load_adapter
-from lorry_registry.errors import UsageError
+from lorry_registry.errors import AdapterRejectedError, UsageError
 from lorry_registry.manifest import MANIFEST_NAME, Manifest
 from lorry_registry.whole_files import write_whole_text
 
@@ -59,9 +59,26 @@ def write_model(folder: Path, *, adapter: Path, manifest: Manifest, model: "Mode
 
 def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> "AdapterModel":
     """Load the model; MLflow calls this by name."""
-    base_model = (model_config or {}).get("base_model")
-    loaded = load_adapter(Path(path), base_model=base_model, beside=_MLFLOW_FILES)
+    folder = Path(path)
+    loaded = load_adapter(
+        folder,
+        # The files beside MLmodel may have been exchanged for another adapter's, all of them sound.
+        expected_id=_read_adapter_id(folder),
+        base_model=(model_config or {}).get("base_model"),
+        beside=_MLFLOW_FILES,
+    )
     return AdapterModel(loaded)
+
+
+def _read_adapter_id(folder: Path) -> str:
+    from mlflow.models import Model
+
+    adapter_id = Model.load(str(folder / "MLmodel")).flavors.get(FLAVOR_NAME, {}).get("adapter_id")
+    if not isinstance(adapter_id, str):
+        raise AdapterRejectedError(
+            "its MLmodel does not say which adapter it is", where=str(folder), todo="run: lorry reconcile"
+        )
+    return adapter_id
 
 
 class AdapterModel:

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from lorry_components.lifelines import follow_starter
-from lorry_components.process_setup import ease_garbage_collection, quiet_libraries
+from lorry_components.process_setup import conceal_secrets, ease_garbage_collection, quiet_libraries
 from lorry_components.progress import ProgressFile
 from lorry_components.steps.runtime.outcomes import describe_failure
 from lorry_components.studies.trials import TrialFolder
@@ -27,6 +27,7 @@ def main(path: Path) -> int:
     follow_starter()
     quiet_libraries()
     ease_garbage_collection()
+    secrets = conceal_secrets(os.environ)
     from lorry_components.studies.trial_run import run_trial
 
     folder = TrialFolder(path)
@@ -36,8 +37,9 @@ def main(path: Path) -> int:
         settings = Settings.load(os.environ, Path.cwd())
         run_trial(folder, progress=progress, digest=DigestCache(settings.digests).digest_file)
     except Exception as error:
+        # The traceback is scrubbed when the record is made.
         _LOGGER.exception("the trial failed")
-        failure = describe_failure(error, STEP)
+        failure = describe_failure(error, STEP, secrets=secrets)
         folder.write_failure(failure)
         return failure.exit_code
     return 0

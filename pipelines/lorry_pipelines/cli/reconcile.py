@@ -14,16 +14,25 @@ from lorry_registry.errors import LorryError
 from lorry_registry.registry import Registry
 
 
-@click.command(epilog=format_examples("lorry reconcile", "lorry reconcile reviews"))
+@click.command(
+    epilog=format_examples("lorry reconcile", "lorry reconcile reviews", "lorry reconcile --adopt")
+)
 @click.argument("tasks", nargs=-1, metavar="[TASK]...")
+@click.option(
+    "--adopt",
+    "adopt_alias",
+    is_flag=True,
+    help="Promote in the ledger what somebody made the champion in MLflow.",
+)
 @json_option
-def reconcile_tasks(tasks: tuple[str, ...], as_json: bool) -> None:
+def reconcile_tasks(tasks: tuple[str, ...], adopt_alias: bool, as_json: bool) -> None:
     """Make MLflow match the ledger.
 
-    Versions that MLflow lacks are added, and the aliases 'champion' and 'challenger' are corrected: after a
-    crash between the ledger and MLflow, after an edit in MLflow's own pages, or with a new MLflow. All tasks
-    by default. The ledger is never changed. A task that fails does not stop the others: it is reported at the
-    end, and the exit code says what failed.
+    Versions that MLflow lacks are added, tags are corrected by the files that a version really holds, and
+    the aliases 'champion' and 'challenger' follow the ledger: after a crash between the ledger and MLflow,
+    after an edit in MLflow's own pages, or with a new MLflow. All tasks by default. The ledger is changed
+    only with --adopt. A task that fails does not stop the others: it is reported at the end, and the exit
+    code says what failed.
     """
     from lorry_components.steps.register.mlflow_publication import reconcile_task
 
@@ -36,7 +45,7 @@ def reconcile_tasks(tasks: tuple[str, ...], as_json: bool) -> None:
     problems: dict[str, LorryError] = {}
     for task in dict.fromkeys(tasks or registry.ledger.list_tasks()):
         try:
-            changes[task] = reconcile_task(index, registry, task)
+            changes[task] = reconcile_task(index, registry, task, adopt_alias=adopt_alias)
         except LorryError as error:
             problems[task] = error
     if as_json:

@@ -15,6 +15,7 @@ from pathlib import Path
 from lorry_registry.digests import digest_bytes, digest_file
 from lorry_registry.errors import ConflictError, NotFoundError, StoreError
 from lorry_registry.file_locks import hold_lock
+from lorry_registry.regular_files import open_regular
 from lorry_registry.stores.base import Store, StoredDocument, check_key
 from lorry_registry.whole_files import whole_file
 
@@ -35,7 +36,8 @@ class LocalStore(Store):
         path = self._path(key)
         with self._reporting("read", key):
             try:
-                content = path.read_bytes()
+                with open_regular(path) as stream:
+                    content = stream.read()
             except (FileNotFoundError, NotADirectoryError):
                 return None
         return StoredDocument(content, digest_bytes(content))
@@ -84,7 +86,7 @@ class LocalStore(Store):
         with contextlib.ExitStack() as stack:
             with self._reporting("read", key):
                 try:
-                    source = stack.enter_context(self._path(key).open("rb"))
+                    source = stack.enter_context(open_regular(self._path(key)))
                 except (FileNotFoundError, NotADirectoryError) as error:
                     raise NotFoundError(
                         "there is no such key in the store",

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
-from lorry_registry.addresses import hide_secrets
+from lorry_registry.addresses import hide_secrets, split_store_address
 from lorry_registry.errors import StoreError
 from lorry_registry.stores.base import Store
 from lorry_registry.stores.local import LocalStore
@@ -23,12 +23,7 @@ def open_store(address: str, options: S3Options | None = None) -> Store:
     Raises:
         StoreError: No store serves the address.
     """
-    try:
-        scheme = urlsplit(address).scheme
-    except ValueError as error:
-        raise StoreError(
-            f"not an address: {error}", where=address, todo="set LORRY_STORE to a local folder or s3://bucket"
-        ) from error
+    scheme = split_store_address(address).scheme
     if scheme not in OPENERS:
         raise _refuse(address)
     return OPENERS[scheme](address, options or S3Options())
@@ -39,7 +34,7 @@ def _open_folder(address: str, _: S3Options) -> Store:
 
 
 def _open_file_address(address: str, _: S3Options) -> Store:
-    parts = urlsplit(address)
+    parts = split_store_address(address)
     if parts.netloc not in ("", "localhost"):
         raise _refuse(address)
     return LocalStore(Path(unquote(parts.path)))
@@ -54,7 +49,7 @@ def _open_s3(address: str, options: S3Options) -> Store:
 
 def _refuse(address: str) -> StoreError:
     return StoreError(
-        f"no store serves addresses of the form {urlsplit(address).scheme}://",
+        f"no store serves addresses of the form {split_store_address(address).scheme}://",
         where=hide_secrets(address),
         todo="set LORRY_STORE to a local folder or to s3://bucket/prefix",
     )

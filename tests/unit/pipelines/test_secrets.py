@@ -68,11 +68,14 @@ def test_a_run_hands_secrets_over_by_its_environment_alone(
     assert environment["AWS_SECRET_ACCESS_KEY"] == PASSWORD
 
 
+@pytest.mark.parametrize(
+    "tracking", [TRACKING, f"https://{PASSWORD}@mlflow", f"http://mlflow:5000/?access_token={PASSWORD}"]
+)
 def test_a_compiled_pipeline_holds_no_password_and_says_what_to_do(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tracking: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", TRACKING)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking)
     result = click.testing.CliRunner().invoke(lorry, ["compile", "-o", "lorry.yaml"])
     assert result.exit_code == 0, result.output
     assert PASSWORD not in (tmp_path / "lorry.yaml").read_text("utf-8")

@@ -1,4 +1,5 @@
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -287,3 +288,51 @@ def test_a_decision_about_another_champion_is_refused(ledger: Ledger) -> None:
     require_unchanged(state, 2)
     with pytest.raises(ConflictError, match="the champion is now v2, but the gate compared with v1"):
         require_unchanged(state, 1)
+
+
+# A ledger under another name
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_ledger_that_was_copied_to_another_name_is_refused(
+    ledger: Ledger, store: LocalStore, count: int
+) -> None:
+    for number in range(1, count + 1):
+        _register(ledger, number)
+    shutil.copytree(store.root / "tasks" / "reviews", store.root / "tasks" / "fraud")
+    for read in (ledger.read_state, ledger.require_state, ledger.read_history):
+        with pytest.raises(StoreError, match="the ledger of the task 'reviews'"):
+            read("fraud")
+    assert len(ledger.read_history("reviews")) == count
+
+
+def test_a_copied_ledger_whose_head_was_edited_is_refused_by_its_events(
+    ledger: Ledger, store: LocalStore
+) -> None:
+    for number in (1, 2):
+        _register(ledger, number)
+    copy = store.root / "tasks" / "fraud"
+    shutil.copytree(store.root / "tasks" / "reviews", copy)
+    _edit(copy / "head.json", task="fraud")
+    with pytest.raises(StoreError, match="the ledger of the task 'reviews'"):
+        ledger.read_state("fraud")
+    event = json.loads((copy / "head.json").read_bytes())["event"]
+    _edit(copy / "head.json", event=event | {"task": "fraud"})
+    with pytest.raises(StoreError, match="the ledger of the task 'reviews'"):
+        ledger.read_history("fraud")
+
+
+def test_an_event_of_an_older_lorry_keeps_its_bytes_and_its_history_goes_on(
+    ledger: Ledger, store: LocalStore
+) -> None:
+    event = _register(ledger, 1)
+    older = {key: value for key, value in json.loads(event.serialize()).items() if key != "task"}
+    _edit(_find_head(store), event=older)
+    _find_event(store, 1).unlink()
+    state = ledger.read_state("reviews")
+    assert state.head is not None
+    assert state.head.event.serialize() == canonical_json(older)
+    second = _register(ledger, 2)
+    assert second.previous == digest_bytes(canonical_json(older))
+    assert _find_event(store, 1).read_bytes() == canonical_json(older)
+    assert [event.task for event in ledger.read_history("reviews")] == [None, "reviews"]

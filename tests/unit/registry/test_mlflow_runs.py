@@ -2,6 +2,7 @@
 
 import getpass
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from lorry_registry.errors import TrackingError
+from lorry_registry.manifest import MANIFEST_NAME
 from lorry_registry.mlflow_index import MlflowIndex
 
 Make = Callable[..., Any]
@@ -120,7 +122,9 @@ def test_a_logged_model_has_its_files_its_run_and_its_versions(
     document = index.build_model_document(model_id, run_id)
     (tmp_path / "model" / "sub").mkdir(parents=True)
     (tmp_path / "model" / "sub" / "weights").write_bytes(b"w")
+    document.add_flavor("lorry", adapter_id=adapter.adapter_id)
     document.save(str(tmp_path / "model" / "MLmodel"))
+    shutil.copyfile(adapter.path / MANIFEST_NAME, tmp_path / "model" / MANIFEST_NAME)
     source = index.upload_model(model_id, tmp_path / "model")
     assert source == f"models:/{model_id}"
     index.log_metrics(run_id, {"pearson": 0.9}, model_id=model_id)
@@ -139,7 +143,9 @@ def test_a_logged_model_has_its_files_its_run_and_its_versions(
     assert model.tags["lorry.flavor"] == "lorry"
     assert [metric.value for metric in model.metrics] == [0.9]
     assert json.loads(model.tags["mlflow.modelVersions"]) == [{"name": "reviews", "version": number}]
-    assert {"MLmodel", "sub"} == {entry.path for entry in client.list_logged_model_artifacts(model_id)}
+    assert {"MLmodel", "sub", MANIFEST_NAME} == {
+        entry.path for entry in client.list_logged_model_artifacts(model_id)
+    }
     version = client.get_model_version("reviews", number)
     assert (version.run_id, version.source) == (run_id, model.artifact_location)
     assert [output.model_id for output in client.get_run(run_id).outputs.model_outputs] == [model_id]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lorry_registry.digests import digest_bytes
+from lorry_registry.digests import canonical_json, digest_bytes
 from lorry_registry.errors import AdapterRejectedError, ConflictError, NotFoundError, StoreError
 from lorry_registry.manifest import CONFIG_NAME, MANIFEST_NAME, WEIGHTS_NAME
 from lorry_registry.registry import Registry, adapter_key
@@ -383,3 +383,36 @@ def test_public_names_are_those_of_the_package() -> None:
 
     assert sorted(lorry_registry.__all__) == lorry_registry.__all__
     assert all(hasattr(lorry_registry, name) for name in lorry_registry.__all__)
+
+
+# A ledger under another name
+
+
+def test_a_ledger_of_an_older_lorry_under_another_name_is_refused_by_its_manifests(
+    registry: Registry, store: LocalStore, register_adapter: Callable[..., Any]
+) -> None:
+    for seed in (1, 2):
+        register_adapter(seed=seed)
+    copy = store.root / "tasks" / "fraud"
+    shutil.copytree(store.root / "tasks" / "reviews", copy)
+    # Without the events' own task, as an older version wrote them, and with a head that was edited to fit.
+    digest = None
+    for path in sorted((copy / "history").iterdir()):
+        event = json.loads(path.read_bytes()) | {"previous": digest}
+        del event["task"]
+        path.write_bytes(canonical_json(event))
+        digest = digest_bytes(path.read_bytes())
+    head = json.loads((copy / "head.json").read_bytes())
+    (copy / "head.json").write_bytes(canonical_json(head | {"task": "fraud", "event": event}))
+    assert [str(error) for _, error in registry.verify_task("fraud")] == [
+        f"fraud: {adapter} was trained for 'reviews'\n  -> register it under its own task"
+        for adapter in (version.adapter_id for version in registry.list_versions("reviews"))
+    ]
+    for attempt in (
+        lambda: registry.resolve("fraud"),
+        lambda: registry.resolve("fraud", 1),
+        lambda: registry.describe_task("fraud"),
+        lambda: registry.promote("fraud", 1, reason="x"),
+    ):
+        with pytest.raises(AdapterRejectedError, match="was trained for 'reviews'"):
+            attempt()

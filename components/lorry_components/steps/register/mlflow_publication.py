@@ -6,7 +6,9 @@ from pathlib import Path
 
 from lorry_components.inference.mlflow_flavor import FLAVOR_NAME, write_model
 from lorry_registry.manifest import Manifest
+from lorry_registry.mlflow_adoption import adopt_champion
 from lorry_registry.mlflow_index import MlflowIndex, sync_aliases
+from lorry_registry.mlflow_repair import repair_versions
 from lorry_registry.promotion import Version, list_versions
 from lorry_registry.registry import Registry
 
@@ -30,7 +32,12 @@ def publish_version(
 
     Returns:
         MLflow's own number of the version.
+
+    Raises:
+        TrackingError: MLflow cannot be reached, or has a registered model of this name that is not this
+            registry's; nothing was written then.
     """
+    index.claim_model(task, manifest, registry.registry_id)
     is_known = index.find_version(task, version.adapter_id) is not None
     logged = (
         _LoggedModel("", None, None)
@@ -70,13 +77,28 @@ def _log_model(
     return _LoggedModel(source, run_id, model_id)
 
 
-def reconcile_task(index: MlflowIndex, registry: Registry, task: str) -> list[str]:
-    """Make MLflow agree with the ledger on a task: missing versions are added, aliases are set right.
+def reconcile_task(
+    index: MlflowIndex, registry: Registry, task: str, *, adopt_alias: bool = False
+) -> list[str]:
+    """Make MLflow agree with the ledger on a task: tags, versions and aliases.
+
+    Args:
+        index: MLflow.
+        registry: The registry.
+        task: The task.
+        adopt_alias: Whether a champion that a person chose in MLflow is promoted in the ledger first.
 
     Returns:
         The changes, in sentences.
+
+    Raises:
+        TrackingError: MLflow cannot be reached, or the registered model is not this registry's.
+        ConflictError: The alias cannot be adopted.
     """
-    changes = []
+    index.check_model(task, registry.registry_id)
+    changes = repair_versions(index, registry, task)
+    if adopt_alias and (event := adopt_champion(index, registry, task)) is not None:
+        changes.append(f"v{event.version} is now the ledger's champion, as {event.reasons[0]}")
     for version in list_versions(registry.ledger.read_history(task)):
         if index.find_version(task, version.adapter_id) is None:
             publish_version(

@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from lorry_components.process_setup import ease_garbage_collection, quiet_libraries
+from lorry_components.process_setup import conceal_secrets, ease_garbage_collection, quiet_libraries
 from lorry_components.steps.report.step import RunReport, render_html, report_run
 from lorry_components.steps.runtime.outcomes import RunRecord
 from lorry_components.steps.runtime.step_context import choose_tracking_uri
@@ -26,6 +26,7 @@ def main(*, tasks: Sequence[str], run: str, store: str, tracking_uri: str, page:
     """
     quiet_libraries()
     ease_garbage_collection()
+    conceal_secrets(os.environ)
     opened = open_store(store, Settings.load(os.environ, Path.cwd()).s3)
     names = [TaskSpec.model_validate_json(task).name for task in tasks]
     report = report_run(RunRecord(opened, run), names, opened)

@@ -9,8 +9,7 @@ Layout in the store: ``runs/<run>/<task>/<step>.json``.
 
 import logging
 import time
-import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -18,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 
 from lorry_registry.digests import canonical_json
 from lorry_registry.errors import LorryError, StoreError
+from lorry_registry.scrubbing import format_scrubbed, scrub_text
 from lorry_registry.stores import Store
 
 STEPS = ("prepare_data", "finetune", "evaluate", "gate", "register")
@@ -81,11 +81,13 @@ class RunRecord:
     Args:
         store: Where they are kept.
         run: The run's id.
+        secrets: What no outcome may show.
     """
 
-    def __init__(self, store: Store, run: str) -> None:
+    def __init__(self, store: Store, run: str, *, secrets: Collection[str] = ()) -> None:
         self._store = store
         self.run = run
+        self.secrets = secrets
 
     def write(self, outcome: Outcome) -> None:
         """Keep an outcome; that of a retried step replaces the former one."""
@@ -137,30 +139,34 @@ def run_step(record: RunRecord, task: str, step: str, body: Callable[[], dict[st
         outcome = finish("done", details=body())
     except Nothing as reason:
         outcome = finish("current", details={"reason": str(reason)})
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - it is logged below, with its traceback but without secrets
         # Only this task fails; the run continues and reports it.
-        _LOGGER.exception("%s: %s failed", task, step)
-        outcome = finish("failed", failure=describe_failure(error, step))
+        trace = format_scrubbed(error, record.secrets)
+        _LOGGER.error("%s: %s failed\n%s", task, step, trace)  # noqa: TRY400
+        outcome = finish("failed", failure=describe_failure(error, step, secrets=record.secrets))
     record.write(outcome)
     return PROCEED if outcome.status == "done" else STOP
 
 
-def describe_failure(error: Exception, step: str) -> Failure:
-    """Describe an error for people and for programs.
+def describe_failure(error: Exception, step: str, *, secrets: Collection[str] = ()) -> Failure:
+    """Describe an error for people and for programs; no secret is in the description.
 
     Args:
         error: The error.
         step: The step that failed, in case the error names no place.
+        secrets: Values that must not appear in the description.
     """
     if isinstance(error, LorryError):
-        return Failure(error=type(error).__name__, message=str(error), exit_code=error.exit_code)
+        return Failure(
+            error=type(error).__name__, message=scrub_text(str(error), secrets), exit_code=error.exit_code
+        )
     described: LorryError | str = f"{type(error).__name__}: {error}"
     if isinstance(error, OSError) and error.strerror:
         # A full disk, or a folder without permission, has another remedy than a defect.
         described = StoreError(error.strerror, where=str(error.filename or step), todo=_DISK_TODO)
     return Failure(
         error=type(error).__name__,
-        message=str(described),
+        message=scrub_text(str(described), secrets),
         exit_code=described.exit_code if isinstance(described, LorryError) else LorryError.exit_code,
-        trace="".join(traceback.format_exception(error))[-4000:],
+        trace=format_scrubbed(error, secrets)[-4000:],
     )

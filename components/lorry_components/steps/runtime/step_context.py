@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from lorry_components.process_setup import ease_garbage_collection, quiet_libraries
+from lorry_components.process_setup import conceal_secrets, ease_garbage_collection, quiet_libraries
 from lorry_components.progress import Progress, ProgressFile, ignore_progress
 from lorry_components.steps.runtime.outcomes import RunRecord
 from lorry_components.tasks.resolution import ResolvedTask, resolve_task
@@ -65,6 +65,7 @@ class StepContext:
         quiet_libraries()
         ease_garbage_collection()
         environment = os.environ
+        secrets = conceal_secrets(environment)
         settings = Settings.load(environment, Path.cwd())
         resolved = resolve_task(
             TaskSpec.model_validate_json(task), digest=DigestCache(settings.digests).digest_file
@@ -72,7 +73,7 @@ class StepContext:
         opened = open_store(store, settings.s3)
         return cls(
             task=resolved,
-            record=RunRecord(opened, run),
+            record=RunRecord(opened, run, secrets=secrets),
             registry=Registry(opened, settings.cache / "adapters"),
             index=MlflowIndex(choose_tracking_uri(tracking_uri, environment)),
             progress=_open_progress(environment, resolved.spec.name, step),

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from mlflow.exceptions import MlflowException
 
-from lorry_components.inference import load_adapter
+from lorry_components.inference import load_adapter, mlflow_flavor
 from lorry_components.inference.mlflow_flavor import AdapterModel
 from lorry_components.steps.gate.step import Decision
 from lorry_components.steps.register.step import register
@@ -19,6 +19,7 @@ from lorry_components.tasks.resolution import resolve_task
 from lorry_registry.errors import AdapterRejectedError, UsageError
 from lorry_registry.manifest import ADAPTER_FILES, MANIFEST_NAME, WEIGHTS_NAME
 from lorry_registry.mlflow_index import MlflowIndex
+from lorry_registry.mlflow_models import LOADER
 from lorry_registry.registry import Registry
 
 # One method of each family: what a method does by itself has tests of its own.
@@ -168,6 +169,40 @@ def test_a_pair_without_its_second_text_is_refused(enrol: Callable[..., Path]) -
         model.predict(TEXTS)
     with pytest.raises(UsageError, match="give the columns text, text_pair"):
         model.predict([])
+
+
+# Files that were exchanged
+
+
+def test_another_adapters_files_in_the_models_folder_are_refused(
+    enrol: Callable[..., Path], model_folder: Callable[[str], Path]
+) -> None:
+    import mlflow.pyfunc
+
+    enrol("regression")
+    other = enrol("classification")
+    folder = model_folder("regression")
+    for name in (*ADAPTER_FILES, MANIFEST_NAME):
+        shutil.copyfile(other / name, folder / name)
+    with pytest.raises(AdapterRejectedError, match="its id is sha256:"):
+        mlflow.pyfunc.load_model(str(folder))
+
+
+def test_a_model_that_does_not_say_which_adapter_it_is_is_refused(
+    enrol: Callable[..., Path], model_folder: Callable[[str], Path]
+) -> None:
+    import mlflow.pyfunc
+
+    enrol("regression")
+    folder = model_folder("regression")
+    lines = (folder / "MLmodel").read_text("utf-8").splitlines(keepends=True)
+    (folder / "MLmodel").write_text("".join(line for line in lines if "adapter_id:" not in line), "utf-8")
+    with pytest.raises(AdapterRejectedError, match="does not say which adapter it is"):
+        mlflow.pyfunc.load_model(str(folder))
+
+
+def test_the_index_knows_which_module_loads_a_model() -> None:
+    assert mlflow_flavor.__name__ == LOADER
 
 
 # What is in it

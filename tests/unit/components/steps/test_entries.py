@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -100,6 +101,8 @@ def graph(tmp_path: Path, store: LocalStore, mlflow_uri: str, monkeypatch: pytes
     monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
     monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr(logging, "_logRecordFactory", logging.getLogRecordFactory())
     return Graph(tmp_path, store, mlflow_uri)
 
 

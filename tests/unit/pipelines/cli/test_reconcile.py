@@ -26,8 +26,8 @@ def tasks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     """Return the tasks that were reconciled; of them the second cannot be."""
     seen: list[str] = []
 
-    def reconcile(_index: Index, _registry: object, task: str) -> list[str]:
-        seen.append(task)
+    def reconcile(_index: Index, _registry: object, task: str, *, adopt_alias: bool) -> list[str]:
+        seen.append(f"{task} adopted" if adopt_alias else task)
         if task == "films":
             raise StoreError("its history was changed", where=task)
         return ["v1 was missing"] if task == "books" else []
@@ -51,6 +51,12 @@ def test_a_task_that_fails_stops_no_other(tasks: list[str]) -> None:
     result = click.testing.CliRunner().invoke(lorry, ["reconcile", "--json"])
     assert result.exit_code == StoreError.exit_code
     assert json.loads(result.stdout) == {"books": ["v1 was missing"], "reviews": []}
+
+
+def test_a_champion_of_mlflows_is_adopted_only_on_request(tasks: list[str]) -> None:
+    result = click.testing.CliRunner().invoke(lorry, ["reconcile", "books", "--adopt"])
+    assert result.exit_code == 0
+    assert tasks == ["books adopted"]
 
 
 def test_an_mlflow_that_is_gone_is_told_once(tasks: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -162,3 +163,15 @@ def test_resolve_says_where_the_adapter_is(lorry: Run, store: LocalStore, two_ta
     assert f"Adapter      {adapter.adapter_id}\n" in lorry("resolve", "reviews").stdout
     assert f"Path         {folder}\n" in lorry("resolve", "reviews").stdout
     assert json.loads(lorry("resolve", "reviews", "--version", "1", "--json").stdout)["version"] == 1
+
+
+def test_verify_refuses_a_ledger_that_was_copied_to_another_name(
+    lorry: Run, store: LocalStore, two_tasks: dict[str, Any]
+) -> None:
+    shutil.copytree(store.root / "tasks" / "reviews", store.root / "tasks" / "fraud")
+    result = lorry("verify", "--all", code=9)
+    assert "error: fraud, its history" in result.stderr
+    assert "this is the ledger of the task 'reviews'" in result.stderr
+    assert "remove the folder tasks/fraud" in result.stderr
+    assert "reviews" in lorry("verify", "reviews").stdout
+    lorry("verify", "fraud", code=9)

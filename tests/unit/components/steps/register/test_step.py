@@ -412,6 +412,58 @@ def test_a_damaged_store_is_told_by_mlflow_and_the_registry(
     assert WEIGHTS_NAME in str(error)
 
 
+def test_a_registered_model_of_somebody_elses_costs_a_warning_and_is_not_touched(
+    trained: FindTrained, registry: Registry, index: MlflowIndex, tmp_path: Path
+) -> None:
+    index._client.create_registered_model(TASK, {"team": "theirs"})
+    index._client.create_model_version(TASK, tmp_path.as_uri())
+    index._client.set_registered_model_alias(TASK, "champion", "1")
+    registration = enrol(trained(), registry, passed=False, index=index)
+    assert f"a registered model named '{TASK}' exists" in registration.warning
+    assert registry.list_versions(TASK)[0].adapter_id == registration.event.adapter_id
+    model = index._client.get_registered_model(TASK)
+    assert (model.tags, model.aliases) == ({"team": "theirs"}, {"champion": 1})
+    with pytest.raises(TrackingError, match="rename that model"):
+        reconcile_task(index, registry, TASK)
+
+
+def test_files_that_were_exchanged_in_mlflow_are_reported_and_sent_again(
+    trained: FindTrained, registry: Registry, index: MlflowIndex
+) -> None:
+    first = enrol(trained(seed=0), registry, index=index)
+    second = enrol(trained(seed=1), registry, judged=1, index=index)
+    folders = {
+        number: Path(version.source.removeprefix("file://"))
+        for number, version in read_versions(index).items()
+    }
+    for name in (*ADAPTER_FILES, MANIFEST_NAME):
+        shutil.copyfile(folders["1"] / name, folders["2"] / name)
+    # All of them, or the tags: neither moves the champion away from the ledger's.
+    index._client.set_model_version_tag(TASK, "1", "lorry.adapter_id", second.event.adapter_id)
+    changes = reconcile_task(index, registry, TASK)
+    assert "the tag lorry.adapter_id of MLflow's version 1" in changes[0]
+    assert "MLflow's version 2 was recorded as adapter" in changes[1]
+    assert changes[2:] == [
+        "v2 was missing and is recorded now",
+        "the alias champion was MLflow's version 2, and is now MLflow's version 3",
+    ]
+    assert index.find_version(TASK, first.event.adapter_id) == "1"
+    assert index.find_version(TASK, second.event.adapter_id) == "3"
+    assert reconcile_task(index, registry, TASK) == []
+
+
+def test_a_champion_that_was_chosen_in_mlflow_is_adopted_on_request(
+    trained: FindTrained, registry: Registry, index: MlflowIndex
+) -> None:
+    enrol(trained(seed=0), registry, index=index)
+    enrol(trained(seed=1), registry, judged=1, passed=False, index=index)
+    index._client.set_registered_model_alias(TASK, "champion", "2")
+    changes = reconcile_task(index, registry, TASK, adopt_alias=True)
+    assert changes[0].startswith("v2 is now the ledger's champion, as the alias champion was moved")
+    assert registry.resolve(TASK).version == 2
+    assert index.read_aliases(TASK) == {"champion": registry.resolve(TASK).adapter_id}
+
+
 # Killed between two writes
 
 # Registers a candidate, and dies before the write that its last argument counts to.
@@ -457,9 +509,10 @@ registration = register(
 )
 assert not registration.warning, registration.warning
 """
-# Three files, the manifest, the ledger's head, its event; then MLflow's model, files, version, aliases.
+# Three files, the manifest, the ledger's head, its event; then the registry's id, and MLflow's model, files,
+# version, aliases.
 _STORE_WRITES = 6
-_ALL_WRITES = 10
+_ALL_WRITES = 11
 
 
 @pytest.fixture
@@ -528,7 +581,9 @@ def test_all_writes_are_counted(
     last = start_registration(_ALL_WRITES - 1, mlflow_uri)
     assert last.wait() == 9, last.log.read_text()
     assert "died before set_aliases" in last.log.read_text()
-    shutil.rmtree(tmp_path / "store")
+    # The registry's id stays: MLflow would take another one for another registry.
+    for name in ("adapters", "tasks"):
+        shutil.rmtree(tmp_path / "store" / name)
     whole = start_registration(_ALL_WRITES, mlflow_uri)
     assert whole.wait() == 0, whole.log.read_text()
     assert json.loads((tmp_path / "store" / "tasks" / TASK / "head.json").read_text())["versions"] == 1

@@ -18,7 +18,7 @@ from lorry_components.steps.runtime.outcomes import (
     RunRecord,
     run_step,
 )
-from lorry_registry.errors import InvalidDataError, LorryError, StoreError, TrainingError
+from lorry_registry.errors import InvalidDataError, LorryError, StoreError, TrackingError, TrainingError
 from lorry_registry.stores import LocalStore
 
 Body = Callable[[], dict[str, JsonValue]]
@@ -128,6 +128,29 @@ def test_an_error_that_nobody_foresaw_comes_with_where_it_happened(
     assert failure.exit_code == 1
     assert "test_outcomes.py" in failure.trace
     assert "reviews: evaluate failed" in caplog.text
+
+
+def test_neither_the_log_nor_the_outcome_shows_a_secret(
+    store: LocalStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    record = RunRecord(store, "run-1", secrets={"planted"})
+
+    def body() -> dict[str, JsonValue]:
+        try:
+            raise OSError("https://me:hunter2@host is gone")
+        except OSError as error:
+            raise RuntimeError("with the key planted") from error
+
+    def tell() -> dict[str, JsonValue]:
+        raise TrackingError("https://me:hunter2@host is gone, planted", where="mlflow")
+
+    run_step(record, "reviews", "evaluate", body)
+    run_step(record, "films", "evaluate", tell)
+    assert "https://***@host is gone" in caplog.text
+    stored = "".join(path.read_text("utf-8") for path in store.root.rglob("*.json"))
+    assert "with the key ***" in stored
+    for secret in ("hunter2", "planted"):
+        assert secret not in caplog.text + stored
 
 
 def test_a_trace_is_not_endless(record: RunRecord) -> None:

@@ -1,0 +1,180 @@
+"""Registered models and versions in MLflow: whose they are, and which adapter a version really holds.
+
+Anybody may edit MLflow, so neither a tag nor a name is taken for proof: a registered model is ours if it says
+so and no other registry does, and a version holds the adapter whose manifest lies among its files.
+"""
+
+import contextlib
+import io
+import re
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from lorry_registry.digests import digest_bytes
+from lorry_registry.errors import TrackingError
+from lorry_registry.manifest import MANIFEST_NAME, Manifest
+from lorry_registry.mlflow_runs import MlflowRuns
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
+ADAPTER_TAG = "lorry.adapter_id"
+REGISTRY_TAG = "lorry.registry"
+TASK_TAG = "lorry.task"
+
+_ABSENT = "RESOURCE_DOES_NOT_EXIST"
+_PRESENT = "RESOURCE_ALREADY_EXISTS"
+_MODEL_DOCUMENT = "MLmodel"
+_FLAVOR = "lorry"
+# The only code that a model of ours may name; MLflow would import any other.
+LOADER = "lorry_components.inference.mlflow_flavor"
+# What lies there may be anybody's: nothing larger is read.
+_MAX_BYTES = 4 << 20
+_LOGGED_MODEL = re.compile(r"models:/(m-[A-Za-z0-9]+)")
+
+
+class MlflowModels(MlflowRuns):
+    """Runs, and the registered models with their versions."""
+
+    def claim_model(self, task: str, manifest: Manifest, registry_id: str) -> None:
+        """Make sure that the registered model of a task is there and belongs to a registry.
+
+        Args:
+            task: The task.
+            manifest: One of its adapters, for the description of a new registered model.
+            registry_id: The registry that writes to it. A model of an older Lorry, which names no registry,
+                becomes this one's.
+
+        Raises:
+            TrackingError: Somebody else made a model of this name, or it belongs to another registry.
+        """
+        with self._connection.reporting(f"find the registered model {task!r}"):
+            self._ensure_model(task, manifest, registry_id)
+            if REGISTRY_TAG not in self._read_model_tags(task):
+                self.check_model(task, registry_id)
+                self._client.set_registered_model_tag(task, REGISTRY_TAG, registry_id)
+        # Read again: of two registries that claim it at once, one does not get it.
+        self.check_model(task, registry_id)
+
+    def check_model(self, task: str, registry_id: str | None = None) -> None:
+        """Raise if the registered model of a task exists and is not Lorry's, or is another registry's.
+
+        Raises:
+            TrackingError: So it is; it was not touched.
+        """
+        with self._connection.reporting(f"read the registered model {task!r}"):
+            model = self._find_model(task)
+        if model is None:
+            return
+        if model.tags.get(TASK_TAG) != task:
+            raise TrackingError(
+                f"a registered model named {task!r} exists that Lorry did not make; it was left as it is",
+                where=self.address,
+                todo=f"rename that model, or use another MLflow, or, if it is Lorry's, set its tag "
+                f"{TASK_TAG} to {task}; then run: lorry reconcile {task}",
+            )
+        owner = model.tags.get(REGISTRY_TAG)
+        if registry_id is not None and owner not in (None, registry_id):
+            raise TrackingError(
+                f"the registered model {task!r} belongs to another registry ({owner}), and this one is "
+                f"{registry_id}; it was left as it is",
+                where=self.address,
+                todo=f"rename the task, or use another MLflow, or, if this store replaces the other one, set "
+                f"the model's tag {REGISTRY_TAG} to {registry_id}; then run: lorry reconcile {task}",
+            )
+
+    def find_version(self, task: str, adapter_id: str) -> str | None:
+        """Return MLflow's number of the version that holds an adapter; the lowest, if there are several.
+
+        A version counts if it is tagged with the adapter and its files are the adapter's.
+        """
+        query = f"name = '{task}' and tags.`{ADAPTER_TAG}` = '{adapter_id}'"
+        with self._connection.reporting("search versions"):
+            versions = sorted(
+                self._client.search_model_versions(query), key=lambda version: int(version.version)
+            )
+        matches = (version for version in versions if self.identify_version(version) == adapter_id)
+        match = next(matches, None)
+        return None if match is None else str(match.version)
+
+    def identify_version(self, version: "ModelVersion") -> str | None:
+        """Return the id of the adapter whose files a version has, or None if it has no adapter's.
+
+        The id is the digest of the manifest among the files; ``MLmodel``, if there is one, must name the same
+        and no foreign code. The other files are re-hashed by whoever loads them.
+        """
+        with self._connection.reporting(f"read the files of MLflow's version {version.version}"):
+            files = self._open_files(version)
+            manifest = None if files is None else _read_file(files, MANIFEST_NAME)
+            document = None if files is None else _read_file(files, _MODEL_DOCUMENT)
+        if manifest is None:
+            return None
+        held = digest_bytes(manifest)
+        return held if document is None or _read_adapter_id(document) == held else None
+
+    def list_model_versions(self, task: str) -> list["ModelVersion"]:
+        """Return all versions of a task's registered model, the oldest first."""
+        versions: list[ModelVersion] = []
+        token: str | None = None
+        with self._connection.reporting(f"list the versions of {task!r}"):
+            while True:
+                page = self._client.search_model_versions(f"name = '{task}'", page_token=token)
+                versions += page
+                token = page.token
+                if not token:
+                    return sorted(versions, key=lambda version: int(version.version))
+
+    def _ensure_model(self, task: str, manifest: Manifest, registry_id: str | None = None) -> None:
+        if self._find_model(task) is not None:
+            return
+        text = manifest.description or f"Adapters for the task {task} on {manifest.base.model}."
+        tags = {TASK_TAG: task} | ({REGISTRY_TAG: registry_id} if registry_id else {})
+        self._connection.attempt(
+            lambda: self._client.create_registered_model(task, tags, text), unless=_PRESENT
+        )
+
+    def _find_model(self, task: str) -> Any:
+        return self._connection.attempt(lambda: self._client.get_registered_model(task), unless=_ABSENT)
+
+    def _read_model_tags(self, task: str) -> dict[str, str]:
+        model = self._find_model(task)
+        return dict(model.tags) if model else {}
+
+    def _open_files(self, version: "ModelVersion") -> Any:
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        # This is where MLflow loads the version from, whatever else is said about it.
+        source = self._client.get_model_version_download_uri(version.name, str(version.version))
+        if source.startswith("models:"):
+            logged = _LOGGED_MODEL.fullmatch(source)
+            if logged is None:
+                return None
+            model_id = logged.group(1)
+            model = self._connection.attempt(lambda: self._client.get_logged_model(model_id), unless=_ABSENT)
+            if model is None:
+                return None
+            source = model.artifact_location
+        return get_artifact_repository(source, tracking_uri=self.tracking_uri)
+
+
+def _read_file(files: Any, name: str) -> bytes | None:
+    sizes = {entry.path: entry.file_size for entry in files.list_artifacts() if not entry.is_dir}
+    if name not in sizes or (sizes[name] or 0) > _MAX_BYTES:
+        return None
+    # MLflow draws a progress bar for each file.
+    with tempfile.TemporaryDirectory() as scratch, contextlib.redirect_stderr(io.StringIO()):
+        return Path(files.download_artifacts(name, scratch)).read_bytes()
+
+
+def _read_adapter_id(document: bytes) -> str | None:
+    try:
+        flavors = yaml.safe_load(document)["flavors"]
+        loaded_by = flavors.get("python_function", {"loader_module": LOADER})
+        if loaded_by["loader_module"] != LOADER or "code" in loaded_by:
+            return None
+        return str(flavors[_FLAVOR]["adapter_id"])
+    except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError, RecursionError):
+        return None

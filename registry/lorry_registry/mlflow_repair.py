@@ -1,0 +1,69 @@
+"""Makes the tags of MLflow's versions say what the versions hold, after an edit in MLflow."""
+
+from typing import TYPE_CHECKING
+
+from lorry_registry.ledger import Event
+from lorry_registry.mlflow_index import MlflowIndex
+from lorry_registry.mlflow_models import ADAPTER_TAG
+from lorry_registry.promotion import Version, list_versions
+from lorry_registry.registry import Registry
+from lorry_registry.version_card import DECISION_TAG, list_version_tags, name_decision
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
+
+def repair_versions(index: MlflowIndex, registry: Registry, task: str) -> list[str]:
+    """Correct the tags of every version that Lorry recorded, by the files that the version holds.
+
+    A version whose files are no longer those of an adapter of the task loses the tag that names its adapter,
+    so that nothing takes it for that adapter. Versions without any tag of Lorry's are left alone.
+
+    Returns:
+        What was changed, in sentences.
+
+    Raises:
+        TrackingError: MLflow cannot be reached.
+        StoreError: The ledger cannot be read.
+    """
+    events = registry.ledger.read_history(task)
+    known = {version.adapter_id: version for version in list_versions(events)}
+    changes: list[str] = []
+    for recorded in index.list_model_versions(task):
+        if not any(key.startswith("lorry.") for key in recorded.tags):
+            continue
+        held = index.identify_version(recorded)
+        if held in known:
+            changes += _correct_tags(index, registry, recorded, known[held], events)
+        elif ADAPTER_TAG in recorded.tags:
+            index.remove_version_tag(task, str(recorded.version), ADAPTER_TAG)
+            changes.append(
+                f"MLflow's version {recorded.version} was recorded as adapter {recorded.tags[ADAPTER_TAG]}, "
+                f"but its files are {'those of ' + held if held else 'not that adapter'}: it no longer "
+                "counts as a version of this task"
+            )
+    return changes
+
+
+def _correct_tags(
+    index: MlflowIndex, registry: Registry, recorded: "ModelVersion", version: Version, events: list[Event]
+) -> list[str]:
+    manifest = registry.read_manifest(version.adapter_id)
+    wanted = list_version_tags(
+        manifest,
+        version=version.number,
+        adapter_id=version.adapter_id,
+        promoted=version.registered.is_promotion,
+    )
+    # A version that was refused at first may have passed later; either decision was the gate's.
+    decisions = {name_decision(event.is_promotion) for event in events if event.version == version.number}
+    if recorded.tags.get(DECISION_TAG) in decisions:
+        wanted[DECISION_TAG] = recorded.tags[DECISION_TAG]
+    wrong = {key: value for key, value in wanted.items() if recorded.tags.get(key) != value}
+    if wrong:
+        index.set_version_tags(manifest.task, str(recorded.version), wrong)
+    return [
+        f"the tag {key} of MLflow's version {recorded.version}, which holds v{version.number}, was "
+        f"{recorded.tags.get(key) or 'not set'}, and is now {value}"
+        for key, value in wrong.items()
+    ]

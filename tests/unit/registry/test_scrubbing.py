@@ -1,0 +1,54 @@
+"""Secrets are taken out of texts and tracebacks."""
+
+from lorry_registry.scrubbing import find_secrets, format_scrubbed, scrub_text
+
+ENVIRONMENT = {
+    "AWS_ACCESS_KEY_ID": "AKIAPLANTED",
+    "AWS_SECRET_ACCESS_KEY": "aws-planted",
+    "AWS_SESSION_TOKEN": "session-planted",
+    "HF_TOKEN": "hf_planted",
+    "MLFLOW_TRACKING_PASSWORD": "password-planted",
+    "MLFLOW_TRACKING_TOKEN": "token-planted",
+    "MLFLOW_TRACKING_URI": "https://me:uri%20planted@host/?api_key=query-planted",
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
+    "PWD": "/home/me",
+    "LORRY_STORE": "/home/me/store",
+}
+
+
+def test_the_secrets_of_an_environment_are_those_of_variables_and_of_addresses() -> None:
+    assert find_secrets(ENVIRONMENT) == {
+        "AKIAPLANTED",
+        "aws-planted",
+        "session-planted",
+        "hf_planted",
+        "password-planted",
+        "token-planted",
+        "me:uri%20planted",
+        "me:uri planted",
+        "uri%20planted",
+        "uri planted",
+        "query-planted",
+    }
+
+
+def test_a_text_shows_no_secret() -> None:
+    text = "GET https://name:secret@host/x failed: key hf_planted; /api?token=abc&run=1 at s3://bucket/x"
+    assert scrub_text(text, find_secrets(ENVIRONMENT)) == (
+        "GET https://***@host/x failed: key ***; /api?token=***&run=1 at s3://bucket/x"
+    )
+
+
+def test_a_traceback_shows_no_secret_of_any_cause() -> None:
+    try:
+        try:
+            raise OSError("cannot open https://me:hunter2@host")
+        except OSError as error:
+            raise ValueError("no token-planted") from error
+    except ValueError as error:
+        trace = format_scrubbed(error, find_secrets(ENVIRONMENT))
+    assert "hunter2" not in trace
+    assert "token-planted" not in trace
+    assert "OSError: cannot open https://***@host" in trace
+    assert "ValueError: no ***" in trace
