@@ -9,7 +9,6 @@ from lorry_registry.addresses import has_secret, hide_secrets
 from lorry_registry.errors import StoreError, UsageError
 from lorry_registry.settings import Settings
 from lorry_registry.task_spec import ResourcesSpec, TaskSpec
-from lorry_registry.whole_files import write_whole
 
 
 def compile_pipeline(specs: Sequence[TaskSpec], target: Path, *, settings: Settings) -> None:
@@ -47,7 +46,7 @@ def compile_pipeline(specs: Sequence[TaskSpec], target: Path, *, settings: Setti
                 # The compiler insists on the ending, and writes a file that a reader may see half of.
                 compiled = Path(scratch) / "pipeline.yaml"
                 compiler.Compiler().compile(pipeline, str(compiled))
-                write_whole(target, compiled.read_bytes())
+                compiled.replace(target)
         except OSError as error:
             raise StoreError(
                 f"cannot be written: {error.strerror or error}",

@@ -224,7 +224,8 @@ def _read_small_file(path: Path, limit: int) -> bytes:
         if path.is_symlink():
             raise AdapterRejectedError("is a symbolic link", where=str(path), todo=_RETRY)
         with open_regular(path) as stream:
-            content = stream.read(limit + 1)
+            # One more than it has: a file that grows meanwhile is seen, and no more room is taken.
+            content = stream.read(min(os.fstat(stream.fileno()).st_size, limit) + 1)
     except OSError as error:
         raise AdapterRejectedError(
             f"cannot be read: {error.strerror}", where=str(path), todo="give the folder of an adapter"

@@ -24,8 +24,8 @@ from lorry_components.memory.estimates import (
 from lorry_components.memory.gpus import DEVICES, GIB, find_smallest_device, recognise_device
 from lorry_components.memory.plan import make_footprint
 from lorry_components.memory.plan_document import judge_device
+from lorry_components.methods import METHODS
 from lorry_components.models.configuration import BaseConfiguration
-from lorry_components.tasks.base_checks import METHODS
 
 ACTIVATIONS = Activations(
     kept=8 * GIB, layers=10, largest_layer=GIB // 2, outside=GIB // 4, boundary=2**20, logits=GIB // 8
