@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lorry_registry.errors import AdapterRejectedError
+from lorry_registry.errors import AdapterRejectedError, StoreError
 from lorry_registry.manifest import WEIGHTS_NAME
 from lorry_registry.verification import read_tensor_entries
 from lorry_registry.whole_files import whole_file
@@ -16,12 +16,26 @@ _SHOWN = 3
 
 
 def save_tensors(tensors: "Mapping[str, torch.Tensor]", folder: Path) -> None:
-    """Write contiguous copies of the tensors in the order of their names: equal adapters have equal bytes."""
+    """Write contiguous copies of the tensors in the order of their names: equal adapters have equal bytes.
+
+    Raises:
+        StoreError: The file cannot be written, as on a full disk.
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     ordered = {name: tensors[name].detach().cpu().contiguous().clone() for name in sorted(tensors)}
-    with whole_file(folder / WEIGHTS_NAME) as partial:
-        save_file(ordered, partial, metadata={"format": "pt"})
+    path = folder / WEIGHTS_NAME
+    try:
+        with whole_file(path) as partial:
+            save_file(ordered, partial, metadata={"format": "pt"})
+    except SafetensorError as error:
+        # The library reports a full disk by an error of its own, which is no OSError.
+        raise StoreError(
+            f"cannot be written: {str(error).rpartition('error: ')[2]}",
+            where=str(path),
+            todo="check that the disk has space and that this user may write there, and run again",
+        ) from error
 
 
 def load_tensors(

@@ -151,11 +151,11 @@ def test_disk_of_the_store_is_full(workspace: Any, make_disk: Callable[[str], Pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", ["28k", "52k"])
+@pytest.mark.parametrize("size", ["28k", "72k", "104k"])
 def test_disk_of_the_run_is_full(
     workspace: Any, make_disk: Callable[[str], Path], tmp_path: Path, size: str
 ) -> None:
-    """No room for the compiled pipeline, or for the prepared data."""
+    """No room for the compiled pipeline, for the prepared data, or for the adapter."""
     workspace.write_task("reviews")
     workspace.home = make_disk(size) / "home"
     elsewhere = {"LORRY_STORE": str(tmp_path / "store"), "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/m.db"}
