@@ -16,7 +16,8 @@ _SECRET_VARIABLE = re.compile(
 )
 # A shorter value is a switch or a placeholder, and would be found in every other word.
 _SHORTEST = 6
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s\"'<>]*")
+# Without a bound on the scheme, a long run of letters would be read again from each of them.
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}://[^\s\"'<>]*")
 
 
 def find_secrets(environment: Mapping[str, str]) -> frozenset[str]:

@@ -58,6 +58,7 @@ def check_nothing_planted(folder: Path, printed: str) -> None:
                 assert secret.encode() not in path.read_bytes(), path
 
 
+@pytest.mark.slow
 def test_no_file_log_mlflow_field_or_pipeline_holds_a_secret(workspace: Any, breaking_server: str) -> None:
     task = workspace.write_task("reviews")
     tracking = {
