@@ -17,7 +17,9 @@ _SECRET_VARIABLE = re.compile(
 # A shorter value is a switch or a placeholder, and would be found in every other word.
 _SHORTEST = 6
 # Without a bound on the scheme, a long run of letters would be read again from each of them.
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}://[^\s\"'<>]*")
+_SCHEME = r"[A-Za-z][A-Za-z0-9+.-]{0,30}://"
+# An address ends where the next one begins, even if nothing stands between them.
+_ADDRESS = re.compile(rf"{_SCHEME}(?:(?!{_SCHEME})[^\s\"'<>])*")
 
 
 def find_secrets(environment: Mapping[str, str]) -> frozenset[str]:

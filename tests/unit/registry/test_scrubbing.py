@@ -1,5 +1,7 @@
 """Secrets are taken out of texts and tracebacks."""
 
+import pytest
+
 from lorry_registry.scrubbing import find_secrets, format_scrubbed, scrub_text
 
 ENVIRONMENT = {
@@ -52,3 +54,13 @@ def test_a_traceback_shows_no_secret_of_any_cause() -> None:
     assert "token-planted" not in trace
     assert "OSError: cannot open https://***@host" in trace
     assert "ValueError: no ***" in trace
+
+
+@pytest.mark.parametrize("between", ["", ",", ";", "|"])
+def test_addresses_without_a_gap_are_scrubbed_each(between: str) -> None:
+    text = between.join(["https://ann:wonderland@one.example", "postgresql://bob:sesame123@two.example/db"])
+    scrubbed = scrub_text(text)
+    assert "wonderland" not in scrubbed
+    assert "sesame123" not in scrubbed
+    assert "one.example" in scrubbed
+    assert "two.example" in scrubbed
