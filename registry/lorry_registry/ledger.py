@@ -10,7 +10,9 @@ Layout in the store::
     tasks/<task>/head.json               {sequence, versions, champion, event}
     tasks/<task>/history/00000001.json   one event, linked to the one before by its digest
 
-The head and each event name their task, so that a ledger that was copied to another name is refused.
+The head and each event name their task and their registry, so that a ledger that was copied to another name,
+or from another registry's store, is refused. Where events are signed, the signature covers the head as well:
+see :mod:`lorry_registry.signing`.
 """
 
 import contextlib
@@ -28,14 +30,23 @@ from pydantic import (
     model_serializer,
 )
 
-from lorry_registry.digests import canonical_json, digest_bytes
+from lorry_registry.digests import canonical_json, digest_bytes, digest_document
 from lorry_registry.errors import ConflictError, NotFoundError, StoreError
 from lorry_registry.manifest import Digest
+from lorry_registry.registry_identity import RegistryIdentity
+from lorry_registry.signing.event_signatures import EventSignature
+from lorry_registry.signing.seen_heads import SeenHead
+from lorry_registry.signing.trust import Trust
 from lorry_registry.stores import Store, StoredDocument
 from lorry_registry.task_document import suggest_name
 from lorry_registry.task_spec import TASK_NAME
 
-Action = Literal["register", "promote", "rollback"]
+Action = Literal["register", "promote", "rollback", "attest"]
+# What events and heads of an older Lorry, or unsigned ones, do not say: it is left out of their bytes.
+_OPTIONAL = frozenset({"task", "registry", "state", "signature"})
+
+
+RegistryId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 
 
 class _Document(BaseModel):
@@ -44,6 +55,13 @@ class _Document(BaseModel):
     def serialize(self) -> bytes:
         """Return the canonical bytes."""
         return canonical_json(self.model_dump(mode="json"))
+
+    @model_serializer(mode="wrap")
+    def _omit_unset(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # An older document keeps its bytes, and with them its digest.
+        return {
+            key: value for key, value in serialize(self).items() if value is not None or key not in _OPTIONAL
+        }
 
 
 _D = TypeVar("_D", bound=_Document)
@@ -64,7 +82,8 @@ class Event(_Document):
         sequence: Its place in the history, from 1.
         at: When, in UTC.
         by: Who or what did it.
-        action: ``register`` adds a version; ``promote`` and ``rollback`` move the champion only.
+        action: ``register`` adds a version; ``promote`` and ``rollback`` move the champion only; ``attest``
+            changes nothing: its signature stands for all events before it.
         version: The version that it concerns.
         adapter_id: That version's adapter.
         champion_before: The champion's version before the event.
@@ -73,6 +92,9 @@ class Event(_Document):
         details: Whatever else the history keeps: the gate's decision, the run.
         previous: The digest of the event before this one; None for the first.
         task: The task that it happened to; None in the events of an older Lorry, which did not say.
+        registry: The id of the registry; None in the events of an older Lorry.
+        state: The digest of what the head says beside the event, if the event is signed.
+        signature: Over the event's bytes without this field; None if it is not signed.
     """
 
     sequence: Annotated[int, Field(ge=1)]
@@ -87,11 +109,13 @@ class Event(_Document):
     details: dict[str, JsonValue] = {}
     previous: Digest | None
     task: str | None = None
+    registry: RegistryId | None = None
+    state: Digest | None = None
+    signature: EventSignature | None = None
 
-    @model_serializer(mode="wrap")
-    def _omit_unknown_task(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # An older event keeps its bytes, and with them its digest.
-        return {key: value for key, value in serialize(self).items() if key != "task" or value is not None}
+    def serialize_unsigned(self) -> bytes:
+        """Return the canonical bytes that a signature covers."""
+        return self.model_copy(update={"signature": None}).serialize()
 
     @property
     def digest(self) -> str:
@@ -111,6 +135,15 @@ class Head(_Document):
     versions: Annotated[int, Field(ge=0)]
     champion: Champion | None
     event: Event
+    registry: RegistryId | None = None
+
+    def remember(self) -> SeenHead:
+        """Return what a machine keeps of it, to notice an older one later."""
+        return SeenHead(registry=self.registry, sequence=self.event.sequence, event=self.event.digest)
+
+    def digest_state(self) -> str:
+        """Return the digest of everything beside the event, which a signed event names."""
+        return digest_document(self.model_dump(mode="json", exclude={"event"}))
 
 
 class TaskState:
@@ -133,10 +166,20 @@ class TaskState:
 
 
 class Ledger:
-    """The heads and histories of all tasks in a store."""
+    """The heads and histories of all tasks in a store.
 
-    def __init__(self, store: Store) -> None:
+    Args:
+        store: The store.
+        trust: Signs events, and judges those that are read; None: it does neither.
+        identity: The id of the registry in the store, if the caller has read it.
+    """
+
+    def __init__(
+        self, store: Store, *, trust: Trust | None = None, identity: RegistryIdentity | None = None
+    ) -> None:
         self._store = store
+        self._trust = trust or Trust()
+        self._identity = identity or RegistryIdentity(store)
 
     def list_tasks(self) -> list[str]:
         """Return the names of the tasks that have a version, sorted."""
@@ -155,16 +198,32 @@ class Ledger:
         """Return the present state of a task, which may have no version yet.
 
         Raises:
-            StoreError: The head was changed, or it is another task's.
+            StoreError: The head was changed, it is another task's or another registry's, or its signature
+                is missing or wrong and signatures are required.
         """
         key = _head_key(task)
-        stored = self._store.read(key)
-        if stored is None:
-            return TaskState(task, None, None)
-        head = self._parse(Head, stored, key)
-        self._check_task(head.task, task, key)
-        self._check_task(head.event.task, task, key)
-        return TaskState(task, head, stored.etag)
+        # A process beside this one may see a newer head than the one that is read here.
+        seen = self._trust.recall_head(self._store.address, task)
+        stored = self._identity.read_beside(key)
+        head = None if stored is None else self._check_head(self._parse(Head, stored, key), task, key)
+        found = None if head is None else head.remember()
+        self._trust.check_head(self._store.address, task, seen=seen, found=found)
+        return TaskState(task, head, stored.etag if stored else None)
+
+    def _check_head(self, head: Head, task: str, key: str) -> Head:
+        for named in (head, head.event):
+            self._check_task(named.task, task, key)
+            self._check_registry(named.registry, task, key)
+        if self._trust.is_checking:
+            event, where = head.event, self._store.locate(key)
+            self._trust.check_event(event.serialize_unsigned(), event.signature, task=task, where=where)
+            if event.signature is not None and event.state != head.digest_state():
+                self._trust.object_to_ledger(
+                    "the head is not the one that its event was signed with: it was changed",
+                    task=task,
+                    where=where,
+                )
+        return head
 
     def require_state(self, task: str) -> TaskState:
         """Return the present state of a task that has at least one version.
@@ -200,7 +259,30 @@ class Ledger:
                     todo="restore the history from a backup before trusting this task",
                 )
         self._check_champion(state, events)
+        self._check_signatures(state.task, events)
         return events
+
+    def _check_signatures(self, task: str, events: list[Event]) -> None:
+        """Judge the events after the last signed attestation, which stands for all events before it."""
+        unsigned = self._find_unsigned(events) if self._trust.is_checking else None
+        if unsigned is not None:
+            self._trust.object_to_ledger(
+                f"event {unsigned.sequence} is not signed by a trusted key or identity",
+                task=task,
+                where=self._store.locate(f"tasks/{task}/history"),
+            )
+
+    def is_signed(self, head: Head, events: list[Event]) -> bool:
+        """Return whether somebody trusted signed a head, and every event that no attestation stands for."""
+        return head.event.state == head.digest_state() and self._find_unsigned(events) is None
+
+    def _find_unsigned(self, events: list[Event]) -> Event | None:
+        for event in reversed(events):
+            if not self._trust.is_trusted_event(event.serialize_unsigned(), event.signature):
+                return event
+            if event.action == "attest":
+                break
+        return None
 
     def _check_champion(self, state: TaskState, events: list[Event]) -> None:
         champion = state.champion
@@ -241,7 +323,9 @@ class Ledger:
 
         Raises:
             ConflictError: The task changed since the state was read.
+            UsageError: Signatures are required, and there is no key to sign with.
         """
+        self._trust.check_ready()
         head = state.head
         if head is not None:
             # A writer that was killed after its swap may have left its event only in the head.
@@ -261,6 +345,7 @@ class Ledger:
             details=details or {},
             previous=head.event.digest if head else None,
             task=state.task,
+            registry=self._identity.ensure(),
         )
         champion = (
             Champion(version=number, adapter_id=adapter_id, promoted_at=now) if promote else state.champion
@@ -270,12 +355,21 @@ class Ledger:
             versions=max(number, head.versions if head else 0),
             champion=champion,
             event=event,
+            registry=event.registry,
         )
+        if self._trust.is_signing:
+            event = self._sign(event, new_head)
+            new_head = new_head.model_copy(update={"event": event})
         self._store.compare_and_swap(_head_key(state.task), new_head.serialize(), state.etag)
         # The move is done and recorded in the head. Filing its event may fail now: the next writer does it.
         with contextlib.suppress(StoreError):
             self._store.create(_event_key(state.task, event.sequence), event.serialize())
         return event
+
+    def _sign(self, event: Event, head: Head) -> Event:
+        named = event.model_copy(update={"state": head.digest_state()})
+        signature = self._trust.sign_event(named.serialize_unsigned())
+        return named.model_copy(update={"signature": signature})
 
     def _read_event(self, task: str, sequence: int) -> Event:
         key = _event_key(task, sequence)
@@ -288,6 +382,7 @@ class Ledger:
             )
         event = self._parse(Event, stored, key)
         self._check_task(event.task, task, key)
+        self._check_registry(event.registry, task, key)
         return event
 
     def _check_task(self, named: str | None, task: str, key: str) -> None:
@@ -297,6 +392,24 @@ class Ledger:
                 where=self._store.locate(key),
                 todo=f"remove the folder tasks/{task} from the store, or restore it from a backup",
             )
+
+    def _check_registry(self, named: str | None, task: str, key: str) -> None:
+        if named is None or named == self._identity.read():
+            return
+        own = self._identity.read()
+        what = (
+            f"this is a ledger of the registry {named}, and the store is the registry {own}: it was copied "
+            "from another store"
+            if own
+            else f"this is a ledger of the registry {named}, and the store has no registry.json: only a part "
+            "of a store was copied"
+        )
+        raise StoreError(
+            what,
+            where=self._store.locate(key),
+            todo=f"remove the folder tasks/{task} from the store and register its adapters here; to move a "
+            "registry, copy its whole store, with registry.json",
+        )
 
     def _parse(self, document: type[_D], stored: StoredDocument, key: str) -> _D:
         try:

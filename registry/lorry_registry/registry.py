@@ -20,8 +20,11 @@ from lorry_registry.errors import AdapterRejectedError, ConflictError, LorryErro
 from lorry_registry.ledger import Champion, Event, Ledger, TaskState, require_unchanged
 from lorry_registry.manifest import MANIFEST_NAME, Manifest
 from lorry_registry.promotion import Version, find_rollback_version, find_version, list_versions
-from lorry_registry.registry_identity import read_or_create_id
+from lorry_registry.registry_identity import RegistryIdentity
 from lorry_registry.settings import Settings
+from lorry_registry.signing.adapter_signatures import COMPANION_FOLDERS
+from lorry_registry.signing.attestations import StoredSignatures, copy_companions
+from lorry_registry.signing.trust import Trust
 from lorry_registry.stores import Store, open_store
 from lorry_registry.users import name_user
 from lorry_registry.verification import check_files, verify_adapter
@@ -66,17 +69,29 @@ class Registry:
     Args:
         store: Where adapters and ledgers are.
         cache: A folder for verified copies of adapters, by content.
+        trust: Signs what is written and judges what is read; None: it does neither.
     """
 
-    def __init__(self, store: Store, cache: Path) -> None:
+    def __init__(self, store: Store, cache: Path, *, trust: Trust | None = None) -> None:
         self.store = store
-        self.ledger = Ledger(store)
+        self.trust = trust or Trust()
+        self._identity = RegistryIdentity(store)
+        self.ledger = Ledger(store, trust=self.trust, identity=self._identity)
         self._cache = cache
 
     @classmethod
-    def open(cls, settings: Settings) -> "Registry":
-        """Return the registry that the settings name."""
-        return cls(open_store(settings.store, settings.s3), settings.cache / "adapters")
+    def open(cls, settings: Settings, store: Store | None = None) -> "Registry":
+        """Return the registry that the settings name.
+
+        Args:
+            settings: Where things are, and which signatures are demanded.
+            store: The store, if it is another one than the settings name.
+        """
+        return cls(
+            store or open_store(settings.store, settings.s3),
+            settings.cache / "adapters",
+            trust=Trust(settings.signing, settings.seen_heads),
+        )
 
     @property
     def registry_id(self) -> str:
@@ -85,7 +100,7 @@ class Registry:
         Raises:
             StoreError: The store cannot be read or written, or the id was changed.
         """
-        return read_or_create_id(self.store)
+        return self._identity.ensure()
 
     # Reading
 
@@ -168,27 +183,39 @@ class Registry:
         """Return a verified local folder of an adapter, downloading it once into the cache.
 
         Raises:
-            AdapterRejectedError: The stored adapter is damaged.
+            AdapterRejectedError: The stored adapter is damaged, or has no signature that is trusted although
+                signatures are required.
         """
         folder = self._cache / _hex(adapter_id)
         if folder.is_dir():
+            manifest = None
             with contextlib.suppress(AdapterRejectedError):
-                verify_adapter(folder, expected_id=adapter_id)
+                manifest = verify_adapter(folder, expected_id=adapter_id)
+            if manifest is not None:
+                self.check_signatures(manifest)
                 return folder
             # The cache is only a copy; the store decides. Whatever cannot be removed makes the export fail.
             shutil.rmtree(folder, ignore_errors=True)
         self.export(adapter_id, folder)
         return folder
 
-    def export(self, adapter_id: str, target: Path) -> Manifest:
+    def export(self, adapter_id: str, target: Path, *, companions: Sequence[str] = ()) -> Manifest:
         """Copy an adapter to a new folder, verified; the folder appears whole or not at all.
+
+        Args:
+            adapter_id: The adapter.
+            target: The folder.
+            companions: What is copied as well, if there is any: ``signatures``, ``provenance``, each into a
+                folder of that name.
 
         Raises:
             ConflictError: The folder exists and holds something else.
-            AdapterRejectedError: The stored adapter is damaged.
+            AdapterRejectedError: The stored adapter is damaged, or has no signature that is trusted although
+                signatures are required.
             StoreError: The folder cannot be written.
         """
         manifest = self.read_manifest(adapter_id)
+        self.check_signatures(manifest)
         target = Path(os.path.abspath(target))  # noqa: PTH100 -- '..' is folded away, links are kept
         if _is_taken(target):
             return self._accept_existing(target, adapter_id)
@@ -197,7 +224,9 @@ class Registry:
             partial.mkdir(parents=True)
             for name in [*(entry.name for entry in manifest.files), MANIFEST_NAME]:
                 self.store.download(f"{adapter_key(adapter_id)}/{name}", partial / name)
-            verify_adapter(partial, expected_id=adapter_id)
+            for name in companions:
+                copy_companions(self.store, adapter_id, name, partial)
+            verify_adapter(partial, expected_id=adapter_id, beside=COMPANION_FOLDERS)
             if target.is_dir():
                 target.rmdir()
             partial.rename(target)
@@ -216,6 +245,22 @@ class Registry:
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         return manifest
+
+    def check_signatures(self, manifest: Manifest) -> None:
+        """Judge an adapter by its signatures in the store, as the settings' policy says.
+
+        Raises:
+            AdapterRejectedError: Signatures are required, and none is trusted.
+        """
+        self.trust.check_adapter(
+            manifest,
+            [self.find_signatures(manifest.adapter_id)],
+            where=f"{manifest.task}: {manifest.adapter_id}",
+        )
+
+    def find_signatures(self, adapter_id: str) -> StoredSignatures:
+        """Return the signatures of an adapter in the store."""
+        return StoredSignatures(self.store, adapter_id)
 
     def verify_task(self, task: str) -> Iterator[tuple[Version, LorryError | None]]:
         """Re-hash every version of a task in the store; yield each with what is wrong with it, or None.
@@ -245,7 +290,9 @@ class Registry:
 
         Raises:
             AdapterRejectedError: The folder differs from the manifest, or no reader would load it.
+            UsageError: Signatures are required, and there is no key to sign with.
         """
+        self.trust.check_ready()
         adapter_id = manifest.adapter_id
         # Keys are never overwritten: a wrong file under this id would block the right one for ever.
         check_files(folder, manifest, todo="train again, or publish the folder that was evaluated")
@@ -255,6 +302,9 @@ class Registry:
         # What was stored is compared with the manifest before the adapter exists.
         for entry in manifest.files:
             self._verify_file(key, entry.name, entry.sha256)
+        if self.trust.is_signing:
+            # Without its manifest there is no adapter: it appears together with its signature.
+            self.trust.sign_adapter(manifest, self.find_signatures(adapter_id))
         self.store.create(f"{key}/{MANIFEST_NAME}", manifest.serialize())
         return adapter_id
 
@@ -286,9 +336,10 @@ class Registry:
         Raises:
             ConflictError: ``promote``, and the champion is no longer the one that was judged.
             NotFoundError: The adapter was not published.
-            AdapterRejectedError: The adapter was trained for another task.
+            AdapterRejectedError: The adapter was trained for another task, or has no signature that is
+                trusted although signatures are required.
         """
-        self._read_manifest_of(task, adapter_id)
+        self.check_signatures(self._read_manifest_of(task, adapter_id))
         state = self.ledger.read_state(task)
         events = self.ledger.read_history(task) if state.head else []
         known = next((entry for entry in list_versions(events) if entry.adapter_id == adapter_id), None)
@@ -337,6 +388,7 @@ class Registry:
         return self._move(state, former, "rollback", reason, by)
 
     def _move(self, state: TaskState, version: Version, action: str, reason: str, by: str | None) -> Event:
+        self.trust.check_ready()
         self._verify_stored(state.task, version.adapter_id)
         return self.ledger.append(
             state,
@@ -358,15 +410,24 @@ class Registry:
             )
         return manifest
 
-    def _verify_stored(self, task: str, adapter_id: str) -> None:
+    def hash_stored(self, task: str, adapter_id: str) -> Manifest:
+        """Re-hash an adapter in the store, whoever signed it, and return its manifest.
+
+        Raises:
+            AdapterRejectedError: It is damaged, or another task's.
+            NotFoundError: There is no such adapter.
+        """
         key = adapter_key(adapter_id)
         manifest = self._read_manifest_of(task, adapter_id)
         folder = self.store.find_path(key)
         if folder is not None:
-            verify_adapter(folder, expected_id=adapter_id)
-            return
+            return verify_adapter(folder, expected_id=adapter_id)
         for entry in manifest.files:
             self._verify_file(key, entry.name, entry.sha256)
+        return manifest
+
+    def _verify_stored(self, task: str, adapter_id: str) -> None:
+        self.check_signatures(self.hash_stored(task, adapter_id))
 
     def _verify_file(self, key: str, name: str, sha256: str) -> None:
         digest = self.store.digest_key(f"{key}/{name}")
@@ -379,7 +440,7 @@ class Registry:
 
     def _accept_existing(self, target: Path, adapter_id: str) -> Manifest:
         try:
-            return verify_adapter(target, expected_id=adapter_id)
+            return verify_adapter(target, expected_id=adapter_id, beside=COMPANION_FOLDERS)
         except AdapterRejectedError as error:
             raise ConflictError(
                 "the folder exists and is not this adapter",

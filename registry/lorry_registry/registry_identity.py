@@ -1,12 +1,17 @@
-"""The id of a registry: by it an MLflow that several registries share keeps them apart."""
+"""The id of a registry, by which it is told from others.
+
+An MLflow that several registries share keeps them apart by it, and a ledger that was copied from one store
+into another is noticed. The id lies in the store: a store that is moved or copied whole keeps its id.
+"""
 
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lorry_registry.digests import canonical_json
 from lorry_registry.errors import ConflictError, StoreError
-from lorry_registry.stores import Store
+from lorry_registry.stores import Store, StoredDocument
 
 _KEY = "registry.json"
 
@@ -16,6 +21,58 @@ class _Identity(BaseModel):
 
     format: int = Field(default=1, ge=1, le=1)
     id: str = Field(pattern=r"^[0-9a-f]{32}$")
+
+
+class RegistryIdentity:
+    """The id of the registry in a store, which is read at most once: it never changes.
+
+    Args:
+        store: The store.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._id: str | None = None
+        self._was_sought = False
+
+    def read(self) -> str | None:
+        """Return the id, or None if nobody has asked for one yet; a reader creates none.
+
+        Raises:
+            StoreError: The store cannot be read, or the id in it was changed.
+        """
+        if self._id is None:
+            stored = self._store.read(_KEY)
+            self._id = None if stored is None else _parse_id(stored, self._store)
+            self._was_sought = True
+        return self._id
+
+    def ensure(self) -> str:
+        """Return the id; the first to ask creates it.
+
+        Raises:
+            StoreError: The store cannot be read or written, or the id in it was changed.
+        """
+        if self._id is None:
+            self._id = read_or_create_id(self._store)
+        return self._id
+
+    def read_beside(self, key: str) -> StoredDocument | None:
+        """Return the content of a key, and read the id in the same time, if the store is not on this machine.
+
+        So the comparison with the id costs no round trip. On this machine it is one small file, read when it
+        is asked for.
+
+        Raises:
+            StoreError: The store cannot be read, or the id in it was changed.
+        """
+        if self._was_sought or self._id is not None or self._store.find_path(_KEY) is not None:
+            return self._store.read(key)
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            identity = pool.submit(self.read)
+            stored = self._store.read(key)
+            identity.result()
+        return stored
 
 
 def read_or_create_id(store: Store) -> str:
@@ -34,6 +91,10 @@ def read_or_create_id(store: Store) -> str:
             stored = store.read(_KEY)
         else:
             return created.id
+    return _parse_id(stored, store)
+
+
+def _parse_id(stored: StoredDocument | None, store: Store) -> str:
     try:
         return _Identity.model_validate_json(stored.content if stored else b"").id
     except ValidationError as error:

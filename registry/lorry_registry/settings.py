@@ -3,14 +3,17 @@
 Nothing below the command line or a component's entry reads the environment.
 """
 
+import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
-from lorry_registry.errors import Fault, InvalidTaskError
+from lorry_registry.errors import Fault, InvalidTaskError, InvalidValueError, describe_value_error
+from lorry_registry.signing.keys import PASSWORD_VARIABLE
+from lorry_registry.signing.signing_settings import KEYLESS, POLICIES, Identity, SigningSettings
 from lorry_registry.stores.s3_client import S3Options
 
 SETTINGS_FILE = "lorry.toml"
@@ -23,8 +26,13 @@ _VARIABLES = {
     "image": "LORRY_IMAGE",
     "s3_encryption": "LORRY_S3_ENCRYPTION",
     "s3_kms_key": "LORRY_S3_KMS_KEY",
+    "signing_policy": "LORRY_SIGNING_POLICY",
+    "signing_key": "LORRY_SIGNING_KEY",
+    "trusted_keys": "LORRY_TRUSTED_KEYS",
+    "trusted_identities": "LORRY_TRUSTED_IDENTITIES",
+    "sigstore_trust": "LORRY_SIGSTORE_TRUST",
 }
-_CHOICES = {"s3_encryption": ("AES256", "aws:kms")}
+_CHOICES = {"s3_encryption": ("AES256", "aws:kms"), "signing_policy": POLICIES}
 
 
 class Settings(BaseModel):
@@ -36,6 +44,7 @@ class Settings(BaseModel):
         tracking_uri: MLflow's tracking server or database.
         image: The container image that pipeline steps run in.
         s3: What a store on S3 is told beyond boto3's own settings.
+        signing: Which signatures are demanded, and what is signed with.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -45,6 +54,7 @@ class Settings(BaseModel):
     tracking_uri: str
     image: str
     s3: S3Options = S3Options()
+    signing: SigningSettings = SigningSettings()
 
     @classmethod
     def load(cls, environment: Mapping[str, str], folder: Path) -> Self:
@@ -70,12 +80,30 @@ class Settings(BaseModel):
                 encryption=chosen["s3_encryption"] or "",
                 kms_key=chosen["s3_kms_key"] or "",
             ),
+            signing=_read_signing(chosen, environment.get(PASSWORD_VARIABLE, ""), folder),
         )
 
     def list_s3_variables(self) -> dict[str, str]:
         """Return the variables that give other processes the S3 settings that are not the default."""
         values = {"s3_encryption": self.s3.encryption, "s3_kms_key": self.s3.kms_key}
         return {_VARIABLES[field]: value for field, value in values.items() if value}
+
+    def list_signing_variables(self) -> dict[str, str]:
+        """Return the variables that give other processes what is signed with and trusted; no password."""
+        signing = self.signing
+        values = {
+            "signing_policy": signing.policy if signing.is_checking else "",
+            "signing_key": signing.key,
+            "trusted_keys": os.pathsep.join(map(str, signing.trusted_keys)),
+            "trusted_identities": " ".join(map(str, signing.trusted_identities)),
+            "sigstore_trust": str(signing.sigstore_trust or ""),
+        }
+        return {_VARIABLES[field]: value for field, value in values.items() if value}
+
+    @property
+    def seen_heads(self) -> Path:
+        """Where this machine keeps what it has seen of each task's ledger."""
+        return self.home / "seen-heads"
 
     @property
     def cache(self) -> Path:
@@ -107,6 +135,45 @@ def _anchor_store(address: str, folder: Path) -> str:
     return address if "://" in address else str((folder / Path(address).expanduser()).absolute())
 
 
+def _read_signing(chosen: Mapping[str, str | None], password: str, folder: Path) -> SigningSettings:
+    key, trust = chosen["signing_key"] or "", chosen["sigstore_trust"]
+    return SigningSettings.model_validate(
+        {
+            "policy": chosen["signing_policy"] or "none",
+            "key": key if key in ("", KEYLESS) else str(_anchor_path(key, folder)),
+            "password": password,
+            "trusted_keys": [_anchor_path(path, folder) for path in _split_paths(chosen["trusted_keys"])],
+            "trusted_identities": [
+                Identity.parse(text) for text in (chosen["trusted_identities"] or "").split()
+            ],
+            "sigstore_trust": _anchor_path(trust, folder) if trust else None,
+        }
+    )
+
+
+def _split_paths(paths: str | None) -> list[str]:
+    return [path for path in (paths or "").split(os.pathsep) if path]
+
+
+def _anchor_path(path: str, folder: Path) -> Path:
+    return (folder / Path(path).expanduser()).absolute()
+
+
+def _check_signing(chosen: Mapping[str, str | None]) -> Iterator[Fault]:
+    for text in (chosen["trusted_identities"] or "").split():
+        try:
+            Identity.parse(text)
+        except InvalidValueError as error:
+            yield describe_value_error(error, "trusted_identities")
+    policy = chosen["signing_policy"] or "none"
+    if policy != "none" and not (chosen["trusted_keys"] or chosen["trusted_identities"]):
+        yield Fault(
+            "signing_policy",
+            f"{policy!r} needs somebody who is trusted",
+            f"set {_VARIABLES['trusted_keys']} or {_VARIABLES['trusted_identities']}",
+        )
+
+
 def _check_choices(chosen: Mapping[str, str | None], environment: Mapping[str, str], path: Path) -> None:
     faults = [
         Fault(field, f"{chosen[field]!r} is not a choice", f"write {' or '.join(choices)}")
@@ -115,6 +182,7 @@ def _check_choices(chosen: Mapping[str, str | None], environment: Mapping[str, s
     ]
     if chosen["s3_kms_key"] and chosen["s3_encryption"] != "aws:kms":
         faults.append(Fault("s3_kms_key", "is used with s3_encryption aws:kms only", "set that as well"))
+    faults += _check_signing(chosen)
     if faults:
         variables = [_VARIABLES[fault.where] for fault in faults if environment.get(_VARIABLES[fault.where])]
         raise InvalidTaskError(", ".join(variables) or str(path), faults, todo="correct the settings")

@@ -25,6 +25,8 @@ from lorry_registry.manifest import (
     Manifest,
 )
 from lorry_registry.regular_files import open_regular
+from lorry_registry.signing.adapter_signatures import COMPANION_FOLDERS
+from lorry_registry.signing.attestations import find_companion_problems
 
 _MAX_HEADER_BYTES = 1 << 20
 _MAX_CONFIG_BYTES = 1 << 20
@@ -53,7 +55,8 @@ def verify_adapter(
     Args:
         folder: A folder with a manifest and exactly the files that it lists.
         expected_id: The adapter id that the caller asked for.
-        beside: Names of files that may lie beside the adapter's own, and are not read.
+        beside: Names of what may lie beside the adapter's own files, and is not read; of ``signatures`` and
+            ``provenance`` it is checked that they are folders of small, plain JSON files.
 
     Raises:
         AdapterRejectedError: A file is missing, extra, changed or not a plain file.
@@ -63,8 +66,11 @@ def verify_adapter(
         raise AdapterRejectedError(
             f"its id is {manifest.adapter_id}, not {expected_id}", where=str(folder), todo=_RETRY
         )
-    extra = sorted({entry.name for entry in folder.iterdir()} - {MANIFEST_NAME, *ADAPTER_FILES} - beside)
+    names = {entry.name for entry in folder.iterdir()}
+    extra = sorted(names - {MANIFEST_NAME, *ADAPTER_FILES} - beside)
     problems = [f"{name} does not belong to it" for name in extra]
+    for name in sorted(names & beside & COMPANION_FOLDERS):
+        problems += find_companion_problems(folder / name)
     check_files(folder, manifest, further=problems)
     return manifest
 

@@ -26,6 +26,10 @@ COMMANDS: tuple[LazyCommand, ...] = (
         "promote", f"{_CLI}.promote:promote_version", "Make a version the champion of its task.", _SECTION
     ),
     LazyCommand("rollback", f"{_CLI}.rollback:roll_back_task", "Go back to the previous champion.", _SECTION),
+    LazyCommand(
+        "sign", f"{_CLI}.sign:sign_tasks", "Sign adapters and histories that have no signature.", _SECTION
+    ),
+    LazyCommand("keygen", f"{_CLI}.keygen:generate_keys", "Write a key pair to sign with.", _SECTION),
 )
 
 __all__ = ["COMMANDS", "LazyCommand", "LazyGroup", "run_cli"]

@@ -7,6 +7,7 @@ import click
 from lorry_registry.cli.edge import format_examples, json_option, open_registry, print_json, version_option
 from lorry_registry.digests import shorten_digest
 from lorry_registry.errors import UsageError
+from lorry_registry.signing.adapter_signatures import PROVENANCE_FOLDER, SIGNATURES_FOLDER
 from lorry_registry.sizes import format_size
 
 
@@ -15,18 +16,20 @@ from lorry_registry.sizes import format_size
     epilog=format_examples(
         "lorry pull reviews ./adapter",
         "lorry pull reviews ./adapter-v2 --version 2",
-        "lorry pull reviews ./adapter --json",
+        "lorry pull reviews ./adapter --with-provenance --json",
     ),
 )
 @click.argument("task")
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @version_option
+@click.option("--with-provenance", is_flag=True, help="Also copy what the runs say about how they made it.")
 @json_option
-def pull_adapter(task: str, folder: Path, version: int | None, as_json: bool) -> None:
+def pull_adapter(task: str, folder: Path, version: int | None, with_provenance: bool, as_json: bool) -> None:
     """Copy a task's adapter to a folder and verify it.
 
     DIR must not exist, or be empty; it appears whole or not at all. Every byte is hashed before it does. A
-    folder that already holds this adapter is left as it is.
+    folder that already holds this adapter is left as it is. Its signatures, if it has any, go to
+    DIR/signatures, where 'model_signing verify' reads them.
     """
     if folder.exists() and folder.resolve() == Path.cwd():
         raise UsageError(
@@ -36,7 +39,8 @@ def pull_adapter(task: str, folder: Path, version: int | None, as_json: bool) ->
         )
     registry = open_registry()
     resolution = registry.resolve(task, version)
-    manifest = registry.export(resolution.adapter_id, folder)
+    companions = [SIGNATURES_FOLDER, *([PROVENANCE_FOLDER] if with_provenance else [])]
+    manifest = registry.export(resolution.adapter_id, folder, companions=companions)
     if as_json:
         print_json(
             {
