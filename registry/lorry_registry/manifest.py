@@ -1,7 +1,8 @@
 """What an adapter is: one immutable document whose digest is the adapter's id.
 
 The manifest holds no time, and no path except that of a base which is a folder, from where it is loaded
-again. The same training on the same base gives the same adapter id.
+again. The same training on the same base gives the same adapter id: so it names its task, but neither the
+registry, between which adapters may move, nor the run, of which :mod:`lorry_registry.provenance` tells.
 """
 
 import re

@@ -20,6 +20,7 @@ from lorry_registry.errors import AdapterRejectedError, ConflictError, LorryErro
 from lorry_registry.ledger import Champion, Event, Ledger, TaskState, require_unchanged
 from lorry_registry.manifest import MANIFEST_NAME, Manifest
 from lorry_registry.promotion import Version, find_rollback_version, find_version, list_versions
+from lorry_registry.provenance import find_provenance, read_provenance
 from lorry_registry.registry_identity import RegistryIdentity
 from lorry_registry.settings import Settings
 from lorry_registry.signing.adapter_signatures import COMPANION_FOLDERS
@@ -271,6 +272,7 @@ class Registry:
         for version in list_versions(self.ledger.read_history(task)):
             try:
                 self._verify_stored(task, version.adapter_id)
+                self._verify_provenance(task, version)
             except LorryError as error:
                 yield version, error
             else:
@@ -428,6 +430,11 @@ class Registry:
 
     def _verify_stored(self, task: str, adapter_id: str) -> None:
         self.check_signatures(self.hash_stored(task, adapter_id))
+
+    def _verify_provenance(self, task: str, version: Version) -> None:
+        digest = find_provenance(version.registered)
+        if digest is not None:
+            read_provenance(self.store, self._read_manifest_of(task, version.adapter_id), digest)
 
     def _verify_file(self, key: str, name: str, sha256: str) -> None:
         digest = self.store.digest_key(f"{key}/{name}")

@@ -13,6 +13,7 @@ from lorry_components.task_types import TASK_TYPES, InputForm, TaskType
 from lorry_registry.errors import AdapterRejectedError
 from lorry_registry.input_specs import BaseSpec
 from lorry_registry.manifest import Manifest
+from lorry_registry.signing.adapter_signatures import COMPANION_FOLDERS
 from lorry_registry.verification import verify_adapter
 
 # Outputs on other processors differ in the last digits; a wrong or missing adapter differs in the first.
@@ -39,8 +40,9 @@ def load_adapter(
     *,
     expected_id: str | None = None,
     base_model: str | None = None,
-    beside: frozenset[str] = frozenset(),
+    beside: frozenset[str] = COMPANION_FOLDERS,
     find_base: Callable[[BaseSpec], Base] = resolve_base,
+    judge: Callable[[Manifest], None] | None = None,
 ) -> LoadedAdapter:
     """Verify an adapter folder, find its base, load both, and compare the outputs with the registered ones.
 
@@ -48,15 +50,20 @@ def load_adapter(
         folder: An adapter folder with its manifest.
         expected_id: The adapter id that the caller asked for.
         base_model: Where the base is, when it is not where the manifest says; its fingerprint must agree.
-        beside: Names of files that may lie beside the adapter's own.
+        beside: Names of what may lie beside the adapter's own files.
         find_base: Finds the base and its fingerprint; by default all of the base's files are hashed, as the
             adapter's always are.
+        judge: Called with the manifest once the files are verified; it raises if the adapter is not to be
+            loaded, such as one that nobody trusted has signed. A registry's adapters were judged when they
+            were fetched.
 
     Raises:
         AdapterRejectedError: A byte was changed, the base is another one, or the outputs differ.
         BaseModelError: The base is not on this machine.
     """
     manifest = verify_adapter(folder, expected_id=expected_id, beside=beside)
+    if judge is not None:
+        judge(manifest)
     if manifest.kind not in TASK_TYPES or manifest.method not in METHODS:
         raise AdapterRejectedError(
             f"this version of lorry does not know task type {manifest.kind!r} "

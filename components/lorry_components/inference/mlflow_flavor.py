@@ -5,15 +5,22 @@ MLflow's own files lie beside. The base is not in it: the machine that loads the
 manifest, or by ``model_config={"base_model": ...}``, and hashes it in full.
 """
 
+import functools
 import json
+import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorry_components.inference.loading import LoadedAdapter, load_adapter
 from lorry_registry.errors import AdapterRejectedError, UsageError
 from lorry_registry.manifest import MANIFEST_NAME, Manifest
+from lorry_registry.settings import Settings
+from lorry_registry.signing import Trust
+from lorry_registry.signing.adapter_signatures import COMPANION_FOLDERS
+from lorry_registry.signing.attestations import FolderSignatures, Signatures, StoredSignatures
+from lorry_registry.stores import open_store
 from lorry_registry.whole_files import write_whole_text
 
 if TYPE_CHECKING:
@@ -65,9 +72,29 @@ def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> "Adap
         # The files beside MLmodel may have been exchanged for another adapter's, all of them sound.
         expected_id=_read_adapter_id(folder),
         base_model=(model_config or {}).get("base_model"),
-        beside=_MLFLOW_FILES,
+        beside=_MLFLOW_FILES | COMPANION_FOLDERS,
+        judge=functools.partial(_judge, folder),
     )
     return AdapterModel(loaded)
+
+
+def _judge(folder: Path, manifest: Manifest) -> None:
+    """Judge an adapter by its signatures, as the settings of this process say: MLflow passes none on.
+
+    Those in the model's folder are looked at first; an adapter that was signed later has some in the store.
+
+    Raises:
+        AdapterRejectedError: Signatures are required, and none is trusted.
+    """
+    settings = Settings.load(os.environ, Path.cwd())
+    Trust(settings.signing).check_adapter(
+        manifest, _find_signatures(folder, manifest, settings), where=f"{manifest.task} in {folder}"
+    )
+
+
+def _find_signatures(folder: Path, manifest: Manifest, settings: Settings) -> Iterator[Signatures]:
+    yield FolderSignatures(folder)
+    yield StoredSignatures(open_store(settings.store, settings.s3), manifest.adapter_id)
 
 
 def _read_adapter_id(folder: Path) -> str:

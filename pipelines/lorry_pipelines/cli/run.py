@@ -1,7 +1,7 @@
 """``lorry run``: train, judge and register the adapters of tasks."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from lorry_components.steps.report.step import TaskReport
     from lorry_pipelines.local.launch import RunFolder
     from lorry_pipelines.scheduling import PlannedTask
+    from lorry_registry.provenance import SourceRevision
     from lorry_registry.settings import Settings
 
 
@@ -87,7 +88,13 @@ def run_tasks(
             from lorry_pipelines.local.containers import check_engine
 
             check_engine(settings.image)
-        folder, reports = _run_stale(stale, settings, runner=runner, force=force, quiet=as_json)
+        from lorry_pipelines.local.source_revision import find_sources
+
+        tasks = {plan.spec.name for plan in stale}
+        paths = {spec.name: path for spec, path in zip(specs, files, strict=True) if spec.name in tasks}
+        folder, reports = _run_stale(
+            stale, settings, find_sources(paths), runner=runner, force=force, quiet=as_json
+        )
     from lorry_pipelines.cli.run_summary import describe_tasks, print_summary
 
     rows = describe_tasks(planned, reports, registry)
@@ -100,7 +107,13 @@ def run_tasks(
 
 
 def _run_stale(
-    stale: Sequence["PlannedTask"], settings: "Settings", *, runner: str, force: bool, quiet: bool
+    stale: Sequence["PlannedTask"],
+    settings: "Settings",
+    sources: Mapping[str, "SourceRevision"],
+    *,
+    runner: str,
+    force: bool,
+    quiet: bool,
 ) -> tuple["RunFolder", dict[str, "TaskReport"]]:
     from lorry_pipelines.local.display import Watcher, open_display
     from lorry_pipelines.local.launch import RunFolder, report_disk, run_pipeline
@@ -127,6 +140,7 @@ def _run_stale(
                     force=force,
                     environment=read_environment(),
                     watch=watcher,
+                    sources=sources,
                 )
         except KeyboardInterrupt:
             _explain_interruption(names, settings, folder)

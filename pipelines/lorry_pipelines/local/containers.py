@@ -46,6 +46,31 @@ def check_engine(image: str) -> None:
         ) from error
 
 
+def find_image_digest(image: str) -> str:
+    """Return the digest of an image that is on this machine; empty if the engine knows none.
+
+    That of the registry it was pulled from, or else of its configuration, by which the engine names it.
+
+    Raises:
+        UsageError: The engine cannot be asked.
+    """
+    import docker
+    from docker.errors import DockerException
+
+    try:
+        with contextlib.closing(docker.from_env()) as client:
+            found = client.images.get(image).attrs
+    except DockerException as error:
+        raise UsageError(
+            f"the image cannot be looked at: {str(error).splitlines()[0]}",
+            where=image,
+            todo="build the image: see infra/images",
+        ) from error
+    named = [str(name).partition("@")[2] for name in found.get("RepoDigests") or ()]
+    digest = next(iter(named), "") or str(found.get("Id", ""))
+    return digest if digest.startswith("sha256:") else ""
+
+
 def build_runner(run: str, mounts: tuple[Mount, ...], environment: Mapping[str, str], *, network: str) -> Any:
     """Return Kubeflow's runner for containers.
 

@@ -13,13 +13,22 @@ from pathlib import Path
 from lorry_components.lifelines import end_group, start_with_lifeline
 from lorry_components.models.bases import find_base_folder
 from lorry_components.steps.report.step import RunReport, report_run
+from lorry_components.steps.runtime.build_facts import (
+    BUILDER_VARIABLE,
+    CONTAINER_BUILDER,
+    IMAGE_DIGEST_VARIABLE,
+    SOURCES_VARIABLE,
+    write_sources,
+)
 from lorry_components.steps.runtime.outcomes import RunRecord
 from lorry_components.steps.runtime.step_context import PROGRESS_VARIABLE, TRACKING_VARIABLE
 from lorry_pipelines.compilation import compile_pipeline, withhold_secret
-from lorry_pipelines.local.containers import Mount, remove_containers
+from lorry_pipelines.local.containers import Mount, find_image_digest, remove_containers
 from lorry_pipelines.local.runner_process import LocalRun
 from lorry_registry.errors import StoreError
+from lorry_registry.provenance import SourceRevision
 from lorry_registry.settings import Settings
+from lorry_registry.signing.keys import PASSWORD_VARIABLE
 from lorry_registry.stores import open_store
 from lorry_registry.task_spec import TaskSpec
 from lorry_registry.whole_files import write_whole_text
@@ -30,7 +39,7 @@ _POLL_SECONDS = 0.2
 # A look at a run takes a request for each step of each task, if the store is not on this machine.
 _REMOTE_WATCH_SECONDS = 3.0
 _PACKAGES = Path("/opt/lorry/packages")
-_PASSED_ON = ("AWS_", "HF_", "MLFLOW_", "OMP_NUM_THREADS", "OPENBLAS_")
+_PASSED_ON = ("AWS_", "HF_", "MLFLOW_", "OMP_NUM_THREADS", "OPENBLAS_", PASSWORD_VARIABLE)
 
 
 @contextlib.contextmanager
@@ -102,6 +111,7 @@ def run_pipeline(
     force: bool,
     environment: Mapping[str, str],
     watch: Callable[[], None],
+    sources: Mapping[str, SourceRevision] | None = None,
 ) -> RunReport:
     """Compile the graph, run it on this machine, and return the outcome of its tasks.
 
@@ -113,6 +123,7 @@ def run_pipeline(
         force: Whether tasks that are up to date are trained as well.
         environment: The environment that the run's processes inherit.
         watch: Called again and again during the run, and once at its end.
+        sources: The commits that the tasks' files were read at, for the adapters' provenance.
 
     Raises:
         KeyboardInterrupt: The run was interrupted; its processes are ended first.
@@ -134,13 +145,13 @@ def run_pipeline(
             root=folder.work,
             runner=runner,
             mounts=list_mounts(specs, settings) if runner == "docker" else (),
-            environment=_list_container_variables(settings, folder) if runner == "docker" else {},
+            environment=_list_container_variables(settings, folder, sources) if runner == "docker" else {},
             passed_on=_PASSED_ON if runner == "docker" else (),
             network=_choose_network(specs, settings),
         ).model_dump_json(indent=2),
     )
     try:
-        inherited = _build_environment(environment, settings, folder, len(specs))
+        inherited = _build_environment(environment, settings, folder, len(specs), sources)
         _run_to_end(described, folder, inherited, watch, seconds=_choose_watch_seconds(settings))
     finally:
         if runner == "docker":
@@ -163,6 +174,8 @@ def list_mounts(specs: Sequence[TaskSpec], settings: Settings) -> tuple[Mount, .
     mounts = {path: Mount(source=path, target=path, is_read_only=False) for path in writable}
     for path in writable:
         path.mkdir(parents=True, exist_ok=True)
+    for path in settings.signing.files:
+        mounts.setdefault(path, Mount(source=path.resolve(), target=path, is_read_only=True))
     for spec in specs:
         if spec.data.is_local:
             source = Path(spec.data.source)
@@ -186,13 +199,24 @@ def _find_package(spec: TaskSpec) -> Path:
     return folder.parents[depth - 1] if depth else folder
 
 
-def _list_container_variables(settings: Settings, folder: RunFolder) -> dict[str, str]:
+def _list_container_variables(
+    settings: Settings, folder: RunFolder, sources: Mapping[str, SourceRevision] | None
+) -> dict[str, str]:
     return {
         **settings.list_s3_variables(),
+        **settings.list_signing_variables(),
+        **_list_build_variables(sources),
+        "LORRY_IMAGE": settings.image,
+        IMAGE_DIGEST_VARIABLE: find_image_digest(settings.image),
+        BUILDER_VARIABLE: CONTAINER_BUILDER,
         "LORRY_HOME": str(settings.home),
         PROGRESS_VARIABLE: str(folder.progress),
         "PYTHONPATH": str(_PACKAGES),
     }
+
+
+def _list_build_variables(sources: Mapping[str, SourceRevision] | None) -> dict[str, str]:
+    return {SOURCES_VARIABLE: write_sources(sources)} if sources else {}
 
 
 def _choose_network(specs: Sequence[TaskSpec], settings: Settings) -> str:
@@ -235,7 +259,11 @@ def _run_to_end(
 
 
 def _build_environment(
-    inherited: Mapping[str, str], settings: Settings, folder: RunFolder, tasks: int
+    inherited: Mapping[str, str],
+    settings: Settings,
+    folder: RunFolder,
+    tasks: int,
+    sources: Mapping[str, SourceRevision] | None,
 ) -> dict[str, str]:
     # Two trainings with one thread each are faster than one after the other with two threads.
     threads = max(1, (os.cpu_count() or 1) // min(_TASKS_AT_A_TIME, tasks))
@@ -247,6 +275,9 @@ def _build_environment(
         # The only way for a password to reach the steps: no file of a run holds one.
         **({TRACKING_VARIABLE: settings.tracking_uri} if withheld else {}),
         **settings.list_s3_variables(),
+        **settings.list_signing_variables(),
+        # What whoever started the run says of it counts for more than what was found out.
+        **({} if inherited.get(SOURCES_VARIABLE) else _list_build_variables(sources)),
         "LORRY_HOME": str(settings.home),
         PROGRESS_VARIABLE: str(folder.progress),
     }
@@ -263,13 +294,15 @@ def _clean_up(report: RunReport, folder: RunFolder, settings: Settings) -> None:
 
 
 def check_places(settings: Settings) -> None:
-    """Check that the store and MLflow can be written, before anything is spent.
+    """Check that the store and MLflow can be written, and signed for, before anything is spent.
 
     Raises:
         StoreError: The store cannot be written.
+        UsageError: What is registered cannot be signed as it has to be.
         TrackingError: MLflow cannot be reached.
     """
     from lorry_registry.mlflow_index import MlflowIndex
 
+    settings.signing.check_ready()
     open_store(settings.store, settings.s3).check_writable()
     MlflowIndex(settings.tracking_uri).check_reachable()

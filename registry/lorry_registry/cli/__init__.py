@@ -27,7 +27,10 @@ COMMANDS: tuple[LazyCommand, ...] = (
     ),
     LazyCommand("rollback", f"{_CLI}.rollback:roll_back_task", "Go back to the previous champion.", _SECTION),
     LazyCommand(
-        "sign", f"{_CLI}.sign:sign_tasks", "Sign adapters and histories that have no signature.", _SECTION
+        "sign",
+        f"{_CLI}.sign:sign_tasks",
+        "Sign adapters and histories that have no signature of yours yet.",
+        _SECTION,
     ),
     LazyCommand("keygen", f"{_CLI}.keygen:generate_keys", "Write a key pair to sign with.", _SECTION),
 )

@@ -17,8 +17,8 @@ from lorry_registry.signing.keys import PASSWORD_VARIABLE, write_key_pair
 @click.command(
     "keygen",
     epilog=format_examples(
-        "lorry keygen ~/.lorry-signing.key",
-        "read -rs LORRY_SIGNING_KEY_PASSWORD && export LORRY_SIGNING_KEY_PASSWORD",
+        "lorry keygen ~/.lorry-signing.key        encrypted if LORRY_SIGNING_KEY_PASSWORD is set",
+        "lorry keygen signing.key --json",
     ),
 )
 @click.argument("file", type=click.Path(path_type=Path))

@@ -7,33 +7,87 @@ import click
 from lorry_registry.cli.edge import format_examples, json_option, open_registry, print_json, version_option
 from lorry_registry.cli.resolution_fields import format_base, format_version
 from lorry_registry.digests import shorten_digest
+from lorry_registry.errors import NotFoundError
 from lorry_registry.ledger import Event
 from lorry_registry.promotion import find_version
-from lorry_registry.registry import Resolution
+from lorry_registry.provenance import find_provenance, read_provenance
+from lorry_registry.registry import Registry, Resolution
 from lorry_registry.sizes import format_size
 
 
 @click.command(
     "show",
     epilog=format_examples(
-        "lorry show reviews", "lorry show reviews --version v2", "lorry show reviews --json"
+        "lorry show reviews",
+        "lorry show reviews --version v2 --json",
+        "lorry show reviews --provenance --json > provenance.json",
     ),
 )
 @click.argument("task")
 @version_option
+@click.option(
+    "--provenance", "is_provenance", is_flag=True, help="Show instead how the run says that it was made."
+)
 @json_option
-def show_version(task: str, version: int | None, as_json: bool) -> None:
+def show_version(task: str, version: int | None, is_provenance: bool, as_json: bool) -> None:
     """Show everything recorded about an adapter.
 
-    Its metrics, its base, how it was trained, its files, and why the gate decided as it did.
+    Its metrics, its base, how it was trained, its files, and why the gate decided as it did. With
+    --provenance: from which source, in which image and by which run it was made, as an in-toto statement
+    with SLSA provenance in JSON.
     """
     registry = open_registry()
     resolution = registry.resolve(task, version)
     registered = find_version(registry.ledger.read_history(task), resolution.version, task=task).registered
-    if as_json:
+    if is_provenance:
+        statement = _read_statement(registry, resolution, registered)
+        print_json(statement) if as_json else _print_statement(resolution, statement)
+    elif as_json:
         print_json(_describe_version(resolution, registered))
     else:
         _print_version(resolution, registered)
+
+
+def _read_statement(registry: Registry, resolution: Resolution, registered: Event) -> dict[str, Any]:
+    digest = find_provenance(registered)
+    if digest is None:
+        raise NotFoundError(
+            "nothing is recorded about how it was made",
+            where=f"{resolution.task} v{resolution.version}",
+            todo="it was registered by an older lorry, or by hand; train it again to record it",
+        )
+    return read_provenance(registry.store, resolution.manifest, digest)
+
+
+def _print_statement(resolution: Resolution, statement: dict[str, Any]) -> None:
+    from lorry_registry.cli import tables
+
+    predicate = statement["predicate"]
+    details = predicate["runDetails"]
+    metadata = details.get("metadata", {})
+    dependencies = predicate["buildDefinition"]["resolvedDependencies"]
+    click.secho(f"{resolution.task} {format_version(resolution)}", bold=True)
+    tables.print_fields(
+        {
+            "Builder": str(details["builder"]["id"]),
+            "Run": str(metadata.get("invocationId", "")),
+            "Started": str(metadata.get("startedOn", "")),
+            "Finished": str(metadata.get("finishedOn", "")),
+            **{entry["name"]: str(entry["uri"]) for entry in details.get("byproducts", ())},
+        }
+    )
+    tables.print_heading("Made from")
+    tables.print_table(
+        (tables.Column("What"), tables.Column("Where", wraps=True), tables.Column("Digest")),
+        [
+            (
+                str(entry["name"]) + (", with changes" if entry.get("annotations", {}).get("dirty") else ""),
+                str(entry.get("uri", "")),
+                " ".join(shorten_digest(str(value)) for value in entry.get("digest", {}).values()),
+            )
+            for entry in dependencies
+        ],
+    )
 
 
 def _describe_version(resolution: Resolution, registered: Event) -> dict[str, Any]:

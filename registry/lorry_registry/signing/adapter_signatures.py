@@ -183,13 +183,10 @@ def _list_files(manifest: Manifest) -> "HashingConfig":
     listed = files.Manifest(_name_model(manifest), items, form)
 
     class _Listed(hashing.Config):
-        def __init__(self) -> None:
-            super().__init__()
-
         def hash(self, model_path: Any, *, files_to_hash: Any = None) -> files.Manifest:
             return listed
 
-    return _Listed()
+    return _Listed()  # type: ignore[no-untyped-call]
 
 
 def _open_signing() -> "SigningConfig":

@@ -111,8 +111,10 @@ class Trust:
         if not self.is_checking:
             return
         problems: list[str] = []
-        places = list(signatures)
-        for place in places:
+        places: list[Signatures] = []
+        # Each is opened when the one before it did not do: the last may be on the network.
+        for place in signatures:
+            places.append(place)
             if self._find_key(manifest, place, problems) or self._find_identity(manifest, place, problems):
                 return
         others = sorted({name[:12] for place in places for name in place.list_names()})

@@ -14,6 +14,8 @@ EDGES = {
     "registry/lorry_registry/cli/edge.py",
     "components/lorry_components/steps/runtime/step_context.py",
     "components/lorry_components/steps/report/entry.py",
+    # MLflow calls it, and passes none of our settings on.
+    "components/lorry_components/inference/mlflow_flavor.py",
     "components/lorry_components/studies/trial_process.py",
     "pipelines/lorry_pipelines/local/runner_process.py",
 }

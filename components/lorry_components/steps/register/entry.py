@@ -43,6 +43,7 @@ def main(
             registry=entry.registry,
             index=entry.index,
             details=details,
+            build=entry.describe_build(run_id),
         )
         if run_id:
             # The run's report closes it as well; but it may be interrupted, with this task done.

@@ -11,6 +11,8 @@ from lorry_registry.mlflow_index import MlflowIndex, sync_aliases
 from lorry_registry.mlflow_repair import repair_versions
 from lorry_registry.promotion import Version, list_versions
 from lorry_registry.registry import Registry
+from lorry_registry.signing.adapter_signatures import SIGNATURES_FOLDER
+from lorry_registry.signing.attestations import copy_companions
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,8 @@ def _log_model(
         folder = Path(scratch) / "model"
         document = index.build_model_document(model_id, run_id)
         write_model(folder, adapter=registry.fetch(version.adapter_id), manifest=manifest, model=document)
+        # Whoever loads the model from MLflow alone can check who signed it.
+        copy_companions(registry.store, version.adapter_id, SIGNATURES_FOLDER, folder)
         source = index.upload_model(model_id, folder)
     # A model version shows no metrics of its own; the logged model that it points to does.
     metrics = {f"test/{name}": metric.value for name, metric in manifest.evaluation.metrics.items()}

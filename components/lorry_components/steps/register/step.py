@@ -19,6 +19,7 @@ from lorry_registry.manifest import CARD_NAME, CONFIG_NAME, WEIGHTS_NAME, Manife
 from lorry_registry.mlflow_best_effort import BestEffort
 from lorry_registry.mlflow_index import MlflowIndex, sync_aliases
 from lorry_registry.promotion import Version
+from lorry_registry.provenance import PROVENANCE_DETAIL, Build, attach_provenance
 from lorry_registry.registry import Registry
 from lorry_registry.verification import describe_file
 from lorry_registry.whole_files import write_whole_text
@@ -52,6 +53,7 @@ def register(
     registry: Registry,
     index: MlflowIndex | None,
     details: dict[str, JsonValue],
+    build: Build | None = None,
 ) -> Registration:
     """Publish a candidate to the store, record it in the ledger, and show it in MLflow, in this order.
 
@@ -65,9 +67,11 @@ def register(
         registry: Where it is registered.
         index: MLflow; None: it is not shown there.
         details: Kept with the event in the history: the run and MLflow's run id.
+        build: What is known of the run, for the adapter's provenance; None: nothing is recorded of it.
 
     Raises:
         StoreError: The store cannot be written. Nothing was registered.
+        UsageError: Signatures are required, and there is no key to sign with. Nothing was registered.
     """
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -75,6 +79,8 @@ def register(
             task, candidate / ADAPTER_FOLDER, TrainingSummary.load(candidate), report, folder
         )
         adapter_id = registry.publish(folder, manifest)
+    if build is not None:
+        details = {**details, PROVENANCE_DETAIL: attach_provenance(registry.store, manifest, build)}
     event = _record(task.spec.name, adapter_id, decision, registry, details)
     warnings: list[str] = []
     if index is not None:

@@ -6,16 +6,19 @@ A container is configured by its environment, and a step reads it here and nowhe
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
 from lorry_components.process_setup import conceal_secrets, ease_garbage_collection, quiet_libraries
 from lorry_components.progress import Progress, ProgressFile, ignore_progress
+from lorry_components.steps.runtime.build_facts import read_build
 from lorry_components.steps.runtime.outcomes import RunRecord
 from lorry_components.tasks.resolution import ResolvedTask, resolve_task
 from lorry_registry.digest_cache import DigestCache
 from lorry_registry.errors import TrackingError
 from lorry_registry.mlflow_index import MlflowIndex
+from lorry_registry.provenance import Build
 from lorry_registry.registry import Registry
 from lorry_registry.settings import Settings
 from lorry_registry.stores import Store, open_store
@@ -39,6 +42,7 @@ class StepContext:
         index: MLflow.
         progress: Called with how far the step is.
         injected_run: The MLflow run that the backend opened for this step, if it did.
+        build: What the environment says about this run, for the provenance of its adapters.
     """
 
     task: ResolvedTask
@@ -47,6 +51,7 @@ class StepContext:
     index: MlflowIndex
     progress: Progress
     injected_run: str | None
+    build: Build
 
     @classmethod
     def open(cls, step: str, *, task: str, run: str, store: str, tracking_uri: str) -> Self:
@@ -74,10 +79,11 @@ class StepContext:
         return cls(
             task=resolved,
             record=RunRecord(opened, run, secrets=secrets),
-            registry=Registry(opened, settings.cache / "adapters"),
+            registry=Registry.open(settings, opened),
             index=MlflowIndex(choose_tracking_uri(tracking_uri, environment)),
             progress=_open_progress(environment, resolved.spec.name, step),
             injected_run=environment.get(INJECTED_RUN_VARIABLE) or None,
+            build=read_build(environment, resolved.spec.name, run=run, image=settings.image),
         )
 
     def find_mlflow_run(self) -> str | None:
@@ -87,6 +93,21 @@ class StepContext:
             if isinstance(run_id, str):
                 return run_id
         return None
+
+    def describe_build(self, mlflow_run: str | None) -> Build:
+        """Return what is known of this run of the task, up to now.
+
+        Args:
+            mlflow_run: MLflow's id of the run, if there is one.
+        """
+        started = [outcome.started_at for outcome in self.record.read(self.spec.name)]
+        return self.build.model_copy(
+            update={
+                "mlflow_run": mlflow_run or "",
+                "started_at": min(started, default=None),
+                "finished_at": datetime.now(UTC),
+            }
+        )
 
     @property
     def spec(self) -> TaskSpec:

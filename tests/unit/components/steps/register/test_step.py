@@ -509,9 +509,9 @@ registration = register(
 )
 assert not registration.warning, registration.warning
 """
-# Three files, the manifest, the ledger's head, its event; then the registry's id, and MLflow's model, files,
+# Three files, the manifest, the registry's id, the ledger's head, its event; then MLflow's model, files,
 # version, aliases.
-_STORE_WRITES = 6
+_STORE_WRITES = 7
 _ALL_WRITES = 11
 
 
