@@ -17,6 +17,7 @@ see :mod:`lorry_registry.signing`.
 
 import contextlib
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -264,7 +265,9 @@ class Ledger:
 
     def _check_signatures(self, task: str, events: list[Event]) -> None:
         """Judge the events after the last signed attestation, which stands for all events before it."""
-        unsigned = self._find_unsigned(events) if self._trust.is_checking else None
+        unsigned = (
+            self._find_unsigned(events, self._trust.is_trusted_event) if self._trust.is_checking else None
+        )
         if unsigned is not None:
             self._trust.object_to_ledger(
                 f"event {unsigned.sequence} is not signed by a trusted key or identity",
@@ -273,12 +276,16 @@ class Ledger:
             )
 
     def is_signed(self, head: Head, events: list[Event]) -> bool:
-        """Return whether somebody trusted signed a head, and every event that no attestation stands for."""
-        return head.event.state == head.digest_state() and self._find_unsigned(events) is None
+        """Return whether we or somebody trusted signed a head, and all events that no attestation covers."""
+        if head.event.state != head.digest_state():
+            return False
+        return self._find_unsigned(events, self._trust.vouches_for) is None
 
-    def _find_unsigned(self, events: list[Event]) -> Event | None:
+    def _find_unsigned(
+        self, events: list[Event], is_signed: Callable[[bytes, EventSignature | None], bool]
+    ) -> Event | None:
         for event in reversed(events):
-            if not self._trust.is_trusted_event(event.serialize_unsigned(), event.signature):
+            if not is_signed(event.serialize_unsigned(), event.signature):
                 return event
             if event.action == "attest":
                 break

@@ -158,6 +158,16 @@ class Trust:
             for identity in self.settings.trusted_identities
         )
 
+    def vouches_for(self, content: bytes, signature: EventSignature | None) -> bool:
+        """Return whether somebody trusted signed an event's bytes, or this process's own key did."""
+        if signature is None or self.is_trusted_event(content, signature):
+            return signature is not None
+        if self.settings.key in ("", KEYLESS):
+            return False
+        path = Path(self.settings.key)
+        own = read_private_key(path, self._password).public_key()
+        return is_signed_by_key(content, signature, [PublicKey(path, identify_key(own), own)])
+
     def object_to_ledger(self, what: str, *, task: str, where: str) -> None:
         """Refuse a task's ledger, or warn of it once, as the policy says.
 

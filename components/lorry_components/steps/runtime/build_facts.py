@@ -12,7 +12,7 @@ from lorry_registry.provenance import Build, SourceRevision
 
 # Who runs the steps, as a URI.
 BUILDER_VARIABLE = "LORRY_BUILDER_ID"
-# The commits of the tasks' files, as JSON: {task: {"uri": …, "commit": …, "is_dirty": …}}; "*": any other task.
+# The commits of the tasks' files, as JSON: {task: {"uri": …, "commit": …, "is_dirty": …}}; "*": of any other.
 SOURCES_VARIABLE = "LORRY_SOURCES"
 # sha256:… of the image that the step runs in.
 IMAGE_DIGEST_VARIABLE = "LORRY_IMAGE_DIGEST"
