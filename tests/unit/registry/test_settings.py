@@ -4,7 +4,9 @@ import pytest
 from pydantic import ValidationError
 
 from lorry_registry.errors import InvalidTaskError
+from lorry_registry.scrubbing import find_secrets
 from lorry_registry.settings import DEFAULT_IMAGE, Settings
+from lorry_registry.signing import SigningSettings
 from lorry_registry.stores import S3Options
 
 
@@ -90,3 +92,42 @@ def test_a_value_that_is_not_a_choice_is_refused(tmp_path: Path) -> None:
 def test_settings_do_not_change(tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match="frozen"):
         Settings.load({}, tmp_path).image = "other"  # type: ignore[misc]
+
+
+def test_signing_is_set_by_the_environment_and_the_file_and_passed_on_without_its_password(
+    tmp_path: Path,
+) -> None:
+    assert Settings.load({}, tmp_path).signing == SigningSettings()
+    assert Settings.load({}, tmp_path).list_signing_variables() == {}
+    (tmp_path / "lorry.toml").write_text(
+        'signing_policy = "require"\ntrusted_keys = "keys/a.pub:/srv/b.pub"\nsigning_key = "keys/a"\n'
+        'trusted_identities = "ci@example.org|https://accounts.example.org"\nsigstore_trust = "trust.json"\n',
+        "utf-8",
+    )
+    environment = {"LORRY_SIGNING_POLICY": "warn", "LORRY_SIGNING_KEY_PASSWORD": "correct horse"}
+    settings = Settings.load(environment, tmp_path)
+    assert settings.signing.policy == "warn"
+    assert settings.signing.trusted_keys == (tmp_path / "keys" / "a.pub", Path("/srv/b.pub"))
+    assert settings.signing.key == str(tmp_path / "keys" / "a")
+    assert settings.signing.password.get_secret_value() == "correct horse"
+    assert "correct horse" not in repr(settings) + settings.model_dump_json()
+    assert find_secrets(environment) == {"correct horse"}
+    passed = settings.list_signing_variables()
+    assert "correct horse" not in str(passed)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    again = Settings.load({**passed, "LORRY_SIGNING_KEY_PASSWORD": "correct horse"}, elsewhere)
+    assert again.signing == settings.signing
+    assert Settings.load({"LORRY_SIGNING_KEY": "sigstore"}, tmp_path).signing.key == "sigstore"
+
+
+def test_a_policy_that_cannot_be_meant_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidTaskError) as caught:
+        Settings.load({"LORRY_SIGNING_POLICY": "required", "LORRY_TRUSTED_IDENTITIES": "me"}, tmp_path)
+    assert [fault.where for fault in caught.value.faults] == ["signing_policy", "trusted_identities"]
+    with pytest.raises(InvalidTaskError, match="needs somebody who is trusted"):
+        Settings.load({"LORRY_SIGNING_POLICY": "require"}, tmp_path)
+    # A password has no place in a file.
+    (tmp_path / "lorry.toml").write_text('signing_key_password = "x"\n', "utf-8")
+    with pytest.raises(InvalidTaskError, match="unknown setting"):
+        Settings.load({}, tmp_path)
