@@ -21,7 +21,7 @@ from lorry_registry.regular_files import open_regular
 from lorry_registry.stores.base import Store, StoredDocument, check_key
 from lorry_registry.whole_files import whole_file
 
-_LOCK, _SCRATCH = ".lock", ".scratch"
+_LOCK, _DELETION_LOCKS, _SCRATCH = ".lock", ".locks", ".scratch"
 # No write takes this long, so what is older was left by a writer that was killed.
 _SCRATCH_SECONDS = 24 * 3600
 # An attempt takes microseconds, and fails only when somebody deletes in just these.
@@ -106,16 +106,15 @@ class LocalStore(Store):
                 ) from error
 
     def delete(self, key: str) -> None:
-        """Remove a key under the lock on its folder, and the folders that hold nothing any more."""
+        """Remove a key, and the folders that hold nothing any more."""
         path = self._path(key)
         with self._reporting("delete", key):
-            try:
-                # A swap holds the same lock: it cannot bring back what was removed since it looked.
-                with hold_lock(path.parent / _LOCK):
-                    _unlink_file(path)
-                    _flush(path.parent)
-            except (FileNotFoundError, NotADirectoryError):
+            if path.is_dir() or not os.path.lexists(path):
                 return
+            # A swap holds the same lock: it cannot bring back what was removed since it looked.
+            with self._hold_deletions(path.parent), contextlib.suppress(FileNotFoundError):
+                path.unlink()
+                _flush(path.parent)
             self._remove_empty_folders(path.parent)
 
     def list_keys(self, prefix: str) -> Iterator[str]:
@@ -178,7 +177,20 @@ class LocalStore(Store):
                 folder.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(hold_lock(folder / _LOCK))
 
+            stack.enter_context(self._hold_deletions(folder))
             _repeat_if_folder_went(lock)
+            yield
+
+    @contextlib.contextmanager
+    def _hold_deletions(self, folder: Path) -> Iterator[None]:
+        """Keep a key of a folder from being deleted, or delete it.
+
+        The lock lies apart: in an adapter's folder even a hidden file would not belong to it.
+        """
+        name = digest_bytes(os.fsencode(folder.relative_to(self.root.absolute()))).removeprefix("sha256:")[:2]
+        locks = self.root / _DELETION_LOCKS
+        locks.mkdir(parents=True, exist_ok=True)
+        with hold_lock(locks / name):
             yield
 
     def _remove_empty_folders(self, folder: Path) -> None:
@@ -186,15 +198,22 @@ class LocalStore(Store):
         while folder != root:
             # It may be gone already, or another user's: an empty folder that stays is no key.
             try:
-                with hold_lock(folder / _LOCK):
-                    if any(entry.name != _LOCK for entry in folder.iterdir()):
-                        return
-                    (folder / _LOCK).unlink()
-                    # A new key may come first, and keeps the folder.
-                    folder.rmdir()
+                names = {entry.name for entry in folder.iterdir()}
+                if names - {_LOCK}:
+                    return
+                if names:
+                    self._remove_lock(folder)
+                # A new key may come first, and keeps the folder.
+                folder.rmdir()
             except OSError:
                 return
             folder = folder.parent
+
+    def _remove_lock(self, folder: Path) -> None:
+        with hold_lock(folder / _LOCK):
+            # Who has made a key since keeps the folder and the lock.
+            if all(entry.name == _LOCK for entry in folder.iterdir()):
+                (folder / _LOCK).unlink()
 
     @contextlib.contextmanager
     def _scratch_file(self) -> Iterator[Path]:
@@ -236,12 +255,6 @@ def _repeat_if_folder_went(action: Callable[[], None]) -> None:
             action()
             return
     action()
-
-
-def _unlink_file(path: Path) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        if not path.is_dir():
-            path.unlink()
 
 
 def _flush(path: Path) -> None:

@@ -205,3 +205,10 @@ def test_a_link_that_leads_nowhere_in_place_of_a_folder_is_one_clear_error(store
     for action in _use(store)[:3]:
         with pytest.raises(StoreError, match="cannot write a/"):
             action()
+
+
+def test_a_deletion_leaves_nothing_in_a_folder_that_stays(store: LocalStore) -> None:
+    for name in ("1", "2"):
+        store.create(f"t/a/{name}", b"")
+    store.delete("t/a/1")
+    assert [path.name for path in (store.root / "t" / "a").iterdir()] == ["2"]
