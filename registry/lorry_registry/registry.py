@@ -17,9 +17,24 @@ from pydantic import JsonValue
 
 from lorry_registry.digests import digest_bytes
 from lorry_registry.errors import AdapterRejectedError, ConflictError, LorryError, NotFoundError, StoreError
-from lorry_registry.ledger import Champion, Event, Ledger, TaskState, require_unchanged
+from lorry_registry.ledger import (
+    Champion,
+    Deletion,
+    Event,
+    Ledger,
+    TaskState,
+    require_present,
+    require_unchanged,
+)
 from lorry_registry.manifest import MANIFEST_NAME, Manifest
-from lorry_registry.promotion import Version, find_rollback_version, find_version, list_versions
+from lorry_registry.promotion import (
+    Version,
+    explain_collection,
+    find_collection,
+    find_rollback_version,
+    find_version,
+    list_versions,
+)
 from lorry_registry.registry_identity import read_or_create_id
 from lorry_registry.settings import Settings
 from lorry_registry.stores import Store, open_store
@@ -29,12 +44,21 @@ from lorry_registry.verification import check_files, verify_adapter
 
 @dataclass(frozen=True, slots=True)
 class TaskEntry:
-    """A task and the adapter that its name stands for."""
+    """A task and the adapter that its name stands for.
+
+    Attributes:
+        task: The task.
+        champion: Its champion, if it has one.
+        versions: How many versions were registered.
+        manifest: The champion's manifest.
+        deleted: Who deleted the task, and when; None unless it is deleted.
+    """
 
     task: str
     champion: Champion | None
     versions: int
     manifest: Manifest | None
+    deleted: Deletion | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +114,12 @@ class Registry:
     # Reading
 
     def list_tasks(self) -> list[TaskEntry]:
-        """Return every task with its champion, sorted by name."""
-        return [self.describe_task(task) for task in self.ledger.list_tasks()]
+        """Return every task with its champion, sorted by name; tasks that were deleted are left out."""
+        entries = [self.describe_task(task) for task in self.ledger.list_tasks()]
+        return [entry for entry in entries if entry.deleted is None]
 
     def describe_task(self, task: str) -> TaskEntry:
-        """Return a task with its champion.
+        """Return a task with its champion, and say whether it is deleted.
 
         Raises:
             NotFoundError: No such task.
@@ -104,7 +129,13 @@ class Registry:
         assert state.head is not None
         champion = state.champion
         manifest = self._read_manifest_of(task, champion.adapter_id) if champion else None
-        return TaskEntry(task=task, champion=champion, versions=state.head.versions, manifest=manifest)
+        return TaskEntry(
+            task=task,
+            champion=champion,
+            versions=state.head.versions,
+            manifest=manifest,
+            deleted=state.deleted,
+        )
 
     def list_versions(self, task: str) -> list[Version]:
         """Return the versions of a task, the oldest first; none when the task is unknown."""
@@ -116,10 +147,12 @@ class Registry:
         """Return where the champion of a task is, or one version of it.
 
         Raises:
-            NotFoundError: No such task or version, or no champion yet.
+            NotFoundError: No such task or version, no champion yet, the task was deleted, or the version's
+                files were collected.
             AdapterRejectedError: The adapter's manifest was changed, or is another task's.
         """
         state = self.ledger.require_state(task)
+        require_present(state)
         champion = state.champion
         if version is None and champion is None:
             raise NotFoundError(
@@ -137,11 +170,32 @@ class Registry:
             task=task,
             version=number,
             adapter_id=adapter_id,
-            manifest=self._read_manifest_of(task, adapter_id),
+            manifest=self._require_manifest(task, number, adapter_id),
             uri=self.store.locate(key),
             path=self.store.find_path(key),
             promoted_at=champion.promoted_at if champion and is_champion else None,
         )
+
+    def read_version(self, task: str, version: int, adapter_id: str) -> Manifest | None:
+        """Return the manifest of a version, or None if the history says that its files were collected.
+
+        Raises:
+            NotFoundError: There is none, and nothing says why.
+            AdapterRejectedError: The stored manifest was changed, or is another task's.
+        """
+        try:
+            return self._read_manifest_of(task, adapter_id)
+        except NotFoundError:
+            if find_collection(self.ledger.read_history(task), version) is None:
+                raise
+            return None
+
+    def is_collected(self, task: str, version: Version) -> bool:
+        """Return whether the files of a version were collected, and not published again since."""
+        try:
+            return self.read_version(task, version.number, version.adapter_id) is None
+        except NotFoundError:
+            return False
 
     def read_manifest(self, adapter_id: str) -> Manifest:
         """Return the manifest of an adapter, having checked that it is the one that the id names.
@@ -220,11 +274,14 @@ class Registry:
     def verify_task(self, task: str) -> Iterator[tuple[Version, LorryError | None]]:
         """Re-hash every version of a task in the store; yield each with what is wrong with it, or None.
 
+        A version whose files were collected comes with the NotFoundError that says so.
+
         Raises:
             StoreError: The task's history was changed.
         """
         for version in list_versions(self.ledger.read_history(task)):
             try:
+                self._require_manifest(task, version.number, version.adapter_id)
                 self._verify_stored(task, version.adapter_id)
             except LorryError as error:
                 yield version, error
@@ -285,11 +342,12 @@ class Registry:
 
         Raises:
             ConflictError: ``promote``, and the champion is no longer the one that was judged.
-            NotFoundError: The adapter was not published.
+            NotFoundError: The adapter was not published, or the task was deleted.
             AdapterRejectedError: The adapter was trained for another task.
         """
         self._read_manifest_of(task, adapter_id)
         state = self.ledger.read_state(task)
+        require_present(state)
         events = self.ledger.read_history(task) if state.head else []
         known = next((entry for entry in list_versions(events) if entry.adapter_id == adapter_id), None)
         if known and (not promote or any(event.champion_after == known.number for event in events)):
@@ -311,11 +369,13 @@ class Registry:
         """Make a version the champion.
 
         Raises:
-            NotFoundError: No such task or version.
+            NotFoundError: No such task or version, the task was deleted, or the version's files were
+                collected.
             ConflictError: It is the champion already, or somebody else moved first.
             AdapterRejectedError: The stored adapter is damaged.
         """
         state = self.ledger.require_state(task)
+        require_present(state)
         chosen = find_version(self.ledger.read_history(task), version, task=task)
         if state.champion_version == version:
             raise ConflictError(
@@ -327,16 +387,19 @@ class Registry:
         """Make the previous champion the champion again.
 
         Raises:
-            NotFoundError: No such task, or no earlier champion.
+            NotFoundError: No such task, no earlier champion, the task was deleted, or the files of that
+                champion were collected.
             ConflictError: Somebody else moved first.
             AdapterRejectedError: The stored adapter is damaged.
         """
         state = self.ledger.require_state(task)
+        require_present(state)
         events = self.ledger.read_history(task)
         former = find_version(events, find_rollback_version(events, task=task), task=task)
         return self._move(state, former, "rollback", reason, by)
 
     def _move(self, state: TaskState, version: Version, action: str, reason: str, by: str | None) -> Event:
+        self._require_manifest(state.task, version.number, version.adapter_id)
         self._verify_stored(state.task, version.adapter_id)
         return self.ledger.append(
             state,
@@ -347,6 +410,12 @@ class Registry:
             by=by or name_user(),
             reasons=(reason,),
         )
+
+    def _require_manifest(self, task: str, version: int, adapter_id: str) -> Manifest:
+        manifest = self.read_version(task, version, adapter_id)
+        if manifest is None:
+            raise explain_collection(self.ledger.read_history(task), version, task=task)
+        return manifest
 
     def _read_manifest_of(self, task: str, adapter_id: str) -> Manifest:
         manifest = self.read_manifest(adapter_id)

@@ -9,16 +9,18 @@ A folder goes with its last key. Whoever was about to write into it makes it aga
 import contextlib
 import os
 import shutil
+import stat
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 from lorry_registry.digests import digest_bytes, digest_file
 from lorry_registry.errors import ConflictError, NotFoundError, StoreError
 from lorry_registry.file_locks import hold_lock
 from lorry_registry.regular_files import open_regular
-from lorry_registry.stores.base import Store, StoredDocument, check_key
+from lorry_registry.stores.base import Store, StoredDocument, StoredEntry, UnfinishedWrite, check_key
 from lorry_registry.whole_files import whole_file
 
 _LOCK, _DELETION_LOCKS, _SCRATCH = ".lock", ".locks", ".scratch"
@@ -83,6 +85,18 @@ class LocalStore(Store):
             _flush(path.parent)
         return digest_bytes(content)
 
+    def overwrite(self, key: str, content: bytes) -> None:
+        """Write a key by renaming a finished file over it; nobody else writes it, so there is no lock."""
+        path = self._path(key)
+        with self._reporting("write", key), self._scratch_file() as scratch:
+            scratch.write_bytes(content)
+
+            def move() -> None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                scratch.replace(path)
+
+            _repeat_if_folder_went(move)
+
     def download(self, key: str, target: Path) -> None:
         """Copy a key to a file; the file appears whole."""
         with contextlib.ExitStack() as stack:
@@ -116,6 +130,43 @@ class LocalStore(Store):
                 path.unlink()
                 _flush(path.parent)
             self._remove_empty_folders(path.parent)
+
+    def list_entries(self, prefix: str) -> Iterator[StoredEntry]:
+        """Yield every key below a prefix, a folder at a time."""
+        base = self._path(prefix)
+        for folder, names, files in os.walk(base, onerror=self._raise_unless_missing):
+            names[:] = [name for name in names if name[0] != "."]
+            for name in files:
+                path = Path(folder, name)
+                # Somebody may delete a key between the listing and here.
+                with contextlib.suppress(FileNotFoundError):
+                    status = path.stat(follow_symlinks=False)
+                    if name[0] != "." and stat.S_ISREG(status.st_mode):
+                        key = f"{prefix}/{path.relative_to(base).as_posix()}"
+                        yield StoredEntry(key, status.st_size, _read_time(status.st_mtime))
+
+    def list_unfinished(self, prefixes: Sequence[str]) -> Iterator[UnfinishedWrite]:
+        """Yield scratch files: whatever their keys were to be."""
+        with self._reporting("list", _SCRATCH):
+            found = list((self.root / _SCRATCH).glob("*"))
+        for path in found:
+            with contextlib.suppress(FileNotFoundError):
+                status = path.stat(follow_symlinks=False)
+                yield UnfinishedWrite(f"{_SCRATCH}/{path.name}", status.st_size, _read_time(status.st_mtime))
+
+    def remove_unfinished(self, write: UnfinishedWrite) -> None:
+        """Remove a scratch file."""
+        with self._reporting("delete", write.name):
+            (self.root / _SCRATCH / Path(write.name).name).unlink(missing_ok=True)
+
+    def read_clock(self) -> datetime:
+        """Return the time by which the file system dates files; that of this machine if it takes none."""
+        try:
+            with self._scratch_file() as scratch:
+                scratch.touch()
+                return _read_time(scratch.stat().st_mtime)
+        except OSError:
+            return datetime.now(UTC)
 
     def list_keys(self, prefix: str) -> Iterator[str]:
         """Yield every key below a prefix, sorted."""
@@ -233,6 +284,11 @@ class LocalStore(Store):
                 if leftover.stat().st_mtime < oldest:
                     leftover.unlink()
 
+    def _raise_unless_missing(self, error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            with self._reporting("list", ""):
+                raise error
+
     @contextlib.contextmanager
     def _reporting(self, verb: str, key: str) -> Iterator[None]:
         try:
@@ -243,6 +299,10 @@ class LocalStore(Store):
                 where=self.address,
                 todo="check that the disk has space and that this user may write there, or set LORRY_STORE",
             ) from error
+
+
+def _read_time(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
 
 
 def _repeat_if_folder_went(action: Callable[[], None]) -> None:

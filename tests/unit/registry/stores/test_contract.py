@@ -1,6 +1,8 @@
 """What every store keeps, on a folder and on S3."""
 
+import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +184,46 @@ def test_deleting_what_is_not_there_is_a_success(store: Store) -> None:
     assert store.read("a") is not None
 
 
+def test_entries_have_a_size_and_an_age_by_the_clock_of_the_store(store: Store, tmp_path: Path) -> None:
+    before = store.read_clock()
+    (tmp_path / "in").write_bytes(b"weights")
+    store.create("t/a/1", b"one")
+    store.upload("t/a/weights", tmp_path / "in")
+    store.compare_and_swap("t/b/head", b"", None)
+    store.create("tt/x", b"")
+    entries = {entry.key: entry for entry in store.list_entries("t")}
+    after = store.read_clock()
+    assert {key: entry.size for key, entry in entries.items()} == {
+        "t/a/1": 3,
+        "t/a/weights": 7,
+        "t/b/head": 0,
+    }
+    # S3 counts whole seconds.
+    second = timedelta(seconds=1)
+    assert all(before - second <= entry.modified <= after + second for entry in entries.values())
+    assert abs(datetime.now(UTC) - after) < timedelta(minutes=5)
+    assert list(store.list_entries("nothing")) == []
+
+
+def test_what_is_overwritten_is_young_again(store: Store) -> None:
+    store.overwrite("t/lease", b"1")
+    first = next(store.list_entries("t")).modified
+    time.sleep(1.1)
+    store.overwrite("t/lease", b"two")
+    (entry,) = store.list_entries("t")
+    assert entry.modified > first
+    assert entry.size == 3
+
+
+def test_many_keys_are_deleted_at_once(store: Store) -> None:
+    keys = [f"t/{number}" for number in range(12)]
+    for key in keys:
+        store.create(key, b"")
+    store.delete_all([])
+    store.delete_all([*keys[:-1], "t/missing"])
+    assert [entry.key for entry in store.list_entries("t")] == keys[-1:]
+
+
 def test_a_prefix_is_a_whole_part(store: Store) -> None:
     store.create("runs/1/a", b"")
     store.create("runs/10/b", b"")
@@ -218,6 +260,9 @@ def test_keys_stay_inside_the_store(store: Store, key: str) -> None:
         lambda: store.upload(key, Path("/dev/null")),
         lambda: store.download(key, Path("/dev/null")),
         lambda: store.delete(key),
+        lambda: store.delete_all([key]),
+        lambda: store.overwrite(key, b""),
+        lambda: list(store.list_entries(key)),
         lambda: store.list_children(key),
         lambda: list(store.list_keys(key)),
         lambda: store.locate(key),

@@ -4,6 +4,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -212,3 +213,28 @@ def test_a_deletion_leaves_nothing_in_a_folder_that_stays(store: LocalStore) -> 
         store.create(f"t/a/{name}", b"")
     store.delete("t/a/1")
     assert [path.name for path in (store.root / "t" / "a").iterdir()] == ["2"]
+
+
+def test_scratch_files_are_unfinished_writes(store: LocalStore) -> None:
+    assert list(store.list_unfinished(["t"])) == []
+    store.create("t/a", b"")
+    leftover = store.root / ".scratch" / "left"
+    leftover.write_bytes(b"half")
+    (write,) = store.list_unfinished(["t"])
+    assert (write.name, write.size) == (".scratch/left", 4)
+    store.remove_unfinished(write)
+    store.remove_unfinished(write)
+    assert not leftover.exists()
+
+
+def test_the_clock_of_a_folder_that_takes_no_writes_is_the_machines(store: LocalStore) -> None:
+    store.root.touch()
+    assert abs((datetime.now(UTC) - store.read_clock()).total_seconds()) < 60
+
+
+def test_links_pipes_and_hidden_files_are_no_entries(store: LocalStore) -> None:
+    store.create("t/a", b"")
+    (store.root / "t" / "link").symlink_to("a")
+    os.mkfifo(store.root / "t" / "pipe")
+    (store.root / "t" / ".hidden").touch()
+    assert [entry.key for entry in store.list_entries("t")] == ["t/a"]
