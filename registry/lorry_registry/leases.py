@@ -9,11 +9,11 @@ The protocol, in which each side first raises its own flag and then looks for th
     4. removes the lease                    3. removes the manifest, then the files
                                             4. removes the tombstone
 
-On a store where a write is seen by every later read and listing, as in a folder and on S3, at least one of two
+On a store where every later read and listing sees a write, as in a folder and on S3, at least one of two
 that meet sees the other. A reader leaves out step 2: what it downloads is verified, so the worst is an error.
 
-A lease holds for :data:`LEASE_SECONDS` after it was last written, by the clock of the store, and is renewed by
-a thread as long as its holder works. So the lease of a process that was killed ends by itself, at once if it
+A lease holds for :data:`LEASE_SECONDS` after it was last written, by the clock of the store, and a thread
+renews it as long as its holder works. So the lease of a process that was killed ends by itself, at once if it
 ran on the machine that looks. Only the store's clock counts; it must not jump by minutes.
 
 Layout in the store::
@@ -249,13 +249,16 @@ class Tombstone:
     Args:
         store: The store.
         adapter_hex: The adapter.
+
+    Attributes:
+        raised: When it was written, by :func:`time.monotonic`.
     """
 
     def __init__(self, store: Store, adapter_hex: str) -> None:
         self._store = store
         self._key = f"{TOMBSTONES}/{adapter_hex}"
         self._content = b""
-        self._raised = 0.0
+        self.raised = 0.0
 
     def try_raise(self) -> bool:
         """Write the tombstone; False if another gc has one here that is in force.
@@ -264,7 +267,7 @@ class Tombstone:
             StoreError: The store cannot be read or written.
         """
         # Its time runs from before the write, so that it never ends earlier in the store than here.
-        self._raised = time.monotonic()
+        self.raised = time.monotonic()
         now = self._store.read_clock()
         self._content = Holder(process=ProcessName.of_this_process(), written=now).serialize()
         former = self._store.read(self._key)
@@ -279,7 +282,7 @@ class Tombstone:
     @property
     def may_delete(self) -> bool:
         """Whether there is still time to begin a deletion."""
-        return time.monotonic() - self._raised < DELETING_SECONDS
+        return time.monotonic() - self.raised < DELETING_SECONDS
 
     def lower(self) -> None:
         """Remove the tombstone, unless another gc has taken its place."""

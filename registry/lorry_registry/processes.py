@@ -41,7 +41,8 @@ class ProcessName(BaseModel):
         """Return whether the process is known to have ended; False where that cannot be told from here."""
         if not self.space or not self.started or self.space != _read_space():
             return False
-        return _read_start(self.number) != self.started
+        started = _read_start(self.number)
+        return _is_free(self.number) if started is None else started != self.started
 
 
 def _read_space() -> str:
@@ -52,9 +53,20 @@ def _read_space() -> str:
         return ""
 
 
+def _is_free(number: int) -> bool:
+    # A process of another user may be hidden in /proc, but not from this.
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def _read_start(number: int) -> str | None:
     try:
-        fields = (_PROC / str(number) / "stat").read_text("utf-8", errors="replace").rpartition(")")[2].split()
-        return None if fields[0] in ("Z", "X") else fields[_START_FIELD]
+        status = (_PROC / str(number) / "stat").read_text("utf-8", errors="replace")
+        return status.rpartition(")")[2].split()[_START_FIELD]
     except (OSError, IndexError):
         return None

@@ -1,7 +1,8 @@
 """The one class that most users need: from tasks to adapters, from adapters to files.
 
 Writing an adapter is three steps in this order: its files, then its manifest (from here on it exists), then
-the ledger's event (from here on a task has it). A kill in between leaves files that nothing refers to.
+the ledger's event (from here on a task has it). A kill in between leaves files that nothing refers to, which
+:mod:`~lorry_registry.collection` removes later; leases keep it from what is still being written or read.
 """
 
 import contextlib
@@ -17,6 +18,7 @@ from pydantic import JsonValue
 
 from lorry_registry.digests import digest_bytes
 from lorry_registry.errors import AdapterRejectedError, ConflictError, LorryError, NotFoundError, StoreError
+from lorry_registry.leases import Leases
 from lorry_registry.ledger import (
     Champion,
     Deletion,
@@ -95,6 +97,7 @@ class Registry:
     def __init__(self, store: Store, cache: Path) -> None:
         self.store = store
         self.ledger = Ledger(store)
+        self.leases = Leases(store)
         self._cache = cache
 
     @classmethod
@@ -224,7 +227,7 @@ class Registry:
         Raises:
             AdapterRejectedError: The stored adapter is damaged.
         """
-        folder = self._cache / _hex(adapter_id)
+        folder = self._cache / adapter_hex(adapter_id)
         if folder.is_dir():
             with contextlib.suppress(AdapterRejectedError):
                 verify_adapter(folder, expected_id=adapter_id)
@@ -240,12 +243,18 @@ class Registry:
         Raises:
             ConflictError: The folder exists and holds something else.
             AdapterRejectedError: The stored adapter is damaged.
+            NotFoundError: There is no such adapter, or gc removed it meanwhile.
             StoreError: The folder cannot be written.
         """
-        manifest = self.read_manifest(adapter_id)
         target = Path(os.path.abspath(target))  # noqa: PTH100 -- '..' is folded away, links are kept
         if _is_taken(target):
+            self.read_manifest(adapter_id)
             return self._accept_existing(target, adapter_id)
+        with self.leases.hold_for_reading(adapter_hex(adapter_id)):
+            return self._export(adapter_id, target)
+
+    def _export(self, adapter_id: str, target: Path) -> Manifest:
+        manifest = self.read_manifest(adapter_id)
         partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
         try:
             partial.mkdir(parents=True)
@@ -256,6 +265,8 @@ class Registry:
                 target.rmdir()
             partial.rename(target)
         except NotFoundError as error:
+            # gc removes the manifest first: without one there is no adapter any more.
+            self.read_manifest(adapter_id)
             raise AdapterRejectedError(
                 "one of its files is missing from the store", where=error.where, todo=error.todo
             ) from error
@@ -281,12 +292,21 @@ class Registry:
         """
         for version in list_versions(self.ledger.read_history(task)):
             try:
-                self._require_manifest(task, version.number, version.adapter_id)
-                self._verify_stored(task, version.adapter_id)
+                self.check_version(task, version.number, version.adapter_id)
             except LorryError as error:
                 yield version, error
             else:
                 yield version, None
+
+    def check_version(self, task: str, version: int, adapter_id: str) -> None:
+        """Re-hash the files of a version in the store.
+
+        Raises:
+            AdapterRejectedError: They are damaged.
+            NotFoundError: There are none, or they were collected.
+        """
+        self._require_manifest(task, version, adapter_id)
+        self._verify_stored(task, adapter_id)
 
     # Writing
 
@@ -306,13 +326,17 @@ class Registry:
         adapter_id = manifest.adapter_id
         # Keys are never overwritten: a wrong file under this id would block the right one for ever.
         check_files(folder, manifest, todo="train again, or publish the folder that was evaluated")
-        key = adapter_key(adapter_id)
-        for entry in manifest.files:
-            self.store.upload(f"{key}/{entry.name}", folder / entry.name)
-        # What was stored is compared with the manifest before the adapter exists.
-        for entry in manifest.files:
-            self._verify_file(key, entry.name, entry.sha256)
-        self.store.create(f"{key}/{MANIFEST_NAME}", manifest.serialize())
+        key, name = adapter_key(adapter_id), adapter_hex(adapter_id)
+        with self.leases.hold(name) as lease:
+            for entry in manifest.files:
+                self.store.upload(f"{key}/{entry.name}", folder / entry.name)
+            # What was stored is compared with the manifest before the adapter exists.
+            for entry in manifest.files:
+                self._verify_file(key, entry.name, entry.sha256)
+            lease.require_held()
+            self.store.create(f"{key}/{MANIFEST_NAME}", manifest.serialize())
+            # Until the ledger names it, gc knows by the lease that somebody is about to.
+            self.leases.keep(name, lease)
         return adapter_id
 
     def register(
@@ -345,25 +369,29 @@ class Registry:
             NotFoundError: The adapter was not published, or the task was deleted.
             AdapterRejectedError: The adapter was trained for another task.
         """
-        self._read_manifest_of(task, adapter_id)
-        state = self.ledger.read_state(task)
-        require_present(state)
-        events = self.ledger.read_history(task) if state.head else []
-        known = next((entry for entry in list_versions(events) if entry.adapter_id == adapter_id), None)
-        if known and (not promote or any(event.champion_after == known.number for event in events)):
-            return known.registered
-        if promote:
-            require_unchanged(state, judged_champion)
-        return self.ledger.append(
-            state,
-            action="promote" if known else "register",
-            adapter_id=adapter_id,
-            version=known.number if known else None,
-            promote=promote,
-            by=by or name_user(),
-            reasons=tuple(reasons),
-            details=details,
-        )
+        with self.leases.hold(adapter_hex(adapter_id)):
+            self._read_manifest_of(task, adapter_id)
+            state = self.ledger.read_state(task)
+            require_present(state)
+            events = self.ledger.read_history(task) if state.head else []
+            known = next((entry for entry in list_versions(events) if entry.adapter_id == adapter_id), None)
+            if known and (not promote or any(event.champion_after == known.number for event in events)):
+                event = known.registered
+            else:
+                if promote:
+                    require_unchanged(state, judged_champion)
+                event = self.ledger.append(
+                    state,
+                    action="promote" if known else "register",
+                    adapter_id=adapter_id,
+                    version=known.number if known else None,
+                    promote=promote,
+                    by=by or name_user(),
+                    reasons=tuple(reasons),
+                    details=details,
+                )
+        self.leases.release_kept(adapter_hex(adapter_id))
+        return event
 
     def promote(self, task: str, version: int, *, reason: str, by: str | None = None) -> Event:
         """Make a version the champion.
@@ -399,17 +427,17 @@ class Registry:
         return self._move(state, former, "rollback", reason, by)
 
     def _move(self, state: TaskState, version: Version, action: str, reason: str, by: str | None) -> Event:
-        self._require_manifest(state.task, version.number, version.adapter_id)
-        self._verify_stored(state.task, version.adapter_id)
-        return self.ledger.append(
-            state,
-            action="rollback" if action == "rollback" else "promote",
-            adapter_id=version.adapter_id,
-            version=version.number,
-            promote=True,
-            by=by or name_user(),
-            reasons=(reason,),
-        )
+        with self.leases.hold(adapter_hex(version.adapter_id)):
+            self.check_version(state.task, version.number, version.adapter_id)
+            return self.ledger.append(
+                state,
+                action="rollback" if action == "rollback" else "promote",
+                adapter_id=version.adapter_id,
+                version=version.number,
+                promote=True,
+                by=by or name_user(),
+                reasons=(reason,),
+            )
 
     def _require_manifest(self, task: str, version: int, adapter_id: str) -> Manifest:
         manifest = self.read_version(task, version, adapter_id)
@@ -459,7 +487,7 @@ class Registry:
 
 def adapter_key(adapter_id: str) -> str:
     """Return the key of an adapter in a store."""
-    return f"adapters/{_hex(adapter_id)}"
+    return f"adapters/{adapter_hex(adapter_id)}"
 
 
 def _is_taken(target: Path) -> bool:
@@ -475,5 +503,6 @@ def _is_taken(target: Path) -> bool:
         ) from error
 
 
-def _hex(adapter_id: str) -> str:
+def adapter_hex(adapter_id: str) -> str:
+    """Return the hex digits of an adapter's id, by which its keys are named."""
     return adapter_id.removeprefix("sha256:")
