@@ -7,7 +7,7 @@ the event that the head still carries.
 
 Layout in the store::
 
-    tasks/<task>/head.json               {sequence, versions, champion, event}
+    tasks/<task>/head.json               {task, versions, champion, event, deleted}
     tasks/<task>/history/00000001.json   one event, linked to the one before by its digest
 
 The head and each event name their task and their registry, so that a ledger that was copied to another name,
@@ -17,9 +17,9 @@ see :mod:`lorry_registry.signing`.
 
 import contextlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -42,9 +42,9 @@ from lorry_registry.stores import Store, StoredDocument
 from lorry_registry.task_document import suggest_name
 from lorry_registry.task_spec import TASK_NAME
 
-Action = Literal["register", "promote", "rollback", "attest"]
+Action = Literal["register", "promote", "rollback", "delete", "restore", "collect", "attest"]
 # What events and heads of an older Lorry, or unsigned ones, do not say: it is left out of their bytes.
-_OPTIONAL = frozenset({"task", "registry", "state", "signature"})
+_OPTIONAL = frozenset({"task", "registry", "state", "signature", "deleted"})
 
 
 RegistryId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
@@ -83,9 +83,11 @@ class Event(_Document):
         sequence: Its place in the history, from 1.
         at: When, in UTC.
         by: Who or what did it.
-        action: ``register`` adds a version; ``promote`` and ``rollback`` move the champion only; ``attest``
-            changes nothing: its signature stands for all events before it.
-        version: The version that it concerns.
+        action: ``register`` adds a version; ``promote`` and ``rollback`` move the champion only; ``delete``
+            and ``restore`` concern the task; ``collect`` says that the files of old versions were removed;
+            ``attest`` changes nothing: its signature stands for all events before it.
+        version: The version that it concerns: the champion that a deletion takes and a restoration brings
+            back, or else the newest version; the newest of those that were collected.
         adapter_id: That version's adapter.
         champion_before: The champion's version before the event.
         champion_after: The champion's version after it.
@@ -129,13 +131,31 @@ class Event(_Document):
         return self.champion_before != self.champion_after
 
 
+class Deletion(_Document):
+    """That a task was deleted, and what restoring it brings back."""
+
+    at: datetime
+    by: str
+    reasons: tuple[str, ...]
+    champion: Champion | None
+
+
 class Head(_Document):
-    """The present state of a task."""
+    """The present state of a task.
+
+    Attributes:
+        task: The task.
+        versions: How many versions were registered.
+        champion: The adapter that its name stands for; None while it is deleted.
+        event: The newest event.
+        deleted: Who deleted it, and when; None, and not written, unless it is deleted.
+    """
 
     task: str
     versions: Annotated[int, Field(ge=0)]
     champion: Champion | None
     event: Event
+    deleted: Deletion | None = None
     registry: RegistryId | None = None
 
     def remember(self) -> SeenHead:
@@ -145,6 +165,13 @@ class Head(_Document):
     def digest_state(self) -> str:
         """Return the digest of everything beside the event, which a signed event names."""
         return digest_document(self.model_dump(mode="json", exclude={"event"}))
+
+
+class Standing(NamedTuple):
+    """How a task stands: who is its champion, and whether it is deleted."""
+
+    champion: Champion | None
+    deleted: Deletion | None
 
 
 class TaskState:
@@ -164,6 +191,11 @@ class TaskState:
     def champion_version(self) -> int | None:
         """The champion's version, if the task has one."""
         return self.champion.version if self.champion else None
+
+    @property
+    def deleted(self) -> Deletion | None:
+        """Who deleted the task, and when, if it is deleted."""
+        return self.head.deleted if self.head else None
 
 
 class Ledger:
@@ -294,6 +326,12 @@ class Ledger:
     def _check_champion(self, state: TaskState, events: list[Event]) -> None:
         champion = state.champion
         named = (champion.version, champion.adapter_id) if champion else (None, None)
+        if state.deleted is not None and find_deletion(events) is None:
+            raise StoreError(
+                "the head says that the task is deleted, and the history does not: it was changed",
+                where=self._store.locate(_head_key(state.task)),
+                todo="restore the head from a backup before trusting this task",
+            )
         last = events[-1].champion_after
         registered = [event.adapter_id for event in events if event.action == "register"]
         known = last is None or 1 <= last <= len(registered)
@@ -315,6 +353,7 @@ class Ledger:
         by: str,
         reasons: tuple[str, ...],
         details: dict[str, JsonValue] | None = None,
+        standing: Standing | None = None,
     ) -> Event:
         """Record an event and move the champion in one step.
 
@@ -327,6 +366,7 @@ class Ledger:
             by: Who or what acts.
             reasons: Why, in sentences.
             details: Whatever else the history should keep.
+            standing: How the task stands afterwards; None: as ``promote`` says.
 
         Raises:
             ConflictError: The task changed since the state was read.
@@ -339,6 +379,9 @@ class Ledger:
             self._store.create(_event_key(state.task, head.event.sequence), head.event.serialize())
         now = datetime.now(UTC)
         number = version if version is not None else (head.versions if head else 0) + 1
+        if standing is None:
+            promoted = Champion(version=number, adapter_id=adapter_id, promoted_at=now)
+            standing = Standing(promoted if promote else state.champion, state.deleted)
         event = Event(
             sequence=head.event.sequence + 1 if head else 1,
             at=now,
@@ -347,22 +390,20 @@ class Ledger:
             version=number,
             adapter_id=adapter_id,
             champion_before=state.champion_version,
-            champion_after=number if promote else state.champion_version,
+            champion_after=standing.champion.version if standing.champion else None,
             reasons=reasons,
             details=details or {},
             previous=head.event.digest if head else None,
             task=state.task,
             registry=self._identity.ensure(),
         )
-        champion = (
-            Champion(version=number, adapter_id=adapter_id, promoted_at=now) if promote else state.champion
-        )
         new_head = Head(
             task=state.task,
             versions=max(number, head.versions if head else 0),
-            champion=champion,
+            champion=standing.champion,
             event=event,
             registry=event.registry,
+            deleted=standing.deleted,
         )
         if self._trust.is_signing:
             event = self._sign(event, new_head)
@@ -431,6 +472,28 @@ class Ledger:
                 todo="restore it from a backup, or upgrade lorry",
             ) from error
         return parsed
+
+
+def find_deletion(events: Sequence[Event]) -> Event | None:
+    """Return the event that deleted a task, or None if it was never deleted or was restored since."""
+    moves = [event for event in events if event.action in ("delete", "restore")]
+    return moves[-1] if moves and moves[-1].action == "delete" else None
+
+
+def require_present(state: TaskState) -> None:
+    """Raise unless a task can be used: it was not deleted, or was restored.
+
+    Raises:
+        NotFoundError: It was deleted; the message says when, by whom, why, and how to restore it.
+    """
+    deletion = state.deleted
+    if deletion is not None:
+        reasons = f": {'; '.join(deletion.reasons)}" if deletion.reasons else ""
+        raise NotFoundError(
+            f"the task was deleted on {deletion.at:%Y-%m-%d at %H:%M UTC} by {deletion.by}{reasons}",
+            where=state.task,
+            todo=f"lorry restore {state.task} brings it back",
+        )
 
 
 def require_unchanged(state: TaskState, judged: int | None) -> None:
