@@ -9,12 +9,14 @@ Layout in the store::
 
     tasks/<task>/head.json               {sequence, versions, champion, event}
     tasks/<task>/history/00000001.json   one event, linked to the one before by its digest
+    tasks/<task>/packs/00000100.jsonl    copies of a hundred events, so that a long history is read quickly
 
 The head and each event name their task, so that a ledger that was copied to another name is refused.
 """
 
 import contextlib
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -30,8 +32,10 @@ from pydantic import (
 
 from lorry_registry.digests import canonical_json, digest_bytes
 from lorry_registry.errors import ConflictError, NotFoundError, StoreError
+from lorry_registry.ledger_packs import PACKED, list_blocks, pack_key, pack_lines, unpack_lines
 from lorry_registry.manifest import Digest
 from lorry_registry.stores import Store, StoredDocument
+from lorry_registry.stores.lanes import map_in_lanes
 from lorry_registry.task_document import suggest_name
 from lorry_registry.task_spec import TASK_NAME
 
@@ -140,9 +144,14 @@ class Ledger:
 
     def list_tasks(self) -> list[str]:
         """Return the names of the tasks that have a version, sorted."""
+        names = self.list_names()
+        found = map_in_lanes(self._has_head, names, self._store.lanes)
+        return [name for name, has_head in zip(names, found, strict=True) if has_head]
+
+    def list_names(self) -> list[str]:
+        """Return the names under which there may be a task, sorted; no head is read for it."""
         # A person or a file browser may have put something else beside the tasks.
-        names = [name for name in self._store.list_children("tasks") if re.fullmatch(TASK_NAME, name)]
-        return [name for name in names if self._has_head(name)]
+        return [name for name in self._store.list_children("tasks") if re.fullmatch(TASK_NAME, name)]
 
     def _has_head(self, task: str) -> bool:
         try:
@@ -177,30 +186,78 @@ class Ledger:
             raise NotFoundError(
                 f"there is no task {task!r}",
                 where=self._store.address,
-                todo=suggest_name(task, self.list_tasks()),
+                todo=suggest_name(task, self.list_names()),
             )
         return state
 
-    def read_history(self, task: str) -> list[Event]:
+    def read_history(self, task: str, *, packed: bool = True) -> list[Event]:
         """Return all events of a task, the oldest first, having checked that each names the one before.
+
+        Args:
+            task: The task.
+            packed: Whether copies of many events at once may stand for them. What is read is checked either
+                way; only without them is it known that each event still lies in its own place.
 
         Raises:
             NotFoundError: No such task.
             StoreError: An event is missing, was changed, or is another task's.
         """
-        state = self.require_state(task)
-        assert state.head is not None
-        events = [self._read_event(task, sequence) for sequence in range(1, state.head.event.sequence)]
-        events.append(state.head.event)
-        for earlier, later in zip([None, *events], events, strict=False):
-            if later.previous != (earlier.digest if earlier else None):
-                raise StoreError(
-                    f"event {later.sequence} does not follow from the one before it: the history was changed",
-                    where=self._store.locate(f"tasks/{task}/history"),
-                    todo="restore the history from a backup before trusting this task",
-                )
+        return self.read_events(self.require_state(task), packed=packed)
+
+    def read_events(self, state: TaskState, *, packed: bool = True) -> list[Event]:
+        """Return the events that led to a state, as :meth:`read_history` does; none before the first version.
+
+        Raises:
+            StoreError: An event is missing, was changed, or is another task's.
+        """
+        if state.head is None:
+            return []
+        task, last = state.task, state.head.event
+        copies = self._read_packs(task, last.sequence - 1) if packed else {}
+        missing = [sequence for sequence in range(1, last.sequence) if sequence not in copies]
+        read = map_in_lanes(lambda sequence: self._read_event(task, sequence), missing, self._store.lanes)
+        found = copies | dict(zip(missing, read, strict=True))
+        events = [*(found[sequence] for sequence in range(1, last.sequence)), last]
+        broken = _find_break(events)
+        if broken and copies:
+            # Packs are copies: what they hold counts only where it fits.
+            return self.read_events(state, packed=False)
+        if broken:
+            raise StoreError(
+                f"event {broken.sequence} does not follow from the one before it: the history was changed",
+                where=self._store.locate(f"tasks/{task}/history"),
+                todo="restore the history from a backup before trusting this task",
+            )
         self._check_champion(state, events)
         return events
+
+    def _read_packs(self, task: str, count: int) -> dict[int, Event]:
+        """Return the first events of a task by their numbers, as far as packs hold copies of them."""
+
+        def read_pack(block: range) -> list[Event]:
+            # A pack that cannot be read or is none costs time and nothing else.
+            with contextlib.suppress(StoreError):
+                stored = self._store.read(pack_key(task, block))
+                lines = unpack_lines(stored.content) if stored else []
+                events = [
+                    self._parse(Event, StoredDocument(line, ""), pack_key(task, block)) for line in lines
+                ]
+                if [event.sequence for event in events] == [*block]:
+                    return events
+            return []
+
+        packs = map_in_lanes(read_pack, list_blocks(count), self._store.lanes)
+        return {event.sequence: event for events in packs for event in events if event.task in (None, task)}
+
+    def _pack_history(self, task: str) -> None:
+        events = self.read_history(task)
+        existing = set(self._store.list_children(f"tasks/{task}/packs"))
+        for block in list_blocks(len(events)):
+            key = pack_key(task, block)
+            if key.rpartition("/")[2] not in existing:
+                self._store.create(
+                    key, pack_lines(event.serialize() for event in events[block.start - 1 : block.stop - 1])
+                )
 
     def _check_champion(self, state: TaskState, events: list[Event]) -> None:
         champion = state.champion
@@ -275,6 +332,10 @@ class Ledger:
         # The move is done and recorded in the head. Filing its event may fail now: the next writer does it.
         with contextlib.suppress(StoreError):
             self._store.create(_event_key(state.task, event.sequence), event.serialize())
+        if event.sequence % PACKED == 0:
+            # A writer that is killed here leaves no pack, which the next one to come here writes.
+            with contextlib.suppress(StoreError, ConflictError):
+                self._pack_history(state.task)
         return event
 
     def _read_event(self, task: str, sequence: int) -> Event:
@@ -326,6 +387,16 @@ def require_unchanged(state: TaskState, judged: int | None) -> None:
             where=state.task,
             todo="run the task again, to compare with the present champion",
         )
+
+
+def _find_break(events: Sequence[Event]) -> Event | None:
+    """Return the first event that does not name the one before it."""
+    previous = None
+    for event in events:
+        if event.previous != previous:
+            return event
+        previous = event.digest
+    return None
 
 
 def _name_version(version: int | None) -> str:

@@ -17,6 +17,7 @@ from lorry_registry.errors import (
 )
 
 _MAX_BYTES = 1 << 20
+_MAX_SUGGESTED = 40
 _MAX_REPEATED = 10_000
 _TODO = "correct the file and try again"
 
@@ -129,7 +130,11 @@ def suggest_name(wrong: str, known: Iterable[str]) -> str:
     """Return "did you mean 'lora'?" when a known name is close, and what is known otherwise."""
     names = sorted(known)
     close = difflib.get_close_matches(wrong, names, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(names) or 'none'}"
+    if close:
+        return f"did you mean {close[0]!r}?"
+    unlisted = len(names) - _MAX_SUGGESTED
+    listed = ", ".join(names[:_MAX_SUGGESTED]) or "none"
+    return f"known are {listed} and {unlisted:,} more" if unlisted > 0 else f"known are {listed}"
 
 
 def _suggest_files(path: Path) -> str:

@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from lorry_registry.digests import digest_bytes
 from lorry_registry.errors import StoreError
@@ -35,9 +36,15 @@ class Store(ABC):
     """A map from keys to bytes with conditional writes.
 
     All methods raise ``StoreError`` when the store cannot be reached, read or written.
+
+    Attributes:
+        address: Where it is.
+        lanes: How many requests at once are worth while: 1 where a request hardly waits. With more than one,
+            methods are called from several threads.
     """
 
     address: str
+    lanes: ClassVar[int] = 1
 
     @abstractmethod
     def read(self, key: str) -> StoredDocument | None:
