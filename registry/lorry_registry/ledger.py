@@ -10,6 +10,7 @@ Layout in the store::
     tasks/<task>/head.json               {sequence, versions, champion, event}
     tasks/<task>/history/00000001.json   one event, linked to the one before by its digest
     tasks/<task>/packs/00000100.jsonl    copies of a hundred events, so that a long history is read quickly
+    tasks/<task>/claims/<hex>.json       written before an adapter gets a version: without one, it has none
 
 The head and each event name their task, so that a ledger that was copied to another name is refused.
 """
@@ -32,6 +33,7 @@ from pydantic import (
 
 from lorry_registry.digests import canonical_json, digest_bytes
 from lorry_registry.errors import ConflictError, NotFoundError, StoreError
+from lorry_registry.ledger_claims import create_claim
 from lorry_registry.ledger_packs import PACKED, list_blocks, pack_key, pack_lines, unpack_lines
 from lorry_registry.manifest import Digest
 from lorry_registry.stores import Store, StoredDocument
@@ -109,12 +111,25 @@ class Event(_Document):
 
 
 class Head(_Document):
-    """The present state of a task."""
+    """The present state of a task.
+
+    Attributes:
+        task: The task.
+        versions: How many versions it has.
+        champion: The adapter that its name stands for.
+        event: The newest event.
+        claimed: Whether there is a claim for each of its versions; not so in the heads of an older Lorry.
+    """
 
     task: str
     versions: Annotated[int, Field(ge=0)]
     champion: Champion | None
     event: Event
+    claimed: bool = False
+
+    @model_serializer(mode="wrap")
+    def _omit_unclaimed(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in serialize(self).items() if key != "claimed" or value}
 
 
 class TaskState:
@@ -124,6 +139,8 @@ class TaskState:
         self.task = task
         self.head = head
         self.etag = etag
+        # Adapters that were claimed on top of claims for all versions.
+        self.claimed: set[str] = set()
 
     @property
     def champion(self) -> Champion | None:
@@ -272,6 +289,21 @@ class Ledger:
                 todo="restore the head from a backup before trusting this task",
             )
 
+    def claim_adapter(self, state: TaskState, adapter_id: str) -> bool:
+        """Claim an adapter for a task, before it gets a version; return whether it surely has none yet.
+
+        If it was claimed before, only the history tells: a writer may have been killed after its claim.
+
+        Raises:
+            StoreError: The store cannot be written, or the history of an older Lorry was changed.
+        """
+        if state.head is not None and not state.head.claimed:
+            for event in self.read_events(state):
+                if event.action == "register":
+                    create_claim(self._store, state.task, event.adapter_id)
+        state.claimed.add(adapter_id)
+        return create_claim(self._store, state.task, adapter_id)
+
     def append(
         self,
         state: TaskState,
@@ -327,6 +359,7 @@ class Ledger:
             versions=max(number, head.versions if head else 0),
             champion=champion,
             event=event,
+            claimed=adapter_id in state.claimed or bool(head and head.claimed and version is not None),
         )
         self._store.compare_and_swap(_head_key(state.task), new_head.serialize(), state.etag)
         # The move is done and recorded in the head. Filing its event may fail now: the next writer does it.

@@ -318,7 +318,8 @@ class Registry:
         """
         self._read_manifest_of(task, adapter_id)
         state = self.ledger.read_state(task)
-        events = self.ledger.read_events(state)
+        is_new = self.ledger.claim_adapter(state, adapter_id)
+        events = [] if is_new else self.ledger.read_events(state)
         known = next((entry for entry in list_versions(events) if entry.adapter_id == adapter_id), None)
         if known and (not promote or any(event.champion_after == known.number for event in events)):
             return known.registered

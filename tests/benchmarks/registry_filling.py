@@ -146,7 +146,7 @@ def copy_to_filer(root: Path, filer: str, bucket: str) -> None:
 
 
 def fill_mlflow(database: Path, tasks: int, versions: int) -> None:
-    """Write registered models with versions and an alias into MLflow's SQLite database, which has its tables."""
+    """Write registered models with versions and an alias into MLflow's SQLite database and its tables."""
     now = int(_START.timestamp() * 1000)
     with sqlite3.connect(database) as connection:
         names = [name_task(number) for number in range(tasks)]
