@@ -104,7 +104,11 @@ def apply_overrides(document: Mapping[str, Any], overrides: Sequence[str], *, wh
     for override in overrides:
         field, separator, text = override.partition("=")
         if not separator or not all(field.split(".")):
-            raise UsageError(f"{override!r} is not of the form FIELD=VALUE", todo="write --set method.r=16")
+            raise UsageError(
+                f"{override!r} is not of the form FIELD=VALUE",
+                where=f"{where}, --set",
+                todo="write --set method.r=16",
+            )
         try:
             value = parse_value(text)
         except ValueError as error:
@@ -118,7 +122,11 @@ def apply_overrides(document: Mapping[str, Any], overrides: Sequence[str], *, wh
         for parent in parents:
             below = section.get(parent, {})
             if not isinstance(below, dict):
-                raise UsageError(f"{parent!r} is not a section", where=f"{where}, --set {field}")
+                raise UsageError(
+                    f"{parent!r} is not a section",
+                    where=f"{where}, --set {field}",
+                    todo="give the whole section: --set 'SECTION={FIELD: VALUE}'",
+                )
             # A copy: by an alias, the same section may be elsewhere in the document as well.
             section[parent] = dict(below)
             section = section[parent]

@@ -28,7 +28,11 @@ def check_key(key: str) -> str:
         StoreError: A part is empty, hidden, ``..``, or holds a character outside ``A-Za-z0-9._-``.
     """
     if not all(_KEY_PART.fullmatch(part) for part in key.split("/")):
-        raise StoreError(f"{key!r} is not a key: parts of A-Za-z0-9._- joined by '/'")
+        raise StoreError(
+            f"{key!r} is not a key: parts of A-Za-z0-9._- joined by '/'",
+            where="store",
+            todo="correct the name",
+        )
     return key
 
 

@@ -409,7 +409,13 @@ def _split_address(address: str) -> tuple[str, str]:
             where=f"s3://{parts.netloc.rpartition('@')[2]}/{prefix}",
             todo="set LORRY_STORE to s3://bucket or s3://bucket/prefix",
         )
-    return parts.netloc, check_key(prefix) if prefix else ""
+    if prefix:
+        try:
+            check_key(prefix)
+        except StoreError as error:
+            where, todo = f"s3://{parts.netloc}/{prefix}", "correct the prefix in LORRY_STORE"
+            raise StoreError(error.what, where=where, todo=todo) from error
+    return parts.netloc, prefix
 
 
 def _is_overtaken(error: ClientError) -> bool:
