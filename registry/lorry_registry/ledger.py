@@ -9,6 +9,8 @@ Layout in the store::
 
     tasks/<task>/head.json               {task, versions, champion, event, deleted}
     tasks/<task>/history/00000001.json   one event, linked to the one before by its digest
+    tasks/<task>/packs/00000100.jsonl    copies of a hundred events, so that a long history is read quickly
+    tasks/<task>/claims/<hex>.json       written before an adapter gets a version: without one, it has none
 
 The head and each event name their task and their registry, so that a ledger that was copied to another name,
 or from another registry's store, is refused. Where events are signed, the signature covers the head as well:
@@ -33,18 +35,21 @@ from pydantic import (
 
 from lorry_registry.digests import canonical_json, digest_bytes, digest_document
 from lorry_registry.errors import ConflictError, NotFoundError, StoreError
+from lorry_registry.ledger_claims import create_claim
+from lorry_registry.ledger_packs import PACKED, list_blocks, pack_key, pack_lines, unpack_lines
 from lorry_registry.manifest import Digest
 from lorry_registry.registry_identity import RegistryIdentity
 from lorry_registry.signing.event_signatures import EventSignature
 from lorry_registry.signing.seen_heads import SeenHead
 from lorry_registry.signing.trust import Trust
 from lorry_registry.stores import Store, StoredDocument
+from lorry_registry.stores.lanes import map_in_lanes
 from lorry_registry.task_document import suggest_name
 from lorry_registry.task_spec import TASK_NAME
 
 Action = Literal["register", "promote", "rollback", "delete", "restore", "collect", "attest"]
 # What events and heads of an older Lorry, or unsigned ones, do not say: it is left out of their bytes.
-_OPTIONAL = frozenset({"task", "registry", "state", "signature", "deleted"})
+_OPTIONAL = frozenset({"task", "registry", "state", "signature", "deleted", "claimed"})
 
 
 RegistryId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
@@ -61,7 +66,9 @@ class _Document(BaseModel):
     def _omit_unset(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # An older document keeps its bytes, and with them its digest.
         return {
-            key: value for key, value in serialize(self).items() if value is not None or key not in _OPTIONAL
+            key: value
+            for key, value in serialize(self).items()
+            if key not in _OPTIONAL or value not in (None, False)
         }
 
 
@@ -149,6 +156,7 @@ class Head(_Document):
         champion: The adapter that its name stands for; None while it is deleted.
         event: The newest event.
         deleted: Who deleted it, and when; None, and not written, unless it is deleted.
+        claimed: Whether there is a claim for each of its versions; not so in the heads of an older Lorry.
     """
 
     task: str
@@ -157,6 +165,7 @@ class Head(_Document):
     event: Event
     deleted: Deletion | None = None
     registry: RegistryId | None = None
+    claimed: bool = False
 
     def remember(self) -> SeenHead:
         """Return what a machine keeps of it, to notice an older one later."""
@@ -181,6 +190,8 @@ class TaskState:
         self.task = task
         self.head = head
         self.etag = etag
+        # Adapters that were claimed on top of claims for all versions.
+        self.claimed: set[str] = set()
 
     @property
     def champion(self) -> Champion | None:
@@ -216,9 +227,14 @@ class Ledger:
 
     def list_tasks(self) -> list[str]:
         """Return the names of the tasks that have a version, sorted."""
+        names = self.list_names()
+        found = map_in_lanes(self._has_head, names, self._store.lanes)
+        return [name for name, has_head in zip(names, found, strict=True) if has_head]
+
+    def list_names(self) -> list[str]:
+        """Return the names under which there may be a task, sorted; no head is read for it."""
         # A person or a file browser may have put something else beside the tasks.
-        names = [name for name in self._store.list_children("tasks") if re.fullmatch(TASK_NAME, name)]
-        return [name for name in names if self._has_head(name)]
+        return [name for name in self._store.list_children("tasks") if re.fullmatch(TASK_NAME, name)]
 
     def _has_head(self, task: str) -> bool:
         try:
@@ -269,28 +285,48 @@ class Ledger:
             raise NotFoundError(
                 f"there is no task {task!r}",
                 where=self._store.address,
-                todo=suggest_name(task, self.list_tasks()),
+                todo=suggest_name(task, self.list_names()),
             )
         return state
 
-    def read_history(self, task: str) -> list[Event]:
+    def read_history(self, task: str, *, packed: bool = True) -> list[Event]:
         """Return all events of a task, the oldest first, having checked that each names the one before.
+
+        Args:
+            task: The task.
+            packed: Whether copies of many events at once may stand for them. What is read is checked either
+                way; only without them is it known that each event still lies in its own place.
 
         Raises:
             NotFoundError: No such task.
             StoreError: An event is missing, was changed, or is another task's.
         """
-        state = self.require_state(task)
-        assert state.head is not None
-        events = [self._read_event(task, sequence) for sequence in range(1, state.head.event.sequence)]
-        events.append(state.head.event)
-        for earlier, later in zip([None, *events], events, strict=False):
-            if later.previous != (earlier.digest if earlier else None):
-                raise StoreError(
-                    f"event {later.sequence} does not follow from the one before it: the history was changed",
-                    where=self._store.locate(f"tasks/{task}/history"),
-                    todo="restore the history from a backup before trusting this task",
-                )
+        return self.read_events(self.require_state(task), packed=packed)
+
+    def read_events(self, state: TaskState, *, packed: bool = True) -> list[Event]:
+        """Return the events that led to a state, as :meth:`read_history` does; none before the first version.
+
+        Raises:
+            StoreError: An event is missing, was changed, or is another task's.
+        """
+        if state.head is None:
+            return []
+        task, last = state.task, state.head.event
+        copies = self._read_packs(task, last.sequence - 1) if packed else {}
+        missing = [sequence for sequence in range(1, last.sequence) if sequence not in copies]
+        read = map_in_lanes(lambda sequence: self._read_event(task, sequence), missing, self._store.lanes)
+        found = copies | dict(zip(missing, read, strict=True))
+        events = [*(found[sequence] for sequence in range(1, last.sequence)), last]
+        broken = _find_break(events)
+        if broken and copies:
+            # Packs are copies: what they hold counts only where it fits.
+            return self.read_events(state, packed=False)
+        if broken:
+            raise StoreError(
+                f"event {broken.sequence} does not follow from the one before it: the history was changed",
+                where=self._store.locate(f"tasks/{task}/history"),
+                todo="restore the history from a backup before trusting this task",
+            )
         self._check_champion(state, events)
         self._check_signatures(state.task, events)
         return events
@@ -323,6 +359,34 @@ class Ledger:
                 break
         return None
 
+    def _read_packs(self, task: str, count: int) -> dict[int, Event]:
+        """Return the first events of a task by their numbers, as far as packs hold copies of them."""
+
+        def read_pack(block: range) -> list[Event]:
+            # A pack that cannot be read or is none costs time and nothing else.
+            with contextlib.suppress(StoreError):
+                stored = self._store.read(pack_key(task, block))
+                lines = unpack_lines(stored.content) if stored else []
+                events = [
+                    self._parse(Event, StoredDocument(line, ""), pack_key(task, block)) for line in lines
+                ]
+                if [event.sequence for event in events] == [*block]:
+                    return events
+            return []
+
+        packs = map_in_lanes(read_pack, list_blocks(count), self._store.lanes)
+        return {event.sequence: event for events in packs for event in events if event.task in (None, task)}
+
+    def _pack_history(self, task: str) -> None:
+        events = self.read_history(task)
+        existing = set(self._store.list_children(f"tasks/{task}/packs"))
+        for block in list_blocks(len(events)):
+            key = pack_key(task, block)
+            if key.rpartition("/")[2] not in existing:
+                self._store.create(
+                    key, pack_lines(event.serialize() for event in events[block.start - 1 : block.stop - 1])
+                )
+
     def _check_champion(self, state: TaskState, events: list[Event]) -> None:
         champion = state.champion
         named = (champion.version, champion.adapter_id) if champion else (None, None)
@@ -341,6 +405,21 @@ class Ledger:
                 where=self._store.locate(_head_key(state.task)),
                 todo="restore the head from a backup before trusting this task",
             )
+
+    def claim_adapter(self, state: TaskState, adapter_id: str) -> bool:
+        """Claim an adapter for a task, before it gets a version; return whether it surely has none yet.
+
+        If it was claimed before, only the history tells: a writer may have been killed after its claim.
+
+        Raises:
+            StoreError: The store cannot be written, or the history of an older Lorry was changed.
+        """
+        if state.head is not None and not state.head.claimed:
+            for event in self.read_events(state):
+                if event.action == "register":
+                    create_claim(self._store, state.task, event.adapter_id)
+        state.claimed.add(adapter_id)
+        return create_claim(self._store, state.task, adapter_id)
 
     def append(
         self,
@@ -404,6 +483,7 @@ class Ledger:
             event=event,
             registry=event.registry,
             deleted=standing.deleted,
+            claimed=adapter_id in state.claimed or bool(head and head.claimed and version is not None),
         )
         if self._trust.is_signing:
             event = self._sign(event, new_head)
@@ -412,6 +492,10 @@ class Ledger:
         # The move is done and recorded in the head. Filing its event may fail now: the next writer does it.
         with contextlib.suppress(StoreError):
             self._store.create(_event_key(state.task, event.sequence), event.serialize())
+        if event.sequence % PACKED == 0:
+            # A writer that is killed here leaves no pack, which the next one to come here writes.
+            with contextlib.suppress(StoreError, ConflictError):
+                self._pack_history(state.task)
         return event
 
     def _sign(self, event: Event, head: Head) -> Event:
@@ -509,6 +593,16 @@ def require_unchanged(state: TaskState, judged: int | None) -> None:
             where=state.task,
             todo="run the task again, to compare with the present champion",
         )
+
+
+def _find_break(events: Sequence[Event]) -> Event | None:
+    """Return the first event that does not name the one before it."""
+    previous = None
+    for event in events:
+        if event.previous != previous:
+            return event
+        previous = event.digest
+    return None
 
 
 def _name_version(version: int | None) -> str:

@@ -175,6 +175,8 @@ def _read_adapter_id(document: bytes) -> str | None:
         loaded_by = flavors.get("python_function", {"loader_module": LOADER})
         if loaded_by["loader_module"] != LOADER or "code" in loaded_by:
             return None
-        return str(flavors[_FLAVOR]["adapter_id"])
+        adapter_id = flavors[_FLAVOR]["adapter_id"]
+        # A few aliases make a list of trillions, which nobody may turn into text.
+        return adapter_id if isinstance(adapter_id, str) else None
     except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError, RecursionError):
         return None

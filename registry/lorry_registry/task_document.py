@@ -17,6 +17,7 @@ from lorry_registry.errors import (
 )
 
 _MAX_BYTES = 1 << 20
+_MAX_SUGGESTED = 40
 _MAX_REPEATED = 10_000
 _TODO = "correct the file and try again"
 
@@ -103,7 +104,11 @@ def apply_overrides(document: Mapping[str, Any], overrides: Sequence[str], *, wh
     for override in overrides:
         field, separator, text = override.partition("=")
         if not separator or not all(field.split(".")):
-            raise UsageError(f"{override!r} is not of the form FIELD=VALUE", todo="write --set method.r=16")
+            raise UsageError(
+                f"{override!r} is not of the form FIELD=VALUE",
+                where=f"{where}, --set",
+                todo="write --set method.r=16",
+            )
         try:
             value = parse_value(text)
         except ValueError as error:
@@ -117,7 +122,11 @@ def apply_overrides(document: Mapping[str, Any], overrides: Sequence[str], *, wh
         for parent in parents:
             below = section.get(parent, {})
             if not isinstance(below, dict):
-                raise UsageError(f"{parent!r} is not a section", where=f"{where}, --set {field}")
+                raise UsageError(
+                    f"{parent!r} is not a section",
+                    where=f"{where}, --set {field}",
+                    todo="give the whole section: --set 'SECTION={FIELD: VALUE}'",
+                )
             # A copy: by an alias, the same section may be elsewhere in the document as well.
             section[parent] = dict(below)
             section = section[parent]
@@ -129,7 +138,11 @@ def suggest_name(wrong: str, known: Iterable[str]) -> str:
     """Return "did you mean 'lora'?" when a known name is close, and what is known otherwise."""
     names = sorted(known)
     close = difflib.get_close_matches(wrong, names, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(names) or 'none'}"
+    if close:
+        return f"did you mean {close[0]!r}?"
+    unlisted = len(names) - _MAX_SUGGESTED
+    listed = ", ".join(names[:_MAX_SUGGESTED]) or "none"
+    return f"known are {listed} and {unlisted:,} more" if unlisted > 0 else f"known are {listed}"
 
 
 def _suggest_files(path: Path) -> str:

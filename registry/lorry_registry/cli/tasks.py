@@ -53,11 +53,11 @@ def show_tasks(every: bool, as_json: bool) -> None:
 def _read_entries(registry: Registry) -> tuple[list[TaskEntry], list[LorryError]]:
     entries: list[TaskEntry] = []
     problems: list[LorryError] = []
-    for task in registry.ledger.list_tasks():
-        try:
-            entries.append(registry.describe_task(task))
-        except LorryError as error:
-            problems.append(error)
+    for entry in registry.survey_tasks():
+        if isinstance(entry, LorryError):
+            problems.append(entry)
+        else:
+            entries.append(entry)
     return entries, problems
 
 

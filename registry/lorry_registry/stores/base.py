@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import ClassVar
 
 from lorry_registry.digests import digest_bytes
 from lorry_registry.errors import StoreError
@@ -52,7 +53,11 @@ def check_key(key: str) -> str:
         StoreError: A part is empty, hidden, ``..``, or holds a character outside ``A-Za-z0-9._-``.
     """
     if not all(_KEY_PART.fullmatch(part) for part in key.split("/")):
-        raise StoreError(f"{key!r} is not a key: parts of A-Za-z0-9._- joined by '/'")
+        raise StoreError(
+            f"{key!r} is not a key: parts of A-Za-z0-9._- joined by '/'",
+            where="store",
+            todo="correct the name",
+        )
     return key
 
 
@@ -60,9 +65,15 @@ class Store(ABC):
     """A map from keys to bytes with conditional writes.
 
     All methods raise ``StoreError`` when the store cannot be reached, read or written.
+
+    Attributes:
+        address: Where it is.
+        lanes: How many requests at once are worth while: 1 where a request hardly waits. With more than one,
+            methods are called from several threads.
     """
 
     address: str
+    lanes: ClassVar[int] = 1
 
     @abstractmethod
     def read(self, key: str) -> StoredDocument | None:

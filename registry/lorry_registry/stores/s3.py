@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 from urllib.parse import urlsplit
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -27,7 +27,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from lorry_registry.digests import digest_bytes, digest_file
 from lorry_registry.errors import ConflictError, NotFoundError, StoreError
 from lorry_registry.stores.base import Store, StoredDocument, StoredEntry, UnfinishedWrite, check_key
-from lorry_registry.stores.s3_client import S3Options, make_client
+from lorry_registry.stores.s3_client import CONNECTIONS, S3Connection, S3Options, connect
 from lorry_registry.stores.s3_errors import (
     explain_error,
     find_code,
@@ -36,6 +36,7 @@ from lorry_registry.stores.s3_errors import (
     is_missing,
 )
 from lorry_registry.stores.s3_probe import probe_conditions
+from lorry_registry.stores.s3_reads import PlainReader
 from lorry_registry.stores.s3_retries import Patience, retry_request
 from lorry_registry.stores.s3_upkeep import delete_objects, list_uploads
 from lorry_registry.whole_files import whole_file
@@ -65,6 +66,8 @@ class S3Store(Store):
         StoreError: The address names no bucket, or a prefix that is not a key.
     """
 
+    lanes: ClassVar[int] = CONNECTIONS
+
     def __init__(
         self,
         address: str,
@@ -85,6 +88,11 @@ class S3Store(Store):
 
     def read(self, key: str) -> StoredDocument | None:
         """Return the content of a key; its tag is its ETag."""
+        check_key(key)
+        with self._reporting("read", key, _GET):
+            found = self._reader.read(key)
+        if found is not None:
+            return found
 
         def take(answer: Any) -> StoredDocument:
             return StoredDocument(answer["Body"].read(), answer["ETag"])
@@ -292,9 +300,17 @@ class S3Store(Store):
     # Requests
 
     @functools.cached_property
-    def _client(self) -> Any:
+    def _connection(self) -> S3Connection:
         # Whatever is sent again is sent again here: only so is it known that an answer may have been lost.
-        return make_client(attempts=1, read_seconds=self._read_seconds)
+        return connect(attempts=1, read_seconds=self._read_seconds)
+
+    @functools.cached_property
+    def _client(self) -> Any:
+        return self._connection.client
+
+    @functools.cached_property
+    def _reader(self) -> PlainReader:
+        return PlainReader(self._connection, self._folder)
 
     @property
     def _encryption(self) -> dict[str, str]:
@@ -316,7 +332,8 @@ class S3Store(Store):
         check_key(key)
 
         def request() -> _T:
-            answer = self._client.get_object(**self._place(key))
+            with self._reader.learning(key):
+                answer = self._client.get_object(**self._place(key))
             with contextlib.closing(answer["Body"]):
                 return take(answer)
 
@@ -459,7 +476,13 @@ def _split_address(address: str) -> tuple[str, str]:
             where=f"s3://{parts.netloc.rpartition('@')[2]}/{prefix}",
             todo="set LORRY_STORE to s3://bucket or s3://bucket/prefix",
         )
-    return parts.netloc, check_key(prefix) if prefix else ""
+    if prefix:
+        try:
+            check_key(prefix)
+        except StoreError as error:
+            where, todo = f"s3://{parts.netloc}/{prefix}", "correct the prefix in LORRY_STORE"
+            raise StoreError(error.what, where=where, todo=todo) from error
+    return parts.netloc, prefix
 
 
 def _is_overtaken(error: ClientError) -> bool:

@@ -11,6 +11,9 @@ from typing import Any
 
 from lorry_registry.errors import StoreError
 
+CONNECTIONS = 16
+"""How many connections a client keeps open, and so how many requests at once are worth while."""
+
 _CONNECT_SECONDS, _READ_SECONDS = 5.0, 30.0
 
 
@@ -27,8 +30,28 @@ class S3Options:
     kms_key: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class S3Connection:
+    """A client of S3 and what it was made from.
+
+    Attributes:
+        client: boto3's client.
+        session: botocore's session, which has credentials and settings.
+        timeouts: How many seconds connecting and an answer may take.
+    """
+
+    client: Any
+    session: Any
+    timeouts: tuple[float, float]
+
+
 def make_client(*, attempts: int | None = None, read_seconds: float | None = None) -> Any:
-    """Return a boto3 client of S3; no request is sent yet.
+    """Return a boto3 client of S3, as :func:`connect` makes it."""
+    return connect(attempts=attempts, read_seconds=read_seconds).client
+
+
+def connect(*, attempts: int | None = None, read_seconds: float | None = None) -> S3Connection:
+    """Make a boto3 client of S3; no request is sent yet.
 
     Args:
         attempts: How often boto3 sends a request; None: as its own settings say.
@@ -41,14 +64,18 @@ def make_client(*, attempts: int | None = None, read_seconds: float | None = Non
     """
     import boto3
     from botocore.config import Config
+    from botocore.session import get_session
 
+    timeouts = (_CONNECT_SECONDS, read_seconds or _READ_SECONDS)
     settings: dict[str, Any] = {
-        "connect_timeout": _CONNECT_SECONDS,
-        "read_timeout": read_seconds or _READ_SECONDS,
+        "connect_timeout": timeouts[0],
+        "read_timeout": timeouts[1],
+        "max_pool_connections": CONNECTIONS,
     }
     if attempts is not None:
         settings["retries"] = {"total_max_attempts": attempts}
-    client = boto3.Session().client("s3", config=Config(**settings))
+    session = get_session()
+    client = boto3.Session(botocore_session=session).client("s3", config=Config(**settings))
     if "@" in client.meta.endpoint_url:
         raise StoreError(
             "the address of the S3 endpoint holds credentials",
@@ -56,4 +83,4 @@ def make_client(*, attempts: int | None = None, read_seconds: float | None = Non
             todo="leave them out of it: boto3 takes them from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
             "or from AWS_PROFILE",
         )
-    return client
+    return S3Connection(client, session, timeouts)
