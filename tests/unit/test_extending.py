@@ -285,6 +285,9 @@ class MemoryStore(Store):
             raise NotFoundError("there is no such key", where=self.locate(key))
         target.write_bytes(stored.content)
 
+    def delete(self, key: str) -> None:
+        self._documents.pop(check_key(key), None)
+
     def list_keys(self, prefix: str) -> Iterator[str]:
         return iter(sorted(key for key in self._documents if key.startswith(f"{prefix}/")))
 

@@ -92,12 +92,19 @@ class Store(ABC):
         """
 
     @abstractmethod
+    def delete(self, key: str) -> None:
+        """Remove a key; a key that is not there is a success."""
+
+    @abstractmethod
     def list_keys(self, prefix: str) -> Iterator[str]:
         """Yield every key below ``prefix/``, sorted by its parts."""
 
     @abstractmethod
     def list_children(self, prefix: str) -> list[str]:
-        """Return the names directly below ``prefix/``, sorted."""
+        """Return the names directly below ``prefix/``, sorted.
+
+        A server that keeps folders may still name one whose keys were all deleted.
+        """
 
     @abstractmethod
     def locate(self, key: str) -> str:

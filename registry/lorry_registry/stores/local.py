@@ -2,6 +2,8 @@
 
 Every file appears whole: it is written under a temporary name, flushed to disk, and then linked or renamed
 into place. A kill at any moment leaves a key as it was or as it was meant to be.
+
+A folder goes with its last key. Whoever was about to write into it makes it again.
 """
 
 import contextlib
@@ -9,7 +11,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from lorry_registry.digests import digest_bytes, digest_file
@@ -22,6 +24,8 @@ from lorry_registry.whole_files import whole_file
 _LOCK, _SCRATCH = ".lock", ".scratch"
 # No write takes this long, so what is older was left by a writer that was killed.
 _SCRATCH_SECONDS = 24 * 3600
+# An attempt takes microseconds, and fails only when somebody deletes in just these.
+_ATTEMPTS = 1000
 
 
 class LocalStore(Store):
@@ -65,20 +69,18 @@ class LocalStore(Store):
     def compare_and_swap(self, key: str, content: bytes, expected: str | None) -> str:
         """Replace a key under a lock on its folder, by renaming a finished file over it."""
         path = self._path(key)
-        with self._reporting("write", key):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with hold_lock(path.parent / _LOCK), self._scratch_file() as scratch:
-                current = self.read(key)
-                if (current.etag if current else None) != expected:
-                    raise ConflictError(
-                        "it was changed by somebody else since it was read",
-                        where=self.locate(key),
-                        todo="look at the present state and try again",
-                    )
-                scratch.write_bytes(content)
-                _flush(scratch)
-                scratch.replace(path)
-                _flush(path.parent)
+        with self._reporting("write", key), self._hold_folder(path.parent), self._scratch_file() as scratch:
+            current = self.read(key)
+            if (current.etag if current else None) != expected:
+                raise ConflictError(
+                    "it was changed by somebody else since it was read",
+                    where=self.locate(key),
+                    todo="look at the present state and try again",
+                )
+            scratch.write_bytes(content)
+            _flush(scratch)
+            scratch.replace(path)
+            _flush(path.parent)
         return digest_bytes(content)
 
     def download(self, key: str, target: Path) -> None:
@@ -102,6 +104,19 @@ class LocalStore(Store):
                     where=str(target),
                     todo="check that the disk has space and that this user may write there",
                 ) from error
+
+    def delete(self, key: str) -> None:
+        """Remove a key under the lock on its folder, and the folders that hold nothing any more."""
+        path = self._path(key)
+        with self._reporting("delete", key):
+            try:
+                # A swap holds the same lock: it cannot bring back what was removed since it looked.
+                with hold_lock(path.parent / _LOCK):
+                    _unlink_file(path)
+                    _flush(path.parent)
+            except (FileNotFoundError, NotADirectoryError):
+                return
+            self._remove_empty_folders(path.parent)
 
     def list_keys(self, prefix: str) -> Iterator[str]:
         """Yield every key below a prefix, sorted."""
@@ -141,13 +156,45 @@ class LocalStore(Store):
     def _link(self, scratch: Path, key: str) -> None:
         path = self._path(key)
         _flush(scratch)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(scratch, path)
-        except FileExistsError as error:
-            if digest_file(path) != digest_file(scratch):
-                raise ConflictError("it exists with other content", where=self.locate(key)) from error
-        _flush(path.parent)
+
+        def link() -> None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.link(scratch, path)
+            except FileExistsError as error:
+                if digest_file(path) != digest_file(scratch):
+                    raise ConflictError("it exists with other content", where=self.locate(key)) from error
+
+        _repeat_if_folder_went(link)
+        # Whoever removed the key and the folder meanwhile flushed that.
+        with contextlib.suppress(FileNotFoundError):
+            _flush(path.parent)
+
+    @contextlib.contextmanager
+    def _hold_folder(self, folder: Path) -> Iterator[None]:
+        with contextlib.ExitStack() as stack:
+
+            def lock() -> None:
+                folder.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(hold_lock(folder / _LOCK))
+
+            _repeat_if_folder_went(lock)
+            yield
+
+    def _remove_empty_folders(self, folder: Path) -> None:
+        root = self.root.absolute()
+        while folder != root:
+            # It may be gone already, or another user's: an empty folder that stays is no key.
+            try:
+                with hold_lock(folder / _LOCK):
+                    if any(entry.name != _LOCK for entry in folder.iterdir()):
+                        return
+                    (folder / _LOCK).unlink()
+                    # A new key may come first, and keeps the folder.
+                    folder.rmdir()
+            except OSError:
+                return
+            folder = folder.parent
 
     @contextlib.contextmanager
     def _scratch_file(self) -> Iterator[Path]:
@@ -177,6 +224,24 @@ class LocalStore(Store):
                 where=self.address,
                 todo="check that the disk has space and that this user may write there, or set LORRY_STORE",
             ) from error
+
+
+def _repeat_if_folder_went(action: Callable[[], None]) -> None:
+    """Make a folder and use it, again when the folder went with its last key in between.
+
+    ``mkdir`` raises one error or the other then, depending on the moment.
+    """
+    for _ in range(_ATTEMPTS - 1):
+        with contextlib.suppress(FileNotFoundError, FileExistsError):
+            action()
+            return
+    action()
+
+
+def _unlink_file(path: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        if not path.is_dir():
+            path.unlink()
 
 
 def _flush(path: Path) -> None:

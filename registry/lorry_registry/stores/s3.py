@@ -45,7 +45,7 @@ _MAX_PARTS = 10_000
 _PAGE_KEYS = 1000
 _UPLOAD_ATTEMPTS = 3
 _TOKEN = "lorry-write"  # noqa: S105 -- the name of a field
-_GET, _PUT, _LIST = "s3:GetObject", "s3:PutObject", "s3:ListBucket"
+_GET, _PUT, _LIST, _DELETE = "s3:GetObject", "s3:PutObject", "s3:ListBucket", "s3:DeleteObject"
 
 
 class S3Store(Store):
@@ -213,6 +213,17 @@ class S3Store(Store):
                 if not is_condition_failed(error):
                     raise
                 self._accept_existing(key, digest_file(source), error)
+
+    def delete(self, key: str) -> None:
+        """Remove a key. In a bucket with versions S3 keeps it as an old version."""
+        check_key(key)
+        with self._reporting("delete", key, _DELETE):
+            try:
+                self._send(lambda: self._client.delete_object(**self._place(key)))
+            except ClientError as error:
+                # AWS answers a missing key with success, other servers with 404.
+                if not is_missing(error):
+                    raise
 
     def check_writable(self) -> None:
         """Write and remove a key of its own, under conditions that the server must keep."""

@@ -40,6 +40,9 @@ class MemoryStore(Store):
     def download(self, key: str, target: Path) -> None:
         target.write_bytes(self.content[key])
 
+    def delete(self, key: str) -> None:
+        self.content.pop(check_key(key), None)
+
     def list_keys(self, prefix: str) -> Iterator[str]:
         return iter(sorted(key for key in self.content if key.startswith(f"{prefix}/")))
 

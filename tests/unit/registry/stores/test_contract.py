@@ -41,6 +41,23 @@ except ConflictError:
 """
 
 
+_WRITE_AND_DELETE = """
+import sys
+from lorry_registry.stores import open_store
+
+store, name = open_store(sys.argv[1]), sys.argv[2]
+for turn in range(40):
+    key = f"one/folder/{name}"
+    if turn % 2:
+        store.create(key, b"x")
+    else:
+        store.compare_and_swap(key, b"x", None)
+    assert store.read(key) is not None
+    store.delete(key)
+    assert store.read(key) is None
+"""
+
+
 @pytest.fixture(params=["folder", "s3"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     """Return an empty store of each kind."""
@@ -136,6 +153,35 @@ def test_keys_and_children_are_listed_in_order_without_hidden_ones(store: Store)
     assert store.list_children("nothing") == []
 
 
+def test_a_deleted_key_is_gone_and_can_be_made_again(store: Store) -> None:
+    for key in ("t/a/1", "t/a/2", "t/b/1", "u"):
+        store.create(key, b"one")
+    tag = store.compare_and_swap("t/b/head", b"1", None)
+    for key in ("t/a/1", "t/b/1", "t/b/head", "u"):
+        store.delete(key)
+        assert store.read(key) is None
+    assert list(store.list_keys("t")) == ["t/a/2"]
+    assert "a" in store.list_children("t")
+    with pytest.raises(ConflictError, match="changed by somebody else"):
+        store.compare_and_swap("t/b/head", b"2", tag)
+    store.compare_and_swap("t/b/head", b"2", None)
+    store.create("t/a/1", b"two")
+    stored = store.read("t/a/1")
+    assert stored is not None
+    assert stored.content == b"two"
+
+
+def test_deleting_what_is_not_there_is_a_success(store: Store) -> None:
+    store.delete("a/b")
+    store.create("a", b"a file")
+    store.delete("a/b")
+    store.create("t/a/1", b"")
+    store.delete("t/a")
+    store.delete("t/a/2")
+    assert list(store.list_keys("t")) == ["t/a/1"]
+    assert store.read("a") is not None
+
+
 def test_a_prefix_is_a_whole_part(store: Store) -> None:
     store.create("runs/1/a", b"")
     store.create("runs/10/b", b"")
@@ -171,6 +217,7 @@ def test_keys_stay_inside_the_store(store: Store, key: str) -> None:
         lambda: store.compare_and_swap(key, b"", None),
         lambda: store.upload(key, Path("/dev/null")),
         lambda: store.download(key, Path("/dev/null")),
+        lambda: store.delete(key),
         lambda: store.list_children(key),
         lambda: list(store.list_keys(key)),
         lambda: store.locate(key),
@@ -196,6 +243,13 @@ def test_no_swap_of_several_processes_is_lost(store: Store, run_scripts: Callabl
     assert sorted(stored.content.decode().split()) == sorted(
         f"{name}-{turn}" for name in names for turn in range(10)
     )
+
+
+def test_writers_and_deleters_of_one_folder_do_not_disturb_each_other(
+    store: Store, run_scripts: Callable[..., list[str]]
+) -> None:
+    run_scripts(_WRITE_AND_DELETE, [(store.address, name) for name in ("a", "b", "c")])
+    assert list(store.list_keys("one")) == []
 
 
 def test_of_several_creators_one_wins(store: Store, run_scripts: Callable[..., list[str]]) -> None:

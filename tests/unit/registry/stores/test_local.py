@@ -1,6 +1,7 @@
 import errno
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -148,3 +149,59 @@ def test_scratch_files_of_killed_writers_are_swept_when_they_are_old(store: Loca
     os.utime(old, (a_day_ago, a_day_ago))
     store.check_writable()
     assert _list_scratch(store) == [young]
+
+
+def test_a_folder_goes_with_its_last_key(store: LocalStore) -> None:
+    store.create("t/a/b/1", b"")
+    store.compare_and_swap("t/a/head", b"", None)
+    store.create("u/1", b"")
+    store.delete("t/a/b/1")
+    assert store.list_children("t/a") == ["head"]
+    store.delete("t/a/head")
+    assert not (store.root / "t").exists()
+    (store.root / "u" / "notes").mkdir()
+    store.delete("u/1")
+    assert (store.root / "u" / "notes").is_dir()
+    assert store.root.is_dir()
+
+
+def test_a_deletion_waits_for_a_swap_that_has_looked(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tag = store.compare_and_swap("t/head", b"1", None)
+    other = threading.Thread(target=store.delete, args=("t/head",))
+    read = store.read
+
+    def read_and_let_the_other_begin(key: str) -> Any:
+        found = read(key)
+        other.start()
+        other.join(0.2)
+        return found
+
+    monkeypatch.setattr(store, "read", read_and_let_the_other_begin)
+    store.compare_and_swap("t/head", b"2", tag)
+    monkeypatch.undo()
+    other.join()
+    assert store.read("t/head") is None
+
+
+def test_what_may_not_be_deleted_is_one_clear_error(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.create("t/a", b"x")
+
+    def refuse(_: Path) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(StoreError, match="cannot delete t/a: Permission denied"):
+        store.delete("t/a")
+    assert store.read("t/a") is not None
+
+
+def test_a_link_that_leads_nowhere_in_place_of_a_folder_is_one_clear_error(store: LocalStore) -> None:
+    store.root.mkdir()
+    (store.root / "a").symlink_to("nowhere")
+    for action in _use(store)[:3]:
+        with pytest.raises(StoreError, match="cannot write a/"):
+            action()

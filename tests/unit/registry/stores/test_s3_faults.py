@@ -88,6 +88,21 @@ def test_a_swap_is_recovered_and_happens_once(
     shaky.compare_and_swap("head", b"3", second)
 
 
+@pytest.mark.parametrize("names", [["busy", "busy"], ["drop"], ["lose"], ["stall"]], ids="-".join)
+def test_a_deletion_is_recovered(faults: FaultProxy, shaky: S3Store, names: list[str]) -> None:
+    shaky.create("a/b", b"content")
+    _plan(faults, "DELETE", names)
+    shaky.delete("a/b")
+    assert not faults.plan
+    assert shaky.read("a/b") is None
+
+
+def test_a_deletion_that_is_denied_names_the_permission(faults: FaultProxy, shaky: S3Store) -> None:
+    faults.always = {"DELETE": "denied"}
+    with pytest.raises(StoreError, match="cannot delete: access denied, s3:DeleteObject is not allowed"):
+        shaky.delete("a/b")
+
+
 @pytest.mark.parametrize("expects", [True, False])
 def test_a_swap_that_lost_to_the_same_content_is_a_conflict(
     faults: FaultProxy,
