@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lorry_registry.addresses import has_secret, hide_secrets
 from lorry_registry.errors import StoreError, UsageError
-from lorry_registry.settings import Settings
+from lorry_registry.settings import IN_STORE, Settings
 from lorry_registry.task_spec import ResourcesSpec, TaskSpec
 
 
@@ -40,6 +40,7 @@ def compile_pipeline(specs: Sequence[TaskSpec], target: Path, *, settings: Setti
             image=settings.image,
             store=settings.store,
             tracking_uri=withhold_secret(settings.tracking_uri),
+            checkpoints=_choose_checkpoints(settings),
         )
         try:
             with tempfile.TemporaryDirectory(dir=target.parent, prefix=".") as scratch:
@@ -58,6 +59,13 @@ def compile_pipeline(specs: Sequence[TaskSpec], target: Path, *, settings: Setti
 def withhold_secret(address: str) -> str:
     """Return an address that may be written down; an empty string if it holds a password."""
     return "" if has_secret(address) else address
+
+
+def _choose_checkpoints(settings: Settings) -> str:
+    """Return where a step on any machine finds checkpoints; a folder of this machine is no such place."""
+    if settings.has_remote_checkpoints:
+        return settings.checkpoint_address
+    return IN_STORE if "://" in settings.store else ""
 
 
 def _refuse_secrets(specs: Sequence[TaskSpec], settings: Settings) -> None:

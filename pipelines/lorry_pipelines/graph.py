@@ -49,7 +49,9 @@ def group_tasks(specs: Sequence[TaskSpec]) -> list[TaskGroup]:
     ]
 
 
-def build_pipeline(groups: Sequence[TaskGroup], *, image: str, store: str, tracking_uri: str) -> Any:
+def build_pipeline(
+    groups: Sequence[TaskGroup], *, image: str, store: str, tracking_uri: str, checkpoints: str = ""
+) -> Any:
     """Return the graph as a Kubeflow pipeline.
 
     With one group the tasks are the parameter ``tasks`` and can be replaced when a run is started; with
@@ -60,6 +62,7 @@ def build_pipeline(groups: Sequence[TaskGroup], *, image: str, store: str, track
         image: The container image of all steps.
         store: The default address of the store.
         tracking_uri: The default address of MLflow.
+        checkpoints: Where checkpoints are kept by default.
     """
     everything = [task for group in groups for task in group.tasks]
 
@@ -69,7 +72,7 @@ def build_pipeline(groups: Sequence[TaskGroup], *, image: str, store: str, track
         run: str = dsl.PIPELINE_JOB_ID_PLACEHOLDER,
         store: str = store,
         tracking_uri: str = tracking_uri,
-        checkpoints: str = "",
+        checkpoints: str = checkpoints,
         force: bool = False,
     ) -> None:
         places = {"run": run, "store": store, "tracking_uri": tracking_uri}
@@ -92,7 +95,7 @@ def _add_steps(
     _configure(prepared, image)
     data = prepared.outputs["data"]
     with dsl.If(prepared.outputs["Output"] == PROCEED, name="is-stale"):
-        trained = finetune(task=task, data=data, checkpoints=checkpoints, **places)
+        trained = finetune(task=task, data=data, checkpoints=checkpoints, force=force, **places)
         _configure(trained, image)
         _place(trained, resources)
         candidate = trained.outputs["candidate"]
@@ -102,6 +105,7 @@ def _add_steps(
         _configure(judged, image)
         registered = register(
             task=task,
+            checkpoints=checkpoints,
             candidate=candidate,
             evaluation=evaluated.outputs["evaluation"],
             decision=judged.outputs["decision"],

@@ -11,9 +11,11 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
+from lorry_registry.addresses import has_secret, hide_secrets
 from lorry_registry.errors import Fault, InvalidTaskError, InvalidValueError, describe_value_error
 from lorry_registry.signing.keys import PASSWORD_VARIABLE
 from lorry_registry.signing.signing_settings import KEYLESS, POLICIES, Identity, SigningSettings
+from lorry_registry.sizes import parse_size
 from lorry_registry.stores.s3_client import S3Options
 
 SETTINGS_FILE = "lorry.toml"
@@ -24,6 +26,8 @@ _VARIABLES = {
     "store": "LORRY_STORE",
     "tracking_uri": "MLFLOW_TRACKING_URI",
     "image": "LORRY_IMAGE",
+    "checkpoints": "LORRY_CHECKPOINTS",
+    "cache_size": "LORRY_CACHE_SIZE",
     "s3_encryption": "LORRY_S3_ENCRYPTION",
     "s3_kms_key": "LORRY_S3_KMS_KEY",
     "signing_policy": "LORRY_SIGNING_POLICY",
@@ -32,6 +36,10 @@ _VARIABLES = {
     "trusted_identities": "LORRY_TRUSTED_IDENTITIES",
     "sigstore_trust": "LORRY_SIGSTORE_TRUST",
 }
+IN_STORE = "store"
+"""The setting of checkpoints that puts them into the store, below ``checkpoints/``."""
+
+_DEFAULT_CACHE_BYTES = 10 << 30
 _CHOICES = {"s3_encryption": ("AES256", "aws:kms"), "signing_policy": POLICIES}
 
 
@@ -45,6 +53,9 @@ class Settings(BaseModel):
         image: The container image that pipeline steps run in.
         s3: What a store on S3 is told beyond boto3's own settings.
         signing: Which signatures are demanded, and what is signed with.
+        given_checkpoints: Where to keep checkpoints: a folder, ``store`` or ``s3://bucket/prefix``; "": as
+            a folder of ``home``.
+        cache_bytes: How large the cache of adapters may become, in bytes.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,6 +66,8 @@ class Settings(BaseModel):
     image: str
     s3: S3Options = S3Options()
     signing: SigningSettings = SigningSettings()
+    given_checkpoints: str = ""
+    cache_bytes: int = _DEFAULT_CACHE_BYTES
 
     @classmethod
     def load(cls, environment: Mapping[str, str], folder: Path) -> Self:
@@ -81,6 +94,8 @@ class Settings(BaseModel):
                 kms_key=chosen["s3_kms_key"] or "",
             ),
             signing=_read_signing(chosen, environment.get(PASSWORD_VARIABLE, ""), folder),
+            given_checkpoints=_anchor_checkpoints(chosen["checkpoints"] or "", folder),
+            cache_bytes=parse_size(chosen["cache_size"]) if chosen["cache_size"] else _DEFAULT_CACHE_BYTES,
         )
 
     def list_s3_variables(self) -> dict[str, str]:
@@ -105,6 +120,11 @@ class Settings(BaseModel):
         """Where this machine keeps what it has seen of each task's ledger."""
         return self.home / "seen-heads"
 
+    def list_step_variables(self) -> dict[str, str]:
+        """Return the variables that give steps in other processes the settings that are not the default."""
+        size = {} if self.cache_bytes == _DEFAULT_CACHE_BYTES else {"LORRY_CACHE_SIZE": str(self.cache_bytes)}
+        return {**self.list_s3_variables(), **self.list_signing_variables(), **size}
+
     @property
     def cache(self) -> Path:
         """Where pulled adapters and digests of files are kept."""
@@ -116,9 +136,26 @@ class Settings(BaseModel):
         return self.cache / "digests"
 
     @property
+    def adapters(self) -> Path:
+        """Where verified copies of adapters are kept, by their ids."""
+        return self.cache / "adapters"
+
+    @property
     def checkpoints(self) -> Path:
-        """Where an interrupted training finds its last checkpoint."""
+        """Where an interrupted training finds its last checkpoint, unless that is in a store."""
+        if self.given_checkpoints and not self.has_remote_checkpoints:
+            return Path(self.given_checkpoints)
         return self.home / "checkpoints"
+
+    @property
+    def checkpoint_address(self) -> str:
+        """Where steps are told to keep checkpoints: a folder, ``store``, or ``s3://bucket/prefix``."""
+        return self.given_checkpoints if self.has_remote_checkpoints else str(self.checkpoints)
+
+    @property
+    def has_remote_checkpoints(self) -> bool:
+        """Whether checkpoints are kept in a store, where a step on another machine finds them."""
+        return self.given_checkpoints == IN_STORE or "://" in self.given_checkpoints
 
     @property
     def runs(self) -> Path:
@@ -174,6 +211,27 @@ def _check_signing(chosen: Mapping[str, str | None]) -> Iterator[Fault]:
         )
 
 
+def _anchor_checkpoints(given: str, folder: Path) -> str:
+    return given if given in ("", IN_STORE) else _anchor_store(given, folder)
+
+
+def _check_values(chosen: Mapping[str, str | None]) -> Iterator[Fault]:
+    checkpoints = chosen["checkpoints"] or ""
+    if has_secret(checkpoints):
+        yield Fault("checkpoints", "the address holds credentials", "leave them out: boto3 finds them")
+    elif "://" in checkpoints and not checkpoints.startswith("s3://"):
+        yield Fault(
+            "checkpoints",
+            f"{hide_secrets(checkpoints)!r} is no place for checkpoints",
+            f"write a folder, s3://bucket/prefix, or {IN_STORE!r} for a place in the store itself",
+        )
+    if chosen["cache_size"]:
+        try:
+            parse_size(chosen["cache_size"])
+        except ValueError:
+            yield Fault("cache_size", f"{chosen['cache_size']!r} is not a size", "write, for example, 20Gi")
+
+
 def _check_choices(chosen: Mapping[str, str | None], environment: Mapping[str, str], path: Path) -> None:
     faults = [
         Fault(field, f"{chosen[field]!r} is not a choice", f"write {' or '.join(choices)}")
@@ -183,6 +241,7 @@ def _check_choices(chosen: Mapping[str, str | None], environment: Mapping[str, s
     if chosen["s3_kms_key"] and chosen["s3_encryption"] != "aws:kms":
         faults.append(Fault("s3_kms_key", "is used with s3_encryption aws:kms only", "set that as well"))
     faults += _check_signing(chosen)
+    faults += _check_values(chosen)
     if faults:
         variables = [_VARIABLES[fault.where] for fault in faults if environment.get(_VARIABLES[fault.where])]
         raise InvalidTaskError(", ".join(variables) or str(path), faults, todo="correct the settings")

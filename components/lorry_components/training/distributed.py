@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorry_components.progress import Progress
+from lorry_components.training.stored_checkpoints import CheckpointPlace
 from lorry_components.training.training_summary import TrainingSummary
 from lorry_registry.errors import LorryError, TrainingError
 
@@ -73,6 +74,7 @@ def finetune_in_processes(
     checkpoints: Path,
     progress: Progress,
     log_metrics: "LogMetrics",
+    place: CheckpointPlace | None = None,
 ) -> TrainingSummary:
     """Train an adapter in several processes.
 
@@ -85,6 +87,7 @@ def finetune_in_processes(
         checkpoints: As for one process.
         progress: Called with the steps that are done and their total.
         log_metrics: Called with losses and validation metrics.
+        place: Where the first of them uploads each checkpoint to; None: nowhere.
 
     Raises:
         LorryError: What one of them raised.
@@ -93,7 +96,7 @@ def finetune_in_processes(
     context = multiprocessing.get_context("spawn")
     messages: Any = context.Queue()
     port = _find_port()
-    arguments = (finetune, port, messages, task, data, target, checkpoints)
+    arguments = (finetune, port, messages, task, data, target, checkpoints, place)
     groups = [ProcessGroup(rank, count) for rank in range(count)]
     children = [context.Process(target=_run, args=(group, *arguments)) for group in groups]
     for child in children:
@@ -146,6 +149,7 @@ def _run(
     data: Path,
     target: Path,
     checkpoints: Path,
+    place: CheckpointPlace | None,
 ) -> None:
     """Train in a process of its own."""
     from lorry_components.process_setup import quiet_libraries
@@ -172,6 +176,7 @@ def _run(
             checkpoints=checkpoints,
             progress=lambda done, total: messages.put(("progress", done, total)),
             log_metrics=lambda metrics, step: messages.put(("metrics", dict(metrics), step)),
+            place=place,
             group=group,
         )
     except LorryError as error:

@@ -1,6 +1,7 @@
 """A training that goes on from its last checkpoint, and ends with the weights of one that never stopped."""
 
 import math
+import pickle
 import shutil
 import time
 from contextlib import nullcontext
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lorry_components.training.checkpoints import find_checkpoint, read_step
-from lorry_registry.errors import StoreError
+from lorry_registry.errors import StoreError, TrainingError
 
 if TYPE_CHECKING:
     from lorry_components.training.trainer import AdapterTrainer
@@ -48,7 +49,8 @@ def train_to_end(
 
     Raises:
         StoreError: The disk is full.
-        TrainingError: There are no frozen layers whose outputs could be kept.
+        TrainingError: There are no frozen layers whose outputs could be kept, or a file of the checkpoint
+            holds something else than numbers.
     """
     from safetensors import SafetensorError
 
@@ -62,6 +64,13 @@ def train_to_end(
                 trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         if keeps_best:
             trainer.load_best()
+    except pickle.UnpicklingError as error:
+        # Trainer reads torch's own files with weights_only, which refuses whatever could run code.
+        raise TrainingError(
+            "the checkpoint cannot be gone on from: a file of it holds something else than numbers",
+            where=str(checkpoint),
+            todo="find out who wrote it and remove it, or train from the start with --force",
+        ) from error
     except (RuntimeError, SafetensorError) as error:
         # The libraries that write checkpoints do not raise OSError on a full disk: free space tells.
         if shutil.disk_usage(checkpoints).free > _LEAST_ROOM:

@@ -143,14 +143,16 @@ def _run_stale(
                     sources=sources,
                 )
         except KeyboardInterrupt:
-            _explain_interruption(names, settings, folder)
+            _explain_interruption(names, settings, folder, force=force)
             raise
         reports = {task.task: task for task in report.tasks}
         # In the order in which the tasks were given, not in which they were started.
         return folder, {name: reports[name] for name in names}
 
 
-def _explain_interruption(names: Sequence[str], settings: "Settings", folder: "RunFolder") -> None:
+def _explain_interruption(
+    names: Sequence[str], settings: "Settings", folder: "RunFolder", *, force: bool
+) -> None:
     from lorry_components.steps.report.step import report_run
     from lorry_components.steps.runtime.outcomes import STEPS, RunRecord
     from lorry_registry.stores import open_store
@@ -166,7 +168,10 @@ def _explain_interruption(names: Sequence[str], settings: "Settings", folder: "R
         click.echo(f"{task.task}: {state}", err=True)
         if task.step == STEPS[-1]:
             click.echo(f"  if MLflow lacks its version afterwards: lorry reconcile {task.task}", err=True)
-    click.echo("checkpoints are kept: the same command continues from there", err=True)
+    if force:
+        click.echo("a forced run always trains from the start: the same command begins anew", err=True)
+    else:
+        click.echo("checkpoints are kept: the same command continues from there", err=True)
 
 
 def _finish(reports: "Sequence[TaskReport]", folder: "RunFolder") -> None:

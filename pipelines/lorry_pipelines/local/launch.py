@@ -139,7 +139,7 @@ def run_pipeline(
                 "run": folder.run,
                 "store": settings.store,
                 "tracking_uri": withhold_secret(settings.tracking_uri),
-                "checkpoints": str(settings.checkpoints),
+                "checkpoints": settings.checkpoint_address,
                 "force": force,
             },
             root=folder.work,
@@ -168,6 +168,8 @@ def list_mounts(specs: Sequence[TaskSpec], settings: Settings) -> tuple[Mount, .
     A base inside an importable package is put on the container's import path instead.
     """
     writable = {settings.home}
+    if not settings.checkpoints.is_relative_to(settings.home):
+        writable.add(settings.checkpoints)
     store = open_store(settings.store, settings.s3).find_path("adapters")
     if store is not None:
         writable.add(store.parent)
@@ -203,8 +205,7 @@ def _list_container_variables(
     settings: Settings, folder: RunFolder, sources: Mapping[str, SourceRevision] | None
 ) -> dict[str, str]:
     return {
-        **settings.list_s3_variables(),
-        **settings.list_signing_variables(),
+        **settings.list_step_variables(),
         **_list_build_variables(sources),
         "LORRY_IMAGE": settings.image,
         IMAGE_DIGEST_VARIABLE: find_image_digest(settings.image),
@@ -225,6 +226,8 @@ def _choose_network(specs: Sequence[TaskSpec], settings: Settings) -> str:
     Otherwise the host's own, so that a server on this machine has the same address inside and outside.
     """
     has_local_store = open_store(settings.store, settings.s3).find_path("adapters") is not None
+    if "://" in settings.checkpoint_address:
+        return "host"
     is_local = all(spec.data.is_local and (spec.base.is_folder or spec.base.is_package) for spec in specs)
     return "none" if is_local and has_local_store and settings.tracking_uri.startswith("sqlite:") else "host"
 
@@ -274,8 +277,7 @@ def _build_environment(
         **inherited,
         # The only way for a password to reach the steps: no file of a run holds one.
         **({TRACKING_VARIABLE: settings.tracking_uri} if withheld else {}),
-        **settings.list_s3_variables(),
-        **settings.list_signing_variables(),
+        **settings.list_step_variables(),
         # What whoever started the run says of it counts for more than what was found out.
         **({} if inherited.get(SOURCES_VARIABLE) else _list_build_variables(sources)),
         "LORRY_HOME": str(settings.home),
@@ -305,4 +307,6 @@ def check_places(settings: Settings) -> None:
 
     settings.signing.check_ready()
     open_store(settings.store, settings.s3).check_writable()
+    if "://" in settings.checkpoint_address:
+        open_store(settings.checkpoint_address, settings.s3).check_writable()
     MlflowIndex(settings.tracking_uri).check_reachable()

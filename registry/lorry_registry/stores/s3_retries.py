@@ -31,7 +31,8 @@ class Patience:
     def choose_pause(self, attempt: int) -> float:
         """Return the seconds to wait after an attempt, counted from 1."""
         longest = min(self.longest_seconds, self.first_seconds * 2.0 ** (attempt - 1))
-        return random.uniform(longest / 2, longest)  # noqa: S311 -- spreads requests, keeps no secret
+        # Not from the generator that a training in this process has seeded: it would end with other weights.
+        return random.SystemRandom().uniform(longest / 2, longest)
 
 
 def retry_request(request: Callable[[], _T], patience: Patience) -> _T:

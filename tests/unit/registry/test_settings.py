@@ -89,6 +89,47 @@ def test_a_value_that_is_not_a_choice_is_refused(tmp_path: Path) -> None:
     assert caught.value.where == str(tmp_path / "lorry.toml")
 
 
+def test_checkpoints_are_in_a_folder_or_in_a_store(tmp_path: Path) -> None:
+    def load(given: str) -> Settings:
+        return Settings.load({"LORRY_CHECKPOINTS": given}, tmp_path)
+
+    for given, folder in (("", tmp_path / ".lorry" / "checkpoints"), ("kept", tmp_path / "kept")):
+        settings = load(given)
+        assert settings.checkpoints == folder
+        assert settings.checkpoint_address == str(folder)
+        assert not settings.has_remote_checkpoints
+    assert load("./store").checkpoints == tmp_path / "store"
+    for given in ("store", "s3://scratch/lorry"):
+        settings = load(given)
+        assert settings.checkpoint_address == given
+        assert settings.has_remote_checkpoints
+        assert settings.checkpoints == tmp_path / ".lorry" / "checkpoints"
+    (tmp_path / "lorry.toml").write_text('checkpoints = "store"\n', "utf-8")
+    assert load("").checkpoint_address == "store"
+
+
+def test_the_cache_has_a_size(tmp_path: Path) -> None:
+    assert Settings.load({}, tmp_path).cache_bytes == 10 * 2**30
+    assert Settings.load({}, tmp_path).list_step_variables() == {}
+    settings = Settings.load({"LORRY_CACHE_SIZE": "500Mi"}, tmp_path)
+    assert settings.cache_bytes == 500 * 2**20
+    assert Settings.load(settings.list_step_variables(), tmp_path).cache_bytes == settings.cache_bytes
+
+
+def test_every_fault_of_a_value_is_told_at_once(tmp_path: Path) -> None:
+    environment = {"LORRY_CHECKPOINTS": "gs://bucket", "LORRY_CACHE_SIZE": "much"}
+    with pytest.raises(InvalidTaskError) as caught:
+        Settings.load(environment, tmp_path)
+    assert [fault.where for fault in caught.value.faults] == ["checkpoints", "cache_size"]
+    assert "write a folder, s3://bucket/prefix, or 'store' for a place in the store itself" in str(
+        caught.value
+    )
+    assert "'much' is not a size; write, for example, 20Gi" in str(caught.value)
+    with pytest.raises(InvalidTaskError, match="the address holds credentials") as caught:
+        Settings.load({"LORRY_CHECKPOINTS": "s3://me:hush@bucket/x"}, tmp_path)
+    assert "hush" not in str(caught.value)
+
+
 def test_settings_do_not_change(tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match="frozen"):
         Settings.load({}, tmp_path).image = "other"  # type: ignore[misc]

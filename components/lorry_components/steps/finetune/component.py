@@ -12,6 +12,7 @@ def finetune(
     store: str,
     tracking_uri: str,
     checkpoints: str,
+    force: bool,
     data: dsl.Input[dsl.Dataset],
     candidate: dsl.Output[dsl.Model],
 ) -> str:
@@ -24,6 +25,7 @@ def finetune(
         store=store,
         tracking_uri=tracking_uri,
         checkpoints=checkpoints,
+        force=force,
         data=data.path,
         candidate=candidate.path,
         metadata=candidate.metadata,

@@ -13,6 +13,7 @@ from lorry_components.steps.finetune.step import finetune, name_checkpoints
 from lorry_components.steps.runtime.outcomes import run_step
 from lorry_components.steps.runtime.step_context import StepContext
 from lorry_components.training.distributed import Finetune, finetune_in_processes
+from lorry_components.training.stored_checkpoints import CheckpointPlace, find_place
 from lorry_registry.errors import TrackingError
 from lorry_registry.mlflow_best_effort import BestEffort
 from lorry_registry.mlflow_index import MlflowIndex
@@ -50,15 +51,34 @@ def main(
     data: str,
     candidate: str,
     metadata: dict[str, Any],
+    force: bool = False,
 ) -> str:
-    """Train a task's adapter; return whether the graph goes on."""
+    """Train a task's adapter; return whether the graph goes on.
+
+    Args:
+        task: The task as JSON.
+        run: The run's id.
+        store: The store's address.
+        tracking_uri: MLflow's address; empty: the environment's.
+        checkpoints: A folder, ``store`` for a place in the store, or ``s3://bucket/prefix``; empty: a folder
+            beside the candidate.
+        data: What ``prepare_data`` wrote.
+        candidate: Where to write the candidate.
+        metadata: Kubeflow's, of the candidate.
+        force: Whether to train from the start even if a former run left checkpoints. A retry of this step in
+            the same run goes on from this run's own.
+    """
     entry = StepContext.open("finetune", task=task, run=run, store=store, tracking_uri=tracking_uri)
     resolved, spec, index = entry.task, entry.spec, entry.index
 
     def body() -> dict[str, JsonValue]:
         target = Path(candidate)
-        root = Path(checkpoints) if checkpoints else target.with_name("checkpoints")
-        kept = root / name_checkpoints(resolved, Path(data))
+        name = name_checkpoints(resolved, Path(data), forced_by=run if force else "")
+        place = find_place(checkpoints, name, store=store, options=entry.s3, notes=(_RUN_NOTE,))
+        root = Path(checkpoints) if checkpoints and place is None else target.with_name("checkpoints")
+        kept = root / name
+        if place is not None:
+            _fetch_checkpoint(place, kept)
         run_id = _open_run(entry, run, kept / _RUN_NOTE)
         with _marking_failure(index, run_id):
             train, log = _choose_training(spec.resources.count), MlflowLog(index, run_id)
@@ -69,6 +89,7 @@ def main(
                 checkpoints=kept,
                 progress=entry.progress,
                 log_metrics=log,
+                place=place,
             )
             log.log_learning_rate(summary.learning_rate)
         metadata.update({"task": spec.name, "mlflow_run_id": run_id, "method": spec.method.name})
@@ -83,6 +104,7 @@ def main(
             "resumed_from": summary.resumed_from,
             "device": summary.device,
             "precision": summary.precision,
+            "checkpoints": name,
         }
 
     return run_step(entry.record, spec.name, "finetune", body)
@@ -96,6 +118,15 @@ def _choose_training(wanted: int) -> Finetune:
 
     count = min(wanted, torch.cuda.device_count())
     return functools.partial(finetune_in_processes, finetune, count) if count > 1 else finetune
+
+
+def _fetch_checkpoint(place: CheckpointPlace, folder: Path) -> None:
+    """Fetch what a former attempt left in a store, once it is sure that this one can write there."""
+    stored = place.open()
+    stored.store.check_writable()
+    found = stored.restore(folder)
+    if found is not None:
+        _LOGGER.info("training goes on from %s of %s/%s", found.name, place.address, place.key)
 
 
 def _open_run(entry: StepContext, run: str, note: Path) -> str:

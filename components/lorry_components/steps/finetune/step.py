@@ -1,5 +1,6 @@
 """The fine-tuning step as a plain function."""
 
+import contextlib
 import math
 import shutil
 import tempfile
@@ -16,6 +17,7 @@ from lorry_components.training.distributed import ALONE, ProcessGroup, separate_
 from lorry_components.training.number_head import find_number_head
 from lorry_components.training.resumption import train_to_end
 from lorry_components.training.setup import Setup, check_batch_size, set_up
+from lorry_components.training.stored_checkpoints import CheckpointPlace
 from lorry_components.training.training_summary import ADAPTER_FOLDER, TrainingSummary, read_versions
 from lorry_registry.digests import digest_document, shorten_digest
 from lorry_registry.errors import TrainingError
@@ -35,6 +37,7 @@ def finetune(
     checkpoints: Path,
     progress: Progress = ignore_progress,
     log_metrics: "LogMetrics | None" = None,
+    place: CheckpointPlace | None = None,
     group: ProcessGroup = ALONE,
 ) -> TrainingSummary:
     """Train an adapter.
@@ -47,6 +50,7 @@ def finetune(
             and ends with the same weights as if it had never stopped.
         progress: Called with the number of steps that are done.
         log_metrics: Called with losses and validation metrics.
+        place: Where each checkpoint is uploaded to; None: nowhere.
         group: The processes that train together; the first of them writes.
 
     Raises:
@@ -59,6 +63,7 @@ def finetune(
             diverged, or the adapter is too large.
     """
     from lorry_components.training.callbacks import ProgressCallback
+    from lorry_components.training.checkpoint_uploads import CheckpointUploads
 
     spec = task.spec
     card = load_card(data)
@@ -82,12 +87,14 @@ def finetune(
         callbacks=[ProgressCallback(progress, log_metrics or (lambda _metrics, _step: None))],
     )
     separate_random_numbers(spec.train.seed, group)
-    course = train_to_end(
-        trainer,
-        checkpoints,
-        keeps_prefix=spec.train.cache_frozen_layers,
-        keeps_best=spec.train.early_stopping is not None,
-    )
+    keeps_best = spec.train.early_stopping is not None
+    with contextlib.ExitStack() as stack:
+        if place is not None and group.is_first:
+            uploads = CheckpointUploads(place.open(), keeps_best=keeps_best)
+            trainer.add_callback(stack.enter_context(uploads))
+        course = train_to_end(
+            trainer, checkpoints, keeps_prefix=spec.train.cache_frozen_layers, keeps_best=keeps_best
+        )
     if not math.isfinite(course.loss):
         raise TrainingError(
             f"the loss became {course.loss}",
@@ -162,11 +169,16 @@ def _save_within_limit(spec: TaskSpec, setup: Setup, folder: Path) -> None:
         )
 
 
-def name_checkpoints(task: ResolvedTask, data: Path) -> str:
+def name_checkpoints(task: ResolvedTask, data: Path, *, forced_by: str = "") -> str:
     """Return the name of the folder in which this very training keeps its checkpoints.
 
     Another base, other rows or another recipe lead to another folder, so that no training continues from the
     checkpoint of a different one.
+
+    Args:
+        task: The task; its base is resolved.
+        data: The folder that ``prepare_data`` wrote.
+        forced_by: A run that trains whatever was trained before continues from its own checkpoints only.
 
     Raises:
         BaseModelError: The base is not usable.
@@ -175,5 +187,6 @@ def name_checkpoints(task: ResolvedTask, data: Path) -> str:
         "base": task.base.identity.fingerprint,
         "data": load_card(data).data_digest,
         "recipe": task.recipe_digest,
+        **({"run": forced_by} if forced_by else {}),
     }
     return f"{task.spec.name}-{shorten_digest(digest_document(inputs), 16)}"

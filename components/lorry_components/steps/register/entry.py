@@ -10,6 +10,7 @@ from lorry_components.steps.gate.step import Decision
 from lorry_components.steps.register.step import register
 from lorry_components.steps.runtime.outcomes import run_step
 from lorry_components.steps.runtime.step_context import StepContext
+from lorry_components.training.stored_checkpoints import find_place, warn_of_failure
 from lorry_registry.mlflow_best_effort import BestEffort
 from lorry_registry.registry import adapter_key
 
@@ -24,8 +25,12 @@ def main(
     evaluation: str,
     decision: str,
     adapter: Any,
+    checkpoints: str = "",
 ) -> str:
     """Register a task's candidate; return whether the graph goes on.
+
+    Its checkpoints are removed, if ``checkpoints`` names a place in a store: nothing goes on from them any
+    more.
 
     ``adapter`` is Kubeflow's output artifact: it receives the address in the store, since a path inside a
     container means nothing outside of it.
@@ -50,6 +55,7 @@ def main(
             BestEffort(f"MLflow shows the run of {entry.spec.name} as still going").attempt(
                 lambda: entry.index.close_run(run_id, failed=False)
             )
+        _remove_checkpoints(entry, checkpoints)
         event, manifest = registration.event, registration.manifest
         # The ledger returns an older event when this very adapter has a version already.
         is_known = event.details.get("run") != run
@@ -68,3 +74,14 @@ def main(
         }
 
     return run_step(entry.record, entry.spec.name, "register", body)
+
+
+def _remove_checkpoints(entry: StepContext, checkpoints: str) -> None:
+    name = entry.find_detail("checkpoints")
+    if name is None:
+        return
+    place = find_place(checkpoints, name, store=entry.store.address, options=entry.s3)
+    if place is not None:
+        warn_of_failure(
+            lambda: place.open().remove_all(), f"checkpoints stay behind in {place.address}/{place.key}"
+        )

@@ -21,7 +21,7 @@ from lorry_registry.mlflow_index import MlflowIndex
 from lorry_registry.provenance import Build
 from lorry_registry.registry import Registry
 from lorry_registry.settings import Settings
-from lorry_registry.stores import Store, open_store
+from lorry_registry.stores import S3Options, Store, open_store
 from lorry_registry.task_spec import TaskSpec
 
 # The folder in which a local run looks for progress files; unset on a cluster.
@@ -43,6 +43,7 @@ class StepContext:
         progress: Called with how far the step is.
         injected_run: The MLflow run that the backend opened for this step, if it did.
         build: What the environment says about this run, for the provenance of its adapters.
+        s3: What a store on S3 is told beyond boto3's own settings.
     """
 
     task: ResolvedTask
@@ -52,6 +53,7 @@ class StepContext:
     progress: Progress
     injected_run: str | None
     build: Build
+    s3: S3Options
 
     @classmethod
     def open(cls, step: str, *, task: str, run: str, store: str, tracking_uri: str) -> Self:
@@ -84,14 +86,19 @@ class StepContext:
             progress=_open_progress(environment, resolved.spec.name, step),
             injected_run=environment.get(INJECTED_RUN_VARIABLE) or None,
             build=read_build(environment, resolved.spec.name, run=run, image=settings.image),
+            s3=settings.s3,
         )
 
     def find_mlflow_run(self) -> str | None:
         """Return the MLflow run that fine-tuning opened for this task."""
+        return self.find_detail("mlflow_run_id")
+
+    def find_detail(self, name: str) -> str | None:
+        """Return what an earlier step of this task told under a name."""
         for outcome in self.record.read(self.spec.name):
-            run_id = outcome.details.get("mlflow_run_id")
-            if isinstance(run_id, str):
-                return run_id
+            detail = outcome.details.get(name)
+            if isinstance(detail, str):
+                return detail
         return None
 
     def describe_build(self, mlflow_run: str | None) -> Build:

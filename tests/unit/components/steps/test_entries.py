@@ -20,7 +20,7 @@ from lorry_components.steps.register.mlflow_publication import reconcile_task
 from lorry_components.steps.report.entry import main as report
 from lorry_components.steps.runtime.outcomes import PROCEED, STEPS, STOP
 from lorry_components.steps.runtime.step_context import StepContext
-from lorry_registry.errors import RunFailedError, TrackingError
+from lorry_registry.errors import RunFailedError, StoreError, TrackingError
 from lorry_registry.mlflow_index import MlflowIndex
 from lorry_registry.registry import Registry
 from lorry_registry.stores import LocalStore
@@ -43,6 +43,7 @@ class Graph:
         *,
         force: bool = False,
         until: str = "register",
+        checkpoints: str | None = None,
         before_evaluation: Callable[[], object] = bool,
     ) -> list[str]:
         """Run the steps; return what each told the graph, as far as the graph goes."""
@@ -59,9 +60,10 @@ class Graph:
         told = [prepare_data(**places, force=force, data=data, metadata=metadata["prepare_data"])]
         if told[0] == STOP:
             return told
-        trained = {"checkpoints": str(self.folder / "checkpoints"), "data": data, "candidate": candidate}
+        kept = {"checkpoints": str(self.folder / "checkpoints") if checkpoints is None else checkpoints}
+        trained = {**kept, "data": data, "candidate": candidate, "force": force}
         evaluated = {"data": data, "candidate": candidate, "evaluation": evaluation}
-        registered = {"candidate": candidate, "evaluation": evaluation, "decision": decision}
+        registered = {**kept, "candidate": candidate, "evaluation": evaluation, "decision": decision}
         adapter = SimpleNamespace(metadata=metadata["register"])
         steps: list[Callable[[], str]] = [
             lambda: finetune(**places, **trained, metadata=metadata["finetune"]),
@@ -162,7 +164,52 @@ def test_a_second_run_has_nothing_to_do_and_says_why(graph: Graph, make_spec: Ma
     graph.report("run-3", spec)
     (task,) = graph.read_report("run-3")
     assert task["status"] == "unchanged"
+    assert task["details"]["finetune"]["resumed_from"] == 0
     assert task["details"]["register"]["version"] == 1
+
+
+def list_kept(graph: Graph) -> set[str]:
+    return {key.rpartition("/")[2] for key in graph.store.list_keys("checkpoints")}
+
+
+def test_checkpoints_in_the_store_go_when_the_adapter_is_registered(
+    graph: Graph, make_spec: MakeSpec
+) -> None:
+    spec, seen = make_spec(train=ONE_STEP), set[str]()
+    looking = {"before_evaluation": lambda: seen.update(list_kept(graph)), "checkpoints": "store"}
+    assert graph.run(spec, "run-1", **looking) == [PROCEED] * 5
+    assert {"complete.json", "trained.safetensors", "optimizer.pt", "rng_state.pth"} <= seen
+    assert list_kept(graph) == set()
+    assert not (graph.folder / "checkpoints").exists()
+    # What a forced run kept goes as well.
+    seen.clear()
+    assert graph.run(spec, "run-2", force=True, **looking) == [PROCEED] * 5
+    assert "complete.json" in seen
+    assert list_kept(graph) == set()
+
+
+def test_checkpoints_that_cannot_be_removed_fail_no_run(
+    graph: Graph, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(_store: LocalStore, key: str) -> None:
+        raise StoreError("removing is not allowed", where=key)
+
+    monkeypatch.setattr(LocalStore, "delete", refuse)
+    assert graph.run(make_spec(train=ONE_STEP), "run-1", checkpoints="store") == [PROCEED] * 5
+    assert "checkpoints stay behind in" in caplog.text
+    assert "complete.json" in list_kept(graph)
+
+
+def test_checkpoints_in_a_place_that_cannot_be_written_are_refused_before_training(
+    graph: Graph, make_spec: MakeSpec
+) -> None:
+    spec = make_spec(train=ONE_STEP)
+    assert graph.run(spec, "run-1", checkpoints="gs://bucket/x") == [PROCEED, STOP, STOP, STOP, STOP]
+    with pytest.raises(RunFailedError):
+        graph.report("run-1", spec)
+    (task,) = graph.read_report("run-1")
+    assert "no store serves addresses of the form gs://" in task["reason"]
+    assert not (graph.folder / "run-1" / "candidate" / "adapter").exists()
 
 
 def test_a_task_that_fails_is_reported_and_fails_the_run(graph: Graph, make_spec: MakeSpec) -> None:

@@ -21,8 +21,10 @@ from lorry_components.training.distributed import (
     finetune_in_processes,
     separate_random_numbers,
 )
+from lorry_components.training.stored_checkpoints import CheckpointPlace
 from lorry_components.training.training_summary import TrainingSummary
 from lorry_registry.errors import InvalidTaskError, TrainingError
+from lorry_registry.stores import S3Options
 from lorry_registry.task_spec import TaskSpec
 
 MakeSpec = Callable[..., TaskSpec]
@@ -141,6 +143,43 @@ def test_shares_go_on_from_a_checkpoint(training: Training, make_spec: MakeSpec)
     summary = training.run(spec, "broken", processes=2)
     assert 0 < summary.resumed_from < 8
     check_same(training.read("broken"), training.read("whole"))
+
+
+@pytest.mark.slow
+def test_one_process_uploads_checkpoints_and_all_go_on_from_them(
+    training: Training, make_spec: MakeSpec
+) -> None:
+    spec = write(make_spec, steps=8)
+    training.run_alone(spec, "whole")
+    place = CheckpointPlace(str(training.root / "store"), "checkpoints/reviews", S3Options())
+    uploaded = training.root / "store" / "checkpoints" / "reviews"
+
+    def stop(done: int, _total: int) -> None:
+        if done >= 6 and list(uploaded.glob("checkpoint-[45].*/complete.json")):
+            raise KeyboardInterrupt
+
+    def run(name: str, progress: Callable[[int, int], None]) -> TrainingSummary:
+        place.open().restore(training.root / f"{name}-checkpoints")
+        return finetune_in_processes(
+            finetune,
+            2,
+            resolve_task(spec),
+            training.data,
+            training.root / name,
+            checkpoints=training.root / f"{name}-checkpoints",
+            progress=progress,
+            log_metrics=lambda _metrics, _step: None,
+            place=place,
+        )
+
+    with pytest.raises(KeyboardInterrupt):
+        run("broken", stop)
+    for complete in uploaded.glob("*/complete.json"):
+        assert {path.name for path in complete.parent.glob("rng*")} == {"rng_state_0.pth", "rng_state_1.pth"}
+    summary = run("elsewhere", lambda _done, _total: None)
+    assert 4 <= summary.resumed_from < 8
+    assert [path.parent.name.split(".")[0] for path in uploaded.glob("*/complete.json")] == ["checkpoint-8"]
+    check_same(training.read("elsewhere"), training.read("whole"))
 
 
 def test_each_process_draws_random_numbers_of_its_own() -> None:
