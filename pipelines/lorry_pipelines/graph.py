@@ -102,6 +102,7 @@ def _add_steps(
         _configure(judged, image)
         registered = register(
             task=task,
+            data=data,
             candidate=candidate,
             evaluation=evaluated.outputs["evaluation"],
             decision=judged.outputs["decision"],

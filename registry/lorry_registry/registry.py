@@ -18,6 +18,7 @@ from pydantic import JsonValue
 from lorry_registry.digests import digest_bytes
 from lorry_registry.errors import AdapterRejectedError, ConflictError, LorryError, NotFoundError, StoreError
 from lorry_registry.ledger import Champion, Event, Ledger, TaskState, require_unchanged
+from lorry_registry.ledger_moves import Move, record_move, require_same_champion
 from lorry_registry.manifest import MANIFEST_NAME, Manifest
 from lorry_registry.promotion import Version, find_rollback_version, find_version, list_versions
 from lorry_registry.registry_identity import read_or_create_id
@@ -289,64 +290,69 @@ class Registry:
             AdapterRejectedError: The adapter was trained for another task.
         """
         self._read_manifest_of(task, adapter_id)
-        state = self.ledger.read_state(task)
-        events = self.ledger.read_history(task) if state.head else []
-        known = next((entry for entry in list_versions(events) if entry.adapter_id == adapter_id), None)
-        if known and (not promote or any(event.champion_after == known.number for event in events)):
-            return known.registered
-        if promote:
-            require_unchanged(state, judged_champion)
-        return self.ledger.append(
-            state,
-            action="promote" if known else "register",
-            adapter_id=adapter_id,
-            version=known.number if known else None,
-            promote=promote,
-            by=by or name_user(),
-            reasons=tuple(reasons),
-            details=details,
-        )
+        actor = by or name_user()
+
+        def decide(state: TaskState) -> Move | Event:
+            events = self.ledger.read_history(task) if state.head else []
+            known = next((entry for entry in list_versions(events) if entry.adapter_id == adapter_id), None)
+            if known and (not promote or any(event.champion_after == known.number for event in events)):
+                return known.registered
+            if promote:
+                require_unchanged(state, judged_champion)
+            return Move(
+                "promote" if known else "register",
+                adapter_id,
+                known.number if known else None,
+                promote,
+                actor,
+                tuple(reasons),
+                details,
+            )
+
+        return record_move(self.ledger, task, decide)
 
     def promote(self, task: str, version: int, *, reason: str, by: str | None = None) -> Event:
         """Make a version the champion.
 
         Raises:
             NotFoundError: No such task or version.
-            ConflictError: It is the champion already, or somebody else moved first.
+            ConflictError: It is the champion already, or somebody else moved the champion first.
             AdapterRejectedError: The stored adapter is damaged.
         """
-        state = self.ledger.require_state(task)
+        champion = self.ledger.require_state(task).champion_version
         chosen = find_version(self.ledger.read_history(task), version, task=task)
-        if state.champion_version == version:
+        if champion == version:
             raise ConflictError(
                 "it is already the champion", where=f"{task} v{version}", todo="name another version"
             )
-        return self._move(state, chosen, "promote", reason, by)
+        self._verify_stored(task, chosen.adapter_id)
+        move = Move("promote", chosen.adapter_id, version, True, by or name_user(), (reason,))
+
+        def decide(state: TaskState) -> Move:
+            require_same_champion(state, champion)
+            return move
+
+        return record_move(self.ledger, task, decide)
 
     def rollback(self, task: str, *, reason: str, by: str | None = None) -> Event:
         """Make the previous champion the champion again.
 
         Raises:
             NotFoundError: No such task, or no earlier champion.
-            ConflictError: Somebody else moved first.
+            ConflictError: Somebody else moved the champion first.
             AdapterRejectedError: The stored adapter is damaged.
         """
-        state = self.ledger.require_state(task)
-        events = self.ledger.read_history(task)
-        former = find_version(events, find_rollback_version(events, task=task), task=task)
-        return self._move(state, former, "rollback", reason, by)
+        champion = self.ledger.require_state(task).champion_version
+        actor = by or name_user()
 
-    def _move(self, state: TaskState, version: Version, action: str, reason: str, by: str | None) -> Event:
-        self._verify_stored(state.task, version.adapter_id)
-        return self.ledger.append(
-            state,
-            action="rollback" if action == "rollback" else "promote",
-            adapter_id=version.adapter_id,
-            version=version.number,
-            promote=True,
-            by=by or name_user(),
-            reasons=(reason,),
-        )
+        def decide(state: TaskState) -> Move:
+            require_same_champion(state, champion)
+            events = self.ledger.read_history(task)
+            former = find_version(events, find_rollback_version(events, task=task), task=task)
+            self._verify_stored(task, former.adapter_id)
+            return Move("rollback", former.adapter_id, former.number, True, actor, (reason,))
+
+        return record_move(self.ledger, task, decide)
 
     def _read_manifest_of(self, task: str, adapter_id: str) -> Manifest:
         manifest = self.read_manifest(adapter_id)
