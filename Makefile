@@ -62,6 +62,10 @@ check: $(INSTALLED) ## Run the linters and type checks.
 bench: $(INSTALLED) $(DEMO_DATA)/tweets.jsonl ## Measure speed, as ratios in one run (some 20 minutes).
 	@for benchmark in tests/benchmarks/bench_*.py; do $(BIN)/python "$$benchmark"; done
 
+.PHONY: kills
+kills: $(INSTALLED) ## Kill the registry's operations a thousand times, on a folder and on S3 (some 20 minutes).
+	@$(BIN)/python tests/crashes/run_kills.py
+
 .PHONY: clean
 clean: ## Remove the environment and the demo's data; what was registered stays in .lorry.
 	rm -rf $(VENV) $(DEMO_DATA)

@@ -106,6 +106,7 @@ def _add_steps(
         registered = register(
             task=task,
             checkpoints=checkpoints,
+            data=data,
             candidate=candidate,
             evaluation=evaluated.outputs["evaluation"],
             decision=judged.outputs["decision"],

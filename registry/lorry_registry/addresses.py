@@ -62,6 +62,7 @@ def split_store_address(address: str) -> SplitResult:
         StoreError: It is not an address.
     """
     try:
+        _refuse_null(address)
         return urlsplit(address)
     except ValueError as error:
         raise StoreError(
@@ -76,6 +77,7 @@ def split_tracking_address(address: str) -> SplitResult:
         TrackingError: It is not an address.
     """
     try:
+        _refuse_null(address)
         parts = urlsplit(address)
         # A port that is no number is found out only when it is asked for.
         parts.port  # noqa: B018
@@ -84,6 +86,12 @@ def split_tracking_address(address: str) -> SplitResult:
             f"not an address: {error}", where=hide_secrets(address), todo="correct MLFLOW_TRACKING_URI"
         ) from None
     return parts
+
+
+def _refuse_null(address: str) -> None:
+    # No file has such a name, and no database: each library would say so in its own way, some after minutes.
+    if "\0" in unquote(address):
+        raise ValueError("it holds a null character")
 
 
 def _find_userinfo(rest: str) -> str | None:

@@ -449,6 +449,8 @@ class Ledger:
 
         Raises:
             ConflictError: The task changed since the state was read.
+            StoreError: The store cannot be written; nothing was recorded, unless the message says that this
+                is not known.
             UsageError: Signatures are required, and there is no key to sign with.
         """
         self._trust.check_ready()
@@ -488,7 +490,10 @@ class Ledger:
         if self._trust.is_signing:
             event = self._sign(event, new_head)
             new_head = new_head.model_copy(update={"event": event})
-        self._store.compare_and_swap(_head_key(state.task), new_head.serialize(), state.etag)
+        try:
+            self._store.compare_and_swap(_head_key(state.task), new_head.serialize(), state.etag)
+        except (ConflictError, StoreError) as error:
+            self._require_happened(state.task, event, error)
         # The move is done and recorded in the head. Filing its event may fail now: the next writer does it.
         with contextlib.suppress(StoreError):
             self._store.create(_event_key(state.task, event.sequence), event.serialize())
@@ -502,6 +507,25 @@ class Ledger:
         named = event.model_copy(update={"state": head.digest_state()})
         signature = self._trust.sign_event(named.serialize_unsigned())
         return named.model_copy(update={"signature": signature})
+
+    def _require_happened(self, task: str, event: Event, error: ConflictError | StoreError) -> None:
+        """Raise the error of a swap, unless it happened all the same and only its answer was lost.
+
+        Another writer may have gone on from there, so the event is looked for in the history as well.
+        """
+        try:
+            head = self.read_state(task).head
+            newest = head.event if head else None
+            if newest is not None and newest.sequence > event.sequence:
+                newest = self._read_event(task, event.sequence)
+        except StoreError as unreadable:
+            raise StoreError(
+                error.what,
+                where=error.where,
+                todo=f"it may have happened all the same: once the store answers, see lorry history {task}",
+            ) from unreadable
+        if newest != event:
+            raise error
 
     def _read_event(self, task: str, sequence: int) -> Event:
         key = _event_key(task, sequence)
@@ -588,8 +612,8 @@ def require_unchanged(state: TaskState, judged: int | None) -> None:
     """
     if state.champion_version != judged:
         raise ConflictError(
-            f"the champion is now {_name_version(state.champion_version)}, "
-            f"but the gate compared with {_name_version(judged)}",
+            f"the champion is now {name_version(state.champion_version)}, "
+            f"but the gate compared with {name_version(judged)}",
             where=state.task,
             todo="run the task again, to compare with the present champion",
         )
@@ -605,7 +629,8 @@ def _find_break(events: Sequence[Event]) -> Event | None:
     return None
 
 
-def _name_version(version: int | None) -> str:
+def name_version(version: int | None) -> str:
+    """Return a version's name in messages: ``v3``, or ``none``."""
     return "none" if version is None else f"v{version}"
 
 

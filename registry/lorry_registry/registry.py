@@ -9,10 +9,11 @@ import contextlib
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Literal
 
 from pydantic import JsonValue
 
@@ -29,6 +30,7 @@ from lorry_registry.ledger import (
     require_present,
     require_unchanged,
 )
+from lorry_registry.ledger_moves import Move, record_move, require_same_champion
 from lorry_registry.manifest import MANIFEST_NAME, Manifest
 from lorry_registry.promotion import (
     Version,
@@ -451,28 +453,33 @@ class Registry:
             AdapterRejectedError: The adapter was trained for another task, or has no signature that is
                 trusted although signatures are required.
         """
+        actor = by or name_user()
         with self.leases.hold(adapter_hex(adapter_id)):
             self.check_signatures(self._read_manifest_of(task, adapter_id))
-            state = self.ledger.read_state(task)
-            require_present(state)
-            is_new = self.ledger.claim_adapter(state, adapter_id)
-            events = [] if is_new else self.ledger.read_events(state)
-            known = next((entry for entry in list_versions(events) if entry.adapter_id == adapter_id), None)
-            if known and (not promote or any(event.champion_after == known.number for event in events)):
-                event = known.registered
-            else:
+
+            def decide(state: TaskState) -> Move | Event:
+                require_present(state)
+                is_new = self.ledger.claim_adapter(state, adapter_id)
+                events = [] if is_new else self.ledger.read_events(state)
+                versions = list_versions(events)
+                known = next((entry for entry in versions if entry.adapter_id == adapter_id), None)
+                    (entry for entry in list_versions(events) if entry.adapter_id == adapter_id), None
+                )
+                if known and (not promote or any(event.champion_after == known.number for event in events)):
+                    return known.registered
                 if promote:
                     require_unchanged(state, judged_champion)
-                event = self.ledger.append(
-                    state,
-                    action="promote" if known else "register",
-                    adapter_id=adapter_id,
-                    version=known.number if known else None,
-                    promote=promote,
-                    by=by or name_user(),
-                    reasons=tuple(reasons),
-                    details=details,
+                return Move(
+                    "promote" if known else "register",
+                    adapter_id,
+                    known.number if known else None,
+                    promote,
+                    actor,
+                    tuple(reasons),
+                    details,
                 )
+
+            event = record_move(self.ledger, task, decide)
         self.leases.release_kept(adapter_hex(adapter_id))
         return event
 
@@ -482,17 +489,18 @@ class Registry:
         Raises:
             NotFoundError: No such task or version, the task was deleted, or the version's files were
                 collected.
-            ConflictError: It is the champion already, or somebody else moved first.
+            ConflictError: It is the champion already, or somebody else moved the champion first.
             AdapterRejectedError: The stored adapter is damaged.
         """
         state = self.ledger.require_state(task)
         require_present(state)
+        champion = state.champion_version
         chosen = find_version(self.ledger.read_events(state), version, task=task)
-        if state.champion_version == version:
+        if champion == version:
             raise ConflictError(
                 "it is already the champion", where=f"{task} v{version}", todo="name another version"
             )
-        return self._move(state, chosen, "promote", reason, by)
+        return self._move(task, "promote", lambda _: chosen, champion, reason, by)
 
     def rollback(self, task: str, *, reason: str, by: str | None = None) -> Event:
         """Make the previous champion the champion again.
@@ -500,28 +508,44 @@ class Registry:
         Raises:
             NotFoundError: No such task, no earlier champion, the task was deleted, or the files of that
                 champion were collected.
-            ConflictError: Somebody else moved first.
+            ConflictError: Somebody else moved the champion first.
             AdapterRejectedError: The stored adapter is damaged.
         """
         state = self.ledger.require_state(task)
         require_present(state)
-        events = self.ledger.read_events(state)
-        former = find_version(events, find_rollback_version(events, task=task), task=task)
-        return self._move(state, former, "rollback", reason, by)
+        champion = state.champion_version
 
-    def _move(self, state: TaskState, version: Version, action: str, reason: str, by: str | None) -> Event:
+        def choose(state: TaskState) -> Version:
+            events = self.ledger.read_events(state)
+            return find_version(events, find_rollback_version(events, task=task), task=task)
+
+        return self._move(task, "rollback", choose, champion, reason, by)
+
+    def _move(
+        self,
+        task: str,
+        action: Literal["promote", "rollback"],
+        choose: Callable[[TaskState], Version],
+        champion: int | None,
+        reason: str,
+        by: str | None,
+    ) -> Event:
         self.trust.check_ready()
-        with self.leases.hold(adapter_hex(version.adapter_id)):
-            self.check_version(state.task, version.number, version.adapter_id)
-            return self.ledger.append(
-                state,
-                action="rollback" if action == "rollback" else "promote",
-                adapter_id=version.adapter_id,
-                version=version.number,
-                promote=True,
-                by=by or name_user(),
-                reasons=(reason,),
-            )
+        actor = by or name_user()
+        verified: set[int] = set()
+
+        def decide(state: TaskState) -> Move:
+            require_present(state)
+            require_same_champion(state, champion)
+            version = choose(state)
+            if version.number not in verified:
+                held.enter_context(self.leases.hold(adapter_hex(version.adapter_id)))
+                self.check_version(task, version.number, version.adapter_id)
+                verified.add(version.number)
+            return Move(action, version.adapter_id, version.number, True, actor, (reason,))
+
+        with contextlib.ExitStack() as held:
+            return record_move(self.ledger, task, decide)
 
     def _require_manifest(self, task: str, version: int, adapter_id: str) -> Manifest:
         manifest = self.read_version(task, version, adapter_id)

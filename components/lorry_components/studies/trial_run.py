@@ -1,5 +1,6 @@
 """Runs one trial: trains and evaluates through the steps of the pipeline, and registers nothing."""
 
+import contextlib
 import json
 import math
 import time
@@ -84,11 +85,15 @@ def run_trial(
 
 
 def read_history(path: Path) -> Iterator[tuple[int, dict[str, float]]]:
-    """Yield step and metrics of a training; if it was interrupted, some steps come twice."""
+    """Yield step and metrics of a training; if it was interrupted, some steps come twice.
+
+    A line that a kill left unfinished is passed over: the training that went on from there wrote it again.
+    """
     if path.exists():
-        for line in path.read_text("utf-8").splitlines():
-            entry = json.loads(line)
-            yield entry["step"], entry["metrics"]
+        for line in path.read_text("utf-8", errors="replace").split("\n"):
+            with contextlib.suppress(json.JSONDecodeError):
+                entry = json.loads(line)
+                yield entry["step"], entry["metrics"]
 
 
 def _train(task: ResolvedTask, data: Path, folder: TrialFolder, progress: Progress) -> Training:
@@ -132,12 +137,18 @@ class _HistoryFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        if path.exists() and not path.read_bytes().endswith(b"\n"):
+            # A kill in the middle of a line: what follows must not be taken for the rest of it.
+            self._append("\n")
 
     def __call__(self, metrics: Mapping[str, float], step: int) -> None:
         """Append the metrics of a step."""
         finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
+        self._append(json.dumps({"step": step, "metrics": finite}) + "\n")
+
+    def _append(self, text: str) -> None:
         with self._path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps({"step": step, "metrics": finite}) + "\n")
+            stream.write(text)
 
 
 def _scale(progress: Progress, begin: float, end: float) -> Progress:

@@ -115,17 +115,20 @@ def finetune_in_processes(
 def _listen(
     children: "list[Any]", messages: Any, progress: Progress, log_metrics: "LogMetrics"
 ) -> TrainingSummary:
+    is_over = False
     while True:
         try:
             kind, *content = messages.get(timeout=_POLL_SECONDS)
         except queue.Empty:
-            ended = [number for number, child in enumerate(children) if child.exitcode not in (None, 0)]
-            if ended:
+            _check_exits(children)
+            if is_over:
                 raise TrainingError(
-                    f"process {ended[0]} of {len(children)} ended with code {children[ended[0]].exitcode}",
+                    f"process 0 of {len(children)} ended with code 0, but without a result",
                     where="finetune",
-                    todo="see the log above it; a process that was killed often lacked memory",
+                    todo="see the log above it: some library may have ended the process",
                 ) from None
+            # Its last message may still be on its way, so it is listened for once more.
+            is_over = children[0].exitcode == 0
             continue
         if kind == "progress":
             progress(*content)
@@ -138,6 +141,16 @@ def _listen(
             for child in children:
                 child.join(_GRACE_SECONDS)
             return summary
+
+
+def _check_exits(children: "list[Any]") -> None:
+    for number, child in enumerate(children):
+        if child.exitcode not in (None, 0):
+            raise TrainingError(
+                f"process {number} of {len(children)} ended with code {child.exitcode}",
+                where="finetune",
+                todo="see the log above it; a process that was killed often lacked memory",
+            )
 
 
 def _run(

@@ -35,7 +35,7 @@ from lorry_registry.stores.s3_errors import (
     is_condition_failed,
     is_missing,
 )
-from lorry_registry.stores.s3_probe import probe_conditions
+from lorry_registry.stores.s3_probe import probe_conditions, probe_multipart_condition
 from lorry_registry.stores.s3_reads import PlainReader
 from lorry_registry.stores.s3_retries import Patience, retry_request
 from lorry_registry.stores.s3_upkeep import delete_objects, list_uploads
@@ -83,6 +83,7 @@ class S3Store(Store):
         self._patience = patience or Patience()
         self._read_seconds = read_seconds
         self._keeps_conditions = False
+        self._keeps_multipart_condition = False
 
     # Reading
 
@@ -327,6 +328,13 @@ class S3Store(Store):
         if not self._keeps_conditions:
             self.check_writable()
 
+    def _ensure_multipart_probed(self) -> None:
+        if not self._keeps_multipart_condition:
+            probe_multipart_condition(
+                self._client, self.bucket, self._folder, patience=self._patience, parameters=self._encryption
+            )
+            self._keeps_multipart_condition = True
+
     def _fetch(self, key: str, take: Callable[[Any], _T]) -> _T | None:
         """Send a GET and let ``take`` read the answer; both again when the connection breaks."""
         check_key(key)
@@ -378,6 +386,7 @@ class S3Store(Store):
                 # Gigabytes are not sent only to learn that they are there.
                 self._require_content(key, digest_file(source))
                 return
+            self._ensure_multipart_probed()
             try:
                 self._upload_parts_once(key, source, size)
             except ClientError as error:

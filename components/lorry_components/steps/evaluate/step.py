@@ -3,53 +3,35 @@
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from lorry_components.data.rows import IMAGE
-from lorry_components.inference import Predictor, assemble_adapter, load_adapter
+from lorry_components.inference import Predictor, assemble_adapter
 from lorry_components.inference.probe import record_probe
-from lorry_components.metrics.bootstrap import estimate_gain_confidence, estimate_metrics
+from lorry_components.metrics.bootstrap import estimate_metrics
 from lorry_components.models.bases import check_fingerprint
 from lorry_components.progress import Progress, ignore_progress
+from lorry_components.steps.evaluate.champion_comparison import (
+    SPLIT,
+    ScoredPart,
+    compare_champion,
+    load_test_part,
+)
 from lorry_components.steps.evaluate.evaluation_plot import plot_evaluation
 from lorry_components.steps.evaluate.evaluation_report import (
     PLOT_NAME,
     PREDICTIONS_NAME,
-    ChampionComparison,
     EvaluationReport,
 )
-from lorry_components.steps.prepare_data.step import load_part
 from lorry_components.task_types import Prediction, Row, Target, TaskType
 from lorry_components.tasks.resolution import ResolvedTask
 from lorry_components.training.training_summary import ADAPTER_FOLDER, TrainingSummary
-from lorry_registry.errors import AdapterRejectedError, BaseModelError, InvalidDataError
 from lorry_registry.manifest import Evaluation
 from lorry_registry.registry import Registry
 from lorry_registry.task_spec import TaskSpec
 from lorry_registry.whole_files import write_whole_text
 
-_SPLIT = "test"
 _FEW_ROWS = 20
-
-
-@dataclass(frozen=True, slots=True)
-class ScoredPart:
-    """The predictions for the test rows, and their metrics.
-
-    Attributes:
-        rows: The inputs.
-        targets: The values that each prediction is compared with.
-        predictions: One for each input.
-        evaluation: The metrics.
-    """
-
-    rows: Sequence[Row]
-    targets: Sequence[Target]
-    predictions: Sequence[Prediction]
-    evaluation: Evaluation
 
 
 def evaluate(
@@ -90,7 +72,7 @@ def evaluate(
     report = EvaluationReport(
         evaluation=scored.evaluation,
         probe=record_probe(predictor, has_pair=summary.has_pair),
-        champion=_compare_champion(task, scored, registry) if registry is not None else None,
+        champion=compare_champion(task, scored, registry) if registry is not None else None,
         seconds=time.perf_counter() - started,
         single_answer=_find_single_answer(task.task_type, scored),
     )
@@ -118,12 +100,9 @@ def score_predictor(
         progress: Called with how many rows are done.
     """
     task_type = predictor.task_type
-    examples = load_part(data, _SPLIT)
-    rows, targets = task_type.group_targets(
-        [example.row for example in examples], [example.label for example in examples]
-    )
+    rows, targets = load_test_part(task_type, data)
     predictions = predictor.predict(rows, report=lambda done: progress(done, len(rows)))
-    evaluation = score_predictions(spec, task_type, targets, predictions, part=_SPLIT)
+    evaluation = score_predictions(spec, task_type, targets, predictions, part=SPLIT)
     target.mkdir(parents=True, exist_ok=True)
     recorded = [task_type.record_target(target) for target in targets]
     _write_predictions(target / PREDICTIONS_NAME, rows, recorded, predictions)
@@ -159,70 +138,6 @@ def score_predictions(
             resamples=spec.evaluate.resamples,
         ),
     )
-
-
-def _compare_champion(
-    task: ResolvedTask, scored: ScoredPart, registry: Registry
-) -> ChampionComparison | None:
-    spec, task_type = task.spec, task.task_type
-    champion = registry.ledger.read_state(spec.name).champion
-    if champion is None:
-        return None
-    manifest = registry.read_manifest(champion.adapter_id)
-    targets, primary = scored.targets, scored.evaluation.primary
-    value = scored.evaluation.headline.value
-    # A metric of the same name means something else for another task type.
-    known = manifest.evaluation.metrics.get(primary) if manifest.kind == spec.kind else None
-    recorded = known.value if known else None
-    try:
-        predictions = _predict_as_champion(champion.adapter_id, manifest.kind, task, scored.rows, registry)
-    except (AdapterRejectedError, BaseModelError, InvalidDataError) as error:
-        # A new base often replaces the old one on this machine, and new rows may be too long for the old
-        # task: the champion is then compared by the value that it was registered with.
-        return ChampionComparison(
-            version=champion.version,
-            adapter_id=champion.adapter_id,
-            recorded=recorded,
-            gain=None if recorded is None else value - recorded,
-            problem=str(error.faults[0] if isinstance(error, InvalidDataError) else error).splitlines()[0],
-        )
-    score_champion = task_type.metrics[primary](targets, predictions)
-    champion_value = score_champion(np.arange(len(targets)))
-    return ChampionComparison(
-        version=champion.version,
-        adapter_id=champion.adapter_id,
-        recorded=recorded,
-        value=champion_value,
-        gain=value - champion_value,
-        confidence=estimate_gain_confidence(
-            task_type.metrics[primary](targets, scored.predictions),
-            score_champion,
-            len(targets),
-            minimum_gain=spec.gate.minimum_gain,
-            resamples=spec.evaluate.resamples,
-        ),
-    )
-
-
-def _predict_as_champion(
-    adapter_id: str, former: str, task: ResolvedTask, rows: Sequence[Row], registry: Registry
-) -> Sequence[Prediction]:
-    """Return what a registered adapter, whose task had a former type, predicts for rows of the present task.
-
-    Raises:
-        AdapterRejectedError: The adapter is damaged, or was trained for rows of another form.
-        BaseModelError: Its base is not here.
-        InvalidDataError: The rows do not fit it.
-    """
-    task_type = task.task_type
-    if former != task_type.name:
-        raise AdapterRejectedError(f"it is a {former}, and the task is a {task_type.name} now")
-    folder = registry.fetch(adapter_id)
-    predictor = load_adapter(folder, expected_id=adapter_id, find_base=task.find_base).predictor
-    if predictor.task_type.form.has_pair != task_type.form.has_pair:
-        read, has = ("one text", "two texts") if task_type.form.has_pair else ("two texts", "one text")
-        raise AdapterRejectedError(f"it reads {read} a row, and the task has {has} now")
-    return predictor.predict(rows)
 
 
 def _write_predictions(

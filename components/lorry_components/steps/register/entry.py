@@ -7,6 +7,7 @@ from pydantic import JsonValue
 
 from lorry_components.steps.evaluate.evaluation_report import EvaluationReport
 from lorry_components.steps.gate.step import Decision
+from lorry_components.steps.register.renewed_judgement import judge_anew
 from lorry_components.steps.register.step import register
 from lorry_components.steps.runtime.outcomes import run_step
 from lorry_components.steps.runtime.step_context import StepContext
@@ -21,6 +22,7 @@ def main(
     run: str,
     store: str,
     tracking_uri: str,
+    data: str,
     candidate: str,
     evaluation: str,
     decision: str,
@@ -49,6 +51,7 @@ def main(
             index=entry.index,
             details=details,
             build=entry.describe_build(run_id),
+            judge=lambda: judge_anew(entry.task, Path(data), Path(evaluation), registry=entry.registry),
         )
         if run_id:
             # The run's report closes it as well; but it may be interrupted, with this task done.

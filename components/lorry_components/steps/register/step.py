@@ -1,7 +1,9 @@
 """The registration step as a plain function."""
 
+import itertools
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from lorry_components.steps.register.mlflow_publication import publish_version
 from lorry_components.steps.register.model_card import render_card
 from lorry_components.tasks.resolution import ResolvedTask
 from lorry_components.training.training_summary import ADAPTER_FOLDER, TrainingSummary
-from lorry_registry.errors import ConflictError
+from lorry_registry.errors import ConflictError, LorryError
 from lorry_registry.ledger import Event
 from lorry_registry.manifest import CARD_NAME, CONFIG_NAME, WEIGHTS_NAME, Manifest
 from lorry_registry.mlflow_best_effort import BestEffort
@@ -25,8 +27,8 @@ from lorry_registry.verification import describe_file
 from lorry_registry.whole_files import write_whole_text
 
 _NO_FILES = ()
-# How often to try again after another writer came first.
-_ATTEMPTS = 20
+# How often a candidate is judged, if the champion changes each time.
+_JUDGEMENTS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,7 @@ def register(
     index: MlflowIndex | None,
     details: dict[str, JsonValue],
     build: Build | None = None,
+    judge: Callable[[], Decision] | None = None,
 ) -> Registration:
     """Publish a candidate to the store, record it in the ledger, and show it in MLflow, in this order.
 
@@ -68,6 +71,8 @@ def register(
         index: MLflow; None: it is not shown there.
         details: Kept with the event in the history: the run and MLflow's run id.
         build: What is known of the run, for the adapter's provenance; None: nothing is recorded of it.
+        judge: Judges the candidate again, when another run has changed the champion since the decision; None:
+            the candidate is a challenger then.
 
     Raises:
         StoreError: The store cannot be written. Nothing was registered.
@@ -81,7 +86,7 @@ def register(
         adapter_id = registry.publish(folder, manifest)
     if build is not None:
         details = {**details, PROVENANCE_DETAIL: attach_provenance(registry.store, manifest, build)}
-    event = _record(task.spec.name, adapter_id, decision, registry, details)
+    event = _record(task.spec.name, adapter_id, decision, registry, details, judge)
     warnings: list[str] = []
     if index is not None:
         version = Version(event.version, adapter_id, event)
@@ -126,26 +131,40 @@ def _assemble(
 
 
 def _record(
-    task: str, adapter_id: str, decision: Decision, registry: Registry, details: dict[str, JsonValue]
+    task: str,
+    adapter_id: str,
+    decision: Decision,
+    registry: Registry,
+    details: dict[str, JsonValue],
+    judge: Callable[[], Decision] | None,
 ) -> Event:
-    promote, reasons = decision.passed, decision.reasons
-    attempts = iter(range(_ATTEMPTS))
-    while True:
+    def enter(decided: Decision) -> Event:
+        return registry.register(
+            task,
+            adapter_id,
+            promote=decided.passed,
+            judged_champion=decided.judged_champion,
+            reasons=decided.reasons,
+            details=details,
+        )
+
+    for attempt in itertools.count(1):
         try:
-            return registry.register(
-                task,
-                adapter_id,
-                promote=promote,
-                judged_champion=decision.judged_champion,
-                reasons=reasons,
-                details=details,
-            )
+            return enter(decision)
         except ConflictError as error:
-            if next(attempts, None) is None:
+            if registry.ledger.read_state(task).champion_version == decision.judged_champion:
                 raise
-            champion = registry.ledger.read_state(task).champion_version
-            # Another run came first. The judgement is out of date only if that run promoted its own adapter.
-            if promote and champion != decision.judged_champion:
-                promote = False
-                reason = f"not promoted, since the champion changed while it was judged: {error.what}"
-                reasons = (*reasons, reason)
+            # Another run promoted its own adapter: the judgement is about a former champion.
+            if judge is None or attempt == _JUDGEMENTS:
+                return enter(_refuse(decision, error.what))
+            try:
+                decision = judge()
+            except (LorryError, MemoryError, RuntimeError) as problem:
+                # Torch raises a RuntimeError when memory ends. The adapter must not be lost by that.
+                return enter(_refuse(decision, f"{error.what}, and with that it cannot be judged: {problem}"))
+    raise AssertionError("counting does not end")
+
+
+def _refuse(decision: Decision, why: str) -> Decision:
+    reason = f"not promoted, since the champion changed while it was judged: {why}"
+    return decision.model_copy(update={"passed": False, "reasons": (*decision.reasons, reason)})

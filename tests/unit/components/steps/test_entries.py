@@ -45,6 +45,7 @@ class Graph:
         until: str = "register",
         checkpoints: str | None = None,
         before_evaluation: Callable[[], object] = bool,
+        before_registration: Callable[[], object] = bool,
     ) -> list[str]:
         """Run the steps; return what each told the graph, as far as the graph goes."""
         place, metadata = self.folder / run, self.metadata
@@ -63,7 +64,13 @@ class Graph:
         kept = {"checkpoints": str(self.folder / "checkpoints") if checkpoints is None else checkpoints}
         trained = {**kept, "data": data, "candidate": candidate, "force": force}
         evaluated = {"data": data, "candidate": candidate, "evaluation": evaluation}
-        registered = {**kept, "candidate": candidate, "evaluation": evaluation, "decision": decision}
+        registered = {
+            **kept,
+            "data": data,
+            "candidate": candidate,
+            "evaluation": evaluation,
+            "decision": decision,
+        }
         adapter = SimpleNamespace(metadata=metadata["register"])
         steps: list[Callable[[], str]] = [
             lambda: finetune(**places, **trained, metadata=metadata["finetune"]),
@@ -75,7 +82,9 @@ class Graph:
         ]
         told.append(steps[0]())
         before_evaluation()
-        return told + [step() for step in steps[1 : STEPS.index(until)]]
+        told += [step() for step in steps[1 : min(3, STEPS.index(until))]]
+        before_registration()
+        return told + [step() for step in steps[3 : STEPS.index(until)]]
 
     def report(self, run: str, *specs: TaskSpec) -> None:
         page = self.folder / run / "report" / "page.html"
@@ -272,6 +281,27 @@ def test_a_run_ends_well_when_mlflow_goes_away_after_training(
     registry = Registry(graph.store, graph.folder / "another-cache")
     changes = reconcile_task(MlflowIndex(graph.uri), registry, spec.name)
     assert changes[0] == "v1 was missing and is recorded now"
+
+
+@pytest.mark.parametrize(("minimum_gain", "passes"), [(0.0, True), (1.0, False)])
+def test_a_candidate_is_judged_anew_when_the_champion_changed(
+    graph: Graph, make_spec: Callable[..., TaskSpec], minimum_gain: float, passes: bool
+) -> None:
+    def specify(learning_rate: float) -> TaskSpec:
+        gate = {"minimum": -1.0, "minimum_gain": minimum_gain, "confidence": 0.5}
+        return make_spec(train={"learning_rate": learning_rate}, gate=gate)
+
+    def overtake() -> None:
+        assert graph.run(specify(1e-2), "run-2") == [PROCEED] * 5
+
+    # The gate sees no champion; meanwhile another run of the same task makes its adapter the champion.
+    assert graph.run(specify(1e-3), "run-1", before_registration=overtake) == [PROCEED] * 5
+    registry = Registry(graph.store, graph.folder / "another-cache")
+    event = registry.ledger.read_history("tiny-regression")[-1]
+    assert (event.version, event.champion_before) == (2, 1)
+    assert event.champion_after == (2 if passes else 1)
+    assert event.reasons[0] == "judged anew, since the champion had changed meanwhile"
+    assert "over v1 on the same rows" in event.reasons[-1]
 
 
 def test_training_goes_on_when_mlflow_goes_away(

@@ -90,7 +90,16 @@ def test_an_interrupted_training_goes_on(compare: Compare, open_trial: Callable[
     with pytest.raises(KeyboardInterrupt):
         run_trial(folder, progress=interrupt)
     assert folder.read_result() is None
+    # A kill would have left half a line, and with it half of a letter.
+    with folder.history.open("ab") as stream:
+        stream.write('{"step": 9, "metrics": {"é'.encode()[:-1])
+    kept = list(read_history(folder.history))
+    assert kept
     result = run_trial(folder)
+    history = list(read_history(folder.history))
+    assert history[: len(kept)] == kept
+    assert history[len(kept)][0] > 0
+    assert max(step for step, _ in history) == 8
     assert result.training is not None
     assert 0 < result.training.resumed_from < 8
     assert result.training.seconds is not None

@@ -240,6 +240,7 @@ def _run_steps(
         gate_entry(**places, evaluation=evaluation, decision=decision, metadata={}),
         register_entry(
             **places,
+            data=data,
             candidate=candidate,
             evaluation=evaluation,
             decision=decision,

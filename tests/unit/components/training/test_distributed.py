@@ -217,6 +217,28 @@ def test_a_process_that_is_killed_is_told(training: Training, make_spec: MakeSpe
     assert multiprocessing.active_children() == []
 
 
+class _Leave:
+    """Ends the process that it is sent to, with nothing said and as if all were well."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os._exit, (0,)
+
+
+def test_processes_that_end_without_a_word_are_told(training: Training) -> None:
+    with pytest.raises(TrainingError, match="process 0 of 2 ended with code 0, but without a result"):
+        finetune_in_processes(
+            finetune,
+            2,
+            _Leave(),
+            training.data,
+            training.root / "silent",
+            checkpoints=training.root / "checkpoints",
+            progress=lambda _done, _total: None,
+            log_metrics=lambda _metrics, _step: None,
+        )
+    assert multiprocessing.active_children() == []
+
+
 @pytest.mark.parametrize("method", ["full", "bitfit"])
 def test_without_frozen_weights_there_is_nothing_to_keep_elsewhere(
     training: Training, make_spec: MakeSpec, method: str

@@ -196,6 +196,40 @@ def test_a_server_that_ignores_conditions_is_refused(
     assert list_objects(s3_store) == []
 
 
+def test_a_server_that_ignores_the_condition_of_an_upload_in_parts_is_refused(
+    s3_store: S3Store,
+    s3_server: S3Server,
+    weights: Path,
+    list_objects: Callable[[S3Store], list[str]],
+) -> None:
+    s3_store._client.meta.events.register("before-sign.s3.CompleteMultipartUpload", _strip("If-None-Match"))
+    s3_store.create("small", b"is not affected")
+    with pytest.raises(StoreError, match="ignores IfNoneMatch at the end of an upload in parts") as caught:
+        s3_store.upload("a/weights", weights)
+    assert "conditional writes" in caught.value.todo
+    assert list_objects(s3_store) == ["small"]
+    prefix = s3_store.address.removeprefix(f"s3://{BUCKET}/")
+    answer = s3_server.open_client().list_multipart_uploads(Bucket=BUCKET, Prefix=prefix)
+    assert not answer.get("Uploads")
+
+
+def test_the_probe_of_uploads_in_parts_is_made_once_before_the_first(
+    s3_store: S3Store, weights: Path, list_objects: Callable[[S3Store], list[str]]
+) -> None:
+    probes: list[str] = []
+
+    def record(params: dict[str, Any], **_: Any) -> None:
+        probes.extend([params["Key"]] if "lorry-probe" in params["Key"] else [])
+
+    s3_store._client.meta.events.register("before-parameter-build.s3.CreateMultipartUpload", record)
+    s3_store.create("small", b"")
+    assert not probes
+    for name in ("a", "b"):
+        s3_store.upload(f"{name}/weights", weights)
+    assert len(probes) == 1
+    assert list_objects(s3_store) == ["a/weights", "b/weights", "small"]
+
+
 def test_the_probe_is_made_once_for_each_store(s3_address: str) -> None:
     store = S3Store(s3_address, patience=QUICK)
     writes: list[str] = []
@@ -308,7 +342,8 @@ def test_what_is_stored_is_encrypted_as_the_settings_say(s3_address: str, tmp_pa
     store.upload("a/small", tmp_path / "small")
     store.create("a/b", b"")
     store.compare_and_swap("a/c", b"", None)
-    assert len(sent) == 3 + 4
+    # The probe's three, those of the probe of uploads in parts, and what was asked for.
+    assert len(sent) == 3 + 2 + 4
     assert {(each["ServerSideEncryption"], each["SSEKMSKeyId"]) for each in sent} == {("aws:kms", "key")}
 
 

@@ -1,0 +1,330 @@
+"""What is killed, what must be true afterwards, and how it is done again."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lorry_registry.errors import ConflictError
+from lorry_registry.manifest import MANIFEST_NAME
+from lorry_registry.registry import Registry, adapter_key
+from lorry_registry.stores import Store
+from lorry_registry.verification import verify_adapter
+
+from fixtures.adapters import AdapterFolder
+
+TASK = "reviews"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an operation works: a store, a cache, an MLflow, and the adapters that it is given.
+
+    Attributes:
+        root: A folder for the cache and for MLflow.
+        store: The store, opened by the process that uses it.
+        adapters: The adapters; the first two are small, ``large`` is uploaded in parts.
+    """
+
+    root: Path
+    store: Store
+    adapters: Mapping[str, AdapterFolder]
+
+    def open_registry(self) -> Registry:
+        return Registry(self.store, self.root / "cache")
+
+
+class Operation(ABC):
+    """One thing that a process does until it is killed."""
+
+    name: str
+
+    def prepare(self, place: Place) -> None:  # noqa: B027 -- most begin with something, some with nothing
+        """Bring about what the operation starts from."""
+
+    @abstractmethod
+    def act(self, place: Place) -> None:
+        """Do it. This is killed, and done again afterwards."""
+
+    @abstractmethod
+    def examine(self, place: Place) -> str:
+        """Check what a kill has left, and return which of the allowed states it is."""
+
+    @abstractmethod
+    def finish(self, place: Place) -> None:
+        """Do it again, and check that all is as if there had been no kill."""
+
+
+class Publish(Operation):
+    """The files and the manifest of an adapter."""
+
+    name = "publish"
+    _which = "a"
+
+    def act(self, place: Place) -> None:
+        publish(place, self._which)
+
+    def examine(self, place: Place) -> str:
+        return "whole" if check_adapter(place, self._which) else "absent"
+
+    def finish(self, place: Place) -> None:
+        self.act(place)
+        assert check_adapter(place, self._which)
+        place.open_registry().fetch(place.adapters[self._which].adapter_id)
+
+
+class PublishLarge(Publish):
+    """An adapter whose weights are uploaded in parts."""
+
+    name = "publish in parts"
+    _which = "large"
+
+
+class Fetch(Operation):
+    """An adapter, downloaded into the cache."""
+
+    name = "fetch"
+
+    def prepare(self, place: Place) -> None:
+        publish(place, "a")
+
+    def act(self, place: Place) -> None:
+        place.open_registry().fetch(place.adapters["a"].adapter_id)
+
+    def examine(self, place: Place) -> str:
+        adapter_id = place.adapters["a"].adapter_id
+        folder = place.root / "cache" / adapter_id.removeprefix("sha256:")
+        if not folder.exists():
+            return "absent"
+        verify_adapter(folder, expected_id=adapter_id)
+        return "whole"
+
+    def finish(self, place: Place) -> None:
+        self.act(place)
+        assert self.examine(place) == "whole"
+
+
+class _Move(Operation):
+    """One event of the ledger: it happened, or it did not."""
+
+    before: tuple[str, ...] = ()
+    event: str
+
+    def examine(self, place: Place) -> str:
+        history = list_history(place)
+        if history == list(self.before):
+            return "not moved"
+        assert history == [*self.before, self.event], history
+        return "moved"
+
+    def finish(self, place: Place) -> None:
+        self.repeat(place, self.examine(place) == "moved")
+        assert list_history(place) == [*self.before, self.event]
+        # The next writer files what the head still carries, and goes on from there.
+        publish(place, "c")
+        register(place, "c", champion=read_champion(place))
+        assert list_history(place)[:-1] == [*self.before, self.event]
+
+    def repeat(self, place: Place, has_happened: bool) -> None:
+        """Do it again; by default, as if nobody knew whether it had happened."""
+        self.act(place)
+
+
+class RegisterFirst(_Move):
+    """The first version of a task."""
+
+    name = "register the first"
+    event = "register v1 -> v1"
+
+    def prepare(self, place: Place) -> None:
+        publish(place, "a")
+
+    def act(self, place: Place) -> None:
+        register(place, "a", champion=None)
+
+
+class Register(_Move):
+    """A version that becomes the champion."""
+
+    name = "register"
+    before = ("register v1 -> v1",)
+    event = "register v2 -> v2"
+
+    def prepare(self, place: Place) -> None:
+        publish(place, "a")
+        publish(place, "b")
+        register(place, "a", champion=None)
+
+    def act(self, place: Place) -> None:
+        register(place, "b", champion=1)
+
+
+class Promote(_Move):
+    """A challenger that becomes the champion."""
+
+    name = "promote"
+    before = ("register v1 -> v1", "register v2 -> v1")
+    event = "promote v2 -> v2"
+
+    def prepare(self, place: Place) -> None:
+        publish(place, "a")
+        publish(place, "b")
+        register(place, "a", champion=None)
+        register(place, "b", champion=1, promote=False)
+
+    def act(self, place: Place) -> None:
+        place.open_registry().promote(TASK, 2, reason="a test", by="the test")
+
+    def repeat(self, place: Place, has_happened: bool) -> None:
+        try:
+            self.act(place)
+        except ConflictError as error:
+            assert has_happened
+            assert error.what == "it is already the champion"
+        else:
+            assert not has_happened
+
+
+class Rollback(_Move):
+    """The former champion made the champion again."""
+
+    name = "rollback"
+    before = ("register v1 -> v1", "register v2 -> v2")
+    event = "rollback v1 -> v1"
+
+    def prepare(self, place: Place) -> None:
+        publish(place, "a")
+        publish(place, "b")
+        register(place, "a", champion=None)
+        register(place, "b", champion=1)
+
+    def act(self, place: Place) -> None:
+        place.open_registry().rollback(TASK, reason="a test", by="the test")
+
+    def repeat(self, place: Place, has_happened: bool) -> None:
+        # Each rollback goes one back: whoever was interrupted looks at the history first.
+        if not has_happened:
+            self.act(place)
+
+
+class Reconcile(Operation):
+    """MLflow, made to agree with the ledger: two versions are missing there."""
+
+    name = "reconcile"
+
+    def prepare(self, place: Place) -> None:
+        Rollback().prepare(place)
+
+    def act(self, place: Place) -> None:
+        reconcile(place)
+
+    def examine(self, place: Place) -> str:
+        # The ledger is the truth whatever MLflow has.
+        assert list_history(place) == list(Rollback.before)
+        return f"{len(list_shown(place))} shown"
+
+    def finish(self, place: Place) -> None:
+        self.act(place)
+        assert reconcile(place) == []
+        shown = list_shown(place)
+        adapters = [place.adapters[name].adapter_id for name in ("a", "b")]
+        assert sorted(shown.values()) == sorted(adapters)
+        assert find_alias(place) == place.open_registry().resolve(TASK).adapter_id
+
+
+class ReconcileEdits(Reconcile):
+    """MLflow, made to agree with the ledger again after a person edited it."""
+
+    name = "reconcile edits"
+
+    def prepare(self, place: Place) -> None:
+        super().prepare(place)
+        reconcile(place)
+        client = open_index(place)._client
+        client.set_registered_model_alias(TASK, "champion", "1")
+        client.set_model_version_tag(TASK, "2", "lorry.adapter_id", place.adapters["a"].adapter_id)
+        client.delete_model_version_tag(TASK, "1", "lorry.task")
+
+
+ON_ANY_STORE: tuple[Operation, ...] = (
+    Publish(),
+    Fetch(),
+    RegisterFirst(),
+    Register(),
+    Promote(),
+    Rollback(),
+    Reconcile(),
+    ReconcileEdits(),
+)
+ON_S3: tuple[Operation, ...] = (*ON_ANY_STORE, PublishLarge())
+
+
+def publish(place: Place, which: str) -> None:
+    adapter = place.adapters[which]
+    place.open_registry().publish(adapter.path, adapter.manifest)
+
+
+def register(place: Place, which: str, *, champion: int | None, promote: bool = True) -> None:
+    place.open_registry().register(
+        TASK,
+        place.adapters[which].adapter_id,
+        promote=promote,
+        judged_champion=champion,
+        reasons=("a test",),
+        by="the test",
+    )
+
+
+def check_adapter(place: Place, which: str) -> bool:
+    """Return whether an adapter exists; if so, every one of its files is what its manifest says."""
+    adapter = place.adapters[which]
+    key = adapter_key(adapter.adapter_id)
+    stored = place.store.read(f"{key}/{MANIFEST_NAME}")
+    if stored is None:
+        return False
+    assert stored.content == adapter.manifest.serialize()
+    for entry in adapter.manifest.files:
+        assert place.store.digest_key(f"{key}/{entry.name}") == entry.sha256, entry.name
+    return True
+
+
+def list_history(place: Place) -> list[str]:
+    """Return a task's events in short, having checked that they are whole and lead to whole adapters."""
+    registry = place.open_registry()
+    if registry.ledger.read_state(TASK).head is None:
+        return []
+    events = registry.ledger.read_history(TASK)
+    assert [event.sequence for event in events] == list(range(1, len(events) + 1))
+    assert all(error is None for _, error in registry.verify_task(TASK))
+    return [f"{event.action} v{event.version} -> v{event.champion_after}" for event in events]
+
+
+def read_champion(place: Place) -> int | None:
+    return place.open_registry().ledger.read_state(TASK).champion_version
+
+
+def open_index(place: Place) -> Any:
+    from lorry_registry.mlflow_index import MlflowIndex
+
+    return MlflowIndex(f"sqlite:///{place.root / 'mlflow.db'}", place.root / "artifacts")
+
+
+def reconcile(place: Place) -> list[str]:
+    from lorry_components.steps.register.mlflow_publication import reconcile_task
+
+    return reconcile_task(open_index(place), place.open_registry(), TASK)
+
+
+def list_shown(place: Place) -> dict[str, str | None]:
+    """Return which adapter each of MLflow's versions holds, by its files."""
+    index = open_index(place)
+    return {
+        str(version.version): index.identify_version(version) for version in index.list_model_versions(TASK)
+    }
+
+
+def find_alias(place: Place) -> str | None:
+    index = open_index(place)
+    number = index.read_alias_versions(TASK).get("champion")
+    return None if number is None else index.identify_version_number(TASK, number)
