@@ -20,14 +20,17 @@ ADMIN = "admin"
 STOP_SIGNAL = signal.SIGTERM
 
 _WORKERS = 2
+_GRACE_SECONDS = 5
 _PASSED_ON = ("PATH", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "SSL_CERT_FILE")
-# Everybody who can log in may read; who makes an experiment or a model may change it.
+# Everybody who can log in may read; who makes an experiment or a model may change it. A password is hashed
+# anew only every half a minute, since that takes longer than all the rest of a request.
 _LOGIN_SETTINGS = """\
 [mlflow]
 default_permission = READ
 database_uri = {database}
 authorization_function = mlflow.server.auth:authenticate_request_basic_auth
 grant_default_workspace_access = false
+auth_cache_ttl_seconds = 30
 """
 
 
@@ -89,6 +92,8 @@ def _build_command(options: StackOptions) -> list[str]:
     hosts = ["--allowed-hosts", _list_hosts(options)] if options.allowed_hosts else []
     login = ["--app-name", "basic-auth"] if options.login == "basic" else []
     place = ["--host", LOOPBACK, "--port", str(options.mlflow_port), "--workers", str(_WORKERS)]
+    # A client that keeps its connection open must not keep the server from ending.
+    place += ["--uvicorn-opts", f"--timeout-graceful-shutdown {_GRACE_SECONDS}"]
     return [str(program), "server", *place, *artifacts, *hosts, *login]
 
 

@@ -72,6 +72,8 @@ class ProcessRecord(BaseModel):
                 start_new_session=True,
                 **user,  # type: ignore[call-overload]
             )
+        # It outlives this process: its handle is not to wait for it, nor to complain that it still runs.
+        process.returncode = 0
         return cls(pid=process.pid, began=_find_beginning(process.pid) or "", mark=mark)
 
     def is_running(self) -> bool:
