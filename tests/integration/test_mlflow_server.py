@@ -148,8 +148,7 @@ def load_and_predict(kind: str) -> list[dict[str, Any]]:
         import mlflow
 
         frame = mlflow.pyfunc.load_model("models:/reviews-lora@champion").predict(TEXTS)
-        rows: list[dict[str, Any]] = frame.to_dict("records")
-        return rows
+        return frame.to_dict("records")
     # Whoever only loads from this MLflow needs no credentials of S3.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     loaded = subprocess.run(
@@ -162,8 +161,7 @@ def load_and_predict(kind: str) -> list[dict[str, Any]]:
     )
     assert loaded.returncode == 0, loaded.stderr
     (line,) = (line for line in loaded.stdout.splitlines() if line.startswith("predictions: "))
-    rows = json.loads(line.removeprefix("predictions: "))
-    return rows
+    return json.loads(line.removeprefix("predictions: "))
 
 
 # Who asks
@@ -237,27 +235,25 @@ def test_a_user_without_rights_costs_nothing_but_the_view(
         check_secretless(str(caught.value), direct_stack, "the-readers-password")
 
 
-def test_missing_credentials_of_s3_cost_nothing_but_the_view(
-    request: pytest.FixtureRequest,
+def test_wrong_credentials_of_s3_cost_nothing_but_the_view(
     direct_stack: Stack,
     use_stack: UseStack,
     copy_tasks: Callable[..., Registry],
     registry: Registry,
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
-    variables = use_stack(direct_stack)
+    use_stack(direct_stack)
     copy_tasks(registry, "reviews-bitfit")
-    index = MlflowIndex(variables["MLFLOW_TRACKING_URI"])
-    index.ensure_experiment("reviews-bitfit")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-the-secret")
-    # MLflow keeps a client with the credentials that it was made with.
-    keeper = importlib.import_module("mlflow.store.artifact.s3_artifact_repo")._cached_get_s3_client
-    keeper.cache_clear()
-    request.addfinalizer(keeper.cache_clear)
-    with pytest.raises(TrackingError, match="artifacts are on S3, which says: ") as caught:
-        publish(index, registry, "reviews-bitfit")
-    assert "check the AWS_" in str(caught.value)
-    check_secretless(str(caught.value), direct_stack, "not-the-secret")
+    said = run_lorry(
+        "reconcile",
+        code=TrackingError.exit_code,
+        AWS_SECRET_ACCESS_KEY="not-the-secret",  # noqa: S106
+        LORRY_STORE=registry.store.address,
+        LORRY_HOME=str(tmp_path / "home"),
+    )
+    assert "artifacts are on S3, which says: " in said
+    assert "check the AWS_* settings" in said
+    check_secretless(said, direct_stack, "not-the-secret")
 
 
 def test_a_token(

@@ -26,6 +26,11 @@ class S3Options:
     encryption: str = ""
     kms_key: str = ""
 
+    def list_parameters(self) -> dict[str, str]:
+        """Return the parameters that every write is sent with."""
+        given = {"ServerSideEncryption": self.encryption, "SSEKMSKeyId": self.kms_key}
+        return {name: value for name, value in given.items() if value}
+
 
 def make_client(*, attempts: int | None = None, read_seconds: float | None = None) -> Any:
     """Return a boto3 client of S3; no request is sent yet.
