@@ -45,6 +45,12 @@ _FOREIGN = (
     "what answers there is not MLflow, or a login stands before it",
     "check MLFLOW_TRACKING_URI; if a login stands before it, set MLFLOW_TRACKING_TOKEN",
 )
+# MLflow answers so to every name of its own that it was not told.
+_INVALID_HOST = "Invalid Host header"
+_UNKNOWN_NAME = (
+    "MLflow does not accept to be addressed by this name",
+    "let whoever runs it start it with this name and port among its --allowed-hosts",
+)
 # Artifacts that do not go through the server are read and written with the user's own credentials for S3.
 _S3 = (
     "artifacts are on S3, which says: {reason}",
@@ -165,6 +171,8 @@ def _explain_error(error: Exception) -> tuple[str, str]:
     reason = _summarize_error(error)
     if type(error).__module__.partition(".")[0] in ("boto3", "botocore"):
         return _S3[0].format(reason=reason), _S3[1]
+    if _INVALID_HOST in reason:
+        return _UNKNOWN_NAME
     if _FOREIGN_ANSWER in reason:
         return _FOREIGN
     code = getattr(error, "error_code", "") or _CODES.get(_find_status(error), "")

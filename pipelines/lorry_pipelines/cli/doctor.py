@@ -88,7 +88,9 @@ def _list_checks(environment: Mapping[str, str]) -> list[Check]:
     ]
     if settings is not None:
         checks += [
-            Check("Machine", "containers", _SECONDS, functools.partial(check_containers, settings)),
+            Check(
+                "Machine", "containers", _SECONDS, functools.partial(check_containers, settings, environment)
+            ),
             Check("Machine", "home", _SECONDS, functools.partial(check_home, settings)),
         ]
     return checks

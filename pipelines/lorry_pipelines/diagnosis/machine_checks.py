@@ -16,6 +16,7 @@ from lorry_registry.sizes import format_size
 
 _FEW_BYTES = 2 << 30
 _ENGINE_SECONDS = 5
+_DEFAULT_ENGINE = "unix:///var/run/docker.sock"
 # No control group limits memory to this much: the kernel writes a number near 2^63 for "no limit".
 _NO_LIMIT = 1 << 60
 _MEMORY_LIMITS = (
@@ -77,12 +78,23 @@ def check_devices(environment: Mapping[str, str], seconds: float) -> list[Findin
     return [Finding("accelerators", "ok", text, details=facts)]
 
 
-def check_containers(settings: Settings) -> list[Finding]:
+def check_containers(settings: Settings, environment: Mapping[str, str]) -> list[Finding]:
     """Say whether containers can be run here; only ``--runner docker`` needs them."""
     subject, only = "containers", "only --runner docker needs one"
+    nobody = [
+        Finding(
+            subject,
+            "ok",
+            f"no engine answers; {only}",
+            "start Docker or podman's service, and set DOCKER_HOST",
+        )
+    ]
     if importlib.util.find_spec("docker") is None:
         text = f"the library docker is not installed; {only}"
         return [Finding(subject, "ok", text, "pip install 'lorry[pipelines]'")]
+    address = environment.get("DOCKER_HOST") or _DEFAULT_ENGINE
+    if address.startswith("unix://") and not Path(address.removeprefix("unix://")).exists():
+        return nobody
     import docker
     from docker.errors import DockerException
 
@@ -91,8 +103,7 @@ def check_containers(settings: Settings) -> list[Finding]:
             facts = client.version()
             is_here = bool(client.images.list(name=settings.image))
     except DockerException:
-        todo = "start Docker or podman's service, and set DOCKER_HOST"
-        return [Finding(subject, "ok", f"no engine answers; {only}", todo)]
+        return nobody
     parts = [part.get("Name", "") for part in facts.get("Components", ())]
     name = "podman" if any("podman" in part.lower() for part in parts) else "Docker"
     image = f"{settings.image} is {'here' if is_here else 'not here'}"

@@ -15,6 +15,8 @@ SUBJECT = "MLflow"
 # Logged models came with it.
 _LEAST_MAJOR = 3
 _SECONDS = 5
+_FOUND = 200
+_ABSENT = ("ENDPOINT_NOT_FOUND", "RESOURCE_DOES_NOT_EXIST")
 _NEEDS_SERVER = "pip install 'lorry[train]', or set MLFLOW_TRACKING_URI to the address of a server"
 # An empty name is refused for what it is, but only after whoever asks was let in: nothing is made.
 _CREATIONS = {
@@ -65,7 +67,8 @@ def _check_database(connection: MlflowConnection, uri: str) -> list[Finding]:
 
 def _check_server(connection: MlflowConnection, uri: str, environment: Mapping[str, str]) -> list[Finding]:
     with connection.reporting("reach it"):
-        version = _ask(uri, "GET", "/version").text.strip()
+        answer = _ask(uri, "GET", "/version", refusals=_ABSENT)
+    version = answer.text.strip() if answer.status_code == _FOUND else ""
     proof = _name_proof(uri, environment)
     major = version.partition(".")[0]
     details = {"version": version, "login": proof}
@@ -89,7 +92,7 @@ def _check_rights(connection: MlflowConnection, uri: str) -> Finding:
     for what, path in _CREATIONS.items():
         try:
             with connection.reporting(f"create {what}"):
-                answer = _ask(uri, "POST", path, {"name": ""}, refusal="INVALID_PARAMETER_VALUE")
+                answer = _ask(uri, "POST", path, {"name": ""}, refusals=("INVALID_PARAMETER_VALUE",))
         except TrackingError as error:
             return Finding(
                 subject,
@@ -97,12 +100,12 @@ def _check_rights(connection: MlflowConnection, uri: str) -> Finding:
                 f"{error.what}; trainings and versions of new tasks are not shown",
                 error.todo,
             )
-        if answer.status_code == 200:
+        if answer.status_code == _FOUND:
             return Finding(subject, "warning", "the server takes anything for a name; it may not be MLflow")
     return Finding(subject, "ok", "may read, and create experiments and registered models")
 
 
-def _ask(uri: str, method: str, path: str, body: object = None, refusal: str = "") -> Any:
+def _ask(uri: str, method: str, path: str, body: object = None, refusals: Sequence[str] = ()) -> Any:
     """Send a request as MLflow's own client does, with its ways of logging in.
 
     Args:
@@ -110,7 +113,7 @@ def _ask(uri: str, method: str, path: str, body: object = None, refusal: str = "
         method: The method of HTTP.
         path: The path.
         body: Sent as JSON.
-        refusal: An error code that is as good as success.
+        refusals: Error codes that are as good as success.
     """
     from mlflow.exceptions import MlflowException
     from mlflow.utils.credentials import get_default_host_creds
@@ -128,7 +131,7 @@ def _ask(uri: str, method: str, path: str, body: object = None, refusal: str = "
     try:
         verify_rest_response(answer, path)
     except MlflowException as error:
-        if error.error_code != refusal:
+        if error.error_code not in refusals:
             raise
     return answer
 

@@ -162,9 +162,7 @@ def _describe_registry(store: Store) -> Finding:
     except LorryError as error:
         return Finding.from_error("registry", error)
     count = f"{len(tasks):,} task{'' if len(tasks) == 1 else 's'}"
-    text = (
-        f"{registry_id}, {count}" if registry_id else f"no id yet, {count}: nothing was shown in MLflow yet"
-    )
+    text = f"{count}, id {registry_id}" if registry_id else f"{count}, no id yet: the first run makes it"
     return Finding("registry", "ok", text, details={"id": registry_id, "tasks": len(tasks)})
 
 
