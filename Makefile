@@ -19,7 +19,7 @@ PYTEST_OPTIONS ?=
 
 .PHONY: help
 help: ## List the targets.
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(INSTALLED): pyproject.toml infra/demo/requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -42,6 +42,23 @@ $(DEMO_DATA)/tweets.jsonl: $(INSTALLED)
 .PHONY: run
 run: $(INSTALLED) $(DEMO_DATA)/tweets.jsonl ## The main job: four real tasks on one frozen base, trained, judged, registered.
 	@$(BIN)/lorry run $(TASKS)
+
+# Where the servers of `make stack` keep everything, and what else they are told: docs/servers.md lists it.
+STACK ?= .stack
+STACK_OPTIONS ?=
+RUN_STACK = PYTHONPATH=infra/stack $(BIN)/python -m lorry_stack --folder '$(STACK)'
+
+.PHONY: stack
+stack: $(INSTALLED) ## Start S3, PostgreSQL and MLflow on this machine, for a shared registry.
+	@$(RUN_STACK) start $(STACK_OPTIONS)
+
+.PHONY: stack-env
+stack-env: $(INSTALLED) ## Print the variables to set: eval "$$(make -s stack-env)".
+	@$(RUN_STACK) env
+
+.PHONY: stack-stop
+stack-stop: $(INSTALLED) ## Stop them; what they keep stays.
+	@$(RUN_STACK) stop
 
 .PHONY: test
 test: $(INSTALLED) ## Run the tests but the slow ones, and list the slowest (some minutes).

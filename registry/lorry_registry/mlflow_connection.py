@@ -5,7 +5,7 @@ import importlib.util
 import logging
 import sqlite3
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -20,15 +20,51 @@ if TYPE_CHECKING:
 
 _DATABASE_SCHEMES = ("sqlite", "postgresql", "mysql", "mssql")
 
-# Error codes of an MLflow that is up and refuses.
-_REFUSALS = (
-    "RESOURCE_DOES_NOT_EXIST",
-    "RESOURCE_ALREADY_EXISTS",
-    "INVALID_PARAMETER_VALUE",
-    "INVALID_STATE",
-    "PERMISSION_DENIED",
-    "UNAUTHENTICATED",
+_UNREACHABLE = "check that MLFLOW_TRACKING_URI is right and that MLflow is up"
+_REFUSED = "MLflow answered and refused: look at the task there, and check that you may write"
+# What is said of error codes of an MLflow that is up, in place of its own words; "": these are kept.
+_ANSWERS: Mapping[str, tuple[str, str]] = {
+    "UNAUTHENTICATED": (
+        "MLflow does not accept who asks",
+        "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN; what stands "
+        "before the @ of MLFLOW_TRACKING_URI counts more than these",
+    ),
+    "PERMISSION_DENIED": (
+        "this user of MLflow may not do that",
+        "let whoever manages it give the user EDIT on the task's experiment and registered model, or log in "
+        "as another",
+    ),
+    "RESOURCE_DOES_NOT_EXIST": ("", _REFUSED),
+    "RESOURCE_ALREADY_EXISTS": ("", _REFUSED),
+    "INVALID_PARAMETER_VALUE": ("", _REFUSED),
+    "INVALID_STATE": ("", _REFUSED),
+}
+# How MLflow says that what answered is not its own interface, but for example the page of a login.
+_FOREIGN_ANSWER = "not in a valid JSON format"
+_FOREIGN = (
+    "what answers there is not MLflow, or a login stands before it",
+    "check MLFLOW_TRACKING_URI; if a login stands before it, set MLFLOW_TRACKING_TOKEN",
 )
+# MLflow answers so to every name of its own that it was not told.
+_INVALID_HOST = "Invalid Host header"
+_UNKNOWN_NAME = (
+    "MLflow does not accept to be addressed by this name",
+    "let whoever runs it start it with this name and port among its --allowed-hosts",
+)
+# Artifacts that do not go through the server are read and written with the user's own credentials for S3.
+_S3 = (
+    "artifacts are on S3, which says: {reason}",
+    "check the AWS_* settings, and that they allow reading and writing where MLflow keeps artifacts",
+)
+_MAX_REASON = 300
+# The artifacts' way through the server has no error codes of its own.
+_CODES = {401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED"}
+_BACKEND_ERRORS = {
+    "mlflow.exceptions": ("MlflowException",),
+    "sqlalchemy.exc": ("SQLAlchemyError",),
+    "botocore.exceptions": ("BotoCoreError", "ClientError"),
+    "boto3.exceptions": ("Boto3Error",),
+}
 
 _T = TypeVar("_T")
 
@@ -94,12 +130,10 @@ class MlflowConnection:
         try:
             yield
         except _list_backend_errors() as error:
+            reason, todo = _explain_error(error)
             # The address in a message may hold a password.
-            summary = _summarize_error(error).replace(self._uri, self.address)
-            summary = scrub_text(summary, list_secrets(self._uri))
-            raise TrackingError(
-                f"cannot {what}: {summary}", where=self.address, todo=_advise(error)
-            ) from error
+            reason = scrub_text(reason.replace(self._uri, self.address), list_secrets(self._uri))
+            raise TrackingError(f"cannot {what}: {reason}", where=self.address, todo=todo) from error
 
     def attempt(self, call: Callable[[], _T], *, unless: str) -> _T | None:
         """Return what a call returns, or None when MLflow answers with the given error code.
@@ -132,27 +166,44 @@ class MlflowConnection:
             yield
 
 
+def _explain_error(error: Exception) -> tuple[str, str]:
+    """Return what is wrong, and what to do."""
+    reason = _summarize_error(error)
+    if type(error).__module__.partition(".")[0] in ("boto3", "botocore"):
+        return _S3[0].format(reason=reason), _S3[1]
+    if _INVALID_HOST in reason:
+        return _UNKNOWN_NAME
+    if _FOREIGN_ANSWER in reason:
+        return _FOREIGN
+    code = getattr(error, "error_code", "") or _CODES.get(_find_status(error), "")
+    what, todo = _ANSWERS.get(code, ("", _UNREACHABLE))
+    return what or reason, todo
+
+
+def _find_status(error: Exception) -> int:
+    """Return the status of the answer that an error of requests stands for; 0 if there is none."""
+    return getattr(getattr(error, "response", None), "status_code", 0)
+
+
 def _summarize_error(error: Exception) -> str:
     line = str(error).strip().partition("\n")[0]
     if "Caused by" in line:
         # urllib3 nests the cause in three layers of what was tried.
         line = line.rpartition(": ")[2].strip("'\") ")
+    line = line if len(line) <= _MAX_REASON else f"{line[:_MAX_REASON]}…"
     return line or type(error).__name__
 
 
-def _advise(error: Exception) -> str:
-    if getattr(error, "error_code", "") in _REFUSALS:
-        return "MLflow answered and refused: look at the task there, and check that you may write"
-    return "check that MLFLOW_TRACKING_URI is right and that MLflow is up"
-
-
 def _list_backend_errors() -> tuple[type[Exception], ...]:
-    # MLflow's own, requests' (an OSError), SQLite's, SQLAlchemy's. Only what was imported can be raised.
-    errors: list[type[Exception]] = [OSError, sqlite3.Error]
-    for module, name in (("mlflow.exceptions", "MlflowException"), ("sqlalchemy.exc", "SQLAlchemyError")):
-        if module in sys.modules:
-            errors.append(getattr(sys.modules[module], name))
-    return tuple(errors)
+    # MLflow's own, requests' (an OSError), SQLite's, SQLAlchemy's, boto3's; only what was imported can be
+    # raised.
+    imported = [
+        getattr(sys.modules[module], name)
+        for module, names in _BACKEND_ERRORS.items()
+        if module in sys.modules
+        for name in names
+    ]
+    return (OSError, sqlite3.Error, *imported)
 
 
 @contextlib.contextmanager

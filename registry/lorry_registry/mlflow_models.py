@@ -14,16 +14,14 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from lorry_registry.digests import digest_bytes
-from lorry_registry.errors import TrackingError
 from lorry_registry.manifest import MANIFEST_NAME, Manifest
+from lorry_registry.mlflow_ownership import REGISTRY_TAG, TASK_TAG, check_owner
 from lorry_registry.mlflow_runs import MlflowRuns
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 ADAPTER_TAG = "lorry.adapter_id"
-REGISTRY_TAG = "lorry.registry"
-TASK_TAG = "lorry.task"
 
 _ABSENT = "RESOURCE_DOES_NOT_EXIST"
 _PRESENT = "RESOURCE_ALREADY_EXISTS"
@@ -69,22 +67,14 @@ class MlflowModels(MlflowRuns):
             model = self._find_model(task)
         if model is None:
             return
-        if model.tags.get(TASK_TAG) != task:
-            raise TrackingError(
-                f"a registered model named {task!r} exists that Lorry did not make; it was left as it is",
-                where=self.address,
-                todo=f"rename that model, or use another MLflow, or, if it is Lorry's, set its tag "
-                f"{TASK_TAG} to {task}; then run: lorry reconcile {task}",
-            )
-        owner = model.tags.get(REGISTRY_TAG)
-        if registry_id is not None and owner not in (None, registry_id):
-            raise TrackingError(
-                f"the registered model {task!r} belongs to another registry ({owner}), and this one is "
-                f"{registry_id}; it was left as it is",
-                where=self.address,
-                todo=f"rename the task, or use another MLflow, or, if this store replaces the other one, set "
-                f"the model's tag {REGISTRY_TAG} to {registry_id}; then run: lorry reconcile {task}",
-            )
+        check_owner(
+            "registered model",
+            task,
+            model.tags,
+            registry_id,
+            address=self.address,
+            then=f"lorry reconcile {task}",
+        )
 
     def find_version(self, task: str, adapter_id: str) -> str | None:
         """Return MLflow's number of the version that holds an adapter; the lowest, if there are several.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lorry_registry.errors import TrackingError
 from lorry_registry.mlflow_connection import MlflowConnection
+from lorry_registry.mlflow_ownership import REGISTRY_TAG, TASK_TAG, check_owner
 from lorry_registry.users import name_user
 
 if TYPE_CHECKING:
@@ -63,10 +64,23 @@ class MlflowRuns:
         with self._connection.reporting("reach it"):
             self._client.search_experiments(max_results=1)
 
-    def ensure_experiment(self, task: str) -> str:
-        """Return the id of a task's experiment, created if need be; safe when two processes do so at once."""
+    def ensure_experiment(self, task: str, registry_id: str | None = None) -> str:
+        """Return the id of a task's experiment, created if need be; safe when two processes do so at once.
+
+        Args:
+            task: The task.
+            registry_id: The registry that it is to belong to; None: to the one that asks for it first.
+
+        Raises:
+            TrackingError: Somebody else made an experiment of this name, or it belongs to another registry;
+                it was not touched.
+        """
         location = self._locate_artifacts(task)
-        tags = {"lorry.task": task, **_TRAINING_EXPERIMENT}
+        tags = {
+            TASK_TAG: task,
+            **({REGISTRY_TAG: registry_id} if registry_id else {}),
+            **_TRAINING_EXPERIMENT,
+        }
         with self._connection.reporting(f"create the experiment {task!r}"):
             experiment = self._client.get_experiment_by_name(task)
             if experiment is None:
@@ -75,15 +89,36 @@ class MlflowRuns:
                     unless="RESOURCE_ALREADY_EXISTS",
                 )
                 experiment = self._client.get_experiment(created) if created else self._find_experiment(task)
-        if experiment.lifecycle_stage != "active":
-            raise TrackingError(
-                f"the experiment {task!r} was deleted in MLflow",
-                where=self.address,
-                todo=f"restore it: mlflow experiments restore --experiment-id {experiment.experiment_id}",
-            )
-        return str(experiment.experiment_id)
+        self._check_experiment(experiment, task, registry_id)
+        experiment_id = str(experiment.experiment_id)
+        if registry_id is not None and REGISTRY_TAG not in experiment.tags:
+            # It is an older Lorry's, which named no registry.
+            with self._connection.reporting(f"tag the experiment {task!r}"):
+                self._client.set_experiment_tag(experiment_id, REGISTRY_TAG, registry_id)
+                experiment = self._client.get_experiment(experiment_id)
+            self._check_experiment(experiment, task, registry_id)
+        return experiment_id
 
-    def open_run(self, task: str, *, name: str, tags: Mapping[str, str], run_id: str | None = None) -> str:
+    def check_experiment(self, task: str, registry_id: str | None = None) -> None:
+        """Raise if the experiment of a task exists and is not Lorry's, or is another registry's, or deleted.
+
+        Raises:
+            TrackingError: So it is; it was not touched.
+        """
+        with self._connection.reporting(f"read the experiment {task!r}"):
+            experiment = self._client.get_experiment_by_name(task)
+        if experiment is not None:
+            self._check_experiment(experiment, task, registry_id)
+
+    def open_run(
+        self,
+        task: str,
+        *,
+        name: str,
+        tags: Mapping[str, str],
+        run_id: str | None = None,
+        registry_id: str | None = None,
+    ) -> str:
         """Start a run in a task's experiment and return its id.
 
         Args:
@@ -91,14 +126,16 @@ class MlflowRuns:
             name: The run's name.
             tags: Its tags.
             run_id: A run that the caller has opened already; None opens a new one.
+            registry_id: The registry that the experiment of a new run belongs to, as in
+                :meth:`ensure_experiment`.
         """
-        tags = _cut({"lorry.task": task, **tags}, _MAX_TAG_LENGTH)
+        tags = _cut({TASK_TAG: task, **tags}, _MAX_TAG_LENGTH)
         if run_id is not None:
             with self._connection.reporting(f"use the run {run_id}"):
                 self._client.update_run(run_id, status="RUNNING")
             self.set_tags(run_id, tags)
             return run_id
-        experiment_id = self.ensure_experiment(task)
+        experiment_id = self.ensure_experiment(task, registry_id)
         tags = {"mlflow.user": name_user(), **tags}
         with self._connection.reporting("open a run"):
             return str(self._client.create_run(experiment_id, run_name=name, tags=tags).info.run_id)
@@ -221,6 +258,22 @@ class MlflowRuns:
         # MLflow's default is below the working folder, which is a different one in every step of a run.
         root = self._artifact_root or database.with_name("mlflow-artifacts")
         return (root / task).absolute().as_uri()
+
+    def _check_experiment(self, experiment: Any, task: str, registry_id: str | None) -> None:
+        check_owner(
+            "experiment",
+            task,
+            experiment.tags,
+            registry_id,
+            address=self.address,
+            then="the command again",
+        )
+        if experiment.lifecycle_stage != "active":
+            raise TrackingError(
+                f"the experiment {task!r} was deleted in MLflow",
+                where=self.address,
+                todo=f"restore it: mlflow experiments restore --experiment-id {experiment.experiment_id}",
+            )
 
     def _find_experiment(self, task: str) -> Any:
         experiment = self._client.get_experiment_by_name(task)

@@ -42,8 +42,7 @@ class RegistryIdentity:
             StoreError: The store cannot be read, or the id in it was changed.
         """
         if self._id is None:
-            stored = self._store.read(_KEY)
-            self._id = None if stored is None else _parse_id(stored, self._store)
+            self._id = read_id(self._store)
             self._was_sought = True
         return self._id
 
@@ -75,28 +74,38 @@ class RegistryIdentity:
         return stored
 
 
+def read_id(store: Store) -> str | None:
+    """Return the id of the registry in a store, or None as long as nothing was registered there.
+
+    Raises:
+        StoreError: The store cannot be read, or the id in it was changed.
+    """
+    stored = store.read(_KEY)
+    return None if stored is None else _parse_id(store, stored.content)
+
+
 def read_or_create_id(store: Store) -> str:
     """Return the id of the registry in a store; the first to ask creates it.
 
     Raises:
         StoreError: The store cannot be read or written, or the id in it was changed.
     """
-    stored = store.read(_KEY)
-    if stored is None:
-        created = _Identity(id=uuid.uuid4().hex)
-        try:
-            store.create(_KEY, canonical_json(created.model_dump(mode="json")))
-        except ConflictError:
-            # Another process came first: its id is the registry's.
-            stored = store.read(_KEY)
-        else:
-            return created.id
-    return _parse_id(stored, store)
-
-
-def _parse_id(stored: StoredDocument | None, store: Store) -> str:
+    known = read_id(store)
+    if known is not None:
+        return known
+    created = _Identity(id=uuid.uuid4().hex)
     try:
-        return _Identity.model_validate_json(stored.content if stored else b"").id
+        store.create(_KEY, canonical_json(created.model_dump(mode="json")))
+    except ConflictError:
+        # Another process came first: its id is the registry's.
+        stored = store.read(_KEY)
+        return _parse_id(store, stored.content if stored else b"")
+    return created.id
+
+
+def _parse_id(store: Store, content: bytes) -> str:
+    try:
+        return _Identity.model_validate_json(content).id
     except ValidationError as error:
         raise StoreError(
             f"not the id of a registry: {error.errors()[0]['msg']}",

@@ -6,6 +6,7 @@ Nothing below the command line or a component's entry reads the environment.
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -166,6 +167,40 @@ class Settings(BaseModel):
     def locks(self) -> Path:
         """Where a running task holds its lock."""
         return self.home / "locks"
+
+
+@dataclass(frozen=True, slots=True)
+class SettingOrigin:
+    """A setting, and where it comes from.
+
+    Attributes:
+        name: Its name in ``lorry.toml``.
+        variable: Its environment variable.
+        value: What counts, as it was read; it may hold a secret.
+        place: The variable, ``lorry.toml``, or ``default``.
+    """
+
+    name: str
+    variable: str
+    value: str
+    place: str
+
+
+def list_origins(settings: Settings, environment: Mapping[str, str], folder: Path) -> list[SettingOrigin]:
+    """Return each setting with the place that :meth:`Settings.load` took it from.
+
+    Raises:
+        InvalidTaskError: ``lorry.toml`` has faults.
+    """
+    file_values = _read_settings_file(folder / SETTINGS_FILE)
+    origins = []
+    for name, variable in _VARIABLES.items():
+        place = (
+            variable if environment.get(variable) else SETTINGS_FILE if file_values.get(name) else "default"
+        )
+        value = environment.get(variable) or file_values.get(name) or str(getattr(settings, name, ""))
+        origins.append(SettingOrigin(name, variable, value, place))
+    return origins
 
 
 def _anchor_store(address: str, folder: Path) -> str:

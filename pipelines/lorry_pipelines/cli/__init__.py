@@ -45,6 +45,13 @@ COMMANDS = (
         "Make MLflow match the ledger.",
         "Registry",
     ),
+    LazyCommand(
+        "doctor",
+        f"{_CLI}.doctor:examine",
+        "Say what works here, and what to do about the rest.",
+        _USE,
+        extras="",
+    ),
 )
 
 

@@ -83,7 +83,7 @@ def run_tasks(
         if not force:
             refuse_what_does_not_fit([plan.spec for plan in stale])
         with brief_patience():
-            check_places(settings)
+            check_places(settings, [plan.spec.name for plan in stale])
         if runner == "docker":
             from lorry_pipelines.local.containers import check_engine
 

@@ -25,8 +25,9 @@ from lorry_components.steps.runtime.step_context import PROGRESS_VARIABLE, TRACK
 from lorry_pipelines.compilation import compile_pipeline, withhold_secret
 from lorry_pipelines.local.containers import Mount, find_image_digest, remove_containers
 from lorry_pipelines.local.runner_process import LocalRun
-from lorry_registry.errors import StoreError
+from lorry_registry.errors import StoreError, TrackingError
 from lorry_registry.provenance import SourceRevision
+from lorry_registry.registry_identity import read_id
 from lorry_registry.settings import Settings
 from lorry_registry.signing.keys import PASSWORD_VARIABLE
 from lorry_registry.stores import open_store
@@ -295,18 +296,37 @@ def _clean_up(report: RunReport, folder: RunFolder, settings: Settings) -> None:
         shutil.rmtree(folder.work, ignore_errors=True)
 
 
-def check_places(settings: Settings) -> None:
+def check_places(settings: Settings, tasks: Sequence[str]) -> None:
     """Check that the store and MLflow can be written, and signed for, before anything is spent.
+
+    Args:
+        settings: Where they are.
+        tasks: The tasks that are about to be trained.
 
     Raises:
         StoreError: The store cannot be written.
         UsageError: What is registered cannot be signed as it has to be.
-        TrackingError: MLflow cannot be reached.
+        TrackingError: MLflow cannot be reached, or experiments of the tasks' names are somebody else's.
     """
     from lorry_registry.mlflow_index import MlflowIndex
 
     settings.signing.check_ready()
-    open_store(settings.store, settings.s3).check_writable()
+    store = open_store(settings.store, settings.s3)
+    store.check_writable()
     if "://" in settings.checkpoint_address:
         open_store(settings.checkpoint_address, settings.s3).check_writable()
-    MlflowIndex(settings.tracking_uri).check_reachable()
+    index = MlflowIndex(settings.tracking_uri)
+    index.check_reachable()
+    registry_id = read_id(store)
+    refusals: list[TrackingError] = []
+    for task in tasks:
+        try:
+            index.check_experiment(task, registry_id)
+        except TrackingError as error:
+            refusals.append(error)
+    if len(refusals) > 1:
+        raise TrackingError(
+            "\n".join(f"{error.what}\n  -> {error.todo}" for error in refusals), where=index.address
+        )
+    if refusals:
+        raise refusals[0]

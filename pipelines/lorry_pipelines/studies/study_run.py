@@ -32,7 +32,9 @@ from lorry_registry.digests import DigestFile, digest_document, shorten_digest
 from lorry_registry.errors import Fault, InvalidTaskError, NotFoundError
 from lorry_registry.file_locks import read_holder, take_lock
 from lorry_registry.mlflow_index import MlflowIndex
+from lorry_registry.registry_identity import read_id
 from lorry_registry.settings import Settings
+from lorry_registry.stores import open_store
 from lorry_registry.whole_files import write_whole_text
 
 RESULTS_NAME, PLOT_NAME = "results.json", "plot.png"
@@ -155,6 +157,7 @@ def run_study(study: Study, settings: Settings, options: StudyOptions) -> StudyR
                 study=study.name,
                 folder=folder,
                 warn=print_warning,
+                find_registry=lambda: read_id(open_store(settings.store, settings.s3)),
             )
             outcomes = _run(study, trials, root / "cells", tracker, options)
             return _conclude(study, outcomes, options.output or folder, tracker)

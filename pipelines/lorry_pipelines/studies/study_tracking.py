@@ -28,12 +28,21 @@ class StudyTracker:
         study: The study's name, for people.
         folder: The study's files.
         warn: Called once if MLflow cannot be used.
+        find_registry: Returns the id of the registry whose experiment it is; None for a registry without one.
     """
 
     def __init__(
-        self, index: MlflowIndex, *, task: str, study: str, folder: Path, warn: Callable[[str], None]
+        self,
+        index: MlflowIndex,
+        *,
+        task: str,
+        study: str,
+        folder: Path,
+        warn: Callable[[str], None],
+        find_registry: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._index = index
+        self._find_registry = find_registry
         self._task = task
         self._study = study
         self._path = folder / _STATE
@@ -76,6 +85,7 @@ class StudyTracker:
             name=self._study,
             tags={"lorry.study": self._study},
             run_id=earlier if is_there else None,
+            registry_id=self._find_registry(),
         )
         self._children = dict(known["children"]) if is_there else {}
         if not is_there:

@@ -315,8 +315,7 @@ class S3Store(Store):
 
     @property
     def _encryption(self) -> dict[str, str]:
-        given = {"ServerSideEncryption": self._options.encryption, "SSEKMSKeyId": self._options.kms_key}
-        return {name: value for name, value in given.items() if value}
+        return self._options.list_parameters()
 
     def _place(self, key: str) -> dict[str, str]:
         return {"Bucket": self.bucket, "Key": self._folder + key}

@@ -29,6 +29,11 @@ class S3Options:
     encryption: str = ""
     kms_key: str = ""
 
+    def list_parameters(self) -> dict[str, str]:
+        """Return the parameters that every write is sent with."""
+        given = {"ServerSideEncryption": self.encryption, "SSEKMSKeyId": self.kms_key}
+        return {name: value for name, value in given.items() if value}
+
 
 @dataclass(frozen=True, slots=True)
 class S3Connection:

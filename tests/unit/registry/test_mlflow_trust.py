@@ -324,3 +324,41 @@ def test_an_alias_that_was_removed_is_not_adopted(
     client.delete_registered_model_alias(TASK, "champion")
     assert adopt_champion(index, registry, TASK) is None
     assert len(sync_aliases(index, registry, TASK)) == 1
+
+
+# Experiments
+
+
+def test_somebody_elses_experiment_is_left_as_it_is(index: MlflowIndex, client: Any) -> None:
+    experiment_id = client.create_experiment(TASK)
+    for ask in (index.ensure_experiment, index.check_experiment):
+        with pytest.raises(
+            TrackingError, match="an experiment named 'reviews' exists that Lorry did not make"
+        ):
+            ask(TASK)
+    with pytest.raises(TrackingError, match="rename that experiment"):
+        index.open_run(TASK, name="r", tags={})
+    assert client.search_runs([experiment_id]) == []
+    # Its owner may say that it is Lorry's.
+    client.set_experiment_tag(experiment_id, "lorry.task", TASK)
+    assert index.ensure_experiment(TASK) == experiment_id
+
+
+def test_another_registrys_experiment_is_left_as_it_is(index: MlflowIndex, client: Any) -> None:
+    mine, others = "a" * 32, "b" * 32
+    experiment_id = index.ensure_experiment(TASK, mine)
+    assert client.get_experiment(experiment_id).tags["lorry.registry"] == mine
+    assert index.ensure_experiment(TASK, mine) == experiment_id
+    with pytest.raises(
+        TrackingError, match=f"belongs to another registry .{mine}., and this one is {others}"
+    ):
+        index.open_run(TASK, name="r", tags={}, registry_id=others)
+    assert client.search_runs([experiment_id]) == []
+
+
+def test_an_experiment_of_an_older_lorry_becomes_the_registrys(index: MlflowIndex, client: Any) -> None:
+    experiment_id = client.create_experiment(TASK, tags={"lorry.task": TASK})
+    assert index.ensure_experiment(TASK, "a" * 32) == experiment_id
+    assert client.get_experiment(experiment_id).tags["lorry.registry"] == "a" * 32
+    with pytest.raises(TrackingError, match="belongs to another registry"):
+        index.check_experiment(TASK, "b" * 32)

@@ -138,7 +138,13 @@ def _open_run(entry: StepContext, run: str, note: Path) -> str:
             return index.open_run(spec.name, name=run, tags=tags, run_id=note.read_text("utf-8"))
         except TrackingError as error:
             _LOGGER.info("a new MLflow run is opened, since the former one is gone: %s", error)
-    run_id = index.open_run(spec.name, name=run, tags=tags, run_id=entry.injected_run)
+    run_id = index.open_run(
+        spec.name,
+        name=run,
+        tags=tags,
+        run_id=entry.injected_run,
+        registry_id=entry.registry.registry_id,
+    )
     index.log_parameters(run_id, spec.describe_recipe() | {"base": spec.base.model_dump(mode="json")})
     note.parent.mkdir(parents=True, exist_ok=True)
     write_whole_text(note, run_id)

@@ -65,7 +65,12 @@ def _log_model(
     run_id = version.registered.details.get("mlflow_run_id")
     if not isinstance(run_id, str) or not index.has_run(run_id):
         # No training was logged, or it was logged to another MLflow.
-        run_id = index.open_run(task, name=f"v{version.number}", tags={"lorry.version": str(version.number)})
+        run_id = index.open_run(
+            task,
+            name=f"v{version.number}",
+            tags={"lorry.version": str(version.number)},
+            registry_id=registry.registry_id,
+        )
         index.close_run(run_id, failed=False)
     model_id = index.create_model(task, run_id=run_id, model_type=manifest.kind, flavor=FLAVOR_NAME)
     with tempfile.TemporaryDirectory() as scratch:

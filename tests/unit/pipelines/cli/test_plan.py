@@ -183,7 +183,7 @@ def test_a_run_is_forced(
     task_file: Callable[..., Path],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def stop(_settings: object) -> None:
+    def stop(_settings: object, _: object) -> None:
         raise StoreError("far enough")
 
     monkeypatch.setattr("lorry_pipelines.local.launch.check_places", stop)

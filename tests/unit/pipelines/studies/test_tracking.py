@@ -26,7 +26,15 @@ class RecordingIndex:
         if self.is_gone:
             raise TrackingError("cannot reach it", where=self.address)
 
-    def open_run(self, task: str, *, name: str, tags: dict[str, str], run_id: str | None = None) -> str:
+    def open_run(
+        self,
+        task: str,
+        *,
+        name: str,
+        tags: dict[str, str],
+        run_id: str | None = None,
+        registry_id: str | None = None,
+    ) -> str:
         self._reach()
         run_id = run_id or f"run-{len(self.runs)}"
         run = self.runs.setdefault(run_id, {"task": task, "name": name, "metrics": {}, "artifacts": []})

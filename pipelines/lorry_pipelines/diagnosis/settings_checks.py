@@ -1,0 +1,26 @@
+"""Each setting, and where it comes from."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from lorry_pipelines.diagnosis.findings import Finding
+from lorry_registry.addresses import has_secret, hide_secrets
+from lorry_registry.settings import SETTINGS_FILE, Settings, list_origins
+
+
+def check_settings(settings: Settings, environment: Mapping[str, str], folder: Path) -> Sequence[Finding]:
+    """Return each setting with its origin; one from ``lorry.toml`` that holds a secret is a warning."""
+    findings = []
+    for origin in list_origins(settings, environment, folder):
+        shown = hide_secrets(origin.value)
+        is_exposed = origin.place == SETTINGS_FILE and has_secret(origin.value)
+        findings.append(
+            Finding(
+                origin.name,
+                "warning" if is_exposed else "ok",
+                f"{shown or 'not set'}   ({origin.place}{', and holds a password' if is_exposed else ''})",
+                f"move it to {origin.variable}: files are copied and committed" if is_exposed else "",
+                {"value": shown, "from": origin.place},
+            )
+        )
+    return findings
