@@ -27,6 +27,7 @@ from cluster_policies.relations import (
     require_least_rights,
     require_matches,
     require_one_namespace,
+    require_one_way_to_s3,
     require_safe_updates,
 )
 from cluster_policies.rendered import Fault, Needs, Object, Policy, Rendered
@@ -45,6 +46,7 @@ POLICIES: tuple[Policy, ...] = (
     require_matches,
     require_references,
     require_least_rights,
+    require_one_way_to_s3,
     require_safe_updates,
 )
 

@@ -57,7 +57,7 @@ def list_key_references(rendered: Rendered) -> Iterator[KeyReference]:
 
 
 def list_variables(where: str, container: Object) -> Iterator[KeyReference]:
-    """What a container takes its environment from."""
+    """List what a container takes its environment from."""
     for variable in container.get("env", []):
         source = variable.get("valueFrom", {})
         for field, kind in (("secretKeyRef", "Secret"), ("configMapKeyRef", "ConfigMap")):
@@ -71,7 +71,7 @@ def list_variables(where: str, container: Object) -> Iterator[KeyReference]:
 
 
 def list_mounts(workload: Workload) -> Iterator[KeyReference]:
-    """What a pod mounts, and what its images are pulled with."""
+    """List what a pod mounts, and what its images are pulled with."""
     for volume in workload.pod.get("volumes", []):
         if "secret" in volume:
             yield KeyReference(workload.where, "Secret", volume["secret"]["secretName"], None)

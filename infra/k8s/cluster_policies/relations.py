@@ -7,6 +7,8 @@ from cluster_policies.rendered import Fault, Object, Rendered, Workload, matches
 CLUSTER_KINDS = frozenset(
     {"Namespace", "ClusterRole", "ClusterRoleBinding", "PriorityClass", "WorkloadPriorityClass"}
 )
+# The label of pods and accounts that reach S3 by their account's identity.
+IDENTITY = "lorry.identity"
 # Rights by which an account could give itself others.
 ESCALATING_VERBS = frozenset({"escalate", "bind", "impersonate"})
 
@@ -122,6 +124,17 @@ def check_rule(where: str, rule: Mapping[str, Sequence[str]]) -> Iterator[Fault]
         yield Fault(where, "it may give itself other rights")
     if resources & {"pods/exec", "pods/attach", "pods/ephemeralcontainers", "nodes/proxy"}:
         yield Fault(where, "it may enter pods")
+
+
+def require_one_way_to_s3(rendered: Rendered) -> Iterator[Fault]:
+    """Where one pod reaches S3 by its identity, none takes keys from a secret."""
+    accounts = rendered.find("ServiceAccount")
+    if not any(IDENTITY in item["metadata"].get("labels", {}) for item in accounts):
+        return
+    for workload in rendered.workloads:
+        for where, container in workload.list_containers():
+            if any(variable["name"] == "AWS_SECRET_ACCESS_KEY" for variable in container.get("env", [])):
+                yield Fault(where, "it takes keys for S3: list workload-identity after the components that use S3")
 
 
 def require_safe_updates(rendered: Rendered) -> Iterator[Fault]:
