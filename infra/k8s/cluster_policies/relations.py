@@ -134,7 +134,9 @@ def require_one_way_to_s3(rendered: Rendered) -> Iterator[Fault]:
     for workload in rendered.workloads:
         for where, container in workload.list_containers():
             if any(variable["name"] == "AWS_SECRET_ACCESS_KEY" for variable in container.get("env", [])):
-                yield Fault(where, "it takes keys for S3: list workload-identity after the components that use S3")
+                yield Fault(
+                    where, "it takes keys for S3: list workload-identity after the components that use S3"
+                )
 
 
 def require_safe_updates(rendered: Rendered) -> Iterator[Fault]:

@@ -35,7 +35,9 @@ def test_the_order_of_components_changes_nothing_but_for_workload_identity_which
         return sorted(json.dumps(item, sort_keys=True) for item in render("gpu", components))
 
     others = [name for name in COMPONENTS if name != "workload-identity"]
-    assert sort_objects([*others, "workload-identity"]) == sort_objects([*reversed(others), "workload-identity"])
+    assert sort_objects([*others, "workload-identity"]) == sort_objects(
+        [*reversed(others), "workload-identity"]
+    )
     (fault,) = policies.check_objects(render("gpu", ["workload-identity", "gc"]), needs)
     assert "list workload-identity after" in str(fault)
 
@@ -45,8 +47,12 @@ def test_what_only_the_user_knows_is_asked_for_and_nothing_else(
     render: Render, policies: Any, needs: Any, overlay: str
 ) -> None:
     components = [name for name in COMPONENTS if name != "shared-namespace"]
-    faults = [str(fault) for fault in policies.check_objects(render(overlay, components, decided=False), needs)]
-    missing = {name for name in ("mlflow", "nginx", "lorry") for fault in faults if f"unset.invalid/{name}=" in fault}
+    faults = [
+        str(fault) for fault in policies.check_objects(render(overlay, components, decided=False), needs)
+    ]
+    missing = {
+        name for name in ("mlflow", "nginx", "lorry") for fault in faults if f"unset.invalid/{name}=" in fault
+    }
     assert missing == {"mlflow", "nginx", "lorry"}
     settings = ("LORRY_STORE", "MLFLOW_ARTIFACTS_DESTINATION", "PGHOST", "clusterQueue")
     assert [name for name in settings if not any(name in fault for fault in faults)] == []
@@ -54,7 +60,11 @@ def test_what_only_the_user_knows_is_asked_for_and_nothing_else(
 
 
 def test_an_overlay_can_be_looked_at_without_any_decision(render: Render) -> None:
-    assert {item["kind"] for item in render("gpu", decided=False)} >= {"Namespace", "Deployment", "StatefulSet"}
+    assert {item["kind"] for item in render("gpu", decided=False)} >= {
+        "Namespace",
+        "Deployment",
+        "StatefulSet",
+    }
 
 
 def test_components_without_a_namespace_are_told(render: Render, policies: Any, needs: Any) -> None:
@@ -76,7 +86,10 @@ def test_a_shared_namespace_is_neither_made_nor_limited_nor_cut_off(render: Rend
     ours = {"app.kubernetes.io/instance", "app.kubernetes.io/name", "lorry.database", "lorry.identity"}
     for policy in (item for item in objects if item["kind"] == "NetworkPolicy"):
         selector = policy["spec"]["podSelector"]
-        keys = {*selector.get("matchLabels", {}), *(item["key"] for item in selector.get("matchExpressions", []))}
+        keys = {
+            *selector.get("matchLabels", {}),
+            *(item["key"] for item in selector.get("matchExpressions", [])),
+        }
         assert keys & (ours | {"jobset.sigs.k8s.io/jobset-name"}), policy["metadata"]["name"]
 
 
@@ -93,6 +106,9 @@ def test_an_external_database_leaves_none_in_the_cluster_and_checks_its_certific
     assert "postgres" not in {item["metadata"]["name"] for item in objects}
     data = find_object(objects, "ConfigMap", "mlflow-database")["data"]
     assert (data["PGHOST"], data["PGSSLMODE"]) == ("postgres.example", "verify-full")
+    (server, _) = find_object(objects, "Deployment", "mlflow")["spec"]["template"]["spec"]["containers"]
+    (mount,) = [mount for mount in server["volumeMounts"] if mount["name"] == "database-ca"]
+    assert data["PGSSLROOTCERT"] == f"{mount['mountPath']}/ca.crt"
 
 
 def test_mlflow_listens_on_loopback_alone_and_runs_no_jobs(everything: list[dict[str, Any]]) -> None:
@@ -105,9 +121,9 @@ def test_mlflow_listens_on_loopback_alone_and_runs_no_jobs(everything: list[dict
 
 
 def test_collection_deletes_nothing(everything: list[dict[str, Any]]) -> None:
-    (container,) = find_object(everything, "CronJob", "lorry-gc")["spec"]["jobTemplate"]["spec"]["template"]["spec"][
-        "containers"
-    ]
+    (container,) = find_object(everything, "CronJob", "lorry-gc")["spec"]["jobTemplate"]["spec"]["template"][
+        "spec"
+    ]["containers"]
     assert container["command"] + container["args"] == ["lorry", "gc", "--json"]
 
 
@@ -119,7 +135,9 @@ def test_a_changed_setting_restarts_what_reads_it(render: Render) -> None:
     assert names[0] != names[1]
 
 
-def test_the_steps_account_may_do_what_the_launcher_does_and_no_more(everything: list[dict[str, Any]]) -> None:
+def test_the_steps_account_may_do_what_the_launcher_does_and_no_more(
+    everything: list[dict[str, Any]],
+) -> None:
     rules = {
         (group, resource, verb): tuple(rule.get("resourceNames", ()))
         for rule in find_object(everything, "Role", "lorry-pipeline")["rules"]
