@@ -254,7 +254,7 @@ BROKEN: list[tuple[str, Change, str]] = [
         "require_references",
         lambda objects: find_object(objects, "ServiceMonitor", "mlflow")["spec"]["endpoints"][0][
             "basicAuth"
-        ].update(username={"name": "mlflow-client", "key": "user"}),
+        ].update(username={"name": "lorry-mlflow", "key": "user"}),
         "has no key 'user'",
     ),
     ("require_references", add_rule(resources=["secrets"], resourceNames=["other"]), "Secret 'other'"),
