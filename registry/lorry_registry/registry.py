@@ -463,8 +463,6 @@ class Registry:
                 events = [] if is_new else self.ledger.read_events(state)
                 versions = list_versions(events)
                 known = next((entry for entry in versions if entry.adapter_id == adapter_id), None)
-                    (entry for entry in list_versions(events) if entry.adapter_id == adapter_id), None
-                )
                 if known and (not promote or any(event.champion_after == known.number for event in events)):
                     return known.registered
                 if promote:
