@@ -8,11 +8,15 @@ from pathlib import Path
 from lorry_registry.addresses import has_secret, hide_secrets
 from lorry_registry.errors import StoreError, UsageError
 from lorry_registry.settings import Settings
+from lorry_registry.stores import open_store
+from lorry_registry.task_references import TaskReference, store_task
 from lorry_registry.task_spec import ResourcesSpec, TaskSpec
 
 
 def compile_pipeline(specs: Sequence[TaskSpec], target: Path, *, settings: Settings) -> None:
     """Compile the graph into a YAML file that runs here and on a cluster.
+
+    The file refers to the tasks; :func:`publish_tasks` keeps what it refers to.
 
     Anyone may read the file. An address of MLflow that holds a password is left out of it: steps then take
     MLFLOW_TRACKING_URI from their environment.
@@ -53,6 +57,18 @@ def compile_pipeline(specs: Sequence[TaskSpec], target: Path, *, settings: Setti
                 where=str(target),
                 todo="name a file in a folder that exists, can be written and has space",
             ) from error
+
+
+def publish_tasks(specs: Sequence[TaskSpec], settings: Settings) -> list[TaskReference]:
+    """Keep the documents of tasks in the store, where the steps of a compiled pipeline read them.
+
+    Raises:
+        StoreError: The store cannot be written.
+        UsageError: The address of the store or of a source holds a password.
+    """
+    _refuse_secrets(specs, settings)
+    store = open_store(settings.store, settings.s3)
+    return [store_task(store, spec) for spec in specs]
 
 
 def withhold_secret(address: str) -> str:

@@ -15,7 +15,7 @@ from lorry_components.models.bases import find_base_folder
 from lorry_components.steps.report.step import RunReport, report_run
 from lorry_components.steps.runtime.outcomes import RunRecord
 from lorry_components.steps.runtime.step_context import PROGRESS_VARIABLE, TRACKING_VARIABLE
-from lorry_pipelines.compilation import compile_pipeline, withhold_secret
+from lorry_pipelines.compilation import compile_pipeline, publish_tasks, withhold_secret
 from lorry_pipelines.local.containers import Mount, remove_containers
 from lorry_pipelines.local.runner_process import LocalRun
 from lorry_registry.errors import StoreError
@@ -118,6 +118,7 @@ def run_pipeline(
         KeyboardInterrupt: The run was interrupted; its processes are ended first.
     """
     pipeline = folder.path / "pipeline.yaml"
+    publish_tasks(specs, settings)
     compile_pipeline(specs, pipeline, settings=settings)
     described = folder.path / "run.json"
     write_whole_text(
