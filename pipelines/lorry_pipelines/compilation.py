@@ -5,6 +5,8 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from lorry_pipelines.cluster.profile import ClusterProfile
+from lorry_pipelines.cluster.reachability import check_reachable
 from lorry_registry.addresses import has_secret, hide_secrets
 from lorry_registry.errors import StoreError, UsageError
 from lorry_registry.settings import Settings
@@ -13,8 +15,10 @@ from lorry_registry.task_references import TaskReference, store_task
 from lorry_registry.task_spec import ResourcesSpec, TaskSpec
 
 
-def compile_pipeline(specs: Sequence[TaskSpec], target: Path, *, settings: Settings) -> None:
-    """Compile the graph into a YAML file that runs here and on a cluster.
+def compile_pipeline(
+    specs: Sequence[TaskSpec], target: Path, *, settings: Settings, profile: ClusterProfile | None = None
+) -> None:
+    """Compile the graph into a YAML file.
 
     The file refers to the tasks; :func:`publish_tasks` keeps what it refers to.
 
@@ -25,12 +29,16 @@ def compile_pipeline(specs: Sequence[TaskSpec], target: Path, *, settings: Setti
         specs: The tasks that are the default parameter; none: they are given when a run is started.
         target: The file; its name ends in ``.yaml``. It appears whole or not at all.
         settings: Where the image, the store and MLflow are by default.
+        profile: How steps are placed on a cluster; None: the file is for this machine.
 
     Raises:
+        InvalidTaskError: A profile is given, and pods could not reach something; all such things are listed.
         StoreError: The file cannot be written.
         UsageError: The address of the store or of a source holds a password.
     """
     _refuse_secrets(specs, settings)
+    if profile is not None:
+        check_reachable(specs, settings)
     from kfp import compiler
 
     from lorry_pipelines.graph import TaskGroup, build_pipeline, group_tasks
@@ -44,6 +52,7 @@ def compile_pipeline(specs: Sequence[TaskSpec], target: Path, *, settings: Setti
             image=settings.image,
             store=settings.store,
             tracking_uri=withhold_secret(settings.tracking_uri),
+            profile=profile,
         )
         try:
             with tempfile.TemporaryDirectory(dir=target.parent, prefix=".") as scratch:

@@ -6,12 +6,12 @@ neither stops its siblings nor needs a condition at every step. The verdict fail
 with it; the report is an exit step, whose own failure would not count.
 """
 
-import json
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kfp import dsl, kubernetes
+from kfp import dsl
 
 from lorry_components.steps.evaluate.component import evaluate
 from lorry_components.steps.finetune.component import finetune
@@ -21,6 +21,8 @@ from lorry_components.steps.register.component import register
 from lorry_components.steps.report.component import report
 from lorry_components.steps.runtime.outcomes import PROCEED
 from lorry_components.steps.verdict.component import verdict
+from lorry_pipelines.cluster.placement import place_step
+from lorry_pipelines.cluster.profile import ClusterProfile
 from lorry_registry.task_references import refer_to_task
 from lorry_registry.task_spec import ResourcesSpec, TaskSpec
 
@@ -52,7 +54,14 @@ def group_tasks(specs: Sequence[TaskSpec]) -> list[TaskGroup]:
     ]
 
 
-def build_pipeline(groups: Sequence[TaskGroup], *, image: str, store: str, tracking_uri: str) -> Any:
+def build_pipeline(
+    groups: Sequence[TaskGroup],
+    *,
+    image: str,
+    store: str,
+    tracking_uri: str,
+    profile: ClusterProfile | None = None,
+) -> Any:
     """Return the graph as a Kubeflow pipeline.
 
     With one group the tasks are the parameter ``tasks`` and can be replaced when a run is started. With
@@ -64,48 +73,44 @@ def build_pipeline(groups: Sequence[TaskGroup], *, image: str, store: str, track
         image: The container image of all steps.
         store: The default address of the store.
         tracking_uri: The default address of MLflow.
+        profile: How steps are placed on a cluster; None for this machine, where nothing is placed.
     """
-    defaults = list(groups[0].tasks)
-    loops = [_build_loop(group.resources, image) for group in groups]
+    configure = functools.partial(_configure, image=image, profile=profile)
+    config = _limit_run(profile)
+    loops = [_build_loop(group.resources, configure) for group in groups]
+    lists = [list(group.tasks) for group in groups]
 
-    def add_tasks(tasks: Any, lists: Sequence[Any], *, run: Any, store: Any, **options: Any) -> None:
+    def add_tasks(tasks: Any, parts: Sequence[Any], *, run: Any, store: Any, **options: Any) -> None:
         record = {"run": run, "kfp_run": dsl.PIPELINE_JOB_ID_PLACEHOLDER, "store": store}
         finish = report(tasks=tasks, tracking_uri=options["tracking_uri"], **record)
-        _configure(finish, image)
+        configure(finish, "report")
         with dsl.ExitHandler(finish, name="run"):
             trained = [
                 train(tasks=given, run=run, store=store, **options)
-                for train, given in zip(loops, lists, strict=True)
+                for train, given in zip(loops, parts, strict=True)
             ]
             # An exit step that fails does not make a run fail; a step before it does.
             judged = verdict(tasks=tasks, **record).after(*trained)
-            _configure(judged, image)
+            configure(judged, "verdict")
 
-    if len(groups) > 1:
-        return _build_fixed_pipeline(groups, add_tasks, store=store, tracking_uri=tracking_uri)
+    if len(groups) == 1:
 
-    @dsl.pipeline(name=PIPELINE_NAME, description=_DESCRIPTION)
-    def lorry(
-        tasks: list = defaults,
-        run: str = "",
-        store: str = store,
-        tracking_uri: str = tracking_uri,
-        checkpoints: str = "",
-        force: bool = False,
-    ) -> None:
-        options = {"tracking_uri": tracking_uri, "checkpoints": checkpoints, "force": force}
-        add_tasks(tasks, [tasks], run=run, store=store, **options)
+        @dsl.pipeline(name=PIPELINE_NAME, description=_DESCRIPTION, pipeline_config=config)
+        def lorry(
+            tasks: list = lists[0],
+            run: str = "",
+            store: str = store,
+            tracking_uri: str = tracking_uri,
+            checkpoints: str = "",
+            force: bool = False,
+        ) -> None:
+            options = {"tracking_uri": tracking_uri, "checkpoints": checkpoints, "force": force}
+            add_tasks(tasks, [tasks], run=run, store=store, **options)
 
-    return lorry
+        return lorry
 
-
-def _build_fixed_pipeline(
-    groups: Sequence[TaskGroup], add_tasks: Callable[..., None], *, store: str, tracking_uri: str
-) -> Any:
-    lists = [list(group.tasks) for group in groups]
-
-    @dsl.pipeline(name=PIPELINE_NAME, description=_DESCRIPTION)
-    def lorry(
+    @dsl.pipeline(name=PIPELINE_NAME, description=_DESCRIPTION, pipeline_config=config)
+    def lorry_with_fixed_tasks(
         run: str = "",
         store: str = store,
         tracking_uri: str = tracking_uri,
@@ -116,10 +121,10 @@ def _build_fixed_pipeline(
         everything = [task for members in lists for task in members]
         add_tasks(everything, lists, run=run, store=store, **options)
 
-    return lorry
+    return lorry_with_fixed_tasks
 
 
-def _build_loop(resources: ResourcesSpec, image: str) -> Any:
+def _build_loop(resources: ResourcesSpec, configure: Callable[..., None]) -> Any:
     """Return a loop over tasks as a pipeline of its own: a step can wait for that, but not for a loop."""
 
     @dsl.pipeline(name="tasks")
@@ -133,27 +138,27 @@ def _build_loop(resources: ResourcesSpec, image: str) -> Any:
             "store": store,
             "tracking_uri": tracking_uri,
         }
+        place = functools.partial(configure, resources=resources)
         with dsl.ParallelFor(tasks) as task:
-            _add_steps(task, resources, places, checkpoints=checkpoints, force=force, image=image)
+            _add_steps(task, places, place, checkpoints=checkpoints, force=force)
 
     return train_tasks
 
 
 def _add_steps(
-    task: Any, resources: ResourcesSpec, places: dict[str, Any], *, checkpoints: Any, force: Any, image: str
+    task: Any, places: dict[str, Any], place: Callable[..., None], *, checkpoints: Any, force: Any
 ) -> None:
     prepared = prepare_data(task=task, force=force, **places)
-    _configure(prepared, image)
+    place(prepared, "prepare_data")
     data = prepared.outputs["data"]
     with dsl.If(prepared.outputs["Output"] == PROCEED, name="is-stale"):
         trained = finetune(task=task, data=data, checkpoints=checkpoints, **places)
-        _configure(trained, image)
-        _place(trained, resources)
+        place(trained, "finetune")
         candidate = trained.outputs["candidate"]
         evaluated = evaluate(task=task, data=data, candidate=candidate, **places)
-        _configure(evaluated, image)
+        place(evaluated, "evaluate")
         judged = gate(task=task, evaluation=evaluated.outputs["evaluation"], **places)
-        _configure(judged, image)
+        place(judged, "gate")
         registered = register(
             task=task,
             candidate=candidate,
@@ -161,23 +166,27 @@ def _add_steps(
             decision=judged.outputs["decision"],
             **places,
         )
-        _configure(registered, image)
+        place(registered, "register")
 
 
-def _configure(task: Any, image: str) -> None:
+def _configure(
+    task: Any,
+    step: str,
+    *,
+    image: str,
+    profile: ClusterProfile | None,
+    resources: ResourcesSpec | None = None,
+) -> None:
     task.set_container_image(image)
     # Whether there is anything to do depends on the ledger, which the backend's cache does not see.
     task.set_caching_options(False)
+    if profile is not None:
+        place_step(task, step, profile, resources or ResourcesSpec())
 
 
-def _place(task: Any, resources: ResourcesSpec) -> None:
-    """Send fine-tuning to a node with the resources that its tasks ask for."""
-    task.set_memory_limit(resources.memory)
-    if resources.count:
-        task.set_accelerator_type(resources.accelerator).set_accelerator_limit(resources.count)
-        # PyTorch's data loaders and NCCL share memory between processes; the default of 64 MiB breaks them.
-        kubernetes.empty_dir_mount(task, "shm", "/dev/shm", medium="Memory", size_limit="8Gi")  # noqa: S108
-    for key, value in resources.node_selector.items():
-        kubernetes.add_node_selector(task, label_key=key, label_value=value)
-    for toleration in resources.tolerations:
-        kubernetes.add_toleration(task, **json.loads(toleration.model_dump_json(exclude_none=True)))
+def _limit_run(profile: ClusterProfile | None) -> dsl.PipelineConfig | None:
+    if profile is None:
+        return None
+    return dsl.PipelineConfig(
+        ttl_seconds_after_finished=profile.ttl_seconds, active_deadline_seconds=profile.deadline_seconds
+    )

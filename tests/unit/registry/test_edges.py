@@ -14,6 +14,7 @@ EDGES = {
     "registry/lorry_registry/cli/edge.py",
     "components/lorry_components/steps/runtime/step_context.py",
     "components/lorry_components/steps/report/entry.py",
+    "components/lorry_components/steps/verdict/entry.py",
     "components/lorry_components/studies/trial_process.py",
     "pipelines/lorry_pipelines/local/runner_process.py",
 }

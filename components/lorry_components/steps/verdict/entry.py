@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from lorry_components.process_setup import conceal_secrets, quiet_libraries
+from lorry_components.process_setup import conceal_secrets
 from lorry_components.steps.report.step import summarize_run
 from lorry_components.steps.runtime.outcomes import RunRecord
 from lorry_registry.errors import RunFailedError
@@ -23,7 +23,6 @@ def main(*, tasks: Sequence[str], run: str, store: str) -> None:
     Raises:
         RunFailedError: A task failed; each is named with the step in which it did.
     """
-    quiet_libraries()
     secrets = conceal_secrets(os.environ)
     opened = open_store(store, Settings.load(os.environ, Path.cwd()).s3)
     summary = summarize_run(RunRecord(opened, run, secrets=secrets), [label_task(task) for task in tasks])
