@@ -23,8 +23,27 @@ _VARIABLES = {
     "image": "LORRY_IMAGE",
     "s3_encryption": "LORRY_S3_ENCRYPTION",
     "s3_kms_key": "LORRY_S3_KMS_KEY",
+    "kubeflow_host": "LORRY_KUBEFLOW_HOST",
+    "kubeflow_namespace": "LORRY_KUBEFLOW_NAMESPACE",
+    "kubeflow_ca_file": "LORRY_KUBEFLOW_CA_FILE",
 }
 _CHOICES = {"s3_encryption": ("AES256", "aws:kms")}
+
+
+class KubeflowOptions(BaseModel):
+    """Where runs are submitted to.
+
+    Attributes:
+        host: The address of Kubeflow Pipelines; empty: none is set.
+        namespace: The namespace of runs; empty where Kubeflow has no users.
+        ca_file: The certificates that its own is checked by; empty: those of public authorities.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: str = ""
+    namespace: str = ""
+    ca_file: str = ""
 
 
 class Settings(BaseModel):
@@ -36,6 +55,7 @@ class Settings(BaseModel):
         tracking_uri: MLflow's tracking server or database.
         image: The container image that pipeline steps run in.
         s3: What a store on S3 is told beyond boto3's own settings.
+        kubeflow: Where runs are submitted to.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -45,6 +65,7 @@ class Settings(BaseModel):
     tracking_uri: str
     image: str
     s3: S3Options = S3Options()
+    kubeflow: KubeflowOptions = KubeflowOptions()
 
     @classmethod
     def load(cls, environment: Mapping[str, str], folder: Path) -> Self:
@@ -69,6 +90,11 @@ class Settings(BaseModel):
             s3=S3Options(
                 encryption=chosen["s3_encryption"] or "",
                 kms_key=chosen["s3_kms_key"] or "",
+            ),
+            kubeflow=KubeflowOptions(
+                host=chosen["kubeflow_host"] or "",
+                namespace=chosen["kubeflow_namespace"] or "",
+                ca_file=chosen["kubeflow_ca_file"] or "",
             ),
         )
 

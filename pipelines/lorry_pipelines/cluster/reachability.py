@@ -19,12 +19,25 @@ def check_reachable(specs: Sequence[TaskSpec], settings: Settings) -> None:
     Raises:
         InvalidTaskError: There are some; each is listed with its remedy.
     """
-    faults = [
-        *_check_image(settings.image),
-        *_check_store(settings.store),
-        *_check_tracking(settings.tracking_uri),
-        *(fault for spec in specs for fault in _check_task(spec)),
-    ]
+    _raise([*_check_settings(settings), *(fault for spec in specs for fault in _check_task(spec))])
+
+
+def check_places(settings: Settings) -> None:
+    """Refuse settings that cannot work in a pod, before anything is copied.
+
+    Raises:
+        InvalidTaskError: There are some; each is listed with its remedy.
+    """
+    _raise([*_check_settings(settings)])
+
+
+def _check_settings(settings: Settings) -> Iterator[Fault]:
+    yield from _check_image(settings.image)
+    yield from _check_store(settings.store)
+    yield from _check_tracking(settings.tracking_uri)
+
+
+def _raise(faults: Sequence[Fault]) -> None:
     if faults:
         todo = "correct these, or compile for this machine: lorry compile --for local"
         raise InvalidTaskError("for a cluster", faults, todo=todo)
@@ -71,7 +84,7 @@ def _check_task(spec: TaskSpec) -> Iterator[Fault]:
         yield Fault(
             f"{spec.name}: data.source",
             f"{spec.data.source} is on this machine alone",
-            "copy it to S3 and write s3://BUCKET/KEY",
+            "copy it to S3 and write s3://BUCKET/KEY; lorry submit copies it itself",
         )
     if spec.base.is_folder:
         yield Fault(
