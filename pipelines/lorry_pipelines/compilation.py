@@ -5,14 +5,22 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from lorry_pipelines.cluster.profile import ClusterProfile
+from lorry_pipelines.cluster.reachability import check_reachable
 from lorry_registry.addresses import has_secret, hide_secrets
 from lorry_registry.errors import StoreError, UsageError
 from lorry_registry.settings import IN_STORE, Settings
+from lorry_registry.stores import open_store
+from lorry_registry.task_references import TaskReference, store_task
 from lorry_registry.task_spec import ResourcesSpec, TaskSpec
 
 
-def compile_pipeline(specs: Sequence[TaskSpec], target: Path, *, settings: Settings) -> None:
-    """Compile the graph into a YAML file that runs here and on a cluster.
+def compile_pipeline(
+    specs: Sequence[TaskSpec], target: Path, *, settings: Settings, profile: ClusterProfile | None = None
+) -> None:
+    """Compile the graph into a YAML file.
+
+    The file refers to the tasks; :func:`publish_tasks` keeps what it refers to.
 
     Anyone may read the file. An address of MLflow that holds a password is left out of it: steps then take
     MLFLOW_TRACKING_URI from their environment.
@@ -21,12 +29,16 @@ def compile_pipeline(specs: Sequence[TaskSpec], target: Path, *, settings: Setti
         specs: The tasks that are the default parameter; none: they are given when a run is started.
         target: The file; its name ends in ``.yaml``. It appears whole or not at all.
         settings: Where the image, the store and MLflow are by default.
+        profile: How steps are placed on a cluster; None: the file is for this machine.
 
     Raises:
+        InvalidTaskError: A profile is given, and pods could not reach something; all such things are listed.
         StoreError: The file cannot be written.
         UsageError: The address of the store or of a source holds a password.
     """
     _refuse_secrets(specs, settings)
+    if profile is not None:
+        check_reachable(specs, settings)
     from kfp import compiler
 
     from lorry_pipelines.graph import TaskGroup, build_pipeline, group_tasks
@@ -41,6 +53,7 @@ def compile_pipeline(specs: Sequence[TaskSpec], target: Path, *, settings: Setti
             store=settings.store,
             tracking_uri=withhold_secret(settings.tracking_uri),
             checkpoints=_choose_checkpoints(settings),
+            profile=profile,
         )
         try:
             with tempfile.TemporaryDirectory(dir=target.parent, prefix=".") as scratch:
@@ -54,6 +67,18 @@ def compile_pipeline(specs: Sequence[TaskSpec], target: Path, *, settings: Setti
                 where=str(target),
                 todo="name a file in a folder that exists, can be written and has space",
             ) from error
+
+
+def publish_tasks(specs: Sequence[TaskSpec], settings: Settings) -> list[TaskReference]:
+    """Keep the documents of tasks in the store, where the steps of a compiled pipeline read them.
+
+    Raises:
+        StoreError: The store cannot be written.
+        UsageError: The address of the store or of a source holds a password.
+    """
+    _refuse_secrets(specs, settings)
+    store = open_store(settings.store, settings.s3)
+    return [store_task(store, spec) for spec in specs]
 
 
 def withhold_secret(address: str) -> str:

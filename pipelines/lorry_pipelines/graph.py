@@ -1,16 +1,17 @@
-"""The graph: five steps for each task, all tasks side by side, and an exit step that always reports.
+"""The graph: five steps for each task, all tasks side by side, a verdict on them, and a report at every exit.
 
-The graph has a single condition: a task that is up to date, or whose data cannot be used, does not ask for a
-GPU. Each later step checks by itself whether an earlier one failed, and ends at once: a failed task neither
-stops its siblings nor needs a condition at every step.
+The loop over tasks has a single condition: a task that is up to date, or whose data cannot be used, does not
+ask for a GPU. Each later step checks by itself whether an earlier one failed, and ends at once: a failed task
+neither stops its siblings nor needs a condition at every step. The verdict fails if a task did, and the run
+with it; the report is an exit step, whose own failure would not count.
 """
 
-import json
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kfp import dsl, kubernetes
+from kfp import dsl
 
 from lorry_components.steps.evaluate.component import evaluate
 from lorry_components.steps.finetune.component import finetune
@@ -19,6 +20,10 @@ from lorry_components.steps.prepare_data.component import prepare_data
 from lorry_components.steps.register.component import register
 from lorry_components.steps.report.component import report
 from lorry_components.steps.runtime.outcomes import PROCEED
+from lorry_components.steps.verdict.component import verdict
+from lorry_pipelines.cluster.placement import place_step
+from lorry_pipelines.cluster.profile import ClusterProfile
+from lorry_registry.task_references import refer_to_task
 from lorry_registry.task_spec import ResourcesSpec, TaskSpec
 
 PIPELINE_NAME = "lorry"
@@ -31,7 +36,7 @@ class TaskGroup:
 
     Attributes:
         resources: The resources of the node.
-        tasks: The tasks, each as JSON.
+        tasks: References to the tasks.
     """
 
     resources: ResourcesSpec
@@ -44,18 +49,25 @@ def group_tasks(specs: Sequence[TaskSpec]) -> list[TaskGroup]:
     for spec in specs:
         groups.setdefault(spec.resources.model_dump_json(), []).append(spec)
     return [
-        TaskGroup(members[0].resources, tuple(member.model_dump_json() for member in members))
+        TaskGroup(members[0].resources, tuple(str(refer_to_task(member)) for member in members))
         for members in groups.values()
     ]
 
 
 def build_pipeline(
-    groups: Sequence[TaskGroup], *, image: str, store: str, tracking_uri: str, checkpoints: str = ""
+    groups: Sequence[TaskGroup],
+    *,
+    image: str,
+    store: str,
+    tracking_uri: str,
+    checkpoints: str = "",
+    profile: ClusterProfile | None = None,
 ) -> Any:
     """Return the graph as a Kubeflow pipeline.
 
-    With one group the tasks are the parameter ``tasks`` and can be replaced when a run is started; with
-    several they are part of the graph.
+    With one group the tasks are the parameter ``tasks`` and can be replaced when a run is started. With
+    several groups they are part of the graph, and there is no such parameter: which loop a new task belongs
+    to would not be known.
 
     Args:
         groups: The tasks; one group without tasks makes a graph whose tasks are given at its start.
@@ -63,46 +75,92 @@ def build_pipeline(
         store: The default address of the store.
         tracking_uri: The default address of MLflow.
         checkpoints: Where checkpoints are kept by default.
+        profile: How steps are placed on a cluster; None for this machine, where nothing is placed.
     """
-    everything = [task for group in groups for task in group.tasks]
+    configure = functools.partial(_configure, image=image, profile=profile)
+    config = _limit_run(profile)
+    loops = [_build_loop(group.resources, configure) for group in groups]
+    lists = [list(group.tasks) for group in groups]
 
-    @dsl.pipeline(name=PIPELINE_NAME, description=_DESCRIPTION)
-    def lorry(
-        tasks: list = everything,
-        run: str = dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+    def add_tasks(tasks: Any, parts: Sequence[Any], *, run: Any, store: Any, **options: Any) -> None:
+        record = {"run": run, "kfp_run": dsl.PIPELINE_JOB_ID_PLACEHOLDER, "store": store}
+        finish = report(tasks=tasks, tracking_uri=options["tracking_uri"], **record)
+        configure(finish, "report")
+        with dsl.ExitHandler(finish, name="run"):
+            trained = [
+                train(tasks=given, run=run, store=store, **options)
+                for train, given in zip(loops, parts, strict=True)
+            ]
+            # An exit step that fails does not make a run fail; a step before it does.
+            judged = verdict(tasks=tasks, **record).after(*trained)
+            configure(judged, "verdict")
+
+    if len(groups) == 1:
+
+        @dsl.pipeline(name=PIPELINE_NAME, description=_DESCRIPTION, pipeline_config=config)
+        def lorry(
+            tasks: list = lists[0],
+            run: str = "",
+            store: str = store,
+            tracking_uri: str = tracking_uri,
+            checkpoints: str = checkpoints,
+            force: bool = False,
+        ) -> None:
+            options = {"tracking_uri": tracking_uri, "checkpoints": checkpoints, "force": force}
+            add_tasks(tasks, [tasks], run=run, store=store, **options)
+
+        return lorry
+
+    @dsl.pipeline(name=PIPELINE_NAME, description=_DESCRIPTION, pipeline_config=config)
+    def lorry_with_fixed_tasks(
+        run: str = "",
         store: str = store,
         tracking_uri: str = tracking_uri,
         checkpoints: str = checkpoints,
         force: bool = False,
     ) -> None:
-        places = {"run": run, "store": store, "tracking_uri": tracking_uri}
-        finish = report(tasks=tasks, **places)
-        _configure(finish, image)
-        with dsl.ExitHandler(finish, name="tasks"):
-            for group in groups:
-                with dsl.ParallelFor(tasks if len(groups) == 1 else list(group.tasks)) as task:
-                    _add_steps(
-                        task, group.resources, places, checkpoints=checkpoints, force=force, image=image
-                    )
+        options = {"tracking_uri": tracking_uri, "checkpoints": checkpoints, "force": force}
+        everything = [task for members in lists for task in members]
+        add_tasks(everything, lists, run=run, store=store, **options)
 
-    return lorry
+    return lorry_with_fixed_tasks
+
+
+def _build_loop(resources: ResourcesSpec, configure: Callable[..., None]) -> Any:
+    """Return a loop over tasks as a pipeline of its own: a step can wait for that, but not for a loop."""
+
+    @dsl.pipeline(name="tasks")
+    def train_tasks(
+        tasks: list, run: str, store: str, tracking_uri: str, checkpoints: str, force: bool
+    ) -> None:
+        # A placeholder is replaced where it is a step's constant, but not where it is a parameter's default.
+        places = {
+            "run": run,
+            "kfp_run": dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+            "store": store,
+            "tracking_uri": tracking_uri,
+        }
+        place = functools.partial(configure, resources=resources)
+        with dsl.ParallelFor(tasks) as task:
+            _add_steps(task, places, place, checkpoints=checkpoints, force=force)
+
+    return train_tasks
 
 
 def _add_steps(
-    task: Any, resources: ResourcesSpec, places: dict[str, Any], *, checkpoints: Any, force: Any, image: str
+    task: Any, places: dict[str, Any], place: Callable[..., None], *, checkpoints: Any, force: Any
 ) -> None:
     prepared = prepare_data(task=task, force=force, **places)
-    _configure(prepared, image)
+    place(prepared, "prepare_data")
     data = prepared.outputs["data"]
     with dsl.If(prepared.outputs["Output"] == PROCEED, name="is-stale"):
         trained = finetune(task=task, data=data, checkpoints=checkpoints, force=force, **places)
-        _configure(trained, image)
-        _place(trained, resources)
+        place(trained, "finetune")
         candidate = trained.outputs["candidate"]
         evaluated = evaluate(task=task, data=data, candidate=candidate, **places)
-        _configure(evaluated, image)
+        place(evaluated, "evaluate")
         judged = gate(task=task, evaluation=evaluated.outputs["evaluation"], **places)
-        _configure(judged, image)
+        place(judged, "gate")
         registered = register(
             task=task,
             checkpoints=checkpoints,
@@ -112,23 +170,27 @@ def _add_steps(
             decision=judged.outputs["decision"],
             **places,
         )
-        _configure(registered, image)
+        place(registered, "register")
 
 
-def _configure(task: Any, image: str) -> None:
+def _configure(
+    task: Any,
+    step: str,
+    *,
+    image: str,
+    profile: ClusterProfile | None,
+    resources: ResourcesSpec | None = None,
+) -> None:
     task.set_container_image(image)
     # Whether there is anything to do depends on the ledger, which the backend's cache does not see.
     task.set_caching_options(False)
+    if profile is not None:
+        place_step(task, step, profile, resources or ResourcesSpec())
 
 
-def _place(task: Any, resources: ResourcesSpec) -> None:
-    """Send fine-tuning to a node with the resources that its tasks ask for."""
-    task.set_memory_limit(resources.memory)
-    if resources.count:
-        task.set_accelerator_type(resources.accelerator).set_accelerator_limit(resources.count)
-        # PyTorch's data loaders and NCCL share memory between processes; the default of 64 MiB breaks them.
-        kubernetes.empty_dir_mount(task, "shm", "/dev/shm", medium="Memory", size_limit="8Gi")  # noqa: S108
-    for key, value in resources.node_selector.items():
-        kubernetes.add_node_selector(task, label_key=key, label_value=value)
-    for toleration in resources.tolerations:
-        kubernetes.add_toleration(task, **json.loads(toleration.model_dump_json(exclude_none=True)))
+def _limit_run(profile: ClusterProfile | None) -> dsl.PipelineConfig | None:
+    if profile is None:
+        return None
+    return dsl.PipelineConfig(
+        ttl_seconds_after_finished=profile.ttl_seconds, active_deadline_seconds=profile.deadline_seconds
+    )

@@ -14,7 +14,8 @@
     ├── TrainingError            10   training cannot start, or did not end with a usable adapter
     ├── MissingExtraError        11   this installation lacks an optional part
     ├── RunFailedError           12   a pipeline run ended with at least one failed task
-    └── TrackingError            13   MLflow cannot be reached, or refused
+    ├── TrackingError            13   MLflow cannot be reached, or refused
+    └── ClusterError             14   Kubeflow cannot be reached, or refused
 
 The number is the exit code of the ``lorry`` command. Every message says what is wrong, where, and what
 to do next. A :class:`Fault` is one entry in the list of an InvalidTaskError or InvalidDataError; an
@@ -240,3 +241,9 @@ class TrackingError(LorryError):
     """MLflow cannot be reached, or refused what was asked of it."""
 
     exit_code = 13
+
+
+class ClusterError(LorryError):
+    """Kubeflow cannot be reached, or refused what was asked of it."""
+
+    exit_code = 14

@@ -36,12 +36,31 @@ _VARIABLES = {
     "trusted_keys": "LORRY_TRUSTED_KEYS",
     "trusted_identities": "LORRY_TRUSTED_IDENTITIES",
     "sigstore_trust": "LORRY_SIGSTORE_TRUST",
+    "kubeflow_host": "LORRY_KUBEFLOW_HOST",
+    "kubeflow_namespace": "LORRY_KUBEFLOW_NAMESPACE",
+    "kubeflow_ca_file": "LORRY_KUBEFLOW_CA_FILE",
 }
 IN_STORE = "store"
 """The setting of checkpoints that puts them into the store, below ``checkpoints/``."""
 
 _DEFAULT_CACHE_BYTES = 10 << 30
 _CHOICES = {"s3_encryption": ("AES256", "aws:kms"), "signing_policy": POLICIES}
+
+
+class KubeflowOptions(BaseModel):
+    """Where runs are submitted to.
+
+    Attributes:
+        host: The address of Kubeflow Pipelines; empty: none is set.
+        namespace: The namespace of runs; empty where Kubeflow has no users.
+        ca_file: The certificates that its own is checked by; empty: those of public authorities.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: str = ""
+    namespace: str = ""
+    ca_file: str = ""
 
 
 class Settings(BaseModel):
@@ -57,6 +76,7 @@ class Settings(BaseModel):
         given_checkpoints: Where to keep checkpoints: a folder, ``store`` or ``s3://bucket/prefix``; "": as
             a folder of ``home``.
         cache_bytes: How large the cache of adapters may become, in bytes.
+        kubeflow: Where runs are submitted to.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -69,6 +89,7 @@ class Settings(BaseModel):
     signing: SigningSettings = SigningSettings()
     given_checkpoints: str = ""
     cache_bytes: int = _DEFAULT_CACHE_BYTES
+    kubeflow: KubeflowOptions = KubeflowOptions()
 
     @classmethod
     def load(cls, environment: Mapping[str, str], folder: Path) -> Self:
@@ -97,6 +118,11 @@ class Settings(BaseModel):
             signing=_read_signing(chosen, environment.get(PASSWORD_VARIABLE, ""), folder),
             given_checkpoints=_anchor_checkpoints(chosen["checkpoints"] or "", folder),
             cache_bytes=parse_size(chosen["cache_size"]) if chosen["cache_size"] else _DEFAULT_CACHE_BYTES,
+            kubeflow=KubeflowOptions(
+                host=chosen["kubeflow_host"] or "",
+                namespace=chosen["kubeflow_namespace"] or "",
+                ca_file=chosen["kubeflow_ca_file"] or "",
+            ),
         )
 
     def list_s3_variables(self) -> dict[str, str]:

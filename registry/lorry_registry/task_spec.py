@@ -21,6 +21,7 @@ from lorry_registry.digests import digest_document
 from lorry_registry.input_specs import BaseSpec, DataSpec
 from lorry_registry.task_section import Section, Share, leave_out_defaults
 
+MEMORY_QUANTITY = r"^\d+(\.\d+)?(Ki|Mi|Gi|Ti|k|M|G|T)?$"
 TASK_NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 
 _Result = TypeVar("_Result")
@@ -242,7 +243,7 @@ class ResourcesSpec(Section):
 
     accelerator: str = "nvidia.com/gpu"
     count: Annotated[int, Field(ge=0, le=64)] = 0
-    memory: Annotated[str, Field(pattern=r"^\d+(\.\d+)?(Ki|Mi|Gi|Ti|k|M|G|T)?$")] = "4Gi"
+    memory: Annotated[str, Field(pattern=MEMORY_QUANTITY)] = "4Gi"
     node_selector: dict[str, str] = {}
     tolerations: tuple[Toleration, ...] = ()
 

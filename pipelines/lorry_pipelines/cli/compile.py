@@ -11,8 +11,9 @@ from lorry_registry.cli.edge import format_examples, load_settings, print_warnin
 
 @click.command(
     epilog=format_examples(
-        "lorry compile -o lorry.yaml",
-        "lorry compile tasks/*.yaml -o lorry.yaml",
+        "lorry compile tasks/*.yaml -o lorry.yaml --profile cluster.yaml",
+        "lorry compile -o lorry.yaml              its tasks are given when a run starts",
+        "lorry compile tasks/*.yaml -o lorry.yaml --for local",
         "kfp run create -f lorry.yaml",
     )
 )
@@ -24,26 +25,59 @@ from lorry_registry.cli.edge import format_examples, load_settings, print_warnin
     type=click.Path(path_type=Path, dir_okay=False),
     help="The file to write; its name ends in .yaml.",
 )
+@click.option(
+    "--for",
+    "target",
+    type=click.Choice(["kubeflow", "local"]),
+    default="kubeflow",
+    show_default=True,
+    help="Where it will run: on a cluster, which refuses what pods cannot reach, or on this machine.",
+)
+@click.option(
+    "--profile",
+    "profile_file",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="How steps are placed on the cluster; without it, each step has modest defaults.",
+)
 @overrides_option
-def compile_tasks(files: tuple[Path, ...], output: Path, overrides: tuple[str, ...]) -> None:
+def compile_tasks(
+    files: tuple[Path, ...],
+    output: Path,
+    target: str,
+    profile_file: Path | None,
+    overrides: tuple[str, ...],
+) -> None:
     """Compile the pipeline for Kubeflow.
 
-    The tasks become the default of the parameter 'tasks'; without any, they are given when a run starts.
-    Passwords are not compiled in: steps read them from their environment, on a cluster from a Kubernetes
-    secret.
+    The tasks become the default of the parameter 'tasks', each as NAME@sha256:DIGEST; their documents go into
+    the store. Without tasks, they are given when a run starts. Tasks that ask for different resources cannot
+    be replaced then, and there is no such parameter.
+
+    Passwords are not compiled in: steps read them from their environment, on a cluster from the Kubernetes
+    secrets that the profile names.
     """
-    from lorry_pipelines.compilation import compile_pipeline
+    from lorry_pipelines.cluster.profile import ClusterProfile, load_profile
+    from lorry_pipelines.compilation import compile_pipeline, publish_tasks
     from lorry_pipelines.scheduling import load_tasks
     from lorry_registry.errors import UsageError
 
     if output.suffix not in (".yaml", ".yml"):
         raise UsageError("the compiled pipeline is YAML", where=str(output), todo="name it FILE.yaml")
+    if profile_file is not None and target == "local":
+        raise UsageError(
+            "a profile places steps on a cluster", where="--profile", todo="leave it out, or --for local"
+        )
+    profile = load_profile(profile_file) if profile_file is not None else ClusterProfile()
     specs = load_tasks(files, overrides)
     settings = load_settings()
-    compile_pipeline(specs, output, settings=settings)
+    compile_pipeline(specs, output, settings=settings, profile=profile if target == "kubeflow" else None)
+    references = publish_tasks(specs, settings)
     if has_secret(settings.tracking_uri):
         print_warning(
             f"the address of MLflow holds a password, so it is not in {output}: give the steps "
             "MLFLOW_TRACKING_URI in their environment, from a Kubernetes secret"
         )
     click.echo(f"{output}: a pipeline over {len(specs)} task{'' if len(specs) == 1 else 's'}")
+    for reference in references:
+        click.echo(f"  {reference}")

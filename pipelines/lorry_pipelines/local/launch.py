@@ -22,7 +22,7 @@ from lorry_components.steps.runtime.build_facts import (
 )
 from lorry_components.steps.runtime.outcomes import RunRecord
 from lorry_components.steps.runtime.step_context import PROGRESS_VARIABLE, TRACKING_VARIABLE
-from lorry_pipelines.compilation import compile_pipeline, withhold_secret
+from lorry_pipelines.compilation import compile_pipeline, publish_tasks, withhold_secret
 from lorry_pipelines.local.containers import Mount, find_image_digest, remove_containers
 from lorry_pipelines.local.runner_process import LocalRun
 from lorry_registry.errors import StoreError, TrackingError
@@ -130,6 +130,7 @@ def run_pipeline(
         KeyboardInterrupt: The run was interrupted; its processes are ended first.
     """
     pipeline = folder.path / "pipeline.yaml"
+    publish_tasks(specs, settings)
     compile_pipeline(specs, pipeline, settings=settings)
     described = folder.path / "run.json"
     write_whole_text(

@@ -16,6 +16,7 @@ EDGES = {
     "components/lorry_components/steps/report/entry.py",
     # MLflow calls it, and passes none of our settings on.
     "components/lorry_components/inference/mlflow_flavor.py",
+    "components/lorry_components/steps/verdict/entry.py",
     "components/lorry_components/studies/trial_process.py",
     "pipelines/lorry_pipelines/local/runner_process.py",
 }

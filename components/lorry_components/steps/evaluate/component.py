@@ -9,6 +9,7 @@ from lorry_registry.settings import DEFAULT_IMAGE
 def evaluate(
     task: str,
     run: str,
+    kfp_run: str,
     store: str,
     tracking_uri: str,
     data: dsl.Input[dsl.Dataset],
@@ -22,7 +23,7 @@ def evaluate(
 
     return main(
         task=task,
-        run=run,
+        run=run or kfp_run,
         store=store,
         tracking_uri=tracking_uri,
         data=data.path,

@@ -9,6 +9,7 @@ from lorry_registry.settings import DEFAULT_IMAGE
 def finetune(
     task: str,
     run: str,
+    kfp_run: str,
     store: str,
     tracking_uri: str,
     checkpoints: str,
@@ -21,7 +22,7 @@ def finetune(
 
     return main(
         task=task,
-        run=run,
+        run=run or kfp_run,
         store=store,
         tracking_uri=tracking_uri,
         checkpoints=checkpoints,

@@ -9,6 +9,7 @@ from lorry_registry.settings import DEFAULT_IMAGE
 def gate(
     task: str,
     run: str,
+    kfp_run: str,
     store: str,
     tracking_uri: str,
     evaluation: dsl.Input[dsl.Artifact],
@@ -19,7 +20,7 @@ def gate(
 
     return main(
         task=task,
-        run=run,
+        run=run or kfp_run,
         store=store,
         tracking_uri=tracking_uri,
         evaluation=evaluation.path,

@@ -7,14 +7,20 @@ from lorry_registry.settings import DEFAULT_IMAGE
 
 @dsl.component(base_image=DEFAULT_IMAGE, install_kfp_package=False)
 def prepare_data(
-    task: str, run: str, store: str, tracking_uri: str, force: bool, data: dsl.Output[dsl.Dataset]
+    task: str,
+    run: str,
+    kfp_run: str,
+    store: str,
+    tracking_uri: str,
+    force: bool,
+    data: dsl.Output[dsl.Dataset],
 ) -> str:
     """Read, check and split the data of a task, unless an adapter is up to date already."""
     from lorry_components.steps.prepare_data.entry import main
 
     return main(
         task=task,
-        run=run,
+        run=run or kfp_run,
         store=store,
         tracking_uri=tracking_uri,
         force=force,

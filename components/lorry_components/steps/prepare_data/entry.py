@@ -7,15 +7,21 @@ from pydantic import JsonValue
 
 from lorry_components.steps.prepare_data.step import prepare_data
 from lorry_components.steps.runtime.outcomes import Nothing, run_step
-from lorry_components.steps.runtime.step_context import StepContext
+from lorry_components.steps.runtime.step_context import StepContext, record_unreadable_task
 from lorry_components.tasks.staleness import assess_staleness
+from lorry_registry.errors import InvalidTaskError, StoreError
 
 
 def main(
     *, task: str, run: str, store: str, tracking_uri: str, force: bool, data: str, metadata: dict[str, Any]
 ) -> str:
     """Prepare a task's data; return whether the graph goes on."""
-    entry = StepContext.open("prepare_data", task=task, run=run, store=store, tracking_uri=tracking_uri)
+    places = {"task": task, "run": run, "store": store}
+    try:
+        entry = StepContext.open("prepare_data", tracking_uri=tracking_uri, **places)
+    except (InvalidTaskError, StoreError) as error:
+        # Were this step to fail, the graph would take the other tasks down with this one.
+        return record_unreadable_task(error, "prepare_data", **places)
 
     def body() -> dict[str, JsonValue]:
         staleness = assess_staleness(entry.task, entry.registry)

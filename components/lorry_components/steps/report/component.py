@@ -9,12 +9,13 @@ from lorry_registry.settings import DEFAULT_IMAGE
 def report(
     tasks: list,
     run: str,
+    kfp_run: str,
     store: str,
     tracking_uri: str,
     status: dsl.PipelineTaskFinalStatus,  # noqa: ARG001 - makes it an exit task in the compiled graph
     page: dsl.Output[dsl.HTML],
 ):
-    """Report the outcome of every task, whatever happened, and fail if one failed."""
+    """Report the outcome of every task, whatever happened."""
     from lorry_components.steps.report.entry import main
 
-    main(tasks=tasks, run=run, store=store, tracking_uri=tracking_uri, page=page.path)
+    main(tasks=tasks, run=run or kfp_run, store=store, tracking_uri=tracking_uri, page=page.path)

@@ -52,15 +52,25 @@ class RunReport(BaseModel):
         return [task for task in self.tasks if task.status == "failed"]
 
 
-def report_run(record: RunRecord, tasks: Sequence[str], store: Store) -> RunReport:
-    """Collect the outcomes of a run and keep the report in the store.
+def summarize_run(record: RunRecord, tasks: Sequence[str]) -> RunReport:
+    """Collect the outcomes of a run.
 
     Args:
         record: The outcomes.
         tasks: The tasks that the run was asked for: one without an outcome was killed early.
+    """
+    return RunReport(run=record.run, tasks=tuple(_report_task(task, record.read(task)) for task in tasks))
+
+
+def report_run(record: RunRecord, tasks: Sequence[str], store: Store) -> RunReport:
+    """Collect the outcomes of a run, as :func:`summarize_run` does, and keep them.
+
+    Args:
+        record: The outcomes.
+        tasks: The tasks that the run was asked for.
         store: Where the report is kept, as ``runs/<run>/report.json``.
     """
-    report = RunReport(run=record.run, tasks=tuple(_report_task(task, record.read(task)) for task in tasks))
+    report = summarize_run(record, tasks)
     store.replace(f"runs/{record.run}/report.json", canonical_json(report.model_dump(mode="json")))
     return report
 

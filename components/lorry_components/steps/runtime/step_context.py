@@ -10,18 +10,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
+from pydantic import JsonValue
+
 from lorry_components.process_setup import conceal_secrets, ease_garbage_collection, quiet_libraries
 from lorry_components.progress import Progress, ProgressFile, ignore_progress
 from lorry_components.steps.runtime.build_facts import read_build
-from lorry_components.steps.runtime.outcomes import RunRecord
+from lorry_components.steps.runtime.outcomes import RunRecord, run_step
 from lorry_components.tasks.resolution import ResolvedTask, resolve_task
 from lorry_registry.digest_cache import DigestCache
-from lorry_registry.errors import TrackingError
+from lorry_registry.errors import LorryError, TrackingError
 from lorry_registry.mlflow_index import MlflowIndex
 from lorry_registry.provenance import Build
 from lorry_registry.registry import Registry
 from lorry_registry.settings import Settings
 from lorry_registry.stores import S3Options, Store, open_store
+from lorry_registry.task_references import label_task, read_task
 from lorry_registry.task_spec import TaskSpec
 
 # The folder in which a local run looks for progress files; unset on a cluster.
@@ -61,12 +64,14 @@ class StepContext:
 
         Args:
             step: The step's name.
-            task: The task as JSON.
+            task: The task: a reference to its document in the store, or the document itself as JSON.
             run: The run's id.
             store: The store's address.
             tracking_uri: MLflow's address; empty: the environment's.
 
         Raises:
+            InvalidTaskError: The task is neither, or its document has faults.
+            StoreError: The document is not in the store, or it was changed.
             TrackingError: No address of MLflow is given.
         """
         quiet_libraries()
@@ -74,10 +79,8 @@ class StepContext:
         environment = os.environ
         secrets = conceal_secrets(environment)
         settings = Settings.load(environment, Path.cwd())
-        resolved = resolve_task(
-            TaskSpec.model_validate_json(task), digest=DigestCache(settings.digests).digest_file
-        )
         opened = open_store(store, settings.s3)
+        resolved = resolve_task(read_task(task, opened), digest=DigestCache(settings.digests).digest_file)
         return cls(
             task=resolved,
             record=RunRecord(opened, run, secrets=secrets),
@@ -125,6 +128,24 @@ class StepContext:
     def store(self) -> Store:
         """The store."""
         return self.registry.store
+
+
+def record_unreadable_task(error: LorryError, step: str, *, task: str, run: str, store: str) -> str:
+    """Keep why a task of a run cannot be read as its step's outcome, so that the run reports it.
+
+    Returns:
+        What the step gives to the graph: there is no work for the steps after it.
+
+    Raises:
+        StoreError: The store cannot be reached, so that no task of the run could succeed.
+    """
+    settings = Settings.load(os.environ, Path.cwd())
+    record = RunRecord(open_store(store, settings.s3), run, secrets=conceal_secrets(os.environ))
+
+    def body() -> dict[str, JsonValue]:
+        raise error
+
+    return run_step(record, label_task(task), step, body)
 
 
 def choose_tracking_uri(given: str, environment: Mapping[str, str]) -> str:

@@ -20,10 +20,12 @@ from lorry_components.steps.register.mlflow_publication import reconcile_task
 from lorry_components.steps.report.entry import main as report
 from lorry_components.steps.runtime.outcomes import PROCEED, STEPS, STOP
 from lorry_components.steps.runtime.step_context import StepContext
+from lorry_components.steps.verdict.entry import main as judge
 from lorry_registry.errors import RunFailedError, StoreError, TrackingError
 from lorry_registry.mlflow_index import MlflowIndex
 from lorry_registry.registry import Registry
 from lorry_registry.stores import LocalStore
+from lorry_registry.task_references import refer_to_task, store_task
 from lorry_registry.task_spec import TaskSpec
 
 
@@ -53,7 +55,7 @@ class Graph:
             str(place / name) for name in ("data", "candidate", "evaluation", "decision")
         )
         places = {
-            "task": spec.model_dump_json(),
+            "task": str(store_task(self.store, spec)),
             "run": run,
             "store": str(self.store.root),
             "tracking_uri": self.uri,
@@ -89,12 +91,15 @@ class Graph:
     def report(self, run: str, *specs: TaskSpec) -> None:
         page = self.folder / run / "report" / "page.html"
         report(
-            tasks=[spec.model_dump_json() for spec in specs],
+            tasks=[str(refer_to_task(spec)) for spec in specs],
             run=run,
             store=str(self.store.root),
             tracking_uri=self.uri,
             page=str(page),
         )
+
+    def judge(self, run: str, *specs: TaskSpec) -> None:
+        judge(tasks=[str(refer_to_task(spec)) for spec in specs], run=run, store=str(self.store.root))
 
     def read_report(self, run: str) -> list[dict[str, Any]]:
         document = json.loads((self.store.root / "runs" / run / "report.json").read_text())
@@ -226,8 +231,9 @@ def test_a_task_that_fails_is_reported_and_fails_the_run(graph: Graph, make_spec
     bad = make_spec("classification", {"name": "lora", "targets": ["no_such_layer"]})
     assert graph.run(good, "run-1") == [PROCEED] * 5
     assert graph.run(bad, "run-1") == [PROCEED, STOP, STOP, STOP, STOP]
+    graph.report("run-1", good, bad)
     with pytest.raises(RunFailedError) as caught:
-        graph.report("run-1", good, bad)
+        graph.judge("run-1", good, bad)
     assert str(caught.value) == "run-1: 1 of 2 tasks failed\n  -> tiny-classification in finetune"
     first, second = graph.read_report("run-1")
     assert first["status"] == "promoted"
@@ -238,12 +244,43 @@ def test_a_task_that_fails_is_reported_and_fails_the_run(graph: Graph, make_spec
 def test_a_run_that_was_cut_short_is_reported_as_killed(graph: Graph, make_spec: MakeSpec) -> None:
     spec = make_spec(train=ONE_STEP)
     graph.run(spec, "run-1", until="finetune")
+    graph.report("run-1", spec)
     with pytest.raises(RunFailedError, match="tiny-regression in evaluate"):
-        graph.report("run-1", spec)
+        graph.judge("run-1", spec)
     (task,) = graph.read_report("run-1")
     assert "evaluate ended without a report" in task["reason"]
     run_id = task["details"]["finetune"]["mlflow_run_id"]
     assert MlflowIndex(graph.uri)._client.get_run(run_id).info.status == "FAILED"
+
+
+@pytest.mark.parametrize(
+    ("task", "name", "reason"),
+    [
+        ("{", "unreadable-021fb596", "neither NAME@sha256:DIGEST nor JSON"),
+        ('["films"]', "unreadable-", "JSON, but not an object"),
+        ('{"name": "films"}', "films", "base: is missing"),
+        ('{"name": "../films"}', "unreadable-", "name"),
+        ("films@sha256:" + "0" * 64, "films", "is not in the store"),
+        ("films@sha256:00", "unreadable-", "neither"),
+        ("[" * 100_000, "unreadable-", "neither"),
+    ],
+)
+def test_a_task_that_cannot_be_read_is_reported_and_stops_no_other(
+    graph: Graph, make_spec: MakeSpec, tmp_path: Path, task: str, name: str, reason: str
+) -> None:
+    places = {"run": "run-1", "store": str(graph.store.root), "tracking_uri": graph.uri}
+    data = str(tmp_path / "data")
+    assert prepare_data(task=task, force=False, data=data, metadata={}, **places) == STOP
+    good = make_spec(train=ONE_STEP)
+    graph.run(good, "run-1", until="finetune")
+    tasks = [str(refer_to_task(good)), task]
+    report(tasks=tasks, page=str(tmp_path / "page.html"), **places)
+    told = graph.read_report("run-1")[1]
+    assert told["task"].startswith(name)
+    assert (told["status"], told["step"]) == ("failed", "prepare_data")
+    assert reason in told["reason"]
+    with pytest.raises(RunFailedError, match=f"{told['task']} in prepare_data"):
+        judge(tasks=tasks, run="run-1", store=str(graph.store.root))
 
 
 def test_an_injected_mlflow_run_is_used(

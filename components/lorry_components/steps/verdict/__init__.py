@@ -1,0 +1,1 @@
+"""The verdict: whether the run as a whole succeeded."""

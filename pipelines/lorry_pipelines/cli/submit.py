@@ -1,0 +1,398 @@
+"""``lorry submit``: a run on a cluster, started once, followed to its end."""
+
+import re
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lorry_pipelines.cli.task_options import files_argument, overrides_option
+from lorry_registry.cli.edge import (
+    format_examples,
+    json_option,
+    load_settings,
+    print_json,
+    print_warning,
+    read_environment,
+)
+from lorry_registry.digest_cache import DigestCache
+from lorry_registry.errors import RunFailedError, UsageError
+from lorry_registry.registry import Registry
+
+if TYPE_CHECKING:
+    from lorry_components.tasks.resolution import ResolvedTask
+    from lorry_pipelines.cluster.kubeflow import Kubeflow, KubeflowAccess, Run
+    from lorry_pipelines.cluster.submission import Submission
+    from lorry_pipelines.scheduling import PlannedTask
+    from lorry_registry.settings import Settings
+
+# Where a pod has the token that Kubeflow Pipelines accepts, if its service account has one.
+_TOKEN_PATH = Path("/var/run/secrets/kubeflow/pipelines/token")
+_CRON_FIELDS = 6
+
+
+@click.command(
+    epilog=format_examples(
+        "lorry submit tasks/*.yaml --profile cluster.yaml --wait",
+        "lorry submit reviews.yaml --dry-run            what it would do",
+        "lorry submit tasks/*.yaml --recurring '0 0 3 * * *'   each night at three",
+    )
+)
+@files_argument
+@overrides_option
+@click.option("--host", metavar="URL", help="Kubeflow Pipelines.  [default: LORRY_KUBEFLOW_HOST]")
+@click.option("--namespace", metavar="NAME", help="Your namespace, where Kubeflow has users.")
+@click.option("--experiment", default="lorry", show_default=True, help="The experiment that the run is in.")
+@click.option("--service-account", default="", metavar="NAME", help="The account that the run's pods have.")
+@click.option(
+    "--ca-file",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Certificates by which the server's is checked.",
+)
+@click.option(
+    "--profile",
+    "profile_file",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="How steps are placed on the cluster.",
+)
+@click.option("--wait", is_flag=True, help="Follow the run to its end, and end with its table and exit code.")
+@click.option("--force", is_flag=True, help="Also train tasks that are up to date.")
+@click.option(
+    "--recurring",
+    "cron",
+    metavar="CRON",
+    help="Start a run again and again: six fields, the first of them seconds.",
+)
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@json_option
+def submit_tasks(
+    files: tuple[Path, ...],
+    overrides: tuple[str, ...],
+    host: str | None,
+    namespace: str | None,
+    experiment: str,
+    service_account: str,
+    ca_file: Path | None,
+    profile_file: Path | None,
+    wait: bool,
+    force: bool,
+    cron: str | None,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Train, judge and register the adapters of tasks on a Kubeflow cluster.
+
+    The tasks that are stale are compiled into a version of the pipeline and started as one run, unless a run
+    with the same work is waiting, running or done: that one is shown, and followed with --wait. Data files of
+    this machine are copied into the store by their digest.
+
+    Who asks is read from LORRY_KUBEFLOW_TOKEN, LORRY_KUBEFLOW_COOKIE, or a pod's service account.
+    """
+    from lorry_components.process_setup import ease_garbage_collection, quiet_libraries
+    from lorry_pipelines.cluster.profile import ClusterProfile, load_profile
+    from lorry_pipelines.scheduling import load_tasks
+
+    ease_garbage_collection()
+    quiet_libraries()
+    if cron is not None:
+        _check_cron(cron, wait=wait)
+    settings = load_settings()
+    access = _find_access(settings, host, namespace, ca_file)
+    profile = load_profile(profile_file) if profile_file is not None else ClusterProfile()
+    specs = load_tasks(files, overrides)
+    job = _Job(settings, access, experiment, service_account, force=force, dry_run=dry_run)
+    tasks = job.move_data(specs, is_recurring=cron is not None)
+    if cron is not None:
+        shown = job.schedule(tasks, profile, cron, revision=_find_revision(files[0].parent))
+        print_json(shown) if as_json else _print_values(shown)
+        return
+    planned = job.plan(tasks)
+    job.submit(planned, profile, wait=wait, as_json=as_json, revision=_find_revision(files[0].parent))
+
+
+class _Job:
+    """One call of the command, with what all its parts need."""
+
+    def __init__(
+        self,
+        settings: "Settings",
+        access: "KubeflowAccess",
+        experiment: str,
+        service_account: str,
+        *,
+        force: bool,
+        dry_run: bool,
+    ) -> None:
+        self._settings = settings
+        self._access = access
+        self._experiment = experiment
+        self._service_account = service_account
+        self._force = force
+        self._dry_run = dry_run
+        self._registry = Registry.open(settings)
+
+    def move_data(self, specs: Sequence[Any], *, is_recurring: bool) -> "list[ResolvedTask]":
+        """Return the tasks with their data where pods can read them; local files are copied there."""
+        from lorry_components.tasks.resolution import resolve_task
+        from lorry_pipelines.cluster.data_upload import list_missing, plan_upload
+        from lorry_pipelines.cluster.reachability import check_places, check_reachable
+
+        check_places(self._settings)
+        local = [spec.name for spec in specs if spec.data.is_local]
+        if is_recurring and local:
+            raise UsageError(
+                f"the data of {', '.join(local)} are on this machine: every run would read the same copy",
+                where="--recurring",
+                todo="keep the data on S3, where they can change, and write s3://BUCKET/KEY",
+            )
+        digest = DigestCache(self._settings.digests).digest_file
+        store = self._registry.store
+        uploads = [plan_upload(resolve_task(spec, digest=digest), store) for spec in specs]
+        check_reachable([upload.spec for upload in uploads], self._settings)
+        missing = list_missing(uploads, store)
+        for path, key in missing:
+            click.echo(
+                f"{'would copy' if self._dry_run else 'copying'} {path} to {store.locate(key)}", err=True
+            )
+            if not self._dry_run:
+                store.upload(key, path)
+        return [resolve_task(upload.spec, digest=digest) for upload in uploads]
+
+    def plan(self, tasks: "Sequence[ResolvedTask]") -> "list[PlannedTask]":
+        """Decide which tasks are stale, and refuse those that would not fit what they ask for."""
+        from lorry_pipelines.scheduling import plan_tasks, refuse_what_does_not_fit
+
+        planned = plan_tasks(tasks, self._registry, force=self._force)
+        if not self._force:
+            refuse_what_does_not_fit([plan.spec for plan in planned if plan.staleness.is_stale])
+        return planned
+
+    def submit(
+        self,
+        planned: "Sequence[PlannedTask]",
+        profile: Any,
+        *,
+        wait: bool,
+        as_json: bool,
+        revision: str,
+    ) -> None:
+        """Start the run of the stale tasks once, and show or follow it."""
+        from lorry_pipelines.cluster.submission import build_submission
+
+        started = time.monotonic()
+        stale = [plan for plan in planned if plan.staleness.is_stale]
+        if not stale:
+            self._finish(planned, {}, as_json=as_json, seconds=time.monotonic() - started)
+            return
+        submission = build_submission(
+            [plan.task for plan in stale], self._settings, profile, revision=revision, force=self._force
+        )
+        if self._dry_run:
+            shown = _describe_submission(submission, self._experiment, planned)
+            print_json(shown) if as_json else _print_values(shown)
+            return
+        kubeflow, run = self._start(submission, [plan.spec for plan in stale])
+        link = kubeflow.link_run(run.id)
+        click.echo(f"run: {link}", err=as_json or wait)
+        if not wait:
+            if as_json:
+                print_json({"run": run.id, "name": run.name, "state": run.state, "url": link})
+            return
+        run, reports = self._follow(kubeflow, run, [plan.spec.name for plan in stale], quiet=as_json)
+        self._finish(planned, reports, as_json=as_json, seconds=time.monotonic() - started)
+        _fail_with(run, reports, link)
+
+    def schedule(
+        self, tasks: "Sequence[ResolvedTask]", profile: Any, cron: str, *, revision: str
+    ) -> dict[str, Any]:
+        """Make the recurring run of these tasks; each of its runs trains what is stale then."""
+        from lorry_pipelines.cluster.kubeflow import Kubeflow
+        from lorry_pipelines.cluster.submission import build_submission, upload_package
+        from lorry_pipelines.compilation import publish_tasks
+
+        submission = build_submission(tasks, self._settings, profile, revision=revision, force=self._force)
+        shown = {
+            "experiment": self._experiment,
+            "name": self._experiment,
+            "cron": cron,
+            "version": submission.version,
+            "tasks": list(submission.tasks),
+        }
+        if self._dry_run:
+            return shown | {"recurring": None, "url": None}
+        kubeflow = Kubeflow(self._access)
+        publish_tasks([task.spec for task in tasks], self._settings)
+        version = upload_package(submission, kubeflow)
+        recurring = kubeflow.replace_recurring(
+            kubeflow.ensure_experiment(self._experiment),
+            self._experiment,
+            version,
+            cron=cron,
+            arguments=self._list_arguments(),
+            service_account=self._service_account,
+        )
+        return shown | {"recurring": recurring, "url": kubeflow.link_recurring(recurring)}
+
+    def _start(self, submission: "Submission", specs: Sequence[Any]) -> "tuple[Kubeflow, Run]":
+        from lorry_pipelines.cluster.kubeflow import Kubeflow
+        from lorry_pipelines.cluster.submission import find_same_run, upload_package
+        from lorry_pipelines.compilation import publish_tasks
+
+        kubeflow = Kubeflow(self._access)
+        experiment = kubeflow.ensure_experiment(self._experiment)
+        same = find_same_run(submission, kubeflow, experiment)
+        if same is not None:
+            click.echo(f"a run with the same work is {same.state} already: {same.name}", err=True)
+            return kubeflow, same
+        publish_tasks(specs, self._settings)
+        version = upload_package(submission, kubeflow)
+        run = kubeflow.start_run(
+            experiment,
+            submission.run,
+            version,
+            arguments=self._list_arguments(),
+            description=submission.description,
+            service_account=self._service_account,
+        )
+        return kubeflow, run
+
+    def _list_arguments(self) -> dict[str, Any]:
+        return {"force": True} if self._force else {}
+
+    def _follow(
+        self, kubeflow: "Kubeflow", run: "Run", names: Sequence[str], *, quiet: bool
+    ) -> "tuple[Run, dict[str, Any]]":
+        from lorry_components.steps.report.step import summarize_run
+        from lorry_components.steps.runtime.outcomes import RunRecord
+        from lorry_pipelines.cluster.following import follow_run
+        from lorry_pipelines.local.display import Watcher, open_display
+
+        store = self._registry.store
+        with open_display(names, quiet=quiet) as shown:
+            # Pods write no progress files here: outcomes of steps are all there is to see.
+            watcher = Watcher(names, store, run.id, self._settings.runs / run.id / "progress", shown)
+            try:
+                run = follow_run(kubeflow, run, watcher)
+            except KeyboardInterrupt:
+                click.echo(
+                    f"the run goes on: {kubeflow.link_run(run.id)}\nthe same command follows it again",
+                    err=True,
+                )
+                raise
+        report = summarize_run(RunRecord(store, run.id), names)
+        return run, {task.task: task for task in report.tasks}
+
+    def _finish(
+        self,
+        planned: "Sequence[PlannedTask]",
+        reports: Mapping[str, Any],
+        *,
+        as_json: bool,
+        seconds: float,
+    ) -> None:
+        from lorry_pipelines.cli.run_summary import describe_tasks, print_summary
+
+        rows = describe_tasks(planned, reports, self._registry)
+        if as_json:
+            print_json(rows)
+        else:
+            print_summary(rows, seconds=seconds, tracking_uri=self._settings.tracking_uri)
+
+
+def _fail_with(run: "Run", reports: Mapping[str, Any], link: str) -> None:
+    """End with a code that says whether all is well, as ``lorry run`` does.
+
+    Raises:
+        RunFailedError: A task failed, or the run did not succeed.
+    """
+    for name, report in reports.items():
+        warning = report.details.get("register", {}).get("warning")
+        if warning:
+            print_warning(f"{name}: {warning}")
+    failed = [report for report in reports.values() if report.status == "failed"]
+    lines = [f"{report.task} failed in {report.step}: {report.reason}" for report in failed]
+    if run.state != "SUCCEEDED" or lines:
+        told = f"Kubeflow says: {run.message}" if run.message else ""
+        raise RunFailedError(
+            "\n".join([*(lines or [f"the run is {run.state}"]), *([told] if told else [])]),
+            todo=f"look at {link}\n  -> submit again when it is corrected: finished tasks are not repeated",
+        )
+
+
+def _describe_submission(
+    submission: "Submission", experiment: str, planned: "Sequence[PlannedTask]"
+) -> dict[str, Any]:
+    return {
+        "experiment": experiment,
+        "run": submission.run,
+        "version": submission.version,
+        "tasks": {plan.spec.name: plan.staleness.reason for plan in planned if plan.staleness.is_stale},
+        "current": {plan.spec.name: plan.staleness.reason for plan in planned if not plan.staleness.is_stale},
+    }
+
+
+def _print_values(values: Mapping[str, Any]) -> None:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            click.echo(f"{name}:")
+            for key, inner in value.items():
+                click.echo(f"  {key}: {inner}")
+        elif value is not None:
+            click.echo(f"{name}: {', '.join(value) if isinstance(value, list) else value}")
+
+
+def _check_cron(cron: str, *, wait: bool) -> None:
+    if wait:
+        raise UsageError("a recurring run has no end", where="--wait", todo="leave out --wait or --recurring")
+    fields = cron.split()
+    if len(fields) != _CRON_FIELDS or not all(re.fullmatch(r"[0-9A-Za-z*,/?-]+", field) for field in fields):
+        raise UsageError(
+            f"{cron!r} is not a schedule of six fields",
+            where="--recurring",
+            todo="write second, minute, hour, day, month and weekday, such as '0 0 3 * * *'",
+        )
+
+
+def _find_access(
+    settings: "Settings", host: str | None, namespace: str | None, ca_file: Path | None
+) -> "KubeflowAccess":
+    from lorry_pipelines.cluster.kubeflow import KubeflowAccess, check_host
+
+    environment = read_environment()
+    address = host or settings.kubeflow.host
+    if not address:
+        raise UsageError(
+            "it is not known where Kubeflow Pipelines is",
+            where="--host",
+            todo="give --host, or set LORRY_KUBEFLOW_HOST or kubeflow_host in lorry.toml",
+        )
+    check_host(address)
+    token = environment.get("LORRY_KUBEFLOW_TOKEN", "")
+    cookie = environment.get("LORRY_KUBEFLOW_COOKIE", "")
+    path = Path(environment.get("KF_PIPELINES_SA_TOKEN_PATH") or _TOKEN_PATH)
+    return KubeflowAccess(
+        host=address,
+        namespace=namespace or settings.kubeflow.namespace,
+        token=token,
+        cookie=cookie,
+        token_path=path if not token and not cookie and path.is_file() else None,
+        ca_file=ca_file or (Path(settings.kubeflow.ca_file) if settings.kubeflow.ca_file else None),
+    )
+
+
+def _find_revision(folder: Path) -> str:
+    """Return the commit of the task files, or nothing where they are under no version control."""
+    try:
+        found = subprocess.run(  # noqa: S603 - no part of it is a shell word
+            ["git", "-C", str(folder), "rev-parse", "HEAD"],  # noqa: S607 - the user's own git
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except OSError:
+        return ""
+    return found.stdout.strip() if found.returncode == 0 else ""

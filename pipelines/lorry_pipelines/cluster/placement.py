@@ -1,0 +1,114 @@
+"""One way to place every step of the graph, the one that reports at the exit as well.
+
+Nothing here is seen by a local run: Kubeflow's local runners ignore it.
+"""
+
+import json
+from typing import Any
+
+from kfp import kubernetes
+
+from lorry_pipelines.cluster.profile import ClusterProfile, StepProfile
+from lorry_registry.sizes import parse_size
+from lorry_registry.task_spec import ResourcesSpec, Toleration
+
+_PART_OF, _STEP = "app.kubernetes.io/part-of", "lorry/step"
+_QUEUE, _PRIORITY = "kueue.x-k8s.io/queue-name", "kueue.x-k8s.io/priority-class"
+_MIB = 2**20
+
+
+def place_step(task: Any, step: str, profile: ClusterProfile, resources: ResourcesSpec) -> None:
+    """Apply a cluster's profile, and the resources that a task asks for, to a step.
+
+    Args:
+        task: The step in the graph, a ``kfp.dsl.PipelineTask``.
+        step: The step's name.
+        profile: The cluster's profile.
+        resources: The resources of the tasks that the step belongs to. Only fine-tuning and evaluation use
+            them: the former all accelerators, the latter one.
+    """
+    own = profile.find_step(step)
+    count = {"finetune": resources.count, "evaluate": min(resources.count, 1)}.get(step, 0)
+    _set_identity(task, step, profile)
+    _set_environment(task, profile)
+    _set_volumes(task, profile)
+    _set_limits(task, own, step, resources, shared=profile.accelerators.shared_memory if count else None)
+    if profile.retry.count:
+        task.set_retry(
+            profile.retry.count,
+            backoff_duration=profile.retry.backoff,
+            backoff_factor=profile.retry.factor,
+            backoff_max_duration=profile.retry.max_duration,
+        )
+    kubernetes.set_timeout(task, own.timeout_seconds)
+    selector, tolerations = dict(profile.node_selector), list(profile.tolerations)
+    if step in ("finetune", "evaluate"):
+        selector |= resources.node_selector
+        tolerations += resources.tolerations
+    if count:
+        task.set_accelerator_type(resources.accelerator).set_accelerator_limit(count)
+        selector = profile.accelerators.node_selector | selector
+        tolerations += profile.accelerators.tolerations
+    _set_nodes(task, selector, tolerations)
+
+
+def _set_identity(task: Any, step: str, profile: ClusterProfile) -> None:
+    kubernetes.set_security_context(
+        task, run_as_user=profile.user, run_as_group=profile.group, run_as_non_root=True
+    )
+    if profile.image_pull_secrets:
+        kubernetes.set_image_pull_secrets(task, list(profile.image_pull_secrets))
+    labels = {_PART_OF: "lorry", _STEP: step.replace("_", "-"), **profile.labels}
+    if profile.queue is not None:
+        labels[_QUEUE] = profile.queue.name
+        if profile.queue.priority_class is not None:
+            labels[_PRIORITY] = profile.queue.priority_class
+    for key, value in labels.items():
+        kubernetes.add_pod_label(task, key, value)
+
+
+def _set_environment(task: Any, profile: ClusterProfile) -> None:
+    for secret in profile.secrets:
+        kubernetes.use_secret_as_env(task, secret.name, dict(secret.variables), optional=secret.optional)
+    home = {"HOME": profile.home, "LORRY_HOME": f"{profile.home}/.lorry"}
+    for name, value in (home | profile.environment).items():
+        task.set_env_variable(name, value)
+
+
+def _set_volumes(task: Any, profile: ClusterProfile) -> None:
+    # Only these may be written besides what Kubeflow's launcher mounts itself.
+    kubernetes.empty_dir_mount(task, "tmp", "/tmp")  # noqa: S108
+    kubernetes.empty_dir_mount(task, "home", profile.home)
+    for volume in profile.volumes:
+        kubernetes.mount_pvc(task, volume.claim, volume.path, volume.sub_path)
+
+
+def _set_limits(
+    task: Any, own: StepProfile, step: str, resources: ResourcesSpec, *, shared: str | None
+) -> None:
+    task.set_cpu_request(own.cpu)
+    if own.cpu_limit is not None:
+        task.set_cpu_limit(own.cpu_limit)
+    request, limit = own.memory, own.memory_limit
+    if step in ("finetune", "evaluate"):
+        # A task's plan is checked against this, so all of it is reserved.
+        request = limit = resources.memory
+    if shared is not None:
+        kubernetes.empty_dir_mount(task, "shm", "/dev/shm", medium="Memory", size_limit=shared)  # noqa: S108
+        request = limit = _add_memory(resources.memory, shared)
+    task.set_memory_request(request)
+    if limit is not None:
+        task.set_memory_limit(limit)
+
+
+def _add_memory(first: str, second: str) -> str:
+    return f"{-(-(parse_size(first) + parse_size(second)) // _MIB)}Mi"
+
+
+def _set_nodes(task: Any, selector: dict[str, str], tolerations: list[Toleration]) -> None:
+    for key, value in selector.items():
+        kubernetes.add_node_selector(task, label_key=key, label_value=value)
+    for toleration in dict.fromkeys(
+        toleration.model_dump_json(exclude_none=True) for toleration in tolerations
+    ):
+        kubernetes.add_toleration(task, **json.loads(toleration))

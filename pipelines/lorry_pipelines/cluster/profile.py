@@ -1,0 +1,229 @@
+"""The profile of a cluster: one YAML file that says how every step of a pipeline is placed on it."""
+
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from lorry_components.steps.runtime.outcomes import STEPS
+from lorry_registry.errors import InvalidTaskError
+from lorry_registry.sizes import parse_size
+from lorry_registry.task_document import load_document
+from lorry_registry.task_loading import describe_fault
+from lorry_registry.task_section import Section
+from lorry_registry.task_spec import MEMORY_QUANTITY, Toleration
+
+CLUSTER_STEPS = (*STEPS, "verdict", "report")
+"""The steps of the compiled graph, the two that judge and report a whole run included."""
+
+_CPU = r"^(\d+m|\d+(\.\d+)?)$"
+_NAME = r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$"
+_VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
+_DURATION = r"^\d+s$"
+
+Cpu = Annotated[str, Field(pattern=_CPU)]
+Memory = Annotated[str, Field(pattern=MEMORY_QUANTITY)]
+ObjectName = Annotated[str, Field(pattern=_NAME)]
+Variable = Annotated[str, Field(pattern=_VARIABLE)]
+Duration = Annotated[str, Field(pattern=_DURATION)]
+
+
+def _count_cpus(quantity: str) -> float:
+    return float(quantity[:-1]) / 1000 if quantity.endswith("m") else float(quantity)
+
+
+class StepProfile(Section):
+    """What one step asks for.
+
+    Attributes:
+        cpu: Processors that are reserved for it, in Kubernetes' notation.
+        cpu_limit: Processors that it may use at most; None: no limit.
+        memory: Memory that is reserved for it.
+        memory_limit: Memory beyond which it is killed. A fine-tuning or evaluation has that of its task's
+            ``resources`` instead.
+        timeout_seconds: How long it may take, all attempts together.
+    """
+
+    cpu: Cpu
+    cpu_limit: Cpu | None = None
+    memory: Memory
+    memory_limit: Memory | None = None
+    timeout_seconds: Annotated[int, Field(ge=60)]
+
+    @model_validator(mode="after")
+    def _check_limits(self) -> Self:
+        if self.memory_limit is not None and parse_size(self.memory_limit) < parse_size(self.memory):
+            raise ValueError("memory_limit is less than memory")
+        if self.cpu_limit is not None and _count_cpus(self.cpu_limit) < _count_cpus(self.cpu):
+            raise ValueError("cpu_limit is less than cpu")
+        return self
+
+
+class RetryProfile(Section):
+    """How often a step whose pod was lost is tried again.
+
+    Attributes:
+        count: How often at most; 0: never.
+        backoff: The wait before the first retry, in seconds, such as ``60s``.
+        factor: By how much each wait is longer than the one before.
+        max_duration: The longest time from the first attempt to the end of the last. Kubeflow makes it the
+            deadline of a retried pod and would take an hour by default, so it has to cover a whole training.
+    """
+
+    count: Annotated[int, Field(ge=0, le=20)] = 3
+    backoff: Duration = "60s"
+    factor: Annotated[float, Field(ge=1, le=10)] = 2.0
+    max_duration: Duration = "604800s"
+
+
+class SecretVariables(Section):
+    """Environment variables of every step whose values are a Kubernetes secret's.
+
+    Attributes:
+        name: The secret.
+        variables: The variable of each of its keys.
+        optional: Whether a step starts without the secret.
+    """
+
+    name: ObjectName
+    variables: dict[str, Variable] = Field(min_length=1)
+    optional: bool = False
+
+
+class VolumeProfile(Section):
+    """A persistent volume claim that every step sees.
+
+    Attributes:
+        claim: The claim's name.
+        path: Where it is mounted.
+        sub_path: The folder of the volume that is mounted; empty: all of it.
+    """
+
+    claim: ObjectName
+    path: Annotated[str, Field(pattern=r"^/[A-Za-z0-9._/-]+$")]
+    sub_path: str = ""
+
+
+class QueueProfile(Section):
+    """Where Kueue admits the pods.
+
+    Attributes:
+        name: The LocalQueue.
+        priority_class: Kueue's WorkloadPriorityClass; None: the cluster's default.
+    """
+
+    name: ObjectName
+    priority_class: ObjectName | None = None
+
+
+class AcceleratorProfile(Section):
+    """How a step with accelerators is placed, besides what its task says.
+
+    Attributes:
+        node_selector: Labels that its node must have. A task's own come on top.
+        tolerations: Taints that it tolerates. A task's own come on top.
+        shared_memory: The size of /dev/shm, which data loaders and NCCL use. It lies in memory and counts
+            against the limit, so it is added to that.
+    """
+
+    node_selector: dict[str, str] = {}
+    tolerations: tuple[Toleration, ...] = ()
+    shared_memory: Memory = "8Gi"
+
+
+_DAY, _WEEK = 86_400, 604_800
+_LIGHT = StepProfile(cpu="250m", cpu_limit="1", memory="512Mi", memory_limit="1Gi", timeout_seconds=3600)
+_DEFAULTS = {
+    "prepare_data": StepProfile(
+        cpu="1", cpu_limit="2", memory="2Gi", memory_limit="4Gi", timeout_seconds=6 * 3600
+    ),
+    "finetune": StepProfile(cpu="2", memory="4Gi", timeout_seconds=3 * _DAY),
+    "evaluate": StepProfile(cpu="2", memory="4Gi", timeout_seconds=_DAY),
+    "gate": _LIGHT,
+    # It loads the adapter on its base and compares outputs.
+    "register": StepProfile(cpu="1", cpu_limit="2", memory="2Gi", memory_limit="8Gi", timeout_seconds=3600),
+    "verdict": _LIGHT,
+    "report": _LIGHT,
+}
+
+
+class ClusterProfile(Section):
+    """How the steps of a pipeline run on one cluster. Every field has a default; an empty file is valid.
+
+    Attributes:
+        steps: What each step asks for; steps that are not named have the defaults.
+        accelerators: How steps with accelerators are placed.
+        retry: How often a step is tried again when its pod is lost.
+        secrets: Environment variables from Kubernetes secrets: credentials of S3 and MLflow, a hub's token.
+        environment: Further environment variables of every step; no secrets, for anyone may read them.
+        volumes: Persistent volume claims that every step mounts.
+        image_pull_secrets: Secrets with which the image is pulled.
+        queue: Kueue's queue; None: the cluster does not use Kueue.
+        labels: Further labels of every pod.
+        user: The user id that steps run as. It must not be 0.
+        group: The group id that steps run as.
+        home: A folder for this user, which is empty at the start of each step.
+        node_selector: Labels that the nodes of all steps must have.
+        tolerations: Taints that all steps tolerate.
+        ttl_seconds: How long a finished run's pods and workflow are kept.
+        deadline_seconds: How long a run may take altogether.
+    """
+
+    steps: dict[str, StepProfile] = {}
+    accelerators: AcceleratorProfile = AcceleratorProfile()
+    retry: RetryProfile = RetryProfile()
+    secrets: tuple[SecretVariables, ...] = ()
+    environment: dict[Variable, str] = {}
+    volumes: tuple[VolumeProfile, ...] = ()
+    image_pull_secrets: tuple[ObjectName, ...] = ()
+    queue: QueueProfile | None = None
+    labels: dict[str, str] = {}
+    user: Annotated[int, Field(ge=1)] = 10001
+    group: Annotated[int, Field(ge=1)] = 10001
+    home: Annotated[str, Field(pattern=r"^/[A-Za-z0-9._/-]+$")] = "/home/lorry"
+    node_selector: dict[str, str] = {}
+    tolerations: tuple[Toleration, ...] = ()
+    ttl_seconds: Annotated[int, Field(ge=0)] = 7 * _DAY
+    deadline_seconds: Annotated[int, Field(ge=60)] = _WEEK
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_steps(cls, document: object) -> object:
+        # A profile names what differs: a step's other fields keep their defaults.
+        if not isinstance(document, dict) or not isinstance(document.get("steps"), dict):
+            return document
+        filled = {
+            name: _DEFAULTS.get(name, _LIGHT).model_dump(exclude_none=True) | step
+            if isinstance(step, dict)
+            else step
+            for name, step in document["steps"].items()
+        }
+        return document | {"steps": filled}
+
+    @field_validator("steps")
+    @classmethod
+    def _check_steps(cls, steps: dict[str, StepProfile]) -> dict[str, StepProfile]:
+        unknown = sorted(set(steps) - set(CLUSTER_STEPS))
+        if unknown:
+            raise ValueError(
+                f"there is no step {', '.join(unknown)}; the steps are {', '.join(CLUSTER_STEPS)}"
+            )
+        return steps
+
+    def find_step(self, step: str) -> StepProfile:
+        """Return what a step asks for."""
+        return self.steps.get(step, _DEFAULTS[step])
+
+
+def load_profile(path: Path) -> ClusterProfile:
+    """Read a profile.
+
+    Raises:
+        InvalidTaskError: The file is missing, not YAML, or has faults; all are listed.
+    """
+    document = load_document(path)
+    try:
+        return ClusterProfile.model_validate(document.content)
+    except ValidationError as error:
+        faults = [describe_fault(detail) for detail in error.errors()]
+        raise InvalidTaskError(str(path), faults, todo="correct the cluster profile") from error

@@ -1,0 +1,181 @@
+"""One graph, three runners: processes, containers, and the rules of Kubeflow's backend end alike."""
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lorry_components.steps.runtime.outcomes import STEPS
+from lorry_pipelines.cluster.profile import ClusterProfile
+from lorry_pipelines.graph import TaskGroup, build_pipeline
+from lorry_pipelines.local.containers import Mount
+from lorry_pipelines.local.runner_process import LocalRun
+from lorry_pipelines.scheduling import load_tasks
+from lorry_registry.registry import Registry
+from lorry_registry.stores import LocalStore
+from lorry_registry.task_references import store_task
+from lorry_registry.task_spec import ResourcesSpec
+
+from fixtures.kubeflow_backend import KubeflowBackend, kill_pod
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+IMPOSSIBLE = 2.0
+# Seconds after which a step loses its pod, if not at once.
+PAUSES = {"finetune": 2.0, "register": 2.0}
+
+
+class Runs:
+    """Runs of one compiled pipeline on one runner.
+
+    Attributes:
+        runner: ``subprocess``, ``docker`` or ``backend``.
+        watch: What the backend calls for each pod.
+    """
+
+    def __init__(self, workspace: Any, runner: str, **local: Any) -> None:
+        self.workspace = workspace
+        self.runner = runner
+        self.local = local
+        self.watch: Callable[..., None] = lambda *_: None
+        self.store = LocalStore(workspace.store)
+        self.registry = Registry(self.store, workspace.home / "cache")
+        self.pods: list[tuple[str, int]] = []
+        self.count = 0
+
+    def run(self, *tasks: str, force: bool = False) -> tuple[bool, dict[str, str]]:
+        """Run tasks; return whether the run succeeded, and what the report says of each."""
+        self.count += 1
+        name = f"{self.runner}-{self.count}"
+        compiled = self._compile(name)
+        arguments = {
+            "tasks": list(tasks),
+            "store": str(self.workspace.store),
+            "tracking_uri": f"sqlite:///{self.workspace.home}/mlflow.db",
+            "checkpoints": str(self.workspace.home / "checkpoints"),
+            "force": force,
+        }
+        if self.runner == "backend":
+            succeeded = self._run_on_backend(compiled, arguments, name)
+        else:
+            succeeded = self._run_here(compiled, arguments | {"run": name}, name)
+        report = json.loads((self.workspace.store / "runs" / name / "report.json").read_text("utf-8"))
+        return succeeded, {task["task"]: task["status"] for task in report["tasks"]}
+
+    def _compile(self, name: str) -> Path:
+        from kfp import compiler
+
+        path = self.workspace.folder / f"{name}.yaml"
+        placed = ClusterProfile() if self.runner == "backend" else None
+        image = self.local.get("image", "registry.example/lorry@sha256:12")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            pipeline = build_pipeline(
+                [TaskGroup(ResourcesSpec(), ())], image=image, store="", tracking_uri="", profile=placed
+            )
+            compiler.Compiler().compile(pipeline, str(path))
+        return path
+
+    def _run_on_backend(self, compiled: Path, arguments: dict[str, Any], name: str) -> bool:
+        environment = {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+        environment |= {
+            key: value for key, value in self.workspace.build_environment().items() if key == "PYTHONPATH"
+        }
+        backend = KubeflowBackend(self.workspace.folder / "pods", environment, self.watch)
+        ended = backend.run(compiled.read_text("utf-8"), arguments, run=name)
+        self.pods = ended.pods
+        (self.workspace.folder / f"{name}.log").write_text(ended.log, "utf-8")
+        return ended.state == "SUCCEEDED"
+
+    def _run_here(self, compiled: Path, arguments: dict[str, Any], name: str) -> bool:
+        described = self.workspace.folder / f"{name}.json"
+        run = LocalRun(
+            pipeline=compiled,
+            arguments=arguments,
+            root=self.workspace.home / "work" / name,
+            runner=self.runner,
+            mounts=self.local.get("mounts", ()),
+            environment={"LORRY_HOME": str(self.workspace.home)} if self.runner == "docker" else {},
+            passed_on=("OMP_NUM_THREADS",),
+        )
+        described.write_text(run.model_dump_json())
+        finished = subprocess.run(
+            [sys.executable, "-m", "lorry_pipelines.local.runner_process", described],
+            env=self.workspace.build_environment(**self.local.get("environment", {})),
+            stdin=subprocess.PIPE,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        (self.workspace.folder / f"{name}.log").write_text(finished.stdout + finished.stderr, "utf-8")
+        return finished.returncode == 0
+
+
+def write_references(runs: Runs) -> dict[str, str]:
+    """Return a good task, one whose gate cannot be passed, and one whose data lack a column."""
+    workspace = runs.workspace
+    workspace.write_task("good")
+    workspace.write_task("refused", gate={"minimum": IMPOSSIBLE})
+    workspace.write_rows("broken.jsonl", [{"text": "no label"}] * 20)
+    workspace.write_task("broken")
+    files = [workspace.folder / f"{name}.yaml" for name in ("good", "refused", "broken")]
+    return {spec.name: str(store_task(runs.store, spec)) for spec in load_tasks(files)}
+
+
+@pytest.fixture(params=["subprocess", "backend", pytest.param("docker", marks=pytest.mark.containers)])
+def runs(request: pytest.FixtureRequest, workspace: Any) -> Iterator[Runs]:
+    if request.param != "docker":
+        yield Runs(workspace, request.param)
+        return
+    service, image = (request.getfixturevalue(name) for name in ("podman_service", "lorry_image"))
+    workspace.home.mkdir(parents=True, exist_ok=True)
+    mounts = tuple(
+        Mount(source=folder, target=folder, is_read_only=False)
+        for folder in (workspace.folder, workspace.base)
+    )
+    yield Runs(workspace, "docker", image=image, mounts=mounts, environment={"DOCKER_HOST": service})
+
+
+def test_the_runners_end_alike(runs: Runs) -> None:
+    tasks = write_references(runs)
+
+    # A fan-out in which one task fails and one is refused.
+    assert runs.run(*tasks.values()) == (
+        False,
+        {"good": "promoted", "refused": "challenger", "broken": "failed"},
+    )
+    assert runs.registry.ledger.read_state("good").champion_version == 1
+    assert runs.registry.ledger.read_state("refused").champion_version is None
+    assert runs.registry.ledger.list_tasks() == ["good", "refused"]
+
+    # A rerun that has nothing to do.
+    assert runs.run(tasks["good"], tasks["refused"]) == (True, {"good": "current", "refused": "current"})
+
+    # No tasks at all.
+    assert runs.run() == (True, {})
+
+    # Forced, the same training gives the same adapter.
+    assert runs.run(tasks["good"], force=True) == (True, {"good": "unchanged"})
+
+
+def test_a_step_whose_pod_is_lost_is_tried_again(workspace: Any) -> None:
+    """Each step loses its first pod, at once or in the middle of its work."""
+    runs = Runs(workspace, "backend")
+    tasks = write_references(runs)
+
+    def lose_first(name: str, process: "subprocess.Popen[bytes]", attempt: int) -> None:
+        if attempt == 0:
+            threading.Timer(PAUSES.get(name, 0.0), kill_pod, [process]).start()
+
+    runs.watch = lose_first
+    assert runs.run(tasks["good"]) == (True, {"good": "promoted"})
+    for step in (*STEPS, "verdict"):
+        statuses = [status for name, status in runs.pods if name == step.replace("_", "-")]
+        assert statuses == [-signal.SIGKILL, 0], step

@@ -1,0 +1,231 @@
+"""The compiled graph: rules that Kubeflow's backend keeps and its local runners do not show."""
+
+import json
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lorry_pipelines.cluster.profile import CLUSTER_STEPS, ClusterProfile, load_profile
+from lorry_pipelines.compilation import compile_pipeline
+from lorry_registry.settings import Settings
+from lorry_registry.task_references import refer_to_task
+from lorry_registry.task_spec import TaskSpec
+
+PLACEHOLDER = "{{$.pipeline_job_uuid}}"
+GOLDEN = Path(__file__).parent / "golden"
+TMP, SHARED = "/tmp", "/dev/shm"  # noqa: S108 - paths in pods
+PROFILE = Path(__file__).parents[3] / "infra" / "k8s" / "profile.yaml"
+TWO_GPUS = {
+    "count": 2,
+    "memory": "64Gi",
+    "node_selector": {"gpu": "h100"},
+    "tolerations": [{"key": "reserved", "operator": "Exists"}],
+}
+SETTINGS = {
+    "LORRY_STORE": "s3://bucket/lorry",
+    "MLFLOW_TRACKING_URI": "http://mlflow.lorry.svc:5000",
+    "LORRY_IMAGE": f"registry.example/lorry@sha256:{'a' * 64}",
+}
+
+
+def make_spec(name: str = "films", **resources: Any) -> TaskSpec:
+    return TaskSpec.model_validate(
+        {
+            "name": name,
+            "kind": "text-classification",
+            "base": {"model": "owner/name", "revision": "c" * 40},
+            "data": {"source": f"s3://data/{name}.jsonl"},
+            "method": {"name": "lora"},
+            "resources": resources,
+        }
+    )
+
+
+def compile_specs(
+    folder: Path, *specs: TaskSpec, profile: ClusterProfile | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the pipeline's own document and the one for Kubernetes."""
+    target = folder / "lorry.yaml"
+    compile_pipeline(specs, target, settings=Settings.load(SETTINGS, folder), profile=profile)
+    documents = list(yaml.safe_load_all(target.read_text("utf-8")))
+    return documents[0], documents[1] if len(documents) > 1 else {}
+
+
+def list_steps(pipeline: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield every step that runs in a pod, with what it is in its part of the graph."""
+    for dag in [pipeline["root"], *pipeline["components"].values()]:
+        for task in dag.get("dag", {}).get("tasks", {}).values():
+            component = task["componentRef"]["name"]
+            if "executorLabel" in pipeline["components"][component]:
+                yield component, task
+
+
+def find_default(pipeline: dict[str, Any], name: str) -> Any:
+    return pipeline["root"]["inputDefinitions"]["parameters"][name].get("defaultValue")
+
+
+def test_the_placeholder_is_a_constant_of_each_step_and_the_default_of_nothing(tmp_path: Path) -> None:
+    pipeline, _ = compile_specs(tmp_path, make_spec())
+    steps = dict(list_steps(pipeline))
+    assert {name.removeprefix("comp-").replace("-", "_") for name in steps} == set(CLUSTER_STEPS)
+    for name, step in steps.items():
+        assert step["inputs"]["parameters"]["kfp_run"] == {"runtimeValue": {"constant": PLACEHOLDER}}, name
+    for parameter in pipeline["root"]["inputDefinitions"]["parameters"].values():
+        assert PLACEHOLDER not in json.dumps(parameter)
+    assert find_default(pipeline, "run") == ""
+
+
+def test_the_verdict_waits_for_all_tasks_inside_the_exit_handler(tmp_path: Path) -> None:
+    pipeline, _ = compile_specs(tmp_path, make_spec(), make_spec("large", **TWO_GPUS))
+    handled = pipeline["components"]["comp-exit-handler-1"]["dag"]["tasks"]
+    verdict = handled.pop("verdict")
+    assert sorted(verdict["dependentTasks"]) == sorted(handled)
+    assert len(handled) == 2
+    assert verdict.get("triggerPolicy") is None
+    report = pipeline["root"]["dag"]["tasks"]["report"]
+    assert report["triggerPolicy"] == {"strategy": "ALL_UPSTREAM_TASKS_COMPLETED"}
+
+
+def test_no_step_is_cached(tmp_path: Path) -> None:
+    pipeline, _ = compile_specs(tmp_path, make_spec())
+    assert all(not step["cachingOptions"].get("enableCache") for _, step in list_steps(pipeline))
+
+
+def test_five_hundred_tasks_travel_as_references(tmp_path: Path) -> None:
+    specs = [make_spec(f"task-{number:03}") for number in range(500)]
+    pipeline, _ = compile_specs(tmp_path, *specs, profile=ClusterProfile())
+    tasks = find_default(pipeline, "tasks")
+    assert tasks == [str(refer_to_task(spec)) for spec in specs]
+    # The limit of Linux for one argument.
+    assert len(json.dumps(tasks)) < 64 * 1024
+
+
+def test_tasks_with_different_resources_cannot_be_replaced(tmp_path: Path) -> None:
+    pipeline, _ = compile_specs(tmp_path, make_spec(), make_spec("large", **TWO_GPUS))
+    assert "tasks" not in pipeline["root"]["inputDefinitions"]["parameters"]
+    loops = [
+        json.loads(task["parameterIterator"]["items"].get("raw", "null"))
+        for component in pipeline["components"].values()
+        for task in component.get("dag", {}).get("tasks", {}).values()
+        if "parameterIterator" in task
+    ]
+    assert len(loops) == 2
+
+
+def test_for_this_machine_nothing_is_placed(tmp_path: Path) -> None:
+    pipeline, platform = compile_specs(tmp_path, make_spec("large", **TWO_GPUS))
+    assert platform == {}
+    assert "resources" not in json.dumps(pipeline["deploymentSpec"])
+
+
+def test_every_step_is_placed_the_report_too(tmp_path: Path) -> None:
+    pipeline, platform = compile_specs(tmp_path, make_spec(**TWO_GPUS), profile=load_profile(PROFILE))
+    placed = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    executors = pipeline["deploymentSpec"]["executors"]
+    assert set(placed) == set(executors)
+    for name, executor in executors.items():
+        settings, container = placed[name], executor["container"]
+        assert settings["securityContext"] == {
+            "runAsUser": "10001",
+            "runAsGroup": "10001",
+            "runAsNonRoot": True,
+        }
+        assert {mount["mountPath"] for mount in settings["emptyDirMounts"]} >= {TMP, "/home/lorry"}
+        assert int(settings["activeDeadlineSeconds"]) >= 3600
+        assert [secret["secretName"] for secret in settings["secretAsEnv"]] == [
+            "lorry-s3",
+            "lorry-mlflow",
+            "lorry-hub",
+        ]
+        resources = container["resources"]
+        assert resources["resourceCpuRequest"]
+        assert resources["resourceMemoryRequest"]
+        assert resources["resourceMemoryLimit"]
+        assert "pip install" not in json.dumps(container)
+    for name, step in list_steps(pipeline):
+        assert step["retryPolicy"]["backoffMaxDuration"] == "604800s", name
+
+
+def test_shared_memory_is_part_of_the_memory_limit(tmp_path: Path) -> None:
+    pipeline, platform = compile_specs(tmp_path, make_spec(**TWO_GPUS), profile=ClusterProfile())
+    executors = pipeline["deploymentSpec"]["executors"]
+    placed = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    for step, count in (("exec-finetune", "2"), ("exec-evaluate", "1")):
+        resources = executors[step]["container"]["resources"]
+        assert resources["accelerator"]["resourceCount"] == count
+        assert resources["resourceMemoryLimit"] == f"{(64 + 8) * 1024}Mi"
+        (shared,) = [mount for mount in placed[step]["emptyDirMounts"] if mount["mountPath"] == SHARED]
+        assert (shared["medium"], shared["sizeLimit"]) == ("Memory", "8Gi")
+        assert placed[step]["nodeSelector"] == {"labels": {"gpu": "h100"}}
+    for step in set(executors) - {"exec-finetune", "exec-evaluate"}:
+        assert "accelerator" not in executors[step]["container"]["resources"]
+        assert "nodeSelector" not in placed[step]
+        assert "tolerations" not in placed[step]
+
+
+def test_a_queue_an_image_secret_and_labels_reach_every_pod(tmp_path: Path) -> None:
+    profile = ClusterProfile.model_validate(
+        {
+            "queue": {"name": "gpus", "priority_class": "low"},
+            "image_pull_secrets": ["registry"],
+            "labels": {"team": "nlp"},
+            "node_selector": {"pool": "batch"},
+            "tolerations": [{"key": "batch", "operator": "Exists"}],
+            "volumes": [{"claim": "bases", "path": "/bases"}],
+        }
+    )
+    _, platform = compile_specs(tmp_path, make_spec(), profile=profile)
+    for name, placed in platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"].items():
+        assert placed["podMetadata"]["labels"] == {
+            "app.kubernetes.io/part-of": "lorry",
+            "lorry/step": name.removeprefix("exec-"),
+            "kueue.x-k8s.io/queue-name": "gpus",
+            "kueue.x-k8s.io/priority-class": "low",
+            "team": "nlp",
+        }
+        assert [secret["secretName"] for secret in placed["imagePullSecret"]] == ["registry"]
+        assert placed["nodeSelector"] == {"labels": {"pool": "batch"}}
+        assert placed["tolerations"] == [{"key": "batch", "operator": "Exists"}]
+        assert [mount["mountPath"] for mount in placed["pvcMount"]] == ["/bases"]
+
+
+def test_a_run_ends_and_is_removed_in_time(tmp_path: Path) -> None:
+    profile = ClusterProfile(ttl_seconds=100, deadline_seconds=200)
+    _, platform = compile_specs(tmp_path, make_spec(), profile=profile)
+    config = platform["platforms"]["kubernetes"]["pipelineConfig"]
+    assert "100" in json.dumps(config)
+    assert "200" in json.dumps(config)
+
+
+@pytest.mark.parametrize(
+    ("name", "specs"),
+    [
+        ("cpu", [make_spec()]),
+        ("one_gpu", [make_spec(count=1, memory="16Gi")]),
+        ("several_gpus", [make_spec(**TWO_GPUS), make_spec("books")]),
+    ],
+)
+def test_the_compiled_file_is_the_golden_one(tmp_path: Path, name: str, specs: list[TaskSpec]) -> None:
+    compile_pipeline(
+        specs,
+        tmp_path / "lorry.yaml",
+        settings=Settings.load(SETTINGS, tmp_path),
+        profile=load_profile(PROFILE),
+    )
+    compiled = (tmp_path / "lorry.yaml").read_text("utf-8")
+    golden = GOLDEN / f"{name}.yaml"
+    if os.environ.get("UPDATE_GOLDEN"):
+        golden.write_text(compiled, "utf-8")
+    assert compiled == golden.read_text("utf-8"), "run with UPDATE_GOLDEN=1 if the change is wanted"
+
+
+@pytest.fixture(autouse=True)
+def _ignore_warnings_of_the_compiler() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
