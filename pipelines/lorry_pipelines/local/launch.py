@@ -272,4 +272,6 @@ def check_places(settings: Settings) -> None:
     from lorry_registry.mlflow_index import MlflowIndex
 
     open_store(settings.store, settings.s3).check_writable()
-    MlflowIndex(settings.tracking_uri).check_reachable()
+    index = MlflowIndex(settings.tracking_uri)
+    index.check_reachable()
+    index.check_place()

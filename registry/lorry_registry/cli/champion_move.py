@@ -48,12 +48,14 @@ def report_move(settings: Settings, registry: Registry, task: str, event: Event,
 
 def _update_mlflow(settings: Settings, registry: Registry, task: str) -> LorryError | None:
     from lorry_registry.mlflow_index import sync_aliases
+    from lorry_registry.mlflow_repair import show_standings
 
     try:
         index = open_index(settings)
         if not index.has_database():
             return TrackingError("there is no such database yet", where=index.address)
         sync_aliases(index, registry, task)
+        show_standings(index, registry, task)
     except LorryError as error:
         return error
     return None

@@ -100,7 +100,8 @@ def _print_entries(entries: list[TaskEntry]) -> None:
 
 
 def _format_entry(entry: TaskEntry, width: int) -> tuple[str, ...]:
-    from lorry_registry.cli.tables import NOTHING, format_figure, format_time, shorten_base
+    from lorry_registry.adapter_names import shorten_base
+    from lorry_registry.cli.tables import NOTHING, format_figure, format_time
 
     champion, manifest = entry.champion, entry.manifest
     if champion is None or manifest is None:

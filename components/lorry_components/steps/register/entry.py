@@ -12,6 +12,7 @@ from lorry_components.steps.runtime.outcomes import run_step
 from lorry_components.steps.runtime.step_context import StepContext
 from lorry_registry.mlflow_best_effort import BestEffort
 from lorry_registry.registry import adapter_key
+from lorry_registry.version_card import DECISION_TAG
 
 
 def main(
@@ -44,14 +45,16 @@ def main(
             index=entry.index,
             details=details,
         )
+        event, manifest = registration.event, registration.manifest
+        # The ledger returns an older event when this very adapter has a version already.
+        is_known = event.details.get("run") != run
+        if run_id and is_known:
+            _mark_repetition(entry, run_id, event.version)
         if run_id:
             # The run's report closes it as well; but it may be interrupted, with this task done.
             BestEffort(f"MLflow shows the run of {entry.spec.name} as still going").attempt(
                 lambda: entry.index.close_run(run_id, failed=False)
             )
-        event, manifest = registration.event, registration.manifest
-        # The ledger returns an older event when this very adapter has a version already.
-        is_known = event.details.get("run") != run
         uri = entry.store.locate(adapter_key(event.adapter_id))
         adapter.metadata.update({"task": entry.spec.name, "version": event.version, "store_uri": uri})
         adapter.metadata["adapter_id"] = event.adapter_id
@@ -67,3 +70,11 @@ def main(
         }
 
     return run_step(entry.record, entry.spec.name, "register", body)
+
+
+def _mark_repetition(entry: StepContext, run_id: str, version: int) -> None:
+    """Say in MLflow that a run trained the adapter that a version has already."""
+    tags = {DECISION_TAG: "unchanged", "lorry.version": str(version)}
+    BestEffort(f"MLflow does not say that {entry.spec.name} is unchanged").attempt(
+        lambda: entry.index.set_tags(run_id, tags)
+    )

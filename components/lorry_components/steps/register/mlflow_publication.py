@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lorry_components.inference.mlflow_flavor import FLAVOR_NAME, write_model
+from lorry_registry.adapter_names import name_run
 from lorry_registry.manifest import Manifest
 from lorry_registry.mlflow_adoption import adopt_champion
 from lorry_registry.mlflow_index import MlflowIndex, sync_aliases
-from lorry_registry.mlflow_repair import repair_versions
+from lorry_registry.mlflow_repair import repair_versions, show_standings
 from lorry_registry.promotion import Version, list_versions
 from lorry_registry.registry import Registry
+from lorry_registry.standing import judge_standings
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,8 @@ def publish_version(
         TrackingError: MLflow cannot be reached, or has a registered model of this name that is not this
             registry's; nothing was written then.
     """
+    # Files that went to the place where a moved MLflow was before would be lost to it.
+    index.check_place()
     index.claim_model(task, manifest, registry.registry_id)
     is_known = index.find_version(task, version.adapter_id) is not None
     logged = (
@@ -44,7 +48,7 @@ def publish_version(
         if is_known
         else _log_model(index, registry, task=task, version=version, manifest=manifest)
     )
-    return index.record_version(
+    number = index.record_version(
         task,
         version=version.number,
         adapter_id=version.adapter_id,
@@ -54,7 +58,11 @@ def publish_version(
         model_id=logged.model_id,
         reasons=version.registered.reasons,
         promoted=version.registered.is_promotion,
+        standing=judge_standings(registry.ledger.read_history(task)).get(version.number),
     )
+    # The former champion's page must not call it the champion any longer.
+    show_standings(index, registry, task)
+    return number
 
 
 def _log_model(
@@ -63,7 +71,7 @@ def _log_model(
     run_id = version.registered.details.get("mlflow_run_id")
     if not isinstance(run_id, str) or not index.has_run(run_id):
         # No training was logged, or it was logged to another MLflow.
-        run_id = index.open_run(task, name=f"v{version.number}", tags={"lorry.version": str(version.number)})
+        run_id = index.open_run(task, name=name_run(task, manifest.recipe), tags={})
         index.close_run(run_id, failed=False)
     model_id = index.create_model(task, run_id=run_id, model_type=manifest.kind, flavor=FLAVOR_NAME)
     with tempfile.TemporaryDirectory() as scratch:
@@ -80,7 +88,7 @@ def _log_model(
 def reconcile_task(
     index: MlflowIndex, registry: Registry, task: str, *, adopt_alias: bool = False
 ) -> list[str]:
-    """Make MLflow agree with the ledger on a task: tags, versions and aliases.
+    """Make MLflow agree with the ledger on a task: places, tags, versions, aliases and descriptions.
 
     Args:
         index: MLflow.
@@ -96,7 +104,8 @@ def reconcile_task(
         ConflictError: The alias cannot be adopted.
     """
     index.check_model(task, registry.registry_id)
-    changes = repair_versions(index, registry, task)
+    changes = index.follow_move()
+    changes += repair_versions(index, registry, task)
     if adopt_alias and (event := adopt_champion(index, registry, task)) is not None:
         changes.append(f"v{event.version} is now the ledger's champion, as {event.reasons[0]}")
     for version in list_versions(registry.ledger.read_history(task)):
@@ -109,4 +118,5 @@ def reconcile_task(
                 manifest=registry.read_manifest(version.adapter_id),
             )
             changes.append(f"v{version.number} was missing and is recorded now")
-    return [*changes, *sync_aliases(index, registry, task)]
+    changes += sync_aliases(index, registry, task)
+    return [*changes, *show_standings(index, registry, task, all_versions=True)]
