@@ -97,7 +97,9 @@ def describe_move(event: Event, number: int) -> str:
         verb = "rolled back" if event.action == "rollback" else "followed"
         other = f" to {successor}" if event.action == "rollback" else f" by {successor} as the champion"
     when = event.at.strftime("%Y-%m-%d %H:%M UTC")
-    why = f": {'; '.join(event.reasons)}" if event.reasons else ""
+    # The gate's reasons for another version are on that version's own page.
+    is_theirs = event.action == "register" and event.version != number
+    why = f": {'; '.join(event.reasons)}" if event.reasons and not is_theirs else ""
     return f"{when}, {event.by}: {verb}{other}{why}"
 
 
