@@ -6,6 +6,7 @@ import signal
 import hypothesis
 import pytest
 
+from fixtures.browser import browser  # noqa: F401
 from fixtures.kubeflow_server import kubeflow  # noqa: F401
 from fixtures.s3_faults import faults  # noqa: F401
 from fixtures.s3_server import list_objects, s3_address, s3_environment, s3_server, s3_store  # noqa: F401

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from lorry_registry.addresses import hide_secrets, list_secrets, split_tracking_address
+from lorry_registry.addresses import HIDDEN, hide_secrets, list_secrets, split_tracking_address
 from lorry_registry.errors import MissingExtraError, TrackingError
 from lorry_registry.file_locks import hold_lock
 from lorry_registry.scrubbing import scrub_text
@@ -81,6 +81,7 @@ class MlflowConnection:
     Attributes:
         address: The same without a password, for messages.
         database_file: The file of a SQLite address, None for every other.
+        public_address: The same without a user and a password at all, as somebody else would write it.
         is_database: Whether the address is a database that this process opens itself, without a server.
     """
 
@@ -89,6 +90,11 @@ class MlflowConnection:
         self._scheme = split_tracking_address(tracking_uri).scheme.partition("+")[0]
         self.address = hide_secrets(tracking_uri)
         self.database_file = _find_database_file(tracking_uri)
+        self.public_address = (
+            f"sqlite:///{self.database_file.absolute()}"
+            if self.database_file is not None
+            else self.address.replace(f"{HIDDEN}@", "", 1)
+        )
         self.is_database = self._scheme in _DATABASE_SCHEMES
 
     @cached_property

@@ -6,18 +6,22 @@ checks them again afterwards. MLflow is imported on first use only.
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 
+from lorry_registry.adapter_names import name_run
 from lorry_registry.errors import TrackingError
 from lorry_registry.ledger import Deletion
 from lorry_registry.manifest import Manifest
 from lorry_registry.mlflow_models import ADAPTER_TAG, MlflowModels
 from lorry_registry.registry import Registry
+from lorry_registry.standing import Standing, judge_registration
 from lorry_registry.version_card import (
-    DECISION_TAG,
     describe_version,
+    list_model_tags,
+    list_run_tags,
+    list_standing_tags,
     list_version_tags,
-    name_decision,
 )
 
 CHAMPION = "champion"
@@ -26,6 +30,7 @@ CHALLENGER = "challenger"
 # The champion that Lorry showed last: if the alias names another one, somebody else moved it.
 _SHOWN_TAG = "lorry.champion"
 _DELETED_TAG = "lorry.deleted"
+_CONNECT_LINE = re.compile(r"^mlflow\.set_tracking_uri\(.*\)\n", re.MULTILINE)
 
 
 class MlflowIndex(MlflowModels):
@@ -43,6 +48,7 @@ class MlflowIndex(MlflowModels):
         model_id: str | None,
         reasons: Sequence[str],
         promoted: bool,
+        standing: Standing | None = None,
     ) -> str:
         """Record an adapter as a version of the task's registered model; repeating it is harmless.
 
@@ -58,6 +64,7 @@ class MlflowIndex(MlflowModels):
             model_id: The logged model that it is.
             reasons: The gate's reasons.
             promoted: Whether the gate let it pass.
+            standing: How the version stands in the ledger; None: as it stood when it was registered.
 
         Returns:
             MLflow's number of the version.
@@ -65,16 +72,14 @@ class MlflowIndex(MlflowModels):
         Raises:
             TrackingError: MLflow refuses, or has a registered model of this name that is not Lorry's.
         """
-        description = describe_version(
-            manifest, version=version, adapter_id=adapter_id, reasons=reasons, promoted=promoted
-        )
+        if standing is None:
+            standing = judge_registration(version, adapter_id, promoted=promoted, reasons=reasons)
         with self._connection.reporting(f"record v{version} of {task!r}"):
             self._ensure_model(task, manifest)
             self.check_model(task)
             known = self.find_version(task, adapter_id)
             if known is not None:
-                self._client.update_model_version(task, known, description)
-                self._client.set_model_version_tag(task, known, DECISION_TAG, name_decision(promoted))
+                self.show_version(known, manifest, standing)
                 return known
             source, run_id = self._resolve_source(source, run_id, model_id)
             created = self._client.create_model_version(
@@ -82,14 +87,75 @@ class MlflowIndex(MlflowModels):
                 source,
                 run_id=run_id,
                 tags=list_version_tags(manifest, version=version, adapter_id=adapter_id, promoted=promoted),
-                description=description,
                 await_creation_for=0,
                 model_id=model_id,
             )
             kept = self._settle_twins(task, adapter_id, str(created.version))
             if model_id is not None:
                 self._link_model(model_id, task, kept)
+            # How to load it can be said only now that MLflow has given it a number.
+            self.show_version(kept, manifest, standing)
         return kept
+
+    def show_version(self, number: str, manifest: Manifest, standing: Standing) -> list[str]:
+        """Bring one of MLflow's versions up to date: its description, what the ledger says of it, its run.
+
+        Args:
+            number: MLflow's number of the version.
+            manifest: The adapter that it holds.
+            standing: How the version stands.
+
+        Returns:
+            What was changed, in sentences.
+        """
+        task, tags = manifest.task, list_standing_tags(standing)
+        name = f"MLflow's version {number}, which holds v{standing.version},"
+        changes = []
+        with self._connection.reporting(f"describe {name}"):
+            version = self._client.get_model_version(task, number)
+            description = describe_version(
+                manifest, standing, number=number, tracking_address=self._connection.public_address
+            )
+            wrong = {key: value for key, value in tags.items() if version.tags.get(key) != value}
+            if wrong:
+                self.set_version_tags(task, number, wrong)
+                changes.append(f"{name} is now tagged {' and '.join(wrong.values())}")
+            if not self._says_the_same(version.description or "", description):
+                self._client.update_model_version(task, number, description)
+                changes.append(f"the description of {name} is up to date now")
+        if version.run_id and self.update_run(
+            version.run_id,
+            task,
+            name=name_run(task, manifest.recipe, standing.version),
+            former=name_run(task, manifest.recipe),
+            tags=list_run_tags(manifest, standing),
+        ):
+            changes.append(f"the run that trained v{standing.version} has its name and tags now")
+        return changes
+
+    def _says_the_same(self, present: str, wanted: str) -> bool:
+        if self._connection.database_file is not None:
+            return present == wanted
+        # A server has several addresses, inside a cluster and outside: whoever wrote last may keep its own.
+        return _CONNECT_LINE.sub("", present) == _CONNECT_LINE.sub("", wanted)
+
+    def show_model(self, manifest: Manifest, champion: Standing | None) -> list[str]:
+        """Tag a task's registered model with what its champion is; return what was changed, in sentences.
+
+        Args:
+            manifest: The champion, or the newest adapter if there is none.
+            champion: How the champion stands; None: there is none.
+        """
+        task = manifest.task
+        tags = list_model_tags(manifest, champion)
+        with self._connection.reporting(f"describe the registered model {task!r}"):
+            model = self._find_model(task)
+            if model is None:
+                return []
+            wrong = {key: value for key, value in tags.items() if model.tags.get(key) != value}
+            for key, value in wrong.items():
+                self._client.set_registered_model_tag(task, key, value)
+        return [f"the registered model is now tagged {', '.join(wrong.values())}"] if wrong else []
 
     # Aliases
 

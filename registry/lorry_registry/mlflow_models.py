@@ -17,6 +17,7 @@ from lorry_registry.digests import digest_bytes
 from lorry_registry.manifest import MANIFEST_NAME, Manifest
 from lorry_registry.mlflow_ownership import REGISTRY_TAG, TASK_TAG, check_owner
 from lorry_registry.mlflow_runs import MlflowRuns
+from lorry_registry.version_card import describe_model
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -120,7 +121,7 @@ class MlflowModels(MlflowRuns):
     def _ensure_model(self, task: str, manifest: Manifest, registry_id: str | None = None) -> None:
         if self._find_model(task) is not None:
             return
-        text = manifest.description or f"Adapters for the task {task} on {manifest.base.model}."
+        text = describe_model(task, manifest.description, manifest.base.model)
         tags = {TASK_TAG: task} | ({REGISTRY_TAG: registry_id} if registry_id else {})
         self._connection.attempt(
             lambda: self._client.create_registered_model(task, tags, text), unless=_PRESENT

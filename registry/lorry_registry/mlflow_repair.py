@@ -7,7 +7,8 @@ from lorry_registry.mlflow_index import MlflowIndex
 from lorry_registry.mlflow_models import ADAPTER_TAG
 from lorry_registry.promotion import Version, list_versions
 from lorry_registry.registry import Registry
-from lorry_registry.version_card import DECISION_TAG, list_version_tags, name_decision
+from lorry_registry.standing import judge_standings
+from lorry_registry.version_card import DECISION_TAG, describe_model, list_version_tags, name_decision
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -58,7 +59,9 @@ def _correct_tags(
         adapter_id=version.adapter_id,
         promoted=version.registered.is_promotion,
     )
-    # A version that was refused at first may have passed later; either decision was the gate's.
+    standing = judge_standings(events)[version.number]
+    wanted[DECISION_TAG] = standing.decision
+    # A decision that the ledger held before is no edit: it is out of date, and ``show_standings`` says so.
     decisions = {
         name_decision(event.is_promotion)
         for event in events
@@ -74,3 +77,47 @@ def _correct_tags(
         f"{recorded.tags.get(key) or 'not set'}, and is now {value}"
         for key, value in wrong.items()
     ]
+
+
+def show_standings(
+    index: MlflowIndex, registry: Registry, task: str, *, all_versions: bool = False
+) -> list[str]:
+    """Make the pages of a task say what the ledger says now: what is in use, what was rolled back and why.
+
+    Args:
+        index: MLflow.
+        registry: The registry.
+        task: The task.
+        all_versions: Whether every version is looked at, or only those that the newest event concerns.
+
+    Returns:
+        What was changed, in sentences.
+
+    Raises:
+        TrackingError: MLflow cannot be reached, or the registered model is not this registry's.
+        StoreError: The ledger cannot be read.
+    """
+    index.check_model(task, registry.registry_id)
+    events = registry.ledger.read_history(task)
+    standings = judge_standings(events)
+    before = {} if all_versions else judge_standings(events[:-1])
+    changes: list[str] = []
+    for number, standing in standings.items():
+        if before.get(number) == standing:
+            continue
+        recorded = index.find_version(task, standing.adapter_id)
+        # A page whose version's files were collected stays as it is.
+        manifest = registry.read_version(task, number, standing.adapter_id) if recorded else None
+        if recorded is not None and manifest is not None:
+            changes += index.show_version(recorded, manifest, standing)
+    if not standings:
+        return changes
+    champion = next((each for each in standings.values() if each.status == "champion"), None)
+    shown = champion or standings[max(standings)]
+    manifest = registry.read_version(task, shown.version, shown.adapter_id)
+    if manifest is None:
+        return changes
+    changes += index.show_model(manifest, champion)
+    if index.describe_experiment(task, describe_model(task, manifest.description, manifest.base.model)):
+        changes.append("the experiment has a description now")
+    return changes

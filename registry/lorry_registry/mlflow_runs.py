@@ -5,15 +5,19 @@ import io
 import json
 import math
 import re
+import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorry_registry.errors import TrackingError
 from lorry_registry.mlflow_connection import MlflowConnection
+from lorry_registry.mlflow_datasets import RunDataset
 from lorry_registry.mlflow_ownership import REGISTRY_TAG, TASK_TAG, check_owner
+from lorry_registry.mlflow_relocation import STUDIES_FOLDER, find_former_root, relocate_artifacts
 from lorry_registry.users import name_user
+from lorry_registry.whole_files import write_whole_text
 
 if TYPE_CHECKING:
     from mlflow.models import Model
@@ -28,8 +32,15 @@ _FORBIDDEN_IN_NAMES = re.compile(r"[^\w\-. /]")
 
 _MODEL_DOCUMENT = "MLmodel"
 _ABSENT = "RESOURCE_DOES_NOT_EXIST"
+_NOTE_TAG = "mlflow.note.content"
+_VERSION_TAG = "lorry.version"
 # MLflow's pages then show such an experiment's trainings and their curves, not the traces of a chat.
 _TRAINING_EXPERIMENT = {"mlflow.experimentKind": "custom_model_development"}
+
+
+def name_experiment(task: str, *, of_studies: bool = False) -> str:
+    """Return the name of a task's experiment, or of the one that holds its studies."""
+    return f"{task} (studies)" if of_studies else task
 
 
 class MlflowRuns:
@@ -64,39 +75,77 @@ class MlflowRuns:
         with self._connection.reporting("reach it"):
             self._client.search_experiments(max_results=1)
 
-    def ensure_experiment(self, task: str, registry_id: str | None = None) -> str:
+    def check_place(self) -> None:
+        """Raise if this MLflow is a SQLite file in a folder that was moved; nothing must be written then.
+
+        Raises:
+            TrackingError: So it is, or the file is not a database of MLflow's.
+        """
+        database, root = self._connection.database_file, self.artifact_folder
+        former = find_former_root(database, root) if database is not None and root is not None else None
+        if former is not None:
+            raise TrackingError(
+                f"this MLflow was moved, and would go on writing to the place where it was before: {former}",
+                where=self.address,
+                todo="run: lorry reconcile",
+            )
+
+    def follow_move(self) -> list[str]:
+        """Make an MLflow whose folder was moved name the new place; return what was changed, in sentences.
+
+        Raises:
+            TrackingError: The database cannot be written.
+        """
+        database, root = self._connection.database_file, self.artifact_folder
+        former = find_former_root(database, root) if database is not None and root is not None else None
+        if database is None or root is None or former is None:
+            return []
+        count = relocate_artifacts(database, former, root)
+        return [
+            f"MLflow's files were moved from {former} to {root}: {count} of its addresses named the "
+            "old place, and name the new one now"
+        ]
+
+    def ensure_experiment(
+        self, task: str, registry_id: str | None = None, *, of_studies: bool = False
+    ) -> str:
         """Return the id of a task's experiment, created if need be; safe when two processes do so at once.
 
         Args:
             task: The task.
             registry_id: The registry that it is to belong to; None: to the one that asks for it first.
+            of_studies: Whether the one is meant that holds the task's studies, apart from its trainings.
 
         Raises:
             TrackingError: Somebody else made an experiment of this name, or it belongs to another registry;
                 it was not touched.
         """
-        location = self._locate_artifacts(task)
+        name = name_experiment(task, of_studies=of_studies)
+        location = self._locate_artifacts(task, of_studies=of_studies)
         tags = {
             TASK_TAG: task,
             **({REGISTRY_TAG: registry_id} if registry_id else {}),
             **_TRAINING_EXPERIMENT,
         }
-        with self._connection.reporting(f"create the experiment {task!r}"):
-            experiment = self._client.get_experiment_by_name(task)
+        if of_studies:
+            tags |= {_NOTE_TAG: f"Methods, ranks, targets and prompts compared on the task {task}."}
+        with self._connection.reporting(f"create the experiment {name!r}"):
+            experiment = self._client.get_experiment_by_name(name)
             if experiment is None:
                 created = self._connection.attempt(
-                    lambda: self._client.create_experiment(task, location, tags),
+                    lambda: self._client.create_experiment(name, location, tags),
                     unless="RESOURCE_ALREADY_EXISTS",
                 )
-                experiment = self._client.get_experiment(created) if created else self._find_experiment(task)
+                experiment = self._client.get_experiment(created) if created else self._find_experiment(name)
         self._check_experiment(experiment, task, registry_id)
         experiment_id = str(experiment.experiment_id)
         if registry_id is not None and REGISTRY_TAG not in experiment.tags:
             # It is an older Lorry's, which named no registry.
-            with self._connection.reporting(f"tag the experiment {task!r}"):
+            with self._connection.reporting(f"tag the experiment {name!r}"):
                 self._client.set_experiment_tag(experiment_id, REGISTRY_TAG, registry_id)
                 experiment = self._client.get_experiment(experiment_id)
             self._check_experiment(experiment, task, registry_id)
+        self.check_place()
         return experiment_id
 
     def check_experiment(self, task: str, registry_id: str | None = None) -> None:
@@ -110,6 +159,21 @@ class MlflowRuns:
         if experiment is not None:
             self._check_experiment(experiment, task, registry_id)
 
+    def find_experiment(self, task: str) -> str | None:
+        """Return the id of a task's experiment, or None if there is none yet."""
+        with self._connection.reporting(f"find the experiment {task!r}"):
+            experiment = self._client.get_experiment_by_name(task)
+        return None if experiment is None else str(experiment.experiment_id)
+
+    def describe_experiment(self, task: str, text: str) -> bool:
+        """Give a task's experiment a description, unless it has one; return whether it was given."""
+        with self._connection.reporting(f"describe the experiment {task!r}"):
+            experiment = self._client.get_experiment_by_name(task)
+            if experiment is None or experiment.tags.get(_NOTE_TAG):
+                return False
+            self._client.set_experiment_tag(experiment.experiment_id, _NOTE_TAG, text)
+        return True
+
     def open_run(
         self,
         task: str,
@@ -118,6 +182,7 @@ class MlflowRuns:
         tags: Mapping[str, str],
         run_id: str | None = None,
         registry_id: str | None = None,
+        of_studies: bool = False,
     ) -> str:
         """Start a run in a task's experiment and return its id.
 
@@ -128,6 +193,7 @@ class MlflowRuns:
             run_id: A run that the caller has opened already; None opens a new one.
             registry_id: The registry that the experiment of a new run belongs to, as in
                 :meth:`ensure_experiment`.
+            of_studies: Whether it belongs to the task's studies, which have an experiment of their own.
         """
         tags = _cut({TASK_TAG: task, **tags}, _MAX_TAG_LENGTH)
         if run_id is not None:
@@ -135,7 +201,7 @@ class MlflowRuns:
                 self._client.update_run(run_id, status="RUNNING")
             self.set_tags(run_id, tags)
             return run_id
-        experiment_id = self.ensure_experiment(task, registry_id)
+        experiment_id = self.ensure_experiment(task, registry_id, of_studies=of_studies)
         tags = {"mlflow.user": name_user(), **tags}
         with self._connection.reporting("open a run"):
             return str(self._client.create_run(experiment_id, run_name=name, tags=tags).info.run_id)
@@ -147,7 +213,10 @@ class MlflowRuns:
         return run is not None and run.info.lifecycle_stage == "active"
 
     def log_parameters(self, run_id: str, parameters: Mapping[str, Any]) -> None:
-        """Record parameters; nested ones get dotted names, values are cut to MLflow's 6000 characters."""
+        """Record parameters; nested ones get dotted names, values are cut to MLflow's 6000 characters.
+
+        What is None is left out: it says that a setting is not used, and would fill the page.
+        """
         from mlflow.entities import Param
 
         flat = _cut(dict(_flatten("", parameters)), _MAX_PARAMETER_LENGTH)
@@ -191,6 +260,50 @@ class MlflowRuns:
                 self._client.log_artifacts(run_id, str(path), folder)
             else:
                 self._client.log_artifact(run_id, str(path), folder)
+
+    def log_text(self, run_id: str, text: str, name: str) -> None:
+        """Upload a text as one of the run's artifacts."""
+        with tempfile.TemporaryDirectory() as scratch:
+            path = Path(scratch) / name
+            write_whole_text(path, text)
+            self.log_artifact(run_id, path)
+
+    def log_datasets(self, run_id: str, datasets: Sequence[RunDataset]) -> None:
+        """Record the data that a run was made from; repeating it is harmless."""
+        with self._connection.reporting("log the data sets"):
+            self._client.log_inputs(run_id, [dataset.build_input() for dataset in datasets])
+
+    def update_run(self, run_id: str, task: str, *, name: str, former: str, tags: Mapping[str, str]) -> bool:
+        """Bring the name and the tags of the run that trained a version up to date.
+
+        A name that a person or a backend gave is kept, and so are the tags of a run that trained another
+        version as well.
+
+        Args:
+            run_id: The run.
+            task: The task that it must be of.
+            name: Its name from now on.
+            former: The name that Lorry gave it before.
+            tags: Its tags, of which ``lorry.version`` names the version.
+
+        Returns:
+            Whether anything was changed.
+        """
+        with self._connection.reporting(f"update the run {run_id}"):
+            run = self._connection.attempt(lambda: self._client.get_run(run_id), unless=_ABSENT)
+            if run is None or run.info.lifecycle_stage != "active":
+                return False
+            known, wanted = run.data.tags, _cut(tags, _MAX_TAG_LENGTH)
+            if known.get("lorry.task") != task or known.get(_VERSION_TAG) not in (None, tags[_VERSION_TAG]):
+                return False
+            wrong = {key: value for key, value in wanted.items() if known.get(key) != value}
+            is_ours = run.info.run_name in (former, known.get("lorry.run"), f"v{tags[_VERSION_TAG]}")
+            if is_ours and run.info.run_name != name:
+                self._client.update_run(run_id, name=name)
+            elif not wrong:
+                return False
+        self.set_tags(run_id, wrong)
+        return True
 
     def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
         """Set tags of a run, values cut to MLflow's 8000 characters."""
@@ -251,13 +364,20 @@ class MlflowRuns:
     def _client(self) -> "MlflowClient":
         return self._connection.client
 
-    def _locate_artifacts(self, task: str) -> str | None:
+    @property
+    def artifact_folder(self) -> Path | None:
+        """The folder of all artifacts when the address is a SQLite file, else None."""
         database = self._connection.database_file
         if database is None:
             return None
         # MLflow's default is below the working folder, which is a different one in every step of a run.
-        root = self._artifact_root or database.with_name("mlflow-artifacts")
-        return (root / task).absolute().as_uri()
+        return (self._artifact_root or database.with_name("mlflow-artifacts")).absolute()
+
+    def _locate_artifacts(self, task: str, *, of_studies: bool = False) -> str | None:
+        root = self.artifact_folder
+        if root is None:
+            return None
+        return (root / STUDIES_FOLDER / task if of_studies else root / task).as_uri()
 
     def _check_experiment(self, experiment: Any, task: str, registry_id: str | None) -> None:
         check_owner(
@@ -291,6 +411,8 @@ def _flatten(prefix: str, values: Mapping[str, Any]) -> Iterator[tuple[str, str]
         name = f"{prefix}{key}"
         if isinstance(value, Mapping):
             yield from _flatten(f"{name}.", value)
+        elif value is None:
+            continue
         elif isinstance(value, list | tuple):
             yield _clean_name(name), json.dumps(value, ensure_ascii=False, default=str)
         else:

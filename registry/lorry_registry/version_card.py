@@ -1,69 +1,119 @@
-"""What MLflow shows about an adapter: the tags and the description of a version."""
+"""What MLflow shows about an adapter: the tags and the description of a version, of its run and its model."""
 
-from collections.abc import Sequence
-
+from lorry_registry.adapter_names import label_method, shorten_base
 from lorry_registry.manifest import Manifest
 from lorry_registry.sizes import format_size
+from lorry_registry.standing import Standing, describe_move
 
 DECISION_TAG = "lorry.decision"
+STATUS_TAG = "lorry.status"
 
+# MLflow draws tables without any space between columns; the wide blanks in the headings make some. The first
+# line is what its lists of versions show, where Markdown is not drawn.
 _CARD = """\
+{summary}
+
 **{title}**
 
 An adapter (`{method}`) for the task `{task}`, a {kind} on the frozen base `{base}`. \
 It holds no weights of the base.
 
-| metric | value | 95 % interval |
-|---|---:|---|
+| metric | \u2003\u2003value | \u2003\u200395 % interval |
+|---|---:|---:|
 {metrics}
 
 Measured on {examples:,} examples of the {split} split. The gate decides by **{primary}**.
+
+**{verdict}**
+
+{reasons}
+{moves}
+**Load this version**
+
+```python
+import mlflow
+
+{connect}model = mlflow.pyfunc.load_model("{address}")
+model.predict({example})
+```
+
+```sh
+lorry predict {task} {texts} --version v{version}
+```
+{champion}
+**What it is**
 
 | | |
 |---|---|
 | Version in Lorry's ledger | v{version} |
 | Adapter | `{adapter_id}` |
-| Method | {method} |
+| Method | {label} |
 | Base | `{base}`{revision}, {architecture} |
 | Base fingerprint | `{fingerprint}` |
 | Trained parameters | {trained:,} of {total:,}: {adapter:,} in the adapter, {head:,} in the head |
 | Size | {size} |
 | Labels | {labels} |
 | Owner | {owner} |
+"""
 
-**{verdict}**
-
-{reasons}
-
-**Load it**
-
-```python
-import mlflow
-
-model = mlflow.pyfunc.load_model("models:/{task}@champion")
-model.predict(["a text"])
-```
-
-```sh
-lorry predict {task} "a text"
-```
+_CHAMPION = """
+It is the champion: `models:/{task}@champion` and `lorry predict {task} {texts}` name it for as long as it is.
 """
 
 
 def list_version_tags(manifest: Manifest, *, version: int, adapter_id: str, promoted: bool) -> dict[str, str]:
-    """Return the tags of a version in MLflow, by which it can be searched for."""
-    metrics = manifest.evaluation.metrics
+    """Return the tags of a version in MLflow, by which it can be searched for.
+
+    They follow from the adapter and the gate's decision; what changes later is in ``list_standing_tags``.
+    """
+    evaluation = manifest.evaluation
     return {
         "lorry.task": manifest.task,
         "lorry.version": str(version),
-        "lorry.adapter_id": adapter_id,
+        DECISION_TAG: name_decision(promoted),
+        "lorry.metric": evaluation.primary,
+        "lorry.value": f"{evaluation.headline.value:.6g}",
+        "lorry.kind": manifest.kind,
         "lorry.method": manifest.method,
         "lorry.base": manifest.base.model,
-        "lorry.base_fingerprint": manifest.base.fingerprint,
-        **{f"lorry.metric.{name}": f"{metric.value:.6g}" for name, metric in metrics.items()},
+        **{f"lorry.metric.{name}": f"{metric.value:.6g}" for name, metric in evaluation.metrics.items()},
         "lorry.trained_parameters": str(manifest.parameters.trained),
         "lorry.size_bytes": str(manifest.size_bytes),
-        DECISION_TAG: name_decision(promoted),
+        "lorry.adapter_id": adapter_id,
+        "lorry.base_fingerprint": manifest.base.fingerprint,
+    }
+
+
+def list_standing_tags(standing: Standing) -> dict[str, str]:
+    """Return the tags of a version that follow the ledger: the last word on it, and whether it is in use."""
+    return {DECISION_TAG: standing.decision, STATUS_TAG: standing.status}
+
+
+def list_run_tags(manifest: Manifest, standing: Standing) -> dict[str, str]:
+    """Return the tags of the run that trained a version: the version's own, apart from single metrics."""
+    tags = list_version_tags(
+        manifest, version=standing.version, adapter_id=standing.adapter_id, promoted=standing.passed
+    )
+    return {
+        key: value for key, value in tags.items() if not key.startswith("lorry.metric.")
+    } | list_standing_tags(standing)
+
+
+def list_model_tags(manifest: Manifest, champion: Standing | None) -> dict[str, str]:
+    """Return the tags of a task's registered model: what its champion is, and how good.
+
+    Args:
+        manifest: The champion, or the newest adapter if there is none.
+        champion: How the champion stands; None: there is none.
+    """
+    evaluation = manifest.evaluation
+    return {
+        "lorry.kind": manifest.kind,
+        "lorry.method": manifest.method,
+        "lorry.base": manifest.base.model,
+        "lorry.version": str(champion.version) if champion else "none",
+        "lorry.metric": evaluation.primary,
+        "lorry.value": f"{evaluation.headline.value:.6g}" if champion else "none",
     }
 
 
@@ -72,18 +122,48 @@ def name_decision(promoted: bool) -> str:
     return "promoted" if promoted else "refused"
 
 
+def summarize_version(manifest: Manifest, standing: Standing) -> str:
+    """Return what matters of a version on one line of plain text."""
+    headline = manifest.evaluation.headline
+    return (
+        f"{name_standing(standing).capitalize()}: {manifest.evaluation.primary} {headline.value:.3f} "
+        f"({headline.low:.3f} to {headline.high:.3f}), {label_method(manifest.recipe) or manifest.method} "
+        f"on {shorten_base(manifest.base.model)}"
+    )
+
+
+def name_standing(standing: Standing) -> str:
+    """Return the one word that a person wants: whether a version is in use, and if not, why not."""
+    if standing.status == "champion":
+        return "champion"
+    return standing.decision if standing.decision != "promoted" else "former champion"
+
+
 def describe_version(
-    manifest: Manifest, *, version: int, adapter_id: str, reasons: Sequence[str], promoted: bool
+    manifest: Manifest, standing: Standing, *, number: str, tracking_address: str = ""
 ) -> str:
-    """Return a version's description in Markdown: what it is, how good, why it stands, how to load it."""
+    """Return a version's description in Markdown: what it is, how good, why it stands, how to load it.
+
+    Args:
+        manifest: The adapter.
+        standing: How the version stands in the ledger.
+        number: MLflow's number of the version, by which it is loaded.
+        tracking_address: Where this MLflow is, without a secret; empty: nothing is said of it.
+    """
     evaluation, base, parameters = manifest.evaluation, manifest.base, manifest.parameters
+    task, texts = manifest.task, '"a text"'
+    has_pair = "text_pair" in manifest.probe.rows[0]
+    if has_pair:
+        texts += ' --pair "the other"'
     return _CARD.format(
-        title=_flatten(manifest.description) or f"{manifest.task} v{version}",
-        task=manifest.task,
+        summary=summarize_version(manifest, standing),
+        title=_flatten(manifest.description) or f"{manifest.task} v{standing.version}",
+        task=task,
         kind=manifest.kind,
-        version=version,
-        adapter_id=adapter_id,
+        version=standing.version,
+        adapter_id=standing.adapter_id,
         method=manifest.method,
+        label=label_method(manifest.recipe) or manifest.method,
         metrics="\n".join(
             f"| {name} | {metric.value:.4f} | {metric.low:.4f} to {metric.high:.4f} |"
             for name, metric in evaluation.list_metrics()
@@ -102,9 +182,37 @@ def describe_version(
         size=format_size(manifest.size_bytes),
         labels=_flatten(", ".join(manifest.labels or ())) or "no classes",
         owner=_flatten(manifest.owner) or "not given",
-        verdict="The gate let it pass" if promoted else "The gate refused it: a challenger",
-        reasons="\n".join(f"- {_flatten(reason)}" for reason in reasons) or "- no reason was given",
+        verdict=_describe_verdict(standing),
+        reasons="\n".join(f"- {_flatten(reason)}" for reason in standing.reasons) or "- no reason was given",
+        moves=_list_moves(standing),
+        connect=f'mlflow.set_tracking_uri("{tracking_address}")\n' if tracking_address else "",
+        address=f"models:/{task}/{number}",
+        example='[{"text": "a text", "text_pair": "the other"}]' if has_pair else '["a text"]',
+        texts=texts,
+        champion=_CHAMPION.format(task=task, texts=texts) if standing.status == "champion" else "",
     )
+
+
+def describe_model(task: str, description: str, base: str) -> str:
+    """Return the description of a task's registered model and experiment, in plain text on one line."""
+    return " ".join(description.split()) or f"Adapters for the task {task} on {base}."
+
+
+def _describe_verdict(standing: Standing) -> str:
+    if not standing.passed:
+        return "The gate refused it: a challenger"
+    return (
+        f"The gate let it pass: it won against v{standing.beaten}"
+        if standing.beaten
+        else ("The gate let it pass")
+    )
+
+
+def _list_moves(standing: Standing) -> str:
+    if not standing.moves:
+        return ""
+    lines = "\n".join(f"- {_flatten(describe_move(event, standing.version))}" for event in standing.moves)
+    return f"\n**Since then: {name_standing(standing)}**\n\n{lines}\n"
 
 
 def _flatten(text: str) -> str:

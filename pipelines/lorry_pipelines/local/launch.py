@@ -318,6 +318,7 @@ def check_places(settings: Settings, tasks: Sequence[str]) -> None:
         open_store(settings.checkpoint_address, settings.s3).check_writable()
     index = MlflowIndex(settings.tracking_uri)
     index.check_reachable()
+    index.check_place()
     registry_id = read_id(store)
     refusals: list[TrackingError] = []
     for task in tasks:

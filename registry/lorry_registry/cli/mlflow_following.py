@@ -7,14 +7,16 @@ from lorry_registry.settings import Settings
 
 
 def follow_ledger(settings: Settings, registry: Registry, task: str) -> LorryError | None:
-    """Make MLflow's aliases of a task match the ledger; return what went wrong, if anything did."""
+    """Make MLflow's aliases and pages of a task match the ledger; return what went wrong, if anything did."""
     from lorry_registry.mlflow_index import sync_aliases
+    from lorry_registry.mlflow_repair import show_standings
 
     try:
         index = open_index(settings)
         if not index.has_database():
             return TrackingError("there is no such database yet", where=index.address)
         sync_aliases(index, registry, task)
+        show_standings(index, registry, task)
     except LorryError as error:
         return error
     return None

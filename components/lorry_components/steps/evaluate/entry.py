@@ -8,7 +8,12 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from lorry_components.steps.evaluate.evaluation_report import PLOT_NAME, PREDICTIONS_NAME, EvaluationReport
+from lorry_components.steps.evaluate.evaluation_report import (
+    PLOT_NAME,
+    PREDICTIONS_NAME,
+    REPORT_NAME,
+    EvaluationReport,
+)
 from lorry_components.steps.evaluate.step import evaluate
 from lorry_components.steps.runtime.outcomes import run_step
 from lorry_components.steps.runtime.step_context import StepContext
@@ -71,7 +76,7 @@ def _log_to_mlflow(entry: StepContext, values: dict[str, float], folder: Path) -
     mlflow = BestEffort(f"MLflow does not show the evaluation of {entry.spec.name}")
     metrics = {f"test/{name}": value for name, value in values.items()}
     mlflow.attempt(lambda: entry.index.log_metrics(run_id, metrics))
-    for name in (PLOT_NAME, PREDICTIONS_NAME):
+    for name in (PLOT_NAME, PREDICTIONS_NAME, REPORT_NAME):
         mlflow.attempt(functools.partial(entry.index.log_artifact, run_id, folder / name, "evaluation"))
 
 

@@ -10,7 +10,7 @@ from lorry_registry.whole_files import write_whole_text
 
 PREDICTIONS_NAME = "predictions.jsonl"
 PLOT_NAME = "predictions.png"
-_NAME = "evaluation.json"
+REPORT_NAME = "evaluation.json"
 
 
 class ChampionComparison(BaseModel):
@@ -59,9 +59,9 @@ class EvaluationReport(BaseModel):
 
     def save(self, folder: Path) -> None:
         """Write it into a folder."""
-        write_whole_text(folder / _NAME, self.model_dump_json(indent=2) + "\n")
+        write_whole_text(folder / REPORT_NAME, self.model_dump_json(indent=2) + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Read it from a folder."""
-        return cls.model_validate_json((folder / _NAME).read_text("utf-8"))
+        return cls.model_validate_json((folder / REPORT_NAME).read_text("utf-8"))

@@ -9,14 +9,24 @@ from typing import Any
 
 from pydantic import JsonValue
 
+from lorry_components.data.data_card import CARD_FILE, DataCard
+from lorry_components.data.prepared import load_card
+from lorry_components.steps.finetune.run_inputs import (
+    TASK_ARTIFACT,
+    list_datasets,
+    write_card,
+    write_task_file,
+)
 from lorry_components.steps.finetune.step import finetune, name_checkpoints
 from lorry_components.steps.runtime.outcomes import run_step
 from lorry_components.steps.runtime.step_context import StepContext
 from lorry_components.training.distributed import Finetune, finetune_in_processes
 from lorry_components.training.stored_checkpoints import CheckpointPlace, find_place
+from lorry_registry.adapter_names import name_run
 from lorry_registry.errors import TrackingError
 from lorry_registry.mlflow_best_effort import BestEffort
 from lorry_registry.mlflow_index import MlflowIndex
+from lorry_registry.version_card import describe_model
 from lorry_registry.whole_files import write_whole_text
 
 _LOGGER = logging.getLogger(__name__)
@@ -37,8 +47,9 @@ class MlflowLog:
         self._mlflow.attempt(lambda: self._index.log_metrics(self._run_id, metrics, step=step))
 
     def log_learning_rate(self, rate: float) -> None:
-        """Log the peak learning rate as a parameter: the recipe names none where it is the method's own."""
-        self._mlflow.attempt(lambda: self._index.log_parameters(self._run_id, {"learning_rate": rate}))
+        """Log the peak learning rate as the recipe's: it names none where the method's own is used."""
+        parameters = {"train": {"learning_rate": rate}}
+        self._mlflow.attempt(lambda: self._index.log_parameters(self._run_id, parameters))
 
 
 def main(
@@ -79,7 +90,7 @@ def main(
         kept = root / name
         if place is not None:
             _fetch_checkpoint(place, kept)
-        run_id = _open_run(entry, run, kept / _RUN_NOTE)
+        run_id = _open_run(entry, run, kept / _RUN_NOTE, load_card(Path(data)))
         with _marking_failure(index, run_id):
             train, log = _choose_training(spec.resources.count), MlflowLog(index, run_id)
             summary = train(
@@ -129,23 +140,36 @@ def _fetch_checkpoint(place: CheckpointPlace, folder: Path) -> None:
         _LOGGER.info("training goes on from %s of %s/%s", found.name, place.address, place.key)
 
 
-def _open_run(entry: StepContext, run: str, note: Path) -> str:
+def _open_run(entry: StepContext, run: str, note: Path, card: DataCard) -> str:
     """Open the task's MLflow run; a training that continues from a checkpoint continues its run, too."""
     spec, index = entry.spec, entry.index
-    tags = {"lorry.run": run, "lorry.base": spec.base.model, "lorry.method": spec.method.name}
+    name = name_run(spec.name, spec.describe_recipe())
+    tags = {
+        "lorry.run": run,
+        "lorry.kind": spec.kind,
+        "lorry.base": spec.base.model,
+        "lorry.method": spec.method.name,
+    }
     if entry.injected_run is None and note.is_file():
         try:
-            return index.open_run(spec.name, name=run, tags=tags, run_id=note.read_text("utf-8"))
+            return index.open_run(spec.name, name=name, tags=tags, run_id=note.read_text("utf-8"))
         except TrackingError as error:
             _LOGGER.info("a new MLflow run is opened, since the former one is gone: %s", error)
     run_id = index.open_run(
         spec.name,
-        name=run,
+        name=name,
         tags=tags,
         run_id=entry.injected_run,
         registry_id=entry.registry.registry_id,
     )
     index.log_parameters(run_id, spec.describe_recipe() | {"base": spec.base.model_dump(mode="json")})
+    # What went in is not needed for training: when MLflow does not take it, training goes on.
+    mlflow = BestEffort(f"MLflow does not show what {spec.name} is trained from")
+    mlflow.attempt(lambda: index.log_datasets(run_id, list_datasets(card)))
+    mlflow.attempt(lambda: index.log_text(run_id, write_task_file(spec, card), TASK_ARTIFACT))
+    mlflow.attempt(lambda: index.log_text(run_id, write_card(card), CARD_FILE))
+    description = describe_model(spec.name, spec.description, spec.base.model)
+    mlflow.attempt(lambda: index.describe_experiment(spec.name, description))
     note.parent.mkdir(parents=True, exist_ok=True)
     write_whole_text(note, run_id)
     return run_id

@@ -6,9 +6,10 @@ from typing import Any
 from pydantic import JsonValue
 
 from lorry_components.steps.evaluate.evaluation_report import EvaluationReport
-from lorry_components.steps.gate.step import decide
+from lorry_components.steps.gate.step import DECISION_NAME, decide
 from lorry_components.steps.runtime.outcomes import run_step
 from lorry_components.steps.runtime.step_context import StepContext
+from lorry_registry.mlflow_best_effort import BestEffort
 
 
 def main(
@@ -28,6 +29,15 @@ def main(
         decided = decide(entry.spec.gate, EvaluationReport.load(Path(evaluation)))
         decided.save(Path(decision))
         metadata["passed"] = decided.passed
+        _log_to_mlflow(entry, Path(decision) / DECISION_NAME)
         return {"passed": decided.passed, "reasons": list(decided.reasons)}
 
     return run_step(entry.record, entry.spec.name, "gate", body)
+
+
+def _log_to_mlflow(entry: StepContext, document: Path) -> None:
+    run_id = entry.find_mlflow_run()
+    if run_id is not None:
+        BestEffort(f"MLflow does not show the decision on {entry.spec.name}").attempt(
+            lambda: entry.index.log_artifact(run_id, document)
+        )

@@ -9,7 +9,7 @@ from lorry_components.steps.evaluate.evaluation_report import ChampionComparison
 from lorry_registry.task_spec import GateSpec
 from lorry_registry.whole_files import write_whole_text
 
-_NAME = "decision.json"
+DECISION_NAME = "decision.json"
 
 
 class Decision(BaseModel):
@@ -30,12 +30,12 @@ class Decision(BaseModel):
     def save(self, folder: Path) -> None:
         """Write it into a folder."""
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole_text(folder / _NAME, self.model_dump_json(indent=2) + "\n")
+        write_whole_text(folder / DECISION_NAME, self.model_dump_json(indent=2) + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Read it from a folder."""
-        return cls.model_validate_json((folder / _NAME).read_text("utf-8"))
+        return cls.model_validate_json((folder / DECISION_NAME).read_text("utf-8"))
 
 
 def decide(gate: GateSpec, report: EvaluationReport) -> Decision:

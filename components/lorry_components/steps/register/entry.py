@@ -14,6 +14,7 @@ from lorry_components.steps.runtime.step_context import StepContext
 from lorry_components.training.stored_checkpoints import find_place, warn_of_failure
 from lorry_registry.mlflow_best_effort import BestEffort
 from lorry_registry.registry import adapter_key
+from lorry_registry.version_card import DECISION_TAG
 
 
 def main(
@@ -53,15 +54,17 @@ def main(
             build=entry.describe_build(run_id),
             judge=lambda: judge_anew(entry.task, Path(data), Path(evaluation), registry=entry.registry),
         )
+        event, manifest = registration.event, registration.manifest
+        # The ledger returns an older event when this very adapter has a version already.
+        is_known = event.details.get("run") != run
+        if run_id and is_known:
+            _mark_repetition(entry, run_id, event.version)
         if run_id:
             # The run's report closes it as well; but it may be interrupted, with this task done.
             BestEffort(f"MLflow shows the run of {entry.spec.name} as still going").attempt(
                 lambda: entry.index.close_run(run_id, failed=False)
             )
         _remove_checkpoints(entry, checkpoints)
-        event, manifest = registration.event, registration.manifest
-        # The ledger returns an older event when this very adapter has a version already.
-        is_known = event.details.get("run") != run
         uri = entry.store.locate(adapter_key(event.adapter_id))
         adapter.metadata.update({"task": entry.spec.name, "version": event.version, "store_uri": uri})
         adapter.metadata["adapter_id"] = event.adapter_id
@@ -88,3 +91,11 @@ def _remove_checkpoints(entry: StepContext, checkpoints: str) -> None:
         warn_of_failure(
             lambda: place.open().remove_all(), f"checkpoints stay behind in {place.address}/{place.key}"
         )
+
+
+def _mark_repetition(entry: StepContext, run_id: str, version: int) -> None:
+    """Say in MLflow that a run trained the adapter that a version has already."""
+    tags = {DECISION_TAG: "unchanged", "lorry.version": str(version)}
+    BestEffort(f"MLflow does not say that {entry.spec.name} is unchanged").attempt(
+        lambda: entry.index.set_tags(run_id, tags)
+    )

@@ -5,14 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lorry_components.inference.mlflow_flavor import FLAVOR_NAME, write_model
+from lorry_registry.adapter_names import name_run
 from lorry_registry.manifest import Manifest
 from lorry_registry.mlflow_adoption import adopt_champion
 from lorry_registry.mlflow_index import MlflowIndex, sync_aliases
-from lorry_registry.mlflow_repair import repair_versions
+from lorry_registry.mlflow_repair import repair_versions, show_standings
 from lorry_registry.promotion import Version, list_versions
 from lorry_registry.registry import Registry
 from lorry_registry.signing.adapter_signatures import SIGNATURES_FOLDER
 from lorry_registry.signing.attestations import copy_companions
+from lorry_registry.standing import judge_standings
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,8 @@ def publish_version(
         TrackingError: MLflow cannot be reached, or has a registered model of this name that is not this
             registry's; nothing was written then.
     """
+    # Files that went to the place where a moved MLflow was before would be lost to it.
+    index.check_place()
     index.claim_model(task, manifest, registry.registry_id)
     is_known = index.find_version(task, version.adapter_id) is not None
     logged = (
@@ -46,7 +50,7 @@ def publish_version(
         if is_known
         else _log_model(index, registry, task=task, version=version, manifest=manifest)
     )
-    return index.record_version(
+    number = index.record_version(
         task,
         version=version.number,
         adapter_id=version.adapter_id,
@@ -56,7 +60,11 @@ def publish_version(
         model_id=logged.model_id,
         reasons=version.registered.reasons,
         promoted=version.registered.is_promotion,
+        standing=judge_standings(registry.ledger.read_history(task)).get(version.number),
     )
+    # The former champion's page must not call it the champion any longer.
+    show_standings(index, registry, task)
+    return number
 
 
 def _log_model(
@@ -67,7 +75,7 @@ def _log_model(
         # No training was logged, or it was logged to another MLflow.
         run_id = index.open_run(
             task,
-            name=f"v{version.number}",
+            name=name_run(task, manifest.recipe),
             tags={"lorry.version": str(version.number)},
             registry_id=registry.registry_id,
         )
@@ -89,7 +97,7 @@ def _log_model(
 def reconcile_task(
     index: MlflowIndex, registry: Registry, task: str, *, adopt_alias: bool = False
 ) -> list[str]:
-    """Make MLflow agree with the ledger on a task: tags, versions and aliases.
+    """Make MLflow agree with the ledger on a task: places, tags, versions, aliases and descriptions.
 
     Args:
         index: MLflow.
@@ -105,12 +113,14 @@ def reconcile_task(
         ConflictError: The alias cannot be adopted.
     """
     index.check_model(task, registry.registry_id)
-    changes = repair_versions(index, registry, task)
+    changes = index.follow_move()
+    changes += repair_versions(index, registry, task)
     if adopt_alias and (event := adopt_champion(index, registry, task)) is not None:
         changes.append(f"v{event.version} is now the ledger's champion, as {event.reasons[0]}")
     if registry.ledger.read_state(task).deleted is None:
         changes += _publish_missing(index, registry, task)
-    return [*changes, *sync_aliases(index, registry, task)]
+    changes += sync_aliases(index, registry, task)
+    return [*changes, *show_standings(index, registry, task, all_versions=True)]
 
 
 def _publish_missing(index: MlflowIndex, registry: Registry, task: str) -> list[str]:

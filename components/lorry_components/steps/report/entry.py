@@ -16,6 +16,9 @@ from lorry_registry.stores import open_store
 from lorry_registry.task_references import label_task
 from lorry_registry.whole_files import write_whole_text
 
+# In MLflow, the part of the report that is about the run's own task.
+_PAGE_NAME = "report.html"
+
 
 def main(*, tasks: Sequence[str], run: str, store: str, tracking_uri: str, page: str) -> None:
     """Report a run, whether its tasks succeeded or not: the verdict on them is a step of its own."""
@@ -36,6 +39,7 @@ def _close_mlflow_runs(report: RunReport, index: MlflowIndex) -> None:
         if not isinstance(run_id, str):
             continue
         # One for each: a run that is missing in MLflow says nothing of the others.
-        BestEffort(f"MLflow shows the run of {task.task} as still going").attempt(
-            functools.partial(index.close_run, run_id, failed=task.status == "failed")
-        )
+        mlflow = BestEffort(f"MLflow shows the run of {task.task} as still going")
+        mlflow.attempt(functools.partial(index.close_run, run_id, failed=task.status == "failed"))
+        page = render_html(RunReport(run=report.run, tasks=(task,)))
+        mlflow.attempt(functools.partial(index.log_text, run_id, page, _PAGE_NAME))

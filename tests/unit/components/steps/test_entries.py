@@ -21,6 +21,7 @@ from lorry_components.steps.report.entry import main as report
 from lorry_components.steps.runtime.outcomes import PROCEED, STEPS, STOP
 from lorry_components.steps.runtime.step_context import StepContext
 from lorry_components.steps.verdict.entry import main as judge
+from lorry_registry.adapter_names import label_method
 from lorry_registry.errors import RunFailedError, StoreError, TrackingError
 from lorry_registry.mlflow_index import MlflowIndex
 from lorry_registry.registry import Registry
@@ -155,11 +156,30 @@ def test_a_run_from_rows_to_a_champion(graph: Graph, make_spec: MakeSpec, tmp_pa
     run = index._client.get_run(run_id)
     assert run.info.status == "FINISHED"
     assert run.data.tags["lorry.run"] == "run-1"
+    assert run.data.tags["lorry.version"] == "1"
+    assert run.data.tags["lorry.decision"] == "promoted"
+    assert run.data.tags["lorry.metric"] == "accuracy"
+    assert run.info.run_name == f"{spec.name} v1 {label_method(spec.describe_recipe())}"
+    assert "None" not in run.data.params.values()
+    assert {each.dataset.name for each in run.inputs.dataset_inputs} == {spec.name}
+    assert {each.tags[0].value for each in run.inputs.dataset_inputs} == {"train", "validation", "test"}
+    for each in run.inputs.dataset_inputs:
+        part = each.tags[0].value
+        profile = json.loads(each.dataset.profile)
+        assert profile["num_rows"] == details["prepare_data"]["rows"][part]
+        assert profile["sha256"][7:].startswith(each.dataset.digest)
+        assert json.loads(each.dataset.source) == {"uri": Path(spec.data.source).name}
+    assert {item.path for item in index._client.list_artifacts(run_id)} == {
+        *("data_card.json", "decision.json", "evaluation", "report.html", "task.yaml"),
+    }
+    experiment = index._client.get_experiment(run.info.experiment_id)
+    assert experiment.tags["mlflow.note.content"]
     assert run.data.params["method.name"] == "lora"
-    assert run.data.params["learning_rate"] == str(details["finetune"]["learning_rate"])
+    assert run.data.params["train.learning_rate"] == str(details["finetune"]["learning_rate"])
     assert {"train/loss", "validation/accuracy", "test/accuracy"} <= run.data.metrics.keys()
     assert index.read_aliases(spec.name) == {"champion": details["register"]["adapter_id"]}
     assert {item.path for item in index._client.list_artifacts(run_id, "evaluation")} == {
+        "evaluation/evaluation.json",
         "evaluation/predictions.jsonl",
         "evaluation/predictions.png",
     }
@@ -368,7 +388,7 @@ def test_a_training_that_ended_is_not_lost_when_mlflow_goes_away(
     log_parameters = MlflowIndex.log_parameters
 
     def fail_late(index: MlflowIndex, run_id: str, parameters: dict[str, Any]) -> None:
-        if parameters.keys() == {"learning_rate"}:
+        if parameters.keys() == {"train"}:
             raise TrackingError("it is down", where="mlflow")
         log_parameters(index, run_id, parameters)
 

