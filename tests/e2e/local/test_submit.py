@@ -1,0 +1,151 @@
+"""``lorry submit`` to a Kubeflow whose pods are processes of this machine: from files to a champion."""
+
+import json
+import os
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lorry_registry.stores import open_store
+
+from fixtures.kubeflow_backend import KubeflowBackend
+from fixtures.kubeflow_server import TOKEN, KubeflowServer
+from fixtures.s3_server import S3Server
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+IMAGE = f"registry.example/lorry@sha256:{'a' * 64}"
+
+
+class Cluster:
+    """A workspace whose ``lorry`` submits to a Kubeflow of the test's own."""
+
+    def __init__(self, workspace: Any, kubeflow: KubeflowServer, server: S3Server, store: str) -> None:
+        self.workspace = workspace
+        self.kubeflow = kubeflow
+        self.store = open_store(store)
+        packages = workspace.folder / "packages"
+        shutil.copytree(workspace.base, packages / "tiny_base" / "model")
+        (packages / "tiny_base" / "__init__.py").touch()
+        self.environment = {
+            **server.list_variables(),
+            "PYTHONPATH": os.pathsep.join([str(packages), os.environ.get("PYTHONPATH", "")]),
+        }
+        self.submitting = self.environment | {
+            "LORRY_STORE": store,
+            "LORRY_IMAGE": IMAGE,
+            "MLFLOW_TRACKING_URI": "http://mlflow.lorry.svc:5000",
+            "LORRY_KUBEFLOW_HOST": kubeflow.host,
+            "LORRY_KUBEFLOW_TOKEN": TOKEN,
+        }
+        kubeflow.token = TOKEN
+
+    def write_task(self, name: str, **sections: Any) -> str:
+        base = {"base": {"model": "package:tiny_base/model"}}
+        return str(self.workspace.write_task(name, **base | sections))
+
+    def submit(self, *arguments: str, code: int = 0) -> Any:
+        return self.workspace.run("submit", *arguments, code=code, **self.submitting)
+
+    def start_runs(self) -> Callable[[], None]:
+        """Let each run that is created start; return a function that waits for their ends."""
+        threads: list[threading.Thread] = []
+
+        def start(run: dict[str, Any]) -> None:
+            threads.append(threading.Thread(target=self._execute, args=(run,)))
+            threads[-1].start()
+
+        self.kubeflow.on_start = start
+        return lambda: [thread.join() for thread in threads] and None
+
+    def _execute(self, run: dict[str, Any]) -> None:
+        version = self.kubeflow.versions[run["pipeline_version_reference"]["pipeline_version_id"]]
+        text = yaml.safe_dump_all(version["pipeline_spec"])
+        # The server of the compiled address is not on this machine.
+        tracking = {"tracking_uri": f"sqlite:///{self.workspace.folder}/mlflow.db"}
+        backend = KubeflowBackend(
+            self.workspace.folder / "pods",
+            self.environment | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},
+        )
+        run["state"] = "RUNNING"
+        ended = backend.run(text, run["runtime_config"]["parameters"] | tracking, run=run["run_id"])
+        (self.workspace.folder / f"{run['run_id']}.log").write_text(ended.log, "utf-8")
+        run["state"] = ended.state
+
+
+@pytest.fixture
+def cluster(workspace: Any, kubeflow: KubeflowServer, s3_server: S3Server, s3_address: str) -> Cluster:
+    return Cluster(workspace, kubeflow, s3_server, s3_address)
+
+
+def test_from_files_on_a_laptop_to_a_champion(cluster: Cluster) -> None:
+    good = cluster.write_task("good")
+    cluster.workspace.write_rows("broken.jsonl", [{"text": "no label"}] * 20)
+    broken = cluster.write_task("broken")
+    wait = cluster.start_runs()
+
+    planned = json.loads(cluster.submit(good, broken, "--dry-run", "--json").out)
+    assert planned["tasks"] == {"good": "it has no adapter yet", "broken": "it has no adapter yet"}
+    assert cluster.kubeflow.requests == []
+    assert cluster.store.list_children("data") == []
+
+    finished = cluster.submit(good, broken, "--wait", "--json", code=12)
+    wait()
+    outcomes = {row["task"]: row["outcome"] for row in json.loads(finished.out)}
+    assert outcomes == {"good": "promoted", "broken": "failed"}
+    assert "broken failed in prepare_data" in finished.err
+    (run,) = cluster.kubeflow.runs.values()
+    assert f"{cluster.kubeflow.host}/#/runs/details/{run['run_id']}" in finished.err
+    # What would have been done has a name that does not depend on where the data were.
+    assert run["display_name"].startswith("lorry-")
+    assert run["state"] == "FAILED"
+    assert {Path(key).name for key in cluster.store.list_keys("data")} == {"good.jsonl", "broken.jsonl"}
+    assert cluster.store.list_children(f"runs/{run['run_id']}/tasks") == ["broken", "good"]
+
+    # Nothing is stale: nothing is started, and nobody is asked.
+    asked = len(cluster.kubeflow.requests)
+    again = cluster.submit(good, "--wait")
+    assert "Not trained again" in again.out
+    assert len(cluster.kubeflow.requests) == asked
+
+
+def test_the_same_work_is_started_once(cluster: Cluster) -> None:
+    task = cluster.write_task("good")
+    first = json.loads(cluster.submit(task, "--json").out)
+    assert first["state"] == "PENDING"
+    second = cluster.submit(task, "--json")
+    assert json.loads(second.out)["run"] == first["run"]
+    assert "is PENDING already" in second.err
+    # A run that ended badly does not count.
+    cluster.kubeflow.runs[first["run"]]["state"] = "CANCELED"
+    third = json.loads(cluster.submit(task, "--json").out)
+    assert third["run"] != first["run"]
+    assert third["name"] == first["name"]
+    # Other data are other work.
+    with (cluster.workspace.folder / "good.jsonl").open("a") as stream:
+        stream.write('{"text": "one more", "label": "good"}\n')
+    fourth = json.loads(cluster.submit(task, "--json").out)
+    assert fourth["name"] != first["name"]
+    assert len(cluster.kubeflow.pipelines) == 1
+
+
+def test_a_recurring_run_and_what_is_refused(cluster: Cluster) -> None:
+    task = cluster.write_task("good")
+    refused = cluster.submit(task, "--recurring", "0 0 3 * * *", code=2)
+    assert "every run would read the same copy" in refused.err
+    refused = cluster.submit(task, "--recurring", "0 3 * * *", code=2)
+    assert "six fields" in refused.err
+    cluster.kubeflow.token = "another"  # noqa: S105 - a token of the tests
+    refused = cluster.submit(task, code=14)
+    assert "LORRY_KUBEFLOW_TOKEN" in refused.err
+    assert TOKEN not in refused.err
+    cluster.kubeflow.token = TOKEN
+    task = cluster.write_task("good", data={"source": "s3://adapters/somewhere/good.jsonl"})
+    shown = json.loads(cluster.submit(task, "--recurring", "0 0 3 * * *", "--json").out)
+    assert shown["recurring"] in cluster.kubeflow.recurring
+    assert shown["tasks"] == ["good"]
