@@ -134,6 +134,8 @@ class _Job:
         self._force = force
         self._dry_run = dry_run
         self._registry = Registry.open(settings)
+        # Tasks whose data a dry run did not copy: nothing more can be known of them.
+        self._unsent: set[str] = set()
 
     def move_data(self, specs: Sequence[Any], *, is_recurring: bool) -> "list[ResolvedTask]":
         """Return the tasks with their data where pods can read them; local files are copied there."""
@@ -160,13 +162,26 @@ class _Job:
             )
             if not self._dry_run:
                 store.upload(key, path)
+        if self._dry_run:
+            self._unsent = {upload.spec.name for upload in uploads if set(upload.files) & set(missing)}
         return [resolve_task(upload.spec, digest=digest) for upload in uploads]
 
     def plan(self, tasks: "Sequence[ResolvedTask]") -> "list[PlannedTask]":
         """Decide which tasks are stale, and refuse those that would not fit what they ask for."""
-        from lorry_pipelines.scheduling import plan_tasks, refuse_what_does_not_fit
+        from lorry_components.tasks.staleness import Staleness
+        from lorry_pipelines.scheduling import PlannedTask, plan_tasks, refuse_what_does_not_fit
 
-        planned = plan_tasks(tasks, self._registry, force=self._force)
+        known = iter(
+            plan_tasks(
+                [task for task in tasks if task.spec.name not in self._unsent],
+                self._registry,
+                force=self._force,
+            )
+        )
+        new = Staleness(is_stale=True, reason="its data are not in the store yet")
+        planned = [
+            PlannedTask(task, new) if task.spec.name in self._unsent else next(known) for task in tasks
+        ]
         if not self._force:
             refuse_what_does_not_fit([plan.spec for plan in planned if plan.staleness.is_stale])
         return planned
@@ -193,6 +208,9 @@ class _Job:
         )
         if self._dry_run:
             shown = _describe_submission(submission, self._experiment, planned)
+            if self._unsent:
+                # Its name is a digest of the data, among others.
+                shown["run"] = None
             print_json(shown) if as_json else _print_values(shown)
             return
         kubeflow, run = self._start(submission, [plan.spec for plan in stale])

@@ -90,7 +90,9 @@ def test_from_files_on_a_laptop_to_a_champion(cluster: Cluster) -> None:
     wait = cluster.start_runs()
 
     planned = json.loads(cluster.submit(good, broken, "--dry-run", "--json").out)
-    assert planned["tasks"] == {"good": "it has no adapter yet", "broken": "it has no adapter yet"}
+    unsent = "its data are not in the store yet"
+    assert planned["tasks"] == {"good": unsent, "broken": unsent}
+    assert planned["run"] is None
     assert cluster.kubeflow.requests == []
     assert cluster.store.list_children("data") == []
 
