@@ -77,6 +77,11 @@ def identify_account(objects: Objects) -> None:
 
 BROKEN: list[tuple[str, Change, str]] = [
     (
+        "refuse_plain_secrets",
+        add_object("ConfigMap", "x", data={"tls": "-----BEGIN RSA PRIVATE KEY-----"}),
+        "tls looks like",
+    ),
+    (
         "require_settings",
         change_container(image="unset.invalid/mlflow"),
         "kustomize edit set image unset.invalid/mlflow=",

@@ -138,7 +138,7 @@ def test_quota_and_defaults_admit_what_kubeflow_makes(render: Render, overlay: s
     }
     given = {f"requests.{name}" for name in container["defaultRequest"]}
     assert counted <= given | {f"limits.{name}" for name in container["default"]}
-    # A fine-tuning asks for processors and has no limit for them: a default below its request would refuse it.
+    # Fine-tuning asks for processors and has no limit: a default below its request would refuse its pod.
     assert "cpu" not in container["default"]
     assert quota["requests.nvidia.com/gpu"] == {"gpu": "8", "local": "0"}[overlay]
 
