@@ -13,7 +13,12 @@ import yaml
 from fixtures.clusters import COMPONENTS, K8S, OVERLAYS, Objects, Render, run_kustomize
 
 PAGE = (K8S.parents[1] / "docs" / "kubernetes.md").read_text(encoding="utf-8")
-YAML_BLOCKS = [yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)]
+# The kustomization, and what some wishes add to it.
+YAML_BLOCKS = [
+    block
+    for text in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    if "patches" in (block := yaml.safe_load(text))
+]
 SHELL = "\n".join(re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL))
 # A pipe, a redirection or the end of a substitution ends a command.
 KUBECTL = [re.split(r"\s(?:[|&<>]|#)", line)[0] for line in re.findall(r"kubectl [^`\n]*", SHELL)]
