@@ -19,9 +19,14 @@ NEEDS = Path(__file__).with_name("needs.yaml")
 
 
 def read_needs(path: Path) -> Needs:
-    """Read what objects may refer to although it is not rendered."""
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return Needs(content["secrets"], content["configMaps"], frozenset(content["podLabels"]))
+    """Read what objects may refer to although it is not rendered; ValueError if the file is not formed so."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return Needs(dict(content["secrets"]), dict(content["configMaps"]), frozenset(content["podLabels"]))
+    except (yaml.YAMLError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} must have secrets, configMaps and podLabels, as {NEEDS} has: {error}"
+        ) from error
 
 
 def read_objects(text: str) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ SECRET_NAME = re.compile(
     r"PASSWORD|PASSWD|SECRET|TOKEN|CREDENTIAL|ACCESS_?KEY|API_?KEY|PRIVATE_?KEY", re.IGNORECASE
 )
 USERINFO = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/@]+@", re.IGNORECASE)
+PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----")
 
 
 def require_settings(rendered: Rendered) -> Iterator[Fault]:
@@ -132,4 +133,6 @@ def looks_secret(name: str, value: Any) -> bool:
     """Whether a plain value is a secret, by its name and by what it holds. A path to a file is none."""
     if not isinstance(value, str) or not value:
         return False
+    if PRIVATE_KEY.search(value):
+        return True
     return bool(USERINFO.search(value) or (SECRET_NAME.search(name) and not name.endswith("_FILE")))

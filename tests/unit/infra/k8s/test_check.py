@@ -1,5 +1,6 @@
 """The command that a user runs over an overlay of one's own."""
 
+import copy
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fixtures.clusters import K8S, Objects, Render
+from fixtures.clusters import K8S, Objects, Render, find_object
 
 SCRIPT = K8S / "check.py"
 
@@ -36,6 +37,28 @@ def test_every_fault_is_listed_with_what_to_do(render: Render) -> None:
     assert finished.returncode == 1
     assert any("kustomize edit set image unset.invalid/postgres=NAME@sha256:DIGEST" in line for line in lines)
     assert lines[-1].endswith(f"{len(lines) - 1} faults")
+
+
+def test_needs_of_ones_own_are_accepted(everything: Objects, tmp_path: Path) -> None:
+    objects = copy.deepcopy(everything)
+    pod = find_object(objects, "Deployment", "mlflow")["spec"]["template"]["spec"]
+    pod["imagePullSecrets"] = [{"name": "registry"}]
+    text = yaml.safe_dump_all(objects)
+    assert "Secret 'registry' is neither" in run_check("-", text=text).stdout
+    content = yaml.safe_load((K8S / "needs.yaml").read_text(encoding="utf-8"))
+    content["secrets"]["registry"] = [".dockerconfigjson"]
+    needs = tmp_path / "needs.yaml"
+    needs.write_text(yaml.safe_dump(content), encoding="utf-8")
+    assert run_check("-", "--needs", str(needs), text=text).returncode == 0
+
+
+@pytest.mark.parametrize("content", ["", "secrets: {}", "[]", "a: ["])
+def test_needs_that_are_none_are_told(everything: Objects, tmp_path: Path, content: str) -> None:
+    needs = tmp_path / "needs.yaml"
+    needs.write_text(content, encoding="utf-8")
+    finished = run_check("-", "--needs", str(needs), text=yaml.safe_dump_all(everything))
+    assert (finished.returncode, finished.stdout, "Traceback" in finished.stderr) == (2, "", False)
+    assert str(needs) in finished.stderr
 
 
 @pytest.mark.parametrize(

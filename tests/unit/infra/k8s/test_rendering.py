@@ -127,6 +127,22 @@ def test_collection_deletes_nothing(everything: list[dict[str, Any]]) -> None:
     assert container["command"] + container["args"] == ["lorry", "gc", "--json"]
 
 
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_quota_and_defaults_admit_what_kubeflow_makes(render: Render, overlay: str) -> None:
+    objects = render(overlay)
+    quota = find_object(objects, "ResourceQuota", "lorry")["spec"]["hard"]
+    (container, _) = find_object(objects, "LimitRange", "lorry")["spec"]["limits"]
+    # Argo's own containers ask for nothing: each amount that the quota counts has a default.
+    counted = {
+        name for name in quota if name in {"requests.cpu", "requests.memory", "limits.cpu", "limits.memory"}
+    }
+    given = {f"requests.{name}" for name in container["defaultRequest"]}
+    assert counted <= given | {f"limits.{name}" for name in container["default"]}
+    # Fine-tuning asks for processors and has no limit: a default below its request would refuse its pod.
+    assert "cpu" not in container["default"]
+    assert quota["requests.nvidia.com/gpu"] == {"gpu": "8", "local": "0"}[overlay]
+
+
 def test_a_changed_setting_restarts_what_reads_it(render: Render) -> None:
     names = [
         find_object(render("gpu", decided=decided), "ConfigMap", "lorry-settings")["metadata"]["name"]
