@@ -118,7 +118,6 @@ def test_every_command_is_one_that_kubectl_knows(command: str) -> None:
     assert "Usage:" in finished.stdout
 
 
-@pytest.mark.skipif(not (K8S / "profile.yaml").exists(), reason="the cluster profile is not there yet")
 def test_the_cluster_profile_takes_its_variables_from_these_secrets(needs: Any) -> None:
     profile = yaml.safe_load((K8S / "profile.yaml").read_text(encoding="utf-8"))
     for secret in profile["secrets"]:
