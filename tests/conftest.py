@@ -8,6 +8,7 @@ import pytest
 
 from fixtures.s3_faults import faults  # noqa: F401
 from fixtures.s3_server import list_objects, s3_address, s3_environment, s3_server, s3_store  # noqa: F401
+from fixtures.signing import key_pairs, open_registry, ours, theirs  # noqa: F401
 from fixtures.stores import empty_mlflow, mlflow_uri, registry, store, tracking  # noqa: F401
 
 # A shell starts what runs in its background with Ctrl-C ignored, and children would inherit that: those
