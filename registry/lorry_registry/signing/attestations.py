@@ -15,6 +15,7 @@ import re
 from abc import ABC, abstractmethod
 from pathlib import Path
 
+from lorry_registry.errors import ConflictError
 from lorry_registry.regular_files import open_regular
 from lorry_registry.signing.adapter_signatures import PROVENANCE_FOLDER, SIGNATURES_FOLDER
 from lorry_registry.stores import Store
@@ -66,7 +67,10 @@ class StoredSignatures(Signatures):
         Raises:
             ConflictError: Another writer came first.
         """
-        self._store.replace(self.key(name), bundle)
+        try:
+            self._store.create(self.key(name), bundle)
+        except ConflictError:
+            self._store.replace(self.key(name), bundle)
 
     def key(self, name: str) -> str:
         """Return the key of a signature in the store."""

@@ -15,6 +15,7 @@ PLANTED = {
     "HF_TOKEN": "hf_planted-4",
     "MLFLOW_TRACKING_PASSWORD": "planted-5-password",
     "MLFLOW_TRACKING_TOKEN": "planted-6-token",
+    "LORRY_SIGNING_KEY_PASSWORD": "planted-10-signing",
 }
 USER, PASSWORD, QUERY = "planted-7-user", "planted-8-password", "planted-9-query"
 SECRETS = (*PLANTED.values(), USER, PASSWORD, QUERY)

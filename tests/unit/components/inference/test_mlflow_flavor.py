@@ -20,7 +20,11 @@ from lorry_registry.errors import AdapterRejectedError, UsageError
 from lorry_registry.manifest import ADAPTER_FILES, MANIFEST_NAME, WEIGHTS_NAME
 from lorry_registry.mlflow_index import MlflowIndex
 from lorry_registry.mlflow_models import LOADER
+from lorry_registry.provenance import Build
 from lorry_registry.registry import Registry
+from lorry_registry.stores import LocalStore
+
+from fixtures.signing import KeyPair, OpenRegistry
 
 # One method of each family: what a method does by itself has tests of its own.
 TRIED = ("full", "lora", "adapter-h", "p-tuning", "p-tuning-v2", "peft")
@@ -284,3 +288,93 @@ def test_the_base_may_be_named_when_it_is_loaded(
     pd.testing.assert_frame_equal(named.predict(TEXTS), load("regression").predict(TEXTS))
     with pytest.raises(AdapterRejectedError, match="and this base has sha256:"):
         load("regression", model_config={"base_model": str(make_base(seed=3))})
+
+
+@pytest.fixture
+def require_signatures(
+    open_registry: OpenRegistry, ours: KeyPair, store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> Registry:
+    """Let this process, as MLflow sees it, require our signatures; return the registry of who has the key."""
+    for name, value in {
+        "LORRY_SIGNING_POLICY": "require",
+        "LORRY_TRUSTED_KEYS": str(ours.public),
+        "LORRY_STORE": store.address,
+    }.items():
+        monkeypatch.setenv(name, value)
+    return open_registry(key=ours)
+
+
+@pytest.fixture
+def enrol_signed(trained: FindTrained, require_signatures: Registry, tracking: str) -> Callable[[str], str]:
+    """Return a function that registers a candidate with its signature, and returns its id."""
+
+    def start(task: str) -> str:
+        found = trained(task, "lora")
+        registration = register(
+            resolve_task(found.spec),
+            found.candidate,
+            found.report,
+            Decision(passed=True, reasons=("good",), judged_champion=None),
+            registry=require_signatures,
+            index=MlflowIndex(tracking),
+            details={},
+            build=Build(builder="urn:lorry:builder:process"),
+        )
+        assert registration.warning == ""
+        return registration.event.adapter_id
+
+    return start
+
+
+def test_a_signed_model_carries_its_signature(
+    enrol_signed: Callable[[str], str],
+    model_folder: Callable[[str], Path],
+    store: LocalStore,
+    ours: KeyPair,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import mlflow.pyfunc
+
+    adapter_id = enrol_signed("regression")
+    folder = model_folder("regression")
+    assert [path.stem for path in (folder / "signatures").iterdir()] == [ours.id]
+    # The store is not needed for it.
+    monkeypatch.setenv("LORRY_STORE", str(folder.parent / "elsewhere"))
+    assert len(mlflow.pyfunc.load_model(str(folder)).predict(TEXTS)) == len(TEXTS)
+    # An adapter that was signed after it went to MLflow has its signature in the store.
+    shutil.rmtree(folder / "signatures")
+    with pytest.raises(AdapterRejectedError, match="it is not signed"):
+        mlflow.pyfunc.load_model(str(folder))
+    monkeypatch.setenv("LORRY_STORE", store.address)
+    mlflow.pyfunc.load_model(str(folder))
+    shutil.rmtree(store.root / "attestations" / adapter_id[7:] / "signatures")
+    with pytest.raises(AdapterRejectedError, match="it is not signed"):
+        mlflow.pyfunc.load_model(str(folder))
+    monkeypatch.setenv("LORRY_SIGNING_POLICY", "none")
+    mlflow.pyfunc.load_model(str(folder))
+
+
+def test_a_model_that_another_key_signed_is_refused(
+    enrol_signed: Callable[[str], str],
+    model_folder: Callable[[str], Path],
+    theirs: KeyPair,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import mlflow.pyfunc
+
+    enrol_signed("regression")
+    monkeypatch.setenv("LORRY_TRUSTED_KEYS", str(theirs.public))
+    with pytest.raises(AdapterRejectedError, match="by nobody trusted here"):
+        mlflow.pyfunc.load_model(str(model_folder("regression")))
+
+
+def test_a_file_that_was_planted_among_the_signatures_is_refused(
+    enrol_signed: Callable[[str], str], model_folder: Callable[[str], Path]
+) -> None:
+    import mlflow.pyfunc
+
+    enrol_signed("regression")
+    folder = model_folder("regression")
+    (folder / "signatures" / "adapter_model.bin").write_bytes(b"pickle")
+    with pytest.raises(AdapterRejectedError, match=r"signatures/adapter_model\.bin does not belong"):
+        mlflow.pyfunc.load_model(str(folder))

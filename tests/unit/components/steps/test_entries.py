@@ -24,6 +24,7 @@ from lorry_components.steps.verdict.entry import main as judge
 from lorry_registry.adapter_names import label_method
 from lorry_registry.errors import RunFailedError, StoreError, TrackingError
 from lorry_registry.mlflow_index import MlflowIndex
+from lorry_registry.provenance import find_provenance, read_provenance
 from lorry_registry.registry import Registry
 from lorry_registry.stores import LocalStore
 from lorry_registry.task_references import refer_to_task, store_task
@@ -123,12 +124,34 @@ def graph(tmp_path: Path, store: LocalStore, mlflow_uri: str, monkeypatch: pytes
     return Graph(tmp_path, store, mlflow_uri)
 
 
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
 ONE_STEP = {"epochs": None, "steps": 1}
 MakeSpec = Callable[..., TaskSpec]
 
 
-def test_a_run_from_rows_to_a_champion(graph: Graph, make_spec: MakeSpec, tmp_path: Path) -> None:
+def check_provenance(graph: Graph, spec: TaskSpec, run: str, folder: Path) -> None:
+    """Check that the registered version says by which run it was made, and that this can be verified."""
+    registry = Registry(graph.store, folder / "another-cache")
+    (version,) = registry.list_versions(spec.name)
+    digest = find_provenance(version.registered)
+    assert digest is not None
+    statement = read_provenance(graph.store, registry.read_manifest(version.adapter_id), digest)
+    details = statement["predicate"]["runDetails"]
+    assert details["metadata"]["invocationId"] == run
+    assert details["metadata"]["startedOn"] <= details["metadata"]["finishedOn"]
+    assert details["byproducts"][0]["uri"] == f"runs:/{version.registered.details['mlflow_run_id']}"
+    made_from = {
+        entry["name"]: entry for entry in statement["predicate"]["buildDefinition"]["resolvedDependencies"]
+    }
+    assert made_from["source"]["digest"] == {"gitCommit": COMMIT}
+    assert list(registry.verify_task(spec.name)) == [(version, None)]
+
+
+def test_a_run_from_rows_to_a_champion(
+    graph: Graph, make_spec: MakeSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     spec = make_spec("classification")
+    monkeypatch.setenv("LORRY_SOURCES", json.dumps({spec.name: {"commit": COMMIT, "is_dirty": True}}))
     assert graph.run(spec, "run-1") == [PROCEED] * 5
     graph.report("run-1", spec)
     (task,) = graph.read_report("run-1")
@@ -145,6 +168,7 @@ def test_a_run_from_rows_to_a_champion(graph: Graph, make_spec: MakeSpec, tmp_pa
     # What Kubeflow keeps of the artifacts.
     assert graph.metadata["register"]["store_uri"].startswith("file://")
     assert graph.metadata["register"]["version"] == 1
+    check_provenance(graph, spec, "run-1", tmp_path)
     assert graph.metadata["evaluate"]["accuracy"] == details["evaluate"]["value"]
     assert graph.metadata["gate"] == {"passed": True}
     # What a display sees last.

@@ -10,9 +10,11 @@ from click.testing import Result
 
 from lorry_registry.cli.edge import load_settings
 from lorry_registry.registry import Registry, adapter_key
+from lorry_registry.signing.attestations import StoredSignatures
 from lorry_registry.stores.s3 import S3Store
 
 from fixtures.s3_server import SECRET_KEY, S3Server
+from fixtures.signing import KeyPair
 
 Run = Callable[..., Result]
 
@@ -64,6 +66,32 @@ def test_moving(lorry: Run, two_tasks: dict[str, Any]) -> None:
     assert find_champion() == 2
     assert "a trial" in lorry("history", "reviews").output
     lorry("verify", "--all")
+
+
+def test_signing(
+    lorry: Run,
+    store: S3Store,
+    s3_server: S3Server,
+    two_tasks: dict[str, Any],
+    tmp_path: Path,
+    ours: KeyPair,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("LORRY_SIGNING_POLICY", "require")
+    monkeypatch.setenv("LORRY_TRUSTED_KEYS", str(ours.public))
+    lorry("resolve", "reviews", code=9)
+    monkeypatch.setenv("LORRY_SIGNING_KEY", str(ours.private))
+    lorry("sign", "--all")
+    lorry("verify", "--all")
+    lorry("promote", "reviews", "v1")
+    lorry("rollback", "reviews")
+    lorry("pull", "reviews", str(tmp_path / "out"))
+    (pulled,) = (tmp_path / "out" / "signatures").iterdir()
+    assert pulled.stem == ours.id
+    key = StoredSignatures(store, two_tasks["reviews v2"].adapter_id).key(ours.id)
+    s3_server.open_client().delete_object(**store._place(key))
+    assert "it is not signed" in lorry("pull", "reviews", str(tmp_path / "again"), code=6).output
+    assert "it is not signed" in lorry("verify", "reviews", code=6).output
 
 
 def test_what_was_changed_in_the_bucket_is_noticed(
