@@ -390,7 +390,6 @@ class Registry:
                     reasons=tuple(reasons),
                     details=details,
                 )
-        self.leases.release_kept(adapter_hex(adapter_id))
         return event
 
     def promote(self, task: str, version: int, *, reason: str, by: str | None = None) -> Event:

@@ -238,7 +238,8 @@ def unused(registry: Registry, make_adapter: Callable[..., Any]) -> Any:
     """Return an adapter that was published by a process that is gone, and never registered."""
     adapter = make_adapter(seed=1)
     registry.publish(adapter.path, adapter.manifest)
-    registry.leases.release_kept(adapter_hex(adapter.adapter_id))
+    with registry.leases.hold(adapter_hex(adapter.adapter_id)):
+        pass
     return adapter
 
 

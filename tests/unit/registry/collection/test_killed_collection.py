@@ -78,7 +78,8 @@ def test_each_adapter_is_whole_or_absent_and_a_second_run_finishes(
     versions = [register_adapter(seed=number)[0] for number in range(1, 5)]
     unused = make_adapter(seed=9)
     registry.publish(unused.path, unused.manifest)
-    registry.leases.release_kept(unused.adapter_id.removeprefix("sha256:"))
+    with registry.leases.hold(unused.adapter_id.removeprefix("sha256:")):
+        pass
     whole = {
         path.relative_to(store.root): path.read_bytes() for path in store.root.rglob("*") if path.is_file()
     }
@@ -102,7 +103,8 @@ def test_each_adapter_is_whole_or_absent_and_a_second_run_finishes(
         assert registry.resolve("reviews").version == 4
         # The dead collection's tombstones stand in nobody's way.
         registry.publish(unused.path, unused.manifest)
-        registry.leases.release_kept(unused.adapter_id.removeprefix("sha256:"))
+        with registry.leases.hold(unused.adapter_id.removeprefix("sha256:")):
+            pass
         assert _run_apart(lambda: _collect(store, tmp_path / "cache")) == 0
         assert sorted(version.number for version, error in registry.verify_task("reviews") if not error) == [
             3,
