@@ -40,8 +40,8 @@ from lorry_registry.stores import Store, StoredEntry
 
 LEASES, TOMBSTONES = "leases", "tombstones"
 LEASE_SECONDS = 900.0
-# gc begins no deletion later than this after its tombstone. One that has begun may be sent again for several
-# minutes; until the tombstone has lost its force all of that is over.
+# gc begins no deletion later than this after it has read the time for its tombstone. One that has begun may
+# be sent again for several minutes; until the tombstone has lost its force all of that is over.
 DELETING_SECONDS = 120.0
 TOMBSTONE_SECONDS = 900.0
 
@@ -225,8 +225,11 @@ class Leases:
 
     def _wait_for_gc(self, adapter_hex: str) -> None:
         key, warned = f"{TOMBSTONES}/{adapter_hex}", False
+        # One that a later version wrote, and this one cannot read, has an end as well.
+        deadline = time.monotonic() + TOMBSTONE_SECONDS
         while (stored := self._store.read(key)) is not None:
-            if is_over(Holder.parse(stored.content), self._store.read_clock()):
+            is_late = time.monotonic() > deadline
+            if is_late or is_over(Holder.parse(stored.content), self._store.read_clock()):
                 return
             if not warned:
                 _LOGGER.warning("waiting for lorry gc, which is removing an old copy: %s", key)
@@ -269,26 +272,22 @@ class Tombstone:
     Args:
         store: The store.
         adapter_hex: The adapter.
-
-    Attributes:
-        raised: When it was written, by :func:`time.monotonic`.
     """
 
     def __init__(self, store: Store, adapter_hex: str) -> None:
         self._store = store
         self._key = f"{TOMBSTONES}/{adapter_hex}"
         self._content = b""
-        self.raised = 0.0
 
-    def try_raise(self) -> bool:
+    def try_raise(self, now: datetime) -> bool:
         """Write the tombstone; False if another gc has one here that is in force.
+
+        Args:
+            now: The time by the clock of the store, read before. It counts from then.
 
         Raises:
             StoreError: The store cannot be read or written.
         """
-        # Its time runs from before the write, so that it never ends earlier in the store than here.
-        self.raised = time.monotonic()
-        now = self._store.read_clock()
         self._content = Holder(process=ProcessName.of_this_process(), written=now).serialize()
         former = self._store.read(self._key)
         if former is not None and not is_over(Holder.parse(former.content), now):
@@ -298,11 +297,6 @@ class Tombstone:
         except ConflictError:
             return False
         return True
-
-    @property
-    def may_delete(self) -> bool:
-        """Whether there is still time to begin a deletion."""
-        return time.monotonic() - self.raised < DELETING_SECONDS
 
     def lower(self) -> None:
         """Remove the tombstone, unless another gc has taken its place."""

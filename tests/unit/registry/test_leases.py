@@ -101,13 +101,13 @@ def test_what_is_no_lease_of_this_version_holds_until_it_is_old(store: LocalStor
     (entry,) = store.list_entries(LEASES)
     assert not is_lease_over(store, entry, store.read_clock())
     store.overwrite(f"{TOMBSTONES}/{NAME}", b"from the future")
-    assert not Tombstone(store, NAME).try_raise()
+    assert not Tombstone(store, NAME).try_raise(store.read_clock())
 
 
 def test_who_comes_to_a_tombstone_waits_for_it(store: LocalStore) -> None:
     tombstone = Tombstone(store, NAME)
-    assert tombstone.try_raise()
-    assert not Tombstone(store, NAME).try_raise()
+    assert tombstone.try_raise(store.read_clock())
+    assert not Tombstone(store, NAME).try_raise(store.read_clock())
     order: list[str] = []
 
     def lower() -> None:
@@ -123,13 +123,13 @@ def test_who_comes_to_a_tombstone_waits_for_it(store: LocalStore) -> None:
 
 
 def test_a_tombstone_is_in_nobodys_way_for_ever(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert Tombstone(store, NAME).try_raise()
+    assert Tombstone(store, NAME).try_raise(store.read_clock())
     clock = store.read_clock
     monkeypatch.setattr(store, "read_clock", lambda: clock() + timedelta(minutes=16))
     with Leases(store).hold(NAME):
         pass
     second = Tombstone(store, NAME)
-    assert second.try_raise()
+    assert second.try_raise(store.read_clock())
     second.lower()
     assert list(store.list_keys(TOMBSTONES)) == []
 
@@ -138,12 +138,9 @@ def test_a_tombstone_that_another_gc_has_replaced_is_left_to_it(
     store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = Tombstone(store, NAME), Tombstone(store, NAME)
-    assert first.try_raise()
+    assert first.try_raise(store.read_clock())
     clock = store.read_clock
     monkeypatch.setattr(store, "read_clock", lambda: clock() + timedelta(minutes=16))
-    assert second.try_raise()
+    assert second.try_raise(store.read_clock())
     first.lower()
     assert list(store.list_keys(TOMBSTONES)) == [f"{TOMBSTONES}/{NAME}"]
-    assert second.may_delete
-    monkeypatch.setattr(leases_module, "DELETING_SECONDS", 0.0)
-    assert not second.may_delete

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -23,7 +24,7 @@ class Doomed(LocalStore):
 
     def __init__(self, root: Path, step: int, *, after: bool) -> None:
         super().__init__(root)
-        self._left, self._after = step, after
+        self._left, self._after, self._lock = step, after, threading.Lock()
 
     def __getattribute__(self, name: str) -> Any:
         value = super().__getattribute__(name)
@@ -31,11 +32,13 @@ class Doomed(LocalStore):
             return value
 
         def act(*arguments: Any) -> Any:
-            self._left -= 1
-            if self._left == 0 and not self._after:
+            with self._lock:
+                self._left -= 1
+                is_last = self._left == 0
+            if is_last and not self._after:
                 os.kill(os.getpid(), signal.SIGKILL)
             result = value(*arguments)
-            if self._left == 0:
+            if is_last:
                 os.kill(os.getpid(), signal.SIGKILL)
             return result
 
