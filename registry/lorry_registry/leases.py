@@ -27,6 +27,7 @@ import logging
 import threading
 import time
 import uuid
+from collections import defaultdict
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
@@ -39,8 +40,8 @@ from lorry_registry.stores import Store, StoredEntry
 
 LEASES, TOMBSTONES = "leases", "tombstones"
 LEASE_SECONDS = 900.0
-# gc begins no deletion later than this after its tombstone. One that has begun may be sent again for several
-# minutes; until the tombstone has lost its force all of that is over.
+# gc begins no deletion later than this after it has read the time for its tombstone. One that has begun may
+# be sent again for several minutes; until the tombstone has lost its force all of that is over.
 DELETING_SECONDS = 120.0
 TOMBSTONE_SECONDS = 900.0
 
@@ -81,12 +82,16 @@ class Lease:
     Args:
         store: The store.
         key: The lease's own key.
+
+    Attributes:
+        is_kept: Whether it outlasts the block that holds it.
     """
 
     def __init__(self, store: Store, key: str) -> None:
         self._store = store
         self._key = key
         self._renewed = 0.0
+        self.is_kept = False
         self._content = Holder(process=ProcessName.of_this_process()).serialize()
 
     def renew(self) -> None:
@@ -99,6 +104,12 @@ class Lease:
         started = time.monotonic()
         self._store.overwrite(self._key, self._content)
         self._renewed = started
+
+    def take_up(self) -> "Lease":
+        """Return the same lease for somebody else to release; whoever kept it may still look at this one."""
+        lease = Lease(self._store, self._key)
+        lease._renewed = self._renewed
+        return lease
 
     @property
     def is_fresh(self) -> bool:
@@ -144,35 +155,40 @@ class Lease:
 
 
 class Leases:
-    """The leases that this process takes in a store."""
+    """The leases that this process takes in a store; threads may share it."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._kept: dict[str, Lease] = {}
+        self._kept: defaultdict[str, list[Lease]] = defaultdict(list)
 
     @contextlib.contextmanager
     def hold(self, adapter_hex: str) -> Iterator[Lease]:
         """Hold a lease on an adapter, and wait until no gc is removing it.
 
-        A lease that :meth:`keep` has kept serves, and stays kept.
+        A lease that :meth:`keep` has kept is taken up again. It is released at the end, unless it is kept in
+        the block; one that was taken up stays kept if the block fails, for another attempt.
 
         Raises:
             StoreError: The store cannot be written.
         """
-        kept = self._kept.get(adapter_hex)
-        if kept is not None and kept.is_fresh:
-            with kept.kept_alive():
-                yield kept
-            return
-        lease = self._make(adapter_hex)
-        lease.renew()
+        lease = self._take_kept(adapter_hex)
+        is_new = lease is None
+        if lease is None:
+            lease = self._make(adapter_hex)
+            lease.renew()
         try:
             with lease.kept_alive():
-                self._wait_for_gc(adapter_hex)
+                if is_new:
+                    self._wait_for_gc(adapter_hex)
                 yield lease
-        finally:
-            if self._kept.get(adapter_hex) is not lease:
+        except BaseException:
+            if is_new:
                 lease.release()
+            else:
+                self.keep(adapter_hex, lease)
+            raise
+        if not lease.is_kept:
+            lease.release()
 
     @contextlib.contextmanager
     def hold_for_reading(self, adapter_hex: str) -> Iterator[None]:
@@ -192,21 +208,28 @@ class Leases:
 
     def keep(self, adapter_hex: str, lease: Lease) -> None:
         """Keep a lease beyond its block: from an adapter's publication until the ledger names it."""
-        self._kept[adapter_hex] = lease
+        lease.is_kept = True
+        self._kept[adapter_hex].append(lease)
 
-    def release_kept(self, adapter_hex: str) -> None:
-        """Release a lease that was kept, if there is one."""
-        lease = self._kept.pop(adapter_hex, None)
-        if lease is not None:
+    def _take_kept(self, adapter_hex: str) -> Lease | None:
+        # Each is taken by one thread only: pop is atomic.
+        with contextlib.suppress(IndexError):
+            lease = self._kept[adapter_hex].pop()
+            if lease.is_fresh:
+                return lease.take_up()
             lease.release()
+        return None
 
     def _make(self, adapter_hex: str) -> Lease:
         return Lease(self._store, f"{LEASES}/{adapter_hex}.{uuid.uuid4().hex}")
 
     def _wait_for_gc(self, adapter_hex: str) -> None:
         key, warned = f"{TOMBSTONES}/{adapter_hex}", False
+        # One that a later version wrote, and this one cannot read, has an end as well.
+        deadline = time.monotonic() + TOMBSTONE_SECONDS
         while (stored := self._store.read(key)) is not None:
-            if is_over(Holder.parse(stored.content), self._store.read_clock()):
+            is_late = time.monotonic() > deadline
+            if is_late or is_over(Holder.parse(stored.content), self._store.read_clock()):
                 return
             if not warned:
                 _LOGGER.warning("waiting for lorry gc, which is removing an old copy: %s", key)
@@ -249,26 +272,22 @@ class Tombstone:
     Args:
         store: The store.
         adapter_hex: The adapter.
-
-    Attributes:
-        raised: When it was written, by :func:`time.monotonic`.
     """
 
     def __init__(self, store: Store, adapter_hex: str) -> None:
         self._store = store
         self._key = f"{TOMBSTONES}/{adapter_hex}"
         self._content = b""
-        self.raised = 0.0
 
-    def try_raise(self) -> bool:
+    def try_raise(self, now: datetime) -> bool:
         """Write the tombstone; False if another gc has one here that is in force.
+
+        Args:
+            now: The time by the clock of the store, read before. It counts from then.
 
         Raises:
             StoreError: The store cannot be read or written.
         """
-        # Its time runs from before the write, so that it never ends earlier in the store than here.
-        self.raised = time.monotonic()
-        now = self._store.read_clock()
         self._content = Holder(process=ProcessName.of_this_process(), written=now).serialize()
         former = self._store.read(self._key)
         if former is not None and not is_over(Holder.parse(former.content), now):
@@ -278,11 +297,6 @@ class Tombstone:
         except ConflictError:
             return False
         return True
-
-    @property
-    def may_delete(self) -> bool:
-        """Whether there is still time to begin a deletion."""
-        return time.monotonic() - self.raised < DELETING_SECONDS
 
     def lower(self) -> None:
         """Remove the tombstone, unless another gc has taken its place."""

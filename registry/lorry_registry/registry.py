@@ -478,7 +478,6 @@ class Registry:
                 )
 
             event = record_move(self.ledger, task, decide)
-        self.leases.release_kept(adapter_hex(adapter_id))
         return event
 
     def promote(self, task: str, version: int, *, reason: str, by: str | None = None) -> Event:

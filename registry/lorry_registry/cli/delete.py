@@ -53,9 +53,13 @@ def delete_one(task: str, reason: str, yes: bool, as_json: bool) -> None:
 
 
 def _confirm(state: TaskState) -> None:
-    if not sys.stdin.isatty():
+    if not _is_asked():
         raise UsageError("nobody can be asked here", where=state.task, todo="give --yes if you are sure")
     versions = state.head.versions if state.head else 0
     count = f"{versions} version{'' if versions == 1 else 's'}"
     champion = f"v{state.champion_version} is its champion" if state.champion else "it has no champion"
     click.confirm(f"{state.task} has {count}, and {champion}. Delete it?", abort=True, err=True)
+
+
+def _is_asked() -> bool:
+    return sys.stdin.isatty()

@@ -58,7 +58,10 @@ def _format_versions(event: Event) -> str:
             runs[-1].append(number)
         else:
             runs.append([number])
-    spans = [f"v{run[0]}" if len(run) == 1 else f"v{run[0]} to v{run[-1]}" for run in runs]
+    spans = [
+        f"v{run[0]} to v{run[-1]}" if len(run) > 2 else ", ".join(f"v{number}" for number in run)
+        for run in runs
+    ]
     return ", ".join(spans) or f"v{event.version}"
 
 

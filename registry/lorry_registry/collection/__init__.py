@@ -4,7 +4,8 @@
 :mod:`~lorry_registry.collection.inventory` lists what lies in a store, and how old it is.
 :mod:`~lorry_registry.collection.plan` compares the two; nothing is changed by it.
 :mod:`~lorry_registry.collection.sweep` removes what a plan found, after looking again.
-:mod:`~lorry_registry.collection.findings` are the words that these speak in.
+:mod:`~lorry_registry.collection.findings` are the words that these speak in, and
+:mod:`~lorry_registry.collection.parallel` sends many requests at once.
 
 It is safe beside everything else that uses the store; :mod:`~lorry_registry.leases` says why.
 """

@@ -15,8 +15,9 @@ from lorry_registry.collection.inventory import (
     name_leased,
 )
 from lorry_registry.collection.marks import TaskMarks, mark_task
+from lorry_registry.collection.parallel import map_parallel
 from lorry_registry.errors import LorryError, StoreError
-from lorry_registry.leases import LEASE_SECONDS, TOMBSTONES, Holder, is_over
+from lorry_registry.leases import LEASE_SECONDS, TOMBSTONE_SECONDS, TOMBSTONES, Holder, is_over
 from lorry_registry.registry import Registry, adapter_hex
 from lorry_registry.stores import Store, StoredEntry
 from lorry_registry.task_spec import TASK_NAME
@@ -61,7 +62,7 @@ def plan_collection(registry: Registry, rules: Rules) -> Plan:
         young = _is_younger(find_newest((stored.newest, touched.get(name))), rules.grace, plan.now)
         reason = _find_reason(names.get(name), name in held, young, uncertain)
         if reason is None:
-            plan.findings.append(_find_adapter(name, stored, names.get(name)))
+            plan.findings.append(_find_adapter(registry, name, stored, names.get(name)))
         else:
             plan.kept.append(_keep(name, stored, names.get(name), reason))
             if name in names and not stored.has_manifest and names[name].version in names[name].marks.kept:
@@ -70,6 +71,10 @@ def plan_collection(registry: Registry, rules: Rules) -> Plan:
                     where=store.locate(f"adapters/{name}"),
                     todo=f"restore it from a backup; see: lorry verify {names[name].task}",
                 )
+    plan.findings.sort(
+        key=lambda each: (each.kind != "version", each.task or "", each.version or 0, each.name)
+    )
+    plan.kept.sort(key=lambda each: (each.task or "", each.version or 0, each.adapter_id))
     plan.findings += _find_checkpoints(store, rules, plan.now)
     plan.findings += _find_leases(leases, held, rules, plan.now)
     plan.findings += _find_tombstones(store, plan.now)
@@ -85,16 +90,19 @@ def _read_names(registry: Registry, rules: Rules, plan: Plan) -> tuple[dict[str,
     """Return what the ledgers say of each adapter, and the tasks whose ledger is unreadable."""
     names: dict[str, _Name] = {}
     unreadable: list[str] = []
-    for task in registry.store.list_children("tasks"):
-        if not re.fullmatch(TASK_NAME, task):
-            continue
+    tasks = [task for task in registry.store.list_children("tasks") if re.fullmatch(TASK_NAME, task)]
+
+    def mark(task: str) -> TaskMarks | LorryError | None:
         try:
-            marks = _mark(registry, task, rules, plan.now)
+            return _mark(registry, task, rules, plan.now)
         except LorryError as error:
-            plan.problems[f"the ledger of {task}"] = error
+            return error
+
+    for task, marks in zip(tasks, map_parallel(mark, tasks), strict=True):
+        if isinstance(marks, LorryError):
+            plan.problems[f"the ledger of {task}"] = marks
             unreadable.append(task)
-            continue
-        if marks is not None:
+        elif marks is not None:
             for version in marks.versions:
                 names[adapter_hex(version.adapter_id)] = _Name(task, version.number, marks)
     return names, ", ".join(unreadable)
@@ -127,7 +135,7 @@ def _find_reason(name: _Name | None, is_held: bool, is_young: bool, uncertain: s
     return None
 
 
-def _find_adapter(name: str, stored: Stored, named: _Name | None) -> Finding:
+def _find_adapter(registry: Registry, name: str, stored: Stored, named: _Name | None) -> Finding:
     kind: Kind
     if named is not None:
         kind, reason = "version", named.marks.reason
@@ -142,10 +150,20 @@ def _find_adapter(name: str, stored: Stored, named: _Name | None) -> Finding:
         size=stored.size,
         keys=stored.in_order,
         adapter_id=f"sha256:{name}",
-        task=named.task if named else None,
+        task=named.task if named else find_task(registry, f"sha256:{name}", stored.has_manifest),
         version=named.version if named else None,
         written=stored.newest,
     )
+
+
+def find_task(registry: Registry, adapter_id: str, has_manifest: bool) -> str | None:
+    """Return the task for which an adapter was trained; None if no sound manifest says it."""
+    try:
+        return registry.read_manifest(adapter_id).task if has_manifest else None
+    except StoreError:
+        raise
+    except LorryError:
+        return None
 
 
 def _keep(name: str, stored: Stored, named: _Name | None, reason: str) -> Kept:
@@ -192,7 +210,8 @@ def _find_leases(
 def _find_tombstones(store: Store, now: datetime) -> Iterator[Finding]:
     for entry in store.list_entries(TOMBSTONES):
         stored = store.read(entry.key)
-        if stored is not None and is_over(Holder.parse(stored.content), now):
+        is_old = now - entry.modified > timedelta(seconds=TOMBSTONE_SECONDS)
+        if stored is not None and (is_old or is_over(Holder.parse(stored.content), now)):
             yield Finding(
                 "tombstone", entry.key, "its gc has ended", entry.size, (entry.key,), written=entry.modified
             )

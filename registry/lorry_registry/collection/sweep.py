@@ -6,6 +6,7 @@ kill in between leaves an adapter whole or absent; files without a manifest go w
 """
 
 import contextlib
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -13,10 +14,11 @@ from dataclasses import replace
 from pydantic import JsonValue
 
 from lorry_registry.collection.findings import Finding, Plan, Rules, Sweep
-from lorry_registry.collection.inventory import list_adapter, list_leases
+from lorry_registry.collection.inventory import Stored, list_adapter, list_leases
 from lorry_registry.collection.marks import mark_task
+from lorry_registry.collection.parallel import map_parallel
 from lorry_registry.errors import ConflictError, LorryError, StoreError
-from lorry_registry.leases import Holder, Tombstone, is_over
+from lorry_registry.leases import DELETING_SECONDS, Holder, Tombstone, is_over
 from lorry_registry.ledger import Event, TaskState
 from lorry_registry.manifest import MANIFEST_NAME
 from lorry_registry.promotion import find_collection
@@ -87,30 +89,33 @@ class _Sweeper:
 
     def remove_adapters(self, findings: Sequence[Finding]) -> None:
         with contextlib.ExitStack() as tombstones:
-            raised: list[tuple[Finding, Tombstone]] = []
-            for finding in findings:
+            started, now = time.monotonic(), self._store.read_clock()
+            raised: list[Tombstone] = []
+            tombstones.callback(lambda: map_parallel(Tombstone.lower, raised))
+
+            def try_raise(finding: Finding) -> bool:
                 tombstone = Tombstone(self._store, _name(finding))
-                if tombstone.try_raise():
-                    tombstones.callback(tombstone.lower)
-                    raised.append((finding, tombstone))
-                else:
+                if not tombstone.try_raise(now):
                     self._spare(finding, "another gc is removing it")
-            if not raised:
-                return
-            first = min((tombstone for _, tombstone in raised), key=lambda each: each.raised)
-            self._delete(self._record(self._look_again([finding for finding, _ in raised])), first)
+                    return False
+                raised.append(tombstone)
+                return True
+
+            are_ours = map_parallel(try_raise, findings)
+            ours = [finding for finding, is_ours in zip(findings, are_ours, strict=True) if is_ours]
+            self._delete(self._record(self._look_again(ours)), started)
 
     def _look_again(self, findings: Sequence[Finding]) -> list[Finding]:
         """Return what nobody has begun to use, with the keys that are there now."""
         _, held = list_leases(self._store, self._store.read_clock())
         present: list[Finding] = []
-        for finding in findings:
-            stored = list_adapter(self._store, _name(finding))
+        found = map_parallel(lambda finding: list_adapter(self._store, _name(finding)), findings)
+        for finding, stored in zip(findings, found, strict=True):
             if _name(finding) in held:
                 self._spare(finding, "it came into use")
             elif not stored.keys:
                 self._spare(finding, "another gc has removed it")
-            elif finding.written and stored.newest and stored.newest > finding.written:
+            elif _is_renewed(finding, stored):
                 self._spare(finding, "it was written again")
             else:
                 present.append(replace(finding, keys=stored.in_order, size=stored.size))
@@ -121,24 +126,15 @@ class _Sweeper:
         tasks: defaultdict[str, list[Finding]] = defaultdict(list)
         ready: list[Finding] = []
         for finding in findings:
-            task = finding.task or self._find_task(finding)
-            if task is None:
+            if finding.task is None:
                 # Nothing can register it: it has no manifest that says for which task it is.
                 ready.append(finding)
             else:
-                tasks[task].append(finding)
+                tasks[finding.task].append(finding)
         for task, group in tasks.items():
             with self.reporting(f"the ledger of {task}"):
                 ready += self._record_task(task, group)
         return ready
-
-    def _find_task(self, finding: Finding) -> str | None:
-        try:
-            return self._registry.read_manifest(finding.adapter_id or "").task
-        except StoreError:
-            raise
-        except LorryError:
-            return None
 
     def _record_task(self, task: str, findings: Sequence[Finding]) -> list[Finding]:
         ledger = self._registry.ledger
@@ -182,11 +178,11 @@ class _Sweeper:
             details={"versions": list[JsonValue](sorted(versions)), "bytes": size},
         )
 
-    def _delete(self, findings: Sequence[Finding], tombstone: Tombstone) -> None:
+    def _delete(self, findings: Sequence[Finding], started: float) -> None:
         manifests = [key for finding in findings for key in finding.keys if key.endswith(f"/{MANIFEST_NAME}")]
         files = [key for finding in findings for key in finding.keys if key not in set(manifests)]
         for keys in (manifests, files):
-            if not tombstone.may_delete:
+            if time.monotonic() - started > DELETING_SECONDS:
                 raise StoreError(
                     "the store takes too long; what is left goes next time",
                     where=self._store.address,
@@ -207,7 +203,9 @@ class _Sweeper:
                 return
         elif finding.kind == "tombstone":
             stored = self._store.read(finding.name)
-            if stored is None or not is_over(Holder.parse(stored.content), self._store.read_clock()):
+            holder = Holder.parse(stored.content) if stored else None
+            # Another gc may have put its own in this place; an unreadable one was found by its age.
+            if stored is None or (holder and not is_over(holder, self._store.read_clock())):
                 return
             self._store.delete(finding.name)
         else:
@@ -235,6 +233,13 @@ class _Sweeper:
 
 def _name(finding: Finding) -> str:
     return adapter_hex(finding.adapter_id or "")
+
+
+def _is_renewed(finding: Finding, stored: Stored) -> bool:
+    # Times may be as coarse as a second: a manifest that has appeared tells as much.
+    is_published = stored.has_manifest and finding.kind == "files"
+    newest, before = stored.newest, finding.written
+    return is_published or (newest is not None and before is not None and newest > before)
 
 
 def _is_news(finding: Finding, number: int, events: Sequence[Event]) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from lorry_registry.collection import Plan, Rules, Sweep, plan_collection, sweep_store
+from lorry_registry.collection import sweep as sweep_module
 from lorry_registry.errors import ConflictError, NotFoundError, StoreError
 from lorry_registry.leases import LEASES, TOMBSTONES, Tombstone
 from lorry_registry.promotion import find_collection, list_collected
@@ -238,7 +239,8 @@ def unused(registry: Registry, make_adapter: Callable[..., Any]) -> Any:
     """Return an adapter that was published by a process that is gone, and never registered."""
     adapter = make_adapter(seed=1)
     registry.publish(adapter.path, adapter.manifest)
-    registry.leases.release_kept(adapter_hex(adapter.adapter_id))
+    with registry.leases.hold(adapter_hex(adapter.adapter_id)):
+        pass
     return adapter
 
 
@@ -314,10 +316,21 @@ def test_an_adapter_that_another_gc_is_removing_is_left_to_it(
 ) -> None:
     wait(seconds=3)
     other = Tombstone(registry.store, adapter_hex(unused.adapter_id))
-    assert other.try_raise()
+    assert other.try_raise(registry.store.read_clock())
     _, sweep = collect(seconds=0)
     assert [reason for _, reason in sweep.spared] == ["another gc is removing it"]
     other.lower()
+    assert [finding.kind for finding in collect(seconds=0)[1].removed] == ["adapter"]
+
+
+def test_a_tombstone_that_cannot_be_read_goes_when_it_is_old(
+    registry: Registry, unused: Any, store: Store, wait: Wait, collect: Collect
+) -> None:
+    store.overwrite(f"{TOMBSTONES}/{adapter_hex(unused.adapter_id)}", b"from the future")
+    wait(seconds=3)
+    assert [reason for _, reason in collect(seconds=0)[1].spared] == ["another gc is removing it"]
+    wait(minutes=16)
+    assert [finding.kind for finding in collect(seconds=0)[1].removed] == ["tombstone"]
     assert [finding.kind for finding in collect(seconds=0)[1].removed] == ["adapter"]
 
 
@@ -325,7 +338,7 @@ def test_a_publisher_waits_for_a_gc_and_publishes_then(
     registry: Registry, unused: Any, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tombstone = Tombstone(store, adapter_hex(unused.adapter_id))
-    assert tombstone.try_raise()
+    assert tombstone.try_raise(store.read_clock())
 
     def finish() -> None:
         store.delete_all(list(store.list_keys(adapter_key(unused.adapter_id))))
@@ -506,3 +519,33 @@ def test_a_deleted_task_takes_nothing_new(
     assert registry.rollback("reviews", reason="x").champion_after == 2
     errors = [error for _, error in registry.verify_task("reviews")]
     assert errors == [None] * 6
+
+
+def test_a_store_that_takes_too_long_is_left_for_the_next_time(
+    registry: Registry, unused: Any, wait: Wait, collect: Collect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wait(seconds=3)
+    monkeypatch.setattr(sweep_module, "DELETING_SECONDS", -1.0)
+    _, sweep = collect(seconds=0)
+    assert ["takes too long" in str(error) for error in sweep.problems.values()] == [True]
+    assert len(_list_left(registry.store, unused.adapter_id)) == 4
+    monkeypatch.undo()
+    wait(seconds=3)
+    assert [finding.kind for finding in collect(seconds=0)[1].removed] == ["adapter"]
+
+
+def test_files_that_were_published_after_the_plan_stay(
+    registry: Registry, make_adapter: Callable[..., Any], store: Store, wait: Wait
+) -> None:
+    adapter = make_adapter(seed=1)
+    for name in ("README.md", "adapter_config.json"):
+        store.upload(f"{adapter_key(adapter.adapter_id)}/{name}", adapter.path / name)
+    wait(seconds=3)
+    rules = Rules(1, timedelta())
+    plan = plan_collection(registry, rules)
+    assert [finding.kind for finding in plan.findings] == ["files"]
+    registry.publish(adapter.path, adapter.manifest)
+    registry.register("reviews", adapter.adapter_id, promote=True, judged_champion=None, reasons=())
+    sweep = sweep_store(registry, plan, rules)
+    assert [reason for _, reason in sweep.spared] == ["it was written again"]
+    assert _list_sound(registry) == [1]

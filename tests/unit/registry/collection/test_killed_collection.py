@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -23,7 +24,7 @@ class Doomed(LocalStore):
 
     def __init__(self, root: Path, step: int, *, after: bool) -> None:
         super().__init__(root)
-        self._left, self._after = step, after
+        self._left, self._after, self._lock = step, after, threading.Lock()
 
     def __getattribute__(self, name: str) -> Any:
         value = super().__getattribute__(name)
@@ -31,11 +32,13 @@ class Doomed(LocalStore):
             return value
 
         def act(*arguments: Any) -> Any:
-            self._left -= 1
-            if self._left == 0 and not self._after:
+            with self._lock:
+                self._left -= 1
+                is_last = self._left == 0
+            if is_last and not self._after:
                 os.kill(os.getpid(), signal.SIGKILL)
             result = value(*arguments)
-            if self._left == 0:
+            if is_last:
                 os.kill(os.getpid(), signal.SIGKILL)
             return result
 
@@ -78,7 +81,8 @@ def test_each_adapter_is_whole_or_absent_and_a_second_run_finishes(
     versions = [register_adapter(seed=number)[0] for number in range(1, 5)]
     unused = make_adapter(seed=9)
     registry.publish(unused.path, unused.manifest)
-    registry.leases.release_kept(unused.adapter_id.removeprefix("sha256:"))
+    with registry.leases.hold(unused.adapter_id.removeprefix("sha256:")):
+        pass
     whole = {
         path.relative_to(store.root): path.read_bytes() for path in store.root.rglob("*") if path.is_file()
     }
@@ -102,7 +106,8 @@ def test_each_adapter_is_whole_or_absent_and_a_second_run_finishes(
         assert registry.resolve("reviews").version == 4
         # The dead collection's tombstones stand in nobody's way.
         registry.publish(unused.path, unused.manifest)
-        registry.leases.release_kept(unused.adapter_id.removeprefix("sha256:"))
+        with registry.leases.hold(unused.adapter_id.removeprefix("sha256:")):
+            pass
         assert _run_apart(lambda: _collect(store, tmp_path / "cache")) == 0
         assert sorted(version.number for version, error in registry.verify_task("reviews") if not error) == [
             3,
