@@ -24,7 +24,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from lorry_registry.digests import digest_bytes, digest_file
 from lorry_registry.errors import ConflictError, NotFoundError, StoreError
-from lorry_registry.stores.base import Store, StoredDocument, check_key
+from lorry_registry.stores.base import MAX_DOCUMENT_BYTES, Store, StoredDocument, check_key, refuse_large
 from lorry_registry.stores.s3_client import S3Options, make_client
 from lorry_registry.stores.s3_errors import (
     explain_error,
@@ -83,6 +83,8 @@ class S3Store(Store):
         """Return the content of a key; its tag is its ETag."""
 
         def take(answer: Any) -> StoredDocument:
+            if answer["ContentLength"] > MAX_DOCUMENT_BYTES:
+                refuse_large(self.locate(key))
             return StoredDocument(answer["Body"].read(), answer["ETag"])
 
         return self._fetch(key, take)
