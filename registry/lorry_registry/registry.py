@@ -4,7 +4,6 @@ Writing an adapter is three steps in this order: its files, then its manifest (f
 the ledger's event (from here on a task has it). A kill in between leaves files that nothing refers to.
 """
 
-import contextlib
 import os
 import shutil
 import uuid
@@ -15,13 +14,14 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
+from lorry_registry.adapter_cache import AdapterCache
 from lorry_registry.digests import digest_bytes
 from lorry_registry.errors import AdapterRejectedError, ConflictError, LorryError, NotFoundError, StoreError
 from lorry_registry.ledger import Champion, Event, Ledger, TaskState, require_unchanged
 from lorry_registry.manifest import MANIFEST_NAME, Manifest
 from lorry_registry.promotion import Version, find_rollback_version, find_version, list_versions
 from lorry_registry.registry_identity import read_or_create_id
-from lorry_registry.settings import Settings
+from lorry_registry.settings import DEFAULT_CACHE_BYTES, Settings
 from lorry_registry.stores import Store, open_store
 from lorry_registry.users import name_user
 from lorry_registry.verification import check_files, verify_adapter
@@ -66,17 +66,19 @@ class Registry:
     Args:
         store: Where adapters and ledgers are.
         cache: A folder for verified copies of adapters, by content.
+        cache_bytes: How large the cache may become.
     """
 
-    def __init__(self, store: Store, cache: Path) -> None:
+    def __init__(self, store: Store, cache: Path, *, cache_bytes: int = DEFAULT_CACHE_BYTES) -> None:
         self.store = store
         self.ledger = Ledger(store)
-        self._cache = cache
+        self._cache = AdapterCache(cache, limit=cache_bytes)
 
     @classmethod
     def open(cls, settings: Settings) -> "Registry":
         """Return the registry that the settings name."""
-        return cls(open_store(settings.store, settings.s3), settings.cache / "adapters")
+        store = open_store(settings.store, settings.s3)
+        return cls(store, settings.adapters, cache_bytes=settings.cache_bytes)
 
     @property
     def registry_id(self) -> str:
@@ -167,27 +169,28 @@ class Registry:
     def fetch(self, adapter_id: str) -> Path:
         """Return a verified local folder of an adapter, downloading it once into the cache.
 
+        It stays there as long as this object lives.
+
         Raises:
             AdapterRejectedError: The stored adapter is damaged.
         """
-        folder = self._cache / _hex(adapter_id)
-        if folder.is_dir():
-            with contextlib.suppress(AdapterRejectedError):
-                verify_adapter(folder, expected_id=adapter_id)
-                return folder
-            # The cache is only a copy; the store decides. Whatever cannot be removed makes the export fail.
-            shutil.rmtree(folder, ignore_errors=True)
-        self.export(adapter_id, folder)
-        return folder
+        return self._cache.fetch(adapter_id, lambda folder: self._write_copy(adapter_id, folder, None))
 
     def export(self, adapter_id: str, target: Path) -> Manifest:
         """Copy an adapter to a new folder, verified; the folder appears whole or not at all.
+
+        One that is in the cache already is not downloaded again.
 
         Raises:
             ConflictError: The folder exists and holds something else.
             AdapterRejectedError: The stored adapter is damaged.
             StoreError: The folder cannot be written.
         """
+        is_remote = self.store.find_path(adapter_key(adapter_id)) is None
+        return self._write_copy(adapter_id, target, self._cache.find(adapter_id) if is_remote else None)
+
+    def _write_copy(self, adapter_id: str, target: Path, source: Path | None) -> Manifest:
+        """Copy an adapter from a verified folder, or from the store if there is none."""
         manifest = self.read_manifest(adapter_id)
         target = Path(os.path.abspath(target))  # noqa: PTH100 -- '..' is folded away, links are kept
         if _is_taken(target):
@@ -196,7 +199,10 @@ class Registry:
         try:
             partial.mkdir(parents=True)
             for name in [*(entry.name for entry in manifest.files), MANIFEST_NAME]:
-                self.store.download(f"{adapter_key(adapter_id)}/{name}", partial / name)
+                if source is not None:
+                    shutil.copyfile(source / name, partial / name)
+                else:
+                    self.store.download(f"{adapter_key(adapter_id)}/{name}", partial / name)
             verify_adapter(partial, expected_id=adapter_id)
             if target.is_dir():
                 target.rmdir()

@@ -31,7 +31,9 @@ _VARIABLES = {
 IN_STORE = "store"
 """The setting of checkpoints that puts them into the store, below ``checkpoints/``."""
 
-_DEFAULT_CACHE_BYTES = 10 << 30
+DEFAULT_CACHE_BYTES = 10 << 30
+"""How large a cache of adapters may become."""
+
 _CHOICES = {"s3_encryption": ("AES256", "aws:kms")}
 
 
@@ -57,7 +59,7 @@ class Settings(BaseModel):
     image: str
     s3: S3Options = S3Options()
     given_checkpoints: str = ""
-    cache_bytes: int = _DEFAULT_CACHE_BYTES
+    cache_bytes: int = DEFAULT_CACHE_BYTES
 
     @classmethod
     def load(cls, environment: Mapping[str, str], folder: Path) -> Self:
@@ -84,7 +86,7 @@ class Settings(BaseModel):
                 kms_key=chosen["s3_kms_key"] or "",
             ),
             given_checkpoints=_anchor_checkpoints(chosen["checkpoints"] or "", folder),
-            cache_bytes=parse_size(chosen["cache_size"]) if chosen["cache_size"] else _DEFAULT_CACHE_BYTES,
+            cache_bytes=parse_size(chosen["cache_size"]) if chosen["cache_size"] else DEFAULT_CACHE_BYTES,
         )
 
     def list_s3_variables(self) -> dict[str, str]:
@@ -94,7 +96,7 @@ class Settings(BaseModel):
 
     def list_step_variables(self) -> dict[str, str]:
         """Return the variables that give steps in other processes the settings that are not the default."""
-        size = {} if self.cache_bytes == _DEFAULT_CACHE_BYTES else {"LORRY_CACHE_SIZE": str(self.cache_bytes)}
+        size = {} if self.cache_bytes == DEFAULT_CACHE_BYTES else {"LORRY_CACHE_SIZE": str(self.cache_bytes)}
         return {**self.list_s3_variables(), **size}
 
     @property

@@ -76,7 +76,7 @@ class StepContext:
         return cls(
             task=resolved,
             record=RunRecord(opened, run, secrets=secrets),
-            registry=Registry(opened, settings.cache / "adapters"),
+            registry=Registry(opened, settings.adapters, cache_bytes=settings.cache_bytes),
             index=MlflowIndex(choose_tracking_uri(tracking_uri, environment)),
             progress=_open_progress(environment, resolved.spec.name, step),
             injected_run=environment.get(INJECTED_RUN_VARIABLE) or None,
