@@ -18,7 +18,7 @@ from lorry_registry.errors import TrackingError
 from lorry_registry.mlflow_index import MlflowIndex
 from lorry_registry.registry import Registry
 from lorry_registry.settings import Settings
-from lorry_registry.stores import S3Options, Store, open_store
+from lorry_registry.stores import Store, open_store
 from lorry_registry.task_spec import TaskSpec
 
 # The folder in which a local run looks for progress files; unset on a cluster.
@@ -39,7 +39,7 @@ class StepContext:
         index: MLflow.
         progress: Called with how far the step is.
         injected_run: The MLflow run that the backend opened for this step, if it did.
-        s3: What a store on S3 is told beyond boto3's own settings.
+        settings: Where things are on this machine.
     """
 
     task: ResolvedTask
@@ -48,7 +48,7 @@ class StepContext:
     index: MlflowIndex
     progress: Progress
     injected_run: str | None
-    s3: S3Options
+    settings: Settings
 
     @classmethod
     def open(cls, step: str, *, task: str, run: str, store: str, tracking_uri: str) -> Self:
@@ -80,7 +80,7 @@ class StepContext:
             index=MlflowIndex(choose_tracking_uri(tracking_uri, environment)),
             progress=_open_progress(environment, resolved.spec.name, step),
             injected_run=environment.get(INJECTED_RUN_VARIABLE) or None,
-            s3=settings.s3,
+            settings=settings,
         )
 
     def find_mlflow_run(self) -> str | None:
