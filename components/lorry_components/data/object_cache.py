@@ -1,9 +1,9 @@
 """Small objects of S3, kept so that an unchanged one is downloaded once, and not for every training.
 
 An object is kept under the digest of all that says which one it is and which content it had: endpoint,
-bucket, key, tag and size. Before its content stands a digest of both, so that a file that was damaged, or that
-stands in the place of another, is as good as none. A folder that cannot be written makes it slower and never
-wrong.
+bucket, key, tag and size. Before its content stands a digest of both, so that a file that was damaged, or
+that stands in the place of another, is as good as none. A folder that cannot be written makes it slower and
+never wrong.
 """
 
 import contextlib
