@@ -43,6 +43,7 @@ The architecture, from the top down; imports follow the arrows and never go up
     :mod:`~lorry_registry.mlflow_index` shows the ledger in MLflow; it is never read as truth:
     :mod:`~lorry_registry.mlflow_repair` corrects what was edited there, and
     :mod:`~lorry_registry.mlflow_adoption` takes a champion over into the ledger, but only on request.
+    :mod:`~lorry_registry.adapter_cache` keeps verified copies of adapters on this machine, up to a size.
     :mod:`~lorry_registry.verification` re-hashes an adapter folder before anything may load it.
     :mod:`~lorry_registry.ledger` is the truth about which adapter belongs to which task: an append-only
     history and a head that moves by compare-and-swap; :mod:`~lorry_registry.promotion` holds its pure rules.

@@ -57,6 +57,47 @@ def take_lock(stack: contextlib.ExitStack, path: Path, *, waits: bool = False) -
     return True
 
 
+def share_lock(stack: contextlib.ExitStack, path: Path) -> None:
+    """Take the lock of a file until a stack is closed, together with others that share it.
+
+    Args:
+        stack: What releases the lock.
+        path: The file; it is created where it is missing, with its folder. Its content stays.
+
+    Raises:
+        OSError: The file cannot be opened for writing.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        with contextlib.ExitStack() as own:
+            stream = own.enter_context(path.open("a"))
+            fcntl.flock(stream, fcntl.LOCK_SH)
+            if _is_at(stream, path):
+                stack.push(own.pop_all())
+                return
+
+
+def try_lock(stack: contextlib.ExitStack, path: Path) -> bool:
+    """Take the lock of a file until a stack is closed, unless anybody holds or shares it.
+
+    Args:
+        stack: What releases the lock.
+        path: The file; it is created where it is missing, in a folder that exists. Its content stays.
+
+    Returns:
+        Whether the lock was free.
+
+    Raises:
+        OSError: The file cannot be opened for writing.
+    """
+    with contextlib.ExitStack() as own:
+        stream = own.enter_context(path.open("a"))
+        if not _lock(stream, waits=False) or not _is_at(stream, path):
+            return False
+        stack.push(own.pop_all())
+    return True
+
+
 def read_holder(path: Path) -> str:
     """Return the process that holds a lock which :func:`take_lock` took, or ``unknown``.
 

@@ -17,6 +17,7 @@ from typing import Literal
 
 from pydantic import JsonValue
 
+from lorry_registry.adapter_cache import AdapterCache
 from lorry_registry.digests import digest_bytes
 from lorry_registry.errors import AdapterRejectedError, ConflictError, LorryError, NotFoundError, StoreError
 from lorry_registry.leases import Leases
@@ -42,7 +43,7 @@ from lorry_registry.promotion import (
 )
 from lorry_registry.provenance import find_provenance, read_provenance
 from lorry_registry.registry_identity import RegistryIdentity
-from lorry_registry.settings import Settings
+from lorry_registry.settings import DEFAULT_CACHE_BYTES, Settings
 from lorry_registry.signing.adapter_signatures import COMPANION_FOLDERS
 from lorry_registry.signing.attestations import StoredSignatures, copy_companions
 from lorry_registry.signing.trust import Trust
@@ -101,15 +102,23 @@ class Registry:
         store: Where adapters and ledgers are.
         cache: A folder for verified copies of adapters, by content.
         trust: Signs what is written and judges what is read; None: it does neither.
+        cache_bytes: How large the cache may become.
     """
 
-    def __init__(self, store: Store, cache: Path, *, trust: Trust | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        cache: Path,
+        *,
+        trust: Trust | None = None,
+        cache_bytes: int = DEFAULT_CACHE_BYTES,
+    ) -> None:
         self.store = store
         self.trust = trust or Trust()
         self._identity = RegistryIdentity(store)
         self.ledger = Ledger(store, trust=self.trust, identity=self._identity)
         self.leases = Leases(store)
-        self._cache = cache
+        self._cache = AdapterCache(cache, limit=cache_bytes)
 
     @classmethod
     def open(cls, settings: Settings, store: Store | None = None) -> "Registry":
@@ -121,8 +130,9 @@ class Registry:
         """
         return cls(
             store or open_store(settings.store, settings.s3),
-            settings.cache / "adapters",
+            settings.adapters,
             trust=Trust(settings.signing, settings.seen_heads),
+            cache_bytes=settings.cache_bytes,
         )
 
     @property
@@ -270,25 +280,21 @@ class Registry:
     def fetch(self, adapter_id: str) -> Path:
         """Return a verified local folder of an adapter, downloading it once into the cache.
 
+        It stays there as long as this object lives.
+
         Raises:
             AdapterRejectedError: The stored adapter is damaged, or has no signature that is trusted although
                 signatures are required.
         """
-        folder = self._cache / adapter_hex(adapter_id)
-        if folder.is_dir():
-            manifest = None
-            with contextlib.suppress(AdapterRejectedError):
-                manifest = verify_adapter(folder, expected_id=adapter_id)
-            if manifest is not None:
-                self.check_signatures(manifest)
-                return folder
-            # The cache is only a copy; the store decides. Whatever cannot be removed makes the export fail.
-            shutil.rmtree(folder, ignore_errors=True)
-        self.export(adapter_id, folder)
+        folder = self._cache.fetch(adapter_id, lambda target: self._copy_from_store(adapter_id, target))
+        if self.trust.is_checking:
+            self.check_signatures(verify_adapter(folder, expected_id=adapter_id))
         return folder
 
     def export(self, adapter_id: str, target: Path, *, companions: Sequence[str] = ()) -> Manifest:
         """Copy an adapter to a new folder, verified; the folder appears whole or not at all.
+
+        One that is in the cache already is not downloaded again.
 
         Args:
             adapter_id: The adapter.
@@ -303,21 +309,38 @@ class Registry:
             NotFoundError: There is no such adapter, or gc removed it meanwhile.
             StoreError: The folder cannot be written.
         """
+        is_remote = self.store.find_path(adapter_key(adapter_id)) is None
+        return self._write_copy(
+            adapter_id, target, self._cache.find(adapter_id) if is_remote else None, companions
+        )
+
+    def _copy_from_store(self, adapter_id: str, target: Path) -> Manifest:
+        return self._write_copy(adapter_id, target, None, ())
+
+    def _write_copy(
+        self, adapter_id: str, target: Path, source: Path | None, companions: Sequence[str]
+    ) -> Manifest:
+        """Copy an adapter from a verified folder, or from the store if there is none."""
         target = Path(os.path.abspath(target))  # noqa: PTH100 -- '..' is folded away, links are kept
         if _is_taken(target):
             self.check_signatures(self.read_manifest(adapter_id))
             return self._accept_existing(target, adapter_id)
         with self.leases.hold_for_reading(adapter_hex(adapter_id)):
-            return self._export(adapter_id, target, companions)
+            return self._fill_copy(adapter_id, target, source, companions)
 
-    def _export(self, adapter_id: str, target: Path, companions: Sequence[str]) -> Manifest:
+    def _fill_copy(
+        self, adapter_id: str, target: Path, source: Path | None, companions: Sequence[str]
+    ) -> Manifest:
         manifest = self.read_manifest(adapter_id)
         self.check_signatures(manifest)
         partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
         try:
             partial.mkdir(parents=True)
             for name in [*(entry.name for entry in manifest.files), MANIFEST_NAME]:
-                self.store.download(f"{adapter_key(adapter_id)}/{name}", partial / name)
+                if source is not None:
+                    shutil.copyfile(source / name, partial / name)
+                else:
+                    self.store.download(f"{adapter_key(adapter_id)}/{name}", partial / name)
             for name in companions:
                 copy_companions(self.store, adapter_id, name, partial)
             verify_adapter(partial, expected_id=adapter_id, beside=COMPANION_FOLDERS)
@@ -477,8 +500,7 @@ class Registry:
                     details,
                 )
 
-            event = record_move(self.ledger, task, decide)
-        return event
+            return record_move(self.ledger, task, decide)
 
     def promote(self, task: str, version: int, *, reason: str, by: str | None = None) -> Event:
         """Make a version the champion.

@@ -43,7 +43,9 @@ _VARIABLES = {
 IN_STORE = "store"
 """The setting of checkpoints that puts them into the store, below ``checkpoints/``."""
 
-_DEFAULT_CACHE_BYTES = 10 << 30
+DEFAULT_CACHE_BYTES = 10 << 30
+"""How large a cache of adapters may become."""
+
 _CHOICES = {"s3_encryption": ("AES256", "aws:kms"), "signing_policy": POLICIES}
 
 
@@ -88,7 +90,7 @@ class Settings(BaseModel):
     s3: S3Options = S3Options()
     signing: SigningSettings = SigningSettings()
     given_checkpoints: str = ""
-    cache_bytes: int = _DEFAULT_CACHE_BYTES
+    cache_bytes: int = DEFAULT_CACHE_BYTES
     kubeflow: KubeflowOptions = KubeflowOptions()
 
     @classmethod
@@ -117,7 +119,7 @@ class Settings(BaseModel):
             ),
             signing=_read_signing(chosen, environment.get(PASSWORD_VARIABLE, ""), folder),
             given_checkpoints=_anchor_checkpoints(chosen["checkpoints"] or "", folder),
-            cache_bytes=parse_size(chosen["cache_size"]) if chosen["cache_size"] else _DEFAULT_CACHE_BYTES,
+            cache_bytes=parse_size(chosen["cache_size"]) if chosen["cache_size"] else DEFAULT_CACHE_BYTES,
             kubeflow=KubeflowOptions(
                 host=chosen["kubeflow_host"] or "",
                 namespace=chosen["kubeflow_namespace"] or "",
@@ -149,7 +151,7 @@ class Settings(BaseModel):
 
     def list_step_variables(self) -> dict[str, str]:
         """Return the variables that give steps in other processes the settings that are not the default."""
-        size = {} if self.cache_bytes == _DEFAULT_CACHE_BYTES else {"LORRY_CACHE_SIZE": str(self.cache_bytes)}
+        size = {} if self.cache_bytes == DEFAULT_CACHE_BYTES else {"LORRY_CACHE_SIZE": str(self.cache_bytes)}
         return {**self.list_s3_variables(), **self.list_signing_variables(), **size}
 
     @property

@@ -13,6 +13,7 @@ import pytest
 from lorry_components.data.examples import collect_examples
 from lorry_components.data.faults import FaultLog
 from lorry_components.data.layout import TABLE
+from lorry_components.data.object_cache import ObjectCache
 from lorry_components.data.reading import SOURCES, Reading, RemoteSource
 from lorry_components.data.rows import DataForm, Label, LabelReader
 from lorry_components.inference import load_adapter
@@ -349,7 +350,7 @@ def test_a_store(
 # A data source
 
 
-def read_countdown(data: DataSpec, reader: LabelReader) -> Reading:
+def read_countdown(data: DataSpec, reader: LabelReader, _: ObjectCache | None) -> Reading:
     """Read the rows of ``countdown:N``: the numbers below N, and whether they are even."""
     log = FaultLog(data.source)
     numbers = range(int(data.source.removeprefix("countdown:")))
@@ -361,7 +362,7 @@ def read_countdown(data: DataSpec, reader: LabelReader) -> Reading:
     return Reading({TABLE: examples}, data.split or SeededSplit())
 
 
-def digest_countdown(data: DataSpec) -> str:
+def digest_countdown(data: DataSpec, _: LabelReader | None) -> str:
     """Return a digest of the address, which says all of its rows."""
     return digest_document({"countdown": data.source})
 

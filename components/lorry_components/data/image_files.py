@@ -14,13 +14,14 @@ MIN_SIDE = 64
 _MAX_BYTES = 32 * 2**20
 _MAX_PIXELS = 64_000_000
 _FORMATS = ("PNG", "JPEG", "WEBP")
-_ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
+"""The endings of image files, in lower case."""
 
 
 def list_images(folder: Path) -> list[str]:
     """Return the names of the image files in a folder and below it, sorted; none behind links out of it."""
     root = folder.resolve()
-    images = (path for path in folder.rglob("*") if path.suffix.lower() in _ENDINGS)
+    images = (path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_ENDINGS)
     return sorted(
         path.relative_to(folder).as_posix()
         for path in images
@@ -58,9 +59,9 @@ def _find_file(folder: Path, name: str) -> Path:
     pure = PurePosixPath(name)
     if not name.strip() or "\0" in name or "\\" in name or pure.is_absolute() or ".." in pure.parts:
         raise ValueError(f"{shown!r} is not the name of a file in the folder of the table")
-    if pure.suffix.lower() not in _ENDINGS:
+    if pure.suffix.lower() not in IMAGE_ENDINGS:
         # What the digest of the source covers is known by these.
-        raise ValueError(f"{shown!r} does not end in {', '.join(_ENDINGS)}")
+        raise ValueError(f"{shown!r} does not end in {', '.join(IMAGE_ENDINGS)}")
     path = folder / pure
     try:
         if not path.is_file():

@@ -1,18 +1,19 @@
 """From the source that a task names to its examples, or to one error that lists what is wrong with it."""
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from lorry_components.data.examples import Example, collect_examples, list_columns
 from lorry_components.data.faults import FaultLog
 from lorry_components.data.layout import Layout, choose_layout
+from lorry_components.data.object_cache import ObjectCache
 from lorry_components.data.records import read_records
 from lorry_components.data.rows import LabelReader
 from lorry_components.data.sources.hub import load_hub_splits, read_split
 from lorry_components.data.sources.local import list_local_files
-from lorry_components.data.sources.s3 import download_files, list_remote_files
+from lorry_components.data.sources.s3 import download_files, download_named, list_remote_files
 from lorry_registry.digests import DigestFile, digest_document, digest_file
 from lorry_registry.errors import Fault, InvalidDataError
 from lorry_registry.input_specs import DataSpec, SeededSplit
@@ -36,16 +37,23 @@ class RemoteSource:
     """How sources that are not on this machine's disk are read.
 
     Attributes:
-        read: Returns all examples, or raises one error that lists all faults.
-        digest: Returns a digest of the content, without reading its rows.
+        read: Returns all examples, or raises one error that lists all faults. It may keep the files that rows
+            name in the cache, if there is one.
+        digest: Returns a digest of the content, without reading its rows; of the files that labels may name,
+            too, if what reads the labels is given.
     """
 
-    read: Callable[[DataSpec, LabelReader], Reading]
-    digest: Callable[[DataSpec], str]
+    read: Callable[[DataSpec, LabelReader, ObjectCache | None], Reading]
+    digest: Callable[[DataSpec, LabelReader | None], str]
 
 
-def read_source(data: DataSpec, reader: LabelReader) -> Reading:
+def read_source(data: DataSpec, reader: LabelReader, *, cache: ObjectCache | None = None) -> Reading:
     """Read all examples of a source: a file or folder, or an address with a prefix in :data:`SOURCES`.
+
+    Args:
+        data: The task's data section.
+        reader: What reads the labels.
+        cache: Where files of a remote source that rows name are kept; None: they are downloaded each time.
 
     Raises:
         InvalidDataError: The source is not there or has faults; all are counted, the first are listed.
@@ -54,7 +62,7 @@ def read_source(data: DataSpec, reader: LabelReader) -> Reading:
     """
     remote = _find_remote(data)
     if remote is not None:
-        return remote.read(data, reader)
+        return remote.read(data, reader, cache)
     local = list_local_files(data.source)
     layout = choose_layout(local.names, data, in_folder=local.in_folder)
     return _read_files(local.folder, layout, data, reader)
@@ -78,7 +86,7 @@ def digest_source(
     """
     remote = _find_remote(data)
     if remote is not None:
-        return remote.digest(data)
+        return remote.digest(data, reader)
     local = list_local_files(data.source)
     layout = choose_layout(local.names, data, in_folder=local.in_folder)
     try:
@@ -93,22 +101,43 @@ def _find_remote(data: DataSpec) -> RemoteSource | None:
     return next((SOURCES[prefix] for prefix in SOURCES if data.source.startswith(prefix)), None)
 
 
-def _read_s3(data: DataSpec, reader: LabelReader) -> Reading:
-    remote = list_remote_files(data.source)
+def _read_s3(data: DataSpec, reader: LabelReader, cache: ObjectCache | None) -> Reading:
+    remote = list_remote_files(data.source, reader.named_file_endings)
     layout = choose_layout(list(remote.objects), data, in_folder=remote.in_folder)
-    with tempfile.TemporaryDirectory(prefix="lorry-source-") as folder:
-        download_files(data.source, remote, layout.names, Path(folder))
-        return _read_files(Path(folder), layout, data, reader)
+    with tempfile.TemporaryDirectory(prefix="lorry-source-") as scratch:
+        folder = Path(scratch)
+        download_files(data.source, remote, layout.names, folder)
+        if remote.named:
+            named = _find_named(folder, layout, data, remote.named)
+            download_named(data.source, remote, named, folder, cache)
+        return _read_files(folder, layout, data, reader)
 
 
-def _digest_s3(data: DataSpec) -> str:
-    remote = list_remote_files(data.source)
+def _find_named(folder: Path, layout: Layout, data: DataSpec, known: Collection[str]) -> list[str]:
+    """Return which of the known files the labels of some tables name, sorted.
+
+    Whatever is wrong with the tables is found when their rows are read.
+    """
+    wanted = list(dict.fromkeys(list_columns(data.columns).values()))
+    ignored = FaultLog(data.source)
+    labels = (
+        values.get(data.columns.label)
+        for name in layout.names
+        for _, values in read_records(folder / name, name, wanted, ignored)
+    )
+    # As the file system would find it: "./a.png" is "a.png".
+    named = {str(PurePosixPath(label)) for label in labels if isinstance(label, str)}
+    return sorted(named.intersection(known))
+
+
+def _digest_s3(data: DataSpec, reader: LabelReader | None) -> str:
+    remote = list_remote_files(data.source, reader.named_file_endings if reader is not None else ())
     layout = choose_layout(list(remote.objects), data, in_folder=remote.in_folder)
-    listed = {name: remote.objects[name] for name in layout.names}
+    listed = {**remote.named, **{name: remote.objects[name] for name in layout.names}}
     return digest_document({"s3": {name: [entry.etag, entry.size] for name, entry in listed.items()}})
 
 
-def _digest_hub(data: DataSpec) -> str:
+def _digest_hub(data: DataSpec, _: LabelReader | None) -> str:
     return digest_document({"hub": data.source, "revision": data.revision})
 
 
@@ -130,7 +159,7 @@ def _read_files(folder: Path, layout: Layout, data: DataSpec, reader: LabelReade
     return _join_tables(tables, layout)
 
 
-def _read_hub(data: DataSpec, reader: LabelReader) -> Reading:
+def _read_hub(data: DataSpec, reader: LabelReader, _: ObjectCache | None) -> Reading:
     splits = load_hub_splits(data)
     layout = choose_layout(list(splits), data)
     log = FaultLog(data.source)

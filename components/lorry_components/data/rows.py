@@ -41,6 +41,8 @@ class LabelReader(Protocol):
     """What reads the labels of a source: a task type, as far as its data goes."""
 
     data_form: ClassVar[DataForm]
+    named_file_endings: ClassVar[tuple[str, ...]]
+    """The endings of the files that labels may name, in lower case; none: they name no files."""
 
     def parse_label(self, raw: object) -> Label:
         """Turn a cell of the label column into a label.

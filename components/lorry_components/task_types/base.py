@@ -76,6 +76,7 @@ class TaskType(ABC):
         name: Its name in task files.
         summary: What it predicts, in a few words.
         data_form: How its rows are checked and divided.
+        named_file_endings: The endings of the files beside a table that labels may name, in lower case.
         training_form: How its examples are trained on.
         metrics: Its metrics, by name.
         primary: The metric that the gate looks at when a task names none.
@@ -88,6 +89,7 @@ class TaskType(ABC):
     name: ClassVar[str]
     summary: ClassVar[str]
     data_form: ClassVar[DataForm]
+    named_file_endings: ClassVar[tuple[str, ...]] = ()
     training_form: ClassVar[TrainingForm] = TrainingForm()
     metrics: ClassVar[Mapping[str, Metric]]
     primary: ClassVar[str]

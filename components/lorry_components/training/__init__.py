@@ -9,6 +9,8 @@ The fine-tuning step calls these in turn:
 - ``assembly`` encodes the rows and builds the trainer, with its ``arguments`` and ``callbacks``; ``packing``
   joins short sequences into one row, where a task asks for it.
 - ``resumption`` trains to the end, from the last of the ``checkpoints`` if there is one.
+- ``stored_checkpoints`` keeps them in a store, for a step that starts on another machine;
+  ``checkpoint_uploads`` does so while training goes on.
 - ``training_summary`` is what the later steps learn of it.
 
 Inside, ``trainer`` is transformers' Trainer with few changes: batches come from the ``sampler``, a pure

@@ -6,10 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, NoReturn
 
 from lorry_registry.digests import digest_bytes
 from lorry_registry.errors import StoreError
+
+MAX_DOCUMENT_BYTES = 64 << 20
+"""The size of the largest document that is read into memory. Larger content is downloaded to a file."""
 
 _KEY_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
 
@@ -61,6 +64,19 @@ def check_key(key: str) -> str:
     return key
 
 
+def refuse_large(where: str) -> NoReturn:
+    """Refuse a document that is too large to be one of ours.
+
+    Raises:
+        StoreError: Always.
+    """
+    raise StoreError(
+        f"is larger than {MAX_DOCUMENT_BYTES >> 20} MiB, and no document is",
+        where=where,
+        todo="find out who wrote it, and restore it from a backup",
+    )
+
+
 class Store(ABC):
     """A map from keys to bytes with conditional writes.
 
@@ -77,7 +93,11 @@ class Store(ABC):
 
     @abstractmethod
     def read(self, key: str) -> StoredDocument | None:
-        """Return the content of a key, or None when there is none."""
+        """Return the content of a key, or None when there is none.
+
+        Raises:
+            StoreError: It is larger than :data:`MAX_DOCUMENT_BYTES`: no document of ours is.
+        """
 
     def digest_key(self, key: str) -> str | None:
         """Return ``sha256:<hex>`` of the content of a key, or None when there is none.

@@ -20,7 +20,15 @@ from lorry_registry.digests import digest_bytes, digest_file
 from lorry_registry.errors import ConflictError, NotFoundError, StoreError
 from lorry_registry.file_locks import hold_lock
 from lorry_registry.regular_files import open_regular
-from lorry_registry.stores.base import Store, StoredDocument, StoredEntry, UnfinishedWrite, check_key
+from lorry_registry.stores.base import (
+    MAX_DOCUMENT_BYTES,
+    Store,
+    StoredDocument,
+    StoredEntry,
+    UnfinishedWrite,
+    check_key,
+    refuse_large,
+)
 from lorry_registry.whole_files import whole_file
 
 _LOCK, _DELETION_LOCKS, _SCRATCH = ".lock", ".locks", ".scratch"
@@ -43,9 +51,12 @@ class LocalStore(Store):
         with self._reporting("read", key):
             try:
                 with open_regular(path) as stream:
-                    content = stream.read()
+                    # One more than it has: a file that grows meanwhile is seen, and no more room is taken.
+                    content = stream.read(min(os.fstat(stream.fileno()).st_size, MAX_DOCUMENT_BYTES) + 1)
             except (FileNotFoundError, NotADirectoryError):
                 return None
+        if len(content) > MAX_DOCUMENT_BYTES:
+            refuse_large(self.locate(key))
         return StoredDocument(content, digest_bytes(content))
 
     def digest_key(self, key: str) -> str | None:

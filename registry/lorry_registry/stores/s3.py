@@ -26,7 +26,15 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from lorry_registry.digests import digest_bytes, digest_file
 from lorry_registry.errors import ConflictError, NotFoundError, StoreError
-from lorry_registry.stores.base import Store, StoredDocument, StoredEntry, UnfinishedWrite, check_key
+from lorry_registry.stores.base import (
+    MAX_DOCUMENT_BYTES,
+    Store,
+    StoredDocument,
+    StoredEntry,
+    UnfinishedWrite,
+    check_key,
+    refuse_large,
+)
 from lorry_registry.stores.s3_client import CONNECTIONS, S3Connection, S3Options, connect
 from lorry_registry.stores.s3_errors import (
     explain_error,
@@ -96,6 +104,8 @@ class S3Store(Store):
             return found
 
         def take(answer: Any) -> StoredDocument:
+            if answer["ContentLength"] > MAX_DOCUMENT_BYTES:
+                refuse_large(self.locate(key))
             return StoredDocument(answer["Body"].read(), answer["ETag"])
 
         return self._fetch(key, take)

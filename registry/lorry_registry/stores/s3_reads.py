@@ -20,7 +20,7 @@ from botocore.exceptions import BotoCoreError
 from botocore.httpsession import URLLib3Session
 from botocore.utils import get_environ_proxies
 
-from lorry_registry.stores.base import StoredDocument
+from lorry_registry.stores.base import MAX_DOCUMENT_BYTES, StoredDocument
 from lorry_registry.stores.s3_client import CONNECTIONS, S3Connection
 
 _CHECKSUM = "x-amz-checksum-"
@@ -61,8 +61,13 @@ class PlainReader:
             return None
         try:
             answer = self._send(key)
-            content, headers = answer.content, answer.headers
-        except (BotoCoreError, OSError):
+            headers = answer.headers
+            if int(headers.get("Content-Length", 0)) > MAX_DOCUMENT_BYTES:
+                # boto3 refuses it.
+                answer.raw.close()
+                return None
+            content = answer.content
+        except (BotoCoreError, OSError, ValueError):
             self._is_usable = False
             return None
         if answer.status_code == 200 and "ETag" in headers and _is_whole(content, headers):
@@ -72,7 +77,9 @@ class PlainReader:
         return None
 
     def _send(self, key: str) -> Any:
-        request = AWSRequest("GET", self._address + key, headers={f"{_CHECKSUM}mode": "ENABLED"})
+        request = AWSRequest(
+            "GET", self._address + key, headers={f"{_CHECKSUM}mode": "ENABLED"}, stream_output=True
+        )
         # Credentials of a role are renewed in here when they are about to expire.
         frozen = self._credentials.get_frozen_credentials()
         S3SigV4Auth(frozen, "s3", self._region).add_auth(request)

@@ -85,7 +85,7 @@ def main(
     def body() -> dict[str, JsonValue]:
         target = Path(candidate)
         name = name_checkpoints(resolved, Path(data), forced_by=run if force else "")
-        place = find_place(checkpoints, name, store=store, options=entry.s3, notes=(_RUN_NOTE,))
+        place = find_place(checkpoints, name, store=store, options=entry.settings.s3, notes=(_RUN_NOTE,))
         root = Path(checkpoints) if checkpoints and place is None else target.with_name("checkpoints")
         kept = root / name
         if place is not None:

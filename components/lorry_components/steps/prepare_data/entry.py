@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
+from lorry_components.data.object_cache import ObjectCache
 from lorry_components.steps.prepare_data.step import prepare_data
 from lorry_components.steps.runtime.outcomes import Nothing, run_step
 from lorry_components.steps.runtime.step_context import StepContext, record_unreadable_task
@@ -27,7 +28,8 @@ def main(
         staleness = assess_staleness(entry.task, entry.registry)
         if not staleness.is_stale and not force:
             raise Nothing(staleness.reason)
-        card = prepare_data(entry.task, Path(data), base=entry.task.base.folder)
+        images = ObjectCache(entry.settings.cache / "images", limit=entry.settings.cache_bytes)
+        card = prepare_data(entry.task, Path(data), base=entry.task.base.folder, cache=images)
         metadata.update({"data_digest": card.data_digest, "task": entry.spec.name})
         return {
             "reason": staleness.reason,

@@ -6,6 +6,7 @@ from lorry_components.data.checks import check_parts
 from lorry_components.data.data_card import DataCard, describe_part, list_labels
 from lorry_components.data.examples import Example
 from lorry_components.data.layout import TABLE
+from lorry_components.data.object_cache import ObjectCache
 from lorry_components.data.prepared import load_card, load_part, order_examples, write_prepared
 from lorry_components.data.reading import digest_source, read_source
 from lorry_components.data.splits import limit_parts, split_examples
@@ -16,7 +17,9 @@ from lorry_registry.input_specs import DataSpec
 __all__ = ["DataCard", "Example", "digest_source", "load_card", "load_part", "prepare_data"]
 
 
-def prepare_data(task: ResolvedTask, target: Path, *, base: Path | None = None) -> DataCard:
+def prepare_data(
+    task: ResolvedTask, target: Path, *, base: Path | None = None, cache: ObjectCache | None = None
+) -> DataCard:
     """Read, check and divide the data of a task, and write it as Parquet with a data card.
 
     The folder then holds ``train.parquet``, ``validation.parquet`` and ``test.parquet``, with the columns
@@ -29,6 +32,7 @@ def prepare_data(task: ResolvedTask, target: Path, *, base: Path | None = None) 
         target: The folder to write.
         base: The folder of the task's base: answers that are to be generated are counted in its tokens, to
             warn of those that ``data.max_target`` cuts. None: they are not counted, and no base need be here.
+        cache: Where images of a source in S3 are kept; None: they are downloaded each time.
 
     Returns:
         The card.
@@ -44,7 +48,7 @@ def prepare_data(task: ResolvedTask, target: Path, *, base: Path | None = None) 
     form = task_type.data_form
     # Before the rows are read: if the source changes meanwhile, the next run sees another digest.
     source_digest = task.source_digest
-    reading = read_source(spec.data, task_type)
+    reading = read_source(spec.data, task_type, cache=cache)
     parts = reading.parts
     if reading.split is not None:
         parts = split_examples(

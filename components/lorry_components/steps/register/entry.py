@@ -86,7 +86,7 @@ def _remove_checkpoints(entry: StepContext, checkpoints: str) -> None:
     name = entry.find_detail("checkpoints")
     if name is None:
         return
-    place = find_place(checkpoints, name, store=entry.store.address, options=entry.s3)
+    place = find_place(checkpoints, name, store=entry.store.address, options=entry.settings.s3)
     if place is not None:
         warn_of_failure(
             lambda: place.open().remove_all(), f"checkpoints stay behind in {place.address}/{place.key}"

@@ -23,7 +23,7 @@ from lorry_registry.mlflow_index import MlflowIndex
 from lorry_registry.provenance import Build
 from lorry_registry.registry import Registry
 from lorry_registry.settings import Settings
-from lorry_registry.stores import S3Options, Store, open_store
+from lorry_registry.stores import Store, open_store
 from lorry_registry.task_references import label_task, read_task
 from lorry_registry.task_spec import TaskSpec
 
@@ -46,7 +46,7 @@ class StepContext:
         progress: Called with how far the step is.
         injected_run: The MLflow run that the backend opened for this step, if it did.
         build: What the environment says about this run, for the provenance of its adapters.
-        s3: What a store on S3 is told beyond boto3's own settings.
+        settings: Where things are on this machine.
     """
 
     task: ResolvedTask
@@ -56,7 +56,7 @@ class StepContext:
     progress: Progress
     injected_run: str | None
     build: Build
-    s3: S3Options
+    settings: Settings
 
     @classmethod
     def open(cls, step: str, *, task: str, run: str, store: str, tracking_uri: str) -> Self:
@@ -89,7 +89,7 @@ class StepContext:
             progress=_open_progress(environment, resolved.spec.name, step),
             injected_run=environment.get(INJECTED_RUN_VARIABLE) or None,
             build=read_build(environment, resolved.spec.name, run=run, image=settings.image),
-            s3=settings.s3,
+            settings=settings,
         )
 
     def find_mlflow_run(self) -> str | None:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from lorry_components.data.image_files import list_images, read_image
+from lorry_components.data.image_files import IMAGE_ENDINGS, list_images, read_image
 from lorry_components.data.rows import IMAGE, DataForm, Label, Row
 from lorry_components.models.bases import PIPELINE_INDEX
 from lorry_components.models.diffusers_models import (
@@ -46,6 +46,7 @@ class DiffusionTaskType(TaskType):
 
     model_class: ClassVar[str] = "UNet2DConditionModel"
     data_form = DataForm("text")
+    named_file_endings = IMAGE_ENDINGS
     training_form = TrainingForm(label_names=("mean",))
     peft_task_type = None
     libraries = ("diffusers",)
@@ -71,11 +72,13 @@ class DiffusionTaskType(TaskType):
 
     @classmethod
     def check_data(cls, data: DataSpec) -> Iterator[Fault]:
-        """Check that the images are on this machine, and that rows have one prompt and no template."""
+        """Check that images can lie beside the table, and that rows have one prompt and no template."""
         yield from super().check_data(data)
-        if not data.is_local:
+        if data.source.startswith("hub:"):
             yield Fault(
-                "data.source", "must be a folder on this machine: images are read from beside their table"
+                "data.source",
+                "names a data set of a hub, and images are read from beside their table",
+                "save it as a folder on this machine or in S3",
             )
         if data.columns.text_pair is not None:
             yield Fault("data.columns.text_pair", "is not used: an image has one prompt", "leave it out")

@@ -97,7 +97,11 @@ def test_a_checkpoint_comes_with_the_best_one(shelf: StoredCheckpoints, tmp_path
     shelf.keep(write(here, 20), best=10)
     shelf.keep(write(here, 30), best=10)
     assert list_steps(shelf) == [10, 30]
-    assert shelf.restore(there) == there / "checkpoint-30"
+    # It went up once.
+    (stored,) = {name.split("/")[0] for name in list_stored(shelf) if name.startswith("checkpoint-10.")}
+    shelf.keep(write(here, 35), best=10)
+    assert f"{stored}/complete.json" in list_stored(shelf)
+    assert shelf.restore(there) == there / "checkpoint-35"
     assert read_all(there / "checkpoint-10")["optimizer.pt"] == b"optimizer.pt 10 "
     shelf.keep(write(here, 40), best=40)
     assert list_steps(shelf) == [40]
@@ -182,12 +186,32 @@ def test_a_damaged_checkpoint_is_passed_over_for_an_older_one(
 ) -> None:
     shelf.keep(write(tmp_path / "here", 10))
     # The older one was not removed: the process was killed before.
-    StoredCheckpoints(_KeepingStore(shelf.store), KEY).keep(write(tmp_path / "here", 20))
+    StoredCheckpoints(_KeepingStore(shelf.store), KEY).keep(  # type: ignore[arg-type]
+        write(tmp_path / "here", 20)
+    )
     damage(shelf, name, content)
     with caplog.at_level(logging.WARNING):
         assert shelf.restore(tmp_path / "there") == tmp_path / "there" / "checkpoint-10"
     assert reason in caplog.text
     assert [path.name for path in (tmp_path / "there").iterdir()] == ["checkpoint-10"]
+
+
+def test_a_removal_that_was_cut_short_leaves_no_checkpoint(shelf: StoredCheckpoints, tmp_path: Path) -> None:
+    shelf.keep(write(tmp_path / "here", 10))
+    removed: list[str] = []
+
+    class Store(_KeepingStore):
+        def delete(self, key: str) -> None:
+            if removed:
+                raise StoreError("it is away", where=key)
+            removed.append(key)
+            shelf.store.delete(key)
+
+    with pytest.raises(StoreError):
+        StoredCheckpoints(Store(shelf.store), KEY).remove_all()  # type: ignore[arg-type]
+    assert len(list_stored(shelf)) == 4
+    assert shelf.restore(tmp_path / "there") is None
+    assert "complete.json" in removed[0]
 
 
 class _KeepingStore:

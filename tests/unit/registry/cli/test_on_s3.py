@@ -12,6 +12,7 @@ from lorry_registry.cli.edge import load_settings
 from lorry_registry.registry import Registry, adapter_key
 from lorry_registry.signing.attestations import StoredSignatures
 from lorry_registry.stores.s3 import S3Store
+from lorry_registry.verification import verify_adapter
 
 from fixtures.s3_server import SECRET_KEY, S3Server
 from fixtures.signing import KeyPair
@@ -109,7 +110,7 @@ def test_what_was_changed_in_the_bucket_is_noticed(
 
 
 def test_the_cache_is_filled_once_and_never_trusted(
-    lorry: Run, store: S3Store, two_tasks: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    lorry: Run, store: S3Store, two_tasks: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     registry, adapter = Registry.open(load_settings()), two_tasks["reviews v2"]
     folder = registry.fetch(adapter.adapter_id)
@@ -122,10 +123,14 @@ def test_the_cache_is_filled_once_and_never_trusted(
 
     monkeypatch.setattr(S3Store, "download", count)
     assert registry.fetch(adapter.adapter_id) == folder
+    lorry("pull", "reviews", str(tmp_path / "out"))
     assert not downloads
+    verify_adapter(tmp_path / "out", expected_id=adapter.adapter_id)
     (folder / "adapter_model.safetensors").write_bytes(b"planted")
-    assert registry.fetch(adapter.adapter_id) == folder
+    lorry("pull", "reviews", str(tmp_path / "again"))
+    verify_adapter(tmp_path / "again", expected_id=adapter.adapter_id)
     assert downloads
+    assert registry.fetch(adapter.adapter_id) == folder
     assert (folder / "adapter_model.safetensors").read_bytes() == (
         adapter.path / "adapter_model.safetensors"
     ).read_bytes()

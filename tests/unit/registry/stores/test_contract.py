@@ -300,3 +300,22 @@ def test_writers_and_deleters_of_one_folder_do_not_disturb_each_other(
 def test_of_several_creators_one_wins(store: Store, run_scripts: Callable[..., list[str]]) -> None:
     outputs = run_scripts(_CREATE_ONCE, [(store.address, content) for content in ("x", "y", "z")])
     assert sorted(output.strip() for output in outputs) == ["conflict", "conflict", "created"]
+
+
+def test_a_document_that_is_too_large_to_be_one_is_not_read(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("local", "s3"):
+        monkeypatch.setattr(f"lorry_registry.stores.{module}.MAX_DOCUMENT_BYTES", 1000)
+    store.create("one/small", b"x" * 1000)
+    store.create("one/large", b"x" * 1001)
+    stored = store.read("one/small")
+    assert stored is not None
+    assert len(stored.content) == 1000
+    with pytest.raises(StoreError, match="is larger than") as caught:
+        store.read("one/large")
+    assert store.locate("one/large") in str(caught.value)
+    # As a file it may have any size.
+    store.download("one/large", tmp_path / "large")
+    assert (tmp_path / "large").stat().st_size == 1001
+    assert store.digest_key("one/large") == digest_bytes(b"x" * 1001)

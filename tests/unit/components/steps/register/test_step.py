@@ -219,7 +219,7 @@ def test_a_challenger_in_between_does_not_cost_the_promotion(
 
     def interfere(key: str, content: bytes, expected: str | None) -> str:
         if intruders:
-            enrol(intruders.pop(), Registry(registry.store, registry._cache), passed=False, judged=1)
+            enrol(intruders.pop(), Registry(registry.store, registry._cache.folder), passed=False, judged=1)
         return compare_and_swap(key, content, expected)
 
     monkeypatch.setattr(registry.store, "compare_and_swap", interfere)

@@ -50,7 +50,6 @@ def test_a_plain_task_has_no_faults() -> None:
         ({"method": {"name": "bitfit"}}, "method.name", "image-generation trains a UNet; choose full, lora"),
         ({"method": {"name": "prompt-tuning"}}, "method.name", "choose full, lora"),
         ({"generate": {"beams": 4}}, "generate.beams", "is for texts"),
-        ({"data": {"source": "s3://bucket/dog"}}, "data.source", "a folder on this machine"),
         ({"data": {"source": "hub:a/b"}}, "data.source", "a folder on this machine"),
         ({"data": {"columns": {"text_pair": "b"}}}, "data.columns.text_pair", "one prompt"),
         ({"data": {"template": "{text}"}}, "data.template", "leave it out"),
