@@ -219,6 +219,19 @@ def test_a_pack_that_was_not_written_is_written_with_the_next_one(
     assert store.list_children("tasks/reviews/packs") == ["00000005.jsonl", "00000010.jsonl"]
 
 
+@pytest.mark.parametrize("sequence", [10**6, 2**63, 10**300])
+def test_a_head_that_names_a_number_without_end_is_refused_at_once(
+    packed: list[Event], registry: Registry, store: LocalStore, sequence: int
+) -> None:
+    head = store.root / "tasks/reviews/head.json"
+    document = json.loads(head.read_bytes())
+    document["event"]["sequence"] = sequence
+    head.write_bytes(canonical_json(document))
+    for is_packed in (True, False):
+        with pytest.raises(StoreError):
+            registry.ledger.read_history("reviews", packed=is_packed)
+
+
 # Claims
 
 
