@@ -12,8 +12,8 @@ _TEXTS = (
     ("I have never been so happy with anything I bought.", "It broke on the first day, and nobody answers."),
     ("What time does the train to the coast leave on Sundays?", "The museum is closed on public holidays."),
 )
-# Equal weights give outputs within 3e-6 of each other in 32 bits; half of this effect is just more than that.
-LEAST_EFFECT = 1e-5
+# Some roundings of a 32-bit number: what changes less cannot be told from the base anywhere else.
+LEAST_EFFECT = 4e-6
 # Outputs on other processors differ in the last digits; a wrong or missing adapter differs in the first.
 LARGEST_TOLERANCE = 2e-3
 
