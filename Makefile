@@ -62,6 +62,10 @@ check: $(INSTALLED) ## Run the linters and type checks.
 bench: $(INSTALLED) $(DEMO_DATA)/tweets.jsonl ## Measure speed, as ratios in one run (some 20 minutes).
 	@for benchmark in tests/benchmarks/bench_*.py; do $(BIN)/python "$$benchmark"; done
 
+.PHONY: fuzz
+fuzz: $(INSTALLED) ## Let each reader read 100,000 documents that are nearly right (some minutes).
+	@$(BIN)/python tests/fuzz/run_fuzz.py
+
 .PHONY: clean
 clean: ## Remove the environment and the demo's data; what was registered stays in .lorry.
 	rm -rf $(VENV) $(DEMO_DATA)

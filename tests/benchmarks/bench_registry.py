@@ -32,9 +32,8 @@ from lorry_registry.stores.s3 import S3Store
 # What the tests use as well: the S3 server.
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from registry_filling import copy_to_filer, fill_folder, fill_mlflow, make_adapter, name_task
-
 from fixtures.s3_server import BUCKET, find_ports, run_server
+from registry_filling import copy_to_filer, fill_folder, fill_mlflow, make_adapter, name_task
 
 VERSIONS, EVENTS, LISTED = 10, 1000, 1000
 _COMMAND = (sys.executable, "-c", "from lorry_pipelines.cli import main; main()")
