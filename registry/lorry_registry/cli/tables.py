@@ -58,6 +58,25 @@ def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> Non
         click.secho(f"  not shown here: {hidden} (widen the terminal, or use --json)", dim=True)
 
 
+def print_rows(columns: Sequence[Column], widths: Sequence[int], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table whose rows are shown as they come.
+
+    Args:
+        columns: Its columns; all are shown.
+        widths: How wide a column is at least; a title may make it wider, a longer cell stands out.
+        rows: The rows.
+    """
+    widths = [max(width, cell_len(column.title)) for column, width in zip(columns, widths, strict=True)]
+
+    def draw(cells: Sequence[str]) -> str:
+        return (" " * _GAP).join(map(_justify, columns, map(clean_text, cells), widths)).rstrip()
+
+    click.secho(draw([column.title for column in columns]), bold=True)
+    click.echo("─" * (sum(widths) + _GAP * (len(widths) - 1)))
+    for row in rows:
+        click.echo(draw(row))
+
+
 def print_fields(fields: Mapping[str, str]) -> None:
     """Print names and values in two aligned columns, without the fields that are empty."""
     widest = max(len(name) for name, value in fields.items() if value)
