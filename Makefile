@@ -82,6 +82,9 @@ bench: $(INSTALLED) $(DEMO_DATA)/tweets.jsonl ## Measure speed, as ratios in one
 .PHONY: kills
 kills: $(INSTALLED) ## Kill the registry's operations a thousand times, on a folder and on S3 (some 20 minutes).
 	@$(BIN)/python tests/crashes/run_kills.py
+.PHONY: fuzz
+fuzz: $(INSTALLED) ## Let each reader read 100,000 documents that are nearly right (some minutes).
+	@$(BIN)/python tests/fuzz/run_fuzz.py
 
 .PHONY: clean
 clean: ## Remove the environment and the demo's data; what was registered stays in .lorry.

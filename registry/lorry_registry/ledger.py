@@ -312,11 +312,11 @@ class Ledger:
         if state.head is None:
             return []
         task, last = state.task, state.head.event
-        copies = self._read_packs(task, last.sequence - 1) if packed else {}
-        missing = [sequence for sequence in range(1, last.sequence) if sequence not in copies]
-        read = map_in_lanes(lambda sequence: self._read_event(task, sequence), missing, self._store.lanes)
-        found = copies | dict(zip(missing, read, strict=True))
-        events = [*(found[sequence] for sequence in range(1, last.sequence)), last]
+        # Whatever number a forged head names, no more is begun than there are lanes for.
+        copies = self._read_packs(task, last.sequence - 1) if packed else []
+        after = range(len(copies) + 1, last.sequence)
+        read = map_in_lanes(lambda sequence: self._read_event(task, sequence), after, self._store.lanes)
+        events = [*copies, *read, last]
         broken = _find_break(events)
         if broken and copies:
             # Packs are copies: what they hold counts only where it fits.
@@ -359,23 +359,30 @@ class Ledger:
                 break
         return None
 
-    def _read_packs(self, task: str, count: int) -> dict[int, Event]:
-        """Return the first events of a task by their numbers, as far as packs hold copies of them."""
+    def _read_packs(self, task: str, count: int) -> list[Event]:
+        """Return the first of a task's events, as far as packs hold copies of them."""
 
         def read_pack(block: range) -> list[Event]:
             # A pack that cannot be read or is none costs time and nothing else.
             with contextlib.suppress(StoreError):
-                stored = self._store.read(pack_key(task, block))
+                key = pack_key(task, block)
+                stored = self._store.read(key)
                 lines = unpack_lines(stored.content) if stored else []
-                events = [
-                    self._parse(Event, StoredDocument(line, ""), pack_key(task, block)) for line in lines
-                ]
-                if [event.sequence for event in events] == [*block]:
+                events = [self._parse(Event, StoredDocument(line, ""), key) for line in lines]
+                if all(event.task in (None, task) for event in events):
                     return events
             return []
 
-        packs = map_in_lanes(read_pack, list_blocks(count), self._store.lanes)
-        return {event.sequence: event for events in packs for event in events if event.task in (None, task)}
+        copies: list[Event] = []
+        for block, events in zip(
+            list_blocks(count),
+            map_in_lanes(read_pack, list_blocks(count), self._store.lanes),
+            strict=False,
+        ):
+            if [event.sequence for event in events] != [*block]:
+                break
+            copies.extend(events)
+        return copies
 
     def _pack_history(self, task: str) -> None:
         events = self.read_history(task)

@@ -5,15 +5,15 @@ themselves stay where they are and are the truth. A pack may be missing, late or
 checks its events like any others, by the digests that link them to the head, and otherwise reads the events.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 PACKED = 100
 """How many events a pack holds."""
 
 
-def list_blocks(count: int) -> list[range]:
-    """Return the numbers of the events of each pack that the first ``count`` events fill."""
-    return [range(start, start + PACKED) for start in range(1, count - PACKED + 2, PACKED)]
+def list_blocks(count: int) -> Iterator[range]:
+    """Yield the numbers of the events of each pack that the first ``count`` events fill."""
+    return (range(start, start + PACKED) for start in range(1, count - PACKED + 2, PACKED))
 
 
 def pack_key(task: str, block: range) -> str:

@@ -14,7 +14,9 @@ import contextlib
 import json
 import os
 import random
+import resource
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -48,6 +50,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="where to write the numbers as well")
     parser.add_argument("--folder", type=Path, help="where to work, on a disk with room")
     given = parser.parse_args()
+    # Whoever ends it ends the servers as well.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     with tempfile.TemporaryDirectory(dir=given.folder, ignore_cleanup_errors=True) as name:
         results = measure_all(Path(name), given.tasks)
     if given.json:
@@ -74,6 +78,7 @@ def measure_all(work: Path, tasks: int) -> dict[str, Results]:
     for size, count in sizes.items():
         note(f"folder, {count:,} tasks", measure_store(LocalStore(work / size), work, count))
     note(f"folder, a task of {EVENTS:,} events", measure_history(LocalStore(work / "large"), work))
+    note("folder, in one process", measure_listing(LocalStore(work / "listed"), work))
     note("folder, commands", measure_commands(str(work / "listed"), str(work / "large"), work))
     (work / "weed").mkdir()
     with run_server(work / "weed") as server:
@@ -87,6 +92,7 @@ def measure_all(work: Path, tasks: int) -> dict[str, Results]:
             note(f"S3, {count:,} tasks", measure_store(store, work, count))
         note(f"S3, a task of {EVENTS:,} events", measure_history(S3Store(f"s3://{BUCKET}/large"), work))
         addresses = [f"s3://{BUCKET}/{size}" for size in ("listed", "large")]
+        note("S3, in one process", measure_listing(S3Store(f"s3://{BUCKET}/listed"), work))
         note("S3, commands", measure_commands(addresses[0], addresses[1], work))
     for size, count in sizes.items():
         note(f"plain MLflow, SQLite, {count:,} tasks", measure_mlflow(work / f"mlflow-{size}.db", count))
@@ -133,6 +139,18 @@ def measure_history(store: Store, work: Path) -> Results:
         registry.ledger.claim_adapter(state, f"sha256:{'0' * 64}")
     found["  requests that tell whether an adapter is new to it"] = float(len(count))
     return found
+
+
+def measure_listing(store: Store, work: Path) -> Results:
+    """Measure listing the tasks of a registry with their champions, in milliseconds and requests."""
+    registry = Registry(store, work / "cache")
+    count = len(registry.list_tasks())
+    found = {
+        f"list {count:,} tasks with their champions, ms": time_each(lambda _: registry.list_tasks(), range(3))
+    }
+    with counting_requests(store) as requests:
+        registry.list_tasks()
+    return {**found, "  requests for it": float(len(requests))}
 
 
 def time_publications(registry: Registry, work: Path, task: str, times: int) -> float:
@@ -184,7 +202,16 @@ def measure_commands(listed: str, large: str, work: Path) -> Results:
     for name, store, arguments in tasks:
         environment = {**os.environ, "LORRY_STORE": store, "LORRY_HOME": str(work / "home")}
         code = 7 if "no task" in name else 0
-        found[f"{name}, s"] = time_each(lambda _: run_command(environment, arguments, code), range(5)) / 1000  # noqa: B023
+        times, busy = [], []
+        for _ in range(5):
+            before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+            run_command(environment, arguments, code)
+            times.append(time.perf_counter() - started)
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            busy.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        found[f"{name}, s"] = statistics.median(times)
+        # What it takes when other programs keep the machine busy as well.
+        found[f"  {name}: of the processor, s"] = statistics.median(busy)
     return found
 
 

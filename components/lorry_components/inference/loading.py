@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from lorry_components.inference.predictor import Predictor
+from lorry_components.inference.probe import find_tolerance, measure_distances
 from lorry_components.methods import METHODS, Method
 from lorry_components.models.bases import Base, resolve_base
 from lorry_components.task_types import TASK_TYPES, InputForm, TaskType
@@ -15,9 +16,6 @@ from lorry_registry.input_specs import BaseSpec
 from lorry_registry.manifest import Manifest
 from lorry_registry.signing.adapter_signatures import COMPANION_FOLDERS
 from lorry_registry.verification import verify_adapter
-
-# Outputs on other processors differ in the last digits; a wrong or missing adapter differs in the first.
-PROBE_TOLERANCE = 2e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,18 +143,27 @@ def _find_base(manifest: Manifest, base_model: str | None, find_base: Callable[[
 
 def _compare_probe(predictor: Predictor, manifest: Manifest, folder: Path) -> None:
     outputs = predictor.compute_outputs(manifest.probe.rows)
-    width = outputs.shape[1]
-    if not len(outputs) or [len(row) for row in manifest.probe.outputs] != [width] * len(outputs):
+    widths = [outputs.shape[1]] * len(outputs)
+    given = (manifest.probe.outputs, manifest.probe.base_outputs)
+    if not widths or any([len(row) for row in rows] != widths for rows in given):
         raise AdapterRejectedError(
             "its probe is not one row of recorded outputs for each of some inputs",
             where=str(folder),
             todo="pull the adapter again",
         )
-    recorded = np.asarray(manifest.probe.outputs)
-    distance = np.abs(outputs - recorded) / (1.0 + np.abs(recorded))
-    if not (distance <= PROBE_TOLERANCE).all():
+    recorded, base_outputs = map(np.asarray, given)
+    tolerance = find_tolerance(recorded, base_outputs)
+    if not tolerance > 0:
         raise AdapterRejectedError(
-            f"its outputs on the probe differ by {distance.max():.2g} from those recorded at registration",
+            "its probe records the outputs of the base, which nothing can be told by",
+            where=str(folder),
+            todo="do not use this adapter: none that lorry registers is like this",
+        )
+    distances = measure_distances(outputs, recorded)
+    if not (distances <= tolerance).all():
+        raise AdapterRejectedError(
+            f"its outputs on the probe differ by {distances.max():.2g} from those recorded at registration; "
+            f"{tolerance:.2g} may be rounding",
             where=str(folder),
             todo="these libraries may compute differently from those in its manifest: compare the versions",
         )

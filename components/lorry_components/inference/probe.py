@@ -3,6 +3,7 @@
 import numpy as np
 
 from lorry_components.inference.predictor import Predictor
+from lorry_components.task_types.base import Outputs
 from lorry_registry.errors import TrainingError
 from lorry_registry.manifest import Probe
 
@@ -11,7 +12,32 @@ _TEXTS = (
     ("I have never been so happy with anything I bought.", "It broke on the first day, and nobody answers."),
     ("What time does the train to the coast leave on Sundays?", "The museum is closed on public holidays."),
 )
-_LEAST_EFFECT = 1e-6
+# Some roundings of a 32-bit number: what changes less cannot be told from the base anywhere else.
+LEAST_EFFECT = 4e-6
+# Outputs on other processors differ in the last digits; a wrong or missing adapter differs in the first.
+LARGEST_TOLERANCE = 2e-3
+
+
+def measure_distances(outputs: Outputs, recorded: Outputs) -> Outputs:
+    """Return how far outputs are from recorded ones: as a share of those that are large, else as they are."""
+    distances: Outputs = np.abs(outputs - recorded) / (1.0 + np.abs(recorded))
+    return distances
+
+
+def find_tolerance(recorded: Outputs, base_outputs: Outputs) -> float:
+    """Return how far an adapter's outputs may be from the recorded ones when it is loaded.
+
+    It is never more than half of what the adapter changes, so that the base alone is not taken for it.
+
+    Args:
+        recorded: The outputs that were recorded.
+        base_outputs: Those with the adapter's change switched off.
+
+    Returns:
+        The tolerance for :func:`measure_distances`; 0 if the adapter changes nothing.
+    """
+    effect = float(measure_distances(base_outputs, recorded).max())
+    return min(LARGEST_TOLERANCE, effect / 2)
 
 
 def record_probe(predictor: Predictor, *, has_pair: bool) -> Probe:
@@ -27,7 +53,7 @@ def record_probe(predictor: Predictor, *, has_pair: bool) -> Probe:
         raise TrainingError(
             "the adapter's outputs are not finite", where="probe", todo="train with a lower learning rate"
         )
-    if np.abs(outputs - base_outputs).max() < _LEAST_EFFECT:
+    if find_tolerance(outputs, base_outputs) < LEAST_EFFECT / 2:
         raise TrainingError(
             "the adapter changes nothing: its outputs are the base's",
             where="probe",

@@ -5,7 +5,8 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,6 +103,18 @@ def print_json(document: Any) -> None:
     """Print a document as indented JSON."""
     is_unicode = (sys.stdout.encoding or "").lower().startswith("utf")
     click.echo(json.dumps(document, indent=2, ensure_ascii=not is_unicode))
+
+
+def print_json_entries(entries: Iterable[Any]) -> None:
+    """Print documents as one indented JSON list, each as it comes."""
+    is_unicode = (sys.stdout.encoding or "").lower().startswith("utf")
+    is_empty = True
+    for entry in entries:
+        click.echo("[" if is_empty else ",")
+        text = json.dumps(entry, indent=2, ensure_ascii=not is_unicode)
+        click.echo(textwrap.indent(text, "  "), nl=False)
+        is_empty = False
+    click.echo("[]" if is_empty else "\n]")
 
 
 def fail_after(problems: Mapping[str, LorryError]) -> None:

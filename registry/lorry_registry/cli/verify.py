@@ -1,11 +1,11 @@
 """``lorry verify``: whether the adapters in the store are what they were."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import click
 
-from lorry_registry.cli.edge import format_examples, json_option, open_registry, print_json
+from lorry_registry.cli.edge import format_examples, json_option, open_registry, print_json_entries
 from lorry_registry.digests import shorten_digest
 from lorry_registry.errors import LorryError, NotFoundError, UsageError
 from lorry_registry.registry import Registry
@@ -44,12 +44,9 @@ def verify_adapters(task: str | None, every: bool, as_json: bool) -> None:
     if task is not None:
         registry.ledger.require_state(task)
     tasks = registry.ledger.list_tasks() if task is None else [task]
-    checks = [check for name in tasks for check in _check_task(registry, name)]
-    if as_json:
-        print_json([_describe_check(check) for check in checks])
-    else:
-        _print_checks(checks)
-    failed = [check.error for check in checks if check.error and check.result == "damaged"]
+    checks = (check for name in tasks for check in _check_task(registry, name))
+    # Each is printed when it is done: all of a large registry takes hours.
+    failed = _print_json(checks) if as_json else _print_checks(checks, tasks)
     if failed:
         click.get_current_context().exit(failed[0].exit_code)
 
@@ -74,28 +71,53 @@ def _describe_check(check: _Check) -> dict[str, object]:
     return document | ({"collected": True} if check.is_collected else {})
 
 
-def _print_checks(checks: list[_Check]) -> None:
-    if not checks:
+def _print_json(checks: Iterable[_Check]) -> list[LorryError]:
+    failed: list[LorryError] = []
+
+    def describe() -> Iterator[dict[str, object]]:
+        for check in checks:
+            failed.extend([check.error] if check.error and check.result == "damaged" else [])
+            yield _describe_check(check)
+
+    print_json_entries(describe())
+    return failed
+
+
+def _print_checks(checks: Iterable[_Check], tasks: Sequence[str]) -> list[LorryError]:
+    if not tasks:
         click.echo("There is nothing to verify: no task has an adapter yet.")
-        return
-    from lorry_registry.cli.tables import NOTHING, Column, print_table
+        return []
+    from lorry_registry.cli.tables import NOTHING, Column, print_rows
+
+    damaged: list[tuple[str, LorryError]] = []
+    count = collected = 0
+
+    def describe() -> Iterator[tuple[str, ...]]:
+        nonlocal count, collected
+        for check in checks:
+            count += 1
+            collected += check.result == "collected"
+            if check.error and check.result == "damaged":
+                name = f"{check.task} v{check.version}" if check.version else f"{check.task}, its history"
+                damaged.append((name, check.error))
+            yield (
+                check.task,
+                f"v{check.version}" if check.version else NOTHING,
+                shorten_digest(check.adapter_id) if check.adapter_id else NOTHING,
+                check.result,
+            )
 
     columns = (Column("Task"), Column("Version", "right"), Column("Adapter"), Column("Result"))
-    rows = [
-        (
-            check.task,
-            f"v{check.version}" if check.version else NOTHING,
-            shorten_digest(check.adapter_id) if check.adapter_id else NOTHING,
-            check.result,
-        )
-        for check in checks
-    ]
-    print_table(columns, rows)
-    damaged = [check for check in checks if check.result == "damaged"]
-    for check in damaged:
-        name = f"{check.task} v{check.version}" if check.version else f"{check.task}, its history"
-        click.echo(f"error: {name}: {check.error}", err=True)
-    collected = sum(check.result == "collected" for check in checks)
+    widths = (
+        max(len(task) for task in tasks),
+        0,
+        len(shorten_digest("sha256:" + "0" * 64)),
+        len("collected"),
+    )
+    print_rows(columns, widths, describe())
+    for name, error in damaged:
+        click.echo(f"error: {name}: {error}", err=True)
     if not damaged:
         note = f"; the files of {collected} were collected by lorry gc" if collected else ""
-        click.echo(f"{len(checks) - collected} checked, all sound{note}")
+        click.echo(f"{count - collected} checked, all sound{note}")
+    return [error for _, error in damaged]

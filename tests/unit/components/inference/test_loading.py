@@ -13,7 +13,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lorry_components.inference import Predictor, assemble_adapter, load_adapter
-from lorry_components.inference.probe import record_probe
+from lorry_components.inference.probe import (
+    LARGEST_TOLERANCE,
+    LEAST_EFFECT,
+    find_tolerance,
+    measure_distances,
+    record_probe,
+)
 from lorry_components.methods import METHODS
 from lorry_components.methods.base import AdaptedModel
 from lorry_components.models.bases import resolve_base
@@ -218,6 +224,46 @@ def test_outputs_that_differ_from_the_recorded_ones_are_refused(
     assert "outputs on the probe differ" in refuse(published.folder).what
 
 
+def _record_effect(published: Published, effect: float) -> None:
+    """Write down as the base's outputs such as are this far from the adapter's."""
+    probe = published.manifest.probe
+    base_outputs = tuple((row[0] + effect * (1 + abs(row[0])),) for row in probe.outputs)
+    changed = probe.model_copy(update={"base_outputs": base_outputs})
+    write_manifest(published.folder, published.manifest, probe=changed)
+
+
+@pytest.mark.parametrize("effect", [1.0, 1e-3, 1e-5])
+def test_the_base_alone_is_never_taken_for_an_adapter(
+    publish: Callable[..., Published], monkeypatch: pytest.MonkeyPatch, effect: float
+) -> None:
+    published = publish()
+    _record_effect(published, effect)
+    assert load_adapter(published.folder)
+    compute = Predictor.compute_outputs
+
+    def compute_as_the_base(self: Predictor, rows: Any) -> Any:
+        outputs = compute(self, rows)
+        return outputs + effect * (1 + np.abs(outputs))
+
+    monkeypatch.setattr(Predictor, "compute_outputs", compute_as_the_base)
+    assert "outputs on the probe differ by" in refuse(published.folder).what
+
+
+def test_a_probe_that_records_no_effect_is_refused(publish: Callable[..., Published]) -> None:
+    published = publish()
+    _record_effect(published, 0.0)
+    assert "records the outputs of the base" in refuse(published.folder).what
+
+
+def test_what_is_registered_can_be_told_from_the_base_when_it_is_loaded() -> None:
+    recorded = np.asarray([[0.5, -20.0]], np.float32)
+    for effect in (LEAST_EFFECT, 1e-3, 10.0):
+        base_outputs = recorded + effect * (1 + np.abs(recorded))
+        tolerance = find_tolerance(recorded, base_outputs)
+        assert 0 < tolerance <= LARGEST_TOLERANCE
+        assert (measure_distances(base_outputs, recorded) > tolerance).all()
+
+
 def test_the_last_digits_of_outputs_may_differ(publish: Callable[..., Published]) -> None:
     published = publish()
     probe = published.manifest.probe
@@ -226,12 +272,15 @@ def test_the_last_digits_of_outputs_may_differ(publish: Callable[..., Published]
     assert load_adapter(published.folder)
 
 
+@pytest.mark.parametrize("field", ["outputs", "base_outputs"])
 @pytest.mark.parametrize(
     "outputs", [(), ((0.1,),), ((0.1, 0.2),) * 3, ((),) * 3], ids=["none", "few", "wide", "empty"]
 )
-def test_a_probe_of_another_shape_is_refused(publish: Callable[..., Published], outputs: Any) -> None:
+def test_a_probe_of_another_shape_is_refused(
+    publish: Callable[..., Published], outputs: Any, field: str
+) -> None:
     published = publish()
-    probe = published.manifest.probe.model_copy(update={"outputs": outputs})
+    probe = published.manifest.probe.model_copy(update={field: outputs})
     write_manifest(published.folder, published.manifest, probe=probe)
     refuse(published.folder)
 

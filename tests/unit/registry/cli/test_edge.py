@@ -5,7 +5,7 @@ import re
 import resource
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 from click.testing import Result
 
 from lorry_registry.cli import COMMANDS, LazyGroup
+from lorry_registry.cli.edge import print_json, print_json_entries
 from lorry_registry.stores import LocalStore
 
 Make = Callable[..., Any]
@@ -123,3 +124,21 @@ def test_the_real_command_line_is_fast_and_its_output_survives_a_pipe(
     unknown, _ = run("taks")
     assert unknown.returncode == 2
     assert "Did you mean 'tasks'?" in unknown.stderr
+
+
+@pytest.mark.parametrize("documents", [[], [{"a": [1, {"b": "é"}]}], [1, {"a": None}, []]])
+def test_entries_are_printed_as_one_list_each_as_it_comes(
+    documents: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_json(documents)
+    expected = capsys.readouterr().out
+    print_json_entries(documents)
+    assert capsys.readouterr().out == expected
+
+    def fail_after_one() -> Iterator[Any]:
+        yield {"a": 1}
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        print_json_entries(fail_after_one())
+    assert '"a": 1' in capsys.readouterr().out

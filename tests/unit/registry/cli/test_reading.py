@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from click.testing import Result
 
 from lorry_registry.manifest import MANIFEST_NAME
@@ -175,3 +176,19 @@ def test_verify_refuses_a_ledger_that_was_copied_to_another_name(
     assert "remove the folder tasks/fraud" in result.stderr
     assert "reviews" in lorry("verify", "reviews").stdout
     lorry("verify", "fraud", code=9)
+
+
+def test_a_verification_shows_each_result_when_it_is_there(
+    lorry: Run, two_tasks: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verify = Registry.verify_task
+
+    def end_after_films(self: Registry, task: str) -> Any:
+        if task == "reviews":
+            raise KeyboardInterrupt
+        return verify(self, task)
+
+    monkeypatch.setattr(Registry, "verify_task", end_after_films)
+    for option in ((), ("--json",)):
+        result = lorry("verify", "--all", *option, code=1)
+        assert "films" in result.stdout

@@ -1,6 +1,10 @@
+import contextlib
+import io
 from datetime import UTC, datetime
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 
 from lorry_registry.adapter_names import shorten_base
@@ -47,6 +51,21 @@ def test_columns_are_aligned_and_lines_have_no_trailing_space(capsys: pytest.Cap
     assert lines[0] == "Task      Value   Base               Why"
     assert lines[2] == "reviews   0.851   all-MiniLM-L6-v2   it is the first one of this task"
     assert lines[3] == "films         -   -                  [x]"
+
+
+@given(
+    st.lists(
+        st.tuples(*[st.text("abc 日é\u202e…", max_size=20)] * 4),
+        max_size=4,
+    )
+)
+def test_into_a_pipe_goes_what_rich_would_draw(rows: list[tuple[str, ...]]) -> None:
+    with contextlib.redirect_stdout(io.StringIO()) as drawn:
+        print_table(_COLUMNS, rows)
+    with contextlib.redirect_stdout(io.StringIO()) as by_rich, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tables, "_is_simple", lambda *_: False)
+        print_table(_COLUMNS, rows)
+    assert drawn.getvalue() == by_rich.getvalue()
 
 
 def test_on_a_narrow_terminal_the_least_important_columns_give_way(
