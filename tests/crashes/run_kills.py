@@ -66,10 +66,12 @@ def run_kills(killer: Killer, kind: str, count: int, seed: int) -> list[Kill]:
     started = time.monotonic()
     operations = ON_S3 if kind == "s3" else ON_ANY_STORE
     kills = []
-    for kill in killer.kill_at_random(operations, count, random.Random(seed)):  # noqa: S311 -- chooses steps
-        kills.append(kill)
-        if len(kills) % 50 == 0:
-            print(f"{kind}: {len(kills)} of {count}, {time.monotonic() - started:.0f} s", file=sys.stderr)
+    # After Ctrl-C what was found until then is told.
+    with contextlib.suppress(KeyboardInterrupt):
+        for kill in killer.kill_at_random(operations, count, random.Random(seed)):  # noqa: S311 -- no secret
+            kills.append(kill)
+            if len(kills) % 50 == 0:
+                print(f"{kind}: {len(kills)} of {count}, {time.monotonic() - started:.0f} s", file=sys.stderr)
     print(f"\n{kind}: {len(kills)} kills in {time.monotonic() - started:.0f} s")
     print(f"\n{'operation':20}  {'step':52}  {'kills':>5}  {'problems':>8}  left")
     for operation, step, number, states, wrong in count_kills(kills):

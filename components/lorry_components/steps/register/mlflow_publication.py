@@ -8,7 +8,7 @@ from lorry_components.inference.mlflow_flavor import FLAVOR_NAME, write_model
 from lorry_registry.manifest import Manifest
 from lorry_registry.mlflow_adoption import adopt_champion
 from lorry_registry.mlflow_index import MlflowIndex, sync_aliases
-from lorry_registry.mlflow_repair import repair_versions
+from lorry_registry.mlflow_repair import remove_twins, repair_versions
 from lorry_registry.promotion import Version, list_versions
 from lorry_registry.registry import Registry
 
@@ -97,6 +97,7 @@ def reconcile_task(
     """
     index.check_model(task, registry.registry_id)
     changes = repair_versions(index, registry, task)
+    changes += remove_twins(index, registry, task)
     if adopt_alias and (event := adopt_champion(index, registry, task)) is not None:
         changes.append(f"v{event.version} is now the ledger's champion, as {event.reasons[0]}")
     for version in list_versions(registry.ledger.read_history(task)):
