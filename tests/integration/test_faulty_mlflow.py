@@ -127,9 +127,7 @@ def test_a_server_that_goes_away_in_the_middle_is_a_clear_error(open_window: Cal
         window.check()
 
 
-@pytest.mark.parametrize(
-    "path", ["model-versions/create", "registered-models/create", "alias"]
-)
+@pytest.mark.parametrize("path", ["model-versions/create", "registered-models/create", "alias"])
 def test_a_lost_answer_makes_nothing_twice(open_window: Callable[[], Window], path: str) -> None:
     window = open_window()
     lost: list[str] = []
@@ -144,10 +142,6 @@ def test_a_lost_answer_makes_nothing_twice(open_window: Callable[[], Window], pa
     assert lost
     assert error is None
     assert len(window.steady.list_model_versions(window.task)) == 2
-        "2",
-        2,
-        "4",
-    )
     window.check()
 
 
