@@ -1,8 +1,8 @@
 """Locks between processes of one machine.
 
 A lock is a file on which its holder has ``flock``. The system releases it when the holder ends, however it
-ends, so a killed holder leaves no lock behind. The file itself stays: whoever removed it might remove it
-under another process that has just opened it, and two would then hold the lock at once.
+ends, so a killed holder leaves no lock behind. Only the holder may remove the file: whoever waited for it
+then finds that its name leads elsewhere, and locks the file that is there now.
 """
 
 import contextlib
@@ -23,9 +23,12 @@ def hold_lock(path: Path) -> Iterator[None]:
     Raises:
         OSError: The file cannot be opened for writing.
     """
-    with path.open("a") as stream:
-        _lock(stream, waits=True)
-        yield
+    while True:
+        with path.open("a") as stream:
+            _lock(stream, waits=True)
+            if _is_at(stream, path):
+                yield
+                return
 
 
 def take_lock(stack: contextlib.ExitStack, path: Path, *, waits: bool = False) -> bool:
@@ -60,6 +63,13 @@ def read_holder(path: Path) -> str:
     It may be the former holder's, as long as the present one has not written its own.
     """
     return path.read_text("utf-8").strip() or "unknown"
+
+
+def _is_at(stream: IO[str], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(stream.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _lock(stream: IO[str], *, waits: bool) -> bool:

@@ -7,7 +7,7 @@ the event that the head still carries.
 
 Layout in the store::
 
-    tasks/<task>/head.json               {sequence, versions, champion, event}
+    tasks/<task>/head.json               {task, versions, champion, event, deleted}
     tasks/<task>/history/00000001.json   one event, linked to the one before by its digest
 
 The head and each event name their task, so that a ledger that was copied to another name is refused.
@@ -15,8 +15,9 @@ The head and each event name their task, so that a ledger that was copied to ano
 
 import contextlib
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -35,7 +36,7 @@ from lorry_registry.stores import Store, StoredDocument
 from lorry_registry.task_document import suggest_name
 from lorry_registry.task_spec import TASK_NAME
 
-Action = Literal["register", "promote", "rollback"]
+Action = Literal["register", "promote", "rollback", "delete", "restore", "collect"]
 
 
 class _Document(BaseModel):
@@ -64,8 +65,10 @@ class Event(_Document):
         sequence: Its place in the history, from 1.
         at: When, in UTC.
         by: Who or what did it.
-        action: ``register`` adds a version; ``promote`` and ``rollback`` move the champion only.
-        version: The version that it concerns.
+        action: ``register`` adds a version; ``promote`` and ``rollback`` move the champion only; ``delete``
+            and ``restore`` concern the task; ``collect`` says that the files of old versions were removed.
+        version: The version that it concerns: the champion that a deletion takes and a restoration brings
+            back, or else the newest version; the newest of those that were collected.
         adapter_id: That version's adapter.
         champion_before: The champion's version before the event.
         champion_after: The champion's version after it.
@@ -104,13 +107,43 @@ class Event(_Document):
         return self.champion_before != self.champion_after
 
 
+class Deletion(_Document):
+    """That a task was deleted, and what restoring it brings back."""
+
+    at: datetime
+    by: str
+    reasons: tuple[str, ...]
+    champion: Champion | None
+
+
 class Head(_Document):
-    """The present state of a task."""
+    """The present state of a task.
+
+    Attributes:
+        task: The task.
+        versions: How many versions were registered.
+        champion: The adapter that its name stands for; None while it is deleted.
+        event: The newest event.
+        deleted: Who deleted it, and when; None, and not written, unless it is deleted.
+    """
 
     task: str
     versions: Annotated[int, Field(ge=0)]
     champion: Champion | None
     event: Event
+    deleted: Deletion | None = None
+
+    @model_serializer(mode="wrap")
+    def _omit_no_deletion(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # What an older Lorry wrote keeps its bytes, and what it can read is written as it would.
+        return {key: value for key, value in serialize(self).items() if key != "deleted" or value is not None}
+
+
+class Standing(NamedTuple):
+    """How a task stands: who is its champion, and whether it is deleted."""
+
+    champion: Champion | None
+    deleted: Deletion | None
 
 
 class TaskState:
@@ -130,6 +163,11 @@ class TaskState:
     def champion_version(self) -> int | None:
         """The champion's version, if the task has one."""
         return self.champion.version if self.champion else None
+
+    @property
+    def deleted(self) -> Deletion | None:
+        """Who deleted the task, and when, if it is deleted."""
+        return self.head.deleted if self.head else None
 
 
 class Ledger:
@@ -205,6 +243,12 @@ class Ledger:
     def _check_champion(self, state: TaskState, events: list[Event]) -> None:
         champion = state.champion
         named = (champion.version, champion.adapter_id) if champion else (None, None)
+        if state.deleted is not None and find_deletion(events) is None:
+            raise StoreError(
+                "the head says that the task is deleted, and the history does not: it was changed",
+                where=self._store.locate(_head_key(state.task)),
+                todo="restore the head from a backup before trusting this task",
+            )
         last = events[-1].champion_after
         registered = [event.adapter_id for event in events if event.action == "register"]
         known = last is None or 1 <= last <= len(registered)
@@ -226,6 +270,7 @@ class Ledger:
         by: str,
         reasons: tuple[str, ...],
         details: dict[str, JsonValue] | None = None,
+        standing: Standing | None = None,
     ) -> Event:
         """Record an event and move the champion in one step.
 
@@ -238,6 +283,7 @@ class Ledger:
             by: Who or what acts.
             reasons: Why, in sentences.
             details: Whatever else the history should keep.
+            standing: How the task stands afterwards; None: as ``promote`` says.
 
         Raises:
             ConflictError: The task changed since the state was read.
@@ -250,6 +296,9 @@ class Ledger:
             self._store.create(_event_key(state.task, head.event.sequence), head.event.serialize())
         now = datetime.now(UTC)
         number = version if version is not None else (head.versions if head else 0) + 1
+        if standing is None:
+            promoted = Champion(version=number, adapter_id=adapter_id, promoted_at=now)
+            standing = Standing(promoted if promote else state.champion, state.deleted)
         event = Event(
             sequence=head.event.sequence + 1 if head else 1,
             at=now,
@@ -258,20 +307,18 @@ class Ledger:
             version=number,
             adapter_id=adapter_id,
             champion_before=state.champion_version,
-            champion_after=number if promote else state.champion_version,
+            champion_after=standing.champion.version if standing.champion else None,
             reasons=reasons,
             details=details or {},
             previous=head.event.digest if head else None,
             task=state.task,
         )
-        champion = (
-            Champion(version=number, adapter_id=adapter_id, promoted_at=now) if promote else state.champion
-        )
         new_head = Head(
             task=state.task,
             versions=max(number, head.versions if head else 0),
-            champion=champion,
+            champion=standing.champion,
             event=event,
+            deleted=standing.deleted,
         )
         try:
             self._store.compare_and_swap(_head_key(state.task), new_head.serialize(), state.etag)
@@ -335,6 +382,28 @@ class Ledger:
                 todo="restore it from a backup, or upgrade lorry",
             ) from error
         return parsed
+
+
+def find_deletion(events: Sequence[Event]) -> Event | None:
+    """Return the event that deleted a task, or None if it was never deleted or was restored since."""
+    moves = [event for event in events if event.action in ("delete", "restore")]
+    return moves[-1] if moves and moves[-1].action == "delete" else None
+
+
+def require_present(state: TaskState) -> None:
+    """Raise unless a task can be used: it was not deleted, or was restored.
+
+    Raises:
+        NotFoundError: It was deleted; the message says when, by whom, why, and how to restore it.
+    """
+    deletion = state.deleted
+    if deletion is not None:
+        reasons = f": {'; '.join(deletion.reasons)}" if deletion.reasons else ""
+        raise NotFoundError(
+            f"the task was deleted on {deletion.at:%Y-%m-%d at %H:%M UTC} by {deletion.by}{reasons}",
+            where=state.task,
+            todo=f"lorry restore {state.task} brings it back",
+        )
 
 
 def require_unchanged(state: TaskState, judged: int | None) -> None:

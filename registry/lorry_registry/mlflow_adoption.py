@@ -24,7 +24,11 @@ def adopt_champion(index: MlflowIndex, registry: Registry, task: str) -> Event |
         AdapterRejectedError: The stored adapter is damaged.
     """
     index.check_model(task, registry.registry_id)
-    champion = registry.ledger.require_state(task).champion
+    state = registry.ledger.require_state(task)
+    if state.deleted is not None:
+        # Its alias was removed; one that somebody sets cannot bring it back.
+        return None
+    champion = state.champion
     current = champion.adapter_id if champion else None
     number = index.read_alias_versions(task).get(CHAMPION)
     held = None if number is None else index.identify_version_number(task, number)

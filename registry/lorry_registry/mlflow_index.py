@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from lorry_registry.errors import TrackingError
+from lorry_registry.ledger import Deletion
 from lorry_registry.manifest import Manifest
 from lorry_registry.mlflow_models import ABSENT, ADAPTER_TAG, MlflowModels
 from lorry_registry.registry import Registry
@@ -24,6 +25,7 @@ CHALLENGER = "challenger"
 
 # The champion that Lorry showed last: if the alias names another one, somebody else moved it.
 _SHOWN_TAG = "lorry.champion"
+_DELETED_TAG = "lorry.deleted"
 
 
 class MlflowIndex(MlflowModels):
@@ -146,6 +148,26 @@ class MlflowIndex(MlflowModels):
             model = self._find_model(task)
         return {alias: str(version) for alias, version in model.aliases.items()} if model else {}
 
+    def show_deletion(self, task: str, deleted: Deletion | None) -> list[str]:
+        """Tag the registered model of a task as deleted, or as present again.
+
+        Returns:
+            What was changed, in sentences.
+
+        Raises:
+            TrackingError: MLflow cannot be reached.
+        """
+        wanted = f"{deleted.at:%Y-%m-%d %H:%M UTC} by {deleted.by}" if deleted else None
+        with self._connection.reporting(f"tag {task!r} as {'deleted' if deleted else 'present'}"):
+            tags = self._read_model_tags(task)
+            if not tags or tags.get(_DELETED_TAG) == wanted:
+                return []
+            if wanted is not None:
+                self._client.set_registered_model_tag(task, _DELETED_TAG, wanted)
+                return [f"the task was deleted, and the tag {_DELETED_TAG} says so now"]
+            self._client.delete_registered_model_tag(task, _DELETED_TAG)
+        return [f"the task is there, and the tag {_DELETED_TAG} was removed"]
+
     def read_shown_champion(self, task: str) -> str | None:
         """Return the adapter that Lorry last made the champion here; "" for none, None if that is unknown."""
         with self._connection.reporting(f"read the registered model {task!r}"):
@@ -202,7 +224,8 @@ class MlflowIndex(MlflowModels):
 def sync_aliases(index: MlflowIndex, registry: Registry, task: str) -> list[str]:
     """Make MLflow's aliases of a task match the ledger.
 
-    The champion is the ledger's; the challenger is the newest version, unless that is the champion.
+    The champion is the ledger's; the challenger is the newest version, unless that is the champion. A task
+    that was deleted has neither, and a tag that says so.
 
     Returns:
         What was changed, in sentences.
@@ -217,6 +240,7 @@ def sync_aliases(index: MlflowIndex, registry: Registry, task: str) -> list[str]
     wanted = _derive_aliases(registry, task)
     while True:
         changes += index.set_aliases(task, *wanted)
+        changes += index.show_deletion(task, registry.ledger.read_state(task).deleted)
         # Somebody may have moved the ledger in between, and set the aliases before we did.
         present = _derive_aliases(registry, task)
         if present == wanted:
@@ -225,8 +249,9 @@ def sync_aliases(index: MlflowIndex, registry: Registry, task: str) -> list[str]
 
 
 def _derive_aliases(registry: Registry, task: str) -> tuple[str | None, str | None]:
-    versions = registry.list_versions(task)
-    champion = registry.ledger.read_state(task).champion
+    state = registry.ledger.read_state(task)
+    versions = registry.list_versions(task) if state.deleted is None else []
+    champion = state.champion
     champion_id = champion.adapter_id if champion else None
     newest = versions[-1].adapter_id if versions else None
     return champion_id, newest if newest != champion_id else None

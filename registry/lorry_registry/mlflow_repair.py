@@ -77,7 +77,10 @@ def remove_twins(index: MlflowIndex, registry: Registry, task: str) -> list[str]
 def _correct_tags(
     index: MlflowIndex, registry: Registry, recorded: "ModelVersion", version: Version, events: list[Event]
 ) -> list[str]:
-    manifest = registry.read_manifest(version.adapter_id)
+    manifest = registry.read_version(str(recorded.name), version.number, version.adapter_id)
+    if manifest is None:
+        # Its tags cannot be compared any more; MLflow keeps its own copy of the files.
+        return []
     wanted = list_version_tags(
         manifest,
         version=version.number,
@@ -85,7 +88,11 @@ def _correct_tags(
         promoted=version.registered.is_promotion,
     )
     # A version that was refused at first may have passed later; either decision was the gate's.
-    decisions = {name_decision(event.is_promotion) for event in events if event.version == version.number}
+    decisions = {
+        name_decision(event.is_promotion)
+        for event in events
+        if event.version == version.number and event.action in ("register", "promote", "rollback")
+    }
     if recorded.tags.get(DECISION_TAG) in decisions:
         wanted[DECISION_TAG] = recorded.tags[DECISION_TAG]
     wrong = {key: value for key, value in wanted.items() if recorded.tags.get(key) != value}

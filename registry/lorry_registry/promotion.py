@@ -38,6 +38,29 @@ def find_version(events: Sequence[Event], number: int, *, task: str) -> Version:
     )
 
 
+def find_collection(events: Sequence[Event], number: int) -> Event | None:
+    """Return the newest event that says that the files of a version were collected, or None."""
+    collections = [event for event in events if event.action == "collect" and number in list_collected(event)]
+    return collections[-1] if collections else None
+
+
+def explain_collection(events: Sequence[Event], number: int, *, task: str) -> NotFoundError:
+    """Return the error that says when the files of a version were removed, and what can be done now."""
+    event = find_collection(events, number)
+    when = f" on {event.at:%Y-%m-%d} by {event.by}" if event else ""
+    return NotFoundError(
+        f"its files were collected{when}: only its history is left",
+        where=f"{task} v{number}",
+        todo=f"choose another version: lorry history {task}; or train it again from the same data and recipe",
+    )
+
+
+def list_collected(event: Event) -> list[int]:
+    """Return the versions whose files a ``collect`` event says were removed."""
+    numbers = event.details.get("versions")
+    return [number for number in numbers if type(number) is int] if isinstance(numbers, list) else []
+
+
 def find_rollback_version(events: Sequence[Event], *, task: str) -> int:
     """Return the version that was champion before the present one, as if what was rolled back had never been.
 
@@ -48,7 +71,8 @@ def find_rollback_version(events: Sequence[Event], *, task: str) -> int:
     """
     stack: list[int] = []
     for event in events:
-        if event.champion_after is None or not event.is_promotion:
+        # A champion that a restoration brings back is where it was.
+        if event.champion_after is None or not event.is_promotion or event.action == "restore":
             continue
         if event.action == "rollback":
             stack.pop()

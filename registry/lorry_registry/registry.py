@@ -1,26 +1,44 @@
 """The one class that most users need: from tasks to adapters, from adapters to files.
 
 Writing an adapter is three steps in this order: its files, then its manifest (from here on it exists), then
-the ledger's event (from here on a task has it). A kill in between leaves files that nothing refers to.
+the ledger's event (from here on a task has it). A kill in between leaves files that nothing refers to, which
+:mod:`~lorry_registry.collection` removes later; leases keep it from what is still being written or read.
 """
 
 import contextlib
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Literal
 
 from pydantic import JsonValue
 
 from lorry_registry.digests import digest_bytes
 from lorry_registry.errors import AdapterRejectedError, ConflictError, LorryError, NotFoundError, StoreError
-from lorry_registry.ledger import Champion, Event, Ledger, TaskState, require_unchanged
+from lorry_registry.leases import Leases
+from lorry_registry.ledger import (
+    Champion,
+    Deletion,
+    Event,
+    Ledger,
+    TaskState,
+    require_present,
+    require_unchanged,
+)
 from lorry_registry.ledger_moves import Move, record_move, require_same_champion
 from lorry_registry.manifest import MANIFEST_NAME, Manifest
-from lorry_registry.promotion import Version, find_rollback_version, find_version, list_versions
+from lorry_registry.promotion import (
+    Version,
+    explain_collection,
+    find_collection,
+    find_rollback_version,
+    find_version,
+    list_versions,
+)
 from lorry_registry.registry_identity import read_or_create_id
 from lorry_registry.settings import Settings
 from lorry_registry.stores import Store, open_store
@@ -30,12 +48,21 @@ from lorry_registry.verification import check_files, verify_adapter
 
 @dataclass(frozen=True, slots=True)
 class TaskEntry:
-    """A task and the adapter that its name stands for."""
+    """A task and the adapter that its name stands for.
+
+    Attributes:
+        task: The task.
+        champion: Its champion, if it has one.
+        versions: How many versions were registered.
+        manifest: The champion's manifest.
+        deleted: Who deleted the task, and when; None unless it is deleted.
+    """
 
     task: str
     champion: Champion | None
     versions: int
     manifest: Manifest | None
+    deleted: Deletion | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +99,7 @@ class Registry:
     def __init__(self, store: Store, cache: Path) -> None:
         self.store = store
         self.ledger = Ledger(store)
+        self.leases = Leases(store)
         self._cache = cache
 
     @classmethod
@@ -91,11 +119,12 @@ class Registry:
     # Reading
 
     def list_tasks(self) -> list[TaskEntry]:
-        """Return every task with its champion, sorted by name."""
-        return [self.describe_task(task) for task in self.ledger.list_tasks()]
+        """Return every task with its champion, sorted by name; tasks that were deleted are left out."""
+        entries = [self.describe_task(task) for task in self.ledger.list_tasks()]
+        return [entry for entry in entries if entry.deleted is None]
 
     def describe_task(self, task: str) -> TaskEntry:
-        """Return a task with its champion.
+        """Return a task with its champion, and say whether it is deleted.
 
         Raises:
             NotFoundError: No such task.
@@ -105,7 +134,13 @@ class Registry:
         assert state.head is not None
         champion = state.champion
         manifest = self._read_manifest_of(task, champion.adapter_id) if champion else None
-        return TaskEntry(task=task, champion=champion, versions=state.head.versions, manifest=manifest)
+        return TaskEntry(
+            task=task,
+            champion=champion,
+            versions=state.head.versions,
+            manifest=manifest,
+            deleted=state.deleted,
+        )
 
     def list_versions(self, task: str) -> list[Version]:
         """Return the versions of a task, the oldest first; none when the task is unknown."""
@@ -117,10 +152,12 @@ class Registry:
         """Return where the champion of a task is, or one version of it.
 
         Raises:
-            NotFoundError: No such task or version, or no champion yet.
+            NotFoundError: No such task or version, no champion yet, the task was deleted, or the version's
+                files were collected.
             AdapterRejectedError: The adapter's manifest was changed, or is another task's.
         """
         state = self.ledger.require_state(task)
+        require_present(state)
         champion = state.champion
         if version is None and champion is None:
             raise NotFoundError(
@@ -138,11 +175,32 @@ class Registry:
             task=task,
             version=number,
             adapter_id=adapter_id,
-            manifest=self._read_manifest_of(task, adapter_id),
+            manifest=self._require_manifest(task, number, adapter_id),
             uri=self.store.locate(key),
             path=self.store.find_path(key),
             promoted_at=champion.promoted_at if champion and is_champion else None,
         )
+
+    def read_version(self, task: str, version: int, adapter_id: str) -> Manifest | None:
+        """Return the manifest of a version, or None if the history says that its files were collected.
+
+        Raises:
+            NotFoundError: There is none, and nothing says why.
+            AdapterRejectedError: The stored manifest was changed, or is another task's.
+        """
+        try:
+            return self._read_manifest_of(task, adapter_id)
+        except NotFoundError:
+            if find_collection(self.ledger.read_history(task), version) is None:
+                raise
+            return None
+
+    def is_collected(self, task: str, version: Version) -> bool:
+        """Return whether the files of a version were collected, and not published again since."""
+        try:
+            return self.read_version(task, version.number, version.adapter_id) is None
+        except NotFoundError:
+            return False
 
     def read_manifest(self, adapter_id: str) -> Manifest:
         """Return the manifest of an adapter, having checked that it is the one that the id names.
@@ -171,7 +229,7 @@ class Registry:
         Raises:
             AdapterRejectedError: The stored adapter is damaged.
         """
-        folder = self._cache / _hex(adapter_id)
+        folder = self._cache / adapter_hex(adapter_id)
         if folder.is_dir():
             with contextlib.suppress(AdapterRejectedError):
                 verify_adapter(folder, expected_id=adapter_id)
@@ -187,12 +245,18 @@ class Registry:
         Raises:
             ConflictError: The folder exists and holds something else.
             AdapterRejectedError: The stored adapter is damaged.
+            NotFoundError: There is no such adapter, or gc removed it meanwhile.
             StoreError: The folder cannot be written.
         """
-        manifest = self.read_manifest(adapter_id)
         target = Path(os.path.abspath(target))  # noqa: PTH100 -- '..' is folded away, links are kept
         if _is_taken(target):
+            self.read_manifest(adapter_id)
             return self._accept_existing(target, adapter_id)
+        with self.leases.hold_for_reading(adapter_hex(adapter_id)):
+            return self._export(adapter_id, target)
+
+    def _export(self, adapter_id: str, target: Path) -> Manifest:
+        manifest = self.read_manifest(adapter_id)
         partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
         try:
             partial.mkdir(parents=True)
@@ -203,6 +267,8 @@ class Registry:
                 target.rmdir()
             partial.rename(target)
         except NotFoundError as error:
+            # gc removes the manifest first: without one there is no adapter any more.
+            self.read_manifest(adapter_id)
             raise AdapterRejectedError(
                 "one of its files is missing from the store", where=error.where, todo=error.todo
             ) from error
@@ -221,16 +287,28 @@ class Registry:
     def verify_task(self, task: str) -> Iterator[tuple[Version, LorryError | None]]:
         """Re-hash every version of a task in the store; yield each with what is wrong with it, or None.
 
+        A version whose files were collected comes with the NotFoundError that says so.
+
         Raises:
             StoreError: The task's history was changed.
         """
         for version in list_versions(self.ledger.read_history(task)):
             try:
-                self._verify_stored(task, version.adapter_id)
+                self.check_version(task, version.number, version.adapter_id)
             except LorryError as error:
                 yield version, error
             else:
                 yield version, None
+
+    def check_version(self, task: str, version: int, adapter_id: str) -> None:
+        """Re-hash the files of a version in the store.
+
+        Raises:
+            AdapterRejectedError: They are damaged.
+            NotFoundError: There are none, or they were collected.
+        """
+        self._require_manifest(task, version, adapter_id)
+        self._verify_stored(task, adapter_id)
 
     # Writing
 
@@ -250,13 +328,17 @@ class Registry:
         adapter_id = manifest.adapter_id
         # Keys are never overwritten: a wrong file under this id would block the right one for ever.
         check_files(folder, manifest, todo="train again, or publish the folder that was evaluated")
-        key = adapter_key(adapter_id)
-        for entry in manifest.files:
-            self.store.upload(f"{key}/{entry.name}", folder / entry.name)
-        # What was stored is compared with the manifest before the adapter exists.
-        for entry in manifest.files:
-            self._verify_file(key, entry.name, entry.sha256)
-        self.store.create(f"{key}/{MANIFEST_NAME}", manifest.serialize())
+        key, name = adapter_key(adapter_id), adapter_hex(adapter_id)
+        with self.leases.hold(name) as lease:
+            for entry in manifest.files:
+                self.store.upload(f"{key}/{entry.name}", folder / entry.name)
+            # What was stored is compared with the manifest before the adapter exists.
+            for entry in manifest.files:
+                self._verify_file(key, entry.name, entry.sha256)
+            lease.require_held()
+            self.store.create(f"{key}/{MANIFEST_NAME}", manifest.serialize())
+            # Until the ledger names it, gc knows by the lease that somebody is about to.
+            self.leases.keep(name, lease)
         return adapter_id
 
     def register(
@@ -286,13 +368,13 @@ class Registry:
 
         Raises:
             ConflictError: ``promote``, and the champion is no longer the one that was judged.
-            NotFoundError: The adapter was not published.
+            NotFoundError: The adapter was not published, or the task was deleted.
             AdapterRejectedError: The adapter was trained for another task.
         """
-        self._read_manifest_of(task, adapter_id)
         actor = by or name_user()
 
         def decide(state: TaskState) -> Move | Event:
+            require_present(state)
             events = self.ledger.read_history(task) if state.head else []
             known = next((entry for entry in list_versions(events) if entry.adapter_id == adapter_id), None)
             if known and (not promote or any(event.champion_after == known.number for event in events)):
@@ -309,50 +391,78 @@ class Registry:
                 details,
             )
 
-        return record_move(self.ledger, task, decide)
+        with self.leases.hold(adapter_hex(adapter_id)):
+            self._read_manifest_of(task, adapter_id)
+            return record_move(self.ledger, task, decide)
 
     def promote(self, task: str, version: int, *, reason: str, by: str | None = None) -> Event:
         """Make a version the champion.
 
         Raises:
-            NotFoundError: No such task or version.
+            NotFoundError: No such task or version, the task was deleted, or the version's files were
+                collected.
             ConflictError: It is the champion already, or somebody else moved the champion first.
             AdapterRejectedError: The stored adapter is damaged.
         """
-        champion = self.ledger.require_state(task).champion_version
+        state = self.ledger.require_state(task)
+        require_present(state)
+        champion = state.champion_version
         chosen = find_version(self.ledger.read_history(task), version, task=task)
         if champion == version:
             raise ConflictError(
                 "it is already the champion", where=f"{task} v{version}", todo="name another version"
             )
-        self._verify_stored(task, chosen.adapter_id)
-        move = Move("promote", chosen.adapter_id, version, True, by or name_user(), (reason,))
-
-        def decide(state: TaskState) -> Move:
-            require_same_champion(state, champion)
-            return move
-
-        return record_move(self.ledger, task, decide)
+        return self._move(task, champion, "promote", lambda: chosen, reason, by)
 
     def rollback(self, task: str, *, reason: str, by: str | None = None) -> Event:
         """Make the previous champion the champion again.
 
         Raises:
-            NotFoundError: No such task, or no earlier champion.
+            NotFoundError: No such task, no earlier champion, the task was deleted, or the files of that
+                champion were collected.
             ConflictError: Somebody else moved the champion first.
             AdapterRejectedError: The stored adapter is damaged.
         """
-        champion = self.ledger.require_state(task).champion_version
-        actor = by or name_user()
+        state = self.ledger.require_state(task)
+        require_present(state)
+
+        def find_former() -> Version:
+            events = self.ledger.read_history(task)
+            return find_version(events, find_rollback_version(events, task=task), task=task)
+
+        return self._move(task, state.champion_version, "rollback", find_former, reason, by)
+
+    def _move(
+        self,
+        task: str,
+        champion: int | None,
+        action: Literal["promote", "rollback"],
+        find: Callable[[], Version],
+        reason: str,
+        by: str | None,
+    ) -> Event:
+        version, actor = find(), by or name_user()
 
         def decide(state: TaskState) -> Move:
+            require_present(state)
             require_same_champion(state, champion)
-            events = self.ledger.read_history(task)
-            former = find_version(events, find_rollback_version(events, task=task), task=task)
-            self._verify_stored(task, former.adapter_id)
-            return Move("rollback", former.adapter_id, former.number, True, actor, (reason,))
+            if find().number != version.number:
+                raise ConflictError(
+                    "the champion was moved back and forth meanwhile",
+                    where=task,
+                    todo=f"see: lorry history {task}; then decide again",
+                )
+            return Move(action, version.adapter_id, version.number, True, actor, (reason,))
 
-        return record_move(self.ledger, task, decide)
+        with self.leases.hold(adapter_hex(version.adapter_id)):
+            self.check_version(task, version.number, version.adapter_id)
+            return record_move(self.ledger, task, decide)
+
+    def _require_manifest(self, task: str, version: int, adapter_id: str) -> Manifest:
+        manifest = self.read_version(task, version, adapter_id)
+        if manifest is None:
+            raise explain_collection(self.ledger.read_history(task), version, task=task)
+        return manifest
 
     def _read_manifest_of(self, task: str, adapter_id: str) -> Manifest:
         manifest = self.read_manifest(adapter_id)
@@ -396,7 +506,7 @@ class Registry:
 
 def adapter_key(adapter_id: str) -> str:
     """Return the key of an adapter in a store."""
-    return f"adapters/{_hex(adapter_id)}"
+    return f"adapters/{adapter_hex(adapter_id)}"
 
 
 def _is_taken(target: Path) -> bool:
@@ -412,5 +522,6 @@ def _is_taken(target: Path) -> bool:
         ) from error
 
 
-def _hex(adapter_id: str) -> str:
+def adapter_hex(adapter_id: str) -> str:
+    """Return the hex digits of an adapter's id, by which its keys are named."""
     return adapter_id.removeprefix("sha256:")

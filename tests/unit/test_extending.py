@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +40,7 @@ from lorry_registry.input_specs import DataSpec, SeededSplit
 from lorry_registry.manifest import WEIGHTS_NAME
 from lorry_registry.registry import Registry
 from lorry_registry.settings import Settings
-from lorry_registry.stores import Store, StoredDocument, check_key, open_store
+from lorry_registry.stores import Store, StoredDocument, StoredEntry, check_key, open_store
 from lorry_registry.stores.opening import OPENERS
 from lorry_registry.task_spec import TaskSpec
 from lorry_registry.verification import read_tensor_entries
@@ -284,6 +285,13 @@ class MemoryStore(Store):
         if stored is None:
             raise NotFoundError("there is no such key", where=self.locate(key))
         target.write_bytes(stored.content)
+
+    def delete(self, key: str) -> None:
+        self._documents.pop(check_key(key), None)
+
+    def list_entries(self, prefix: str) -> Iterator[StoredEntry]:
+        for key in self.list_keys(prefix):
+            yield StoredEntry(key, len(self._documents[key]), datetime.now(UTC))
 
     def list_keys(self, prefix: str) -> Iterator[str]:
         return iter(sorted(key for key in self._documents if key.startswith(f"{prefix}/")))

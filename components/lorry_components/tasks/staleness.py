@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from lorry_components.tasks.resolution import ResolvedTask
 from lorry_registry.digests import shorten_digest
+from lorry_registry.ledger import require_present
 from lorry_registry.manifest import Manifest
 from lorry_registry.registry import Registry
 
@@ -29,7 +30,9 @@ def assess_staleness(task: ResolvedTask, registry: Registry) -> Staleness:
     Raises:
         BaseModelError: The base is not usable.
         InvalidDataError: The source is not there.
+        NotFoundError: The task was deleted: nothing that is trained could be registered.
     """
+    require_present(registry.ledger.read_state(task.spec.name))
     present = {
         "base": task.base.identity.fingerprint,
         "data": task.source_digest,
@@ -40,7 +43,11 @@ def assess_staleness(task: ResolvedTask, registry: Registry) -> Staleness:
         return Staleness(is_stale=True, reason="it has no adapter yet")
     changes: list[str] = []
     for version in reversed(versions):
-        recorded = _list_inputs(registry.read_manifest(version.adapter_id))
+        manifest = registry.read_version(task.spec.name, version.number, version.adapter_id)
+        if manifest is None:
+            # Its files were collected: nobody could use it.
+            continue
+        recorded = _list_inputs(manifest)
         changed = [name for name in present if present[name] != recorded[name]]
         if not changed:
             return Staleness(
@@ -54,7 +61,7 @@ def assess_staleness(task: ResolvedTask, registry: Registry) -> Staleness:
                 f"({shorten_digest(recorded[name], 8)} -> {shorten_digest(present[name], 8)})"
                 for name in changed
             ]
-    return Staleness(is_stale=True, reason=", ".join(changes))
+    return Staleness(is_stale=True, reason=", ".join(changes) or "the files of its adapters were collected")
 
 
 def _list_inputs(manifest: Manifest) -> dict[str, str]:

@@ -3,7 +3,8 @@
 :data:`COMMANDS` names them for a :class:`~lorry_registry.cli.lazy.LazyGroup`. Nothing here imports rich,
 boto3 or mlflow, so ``lorry --help`` stays fast. :mod:`~lorry_registry.cli.edge` reads the environment,
 :mod:`~lorry_registry.cli.tables` prints tables, and :mod:`~lorry_registry.cli.champion_move` is shared by
-``promote`` and ``rollback``, :mod:`~lorry_registry.cli.resolution_fields` by ``show`` and ``resolve``.
+``promote`` and ``rollback``, :mod:`~lorry_registry.cli.mlflow_following` by all that move the ledger,
+:mod:`~lorry_registry.cli.resolution_fields` by ``show`` and ``resolve``.
 """
 
 from lorry_registry.cli.lazy import LazyCommand, LazyGroup, run_cli
@@ -26,6 +27,16 @@ COMMANDS: tuple[LazyCommand, ...] = (
         "promote", f"{_CLI}.promote:promote_version", "Make a version the champion of its task.", _SECTION
     ),
     LazyCommand("rollback", f"{_CLI}.rollback:roll_back_task", "Go back to the previous champion.", _SECTION),
+    LazyCommand(
+        "delete", f"{_CLI}.delete:delete_one", "Delete a task; lorry restore brings it back.", _SECTION
+    ),
+    LazyCommand(
+        "restore",
+        f"{_CLI}.restore:restore_one",
+        "Bring a deleted task back, with the champion of before.",
+        _SECTION,
+    ),
+    LazyCommand("gc", f"{_CLI}.gc:collect_garbage", "Free what no task needs any more.", _SECTION),
 )
 
 __all__ = ["COMMANDS", "LazyCommand", "LazyGroup", "run_cli"]

@@ -5,9 +5,9 @@ The ledger moves first and is the truth; MLflow's aliases follow. If they cannot
 
 import click
 
-from lorry_registry.cli.edge import open_index, print_json, print_warning
+from lorry_registry.cli.edge import print_json
+from lorry_registry.cli.mlflow_following import follow_ledger, warn_of_lag
 from lorry_registry.digests import shorten_digest
-from lorry_registry.errors import LorryError, TrackingError
 from lorry_registry.ledger import Event
 from lorry_registry.registry import Registry
 from lorry_registry.settings import Settings
@@ -27,7 +27,7 @@ def report_move(settings: Settings, registry: Registry, task: str, event: Event,
     if not as_json:
         digest = shorten_digest(event.adapter_id)
         click.echo(f"The champion of {task} is now v{event.champion_after} ({digest}); it was {before}.")
-    problem = _update_mlflow(settings, registry, task)
+    problem = follow_ledger(settings, registry, task)
     if as_json:
         print_json(
             {
@@ -39,21 +39,4 @@ def report_move(settings: Settings, registry: Registry, task: str, event: Event,
                 "mlflow": "not updated" if problem else "updated",
             }
         )
-    if problem:
-        print_warning(
-            f"the ledger has moved, but MLflow has not: {problem.where}: {problem.what}\n"
-            f"  -> the move stands; when MLflow is back, run: lorry reconcile"
-        )
-
-
-def _update_mlflow(settings: Settings, registry: Registry, task: str) -> LorryError | None:
-    from lorry_registry.mlflow_index import sync_aliases
-
-    try:
-        index = open_index(settings)
-        if not index.has_database():
-            return TrackingError("there is no such database yet", where=index.address)
-        sync_aliases(index, registry, task)
-    except LorryError as error:
-        return error
-    return None
+    warn_of_lag(problem)

@@ -5,6 +5,7 @@ import click
 from lorry_registry.cli.edge import format_examples, json_option, open_registry, print_json
 from lorry_registry.digests import shorten_digest
 from lorry_registry.ledger import Event
+from lorry_registry.promotion import list_collected
 
 
 @click.command("history", epilog=format_examples("lorry history reviews", "lorry history reviews --json"))
@@ -13,7 +14,8 @@ from lorry_registry.ledger import Event
 def show_history(task: str, as_json: bool) -> None:
     """Show what happened to a task, and why.
 
-    Every version that was registered and every move of the champion, the oldest first.
+    Every version that was registered, every move of the champion, deletions and restorations, and whose
+    files were collected, the oldest first.
     """
     events = open_registry().ledger.read_history(task)
     if as_json:
@@ -37,7 +39,7 @@ def show_history(task: str, as_json: bool) -> None:
             format_time(event.at),
             event.by,
             event.action,
-            f"v{event.version}",
+            _format_versions(event),
             _format_move(event),
             shorten_digest(event.adapter_id),
             "; ".join(event.reasons),
@@ -47,9 +49,25 @@ def show_history(task: str, as_json: bool) -> None:
     print_table(columns, rows)
 
 
+def _format_versions(event: Event) -> str:
+    """Return the version that an event concerns, or all that were collected: ``v1 to v3, v5``."""
+    numbers = sorted(list_collected(event)) if event.action == "collect" else []
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    spans = [
+        f"v{run[0]} to v{run[-1]}" if len(run) > 2 else ", ".join(f"v{number}" for number in run)
+        for run in runs
+    ]
+    return ", ".join(spans) or f"v{event.version}"
+
+
 def _format_move(event: Event) -> str:
     if event.champion_after is None:
-        return "none"
+        return f"v{event.champion_before} -> none" if event.champion_before else "none"
     if not event.is_promotion:
         return f"v{event.champion_after}"
     before = f"v{event.champion_before}" if event.champion_before else "none"

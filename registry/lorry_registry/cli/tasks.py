@@ -24,14 +24,19 @@ Look in another store:
 @click.command(
     "tasks",
     epilog=format_examples(
-        "lorry tasks", "lorry tasks --json", "lorry tasks --json | jq -r '.[] | [.task, .adapter_id] | @tsv'"
+        "lorry tasks",
+        "lorry tasks --all",
+        "lorry tasks --json",
+        "lorry tasks --json | jq -r '.[] | [.task, .adapter_id] | @tsv'",
     ),
 )
+@click.option("--all", "every", is_flag=True, help="Show tasks that were deleted, too.")
 @json_option
-def show_tasks(as_json: bool) -> None:
+def show_tasks(every: bool, as_json: bool) -> None:
     """Show which adapter belongs to which task."""
     registry = open_registry()
-    entries, problems = _read_entries(registry)
+    found, problems = _read_entries(registry)
+    entries = [entry for entry in found if every or entry.deleted is None]
     if as_json:
         print_json([_describe_entry(entry) for entry in entries])
     elif entries:
@@ -59,7 +64,7 @@ def _read_entries(registry: Registry) -> tuple[list[TaskEntry], list[LorryError]
 def _describe_entry(entry: TaskEntry) -> dict[str, Any]:
     champion, manifest = entry.champion, entry.manifest
     headline = manifest.evaluation.headline if manifest else None
-    return {
+    document = {
         "task": entry.task,
         "kind": manifest.kind if manifest else None,
         "base": manifest.base.model if manifest else None,
@@ -73,10 +78,11 @@ def _describe_entry(entry: TaskEntry) -> dict[str, Any]:
         "size_bytes": manifest.size_bytes if manifest else None,
         "promoted_at": champion.model_dump(mode="json")["promoted_at"] if champion else None,
     }
+    return document | ({"deleted_at": entry.deleted.model_dump(mode="json")["at"]} if entry.deleted else {})
 
 
 def _print_entries(entries: list[TaskEntry]) -> None:
-    from lorry_registry.cli.tables import Column, print_table
+    from lorry_registry.cli.tables import Column, clean_text, format_time, print_table
 
     columns = (
         Column("Task"),
@@ -94,7 +100,10 @@ def _print_entries(entries: list[TaskEntry]) -> None:
     )
     print_table(columns, [_format_entry(entry, len(columns)) for entry in entries])
     for entry in entries:
-        if entry.champion is None:
+        if entry.deleted is not None:
+            when = f"{format_time(entry.deleted.at)} by {clean_text(entry.deleted.by)}"
+            click.echo(f"{entry.task} was deleted on {when}; to bring it back: lorry restore {entry.task}")
+        elif entry.champion is None:
             count = f"{entry.versions} version{'' if entry.versions == 1 else 's'}"
             click.echo(f"{entry.task} has {count} and no champion yet; see why: lorry history {entry.task}")
 

@@ -7,7 +7,7 @@ import click
 
 from lorry_registry.cli.edge import format_examples, json_option, open_registry, print_json
 from lorry_registry.digests import shorten_digest
-from lorry_registry.errors import LorryError, UsageError
+from lorry_registry.errors import LorryError, NotFoundError, UsageError
 from lorry_registry.registry import Registry
 
 
@@ -17,6 +17,12 @@ class _Check:
     version: int | None
     adapter_id: str | None
     error: LorryError | None
+    is_collected: bool = False
+
+    @property
+    def result(self) -> str:
+        """What is said of it in a word."""
+        return "collected" if self.is_collected else "damaged" if self.error else "sound"
 
 
 @click.command(
@@ -43,7 +49,7 @@ def verify_adapters(task: str | None, every: bool, as_json: bool) -> None:
         print_json([_describe_check(check) for check in checks])
     else:
         _print_checks(checks)
-    failed = [check.error for check in checks if check.error]
+    failed = [check.error for check in checks if check.error and check.result == "damaged"]
     if failed:
         click.get_current_context().exit(failed[0].exit_code)
 
@@ -51,19 +57,21 @@ def verify_adapters(task: str | None, every: bool, as_json: bool) -> None:
 def _check_task(registry: Registry, task: str) -> Iterable[_Check]:
     try:
         for version, error in registry.verify_task(task):
-            yield _Check(task, version.number, version.adapter_id, error)
+            is_collected = isinstance(error, NotFoundError) and registry.is_collected(task, version)
+            yield _Check(task, version.number, version.adapter_id, error, is_collected)
     except LorryError as error:
         yield _Check(task, None, None, error)
 
 
 def _describe_check(check: _Check) -> dict[str, object]:
-    return {
+    document: dict[str, object] = {
         "task": check.task,
         "version": check.version,
         "adapter_id": check.adapter_id,
-        "ok": check.error is None,
+        "ok": check.result != "damaged",
         "problem": str(check.error) if check.error else None,
     }
+    return document | ({"collected": True} if check.is_collected else {})
 
 
 def _print_checks(checks: list[_Check]) -> None:
@@ -78,14 +86,16 @@ def _print_checks(checks: list[_Check]) -> None:
             check.task,
             f"v{check.version}" if check.version else NOTHING,
             shorten_digest(check.adapter_id) if check.adapter_id else NOTHING,
-            "damaged" if check.error else "sound",
+            check.result,
         )
         for check in checks
     ]
     print_table(columns, rows)
-    damaged = [check for check in checks if check.error]
+    damaged = [check for check in checks if check.result == "damaged"]
     for check in damaged:
         name = f"{check.task} v{check.version}" if check.version else f"{check.task}, its history"
         click.echo(f"error: {name}: {check.error}", err=True)
+    collected = sum(check.result == "collected" for check in checks)
     if not damaged:
-        click.echo(f"{len(checks)} checked, all sound")
+        note = f"; the files of {collected} were collected by lorry gc" if collected else ""
+        click.echo(f"{len(checks) - collected} checked, all sound{note}")

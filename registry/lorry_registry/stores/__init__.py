@@ -6,13 +6,22 @@ Every write is one of three: *create* (fails when the key exists with other cont
 
 ``base`` is the interface and ``opening`` goes from an address to a store. ``local`` is a folder. ``s3`` is a
 bucket, with ``s3_client`` (how a client is made, for data as well), ``s3_errors`` (what an error means),
-``s3_retries`` (trying again) and ``s3_probe`` (does the server keep conditions?). boto3 is imported only
-when a store on S3 is opened.
+``s3_retries`` (trying again), ``s3_probe`` (does the server keep conditions?) and ``s3_upkeep`` (removing
+much at once). boto3 is imported only when a store on S3 is opened.
 """
 
-from lorry_registry.stores.base import Store, StoredDocument, check_key
+from lorry_registry.stores.base import Store, StoredDocument, StoredEntry, UnfinishedWrite, check_key
 from lorry_registry.stores.local import LocalStore
 from lorry_registry.stores.opening import open_store
 from lorry_registry.stores.s3_client import S3Options
 
-__all__ = ["LocalStore", "S3Options", "Store", "StoredDocument", "check_key", "open_store"]
+__all__ = [
+    "LocalStore",
+    "S3Options",
+    "Store",
+    "StoredDocument",
+    "StoredEntry",
+    "UnfinishedWrite",
+    "check_key",
+    "open_store",
+]

@@ -2,8 +2,9 @@
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from lorry_registry.digests import digest_bytes
@@ -18,6 +19,30 @@ class StoredDocument:
 
     content: bytes
     etag: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEntry:
+    """A key without its content: its size in bytes, and when it was written, by the store's own clock."""
+
+    key: str
+    size: int
+    modified: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class UnfinishedWrite:
+    """What a writer that was killed, or is still at work, has left: no key, but it takes room.
+
+    Attributes:
+        name: What the store calls it; it begins with the key where that is known.
+        size: Its bytes so far.
+        modified: When it was begun or last written, by the store's own clock.
+    """
+
+    name: str
+    size: int
+    modified: datetime
 
 
 def check_key(key: str) -> str:
@@ -79,6 +104,10 @@ class Store(ABC):
         former = self.read(key)
         self.compare_and_swap(key, content, former.etag if former else None)
 
+    def overwrite(self, key: str, content: bytes) -> None:
+        """Write a key that nobody else writes, such as one with a random name; its age begins anew."""
+        self.replace(key, content)
+
     @abstractmethod
     def upload(self, key: str, source: Path) -> None:
         """Create a key from a file, as ``create`` does."""
@@ -92,12 +121,43 @@ class Store(ABC):
         """
 
     @abstractmethod
+    def delete(self, key: str) -> None:
+        """Remove a key; a key that is not there is a success."""
+
+    def delete_all(self, keys: Sequence[str]) -> None:
+        """Remove keys in any order, in few requests where the store can."""
+        for key in keys:
+            self.delete(key)
+
+    @abstractmethod
+    def list_entries(self, prefix: str) -> Iterator[StoredEntry]:
+        """Yield every key below ``prefix/`` with its size and age, in any order, a page at a time."""
+
+    def list_unfinished(self, prefixes: Sequence[str]) -> Iterator[UnfinishedWrite]:
+        """Yield what writers have begun below any of some prefixes and not finished.
+
+        A store that cannot tell for which key a write was meant yields all.
+        """
+        return iter(())
+
+    def remove_unfinished(self, write: UnfinishedWrite) -> None:
+        """Remove what :meth:`list_unfinished` has yielded; what is not there any more is a success."""
+        raise StoreError("this store has no unfinished writes", where=self.address)
+
+    def read_clock(self) -> datetime:
+        """Return the time by the clock that dates the keys of this store, to a second or so."""
+        return datetime.now(UTC)
+
+    @abstractmethod
     def list_keys(self, prefix: str) -> Iterator[str]:
         """Yield every key below ``prefix/``, sorted by its parts."""
 
     @abstractmethod
     def list_children(self, prefix: str) -> list[str]:
-        """Return the names directly below ``prefix/``, sorted."""
+        """Return the names directly below ``prefix/``, sorted.
+
+        A server that keeps folders may still name one whose keys were all deleted.
+        """
 
     @abstractmethod
     def locate(self, key: str) -> str:

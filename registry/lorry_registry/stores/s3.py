@@ -15,7 +15,9 @@ import functools
 import hashlib
 import re
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -24,7 +26,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from lorry_registry.digests import digest_bytes, digest_file
 from lorry_registry.errors import ConflictError, NotFoundError, StoreError
-from lorry_registry.stores.base import Store, StoredDocument, check_key
+from lorry_registry.stores.base import Store, StoredDocument, StoredEntry, UnfinishedWrite, check_key
 from lorry_registry.stores.s3_client import S3Options, make_client
 from lorry_registry.stores.s3_errors import (
     explain_error,
@@ -35,6 +37,7 @@ from lorry_registry.stores.s3_errors import (
 )
 from lorry_registry.stores.s3_probe import probe_conditions, probe_multipart_condition
 from lorry_registry.stores.s3_retries import Patience, retry_request
+from lorry_registry.stores.s3_upkeep import delete_objects, list_uploads
 from lorry_registry.whole_files import whole_file
 
 _T = TypeVar("_T")
@@ -45,7 +48,8 @@ _MAX_PARTS = 10_000
 _PAGE_KEYS = 1000
 _UPLOAD_ATTEMPTS = 3
 _TOKEN = "lorry-write"  # noqa: S105 -- the name of a field
-_GET, _PUT, _LIST = "s3:GetObject", "s3:PutObject", "s3:ListBucket"
+_LIST_UPLOADS, _ABORT = "s3:ListBucketMultipartUploads", "s3:AbortMultipartUpload"
+_GET, _PUT, _LIST, _DELETE = "s3:GetObject", "s3:PutObject", "s3:ListBucket", "s3:DeleteObject"
 
 
 class S3Store(Store):
@@ -123,6 +127,45 @@ class S3Store(Store):
                 todo="check that the disk has space and that this user may write there",
             ) from error
 
+    def list_entries(self, prefix: str) -> Iterator[StoredEntry]:
+        """Yield every key below a prefix, a page at a time."""
+        base = f"{self._folder}{check_key(prefix)}/"
+        for page in self._list_pages(prefix, base):
+            for entry in page.get("Contents", ()):
+                name = entry["Key"].removeprefix(base)
+                if _is_visible(name):
+                    yield StoredEntry(f"{prefix}/{name}", entry["Size"], entry["LastModified"])
+
+    def list_unfinished(self, prefixes: Sequence[str]) -> Iterator[UnfinishedWrite]:
+        """Yield uploads in parts that were not completed, with the bytes of the parts that arrived."""
+        for prefix in prefixes:
+            base = f"{self._folder}{check_key(prefix)}/"
+            with self._reporting("list", prefix, _LIST_UPLOADS):
+                uploads = self._send(functools.partial(list_uploads, self._client, self.bucket, base))
+            for upload in uploads:
+                name = f"{upload.key.removeprefix(self._folder)}?uploadId={upload.upload_id}"
+                yield UnfinishedWrite(name, upload.size, upload.started)
+
+    def remove_unfinished(self, write: UnfinishedWrite) -> None:
+        """Abort an upload in parts."""
+        key, _, upload_id = write.name.partition("?uploadId=")
+        place = {**self._place(check_key(key)), "UploadId": upload_id}
+        with self._reporting("delete", key, _ABORT):
+            try:
+                self._send(lambda: self._client.abort_multipart_upload(**place))
+            except ClientError as error:
+                if not is_missing(error) and find_code(error) != "NoSuchUpload":
+                    raise
+
+    def read_clock(self) -> datetime:
+        """Return the time that S3 writes into its answers; this machine's if it writes none."""
+        with self._reporting("list", "", _LIST):
+            answer = self._send(
+                lambda: self._client.list_objects_v2(Bucket=self.bucket, Prefix=self._folder, MaxKeys=1)
+            )
+        dated = answer["ResponseMetadata"].get("HTTPHeaders", {}).get("date")
+        return parsedate_to_datetime(dated).astimezone(UTC) if dated else datetime.now(UTC)
+
     def list_keys(self, prefix: str) -> Iterator[str]:
         """Yield every key below a prefix, sorted: servers differ in their order, and some keep none."""
         base = f"{self._folder}{check_key(prefix)}/"
@@ -190,6 +233,12 @@ class S3Store(Store):
                     todo="look at the present state and try again",
                 ) from error
 
+    def overwrite(self, key: str, content: bytes) -> None:
+        """Write a key in one request without a condition: nobody else writes it."""
+        check_key(key)
+        with self._reporting("write", key, _PUT):
+            self._send(lambda: self._put(key, content))
+
     def upload(self, key: str, source: Path) -> None:
         """Create a key from a file: a small one in one request, a large one in parts."""
         check_key(key)
@@ -214,6 +263,24 @@ class S3Store(Store):
                 if not is_condition_failed(error):
                     raise
                 self._accept_existing(key, digest_file(source), error)
+
+    def delete(self, key: str) -> None:
+        """Remove a key. In a bucket with versions S3 keeps it as an old version."""
+        check_key(key)
+        with self._reporting("delete", key, _DELETE):
+            try:
+                self._send(lambda: self._client.delete_object(**self._place(key)))
+            except ClientError as error:
+                # AWS answers a missing key with success, other servers with 404.
+                if not is_missing(error):
+                    raise
+
+    def delete_all(self, keys: Sequence[str]) -> None:
+        """Remove a thousand keys in a request."""
+        for start in range(0, len(keys), _PAGE_KEYS):
+            names = [self._folder + check_key(key) for key in keys[start : start + _PAGE_KEYS]]
+            with self._reporting("delete", "", _DELETE):
+                self._send(functools.partial(delete_objects, self._client, self.bucket, names))
 
     def check_writable(self) -> None:
         """Write and remove a key of its own, under conditions that the server must keep."""

@@ -127,7 +127,7 @@ def explain_error(error: Exception, *, verb: str, action: str, where: str, endpo
 
     Args:
         error: boto3's error.
-        verb: What was tried: ``read``, ``write`` or ``list``.
+        verb: What was tried: ``read``, ``write``, ``delete`` or ``list``.
         action: The permission that it needs, such as ``s3:GetObject``.
         where: The address in the store.
         endpoint: The server that was asked; it holds no credentials.

@@ -127,6 +127,15 @@ def test_a_lock_keeps_the_content_of_its_file(tmp_path: Path) -> None:
         raise AssertionError("there is nothing to lock")
 
 
+def test_who_waited_for_a_lock_whose_file_was_removed_locks_the_new_file(
+    tmp_path: Path, run_scripts: Callable[..., list[str]]
+) -> None:
+    counter = tmp_path / "counter"
+    counter.write_text("0")
+    run_scripts(_COUNT + "        lock.unlink()\n", [(tmp_path / "lock", counter)] * 3)
+    assert counter.read_text() == "300"
+
+
 def test_what_several_processes_do_under_a_lock_is_not_lost(
     tmp_path: Path, run_scripts: Callable[..., list[str]]
 ) -> None:

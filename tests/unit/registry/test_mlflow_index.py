@@ -1,14 +1,20 @@
 """Versions and aliases in a real MLflow in a SQLite database."""
 
+import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lorry_registry.collection import Rules, plan_collection, sweep_store
 from lorry_registry.errors import TrackingError
+from lorry_registry.mlflow_adoption import adopt_champion
 from lorry_registry.mlflow_index import MlflowIndex, sync_aliases
+from lorry_registry.mlflow_repair import repair_versions
 from lorry_registry.registry import Registry
+from lorry_registry.task_deletion import delete_task, restore_task
 
 Make = Callable[..., Any]
 
@@ -197,3 +203,51 @@ def test_a_ledger_that_moves_meanwhile_is_followed(
     monkeypatch.setattr(MlflowIndex, "set_aliases", set_aliases)
     sync_aliases(index, registry, "reviews")
     assert index.read_aliases("reviews") == {"champion": first, "challenger": second}
+
+
+# Tasks that were deleted
+
+
+def test_a_deleted_task_has_no_aliases_and_a_tag_until_it_is_restored(
+    index: MlflowIndex, registry: Registry, client: Any, record: Make
+) -> None:
+    record(1)
+    record(2, promote=False)
+    index.claim_model(
+        "reviews", registry.read_manifest(registry.resolve("reviews").adapter_id), registry.registry_id
+    )
+    sync_aliases(index, registry, "reviews")
+    assert sorted(index.read_aliases("reviews")) == ["challenger", "champion"]
+    delete_task(registry, "reviews", reason="replaced", by="ann")
+    changes = sync_aliases(index, registry, "reviews")
+    assert index.read_aliases("reviews") == {}
+    tags = client.get_registered_model("reviews").tags
+    assert tags["lorry.deleted"].endswith(" UTC by ann")
+    assert changes[-1] == "the task was deleted, and the tag lorry.deleted says so now"
+    assert sync_aliases(index, registry, "reviews") == []
+    # What somebody sets there is not adopted.
+    client.set_registered_model_alias("reviews", "champion", "1")
+    assert adopt_champion(index, registry, "reviews") is None
+    assert sync_aliases(index, registry, "reviews") != []
+    assert index.read_aliases("reviews") == {}
+    restore_task(registry, "reviews", reason="after all", by="bob")
+    assert (
+        sync_aliases(index, registry, "reviews")[-1]
+        == "the task is there, and the tag lorry.deleted was removed"
+    )
+    assert sorted(index.read_aliases("reviews")) == ["challenger", "champion"]
+    assert "lorry.deleted" not in client.get_registered_model("reviews").tags
+
+
+def test_a_version_whose_files_were_collected_keeps_its_tags(
+    index: MlflowIndex, registry: Registry, client: Any, record: Make
+) -> None:
+    for seed in (1, 2, 3):
+        record(seed)
+    tags = client.get_model_version("reviews", "1").tags
+    rules = Rules(1, timedelta())
+    time.sleep(0.01)
+    sweep_store(registry, plan_collection(registry, rules), rules)
+    assert registry.is_collected("reviews", registry.list_versions("reviews")[0])
+    assert repair_versions(index, registry, "reviews") == []
+    assert client.get_model_version("reviews", "1").tags == tags

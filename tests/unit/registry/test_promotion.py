@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from lorry_registry.digests import digest_bytes
 from lorry_registry.errors import ConflictError, NotFoundError, StoreError
 from lorry_registry.ledger import Event, Ledger
 from lorry_registry.promotion import find_rollback_version, find_version, list_versions
-from lorry_registry.stores import Store, StoredDocument, check_key
+from lorry_registry.stores import Store, StoredDocument, StoredEntry, check_key
 
 
 class MemoryStore(Store):
@@ -39,6 +40,13 @@ class MemoryStore(Store):
 
     def download(self, key: str, target: Path) -> None:
         target.write_bytes(self.content[key])
+
+    def delete(self, key: str) -> None:
+        self.content.pop(check_key(key), None)
+
+    def list_entries(self, prefix: str) -> Iterator[StoredEntry]:
+        for key in self.list_keys(prefix):
+            yield StoredEntry(key, len(self.content[key]), datetime.now(UTC))
 
     def list_keys(self, prefix: str) -> Iterator[str]:
         return iter(sorted(key for key in self.content if key.startswith(f"{prefix}/")))

@@ -100,14 +100,19 @@ def reconcile_task(
     changes += remove_twins(index, registry, task)
     if adopt_alias and (event := adopt_champion(index, registry, task)) is not None:
         changes.append(f"v{event.version} is now the ledger's champion, as {event.reasons[0]}")
-    for version in list_versions(registry.ledger.read_history(task)):
-        if index.find_version(task, version.adapter_id) is None:
-            publish_version(
-                index,
-                registry,
-                task=task,
-                version=version,
-                manifest=registry.read_manifest(version.adapter_id),
-            )
-            changes.append(f"v{version.number} was missing and is recorded now")
+    if registry.ledger.read_state(task).deleted is None:
+        changes += _publish_missing(index, registry, task)
     return [*changes, *sync_aliases(index, registry, task)]
+
+
+def _publish_missing(index: MlflowIndex, registry: Registry, task: str) -> list[str]:
+    changes: list[str] = []
+    for version in list_versions(registry.ledger.read_history(task)):
+        if index.find_version(task, version.adapter_id) is not None:
+            continue
+        manifest = registry.read_version(task, version.number, version.adapter_id)
+        # A version whose files were collected cannot be shown any more.
+        if manifest is not None:
+            publish_version(index, registry, task=task, version=version, manifest=manifest)
+            changes.append(f"v{version.number} was missing and is recorded now")
+    return changes

@@ -2,7 +2,9 @@
 
 import json
 import shutil
+import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,11 @@ from lorry_components.steps.gate.step import Decision
 from lorry_components.steps.register.step import register
 from lorry_components.tasks.resolution import resolve_task
 from lorry_components.tasks.staleness import Staleness, assess_staleness
+from lorry_registry.collection import Rules, plan_collection, sweep_store
 from lorry_registry.digests import shorten_digest
-from lorry_registry.errors import BaseModelError, InvalidDataError
+from lorry_registry.errors import BaseModelError, InvalidDataError, NotFoundError
 from lorry_registry.registry import Registry
+from lorry_registry.task_deletion import delete_task, restore_task
 from lorry_registry.task_spec import TaskSpec
 
 
@@ -204,3 +208,21 @@ def test_a_base_or_a_source_that_is_gone_is_no_staleness(workshop: Workshop) -> 
     shutil.rmtree(workshop.base)
     with pytest.raises(BaseModelError):
         workshop.assess()
+
+
+def test_a_deleted_task_is_refused_before_it_is_trained(workshop: Workshop) -> None:
+    workshop.learn()
+    delete_task(workshop.registry, workshop.spec.name, reason="replaced", by="ann")
+    with pytest.raises(NotFoundError, match=r"deleted on .* by ann: replaced") as caught:
+        workshop.assess()
+    assert "lorry restore" in caught.value.todo
+
+
+def test_a_version_whose_files_were_collected_is_not_up_to_date(workshop: Workshop) -> None:
+    workshop.learn()
+    delete_task(workshop.registry, workshop.spec.name, reason="replaced", by="ann")
+    rules = Rules(1, timedelta())
+    time.sleep(0.01)
+    sweep_store(workshop.registry, plan_collection(workshop.registry, rules), rules)
+    restore_task(workshop.registry, workshop.spec.name, reason="the name is needed", by="ann")
+    assert workshop.assess() == Staleness(is_stale=True, reason="the files of its adapters were collected")

@@ -1,6 +1,8 @@
 """What every store keeps, on a folder and on S3."""
 
+import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,23 @@ try:
     print("created")
 except ConflictError:
     print("conflict")
+"""
+
+
+_WRITE_AND_DELETE = """
+import sys
+from lorry_registry.stores import open_store
+
+store, name = open_store(sys.argv[1]), sys.argv[2]
+for turn in range(40):
+    key = f"one/folder/{name}"
+    if turn % 2:
+        store.create(key, b"x")
+    else:
+        store.compare_and_swap(key, b"x", None)
+    assert store.read(key) is not None
+    store.delete(key)
+    assert store.read(key) is None
 """
 
 
@@ -136,6 +155,75 @@ def test_keys_and_children_are_listed_in_order_without_hidden_ones(store: Store)
     assert store.list_children("nothing") == []
 
 
+def test_a_deleted_key_is_gone_and_can_be_made_again(store: Store) -> None:
+    for key in ("t/a/1", "t/a/2", "t/b/1", "u"):
+        store.create(key, b"one")
+    tag = store.compare_and_swap("t/b/head", b"1", None)
+    for key in ("t/a/1", "t/b/1", "t/b/head", "u"):
+        store.delete(key)
+        assert store.read(key) is None
+    assert list(store.list_keys("t")) == ["t/a/2"]
+    assert "a" in store.list_children("t")
+    with pytest.raises(ConflictError, match="changed by somebody else"):
+        store.compare_and_swap("t/b/head", b"2", tag)
+    store.compare_and_swap("t/b/head", b"2", None)
+    store.create("t/a/1", b"two")
+    stored = store.read("t/a/1")
+    assert stored is not None
+    assert stored.content == b"two"
+
+
+def test_deleting_what_is_not_there_is_a_success(store: Store) -> None:
+    store.delete("a/b")
+    store.create("a", b"a file")
+    store.delete("a/b")
+    store.create("t/a/1", b"")
+    store.delete("t/a")
+    store.delete("t/a/2")
+    assert list(store.list_keys("t")) == ["t/a/1"]
+    assert store.read("a") is not None
+
+
+def test_entries_have_a_size_and_an_age_by_the_clock_of_the_store(store: Store, tmp_path: Path) -> None:
+    before = store.read_clock()
+    (tmp_path / "in").write_bytes(b"weights")
+    store.create("t/a/1", b"one")
+    store.upload("t/a/weights", tmp_path / "in")
+    store.compare_and_swap("t/b/head", b"", None)
+    store.create("tt/x", b"")
+    entries = {entry.key: entry for entry in store.list_entries("t")}
+    after = store.read_clock()
+    assert {key: entry.size for key, entry in entries.items()} == {
+        "t/a/1": 3,
+        "t/a/weights": 7,
+        "t/b/head": 0,
+    }
+    # S3 counts whole seconds.
+    second = timedelta(seconds=1)
+    assert all(before - second <= entry.modified <= after + second for entry in entries.values())
+    assert abs(datetime.now(UTC) - after) < timedelta(minutes=5)
+    assert list(store.list_entries("nothing")) == []
+
+
+def test_what_is_overwritten_is_young_again(store: Store) -> None:
+    store.overwrite("t/lease", b"1")
+    first = next(store.list_entries("t")).modified
+    time.sleep(1.1)
+    store.overwrite("t/lease", b"two")
+    (entry,) = store.list_entries("t")
+    assert entry.modified > first
+    assert entry.size == 3
+
+
+def test_many_keys_are_deleted_at_once(store: Store) -> None:
+    keys = [f"t/{number}" for number in range(12)]
+    for key in keys:
+        store.create(key, b"")
+    store.delete_all([])
+    store.delete_all([*keys[:-1], "t/missing"])
+    assert [entry.key for entry in store.list_entries("t")] == keys[-1:]
+
+
 def test_a_prefix_is_a_whole_part(store: Store) -> None:
     store.create("runs/1/a", b"")
     store.create("runs/10/b", b"")
@@ -171,6 +259,10 @@ def test_keys_stay_inside_the_store(store: Store, key: str) -> None:
         lambda: store.compare_and_swap(key, b"", None),
         lambda: store.upload(key, Path("/dev/null")),
         lambda: store.download(key, Path("/dev/null")),
+        lambda: store.delete(key),
+        lambda: store.delete_all([key]),
+        lambda: store.overwrite(key, b""),
+        lambda: list(store.list_entries(key)),
         lambda: store.list_children(key),
         lambda: list(store.list_keys(key)),
         lambda: store.locate(key),
@@ -196,6 +288,13 @@ def test_no_swap_of_several_processes_is_lost(store: Store, run_scripts: Callabl
     assert sorted(stored.content.decode().split()) == sorted(
         f"{name}-{turn}" for name in names for turn in range(10)
     )
+
+
+def test_writers_and_deleters_of_one_folder_do_not_disturb_each_other(
+    store: Store, run_scripts: Callable[..., list[str]]
+) -> None:
+    run_scripts(_WRITE_AND_DELETE, [(store.address, name) for name in ("a", "b", "c")])
+    assert list(store.list_keys("one")) == []
 
 
 def test_of_several_creators_one_wins(store: Store, run_scripts: Callable[..., list[str]]) -> None:

@@ -1,8 +1,10 @@
 import errno
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -148,3 +150,91 @@ def test_scratch_files_of_killed_writers_are_swept_when_they_are_old(store: Loca
     os.utime(old, (a_day_ago, a_day_ago))
     store.check_writable()
     assert _list_scratch(store) == [young]
+
+
+def test_a_folder_goes_with_its_last_key(store: LocalStore) -> None:
+    store.create("t/a/b/1", b"")
+    store.compare_and_swap("t/a/head", b"", None)
+    store.create("u/1", b"")
+    store.delete("t/a/b/1")
+    assert store.list_children("t/a") == ["head"]
+    store.delete("t/a/head")
+    assert not (store.root / "t").exists()
+    (store.root / "u" / "notes").mkdir()
+    store.delete("u/1")
+    assert (store.root / "u" / "notes").is_dir()
+    assert store.root.is_dir()
+
+
+def test_a_deletion_waits_for_a_swap_that_has_looked(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tag = store.compare_and_swap("t/head", b"1", None)
+    other = threading.Thread(target=store.delete, args=("t/head",))
+    read = store.read
+
+    def read_and_let_the_other_begin(key: str) -> Any:
+        found = read(key)
+        other.start()
+        other.join(0.2)
+        return found
+
+    monkeypatch.setattr(store, "read", read_and_let_the_other_begin)
+    store.compare_and_swap("t/head", b"2", tag)
+    monkeypatch.undo()
+    other.join()
+    assert store.read("t/head") is None
+
+
+def test_what_may_not_be_deleted_is_one_clear_error(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.create("t/a", b"x")
+
+    def refuse(_: Path) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(StoreError, match="cannot delete t/a: Permission denied"):
+        store.delete("t/a")
+    assert store.read("t/a") is not None
+
+
+def test_a_link_that_leads_nowhere_in_place_of_a_folder_is_one_clear_error(store: LocalStore) -> None:
+    store.root.mkdir()
+    (store.root / "a").symlink_to("nowhere")
+    for action in _use(store)[:3]:
+        with pytest.raises(StoreError, match="cannot write a/"):
+            action()
+
+
+def test_a_deletion_leaves_nothing_in_a_folder_that_stays(store: LocalStore) -> None:
+    for name in ("1", "2"):
+        store.create(f"t/a/{name}", b"")
+    store.delete("t/a/1")
+    assert [path.name for path in (store.root / "t" / "a").iterdir()] == ["2"]
+
+
+def test_scratch_files_are_unfinished_writes(store: LocalStore) -> None:
+    assert list(store.list_unfinished(["t"])) == []
+    store.create("t/a", b"")
+    leftover = store.root / ".scratch" / "left"
+    leftover.write_bytes(b"half")
+    (write,) = store.list_unfinished(["t"])
+    assert (write.name, write.size) == (".scratch/left", 4)
+    store.remove_unfinished(write)
+    store.remove_unfinished(write)
+    assert not leftover.exists()
+
+
+def test_the_clock_of_a_folder_that_takes_no_writes_is_the_machines(store: LocalStore) -> None:
+    store.root.touch()
+    assert abs((datetime.now(UTC) - store.read_clock()).total_seconds()) < 60
+
+
+def test_links_pipes_and_hidden_files_are_no_entries(store: LocalStore) -> None:
+    store.create("t/a", b"")
+    (store.root / "t" / "link").symlink_to("a")
+    os.mkfifo(store.root / "t" / "pipe")
+    (store.root / "t" / ".hidden").touch()
+    assert [entry.key for entry in store.list_entries("t")] == ["t/a"]

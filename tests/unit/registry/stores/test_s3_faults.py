@@ -88,6 +88,64 @@ def test_a_swap_is_recovered_and_happens_once(
     shaky.compare_and_swap("head", b"3", second)
 
 
+@pytest.mark.parametrize("names", [["busy", "busy"], ["drop"], ["lose"], ["stall"]], ids="-".join)
+def test_a_deletion_is_recovered(faults: FaultProxy, shaky: S3Store, names: list[str]) -> None:
+    shaky.create("a/b", b"content")
+    _plan(faults, "DELETE", names)
+    shaky.delete("a/b")
+    assert not faults.plan
+    assert shaky.read("a/b") is None
+
+
+def test_deleting_many_keys_is_recovered(faults: FaultProxy, shaky: S3Store) -> None:
+    keys = [f"a/{number}" for number in range(3)]
+    for key in keys:
+        shaky.create(key, b"content")
+    _plan(faults, "POST", ["busy", "lose"])
+    shaky.delete_all(keys)
+    assert not faults.plan
+    assert list(shaky.list_keys("a")) == []
+
+
+def test_an_upload_in_parts_that_nobody_completed_is_listed_and_removed(
+    shaky: S3Store, s3_server: S3Server
+) -> None:
+    client = s3_server.open_client()
+    folder = shaky.address.removeprefix(f"s3://{BUCKET}/")
+    places = []
+    for key in (f"{folder}/a/weights", f"{folder}/other/weights", f"{folder}2/a/weights"):
+        started = client.create_multipart_upload(Bucket=BUCKET, Key=key)
+        places.append({"Bucket": BUCKET, "Key": key, "UploadId": started["UploadId"]})
+        client.upload_part(**places[-1], PartNumber=1, Body=b"x" * 100)
+    try:
+        (write,) = shaky.list_unfinished(["a", "nothing"])
+        assert write.name.startswith("a/weights?uploadId=")
+        assert write.size == 100
+        assert abs((shaky.read_clock() - write.modified).total_seconds()) < 60
+        shaky.remove_unfinished(write)
+        shaky.remove_unfinished(write)
+        assert list(shaky.list_unfinished(["a"])) == []
+        assert len(list(shaky.list_unfinished(["other"]))) == 1
+    finally:
+        for place in places[1:]:
+            client.abort_multipart_upload(**place)
+
+
+def test_a_key_that_may_not_be_deleted_among_many_is_reported(
+    shaky: S3Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = {"Errors": [{"Key": "a", "Code": "NoSuchKey"}, {"Key": "b", "Code": "AccessDenied"}]}
+    monkeypatch.setattr(shaky.__dict__["_client"], "delete_objects", lambda **_: answer)
+    with pytest.raises(StoreError, match="cannot delete: access denied, s3:DeleteObject is not allowed"):
+        shaky.delete_all(["a", "b"])
+
+
+def test_a_deletion_that_is_denied_names_the_permission(faults: FaultProxy, shaky: S3Store) -> None:
+    faults.always = {"DELETE": "denied"}
+    with pytest.raises(StoreError, match="cannot delete: access denied, s3:DeleteObject is not allowed"):
+        shaky.delete("a/b")
+
+
 @pytest.mark.parametrize("expects", [True, False])
 def test_a_swap_that_lost_to_the_same_content_is_a_conflict(
     faults: FaultProxy,

@@ -1,0 +1,29 @@
+"""MLflow follows the ledger as well as it can. If it cannot, what the ledger says stands."""
+
+from lorry_registry.cli.edge import open_index, print_warning
+from lorry_registry.errors import LorryError, TrackingError
+from lorry_registry.registry import Registry
+from lorry_registry.settings import Settings
+
+
+def follow_ledger(settings: Settings, registry: Registry, task: str) -> LorryError | None:
+    """Make MLflow's aliases of a task match the ledger; return what went wrong, if anything did."""
+    from lorry_registry.mlflow_index import sync_aliases
+
+    try:
+        index = open_index(settings)
+        if not index.has_database():
+            return TrackingError("there is no such database yet", where=index.address)
+        sync_aliases(index, registry, task)
+    except LorryError as error:
+        return error
+    return None
+
+
+def warn_of_lag(problem: LorryError | None) -> None:
+    """Print a warning if MLflow could not follow."""
+    if problem:
+        print_warning(
+            f"the ledger has moved, but MLflow has not: {problem.where}: {problem.what}\n"
+            f"  -> the move stands; when MLflow is back, run: lorry reconcile"
+        )
