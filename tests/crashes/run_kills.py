@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import os
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -31,6 +32,8 @@ def main() -> int:
     parser.add_argument("--store", choices=("folder", "s3", "both"), default="both")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of steps")
     options = parser.parse_args()
+    # A shell starts what runs in its background with Ctrl-C ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     kinds = ("folder", "s3") if options.store == "both" else (options.store,)
     problems: list[Kill] = []
     with tempfile.TemporaryDirectory(prefix="lorry-kills-") as folder:
