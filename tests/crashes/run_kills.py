@@ -32,8 +32,9 @@ def main() -> int:
     parser.add_argument("--store", choices=("folder", "s3", "both"), default="both")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of steps")
     options = parser.parse_args()
-    # A shell starts what runs in its background with Ctrl-C ignored.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    # A shell starts what runs in its background with Ctrl-C ignored. A server must not outlive this either.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     kinds = ("folder", "s3") if options.store == "both" else (options.store,)
     problems: list[Kill] = []
     with tempfile.TemporaryDirectory(prefix="lorry-kills-") as folder:

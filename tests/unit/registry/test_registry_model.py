@@ -9,6 +9,7 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +24,17 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from lorry_registry.collection import Rules, plan_collection, sweep_store
 from lorry_registry.errors import ConflictError, NotFoundError
 from lorry_registry.registry import Registry
 from lorry_registry.stores import LocalStore, Store
+from lorry_registry.task_deletion import delete_task, restore_task
 
 from fixtures.adapters import AdapterFolder, write_adapter
 from fixtures.s3_server import BUCKET, QUICK, S3Server
 
 TASKS = ("films", "reviews")
-_WRITES = ("create", "compare_and_swap", "upload", "delete")
+_WRITES = ("create", "compare_and_swap", "upload", "overwrite", "delete", "delete_all")
 
 tasks = st.sampled_from(TASKS)
 seeds = st.integers(0, 4)
@@ -50,8 +53,7 @@ class Mortal:
         self._left: int | None = None
         self._is_after = False
         for name in _WRITES:
-            if hasattr(store, name):
-                setattr(store, name, self._wrap(getattr(store, name)))
+            setattr(store, name, self._wrap(getattr(store, name)))
 
     def plan(self, death: tuple[int, bool] | None) -> None:
         self._left, self._is_after = death or (None, False)
@@ -79,9 +81,23 @@ class Model:
     champion: int | None = None
     reigns: list[int] = field(default_factory=list)
     events: list[str] = field(default_factory=list)
+    is_deleted: bool = False
 
     def copy(self) -> "Model":
-        return Model([*self.versions], self.champion, [*self.reigns], [*self.events])
+        return Model([*self.versions], self.champion, [*self.reigns], [*self.events], self.is_deleted)
+
+    @property
+    def shown(self) -> int | None:
+        """The champion, unless the task is deleted."""
+        return None if self.is_deleted else self.champion
+
+    def delete(self) -> None:
+        self.is_deleted = True
+        self.events.append(f"delete {_name(self.champion or len(self.versions))} -> none")
+
+    def restore(self) -> None:
+        self.is_deleted = False
+        self.events.append(f"restore {_name(self.champion or len(self.versions))} -> {_name(self.champion)}")
 
     def register(self, adapter_id: str, *, promote: bool) -> None:
         if adapter_id in self.versions:
@@ -154,7 +170,7 @@ class RegistryMachine(RuleBasedStateMachine):
     @rule(task=tasks, seed=seeds, promote=st.booleans())
     def register(self, task: str, seed: int, promote: bool) -> None:
         adapter_id, model = self.adapters[task, seed].adapter_id, self.models[task]
-        if adapter_id not in self.published:
+        if adapter_id not in self.published or model.is_deleted:
             with pytest.raises(NotFoundError):
                 self._register(task, adapter_id, promote, model.champion)
             return
@@ -165,7 +181,7 @@ class RegistryMachine(RuleBasedStateMachine):
     @rule(task=tasks, seed=seeds, promote=st.booleans(), death=deaths)
     def register_and_die(self, task: str, seed: int, promote: bool, death: tuple[int, bool]) -> None:
         adapter_id = self.adapters[task, seed].adapter_id
-        if adapter_id in self.published:
+        if adapter_id in self.published and not self.models[task].is_deleted:
             champion = self.models[task].champion
             self._move_and_die(
                 task,
@@ -178,7 +194,8 @@ class RegistryMachine(RuleBasedStateMachine):
     def register_on_an_old_judgement(self, task: str, seed: int, judged: int) -> None:
         """Lose a race: the champion is another one than the gate saw."""
         adapter_id, model = self.adapters[task, seed].adapter_id, self.models[task]
-        if adapter_id in self.published and adapter_id not in model.versions and judged != model.champion:
+        is_new = adapter_id in self.published and adapter_id not in model.versions
+        if is_new and judged != model.champion and not model.is_deleted:
             with pytest.raises(ConflictError, match=f"but the gate compared with v{judged}"):
                 self._register(task, adapter_id, True, judged)
 
@@ -190,7 +207,7 @@ class RegistryMachine(RuleBasedStateMachine):
         def act() -> object:
             return self.registry.promote(task, number, reason="a rule", by="the machine")
 
-        if number > len(model.versions):
+        if number > len(model.versions) or model.is_deleted:
             with pytest.raises(NotFoundError):
                 act()
         elif number == model.champion:
@@ -204,11 +221,56 @@ class RegistryMachine(RuleBasedStateMachine):
         def act() -> object:
             return self.registry.rollback(task, reason="a rule", by="the machine")
 
-        if len(self.models[task].reigns) < 2:
+        if len(self.models[task].reigns) < 2 or self.models[task].is_deleted:
             with pytest.raises(NotFoundError):
                 act()
         else:
             self._move_and_die(task, death, act, Model.rollback)
+
+    @rule(task=tasks, death=st.none() | deaths)
+    def delete(self, task: str, death: tuple[int, bool] | None) -> None:
+        model = self.models[task]
+
+        def act() -> object:
+            return delete_task(self.registry, task, reason="a rule", by="the machine")
+
+        if not model.versions or model.is_deleted:
+            with pytest.raises(NotFoundError):
+                act()
+        else:
+            self._move_and_die(task, death, act, Model.delete)
+
+    @rule(task=tasks, death=st.none() | deaths)
+    def restore(self, task: str, death: tuple[int, bool] | None) -> None:
+        model = self.models[task]
+
+        def act() -> object:
+            return restore_task(self.registry, task, reason="a rule", by="the machine")
+
+        if not model.versions or not model.is_deleted:
+            with pytest.raises((NotFoundError, ConflictError)):
+                act()
+        else:
+            self._move_and_die(task, death, act, Model.restore)
+
+    # The rest of a deleted task would go at once, since nothing is spared for its age here.
+    @precondition(lambda self: not any(model.is_deleted for model in self.models.values()))
+    @rule(death=st.none() | deaths)
+    def collect(self, death: tuple[int, bool] | None) -> None:
+        """All that a task names is young, or one of its last versions: gc takes none of it."""
+        rules = Rules(10, timedelta())
+
+        def act() -> None:
+            sweep_store(self.registry, plan_collection(self.registry, rules), rules, by="the machine")
+
+        self._die(death, act)
+        # What no task names may be gone, and can be published again.
+        for adapter in self.adapters.values():
+            try:
+                self.registry.read_manifest(adapter.adapter_id)
+            except NotFoundError:
+                assert not any(adapter.adapter_id in model.versions for model in self.models.values())
+                self.published.discard(adapter.adapter_id)
 
     @rule(task=tasks, seed=seeds, others=st.integers(0, 4), wins=st.booleans())
     def race(self, task: str, seed: int, others: int, wins: bool) -> None:
@@ -216,6 +278,8 @@ class RegistryMachine(RuleBasedStateMachine):
         mine, theirs = (self.adapters[task, each].adapter_id for each in (seed, others))
         model = self.models[task]
         if mine == theirs or not {mine, theirs} <= self.published or {mine, theirs} & set(model.versions):
+            return
+        if model.is_deleted:
             return
         champion = model.champion
         intruder = Registry(self.registry.store, self.registry._cache)
@@ -246,7 +310,11 @@ class RegistryMachine(RuleBasedStateMachine):
         assert [
             (entry.task, entry.versions, entry.champion.version if entry.champion else None)
             for entry in self.registry.list_tasks()
-        ] == [(task, len(model.versions), model.champion) for task, model in sorted(known.items())]
+        ] == [
+            (task, len(model.versions), model.champion)
+            for task, model in sorted(known.items())
+            if not model.is_deleted
+        ]
         for task, model in known.items():
             events = self.registry.ledger.read_history(task)
             assert _shorten(events) == model.events
@@ -254,8 +322,12 @@ class RegistryMachine(RuleBasedStateMachine):
             found = list(self.registry.verify_task(task))
             assert [version.adapter_id for version, _ in found] == model.versions
             assert [error for _, error in found if error] == []
-            if model.champion is not None:
-                assert self.registry.resolve(task).adapter_id == model.versions[model.champion - 1]
+            if model.shown is None:
+                with pytest.raises(NotFoundError):
+                    self.registry.resolve(task)
+            else:
+                assert self.registry.ledger.read_state(task).champion_version == model.shown
+                assert self.registry.resolve(task).adapter_id == model.versions[model.shown - 1]
 
     def _register(
         self, task: str, adapter_id: str, promote: bool, judged: int | None, registry: Registry | None = None
