@@ -13,7 +13,7 @@ from lorry_registry.adapter_names import name_run
 from lorry_registry.errors import TrackingError
 from lorry_registry.ledger import Deletion
 from lorry_registry.manifest import Manifest
-from lorry_registry.mlflow_models import ADAPTER_TAG, MlflowModels
+from lorry_registry.mlflow_models import ABSENT, ADAPTER_TAG, MlflowModels
 from lorry_registry.registry import Registry
 from lorry_registry.standing import Standing, judge_registration
 from lorry_registry.version_card import (
@@ -256,6 +256,12 @@ class MlflowIndex(MlflowModels):
         with self._connection.reporting(f"remove a tag of MLflow's version {number} of {task!r}"):
             self._client.delete_model_version_tag(task, number, key)
 
+    def remove_version(self, task: str, number: str) -> None:
+        """Remove one of MLflow's versions; that it is gone already is no error."""
+        with self._connection.reporting(f"remove MLflow's version {number} of {task!r}"):
+            # When the answer to a request is lost, MLflow's client sends it again.
+            self._connection.attempt(lambda: self._client.delete_model_version(task, number), unless=ABSENT)
+
     def _resolve_source(
         self, source: str, run_id: str | None, model_id: str | None
     ) -> tuple[str, str | None]:
@@ -270,7 +276,7 @@ class MlflowIndex(MlflowModels):
         # Two processes may have recorded the same adapter at once: both keep the one that came first.
         first = self.find_version(task, adapter_id) or created
         if first != created:
-            self._client.delete_model_version(task, created)
+            self.remove_version(task, created)
         return first
 
     def _link_model(self, model_id: str, task: str, version: str) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 ADAPTER_TAG = "lorry.adapter_id"
 
-_ABSENT = "RESOURCE_DOES_NOT_EXIST"
+ABSENT = "RESOURCE_DOES_NOT_EXIST"
 _PRESENT = "RESOURCE_ALREADY_EXISTS"
 _MODEL_DOCUMENT = "MLmodel"
 _FLAVOR = "lorry"
@@ -128,7 +128,7 @@ class MlflowModels(MlflowRuns):
         )
 
     def _find_model(self, task: str) -> Any:
-        return self._connection.attempt(lambda: self._client.get_registered_model(task), unless=_ABSENT)
+        return self._connection.attempt(lambda: self._client.get_registered_model(task), unless=ABSENT)
 
     def _read_model_tags(self, task: str) -> dict[str, str]:
         model = self._find_model(task)
@@ -144,7 +144,7 @@ class MlflowModels(MlflowRuns):
             if logged is None:
                 return None
             model_id = logged.group(1)
-            model = self._connection.attempt(lambda: self._client.get_logged_model(model_id), unless=_ABSENT)
+            model = self._connection.attempt(lambda: self._client.get_logged_model(model_id), unless=ABSENT)
             if model is None:
                 return None
             source = model.artifact_location

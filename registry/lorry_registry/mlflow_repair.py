@@ -46,6 +46,35 @@ def repair_versions(index: MlflowIndex, registry: Registry, task: str) -> list[s
     return changes
 
 
+def remove_twins(index: MlflowIndex, registry: Registry, task: str) -> list[str]:
+    """Remove each version that holds the same adapter as an earlier one.
+
+    A request that was sent again, since its answer was lost, leaves such twins; so do two processes of which
+    one was killed before it gave way. Versions without any tag of Lorry's are left alone.
+
+    Returns:
+        What was removed, in sentences.
+
+    Raises:
+        TrackingError: MLflow cannot be reached.
+        StoreError: The ledger cannot be read.
+    """
+    known = {version.adapter_id for version in list_versions(registry.ledger.read_history(task))}
+    first: dict[str, str] = {}
+    changes: list[str] = []
+    for recorded in index.list_model_versions(task):
+        adapter_id, number = recorded.tags.get(ADAPTER_TAG), str(recorded.version)
+        if adapter_id not in known or index.identify_version(recorded) != adapter_id:
+            continue
+        if first.setdefault(adapter_id, number) != number:
+            index.remove_version(task, number)
+            changes.append(
+                f"MLflow's version {number} held the same adapter as version {first[adapter_id]}, "
+                "and was removed"
+            )
+    return changes
+
+
 def _correct_tags(
     index: MlflowIndex, registry: Registry, recorded: "ModelVersion", version: Version, events: list[Event]
 ) -> list[str]:

@@ -1,15 +1,20 @@
 """What is killed, what must be true afterwards, and how it is done again."""
 
+import os
+import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from lorry_registry.errors import ConflictError
+from lorry_registry.collection import Rules, plan_collection, sweep_store
+from lorry_registry.errors import ConflictError, NotFoundError
 from lorry_registry.manifest import MANIFEST_NAME
 from lorry_registry.registry import Registry, adapter_key
 from lorry_registry.stores import Store
+from lorry_registry.task_deletion import delete_task, restore_task
 from lorry_registry.verification import verify_adapter
 
 from fixtures.adapters import AdapterFolder
@@ -208,6 +213,104 @@ class Rollback(_Move):
             self.act(place)
 
 
+class Delete(_Move):
+    """A task whose name stands for nothing any more."""
+
+    name = "delete"
+    before = Rollback.before
+    event = "delete v2 -> vNone"
+
+    def prepare(self, place: Place) -> None:
+        Rollback().prepare(place)
+
+    def act(self, place: Place) -> None:
+        delete_task(place.open_registry(), TASK, reason="a test", by="the test")
+
+    def finish(self, place: Place) -> None:
+        has_happened = self.examine(place) == "moved"
+        try:
+            self.act(place)
+        except NotFoundError as error:
+            assert has_happened
+            assert "deleted" in error.what
+        else:
+            assert not has_happened
+        restore_task(place.open_registry(), TASK, reason="a test", by="the test")
+        assert list_history(place) == [*self.before, self.event, "restore v2 -> v2"]
+
+
+class Restore(_Move):
+    """A deleted task, brought back with its champion."""
+
+    name = "restore"
+    before = (*Rollback.before, Delete.event)
+    event = "restore v2 -> v2"
+
+    def prepare(self, place: Place) -> None:
+        Delete().prepare(place)
+        Delete().act(place)
+
+    def act(self, place: Place) -> None:
+        restore_task(place.open_registry(), TASK, reason="a test", by="the test")
+
+    def repeat(self, place: Place, has_happened: bool) -> None:
+        try:
+            self.act(place)
+        except ConflictError as error:
+            assert has_happened
+            assert error.what == "the task is not deleted"
+        else:
+            assert not has_happened
+
+
+class Collect(Operation):
+    """The files of an old version, and of an adapter that no task has."""
+
+    name = "gc"
+
+    def prepare(self, place: Place) -> None:
+        # In a process that ends: as long as it lives, it may be about to register what it published.
+        child = os.fork()
+        if child == 0:
+            try:
+                for name in ("a", "b", "c"):
+                    publish(place, name)
+                register(place, "a", champion=None, promote=False)
+                register(place, "b", champion=None)
+            except BaseException:  # noqa: BLE001 -- told in the log of the parent
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+
+    def act(self, place: Place) -> None:
+        rules = Rules(0, timedelta())
+        registry = place.open_registry()
+        sweep = sweep_store(registry, plan_collection(registry, rules), rules, by="the test")
+        assert not sweep.problems, sweep.problems
+
+    def examine(self, place: Place) -> str:
+        # Whatever is still named is whole; what is going has no manifest, or has all of its files.
+        assert check_adapter(place, "b")
+        events = [event.action for event in place.open_registry().ledger.read_history(TASK)]
+        assert events in (["register", "register"], ["register", "register", "collect"])
+        left = sum(check_adapter(place, name) for name in ("a", "c"))
+        return f"{left} to go"
+
+    def finish(self, place: Place) -> None:
+        self.act(place)
+        assert [check_adapter(place, name) for name in ("a", "b", "c")] == [False, True, False]
+        registry = place.open_registry()
+        for name in ("a", "c"):
+            key = adapter_key(place.adapters[name].adapter_id)
+            assert list(place.store.list_keys(key)) == []
+        assert registry.resolve(TASK).adapter_id == place.adapters["b"].adapter_id
+        # What was collected may be published and used again.
+        publish(place, "c")
+        register(place, "c", champion=2)
+        assert read_champion(place) == 3
+
+
 class Reconcile(Operation):
     """MLflow, made to agree with the ledger: two versions are missing there."""
 
@@ -247,16 +350,12 @@ class ReconcileEdits(Reconcile):
         client.delete_model_version_tag(TASK, "1", "lorry.task")
 
 
-ON_ANY_STORE: tuple[Operation, ...] = (
-    Publish(),
-    Fetch(),
-    RegisterFirst(),
-    Register(),
-    Promote(),
-    Rollback(),
-    Reconcile(),
-    ReconcileEdits(),
-)
+_MOVES = (RegisterFirst(), Register(), Promote(), Rollback(), Delete(), Restore())
+_IN_THE_STORE = (Publish(), Fetch(), *_MOVES, Collect())
+_IN_MLFLOW = (Reconcile(), ReconcileEdits())
+
+# In turn. Reconciling takes as long as twenty of the others, so it is killed less often.
+ON_ANY_STORE: tuple[Operation, ...] = (*_IN_THE_STORE * 4, *_IN_MLFLOW)
 ON_S3: tuple[Operation, ...] = (*ON_ANY_STORE, PublishLarge())
 
 

@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import os
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -31,6 +32,9 @@ def main() -> int:
     parser.add_argument("--store", choices=("folder", "s3", "both"), default="both")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of steps")
     options = parser.parse_args()
+    # A shell starts what runs in its background with Ctrl-C ignored. A server must not outlive this either.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     kinds = ("folder", "s3") if options.store == "both" else (options.store,)
     problems: list[Kill] = []
     with tempfile.TemporaryDirectory(prefix="lorry-kills-") as folder:
@@ -66,10 +70,12 @@ def run_kills(killer: Killer, kind: str, count: int, seed: int) -> list[Kill]:
     started = time.monotonic()
     operations = ON_S3 if kind == "s3" else ON_ANY_STORE
     kills = []
-    for kill in killer.kill_at_random(operations, count, random.Random(seed)):  # noqa: S311 -- chooses steps
-        kills.append(kill)
-        if len(kills) % 50 == 0:
-            print(f"{kind}: {len(kills)} of {count}, {time.monotonic() - started:.0f} s", file=sys.stderr)
+    # After Ctrl-C what was found until then is told.
+    with contextlib.suppress(KeyboardInterrupt):
+        for kill in killer.kill_at_random(operations, count, random.Random(seed)):  # noqa: S311 -- no secret
+            kills.append(kill)
+            if len(kills) % 50 == 0:
+                print(f"{kind}: {len(kills)} of {count}, {time.monotonic() - started:.0f} s", file=sys.stderr)
     print(f"\n{kind}: {len(kills)} kills in {time.monotonic() - started:.0f} s")
     print(f"\n{'operation':20}  {'step':52}  {'kills':>5}  {'problems':>8}  left")
     for operation, step, number, states, wrong in count_kills(kills):

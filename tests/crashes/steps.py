@@ -10,14 +10,14 @@ import http.client
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from lorry_registry.stores import LocalStore
 
 _FILE_WRITES = ((os, "link"), (os, "fsync"), (Path, "replace"), (Path, "rename"), (Path, "unlink"))
-_STORE_WRITES = ("create", "upload", "compare_and_swap", "download", "delete")
+_STORE_WRITES = ("create", "upload", "compare_and_swap", "download", "overwrite", "delete")
 _MLFLOW_WRITES = ("create_", "set_", "delete_", "log_", "update_", "finalize_")
 _S3_READS = ("Get", "Head", "List")
 
@@ -93,14 +93,20 @@ def describe_key(key: str) -> str:
         return "manifest" if parts[2] == "manifest.json" else "adapter file"
     if parts[0] == "tasks" and len(parts) > 2:
         return {"head.json": "head", "history": "event"}.get(parts[2], parts[2])
-    return parts[-1]
+    return parts[-1] if len(parts) == 1 else parts[0].rstrip("s")
 
 
 def _watch_store(watch: Watch, store: Any) -> None:
     for name in _STORE_WRITES:
-        original = getattr(store, name, None)
-        if original is not None:
-            setattr(store, name, _name_place(watch, original, name))
+        setattr(store, name, _name_place(watch, getattr(store, name), name))
+    delete_all = store.delete_all
+
+    @functools.wraps(delete_all)
+    def wrapped(self: Any, keys: Sequence[str]) -> Any:
+        with watch.inside(f"delete_all {describe_key(keys[0]) if keys else 'nothing'}"):
+            return delete_all(self, keys)
+
+    store.delete_all = wrapped
 
 
 def _name_place(watch: Watch, original: Callable[..., Any], name: str) -> Callable[..., Any]:

@@ -12,7 +12,7 @@ from lorry_registry.manifest import ADAPTER_FILES, MANIFEST_NAME
 from lorry_registry.mlflow_adoption import adopt_champion
 from lorry_registry.mlflow_index import MlflowIndex, sync_aliases
 from lorry_registry.mlflow_models import LOADER
-from lorry_registry.mlflow_repair import repair_versions
+from lorry_registry.mlflow_repair import remove_twins, repair_versions
 from lorry_registry.registry import Registry
 from lorry_registry.registry_identity import read_or_create_id
 from lorry_registry.stores import LocalStore
@@ -123,6 +123,25 @@ def test_a_version_with_all_files_of_another_adapter_is_shown_as_that_one(
     assert any("lorry.adapter_id" in change for change in repair_versions(index, registry, TASK))
     assert client.get_model_version(TASK, "2").tags["lorry.adapter_id"] == first.adapter_id
     assert index.find_version(TASK, second.adapter_id) is None
+
+
+def test_twins_of_an_adapter_go_and_what_is_not_ours_stays(
+    index: MlflowIndex, registry: Registry, client: Any, record: Make
+) -> None:
+    first, second = record(1), record(2)
+    known = client.get_model_version(TASK, "1")
+    # As when the answer to a creation is lost, and the request is sent again.
+    client.create_model_version(TASK, known.source, tags=known.tags)
+    client.create_model_version(TASK, known.source)
+    assert remove_twins(index, registry, TASK) == [
+        "MLflow's version 3 held the same adapter as version 1, and was removed"
+    ]
+    assert sorted(str(each.version) for each in index.list_model_versions(TASK)) == ["1", "2", "4"]
+    assert index.find_version(TASK, first.adapter_id) == "1"
+    assert index.find_version(TASK, second.adapter_id) == "2"
+    assert remove_twins(index, registry, TASK) == []
+    # MLflow's client sends a removal again when its answer is lost.
+    index.remove_version(TASK, "3")
 
 
 @pytest.mark.parametrize(

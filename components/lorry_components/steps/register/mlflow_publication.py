@@ -9,7 +9,7 @@ from lorry_registry.adapter_names import name_run
 from lorry_registry.manifest import Manifest
 from lorry_registry.mlflow_adoption import adopt_champion
 from lorry_registry.mlflow_index import MlflowIndex, sync_aliases
-from lorry_registry.mlflow_repair import repair_versions, show_standings
+from lorry_registry.mlflow_repair import remove_twins, repair_versions, show_standings
 from lorry_registry.promotion import Version, list_versions
 from lorry_registry.registry import Registry
 from lorry_registry.signing.adapter_signatures import SIGNATURES_FOLDER
@@ -115,6 +115,7 @@ def reconcile_task(
     index.check_model(task, registry.registry_id)
     changes = index.follow_move()
     changes += repair_versions(index, registry, task)
+    changes += remove_twins(index, registry, task)
     if adopt_alias and (event := adopt_champion(index, registry, task)) is not None:
         changes.append(f"v{event.version} is now the ledger's champion, as {event.reasons[0]}")
     if registry.ledger.read_state(task).deleted is None:
