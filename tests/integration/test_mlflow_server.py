@@ -346,3 +346,42 @@ def test_somebody_elses_experiment(
     assert "v1 was missing and is recorded now" in reconcile_task(
         MlflowIndex(uri), registry, "reviews-adapter-h"
     )
+
+
+# At once
+
+
+def test_four_processes_reconcile_at_once(
+    proxied_stack: Stack, use_stack: UseStack, copy_tasks: Callable[..., Registry], registry: Registry
+) -> None:
+    from mlflow.tracking import MlflowClient
+
+    uri = use_stack(proxied_stack)["MLFLOW_TRACKING_URI"]
+    tasks = ("reviews-over-time", "reviews-prelayer", "towns-bert-lora")
+    copy_tasks(registry, *tasks)
+    program = Path(sys.executable).with_name("lorry")
+    environment = os.environ | {
+        "LORRY_STORE": registry.store.address,
+        "LORRY_HOME": str(Path(registry.store.address).parent / "home"),
+    }
+    processes = [
+        subprocess.Popen(
+            [program, "reconcile", "--json"],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(4)
+    ]
+    for process in processes:
+        said = process.communicate(timeout=400)
+        assert process.returncode == 0, said
+    client, index = MlflowClient(uri), MlflowIndex(uri)
+    for task in tasks:
+        assert reconcile_task(index, registry, task) == []
+        shown = [version.tags["lorry.adapter_id"] for version in index.list_model_versions(task)]
+        known = [version.adapter_id for version in list_versions(registry.ledger.read_history(task))]
+        assert sorted(shown) == sorted(known)
+        champion = client.get_model_version_by_alias(task, "champion")
+        assert champion.tags["lorry.adapter_id"] == registry.resolve(task).adapter_id
