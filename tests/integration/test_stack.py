@@ -263,3 +263,9 @@ def test_what_was_recorded_is_read_again(tmp_path: Path) -> None:
     write_records(tmp_path / "processes.json", records)
     assert read_records(tmp_path / "processes.json") == records
     assert read_records(tmp_path / "none") == {}
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="it cannot be written: Not a directory"):
+        Stack(tmp_path / "file" / "stack", {}).start(Wishes())
