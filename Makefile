@@ -53,7 +53,7 @@ stack: $(INSTALLED) ## Start S3, PostgreSQL and MLflow on this machine, for a sh
 	@$(RUN_STACK) start $(STACK_OPTIONS)
 
 .PHONY: stack-env
-stack-env: $(INSTALLED) ## Print the variables to set: eval "$$(make -s stack-env)".
+stack-env: $(INSTALLED) ## Print the variables for a shell, passwords included.
 	@$(RUN_STACK) env
 
 .PHONY: stack-stop

@@ -6,6 +6,8 @@ From the top down
     The ``lorry`` command: each command in the module of its name, imported when it is called.
 :mod:`~lorry_pipelines.studies`
     Comparisons and studies: trials in processes, a table, a plot, runs in MLflow.
+:mod:`~lorry_pipelines.diagnosis`
+    What ``lorry doctor`` looks at, each check by itself and with a time limit.
 :mod:`~lorry_pipelines.local`
     The compiled pipeline on this machine: in processes or containers, watched and ended as one.
 :mod:`~lorry_pipelines.scheduling`

@@ -221,18 +221,22 @@ def test_a_user_without_rights_costs_nothing_but_the_view(
     variables = use_stack(direct_stack)
     uri = variables["MLFLOW_TRACKING_URI"]
     copy_tasks(registry, "reviews-ia3")
-    publish(MlflowIndex(uri), registry, "reviews-ia3")
+    manifest = registry.resolve("reviews-ia3").manifest
+    # An administrator ran the task first: experiment and registered model are theirs.
+    MlflowIndex(uri).ensure_experiment("reviews-ia3", registry.registry_id)
+    MlflowIndex(uri).claim_model("reviews-ia3", manifest, registry.registry_id)
     AuthServiceClient(uri).create_user("reader", "the-readers-password")
     with monkeypatch.context() as as_reader:
         as_reader.setenv("MLFLOW_TRACKING_USERNAME", "reader")
         as_reader.setenv("MLFLOW_TRACKING_PASSWORD", "the-readers-password")
         index = MlflowIndex(uri)
         index.check_reachable()
-        assert reconcile_task(index, registry, "reviews-ia3") == []
         with pytest.raises(TrackingError, match="this user of MLflow may not do that") as caught:
-            index.open_run("reviews-ia3", name="r", tags={})
+            publish(index, registry, "reviews-ia3")
         assert "give the user EDIT on the task's experiment" in str(caught.value)
         check_secretless(str(caught.value), direct_stack, "the-readers-password")
+    assert registry.resolve("reviews-ia3").version == 1
+    assert "v1 was missing and is recorded now" in reconcile_task(MlflowIndex(uri), registry, "reviews-ia3")
 
 
 def test_wrong_credentials_of_s3_cost_nothing_but_the_view(
@@ -346,3 +350,42 @@ def test_somebody_elses_experiment(
     assert "v1 was missing and is recorded now" in reconcile_task(
         MlflowIndex(uri), registry, "reviews-adapter-h"
     )
+
+
+# At once
+
+
+def test_four_processes_reconcile_at_once(
+    proxied_stack: Stack, use_stack: UseStack, copy_tasks: Callable[..., Registry], registry: Registry
+) -> None:
+    from mlflow.tracking import MlflowClient
+
+    uri = use_stack(proxied_stack)["MLFLOW_TRACKING_URI"]
+    tasks = ("reviews-over-time", "reviews-prelayer", "towns-bert-lora")
+    copy_tasks(registry, *tasks)
+    program = Path(sys.executable).with_name("lorry")
+    environment = os.environ | {
+        "LORRY_STORE": registry.store.address,
+        "LORRY_HOME": str(Path(registry.store.address).parent / "home"),
+    }
+    processes = [
+        subprocess.Popen(
+            [program, "reconcile", "--json"],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(4)
+    ]
+    for process in processes:
+        said = process.communicate(timeout=400)
+        assert process.returncode == 0, said
+    client, index = MlflowClient(uri), MlflowIndex(uri)
+    for task in tasks:
+        assert reconcile_task(index, registry, task) == []
+        shown = [version.tags["lorry.adapter_id"] for version in index.list_model_versions(task)]
+        known = [version.adapter_id for version in list_versions(registry.ledger.read_history(task))]
+        assert sorted(shown) == sorted(known)
+        champion = client.get_model_version_by_alias(task, "champion")
+        assert champion.tags["lorry.adapter_id"] == registry.resolve(task).adapter_id

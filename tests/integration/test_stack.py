@@ -50,6 +50,14 @@ def is_there(pid: int) -> bool:
         return False
 
 
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait for the system, which takes a moment to end what was killed."""
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 # Processes
 
 
@@ -61,7 +69,7 @@ def test_a_process_that_does_not_end_is_killed_with_its_children(
     assert is_there(child)
     sleeper.end(signal.SIGTERM, 0.3)
     assert not sleeper.is_running()
-    assert not is_there(child)
+    wait_until(lambda: not is_there(child))
 
 
 def test_children_of_a_killed_process_are_found(sleeper: ProcessRecord, tmp_path: Path) -> None:
@@ -70,7 +78,7 @@ def test_children_of_a_killed_process_are_found(sleeper: ProcessRecord, tmp_path
     os.waitpid(sleeper.pid, 0)
     assert is_there(child)
     sleeper.end(signal.SIGTERM, 0.3)
-    assert not is_there(child)
+    wait_until(lambda: not is_there(child))
 
 
 def test_another_process_of_the_same_number_is_left_alone(tmp_path: Path) -> None:
@@ -194,7 +202,7 @@ def test_a_life(make_stack: Callable[..., Stack], tmp_path: Path) -> None:
     # One that was killed comes back, the others are not touched.
     before = read_records(stack.layout.processes)
     os.kill(before["mlflow"].pid, signal.SIGKILL)
-    assert stack.list_running() == ["seaweedfs", "postgresql"]
+    wait_until(lambda: stack.list_running() == ["seaweedfs", "postgresql"])
     assert "starting mlflow" in run("start")
     after = read_records(stack.layout.processes)
     assert {name for name in NAMES if before[name] != after[name]} == {"mlflow"}
@@ -255,3 +263,9 @@ def test_what_was_recorded_is_read_again(tmp_path: Path) -> None:
     write_records(tmp_path / "processes.json", records)
     assert read_records(tmp_path / "processes.json") == records
     assert read_records(tmp_path / "none") == {}
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="it cannot be written: Not a directory"):
+        Stack(tmp_path / "file" / "stack", {}).start(Wishes())

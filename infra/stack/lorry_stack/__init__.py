@@ -8,4 +8,6 @@ Everything lies in one folder, listens on the loopback alone, and has passwords 
 :mod:`~lorry_stack.layout` says what lies where, :mod:`~lorry_stack.options` what was chosen,
 :mod:`~lorry_stack.credentials` makes the passwords, :mod:`~lorry_stack.ports` finds ports, and
 :mod:`~lorry_stack.processes` knows the processes that were started, and ends no others.
+The same servers in containers are ``infra/stack/compose.yaml``, whose passwords
+:mod:`~lorry_stack.compose_variables` writes.
 """

@@ -7,8 +7,12 @@ from typing import Any
 import click
 
 from lorry_registry.cli import LazyGroup, run_cli
+from lorry_registry.errors import UsageError
+from lorry_stack.compose_variables import format_compose_variables
+from lorry_stack.credentials import Credentials
 from lorry_stack.options import Wishes
 from lorry_stack.ports import LOOPBACK
+from lorry_stack.private_files import write_private
 from lorry_stack.stack import STORE, Stack, format_variables
 
 _PORT = click.IntRange(1, 65535)
@@ -72,6 +76,19 @@ def stop(servers: Stack) -> None:
 def env(servers: Stack) -> None:
     """Print the variables for a shell, passwords included."""
     click.echo(format_variables(servers.list_variables()), nl=False)
+
+
+@stack.command("compose-env")
+@click.argument("path", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE")
+def write_compose_env(path: Path) -> None:
+    """Write a file of new passwords for infra/stack/compose.yaml.
+
+    A file that is there is left as it is: the servers that it was made for know no other passwords.
+    """
+    if path.exists():
+        raise UsageError("it exists, and its passwords may be in use", where=str(path), todo="name another")
+    write_private(path, format_compose_variables(Credentials()))
+    click.echo(f"wrote {path}; nobody else may read it")
 
 
 def _shorten(path: Path) -> str:

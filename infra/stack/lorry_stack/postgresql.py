@@ -21,7 +21,7 @@ DATABASE, AUTH_DATABASE = "mlflow", "mlflow_auth"
 STOP_SIGNAL = signal.SIGINT
 
 _DEBIAN = Path("/usr/lib/postgresql")
-_LOCALE = {"LC_ALL": "C.UTF-8"}
+_LOCALE = {"LC_ALL": "C"}
 _CONNECT_SECONDS = 2
 
 
@@ -57,21 +57,24 @@ def make_databases(folder: Path, password: str, account: Account | None) -> None
     """
     if (folder / "PG_VERSION").exists():
         return
-    folder.mkdir(mode=0o700, exist_ok=True)
-    _give(folder, account)
+    # initdb writes that file early: what a killed one left must not be taken for a whole.
+    scratch = folder.with_name(f"{folder.name}.new")
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(mode=0o700)
+    _give(scratch, account)
     with tempfile.NamedTemporaryFile("w", encoding="utf-8") as password_file:
         password_file.write(password)
         password_file.flush()
         _give(Path(password_file.name), account)
         command = [
             str(find_programs() / "initdb"),
-            *("--pgdata", str(folder), "--username", ADMIN, "--auth", "scram-sha-256"),
-            *("--pwfile", password_file.name, "--encoding", "UTF8", "--locale", "C.UTF-8"),
+            *("--pgdata", str(scratch), "--username", ADMIN, "--auth", "scram-sha-256"),
+            *("--pwfile", password_file.name, "--encoding", "UTF8", "--locale", "C"),
         ]
         user = {"user": account.uid, "group": account.gid, "extra_groups": []} if account else {}
         made = subprocess.run(  # noqa: S603 -- PostgreSQL's own program
             command,
-            cwd=folder,
+            cwd=scratch,
             env={"PATH": os.defpath, **_LOCALE},
             capture_output=True,
             text=True,
@@ -81,8 +84,9 @@ def make_databases(folder: Path, password: str, account: Account | None) -> None
     if made.returncode != 0:
         lines = made.stderr.strip().splitlines() or ["it says nothing"]
         raise LorryError(
-            f"initdb fails: {lines[-1]}", where=str(folder), todo="correct that, remove the folder, try again"
+            f"initdb fails: {lines[-1]}", where=str(folder), todo="correct that, and run the command again"
         )
+    scratch.rename(folder)
 
 
 def start(folder: Path, port: int, log: Path, account: Account | None) -> ProcessRecord:

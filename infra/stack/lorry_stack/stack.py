@@ -60,8 +60,7 @@ class Stack:
             UsageError: What is asked for does not fit what runs, or what is there.
         """
         layout = self.layout
-        # PostgreSQL's user has to pass through it; each thing in it has rights of its own.
-        layout.folder.mkdir(parents=True, exist_ok=True)
+        self._make_folder()
         with hold_lock(layout.lock):
             records = read_records(layout.processes)
             running = {name: record for name, record in records.items() if record.is_running()}
@@ -149,6 +148,19 @@ class Stack:
         options = self.read_options()
         return build_variables(options, Credentials.read_or_make(self.layout.credentials))
 
+    def _make_folder(self) -> None:
+        folder = self.layout.folder
+        try:
+            # PostgreSQL's user has to pass through it; each thing in it has rights of its own.
+            folder.mkdir(parents=True, exist_ok=True)
+            self.layout.lock.touch()
+        except OSError as error:
+            raise UsageError(
+                f"it cannot be written: {error.strerror}",
+                where=str(folder),
+                todo="name another folder, for example: make stack STACK=~/lorry-stack",
+            ) from error
+
     def _choose_options(self, wishes: Wishes, *, is_running: bool) -> StackOptions:
         before = StackOptions.read(self.layout.options)
         if not is_running or before is None:
@@ -181,7 +193,8 @@ class Stack:
 
     def _wait_until_ready(self, name: str, record: ProcessRecord, is_ready: Callable[[], bool]) -> None:
         deadline = time.monotonic() + _START_SECONDS
-        while not is_ready():
+        # Whoever else may answer at its port by now: it must run.
+        while not (record.is_running() and is_ready()):
             if not record.is_running() or time.monotonic() > deadline:
                 log = self.layout.locate_log(name)
                 lines = log.read_text("utf-8", "replace").splitlines()[-_LOG_LINES:]

@@ -51,7 +51,6 @@ COMMANDS = (
         f"{_CLI}.doctor:examine",
         "Say what works here, and what to do about the rest.",
         _USE,
-        extras="",
     ),
 )
 

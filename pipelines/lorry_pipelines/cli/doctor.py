@@ -87,12 +87,9 @@ def _list_checks(environment: Mapping[str, str]) -> list[Check]:
         ),
     ]
     if settings is not None:
-        checks += [
-            Check(
-                "Machine", "containers", _SECONDS, functools.partial(check_containers, settings, environment)
-            ),
-            Check("Machine", "home", _SECONDS, functools.partial(check_home, settings)),
-        ]
+        containers = functools.partial(check_containers, settings, environment)
+        checks.append(Check("Machine", "containers", _SECONDS, containers))
+        checks.append(Check("Machine", "home", _SECONDS, functools.partial(check_home, settings)))
     return checks
 
 

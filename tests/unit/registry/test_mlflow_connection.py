@@ -107,3 +107,65 @@ def test_reaching_it_is_tried_before_anything_is_spent(mlflow_uri: str, tmp_path
     (tmp_path / "file").touch()
     with pytest.raises(TrackingError, match="cannot open it"):
         MlflowIndex(f"sqlite:///{tmp_path}/file/mlflow.db").check_reachable()
+
+
+def answer(status: int, body: str, path: str = "/api/2.0/mlflow/runs/create") -> Exception:
+    """Return what MLflow's client raises on an answer."""
+    import requests
+    from mlflow.exceptions import MlflowException
+    from mlflow.utils.rest_utils import verify_rest_response
+
+    given = requests.Response()
+    given.status_code, given._content = status, body.encode()
+    with pytest.raises(MlflowException) as caught:
+        verify_rest_response(given, path)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "what", "todo"),
+    [
+        (401, "You are not authenticated", "does not accept who asks", "set MLFLOW_TRACKING_USERNAME"),
+        (403, "Permission denied", "this user of MLflow may not do that", "EDIT on the task's experiment"),
+        (403, "Invalid Host header - possible attack", "to be addressed by this name", "--allowed-hosts"),
+        (200, "<!doctype html>\n<title>Log in", "is not MLflow, or a login", "set MLFLOW_TRACKING_TOKEN"),
+        (503, "x" * 5000, "failed with error code 503", "that MLflow is up"),
+    ],
+)
+def test_a_refusal_says_what_to_do(status: int, body: str, what: str, todo: str) -> None:
+    connection = MlflowConnection("http://host/x")
+    with pytest.raises(TrackingError) as caught, connection.reporting("ask"):
+        raise answer(status, body)
+    assert what in caught.value.what
+    assert todo in caught.value.todo
+    assert len(caught.value.what) < 400
+
+
+def test_the_way_of_artifacts_knows_statuses_only() -> None:
+    import requests
+
+    connection = MlflowConnection("http://user:secret@host/x")
+    given = requests.Response()
+    given.status_code = 403
+    with (
+        pytest.raises(TrackingError, match="this user of MLflow may not do that"),
+        connection.reporting("ask"),
+    ):
+        raise requests.HTTPError(
+            "403 Client Error: Forbidden for url: http://user:secret@host", response=given
+        )
+
+
+def test_an_error_of_s3_is_one_of_mlflows_artifacts() -> None:
+    from boto3.exceptions import S3UploadFailedError
+    from botocore.exceptions import ClientError, NoCredentialsError
+
+    connection = MlflowConnection("http://host/x")
+    for error in (
+        NoCredentialsError(),
+        S3UploadFailedError("Failed to upload x: access denied"),
+        ClientError({"Error": {"Code": "InvalidAccessKeyId", "Message": "no such key"}}, "PutObject"),
+    ):
+        with pytest.raises(TrackingError, match="artifacts are on S3") as caught, connection.reporting("x"):
+            raise error
+        assert "check the AWS_* settings" in caught.value.todo
