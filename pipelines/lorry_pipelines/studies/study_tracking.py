@@ -11,12 +11,12 @@ from lorry_components.studies.study_summary import TrialOutcome
 from lorry_components.studies.trial_run import read_history
 from lorry_registry.mlflow_best_effort import BestEffort
 from lorry_registry.mlflow_index import MlflowIndex
+from lorry_registry.version_card import NOTE_TAG
 from lorry_registry.whole_files import write_whole_text
 
 _STATE = "mlflow.json"
 # MLflow's own tag: its pages fold the runs below their parent.
 _PARENT_TAG = "mlflow.parentRunId"
-_NOTE_TAG = "mlflow.note.content"
 
 
 class StudyTracker:
@@ -146,7 +146,7 @@ def _describe_recommendation(recommendation: Recommendation) -> dict[str, str]:
         f"Recommended: **{recommendation.label}**. {recommendation.reason}\n\n"
         f"```yaml\n{recommendation.section.strip()}\n```"
     )
-    return {"lorry.recommendation": recommendation.label, _NOTE_TAG: text}
+    return {"lorry.recommendation": recommendation.label, NOTE_TAG: text}
 
 
 def _list_metrics(outcome: TrialOutcome) -> dict[str, float]:
