@@ -28,7 +28,7 @@ _CARD = """\
 An adapter (`{method}`) for the task `{task}`, a {kind} on the frozen base `{base}`. \
 It holds no weights of the base.
 
-| metric | &emsp;&emsp;value | &emsp;&emsp;95 % interval |
+| metric&emsp;&emsp;&emsp;&emsp; | value&emsp;&emsp; | 95 % interval |
 |---|---:|---:|
 {metrics}
 
