@@ -70,8 +70,9 @@ def main(
         target = Path(candidate)
         root = Path(checkpoints) if checkpoints else target.with_name("checkpoints")
         kept = root / name_checkpoints(resolved, Path(data))
-        run_id = _open_run(entry, run, kept / _RUN_NOTE, load_card(Path(data)))
+        run_id = _open_run(entry, run, kept / _RUN_NOTE)
         with _marking_failure(index, run_id):
+            _show_inputs(entry, run_id, load_card(Path(data)))
             train, log = _choose_training(spec.resources.count), MlflowLog(index, run_id)
             summary = train(
                 resolved,
@@ -109,7 +110,7 @@ def _choose_training(wanted: int) -> Finetune:
     return functools.partial(finetune_in_processes, finetune, count) if count > 1 else finetune
 
 
-def _open_run(entry: StepContext, run: str, note: Path, card: DataCard) -> str:
+def _open_run(entry: StepContext, run: str, note: Path) -> str:
     """Open the task's MLflow run; a training that continues from a checkpoint continues its run, too."""
     spec, index = entry.spec, entry.index
     name = name_run(spec.name, spec.describe_recipe())
@@ -126,16 +127,23 @@ def _open_run(entry: StepContext, run: str, note: Path, card: DataCard) -> str:
             _LOGGER.info("a new MLflow run is opened, since the former one is gone: %s", error)
     run_id = index.open_run(spec.name, name=name, tags=tags, run_id=entry.injected_run)
     index.log_parameters(run_id, spec.describe_recipe() | {"base": spec.base.model_dump(mode="json")})
-    # What went in is not needed for training: when MLflow does not take it, training goes on.
+    note.parent.mkdir(parents=True, exist_ok=True)
+    write_whole_text(note, run_id)
+    return run_id
+
+
+def _show_inputs(entry: StepContext, run_id: str, card: DataCard) -> None:
+    """Show in MLflow what a training is made from; repeating it is harmless.
+
+    Training does not need it: when MLflow does not take it, training goes on.
+    """
+    spec, index = entry.spec, entry.index
     mlflow = BestEffort(f"MLflow does not show what {spec.name} is trained from")
     mlflow.attempt(lambda: index.log_datasets(run_id, list_datasets(card)))
     mlflow.attempt(lambda: index.log_text(run_id, write_task_file(spec, card), TASK_ARTIFACT))
     mlflow.attempt(lambda: index.log_text(run_id, write_card(card), CARD_FILE))
     description = describe_model(spec.name, spec.description, spec.base.model)
     mlflow.attempt(lambda: index.describe_experiment(spec.name, description))
-    note.parent.mkdir(parents=True, exist_ok=True)
-    write_whole_text(note, run_id)
-    return run_id
 
 
 @contextlib.contextmanager
