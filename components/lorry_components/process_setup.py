@@ -1,21 +1,24 @@
 """What a process of Lorry's does before it loads large libraries."""
 
 import atexit
+import contextlib
 import gc
 import logging
 import os
 import sys
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
 from lorry_registry.scrubbing import find_secrets, format_scrubbed, scrub_text
 
+_CHATTY = ("transformers", "mlflow", "alembic", "datasets", "bitsandbytes")
+
 
 def quiet_libraries() -> None:
     """Keep library chatter that is no news to a person out of a step's log and off a terminal."""
-    for name in ("transformers", "mlflow", "alembic", "datasets", "bitsandbytes"):
+    for name in _CHATTY:
         logging.getLogger(name).setLevel(logging.ERROR)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
@@ -24,6 +27,23 @@ def quiet_libraries() -> None:
     # Libraries tell each other here what they will remove one day; our tests turn warnings into errors.
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
+
+
+@contextlib.contextmanager
+def hush_libraries() -> Iterator[None]:
+    """Keep library chatter out of a process that is not ours, for as long as we load something in it."""
+    loggers = [logging.getLogger(name) for name in _CHATTY]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning)
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        for logger in loggers:
+            logger.setLevel(max(logger.level, logging.ERROR))
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
 
 
 def ease_garbage_collection() -> None:

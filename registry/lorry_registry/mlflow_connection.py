@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _DATABASE_SCHEMES = ("sqlite", "postgresql", "mysql", "mssql")
 
+_DEFAULT_EXPERIMENT = "0"
+
 _UNREACHABLE = "check that MLFLOW_TRACKING_URI is right and that MLflow is up"
 _REFUSED = "MLflow answered and refused: look at the task there, and check that you may write"
 # What is said of error codes of an MLflow that is up, in place of its own words; "": these are kept.
@@ -116,8 +118,15 @@ class MlflowConnection:
         from mlflow.tracking import MlflowClient
 
         try:
-            with self.reporting("open it"), self._locking_database(), _quietly("mlflow.store.db.utils"):
+            with (
+                self.reporting("open it"),
+                self._locking_database() as is_new,
+                _quietly("mlflow.store.db.utils"),
+            ):
                 client = MlflowClient(self._uri)
+                if is_new:
+                    # MLflow's own, empty for ever, would stand among the tasks; it can be restored.
+                    client.delete_experiment(_DEFAULT_EXPERIMENT)
                 if self.is_database:
                     # The registry's half is opened on its first use; that belongs under the lock as well.
                     client.search_registered_models(max_results=1)
@@ -158,18 +167,20 @@ class MlflowConnection:
         return None
 
     @contextlib.contextmanager
-    def _locking_database(self) -> Iterator[None]:
+    def _locking_database(self) -> Iterator[bool]:
+        """Hold the lock of a SQLite file, if it is one; yields whether the file is new."""
         path = self.database_file
         if path is None:
-            yield
+            yield False
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         # MLflow creates the tables of a new database without a lock: two processes at once would break it.
         with hold_lock(path.with_name(f"{path.name}.lock")):
+            is_new = not path.exists() or path.stat().st_size == 0
             # MLflow tries a file that it cannot open again and again, for minutes; this fails at once.
             with contextlib.closing(sqlite3.connect(path)) as connection:
                 connection.execute("PRAGMA schema_version")
-            yield
+            yield is_new
 
 
 def _explain_error(error: Exception) -> tuple[str, str]:

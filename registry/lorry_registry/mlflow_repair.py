@@ -101,11 +101,18 @@ def _correct_tags(
     wrong = {key: value for key, value in wanted.items() if recorded.tags.get(key) != value}
     if wrong:
         index.set_version_tags(manifest.task, str(recorded.version), wrong)
-    return [
-        f"the tag {key} of MLflow's version {recorded.version}, which holds v{version.number}, was "
-        f"{recorded.tags.get(key) or 'not set'}, and is now {value}"
+    name = f"MLflow's version {recorded.version}, which holds v{version.number}"
+    lacking = [key for key in wrong if key not in recorded.tags]
+    changes = [
+        f"the tag {key} of {name}, was {recorded.tags[key] or 'empty'}, and is now {value}"
         for key, value in wrong.items()
+        if key not in lacking
     ]
+    # An older Lorry set fewer of them.
+    if lacking:
+        tags = f"tag {lacking[0]}" if len(lacking) == 1 else f"tags {', '.join(lacking)}"
+        changes.append(f"{name}, lacked the {tags}, and has {'it' if len(lacking) == 1 else 'them'} now")
+    return changes
 
 
 def show_standings(

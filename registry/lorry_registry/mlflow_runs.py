@@ -17,6 +17,7 @@ from lorry_registry.mlflow_datasets import RunDataset
 from lorry_registry.mlflow_ownership import REGISTRY_TAG, TASK_TAG, check_owner
 from lorry_registry.mlflow_relocation import STUDIES_FOLDER, find_former_root, relocate_artifacts
 from lorry_registry.users import name_user
+from lorry_registry.version_card import NOTE_TAG, is_own_note
 from lorry_registry.whole_files import write_whole_text
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ _FORBIDDEN_IN_NAMES = re.compile(r"[^\w\-. /]")
 
 _MODEL_DOCUMENT = "MLmodel"
 _ABSENT = "RESOURCE_DOES_NOT_EXIST"
-_NOTE_TAG = "mlflow.note.content"
 _VERSION_TAG = "lorry.version"
 # MLflow's pages then show such an experiment's trainings and their curves, not the traces of a chat.
 _TRAINING_EXPERIMENT = {"mlflow.experimentKind": "custom_model_development"}
@@ -128,7 +128,7 @@ class MlflowRuns:
             **_TRAINING_EXPERIMENT,
         }
         if of_studies:
-            tags |= {_NOTE_TAG: f"Methods, ranks, targets and prompts compared on the task {task}."}
+            tags |= {NOTE_TAG: f"Methods, ranks, targets and prompts compared on the task {task}."}
         with self._connection.reporting(f"create the experiment {name!r}"):
             experiment = self._client.get_experiment_by_name(name)
             if experiment is None:
@@ -169,9 +169,9 @@ class MlflowRuns:
         """Give a task's experiment a description, unless it has one; return whether it was given."""
         with self._connection.reporting(f"describe the experiment {task!r}"):
             experiment = self._client.get_experiment_by_name(task)
-            if experiment is None or experiment.tags.get(_NOTE_TAG):
+            if experiment is None or experiment.tags.get(NOTE_TAG):
                 return False
-            self._client.set_experiment_tag(experiment.experiment_id, _NOTE_TAG, text)
+            self._client.set_experiment_tag(experiment.experiment_id, NOTE_TAG, text)
         return True
 
     def open_run(
@@ -276,8 +276,8 @@ class MlflowRuns:
     def update_run(self, run_id: str, task: str, *, name: str, former: str, tags: Mapping[str, str]) -> bool:
         """Bring the name and the tags of the run that trained a version up to date.
 
-        A name that a person or a backend gave is kept, and so are the tags of a run that trained another
-        version as well.
+        A name or a note that a person or a backend gave is kept, and so are the tags of a run that trained
+        another version as well.
 
         Args:
             run_id: The run.
@@ -296,6 +296,8 @@ class MlflowRuns:
             known, wanted = run.data.tags, _cut(tags, _MAX_TAG_LENGTH)
             if known.get("lorry.task") != task or known.get(_VERSION_TAG) not in (None, tags[_VERSION_TAG]):
                 return False
+            if not is_own_note(known.get(NOTE_TAG, "") or wanted.get(NOTE_TAG, "")):
+                wanted.pop(NOTE_TAG, None)
             wrong = {key: value for key, value in wanted.items() if known.get(key) != value}
             is_ours = run.info.run_name in (former, known.get("lorry.run"), f"v{tags[_VERSION_TAG]}")
             if is_ours and run.info.run_name != name:

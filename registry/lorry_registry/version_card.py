@@ -7,9 +7,19 @@ from lorry_registry.standing import Standing, describe_move
 
 DECISION_TAG = "lorry.decision"
 STATUS_TAG = "lorry.status"
+# What MLflow's pages show as the description of a run or an experiment.
+NOTE_TAG = "mlflow.note.content"
 
-# MLflow draws tables without any space between columns; the wide blanks in the headings make some. The first
-# line is what its lists of versions show, where Markdown is not drawn.
+_SUMMARIES = ("Champion: ", "Former champion: ", "Refused: ", "Rolled back: ")
+_RUN_TAGS = frozenset(
+    {
+        *("lorry.task", "lorry.version", "lorry.kind", "lorry.method", "lorry.base"),
+        *("lorry.metric", "lorry.value", "lorry.adapter_id"),
+    }
+)
+
+# MLflow draws tables without any space between columns; the wide blanks in the widest cells make some. The
+# first line is what its lists of versions show, where Markdown is not drawn.
 _CARD = """\
 {summary}
 
@@ -18,7 +28,7 @@ _CARD = """\
 An adapter (`{method}`) for the task `{task}`, a {kind} on the frozen base `{base}`. \
 It holds no weights of the base.
 
-| metric | \u2003\u2003value | \u2003\u200395 % interval |
+| metric&emsp;&emsp;&emsp;&emsp; | value&emsp;&emsp; | 95 % interval |
 |---|---:|---:|
 {metrics}
 
@@ -45,7 +55,7 @@ lorry predict {task} {texts} --version v{version}
 
 | | |
 |---|---|
-| Version in Lorry's ledger | v{version} |
+| Version in Lorry's ledger&emsp; | v{version} |
 | Adapter | `{adapter_id}` |
 | Method | {label} |
 | Base | `{base}`{revision}, {architecture} |
@@ -90,13 +100,15 @@ def list_standing_tags(standing: Standing) -> dict[str, str]:
 
 
 def list_run_tags(manifest: Manifest, standing: Standing) -> dict[str, str]:
-    """Return the tags of the run that trained a version: the version's own, apart from single metrics."""
+    """Return the tags of the run that trained a version, the text that MLflow shows of it among them."""
     tags = list_version_tags(
         manifest, version=standing.version, adapter_id=standing.adapter_id, promoted=standing.passed
     )
-    return {
-        key: value for key, value in tags.items() if not key.startswith("lorry.metric.")
-    } | list_standing_tags(standing)
+    kept = {key: value for key, value in tags.items() if key in _RUN_TAGS}
+    moves = [describe_move(event, standing.version) for event in standing.moves]
+    lines = "\n".join(f"- {_flatten(line)}" for line in (*standing.reasons, *moves))
+    note = f"{summarize_version(manifest, standing)}\n\n{lines}".strip()
+    return kept | list_standing_tags(standing) | {NOTE_TAG: note}
 
 
 def list_model_tags(manifest: Manifest, champion: Standing | None) -> dict[str, str]:
@@ -130,6 +142,11 @@ def summarize_version(manifest: Manifest, standing: Standing) -> str:
         f"({headline.low:.3f} to {headline.high:.3f}), {label_method(manifest.recipe) or manifest.method} "
         f"on {shorten_base(manifest.base.model)}"
     )
+
+
+def is_own_note(text: str) -> bool:
+    """Return whether a run's description is one of ours, and not a person's notes."""
+    return text.startswith(_SUMMARIES)
 
 
 def name_standing(standing: Standing) -> str:

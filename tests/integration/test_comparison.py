@@ -70,7 +70,9 @@ def test_methods_are_compared_on_the_real_encoder(task: Path) -> None:
     assert not (home / "store").exists()
 
     client = MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
-    experiment = client.get_experiment_by_name("nli")
+    # Apart from the trainings of the task itself.
+    assert client.get_experiment_by_name("nli") is None
+    experiment = client.get_experiment_by_name("nli (studies)")
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id])
     (parent,) = [found for found in runs if "mlflow.parentRunId" not in found.data.tags]
@@ -81,6 +83,8 @@ def test_methods_are_compared_on_the_real_encoder(task: Path) -> None:
         assert child.info.status == "FINISHED"
         assert "train/loss" in child.data.metrics
     assert parent.info.status == "FINISHED"
+    assert parent.data.tags["lorry.recommendation"] in {"lora", "bitfit"}
+    assert parent.data.tags["mlflow.note.content"].startswith("Recommended: **")
     assert children["lora, seed 0"].data.metrics["test/accuracy"] == lora["value"]
     assert {found.path for found in client.list_artifacts(parent.info.run_id)} == {"plot.png", "results.json"}
     assert not client.search_registered_models()

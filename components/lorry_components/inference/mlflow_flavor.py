@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorry_components.inference.loading import LoadedAdapter, load_adapter
+from lorry_components.process_setup import hush_libraries
+from lorry_components.task_types import TASK_TYPES
 from lorry_registry.errors import AdapterRejectedError, UsageError
 from lorry_registry.manifest import MANIFEST_NAME, Manifest
 from lorry_registry.settings import Settings
@@ -67,14 +69,15 @@ def write_model(folder: Path, *, adapter: Path, manifest: Manifest, model: "Mode
 def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> "AdapterModel":
     """Load the model; MLflow calls this by name."""
     folder = Path(path)
-    loaded = load_adapter(
-        folder,
-        # The files beside MLmodel may have been exchanged for another adapter's, all of them sound.
-        expected_id=_read_adapter_id(folder),
-        base_model=(model_config or {}).get("base_model"),
-        beside=_MLFLOW_FILES | COMPANION_FOLDERS,
-        judge=functools.partial(_judge, folder),
-    )
+    with hush_libraries():
+        loaded = load_adapter(
+            folder,
+            # The files beside MLmodel may have been exchanged for another adapter's, all of them sound.
+            expected_id=_read_adapter_id(folder),
+            base_model=(model_config or {}).get("base_model"),
+            beside=_MLFLOW_FILES | COMPANION_FOLDERS,
+            judge=functools.partial(_judge, folder),
+        )
     return AdapterModel(loaded)
 
 
@@ -168,4 +171,7 @@ def _build_signature(manifest: Manifest) -> Any:
         inputs = Schema([ColSpec(DataType.string, "text"), ColSpec(DataType.string, "text_pair")])
     else:
         inputs = Schema([ColSpec(DataType.string)])
-    return ModelSignature(inputs=inputs)
+    task_type = TASK_TYPES.get(manifest.kind)
+    fields = task_type.prediction_fields if task_type is not None else {}
+    outputs = Schema([ColSpec(DataType[kind], name) for name, kind in fields.items()]) if fields else None
+    return ModelSignature(inputs=inputs, outputs=outputs)

@@ -84,6 +84,8 @@ class TaskType(ABC):
         optional_metrics: The metrics that are computed only when a task names them.
         peft_task_type: PEFT's name for this type of model, by which it feeds soft tokens; None: it has none.
         libraries: The libraries that it computes with, beside those of all task types.
+        prediction_fields: The fields of a prediction for inputs alone, and MLflow's names of their types;
+            nested values are JSON there, and thus ``string``. Empty: MLflow does not say what comes out.
     """
 
     name: ClassVar[str]
@@ -97,6 +99,7 @@ class TaskType(ABC):
     optional_metrics: ClassVar[frozenset[str]] = frozenset()
     peft_task_type: ClassVar[str | None]
     libraries: ClassVar[tuple[str, ...]] = ()
+    prediction_fields: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, form: InputForm) -> None:
         self.form = form

@@ -32,6 +32,7 @@ class Regression(SequenceHeadTaskType):
         "rmse": score_rmse,
     }
     primary = "pearson"
+    prediction_fields = {"value": "double"}
     data_form = DataForm("number")
     training_form = TrainingForm(scores_outputs=True, scales_labels=True)
     error_metrics = frozenset({"rmse"})

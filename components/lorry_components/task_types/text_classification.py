@@ -23,6 +23,7 @@ class TextClassification(SequenceHeadTaskType):
     summary = "one class for a text or a pair of texts"
     metrics = {"accuracy": score_accuracy, "f1": score_f1, "matthews": score_matthews}
     primary = "accuracy"
+    prediction_fields = {"label": "string", "score": "double", "scores": "string"}
     data_form = DataForm("class")
 
     def parse_label(self, raw: object) -> str:

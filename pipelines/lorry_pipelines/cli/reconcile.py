@@ -52,5 +52,8 @@ def reconcile_tasks(tasks: tuple[str, ...], adopt_alias: bool, as_json: bool) ->
         print_json(changes)
     else:
         for task, lines in changes.items():
-            click.echo(f"{task}: {'; '.join(lines) or 'nothing to do'}")
+            if len(lines) < 2:
+                click.echo(f"{task}: {lines[0] if lines else 'nothing to do'}")
+            else:
+                click.echo("\n  - ".join([f"{task}:", *lines]))
     fail_after(problems)

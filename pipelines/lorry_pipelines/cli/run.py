@@ -1,5 +1,7 @@
 """``lorry run``: train, judge and register the adapters of tasks."""
 
+import contextlib
+import functools
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +20,7 @@ from lorry_registry.cli.edge import (
     read_environment,
 )
 from lorry_registry.digest_cache import DigestCache
-from lorry_registry.errors import RunFailedError
+from lorry_registry.errors import LorryError, RunFailedError
 from lorry_registry.registry import Registry
 
 if TYPE_CHECKING:
@@ -101,9 +103,24 @@ def run_tasks(
     if as_json:
         print_json(rows)
     else:
-        print_summary(rows, seconds=time.monotonic() - started, tracking_uri=settings.tracking_uri)
+        print_summary(
+            rows,
+            seconds=time.monotonic() - started,
+            tracking_uri=settings.tracking_uri,
+            find_experiment=functools.partial(_find_experiment, settings.tracking_uri),
+        )
     if folder is not None:
         _finish(list(reports.values()), folder)
+
+
+def _find_experiment(tracking_uri: str, task: str) -> str | None:
+    from lorry_registry.mlflow_index import MlflowIndex
+
+    index = MlflowIndex(tracking_uri)
+    # The summary is complete without it: an MLflow that is gone was told already.
+    with brief_patience(), contextlib.suppress(LorryError):
+        return index.find_experiment(task) if index.has_database() else None
+    return None
 
 
 def _run_stale(

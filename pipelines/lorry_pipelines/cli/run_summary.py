@@ -2,7 +2,7 @@
 
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ from lorry_components.steps.report.step import TaskReport
 from lorry_pipelines.scheduling import PlannedTask
 from lorry_registry.cli.tables import Column, print_table
 from lorry_registry.manifest import Manifest
+from lorry_registry.mlflow_connection import MlflowConnection
+from lorry_registry.mlflow_pages import LOCAL_ADDRESS, is_server, locate_trainings
 from lorry_registry.registry import Registry
 from lorry_registry.sizes import format_size
 
@@ -85,8 +87,21 @@ def _describe_manifest(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def print_summary(rows: Sequence[Mapping[str, Any]], *, seconds: float, tracking_uri: str) -> None:
-    """Print the table, what was left unchanged and why, and the next commands to try."""
+def print_summary(
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    seconds: float,
+    tracking_uri: str,
+    find_experiment: Callable[[str], str | None] = lambda _task: None,
+) -> None:
+    """Print the table, what was left unchanged and why, and the next commands to try.
+
+    Args:
+        rows: The outcome of each task.
+        seconds: How long the run took.
+        tracking_uri: Where MLflow is.
+        find_experiment: Returns MLflow's id of a task's experiment, or None if that is not known.
+    """
     click.echo()
     print_table(_COLUMNS, [_format_row(row) for row in rows])
     sources = dict.fromkeys(row["source"] for row in rows if row["source"])
@@ -112,7 +127,7 @@ def print_summary(rows: Sequence[Mapping[str, Any]], *, seconds: float, tracking
     click.echo(f"\n{len(rows)} task{'' if len(rows) == 1 else 's'} in {seconds:.0f} s")
     usable = [row for row in rows if row["champion"] is not None]
     if usable:
-        _print_next(usable[-1], tracking_uri)
+        _print_next(usable[-1], tracking_uri, find_experiment)
 
 
 def _format_row(row: Mapping[str, Any]) -> list[str]:
@@ -134,17 +149,31 @@ def _format_row(row: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _print_next(row: Mapping[str, Any], tracking_uri: str) -> None:
+def _print_next(
+    row: Mapping[str, Any], tracking_uri: str, find_experiment: Callable[[str], str | None]
+) -> None:
     task = row["task"]
     lorry = _name_program("lorry")
     click.echo("\nNext:")
     click.echo(f"  {lorry} predict {task} {_choose_example(row)}")
     click.echo(f"  {lorry} show {task}")
-    if tracking_uri.startswith("sqlite:///"):
-        database = _shorten(Path(tracking_uri.removeprefix("sqlite:///")))
-        click.echo(f"  {_name_program('mlflow')} ui --backend-store-uri sqlite:///{database}")
-    else:
-        click.echo(f"  {lorry} history {task}")
+    for line in _list_mlflow_lines(tracking_uri, find_experiment(task)):
+        click.echo(f"  {line}")
+
+
+def _list_mlflow_lines(tracking_uri: str, experiment: str | None) -> list[str]:
+    """Return how to look at the trainings in MLflow: the page, and for a database what starts the pages."""
+    connection = MlflowConnection(tracking_uri)
+    server = connection.public_address if is_server(tracking_uri) else LOCAL_ADDRESS
+    page = [locate_trainings(server, experiment)] if experiment is not None else []
+    if is_server(tracking_uri):
+        return page or [server]
+    if not connection.is_database:
+        return []
+    database = connection.database_file
+    # The address of another database may hold a password, which belongs on no terminal.
+    address = f"sqlite:///{_shorten(database)}" if database is not None else '"$MLFLOW_TRACKING_URI"'
+    return [f"{_name_program('mlflow')} ui --backend-store-uri {address}", *page]
 
 
 def _choose_example(row: Mapping[str, Any]) -> str:

@@ -341,7 +341,12 @@ def _conclude(
     document = json.dumps(_describe(report), indent=2, ensure_ascii=False)
     write_whole_text(report.results, f"{document}\n")
     values = {f"test/{row.variant.label}": row.estimate.value for row in summary.rows if row.estimate}
-    tracker.close([report.results, *([plot] if plot else [])], values, failed=bool(report.failed))
+    tracker.close(
+        [report.results, *([plot] if plot else [])],
+        values,
+        failed=bool(report.failed),
+        recommendation=recommendation,
+    )
     return report
 
 

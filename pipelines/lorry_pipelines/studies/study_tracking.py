@@ -1,4 +1,4 @@
-"""Shows a study in MLflow: a parent run in the task's experiment, and below it a run for each trial."""
+"""Shows a study in MLflow: a run in the experiment of the task's studies, and below it one for each trial."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from lorry_components.steps.evaluate.evaluation_report import PLOT_NAME, PREDICTIONS_NAME
+from lorry_components.studies.recommendation import Recommendation
 from lorry_components.studies.study_summary import TrialOutcome
 from lorry_components.studies.trial_run import read_history
 from lorry_registry.mlflow_best_effort import BestEffort
 from lorry_registry.mlflow_index import MlflowIndex
+from lorry_registry.version_card import NOTE_TAG
 from lorry_registry.whole_files import write_whole_text
 
 _STATE = "mlflow.json"
@@ -64,10 +66,19 @@ class StudyTracker:
         if self._parent and outcome.trial.digest not in self._children:
             self._mlflow.attempt(lambda: self._log_trial(outcome))
 
-    def close(self, artifacts: Sequence[Path], metrics: Mapping[str, float], *, failed: bool) -> None:
-        """Log the study's table and plot, and end its run."""
+    def close(
+        self,
+        artifacts: Sequence[Path],
+        metrics: Mapping[str, float],
+        *,
+        failed: bool,
+        recommendation: Recommendation | None = None,
+    ) -> None:
+        """Log the study's table, its plot and what it recommends, and end its run."""
 
         def finish() -> None:
+            if recommendation is not None:
+                self._index.set_tags(self._parent, _describe_recommendation(recommendation))
             for path in artifacts:
                 self._index.log_artifact(self._parent, path)
             self._index.log_metrics(self._parent, metrics)
@@ -86,6 +97,7 @@ class StudyTracker:
             tags={"lorry.study": self._study},
             run_id=earlier if is_there else None,
             registry_id=self._find_registry(),
+            of_studies=True,
         )
         self._children = dict(known["children"]) if is_there else {}
         if not is_there:
@@ -100,13 +112,17 @@ class StudyTracker:
             tags={
                 _PARENT_TAG: self._parent,
                 "lorry.study": self._study,
+                "lorry.kind": trial.spec.kind,
+                "lorry.base": trial.spec.base.model,
                 "lorry.method": trial.spec.method.name if trial.variant.is_trained else "none",
             },
+            of_studies=True,
         )
         parameters = trial.spec.describe_recipe() | {"base": trial.spec.base.model_dump(mode="json")}
         if result is not None and result.training is not None:
             # The recipe holds no learning rate if the method's own is used.
-            parameters["learning_rate"] = result.training.learning_rate
+            train = trial.spec.train.model_dump(mode="json")
+            parameters["train"] = train | {"learning_rate": result.training.learning_rate}
         self._index.log_parameters(run_id, parameters)
         if result is None:
             self._index.set_tags(run_id, {"lorry.error": outcome.error})
@@ -132,6 +148,15 @@ class StudyTracker:
     def _write_state(self) -> None:
         state = {"address": self._index.address, "parent": self._parent, "children": self._children}
         write_whole_text(self._path, f"{json.dumps(state, indent=2)}\n")
+
+
+def _describe_recommendation(recommendation: Recommendation) -> dict[str, str]:
+    """Return the tags that say what to choose, and the text that MLflow shows as the run's description."""
+    text = (
+        f"Recommended: **{recommendation.label}**. {recommendation.reason}\n\n"
+        f"```yaml\n{recommendation.section.strip()}\n```"
+    )
+    return {"lorry.recommendation": recommendation.label, NOTE_TAG: text}
 
 
 def _list_metrics(outcome: TrialOutcome) -> dict[str, float]:

@@ -70,8 +70,7 @@ def show_tasks(every: bool, page: Path | None, as_json: bool) -> None:
 
 
 def _write_page(registry: Registry, path: Path) -> None:
-    from lorry_registry.pages.task_overview import describe_tasks
-    from lorry_registry.pages.tasks_page import render_tasks
+    from lorry_registry.pages import describe_tasks, render_tasks
 
     tasks, problems = describe_tasks(registry, registry.ledger.list_tasks())
     text = render_tasks(tasks, problems, store=registry.store.address, now=datetime.now(UTC))

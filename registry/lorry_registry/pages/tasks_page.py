@@ -115,8 +115,9 @@ def _render_metric(task: TaskOverview, manifest: Manifest | None) -> str:
         return _NOTHING
     headline = manifest.evaluation.headline
     return (
-        f'<span class="value">{headline.value:.3f}</span><span class="interval">'
-        f"{escape(manifest.evaluation.primary)}, {headline.low:.3f} to {headline.high:.3f}</span>"
+        f'<span class="value">{headline.value:.3f}</span>'
+        f'<span class="interval">{escape(manifest.evaluation.primary)}</span>'
+        f'<span class="interval">{headline.low:.3f} to {headline.high:.3f}</span>'
     )
 
 

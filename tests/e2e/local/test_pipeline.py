@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -84,6 +85,7 @@ def test_table_and_next_steps(trained: Any) -> None:
     assert f"{len(trained.files)} tasks in " in out
     assert "lorry predict" in out
     assert "mlflow ui --backend-store-uri sqlite:///" in out
+    assert re.search(r"http://127.0.0.1:5000/#/experiments/\d+/runs\?workflowType=machine_learning\n", out)
     # How far it is goes to stderr, a line a change: no terminal is there.
     assert "mood: fine-tuning" in trained.first.err
     assert "mood: it has no adapter yet" in trained.first.err
@@ -185,6 +187,30 @@ def test_mlflow_has_all_of_it(trained: Any, task: str) -> None:
     assert query("select alias, version from registered_model_aliases where name = ?") == [("champion", 1)]
     ((description,),) = query("select description from model_versions where name = ?")
     assert primary in description
+
+
+def test_the_lines_of_the_readme_run_as_printed(trained: Any, tmp_path: Path) -> None:
+    readme = (Path(__file__).parents[3] / "README.md").read_text("utf-8")
+    (export,) = re.findall(r"^export MLFLOW_TRACKING_URI=sqlite.*$", readme, re.MULTILINE)
+    (lines,) = re.findall(r"```python\n(import mlflow\n.*?)```", readme, re.DOTALL)
+    (tmp_path / "lines.py").write_text(lines.replace("models:/reviews@", "models:/mood@"), "utf-8")
+    elsewhere, user = tmp_path / "elsewhere", tmp_path / "user"
+    elsewhere.mkdir()
+    user.mkdir()
+    script = f"{export.replace('.lorry', 'home')}\ncd {elsewhere}\nexec {sys.executable} {tmp_path}/lines.py"
+    finished = subprocess.run(
+        ["bash", "-euc", script],
+        cwd=trained.folder,
+        env=trained.build_environment(HOME=str(user)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout.split()[:2] == ["label", "score"]
+    # Other libraries have nothing to say, and leave nothing behind.
+    assert finished.stderr == ""
+    assert list(elsewhere.iterdir()) == []
 
 
 def test_plain_mlflow_loads_the_champion(trained: Any, moods: list[dict[str, Any]]) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from lorry_registry.errors import TrackingError
 from lorry_registry.manifest import MANIFEST_NAME
+from lorry_registry.mlflow_datasets import RunDataset
 from lorry_registry.mlflow_index import MlflowIndex
 
 Make = Callable[..., Any]
@@ -152,3 +153,84 @@ def test_a_logged_model_has_its_files_its_run_and_its_versions(
     # Recorded again, when it has passed after all: the same version, with the new verdict.
     assert index.record_version("reviews", promoted=True, **arguments) == number
     assert client.get_model_version("reviews", number).tags["lorry.decision"] == "promoted"
+
+
+def test_the_run_of_a_version_gets_its_name_and_tags_and_keeps_what_a_person_wrote(
+    index: MlflowIndex, client: Any
+) -> None:
+    tags = {
+        "lorry.version": "2",
+        "lorry.decision": "refused",
+        "mlflow.note.content": "Refused: it is too weak",
+    }
+    names = {"name": "reviews v2 lora r=8", "former": "reviews lora r=8"}
+    ours = index.open_run("reviews", name="reviews lora r=8", tags={})
+    assert index.update_run(ours, "reviews", tags=tags, **names)
+    assert not index.update_run(ours, "reviews", tags=tags, **names)
+    run = client.get_run(ours)
+    assert run.info.run_name == "reviews v2 lora r=8"
+    assert run.data.tags["lorry.decision"] == "refused"
+    later = tags | {"lorry.decision": "promoted", "mlflow.note.content": "Champion: it was promoted"}
+    assert index.update_run(ours, "reviews", tags=later, **names)
+    assert client.get_run(ours).data.tags["mlflow.note.content"] == "Champion: it was promoted"
+    # A person's name and notes stay.
+    theirs = index.open_run("reviews", name="my favourite", tags={"mlflow.note.content": "look at row 7"})
+    assert index.update_run(theirs, "reviews", tags=tags, **names)
+    run = client.get_run(theirs)
+    assert (run.info.run_name, run.data.tags["mlflow.note.content"]) == ("my favourite", "look at row 7")
+    # The run of another version, of another task, or one that is gone, is left alone.
+    assert not index.update_run(ours, "reviews", tags=tags | {"lorry.version": "3"}, **names)
+    assert not index.update_run(ours, "films", tags=tags, **names)
+    client.delete_run(theirs)
+    assert not index.update_run(theirs, "reviews", tags=later, **names)
+    assert not index.update_run("0" * 32, "reviews", tags=tags, **names)
+
+
+def test_data_sets_are_shown_without_secrets(index: MlflowIndex, client: Any) -> None:
+    run_id = index.open_run("reviews", name="x", tags={})
+    sources = {
+        "train": "s3://key:hunter22@bucket/rows.jsonl",
+        "validation": "hub:owner/name",
+        "test": "rows.jsonl",
+    }
+    datasets = [
+        RunDataset("reviews", part, source, f"sha256:{part:0<64}", 7, {"text": "string"}, {"words": 3})
+        for part, source in sources.items()
+    ]
+    index.log_datasets(run_id, datasets)
+    index.log_datasets(run_id, datasets)
+    found = {each.tags[0].value: each.dataset for each in client.get_run(run_id).inputs.dataset_inputs}
+    assert {part: (each.source_type, json.loads(each.source)) for part, each in found.items()} == {
+        "train": ("s3", {"uri": "s3://***@bucket/rows.jsonl"}),
+        "validation": ("hugging_face", {"path": "owner/name"}),
+        "test": ("local", {"uri": "rows.jsonl"}),
+    }
+    profile = {"num_rows": 7, "sha256": f"sha256:{'test':0<64}", "words": 3}
+    assert json.loads(found["test"].profile) == profile
+    assert json.loads(found["test"].schema) == {"mlflow_colspec": [{"name": "text", "type": "string"}]}
+
+
+def test_studies_are_kept_apart(index: MlflowIndex, client: Any, tmp_path: Path) -> None:
+    study = client.get_run(index.open_run("reviews", name="ranks", tags={}, of_studies=True))
+    training = client.get_run(index.open_run("reviews", name="x", tags={}))
+    assert study.info.experiment_id != training.info.experiment_id
+    experiment = client.get_experiment(study.info.experiment_id)
+    assert experiment.name == "reviews (studies)"
+    assert experiment.artifact_location == (tmp_path / "artifacts" / "_studies" / "reviews").as_uri()
+    assert "the task reviews" in experiment.tags["mlflow.note.content"]
+
+
+def test_an_experiment_is_described_once(index: MlflowIndex, client: Any) -> None:
+    assert not index.describe_experiment("reviews", "early")
+    experiment = index.ensure_experiment("reviews")
+    assert index.find_experiment("reviews") == experiment
+    assert index.find_experiment("films") is None
+    assert index.describe_experiment("reviews", "first")
+    # Whoever writes it in MLflow's pages keeps it.
+    assert not index.describe_experiment("reviews", "second")
+    assert client.get_experiment(experiment).tags["mlflow.note.content"] == "first"
+
+
+def test_a_new_database_has_no_empty_experiment_in_the_way(index: MlflowIndex, client: Any) -> None:
+    index.ensure_experiment("reviews")
+    assert [experiment.name for experiment in client.search_experiments()] == ["reviews"]

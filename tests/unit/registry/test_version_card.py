@@ -94,6 +94,8 @@ def test_a_version_that_was_rolled_back_is_not_called_promoted(
     assert run["lorry.decision"] == "rolled back"
     assert run["lorry.value"] == "0.85"
     assert "lorry.metric.pearson" not in run
+    assert run["mlflow.note.content"].startswith("Rolled back: pearson 0.850")
+    assert "alice: rolled back to v1" in run["mlflow.note.content"]
 
 
 def test_a_promotion_by_hand_is_told(registry: Any, register_adapter: Callable[..., Any]) -> None:

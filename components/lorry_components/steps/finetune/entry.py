@@ -90,8 +90,9 @@ def main(
         kept = root / name
         if place is not None:
             _fetch_checkpoint(place, kept)
-        run_id = _open_run(entry, run, kept / _RUN_NOTE, load_card(Path(data)))
+        run_id = _open_run(entry, run, kept / _RUN_NOTE)
         with _marking_failure(index, run_id):
+            _show_inputs(entry, run_id, load_card(Path(data)))
             train, log = _choose_training(spec.resources.count), MlflowLog(index, run_id)
             summary = train(
                 resolved,
@@ -140,7 +141,7 @@ def _fetch_checkpoint(place: CheckpointPlace, folder: Path) -> None:
         _LOGGER.info("training goes on from %s of %s/%s", found.name, place.address, place.key)
 
 
-def _open_run(entry: StepContext, run: str, note: Path, card: DataCard) -> str:
+def _open_run(entry: StepContext, run: str, note: Path) -> str:
     """Open the task's MLflow run; a training that continues from a checkpoint continues its run, too."""
     spec, index = entry.spec, entry.index
     name = name_run(spec.name, spec.describe_recipe())
@@ -163,16 +164,23 @@ def _open_run(entry: StepContext, run: str, note: Path, card: DataCard) -> str:
         registry_id=entry.registry.registry_id,
     )
     index.log_parameters(run_id, spec.describe_recipe() | {"base": spec.base.model_dump(mode="json")})
-    # What went in is not needed for training: when MLflow does not take it, training goes on.
+    note.parent.mkdir(parents=True, exist_ok=True)
+    write_whole_text(note, run_id)
+    return run_id
+
+
+def _show_inputs(entry: StepContext, run_id: str, card: DataCard) -> None:
+    """Show in MLflow what a training is made from; repeating it is harmless.
+
+    Training does not need it: when MLflow does not take it, training goes on.
+    """
+    spec, index = entry.spec, entry.index
     mlflow = BestEffort(f"MLflow does not show what {spec.name} is trained from")
     mlflow.attempt(lambda: index.log_datasets(run_id, list_datasets(card)))
     mlflow.attempt(lambda: index.log_text(run_id, write_task_file(spec, card), TASK_ARTIFACT))
     mlflow.attempt(lambda: index.log_text(run_id, write_card(card), CARD_FILE))
     description = describe_model(spec.name, spec.description, spec.base.model)
     mlflow.attempt(lambda: index.describe_experiment(spec.name, description))
-    note.parent.mkdir(parents=True, exist_ok=True)
-    write_whole_text(note, run_id)
-    return run_id
 
 
 @contextlib.contextmanager

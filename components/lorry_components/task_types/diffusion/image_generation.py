@@ -37,6 +37,7 @@ class ImageGeneration(DiffusionTaskType):
     summary = "an image for a prompt"
     metrics = {"denoising": score_denoising, "loss": score_noise_error}
     primary = "denoising"
+    prediction_fields = {"image": "string", "seed": "long"}
     error_metrics = frozenset({"loss"})
 
     # Prediction

@@ -107,6 +107,13 @@ class QuestionAnswering(TextHeadTaskType):
     }
     primary = "f1"
     peft_task_type = "QUESTION_ANS"
+    prediction_fields = {
+        "answer": "string",
+        "score": "double",
+        "start": "long",
+        "end": "long",
+        "no_answer": "double",
+    }
 
     @classmethod
     def check_data(cls, data: DataSpec) -> Iterator[Fault]:

@@ -121,6 +121,18 @@ def test_texts_may_come_in_any_shape(enrol: Callable[..., Path], given: Any) -> 
     check_frame(load("classification").predict(given), expected)
 
 
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_the_signature_says_what_comes_out(enrol: Callable[..., Path], task: str) -> None:
+    from mlflow.types.utils import _infer_schema
+
+    enrol(task)
+    model = load(task)
+    predicted = model.predict(TEXTS)
+    # Whatever MLflow reads off the predictions themselves, without what it says of missing values.
+    kinds = [(column.name, column.type) for column in _infer_schema(predicted)]
+    assert [(column.name, column.type) for column in model.metadata.signature.outputs] == kinds
+
+
 def test_loading_does_not_say_that_the_head_is_random(
     enrol: Callable[..., Path], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -50,3 +50,39 @@ def test_one_answer_for_all_rows_is_told_below_the_table(
     shown = capsys.readouterr().out
     assert ("answers every test row with 'good'; a lower train.learning_rate" in shown) == bool(answer)
     assert "1 task in 20 s" in shown
+
+
+@pytest.mark.parametrize(
+    ("address", "experiment", "lines"),
+    [
+        (
+            "https://token@there:8/x/",
+            "7",
+            ["https://there:8/x/#/experiments/7/runs?workflowType=machine_learning"],
+        ),
+        ("http://there", None, ["http://there"]),
+        (
+            "sqlite:////data/mlflow.db",
+            "3",
+            [
+                "mlflow ui --backend-store-uri sqlite:////data/mlflow.db",
+                "http://127.0.0.1:5000/#/experiments/3/runs?workflowType=machine_learning",
+            ],
+        ),
+        ("postgresql://me:secret@db/mlflow", None, ['mlflow ui --backend-store-uri "$MLFLOW_TRACKING_URI"']),
+    ],
+)
+def test_the_next_step_leads_to_the_trainings_in_mlflow(
+    capsys: pytest.CaptureFixture[str], address: str, experiment: str | None, lines: list[str]
+) -> None:
+    row: dict[str, Any] = dict.fromkeys(
+        ("version", "single_answer", "published", "seconds", "source", "step")
+    )
+    row |= {"task": "reviews", "kind": "regression", "outcome": "promoted", "champion": 1, "has_pair": False}
+    print_summary([row], seconds=1.0, tracking_uri=address, find_experiment=lambda _task: experiment)
+    shown = [line.strip() for line in capsys.readouterr().out.partition("Next:")[2].splitlines()]
+    assert [
+        line[line.find("mlflow ui") :] if "mlflow ui" in line else line for line in shown[-len(lines) :]
+    ] == lines
+    assert "secret" not in " ".join(shown)
+    assert "token" not in " ".join(shown)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from lorry_components.steps.evaluate.evaluation_report import PLOT_NAME
+from lorry_components.studies.recommendation import Recommendation
 from lorry_components.studies.study_summary import TrialOutcome
 from lorry_components.studies.trials import Trial
 from lorry_components.studies.variants import Variant
@@ -34,8 +35,10 @@ class RecordingIndex:
         tags: dict[str, str],
         run_id: str | None = None,
         registry_id: str | None = None,
+        of_studies: bool = False,
     ) -> str:
         self._reach()
+        assert of_studies, "studies are kept apart from trainings"
         run_id = run_id or f"run-{len(self.runs)}"
         run = self.runs.setdefault(run_id, {"task": task, "name": name, "metrics": {}, "artifacts": []})
         run |= {"tags": tags, "status": "RUNNING"}
@@ -107,7 +110,8 @@ def test_cells_are_runs_below_the_studys(outcomes: list[TrialOutcome], open_trac
     assert [run["tags"]["mlflow.parentRunId"] for run in (done, failed)] == ["run-0", "run-0"]
     assert done["status"] == "FINISHED"
     assert done["parameters"]["method"]["name"] == "lora"
-    assert done["parameters"]["learning_rate"] == 0.01
+    assert done["parameters"]["train"]["learning_rate"] == 0.01
+    assert "learning_rate" not in done["parameters"]
     assert done["metrics"]["train/loss", 2] == 0.5
     assert done["metrics"]["test/accuracy", None] == 0.5
     assert done["metrics"]["trained_parameters", None] == 1000
@@ -155,3 +159,16 @@ def test_nothing_is_logged_of_a_study_that_was_not_opened(
     tracker.log_trial(outcomes[0])
     tracker.close([], {}, failed=False)
     assert not index.runs
+
+
+def test_a_study_says_what_it_recommends(outcomes: list[TrialOutcome], open_tracker: Any) -> None:
+    index = RecordingIndex()
+    tracker, _ = open_tracker(index)
+    tracker.open({})
+    chosen = Recommendation("lora r=4", "method:\n  name: lora\n", "It is the smallest of the best.")
+    tracker.close([], {}, failed=False, recommendation=chosen)
+    (parent,) = index.runs.values()
+    assert parent["tags"]["lorry.recommendation"] == "lora r=4"
+    assert parent["tags"]["mlflow.note.content"] == (
+        "Recommended: **lora r=4**. It is the smallest of the best.\n\n```yaml\nmethod:\n  name: lora\n```"
+    )
