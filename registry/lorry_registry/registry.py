@@ -20,7 +20,6 @@ from lorry_registry.errors import AdapterRejectedError, ConflictError, LorryErro
 from lorry_registry.ledger import Champion, Event, Ledger, TaskState, require_unchanged
 from lorry_registry.manifest import MANIFEST_NAME, Manifest
 from lorry_registry.promotion import Version, find_rollback_version, find_version, list_versions
-from lorry_registry.provenance import find_provenance, read_provenance
 from lorry_registry.registry_identity import RegistryIdentity
 from lorry_registry.settings import Settings
 from lorry_registry.signing.adapter_signatures import COMPANION_FOLDERS
@@ -432,6 +431,8 @@ class Registry:
         self.check_signatures(self.hash_stored(task, adapter_id))
 
     def _verify_provenance(self, task: str, version: Version) -> None:
+        from lorry_registry.provenance import find_provenance, read_provenance
+
         digest = find_provenance(version.registered)
         if digest is not None:
             read_provenance(self.store, self._read_manifest_of(task, version.adapter_id), digest)

@@ -32,7 +32,12 @@ COMMANDS: tuple[LazyCommand, ...] = (
         "Sign adapters and histories that have no signature of yours yet.",
         _SECTION,
     ),
-    LazyCommand("keygen", f"{_CLI}.keygen:generate_keys", "Write a key pair to sign with.", _SECTION),
+    LazyCommand(
+        "keygen",
+        f"{_CLI}.keygen:generate_keys",
+        "Write a key pair to sign adapters and ledgers with.",
+        _SECTION,
+    ),
 )
 
 __all__ = ["COMMANDS", "LazyCommand", "LazyGroup", "run_cli"]
