@@ -41,7 +41,6 @@ from lorry_registry.promotion import (
     find_version,
     list_versions,
 )
-from lorry_registry.provenance import find_provenance, read_provenance
 from lorry_registry.registry_identity import RegistryIdentity
 from lorry_registry.settings import DEFAULT_CACHE_BYTES, Settings
 from lorry_registry.signing.adapter_signatures import COMPANION_FOLDERS
@@ -602,6 +601,8 @@ class Registry:
         self.check_signatures(self.hash_stored(task, adapter_id))
 
     def _verify_provenance(self, task: str, version: Version) -> None:
+        from lorry_registry.provenance import find_provenance, read_provenance
+
         digest = find_provenance(version.registered)
         if digest is not None:
             read_provenance(self.store, self._read_manifest_of(task, version.adapter_id), digest)

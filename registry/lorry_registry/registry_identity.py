@@ -5,7 +5,6 @@ into another is noticed. The id lies in the store: a store that is moved or copi
 """
 
 import uuid
-from concurrent.futures import ThreadPoolExecutor
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -67,6 +66,8 @@ class RegistryIdentity:
         """
         if self._was_sought or self._id is not None or self._store.find_path(_KEY) is not None:
             return self._store.read(key)
+        from concurrent.futures import ThreadPoolExecutor
+
         with ThreadPoolExecutor(max_workers=1) as pool:
             identity = pool.submit(self.read)
             stored = self._store.read(key)

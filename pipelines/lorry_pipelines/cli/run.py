@@ -80,6 +80,7 @@ def run_tasks(
     stale = [plan for plan in planned if plan.staleness.is_stale]
     reports: dict[str, TaskReport] = {}
     folder = None
+    image_digest = ""
     if stale:
         check_bases([plan.spec for plan in stale])
         if not force:
@@ -87,15 +88,22 @@ def run_tasks(
         with brief_patience():
             check_places(settings, [plan.spec.name for plan in stale])
         if runner == "docker":
-            from lorry_pipelines.local.containers import check_engine
+            from lorry_pipelines.local.containers import check_engine, find_image_digest
 
             check_engine(settings.image)
+            image_digest = find_image_digest(settings.image)
         from lorry_pipelines.local.source_revision import find_sources
 
         tasks = {plan.spec.name for plan in stale}
         paths = {spec.name: path for spec, path in zip(specs, files, strict=True) if spec.name in tasks}
         folder, reports = _run_stale(
-            stale, settings, find_sources(paths), runner=runner, force=force, quiet=as_json
+            stale,
+            settings,
+            find_sources(paths),
+            image_digest,
+            runner=runner,
+            force=force,
+            quiet=as_json,
         )
     from lorry_pipelines.cli.run_summary import describe_tasks, print_summary
 
@@ -127,6 +135,7 @@ def _run_stale(
     stale: Sequence["PlannedTask"],
     settings: "Settings",
     sources: Mapping[str, "SourceRevision"],
+    image_digest: str,
     *,
     runner: str,
     force: bool,
@@ -158,6 +167,7 @@ def _run_stale(
                     environment=read_environment(),
                     watch=watcher,
                     sources=sources,
+                    image_digest=image_digest,
                 )
         except KeyboardInterrupt:
             _explain_interruption(names, settings, folder, force=force)

@@ -23,7 +23,7 @@ from lorry_components.steps.runtime.build_facts import (
 from lorry_components.steps.runtime.outcomes import RunRecord
 from lorry_components.steps.runtime.step_context import PROGRESS_VARIABLE, TRACKING_VARIABLE
 from lorry_pipelines.compilation import compile_pipeline, publish_tasks, withhold_secret
-from lorry_pipelines.local.containers import Mount, find_image_digest, remove_containers
+from lorry_pipelines.local.containers import Mount, remove_containers
 from lorry_pipelines.local.runner_process import LocalRun
 from lorry_registry.errors import StoreError, TrackingError
 from lorry_registry.provenance import SourceRevision
@@ -113,6 +113,7 @@ def run_pipeline(
     environment: Mapping[str, str],
     watch: Callable[[], None],
     sources: Mapping[str, SourceRevision] | None = None,
+    image_digest: str = "",
 ) -> RunReport:
     """Compile the graph, run it on this machine, and return the outcome of its tasks.
 
@@ -125,6 +126,7 @@ def run_pipeline(
         environment: The environment that the run's processes inherit.
         watch: Called again and again during the run, and once at its end.
         sources: The commits that the tasks' files were read at, for the adapters' provenance.
+        image_digest: The digest of the image of steps in containers, for the same.
 
     Raises:
         KeyboardInterrupt: The run was interrupted; its processes are ended first.
@@ -147,7 +149,9 @@ def run_pipeline(
             root=folder.work,
             runner=runner,
             mounts=list_mounts(specs, settings) if runner == "docker" else (),
-            environment=_list_container_variables(settings, folder, sources) if runner == "docker" else {},
+            environment=_list_container_variables(settings, folder, sources, image_digest)
+            if runner == "docker"
+            else {},
             passed_on=_PASSED_ON if runner == "docker" else (),
             network=_choose_network(specs, settings),
         ).model_dump_json(indent=2),
@@ -204,13 +208,16 @@ def _find_package(spec: TaskSpec) -> Path:
 
 
 def _list_container_variables(
-    settings: Settings, folder: RunFolder, sources: Mapping[str, SourceRevision] | None
+    settings: Settings,
+    folder: RunFolder,
+    sources: Mapping[str, SourceRevision] | None,
+    image_digest: str,
 ) -> dict[str, str]:
     return {
         **settings.list_step_variables(),
         **_list_build_variables(sources),
         "LORRY_IMAGE": settings.image,
-        IMAGE_DIGEST_VARIABLE: find_image_digest(settings.image),
+        IMAGE_DIGEST_VARIABLE: image_digest,
         BUILDER_VARIABLE: CONTAINER_BUILDER,
         "LORRY_HOME": str(settings.home),
         PROGRESS_VARIABLE: str(folder.progress),

@@ -33,7 +33,12 @@ COMMANDS: tuple[LazyCommand, ...] = (
         "Sign adapters and histories that have no signature of yours yet.",
         _SECTION,
     ),
-    LazyCommand("keygen", f"{_CLI}.keygen:generate_keys", "Write a key pair to sign with.", _SECTION),
+    LazyCommand(
+        "keygen",
+        f"{_CLI}.keygen:generate_keys",
+        "Write a key pair to sign adapters and ledgers with.",
+        _SECTION,
+    ),
     LazyCommand(
         "delete", f"{_CLI}.delete:delete_one", "Delete a task; lorry restore brings it back.", _SECTION
     ),

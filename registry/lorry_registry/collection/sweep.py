@@ -1,7 +1,8 @@
 """Removes what a plan found, after looking again: what has come into use since stays.
 
 For each adapter: a tombstone, then leases, then the ledger of its task, then an event that says what is
-removed, then the manifest (from here on there is no adapter), then the files, and the tombstone at last. A
+removed, then the manifest (from here on there is no adapter), then what vouches for it, then the files, and
+the tombstone at last. A
 kill in between leaves an adapter whole or absent; files without a manifest go with the next collection.
 """
 
@@ -23,6 +24,7 @@ from lorry_registry.ledger import Event, TaskState
 from lorry_registry.manifest import MANIFEST_NAME
 from lorry_registry.promotion import find_collection
 from lorry_registry.registry import Registry, adapter_hex
+from lorry_registry.signing.attestations import attestations_key
 from lorry_registry.sizes import format_size
 from lorry_registry.stores import UnfinishedWrite
 from lorry_registry.users import name_user
@@ -181,7 +183,11 @@ class _Sweeper:
     def _delete(self, findings: Sequence[Finding], started: float) -> None:
         manifests = [key for finding in findings for key in finding.keys if key.endswith(f"/{MANIFEST_NAME}")]
         files = [key for finding in findings for key in finding.keys if key not in set(manifests)]
-        for keys in (manifests, files):
+        # Signatures and provenance lie apart; what a kill leaves of them goes with the files that are left.
+        beside = map_parallel(
+            lambda finding: list(self._store.list_keys(attestations_key(_name(finding)))), findings
+        )
+        for keys in (manifests, [key for listed in beside for key in listed], files):
             if time.monotonic() - started > DELETING_SECONDS:
                 raise StoreError(
                     "the store takes too long; what is left goes next time",

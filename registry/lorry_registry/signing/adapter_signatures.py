@@ -6,9 +6,9 @@ read twice, and an adapter on S3 is checked without being downloaded. ``model_si
 bundle against a folder, from its own reading of the files.
 """
 
+import contextlib
 import json
-import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,8 +84,8 @@ def is_signed_by(manifest: Manifest, bundle: bytes, key: "EllipticCurvePublicKey
     Raises:
         MissingExtraError: ``model-signing`` is not installed.
     """
-    with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / "key.pub"
+    with _scratch_folder() as scratch:
+        path = scratch / "key.pub"
         write_whole(path, encode_public_key(key))
         try:
             check_key_signature(manifest, bundle, path, identify_key(key))
@@ -111,8 +111,8 @@ def check_identity_signature(
 
 
 def _sign(config: "SigningConfig", manifest: Manifest) -> bytes:
-    with tempfile.TemporaryDirectory() as scratch:
-        target = Path(scratch) / "signature.json"
+    with _scratch_folder() as scratch:
+        target = scratch / "signature.json"
         config.set_hashing_config(_list_files(manifest)).sign(_name_model(manifest), target)
         return target.read_bytes()
 
@@ -120,14 +120,23 @@ def _sign(config: "SigningConfig", manifest: Manifest) -> bytes:
 def _verify(config: "VerifyingConfig", manifest: Manifest, bundle: bytes) -> None:
     if len(bundle) > _MAX_BUNDLE_BYTES:
         raise AdapterRejectedError("it is too large for a signature", where=manifest.adapter_id)
-    with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / "signature.json"
+    with _scratch_folder() as scratch:
+        path = scratch / "signature.json"
         write_whole(path, bundle)
         try:
             config.set_hashing_config(_list_files(manifest)).verify(_name_model(manifest), path)
         except Exception as error:
             # The bundle may be anything, and the library fails in as many ways.
             raise AdapterRejectedError(_describe_failure(error), where=manifest.adapter_id) from error
+
+
+@contextlib.contextmanager
+def _scratch_folder() -> Iterator[Path]:
+    # Commands that check nothing are faster without it.
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
 
 
 def _describe_failure(error: Exception) -> str:

@@ -13,6 +13,7 @@ written in one piece. In a pulled folder the same files lie below ``signatures/`
 import os
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 
 from lorry_registry.errors import ConflictError
@@ -61,16 +62,35 @@ class StoredSignatures(Signatures):
         stored = self._store.read(self.key(name))
         return None if stored is None else stored.content
 
-    def write(self, name: str, bundle: bytes) -> None:
-        """Write a signature, in place of one that may be there: that one may be damaged or forged.
+    def write(self, name: str, bundle: bytes, *, is_good: Callable[[bytes], bool]) -> bool:
+        """Write a signature, in place of one that is not good: that one may be damaged or forged.
+
+        Args:
+            name: Its name.
+            bundle: The signature.
+            is_good: Whether one that is there already, such as that of another writer with the same key, may
+                stay.
+
+        Returns:
+            Whether it was written.
 
         Raises:
-            ConflictError: Another writer came first.
+            ConflictError: Others write there again and again.
         """
         try:
             self._store.create(self.key(name), bundle)
         except ConflictError:
-            self._store.replace(self.key(name), bundle)
+            former = self.read(name)
+            if former is not None and is_good(former):
+                return False
+            try:
+                self._store.replace(self.key(name), bundle)
+            except ConflictError:
+                former = self.read(name)
+                if former is None or not is_good(former):
+                    raise
+                return False
+        return True
 
     def key(self, name: str) -> str:
         """Return the key of a signature in the store."""

@@ -1,6 +1,5 @@
 """The policy at work: signs what is written, and judges what is read by the settings of whoever reads it."""
 
-import logging
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,8 +12,6 @@ from lorry_registry.signing.event_signatures import EventSignature, is_signed_by
 from lorry_registry.signing.keys import PublicKey, identify_key, read_private_key, read_public_key
 from lorry_registry.signing.seen_heads import SeenHead, SeenHeads, check_not_older
 from lorry_registry.signing.signing_settings import KEYLESS, SigningSettings
-
-_LOGGER = logging.getLogger(__name__)
 
 
 class Trust:
@@ -84,16 +81,21 @@ class Trust:
                 return False
             trust = self.settings.sigstore_trust
             bundle = adapter_signatures.sign_as_identity(manifest, keyless.find_token(trust), trust)
-            signatures.write(f"{KEYLESS_PREFIX}{digest_bytes(bundle)[7:39]}", bundle)
-            return True
+            name = f"{KEYLESS_PREFIX}{digest_bytes(bundle)[7:39]}"
+            # It is named by its content: what has its name is either the same or forged.
+            return signatures.write(name, bundle, is_good=lambda former: former == bundle)
         path = Path(self.settings.key)
         key = read_private_key(path, self._password).public_key()
         name = identify_key(key)
+
+        def is_good(bundle: bytes) -> bool:
+            return adapter_signatures.is_signed_by(manifest, bundle, key)
+
         former = signatures.read(name)
-        if former is not None and adapter_signatures.is_signed_by(manifest, former, key):
+        if former is not None and is_good(former):
             return False
-        signatures.write(name, adapter_signatures.sign_with_key(manifest, path, self._password))
-        return True
+        bundle = adapter_signatures.sign_with_key(manifest, path, self._password)
+        return signatures.write(name, bundle, is_good=is_good)
 
     # Checking
 
@@ -255,4 +257,7 @@ class Trust:
             raise error
         if subject not in self._warned:
             self._warned.add(subject)
-            _LOGGER.warning("not refused, since LORRY_SIGNING_POLICY is warn: %s", error)
+            # Most processes have nothing to warn of, and are faster without it.
+            import logging
+
+            logging.getLogger(__name__).warning("not refused, since LORRY_SIGNING_POLICY is warn: %s", error)

@@ -4,6 +4,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -244,6 +245,17 @@ def test_publishing_again_keeps_a_good_signature_and_replaces_a_forged_one(
     path.write_bytes(b"forged")
     registry.publish(adapter.path, adapter.manifest)
     assert is_signed_by(adapter.manifest, path.read_bytes(), read_public_key(ours.public).key)
+
+
+def test_writers_with_the_same_key_do_not_get_in_each_others_way(
+    open_registry: OpenRegistry, make_adapter: MakeAdapter, ours: KeyPair
+) -> None:
+    adapter = make_adapter()
+    registries = [open_registry(key=ours) for _ in range(16)]
+    with ThreadPoolExecutor(len(registries)) as pool:
+        ids = list(pool.map(lambda each: each.publish(adapter.path, adapter.manifest), registries))
+    assert set(ids) == {adapter.adapter_id}
+    open_registry().check_signatures(adapter.manifest)
 
 
 def test_two_keys_sign_one_adapter(

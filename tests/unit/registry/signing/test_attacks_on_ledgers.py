@@ -57,7 +57,11 @@ def write_head(store: LocalStore, head: Head) -> None:
     head_path(store).write_bytes(head.serialize())
 
 
-def test_a_signed_ledger_is_read_and_moved(writer: Registry, open_registry: OpenRegistry) -> None:
+def test_a_signed_ledger_is_read_and_moved(
+    writer: Registry, open_registry: OpenRegistry, ours: KeyPair, theirs: KeyPair
+) -> None:
+    for trusted in ((ours, theirs), (theirs, ours)):
+        assert open_registry(trusted=trusted).resolve(TASK).version == 2
     reader = open_registry()
     assert reader.resolve(TASK).version == 2
     writer.rollback(TASK, reason="a test")
