@@ -138,6 +138,7 @@ class MlflowRuns:
                 )
                 experiment = self._client.get_experiment(created) if created else self._find_experiment(name)
         self._check_experiment(experiment, task, registry_id)
+        self.check_place()
         experiment_id = str(experiment.experiment_id)
         if registry_id is not None and REGISTRY_TAG not in experiment.tags:
             # It is an older Lorry's, which named no registry.
@@ -145,7 +146,6 @@ class MlflowRuns:
                 self._client.set_experiment_tag(experiment_id, REGISTRY_TAG, registry_id)
                 experiment = self._client.get_experiment(experiment_id)
             self._check_experiment(experiment, task, registry_id)
-        self.check_place()
         return experiment_id
 
     def check_experiment(self, task: str, registry_id: str | None = None) -> None:

@@ -2,8 +2,8 @@
 
 For each adapter: a tombstone, then leases, then the ledger of its task, then an event that says what is
 removed, then the manifest (from here on there is no adapter), then what vouches for it, then the files, and
-the tombstone at last. A
-kill in between leaves an adapter whole or absent; files without a manifest go with the next collection.
+the tombstone at last. A kill in between leaves an adapter whole or absent; files without a manifest go with
+the next collection.
 """
 
 import contextlib
