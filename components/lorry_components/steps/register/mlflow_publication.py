@@ -4,11 +4,12 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from lorry_components.inference.mlflow_flavor import FLAVOR_NAME, write_model
+from lorry_components.inference.mlflow_flavor import FLAVOR_NAME, build_signature, write_model
 from lorry_registry.adapter_names import name_run
 from lorry_registry.manifest import Manifest
 from lorry_registry.mlflow_adoption import adopt_champion
 from lorry_registry.mlflow_index import MlflowIndex, sync_aliases
+from lorry_registry.mlflow_models import ADAPTER_TAG, find_model_id
 from lorry_registry.mlflow_repair import repair_versions, show_standings
 from lorry_registry.promotion import Version, list_versions
 from lorry_registry.registry import Registry
@@ -118,5 +119,30 @@ def reconcile_task(
                 manifest=registry.read_manifest(version.adapter_id),
             )
             changes.append(f"v{version.number} was missing and is recorded now")
+    changes += _complete_documents(index, registry, task)
     changes += sync_aliases(index, registry, task)
     return [*changes, *show_standings(index, registry, task, all_versions=True)]
+
+
+def _complete_documents(index: MlflowIndex, registry: Registry, task: str) -> list[str]:
+    """Say in MLflow what comes out of versions that an older Lorry recorded, which said only what goes in."""
+    import yaml
+    from mlflow.models import Model
+
+    adapters = {version.adapter_id for version in list_versions(registry.ledger.read_history(task))}
+    changes = []
+    for recorded in index.list_model_versions(task):
+        adapter_id = recorded.tags.get(ADAPTER_TAG, "")
+        model_id = find_model_id(recorded)
+        if adapter_id not in adapters or model_id is None:
+            continue
+        content = index.read_model_document(recorded)
+        if content is None:
+            continue
+        model = Model.from_dict(yaml.safe_load(content))
+        signature = build_signature(registry.read_manifest(adapter_id))
+        if signature.outputs is not None and (model.signature is None or model.signature.outputs is None):
+            model.signature = signature
+            index.replace_model_document(model_id, model.to_yaml())
+            changes.append(f"MLflow's version {recorded.version} says now what comes out of it")
+    return changes
