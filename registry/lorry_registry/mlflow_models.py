@@ -18,6 +18,7 @@ from lorry_registry.manifest import MANIFEST_NAME, Manifest
 from lorry_registry.mlflow_ownership import REGISTRY_TAG, TASK_TAG, check_owner
 from lorry_registry.mlflow_runs import MlflowRuns
 from lorry_registry.version_card import describe_model
+from lorry_registry.whole_files import write_whole_text
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -32,7 +33,14 @@ _FLAVOR = "lorry"
 LOADER = "lorry_components.inference.mlflow_flavor"
 # What lies there may be anybody's: nothing larger is read.
 _MAX_BYTES = 4 << 20
+_MODEL_ID = re.compile(r"\bm-[0-9a-f]{32}\b")
 _LOGGED_MODEL = re.compile(r"models:/(m-[A-Za-z0-9]+)")
+
+
+def find_model_id(version: "ModelVersion") -> str | None:
+    """Return the id of the logged model that a version is, which MLflow names only in its address."""
+    match = _MODEL_ID.search(version.source or "")
+    return match.group() if match else None
 
 
 class MlflowModels(MlflowRuns):
@@ -105,6 +113,19 @@ class MlflowModels(MlflowRuns):
             return None
         held = digest_bytes(manifest)
         return held if document is None or _read_adapter_id(document) == held else None
+
+    def read_model_document(self, version: "ModelVersion") -> bytes | None:
+        """Return the ``MLmodel`` among the files of a version, or None if there is none."""
+        with self._connection.reporting(f"read the files of MLflow's version {version.version}"):
+            files = self._open_files(version)
+            return None if files is None else _read_file(files, _MODEL_DOCUMENT)
+
+    def replace_model_document(self, model_id: str, document: str) -> None:
+        """Replace the ``MLmodel`` of a logged model."""
+        with tempfile.TemporaryDirectory() as scratch, self._connection.reporting("describe a logged model"):
+            path = Path(scratch) / _MODEL_DOCUMENT
+            write_whole_text(path, document)
+            self._client.log_model_artifact(model_id, str(path))
 
     def list_model_versions(self, task: str) -> list["ModelVersion"]:
         """Return all versions of a task's registered model, the oldest first."""

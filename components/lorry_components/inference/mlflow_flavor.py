@@ -58,7 +58,7 @@ def write_model(folder: Path, *, adapter: Path, manifest: Manifest, model: "Mode
         if name in manifest.libraries
     ]
     write_whole_text(folder / "requirements.txt", "\n".join(requirements) + "\n")
-    model.signature = _build_signature(manifest)
+    model.signature = build_signature(manifest)
     model.add_flavor(
         FLAVOR_NAME, adapter_id=manifest.adapter_id, task=manifest.task, base=manifest.base.model, data="."
     )
@@ -163,7 +163,8 @@ def _read_rows(model_input: Any, *, has_pair: bool) -> list[dict[str, str]]:
     return [{name: str(row[name]) for name in needed} for row in frame.to_dict("records")]
 
 
-def _build_signature(manifest: Manifest) -> Any:
+def build_signature(manifest: Manifest) -> Any:
+    """Return MLflow's signature of an adapter: what goes in, and what comes out."""
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
 
