@@ -131,7 +131,7 @@ def test_valid_fields_of_invalid_sections_are_checked_against_each_other() -> No
     document = DOCUMENT | {
         "kind": "image-generation",
         "data": {
-            "source": "s3://a/b",
+            "source": "hub:a/b",
             "columns": {"text_pair": "b", "lable": "c"},
             "split": {"test": 0},
             "splits": {},
