@@ -41,6 +41,8 @@ def show_tasks(every: bool, as_json: bool) -> None:
         print_json([_describe_entry(entry) for entry in entries])
     elif entries:
         _print_entries(entries)
+    elif found:
+        click.echo("All tasks were deleted; to see them: lorry tasks --all")
     elif not problems:
         click.echo(_NO_TASKS.format(store=registry.store.address))
     for problem in problems[:-1]:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pydantic import JsonValue
 
 from lorry_registry.collection.findings import Finding, Plan, Rules, Sweep
-from lorry_registry.collection.inventory import list_adapter, list_leases
+from lorry_registry.collection.inventory import Stored, list_adapter, list_leases
 from lorry_registry.collection.marks import mark_task
 from lorry_registry.collection.parallel import map_parallel
 from lorry_registry.errors import ConflictError, LorryError, StoreError
@@ -115,7 +115,7 @@ class _Sweeper:
                 self._spare(finding, "it came into use")
             elif not stored.keys:
                 self._spare(finding, "another gc has removed it")
-            elif finding.written and stored.newest and stored.newest > finding.written:
+            elif _is_renewed(finding, stored):
                 self._spare(finding, "it was written again")
             else:
                 present.append(replace(finding, keys=stored.in_order, size=stored.size))
@@ -233,6 +233,13 @@ class _Sweeper:
 
 def _name(finding: Finding) -> str:
     return adapter_hex(finding.adapter_id or "")
+
+
+def _is_renewed(finding: Finding, stored: Stored) -> bool:
+    # Times may be as coarse as a second: a manifest that has appeared tells as much.
+    is_published = stored.has_manifest and finding.kind == "files"
+    newest, before = stored.newest, finding.written
+    return is_published or (newest is not None and before is not None and newest > before)
 
 
 def _is_news(finding: Finding, number: int, events: Sequence[Event]) -> bool:

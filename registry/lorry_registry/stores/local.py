@@ -161,6 +161,9 @@ class LocalStore(Store):
 
     def read_clock(self) -> datetime:
         """Return the time by which the file system dates files; that of this machine if it takes none."""
+        if not (self.root / _SCRATCH).is_dir():
+            # Nothing was ever written here, and asking for the time is no reason to begin.
+            return datetime.now(UTC)
         try:
             with self._scratch_file() as scratch:
                 scratch.touch()

@@ -204,3 +204,16 @@ def test_the_ledger_of_before_is_written_as_before(store: LocalStore, two_tasks:
     assert sorted(head) == ["champion", "event", "task", "versions"]
     assert "deleted" not in head["event"]
     assert Ledger(store).read_state("reviews").deleted is None
+
+
+def test_when_all_tasks_were_deleted_that_is_said(lorry: Run, two_tasks: dict[str, Any]) -> None:
+    for task in ("reviews", "films"):
+        lorry("delete", task, "--reason", "x", "--yes")
+    assert lorry("tasks").stdout == "All tasks were deleted; to see them: lorry tasks --all\n"
+    assert json.loads(lorry("tasks", "--json").stdout) == []
+
+
+def test_gc_of_a_store_that_is_not_there_makes_none(lorry: Run, store: LocalStore) -> None:
+    assert lorry("gc").stdout == "There is nothing to free.\n"
+    assert lorry("gc", "--apply").stdout == "Nothing was freed.\n"
+    assert not store.root.exists()

@@ -532,3 +532,20 @@ def test_a_store_that_takes_too_long_is_left_for_the_next_time(
     monkeypatch.undo()
     wait(seconds=3)
     assert [finding.kind for finding in collect(seconds=0)[1].removed] == ["adapter"]
+
+
+def test_files_that_were_published_after_the_plan_stay(
+    registry: Registry, make_adapter: Callable[..., Any], store: Store, wait: Wait
+) -> None:
+    adapter = make_adapter(seed=1)
+    for name in ("README.md", "adapter_config.json"):
+        store.upload(f"{adapter_key(adapter.adapter_id)}/{name}", adapter.path / name)
+    wait(seconds=3)
+    rules = Rules(1, timedelta())
+    plan = plan_collection(registry, rules)
+    assert [finding.kind for finding in plan.findings] == ["files"]
+    registry.publish(adapter.path, adapter.manifest)
+    registry.register("reviews", adapter.adapter_id, promote=True, judged_champion=None, reasons=())
+    sweep = sweep_store(registry, plan, rules)
+    assert [reason for _, reason in sweep.spared] == ["it was written again"]
+    assert _list_sound(registry) == [1]

@@ -77,3 +77,24 @@ def test_a_store_that_cannot_be_listed_frees_nothing(shaky: Registry, faults: Fa
     faults.always = {"GET": "busy"}
     with pytest.raises(StoreError, match="still answers SlowDown"):
         plan_collection(shaky, _RULES)
+
+
+def test_publishing_costs_two_small_requests_more_and_resolving_none(
+    shaky: Registry, make_adapter: Callable[..., Any], faults: FaultProxy, tmp_path: Path
+) -> None:
+    def count(action: Callable[[], object]) -> list[str]:
+        faults.requests.clear()
+        action()
+        return [method for method, path, _ in faults.requests if "/leases/" in path or "/tombstones/" in path]
+
+    adapter = make_adapter(seed=9)
+    assert count(lambda: shaky.publish(adapter.path, adapter.manifest)) == ["PUT", "GET"]
+    judged = shaky.ledger.read_state("reviews").champion_version
+    assert count(
+        lambda: shaky.register(
+            "reviews", adapter.adapter_id, promote=True, judged_champion=judged, reasons=()
+        )
+    ) == ["DELETE"]
+    assert count(lambda: shaky.resolve("reviews")) == []
+    assert count(lambda: shaky.fetch(adapter.adapter_id)) == ["PUT", "DELETE"]
+    assert count(lambda: shaky.fetch(adapter.adapter_id)) == []
