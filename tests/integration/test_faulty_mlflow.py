@@ -25,7 +25,7 @@ _FAULTS = ("busy", "lose", "cut", "drop", "stall")
 # MLflow's client takes whole seconds.
 _TIMEOUT_SECONDS = 1
 # Each of some hundred requests would take minutes: every so many, and another fault each time.
-_STRIDE = 11
+_STRIDE = 23
 
 
 @pytest.fixture
