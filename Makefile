@@ -63,7 +63,7 @@ bench: $(INSTALLED) $(DEMO_DATA)/tweets.jsonl ## Measure speed, as ratios in one
 	@for benchmark in tests/benchmarks/bench_*.py; do $(BIN)/python "$$benchmark"; done
 
 .PHONY: fuzz
-fuzz: $(INSTALLED) ## Let each reader read 100,000 documents that are nearly right (some minutes).
+fuzz: $(INSTALLED) ## Let all readers read or refuse 100,000 damaged documents (some minutes).
 	@$(BIN)/python tests/fuzz/run_fuzz.py
 
 .PHONY: clean

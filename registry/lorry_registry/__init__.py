@@ -46,6 +46,7 @@ The architecture, from the top down; imports follow the arrows and never go up
     :mod:`~lorry_registry.verification` re-hashes an adapter folder before anything may load it.
     :mod:`~lorry_registry.ledger` is the truth about which adapter belongs to which task: an append-only
     history and a head that moves by compare-and-swap; :mod:`~lorry_registry.promotion` holds its pure rules.
+    :mod:`~lorry_registry.ledger_packs` and :mod:`~lorry_registry.ledger_claims` keep long histories quick.
     :mod:`~lorry_registry.stores` keep bytes under keys with conditional writes.
     :mod:`~lorry_registry.manifest` says what an adapter is; the digest of a manifest is the adapter's id.
     :mod:`~lorry_registry.task_spec` says what a task is, :mod:`~lorry_registry.task_loading` reads one.
