@@ -72,6 +72,7 @@ def test_what_was_found_is_refused(
     assert not _check(TARGETS[name], content, tmp_path_factory)
 
 
+@pytest.mark.slow
 def test_what_training_reads_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory) -> None:
     pytest.importorskip("peft")
     for name, target in list_component_targets().items():
