@@ -60,10 +60,10 @@ def parse_task(
         numbered = (replace(fault, line=_find_line(fault.where, lines or {})) for fault in faults)
         ordered = sorted(dict.fromkeys(numbered), key=lambda fault: (fault.line or 0, fault.where))
         raise InvalidTaskError(where, ordered, todo="correct these fields and try again")
-    anchored, faults = _anchor_paths(spec, folder)
-    if faults:
-        numbered = [replace(fault, line=_find_line(fault.where, lines or {})) for fault in faults]
-        raise InvalidTaskError(where, numbered, todo="correct these fields and try again")
+    anchored, unusable = _anchor_paths(spec, folder)
+    if unusable:
+        placed = [replace(fault, line=_find_line(fault.where, lines or {})) for fault in unusable]
+        raise InvalidTaskError(where, placed, todo="correct these fields and try again")
     return anchored
 
 
