@@ -83,7 +83,7 @@ bench: $(INSTALLED) $(DEMO_DATA)/tweets.jsonl ## Measure speed, as ratios in one
 kills: $(INSTALLED) ## Kill the registry's operations a thousand times, on a folder and on S3 (some 20 minutes).
 	@$(BIN)/python tests/crashes/run_kills.py
 .PHONY: fuzz
-fuzz: $(INSTALLED) ## Let each reader read 100,000 documents that are nearly right (some minutes).
+fuzz: $(INSTALLED) ## Let all readers read or refuse 100,000 damaged documents (some minutes).
 	@$(BIN)/python tests/fuzz/run_fuzz.py
 
 .PHONY: clean

@@ -51,6 +51,7 @@ The architecture, from the top down; imports follow the arrows and never go up
     :mod:`~lorry_registry.provenance` tells how an adapter was made.
     :mod:`~lorry_registry.collection` frees what no ledger needs, :mod:`~lorry_registry.leases` keep it from
     what is being written or read, and :mod:`~lorry_registry.task_deletion` deletes tasks and restores them.
+    :mod:`~lorry_registry.ledger_packs` and :mod:`~lorry_registry.ledger_claims` keep long histories quick.
     :mod:`~lorry_registry.stores` keep bytes under keys with conditional writes.
     :mod:`~lorry_registry.manifest` says what an adapter is; the digest of a manifest is the adapter's id.
     :mod:`~lorry_registry.task_spec` says what a task is, :mod:`~lorry_registry.task_loading` reads one.

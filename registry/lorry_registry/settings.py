@@ -107,10 +107,19 @@ class Settings(BaseModel):
             for field, variable in _VARIABLES.items()
         }
         _check_choices(chosen, environment, folder / SETTINGS_FILE)
-        home = (folder / Path(chosen["home"] or ".lorry").expanduser()).absolute()
+        places = ", ".join(
+            [*(_VARIABLES[field] for field in ("home", "store") if environment.get(_VARIABLES[field]))]
+        ) or str(folder / SETTINGS_FILE)
+        try:
+            home = (folder / Path(chosen["home"] or ".lorry").expanduser()).absolute()
+            store = _anchor_store(chosen["store"], folder) if chosen["store"] else str(home / "store")
+        except RuntimeError as error:
+            # The home of a user that does not exist.
+            fault = Fault("path", f"a path cannot be found: {error}")
+            raise InvalidTaskError(places, [fault], todo="correct the settings") from error
         return cls(
             home=home,
-            store=_anchor_store(chosen["store"], folder) if chosen["store"] else str(home / "store"),
+            store=store,
             tracking_uri=chosen["tracking_uri"] or f"sqlite:///{home / 'mlflow.db'}",
             image=chosen["image"] or DEFAULT_IMAGE,
             s3=S3Options(

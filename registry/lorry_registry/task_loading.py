@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from lorry_registry.errors import Fault, InvalidTaskError, InvalidValueError
+from lorry_registry.errors import Fault, InvalidTaskError, InvalidValueError, describe_value_error
 from lorry_registry.task_document import apply_overrides, load_document
 from lorry_registry.task_sections import TaskSections, salvage_sections
 from lorry_registry.task_spec import TaskSpec
@@ -60,7 +60,11 @@ def parse_task(
         numbered = (replace(fault, line=_find_line(fault.where, lines or {})) for fault in faults)
         ordered = sorted(dict.fromkeys(numbered), key=lambda fault: (fault.line or 0, fault.where))
         raise InvalidTaskError(where, ordered, todo="correct these fields and try again")
-    return _anchor_paths(spec, folder)
+    anchored, unusable = _anchor_paths(spec, folder)
+    if unusable:
+        placed = [replace(fault, line=_find_line(fault.where, lines or {})) for fault in unusable]
+        raise InvalidTaskError(where, placed, todo="correct these fields and try again")
+    return anchored
 
 
 def inspect_document(
@@ -116,15 +120,31 @@ def _is_within(field: str, fields: Collection[str]) -> bool:
     return any(field == other or field.startswith(f"{other}.") for other in fields)
 
 
-def _anchor_paths(spec: TaskSpec, folder: Path) -> TaskSpec:
+def _anchor_paths(spec: TaskSpec, folder: Path) -> tuple[TaskSpec, list[Fault]]:
     changes: dict[str, Any] = {}
-    if spec.data.is_local:
-        source = (folder / Path(spec.data.source).expanduser()).resolve()
-        changes["data"] = spec.data.model_copy(update={"source": str(source)})
-    if spec.base.is_folder:
-        model = (folder / Path(spec.base.model).expanduser()).resolve()
-        changes["base"] = spec.base.model_copy(update={"model": str(model)})
-    return spec.model_copy(update=changes)
+    faults: list[Fault] = []
+    paths = {
+        ("data", "source"): spec.data.source if spec.data.is_local else None,
+        ("base", "model"): spec.base.model if spec.base.is_folder else None,
+    }
+    for (section, field), path in paths.items():
+        if path is None:
+            continue
+        try:
+            anchored = _anchor(path, folder)
+        except InvalidValueError as error:
+            faults.append(describe_value_error(error, f"{section}.{field}"))
+        else:
+            changes[section] = getattr(spec, section).model_copy(update={field: anchored})
+    return spec.model_copy(update=changes), faults
+
+
+def _anchor(path: str, folder: Path) -> str:
+    try:
+        return str((folder / Path(path).expanduser()).resolve())
+    except (OSError, RuntimeError, ValueError) as error:
+        # A null character, the home of a user that does not exist, links in a circle.
+        raise InvalidValueError(f"{path!r} is not a path: {error}", "name a file or a folder") from error
 
 
 def _find_line(field: str, lines: Mapping[str, int]) -> int | None:

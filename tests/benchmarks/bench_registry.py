@@ -302,7 +302,7 @@ def serve_mlflow(database: Path, work: Path) -> Iterator[str]:
         process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
-                *("--backend-store-uri", f"sqlite:///{database}", "--workers", "2"),
+                *("--backend-store-uri", f"sqlite:///{database}", "--workers", "1"),
                 *("--artifacts-destination", str(work / "artifacts")),
             ],
             stdout=log,

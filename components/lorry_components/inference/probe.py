@@ -12,8 +12,8 @@ _TEXTS = (
     ("I have never been so happy with anything I bought.", "It broke on the first day, and nobody answers."),
     ("What time does the train to the coast leave on Sundays?", "The museum is closed on public holidays."),
 )
-# Some roundings of a 32-bit number: what changes less cannot be told from the base anywhere else.
-LEAST_EFFECT = 4e-6
+# Some roundings of a 32-bit number near 1.
+LEAST_EFFECT = 1e-6
 # Outputs on other processors differ in the last digits; a wrong or missing adapter differs in the first.
 LARGEST_TOLERANCE = 2e-3
 
@@ -53,7 +53,7 @@ def record_probe(predictor: Predictor, *, has_pair: bool) -> Probe:
         raise TrainingError(
             "the adapter's outputs are not finite", where="probe", todo="train with a lower learning rate"
         )
-    if find_tolerance(outputs, base_outputs) < LEAST_EFFECT / 2:
+    if np.abs(outputs - base_outputs).max() < LEAST_EFFECT:
         raise TrainingError(
             "the adapter changes nothing: its outputs are the base's",
             where="probe",

@@ -480,3 +480,75 @@ def test_a_base_that_is_not_there_is_told(publish: Callable[..., Published]) -> 
     with pytest.raises(BaseModelError, match="no importable package"):
         load_adapter(published.folder, base_model="package:no_such_package/model")
     assert resolve_base(BaseSpec(model=published.manifest.base.model)).identity == published.manifest.base
+
+
+# Attacks whose digests all agree: a forger seals what was planted
+
+
+def _plant_in_weights(change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[Path], None]:
+    def plant(folder: Path) -> None:
+        tensors = {name: tensor.clone() for name, tensor in load_file(folder / WEIGHTS_NAME).items()}
+        change(tensors)
+        save_file(tensors, folder / WEIGHTS_NAME)
+
+    return plant
+
+
+def _plant_in_config(**fields: Any) -> Callable[[Path], None]:
+    def plant(folder: Path) -> None:
+        config = json.loads((folder / CONFIG_NAME).read_text())
+        (folder / CONFIG_NAME).write_text(json.dumps(config | fields))
+
+    return plant
+
+
+def _grow_header(folder: Path) -> None:
+    content = (folder / WEIGHTS_NAME).read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    longer = content[8 : 8 + length] + b" " * (1 << 20)
+    (folder / WEIGHTS_NAME).write_bytes(len(longer).to_bytes(8, "little") + longer + content[8 + length :])
+
+
+def _choose(tensors: dict[str, torch.Tensor]) -> str:
+    return next(name for name in sorted(tensors) if "lora_A" in name)
+
+
+def _turn_around(tensors: dict[str, torch.Tensor]) -> None:
+    name = _choose(tensors)
+    tensors[name] = tensors[name].t().contiguous()
+
+
+SEALED_ATTACKS: dict[str, tuple[Callable[[Path], None], str]] = {
+    "NaN": (_plant_in_weights(lambda it: it[_choose(it)].fill_(float("nan"))), "holds NaN or infinity"),
+    "infinity": (
+        _plant_in_weights(lambda it: it[_choose(it)].view(-1)[:1].fill_(float("-inf"))),
+        "holds NaN or infinity",
+    ),
+    "another shape": (_plant_in_weights(_turn_around), "has shape"),
+    "a tensor too many": (
+        _plant_in_weights(lambda it: it.update({"base_model.model.evil.weight": torch.ones(1)})),
+        "is not part of this method on this base",
+    ),
+    "a tensor too few": (_plant_in_weights(lambda it: it.pop(_choose(it))), "is missing"),
+    "another rank": (_plant_in_config(r=64), "has shape"),
+    "a huge header": (_grow_header, "cannot be right"),
+    "an unknown key": (_plant_in_config(of_tomorrow=True), "would be ignored by this version of PEFT"),
+    "code": (_plant_in_config(auto_mapping={"parent_library": "os"}), "auto_mapping would import code"),
+    "another type": (_plant_in_config(peft_type="PROMPT_TUNING"), "peft_type is 'PROMPT_TUNING'"),
+    "no targets": (_plant_in_config(target_modules=[]), ""),
+}
+
+
+@pytest.mark.parametrize("attack", SEALED_ATTACKS)
+def test_what_a_forger_sealed_is_refused(publish: Callable[..., Published], attack: str) -> None:
+    plant, said = SEALED_ATTACKS[attack]
+    published = publish()
+    plant(published.folder)
+    write_manifest(published.folder, published.manifest)
+    assert said in refuse(published.folder).what
+
+
+def test_another_tasks_adapter_is_not_the_one_that_was_asked_for(publish: Callable[..., Published]) -> None:
+    published = publish()
+    write_manifest(published.folder, published.manifest, task="films")
+    assert "its id is sha256:" in refuse(published.folder, expected_id=published.manifest.adapter_id).what
