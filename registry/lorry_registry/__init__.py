@@ -63,7 +63,8 @@ ledger -> MLflow. Readers go from a task's name through the ledger to the store,
 """
 
 from lorry_registry.errors import LorryError
-from lorry_registry.ledger import Champion, Event, Ledger
+from lorry_registry.ledger import Ledger
+from lorry_registry.ledger_documents import Champion, Event
 from lorry_registry.manifest import Manifest
 from lorry_registry.registry import Registry, Resolution, TaskEntry
 from lorry_registry.settings import Settings

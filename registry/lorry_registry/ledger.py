@@ -21,159 +21,26 @@ import contextlib
 import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
     JsonValue,
-    SerializerFunctionWrapHandler,
     ValidationError,
-    model_serializer,
 )
 
-from lorry_registry.digests import canonical_json, digest_bytes, digest_document
 from lorry_registry.errors import ConflictError, NotFoundError, StoreError
 from lorry_registry.ledger_claims import create_claim
+from lorry_registry.ledger_documents import Action, Champion, Deletion, Event, Head, LedgerDocument
 from lorry_registry.ledger_packs import PACKED, list_blocks, pack_key, pack_lines, unpack_lines
-from lorry_registry.manifest import Digest
 from lorry_registry.registry_identity import RegistryIdentity
 from lorry_registry.signing.event_signatures import EventSignature
-from lorry_registry.signing.seen_heads import SeenHead
 from lorry_registry.signing.trust import Trust
 from lorry_registry.stores import Store, StoredDocument
 from lorry_registry.stores.lanes import map_in_lanes
 from lorry_registry.task_document import suggest_name
 from lorry_registry.task_spec import TASK_NAME
 
-Action = Literal["register", "promote", "rollback", "delete", "restore", "collect", "attest"]
-# What events and heads of an older Lorry, or unsigned ones, do not say: it is left out of their bytes.
-_OPTIONAL = frozenset({"task", "registry", "state", "signature", "deleted", "claimed"})
-
-
-RegistryId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
-
-
-class _Document(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    def serialize(self) -> bytes:
-        """Return the canonical bytes."""
-        return canonical_json(self.model_dump(mode="json"))
-
-    @model_serializer(mode="wrap")
-    def _omit_unset(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # An older document keeps its bytes, and with them its digest.
-        return {
-            key: value
-            for key, value in serialize(self).items()
-            if key not in _OPTIONAL or value not in (None, False)
-        }
-
-
-_D = TypeVar("_D", bound=_Document)
-
-
-class Champion(_Document):
-    """The adapter that a task's name stands for."""
-
-    version: int
-    adapter_id: Digest
-    promoted_at: datetime
-
-
-class Event(_Document):
-    """One thing that happened to a task.
-
-    Attributes:
-        sequence: Its place in the history, from 1.
-        at: When, in UTC.
-        by: Who or what did it.
-        action: ``register`` adds a version; ``promote`` and ``rollback`` move the champion only; ``delete``
-            and ``restore`` concern the task; ``collect`` says that the files of old versions were removed;
-            ``attest`` changes nothing: its signature stands for all events before it.
-        version: The version that it concerns: the champion that a deletion takes and a restoration brings
-            back, or else the newest version; the newest of those that were collected.
-        adapter_id: That version's adapter.
-        champion_before: The champion's version before the event.
-        champion_after: The champion's version after it.
-        reasons: Why, in sentences.
-        details: Whatever else the history keeps: the gate's decision, the run.
-        previous: The digest of the event before this one; None for the first.
-        task: The task that it happened to; None in the events of an older Lorry, which did not say.
-        registry: The id of the registry; None in the events of an older Lorry.
-        state: The digest of what the head says beside the event, if the event is signed.
-        signature: Over the event's bytes without this field; None if it is not signed.
-    """
-
-    sequence: Annotated[int, Field(ge=1)]
-    at: datetime
-    by: str
-    action: Action
-    version: Annotated[int, Field(ge=1)]
-    adapter_id: Digest
-    champion_before: int | None
-    champion_after: int | None
-    reasons: tuple[str, ...]
-    details: dict[str, JsonValue] = {}
-    previous: Digest | None
-    task: str | None = None
-    registry: RegistryId | None = None
-    state: Digest | None = None
-    signature: EventSignature | None = None
-
-    def serialize_unsigned(self) -> bytes:
-        """Return the canonical bytes that a signature covers."""
-        return self.model_copy(update={"signature": None}).serialize()
-
-    @property
-    def digest(self) -> str:
-        """The digest that the next event names."""
-        return digest_bytes(self.serialize())
-
-    @property
-    def is_promotion(self) -> bool:
-        """Whether the champion is another one after this event."""
-        return self.champion_before != self.champion_after
-
-
-class Deletion(_Document):
-    """That a task was deleted, and what restoring it brings back."""
-
-    at: datetime
-    by: str
-    reasons: tuple[str, ...]
-    champion: Champion | None
-
-
-class Head(_Document):
-    """The present state of a task.
-
-    Attributes:
-        task: The task.
-        versions: How many versions were registered.
-        champion: The adapter that its name stands for; None while it is deleted.
-        event: The newest event.
-        deleted: Who deleted it, and when; None, and not written, unless it is deleted.
-        claimed: Whether there is a claim for each of its versions; not so in the heads of an older Lorry.
-    """
-
-    task: str
-    versions: Annotated[int, Field(ge=0)]
-    champion: Champion | None
-    event: Event
-    deleted: Deletion | None = None
-    registry: RegistryId | None = None
-    claimed: bool = False
-
-    def remember(self) -> SeenHead:
-        """Return what a machine keeps of it, to notice an older one later."""
-        return SeenHead(registry=self.registry, sequence=self.event.sequence, event=self.event.digest)
-
-    def digest_state(self) -> str:
-        """Return the digest of everything beside the event, which a signed event names."""
-        return digest_document(self.model_dump(mode="json", exclude={"event"}))
+_D = TypeVar("_D", bound=LedgerDocument)
 
 
 class Standing(NamedTuple):

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pydantic import JsonValue
 
 from lorry_registry.errors import ConflictError
-from lorry_registry.ledger import Action, Event, Ledger, TaskState, name_version
+from lorry_registry.ledger import Ledger, TaskState, name_version
+from lorry_registry.ledger_documents import Action, Event
 
 # One writer wins each time, so this many at once are served; the pauses make it far fewer attempts.
 _ATTEMPTS = 200

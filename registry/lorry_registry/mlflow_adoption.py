@@ -1,7 +1,7 @@
 """Takes over into the ledger what a person did in MLflow: the alias ``champion``, moved in its pages."""
 
 from lorry_registry.errors import ConflictError
-from lorry_registry.ledger import Event
+from lorry_registry.ledger_documents import Event
 from lorry_registry.mlflow_index import CHAMPION, MlflowIndex
 from lorry_registry.promotion import list_versions
 from lorry_registry.registry import Registry

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from lorry_registry.adapter_names import name_run
 from lorry_registry.errors import TrackingError
-from lorry_registry.ledger import Deletion
+from lorry_registry.ledger_documents import Deletion
 from lorry_registry.manifest import Manifest
 from lorry_registry.mlflow_models import ABSENT, ADAPTER_TAG, MlflowModels
 from lorry_registry.registry import Registry

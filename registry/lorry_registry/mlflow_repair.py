@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from lorry_registry.ledger import Event
+from lorry_registry.ledger_documents import Event
 from lorry_registry.mlflow_index import MlflowIndex
 from lorry_registry.mlflow_models import ADAPTER_TAG
 from lorry_registry.promotion import Version, list_versions

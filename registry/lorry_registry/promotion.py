@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lorry_registry.errors import NotFoundError
-from lorry_registry.ledger import Event
+from lorry_registry.ledger_documents import Event
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from lorry_registry.digests import canonical_json, digest_bytes
 from lorry_registry.errors import AdapterRejectedError
-from lorry_registry.ledger import Event
+from lorry_registry.ledger_documents import Event
 from lorry_registry.manifest import MANIFEST_NAME, Digest, Manifest
 from lorry_registry.signing.attestations import provenance_key
 from lorry_registry.stores import Store

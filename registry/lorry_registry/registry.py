@@ -6,9 +6,6 @@ the ledger's event (from here on a task has it). A kill in between leaves files 
 """
 
 import contextlib
-import os
-import shutil
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,21 +15,12 @@ from typing import Literal
 from pydantic import JsonValue
 
 from lorry_registry.adapter_cache import AdapterCache
-from lorry_registry.digests import digest_bytes
-from lorry_registry.errors import AdapterRejectedError, ConflictError, LorryError, NotFoundError, StoreError
+from lorry_registry.errors import AdapterRejectedError, ConflictError, LorryError, NotFoundError
 from lorry_registry.leases import Leases
-from lorry_registry.ledger import (
-    Champion,
-    Deletion,
-    Event,
-    Head,
-    Ledger,
-    TaskState,
-    require_present,
-    require_unchanged,
-)
+from lorry_registry.ledger import Ledger, TaskState, require_present, require_unchanged
+from lorry_registry.ledger_documents import Champion, Deletion, Event, Head
 from lorry_registry.ledger_moves import Move, record_move, require_same_champion
-from lorry_registry.manifest import MANIFEST_NAME, Manifest
+from lorry_registry.manifest import Manifest
 from lorry_registry.promotion import (
     Version,
     explain_collection,
@@ -43,13 +31,11 @@ from lorry_registry.promotion import (
 )
 from lorry_registry.registry_identity import RegistryIdentity
 from lorry_registry.settings import DEFAULT_CACHE_BYTES, Settings
-from lorry_registry.signing.adapter_signatures import COMPANION_FOLDERS
-from lorry_registry.signing.attestations import StoredSignatures, copy_companions
 from lorry_registry.signing.trust import Trust
+from lorry_registry.stored_adapters import StoredAdapters, adapter_hex, adapter_key
 from lorry_registry.stores import Store, open_store
 from lorry_registry.stores.lanes import map_in_lanes
 from lorry_registry.users import name_user
-from lorry_registry.verification import check_files, verify_adapter
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +103,9 @@ class Registry:
         self._identity = RegistryIdentity(store)
         self.ledger = Ledger(store, trust=self.trust, identity=self._identity)
         self.leases = Leases(store)
-        self._cache = AdapterCache(cache, limit=cache_bytes)
+        self.adapters = StoredAdapters(
+            store, AdapterCache(cache, limit=cache_bytes), trust=self.trust, leases=self.leases
+        )
 
     @classmethod
     def open(cls, settings: Settings, store: Store | None = None) -> "Registry":
@@ -256,129 +244,16 @@ class Registry:
             return False
 
     def read_manifest(self, adapter_id: str) -> Manifest:
-        """Return the manifest of an adapter, having checked that it is the one that the id names.
-
-        Raises:
-            NotFoundError: There is no such adapter.
-            AdapterRejectedError: The stored manifest was changed.
-        """
-        key = f"{adapter_key(adapter_id)}/{MANIFEST_NAME}"
-        stored = self.store.read(key)
-        if stored is None:
-            raise NotFoundError(
-                f"there is no adapter {adapter_id}", where=self.store.locate(key), todo="restore the store"
-            )
-        if digest_bytes(stored.content) != adapter_id:
-            raise AdapterRejectedError(
-                "the manifest was changed: its digest is not the adapter's id",
-                where=self.store.locate(key),
-                todo="restore it from a backup, or roll back to another version",
-            )
-        return Manifest.parse(stored.content, where=self.store.locate(key))
+        """Return the manifest of an adapter, as :meth:`StoredAdapters.read_manifest` does."""
+        return self.adapters.read_manifest(adapter_id)
 
     def fetch(self, adapter_id: str) -> Path:
-        """Return a verified local folder of an adapter, downloading it once into the cache.
-
-        It stays there as long as this object lives.
-
-        Raises:
-            AdapterRejectedError: The stored adapter is damaged, or has no signature that is trusted although
-                signatures are required.
-        """
-        folder = self._cache.fetch(adapter_id, lambda target: self._copy_from_store(adapter_id, target))
-        if self.trust.is_checking:
-            self.check_signatures(verify_adapter(folder, expected_id=adapter_id))
-        return folder
+        """Return a verified local folder of an adapter, as :meth:`StoredAdapters.fetch` does."""
+        return self.adapters.fetch(adapter_id)
 
     def export(self, adapter_id: str, target: Path, *, companions: Sequence[str] = ()) -> Manifest:
-        """Copy an adapter to a new folder, verified; the folder appears whole or not at all.
-
-        One that is in the cache already is not downloaded again.
-
-        Args:
-            adapter_id: The adapter.
-            target: The folder.
-            companions: What is copied as well, if there is any: ``signatures``, ``provenance``, each into a
-                folder of that name.
-
-        Raises:
-            ConflictError: The folder exists and holds something else.
-            AdapterRejectedError: The stored adapter is damaged, or has no signature that is trusted although
-                signatures are required.
-            NotFoundError: There is no such adapter, or gc removed it meanwhile.
-            StoreError: The folder cannot be written.
-        """
-        is_remote = self.store.find_path(adapter_key(adapter_id)) is None
-        return self._write_copy(
-            adapter_id, target, self._cache.find(adapter_id) if is_remote else None, companions
-        )
-
-    def _copy_from_store(self, adapter_id: str, target: Path) -> Manifest:
-        return self._write_copy(adapter_id, target, None, ())
-
-    def _write_copy(
-        self, adapter_id: str, target: Path, source: Path | None, companions: Sequence[str]
-    ) -> Manifest:
-        """Copy an adapter from a verified folder, or from the store if there is none."""
-        target = Path(os.path.abspath(target))  # noqa: PTH100 -- '..' is folded away, links are kept
-        if _is_taken(target):
-            self.check_signatures(self.read_manifest(adapter_id))
-            return self._accept_existing(target, adapter_id)
-        with self.leases.hold_for_reading(adapter_hex(adapter_id)):
-            return self._fill_copy(adapter_id, target, source, companions)
-
-    def _fill_copy(
-        self, adapter_id: str, target: Path, source: Path | None, companions: Sequence[str]
-    ) -> Manifest:
-        manifest = self.read_manifest(adapter_id)
-        self.check_signatures(manifest)
-        partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
-        try:
-            partial.mkdir(parents=True)
-            for name in [*(entry.name for entry in manifest.files), MANIFEST_NAME]:
-                if source is not None:
-                    shutil.copyfile(source / name, partial / name)
-                else:
-                    self.store.download(f"{adapter_key(adapter_id)}/{name}", partial / name)
-            for name in companions:
-                copy_companions(self.store, adapter_id, name, partial)
-            verify_adapter(partial, expected_id=adapter_id, beside=COMPANION_FOLDERS)
-            if target.is_dir():
-                target.rmdir()
-            partial.rename(target)
-        except NotFoundError as error:
-            # gc removes the manifest first: without one there is no adapter any more.
-            self.read_manifest(adapter_id)
-            raise AdapterRejectedError(
-                "one of its files is missing from the store", where=error.where, todo=error.todo
-            ) from error
-        except OSError as error:
-            if _is_taken(target):
-                return self._accept_existing(target, adapter_id)
-            raise StoreError(
-                f"cannot write: {error.strerror}",
-                where=str(target),
-                todo="choose a folder that can be written",
-            ) from error
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-        return manifest
-
-    def check_signatures(self, manifest: Manifest) -> None:
-        """Judge an adapter by its signatures in the store, as the settings' policy says.
-
-        Raises:
-            AdapterRejectedError: Signatures are required, and none is trusted.
-        """
-        self.trust.check_adapter(
-            manifest,
-            [self.find_signatures(manifest.adapter_id)],
-            where=f"{manifest.task}: {manifest.adapter_id}",
-        )
-
-    def find_signatures(self, adapter_id: str) -> StoredSignatures:
-        """Return the signatures of an adapter in the store."""
-        return StoredSignatures(self.store, adapter_id)
+        """Copy an adapter to a new folder, as :meth:`StoredAdapters.export` does."""
+        return self.adapters.export(adapter_id, target, companions=companions)
 
     def verify_task(self, task: str) -> Iterator[tuple[Version, LorryError | None]]:
         """Re-hash every version of a task in the store; yield each with what is wrong with it, or None.
@@ -406,43 +281,13 @@ class Registry:
             NotFoundError: There are none, or they were collected.
         """
         self._require_manifest(task, version, adapter_id)
-        self._verify_stored(task, adapter_id)
+        self.adapters.check_signatures(self.hash_stored(task, adapter_id))
 
     # Writing
 
     def publish(self, folder: Path, manifest: Manifest) -> str:
-        """Put an adapter into the store: its files first, its manifest last; repeating it is harmless.
-
-        Args:
-            folder: A folder with the files that the manifest lists; other files are not published.
-            manifest: The adapter's identity.
-
-        Returns:
-            The adapter id.
-
-        Raises:
-            AdapterRejectedError: The folder differs from the manifest, or no reader would load it.
-            UsageError: Signatures are required, and there is no key to sign with.
-        """
-        self.trust.check_ready()
-        adapter_id = manifest.adapter_id
-        # Keys are never overwritten: a wrong file under this id would block the right one for ever.
-        check_files(folder, manifest, todo="train again, or publish the folder that was evaluated")
-        key, name = adapter_key(adapter_id), adapter_hex(adapter_id)
-        with self.leases.hold(name) as lease:
-            for entry in manifest.files:
-                self.store.upload(f"{key}/{entry.name}", folder / entry.name)
-            # What was stored is compared with the manifest before the adapter exists.
-            for entry in manifest.files:
-                self._verify_file(key, entry.name, entry.sha256)
-            lease.require_held()
-            if self.trust.is_signing:
-                # Without its manifest there is no adapter: it appears together with its signature.
-                self.trust.sign_adapter(manifest, self.find_signatures(adapter_id))
-            self.store.create(f"{key}/{MANIFEST_NAME}", manifest.serialize())
-            # Until the ledger names it, gc knows by the lease that somebody is about to.
-            self.leases.keep(name, lease)
-        return adapter_id
+        """Put an adapter into the store, as :meth:`StoredAdapters.publish` does."""
+        return self.adapters.publish(folder, manifest)
 
     def register(
         self,
@@ -477,7 +322,7 @@ class Registry:
         """
         actor = by or name_user()
         with self.leases.hold(adapter_hex(adapter_id)):
-            self.check_signatures(self._read_manifest_of(task, adapter_id))
+            self.adapters.check_signatures(self._read_manifest_of(task, adapter_id))
 
             def decide(state: TaskState) -> Move | Event:
                 require_present(state)
@@ -588,17 +433,9 @@ class Registry:
             AdapterRejectedError: It is damaged, or another task's.
             NotFoundError: There is no such adapter.
         """
-        key = adapter_key(adapter_id)
         manifest = self._read_manifest_of(task, adapter_id)
-        folder = self.store.find_path(key)
-        if folder is not None:
-            return verify_adapter(folder, expected_id=adapter_id)
-        for entry in manifest.files:
-            self._verify_file(key, entry.name, entry.sha256)
+        self.adapters.hash_files(manifest)
         return manifest
-
-    def _verify_stored(self, task: str, adapter_id: str) -> None:
-        self.check_signatures(self.hash_stored(task, adapter_id))
 
     def _verify_provenance(self, task: str, version: Version) -> None:
         from lorry_registry.provenance import find_provenance, read_provenance
@@ -606,45 +443,3 @@ class Registry:
         digest = find_provenance(version.registered)
         if digest is not None:
             read_provenance(self.store, self._read_manifest_of(task, version.adapter_id), digest)
-
-    def _verify_file(self, key: str, name: str, sha256: str) -> None:
-        digest = self.store.digest_key(f"{key}/{name}")
-        if digest != sha256:
-            raise AdapterRejectedError(
-                f"{name} is missing" if digest is None else f"{name} is not what the manifest says",
-                where=self.store.locate(key),
-                todo="publish the adapter again",
-            )
-
-    def _accept_existing(self, target: Path, adapter_id: str) -> Manifest:
-        try:
-            return verify_adapter(target, expected_id=adapter_id, beside=COMPANION_FOLDERS)
-        except AdapterRejectedError as error:
-            raise ConflictError(
-                "the folder exists and is not this adapter",
-                where=str(target),
-                todo="name a new or empty folder",
-            ) from error
-
-
-def adapter_key(adapter_id: str) -> str:
-    """Return the key of an adapter in a store."""
-    return f"adapters/{adapter_hex(adapter_id)}"
-
-
-def _is_taken(target: Path) -> bool:
-    try:
-        return any(target.iterdir())
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        raise ConflictError(
-            f"the folder cannot be filled: {error.strerror}",
-            where=str(target),
-            todo="name a new or empty folder",
-        ) from error
-
-
-def adapter_hex(adapter_id: str) -> str:
-    """Return the hex digits of an adapter's id, by which its keys are named."""
-    return adapter_id.removeprefix("sha256:")

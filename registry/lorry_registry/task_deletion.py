@@ -3,9 +3,11 @@
 from datetime import UTC, datetime
 
 from lorry_registry.errors import ConflictError
-from lorry_registry.ledger import Champion, Deletion, Event, Standing, TaskState, require_present
+from lorry_registry.ledger import Standing, TaskState, require_present
+from lorry_registry.ledger_documents import Champion, Deletion, Event
 from lorry_registry.promotion import list_versions
-from lorry_registry.registry import Registry, adapter_hex
+from lorry_registry.registry import Registry
+from lorry_registry.stored_adapters import adapter_hex
 from lorry_registry.users import name_user
 
 

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lorry_registry.errors import ConflictError, LorryError, UsageError
-from lorry_registry.ledger import Event, Ledger
+from lorry_registry.ledger import Ledger
+from lorry_registry.ledger_documents import Event
 from lorry_registry.promotion import Version, list_versions
 from lorry_registry.registry import Registry
 from lorry_registry.users import name_user
@@ -39,7 +40,9 @@ def sign_versions(registry: Registry, task: str) -> Iterator[SignedVersion]:
     for version in list_versions(_open_unjudged(registry).read_history(task)):
         try:
             manifest = registry.hash_stored(task, version.adapter_id)
-            is_new = registry.trust.sign_adapter(manifest, registry.find_signatures(version.adapter_id))
+            is_new = registry.trust.sign_adapter(
+                manifest, registry.adapters.find_signatures(version.adapter_id)
+            )
         except LorryError as error:
             yield SignedVersion(version, is_new=False, problem=error)
         else:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from lorry_registry.digests import digest_bytes
-from lorry_registry.ledger import Champion, Event, Head
+from lorry_registry.ledger_documents import Champion, Event, Head
 from lorry_registry.manifest import (
     ADAPTER_FILES,
     CARD_NAME,
@@ -30,7 +30,7 @@ from lorry_registry.manifest import (
     Probe,
     TrainingInputs,
 )
-from lorry_registry.registry import adapter_key
+from lorry_registry.stored_adapters import adapter_key
 
 _START = datetime(2026, 1, 1, tzinfo=UTC)
 _TARGET = "base_model.model.encoder.layer.0.attention.self.query"

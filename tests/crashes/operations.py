@@ -12,7 +12,8 @@ from typing import Any
 from lorry_registry.collection import Rules, plan_collection, sweep_store
 from lorry_registry.errors import ConflictError, NotFoundError
 from lorry_registry.manifest import MANIFEST_NAME
-from lorry_registry.registry import Registry, adapter_key
+from lorry_registry.registry import Registry
+from lorry_registry.stored_adapters import adapter_key
 from lorry_registry.stores import Store
 from lorry_registry.task_deletion import delete_task, restore_task
 from lorry_registry.verification import verify_adapter

@@ -17,13 +17,15 @@ import yaml
 from lorry_registry.addresses import has_secret, hide_secrets, list_secrets
 from lorry_registry.digests import canonical_json, digest_bytes
 from lorry_registry.errors import LorryError
-from lorry_registry.ledger import Champion, Event, Head, Ledger
+from lorry_registry.ledger import Ledger
+from lorry_registry.ledger_documents import Champion, Event, Head
 from lorry_registry.manifest import CARD_NAME, CONFIG_NAME, MANIFEST_NAME, WEIGHTS_NAME, Manifest
 from lorry_registry.mlflow_connection import MlflowConnection
-from lorry_registry.registry import Registry, adapter_key
+from lorry_registry.registry import Registry
 from lorry_registry.registry_identity import read_or_create_id
 from lorry_registry.scrubbing import scrub_text
 from lorry_registry.settings import SETTINGS_FILE, Settings
+from lorry_registry.stored_adapters import adapter_key
 from lorry_registry.stores import LocalStore, open_store
 from lorry_registry.task_document import apply_overrides
 from lorry_registry.task_loading import load_task

@@ -8,7 +8,7 @@ import click
 from lorry_registry.cli.edge import print_json
 from lorry_registry.cli.mlflow_following import follow_ledger, warn_of_lag
 from lorry_registry.digests import shorten_digest
-from lorry_registry.ledger import Event
+from lorry_registry.ledger_documents import Event
 from lorry_registry.registry import Registry
 from lorry_registry.settings import Settings
 

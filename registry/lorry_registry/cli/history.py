@@ -4,7 +4,7 @@ import click
 
 from lorry_registry.cli.edge import format_examples, json_option, open_registry, print_json
 from lorry_registry.digests import shorten_digest
-from lorry_registry.ledger import Event
+from lorry_registry.ledger_documents import Event
 from lorry_registry.promotion import list_collected
 
 

@@ -8,7 +8,7 @@ from lorry_registry.cli.edge import format_examples, json_option, open_registry,
 from lorry_registry.cli.resolution_fields import format_base, format_version
 from lorry_registry.digests import shorten_digest
 from lorry_registry.errors import NotFoundError
-from lorry_registry.ledger import Event
+from lorry_registry.ledger_documents import Event
 from lorry_registry.promotion import find_version
 from lorry_registry.provenance import find_provenance, read_provenance
 from lorry_registry.registry import Registry, Resolution

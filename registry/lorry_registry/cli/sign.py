@@ -7,7 +7,7 @@ import click
 from lorry_registry.cli.edge import fail_after, format_examples, json_option, open_registry, print_json
 from lorry_registry.digests import shorten_digest
 from lorry_registry.errors import LorryError, UsageError
-from lorry_registry.ledger import Event
+from lorry_registry.ledger_documents import Event
 from lorry_registry.registry import Registry
 from lorry_registry.task_signing import SignedVersion, attest_history, sign_versions
 

@@ -7,7 +7,8 @@ from datetime import datetime
 
 from lorry_registry.collection.findings import Rules
 from lorry_registry.errors import NotFoundError
-from lorry_registry.ledger import Event, TaskState
+from lorry_registry.ledger import TaskState
+from lorry_registry.ledger_documents import Event
 from lorry_registry.promotion import Version, find_rollback_version, list_versions
 
 

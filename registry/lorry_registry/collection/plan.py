@@ -18,7 +18,8 @@ from lorry_registry.collection.marks import TaskMarks, mark_task
 from lorry_registry.collection.parallel import map_parallel
 from lorry_registry.errors import LorryError, StoreError
 from lorry_registry.leases import LEASE_SECONDS, TOMBSTONE_SECONDS, TOMBSTONES, Holder, is_over
-from lorry_registry.registry import Registry, adapter_hex
+from lorry_registry.registry import Registry
+from lorry_registry.stored_adapters import adapter_hex
 from lorry_registry.stores import Store, StoredEntry
 from lorry_registry.task_spec import TASK_NAME
 

@@ -20,12 +20,14 @@ from lorry_registry.collection.marks import mark_task
 from lorry_registry.collection.parallel import map_parallel
 from lorry_registry.errors import ConflictError, LorryError, StoreError
 from lorry_registry.leases import DELETING_SECONDS, Holder, Tombstone, is_over
-from lorry_registry.ledger import Event, TaskState
+from lorry_registry.ledger import TaskState
+from lorry_registry.ledger_documents import Event
 from lorry_registry.manifest import MANIFEST_NAME
 from lorry_registry.promotion import find_collection
-from lorry_registry.registry import Registry, adapter_hex
+from lorry_registry.registry import Registry
 from lorry_registry.signing.attestations import attestations_key
 from lorry_registry.sizes import format_size
+from lorry_registry.stored_adapters import adapter_hex
 from lorry_registry.stores import UnfinishedWrite
 from lorry_registry.users import name_user
 

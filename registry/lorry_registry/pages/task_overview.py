@@ -6,7 +6,7 @@ from datetime import datetime
 
 from lorry_registry.adapter_names import label_method
 from lorry_registry.errors import LorryError
-from lorry_registry.ledger import Event
+from lorry_registry.ledger_documents import Event
 from lorry_registry.manifest import Manifest, MetricValue
 from lorry_registry.promotion import list_versions
 from lorry_registry.registry import Registry, TaskEntry

@@ -11,10 +11,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from lorry_registry.cli import COMMANDS, LazyGroup
-from lorry_registry.ledger import Event
+from lorry_registry.ledger_documents import Event
 from lorry_registry.manifest import Manifest
 from lorry_registry.mlflow_index import MlflowIndex
-from lorry_registry.registry import Registry, adapter_key
+from lorry_registry.registry import Registry
+from lorry_registry.stored_adapters import adapter_key
 from lorry_registry.stores import LocalStore
 
 from fixtures.adapters import AdapterFolder, enlarge_adapter, write_adapter

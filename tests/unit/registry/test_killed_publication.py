@@ -9,7 +9,8 @@ import pytest
 
 from lorry_registry.errors import AdapterRejectedError
 from lorry_registry.manifest import MANIFEST_NAME
-from lorry_registry.registry import Registry, adapter_key
+from lorry_registry.registry import Registry
+from lorry_registry.stored_adapters import adapter_key
 from lorry_registry.stores import LocalStore
 from lorry_registry.verification import verify_adapter
 

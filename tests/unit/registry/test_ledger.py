@@ -8,7 +8,8 @@ import pytest
 
 from lorry_registry.digests import canonical_json, digest_bytes
 from lorry_registry.errors import ConflictError, NotFoundError, StoreError
-from lorry_registry.ledger import Event, Ledger, require_unchanged
+from lorry_registry.ledger import Ledger, require_unchanged
+from lorry_registry.ledger_documents import Event
 from lorry_registry.stores import LocalStore
 
 _PROMOTE = """

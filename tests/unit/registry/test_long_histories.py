@@ -12,7 +12,8 @@ from lorry_registry import ledger as ledger_module
 from lorry_registry import ledger_packs
 from lorry_registry.digests import canonical_json
 from lorry_registry.errors import ConflictError, NotFoundError, StoreError
-from lorry_registry.ledger import Event, Ledger
+from lorry_registry.ledger import Ledger
+from lorry_registry.ledger_documents import Event
 from lorry_registry.registry import Registry
 from lorry_registry.stores import LocalStore
 from lorry_registry.stores.lanes import map_in_lanes

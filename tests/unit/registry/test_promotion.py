@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from lorry_registry.digests import digest_bytes
 from lorry_registry.errors import ConflictError, NotFoundError, StoreError
-from lorry_registry.ledger import Event, Ledger
+from lorry_registry.ledger import Ledger
+from lorry_registry.ledger_documents import Event
 from lorry_registry.promotion import find_rollback_version, find_version, list_versions
 from lorry_registry.stores import Store, StoredDocument, StoredEntry, check_key
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lorry_registry.errors import ConflictError
-from lorry_registry.ledger import Event
+from lorry_registry.ledger_documents import Event
 from lorry_registry.registry import Registry
 from lorry_registry.stores import Store
 
@@ -188,7 +188,7 @@ def test_a_swap_that_happened_is_no_conflict_though_others_went_on_from_there(
 ) -> None:
     """As when an answer of S3 is lost, and another writer comes before the swap is sent again."""
     first, second = publish(2)
-    other = Registry(registry.store, registry._cache)
+    other = Registry(registry.store, registry.adapters.cache.folder)
     swap = registry.store.compare_and_swap
 
     def lose_answer(key: str, content: bytes, expected: str | None) -> str:

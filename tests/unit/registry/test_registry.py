@@ -9,8 +9,9 @@ import pytest
 from lorry_registry.digests import canonical_json, digest_bytes
 from lorry_registry.errors import AdapterRejectedError, ConflictError, NotFoundError, StoreError
 from lorry_registry.manifest import CONFIG_NAME, MANIFEST_NAME, WEIGHTS_NAME
-from lorry_registry.registry import Registry, adapter_key
+from lorry_registry.registry import Registry
 from lorry_registry.settings import Settings
+from lorry_registry.stored_adapters import adapter_key
 from lorry_registry.stores import LocalStore
 
 Make = Callable[..., Any]

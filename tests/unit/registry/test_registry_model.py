@@ -282,7 +282,7 @@ class RegistryMachine(RuleBasedStateMachine):
         if model.is_deleted:
             return
         champion = model.champion
-        intruder = Registry(self.registry.store, self.registry._cache)
+        intruder = Registry(self.registry.store, self.registry.adapters.cache.folder)
         swap = self.registry.store.compare_and_swap
         pending = [theirs]
 

@@ -16,7 +16,7 @@ from lorry_components.steps.register.model_card import render_card
 from lorry_components.tasks.resolution import ResolvedTask
 from lorry_components.training.training_summary import ADAPTER_FOLDER, TrainingSummary
 from lorry_registry.errors import ConflictError, LorryError
-from lorry_registry.ledger import Event
+from lorry_registry.ledger_documents import Event
 from lorry_registry.manifest import CARD_NAME, CONFIG_NAME, WEIGHTS_NAME, Manifest
 from lorry_registry.mlflow_best_effort import BestEffort
 from lorry_registry.mlflow_index import MlflowIndex, sync_aliases

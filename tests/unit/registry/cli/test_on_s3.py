@@ -9,8 +9,9 @@ import pytest
 from click.testing import Result
 
 from lorry_registry.cli.edge import load_settings
-from lorry_registry.registry import Registry, adapter_key
+from lorry_registry.registry import Registry
 from lorry_registry.signing.attestations import StoredSignatures
+from lorry_registry.stored_adapters import adapter_key
 from lorry_registry.stores.s3 import S3Store
 from lorry_registry.verification import verify_adapter
 

@@ -12,7 +12,8 @@ import pytest
 
 from lorry_registry.collection import Rules, plan_collection, sweep_store
 from lorry_registry.leases import LEASES, TOMBSTONES
-from lorry_registry.registry import Registry, adapter_key
+from lorry_registry.registry import Registry
+from lorry_registry.stored_adapters import adapter_key
 from lorry_registry.stores import LocalStore
 
 _WRITES = ("create", "compare_and_swap", "overwrite", "delete")

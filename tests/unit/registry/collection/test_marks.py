@@ -10,7 +10,8 @@ from lorry_registry.collection import Rules
 from lorry_registry.collection.marks import mark_task
 from lorry_registry.digests import digest_bytes
 from lorry_registry.errors import NotFoundError
-from lorry_registry.ledger import Action, Champion, Deletion, Event, Head, TaskState
+from lorry_registry.ledger import TaskState
+from lorry_registry.ledger_documents import Action, Champion, Deletion, Event, Head
 from lorry_registry.promotion import find_rollback_version
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

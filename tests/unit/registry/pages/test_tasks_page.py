@@ -15,7 +15,8 @@ from lorry_registry.manifest import Evaluation, MetricValue
 from lorry_registry.pages.task_overview import describe_tasks
 from lorry_registry.pages.tasks_page import render_tasks
 from lorry_registry.pages.trend import describe_trend, draw_trend
-from lorry_registry.registry import Registry, adapter_key
+from lorry_registry.registry import Registry
+from lorry_registry.stored_adapters import adapter_key
 from lorry_registry.stores import LocalStore
 
 Make = Callable[..., Any]

@@ -12,9 +12,10 @@ import pytest
 
 from lorry_registry.errors import AdapterRejectedError, LorryError, UsageError
 from lorry_registry.manifest import WEIGHTS_NAME
-from lorry_registry.registry import Registry, adapter_key
+from lorry_registry.registry import Registry
 from lorry_registry.signing.adapter_signatures import is_signed_by
 from lorry_registry.signing.keys import read_public_key
+from lorry_registry.stored_adapters import adapter_key
 from lorry_registry.stores import LocalStore
 from lorry_registry.task_signing import attest_history, sign_versions
 
@@ -227,7 +228,7 @@ def test_an_adapter_is_signed_before_it_exists(
             registry.publish(adapter.path, adapter.manifest)
     assert not (store.root / adapter_key(adapter.adapter_id) / "manifest.json").exists()
     registry.publish(adapter.path, adapter.manifest)
-    registry.check_signatures(adapter.manifest)
+    registry.adapters.check_signatures(adapter.manifest)
 
 
 def test_publishing_again_keeps_a_good_signature_and_replaces_a_forged_one(

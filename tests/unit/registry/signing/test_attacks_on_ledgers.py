@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from lorry_registry.errors import ConflictError, StoreError, UsageError
-from lorry_registry.ledger import Event, Head
+from lorry_registry.ledger_documents import Event, Head
 from lorry_registry.registry import Registry
 from lorry_registry.signing.event_signatures import encode_event
 from lorry_registry.stores import LocalStore

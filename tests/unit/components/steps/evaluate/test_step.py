@@ -20,7 +20,8 @@ from lorry_components.tasks.resolution import resolve_task
 from lorry_components.training.training_summary import TrainingSummary
 from lorry_registry.errors import AdapterRejectedError, BaseModelError, Fault, InvalidDataError
 from lorry_registry.manifest import WEIGHTS_NAME
-from lorry_registry.registry import Registry, adapter_key
+from lorry_registry.registry import Registry
+from lorry_registry.stored_adapters import adapter_key
 from lorry_registry.stores import LocalStore
 from lorry_registry.task_spec import GateSpec
 

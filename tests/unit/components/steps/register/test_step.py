@@ -18,7 +18,8 @@ from lorry_registry.errors import StoreError, TrackingError
 from lorry_registry.manifest import ADAPTER_FILES, CARD_NAME, MANIFEST_NAME, WEIGHTS_NAME
 from lorry_registry.mlflow_index import MlflowIndex
 from lorry_registry.promotion import list_versions
-from lorry_registry.registry import Registry, adapter_key
+from lorry_registry.registry import Registry
+from lorry_registry.stored_adapters import adapter_key
 from lorry_registry.stores import LocalStore
 from lorry_registry.verification import verify_adapter
 
@@ -220,7 +221,12 @@ def test_a_challenger_in_between_does_not_cost_the_promotion(
 
     def interfere(key: str, content: bytes, expected: str | None) -> str:
         if intruders:
-            enrol(intruders.pop(), Registry(registry.store, registry._cache.folder), passed=False, judged=1)
+            enrol(
+                intruders.pop(),
+                Registry(registry.store, registry.adapters.cache.folder),
+                passed=False,
+                judged=1,
+            )
         return compare_and_swap(key, content, expected)
 
     monkeypatch.setattr(registry.store, "compare_and_swap", interfere)
