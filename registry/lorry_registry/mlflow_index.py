@@ -8,6 +8,7 @@ checks them again afterwards. MLflow is imported on first use only.
 import json
 import re
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from lorry_registry.adapter_names import name_run
 from lorry_registry.errors import TrackingError
@@ -23,6 +24,9 @@ from lorry_registry.version_card import (
     list_standing_tags,
     list_version_tags,
 )
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
@@ -90,7 +94,7 @@ class MlflowIndex(MlflowModels):
                 await_creation_for=0,
                 model_id=model_id,
             )
-            kept = self._settle_twins(task, adapter_id, str(created.version))
+            kept = self._settle_twins(task, adapter_id, created)
             if model_id is not None:
                 self._link_model(model_id, task, kept)
             # How to load it can be said only now that MLflow has given it a number.
@@ -272,11 +276,17 @@ class MlflowIndex(MlflowModels):
         is_local = self._connection.is_database and source.startswith("models:/")
         return model.artifact_location if is_local else source, run_id or model.source_run_id
 
-    def _settle_twins(self, task: str, adapter_id: str, created: str) -> str:
-        # Two processes may have recorded the same adapter at once: both keep the one that came first.
-        first = self.find_version(task, adapter_id) or created
-        if first != created:
-            self.remove_version(task, created)
+    def _settle_twins(self, task: str, adapter_id: str, created: "ModelVersion") -> str:
+        """Return the version of an adapter that stays, and remove ours if that is another one.
+
+        Two processes may have recorded the same adapter at once: both keep the one that came first. And
+        MLflow's client sends a creation whose answer is lost again: each attempt may have made a version.
+        """
+        first = self.find_version(task, adapter_id) or str(created.version)
+        query = f"name = '{task}' and tags.`{ADAPTER_TAG}` = '{adapter_id}'"
+        for version in self._client.search_model_versions(query):
+            if version.source == created.source and str(version.version) != first:
+                self.remove_version(task, str(version.version))
         return first
 
     def _link_model(self, model_id: str, task: str, version: str) -> None:

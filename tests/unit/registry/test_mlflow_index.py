@@ -117,6 +117,20 @@ def test_a_twin_that_another_process_recorded_gives_way(
 # Aliases
 
 
+def test_each_attempt_of_a_creation_whose_answers_were_lost_gives_way(
+    index: MlflowIndex, client: Any, record: Make
+) -> None:
+    create = index._client.create_model_version
+
+    def send_thrice(*arguments: Any, **options: Any) -> Any:
+        return [create(*arguments, **options) for _ in range(3)][-1]
+
+    index._client.create_model_version = send_thrice  # type: ignore[method-assign]
+    adapter_id = record(1)
+    assert [str(version.version) for version in client.search_model_versions("name = 'reviews'")] == ["1"]
+    assert index.find_version("reviews", adapter_id) == "1"
+
+
 def test_aliases_follow_the_ledger(index: MlflowIndex, registry: Registry, record: Make) -> None:
     first = record(1)
     assert sync_aliases(index, registry, "reviews") == [
