@@ -82,15 +82,16 @@ class Lease:
     Args:
         store: The store.
         key: The lease's own key.
+        renewed: When it was written, by the monotonic clock; 0: not yet.
 
     Attributes:
         is_kept: Whether it outlasts the block that holds it.
     """
 
-    def __init__(self, store: Store, key: str) -> None:
+    def __init__(self, store: Store, key: str, *, renewed: float = 0.0) -> None:
         self._store = store
         self._key = key
-        self._renewed = 0.0
+        self._renewed = renewed
         self.is_kept = False
         self._content = Holder(process=ProcessName.of_this_process()).serialize()
 
@@ -107,9 +108,7 @@ class Lease:
 
     def take_up(self) -> "Lease":
         """Return the same lease for somebody else to release; whoever kept it may still look at this one."""
-        lease = Lease(self._store, self._key)
-        lease._renewed = self._renewed
-        return lease
+        return Lease(self._store, self._key, renewed=self._renewed)
 
     @property
     def is_fresh(self) -> bool:

@@ -72,7 +72,7 @@ def _append(
     reason: str,
     by: str,
 ) -> Event:
-    newest = list_versions(registry.ledger.read_history(state.task))[-1]
+    newest = list_versions(registry.ledger.read_events(state))[-1]
     return registry.ledger.append(
         state,
         action="delete" if action == "delete" else "restore",
