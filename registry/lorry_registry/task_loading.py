@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from lorry_registry.base_places import BasePlace
 from lorry_registry.errors import Fault, InvalidTaskError, InvalidValueError
 from lorry_registry.task_document import apply_overrides, load_document
 from lorry_registry.task_sections import TaskSections, salvage_sections
@@ -61,6 +62,11 @@ def parse_task(
         ordered = sorted(dict.fromkeys(numbered), key=lambda fault: (fault.line or 0, fault.where))
         raise InvalidTaskError(where, ordered, todo="correct these fields and try again")
     return _anchor_paths(spec, folder)
+
+
+def place_base(spec: TaskSpec, place: BasePlace) -> TaskSpec:
+    """Return the same task, whose base is found in a place if it has a logical name."""
+    return spec.model_copy(update={"base": spec.base.find_in(place)})
 
 
 def inspect_document(
