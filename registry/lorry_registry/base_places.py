@@ -1,10 +1,10 @@
 """Where the bases are that have a logical name, ``bases:NAME``: in a place that each machine sets for itself.
 
-A task, a manifest and a digest hold the name only. The edge of a process reads the place from its settings and
-attaches it to the tasks that it loads.
+A task, a manifest and a digest hold the name only. The edge of a process reads the place from its settings
+and attaches it to the tasks that it loads.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from lorry_registry.stores.s3_client import S3Options
@@ -22,7 +22,7 @@ class BasePlace:
 
     address: str = ""
     cache: Path = Path()
-    s3: S3Options = S3Options()
+    s3: S3Options = field(default_factory=S3Options)
 
     @property
     def is_remote(self) -> bool:

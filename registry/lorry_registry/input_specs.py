@@ -81,7 +81,8 @@ class BaseSpec(Section):
         elif not self.is_folder:
             if not _HUB_ID.fullmatch(self.model):
                 raise ValueError(
-                    "must be package:NAME/FOLDER, bases:NAME, a folder (./name or /name), or a hub id owner/name"
+                    "must be package:NAME/FOLDER, bases:NAME, a folder (./name or /name), "
+                    "or a hub id owner/name"
                 )
             if self.revision is None or not _COMMIT.fullmatch(self.revision):
                 raise ValueError("a hub id needs 'revision', a commit of 40 hex digits")

@@ -1,7 +1,7 @@
 """Copies a base to a place of bases, where tasks call it ``bases:NAME``, and lists what is there.
 
-A base is there as a whole or not at all: into a folder it is copied under a hidden name and renamed, and on S3
-its manifest is written last. Pushing it again completes what a killed push began, and otherwise does nothing.
+A base is there as a whole or not at all: into a folder it is copied under a hidden name and renamed, and on
+S3 its manifest is written last. Pushing it again completes what a killed push began, and otherwise does nothing.
 """
 
 import os
@@ -81,7 +81,7 @@ def push_base(
         digest: Computes the digest of a file, or looks it up.
 
     Raises:
-        BaseModelError: It is not usable as a base, has a file whose name cannot be kept, or changed meanwhile.
+        BaseModelError: It is not usable as a base, has a file whose name cannot be kept, or was changed.
         ConflictError: Another base has this name.
         StoreError: The place cannot be written.
     """

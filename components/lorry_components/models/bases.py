@@ -140,7 +140,7 @@ class Base:
 
 
 def resolve_base(spec: BaseSpec, *, digest: DigestFile = digest_file) -> Base:
-    """Find a base, check that it is whole, and compute its fingerprint. One on a hub or S3 is downloaded once.
+    """Find a base, check that it is whole, and compute its fingerprint; one elsewhere is downloaded once.
 
     Args:
         spec: The base.

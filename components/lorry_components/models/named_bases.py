@@ -8,7 +8,7 @@ into the cache of this machine. :mod:`~lorry_components.models.base_push` writes
     s3://...    NAME/lorry-base.json                  written last: without it there is no such base
                 NAME/<fingerprint's hex>/config.json ...
 
-``lorry-base.json`` is a :class:`BaseManifest`: a base whose files are not the ones that were pushed is refused.
+``lorry-base.json`` is a :class:`BaseManifest`: a base whose files are not those that were pushed is refused.
 """
 
 import contextlib

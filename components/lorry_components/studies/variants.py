@@ -41,7 +41,7 @@ class TaskDocument:
     content: Mapping[str, Any]
     lines: Mapping[str, int]
     settings: frozenset[str] = frozenset()
-    bases: BasePlace = BasePlace()
+    bases: BasePlace = field(default_factory=BasePlace)
 
     @classmethod
     def load(cls, path: Path, overrides: Sequence[str] = (), *, bases: BasePlace | None = None) -> Self:

@@ -57,9 +57,7 @@ def push(folder: str, name: str | None, as_json: bool) -> None:
     from lorry_components.models.base_push import push_base
 
     settings = _require_place()
-    source = BaseSpec(
-        model=folder if folder.startswith("package:") else str(Path(folder).expanduser().absolute())
-    )
+    source = _name_source(folder)
     name = _check_name(name or Path(source.model).name)
     digest = DigestCache(settings.digests).digest_file
     pushed = push_base(source, name, settings.base_place, digest=digest)
@@ -121,6 +119,20 @@ def _require_place() -> "Settings":
             todo="set it to a folder or to s3://BUCKET/PREFIX, or write bases = '...' into lorry.toml",
         )
     return settings
+
+
+def _name_source(folder: str) -> BaseSpec:
+    if folder.startswith("package:"):
+        try:
+            return BaseSpec(model=folder)
+        except ValueError as error:
+            raise UsageError(
+                f"{folder!r} is no folder of a package", where="FOLDER", todo="write package:NAME/FOLDER"
+            ) from error
+    path = Path(folder).expanduser().absolute()
+    if not path.is_dir():
+        raise UsageError("there is no such folder", where=folder, todo="name the folder of a base")
+    return BaseSpec(model=str(path))
 
 
 def _check_name(name: str) -> str:
