@@ -37,8 +37,12 @@ class BaseSpec(Section):
     def find_in(self, place: BasePlace) -> Self:
         """Return the same base, to be found in a place if it has a logical name."""
         found = self.model_copy()
-        found._place = place
+        found.attach_place(place)
         return found
+
+    def attach_place(self, place: BasePlace) -> None:
+        """Set where this process finds the base; for a copy of its own, see :meth:`find_in`."""
+        self._place = place
 
     @property
     def place(self) -> BasePlace:

@@ -1,10 +1,9 @@
 """Copies a base to a place of bases, where tasks call it ``bases:NAME``, and lists what is there.
 
 A base is there as a whole or not at all: into a folder it is copied under a hidden name and renamed, and on
-S3 its manifest is written last. Pushing it again completes what a killed push began, and otherwise does nothing.
+S3 its manifest is written last. Pushing it again completes what a killed push began, or else does nothing.
 """
 
-import os
 import shutil
 import stat
 import time
@@ -29,7 +28,7 @@ from lorry_registry.digests import DigestFile, digest_file, digest_files
 from lorry_registry.errors import BaseModelError, ConflictError, StoreError
 from lorry_registry.input_specs import BaseSpec
 from lorry_registry.stores import check_key
-from lorry_registry.whole_files import write_whole
+from lorry_registry.whole_files import whole_file, write_whole
 
 # No copy takes this long without a new file, so what is older was left by a process that was killed.
 _LEFTOVER_SECONDS = 24 * 3600
@@ -193,12 +192,10 @@ def _push_to_folder(
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copy a file to the disk, readable for everyone: pods run as another user than who pushes."""
+    """Copy a file, readable for everyone: pods run as another user than who pushes."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    with source.open("rb") as reader, target.open("xb") as writer:
-        shutil.copyfileobj(reader, writer, 1 << 20)
-        writer.flush()
-        os.fsync(writer.fileno())
+    with whole_file(target) as partial:
+        shutil.copyfile(source, partial)
 
 
 def _accept_existing(target: Path, manifest: BaseManifest, digest: DigestFile) -> bool:
