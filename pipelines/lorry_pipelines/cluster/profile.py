@@ -226,6 +226,15 @@ class ClusterProfile(Section):
             )
         return steps
 
+    @model_validator(mode="after")
+    def _check_mounts(self) -> Self:
+        claims = (*self.volumes, *([self.bases] if self.bases is not None else []))
+        paths = [claim.path for claim in claims]
+        for path in paths:
+            if paths.count(path) > 1:
+                raise ValueError(f"two claims are mounted at {path}")
+        return self
+
     def find_step(self, step: str) -> StepProfile:
         """Return what a step asks for."""
         return self.steps.get(step, _DEFAULTS[step])
