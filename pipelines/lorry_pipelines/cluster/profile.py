@@ -228,8 +228,9 @@ class ClusterProfile(Section):
 
     @model_validator(mode="after")
     def _check_mounts(self) -> Self:
-        claims = (*self.volumes, *([self.bases] if self.bases is not None else []))
-        paths = [claim.path for claim in claims]
+        paths = [volume.path for volume in self.volumes]
+        if self.bases is not None:
+            paths.append(self.bases.path)
         for path in paths:
             if paths.count(path) > 1:
                 raise ValueError(f"two claims are mounted at {path}")
