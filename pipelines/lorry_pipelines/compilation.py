@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from lorry_pipelines.cluster.base_mounts import place_bases
 from lorry_pipelines.cluster.profile import ClusterProfile
 from lorry_pipelines.cluster.reachability import check_reachable
 from lorry_registry.addresses import has_secret, hide_secrets
@@ -38,7 +39,8 @@ def compile_pipeline(
     """
     _refuse_secrets(specs, settings)
     if profile is not None:
-        check_reachable(specs, settings)
+        check_reachable(specs, settings, profile)
+        profile = place_bases(profile, settings)
     from kfp import compiler
 
     from lorry_pipelines.graph import TaskGroup, build_pipeline, group_tasks

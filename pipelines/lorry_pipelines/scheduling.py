@@ -10,6 +10,7 @@ from lorry_components.models.configuration import read_configuration
 from lorry_components.tasks.definition import find_task_type, load_task_file
 from lorry_components.tasks.resolution import ResolvedTask
 from lorry_components.tasks.staleness import Staleness, assess_staleness
+from lorry_registry.base_places import BasePlace
 from lorry_registry.errors import (
     Fault,
     InvalidDataError,
@@ -19,6 +20,7 @@ from lorry_registry.errors import (
     raise_together,
 )
 from lorry_registry.registry import Registry
+from lorry_registry.task_loading import place_base
 from lorry_registry.task_spec import TaskSpec
 
 _LOGGER = logging.getLogger(__name__)
@@ -42,8 +44,15 @@ class PlannedTask:
         return self.task.spec
 
 
-def load_tasks(paths: Sequence[Path], overrides: Sequence[str] = ()) -> list[TaskSpec]:
+def load_tasks(
+    paths: Sequence[Path], overrides: Sequence[str] = (), *, bases: BasePlace | None = None
+) -> list[TaskSpec]:
     """Read task files; the faults of all of them are reported together.
+
+    Args:
+        paths: The files.
+        overrides: Settings of the form FIELD=VALUE, for all of them.
+        bases: Where this machine has bases with a logical name; None: nowhere.
 
     Raises:
         InvalidTaskError: A file has faults.
@@ -53,7 +62,7 @@ def load_tasks(paths: Sequence[Path], overrides: Sequence[str] = ()) -> list[Tas
     errors: list[InvalidTaskError] = []
     for path in paths:
         try:
-            specs.append(load_task_file(path, overrides))
+            specs.append(place_base(load_task_file(path, overrides), bases or BasePlace()))
         except InvalidTaskError as error:
             errors.append(error)
     raise_together(errors, "task files")
@@ -110,8 +119,8 @@ def _check_text_fits(spec: TaskSpec) -> Iterable[Fault]:
 
 
 def _check_pipeline_fits(spec: TaskSpec) -> Iterable[Fault]:
-    is_here = spec.base.is_package or spec.base.is_folder
-    return check_fits(spec, plan_task(spec)) if is_here else ()
+    # Of one on a hub the configurations would have to be downloaded.
+    return check_fits(spec, plan_task(spec)) if spec.base.is_here or spec.base.is_named else ()
 
 
 def order_by_cost(specs: Sequence[TaskSpec]) -> list[TaskSpec]:

@@ -10,6 +10,8 @@ _SIZES = ("r", "tokens", "layers", "size", "reduction", "drop")
 
 def shorten_base(model: str) -> str:
     """Return the part of a base's address that distinguishes it, for a narrow column."""
+    if model.startswith("bases:"):
+        return model.removeprefix("bases:")
     if model.startswith("package:"):
         return model.removeprefix("package:").partition("/")[0]
     return PurePosixPath(model).name if model.startswith("/") else model

@@ -3,12 +3,18 @@
 import re
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
+from lorry_registry.base_places import BasePlace
 from lorry_registry.task_section import Section, Share
+
+BASE_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
+"""What the name in ``bases:NAME`` looks like: one part of a path or of a key, and never a hidden one."""
 
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
 _COMMIT = re.compile(r"^[0-9a-f]{40}$")
+_NAMED_PREFIX = "bases:"
+_NAMED = re.compile(rf"^{_NAMED_PREFIX}{BASE_NAME}$")
 _PACKAGE = re.compile(r"^package:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(/\w[\w.-]*)*$")
 
 
@@ -16,7 +22,8 @@ class BaseSpec(Section):
     """The frozen base model.
 
     Attributes:
-        model: ``package:NAME/FOLDER`` inside an importable package, a folder, or a hub id ``owner/name``.
+        model: ``package:NAME/FOLDER`` inside an importable package, ``bases:NAME`` in the place of bases that
+            each machine has, a folder, or a hub id ``owner/name``.
         revision: The commit of a hub id, 40 hex digits: a branch name would move under a trained adapter.
         fingerprint: The fingerprint that the base must have. It is computed and recorded in any case.
     """
@@ -24,6 +31,38 @@ class BaseSpec(Section):
     model: str = Field(min_length=1)
     revision: str | None = None
     fingerprint: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")] | None = None
+    # Where this process finds a base with a logical name: no part of the task, and in none of its digests.
+    _place: BasePlace = PrivateAttr(default=BasePlace())
+
+    def find_in(self, place: BasePlace) -> Self:
+        """Return the same base, to be found in a place if it has a logical name."""
+        found = self.model_copy()
+        found.attach_place(place)
+        return found
+
+    def attach_place(self, place: BasePlace) -> None:
+        """Set where this process finds the base; for a copy of its own, see :meth:`find_in`."""
+        self._place = place
+
+    @property
+    def place(self) -> BasePlace:
+        """Where it is if it has a logical name."""
+        return self._place
+
+    @property
+    def is_named(self) -> bool:
+        """Whether the base has a logical name, and lies where each machine has its bases."""
+        return self.model.startswith(_NAMED_PREFIX)
+
+    @property
+    def name(self) -> str:
+        """The name of a base that has a logical one, without ``bases:``."""
+        return self.model.removeprefix(_NAMED_PREFIX)
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the base is looked for on this machine's disks alone: nothing is downloaded for it."""
+        return self.is_package or self.is_folder or (self.is_named and not self._place.is_remote)
 
     @property
     def is_package(self) -> bool:
@@ -40,14 +79,25 @@ class BaseSpec(Section):
         if self.is_package:
             if not _PACKAGE.fullmatch(self.model):
                 raise ValueError("must look like package:NAME/FOLDER")
+        elif self.is_named:
+            if not _NAMED.fullmatch(self.model):
+                raise ValueError("must look like bases:NAME: letters, digits, '.', '_' and '-', no folders")
         elif not self.is_folder:
             if not _HUB_ID.fullmatch(self.model):
                 raise ValueError(
-                    "must be package:NAME/FOLDER, a folder (./name or /name), or a hub id owner/name"
+                    "must be package:NAME/FOLDER, bases:NAME, a folder (./name or /name), "
+                    "or a hub id owner/name"
                 )
             if self.revision is None or not _COMMIT.fullmatch(self.revision):
                 raise ValueError("a hub id needs 'revision', a commit of 40 hex digits")
         return self
+
+    def __eq__(self, other: object) -> bool:
+        # Where a machine has its bases does not make two references differ.
+        return isinstance(other, BaseSpec) and self.model_dump() == other.model_dump()
+
+    def __hash__(self) -> int:
+        return hash((self.model, self.revision, self.fingerprint))
 
 
 class Columns(Section):

@@ -237,7 +237,7 @@ def _list_surroundings(build: Build) -> Iterator[dict[str, JsonValue]]:
 def _locate_base(model: str) -> str:
     if Path(model).is_absolute():
         return Path(model).as_uri()
-    return model if model.startswith("package:") else f"hub:{quote(model)}"
+    return model if model.startswith(("package:", "bases:")) else f"hub:{quote(model)}"
 
 
 def _format_time(moment: datetime) -> str:

@@ -4,6 +4,7 @@ Nothing below the command line or a component's entry reads the environment.
 """
 
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict
 
 from lorry_registry.addresses import has_secret, hide_secrets
+from lorry_registry.base_places import BasePlace
 from lorry_registry.errors import Fault, InvalidTaskError, InvalidValueError, describe_value_error
 from lorry_registry.signing.keys import PASSWORD_VARIABLE
 from lorry_registry.signing.signing_settings import KEYLESS, POLICIES, Identity, SigningSettings
@@ -28,6 +30,7 @@ _VARIABLES = {
     "tracking_uri": "MLFLOW_TRACKING_URI",
     "image": "LORRY_IMAGE",
     "checkpoints": "LORRY_CHECKPOINTS",
+    "bases": "LORRY_BASES",
     "cache_size": "LORRY_CACHE_SIZE",
     "s3_encryption": "LORRY_S3_ENCRYPTION",
     "s3_kms_key": "LORRY_S3_KMS_KEY",
@@ -46,6 +49,7 @@ IN_STORE = "store"
 DEFAULT_CACHE_BYTES = 10 << 30
 """How large a cache of adapters may become."""
 
+_BASES_ON_S3 = re.compile(r"s3://[^/]+/[^/].*")
 _CHOICES = {"s3_encryption": ("AES256", "aws:kms"), "signing_policy": POLICIES}
 
 
@@ -77,6 +81,7 @@ class Settings(BaseModel):
         signing: Which signatures are demanded, and what is signed with.
         given_checkpoints: Where to keep checkpoints: a folder, ``store`` or ``s3://bucket/prefix``; "": as
             a folder of ``home``.
+        bases: Where base models with a logical name are: a folder, or ``s3://bucket/prefix``; "": none are.
         cache_bytes: How large the cache of adapters may become, in bytes.
         kubeflow: Where runs are submitted to.
     """
@@ -90,6 +95,7 @@ class Settings(BaseModel):
     s3: S3Options = S3Options()
     signing: SigningSettings = SigningSettings()
     given_checkpoints: str = ""
+    bases: str = ""
     cache_bytes: int = DEFAULT_CACHE_BYTES
     kubeflow: KubeflowOptions = KubeflowOptions()
 
@@ -128,6 +134,7 @@ class Settings(BaseModel):
             ),
             signing=_read_signing(chosen, environment.get(PASSWORD_VARIABLE, ""), folder),
             given_checkpoints=_anchor_checkpoints(chosen["checkpoints"] or "", folder),
+            bases=_anchor_store(chosen["bases"], folder) if chosen["bases"] else "",
             cache_bytes=parse_size(chosen["cache_size"]) if chosen["cache_size"] else DEFAULT_CACHE_BYTES,
             kubeflow=KubeflowOptions(
                 host=chosen["kubeflow_host"] or "",
@@ -161,7 +168,8 @@ class Settings(BaseModel):
     def list_step_variables(self) -> dict[str, str]:
         """Return the variables that give steps in other processes the settings that are not the default."""
         size = {} if self.cache_bytes == DEFAULT_CACHE_BYTES else {"LORRY_CACHE_SIZE": str(self.cache_bytes)}
-        return {**self.list_s3_variables(), **self.list_signing_variables(), **size}
+        bases = {_VARIABLES["bases"]: self.bases} if self.bases else {}
+        return {**self.list_s3_variables(), **self.list_signing_variables(), **size, **bases}
 
     @property
     def cache(self) -> Path:
@@ -177,6 +185,11 @@ class Settings(BaseModel):
     def adapters(self) -> Path:
         """Where verified copies of adapters are kept, by their ids."""
         return self.cache / "adapters"
+
+    @property
+    def base_place(self) -> BasePlace:
+        """Where base models with a logical name are found."""
+        return BasePlace(address=self.bases, cache=self.cache / "bases", s3=self.s3)
 
     @property
     def checkpoints(self) -> Path:
@@ -297,11 +310,21 @@ def _check_values(chosen: Mapping[str, str | None]) -> Iterator[Fault]:
             f"{hide_secrets(checkpoints)!r} is no place for checkpoints",
             f"write a folder, s3://bucket/prefix, or {IN_STORE!r} for a place in the store itself",
         )
+    yield from _check_bases(chosen["bases"] or "")
     if chosen["cache_size"]:
         try:
             parse_size(chosen["cache_size"])
         except ValueError:
             yield Fault("cache_size", f"{chosen['cache_size']!r} is not a size", "write, for example, 20Gi")
+
+
+def _check_bases(bases: str) -> Iterator[Fault]:
+    if has_secret(bases):
+        yield Fault("bases", "the address holds credentials", "leave them out: boto3 finds them")
+    elif "://" in bases and not _BASES_ON_S3.fullmatch(bases):
+        yield Fault(
+            "bases", f"{hide_secrets(bases)!r} is no place for bases", "write a folder, or s3://bucket/prefix"
+        )
 
 
 def _check_choices(chosen: Mapping[str, str | None], environment: Mapping[str, str], path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from lorry_registry.base_places import BasePlace
 from lorry_registry.errors import Fault, InvalidTaskError, InvalidValueError, describe_value_error
 from lorry_registry.task_document import apply_overrides, load_document
 from lorry_registry.task_sections import TaskSections, salvage_sections
@@ -65,6 +66,11 @@ def parse_task(
         placed = [replace(fault, line=_find_line(fault.where, lines or {})) for fault in unusable]
         raise InvalidTaskError(where, placed, todo="correct these fields and try again")
     return anchored
+
+
+def place_base(spec: TaskSpec, place: BasePlace) -> TaskSpec:
+    """Return the same task, whose base is found in a place if it has a logical name."""
+    return spec.model_copy(update={"base": spec.base.find_in(place)})
 
 
 def inspect_document(

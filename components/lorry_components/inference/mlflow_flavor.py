@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorry_components.inference.loading import LoadedAdapter, load_adapter
+from lorry_components.models.bases import resolve_base
 from lorry_components.process_setup import hush_libraries
 from lorry_components.task_types import TASK_TYPES
 from lorry_registry.errors import AdapterRejectedError, UsageError
@@ -69,6 +70,8 @@ def write_model(folder: Path, *, adapter: Path, manifest: Manifest, model: "Mode
 def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> "AdapterModel":
     """Load the model; MLflow calls this by name."""
     folder = Path(path)
+    # MLflow passes no settings on: they are those of this process.
+    settings = Settings.load(os.environ, Path.cwd())
     with hush_libraries():
         loaded = load_adapter(
             folder,
@@ -76,20 +79,20 @@ def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> "Adap
             expected_id=_read_adapter_id(folder),
             base_model=(model_config or {}).get("base_model"),
             beside=_MLFLOW_FILES | COMPANION_FOLDERS,
-            judge=functools.partial(_judge, folder),
+            find_base=lambda spec: resolve_base(spec.find_in(settings.base_place)),
+            judge=functools.partial(_judge, folder, settings),
         )
     return AdapterModel(loaded)
 
 
-def _judge(folder: Path, manifest: Manifest) -> None:
-    """Judge an adapter by its signatures, as the settings of this process say: MLflow passes none on.
+def _judge(folder: Path, settings: Settings, manifest: Manifest) -> None:
+    """Judge an adapter by its signatures, as settings say.
 
     Those in the model's folder are looked at first; an adapter that was signed later has some in the store.
 
     Raises:
         AdapterRejectedError: Signatures are required, and none is trusted.
     """
-    settings = Settings.load(os.environ, Path.cwd())
     Trust(settings.signing).check_adapter(
         manifest, _find_signatures(folder, manifest, settings), where=f"{manifest.task} in {folder}"
     )

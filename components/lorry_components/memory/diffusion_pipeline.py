@@ -17,6 +17,7 @@ from lorry_components.methods import Method
 from lorry_components.models.bases import find_base_folder
 from lorry_components.models.configuration import download_configuration
 from lorry_components.models.diffusers_models import build_diffusers_skeleton, read_part, require_diffusers
+from lorry_components.models.named_bases import read_named_document
 from lorry_components.task_types.diffusion.latent_diffusion import build_denoising_model
 from lorry_registry.errors import BaseModelError
 from lorry_registry.input_specs import BaseSpec
@@ -74,9 +75,12 @@ def read_pipeline(spec: BaseSpec) -> ImagePipeline:
         MissingExtraError: ``diffusers`` is not installed.
     """
     require_diffusers(spec.model)
-    if spec.is_package or spec.is_folder:
+    if spec.is_here:
         folder, origin = find_base_folder(spec), str(find_base_folder(spec))
         parts = {part: read_part(folder, part, _CONFIGURATION) for part in _PARTS}
+    elif spec.is_named:
+        origin = spec.model
+        parts = {part: read_named_document(spec, f"{part}/{_CONFIGURATION}") for part in _PARTS}
     else:
         origin = f"{spec.model}@{spec.revision}"
         parts = {part: download_configuration(spec, f"{part}/{_CONFIGURATION}") for part in _PARTS}

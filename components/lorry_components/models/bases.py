@@ -19,6 +19,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from lorry_components.models.named_bases import check_pushed, find_named_folder, read_named_manifest
 from lorry_registry.digests import DigestFile, digest_file, digest_files
 from lorry_registry.errors import BaseModelError
 from lorry_registry.input_specs import BaseSpec
@@ -139,7 +140,7 @@ class Base:
 
 
 def resolve_base(spec: BaseSpec, *, digest: DigestFile = digest_file) -> Base:
-    """Find a base, check that it is whole, and compute its fingerprint. A hub id is downloaded once.
+    """Find a base, check that it is whole, and compute its fingerprint; one elsewhere is downloaded once.
 
     Args:
         spec: The base.
@@ -150,30 +151,56 @@ def resolve_base(spec: BaseSpec, *, digest: DigestFile = digest_file) -> Base:
             only, or has another fingerprint than the task expects.
     """
     folder = find_base_folder(spec)
-    if (folder / PIPELINE_INDEX).is_file():
-        architecture, names = _list_pipeline(folder)
-    else:
-        architecture, names = _list_model(folder)
+    architecture, names = list_base_files(folder)
     fingerprint = digest_files(folder, names, digest=digest)
+    if spec.is_named:
+        check_pushed(folder, fingerprint)
+    return Base(folder, _identify(spec, fingerprint, architecture))
+
+
+def identify_base(spec: BaseSpec, *, digest: DigestFile = digest_file) -> BaseIdentity:
+    """Return what adapters record of a base. Of one with a logical name on S3 no file is downloaded.
+
+    Raises:
+        BaseModelError: As :func:`resolve_base`.
+        StoreError: S3 cannot be reached.
+    """
+    manifest = read_named_manifest(spec) if spec.is_named and not spec.is_here else None
+    if manifest is None:
+        return resolve_base(spec, digest=digest).identity
+    return _identify(spec, manifest.fingerprint, manifest.architecture)
+
+
+def _identify(spec: BaseSpec, fingerprint: str, architecture: str) -> BaseIdentity:
     identity = BaseIdentity(
         model=spec.model, revision=spec.revision, fingerprint=fingerprint, architecture=architecture
     )
-    base = Base(folder, identity)
     if spec.fingerprint is not None:
-        check_fingerprint(base, spec.fingerprint)
-    return base
+        check_fingerprint(identity, spec.fingerprint)
+    return identity
 
 
-def check_fingerprint(base: Base, expected: str) -> None:
+def list_base_files(folder: Path) -> tuple[str, list[str]]:
+    """Return the architecture of the base in a folder, and the files that decide what it computes.
+
+    Raises:
+        BaseModelError: It lacks its configuration, weights or tokenizer, or holds pickled weights only.
+    """
+    if (folder / PIPELINE_INDEX).is_file():
+        return _list_pipeline(folder)
+    return _list_model(folder)
+
+
+def check_fingerprint(identity: BaseIdentity, expected: str) -> None:
     """Check that a base is the one that a task expects.
 
     Raises:
         BaseModelError: It is another one.
     """
-    if base.identity.fingerprint != expected:
+    if identity.fingerprint != expected:
         raise BaseModelError(
-            f"its fingerprint is {base.identity.fingerprint}, and the task expects {expected}",
-            where=base.identity.model,
+            f"its fingerprint is {identity.fingerprint}, and the task expects {expected}",
+            where=identity.model,
             todo="install the base that the task names, or change base.fingerprint",
         )
 
@@ -266,8 +293,11 @@ def find_base_folder(spec: BaseSpec) -> Path:
     """Return the folder that a base reference names.
 
     Raises:
-        BaseModelError: There is no such package, folder or hub revision.
+        BaseModelError: There is no such package, folder, name or hub revision.
+        StoreError: The base has a logical name on S3, which cannot be reached.
     """
+    if spec.is_named:
+        return find_named_folder(spec)
     if spec.is_package:
         return _find_package_folder(spec.model)
     if spec.is_folder:

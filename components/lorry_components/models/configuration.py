@@ -1,4 +1,4 @@
-"""The configuration of a base: for a base on a hub, ``config.json`` alone and never the weights."""
+"""The configuration of a base: for a base on a hub or on S3, ``config.json`` alone and never the weights."""
 
 import importlib.resources
 import json
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorry_components.models.bases import CONFIG_NAME, PIPELINE_INDEX, WEIGHTS_PATTERN, find_base_folder
+from lorry_components.models.named_bases import read_named_document
 from lorry_registry.errors import AdapterRejectedError, BaseModelError
 from lorry_registry.input_specs import BaseSpec
 from lorry_registry.verification import read_tensor_entries
@@ -39,14 +40,17 @@ def read_configuration(spec: BaseSpec, *, may_download: bool = True) -> BaseConf
 
     Args:
         spec: The base.
-        may_download: Whether the network may be asked.
+        may_download: Whether a hub may be asked. S3 is asked for a base with a logical name in any case.
 
     Raises:
         BaseModelError: There is no such base, or its configuration cannot be read or downloaded.
+        StoreError: S3 cannot be reached.
     """
-    if spec.is_package or spec.is_folder:
+    if spec.is_here:
         folder = find_base_folder(spec)
         return BaseConfiguration(_read_file(folder / CONFIG_NAME), str(folder), _list_stored(folder))
+    if spec.is_named:
+        return BaseConfiguration(read_named_document(spec, CONFIG_NAME), spec.model)
     cached = _find_cached(spec)
     if cached is not None:
         return BaseConfiguration(_read_file(cached), f"{spec.model}@{spec.revision}")

@@ -35,7 +35,12 @@ def main(path: Path) -> int:
     progress(0, 0)
     try:
         settings = Settings.load(os.environ, Path.cwd())
-        run_trial(folder, progress=progress, digest=DigestCache(settings.digests).digest_file)
+        run_trial(
+            folder,
+            progress=progress,
+            digest=DigestCache(settings.digests).digest_file,
+            bases=settings.base_place,
+        )
     except Exception as error:
         # The traceback is scrubbed when the record is made.
         _LOGGER.exception("the trial failed")

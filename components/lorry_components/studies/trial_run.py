@@ -17,8 +17,10 @@ from lorry_components.studies.peak_memory import measure_peak_memory
 from lorry_components.studies.trials import Training, TrialFolder, TrialRecord, TrialResult
 from lorry_components.tasks.resolution import ResolvedTask, resolve_task
 from lorry_components.training.training_summary import ADAPTER_FOLDER, TrainingSummary
+from lorry_registry.base_places import BasePlace
 from lorry_registry.digests import DigestFile, digest_file
 from lorry_registry.manifest import Evaluation
+from lorry_registry.task_loading import place_base
 
 # The share of a trial's time, for one bar over training and evaluation.
 _TRAINING_SHARE = 0.9
@@ -49,6 +51,7 @@ def run_trial(
     progress: Progress = ignore_progress,
     untrained: EvaluateUntrained = evaluate_untrained,
     digest: DigestFile = digest_file,
+    bases: BasePlace | None = None,
 ) -> TrialResult:
     """Do what a trial's job says; an interrupted training or evaluation continues.
 
@@ -57,12 +60,13 @@ def run_trial(
         progress: Called with the progress of the trial, in thousandths.
         untrained: Scores the base if nothing is trained.
         digest: Computes the digest of a file of the base, or looks it up.
+        bases: Where this machine has bases with a logical name; None: nowhere.
 
     Raises:
         LorryError: What the steps raise.
     """
     job = folder.read_job()
-    task = resolve_task(job.spec, digest=digest)
+    task = resolve_task(place_base(job.spec, bases or BasePlace()), digest=digest)
     training = _train(task, job.data, folder, progress) if job.is_trained else None
     started = time.perf_counter()
     begin = _TRAINING_SHARE if job.is_trained else 0.0

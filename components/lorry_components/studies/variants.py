@@ -11,8 +11,10 @@ from lorry_components.models.bases import find_base_folder
 from lorry_components.tasks.base_checks import check_base
 from lorry_components.tasks.definition import define_task, find_method
 from lorry_components.training.optimizers import require_optimizer
+from lorry_registry.base_places import BasePlace
 from lorry_registry.errors import Fault, InvalidTaskError, MissingExtraError
 from lorry_registry.task_document import apply_overrides, load_document, parse_value
+from lorry_registry.task_loading import place_base
 from lorry_registry.task_spec import TaskSpec
 
 _TODO = "correct these and try again; nothing was trained"
@@ -32,16 +34,23 @@ class TaskDocument:
         content: Its content, with the command line's settings applied.
         lines: The line of each field, by dotted name.
         settings: The names of the fields that the command line set.
+        bases: Where this machine has bases with a logical name.
     """
 
     path: Path
     content: Mapping[str, Any]
     lines: Mapping[str, int]
     settings: frozenset[str] = frozenset()
+    bases: BasePlace = field(default_factory=BasePlace)
 
     @classmethod
-    def load(cls, path: Path, overrides: Sequence[str] = ()) -> Self:
+    def load(cls, path: Path, overrides: Sequence[str] = (), *, bases: BasePlace | None = None) -> Self:
         """Read a task file.
+
+        Args:
+            path: The file.
+            overrides: Settings of the form FIELD=VALUE.
+            bases: Where this machine has bases with a logical name; None: nowhere.
 
         Raises:
             InvalidTaskError: It is not one YAML mapping.
@@ -50,7 +59,7 @@ class TaskDocument:
         loaded = load_document(path)
         content = apply_overrides(loaded.content, overrides, where=str(path))
         settings = frozenset(override.partition("=")[0] for override in overrides)
-        return cls(path, content, loaded.lines, settings)
+        return cls(path, content, loaded.lines, settings, bases or BasePlace())
 
     @property
     def method(self) -> dict[str, Any]:
@@ -104,12 +113,13 @@ class TaskDocument:
         Raises:
             InvalidTaskError: It has faults; with ``is_numbered`` they have the file's lines.
         """
-        return define_task(
+        spec = define_task(
             self.content if content is None else content,
             where=str(self.path),
             folder=self.path.parent,
             lines=self.lines if content is None else None,
         )
+        return place_base(spec, self.bases)
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,9 +364,9 @@ def _try_parse(task: TaskDocument, content: Mapping[str, Any]) -> tuple[TaskSpec
 def _check_base(spec: TaskSpec, *, is_wanted: bool) -> list[Fault]:
     """Return why a method does not fit the base or this installation.
 
-    A base on a hub is downloaded only if nothing else is wrong.
+    A base on a hub or on S3 is downloaded only if nothing else is wrong.
     """
-    if not is_wanted and not (spec.base.is_package or spec.base.is_folder):
+    if not is_wanted and not spec.base.is_here:
         return []
     try:
         check_base(spec, find_base_folder(spec.base))

@@ -15,7 +15,9 @@ then kept:
 part                resolving it                        asked for by
 ==================  ==================================  ===========================================
 ``task_type``       builds an object                    prepare_data, finetune, evaluate
-``base``            finds, downloads, hashes the base   staleness, prepare_data, finetune, evaluate
+``base``            finds, downloads, hashes the base   prepare_data, finetune, evaluate
+``base_identity``   as ``base``; downloads nothing      staleness
+                    from a place on S3
 ``source_digest``   hashes or lists the source          staleness, prepare_data
 ``recipe_digest``   hashes the specification            staleness, finetune
 ==================  ==================================  ===========================================

@@ -19,7 +19,7 @@ def check_bases(specs: Sequence[TaskSpec]) -> None:
     """
     errors: list[InvalidTaskError] = []
     for spec in specs:
-        if not spec.base.is_package and not spec.base.is_folder:
+        if not spec.base.is_here:
             continue
         try:
             folder = find_base_folder(spec.base)

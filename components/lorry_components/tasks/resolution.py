@@ -5,11 +5,12 @@ from functools import cached_property
 
 from lorry_components.data.reading import digest_source
 from lorry_components.methods import Method
-from lorry_components.models.bases import Base, resolve_base
+from lorry_components.models.bases import Base, identify_base, resolve_base
 from lorry_components.task_types import TaskType
 from lorry_components.tasks.definition import find_method, find_task_type
 from lorry_registry.digests import DigestFile, digest_file
 from lorry_registry.input_specs import BaseSpec
+from lorry_registry.manifest import BaseIdentity
 from lorry_registry.task_spec import TaskSpec
 
 
@@ -50,6 +51,17 @@ class ResolvedTask:
         return resolve_base(self.spec.base, digest=self.digest)
 
     @cached_property
+    def base_identity(self) -> BaseIdentity:
+        """What adapters record of its base; of one with a logical name on S3 nothing is downloaded for it.
+
+        Raises:
+            BaseModelError: The base is not usable.
+        """
+        if self.spec.base.is_named and not self.spec.base.is_here:
+            return identify_base(self.spec.base, digest=self.digest)
+        return self.base.identity
+
+    @cached_property
     def source_digest(self) -> str:
         """The digest of its data, as they are in the source.
 
@@ -72,7 +84,7 @@ class ResolvedTask:
         own = self.spec.base
         if (spec.model, spec.revision) == (own.model, own.revision) and spec.fingerprint is None:
             return self.base
-        return resolve_base(spec, digest=self.digest)
+        return resolve_base(spec.find_in(own.place), digest=self.digest)
 
 
 def resolve_task(spec: TaskSpec, *, digest: DigestFile = digest_file) -> ResolvedTask:

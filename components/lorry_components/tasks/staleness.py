@@ -34,7 +34,7 @@ def assess_staleness(task: ResolvedTask, registry: Registry) -> Staleness:
     """
     require_present(registry.ledger.read_state(task.spec.name))
     present = {
-        "base": task.base.identity.fingerprint,
+        "base": task.base_identity.fingerprint,
         "data": task.source_digest,
         "recipe": task.recipe_digest,
     }

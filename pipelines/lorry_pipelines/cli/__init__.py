@@ -37,6 +37,7 @@ COMMANDS = (
     ),
     LazyCommand("compile", f"{_CLI}.compile:compile_tasks", "Compile the pipeline for Kubeflow.", _TASKS),
     LazyCommand("submit", f"{_CLI}.submit:submit_tasks", "Run tasks on a Kubeflow cluster.", _TASKS),
+    LazyCommand("bases", f"{_CLI}.bases:bases", "Push and list the bases that tasks call by name.", _TASKS),
     LazyCommand("demo", f"{_CLI}.demo:fetch_demo", "Fetch the demo's data sets.", _TASKS),
     LazyCommand("predict", f"{_CLI}.predict:predict_texts", "Predict with the adapter of a task.", _USE),
     *_REGISTRY_COMMANDS,
@@ -65,7 +66,7 @@ Examples:
   lorry tasks                             which adapter belongs to which task
   lorry predict reviews "Great value!"    predict with the task's adapter
 
-Settings: LORRY_HOME, LORRY_STORE, MLFLOW_TRACKING_URI, LORRY_IMAGE, or lorry.toml.""",
+Settings: LORRY_HOME, LORRY_STORE, LORRY_BASES, MLFLOW_TRACKING_URI, LORRY_IMAGE, or lorry.toml.""",
 )
 @click.version_option(importlib.metadata.version("lorry"), prog_name="lorry")
 def lorry() -> None:

@@ -55,7 +55,8 @@ def compare_methods(
 
     quiet_libraries()
     ease_garbage_collection()
-    task = TaskDocument.load(file, overrides)
+    settings = load_settings()
+    task = TaskDocument.load(file, overrides, bases=settings.base_place)
     choices, faults = parse_methods(methods)
     faults += refuse_settings(task, {"method.name": "name methods in --methods"})
     reference, more = find_choice(against, choices)
@@ -69,4 +70,4 @@ def compare_methods(
         else [variants[0].spec.train.seed],
         against=reference,
     )
-    show_study(run_study(study, load_settings(), flags.options), facts=(), as_json=flags.as_json)
+    show_study(run_study(study, settings, flags.options), facts=(), as_json=flags.as_json)

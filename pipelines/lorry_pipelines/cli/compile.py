@@ -69,8 +69,8 @@ def compile_tasks(
             "a profile places steps on a cluster", where="--profile", todo="leave it out, or --for local"
         )
     profile = load_profile(profile_file) if profile_file is not None else ClusterProfile()
-    specs = load_tasks(files, overrides)
     settings = load_settings()
+    specs = load_tasks(files, overrides, bases=settings.base_place)
     compile_pipeline(specs, output, settings=settings, profile=profile if target == "kubeflow" else None)
     references = publish_tasks(specs, settings)
     if has_secret(settings.tracking_uri):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lorry_pipelines.cli.task_options import overrides_option
-from lorry_registry.cli.edge import fail_after, format_examples, json_option, print_json
+from lorry_registry.cli.edge import fail_after, format_examples, json_option, load_settings, print_json
 from lorry_registry.cli.tables import NOTHING, Column, print_bullets, print_fields, print_heading, print_table
 from lorry_registry.errors import Fault, LorryError, UsageError
 from lorry_registry.sizes import format_range, format_size
@@ -66,7 +66,7 @@ def plan_files(
 
     planned: list[tuple[TaskSpec, TaskPlan, list[Fault]]] = []
     problems: dict[str, LorryError] = {}
-    for spec in load_tasks(files, overrides):
+    for spec in load_tasks(files, overrides, bases=load_settings().base_place):
         try:
             plan = plan_task(spec, labels=find_classes(spec))
         except LorryError as error:

@@ -1,6 +1,5 @@
 """``lorry predict``: predictions of a task's adapter on its base."""
 
-import functools
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -81,11 +80,12 @@ def predict_texts(
     from lorry_components.inference import load_adapter
     from lorry_components.models.bases import resolve_base
 
-    digest = DigestCache(load_settings().digests).digest_file
+    settings = load_settings()
+    digest = DigestCache(settings.digests).digest_file
     loaded = load_adapter(
         registry.fetch(resolution.adapter_id),
         expected_id=resolution.adapter_id,
-        find_base=functools.partial(resolve_base, digest=digest),
+        find_base=lambda spec: resolve_base(spec.find_in(settings.base_place), digest=digest),
     )
     predictions = loaded.predictor.predict(rows)
     predictions = [loaded.task_type.store_prediction(each, Path(), task) for each in predictions]

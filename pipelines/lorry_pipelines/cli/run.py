@@ -72,8 +72,8 @@ def run_tasks(
     ease_garbage_collection()
     quiet_libraries()
     started = time.monotonic()
-    specs = load_tasks(files, overrides)
     settings = load_settings()
+    specs = load_tasks(files, overrides, bases=settings.base_place)
     registry = Registry.open(settings)
     digest = DigestCache(settings.digests).digest_file
     planned = plan_tasks([resolve_task(spec, digest=digest) for spec in specs], registry, force=force)

@@ -59,7 +59,8 @@ def study_rank(file: Path, ranks: str, overrides: tuple[str, ...], flags: StudyF
     from lorry_components.studies.variants import TaskDocument, build_variants, refuse_settings
     from lorry_pipelines.studies.study_run import Study, run_study
 
-    task = TaskDocument.load(file, overrides)
+    settings = load_settings()
+    task = TaskDocument.load(file, overrides, bases=settings.base_place)
     numbers = parse_numbers(ranks, "--ranks")
     faults = [*check_ranks(numbers), *refuse_settings(task, {"method.r": "give --ranks"})]
     variants = build_variants(task, draft_ranks(task, numbers), faults)
@@ -69,7 +70,7 @@ def study_rank(file: Path, ranks: str, overrides: tuple[str, ...], flags: StudyF
         variants=variants,
         seeds=_choose_seeds(flags, variants),
     )
-    show_study(run_study(laid_out, load_settings(), flags.options), facts=(), as_json=flags.as_json)
+    show_study(run_study(laid_out, settings, flags.options), facts=(), as_json=flags.as_json)
 
 
 @study.command(
@@ -106,7 +107,8 @@ def study_targets(
     from lorry_components.studies.variants import TaskDocument, build_variants
     from lorry_pipelines.studies.study_run import Study, run_study
 
-    task = TaskDocument.load(file, overrides)
+    settings = load_settings()
+    task = TaskDocument.load(file, overrides, bases=settings.base_place)
     chosen, faults = parse_combinations(combinations) if combinations else (None, [])
     grid, more = lay_out_targets(task, budget=budget, combinations=chosen)
     variants = build_variants(task, grid.drafts if grid else (), [*faults, *more])
@@ -120,7 +122,7 @@ def study_targets(
         notes=[f"each trains at most {grid.budget:,} parameters", *grid.notes],
     )
     facts = (("rank", Column("Rank", justify="right")),)
-    show_study(run_study(laid_out, load_settings(), flags.options), facts=facts, as_json=flags.as_json)
+    show_study(run_study(laid_out, settings, flags.options), facts=facts, as_json=flags.as_json)
 
 
 @study.command(
@@ -171,7 +173,8 @@ def study_prompts(
     )
     from lorry_pipelines.studies.study_run import Study, run_study
 
-    task = TaskDocument.load(file, overrides)
+    settings = load_settings()
+    task = TaskDocument.load(file, overrides, bases=settings.base_place)
     read, faults = read_prompts(wordings) if wordings else ([], [])
     tried = [*read, *templates]
     choices, wrong = parse_methods(methods)
@@ -194,7 +197,7 @@ def study_prompts(
         by_parameters=False,
         notes=[f"{number}: {text}" for number, text in enumerate(tried, start=1)],
     )
-    show_study(run_study(laid_out, load_settings(), flags.options), facts=(), as_json=flags.as_json)
+    show_study(run_study(laid_out, settings, flags.options), facts=(), as_json=flags.as_json)
 
 
 def _choose_seeds(flags: StudyFlags, variants: "Sequence[Variant]") -> list[int]:

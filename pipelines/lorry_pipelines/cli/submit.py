@@ -103,9 +103,9 @@ def submit_tasks(
     settings = load_settings()
     access = _find_access(settings, host, namespace, ca_file)
     profile = load_profile(profile_file) if profile_file is not None else ClusterProfile()
-    specs = load_tasks(files, overrides)
+    specs = load_tasks(files, overrides, bases=settings.base_place)
     job = _Job(settings, access, experiment, service_account, force=force, dry_run=dry_run)
-    tasks = job.move_data(specs, is_recurring=cron is not None)
+    tasks = job.move_data(specs, profile, is_recurring=cron is not None)
     if cron is not None:
         shown = job.schedule(tasks, profile, cron, revision=_find_revision(files[0].parent))
         print_json(shown) if as_json else _print_values(shown)
@@ -137,7 +137,7 @@ class _Job:
         # Tasks whose data a dry run did not copy: nothing more can be known of them.
         self._unsent: set[str] = set()
 
-    def move_data(self, specs: Sequence[Any], *, is_recurring: bool) -> "list[ResolvedTask]":
+    def move_data(self, specs: Sequence[Any], profile: Any, *, is_recurring: bool) -> "list[ResolvedTask]":
         """Return the tasks with their data where pods can read them; local files are copied there."""
         from lorry_components.tasks.resolution import resolve_task
         from lorry_pipelines.cluster.data_upload import list_missing, plan_upload
@@ -154,7 +154,7 @@ class _Job:
         digest = DigestCache(self._settings.digests).digest_file
         store = self._registry.store
         uploads = [plan_upload(resolve_task(spec, digest=digest), store) for spec in specs]
-        check_reachable([upload.spec for upload in uploads], self._settings)
+        check_reachable([upload.spec for upload in uploads], self._settings, profile)
         missing = list_missing(uploads, store)
         for path, key in missing:
             click.echo(

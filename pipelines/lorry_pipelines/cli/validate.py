@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from lorry_pipelines.cli.task_options import files_argument, overrides_option
-from lorry_registry.cli.edge import format_examples, json_option, print_json
+from lorry_registry.cli.edge import format_examples, json_option, load_settings, print_json
 
 
 @click.command(
@@ -25,7 +25,7 @@ def validate_tasks(files: tuple[Path, ...], overrides: tuple[str, ...], as_json:
     from lorry_pipelines.scheduling import load_tasks
 
     quiet_libraries()
-    specs = load_tasks(files, overrides)
+    specs = load_tasks(files, overrides, bases=load_settings().base_place)
     check_bases(specs)
     if as_json:
         print_json([spec.model_dump(mode="json") for spec in specs])

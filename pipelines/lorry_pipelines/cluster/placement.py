@@ -8,6 +8,7 @@ from typing import Any
 
 from kfp import kubernetes
 
+from lorry_pipelines.cluster.base_mounts import BASE_STEPS
 from lorry_pipelines.cluster.profile import ClusterProfile, StepProfile
 from lorry_registry.sizes import parse_size
 from lorry_registry.task_spec import ResourcesSpec, Toleration
@@ -31,7 +32,7 @@ def place_step(task: Any, step: str, profile: ClusterProfile, resources: Resourc
     count = {"finetune": resources.count, "evaluate": min(resources.count, 1)}.get(step, 0)
     _set_identity(task, step, profile)
     _set_environment(task, profile)
-    _set_volumes(task, profile)
+    _set_volumes(task, step, profile)
     _set_limits(task, own, step, resources, shared=profile.accelerators.shared_memory if count else None)
     if profile.retry.count:
         task.set_retry(
@@ -75,12 +76,15 @@ def _set_environment(task: Any, profile: ClusterProfile) -> None:
         task.set_env_variable(name, value)
 
 
-def _set_volumes(task: Any, profile: ClusterProfile) -> None:
+def _set_volumes(task: Any, step: str, profile: ClusterProfile) -> None:
     # Only these may be written besides what Kubeflow's launcher mounts itself.
     kubernetes.empty_dir_mount(task, "tmp", "/tmp")  # noqa: S108
     kubernetes.empty_dir_mount(task, "home", profile.home)
     for volume in profile.volumes:
         kubernetes.mount_pvc(task, volume.claim, volume.path, volume.sub_path)
+    # Kubeflow has no call for a read-only mount; the access mode of the claim decides.
+    if profile.bases is not None and step in BASE_STEPS:
+        kubernetes.mount_pvc(task, profile.bases.claim, profile.bases.path, profile.bases.sub_path)
 
 
 def _set_limits(

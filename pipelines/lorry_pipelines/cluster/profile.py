@@ -104,6 +104,20 @@ class VolumeProfile(Section):
     sub_path: str = ""
 
 
+class BasesProfile(Section):
+    """The persistent volume claim that holds base models, for the steps that load one.
+
+    Attributes:
+        claim: The claim's name.
+        path: Where it is mounted, which is what these steps have as ``LORRY_BASES``.
+        sub_path: The folder of the volume that is mounted; empty: all of it.
+    """
+
+    claim: ObjectName
+    path: Annotated[str, Field(pattern=r"^/[A-Za-z0-9._/-]+$")] = "/bases"
+    sub_path: str = ""
+
+
 class QueueProfile(Section):
     """Where Kueue admits the pods.
 
@@ -157,6 +171,7 @@ class ClusterProfile(Section):
         secrets: Environment variables from Kubernetes secrets: credentials of S3 and MLflow, a hub's token.
         environment: Further environment variables of every step; no secrets, for anyone may read them.
         volumes: Persistent volume claims that every step mounts.
+        bases: The claim of the base models that tasks call by a logical name; None: there is none.
         image_pull_secrets: Secrets with which the image is pulled.
         queue: Kueue's queue; None: the cluster does not use Kueue.
         labels: Further labels of every pod.
@@ -175,6 +190,7 @@ class ClusterProfile(Section):
     secrets: tuple[SecretVariables, ...] = ()
     environment: dict[Variable, str] = {}
     volumes: tuple[VolumeProfile, ...] = ()
+    bases: BasesProfile | None = None
     image_pull_secrets: tuple[ObjectName, ...] = ()
     queue: QueueProfile | None = None
     labels: dict[str, str] = {}
@@ -209,6 +225,16 @@ class ClusterProfile(Section):
                 f"there is no step {', '.join(unknown)}; the steps are {', '.join(CLUSTER_STEPS)}"
             )
         return steps
+
+    @model_validator(mode="after")
+    def _check_mounts(self) -> Self:
+        paths = [volume.path for volume in self.volumes]
+        if self.bases is not None:
+            paths.append(self.bases.path)
+        for path in paths:
+            if paths.count(path) > 1:
+                raise ValueError(f"two claims are mounted at {path}")
+        return self
 
     def find_step(self, step: str) -> StepProfile:
         """Return what a step asks for."""

@@ -4,6 +4,8 @@ import ipaddress
 import re
 from collections.abc import Iterator, Sequence
 
+from lorry_pipelines.cluster.base_mounts import BASES_VARIABLE, place_bases
+from lorry_pipelines.cluster.profile import ClusterProfile
 from lorry_registry.addresses import hide_secrets, split_store_address, split_tracking_address
 from lorry_registry.errors import Fault, InvalidTaskError
 from lorry_registry.settings import Settings
@@ -13,13 +15,20 @@ _DIGEST = re.compile(r"[^@]+@sha256:[0-9a-f]{64}")
 _DATABASES = ("postgresql", "mysql", "mssql")
 
 
-def check_reachable(specs: Sequence[TaskSpec], settings: Settings) -> None:
+def check_reachable(specs: Sequence[TaskSpec], settings: Settings, profile: ClusterProfile) -> None:
     """Refuse settings and tasks that cannot work in a pod.
+
+    Args:
+        specs: The tasks.
+        settings: Where things are.
+        profile: How steps are placed, and where they find bases with a logical name.
 
     Raises:
         InvalidTaskError: There are some; each is listed with its remedy.
     """
-    _raise([*_check_settings(settings), *(fault for spec in specs for fault in _check_task(spec))])
+    has_bases = BASES_VARIABLE in place_bases(profile, settings).environment
+    tasks = (fault for spec in specs for fault in _check_task(spec, has_bases=has_bases))
+    _raise([*_check_settings(settings), *tasks])
 
 
 def check_places(settings: Settings) -> None:
@@ -79,7 +88,7 @@ def _check_tracking(address: str) -> Iterator[Fault]:
         )
 
 
-def _check_task(spec: TaskSpec) -> Iterator[Fault]:
+def _check_task(spec: TaskSpec, *, has_bases: bool) -> Iterator[Fault]:
     if spec.data.is_local:
         yield Fault(
             f"{spec.name}: data.source",
@@ -90,7 +99,15 @@ def _check_task(spec: TaskSpec) -> Iterator[Fault]:
         yield Fault(
             f"{spec.name}: base.model",
             f"{spec.base.model} is a folder of this machine",
-            "use a base of a hub with its revision, or package:NAME/FOLDER of a package in the image",
+            "copy it to where pods find bases, lorry bases push FOLDER, and write bases:NAME; or use a base "
+            "of a hub with its revision, or package:NAME/FOLDER of a package in the image",
+        )
+    if spec.base.is_named and not has_bases:
+        yield Fault(
+            f"{spec.name}: base.model",
+            f"{spec.base.model} is a logical name, and pods are not told where bases are",
+            "give the profile the claim that holds them, bases: {claim: lorry-bases, path: /bases}, "
+            "or set LORRY_BASES to s3://BUCKET/PREFIX",
         )
 
 

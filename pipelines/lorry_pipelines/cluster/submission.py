@@ -111,7 +111,7 @@ def _describe_inputs(task: ResolvedTask) -> dict[str, str]:
     return {
         "task": refer_to_task(task.spec).digest,
         "data": _describe(lambda: task.source_digest),
-        "base": _describe(lambda: task.base.identity.fingerprint),
+        "base": _describe(lambda: task.base_identity.fingerprint),
     }
 
 

@@ -192,6 +192,9 @@ def list_mounts(specs: Sequence[TaskSpec], settings: Settings) -> tuple[Mount, .
         if spec.base.is_folder:
             base = Path(spec.base.model)
             mounts.setdefault(base, Mount(source=base, target=base, is_read_only=True))
+        elif spec.base.is_named and spec.base.is_here:
+            bases = find_base_folder(spec.base).parent
+            mounts.setdefault(bases, Mount(source=bases, target=bases, is_read_only=True))
         elif spec.base.is_package:
             package = _find_package(spec)
             mounts.setdefault(
@@ -237,7 +240,7 @@ def _choose_network(specs: Sequence[TaskSpec], settings: Settings) -> str:
     has_local_store = open_store(settings.store, settings.s3).find_path("adapters") is not None
     if "://" in settings.checkpoint_address:
         return "host"
-    is_local = all(spec.data.is_local and (spec.base.is_folder or spec.base.is_package) for spec in specs)
+    is_local = all(spec.data.is_local and spec.base.is_here for spec in specs)
     return "none" if is_local and has_local_store and settings.tracking_uri.startswith("sqlite:") else "host"
 
 

@@ -60,7 +60,7 @@ def evaluate(
     """
     started = time.perf_counter()
     summary = TrainingSummary.load(candidate)
-    check_fingerprint(task.base, summary.base.fingerprint)
+    check_fingerprint(task.base.identity, summary.base.fingerprint)
     predictor = assemble_adapter(
         candidate / ADAPTER_FOLDER,
         base=task.base,

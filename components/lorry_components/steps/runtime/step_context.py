@@ -24,6 +24,7 @@ from lorry_registry.provenance import Build
 from lorry_registry.registry import Registry
 from lorry_registry.settings import Settings
 from lorry_registry.stores import Store, open_store
+from lorry_registry.task_loading import place_base
 from lorry_registry.task_references import label_task, read_task
 from lorry_registry.task_spec import TaskSpec
 
@@ -80,7 +81,8 @@ class StepContext:
         secrets = conceal_secrets(environment)
         settings = Settings.load(environment, Path.cwd())
         opened = open_store(store, settings.s3)
-        resolved = resolve_task(read_task(task, opened), digest=DigestCache(settings.digests).digest_file)
+        spec = place_base(read_task(task, opened), settings.base_place)
+        resolved = resolve_task(spec, digest=DigestCache(settings.digests).digest_file)
         return cls(
             task=resolved,
             record=RunRecord(opened, run, secrets=secrets),

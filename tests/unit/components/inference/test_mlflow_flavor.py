@@ -16,7 +16,7 @@ from lorry_components.inference.mlflow_flavor import AdapterModel
 from lorry_components.steps.gate.step import Decision
 from lorry_components.steps.register.step import register
 from lorry_components.tasks.resolution import resolve_task
-from lorry_registry.errors import AdapterRejectedError, UsageError
+from lorry_registry.errors import AdapterRejectedError, BaseModelError, UsageError
 from lorry_registry.manifest import ADAPTER_FILES, MANIFEST_NAME, WEIGHTS_NAME
 from lorry_registry.mlflow_index import MlflowIndex
 from lorry_registry.mlflow_models import LOADER
@@ -286,6 +286,21 @@ def test_a_pickle_that_was_put_beside_is_refused(
     (folder / "python_model.pkl").write_bytes(b"")
     with pytest.raises(AdapterRejectedError, match=r"python_model\.pkl does not belong to it"):
         mlflow.pyfunc.load_model(str(folder))
+
+
+def test_a_base_with_a_logical_name_is_found_where_this_process_has_its_bases(
+    enrol: Callable[..., Path],
+    tiny_base: Callable[[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    enrol("regression")
+    shutil.copytree(tiny_base("bert"), tmp_path / "bases" / "tiny")
+    with pytest.raises(BaseModelError, match="LORRY_BASES does not say where"):
+        load("regression", model_config={"base_model": "bases:tiny"})
+    monkeypatch.setenv("LORRY_BASES", str(tmp_path / "bases"))
+    named = load("regression", model_config={"base_model": "bases:tiny"})
+    pd.testing.assert_frame_equal(named.predict(TEXTS), load("regression").predict(TEXTS))
 
 
 def test_the_base_may_be_named_when_it_is_loaded(

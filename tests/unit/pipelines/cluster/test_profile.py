@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from lorry_pipelines.cluster.profile import CLUSTER_STEPS, ClusterProfile, load_profile
+from lorry_pipelines.cluster.profile import CLUSTER_STEPS, BasesProfile, ClusterProfile, load_profile
 from lorry_registry.errors import InvalidTaskError
 
 EXAMPLE = Path(__file__).parents[4] / "infra" / "k8s" / "profile.yaml"
@@ -22,7 +22,7 @@ def test_the_example_is_a_profile_and_its_commented_fields_are_too(tmp_path: Pat
     profile = load_profile(EXAMPLE)
     assert profile.secrets[0].variables["access-key-id"] == "AWS_ACCESS_KEY_ID"
     text = EXAMPLE.read_text("utf-8")
-    for line in ("queue:", "image_pull_secrets:", "volumes:", "  - {claim"):
+    for line in ("queue:", "image_pull_secrets:", "bases:"):
         assert f"# {line}" in text
         text = text.replace(f"# {line}", line)
     path = tmp_path / "profile.yaml"
@@ -30,7 +30,14 @@ def test_the_example_is_a_profile_and_its_commented_fields_are_too(tmp_path: Pat
     opened = load_profile(path)
     assert opened.queue is not None
     assert opened.queue.name == "lorry"
-    assert opened.volumes[0].path == "/bases"
+    assert opened.bases == BasesProfile(claim="lorry-bases", path="/bases")
+
+
+def test_two_claims_cannot_be_mounted_in_one_place(tmp_path: Path) -> None:
+    volumes = [{"claim": "models", "path": "/bases"}]
+    assert load(tmp_path, {"volumes": volumes}).volumes[0].path == "/bases"
+    with pytest.raises(InvalidTaskError, match="two claims are mounted at /bases"):
+        load(tmp_path, {"volumes": volumes, "bases": {"claim": "lorry-bases"}})
 
 
 def test_every_step_asks_for_something(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from lorry_pipelines.cluster.profile import BasesProfile, ClusterProfile
 from lorry_pipelines.cluster.reachability import check_reachable
 from lorry_registry.errors import InvalidTaskError
 from lorry_registry.settings import Settings
@@ -29,10 +30,12 @@ def make_spec(source: str = "s3://data/films.jsonl", **base: Any) -> TaskSpec:
     )
 
 
-def list_faults(folder: Path, *specs: TaskSpec, **changes: str) -> list[str]:
+def list_faults(
+    folder: Path, *specs: TaskSpec, profile: ClusterProfile | None = None, **changes: str
+) -> list[str]:
     settings = Settings.load(GOOD | changes, folder)
     try:
-        check_reachable(specs, settings)
+        check_reachable(specs, settings, profile or ClusterProfile())
     except InvalidTaskError as error:
         assert all(fault.remedy for fault in error.faults)
         return [fault.where for fault in error.faults]
@@ -95,5 +98,21 @@ def test_everything_is_listed_at_once_and_no_password_is_shown(tmp_path: Path) -
     ]
     settings = Settings.load(GOOD | {"MLFLOW_TRACKING_URI": "http://me:hunter2@localhost"}, tmp_path)
     with pytest.raises(InvalidTaskError) as caught:
-        check_reachable([], settings)
+        check_reachable([], settings, ClusterProfile())
     assert "hunter2" not in str(caught.value)
+
+
+def test_a_base_with_a_logical_name_needs_a_place_that_pods_reach(tmp_path: Path) -> None:
+    named = make_spec(model="bases:minilm")
+    assert list_faults(tmp_path, named) == ["films: base.model"]
+    assert list_faults(tmp_path, named, LORRY_BASES="/home/me/bases") == ["films: base.model"]
+    assert list_faults(tmp_path, named, LORRY_BASES="s3://bucket/bases") == []
+    claim = ClusterProfile(bases=BasesProfile(claim="lorry-bases"))
+    assert list_faults(tmp_path, named, profile=claim) == []
+    mounted = ClusterProfile(environment={"LORRY_BASES": "/models"})
+    assert list_faults(tmp_path, named, profile=mounted) == []
+
+
+def test_a_folder_is_told_how_to_become_a_base_of_the_cluster(tmp_path: Path) -> None:
+    with pytest.raises(InvalidTaskError, match="lorry bases push FOLDER, and write bases:NAME"):
+        check_reachable([make_spec(model="/home/me/base")], Settings.load(GOOD, tmp_path), ClusterProfile())
