@@ -14,6 +14,7 @@ from lorry_registry.digests import digest_document, digest_file
 from lorry_registry.errors import LorryError
 from lorry_registry.settings import Settings
 from lorry_registry.task_references import refer_to_task
+from lorry_registry.whole_files import write_whole_text
 
 _NAME_DIGITS = 16
 
@@ -102,7 +103,7 @@ def upload_package(submission: Submission, kubeflow: Kubeflow) -> Version:
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "pipeline.yaml"
-        path.write_text(submission.package, "utf-8")
+        write_whole_text(path, submission.package)
         return kubeflow.upload_version(PIPELINE_NAME, submission.version, path, submission.description)
 
 

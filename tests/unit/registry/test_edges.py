@@ -27,7 +27,10 @@ SETTERS = {
 }
 # Where a process begins that loads large libraries.
 BEGINNINGS = {
-    *(f"pipelines/lorry_pipelines/cli/{name}.py" for name in ("compare", "plan", "predict", "run", "study")),
+    *(
+        f"pipelines/lorry_pipelines/cli/{name}.py"
+        for name in ("compare", "plan", "predict", "run", "study", "submit")
+    ),
     "pipelines/lorry_pipelines/cli/validate.py",
     "components/lorry_components/steps/report/entry.py",
     "components/lorry_components/steps/runtime/step_context.py",

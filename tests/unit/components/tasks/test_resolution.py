@@ -193,13 +193,13 @@ def test_a_process_parses_its_task_once(
 ) -> None:
     monkeypatch.setenv("LORRY_HOME", str(tmp_path / "home"))
     spec = make_spec(base=str(tmp_path / "nowhere"))
-    parse, parsed = TaskSpec.model_validate_json, []
+    parse, parsed = TaskSpec.model_validate, []
 
-    def note(text: str) -> TaskSpec:
-        parsed.append(text)
-        return parse(text)
+    def note(document: Any) -> TaskSpec:
+        parsed.append(document)
+        return parse(document)
 
-    monkeypatch.setattr(TaskSpec, "model_validate_json", note)
+    monkeypatch.setattr(TaskSpec, "model_validate", note)
     places = {"run": "run-1", "store": str(store.root), "tracking_uri": mlflow_uri}
     # A pod that judges or registers has no base.
     context = StepContext.open("gate", task=spec.model_dump_json(), **places)
