@@ -79,27 +79,24 @@ def build_pipeline(
     """
     configure = functools.partial(_configure, image=image, profile=profile)
     config = _limit_run(profile)
-    loops = [_build_loop(group.resources, configure) for group in groups]
-    lists = [list(group.tasks) for group in groups]
+    train = _build_loops(groups, configure)
+    everything = [task for group in groups for task in group.tasks]
 
-    def add_tasks(tasks: Any, parts: Sequence[Any], *, run: Any, store: Any, **options: Any) -> None:
+    def add_tasks(tasks: Any, *, run: Any, store: Any, **options: Any) -> None:
         record = {"run": run, "kfp_run": dsl.PIPELINE_JOB_ID_PLACEHOLDER, "store": store}
         finish = report(tasks=tasks, tracking_uri=options["tracking_uri"], **record)
         configure(finish, "report")
         with dsl.ExitHandler(finish, name="run"):
-            trained = [
-                train(tasks=given, run=run, store=store, **options)
-                for train, given in zip(loops, parts, strict=True)
-            ]
+            trained = train(run=run, store=store, **options)
             # An exit step that fails does not make a run fail; a step before it does.
-            judged = verdict(tasks=tasks, **record).after(*trained)
+            judged = verdict(tasks=tasks, **record).after(trained)
             configure(judged, "verdict")
 
     if len(groups) == 1:
 
         @dsl.pipeline(name=PIPELINE_NAME, description=_DESCRIPTION, pipeline_config=config)
         def lorry(
-            tasks: list = lists[0],
+            tasks: list = everything,
             run: str = "",
             store: str = store,
             tracking_uri: str = tracking_uri,
@@ -107,7 +104,7 @@ def build_pipeline(
             force: bool = False,
         ) -> None:
             options = {"tracking_uri": tracking_uri, "checkpoints": checkpoints, "force": force}
-            add_tasks(tasks, [tasks], run=run, store=store, **options)
+            add_tasks(tasks, run=run, store=store, tasks_of_loop=tasks, **options)
 
         return lorry
 
@@ -120,31 +117,42 @@ def build_pipeline(
         force: bool = False,
     ) -> None:
         options = {"tracking_uri": tracking_uri, "checkpoints": checkpoints, "force": force}
-        everything = [task for members in lists for task in members]
-        add_tasks(everything, lists, run=run, store=store, **options)
+        add_tasks(everything, run=run, store=store, **options)
 
     return lorry_with_fixed_tasks
 
 
-def _build_loop(resources: ResourcesSpec, configure: Callable[..., None]) -> Any:
-    """Return a loop over tasks as a pipeline of its own: a step can wait for that, but not for a loop."""
+def _build_loops(groups: Sequence[TaskGroup], configure: Callable[..., None]) -> Any:
+    """Return the loops over tasks as a pipeline of its own: a step can wait for that, but not for a loop.
 
-    @dsl.pipeline(name="tasks")
-    def train_tasks(
-        tasks: list, run: str, store: str, tracking_uri: str, checkpoints: str, force: bool
-    ) -> None:
+    All loops are in one: kfp 2.17 mixes up the placement of steps of the same name in two inner pipelines.
+    """
+
+    def add_loop(tasks: Any, group: TaskGroup, places: dict[str, Any], checkpoints: Any, force: Any) -> None:
+        place = functools.partial(configure, resources=group.resources)
         # A placeholder is replaced where it is a step's constant, but not where it is a parameter's default.
-        places = {
-            "run": run,
-            "kfp_run": dsl.PIPELINE_JOB_ID_PLACEHOLDER,
-            "store": store,
-            "tracking_uri": tracking_uri,
-        }
-        place = functools.partial(configure, resources=resources)
+        places = {**places, "kfp_run": dsl.PIPELINE_JOB_ID_PLACEHOLDER}
         with dsl.ParallelFor(tasks) as task:
             _add_steps(task, places, place, checkpoints=checkpoints, force=force)
 
-    return train_tasks
+    if len(groups) == 1:
+
+        @dsl.pipeline(name="tasks")
+        def train_tasks(
+            tasks_of_loop: list, run: str, store: str, tracking_uri: str, checkpoints: str, force: bool
+        ) -> None:
+            places = {"run": run, "store": store, "tracking_uri": tracking_uri}
+            add_loop(tasks_of_loop, groups[0], places, checkpoints, force)
+
+        return train_tasks
+
+    @dsl.pipeline(name="tasks")
+    def train_groups(run: str, store: str, tracking_uri: str, checkpoints: str, force: bool) -> None:
+        places = {"run": run, "store": store, "tracking_uri": tracking_uri}
+        for group in groups:
+            add_loop(list(group.tasks), group, places, checkpoints, force)
+
+    return train_groups
 
 
 def _add_steps(

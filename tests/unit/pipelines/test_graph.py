@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,8 +86,8 @@ def test_the_verdict_waits_for_all_tasks_inside_the_exit_handler(tmp_path: Path)
     pipeline, _ = compile_specs(tmp_path, make_spec(), make_spec("large", **TWO_GPUS))
     handled = pipeline["components"]["comp-exit-handler-1"]["dag"]["tasks"]
     verdict = handled.pop("verdict")
-    assert sorted(verdict["dependentTasks"]) == sorted(handled)
-    assert len(handled) == 2
+    assert verdict["dependentTasks"] == list(handled)
+    assert len(handled) == 1
     assert verdict.get("triggerPolicy") is None
     report = pipeline["root"]["dag"]["tasks"]["report"]
     assert report["triggerPolicy"] == {"strategy": "ALL_UPSTREAM_TASKS_COMPLETED"}
@@ -166,6 +168,43 @@ def test_shared_memory_is_part_of_the_memory_limit(tmp_path: Path) -> None:
         assert "accelerator" not in executors[step]["container"]["resources"]
         assert "nodeSelector" not in placed[step]
         assert "tolerations" not in placed[step]
+
+
+def test_each_group_is_placed_by_its_own_resources_in_every_compilation(tmp_path: Path) -> None:
+    """Compiled in processes whose sets and maps have other orders: kfp once let one group place another."""
+    compiled = set()
+    for seed in range(4):
+        path = tmp_path / f"{seed}.yaml"
+        code = f"import {__name__.rpartition('.')[2]} as t; t.compile_two_groups({str(path)!r})"
+        environment = {**os.environ, "PYTHONHASHSEED": str(seed), "PYTHONPATH": _list_paths()}
+        subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, env=environment)
+        compiled.add(path.read_text("utf-8"))
+    (text,) = compiled
+    pipeline, platform = yaml.safe_load_all(text)
+    placed = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    steps = {
+        name: executor["container"]["resources"]
+        for name, executor in pipeline["deploymentSpec"]["executors"].items()
+        if name.startswith(("exec-finetune", "exec-evaluate"))
+    }
+    assert len(steps) == 4
+    for name, resources in steps.items():
+        mounts = {mount["mountPath"] for mount in placed[name]["emptyDirMounts"]}
+        assert (SHARED in mounts) == ("accelerator" in resources), name
+        assert ("nodeSelector" in placed[name]) == ("accelerator" in resources), name
+
+
+def compile_two_groups(path: str) -> None:
+    compile_pipeline(
+        [make_spec("large", **TWO_GPUS), make_spec("books")],
+        Path(path),
+        settings=Settings.load(SETTINGS, Path(path).parent),
+        profile=ClusterProfile(),
+    )
+
+
+def _list_paths() -> str:
+    return os.pathsep.join([str(Path(__file__).parent), *sys.path])
 
 
 def test_a_queue_an_image_secret_and_labels_reach_every_pod(tmp_path: Path) -> None:
