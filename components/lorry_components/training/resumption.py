@@ -76,7 +76,7 @@ def train_to_end(
         if shutil.disk_usage(checkpoints).free > _LEAST_ROOM:
             raise
         raise StoreError(
-            "no checkpoint can be written: the disk is full",
+            "no checkpoint can be written: the disk has no space left",
             where=str(checkpoints),
             todo="make room and run again: training goes on from the last checkpoint, if there is one",
         ) from error

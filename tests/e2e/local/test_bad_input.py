@@ -39,7 +39,7 @@ def check_message(err: str, *parts: str) -> None:
         (["run", "reviews.yaml", "--set", "train.epoch=1"], 3, ["train.epoch"]),
         (["run", "reviews.yaml", "--set", "train"], 2, ["FIELD=VALUE"]),
         (
-            ["compile", "reviews.yaml", "-o", "nosuch/lorry.yaml"],
+            ["compile", "reviews.yaml", "--for", "local", "-o", "nosuch/lorry.yaml"],
             9,
             ["nosuch/lorry.yaml", "cannot be written"],
         ),
@@ -155,7 +155,7 @@ def test_disk_of_the_store_is_full(workspace: Any, make_disk: Callable[[str], Pa
 def test_disk_of_the_run_is_full(
     workspace: Any, make_disk: Callable[[str], Path], tmp_path: Path, size: str
 ) -> None:
-    """No room for the compiled pipeline, for the prepared data, or for the adapter."""
+    """No room for the compiled pipeline, for the prepared data, or for a checkpoint."""
     workspace.write_task("reviews")
     workspace.home = make_disk(size) / "home"
     elsewhere = {"LORRY_STORE": str(tmp_path / "store"), "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/m.db"}

@@ -263,8 +263,9 @@ def test_checkpoints_in_a_place_that_cannot_be_written_are_refused_before_traini
 ) -> None:
     spec = make_spec(train=ONE_STEP)
     assert graph.run(spec, "run-1", checkpoints="gs://bucket/x") == [PROCEED, STOP, STOP, STOP, STOP]
+    graph.report("run-1", spec)
     with pytest.raises(RunFailedError):
-        graph.report("run-1", spec)
+        graph.judge("run-1", spec)
     (task,) = graph.read_report("run-1")
     assert "no store serves addresses of the form gs://" in task["reason"]
     assert not (graph.folder / "run-1" / "candidate" / "adapter").exists()

@@ -256,7 +256,7 @@ def test_writers_with_the_same_key_do_not_get_in_each_others_way(
     with ThreadPoolExecutor(len(registries)) as pool:
         ids = list(pool.map(lambda each: each.publish(adapter.path, adapter.manifest), registries))
     assert set(ids) == {adapter.adapter_id}
-    open_registry().check_signatures(adapter.manifest)
+    open_registry().adapters.check_signatures(adapter.manifest)
 
 
 def test_two_keys_sign_one_adapter(
@@ -264,10 +264,10 @@ def test_two_keys_sign_one_adapter(
 ) -> None:
     outcomes = list(sign_versions(open_registry("none", key=theirs), "reviews"))
     assert [outcome.is_new for outcome in outcomes] == [True, True]
-    assert open_registry().find_signatures(signed[0]).list_names() == sorted([ours.id, theirs.id])
+    assert open_registry().adapters.find_signatures(signed[0]).list_names() == sorted([ours.id, theirs.id])
     for pair in (ours, theirs):
         assert open_registry("require", trusted=(pair,)).trust.is_checking
-        open_registry(trusted=(pair,)).check_signatures(open_registry().read_manifest(signed[0]))
+        open_registry(trusted=(pair,)).adapters.check_signatures(open_registry().read_manifest(signed[0]))
 
 
 def test_nothing_is_written_that_every_reader_would_refuse(

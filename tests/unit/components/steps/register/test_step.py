@@ -538,10 +538,10 @@ registration = register(
 )
 assert not registration.warning, registration.warning
 """
-# Three files, the manifest, the registry's id, the ledger's head, its event; then MLflow's model, files,
-# version, aliases.
-_STORE_WRITES = 7
-_ALL_WRITES = 11
+# Three files, the manifest, the adapter's claim, the registry's id, the ledger's head, its event; then
+# MLflow's model, files, version, aliases.
+_STORE_WRITES = 8
+_ALL_WRITES = 12
 
 
 @pytest.fixture
