@@ -91,7 +91,7 @@ class MlflowConnection:
         self._uri = tracking_uri
         self._scheme = split_tracking_address(tracking_uri).scheme.partition("+")[0]
         self.address = hide_secrets(tracking_uri)
-        self.database_file = _find_database_file(tracking_uri)
+        self.database_file = find_database_file(tracking_uri)
         self.public_address = (
             f"sqlite:///{self.database_file.absolute()}"
             if self.database_file is not None
@@ -235,6 +235,7 @@ def _quietly(name: str) -> Iterator[None]:
         logger.setLevel(before)
 
 
-def _find_database_file(tracking_uri: str) -> Path | None:
+def find_database_file(tracking_uri: str) -> Path | None:
+    """Return the file of a SQLite database, or None if MLflow is anything else."""
     path = tracking_uri.removeprefix("sqlite:///").partition("?")[0]
     return Path(path) if tracking_uri.startswith("sqlite:///") and path not in ("", ":memory:") else None

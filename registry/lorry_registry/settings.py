@@ -46,6 +46,7 @@ _VARIABLES = {
 IN_STORE = "store"
 """The setting of checkpoints that puts them into the store, below ``checkpoints/``."""
 
+_SQLITE = "sqlite:///"
 DEFAULT_CACHE_BYTES = 10 << 30
 """How large a cache of adapters may become."""
 
@@ -126,7 +127,9 @@ class Settings(BaseModel):
         return cls(
             home=home,
             store=store,
-            tracking_uri=chosen["tracking_uri"] or f"sqlite:///{home / 'mlflow.db'}",
+            tracking_uri=_anchor_database(
+                chosen["tracking_uri"] or f"sqlite:///{home / 'mlflow.db'}", folder
+            ),
             image=chosen["image"] or DEFAULT_IMAGE,
             s3=S3Options(
                 encryption=chosen["s3_encryption"] or "",
@@ -251,6 +254,14 @@ def list_origins(settings: Settings, environment: Mapping[str, str], folder: Pat
         value = environment.get(variable) or file_values.get(name) or str(getattr(settings, name, ""))
         origins.append(SettingOrigin(name, variable, value, place))
     return origins
+
+
+def _anchor_database(address: str, folder: Path) -> str:
+    """Return the address of MLflow with an absolute path: steps may have another working folder."""
+    path, mark, query = address.removeprefix(_SQLITE).partition("?")
+    if not address.startswith(_SQLITE) or path in ("", ":memory:"):
+        return address
+    return f"{_SQLITE}{(folder / path).absolute()}{mark}{query}"
 
 
 def _anchor_store(address: str, folder: Path) -> str:

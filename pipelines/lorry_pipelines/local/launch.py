@@ -26,6 +26,7 @@ from lorry_pipelines.compilation import compile_pipeline, publish_tasks, withhol
 from lorry_pipelines.local.containers import Mount, remove_containers
 from lorry_pipelines.local.runner_process import LocalRun
 from lorry_registry.errors import StoreError, TrackingError
+from lorry_registry.mlflow_connection import find_database_file
 from lorry_registry.provenance import SourceRevision
 from lorry_registry.registry_identity import read_id
 from lorry_registry.settings import Settings
@@ -179,6 +180,10 @@ def list_mounts(specs: Sequence[TaskSpec], settings: Settings) -> tuple[Mount, .
     store = open_store(settings.store, settings.s3).find_path("adapters")
     if store is not None:
         writable.add(store.parent)
+    database = find_database_file(settings.tracking_uri)
+    if database is not None and not database.is_relative_to(settings.home):
+        # Its journal and MLflow's artifacts lie beside it.
+        writable.add(database.parent)
     mounts = {path: Mount(source=path, target=path, is_read_only=False) for path in writable}
     for path in writable:
         path.mkdir(parents=True, exist_ok=True)

@@ -34,6 +34,14 @@ def test_a_compiled_pipeline_names_a_place_that_every_machine_reaches(
     assert document["root"]["inputDefinitions"]["parameters"]["checkpoints"]["defaultValue"] == expected
 
 
+def test_containers_see_a_database_of_mlflow_that_is_elsewhere(tmp_path: Path) -> None:
+    inside = {mount.source for mount in list_mounts([], load(tmp_path))}
+    settings = Settings.load({"MLFLOW_TRACKING_URI": "sqlite:///shared/mlflow.db"}, tmp_path)
+    (mount,) = [mount for mount in list_mounts([], settings) if mount.source not in inside]
+    assert (mount.source, mount.target) == (tmp_path / "shared", tmp_path / "shared")
+    assert not mount.is_read_only
+
+
 def test_containers_see_the_folder_of_checkpoints(tmp_path: Path) -> None:
     inside = list_mounts([], load(tmp_path))
     assert tmp_path / ".lorry" / "checkpoints" not in {mount.source for mount in inside}

@@ -172,3 +172,18 @@ def test_a_policy_that_cannot_be_meant_is_refused(tmp_path: Path) -> None:
     (tmp_path / "lorry.toml").write_text('signing_key_password = "x"\n', "utf-8")
     with pytest.raises(InvalidTaskError, match="unknown setting"):
         Settings.load({}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("given", "anchored"),
+    [
+        ("sqlite:///m.db", "sqlite:///{folder}/m.db"),
+        ("sqlite:///a/m.db?timeout=5", "sqlite:///{folder}/a/m.db?timeout=5"),
+        ("sqlite:////var/m.db", "sqlite:////var/m.db"),
+        ("sqlite:///:memory:", "sqlite:///:memory:"),
+        ("http://mlflow:5000", "http://mlflow:5000"),
+    ],
+)
+def test_a_database_is_the_same_from_every_folder(tmp_path: Path, given: str, anchored: str) -> None:
+    settings = Settings.load({"MLFLOW_TRACKING_URI": given}, tmp_path)
+    assert settings.tracking_uri == anchored.format(folder=tmp_path)
