@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from lorry_components.lifelines import start_with_lifeline
 from lorry_components.steps.runtime.outcomes import STEPS
 from lorry_pipelines.cluster.profile import ClusterProfile
 from lorry_pipelines.graph import TaskGroup, build_pipeline
@@ -106,16 +107,12 @@ class Runs:
             passed_on=("OMP_NUM_THREADS",),
         )
         described.write_text(run.model_dump_json())
-        finished = subprocess.run(
-            [sys.executable, "-m", "lorry_pipelines.local.runner_process", described],
-            env=self.workspace.build_environment(**self.local.get("environment", {})),
-            stdin=subprocess.PIPE,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        (self.workspace.folder / f"{name}.log").write_text(finished.stdout + finished.stderr, "utf-8")
-        return finished.returncode == 0
+        command = [sys.executable, "-m", "lorry_pipelines.local.runner_process", str(described)]
+        with (self.workspace.folder / f"{name}.log").open("wb") as log:
+            environment = self.workspace.build_environment(**self.local.get("environment", {}))
+            # It ends its whole group of processes when its starter is gone, so it needs one of its own.
+            with start_with_lifeline(command, log=log, environment=environment) as process:
+                return process.wait() == 0
 
 
 def write_references(runs: Runs) -> dict[str, str]:
