@@ -62,11 +62,15 @@ stack-stop: $(INSTALLED) ## Stop them; what they keep stays.
 
 .PHONY: test
 test: $(INSTALLED) ## Run the tests but the slow ones, and list the slowest (some minutes).
-	@$(PYTEST) -m 'not slow and not containers' $(PYTEST_OPTIONS)
+	@$(PYTEST) -m 'not slow and not exhaustive and not containers' $(PYTEST_OPTIONS)
 
 .PHONY: test-all
-test-all: $(INSTALLED) ## Run every test, slow ones and those in containers included.
-	@$(PYTEST) $(PYTEST_OPTIONS)
+test-all: $(INSTALLED) ## Run all tests but the exhaustive ones: slow ones and those in containers, too.
+	@$(PYTEST) -m 'not exhaustive' $(PYTEST_OPTIONS)
+
+.PHONY: test-exhaustive
+test-exhaustive: $(INSTALLED) ## Run the tests that repeat others on more servers, runners and processes.
+	@$(PYTEST) -m exhaustive $(PYTEST_OPTIONS)
 
 .PHONY: check
 check: $(INSTALLED) ## Run the linters and type checks.

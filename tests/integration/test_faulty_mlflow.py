@@ -18,7 +18,7 @@ from fixtures.adapters import write_adapter
 from fixtures.mlflow_server import MlflowServer, mlflow_server  # noqa: F401
 from fixtures.s3_faults import FaultProxy
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.exhaustive
 
 Choose = Callable[[int, str, str], str]
 _FAULTS = ("busy", "lose", "cut", "drop", "stall")

@@ -157,7 +157,7 @@ def test_nothing_runs_in_a_folder_that_is_not_there(tmp_path: Path) -> None:
 # The whole
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_life(make_stack: Callable[..., Stack], tmp_path: Path) -> None:
     stack = make_stack(starts=False)
     program = [sys.executable, "-m", "lorry_stack", "--folder", str(stack.layout.folder)]

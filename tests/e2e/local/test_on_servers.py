@@ -8,7 +8,7 @@ import pytest
 from lorry_stack.stack import Stack
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_runs_and_reconciliations_at_once(
     workspace: Any, proxied_stack: Stack, use_stack: Callable[[Stack], dict[str, str]]
 ) -> None:

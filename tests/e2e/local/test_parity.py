@@ -126,7 +126,13 @@ def write_references(runs: Runs) -> dict[str, str]:
     return {spec.name: str(store_task(runs.store, spec)) for spec in load_tasks(files)}
 
 
-@pytest.fixture(params=["subprocess", "backend", pytest.param("docker", marks=pytest.mark.containers)])
+@pytest.fixture(
+    params=[
+        "backend",
+        pytest.param("subprocess", marks=pytest.mark.exhaustive),
+        pytest.param("docker", marks=[pytest.mark.containers, pytest.mark.exhaustive]),
+    ]
+)
 def runs(request: pytest.FixtureRequest, workspace: Any) -> Iterator[Runs]:
     if request.param != "docker":
         yield Runs(workspace, request.param)

@@ -78,7 +78,7 @@ print(json.dumps([json.loads(b"".join(iter(lambda: os.read(reader, 65536), b""))
 _FEW = [("folder", 8), ("s3", 8), pytest.param("folder", 64, marks=pytest.mark.slow)]
 few = pytest.mark.parametrize(("store", "count"), _FEW, indirect=["store"])
 many = pytest.mark.parametrize(
-    ("store", "count"), [*_FEW, pytest.param("s3", 64, marks=pytest.mark.slow)], indirect=["store"]
+    ("store", "count"), [*_FEW, pytest.param("s3", 64, marks=pytest.mark.exhaustive)], indirect=["store"]
 )
 
 

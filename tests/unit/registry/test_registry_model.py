@@ -414,7 +414,7 @@ def open_on_s3(s3_environment: S3Server) -> Iterator[Callable[[Path], Store]]:
     yield open_one
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_registry_on_s3_is_like_its_model(
     adapters: dict[tuple[str, int], AdapterFolder], open_on_s3: Callable[[Path], Store]
 ) -> None:
