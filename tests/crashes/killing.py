@@ -121,7 +121,8 @@ class Killer:
         """Kill an operation at a step, see what is left, do it again, and see that all is well."""
         folder, open_place = self._make_place()
         killed = _run_child(lambda log: _act(operation, open_place(), log, fatal), folder / "steps")
-        assert killed.status == -9, f"{operation.name} was not killed at step {fatal}: {killed.text}"
+        # One that works in several threads may have fewer steps this time, and end first.
+        assert killed.status in (-9, 0), f"{operation.name} was not killed at step {fatal}: {killed.text}"
         looked = _run_child(lambda log: _look(operation, open_place(), log), folder / "look")
         shutil.rmtree(folder)
         state, problem = looked.names[0] if looked.names else "unknown", ""
