@@ -72,6 +72,12 @@ test-all: $(INSTALLED) ## Run all tests but the exhaustive ones: slow ones and t
 test-exhaustive: $(INSTALLED) ## Run the tests that repeat others on more servers, runners and processes.
 	@$(PYTEST) -m exhaustive $(PYTEST_OPTIONS)
 
+.PHONY: coverage
+coverage: $(INSTALLED) ## Run what test runs, and say which modules it reaches (of pytest's own processes).
+	@mkdir -p build
+	$(MAKE) test PYTEST_OPTIONS='--cov --cov-report=json:build/coverage.json'
+	$(BIN)/python infra/ci/print_coverage.py build/coverage.json
+
 .PHONY: check
 check: $(INSTALLED) ## Run the linters and type checks.
 	@$(BIN)/ruff check .
