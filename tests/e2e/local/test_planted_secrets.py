@@ -30,6 +30,11 @@ class _Breaking(http.server.BaseHTTPRequestHandler):
             self.send_header("Content-Type", "application/json")
             self.end_headers()
             self.wfile.write(b"{}")
+        elif "experiments/get-by-name" in self.path:
+            self.send_response(404)
+            self.send_header("Content-Type", "application/json")
+            self.end_headers()
+            self.wfile.write(b'{"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "there is none"}')
         self.close_connection = True
 
     def do_GET(self) -> None:
@@ -69,7 +74,7 @@ def test_no_file_log_mlflow_field_or_pipeline_holds_a_secret(workspace: Any, bre
     for address in tracking.values():
         environment = PLANTED | {"MLFLOW_TRACKING_URI": address, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
         failed = workspace.run("run", task, code=12, **environment)
-        compiled = workspace.run("compile", task, "-o", "compiled.yaml", **environment)
+        compiled = workspace.run("compile", task, "--for", "local", "-o", "compiled.yaml", **environment)
         check_nothing_planted(workspace.folder, failed.out + failed.err + compiled.out + compiled.err)
         # It did fail where the address was in the traceback.
         assert workspace.read_outcome("reviews", "finetune")["status"] == "failed"
