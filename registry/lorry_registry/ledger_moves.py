@@ -108,4 +108,5 @@ def _record_once(ledger: Ledger, task: str, decide: Callable[[TaskState], Move |
 
 def _choose_pause(attempt: int) -> float:
     longest: float = min(_LONGEST_SECONDS, _FIRST_SECONDS * 2.0 ** (attempt - 1))
-    return random.uniform(0, longest)  # noqa: S311 -- spreads writers, keeps no secret
+    # Not from the generator that a training in this process has seeded: writers would wait alike.
+    return random.SystemRandom().uniform(0, longest)

@@ -1,7 +1,6 @@
 """``lorry submit``: a run on a cluster, started once, followed to its end."""
 
 import re
-import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -107,11 +106,11 @@ def submit_tasks(
     job = _Job(settings, access, experiment, service_account, force=force, dry_run=dry_run)
     tasks = job.move_data(specs, profile, is_recurring=cron is not None)
     if cron is not None:
-        shown = job.schedule(tasks, profile, cron, revision=_find_revision(files[0].parent))
+        shown = job.schedule(tasks, profile, cron, revision=_find_revision(files[0]))
         print_json(shown) if as_json else _print_values(shown)
         return
     planned = job.plan(tasks)
-    job.submit(planned, profile, wait=wait, as_json=as_json, revision=_find_revision(files[0].parent))
+    job.submit(planned, profile, wait=wait, as_json=as_json, revision=_find_revision(files[0]))
 
 
 class _Job:
@@ -402,15 +401,9 @@ def _find_access(
     )
 
 
-def _find_revision(folder: Path) -> str:
-    """Return the commit of the task files, or nothing where they are under no version control."""
-    try:
-        found = subprocess.run(  # noqa: S603 - no part of it is a shell word
-            ["git", "-C", str(folder), "rev-parse", "HEAD"],  # noqa: S607 - the user's own git
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    except OSError:
-        return ""
-    return found.stdout.strip() if found.returncode == 0 else ""
+def _find_revision(file: Path) -> str:
+    """Return the commit of a task file, or nothing where it is under no version control."""
+    from lorry_pipelines.local.source_revision import find_source
+
+    source = find_source(file)
+    return source.commit if source else ""
