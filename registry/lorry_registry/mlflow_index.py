@@ -158,7 +158,7 @@ class MlflowIndex(MlflowModels):
                 return []
             wrong = {key: value for key, value in tags.items() if model.tags.get(key) != value}
             for key, value in wrong.items():
-                self._client.set_registered_model_tag(task, key, value)
+                self._tag_model(task, key, value)
         return [f"the registered model is now tagged {', '.join(wrong.values())}"] if wrong else []
 
     # Aliases
@@ -189,7 +189,7 @@ class MlflowIndex(MlflowModels):
             tags = self._read_model_tags(task)
             shown = champion if versions[CHAMPION] else None
             if tags and tags.get(_SHOWN_TAG) != (shown or ""):
-                self._client.set_registered_model_tag(task, _SHOWN_TAG, shown or "")
+                self._tag_model(task, _SHOWN_TAG, shown or "")
         missing = [name for alias, name in wanted.items() if name and versions[alias] is None]
         if missing:
             raise TrackingError(
@@ -233,7 +233,7 @@ class MlflowIndex(MlflowModels):
             if not tags or tags.get(_DELETED_TAG) == wanted:
                 return []
             if wanted is not None:
-                self._client.set_registered_model_tag(task, _DELETED_TAG, wanted)
+                self._tag_model(task, _DELETED_TAG, wanted)
                 return [f"the task was deleted, and the tag {_DELETED_TAG} says so now"]
             self._client.delete_registered_model_tag(task, _DELETED_TAG)
         return [f"the task is there, and the tag {_DELETED_TAG} was removed"]

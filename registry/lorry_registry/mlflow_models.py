@@ -62,19 +62,21 @@ class MlflowModels(MlflowRuns):
             self._ensure_model(task, manifest, registry_id)
             if REGISTRY_TAG not in self._read_model_tags(task):
                 self.check_model(task, registry_id)
-                self._tag_model(task, registry_id)
+                self._tag_model(task, REGISTRY_TAG, registry_id)
         # Read again: of two registries that claim it at once, one does not get it.
         self.check_model(task, registry_id)
 
-    def _tag_model(self, task: str, registry_id: str) -> None:
+    def _tag_model(self, task: str, key: str, value: str) -> None:
         from mlflow.exceptions import MlflowException
 
         try:
-            self._client.set_registered_model_tag(task, REGISTRY_TAG, registry_id)
+            self._client.set_registered_model_tag(task, key, value)
         except MlflowException:
-            # Of two that set a new tag at once, one breaks a constraint of the database.
-            if REGISTRY_TAG not in self._read_model_tags(task):
+            # Of two that set a new tag at once, one breaks a constraint of the database, and finds it there.
+            if key not in self._read_model_tags(task):
                 raise
+            if key != REGISTRY_TAG:
+                self._client.set_registered_model_tag(task, key, value)
 
     def check_model(self, task: str, registry_id: str | None = None) -> None:
         """Raise if the registered model of a task exists and is not Lorry's, or is another registry's.

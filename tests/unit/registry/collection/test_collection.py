@@ -525,11 +525,11 @@ def test_a_store_that_takes_too_long_is_left_for_the_next_time(
     registry: Registry, unused: Any, wait: Wait, collect: Collect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wait(seconds=3)
-    monkeypatch.setattr(sweep_module, "DELETING_SECONDS", -1.0)
-    _, sweep = collect(seconds=0)
+    with monkeypatch.context() as patch:
+        patch.setattr(sweep_module, "DELETING_SECONDS", -1.0)
+        _, sweep = collect(seconds=0)
     assert ["takes too long" in str(error) for error in sweep.problems.values()] == [True]
     assert len(_list_left(registry.store, unused.adapter_id)) == 4
-    monkeypatch.undo()
     wait(seconds=3)
     assert [finding.kind for finding in collect(seconds=0)[1].removed] == ["adapter"]
 
