@@ -20,6 +20,7 @@ from lorry_registry.signing.keys import PASSWORD_VARIABLE
 from lorry_registry.signing.signing_settings import KEYLESS, POLICIES, Identity, SigningSettings
 from lorry_registry.sizes import parse_size
 from lorry_registry.stores.s3_client import S3Options
+from lorry_registry.task_document import suggest_name
 
 SETTINGS_FILE = "lorry.toml"
 DEFAULT_IMAGE = "localhost/lorry-python:latest"
@@ -361,7 +362,7 @@ def _read_settings_file(path: Path) -> dict[str, str]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidTaskError(str(path), [Fault("file", f"not TOML: {error}")]) from error
     faults = [
-        Fault(key, "unknown setting", f"known are {', '.join(_VARIABLES)}")
+        Fault(key, "unknown setting", suggest_name(key, _VARIABLES))
         if key not in _VARIABLES
         else Fault(key, "must be a string")
         for key, value in values.items()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lorry_registry.cli.error_output import note_json_asked, note_json_printed
 from lorry_registry.errors import LorryError
 from lorry_registry.registry import Registry
 from lorry_registry.settings import Settings
@@ -39,7 +40,15 @@ def parse_version(ctx: click.Context, param: click.Parameter, text: str | None) 
     return int(match.group(1))
 
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
+json_option = click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    # Before the others, so that a fault of theirs is known to be for a machine.
+    is_eager=True,
+    callback=note_json_asked,
+    help="Print JSON, for machines.",
+)
 version_option = click.option(
     "--version",
     "version",
@@ -101,6 +110,7 @@ def brief_patience() -> Iterator[None]:
 
 def print_json(document: Any) -> None:
     """Print a document as indented JSON."""
+    note_json_printed()
     is_unicode = (sys.stdout.encoding or "").lower().startswith("utf")
     click.echo(json.dumps(document, indent=2, ensure_ascii=not is_unicode))
 
@@ -110,6 +120,7 @@ def print_json_entries(entries: Iterable[Any]) -> None:
     is_unicode = (sys.stdout.encoding or "").lower().startswith("utf")
     is_empty = True
     for entry in entries:
+        note_json_printed()
         click.echo("[" if is_empty else ",")
         text = json.dumps(entry, indent=2, ensure_ascii=not is_unicode)
         click.echo(textwrap.indent(text, "  "), nl=False)

@@ -8,7 +8,8 @@ from typing import IO, Any, NamedTuple, NoReturn
 
 import click
 
-from lorry_registry.errors import LorryError, MissingExtraError
+from lorry_registry.cli.error_output import print_json_error
+from lorry_registry.errors import LorryError, MissingExtraError, UsageError
 
 EXIT_INTERRUPTED = 130
 
@@ -110,11 +111,16 @@ class LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except LorryError as error:
+            print_json_error(ctx, error)
             raise ReportedError(error) from error
+        except click.UsageError as error:
+            print_json_error(ctx, UsageError(error.format_message()))
+            raise
         except ModuleNotFoundError as error:
             explained = self._explain_missing_module(ctx.invoked_subcommand or "", error)
             if explained is None:
                 raise
+            print_json_error(ctx, explained)
             raise ReportedError(explained) from error
 
     def _explain_missing_module(self, name: str, error: ModuleNotFoundError) -> MissingExtraError | None:

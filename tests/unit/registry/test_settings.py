@@ -54,7 +54,7 @@ def test_every_fault_of_the_file_is_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(InvalidTaskError) as caught:
         Settings.load({}, tmp_path)
     assert [fault.where for fault in caught.value.faults] == ["stor", "image", "table"]
-    assert "known are home, store, tracking_uri, image" in str(caught.value)
+    assert "stor: unknown setting; did you mean 'store'?" in str(caught.value)
     assert str(tmp_path / "lorry.toml") in str(caught.value)
 
 

@@ -11,10 +11,11 @@ from typing import Any
 
 import click
 import pytest
-from click.testing import Result
+from click.testing import CliRunner, Result
 
 from lorry_registry.cli import COMMANDS, LazyGroup
-from lorry_registry.cli.edge import print_json, print_json_entries
+from lorry_registry.cli.edge import json_option, print_json, print_json_entries
+from lorry_registry.errors import ConflictError
 from lorry_registry.stores import LocalStore
 
 Make = Callable[..., Any]
@@ -67,6 +68,48 @@ def test_texts_from_outside_do_not_steer_the_terminal(lorry: Run, register_adapt
     assert "\x1b" not in output
     assert "\x07" not in output
     assert "[bold]x[/]" in output
+
+
+# Errors for machines
+
+
+def test_every_error_has_a_json_form(lorry: Run, two_tasks: dict[str, Any]) -> None:
+    result = lorry("show", "revews", "--json", code=7)
+    error = json.loads(result.stdout)["error"]
+    assert error["kind"] == "NotFoundError"
+    assert error["exit_code"] == 7
+    assert "there is no task 'revews'" in error["what"]
+    assert error["todo"] == "did you mean 'reviews'?"
+    assert "there is no task 'revews'" in result.stderr
+
+
+def test_a_wrong_option_has_a_json_form_wherever_json_stands(lorry: Run) -> None:
+    for arguments in (("--json", "--version", "x"), ("--version", "x", "--json")):
+        error = json.loads(lorry("show", "reviews", *arguments, code=2).stdout)["error"]
+        assert error["kind"] == "UsageError"
+        assert "is not a version; write 3 or v3" in error["what"]
+
+
+def test_faults_are_listed_for_machines(lorry: Run) -> None:
+    Path("lorry.toml").write_text("stores = 'x'\nhom = 1\n", "utf-8")
+    error = json.loads(lorry("tasks", "--json", code=3).stdout)["error"]
+    assert (error["kind"], error["total"]) == ("InvalidTaskError", 2)
+    assert [fault["where"] for fault in error["faults"]] == ["stores", "hom"]
+    assert error["faults"][0]["remedy"] == "did you mean 'store'?"
+
+
+def test_what_was_printed_before_an_error_stays_the_one_document() -> None:
+    @click.command("halve")
+    @json_option
+    def halve(as_json: bool) -> None:
+        print_json({"done": 1})
+        raise ConflictError("the other half is taken")
+
+    group = LazyGroup(name="lorry", commands=[halve])
+    result = CliRunner().invoke(group, ["halve", "--json"])
+    assert result.exit_code == 8
+    assert json.loads(result.stdout) == {"done": 1}
+    assert "the other half is taken" in result.stderr
 
 
 # Help, and the real thing
