@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lorry_components.data.sources.local import measure_source
 from lorry_components.memory import check_fits, is_surely_small, plan_task
 from lorry_components.models.configuration import read_configuration
 from lorry_components.tasks.definition import find_task_type, load_task_file
@@ -142,10 +143,4 @@ def _assess(task: ResolvedTask, registry: Registry, *, force: bool) -> Staleness
 def _estimate_cost(spec: TaskSpec) -> float:
     if spec.train.steps is not None:
         return float(spec.train.steps * spec.train.batch_size)
-    source = Path(spec.data.source)
-    try:
-        paths = [path for path in source.rglob("*") if path.is_file()] if source.is_dir() else [source]
-        size = sum(path.stat().st_size for path in paths) if spec.data.is_local else 0
-    except OSError:
-        size = 0
-    return size * (spec.train.epochs or 1.0)
+    return measure_source(spec.data) * (spec.train.epochs or 1.0)

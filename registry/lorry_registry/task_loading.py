@@ -7,13 +7,13 @@ so that an invalid rank and an invalid learning rate are in the same message.
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from lorry_registry.base_places import BasePlace
 from lorry_registry.errors import Fault, InvalidTaskError, InvalidValueError, describe_value_error
-from lorry_registry.task_document import apply_overrides, load_document
+from lorry_registry.task_document import apply_overrides, load_document, suggest_name
 from lorry_registry.task_sections import TaskSections, salvage_sections
 from lorry_registry.task_spec import TaskSpec
 
@@ -119,7 +119,31 @@ def _describe_field(detail: Any, document: Mapping[str, Any]) -> Fault:
         # Where the document has the option, and without the types that pydantic tried on it.
         is_below = "options" in document["method"]
         detail = detail | {"loc": place[:3] if is_below else ("method", place[2])}
-    return describe_fault(detail)
+    fault = describe_fault(detail)
+    if detail["type"] == "extra_forbidden":
+        return replace(fault, remedy=suggest_name(str(place[-1]), _list_fields(TaskSpec, place[:-1])))
+    return fault
+
+
+def _list_fields(section: type[BaseModel], place: Sequence[int | str]) -> list[str]:
+    """Return the fields of the section at a place below another; none, if no section is there."""
+    for part in place:
+        if isinstance(part, int):
+            # The entry of a list: its class is that of the field.
+            continue
+        field = section.model_fields.get(part)
+        inner = _find_model(field.annotation) if field is not None else None
+        if inner is None:
+            return []
+        section = inner
+    return list(section.model_fields)
+
+
+def _find_model(annotation: Any) -> type[BaseModel] | None:
+    """Return the model in an annotation such as ``Columns | None`` or ``tuple[Toleration, ...]``."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(_find_model, get_args(annotation))), None)
 
 
 def _is_within(field: str, fields: Collection[str]) -> bool:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from lorry_registry.input_specs import DataSpec
 from lorry_registry.task_spec import (
     EvaluateSpec,
+    GateSpec,
     GenerateSpec,
     MethodSpec,
     TaskSpec,
@@ -41,6 +42,7 @@ class TaskSections:
         train: The train section.
         generate: The generate section.
         evaluate: The evaluate section.
+        gate: The gate section.
     """
 
     kind: str | None
@@ -49,11 +51,12 @@ class TaskSections:
     train: TrainSpec | None
     generate: GenerateSpec | None
     evaluate: EvaluateSpec | None
+    gate: GateSpec | None = None
 
     @classmethod
     def of(cls, spec: TaskSpec) -> Self:
         """Return the sections of a valid task."""
-        return cls(spec.kind, spec.data, spec.method, spec.train, spec.generate, spec.evaluate)
+        return cls(spec.kind, spec.data, spec.method, spec.train, spec.generate, spec.evaluate, spec.gate)
 
 
 def salvage_sections(document: Mapping[str, Any], invalid: Sequence[tuple[int | str, ...]]) -> TaskSections:
@@ -81,6 +84,7 @@ def salvage_sections(document: Mapping[str, Any], invalid: Sequence[tuple[int | 
         train=salvage_section(TrainSpec, sound.get("train", {})),
         generate=salvage_section(GenerateSpec, sound.get("generate", {})),
         evaluate=salvage_section(EvaluateSpec, sound.get("evaluate", {})),
+        gate=salvage_section(GateSpec, sound.get("gate", {})),
     )
 
 

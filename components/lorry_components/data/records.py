@@ -62,9 +62,11 @@ def read_lines(stream: BinaryIO, name: str, log: FaultLog) -> Iterator[tuple[int
     """Yield the lines of a text in UTF-8 with their numbers, each with its line end.
 
     A line that is over one MiB or is not UTF-8 is noted in the log and comes out empty, so that the numbers
-    of those after it stay right.
+    of those after it stay right. Of the lines that are not UTF-8 the first is listed and the others are
+    counted: usually all have one reason.
     """
-    number = offset = 0
+    number = offset = undecodable = 0
+    encoding = ""
     while line := stream.readline(MAX_LINE_BYTES + 1):
         number += 1
         start = offset
@@ -75,11 +77,23 @@ def read_lines(stream: BinaryIO, name: str, log: FaultLog) -> Iterator[tuple[int
             size = format_in(offset - start, "MiB")
             log.add(place_row(name, number), f"is {size} long; a line may have 1 MiB")
         else:
-            text = _decode_line(line, start, place_row(name, number), log)
+            try:
+                text = _decode_line(line, is_first=start == 0)
+            except UnicodeDecodeError as error:
+                undecodable += 1
+                if undecodable == 1:
+                    encoding = "UTF-16" if _is_utf16(line, start) else "WINDOWS-1252"
+                    _note_encoding(line, start, error, place_row(name, number), log)
         if offset > MAX_FILE_BYTES:
             log.add_file(name, "is over 1 GiB once unpacked", _CUT_TODO)
-            return
+            break
         yield number, text
+    if undecodable > 1:
+        log.add_file(
+            name,
+            f"has {undecodable:,} lines that are not UTF-8",
+            f"save the file as UTF-8, for example with: iconv -f {encoding} -t UTF-8 OLD > NEW",
+        )
 
 
 def _skip_line(stream: BinaryIO) -> int:
@@ -91,18 +105,22 @@ def _skip_line(stream: BinaryIO) -> int:
     return skipped
 
 
-def _decode_line(line: bytes, start: int, where: str, log: FaultLog) -> str:
-    text = line.removeprefix(_BOM) if start == 0 else line
-    try:
-        return text.decode("utf-8")
-    except UnicodeDecodeError as error:
-        position = start + len(line) - len(text) + error.start
-        hint = "; it looks like UTF-16" if start == 0 and line.startswith(_UTF16_MARKS) else ""
-        log.add(
-            where,
-            f"is not UTF-8: byte 0x{text[error.start]:02x} at offset {position} of the file's text{hint}",
-        )
-        return ""
+def _decode_line(line: bytes, *, is_first: bool) -> str:
+    return (line.removeprefix(_BOM) if is_first else line).decode("utf-8")
+
+
+def _is_utf16(line: bytes, start: int) -> bool:
+    return start == 0 and line.startswith(_UTF16_MARKS)
+
+
+def _note_encoding(line: bytes, start: int, error: UnicodeDecodeError, where: str, log: FaultLog) -> None:
+    # Without its mark, if it had one; the position is the one in the file.
+    text = error.object
+    position = start + len(line) - len(text) + error.start
+    hint = "; it looks like UTF-16" if _is_utf16(line, start) else ""
+    log.add(
+        where, f"is not UTF-8: byte 0x{text[error.start]:02x} at offset {position} of the file's text{hint}"
+    )
 
 
 def _open_text(path: Path) -> BinaryIO:

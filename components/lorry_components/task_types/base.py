@@ -25,7 +25,7 @@ from lorry_registry.errors import Fault
 from lorry_registry.input_specs import DataSpec
 from lorry_registry.task_document import suggest_name
 from lorry_registry.task_sections import TaskSections
-from lorry_registry.task_spec import EvaluateSpec, GenerateSpec, TrainSpec
+from lorry_registry.task_spec import EvaluateSpec, GateSpec, GenerateSpec, TrainSpec
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -82,6 +82,7 @@ class TaskType(ABC):
         primary: The metric that the gate looks at when a task names none.
         error_metrics: The metrics of which less is better; none of them can be the primary one.
         optional_metrics: The metrics that are computed only when a task names them.
+        unbounded_metrics: The metrics that can be above 1.
         peft_task_type: PEFT's name for this type of model, by which it feeds soft tokens; None: it has none.
         libraries: The libraries that it computes with, beside those of all task types.
         prediction_fields: The fields of a prediction for inputs alone, and MLflow's names of their types;
@@ -97,6 +98,7 @@ class TaskType(ABC):
     primary: ClassVar[str]
     error_metrics: ClassVar[frozenset[str]] = frozenset()
     optional_metrics: ClassVar[frozenset[str]] = frozenset()
+    unbounded_metrics: ClassVar[frozenset[str]] = frozenset()
     peft_task_type: ClassVar[str | None]
     libraries: ClassVar[tuple[str, ...]] = ()
     prediction_fields: ClassVar[Mapping[str, str]] = {}
@@ -124,6 +126,8 @@ class TaskType(ABC):
             yield from cls.check_generate(sections.generate)
         if sections.evaluate is not None:
             yield from cls.check_evaluate(sections.evaluate)
+        if sections.gate is not None:
+            yield from cls.check_minimum(sections.gate, sections.evaluate)
 
     @classmethod
     def check_data(cls, data: DataSpec) -> Iterator[Fault]:
@@ -176,6 +180,17 @@ class TaskType(ABC):
                     )
         if primary in cls.error_metrics:
             yield Fault("evaluate.primary", f"of {primary!r} less is better", f"choose {cls.primary!r}")
+
+    @classmethod
+    def check_minimum(cls, gate: GateSpec, evaluate: EvaluateSpec | None) -> Iterator[Fault]:
+        """Check that the primary metric can reach what the gate asks for: it is a share, not a percentage."""
+        primary = (evaluate.primary if evaluate is not None else None) or cls.primary
+        if gate.minimum is None or gate.minimum <= 1 or primary in cls.unbounded_metrics:
+            return
+        percent = f"write {gate.minimum / 100:g}" if gate.minimum <= 100 else "write a share"
+        yield Fault(
+            "gate.minimum", f"{primary} is never above 1, so {gate.minimum:g} is never reached", percent
+        )
 
     @classmethod
     def check_method(cls, name: str) -> Iterator[Fault]:  # noqa: ARG003

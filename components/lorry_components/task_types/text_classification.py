@@ -27,7 +27,10 @@ class TextClassification(SequenceHeadTaskType):
     data_form = DataForm("class")
 
     def parse_label(self, raw: object) -> str:
-        """Accept text and whole numbers."""
+        """Accept text, whole numbers, and true and false."""
+        if isinstance(raw, bool):
+            # As JSON spells it, and not Python.
+            raw = "true" if raw else "false"
         if isinstance(raw, float) and math.isfinite(raw) and raw.is_integer():
             raw = int(raw)
         if not isinstance(raw, str | int):

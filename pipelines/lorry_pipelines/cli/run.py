@@ -12,6 +12,7 @@ import click
 from lorry_pipelines.cli.task_options import files_argument, overrides_option
 from lorry_registry.cli.edge import (
     brief_patience,
+    fail_after,
     format_examples,
     json_option,
     load_settings,
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from lorry_pipelines.scheduling import PlannedTask
     from lorry_registry.provenance import SourceRevision
     from lorry_registry.settings import Settings
+
+# Larger data take minutes to read; the first step does that, and says the same.
+_REVIEWED_BYTES = 64 << 20
 
 
 @click.command(
@@ -60,8 +64,9 @@ def run_tasks(
     """Train, judge and register the adapters of tasks.
 
     A task is trained if its data, its base or its recipe has changed since its last adapter. A task that
-    fails does not stop the others: it is reported at the end, and the exit code is 12. An interrupted run
-    continues from its last checkpoint when it is started again.
+    fails does not stop the others: it is reported at the end, and the exit code is 12. If no task has data
+    that can be used, nothing is started. An interrupted run continues from its last checkpoint when it is
+    started again.
     """
     from lorry_components.process_setup import ease_garbage_collection, quiet_libraries
     from lorry_components.tasks.base_checks import check_bases
@@ -83,6 +88,7 @@ def run_tasks(
     image_digest = ""
     if stale:
         check_bases([plan.spec for plan in stale])
+        _review_data(stale)
         if not force:
             refuse_what_does_not_fit([plan.spec for plan in stale])
         with brief_patience():
@@ -119,6 +125,17 @@ def run_tasks(
         )
     if folder is not None:
         _finish(list(reports.values()), folder)
+
+
+def _review_data(stale: Sequence["PlannedTask"]) -> None:
+    """Say now what the first step would say of data; exit if there is no task whose data can be used."""
+    from lorry_pipelines.data_review import review_data
+
+    _, problems = review_data([plan.task for plan in stale], max_bytes=_REVIEWED_BYTES)
+    if len(problems) == len(stale):
+        fail_after(problems)
+    for name, problem in problems.items():
+        print_warning(f"{name} will fail, the other tasks will not: {problem}")
 
 
 def _find_experiment(tracking_uri: str, task: str) -> str | None:

@@ -59,6 +59,7 @@ def _describe_task(plan: PlannedTask, report: TaskReport | None, registry: Regis
         "published": plan.spec.evaluate.reference.value if plan.spec.evaluate.reference else None,
         "source": plan.spec.evaluate.reference.source if plan.spec.evaluate.reference else None,
         "single_answer": report.details.get("evaluate", {}).get("single_answer") if report else None,
+        "data_warnings": report.details.get("prepare_data", {}).get("warnings", []) if report else [],
         "has_pair": plan.spec.data.columns.text_pair is not None,
     }
     return row | (_describe_manifest(registry.read_manifest(adapter_id)) if adapter_id else {})
@@ -124,6 +125,9 @@ def print_summary(
                 f"\nnote: {row['task']} v{row['version']} answers every test row with "
                 f"{row['single_answer']!r}; a lower train.learning_rate or more data may help"
             )
+    for row in rows:
+        for warning in row["data_warnings"]:
+            click.echo(f"\nwarning: {row['task']}: {warning}")
     click.echo(f"\n{len(rows)} task{'' if len(rows) == 1 else 's'} in {seconds:.0f} s")
     usable = [row for row in rows if row["champion"] is not None]
     if usable:

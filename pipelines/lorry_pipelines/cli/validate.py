@@ -1,34 +1,80 @@
-"""``lorry validate``: what is wrong with a task file, without running it."""
+"""``lorry validate``: what is wrong with a task file and its data, without running it."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from lorry_pipelines.cli.task_options import files_argument, overrides_option
-from lorry_registry.cli.edge import format_examples, json_option, load_settings, print_json
+from lorry_registry.cli.edge import fail_after, format_examples, json_option, load_settings, print_json
+from lorry_registry.cli.error_output import describe_error
+
+if TYPE_CHECKING:
+    from lorry_pipelines.data_review import DataReview
+    from lorry_registry.errors import LorryError
+    from lorry_registry.task_spec import TaskSpec
 
 
 @click.command(
-    epilog=format_examples("lorry validate tasks/*.yaml", "lorry validate reviews.yaml --set train.epochs=5")
+    epilog=format_examples(
+        "lorry validate tasks/*.yaml",
+        "lorry validate reviews.yaml --set train.epochs=5",
+        "lorry validate reviews.yaml --no-data     the file alone, where its data are not",
+    )
 )
 @files_argument
 @overrides_option
+@click.option("--no-data", "skips_data", is_flag=True, help="Do not read the data.")
 @json_option
-def validate_tasks(files: tuple[Path, ...], overrides: tuple[str, ...], as_json: bool) -> None:
-    """Check task files without running them.
+def validate_tasks(
+    files: tuple[Path, ...], overrides: tuple[str, ...], skips_data: bool, as_json: bool
+) -> None:
+    """Check task files and their data without running them.
 
     All faults of all files are reported at once, with file, line and field. If the base is on this machine,
-    the method is checked against it too. The exit code is 3 if there are faults.
+    the method is checked against it too. Data on this machine's disk are read, divided and checked as a run
+    does it, and what a run would warn of is told. The exit code is 3 if a file has faults, and 4 if data
+    have.
     """
     from lorry_components.process_setup import quiet_libraries
     from lorry_components.tasks.base_checks import check_bases
+    from lorry_components.tasks.resolution import resolve_task
+    from lorry_pipelines.data_review import review_data
     from lorry_pipelines.scheduling import load_tasks
 
     quiet_libraries()
     specs = load_tasks(files, overrides, bases=load_settings().base_place)
     check_bases(specs)
+    reviews, problems = review_data(() if skips_data else map(resolve_task, specs))
     if as_json:
-        print_json([spec.model_dump(mode="json") for spec in specs])
+        print_json([_describe_task(spec, reviews, problems) for spec in specs])
+    else:
+        for path, spec in zip(files, specs, strict=True):
+            if spec.name not in problems:
+                _print_task(path, spec, reviews.get(spec.name))
+    fail_after(problems)
+
+
+def _print_task(path: Path, spec: "TaskSpec", review: "DataReview | None") -> None:
+    click.echo(f"{path}: {spec.name}, {spec.kind} with {spec.method.name} on {spec.base.model}: valid")
+    if spec.base.is_folder and not Path(spec.base.model).is_dir():
+        click.echo("  base: not on this machine, so the method was not checked against it")
+    if review is None:
+        click.echo("  data: not read")
         return
-    for path, spec in zip(files, specs, strict=True):
-        click.echo(f"{path}: {spec.name}, {spec.kind} with {spec.method.name} on {spec.base.model}: valid")
+    click.echo(f"  data: {review}")
+    for warning in review.warnings:
+        click.echo(f"  warning: {warning}")
+
+
+def _describe_task(
+    spec: "TaskSpec", reviews: "Mapping[str, DataReview]", problems: "Mapping[str, LorryError]"
+) -> dict[str, Any]:
+    checked: dict[str, Any] | None = None
+    if spec.name in problems:
+        checked = {"error": describe_error(problems[spec.name])}
+    elif spec.name in reviews:
+        review = reviews[spec.name]
+        checked = {"rows": review.rows, "classes": review.classes, "warnings": list(review.warnings)}
+    return spec.model_dump(mode="json") | {"data_check": checked}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lorry_registry.cli.error_output import note_json_asked, note_json_printed
+from lorry_registry.cli.error_output import note_json_asked, note_json_printed, print_json_error
 from lorry_registry.errors import LorryError
 from lorry_registry.registry import Registry
 from lorry_registry.settings import Settings
@@ -131,13 +131,17 @@ def print_json_entries(entries: Iterable[Any]) -> None:
 def fail_after(problems: Mapping[str, LorryError]) -> None:
     """Print each problem to stderr and exit with the first one's exit code; return when there are none.
 
+    If nothing was printed as JSON yet and JSON is wanted, the first problem is printed as JSON as well.
+
     Args:
         problems: What failed -> its error.
     """
     for name, problem in problems.items():
         click.echo(f"error: {name}: {problem}", err=True)
     for problem in problems.values():
-        click.get_current_context().exit(problem.exit_code)
+        ctx = click.get_current_context()
+        print_json_error(ctx, problem)
+        ctx.exit(problem.exit_code)
 
 
 def print_warning(message: str) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from lorry_components.data.faults import FaultLog, refuse_source
 from lorry_components.data.layout import KNOWN_ENDINGS, find_format, list_names, suggest_close
+from lorry_registry.input_specs import DataSpec
 
 _SOURCE_TODO = "give data.source the path of a file, or of a folder of files"
 
@@ -37,6 +38,16 @@ def list_local_files(source: str) -> LocalFiles:
     except OSError as error:
         reason = error.strerror or str(error)
         refuse_source(source, "data.source", f"cannot be looked at: {reason}", _SOURCE_TODO)
+
+
+def measure_source(data: DataSpec) -> int:
+    """Return the size of local data on the disk, in bytes; 0 if they are elsewhere or cannot be looked at."""
+    source = Path(data.source)
+    try:
+        paths = [path for path in source.rglob("*") if path.is_file()] if source.is_dir() else [source]
+        return sum(path.stat().st_size for path in paths) if data.is_local else 0
+    except OSError:
+        return 0
 
 
 def _find_files(source: str, path: Path) -> LocalFiles:

@@ -2,14 +2,12 @@
 
 from pathlib import Path
 
-from lorry_components.data.checks import check_parts
+from lorry_components.data.checked_source import read_checked
 from lorry_components.data.data_card import DataCard, describe_part, list_labels
 from lorry_components.data.examples import Example
-from lorry_components.data.layout import TABLE
 from lorry_components.data.object_cache import ObjectCache
 from lorry_components.data.prepared import load_card, load_part, order_examples, write_prepared
-from lorry_components.data.reading import digest_source, read_source
-from lorry_components.data.splits import limit_parts, split_examples
+from lorry_components.data.reading import digest_source
 from lorry_components.tasks.resolution import ResolvedTask
 from lorry_registry.digests import digest_document
 from lorry_registry.input_specs import DataSpec
@@ -48,20 +46,7 @@ def prepare_data(
     form = task_type.data_form
     # Before the rows are read: if the source changes meanwhile, the next run sees another digest.
     source_digest = task.source_digest
-    reading = read_source(spec.data, task_type, cache=cache)
-    parts = reading.parts
-    if reading.split is not None:
-        parts = split_examples(
-            parts[TABLE], reading.split, label_form=form.label_form, by_context=form.by_context
-        )
-    parts = limit_parts(parts, spec.data.limit)
-    checked = check_parts(
-        parts,
-        label_form=form.label_form,
-        duplicates=spec.data.duplicates,
-        source=spec.data.source,
-        by_context=form.by_context,
-    )
+    checked = read_checked(spec.data, task_type, cache=cache)
     warnings = [*checked.warnings]
     if base is not None:
         warnings += task_type.review_examples(checked.parts, base)

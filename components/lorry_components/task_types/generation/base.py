@@ -75,6 +75,7 @@ class GenerationTaskType(TextTaskType):
         "sql_match": score_sql_match,
     }
     optional_metrics = frozenset({"sql_match"})
+    unbounded_metrics = frozenset({"nist", "cider"})
     prediction_fields = {"text": "string"}
     data_form = DataForm("text")
     training_form = TrainingForm(loss="token_mean")

@@ -51,6 +51,8 @@ def split_pairs(pairs: list[tuple[Any, Any]]) -> tuple[NDArray[Any], NDArray[Any
         (-0.0, "0"),
         ("3.0", "3.0"),
         ("très bien", "très bien"),
+        (True, "true"),
+        (False, "false"),
     ],
 )
 def test_a_class_is_text_or_a_whole_number(raw: object, label: str) -> None:

@@ -52,6 +52,18 @@ def test_one_answer_for_all_rows_is_told_below_the_table(
     assert "1 task in 20 s" in shown
 
 
+def test_what_was_found_in_the_data_is_told_below_the_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    registry = Registry(LocalStore(tmp_path / "store"), tmp_path / "cache")
+    planned = [PlannedTask(resolve_task(SPEC), Staleness(is_stale=True, reason="it has no adapter yet"))]
+    details = {"prepare_data": {"warnings": ["test has only 26 rows: scores on it are rough"]}}
+    told = report().model_copy(update={"details": details})
+    (row,) = describe_tasks(planned, {"reviews": told}, registry)
+    print_summary([row], seconds=20.0, tracking_uri="sqlite:///mlflow.db")
+    assert "\nwarning: reviews: test has only 26 rows: scores on it are rough\n" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("address", "experiment", "lines"),
     [
@@ -77,7 +89,7 @@ def test_the_next_step_leads_to_the_trainings_in_mlflow(
 ) -> None:
     row: dict[str, Any] = dict.fromkeys(
         ("version", "single_answer", "published", "seconds", "source", "step")
-    )
+    ) | {"data_warnings": []}
     row |= {"task": "reviews", "kind": "regression", "outcome": "promoted", "champion": 1, "has_pair": False}
     print_summary([row], seconds=1.0, tracking_uri=address, find_experiment=lambda _task: experiment)
     shown = [line.strip() for line in capsys.readouterr().out.partition("Next:")[2].splitlines()]

@@ -232,6 +232,17 @@ def test_invalid_utf8_in_csv_and_utf16(fail: Fail, tmp_path: Path) -> None:
     assert "it looks like UTF-16" in str(fail(tmp_path / "b.csv"))
 
 
+def test_a_file_in_another_encoding_is_two_faults_however_long_it_is(fail: Fail, tmp_path: Path) -> None:
+    rows = b"caf\xe9,yes\n" * 300
+    (tmp_path / "a.csv").write_bytes(b"text,label\n" + rows)
+    error = fail(tmp_path / "a.csv")
+    assert [fault.place for fault in error.faults] == ["a.csv", "a.csv line 2"]
+    assert error.faults[0].what == "has 300 lines that are not UTF-8"
+    assert "iconv -f WINDOWS-1252 -t UTF-8" in error.faults[0].remedy
+    (tmp_path / "b.csv").write_bytes(("text,label\n" + "caf\u00e9,yes\n" * 3).encode("utf-16"))
+    assert "iconv -f UTF-16 -t UTF-8" in str(fail(tmp_path / "b.csv"))
+
+
 def test_parquet_that_is_not(fail: Fail, write_lines: Write, tmp_path: Path) -> None:
     assert "a.parquet: is not Parquet or is damaged" in str(fail(write_lines("a.parquet", ROWS)))
     path = tmp_path / "b.parquet"
