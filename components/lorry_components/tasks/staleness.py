@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass
 
+from lorry_components.tasks.changes import describe_changes
 from lorry_components.tasks.resolution import ResolvedTask
-from lorry_registry.digests import shorten_digest
 from lorry_registry.ledger import require_present
-from lorry_registry.manifest import Manifest
 from lorry_registry.registry import Registry
 
 
@@ -33,22 +32,17 @@ def assess_staleness(task: ResolvedTask, registry: Registry) -> Staleness:
         NotFoundError: The task was deleted: nothing that is trained could be registered.
     """
     require_present(registry.ledger.read_state(task.spec.name))
-    present = {
-        "base": task.base_identity.fingerprint,
-        "data": task.source_digest,
-        "recipe": task.recipe_digest,
-    }
     versions = registry.list_versions(task.spec.name)
     if not versions:
         return Staleness(is_stale=True, reason="it has no adapter yet")
-    changes: list[str] = []
+    changes: dict[str, str] = {}
+    newest = 0
     for version in reversed(versions):
         manifest = registry.read_version(task.spec.name, version.number, version.adapter_id)
         if manifest is None:
             # Its files were collected: nobody could use it.
             continue
-        recorded = _list_inputs(manifest)
-        changed = [name for name in present if present[name] != recorded[name]]
+        changed = describe_changes(task, manifest)
         if not changed:
             return Staleness(
                 is_stale=False,
@@ -56,17 +50,6 @@ def assess_staleness(task: ResolvedTask, registry: Registry) -> Staleness:
                 version=version.number,
             )
         if not changes:
-            changes = [
-                f"{name} changed since v{version.number} "
-                f"({shorten_digest(recorded[name], 8)} -> {shorten_digest(present[name], 8)})"
-                for name in changed
-            ]
-    return Staleness(is_stale=True, reason=", ".join(changes) or "the files of its adapters were collected")
-
-
-def _list_inputs(manifest: Manifest) -> dict[str, str]:
-    return {
-        "base": manifest.base.fingerprint,
-        "data": manifest.inputs.source_digest,
-        "recipe": manifest.inputs.recipe_digest,
-    }
+            changes, newest = changed, version.number
+    reasons = [f"{name} changed since v{newest} ({how})" for name, how in changes.items()]
+    return Staleness(is_stale=True, reason="; ".join(reasons) or "the files of its adapters were collected")
