@@ -24,8 +24,8 @@ from lorry_components.tasks.changes import compare_recipes
         ({"primary": "f1"}, {}, "evaluate.primary f1 -> the default"),
         ({"text": "x" * 50}, {"text": "y"}, f"text {'x' * 40}... -> y"),
         (
-            {name: 1 for name in "abcdef"},
-            {name: 2 for name in "abcdef"},
+            dict.fromkeys("abcdef", 1),
+            dict.fromkeys("abcdef", 2),
             "a 1 -> 2, b 1 -> 2, c 1 -> 2, d 1 -> 2, and 2 more",
         ),
     ],
