@@ -11,6 +11,7 @@ from pydantic import JsonValue
 
 from lorry_components.data.data_card import CARD_FILE, DataCard
 from lorry_components.data.prepared import load_card
+from lorry_components.steps.finetune.registered_candidate import RENEWED_DETAIL, RegisteredCandidate
 from lorry_components.steps.finetune.run_inputs import (
     TASK_ARTIFACT,
     list_datasets,
@@ -84,6 +85,11 @@ def main(
 
     def body() -> dict[str, JsonValue]:
         target = Path(candidate)
+        renewed = entry.find_detail(RENEWED_DETAIL)
+        if renewed is not None:
+            registered = RegisteredCandidate.model_validate_json(renewed)
+            registered.save(target)
+            return {"reused": registered.version}
         name = name_checkpoints(resolved, Path(data), forced_by=run if force else "")
         place = find_place(checkpoints, name, store=store, options=entry.settings.s3, notes=(_RUN_NOTE,))
         root = Path(checkpoints) if checkpoints and place is None else target.with_name("checkpoints")

@@ -19,7 +19,8 @@ class TaskReport(BaseModel):
     Attributes:
         task: The task.
         status: ``promoted`` or ``challenger`` for a new version, ``unchanged`` when training gave an adapter
-            that has a version already, ``current`` when there was nothing to do.
+            that has a version already, ``current`` when there was nothing to do; ``challenger`` as well when
+            there was nothing to do but the gate refused what is there.
         step: The last step that was reached.
         reason: Why, in a sentence or two.
         failure: Why it failed, if it did.
@@ -94,7 +95,9 @@ def _judge(last: Outcome | None) -> tuple[TaskStatus, str, Failure | None]:
     if last is not None and last.status == "failed" and last.failure is not None:
         return "failed", last.failure.message, last.failure
     if last is not None and last.status == "current":
-        return "current", str(last.details.get("reason", "")), None
+        # With a refused version a task may have no champion at all: that is not up to date.
+        status: TaskStatus = "challenger" if last.details.get("refused") else "current"
+        return status, str(last.details.get("reason", "")), None
     if last is None or last.step != STEPS[-1]:
         step = _find_unfinished_step(last)
         message = f"{step} ended without a report: it was killed, perhaps for lack of memory or disk space"
