@@ -204,7 +204,10 @@ class Registry:
         champion = state.champion
         if version is None and champion is None:
             raise NotFoundError(
-                "no version has passed the gate yet", where=task, todo=f"see: lorry history {task}"
+                "no version has passed the gate yet",
+                where=task,
+                todo=f"see: lorry history {task}; to use a version all the same: "
+                f"lorry promote {task} VERSION --reason ...",
             )
         if champion is not None and version in (None, champion.version):
             number, adapter_id = champion.version, champion.adapter_id

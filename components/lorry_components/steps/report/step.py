@@ -134,7 +134,7 @@ def render_html(report: RunReport) -> str:
 </style>
 <h1>Run {html.escape(report.run)}</h1>
 <table>
-<tr><th>task<th>outcome<th>version<th>metric<th>why</tr>
+<tr><th>task<th>outcome<th>version<th>metric<th>costs nothing<th>why</tr>
 {rows}
 </table>
 """
@@ -145,6 +145,8 @@ def _render_row(task: TaskReport) -> str:
     evaluated = task.details.get("evaluate", {})
     value = evaluated.get("value")
     metric = f"{evaluated.get('metric')} {value:.3f}" if isinstance(value, float) else ""
+    best = max(evaluated.get("baselines") or (), key=lambda each: float(each["value"]), default=None)
+    baseline = f"{best['name']} {best['value']:.3f}" if best else ""
     version = f"v{registered['version']}" if "version" in registered else ""
     status = task.status if task.status != "failed" else f"failed in {task.step}"
     cells: Iterable[str] = (
@@ -152,6 +154,7 @@ def _render_row(task: TaskReport) -> str:
         f'<td class="{task.status}">{html.escape(status)}',
         f"<td>{version}",
         f'<td class="number">{html.escape(metric)}',
+        f'<td class="number">{html.escape(baseline)}',
         f"<td><pre>{html.escape(task.reason)}</pre>",
     )
     return f"<tr>{''.join(cells)}</tr>"
