@@ -10,7 +10,7 @@ import numpy as np
 from lorry_components.data.data_card import DataCard
 from lorry_components.data.seen_rows import find_unseen_rows
 from lorry_components.inference import load_adapter
-from lorry_components.steps.evaluate.confidence import measure_confidence
+from lorry_components.steps.evaluate.confidence import compare_intervals, measure_confidence
 from lorry_components.steps.evaluate.evaluation_report import (
     PREDICTIONS_NAME,
     ChampionComparison,
@@ -98,6 +98,8 @@ def compare_champion(task: ResolvedTask, scored: ScoredPart, registry: Registry)
     # A metric of the same name means something else for another task type.
     known = manifest.evaluation.metrics.get(primary) if manifest.kind == spec.kind else None
     recorded = known.value if known else None
+    test_rows = scored.card.splits["test"].digest
+    earlier = count_challengers(registry.ledger.read_events(state), champion.version, test_rows)
     try:
         unseen, unknown = _find_unseen(registry.store, manifest, spec, scored)
         rows = [scored.rows[place] for place in unseen]
@@ -111,9 +113,11 @@ def compare_champion(task: ResolvedTask, scored: ScoredPart, registry: Registry)
             recorded=recorded,
             gain=None if recorded is None else value - recorded,
             problem=str(error.faults[0] if isinstance(error, InvalidDataError) else error).splitlines()[0],
+            recorded_confidence=known
+            and compare_intervals(scored.evaluation.headline, known, minimum_gain=spec.gate.minimum_gain),
+            test_rows=test_rows,
+            earlier=earlier,
         )
-    test_rows = scored.card.splits["test"].digest
-    earlier = count_challengers(registry.ledger.read_events(state), champion.version, test_rows)
     comparison = ChampionComparison(
         version=champion.version,
         adapter_id=champion.adapter_id,

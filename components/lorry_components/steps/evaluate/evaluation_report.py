@@ -26,6 +26,8 @@ class ChampionComparison(BaseModel):
         gain: The candidate's value on the same rows less the champion's; None when they cannot be compared.
         confidence: The share of paired resamples that show more than the minimum gain.
         problem: Why the champion could not be loaded, if so.
+        recorded_confidence: How sure the gain over the recorded value is, by the intervals of both; None: the
+            two are compared on the same rows, or not at all.
         examples: On how many rows the two are compared; None: not on the same rows.
         left_out: How many test rows are left out, because the champion was trained on them.
         unknown_rows: Why it is not known which rows the champion was trained on, if so.
@@ -42,6 +44,7 @@ class ChampionComparison(BaseModel):
     gain: float | None
     confidence: float | None = None
     problem: str = ""
+    recorded_confidence: float | None = None
     examples: int | None = None
     left_out: int = 0
     unknown_rows: str = ""

@@ -57,14 +57,14 @@ def decide(gate: GateSpec, report: EvaluationReport) -> Decision:
         passed=all(passed for passed, _ in judged),
         reasons=tuple(reason for _, reason in judged),
         judged_champion=champion.version if champion else None,
-        comparison=champion if champion and champion.confidence is not None else None,
+        comparison=champion if champion and _is_tested(champion) else None,
     )
 
 
 def build_challenge(gate: GateSpec, decision: Decision) -> Challenge | None:
     """Return a decision as one that depends on how many others have tried; None: there was no such test."""
     comparison = decision.comparison
-    if comparison is None or not comparison.test_rows:
+    if comparison is None:
         return None
 
     def judge(earlier: int) -> tuple[bool, tuple[str, ...]]:
@@ -80,7 +80,8 @@ def recount(gate: GateSpec, decision: Decision, earlier: int) -> Decision:
     if comparison is None or comparison.earlier == earlier:
         return decision
     counted = comparison.model_copy(update={"earlier": earlier})
-    before, after = (list(_judge_gain(gate, each, 0)) for each in (comparison, counted))
+    # Of those that passed, and others stay as they are, there were rows enough.
+    before, after = (list(_judge_gain(gate, each, gate.minimum_rows)) for each in (comparison, counted))
     # What a remark or another test says stays where it is.
     renewed = dict(zip((reason for _, reason in before), (reason for _, reason in after), strict=True))
     return decision.model_copy(
@@ -138,13 +139,15 @@ def _judge_gain(gate: GateSpec, champion: ChampionComparison | None, examples: i
     elif examples < gate.minimum_rows:
         yield False, f"{_count(examples)} cannot tell it from {name}: {gate.minimum_rows} are needed"
     else:
-        passed = champion.gain > gate.minimum_gain
+        is_higher = champion.gain > gate.minimum_gain
         yield (
-            passed,
-            f"it {'beats' if passed else 'does not beat'} the recorded {champion.recorded:.3f} of {name} by "
-            f"more than {gate.minimum_gain:g} ({champion.gain:+.3f}); {name} could not be loaded: "
+            is_higher,
+            f"it {'beats' if is_higher else 'does not beat'} the recorded {champion.recorded:.3f} of {name} "
+            f"by more than {gate.minimum_gain:g} ({champion.gain:+.3f}); {name} could not be loaded: "
             f"{champion.problem}",
         )
+        if is_higher and champion.recorded_confidence is not None:
+            yield _judge_record(gate, champion, champion.recorded_confidence)
 
 
 def _judge_test(gate: GateSpec, champion: ChampionComparison) -> Iterator[_Judgement]:
@@ -167,6 +170,21 @@ def _judge_test(gate: GateSpec, champion: ChampionComparison) -> Iterator[_Judge
         return
     needed = tighten_confidence(gate.confidence, champion.earlier)
     yield _judge_confidence(gate, champion, needed, _explain_level(gate, champion))
+
+
+def _judge_record(gate: GateSpec, champion: ChampionComparison, confidence: float) -> _Judgement:
+    needed = tighten_confidence(gate.confidence, champion.earlier)
+    passed = confidence >= needed
+    return (
+        passed,
+        f"by the intervals of both that is {confidence:.1%} sure, {needed:.1%} "
+        f"{'are' if passed else 'would be'} needed{_explain_level(gate, champion)}",
+    )
+
+
+def _is_tested(champion: ChampionComparison) -> bool:
+    confidences = (champion.confidence, champion.recorded_confidence)
+    return bool(champion.test_rows) and any(confidence is not None for confidence in confidences)
 
 
 def _judge_confidence(gate: GateSpec, champion: ChampionComparison, needed: float, why: str) -> _Judgement:

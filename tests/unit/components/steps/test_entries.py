@@ -201,6 +201,7 @@ def test_a_run_from_rows_to_a_champion(
     assert run.data.params["method.name"] == "lora"
     assert run.data.params["train.learning_rate"] == str(details["finetune"]["learning_rate"])
     assert {"train/loss", "validation/accuracy", "test/accuracy"} <= run.data.metrics.keys()
+    assert run.data.metrics["baseline/majority class"] == details["evaluate"]["baselines"][0]["value"]
     assert index.read_aliases(spec.name) == {"champion": details["register"]["adapter_id"]}
     assert {item.path for item in index._client.list_artifacts(run_id, "evaluation")} == {
         "evaluation/evaluation.json",

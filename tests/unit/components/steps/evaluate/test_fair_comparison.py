@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 
 from lorry_components.data.seen_rows import SEEN_ROWS_NAME
-from lorry_components.steps.evaluate.confidence import measure_confidence
+from lorry_components.steps.evaluate.confidence import compare_intervals, measure_confidence
 from lorry_components.steps.evaluate.evaluation_report import ChampionComparison, EvaluationReport
 from lorry_components.steps.evaluate.step import evaluate
 from lorry_components.steps.gate.step import Decision, decide
 from lorry_components.steps.prepare_data.step import load_part, prepare_data
 from lorry_components.steps.register.step import register
 from lorry_components.tasks.resolution import resolve_task
+from lorry_registry.manifest import MetricValue
 from lorry_registry.registry import Registry
 from lorry_registry.stores import LocalStore
 from lorry_registry.task_spec import GateSpec
@@ -46,9 +47,7 @@ def forget_rows(found: Any, folder: Path) -> Any:
     return type(found)(found.spec, found.data, folder, found.summary, found.report)
 
 
-def divide_anew(
-    found: Any, make_spec: Callable[..., Any], folder: Path, *, seed: int = 5
-) -> tuple[Any, Path]:
+def divide_anew(make_spec: Callable[..., Any], folder: Path, *, seed: int = 5) -> tuple[Any, Path]:
     """Return the task with its data divided by another seed."""
     split = {"validation": 0.15, "test": 0.5, "seed": seed}
     spec = make_spec("classification", data={"split": split})
@@ -162,6 +161,22 @@ def test_challengers_on_the_same_rows_are_counted(
     spec, data = divide_anew(make_spec, tmp_path / "data")
     _, found = compare(spec, data, trained("classification", seed=4), registry, tmp_path / "other-rows")
     assert found.earlier == 0
+
+
+def test_what_lies_on_a_record_is_as_sure_as_both_intervals_are_narrow() -> None:
+    record = MetricValue(value=0.7, low=0.65, high=0.75)
+
+    def compare_with(value: float, width: float, minimum_gain: float = 0.0) -> float:
+        candidate = MetricValue(value=value, low=value - width, high=value + width)
+        return compare_intervals(candidate, record, minimum_gain=minimum_gain)
+
+    assert compare_with(0.7, 0.05) == pytest.approx(0.5)
+    # 1.96 standard deviations of the difference.
+    assert compare_with(0.7 + 0.05 * 2**0.5, 0.05) == pytest.approx(0.975)
+    assert compare_with(0.8 + 0.05 * 2**0.5, 0.05, minimum_gain=0.1) == pytest.approx(0.975)
+    assert compare_with(0.75, 0.0) > compare_with(0.75, 0.05) > compare_with(0.75, 0.2) > 0.5
+    point = MetricValue(value=0.7, low=0.7, high=0.7)
+    assert [compare_intervals(point, point, minimum_gain=gain) for gain in (0.0, -0.1)] == [0.0, 1.0]
 
 
 @pytest.mark.parametrize(("needed", "least"), [(0.95, 1000), (0.999, 20_000)])

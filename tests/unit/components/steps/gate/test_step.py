@@ -166,6 +166,21 @@ def test_what_was_left_out_and_what_is_not_known_is_told() -> None:
     )
 
 
+@pytest.mark.parametrize(("confidence", "passed"), [(0.969, False), (0.97, True)])
+def test_a_gain_over_a_record_has_to_be_sure_by_both_intervals(confidence: float, passed: bool) -> None:
+    recorded = {"recorded_confidence": confidence, "test_rows": TESTED.test_rows}
+    decision = judge(champion=UNLOADABLE.model_copy(update=recorded))
+    assert decision.passed == passed
+    assert decision.reasons[-1].startswith(
+        f"by the intervals of both that is {confidence:.1%} sure, "
+        f"97.0% {'are' if passed else 'would be'} needed"
+    )
+    if passed:
+        counted = recount(GateSpec(), decision, 2)
+        assert not counted.passed
+        assert counted.reasons[-1].endswith("since 2 adapters have challenged v3 on these rows before")
+
+
 # How often the champion was challenged
 
 
