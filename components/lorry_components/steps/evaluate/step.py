@@ -25,7 +25,7 @@ from lorry_components.steps.evaluate.evaluation_report import (
     EvaluationReport,
 )
 from lorry_components.steps.evaluate.trivial_baselines import measure_baselines
-from lorry_components.steps.finetune.registered_candidate import RegisteredCandidate
+from lorry_components.steps.runtime.registered_candidate import RegisteredCandidate
 from lorry_components.task_types import Prediction, Row, Target, TaskType
 from lorry_components.tasks.resolution import ResolvedTask
 from lorry_components.training.training_summary import ADAPTER_FOLDER, TrainingSummary

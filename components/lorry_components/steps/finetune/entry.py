@@ -11,7 +11,6 @@ from pydantic import JsonValue
 
 from lorry_components.data.data_card import CARD_FILE, DataCard
 from lorry_components.data.prepared import load_card
-from lorry_components.steps.finetune.registered_candidate import RENEWED_DETAIL, RegisteredCandidate
 from lorry_components.steps.finetune.run_inputs import (
     TASK_ARTIFACT,
     list_datasets,
@@ -20,6 +19,7 @@ from lorry_components.steps.finetune.run_inputs import (
 )
 from lorry_components.steps.finetune.step import finetune, name_checkpoints
 from lorry_components.steps.runtime.outcomes import run_step
+from lorry_components.steps.runtime.registered_candidate import RENEWED_DETAIL, RegisteredCandidate
 from lorry_components.steps.runtime.step_context import StepContext
 from lorry_components.training.distributed import Finetune, finetune_in_processes
 from lorry_components.training.stored_checkpoints import CheckpointPlace, find_place

@@ -6,9 +6,9 @@ from typing import Any
 from pydantic import JsonValue
 
 from lorry_components.data.object_cache import ObjectCache
-from lorry_components.steps.finetune.registered_candidate import RENEWED_DETAIL, RegisteredCandidate
 from lorry_components.steps.prepare_data.step import prepare_data
 from lorry_components.steps.runtime.outcomes import Nothing, run_step
+from lorry_components.steps.runtime.registered_candidate import RENEWED_DETAIL, RegisteredCandidate
 from lorry_components.steps.runtime.step_context import StepContext, record_unreadable_task
 from lorry_components.tasks.staleness import Staleness, assess_staleness
 from lorry_registry.errors import InvalidTaskError, StoreError

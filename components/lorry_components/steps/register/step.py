@@ -11,10 +11,10 @@ from pydantic import JsonValue
 
 from lorry_components.data.seen_rows import SEEN_ROWS_NAME
 from lorry_components.steps.evaluate.evaluation_report import EvaluationReport
-from lorry_components.steps.finetune.registered_candidate import RegisteredCandidate
 from lorry_components.steps.gate.step import Decision, build_challenge
 from lorry_components.steps.register.mlflow_publication import publish_version
 from lorry_components.steps.register.model_card import render_card
+from lorry_components.steps.runtime.registered_candidate import RegisteredCandidate
 from lorry_components.tasks.resolution import ResolvedTask
 from lorry_components.tasks.staleness import GATE_DETAIL, describe_gate
 from lorry_components.training.training_summary import ADAPTER_FOLDER, TrainingSummary
