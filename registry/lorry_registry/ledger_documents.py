@@ -10,7 +10,7 @@ from lorry_registry.manifest import Digest
 from lorry_registry.signing.event_signatures import EventSignature
 from lorry_registry.signing.seen_heads import SeenHead
 
-Action = Literal["register", "promote", "rollback", "delete", "restore", "collect", "attest"]
+Action = Literal["register", "promote", "rollback", "delete", "restore", "collect", "attest", "judge"]
 # What events and heads of an older Lorry, or unsigned ones, do not say: it is left out of their bytes.
 _OPTIONAL = frozenset({"task", "registry", "state", "signature", "deleted", "claimed"})
 
@@ -54,7 +54,8 @@ class Event(LedgerDocument):
         by: Who or what did it.
         action: ``register`` adds a version; ``promote`` and ``rollback`` move the champion only; ``delete``
             and ``restore`` concern the task; ``collect`` says that the files of old versions were removed;
-            ``attest`` changes nothing: its signature stands for all events before it.
+            ``attest`` changes nothing: its signature stands for all events before it; ``judge`` says that the
+            gate refused a version once more, by other conditions.
         version: The version that it concerns: the champion that a deletion takes and a restoration brings
             back, or else the newest version; the newest of those that were collected.
         adapter_id: That version's adapter.

@@ -6,15 +6,17 @@ registry, between which adapters may move, nor the run, of which :mod:`lorry_reg
 """
 
 import re
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
     JsonValue,
+    SerializerFunctionWrapHandler,
     ValidationError,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
@@ -29,11 +31,18 @@ ADAPTER_FILES = (CONFIG_NAME, WEIGHTS_NAME, CARD_NAME)
 
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 _FILE_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+# What manifests of an older Lorry do not say: where it is unset, it is left out of the bytes.
+_OPTIONAL = frozenset({"rows_digest", "baselines"})
 
 
 class _Part(BaseModel):
     # JSON has no NaN, so a manifest that held one would have no canonical form and no id.
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
+
+    @model_serializer(mode="wrap")
+    def _omit_unset(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # An older document keeps its bytes, and with them its digest.
+        return {key: value for key, value in serialize(self).items() if key not in _OPTIONAL or value}
 
 
 class FileEntry(_Part):
@@ -61,11 +70,20 @@ class BaseIdentity(_Part):
 
 
 class TrainingInputs(_Part):
-    """The digests of everything that decided the result."""
+    """The digests of everything that decided the result.
+
+    Attributes:
+        source_digest: Of the data as they are in their source.
+        data_digest: Of the three prepared parts.
+        recipe_digest: Of all that decides what is learned, but for base and data.
+        rows_digest: Of the list of its training rows (:mod:`~lorry_registry.trained_rows`) beside it in the
+            store; None: an older Lorry trained it, and kept none.
+    """
 
     source_digest: Digest
     data_digest: Digest
     recipe_digest: Digest
+    rows_digest: Digest | None = None
 
 
 class ParameterCounts(_Part):
@@ -92,13 +110,40 @@ class MetricValue(_Part):
     high: float
 
 
+class Baseline(_Part):
+    """What costs nothing, on the rows that an adapter was evaluated on.
+
+    Attributes:
+        name: What answers, such as ``majority class``.
+        value: Its primary metric on these rows.
+        gain: The adapter's value on the same rows less this one.
+        confidence: The share of paired resamples in which the adapter is better.
+        examples: How many of the rows it answered.
+    """
+
+    name: str
+    value: float
+    gain: float
+    confidence: float
+    examples: int
+
+
 class Evaluation(_Part):
-    """How good the adapter is on the rows that were held out."""
+    """How good the adapter is on the rows that were held out.
+
+    Attributes:
+        split: Their part of the data.
+        examples: How many there are.
+        primary: The metric that the gate decides by.
+        metrics: Each metric by name.
+        baselines: What costs nothing, on the same rows; none in the evaluations of an older Lorry.
+    """
 
     split: str
     examples: int
     primary: str
     metrics: dict[str, MetricValue]
+    baselines: tuple[Baseline, ...] = ()
 
     @model_validator(mode="after")
     def _check_primary(self) -> Self:
@@ -110,6 +155,11 @@ class Evaluation(_Part):
     def headline(self) -> MetricValue:
         """The primary metric."""
         return self.metrics[self.primary]
+
+    @property
+    def best_baseline(self) -> Baseline | None:
+        """The baseline with the highest value; None: there is none."""
+        return max(self.baselines, key=lambda baseline: baseline.value, default=None)
 
     def list_metrics(self) -> list[tuple[str, MetricValue]]:
         """Return all metrics by name, the primary one first."""

@@ -15,10 +15,11 @@ from typing import Literal
 from pydantic import JsonValue
 
 from lorry_registry.adapter_cache import AdapterCache
+from lorry_registry.challenges import CHALLENGE_DETAIL, Challenge, count_challengers
 from lorry_registry.errors import AdapterRejectedError, ConflictError, LorryError, NotFoundError
 from lorry_registry.leases import Leases
 from lorry_registry.ledger import Ledger, TaskState, require_present, require_unchanged
-from lorry_registry.ledger_documents import Champion, Deletion, Event, Head
+from lorry_registry.ledger_documents import Action, Champion, Deletion, Event, Head
 from lorry_registry.ledger_moves import Move, record_move, require_same_champion
 from lorry_registry.manifest import Manifest
 from lorry_registry.promotion import (
@@ -35,6 +36,7 @@ from lorry_registry.signing.trust import Trust
 from lorry_registry.stored_adapters import StoredAdapters, adapter_hex, adapter_key
 from lorry_registry.stores import Store, open_store
 from lorry_registry.stores.lanes import map_in_lanes
+from lorry_registry.trained_rows import read_rows
 from lorry_registry.users import name_user
 
 
@@ -202,7 +204,10 @@ class Registry:
         champion = state.champion
         if version is None and champion is None:
             raise NotFoundError(
-                "no version has passed the gate yet", where=task, todo=f"see: lorry history {task}"
+                "no version has passed the gate yet",
+                where=task,
+                todo=f"see: lorry history {task}; to use a version all the same: "
+                f"lorry promote {task} VERSION --reason ...",
             )
         if champion is not None and version in (None, champion.version):
             number, adapter_id = champion.version, champion.adapter_id
@@ -267,7 +272,7 @@ class Registry:
         for version in list_versions(self.ledger.read_history(task, packed=False)):
             try:
                 self.check_version(task, version.number, version.adapter_id)
-                self._verify_provenance(task, version)
+                self._verify_companions(task, version)
             except LorryError as error:
                 yield version, error
             else:
@@ -299,6 +304,8 @@ class Registry:
         reasons: Sequence[str],
         details: dict[str, JsonValue] | None = None,
         by: str | None = None,
+        challenge: Challenge | None = None,
+        is_renewed: bool = False,
     ) -> Event:
         """Give an adapter the next version of its task, and make it the champion if it passed.
 
@@ -313,6 +320,10 @@ class Registry:
             reasons: The gate's reasons.
             details: Whatever else the history should keep.
             by: Who acts; the user's name by default.
+            challenge: That it was tested against the champion. It becomes the champion only if it passes by
+                the number of challengers that the ledger knows at the moment of writing.
+            is_renewed: Whether a version that was refused has been judged once more: a second refusal is
+                recorded then.
 
         Raises:
             ConflictError: ``promote``, and the champion is no longer the one that was judged.
@@ -321,6 +332,7 @@ class Registry:
                 trusted although signatures are required.
         """
         actor = by or name_user()
+        kept = {**(details or {}), **({CHALLENGE_DETAIL: challenge.describe()} if challenge else {})}
         with self.leases.hold(adapter_hex(adapter_id)):
             self.adapters.check_signatures(self._read_manifest_of(task, adapter_id))
 
@@ -330,18 +342,30 @@ class Registry:
                 events = [] if is_new else self.ledger.read_events(state)
                 versions = list_versions(events)
                 known = next((entry for entry in versions if entry.adapter_id == adapter_id), None)
-                if known and (not promote or any(event.champion_after == known.number for event in events)):
+                if known and any(event.champion_after == known.number for event in events):
                     return known.registered
+                passes, why = promote, tuple(reasons)
                 if promote:
                     require_unchanged(state, judged_champion)
+                if promote and challenge is not None:
+                    earlier = count_challengers(
+                        self.ledger.read_events(state),
+                        challenge.champion,
+                        challenge.test_rows,
+                        besides=adapter_id,
+                    )
+                    passes, why = challenge.judge(earlier)
+                if known and not passes and not is_renewed:
+                    return known.registered
+                again: Action = "promote" if passes else "judge"
                 return Move(
-                    "promote" if known else "register",
+                    again if known else "register",
                     adapter_id,
                     known.number if known else None,
-                    promote,
+                    passes,
                     actor,
-                    tuple(reasons),
-                    details,
+                    why,
+                    kept,
                 )
 
             return record_move(self.ledger, task, decide)
@@ -437,9 +461,11 @@ class Registry:
         self.adapters.hash_files(manifest)
         return manifest
 
-    def _verify_provenance(self, task: str, version: Version) -> None:
+    def _verify_companions(self, task: str, version: Version) -> None:
         from lorry_registry.provenance import find_provenance, read_provenance
 
+        manifest = self._read_manifest_of(task, version.adapter_id)
         digest = find_provenance(version.registered)
         if digest is not None:
-            read_provenance(self.store, self._read_manifest_of(task, version.adapter_id), digest)
+            read_provenance(self.store, manifest, digest)
+        read_rows(self.store, manifest)

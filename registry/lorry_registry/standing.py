@@ -26,7 +26,7 @@ class Standing:
             champion``; ``refused`` if it never was the champion.
         decision: The last word on it: ``promoted`` by the gate or by hand, ``refused``, or ``rolled back``.
         passed: Whether the gate let it pass when it was registered.
-        reasons: The gate's reasons at that time.
+        reasons: The gate's reasons at that time, or when it refused the version again.
         beaten: The version whose place it took when it was registered.
         moves: The later events that made it the champion, or put another version in its place.
     """
@@ -71,6 +71,7 @@ def judge_standings(events: Sequence[Event]) -> dict[int, Standing]:
             and event.sequence != registered.sequence
             and number in (event.champion_before, event.champion_after)
         )
+        judged = [event for event in events if event.action == "judge" and event.version == number]
         has_reigned = registered.champion_after == number or any(
             event.champion_after == number for event in moves
         )
@@ -80,7 +81,7 @@ def judge_standings(events: Sequence[Event]) -> dict[int, Standing]:
             status=_name_status(number, champion, newest, has_reigned=has_reigned),
             decision=_name_decision(number, moves, has_reigned=has_reigned),
             passed=registered.is_promotion,
-            reasons=registered.reasons,
+            reasons=judged[-1].reasons if judged else registered.reasons,
             beaten=registered.champion_before if registered.is_promotion else None,
             moves=moves,
         )

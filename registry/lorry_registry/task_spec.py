@@ -213,12 +213,19 @@ class GateSpec(Section):
     Attributes:
         minimum: The lowest value of the primary metric; None: any.
         minimum_gain: The least gain over the champion, on the same test rows.
-        confidence: How certain the gain must be: the share of paired bootstrap resamples that show it.
+        confidence: How certain a gain must be: the share of paired bootstrap resamples that show it. Of
+            adapters that are no better than the champion, at most the rest of 1 is promoted over it on the
+            same test rows, however many try.
+        minimum_rows: The fewest test rows on which an adapter can win against the champion.
+        baseline: What an adapter must beat even where there is no champion: the best of the answers that cost
+            nothing, or ``none``.
     """
 
     minimum: float | None = None
     minimum_gain: Annotated[float, Field(ge=0)] = 0.0
     confidence: Annotated[float, Field(ge=0.5, lt=1.0)] = 0.95
+    minimum_rows: Annotated[int, Field(ge=1)] = 30
+    baseline: Literal["trivial", "none"] = "trivial"
 
 
 class Toleration(Section):

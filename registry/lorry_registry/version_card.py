@@ -33,7 +33,7 @@ It holds no weights of the base.
 {metrics}
 
 Measured on {examples:,} examples of the {split} split. The gate decides by **{primary}**.
-
+{baselines}
 **{verdict}**
 
 {reasons}
@@ -188,6 +188,7 @@ def describe_version(
         examples=evaluation.examples,
         split=evaluation.split,
         primary=evaluation.primary,
+        baselines=_list_baselines(manifest),
         base=base.model,
         revision=f" at `{base.revision}`" if base.revision else "",
         architecture=base.architecture,
@@ -223,6 +224,19 @@ def _describe_verdict(standing: Standing) -> str:
         if standing.beaten
         else ("The gate let it pass")
     )
+
+
+def _list_baselines(manifest: Manifest) -> str:
+    """Return a sentence about what costs nothing, or nothing for an adapter of an older Lorry."""
+    evaluation = manifest.evaluation
+    if not evaluation.baselines:
+        return ""
+    shown = "; ".join(
+        f"the {baseline.name} has {baseline.value:.4f}, the adapter {baseline.gain:+.4f} on the same "
+        f"{baseline.examples:,} examples"
+        for baseline in evaluation.baselines
+    )
+    return f"\nWhat costs nothing: {shown}.\n"
 
 
 def _list_moves(standing: Standing) -> str:

@@ -285,6 +285,8 @@ def _describe(name: str, kind: str, base: str, **sections: Document) -> Document
         "method": {"name": "lora", "r": 2},
         "train": {"steps": 40, "batch_size": 8, "learning_rate": 3e-2, "precision": "fp32"},
         "evaluate": {"resamples": 100},
+        # What is frozen is to be promoted, however little it has learned.
+        "gate": {"minimum_rows": 1, "baseline": "none"},
     }
     for section, fields in sections.items():
         whole = fields if section == "method" else {**document.get(section, {}), **fields}

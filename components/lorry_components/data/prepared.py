@@ -92,6 +92,24 @@ def load_part(folder: Path, part: str) -> list[Example]:
     return examples
 
 
+def load_labels(folder: Path, part: str) -> list[Label]:
+    """Read the labels of one part, whose texts are not needed: see :func:`load_part`, which checks all of it.
+
+    Raises:
+        InvalidDataError: The table is damaged, or is not there.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = folder / f"{part}.parquet"
+    try:
+        labels: list[Label] = pq.ParquetFile(path).read(columns=["label"]).column("label").to_pylist()
+    except (pa.ArrowException, OSError, KeyError) as error:
+        fault = Fault(path.name, f"is damaged: {shorten(str(error), 120)}")
+        raise InvalidDataError(str(folder), [fault], todo=_AGAIN) from error
+    return labels
+
+
 def _join_digests(digests: Iterable[bytes]) -> str:
     hasher = hashlib.sha256()
     for digest in digests:

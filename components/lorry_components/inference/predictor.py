@@ -46,6 +46,17 @@ class Predictor:
         """
         return self.task_type.predict(self.adapted.model, self._reader, rows, self.labels, report)
 
+    def predict_as_base(self, rows: Sequence[Row]) -> list[Prediction] | None:
+        """Return what the base alone predicts, with the adapter switched off.
+
+        None: the task type puts a new head on the base, which says nothing before it is trained.
+        """
+        reduced = self.task_type.reduce_to_base()
+        if reduced is None:
+            return None
+        with self.adapted.without_adapter():
+            return reduced.predict(self.adapted.model, self._reader, rows, self.labels, _report_nothing)
+
     def compute_outputs(self, rows: Sequence[Row]) -> Outputs:
         """Return numbers that characterize what the adapter computes, shape (rows, numbers)."""
         model = self.adapted.model

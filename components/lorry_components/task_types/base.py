@@ -10,7 +10,7 @@ families differently gives a function for each to :meth:`TaskType.match_family`.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -400,6 +400,25 @@ class TaskType(ABC):
         predictions: Sequence[Prediction],
     ) -> str | None:
         """Return the answer that every input gets, where answers should differ; None: they do differ."""
+        return None
+
+    def predict_trivially(
+        self,
+        rows: Sequence[Row],
+        answers: Sequence[Label],
+        labels: Sequence[str] | None,
+    ) -> dict[str, list[Prediction]]:
+        """Return what costs nothing and learns nothing: by its name, a prediction for each row.
+
+        Args:
+            rows: The inputs.
+            answers: The labels of the training rows.
+            labels: The classes, or None.
+        """
+        return {}
+
+    def reduce_to_base(self) -> Self | None:
+        """Return the task type by which the base answers without any training; None: it has a new head."""
         return None
 
     def choose_metrics(self, evaluate: EvaluateSpec) -> tuple[str, ...]:

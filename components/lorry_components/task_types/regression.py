@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lorry_components.data.rows import DataForm, Label
+from lorry_components.data.rows import DataForm, Label, Row
 from lorry_components.metrics.base import Prediction, Target
 from lorry_components.metrics.numbers import list_values, score_pearson, score_rmse, score_spearman
 from lorry_components.task_types.base import Outputs
@@ -63,6 +63,15 @@ class Regression(SequenceHeadTaskType):
         if np.std(guess) > _HARDLY * np.std(truth):
             return None
         return f"{np.mean(guess):.2f}" if np.ptp(truth) > 0 else None
+
+    def predict_trivially(
+        self,
+        rows: Sequence[Row],
+        answers: Sequence[Label],
+        labels: Sequence[str] | None,
+    ) -> dict[str, list[Prediction]]:
+        """Answer every row with the mean of the training rows."""
+        return {"mean": [{"value": float(np.mean(np.asarray(answers, dtype=float)))}] * len(rows)}
 
     def plot_predictions(
         self, axes: "Axes", targets: Sequence[Target], predictions: Sequence[Prediction]

@@ -1,12 +1,13 @@
 """Text classification: one class for a text or a pair of texts."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lorry_components.data.rows import DataForm, Label
+from lorry_components.data.rows import DataForm, Label, Row
 from lorry_components.metrics.base import Prediction, Target
 from lorry_components.metrics.classification import score_accuracy, score_f1, score_matthews
 from lorry_components.task_types.base import Outputs
@@ -14,6 +15,8 @@ from lorry_components.task_types.sequence_head import SequenceHeadTaskType
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+MAJORITY = "majority class"
 
 
 class TextClassification(SequenceHeadTaskType):
@@ -62,6 +65,16 @@ class TextClassification(SequenceHeadTaskType):
         """Return the class of all predictions, where the true ones are several."""
         answers = {prediction["label"] for prediction in predictions}
         return answers.pop() if len(answers) == 1 and len(set(map(str, targets))) > 1 else None
+
+    def predict_trivially(
+        self, rows: Sequence[Row], answers: Sequence[Label], labels: Sequence[str] | None
+    ) -> dict[str, list[Prediction]]:
+        """Answer every row with the class that most training rows have."""
+        counts = Counter(map(str, answers))
+        names = list(labels or counts)
+        shares = {name: counts[name] / len(answers) for name in names}
+        label = max(names, key=shares.__getitem__)
+        return {MAJORITY: [{"label": label, "score": shares[label], "scores": shares}] * len(rows)}
 
     def plot_predictions(
         self, axes: "Axes", targets: Sequence[Target], predictions: Sequence[Prediction]

@@ -1,11 +1,20 @@
 """Whether an adapter exists that was trained from the same data, on the same base, by the same recipe."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from pydantic import JsonValue
 
 from lorry_components.tasks.changes import describe_changes
 from lorry_components.tasks.resolution import ResolvedTask
 from lorry_registry.ledger import require_present
+from lorry_registry.ledger_documents import Event
+from lorry_registry.promotion import Version, list_versions
 from lorry_registry.registry import Registry
+from lorry_registry.standing import judge_standings
+
+GATE_DETAIL = "gate"
+"""The key in an event's details: by what the gate decided."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,11 +25,21 @@ class Staleness:
         is_stale: Whether it does.
         reason: Why, or why not, in a sentence.
         version: The version that is up to date, if one is.
+        is_refused: Whether the gate refused that version.
+        renewed: The adapter of that version, if it was refused by another gate than the task's, so that it is
+            judged anew; None: it need not be.
     """
 
     is_stale: bool
     reason: str
     version: int | None = None
+    is_refused: bool = False
+    renewed: str | None = None
+
+    @property
+    def has_work(self) -> bool:
+        """Whether there is something to train or to judge."""
+        return self.is_stale or self.renewed is not None
 
 
 def assess_staleness(task: ResolvedTask, registry: Registry) -> Staleness:
@@ -31,25 +50,58 @@ def assess_staleness(task: ResolvedTask, registry: Registry) -> Staleness:
         InvalidDataError: The source is not there.
         NotFoundError: The task was deleted: nothing that is trained could be registered.
     """
-    require_present(registry.ledger.read_state(task.spec.name))
-    versions = registry.list_versions(task.spec.name)
-    if not versions:
+    state = registry.ledger.read_state(task.spec.name)
+    require_present(state)
+    events = registry.ledger.read_events(state)
+    if not list_versions(events):
         return Staleness(is_stale=True, reason="it has no adapter yet")
     changes: dict[str, str] = {}
     newest = 0
-    for version in reversed(versions):
+    for version in reversed(list_versions(events)):
         manifest = registry.read_version(task.spec.name, version.number, version.adapter_id)
         if manifest is None:
             # Its files were collected: nobody could use it.
             continue
         changed = describe_changes(task, manifest)
         if not changed:
-            return Staleness(
-                is_stale=False,
-                reason=f"v{version.number} was trained from the same data, base and recipe",
-                version=version.number,
-            )
+            return _describe_version(task, version, events)
         if not changes:
             changes, newest = changed, version.number
     reasons = [f"{name} changed since v{newest} ({how})" for name, how in changes.items()]
     return Staleness(is_stale=True, reason="; ".join(reasons) or "the files of its adapters were collected")
+
+
+def describe_gate(task: ResolvedTask) -> dict[str, JsonValue]:
+    """Return by what the gate decides on a task, as the history keeps it: what is not the default."""
+    primary = task.spec.evaluate.primary or task.task_type.primary
+    return {**task.spec.gate.model_dump(mode="json", exclude_defaults=True), "primary": primary}
+
+
+def _describe_version(task: ResolvedTask, version: Version, events: Sequence[Event]) -> Staleness:
+    """Return that a version is up to date, and what the gate makes of it now if it was refused."""
+    found = f"v{version.number} was trained from the same data, base and recipe"
+    standing = judge_standings(events)[version.number]
+    if standing.decision != "refused":
+        return Staleness(is_stale=False, reason=found, version=version.number)
+    if _find_gate(version, events) == describe_gate(task):
+        return Staleness(
+            is_stale=False,
+            reason=f"{found}, and the same gate refused it: {'; '.join(standing.reasons)}",
+            version=version.number,
+            is_refused=True,
+        )
+    return Staleness(
+        is_stale=False,
+        reason=f"{found}, but another gate refused it: it is judged anew, without training",
+        version=version.number,
+        is_refused=True,
+        renewed=version.adapter_id,
+    )
+
+
+def _find_gate(version: Version, events: Sequence[Event]) -> JsonValue:
+    """Return by what the gate last decided on a version; None: an older Lorry did not record it."""
+    judged = [
+        event for event in events if event.version == version.number and event.action in ("register", "judge")
+    ]
+    return judged[-1].details.get(GATE_DETAIL) if judged else None

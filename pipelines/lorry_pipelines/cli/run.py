@@ -82,7 +82,7 @@ def run_tasks(
     registry = Registry.open(settings)
     digest = DigestCache(settings.digests).digest_file
     planned = plan_tasks([resolve_task(spec, digest=digest) for spec in specs], registry, force=force)
-    stale = [plan for plan in planned if plan.staleness.is_stale]
+    stale = [plan for plan in planned if plan.staleness.has_work]
     reports: dict[str, TaskReport] = {}
     folder = None
     image_digest = ""

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from lorry_components.steps.report.step import TaskReport
+from lorry_components.steps.runtime.outcomes import STEPS
 from lorry_pipelines.scheduling import PlannedTask
 from lorry_registry.cli.tables import Column, print_table
 from lorry_registry.manifest import Manifest
@@ -26,6 +27,7 @@ _COLUMNS = (
     Column("Metric", rank=1),
     Column("Test", justify="right"),
     Column("95 % interval", rank=5),
+    Column("Baseline", justify="right", rank=2),
     Column("Published", justify="right", rank=1),
     Column("Seconds", justify="right", rank=6),
     Column("Outcome"),
@@ -48,7 +50,7 @@ def _describe_task(plan: PlannedTask, report: TaskReport | None, registry: Regis
     row: dict[str, Any] = {
         "task": plan.spec.name,
         "kind": plan.spec.kind,
-        "outcome": report.status if report else "current",
+        "outcome": report.status if report else _name_outcome(plan),
         "reason": report.reason if report else plan.staleness.reason,
         "step": report.step if report else None,
         "version": version,
@@ -65,10 +67,15 @@ def _describe_task(plan: PlannedTask, report: TaskReport | None, registry: Regis
     return row | (_describe_manifest(registry.read_manifest(adapter_id)) if adapter_id else {})
 
 
+def _name_outcome(plan: PlannedTask) -> str:
+    # With a refused version a task may have no champion at all: that is not up to date.
+    return "challenger" if plan.staleness.is_refused else "current"
+
+
 def _find_version(
     plan: PlannedTask, report: TaskReport | None, registry: Registry
 ) -> tuple[int | None, str | None]:
-    if report is None or report.status == "current":
+    if report is None or report.step == STEPS[0]:
         number = plan.staleness.version
         adapters = {version.number: version.adapter_id for version in registry.list_versions(plan.spec.name)}
         return number, adapters.get(number) if number else None
@@ -85,6 +92,7 @@ def _describe_manifest(manifest: Manifest) -> dict[str, Any]:
         "metric": manifest.evaluation.primary,
         "value": headline.value,
         "interval": [headline.low, headline.high],
+        "baselines": [baseline.model_dump(mode="json") for baseline in manifest.evaluation.baselines],
     }
 
 
@@ -108,7 +116,11 @@ def print_summary(
     sources = dict.fromkeys(row["source"] for row in rows if row["source"])
     for source in sources:
         click.echo(f"published: {source}")
-    kept = [row for row in rows if row["outcome"] == "current"]
+    best = filter(None, map(_find_best_baseline, rows))
+    names = list(dict.fromkeys(str(baseline["name"]) for baseline in best))
+    if names:
+        click.echo(f"baseline: what costs nothing ({', '.join(names)})")
+    kept = [row for row in rows if row["outcome"] in ("current", "challenger") and not _has_worked(row)]
     if kept:
         click.echo("\nNot trained again:")
         for row in kept:
@@ -116,9 +128,7 @@ def print_summary(
     for row in rows:
         if row["outcome"] == "unchanged":
             click.echo(f"\n{row['task']} v{row['version']} is unchanged: {row['reason']}")
-    refused = [row for row in rows if row["outcome"] == "challenger"]
-    for row in refused:
-        click.echo(f"\n{row['task']} v{row['version']} was registered but not promoted: {row['reason']}")
+    _print_refused([row for row in rows if row["outcome"] == "challenger"])
     for row in rows:
         if row["single_answer"] is not None:
             click.echo(
@@ -134,10 +144,33 @@ def print_summary(
         _print_next(usable[-1], tracking_uri, find_experiment)
 
 
+def _print_refused(refused: Sequence[Mapping[str, Any]]) -> None:
+    for row in refused:
+        if _has_worked(row):
+            click.echo(f"\n{row['task']} v{row['version']} was registered but not promoted: {row['reason']}")
+    for row in refused:
+        if row["champion"] is None:
+            click.echo(
+                f"\n{row['task']} has no champion, so that lorry predict and lorry resolve find nothing; "
+                f"to use v{row['version']} all the same: lorry promote {row['task']} v{row['version']} "
+                "--reason ..."
+            )
+
+
+def _has_worked(row: Mapping[str, Any]) -> bool:
+    return row["outcome"] != "current" and row["step"] not in (None, STEPS[0])
+
+
+def _find_best_baseline(row: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    baselines: Sequence[Mapping[str, Any]] = row.get("baselines") or ()
+    return max(baselines, key=lambda baseline: float(baseline["value"]), default=None)
+
+
 def _format_row(row: Mapping[str, Any]) -> list[str]:
     value = row.get("value")
     low, high = row.get("interval") or (None, None)
     published = row["published"]
+    baseline = _find_best_baseline(row)
     return [
         row["task"],
         f"v{row['version']}" if row["version"] else "-",
@@ -147,6 +180,7 @@ def _format_row(row: Mapping[str, Any]) -> list[str]:
         row.get("metric", "-"),
         f"{value:.3f}" if value is not None else "-",
         f"{low:.3f} to {high:.3f}" if value is not None else "-",
+        f"{baseline['value']:.3f}" if baseline is not None else "-",
         f"{published:.3f}" if published is not None else "-",
         f"{row['seconds']:.0f}" if row["seconds"] is not None else "-",
         row["outcome"] if row["outcome"] != "failed" else f"failed in {row['step']}",

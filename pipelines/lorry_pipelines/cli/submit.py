@@ -182,7 +182,7 @@ class _Job:
             PlannedTask(task, new) if task.spec.name in self._unsent else next(known) for task in tasks
         ]
         if not self._force:
-            refuse_what_does_not_fit([plan.spec for plan in planned if plan.staleness.is_stale])
+            refuse_what_does_not_fit([plan.spec for plan in planned if plan.staleness.has_work])
         return planned
 
     def submit(
@@ -198,7 +198,7 @@ class _Job:
         from lorry_pipelines.cluster.submission import build_submission
 
         started = time.monotonic()
-        stale = [plan for plan in planned if plan.staleness.is_stale]
+        stale = [plan for plan in planned if plan.staleness.has_work]
         if not stale:
             self._finish(planned, {}, as_json=as_json, seconds=time.monotonic() - started)
             return
@@ -347,8 +347,8 @@ def _describe_submission(
         "experiment": experiment,
         "run": submission.run,
         "version": submission.version,
-        "tasks": {plan.spec.name: plan.staleness.reason for plan in planned if plan.staleness.is_stale},
-        "current": {plan.spec.name: plan.staleness.reason for plan in planned if not plan.staleness.is_stale},
+        "tasks": {plan.spec.name: plan.staleness.reason for plan in planned if plan.staleness.has_work},
+        "current": {plan.spec.name: plan.staleness.reason for plan in planned if not plan.staleness.has_work},
     }
 
 

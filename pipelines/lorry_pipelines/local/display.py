@@ -76,7 +76,7 @@ class Watcher:
         if last is not None and last.status == "failed":
             return 1.0, f"failed in {last.step}"
         if last is not None and last.status == "current":
-            return 1.0, "up to date"
+            return 1.0, "refused before" if last.details.get("refused") else "up to date"
         if last is not None and last.step == STEPS[-1]:
             kept = "unchanged" if last.details.get("known") else "registered, not promoted"
             return 1.0, "promoted" if last.details.get("promoted") else kept

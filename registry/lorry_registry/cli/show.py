@@ -150,6 +150,27 @@ def _print_version(resolution: Resolution, registered: Event) -> None:
         ],
     )
     click.echo("* the metric that the gate decides by")
+    if evaluation.baselines:
+        tables.print_heading(f"What costs nothing, in {evaluation.primary} on the same examples")
+        tables.print_table(
+            (
+                tables.Column("Baseline"),
+                tables.Column("Value", "right"),
+                tables.Column("Gain", "right"),
+                tables.Column("Above 0 in", "right"),
+                tables.Column("Examples", "right"),
+            ),
+            [
+                (
+                    baseline.name,
+                    tables.format_figure(baseline.value),
+                    f"{baseline.gain:+.3f}",
+                    f"{baseline.confidence:.1%} of resamples",
+                    f"{baseline.examples:,}",
+                )
+                for baseline in evaluation.baselines
+            ],
+        )
     tables.print_heading("Files")
     tables.print_table(
         (tables.Column("File"), tables.Column("Size", "right"), tables.Column("SHA-256")),

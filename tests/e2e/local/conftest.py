@@ -132,8 +132,10 @@ class Workspace:
             "method": {"name": "lora", "r": 2, "targets": ["query", "value"]},
             "train": {"epochs": 1, "batch_size": 16, "learning_rate": 0.01},
         }
+        # A few rows and steps tell nothing from luck, and most of these tasks are to be promoted.
+        gate = {"minimum_rows": 1, "baseline": "none", **sections.pop("gate", {})}
         path = self.folder / f"{name}.yaml"
-        path.write_text(yaml.safe_dump(document | sections), "utf-8")
+        path.write_text(yaml.safe_dump(document | sections | {"gate": gate}), "utf-8")
         source = self.folder / f"{name}.jsonl"
         if "data" not in sections and not source.exists():
             self.write_rows(source.name, make_rows())

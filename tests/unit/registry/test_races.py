@@ -24,6 +24,7 @@ _RACE = """
 import json, os, random, sys, time
 from pathlib import Path
 import boto3
+from lorry_registry.challenges import Challenge
 from lorry_registry.errors import ConflictError
 from lorry_registry.registry import Registry
 from lorry_registry.stores import open_store
@@ -39,7 +40,15 @@ def register(registry, number, *, promote):
                              reasons=(f"process {number}",), by=f"process {number}")
 
 
+def challenge(registry, number):
+    # The first version is the champion. All have a gain that is sure enough, and lose by their number.
+    tested = Challenge(1, "sha256:" + "a" * 64, lambda earlier: (False, (f"{earlier} came before",)))
+    return registry.register(TASK, adapters[number], promote=True, judged_champion=1, reasons=("sure",),
+                             by=f"process {number}", challenge=tested)
+
+
 ACTIONS = {
+    "challenge": challenge,
     "register": lambda registry, number: register(registry, number, promote=False),
     "judge": lambda registry, number: register(registry, number, promote=True),
     # The first version is the champion when the race begins.
@@ -181,6 +190,19 @@ def test_of_all_that_promote_at_once_each_wins_or_is_told_that_the_champion_chan
     assert {event.version for event in events[count + 1 :]} == set(range(2, count + 2))
     told = [reason for result in results for reason in result["told"]]
     assert all(reason.startswith("the champion changed meanwhile: it was v") for reason in told)
+
+
+@few
+def test_of_all_that_challenge_a_champion_at_once_each_is_judged_by_its_place_in_the_ledger(
+    registry: Registry, publish: Any, race: Any, count: int
+) -> None:
+    champion, *adapters = publish(count + 1)
+    registry.register(TASK, champion, promote=True, judged_champion=None, reasons=(), by="before the race")
+    results = race("challenge", adapters)
+    events = check_history(registry, results, former=1)[1:]
+    # Whatever each knew when it was judged: no two are the first.
+    assert [event.reasons for event in events] == [(f"{place} came before",) for place in range(count)]
+    assert registry.ledger.read_state(TASK).champion_version == 1
 
 
 def test_a_swap_that_happened_is_no_conflict_though_others_went_on_from_there(

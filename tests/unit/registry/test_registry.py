@@ -8,9 +8,11 @@ import pytest
 
 from lorry_registry.digests import canonical_json, digest_bytes
 from lorry_registry.errors import AdapterRejectedError, ConflictError, NotFoundError, StoreError
+from lorry_registry.ledger_documents import Event
 from lorry_registry.manifest import CONFIG_NAME, MANIFEST_NAME, WEIGHTS_NAME
 from lorry_registry.registry import Registry
 from lorry_registry.settings import Settings
+from lorry_registry.standing import judge_standings
 from lorry_registry.stored_adapters import adapter_key
 from lorry_registry.stores import LocalStore
 
@@ -146,6 +148,35 @@ def test_a_candidate_that_passes_later_is_promoted_then(registry: Registry, regi
     assert (passed.action, passed.version, passed.is_promotion) == ("promote", refused.version, True)
     assert len(registry.list_versions("reviews")) == 2
     assert registry.resolve("reviews").version == 2
+
+
+def test_a_second_refusal_is_recorded_if_it_was_judged_anew(
+    registry: Registry, register_adapter: Make
+) -> None:
+    adapter, first = register_adapter(seed=1, promote=False)
+
+    def refuse(*, is_renewed: bool) -> Event:
+        return registry.register(
+            "reviews",
+            adapter.adapter_id,
+            promote=False,
+            judged_champion=None,
+            reasons=("still too weak",),
+            details={"gate": {"minimum": 0.5}},
+            is_renewed=is_renewed,
+        )
+
+    assert refuse(is_renewed=False) == first
+    again = refuse(is_renewed=True)
+    assert (again.action, again.version, again.is_promotion) == ("judge", 1, False)
+    assert again.details == {"gate": {"minimum": 0.5}}
+    assert [version.number for version in registry.list_versions("reviews")] == [1]
+    standing = judge_standings(registry.ledger.read_history("reviews"))[1]
+    assert (standing.decision, standing.reasons) == ("refused", ("still too weak",))
+    # A champion is judged by nobody any more.
+    promoted = registry.promote("reviews", 1, reason="by hand")
+    assert refuse(is_renewed=True) == first
+    assert registry.ledger.read_history("reviews")[-1] == promoted
 
 
 def test_a_retried_registration_does_not_undo_a_rollback(registry: Registry, register_adapter: Make) -> None:

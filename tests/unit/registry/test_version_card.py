@@ -1,6 +1,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from lorry_registry.manifest import Baseline
 from lorry_registry.standing import judge_registration, judge_standings
 from lorry_registry.version_card import describe_version, list_run_tags, list_standing_tags, list_version_tags
 
@@ -33,6 +34,17 @@ def test_a_card_says_what_how_good_why_and_how_to_load(make_adapter: Callable[..
     assert "set_tracking_uri" not in card
     assert 'mlflow.set_tracking_uri("http://there")' in _describe(manifest, address="http://there")
     assert "{" not in card
+
+
+def test_what_costs_nothing_stands_beside_the_metrics(make_adapter: Callable[..., Any]) -> None:
+    manifest = make_adapter().manifest
+    assert "costs nothing" not in _describe(manifest)
+    baseline = Baseline(name="mean", value=0.0, gain=0.85, confidence=1.0, examples=1371)
+    evaluation = manifest.evaluation.model_copy(update={"baselines": (baseline,)})
+    card = _describe(manifest.model_copy(update={"evaluation": evaluation}))
+    assert (
+        "What costs nothing: the mean has 0.0000, the adapter +0.8500 on the same 1,371 examples."
+    ) in card.splitlines()
 
 
 def test_a_winner_says_against_whom(make_adapter: Callable[..., Any]) -> None:

@@ -7,19 +7,25 @@ from pathlib import Path
 
 import numpy as np
 
+from lorry_components.data.data_card import DataCard
+from lorry_components.data.seen_rows import find_unseen_rows
 from lorry_components.inference import load_adapter
-from lorry_components.metrics.bootstrap import estimate_gain_confidence
+from lorry_components.steps.evaluate.confidence import compare_intervals, measure_confidence
 from lorry_components.steps.evaluate.evaluation_report import (
     PREDICTIONS_NAME,
     ChampionComparison,
     EvaluationReport,
 )
-from lorry_components.steps.prepare_data.step import load_part
+from lorry_components.steps.prepare_data.step import load_card, load_part
 from lorry_components.task_types import Prediction, Row, Target, TaskType
 from lorry_components.tasks.resolution import ResolvedTask
+from lorry_registry.challenges import count_challengers, tighten_confidence
 from lorry_registry.errors import AdapterRejectedError, BaseModelError, InvalidDataError
-from lorry_registry.manifest import Evaluation
+from lorry_registry.manifest import Evaluation, Manifest
 from lorry_registry.registry import Registry
+from lorry_registry.stores import Store
+from lorry_registry.task_spec import TaskSpec
+from lorry_registry.trained_rows import read_rows
 
 SPLIT = "test"
 
@@ -33,12 +39,14 @@ class ScoredPart:
         targets: The values that each prediction is compared with.
         predictions: One for each input.
         evaluation: The metrics.
+        card: What the data card says of them.
     """
 
     rows: Sequence[Row]
     targets: Sequence[Target]
     predictions: Sequence[Prediction]
     evaluation: Evaluation
+    card: DataCard
 
 
 def load_test_part(task_type: TaskType, data: Path) -> tuple[list[Row], list[Target]]:
@@ -66,29 +74,36 @@ def load_scored_part(task_type: TaskType, data: Path, evaluation: Path) -> Score
     # Not splitlines: a text may hold characters that it takes for the end of a line.
     lines = (evaluation / PREDICTIONS_NAME).read_text("utf-8").rstrip("\n").split("\n")
     predictions: list[Prediction] = [json.loads(line)["prediction"] for line in lines]
-    return ScoredPart(rows, targets, predictions, EvaluationReport.load(evaluation).evaluation)
+    return ScoredPart(
+        rows, targets, predictions, EvaluationReport.load(evaluation).evaluation, load_card(data)
+    )
 
 
 def compare_champion(task: ResolvedTask, scored: ScoredPart, registry: Registry) -> ChampionComparison | None:
     """Compare a candidate with the present champion of its task on the same rows; None: there is no champion.
 
-    A champion that cannot be loaded here is compared by the value that it was registered with.
+    Rows that the champion was trained on are left out: it knows them by heart. A champion that cannot be
+    loaded here is compared by the value that it was registered with.
 
     Raises:
         StoreError: The registry cannot be read.
     """
-    spec, task_type = task.spec, task.task_type
-    champion = registry.ledger.read_state(spec.name).champion
+    spec, primary = task.spec, scored.evaluation.primary
+    state = registry.ledger.read_state(spec.name)
+    champion = state.champion
     if champion is None:
         return None
     manifest = registry.read_manifest(champion.adapter_id)
-    targets, primary = scored.targets, scored.evaluation.primary
     value = scored.evaluation.headline.value
     # A metric of the same name means something else for another task type.
     known = manifest.evaluation.metrics.get(primary) if manifest.kind == spec.kind else None
     recorded = known.value if known else None
+    test_rows = scored.card.splits["test"].digest
+    earlier = count_challengers(registry.ledger.read_events(state), champion.version, test_rows)
     try:
-        predictions = _predict_as_champion(champion.adapter_id, manifest.kind, task, scored.rows, registry)
+        unseen, unknown = _find_unseen(registry.store, manifest, spec, scored)
+        rows = [scored.rows[place] for place in unseen]
+        predictions = _predict_as_champion(champion.adapter_id, manifest.kind, task, rows, registry)
     except (AdapterRejectedError, BaseModelError, InvalidDataError) as error:
         # A new base often replaces the old one on this machine, and new rows may be too long for the old
         # task: the champion is then compared by the value that it was registered with.
@@ -98,23 +113,67 @@ def compare_champion(task: ResolvedTask, scored: ScoredPart, registry: Registry)
             recorded=recorded,
             gain=None if recorded is None else value - recorded,
             problem=str(error.faults[0] if isinstance(error, InvalidDataError) else error).splitlines()[0],
+            recorded_confidence=known
+            and compare_intervals(scored.evaluation.headline, known, minimum_gain=spec.gate.minimum_gain),
+            test_rows=test_rows,
+            earlier=earlier,
         )
-    score_champion = task_type.metrics[primary](targets, predictions)
-    champion_value = score_champion(np.arange(len(targets)))
-    return ChampionComparison(
+    comparison = ChampionComparison(
         version=champion.version,
         adapter_id=champion.adapter_id,
         recorded=recorded,
-        value=champion_value,
-        gain=value - champion_value,
-        confidence=estimate_gain_confidence(
-            task_type.metrics[primary](targets, scored.predictions),
-            score_champion,
-            len(targets),
-            minimum_gain=spec.gate.minimum_gain,
-            resamples=spec.evaluate.resamples,
-        ),
+        gain=None,
+        examples=len(unseen),
+        left_out=len(scored.rows) - len(unseen),
+        unknown_rows=unknown,
+        test_rows=test_rows,
+        earlier=earlier,
     )
+    if not unseen:
+        return comparison
+    targets = [scored.targets[place] for place in unseen]
+    prepare = task.task_type.metrics[primary]
+    own = prepare(targets, [scored.predictions[place] for place in unseen])
+    others = prepare(targets, predictions)
+    everything = np.arange(len(unseen))
+    return comparison.model_copy(
+        update={
+            "value": others(everything),
+            "gain": own(everything) - others(everything),
+            "confidence": measure_confidence(
+                own,
+                others,
+                len(unseen),
+                minimum_gain=spec.gate.minimum_gain,
+                needed=tighten_confidence(spec.gate.confidence, earlier),
+                resamples=spec.evaluate.resamples,
+            ),
+        }
+    )
+
+
+def _find_unseen(
+    store: Store, manifest: Manifest, spec: TaskSpec, scored: ScoredPart
+) -> tuple[Sequence[int], str]:
+    """Return the places of the test rows that a champion was not trained on, and why they are not known."""
+    try:
+        seen = read_rows(store, manifest)
+    except AdapterRejectedError as error:
+        return range(len(scored.rows)), error.what
+    if seen is not None:
+        return find_unseen_rows(seen, scored.rows), ""
+    return range(len(scored.rows)), "" if _is_divided_alike(manifest, spec, scored) else "none were recorded"
+
+
+def _is_divided_alike(manifest: Manifest, spec: TaskSpec, scored: ScoredPart) -> bool:
+    """Return whether a champion's data were divided as the task's are: then no test row was trained on."""
+    former, present = manifest.recipe.get("data"), spec.describe_recipe()["data"]
+    if not isinstance(former, dict) or not isinstance(present, dict):
+        return False
+    is_alike = all(former.get(name) == present.get(name) for name in ("split", "splits", "limit"))
+    # A seed divides by content: rows that were added moved no others.
+    is_kept = present.get("split") is not None or manifest.inputs.source_digest == scored.card.source_digest
+    return is_alike and is_kept and former.get("duplicates") != "keep"
 
 
 def _predict_as_champion(

@@ -50,7 +50,8 @@ def main(
         # A NaN in a metric breaks Kubeflow's serialization.
         metadata.update({name: value for name, value in values.items() if math.isfinite(value)})
         _write_page(Path(plot), target / PLOT_NAME, entry.spec.name)
-        _log_to_mlflow(entry, values, target)
+        baselines = {f"baseline/{each.name}": each.value for each in report.evaluation.baselines}
+        _log_to_mlflow(entry, {f"test/{name}": value for name, value in values.items()} | baselines, target)
         return _describe(report)
 
     return run_step(entry.record, entry.spec.name, "evaluate", body)
@@ -64,17 +65,17 @@ def _describe(report: EvaluationReport) -> dict[str, JsonValue]:
         "interval": [headline.low, headline.high],
         "examples": report.evaluation.examples,
         "single_answer": report.single_answer,
+        "baselines": [baseline.model_dump(mode="json") for baseline in report.evaluation.baselines],
         "champion": report.champion.model_dump(mode="json") if report.champion else None,
     }
 
 
-def _log_to_mlflow(entry: StepContext, values: dict[str, float], folder: Path) -> None:
+def _log_to_mlflow(entry: StepContext, metrics: dict[str, float], folder: Path) -> None:
     """Show the evaluation in MLflow. When MLflow cannot be reached, the adapter is judged all the same."""
     run_id = entry.find_mlflow_run()
     if run_id is None:
         return
     mlflow = BestEffort(f"MLflow does not show the evaluation of {entry.spec.name}")
-    metrics = {f"test/{name}": value for name, value in values.items()}
     mlflow.attempt(lambda: entry.index.log_metrics(run_id, metrics))
     for name in (PLOT_NAME, PREDICTIONS_NAME, REPORT_NAME):
         mlflow.attempt(functools.partial(entry.index.log_artifact, run_id, folder / name, "evaluation"))

@@ -21,10 +21,18 @@ class ChampionComparison(BaseModel):
         adapter_id: Its adapter.
         recorded: The champion's value of the candidate's primary metric, as registered, on the test rows of
             that time; None when that metric was not measured, so that the two cannot be compared.
-        value: Its primary metric on the candidate's test rows; None when it could not be loaded.
-        gain: The candidate's value less the champion's; None when they cannot be compared.
+        value: Its primary metric on the candidate's test rows, but for those that it was trained on; None
+            when it could not be loaded.
+        gain: The candidate's value on the same rows less the champion's; None when they cannot be compared.
         confidence: The share of paired resamples that show more than the minimum gain.
         problem: Why the champion could not be loaded, if so.
+        recorded_confidence: How sure the gain over the recorded value is, by the intervals of both; None: the
+            two are compared on the same rows, or not at all.
+        examples: On how many rows the two are compared; None: not on the same rows.
+        left_out: How many test rows are left out, because the champion was trained on them.
+        unknown_rows: Why it is not known which rows the champion was trained on, if so.
+        test_rows: The digest of the test rows.
+        earlier: How many other adapters challenged the same champion on these test rows before.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -36,6 +44,12 @@ class ChampionComparison(BaseModel):
     gain: float | None
     confidence: float | None = None
     problem: str = ""
+    recorded_confidence: float | None = None
+    examples: int | None = None
+    left_out: int = 0
+    unknown_rows: str = ""
+    test_rows: str = ""
+    earlier: int = 0
 
 
 class EvaluationReport(BaseModel):

@@ -5,8 +5,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from lorry_components.data.prepared import load_card, load_labels
 from lorry_components.data.rows import IMAGE
-from lorry_components.inference import Predictor, assemble_adapter
+from lorry_components.inference import Predictor, assemble_adapter, load_adapter
 from lorry_components.inference.probe import record_probe
 from lorry_components.metrics.bootstrap import estimate_metrics
 from lorry_components.models.bases import check_fingerprint
@@ -23,9 +24,12 @@ from lorry_components.steps.evaluate.evaluation_report import (
     PREDICTIONS_NAME,
     EvaluationReport,
 )
+from lorry_components.steps.evaluate.trivial_baselines import measure_baselines
+from lorry_components.steps.runtime.registered_candidate import RegisteredCandidate
 from lorry_components.task_types import Prediction, Row, Target, TaskType
 from lorry_components.tasks.resolution import ResolvedTask
 from lorry_components.training.training_summary import ADAPTER_FOLDER, TrainingSummary
+from lorry_registry.errors import UsageError
 from lorry_registry.manifest import Evaluation
 from lorry_registry.registry import Registry
 from lorry_registry.task_spec import TaskSpec
@@ -48,7 +52,7 @@ def evaluate(
     Args:
         task: The task; its base is resolved, the source of its data is not.
         data: The folder that ``prepare_data`` wrote.
-        candidate: The folder that ``finetune`` wrote.
+        candidate: The folder that ``finetune`` wrote; it may name a version that was registered before.
         target: Where to write ``evaluation.json``, the predictions and the plot.
         registry: Where the champion is looked up; None: the candidate is not compared.
         progress: Called with how many rows are done.
@@ -59,6 +63,29 @@ def evaluate(
         TrainingError: The candidate changes nothing.
     """
     started = time.perf_counter()
+    predictor, has_pair = _load_candidate(task, candidate, registry)
+    scored = score_predictor(task.spec, predictor, data, target, progress=progress)
+    baselines = measure_baselines(task.spec, predictor, scored, load_labels(data, "train"))
+    report = EvaluationReport(
+        evaluation=scored.evaluation.model_copy(update={"baselines": baselines}),
+        probe=record_probe(predictor, has_pair=has_pair),
+        champion=compare_champion(task, scored, registry) if registry is not None else None,
+        seconds=time.perf_counter() - started,
+        single_answer=_find_single_answer(task.task_type, scored),
+    )
+    report.save(target)
+    return report
+
+
+def _load_candidate(task: ResolvedTask, candidate: Path, registry: Registry | None) -> tuple[Predictor, bool]:
+    """Return what predicts with a candidate, and whether its rows have two texts."""
+    registered = RegisteredCandidate.find(candidate)
+    if registered is not None:
+        if registry is None:
+            raise UsageError("a registered version is evaluated from its registry", todo="give the registry")
+        folder = registry.fetch(registered.adapter_id)
+        loaded = load_adapter(folder, expected_id=registered.adapter_id, find_base=task.find_base)
+        return loaded.predictor, loaded.task_type.form.has_pair
     summary = TrainingSummary.load(candidate)
     check_fingerprint(task.base.identity, summary.base.fingerprint)
     predictor = assemble_adapter(
@@ -68,16 +95,7 @@ def evaluate(
         method=task.build_method(),
         labels=summary.labels,
     )
-    scored = score_predictor(task.spec, predictor, data, target, progress=progress)
-    report = EvaluationReport(
-        evaluation=scored.evaluation,
-        probe=record_probe(predictor, has_pair=summary.has_pair),
-        champion=compare_champion(task, scored, registry) if registry is not None else None,
-        seconds=time.perf_counter() - started,
-        single_answer=_find_single_answer(task.task_type, scored),
-    )
-    report.save(target)
-    return report
+    return predictor, summary.has_pair
 
 
 def _find_single_answer(task_type: TaskType, scored: ScoredPart) -> str | None:
@@ -114,7 +132,7 @@ def score_predictor(
         predictions=predictions,
         evaluation=evaluation,
     )
-    return ScoredPart(rows, targets, predictions, evaluation)
+    return ScoredPart(rows, targets, predictions, evaluation, load_card(data))
 
 
 def score_predictions(

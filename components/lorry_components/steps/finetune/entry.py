@@ -19,6 +19,7 @@ from lorry_components.steps.finetune.run_inputs import (
 )
 from lorry_components.steps.finetune.step import finetune, name_checkpoints
 from lorry_components.steps.runtime.outcomes import run_step
+from lorry_components.steps.runtime.registered_candidate import RENEWED_DETAIL, RegisteredCandidate
 from lorry_components.steps.runtime.step_context import StepContext
 from lorry_components.training.distributed import Finetune, finetune_in_processes
 from lorry_components.training.stored_checkpoints import CheckpointPlace, find_place
@@ -84,6 +85,11 @@ def main(
 
     def body() -> dict[str, JsonValue]:
         target = Path(candidate)
+        renewed = entry.find_detail(RENEWED_DETAIL)
+        if renewed is not None:
+            registered = RegisteredCandidate.model_validate_json(renewed)
+            registered.save(target)
+            return {"reused": registered.version}
         name = name_checkpoints(resolved, Path(data), forced_by=run if force else "")
         place = find_place(checkpoints, name, store=store, options=entry.settings.s3, notes=(_RUN_NOTE,))
         root = Path(checkpoints) if checkpoints and place is None else target.with_name("checkpoints")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lorry_components.data.seen_rows import collect_seen_rows, save_seen_rows
 from lorry_components.progress import Progress, ignore_progress
 from lorry_components.steps.prepare_data.step import load_card, load_part
 from lorry_components.tasks.base_checks import check_base
@@ -24,6 +25,7 @@ from lorry_registry.errors import TrainingError
 from lorry_registry.manifest import WEIGHTS_NAME, TrainingInputs
 from lorry_registry.sizes import MIB, format_in
 from lorry_registry.task_spec import TaskSpec
+from lorry_registry.trained_rows import digest_rows
 
 if TYPE_CHECKING:
     from lorry_components.training.callbacks import LogMetrics
@@ -45,7 +47,8 @@ def finetune(
     Args:
         task: The task; its base is resolved, the source of its data is not.
         data: The folder that ``prepare_data`` wrote.
-        target: Where to write ``adapter/`` and ``training.json``. The summary comes last.
+        target: Where to write ``adapter/``, ``trained_rows.bin`` and ``training.json``. The summary comes
+            last.
         checkpoints: A folder of this very training: when it holds a checkpoint, training continues from there
             and ends with the same weights as if it had never stopped.
         progress: Called with the number of steps that are done.
@@ -103,8 +106,15 @@ def finetune(
         )
     if head is not None:
         head.fold()
+    # With early stopping the validation rows decided as well, which epoch is kept.
+    seen = collect_seen_rows(
+        [*parts["train"], *(parts["validation"] if keeps_best else ())],
+        setup.task_type.data_form,
+        salt=card.data_digest,
+    )
     if group.is_first:
         _write_adapter(spec, setup, target)
+        save_seen_rows(seen, target)
     trained_rows = (
         (course.steps - course.resumed_from) * spec.train.batch_size * spec.train.gradient_accumulation
     )
@@ -114,6 +124,7 @@ def finetune(
             source_digest=card.source_digest,
             data_digest=card.data_digest,
             recipe_digest=spec.recipe_digest,
+            rows_digest=digest_rows(seen),
         ),
         labels=card.labels,
         has_pair=spec.data.columns.text_pair is not None,

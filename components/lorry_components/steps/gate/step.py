@@ -1,15 +1,20 @@
 """The gate as a pure function."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
 from lorry_components.steps.evaluate.evaluation_report import ChampionComparison, EvaluationReport
+from lorry_registry.challenges import Challenge, tighten_confidence
+from lorry_registry.manifest import Evaluation
 from lorry_registry.task_spec import GateSpec
 from lorry_registry.whole_files import write_whole_text
 
 DECISION_NAME = "decision.json"
+
+_Judgement = tuple[bool, str]
 
 
 class Decision(BaseModel):
@@ -19,6 +24,7 @@ class Decision(BaseModel):
         passed: Whether it does.
         reasons: Why, in sentences.
         judged_champion: The version of the champion that it was compared with; None: there was none.
+        comparison: The test against that champion; None: there was none, or it could not be tested.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -26,6 +32,7 @@ class Decision(BaseModel):
     passed: bool
     reasons: tuple[str, ...]
     judged_champion: int | None
+    comparison: ChampionComparison | None = None
 
     def save(self, folder: Path) -> None:
         """Write it into a folder."""
@@ -39,21 +46,55 @@ class Decision(BaseModel):
 
 
 def decide(gate: GateSpec, report: EvaluationReport) -> Decision:
-    """Judge a candidate: its absolute value first, then its gain over the champion on the same rows."""
+    """Judge a candidate: by its value, by what costs nothing, and by its gain over the champion."""
     judged = [
-        _judge_minimum(gate, report),
-        *_remark_single_answer(report.single_answer),
-        *_judge_gain(gate, report.champion),
+        _judge_minimum(gate, report.evaluation),
+        *_judge_baseline(gate, report.evaluation, report.single_answer),
+        *_judge_gain(gate, report.champion, report.evaluation.examples),
     ]
+    champion = report.champion
     return Decision(
         passed=all(passed for passed, _ in judged),
         reasons=tuple(reason for _, reason in judged),
-        judged_champion=report.champion.version if report.champion else None,
+        judged_champion=champion.version if champion else None,
+        comparison=champion if champion and _is_tested(champion) else None,
     )
 
 
-def _judge_minimum(gate: GateSpec, report: EvaluationReport) -> tuple[bool, str]:
-    name, value = report.evaluation.primary, report.evaluation.headline.value
+def build_challenge(gate: GateSpec, decision: Decision) -> Challenge | None:
+    """Return a decision as one that depends on how many others have tried; None: there was no such test."""
+    comparison = decision.comparison
+    if comparison is None:
+        return None
+
+    def judge(earlier: int) -> tuple[bool, tuple[str, ...]]:
+        counted = recount(gate, decision, earlier)
+        return counted.passed, counted.reasons
+
+    return Challenge(comparison.version, comparison.test_rows, judge)
+
+
+def recount(gate: GateSpec, decision: Decision, earlier: int) -> Decision:
+    """Return the decision as it is when so many others have challenged the champion on the same rows."""
+    comparison = decision.comparison
+    if comparison is None or comparison.earlier == earlier:
+        return decision
+    counted = comparison.model_copy(update={"earlier": earlier})
+    # Of those that passed, and others stay as they are, there were rows enough.
+    before, after = (list(_judge_gain(gate, each, gate.minimum_rows)) for each in (comparison, counted))
+    # What a remark or another test says stays where it is.
+    renewed = dict(zip((reason for _, reason in before), (reason for _, reason in after), strict=True))
+    return decision.model_copy(
+        update={
+            "passed": decision.passed and all(passed for passed, _ in after),
+            "reasons": tuple(renewed.get(reason, reason) for reason in decision.reasons),
+            "comparison": counted,
+        }
+    )
+
+
+def _judge_minimum(gate: GateSpec, evaluation: Evaluation) -> _Judgement:
+    name, value = evaluation.primary, evaluation.headline.value
     if gate.minimum is None:
         return True, f"{name} {value:.3f}; no minimum is asked for"
     if value >= gate.minimum:
@@ -61,34 +102,110 @@ def _judge_minimum(gate: GateSpec, report: EvaluationReport) -> tuple[bool, str]
     return False, f"{name} {value:.3f} is below the minimum {gate.minimum:.3f}"
 
 
-def _remark_single_answer(answer: str | None) -> list[tuple[bool, str]]:
-    # This is remarked and not refused: whether a value is good enough is for the minimum to say.
-    return [(True, f"it answers every test row with {answer!r}")] if answer is not None else []
+def _judge_baseline(gate: GateSpec, evaluation: Evaluation, answer: str | None) -> Iterator[_Judgement]:
+    """Judge a candidate by what costs nothing: whoever loses against that is of no use."""
+    asked = gate.baseline != "none"
+    if answer is not None:
+        yield not asked, f"it answers every test row with {answer!r}"
+    best = evaluation.best_baseline
+    if best is None or not asked:
+        return
+    # All of them: one that is hardly worse than the best may differ less from the candidate.
+    least = min(evaluation.baselines, key=lambda baseline: baseline.confidence)
+    passed = least.confidence >= gate.confidence
+    shown = best if passed else least
+    yield (
+        passed,
+        f"it is {'' if passed else 'not surely '}better than the {shown.name} at {shown.value:.3f}: "
+        f"{shown.gain:+.3f}, above 0 in {shown.confidence:.1%} of resamples, "
+        f"{gate.confidence:.1%} {'are' if passed else 'would be'} needed",
+    )
 
 
-def _judge_gain(gate: GateSpec, champion: ChampionComparison | None) -> list[tuple[bool, str]]:
+def _judge_gain(gate: GateSpec, champion: ChampionComparison | None, examples: int) -> Iterator[_Judgement]:
     if champion is None:
-        return [(True, "it is the first: there is no champion to beat")]
-    if champion.confidence is None:
-        if champion.gain is None or champion.recorded is None:
-            reason = f"it cannot be compared with v{champion.version}, for which this metric is not known"
-            return [(True, f"{reason}: {champion.problem}")]
-        passed = champion.gain > gate.minimum_gain
-        verb = "beats" if passed else "does not beat"
-        return [
-            (
-                passed,
-                f"it {verb} the recorded {champion.recorded:.3f} of v{champion.version} by more than "
-                f"{gate.minimum_gain:g} ({champion.gain:+.3f}); v{champion.version} could not be loaded: "
-                f"{champion.problem}",
-            )
-        ]
-    passed = champion.confidence >= gate.confidence
-    return [
-        (
-            passed,
-            f"{champion.gain:+.3f} over v{champion.version} on the same rows; a gain above "
-            f"{gate.minimum_gain:g} in {champion.confidence:.1%} of resamples, "
-            f"{gate.confidence:.1%} {'are' if passed else 'would be'} needed",
+        yield True, "it is the first: there is no champion to beat"
+        return
+    name = f"v{champion.version}"
+    if champion.examples is not None:
+        yield from _judge_test(gate, champion)
+    elif champion.confidence is not None:
+        yield _judge_confidence(gate, champion, gate.confidence, "")
+    elif champion.gain is None or champion.recorded is None:
+        yield (
+            True,
+            f"it cannot be compared with {name}, for which this metric is not known: {champion.problem}",
         )
-    ]
+    elif examples < gate.minimum_rows:
+        yield False, f"{_count(examples)} cannot tell it from {name}: {gate.minimum_rows} are needed"
+    else:
+        is_higher = champion.gain > gate.minimum_gain
+        yield (
+            is_higher,
+            f"it {'beats' if is_higher else 'does not beat'} the recorded {champion.recorded:.3f} of {name} "
+            f"by more than {gate.minimum_gain:g} ({champion.gain:+.3f}); {name} could not be loaded: "
+            f"{champion.problem}",
+        )
+        if is_higher and champion.recorded_confidence is not None:
+            yield _judge_record(gate, champion, champion.recorded_confidence)
+
+
+def _judge_test(gate: GateSpec, champion: ChampionComparison) -> Iterator[_Judgement]:
+    """Judge the paired test against the champion on the rows that it was not trained on."""
+    name, examples = f"v{champion.version}", champion.examples or 0
+    if champion.left_out:
+        yield True, f"{_count(champion.left_out)} left out, which {name} was trained on"
+    elif champion.unknown_rows:
+        yield (
+            True,
+            f"which rows {name} was trained on is not known ({champion.unknown_rows}): some may be among the "
+            "test rows",
+        )
+    if examples < gate.minimum_rows or champion.confidence is None:
+        yield (
+            False,
+            f"{_count(examples)} cannot tell it from {name}: {gate.minimum_rows} are needed; lorry promote "
+            "decides by hand",
+        )
+        return
+    needed = tighten_confidence(gate.confidence, champion.earlier)
+    yield _judge_confidence(gate, champion, needed, _explain_level(gate, champion))
+
+
+def _judge_record(gate: GateSpec, champion: ChampionComparison, confidence: float) -> _Judgement:
+    needed = tighten_confidence(gate.confidence, champion.earlier)
+    passed = confidence >= needed
+    return (
+        passed,
+        f"by the intervals of both that is {confidence:.1%} sure, {needed:.1%} "
+        f"{'are' if passed else 'would be'} needed{_explain_level(gate, champion)}",
+    )
+
+
+def _is_tested(champion: ChampionComparison) -> bool:
+    confidences = (champion.confidence, champion.recorded_confidence)
+    return bool(champion.test_rows) and any(confidence is not None for confidence in confidences)
+
+
+def _judge_confidence(gate: GateSpec, champion: ChampionComparison, needed: float, why: str) -> _Judgement:
+    passed = champion.confidence is not None and champion.confidence >= needed
+    digits = 1 if not why or needed < 0.9985 else 3
+    return (
+        passed,
+        f"{champion.gain:+.3f} over v{champion.version} on the same rows; a gain above "
+        f"{gate.minimum_gain:g} in {champion.confidence:.{digits}%} of resamples, "
+        f"{needed:.{digits}%} {'are' if passed else 'would be'} needed{why}",
+    )
+
+
+def _explain_level(gate: GateSpec, champion: ChampionComparison) -> str:
+    name, earlier = f"v{champion.version}", champion.earlier
+    if not earlier:
+        luck = 1.0 - gate.confidence
+        return f", so that luck promotes {luck:.1%} at most, however many challenge {name} on these rows"
+    others = "one adapter has" if earlier == 1 else f"{earlier} adapters have"
+    return f", since {others} challenged {name} on these rows before"
+
+
+def _count(rows: int) -> str:
+    return f"{rows:,} test row{'' if rows == 1 else 's'}"

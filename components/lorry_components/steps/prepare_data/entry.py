@@ -8,8 +8,9 @@ from pydantic import JsonValue
 from lorry_components.data.object_cache import ObjectCache
 from lorry_components.steps.prepare_data.step import prepare_data
 from lorry_components.steps.runtime.outcomes import Nothing, run_step
+from lorry_components.steps.runtime.registered_candidate import RENEWED_DETAIL, RegisteredCandidate
 from lorry_components.steps.runtime.step_context import StepContext, record_unreadable_task
-from lorry_components.tasks.staleness import assess_staleness
+from lorry_components.tasks.staleness import Staleness, assess_staleness
 from lorry_registry.errors import InvalidTaskError, StoreError
 
 
@@ -26,16 +27,25 @@ def main(
 
     def body() -> dict[str, JsonValue]:
         staleness = assess_staleness(entry.task, entry.registry)
-        if not staleness.is_stale and not force:
-            raise Nothing(staleness.reason)
+        if not staleness.has_work and not force:
+            raise Nothing(staleness.reason, is_refused=staleness.is_refused)
         images = ObjectCache(entry.settings.cache / "images", limit=entry.settings.cache_bytes)
         card = prepare_data(entry.task, Path(data), base=entry.task.base.folder, cache=images)
         metadata.update({"data_digest": card.data_digest, "task": entry.spec.name})
         return {
             "reason": staleness.reason,
+            **_name_renewed(staleness, force=force),
             "data_digest": card.data_digest,
             "rows": {part: split.rows for part, split in card.splits.items()},
             "warnings": list(card.warnings),
         }
 
     return run_step(entry.record, entry.spec.name, "prepare_data", body)
+
+
+def _name_renewed(staleness: Staleness, *, force: bool) -> dict[str, JsonValue]:
+    """Name the version that is judged anew, so that the next step does not train."""
+    if force or staleness.renewed is None or staleness.version is None:
+        return {}
+    candidate = RegisteredCandidate(version=staleness.version, adapter_id=staleness.renewed)
+    return {RENEWED_DETAIL: candidate.model_dump_json()}

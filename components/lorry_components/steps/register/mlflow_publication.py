@@ -91,6 +91,7 @@ def _log_model(
         source = index.upload_model(model_id, folder)
     # A model version shows no metrics of its own; the logged model that it points to does.
     metrics = {f"test/{name}": metric.value for name, metric in manifest.evaluation.metrics.items()}
+    metrics |= {f"baseline/{each.name}": each.value for each in manifest.evaluation.baselines}
     index.log_metrics(run_id, metrics, model_id=model_id)
     return _LoggedModel(source, run_id, model_id)
 

@@ -11,6 +11,11 @@ def render_card(manifest: Manifest) -> str:
         f"| {metric.low:.4f} to {metric.high:.4f} |"
         for name, metric in evaluation.metrics.items()
     )
+    baselines = "".join(
+        f"- {baseline.name}, which costs nothing: {evaluation.primary} {baseline.value:.4f} on "
+        f"{baseline.examples:,} of these rows; the adapter {baseline.gain:+.4f}.\n"
+        for baseline in evaluation.baselines
+    )
     labels = f"\nClasses: {', '.join(manifest.labels)}.\n" if manifest.labels else ""
     libraries = ", ".join(f"{name} {version}" for name, version in sorted(manifest.libraries.items()))
     return f"""---
@@ -30,7 +35,7 @@ Only the adapter is here. It belongs on the frozen base **{manifest.base.model}*
 |---|---|---|
 {metrics}
 
-- Method: {manifest.method}; {manifest.parameters.adapter:,} numbers in the adapter and \
+{baselines}- Method: {manifest.method}; {manifest.parameters.adapter:,} numbers in the adapter and \
 {manifest.parameters.head:,} in the head, of {manifest.parameters.total:,} in all.
 - Owner: {manifest.owner or "not named"}.
 - Trained with {libraries}.

@@ -9,20 +9,24 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
+from lorry_components.data.seen_rows import SEEN_ROWS_NAME
 from lorry_components.steps.evaluate.evaluation_report import EvaluationReport
-from lorry_components.steps.gate.step import Decision
+from lorry_components.steps.gate.step import Decision, build_challenge
 from lorry_components.steps.register.mlflow_publication import publish_version
 from lorry_components.steps.register.model_card import render_card
+from lorry_components.steps.runtime.registered_candidate import RegisteredCandidate
 from lorry_components.tasks.resolution import ResolvedTask
+from lorry_components.tasks.staleness import GATE_DETAIL, describe_gate
 from lorry_components.training.training_summary import ADAPTER_FOLDER, TrainingSummary
 from lorry_registry.errors import ConflictError, LorryError
 from lorry_registry.ledger_documents import Event
 from lorry_registry.manifest import CARD_NAME, CONFIG_NAME, WEIGHTS_NAME, Manifest
 from lorry_registry.mlflow_best_effort import BestEffort
 from lorry_registry.mlflow_index import MlflowIndex, sync_aliases
-from lorry_registry.promotion import Version
+from lorry_registry.promotion import find_version
 from lorry_registry.provenance import PROVENANCE_DETAIL, Build, attach_provenance
 from lorry_registry.registry import Registry
+from lorry_registry.trained_rows import store_rows
 from lorry_registry.verification import describe_file
 from lorry_registry.whole_files import write_whole_text
 
@@ -64,7 +68,8 @@ def register(
 
     Args:
         task: The task; neither its base nor the source of its data need be on this machine.
-        candidate: The folder that ``finetune`` wrote.
+        candidate: The folder that ``finetune`` wrote; it may name a version that was registered before, which
+            keeps its number.
         report: Its evaluation.
         decision: The gate's decision.
         registry: Where it is registered.
@@ -78,18 +83,22 @@ def register(
         StoreError: The store cannot be written. Nothing was registered.
         UsageError: Signatures are required, and there is no key to sign with. Nothing was registered.
     """
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        manifest = _assemble(
-            task, candidate / ADAPTER_FOLDER, TrainingSummary.load(candidate), report, folder
-        )
-        adapter_id = registry.publish(folder, manifest)
-    if build is not None:
+    registered = RegisteredCandidate.find(candidate)
+    manifest = _publish(task, candidate, report, registry) if registered is None else None
+    if registered is not None:
+        manifest = registry.read_manifest(registered.adapter_id)
+        decision = _remark(decision, "judged anew, without training, since another gate had refused it")
+    assert manifest is not None
+    if build is not None and registered is None:
         details = {**details, PROVENANCE_DETAIL: attach_provenance(registry.store, manifest, build)}
-    event = _record(task.spec.name, adapter_id, decision, registry, details, judge)
+    event = _record(
+        task, manifest.adapter_id, decision, registry, details, judge, is_renewed=registered is not None
+    )
     warnings: list[str] = []
     if index is not None:
-        version = Version(event.version, adapter_id, event)
+        version = find_version(
+            registry.ledger.read_history(task.spec.name), event.version, task=task.spec.name
+        )
         mlflow = BestEffort(
             f"MLflow does not show v{event.version} yet",
             warnings.append,
@@ -100,6 +109,20 @@ def register(
         )
         mlflow.attempt(lambda: sync_aliases(index, registry, task.spec.name))
     return Registration(event, manifest, "".join(warnings))
+
+
+def _publish(task: ResolvedTask, candidate: Path, report: EvaluationReport, registry: Registry) -> Manifest:
+    """Put a new training into the store, with the rows that it saw beside it."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        manifest = _assemble(
+            task, candidate / ADAPTER_FOLDER, TrainingSummary.load(candidate), report, folder
+        )
+        registry.publish(folder, manifest)
+    if manifest.inputs.rows_digest is not None:
+        # Before the ledger names it: a champion's rows are never missing.
+        store_rows(registry.store, manifest, (candidate / SEEN_ROWS_NAME).read_bytes())
+    return manifest
 
 
 def _assemble(
@@ -131,28 +154,34 @@ def _assemble(
 
 
 def _record(
-    task: str,
+    task: ResolvedTask,
     adapter_id: str,
     decision: Decision,
     registry: Registry,
     details: dict[str, JsonValue],
     judge: Callable[[], Decision] | None,
+    *,
+    is_renewed: bool,
 ) -> Event:
+    name, gate = task.spec.name, task.spec.gate
+
     def enter(decided: Decision) -> Event:
         return registry.register(
-            task,
+            name,
             adapter_id,
             promote=decided.passed,
             judged_champion=decided.judged_champion,
             reasons=decided.reasons,
-            details=details,
+            details={**details, GATE_DETAIL: describe_gate(task)},
+            challenge=build_challenge(gate, decided),
+            is_renewed=is_renewed,
         )
 
     for attempt in itertools.count(1):
         try:
             return enter(decision)
         except ConflictError as error:
-            if registry.ledger.read_state(task).champion_version == decision.judged_champion:
+            if registry.ledger.read_state(name).champion_version == decision.judged_champion:
                 raise
             # Another run promoted its own adapter: the judgement is about a former champion.
             if judge is None or attempt == _JUDGEMENTS:
@@ -163,6 +192,10 @@ def _record(
                 # Torch raises a RuntimeError when memory ends. The adapter must not be lost by that.
                 return enter(_refuse(decision, f"{error.what}, and with that it cannot be judged: {problem}"))
     raise AssertionError("counting does not end")
+
+
+def _remark(decision: Decision, remark: str) -> Decision:
+    return decision.model_copy(update={"reasons": (remark, *decision.reasons)})
 
 
 def _refuse(decision: Decision, why: str) -> Decision:

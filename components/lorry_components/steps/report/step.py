@@ -19,7 +19,8 @@ class TaskReport(BaseModel):
     Attributes:
         task: The task.
         status: ``promoted`` or ``challenger`` for a new version, ``unchanged`` when training gave an adapter
-            that has a version already, ``current`` when there was nothing to do.
+            that has a version already, ``current`` when there was nothing to do; ``challenger`` as well when
+            there was nothing to do but the gate refused what is there.
         step: The last step that was reached.
         reason: Why, in a sentence or two.
         failure: Why it failed, if it did.
@@ -94,7 +95,9 @@ def _judge(last: Outcome | None) -> tuple[TaskStatus, str, Failure | None]:
     if last is not None and last.status == "failed" and last.failure is not None:
         return "failed", last.failure.message, last.failure
     if last is not None and last.status == "current":
-        return "current", str(last.details.get("reason", "")), None
+        # With a refused version a task may have no champion at all: that is not up to date.
+        status: TaskStatus = "challenger" if last.details.get("refused") else "current"
+        return status, str(last.details.get("reason", "")), None
     if last is None or last.step != STEPS[-1]:
         step = _find_unfinished_step(last)
         message = f"{step} ended without a report: it was killed, perhaps for lack of memory or disk space"
@@ -131,7 +134,7 @@ def render_html(report: RunReport) -> str:
 </style>
 <h1>Run {html.escape(report.run)}</h1>
 <table>
-<tr><th>task<th>outcome<th>version<th>metric<th>why</tr>
+<tr><th>task<th>outcome<th>version<th>metric<th>costs nothing<th>why</tr>
 {rows}
 </table>
 """
@@ -142,6 +145,8 @@ def _render_row(task: TaskReport) -> str:
     evaluated = task.details.get("evaluate", {})
     value = evaluated.get("value")
     metric = f"{evaluated.get('metric')} {value:.3f}" if isinstance(value, float) else ""
+    best = max(evaluated.get("baselines") or (), key=lambda each: float(each["value"]), default=None)
+    baseline = f"{best['name']} {best['value']:.3f}" if best else ""
     version = f"v{registered['version']}" if "version" in registered else ""
     status = task.status if task.status != "failed" else f"failed in {task.step}"
     cells: Iterable[str] = (
@@ -149,6 +154,7 @@ def _render_row(task: TaskReport) -> str:
         f'<td class="{task.status}">{html.escape(status)}',
         f"<td>{version}",
         f'<td class="number">{html.escape(metric)}',
+        f'<td class="number">{html.escape(baseline)}',
         f"<td><pre>{html.escape(task.reason)}</pre>",
     )
     return f"<tr>{''.join(cells)}</tr>"

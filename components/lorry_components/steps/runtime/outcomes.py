@@ -72,7 +72,16 @@ class Outcome(BaseModel):
 
 
 class Nothing(Exception):  # noqa: N818 - not an error: the task is up to date
-    """Raised by a step's body when there is nothing to do; the reason is its text."""
+    """Raised by a step's body when there is nothing to do; the reason is its text.
+
+    Args:
+        reason: Why.
+        is_refused: Whether what is there was refused by the gate.
+    """
+
+    def __init__(self, reason: str, *, is_refused: bool = False) -> None:
+        super().__init__(reason)
+        self.is_refused = is_refused
 
 
 class RunRecord:
@@ -138,7 +147,8 @@ def run_step(record: RunRecord, task: str, step: str, body: Callable[[], dict[st
     try:
         outcome = finish("done", details=body())
     except Nothing as reason:
-        outcome = finish("current", details={"reason": str(reason)})
+        refused = {"refused": True} if reason.is_refused else {}
+        outcome = finish("current", details={"reason": str(reason), **refused})
     except Exception as error:  # noqa: BLE001 - it is logged below, with its traceback but without secrets
         # Only this task fails; the run continues and reports it.
         trace = format_scrubbed(error, record.secrets)

@@ -5,8 +5,9 @@ several tokens has settings of its own.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from lorry_components.data.rows import DataForm, Label, Row
 from lorry_components.data.templates import Part, list_slots, parse_template
@@ -169,6 +170,10 @@ class ClozeTaskType(TextTaskType):
                 else:
                     logits = model(**inputs, logits_to_keep=list_last_positions(1).to(device)).logits[:, -1]
                 yield chosen, logits.float()
+
+    def reduce_to_base(self) -> Self:
+        """Return the task type with the words of the template alone."""
+        return type(self)(replace(self.form, soft_template=None))
 
     # Encoding
 

@@ -7,6 +7,7 @@ is right. As in LAMA and P-tuning objects are single tokens: an object of severa
 counts as wrong in evaluation, whatever is predicted.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ from lorry_components.metrics.ranking import (
 from lorry_components.task_types.base import Outputs, Report, gather_targets
 from lorry_components.task_types.cloze.base import ClozeTaskType
 from lorry_components.task_types.cloze.reader import ClozeReader
+from lorry_components.task_types.trivial_answers import COMMON_ANSWER, find_common_answer
 from lorry_registry.errors import Fault, describe_value_error
 
 if TYPE_CHECKING:
@@ -143,6 +145,20 @@ class KnowledgeProbing(ClozeTaskType):
         """Ask once for a subject with several objects: each of them is right."""
         gathered = gather_targets(rows, targets)
         return [row for row, _ in gathered], [tuple(dict.fromkeys(labels)) for _, labels in gathered]
+
+    def find_single_answer(self, targets: Sequence[Target], predictions: Sequence[Prediction]) -> str | None:
+        """Return the token of all predictions, where no object is right for all subjects."""
+        return find_common_answer(targets, [str(prediction["label"]) for prediction in predictions])
+
+    def predict_trivially(
+        self,
+        rows: Sequence[Row],
+        answers: Sequence[Label],
+        labels: Sequence[str] | None,
+    ) -> dict[str, list[Prediction]]:
+        """Answer with the objects that most training rows have."""
+        top = [[str(name), count / len(answers)] for name, count in Counter(answers).most_common(_RANKED)]
+        return {COMMON_ANSWER: [{"label": top[0][0], "score": top[0][1], "top": top}] * len(rows)}
 
     def plot_predictions(
         self, axes: "Axes", targets: Sequence[Target], predictions: Sequence[Prediction]

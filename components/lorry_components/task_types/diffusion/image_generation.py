@@ -7,8 +7,9 @@ taught to mean what the images show; with LoRA on the UNet's attention instead o
 import base64
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
@@ -130,6 +131,11 @@ class ImageGeneration(DiffusionTaskType):
         """Return with each file name the image itself."""
         pairs = zip(targets, rows, strict=True)
         return list(rows), [(label, row[IMAGE]) for label, row in pairs]
+
+    def reduce_to_base(self) -> Self:
+        """Return the task type that draws in one step: how well noise is predicted takes no image."""
+        drawing = self.form.generate.model_copy(update={"steps": 1})
+        return type(self)(replace(self.form, generate=drawing))
 
     def record_target(self, target: Target) -> Target:
         """Return the file name alone."""

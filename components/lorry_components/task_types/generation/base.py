@@ -3,8 +3,9 @@
 import json
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
@@ -40,6 +41,7 @@ from lorry_components.task_types.generation.prompts import (
 )
 from lorry_components.task_types.text_task import TextTaskType
 from lorry_components.task_types.training_form import TrainingForm
+from lorry_components.task_types.trivial_answers import COMMON_ANSWER, find_common_answer, find_most_common
 from lorry_registry.errors import Fault
 
 if TYPE_CHECKING:
@@ -291,6 +293,27 @@ class GenerationTaskType(TextTaskType):
         """Return each input once, with all texts that are right for it."""
         gathered = gather_targets(rows, targets)
         return [row for row, _ in gathered], [tuple(labels) for _, labels in gathered]
+
+    def find_single_answer(self, targets: Sequence[Target], predictions: Sequence[Prediction]) -> str | None:
+        """Return the text of all predictions, where no text is right for all rows."""
+        return find_common_answer(targets, [str(prediction["text"]) for prediction in predictions])
+
+    def predict_trivially(
+        self,
+        rows: Sequence[Row],
+        answers: Sequence[Label],
+        labels: Sequence[str] | None,
+    ) -> dict[str, list[Prediction]]:
+        """Answer with the text that most training rows have, and with the input."""
+        common = find_most_common(answers)
+        return {
+            COMMON_ANSWER: [{"text": common}] * len(rows),
+            "copy of the input": [{"text": row["text"]} for row in rows],
+        }
+
+    def reduce_to_base(self) -> Self:
+        """Return the task type with the words of the template alone."""
+        return type(self)(replace(self.form, soft_template=None))
 
     def plot_predictions(
         self, axes: "Axes", targets: Sequence[Target], predictions: Sequence[Prediction]

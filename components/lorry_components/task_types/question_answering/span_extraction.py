@@ -39,6 +39,7 @@ from lorry_components.task_types.question_answering.windows import (
 )
 from lorry_components.task_types.text_head import TextHeadTaskType
 from lorry_components.task_types.training_form import TrainingForm
+from lorry_components.task_types.trivial_answers import COMMON_ANSWER, find_common_answer, find_most_common
 from lorry_registry.errors import Fault
 from lorry_registry.input_specs import DataSpec
 
@@ -273,6 +274,21 @@ class QuestionAnswering(TextHeadTaskType):
         answer: str = prediction["answer"]
         short = answer if len(answer) <= _SHOWN_CHARACTERS else f"{answer[: _SHOWN_CHARACTERS - 1]}…"
         return f"{short or 'no answer'} ({prediction['score']:.0%})"
+
+    def find_single_answer(self, targets: Sequence[Target], predictions: Sequence[Prediction]) -> str | None:
+        """Return the answer of all predictions, where no answer is right for all questions."""
+        truths = [tuple(list_truths(target)) for target in targets]
+        return find_common_answer(truths, [prediction["answer"] for prediction in predictions])
+
+    def predict_trivially(
+        self,
+        rows: Sequence[Row],
+        answers: Sequence[Label],
+        labels: Sequence[str] | None,
+    ) -> dict[str, list[Prediction]]:
+        """Answer with what most training rows have, which may be that there is no answer."""
+        common = find_most_common([self.spell_label(answer) for answer in answers])
+        return {COMMON_ANSWER: [{"answer": common}] * len(rows)}
 
     def plot_predictions(
         self, axes: "Axes", targets: Sequence[Target], predictions: Sequence[Prediction]

@@ -201,6 +201,7 @@ def test_a_run_from_rows_to_a_champion(
     assert run.data.params["method.name"] == "lora"
     assert run.data.params["train.learning_rate"] == str(details["finetune"]["learning_rate"])
     assert {"train/loss", "validation/accuracy", "test/accuracy"} <= run.data.metrics.keys()
+    assert run.data.metrics["baseline/majority class"] == details["evaluate"]["baselines"][0]["value"]
     assert index.read_aliases(spec.name) == {"champion": details["register"]["adapter_id"]}
     assert {item.path for item in index._client.list_artifacts(run_id, "evaluation")} == {
         "evaluation/evaluation.json",
@@ -384,6 +385,67 @@ def test_a_candidate_is_judged_anew_when_the_champion_changed(
     assert event.champion_after == (2 if passes else 1)
     assert event.reasons[0] == "judged anew, since the champion had changed meanwhile"
     assert "over v1 on the same rows" in event.reasons[-1]
+
+
+def read_task(graph: Graph, spec: TaskSpec, run: str) -> dict[str, Any]:
+    graph.report(run, spec)
+    (task,) = graph.read_report(run)
+    return task
+
+
+def test_a_refused_version_is_judged_by_a_changed_gate_without_training(
+    graph: Graph, make_spec: MakeSpec
+) -> None:
+    def specify(minimum: float) -> TaskSpec:
+        return make_spec(train=ONE_STEP, gate={"minimum": minimum})
+
+    assert graph.run(specify(2.0), "run-1") == [PROCEED] * 5
+    # The same gate refuses it once: that is not said to be up to date, for the task has no champion.
+    assert graph.run(specify(2.0), "run-2") == [STOP]
+    task = read_task(graph, specify(2.0), "run-2")
+    assert task["status"] == "challenger"
+    assert task["reason"].startswith(
+        "v1 was trained from the same data, base and recipe, and the same gate refused it: pearson "
+    )
+    # Another gate that refuses it, too, is recorded, and does not judge it again.
+    assert graph.run(specify(1.5), "run-3") == [PROCEED] * 5
+    task = read_task(graph, specify(1.5), "run-3")
+    assert task["status"] == "challenger"
+    assert task["reason"].startswith("judged anew, without training, since another gate had refused it; ")
+    assert task["details"]["finetune"] == {"reused": 1}
+    assert graph.run(specify(1.5), "run-4") == [STOP]
+    assert "is below the minimum 1.500" in read_task(graph, specify(1.5), "run-4")["reason"]
+    # One that lets it pass makes it the champion.
+    assert graph.run(specify(-1.0), "run-5") == [PROCEED] * 5
+    assert read_task(graph, specify(-1.0), "run-5")["status"] == "promoted"
+    registry = Registry(graph.store, graph.folder / "another-cache")
+    events = registry.ledger.read_history("tiny-regression")
+    assert [(event.action, event.version) for event in events] == [
+        ("register", 1),
+        ("judge", 1),
+        ("promote", 1),
+    ]
+    assert registry.resolve("tiny-regression").version == 1
+    assert [error for _, error in registry.verify_task("tiny-regression")] == [None]
+    index = MlflowIndex(graph.uri)
+    assert index.read_aliases("tiny-regression") == {"champion": events[0].adapter_id}
+    assert len(index.list_model_versions("tiny-regression")) == 1
+    # And then there is nothing to do, whatever the gate says.
+    assert graph.run(specify(3.0), "run-6") == [STOP]
+    assert read_task(graph, specify(3.0), "run-6")["status"] == "current"
+
+
+def test_a_version_of_an_older_lorry_that_was_refused_is_judged_once(
+    graph: Graph, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lorry_components.steps.register import step
+
+    spec = make_spec(train=ONE_STEP, gate={"minimum": 2.0})
+    with monkeypatch.context() as older:
+        older.setattr(step, "GATE_DETAIL", "something-else")
+        assert graph.run(spec, "run-1") == [PROCEED] * 5
+    assert graph.run(spec, "run-2") == [PROCEED] * 5
+    assert graph.run(spec, "run-3") == [STOP]
 
 
 def test_training_goes_on_when_mlflow_goes_away(

@@ -14,6 +14,8 @@ from lorry_registry.registry import Registry
 from lorry_registry.stores import LocalStore
 from lorry_registry.task_spec import TaskSpec
 
+from fixtures.adapters import write_adapter
+
 SPEC = TaskSpec.model_validate(
     {
         "name": "reviews",
@@ -62,6 +64,47 @@ def test_what_was_found_in_the_data_is_told_below_the_table(
     (row,) = describe_tasks(planned, {"reviews": told}, registry)
     print_summary([row], seconds=20.0, tracking_uri="sqlite:///mlflow.db")
     assert "\nwarning: reviews: test has only 26 rows: scores on it are rough\n" in capsys.readouterr().out
+
+
+def test_a_refused_task_without_a_champion_is_not_up_to_date(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    registry = Registry(LocalStore(tmp_path / "store"), tmp_path / "cache")
+    adapter = write_adapter(tmp_path / "adapter", task="reviews")
+    registry.publish(adapter.path, adapter.manifest)
+    registry.register(
+        "reviews", adapter.adapter_id, promote=False, judged_champion=None, reasons=("too weak",), by="ann"
+    )
+    staleness = Staleness(is_stale=False, reason="v1 was refused: too weak", version=1, is_refused=True)
+    (row,) = describe_tasks([PlannedTask(resolve_task(SPEC), staleness)], {}, registry)
+    assert (row["outcome"], row["version"], row["champion"]) == ("challenger", 1, None)
+    print_summary([row], seconds=1.0, tracking_uri="sqlite:///mlflow.db")
+    shown = capsys.readouterr().out
+    assert "Not trained again:\n  reviews: v1 was refused: too weak\n" in shown
+    assert "reviews has no champion, so that lorry predict and lorry resolve find nothing; to use v1" in shown
+    assert "lorry promote reviews v1 --reason" in shown
+    assert "Next:" not in shown
+    # Where another version is the champion, only the refusal is told.
+    registry.promote("reviews", 1, reason="a test")
+    (row,) = describe_tasks([PlannedTask(resolve_task(SPEC), staleness)], {}, registry)
+    print_summary([row], seconds=1.0, tracking_uri="sqlite:///mlflow.db")
+    assert "has no champion" not in capsys.readouterr().out
+
+
+def test_the_best_of_what_costs_nothing_is_a_column(capsys: pytest.CaptureFixture[str]) -> None:
+    row: dict[str, Any] = dict.fromkeys(
+        ("version", "single_answer", "published", "seconds", "source", "step", "champion")
+    )
+    baselines = [
+        {"name": "copy of the input", "value": 0.125},
+        {"name": "most frequent answer", "value": 0.25},
+    ]
+    row |= {"task": "reviews", "outcome": "promoted", "baselines": baselines, "data_warnings": []}
+    print_summary([row], seconds=1.0, tracking_uri="sqlite:///mlflow.db")
+    shown = capsys.readouterr().out
+    assert "Baseline" in shown
+    assert "0.250" in shown
+    assert "baseline: what costs nothing (most frequent answer)" in shown
 
 
 @pytest.mark.parametrize(

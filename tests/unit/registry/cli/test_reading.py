@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from lorry_registry.manifest import MANIFEST_NAME
+from lorry_registry.manifest import MANIFEST_NAME, Baseline
 from lorry_registry.registry import Registry
 from lorry_registry.stores import LocalStore
 
@@ -128,6 +128,20 @@ def test_show_tells_all_about_the_champion_or_a_version(lorry: Run, two_tasks: d
     assert (shown["version"], shown["is_champion"], shown["promoted_at"]) == (3, False, None)
     assert shown["manifest"] == two_tasks["reviews v3"].manifest.model_dump(mode="json")
     assert shown["reasons"] == ["pearson 0.600 is below 0.700"]
+
+
+def test_show_has_what_costs_nothing_beside_the_metrics(
+    lorry: Run, registry: Registry, make_adapter: Callable[..., Any]
+) -> None:
+    plain = make_adapter(seed=7).manifest.evaluation
+    baseline = Baseline(name="majority class", value=0.5, gain=0.35, confidence=0.998, examples=1371)
+    adapter = make_adapter(seed=8, evaluation=plain.model_copy(update={"baselines": (baseline,)}))
+    registry.publish(adapter.path, adapter.manifest)
+    registry.register("reviews", adapter.adapter_id, promote=True, judged_champion=None, reasons=())
+    output = lorry("show", "reviews").stdout
+    assert "What costs nothing, in pearson on the same examples" in output
+    (row,) = [row for row in _list_columns(output) if row and row[0] == "majority class"]
+    assert row == ["majority class", "0.500", "+0.350", "99.8% of resamples", "1,371"]
 
 
 def test_history_tells_every_event_and_why(lorry: Run, registry: Registry, two_tasks: dict[str, Any]) -> None:

@@ -229,7 +229,7 @@ def test_a_champion_of_another_kind_is_compared_with_nothing(
     report = score(trained(), registry, tmp_path / "evaluation")
     assert report.champion is not None
     assert (report.champion.recorded, report.champion.gain) == (None, None)
-    judged = decide(GateSpec(minimum=-1.0, minimum_gain=0.5), report)
+    judged = decide(GateSpec(minimum=-1.0, minimum_gain=0.5, baseline="none"), report)
     assert judged.passed
     assert "cannot be compared with v1, for which this metric is not known" in judged.reasons[-1]
 
@@ -322,6 +322,9 @@ def test_a_candidate_that_answers_all_rows_alike_is_remarked(
     assert report.single_answer == found.summary.labels[0]
     decision = decide(found.spec.gate, EvaluationReport.load(target))
     assert any(report.single_answer in reason for reason in decision.reasons)
+    # Remarked where the task asks for nothing, and refused where it does.
+    assert decision.passed
+    assert not decide(GateSpec(), EvaluationReport.load(target)).passed
 
 
 # What is refused

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from lorry_components.steps.evaluate.evaluation_report import ChampionComparison, EvaluationReport
-from lorry_components.steps.gate.step import Decision, decide
-from lorry_registry.manifest import Evaluation, MetricValue, Probe
+from lorry_components.steps.gate.step import Decision, build_challenge, decide, recount
+from lorry_registry.manifest import Baseline, Evaluation, MetricValue, Probe
 from lorry_registry.task_spec import GateSpec
 
 CHAMPION = ChampionComparison(
@@ -19,15 +19,25 @@ UNLOADABLE = ChampionComparison(
 )
 
 
+TESTED = CHAMPION.model_copy(update={"examples": 100, "test_rows": "sha256:" + "b" * 64})
+
+
 def judge(
     value: float = 0.8,
     champion: ChampionComparison | None = None,
     single_answer: str | None = None,
+    baselines: tuple[Baseline, ...] = (),
     **gate: Any,
 ) -> Decision:
     metric = MetricValue(value=value, low=value - 0.05, high=value + 0.05)
     report = EvaluationReport(
-        evaluation=Evaluation(split="test", examples=100, primary="pearson", metrics={"pearson": metric}),
+        evaluation=Evaluation(
+            split="test",
+            examples=100,
+            primary="pearson",
+            metrics={"pearson": metric},
+            baselines=baselines,
+        ),
         probe=Probe(rows=(), outputs=(), base_outputs=()),
         champion=champion,
         seconds=1.0,
@@ -70,10 +80,155 @@ def test_a_gain_has_to_be_sure_enough(confidence: float, needed: float, passed: 
     assert f"{needed:.1%} {'are' if passed else 'would be'} needed" in decision.reasons[1]
 
 
-def test_one_answer_for_all_rows_is_remarked() -> None:
-    decision = judge(single_answer="spam")
-    assert decision.passed
+@pytest.mark.parametrize(("baseline", "passed"), [("trivial", False), ("none", True)])
+def test_one_answer_for_all_rows_is_refused_unless_the_task_says_otherwise(
+    baseline: str, passed: bool
+) -> None:
+    decision = judge(single_answer="spam", baseline=baseline)
+    assert decision.passed == passed
     assert decision.reasons[1] == "it answers every test row with 'spam'"
+
+
+# What costs nothing
+
+
+MAJORITY = Baseline(name="majority class", value=0.68, gain=0.12, confidence=0.98, examples=100)
+COPY = Baseline(name="copy of the input", value=0.6, gain=0.2, confidence=0.94, examples=100)
+
+
+def test_what_is_better_than_what_costs_nothing_passes_and_says_by_how_much() -> None:
+    decision = judge(baselines=(COPY.model_copy(update={"confidence": 1.0}), MAJORITY))
+    assert decision.passed
+    assert decision.reasons[1] == (
+        "it is better than the majority class at 0.680: +0.120, above 0 in 98.0% of resamples, "
+        "95.0% are needed"
+    )
+
+
+def test_all_that_costs_nothing_has_to_be_beaten() -> None:
+    # The copy is worse than the majority, but it differs more from row to row.
+    decision = judge(baselines=(MAJORITY, COPY))
+    assert not decision.passed
+    assert decision.reasons[1] == (
+        "it is not surely better than the copy of the input at 0.600: +0.200, above 0 in 94.0% of resamples, "
+        "95.0% would be needed"
+    )
+    assert judge(baselines=(MAJORITY, COPY), confidence=0.9).passed
+    unasked = judge(baselines=(MAJORITY, COPY), baseline="none")
+    assert (unasked.passed, len(unasked.reasons)) == (True, 2)
+
+
+def test_a_gain_over_the_champion_does_not_make_up_for_a_baseline() -> None:
+    worse = MAJORITY.model_copy(update={"gain": -0.1, "confidence": 0.0})
+    assert not judge(champion=CHAMPION, baselines=(worse,)).passed
+
+
+# The rows that are shared with the champion
+
+
+def test_too_few_shared_rows_refuse_whatever_the_gain_is() -> None:
+    sure = TESTED.model_copy(update={"examples": 29, "confidence": 1.0})
+    decision = judge(champion=sure)
+    assert not decision.passed
+    assert decision.reasons[-1] == (
+        "29 test rows cannot tell it from v3: 30 are needed; lorry promote decides by hand"
+    )
+    assert judge(champion=sure, minimum_rows=29).passed
+    assert judge(champion=sure.model_copy(update={"examples": 30})).passed
+
+
+def test_no_shared_row_at_all_is_told() -> None:
+    nothing = TESTED.model_copy(
+        update={"examples": 0, "left_out": 1, "value": None, "gain": None, "confidence": None}
+    )
+    decision = judge(champion=nothing, minimum_rows=1)
+    assert not decision.passed
+    assert decision.reasons[1:] == (
+        "1 test row left out, which v3 was trained on",
+        "0 test rows cannot tell it from v3: 1 are needed; lorry promote decides by hand",
+    )
+    assert decision.comparison is None
+
+
+def test_few_rows_refuse_a_comparison_with_a_record_too() -> None:
+    assert judge(champion=UNLOADABLE, minimum_rows=100).passed
+    decision = judge(champion=UNLOADABLE, minimum_rows=101)
+    assert not decision.passed
+    assert decision.reasons[1] == "100 test rows cannot tell it from v3: 101 are needed"
+
+
+def test_what_was_left_out_and_what_is_not_known_is_told() -> None:
+    decision = judge(champion=TESTED.model_copy(update={"left_out": 1234}))
+    assert decision.reasons[1] == "1,234 test rows left out, which v3 was trained on"
+    decision = judge(champion=TESTED.model_copy(update={"unknown_rows": "none were recorded"}))
+    assert decision.reasons[1] == (
+        "which rows v3 was trained on is not known (none were recorded): some may be among the test rows"
+    )
+
+
+@pytest.mark.parametrize(("confidence", "passed"), [(0.969, False), (0.97, True)])
+def test_a_gain_over_a_record_has_to_be_sure_by_both_intervals(confidence: float, passed: bool) -> None:
+    recorded = {"recorded_confidence": confidence, "test_rows": TESTED.test_rows}
+    decision = judge(champion=UNLOADABLE.model_copy(update=recorded))
+    assert decision.passed == passed
+    assert decision.reasons[-1].startswith(
+        f"by the intervals of both that is {confidence:.1%} sure, "
+        f"97.0% {'are' if passed else 'would be'} needed"
+    )
+    if passed:
+        counted = recount(GateSpec(), decision, 2)
+        assert not counted.passed
+        assert counted.reasons[-1].endswith("since 2 adapters have challenged v3 on these rows before")
+
+
+# How often the champion was challenged
+
+
+@pytest.mark.parametrize(
+    ("earlier", "confidence", "passed", "told"),
+    [
+        (0, 0.970, True, "97.0% are needed, so that luck promotes 5.0% at most, however many challenge v3"),
+        (0, 0.969, False, "97.0% would be needed, so that luck promotes 5.0% at most"),
+        (1, 0.991, False, "99.2% would be needed, since one adapter has challenged v3 on these rows before"),
+        (1, 0.993, True, "99.2% are needed, since one adapter has challenged v3 on these rows before"),
+        (
+            9,
+            0.9996,
+            False,
+            "99.970% would be needed, since 9 adapters have challenged v3 on these rows before",
+        ),
+        (9, 0.9998, True, "a gain above 0 in 99.980% of resamples, 99.970% are needed, since 9 adapters"),
+    ],
+)
+def test_who_comes_later_has_to_be_surer(earlier: int, confidence: float, passed: bool, told: str) -> None:
+    decision = judge(champion=TESTED.model_copy(update={"earlier": earlier, "confidence": confidence}))
+    assert decision.passed == passed
+    assert told in decision.reasons[-1]
+
+
+def test_a_decision_is_taken_again_by_the_number_that_the_ledger_knows() -> None:
+    gate = GateSpec()
+    decision = judge(champion=TESTED.model_copy(update={"confidence": 0.98, "left_out": 5}))
+    assert decision.passed
+    remarked = decision.model_copy(update={"reasons": ("a remark", *decision.reasons)})
+    counted = recount(gate, remarked, 3)
+    assert not counted.passed
+    assert counted.reasons[0] == "a remark"
+    assert counted.reasons[1:-1] == decision.reasons[:-1]
+    assert counted.reasons[-1].endswith("since 3 adapters have challenged v3 on these rows before")
+    assert recount(gate, remarked, 0) == remarked
+    refused = decision.model_copy(update={"passed": False})
+    assert not recount(gate, refused, 0).passed
+    challenge = build_challenge(gate, decision)
+    assert challenge is not None
+    assert challenge.describe() == {"champion": 3, "test_rows": TESTED.test_rows}
+    assert challenge.judge(0) == (True, decision.reasons)
+    assert challenge.judge(3)[0] is False
+
+
+def test_only_a_test_against_a_champion_is_a_challenge() -> None:
+    assert build_challenge(GateSpec(), judge()) is None
+    assert build_challenge(GateSpec(), judge(champion=UNLOADABLE)) is None
 
 
 def test_a_gain_does_not_make_up_for_the_minimum() -> None:

@@ -66,7 +66,11 @@ def test_what_passed_becomes_the_champion(
     event = registration.event
     assert (event.version, event.action, event.is_promotion) == (1, "register", True)
     assert event.reasons == ("it is good",)
-    assert event.details == {"run": "a-run", "mlflow_run_id": "123"}
+    assert event.details == {
+        "run": "a-run",
+        "mlflow_run_id": "123",
+        "gate": {"minimum_rows": 1, "baseline": "none", "primary": "pearson"},
+    }
     assert registration.warning == ""
     champion = registry.resolve(TASK)
     assert champion.manifest == registration.manifest
@@ -538,10 +542,10 @@ registration = register(
 )
 assert not registration.warning, registration.warning
 """
-# Three files, the manifest, the adapter's claim, the registry's id, the ledger's head, its event; then
-# MLflow's model, files, version, aliases.
-_STORE_WRITES = 8
-_ALL_WRITES = 12
+# Three files, the manifest, the training rows, the adapter's claim, the registry's id, the ledger's head, its
+# event; then MLflow's model, files, version, aliases.
+_STORE_WRITES = 9
+_ALL_WRITES = 13
 
 
 @pytest.fixture

@@ -149,7 +149,9 @@ def read_page(found: RunReport) -> _Tags:
 def test_the_page_shows_each_task(record: RunRecord, store: LocalStore, finish: Finish) -> None:
     run_step(record, "first", "prepare_data", dict)
     run_step(record, "first", "finetune", dict)
-    run_step(record, "first", "evaluate", lambda: {"metric": "pearson", "value": 0.91234})
+    baselines = [{"name": "mean", "value": 0.0}, {"name": "guess & luck", "value": 0.1251}]
+    evaluated = {"metric": "pearson", "value": 0.91234, "baselines": baselines}
+    run_step(record, "first", "evaluate", lambda: evaluated)
     run_step(record, "first", "gate", dict)
     run_step(
         record, "first", "register", lambda: {"promoted": True, "version": 4, "reasons": ["it is the first"]}
@@ -162,6 +164,7 @@ def test_the_page_shows_each_task(record: RunRecord, store: LocalStore, finish: 
         "promoted",
         "v4",
         "pearson 0.912",
+        "guess & luck 0.125",
         "it is the first",
         "failed in prepare_data",
         "no such file",

@@ -1,0 +1,69 @@
+"""What costs nothing, beside a candidate: one answer for all rows, the input itself, the untrained base."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from lorry_components.data.rows import Label
+from lorry_components.inference import Predictor
+from lorry_components.steps.evaluate.champion_comparison import ScoredPart
+from lorry_components.steps.evaluate.confidence import measure_confidence
+from lorry_components.task_types import Prediction
+from lorry_registry.manifest import Baseline
+from lorry_registry.task_spec import TaskSpec
+
+UNTRAINED = "untrained base"
+# A base that was never taught where to end writes on and on. Test rows stand in the order of their digests,
+# so that the first of them are any.
+_MOST_ROWS_OF_BASE = 1000
+# Not that of the gate, which decides what is made of it: the same adapter has the same evaluation.
+_NEEDED = 0.95
+
+
+def measure_baselines(
+    spec: TaskSpec, predictor: Predictor, scored: ScoredPart, answers: Sequence[Label]
+) -> tuple[Baseline, ...]:
+    """Score what costs nothing on the test rows, and compare the candidate with each on the same rows.
+
+    The untrained base, where it can answer at all, answers a thousand rows at most.
+
+    Args:
+        spec: The task.
+        predictor: The candidate's.
+        scored: Its predictions.
+        answers: The labels of the training rows.
+    """
+    prepare = predictor.task_type.metrics[scored.evaluation.primary]
+    baselines = []
+    for name, predictions in _list_predictions(predictor, scored, answers):
+        count = len(predictions)
+        own = prepare(scored.targets[:count], scored.predictions[:count])
+        trivial = prepare(scored.targets[:count], predictions)
+        everything = np.arange(count)
+        value = trivial(everything)
+        baselines.append(
+            Baseline(
+                name=name,
+                value=value,
+                gain=own(everything) - value,
+                confidence=measure_confidence(
+                    own,
+                    trivial,
+                    count,
+                    minimum_gain=0.0,
+                    needed=_NEEDED,
+                    resamples=spec.evaluate.resamples,
+                ),
+                examples=count,
+            )
+        )
+    return tuple(baselines)
+
+
+def _list_predictions(
+    predictor: Predictor, scored: ScoredPart, answers: Sequence[Label]
+) -> Iterator[tuple[str, Sequence[Prediction]]]:
+    yield from predictor.task_type.predict_trivially(scored.rows, answers, predictor.labels).items()
+    untrained = predictor.predict_as_base(scored.rows[:_MOST_ROWS_OF_BASE])
+    if untrained is not None:
+        yield UNTRAINED, untrained

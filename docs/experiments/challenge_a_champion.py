@@ -1,0 +1,129 @@
+"""How often luck promotes when many equal adapters challenge one champion, and what it costs to prevent that.
+
+Each case draws a champion and challengers whose errors share what is hard about a row. All are tested as the
+gate tests them, by the share of paired bootstrap resamples with a gain above 0: for accuracy by the counts of
+rows that one of the two has right and the other has not, whose resamples are multinomial; for Pearson's r by
+drawing rows. The confidence that is needed is the gate's own.
+
+    python docs/experiments/challenge_a_champion.py
+"""
+
+import argparse
+import functools
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lorry_registry.challenges import tighten_confidence
+
+CHALLENGERS = 10
+RESAMPLES = 40_000
+PEARSON_RESAMPLES = 4_000
+CONFIDENCE = 0.95
+BASE_ACCURACY = 0.8
+
+Numbers = NDArray[np.float64]
+Draw = Callable[[np.random.Generator, int, float], list[float]]
+
+
+@functools.cache
+def resample_counts(rows: int, wins: int, losses: int) -> float:
+    """Return the share of resamples in which more rows are won than lost."""
+    shares = [wins / rows, losses / rows, 1.0 - (wins + losses) / rows]
+    drawn = np.random.default_rng(1).multinomial(rows, shares, size=RESAMPLES)
+    return float(np.mean(drawn[:, 0] > drawn[:, 1]))
+
+
+def draw_accuracies(generator: np.random.Generator, rows: int, gain: float) -> list[float]:
+    """Return the confidence of each of ten challengers, whose true accuracy is higher by a gain."""
+    from scipy.stats import norm
+
+    hard = generator.normal(size=rows)
+
+    def answer(accuracy: float) -> NDArray[np.bool_]:
+        level = float(norm.ppf(accuracy)) * np.sqrt(2.0)
+        right: NDArray[np.bool_] = level + hard + generator.normal(size=rows) > 0
+        return right
+
+    champion = answer(BASE_ACCURACY)
+    confidences = []
+    for _ in range(CHALLENGERS):
+        challenger = answer(BASE_ACCURACY + gain)
+        wins, losses = int(np.sum(challenger & ~champion)), int(np.sum(champion & ~challenger))
+        confidences.append(resample_counts(rows, wins, losses))
+    return confidences
+
+
+def draw_correlations(generator: np.random.Generator, rows: int, gain: float) -> list[float]:
+    """Return the confidence of each of ten challengers, whose noise is less by a share."""
+    truth, hard = generator.normal(size=rows), generator.normal(size=rows)
+
+    def answer(noise: float) -> Numbers:
+        guess: Numbers = truth + noise * (hard + generator.normal(size=rows))
+        return guess
+
+    champion = answer(0.5)
+    drawn = generator.integers(0, rows, (PEARSON_RESAMPLES, rows))
+    rival = _correlate(truth[drawn], champion[drawn])
+    return [
+        float(np.mean(_correlate(truth[drawn], answer(0.5 * (1.0 - gain))[drawn]) > rival))
+        for _ in range(CHALLENGERS)
+    ]
+
+
+def _correlate(truth: Numbers, guess: Numbers) -> Numbers:
+    truth = truth - truth.mean(axis=1, keepdims=True)
+    guess = guess - guess.mean(axis=1, keepdims=True)
+    scale = np.sqrt((truth**2).sum(axis=1) * (guess**2).sum(axis=1))
+    value: Numbers = (truth * guess).sum(axis=1) / scale
+    return value
+
+
+def simulate(draw: Draw, rows: int, gain: float, cases: int) -> tuple[Numbers, Numbers]:
+    """Return, by challenger, the share of cases in which it or one before it passes, and in which it does.
+
+    Both without and with the tightened confidence, shape (2, challengers).
+    """
+    generator = np.random.default_rng(rows)
+    confidences = np.asarray([draw(generator, rows, gain) for _ in range(cases)])
+    needed = np.asarray([tighten_confidence(CONFIDENCE, earlier) for earlier in range(CHALLENGERS)])
+    passes = np.stack([confidences >= CONFIDENCE, confidences >= needed])
+    any_passes: Numbers = np.logical_or.accumulate(passes, axis=2).mean(axis=1)
+    alone: Numbers = passes.mean(axis=1)
+    return any_passes, alone
+
+
+def print_rates(name: str, draw: Draw, sizes: tuple[int, ...], cases: int) -> None:
+    """Print how often luck promotes one of 1, 5 or 10 equal challengers."""
+    print(f"\n{name}: one or more of equal challengers promoted, {cases:,} cases")
+    print("| rows | 1 at 95 % | 5 | 10 | 1 tightened | 5 | 10 |\n|---|---|---|---|---|---|---|")
+    for rows in sizes:
+        (plain, tight), _ = simulate(draw, rows, 0.0, cases)
+        cells = [f"{rates[number - 1]:.1%}" for rates in (plain, tight) for number in (1, 5, 10)]
+        print(f"| {rows:,} | {' | '.join(cells)} |", flush=True)
+
+
+def print_power(name: str, draw: Draw, rows: int, gains: tuple[float, ...], cases: int) -> None:
+    """Print how often a challenger that is better passes, by its place."""
+    print(f"\n{name}: a better challenger promoted, {rows:,} rows, {cases:,} cases")
+    print("| gain | at 95 % | as 1st | 2nd | 5th | 10th |\n|---|---|---|---|---|---|")
+    for gain in gains:
+        _, (plain, tight) = simulate(draw, rows, gain, cases)
+        cells = [f"{plain[0]:.0%}", *(f"{tight[place - 1]:.0%}" for place in (1, 2, 5, 10))]
+        print(f"| {gain:+.1%} | {' | '.join(cells)} |", flush=True)
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cases", type=int, default=4000, help="of accuracy; a tenth of them of Pearson's r")
+    cases = parser.parse_args().cases
+    print_rates("accuracy", draw_accuracies, (30, 100, 300, 1000), cases)
+    print_rates("pearson", draw_correlations, (30, 100), cases // 10)
+    print_power("accuracy", draw_accuracies, 1000, (0.01, 0.02, 0.03, 0.05), cases // 4)
+    print_power("accuracy", draw_accuracies, 300, (0.03, 0.05, 0.08), cases // 4)
+
+
+if __name__ == "__main__":
+    main()
