@@ -145,6 +145,24 @@ class AcceleratorProfile(Section):
     shared_memory: Memory = "8Gi"
 
 
+class TrainerProfile(Section):
+    """Kubeflow Trainer, for tasks that are trained on several nodes.
+
+    Attributes:
+        runtime: The TrainingRuntime of the namespace, or the ClusterTrainingRuntime; one for torch.
+        service_account: The account of the nodes; None: the namespace's default. It needs no rights.
+        start_seconds: How long a job may wait until all its nodes run.
+        cpu: Processors that are reserved for the step that waits.
+        memory: The memory of the step that waits, which computes the fingerprint of the base.
+    """
+
+    runtime: ObjectName = "torch-distributed"
+    service_account: ObjectName | None = None
+    start_seconds: Annotated[int, Field(ge=60)] = 86_400
+    cpu: Cpu = "250m"
+    memory: Memory = "2Gi"
+
+
 _DAY, _WEEK = 86_400, 604_800
 _LIGHT = StepProfile(cpu="250m", cpu_limit="1", memory="512Mi", memory_limit="1Gi", timeout_seconds=3600)
 _DEFAULTS = {
@@ -173,6 +191,7 @@ class ClusterProfile(Section):
         volumes: Persistent volume claims that every step mounts.
         bases: The claim of the base models that tasks call by a logical name; None: there is none.
         image_pull_secrets: Secrets with which the image is pulled.
+        trainer: Kubeflow Trainer; None: the cluster has none, and each task is trained on one node.
         queue: Kueue's queue; None: the cluster does not use Kueue.
         labels: Further labels of every pod.
         user: The user id that steps run as. It must not be 0.
@@ -192,6 +211,7 @@ class ClusterProfile(Section):
     volumes: tuple[VolumeProfile, ...] = ()
     bases: BasesProfile | None = None
     image_pull_secrets: tuple[ObjectName, ...] = ()
+    trainer: TrainerProfile | None = None
     queue: QueueProfile | None = None
     labels: dict[str, str] = {}
     user: Annotated[int, Field(ge=1)] = 10001

@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from pydantic import JsonValue
 
 from lorry_components.data.data_card import CARD_FILE, DataCard
 from lorry_components.data.prepared import load_card
+from lorry_components.steps.finetune.mlflow_log import MlflowLog
 from lorry_components.steps.finetune.run_inputs import (
     TASK_ARTIFACT,
     list_datasets,
@@ -20,10 +21,12 @@ from lorry_components.steps.finetune.run_inputs import (
 from lorry_components.steps.finetune.step import finetune, name_checkpoints
 from lorry_components.steps.runtime.outcomes import run_step
 from lorry_components.steps.runtime.step_context import StepContext
+from lorry_components.tasks.resolution import ResolvedTask
 from lorry_components.training.distributed import Finetune, finetune_in_processes
 from lorry_components.training.stored_checkpoints import CheckpointPlace, find_place
+from lorry_components.training.training_summary import TrainingSummary
 from lorry_registry.adapter_names import name_run
-from lorry_registry.errors import TrackingError
+from lorry_registry.errors import TrackingError, TrainingError
 from lorry_registry.mlflow_best_effort import BestEffort
 from lorry_registry.mlflow_index import MlflowIndex
 from lorry_registry.version_card import describe_model
@@ -32,24 +35,6 @@ from lorry_registry.whole_files import write_whole_text
 _LOGGER = logging.getLogger(__name__)
 # Beside the checkpoints of a training: the id of the MLflow run that shows it.
 _RUN_NOTE = "mlflow_run"
-
-
-class MlflowLog:
-    """Sends training metrics to an MLflow run; when MLflow goes away, training does not."""
-
-    def __init__(self, index: MlflowIndex, run_id: str) -> None:
-        self._index = index
-        self._run_id = run_id
-        self._mlflow = BestEffort("MLflow takes no more metrics of this training")
-
-    def __call__(self, metrics: Mapping[str, float], step: int) -> None:
-        """Log metrics of a step, unless MLflow failed before."""
-        self._mlflow.attempt(lambda: self._index.log_metrics(self._run_id, metrics, step=step))
-
-    def log_learning_rate(self, rate: float) -> None:
-        """Log the peak learning rate as the recipe's: it names none where the method's own is used."""
-        parameters = {"train": {"learning_rate": rate}}
-        self._mlflow.attempt(lambda: self._index.log_parameters(self._run_id, parameters))
 
 
 def main(
@@ -93,7 +78,11 @@ def main(
         run_id = _open_run(entry, run, kept / _RUN_NOTE)
         with _marking_failure(index, run_id):
             _show_inputs(entry, run_id, load_card(Path(data)))
-            train, log = _choose_training(spec.resources.count), MlflowLog(index, run_id)
+            log = MlflowLog(index, run_id)
+            if spec.resources.nodes > 1 and entry.train_job:
+                train = _prepare_nodes(entry, task, run, run_id, store, tracking_uri)
+            else:
+                train = _choose_training(spec.resources.count)
             summary = train(
                 resolved,
                 Path(data),
@@ -130,6 +119,47 @@ def _choose_training(wanted: int) -> Finetune:
 
     count = min(wanted, torch.cuda.device_count())
     return functools.partial(finetune_in_processes, finetune, count) if count > 1 else finetune
+
+
+def _prepare_nodes(
+    entry: StepContext, task: str, run: str, mlflow_run: str, store: str, tracking_uri: str
+) -> Finetune:
+    """Return what trains on several nodes of the cluster that this step is in."""
+    from lorry_components.steps.finetune.node_exchange import NodeExchange, NodeWork, name_exchange
+    from lorry_components.steps.finetune.several_nodes import NodesTraining, name_job
+    from lorry_components.steps.finetune.train_job_settings import read_train_job_settings
+    from lorry_components.steps.finetune.train_jobs import TrainJobs
+    from lorry_components.steps.runtime.kubernetes_api import KubernetesApi
+
+    name = entry.spec.name
+
+    def train(
+        _task: ResolvedTask, data: Path, target: Path, *, place: CheckpointPlace | None, **_: object
+    ) -> TrainingSummary:
+        if place is None:
+            raise TrainingError(
+                "nodes need a place for checkpoints that all of them reach",
+                where=name,
+                todo="leave LORRY_CHECKPOINTS unset, or set it to store or s3://BUCKET/PREFIX",
+            )
+        training = NodesTraining(
+            TrainJobs(KubernetesApi.open()),
+            NodeExchange(entry.store, name_exchange(run, name)),
+            read_train_job_settings(entry.train_job),
+            name_job(run, name, place.key),
+        )
+        work = NodeWork(
+            task=task,
+            run=run,
+            tracking_uri=tracking_uri,
+            mlflow_run=mlflow_run,
+            checkpoints=place.address,
+            checkpoints_key=place.key,
+            notes=place.notes,
+        )
+        return training.run(work, data, target, store=store)
+
+    return train
 
 
 def _fetch_checkpoint(place: CheckpointPlace, folder: Path) -> None:
