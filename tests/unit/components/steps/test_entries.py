@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from lorry_components.steps.evaluate.entry import main as evaluate
-from lorry_components.steps.finetune.mlflow_log import MlflowLog
 from lorry_components.steps.finetune.entry import main as finetune
+from lorry_components.steps.finetune.mlflow_log import MlflowLog
 from lorry_components.steps.gate.entry import main as gate
 from lorry_components.steps.prepare_data.entry import main as prepare_data
 from lorry_components.steps.register.entry import main as register

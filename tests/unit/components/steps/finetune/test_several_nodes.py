@@ -63,11 +63,11 @@ def make_settings(**changes: Any) -> TrainJobSettings:
 
 def make_summary() -> TrainingSummary:
     return TrainingSummary(
-        base=BaseIdentity(source="a base", fingerprint=DIGEST, architecture="BertModel"),
+        base=BaseIdentity(model="a base", revision=None, fingerprint=DIGEST, architecture="BertModel"),
         inputs=TrainingInputs(source_digest=DIGEST, data_digest=DIGEST, recipe_digest=DIGEST),
         labels=None,
         has_pair=False,
-        parameters=ParameterCounts(trained=1, total=2),
+        parameters=ParameterCounts(adapter=1, head=0, total=2),
         learning_rate=0.1,
         device="cpu",
         precision="fp32",
