@@ -60,6 +60,8 @@ def _describe_task(plan: PlannedTask, report: TaskReport | None, registry: Regis
         "source": plan.spec.evaluate.reference.source if plan.spec.evaluate.reference else None,
         "single_answer": report.details.get("evaluate", {}).get("single_answer") if report else None,
         "has_pair": plan.spec.data.columns.text_pair is not None,
+        "mlflow_run": report.details.get("finetune", {}).get("mlflow_run_id") if report else None,
+        "mlflow_url": report.details.get("finetune", {}).get("mlflow_url") if report else None,
     }
     return row | (_describe_manifest(registry.read_manifest(adapter_id)) if adapter_id else {})
 

@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,12 @@ from lorry_components.training.distributed import Finetune, finetune_in_processe
 from lorry_components.training.stored_checkpoints import CheckpointPlace, find_place
 from lorry_components.training.training_summary import TrainingSummary
 from lorry_registry.adapter_names import name_run
+from lorry_registry.addresses import hide_secrets
 from lorry_registry.errors import TrackingError, TrainingError
+from lorry_registry.kubeflow_pages import describe_kubeflow_run, tag_kubeflow_run
 from lorry_registry.mlflow_best_effort import BestEffort
 from lorry_registry.mlflow_index import MlflowIndex
-from lorry_registry.version_card import describe_model
+from lorry_registry.version_card import NOTE_TAG, describe_model
 from lorry_registry.whole_files import write_whole_text
 
 _LOGGER = logging.getLogger(__name__)
@@ -48,6 +50,7 @@ def main(
     candidate: str,
     metadata: dict[str, Any],
     force: bool = False,
+    kfp_run: str = "",
 ) -> str:
     """Train a task's adapter; return whether the graph goes on.
 
@@ -63,6 +66,7 @@ def main(
         metadata: Kubeflow's, of the candidate.
         force: Whether to train from the start even if a former run left checkpoints. A retry of this step in
             the same run goes on from this run's own.
+        kfp_run: Kubeflow's id of the run.
     """
     entry = StepContext.open("finetune", task=task, run=run, store=store, tracking_uri=tracking_uri)
     resolved, spec, index = entry.task, entry.spec, entry.index
@@ -75,7 +79,7 @@ def main(
         kept = root / name
         if place is not None:
             _fetch_checkpoint(place, kept)
-        run_id = _open_run(entry, run, kept / _RUN_NOTE)
+        run_id = _open_run(entry, run, kept / _RUN_NOTE, _name_kubeflow(entry, kfp_run))
         with _marking_failure(index, run_id):
             _show_inputs(entry, run_id, load_card(Path(data)))
             log = MlflowLog(index, run_id)
@@ -93,9 +97,13 @@ def main(
                 place=place,
             )
             log.log_learning_rate(summary.learning_rate)
+        page = _locate_run(index, run_id)
         metadata.update({"task": spec.name, "mlflow_run_id": run_id, "method": spec.method.name})
+        # Kubeflow's page of the artifact shows its metadata: the way from there to MLflow.
+        metadata.update({"lorry.mlflow_run": run_id, **({"lorry.mlflow_url": page} if page else {})})
         return {
             "mlflow_run_id": run_id,
+            **({"mlflow_url": page} if page else {}),
             "method": spec.method.name,
             "trained_parameters": summary.parameters.trained,
             "learning_rate": summary.learning_rate,
@@ -171,7 +179,15 @@ def _fetch_checkpoint(place: CheckpointPlace, folder: Path) -> None:
         _LOGGER.info("training goes on from %s of %s/%s", found.name, place.address, place.key)
 
 
-def _open_run(entry: StepContext, run: str, note: Path) -> str:
+def _name_kubeflow(entry: StepContext, run: str) -> dict[str, str]:
+    """Return the tags that lead from an MLflow run to the Kubeflow run; a local runner has none."""
+    if not entry.is_in_pod or not run:
+        return {}
+    tags = tag_kubeflow_run(hide_secrets(entry.settings.kubeflow.host), run)
+    return {**tags, NOTE_TAG: describe_kubeflow_run(tags)}
+
+
+def _open_run(entry: StepContext, run: str, note: Path, kubeflow: Mapping[str, str]) -> str:
     """Open the task's MLflow run; a training that continues from a checkpoint continues its run, too."""
     spec, index = entry.spec, entry.index
     name = name_run(spec.name, spec.describe_recipe())
@@ -180,6 +196,7 @@ def _open_run(entry: StepContext, run: str, note: Path) -> str:
         "lorry.kind": spec.kind,
         "lorry.base": spec.base.model,
         "lorry.method": spec.method.name,
+        **kubeflow,
     }
     if entry.injected_run is None and note.is_file():
         try:
@@ -197,6 +214,14 @@ def _open_run(entry: StepContext, run: str, note: Path) -> str:
     note.parent.mkdir(parents=True, exist_ok=True)
     write_whole_text(note, run_id)
     return run_id
+
+
+def _locate_run(index: MlflowIndex, run_id: str) -> str:
+    try:
+        return index.locate_run(run_id)
+    except TrackingError as error:
+        _LOGGER.warning("the page of the MLflow run is not known: %s", error)
+        return ""
 
 
 def _show_inputs(entry: StepContext, run_id: str, card: DataCard) -> None:
