@@ -8,6 +8,7 @@ import pytest
 
 from fixtures.browser import browser  # noqa: F401
 from fixtures.kubeflow_server import kubeflow  # noqa: F401
+from fixtures.kubernetes_server import kubernetes_server  # noqa: F401
 from fixtures.s3_faults import faults  # noqa: F401
 from fixtures.s3_server import list_objects, s3_address, s3_environment, s3_server, s3_store  # noqa: F401
 from fixtures.signing import key_pairs, open_registry, ours, theirs  # noqa: F401

@@ -10,6 +10,17 @@ def is_server(address: str) -> bool:
     return address.startswith(("http://", "https://"))
 
 
+def locate_run(address: str, experiment: str, run: str) -> str:
+    """Return the address of a run's page.
+
+    Args:
+        address: The server's, without a user and a password.
+        experiment: MLflow's id of the experiment.
+        run: MLflow's id of the run.
+    """
+    return f"{address.rstrip('/')}/#/experiments/{experiment}/runs/{run}"
+
+
 def locate_trainings(address: str, experiment: str) -> str:
     """Return the address of the page that lists the trainings of an experiment.
 

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorry_registry.errors import TrackingError
+from lorry_registry.kubeflow_pages import describe_kubeflow_run
 from lorry_registry.mlflow_connection import MlflowConnection
 from lorry_registry.mlflow_datasets import RunDataset
 from lorry_registry.mlflow_ownership import REGISTRY_TAG, TASK_TAG, check_owner
+from lorry_registry.mlflow_pages import is_server, locate_run
 from lorry_registry.mlflow_relocation import STUDIES_FOLDER, find_former_root, relocate_artifacts
 from lorry_registry.users import name_user
 from lorry_registry.version_card import NOTE_TAG, is_own_note
@@ -212,6 +214,16 @@ class MlflowRuns:
             run = self._connection.attempt(lambda: self._client.get_run(run_id), unless=_ABSENT)
         return run is not None and run.info.lifecycle_stage == "active"
 
+    def locate_run(self, run_id: str) -> str:
+        """Return the address of a run's page; empty where MLflow is no server, or does not say it."""
+        if not is_server(self._connection.public_address):
+            return ""
+        with self._connection.reporting(f"look for the run {run_id}"):
+            run = self._connection.attempt(lambda: self._client.get_run(run_id), unless=_ABSENT)
+        if run is None:
+            return ""
+        return locate_run(self._connection.public_address, run.info.experiment_id, run_id)
+
     def log_parameters(self, run_id: str, parameters: Mapping[str, Any]) -> None:
         """Record parameters; nested ones get dotted names, values are cut to MLflow's 6000 characters.
 
@@ -296,6 +308,9 @@ class MlflowRuns:
             known, wanted = run.data.tags, _cut(tags, _MAX_TAG_LENGTH)
             if known.get("lorry.task") != task or known.get(_VERSION_TAG) not in (None, tags[_VERSION_TAG]):
                 return False
+            link = describe_kubeflow_run(known)
+            if link and NOTE_TAG in wanted:
+                wanted[NOTE_TAG] += f"\n\n{link}"
             if not is_own_note(known.get(NOTE_TAG, "") or wanted.get(NOTE_TAG, "")):
                 wanted.pop(NOTE_TAG, None)
             wrong = {key: value for key, value in wanted.items() if known.get(key) != value}

@@ -50,6 +50,11 @@ def format_in(size: float, unit: Unit, *, digits: int = 1) -> str:
     return f"{size / _BYTES[unit]:,.{digits}f} {unit}"
 
 
+def add_quantities(first: str, second: str) -> str:
+    """Return the sum of two quantities in Kubernetes' notation, rounded up to whole MiB."""
+    return f"{-(-(parse_size(first) + parse_size(second)) // MIB)}Mi"
+
+
 def format_range(low: int, high: int) -> str:
     """Return a range of bytes in GiB without the unit; one number where both ends read the same."""
     ends = [_format_gib(low), _format_gib(high)]

@@ -242,17 +242,29 @@ class ResourcesSpec(Section):
 
     Attributes:
         accelerator: The resource name of the accelerator.
-        count: How many accelerators; 0: the step runs on processors.
-        memory: The memory of the container, in Kubernetes' notation.
+        count: How many accelerators each node has for it; 0: the step runs on processors.
+        nodes: How many nodes train together, by Kubeflow Trainer if there are several.
+        memory: The memory of the container on each node, in Kubernetes' notation.
         node_selector: Labels that the node must have.
         tolerations: Taints that the step tolerates.
     """
 
     accelerator: str = "nvidia.com/gpu"
     count: Annotated[int, Field(ge=0, le=64)] = 0
+    nodes: Annotated[int, Field(ge=1, le=64)] = 1
     memory: Annotated[str, Field(pattern=MEMORY_QUANTITY)] = "4Gi"
     node_selector: dict[str, str] = {}
     tolerations: tuple[Toleration, ...] = ()
+
+    @property
+    def processes(self) -> int:
+        """How many processes train together: one for each accelerator, or for each node without any."""
+        return max(1, self.count) * self.nodes
+
+    @model_serializer(mode="wrap")
+    def _leave_out_later_fields(self, handler: SerializerFunctionWrapHandler) -> dict[str, JsonValue]:
+        # References of tasks do not change by a field that did not exist when they were written.
+        return leave_out_defaults(self, handler(self), ("nodes",))
 
 
 class TaskSpec(Section):

@@ -1,6 +1,7 @@
 """What MLflow shows about an adapter: the tags and the description of a version, of its run and its model."""
 
 from lorry_registry.adapter_names import label_method, shorten_base
+from lorry_registry.kubeflow_pages import NOTE_START
 from lorry_registry.manifest import Manifest
 from lorry_registry.sizes import format_size
 from lorry_registry.standing import Standing, describe_move
@@ -10,7 +11,7 @@ STATUS_TAG = "lorry.status"
 # What MLflow's pages show as the description of a run or an experiment.
 NOTE_TAG = "mlflow.note.content"
 
-_SUMMARIES = ("Champion: ", "Former champion: ", "Refused: ", "Rolled back: ")
+_SUMMARIES = ("Champion: ", "Former champion: ", "Refused: ", "Rolled back: ", NOTE_START)
 _RUN_TAGS = frozenset(
     {
         *("lorry.task", "lorry.version", "lorry.kind", "lorry.method", "lorry.base"),

@@ -67,7 +67,7 @@ def is_surely_small(spec: TaskSpec, base: BaseConfiguration) -> bool:
     """Return whether the task fits whatever its method does; False if that is not certain."""
     needed = bound_training(spec, base.values)
     processes = max(1, spec.resources.count)
-    if needed is None or spec.train.batch_size % processes:
+    if needed is None or spec.train.batch_size % spec.resources.processes:
         return False
     # Each of several processes loads the base, and one more has started them.
     on_machine = needed if processes == 1 else processes * needed + GIB

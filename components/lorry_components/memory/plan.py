@@ -168,7 +168,7 @@ def _plan_texts(
         device=device,
         precision=here.name,
         training=estimate_training(footprint, recipe),
-        host=estimate_host(footprint, recipe.processes) if device == "cuda" else None,
+        host=estimate_host(footprint, max(1, spec.resources.count)) if device == "cuda" else None,
         inference=estimate_inference(footprint, recipe),
         on_gpu=gpu.estimate,
         gpu_precision=on_gpu.name,
@@ -198,13 +198,13 @@ def _write_recipe(spec: TaskSpec, method: Method, device: str, precision: Precis
         is_eight_bit=train.optimizer == ADAMW_8BIT,
         is_four_bit=method.holds_four_bits,
         is_offloaded=train.offload,
-        processes=max(1, spec.resources.count),
+        processes=spec.resources.processes,
     )
 
 
 def _divide_batch(spec: TaskSpec) -> int:
     """Return the rows of a process in a forward pass: each batch is divided among the processes."""
-    return -(-spec.train.batch_size // max(1, spec.resources.count))
+    return -(-spec.train.batch_size // spec.resources.processes)
 
 
 @dataclass(frozen=True, slots=True)

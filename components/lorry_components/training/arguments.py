@@ -65,6 +65,8 @@ def build_arguments(spec: TaskSpec, setup: Setup, rows: int, checkpoints: Path) 
         save_strategy="epoch" if train.early_stopping else "steps",
         save_steps=max(1, math.ceil(total / _CHECKPOINTS_PER_RUN)),
         save_total_limit=2,
+        # A node that goes on from a checkpoint reads its own copy, as it does the best epoch's at the end.
+        save_on_each_node=setup.group.nodes > 1,
         metric_for_best_model=primary if form.scores_outputs else "loss",
         greater_is_better=form.scores_outputs,
         # Where only the loss is used, the outputs are not collected: they would be large.

@@ -1,8 +1,9 @@
-"""One training in several processes of one machine, one for each GPU.
+"""One training in several processes, one for each GPU of each machine.
 
 Torch and accelerate learn of the other processes from the environment, which is set here as torchrun sets
-it. Our own code does not read it: it is given a :class:`ProcessGroup`. What the processes report comes back
-through a queue, so that MLflow and the display have one client.
+it. Our own code does not read it: it is given a :class:`ProcessGroup`. What the processes of a machine report
+comes back through a queue, so that MLflow and the display have one client. With several machines this runs
+on each of them, and each is told its number as a :class:`Node`.
 """
 
 import contextlib
@@ -35,10 +36,14 @@ class ProcessGroup:
     Attributes:
         rank: The number of this process, counted from 0.
         count: How many there are.
+        local_rank: The number of this process on its machine.
+        nodes: How many machines they are on, each with as many of them.
     """
 
     rank: int = 0
     count: int = 1
+    local_rank: int = 0
+    nodes: int = 1
 
     @property
     def is_first(self) -> bool:
@@ -48,6 +53,31 @@ class ProcessGroup:
 
 ALONE = ProcessGroup()
 """A training in one process."""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One of the machines of a training.
+
+    Attributes:
+        number: Its number, counted from 0.
+        count: How many there are.
+        address: The address of the first of them, at which all meet.
+        port: The port there; None: one that is free on this machine, which is then the only one.
+    """
+
+    number: int = 0
+    count: int = 1
+    address: str = "127.0.0.1"
+    port: int | None = None
+
+
+ONLY_NODE = Node()
+"""A training on this machine alone."""
+
+
+class LostProcessError(TrainingError):
+    """A process of a training ended, or lost the others, for a reason that need not come back."""
 
 
 def separate_random_numbers(seed: int, group: ProcessGroup) -> None:
@@ -75,12 +105,13 @@ def finetune_in_processes(
     progress: Progress,
     log_metrics: "LogMetrics",
     place: CheckpointPlace | None = None,
+    node: Node = ONLY_NODE,
 ) -> TrainingSummary:
     """Train an adapter in several processes.
 
     Args:
         finetune: What each of them runs; it is called with its place in the group as ``group``.
-        count: How many processes.
+        count: How many processes on this machine.
         task: The task as ``finetune`` takes it.
         data: The folder that ``prepare_data`` wrote.
         target: Where the first of them writes.
@@ -88,16 +119,20 @@ def finetune_in_processes(
         progress: Called with the steps that are done and their total.
         log_metrics: Called with losses and validation metrics.
         place: Where the first of them uploads each checkpoint to; None: nowhere.
+        node: Which machine of the training this is.
 
     Raises:
         LorryError: What one of them raised.
-        TrainingError: One of them was ended from outside.
+        LostProcessError: One of them was ended from outside, or lost the others.
     """
     context = multiprocessing.get_context("spawn")
     messages: Any = context.Queue()
-    port = _find_port()
-    arguments = (finetune, port, messages, task, data, target, checkpoints, place)
-    groups = [ProcessGroup(rank, count) for rank in range(count)]
+    meeting = (node.address, node.port or _find_port())
+    arguments = (finetune, meeting, messages, task, data, target, checkpoints, place)
+    groups = [
+        ProcessGroup(node.number * count + rank, node.count * count, rank, node.count)
+        for rank in range(count)
+    ]
     children = [context.Process(target=_run, args=(group, *arguments)) for group in groups]
     for child in children:
         child.start()
@@ -122,7 +157,7 @@ def _listen(
         except queue.Empty:
             _check_exits(children)
             if is_over:
-                raise TrainingError(
+                raise LostProcessError(
                     f"process 0 of {len(children)} ended with code 0, but without a result",
                     where="finetune",
                     todo="see the log above it: some library may have ended the process",
@@ -146,7 +181,7 @@ def _listen(
 def _check_exits(children: "list[Any]") -> None:
     for number, child in enumerate(children):
         if child.exitcode not in (None, 0):
-            raise TrainingError(
+            raise LostProcessError(
                 f"process {number} of {len(children)} ended with code {child.exitcode}",
                 where="finetune",
                 todo="see the log above it; a process that was killed often lacked memory",
@@ -156,7 +191,7 @@ def _check_exits(children: "list[Any]") -> None:
 def _run(
     group: ProcessGroup,
     finetune: Finetune,
-    port: int,
+    meeting: tuple[str, int],
     messages: Any,
     task: object,
     data: Path,
@@ -167,20 +202,21 @@ def _run(
     """Train in a process of its own."""
     from lorry_components.process_setup import quiet_libraries
 
+    here = group.count // group.nodes
     # For torch and accelerate, which take no arguments for it.
     os.environ.update(
         {
             "RANK": str(group.rank),
-            "LOCAL_RANK": str(group.rank),
+            "LOCAL_RANK": str(group.local_rank),
             "WORLD_SIZE": str(group.count),
-            "LOCAL_WORLD_SIZE": str(group.count),
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(port),
+            "LOCAL_WORLD_SIZE": str(here),
+            "MASTER_ADDR": meeting[0],
+            "MASTER_PORT": str(meeting[1]),
         }
     )
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // group.count)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // here)))
     quiet_libraries()
-    _choose_device(group.rank)
+    _choose_device(group.local_rank)
     try:
         summary = finetune(
             task,
@@ -196,10 +232,10 @@ def _run(
         messages.put(("failed", error))
     except Exception as error:
         where = f"process {group.rank}"
-        messages.put(("failed", TrainingError(f"{type(error).__name__}: {error}", where=where)))
+        messages.put(("failed", LostProcessError(f"{type(error).__name__}: {error}", where=where)))
         raise
     else:
-        if group.is_first:
+        if group.local_rank == 0:
             messages.put(("done", summary))
     finally:
         _leave_group()

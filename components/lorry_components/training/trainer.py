@@ -22,6 +22,7 @@ from lorry_components.task_types.training_form import TrainingForm
 from lorry_components.training.activation_cache import ROW, STATES, FrozenPrefix
 from lorry_components.training.callbacks import MethodCallback
 from lorry_components.training.checkpoints import STATE_NAME, load_trained, name_checkpoint, save_trained
+from lorry_components.training.node_agreement import share_random_states
 from lorry_components.training.sampler import LengthGroupedSampler
 from lorry_components.training.supervised_logits import compute_next_token_loss
 
@@ -195,6 +196,13 @@ class AdapterTrainer(Trainer):
     def _save_rng_state(self, output_dir: str) -> None:
         super()._save_rng_state(output_dir)
         self.accelerator.wait_for_everyone()
+        if self.args.save_on_each_node:
+            share_random_states(
+                Path(output_dir),
+                rank=self.args.process_index,
+                count=self.args.world_size,
+                writes=self.args.should_save,
+            )
 
     @property
     def _bare(self) -> nn.Module:

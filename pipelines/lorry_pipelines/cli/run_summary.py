@@ -63,6 +63,8 @@ def _describe_task(plan: PlannedTask, report: TaskReport | None, registry: Regis
         "single_answer": report.details.get("evaluate", {}).get("single_answer") if report else None,
         "data_warnings": report.details.get("prepare_data", {}).get("warnings", []) if report else [],
         "has_pair": plan.spec.data.columns.text_pair is not None,
+        "mlflow_run": report.details.get("finetune", {}).get("mlflow_run_id") if report else None,
+        "mlflow_url": report.details.get("finetune", {}).get("mlflow_url") if report else None,
     }
     return row | (_describe_manifest(registry.read_manifest(adapter_id)) if adapter_id else {})
 

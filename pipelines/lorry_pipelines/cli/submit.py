@@ -1,6 +1,5 @@
 """``lorry submit``: a run on a cluster, started once, followed to its end."""
 
-import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lorry_pipelines.cli.kubeflow_options import check_cron, find_access
 from lorry_pipelines.cli.task_options import files_argument, overrides_option
 from lorry_registry.cli.edge import (
     format_examples,
@@ -15,7 +15,6 @@ from lorry_registry.cli.edge import (
     load_settings,
     print_json,
     print_warning,
-    read_environment,
 )
 from lorry_registry.digest_cache import DigestCache
 from lorry_registry.errors import RunFailedError, UsageError
@@ -23,14 +22,11 @@ from lorry_registry.registry import Registry
 
 if TYPE_CHECKING:
     from lorry_components.tasks.resolution import ResolvedTask
-    from lorry_pipelines.cluster.kubeflow import Kubeflow, KubeflowAccess, Run
+    from lorry_pipelines.cluster.kubeflow import Kubeflow, Run, RunOrder, Version
+    from lorry_pipelines.cluster.kubeflow_access import KubeflowAccess
     from lorry_pipelines.cluster.submission import Submission
     from lorry_pipelines.scheduling import PlannedTask
     from lorry_registry.settings import Settings
-
-# Where a pod has the token that Kubeflow Pipelines accepts, if its service account has one.
-_TOKEN_PATH = Path("/var/run/secrets/kubeflow/pipelines/token")
-_CRON_FIELDS = 6
 
 
 @click.command(
@@ -98,9 +94,9 @@ def submit_tasks(
     ease_garbage_collection()
     quiet_libraries()
     if cron is not None:
-        _check_cron(cron, wait=wait)
+        check_cron(cron, wait=wait)
     settings = load_settings()
-    access = _find_access(settings, host, namespace, ca_file)
+    access = find_access(settings, host, namespace, ca_file)
     profile = load_profile(profile_file) if profile_file is not None else ClusterProfile()
     specs = load_tasks(files, overrides, bases=settings.base_place)
     job = _Job(settings, access, experiment, service_account, force=force, dry_run=dry_run)
@@ -210,7 +206,7 @@ class _Job:
             if self._unsent:
                 # Its name is a digest of the data, among others.
                 shown["run"] = None
-            print_json(shown) if as_json else _print_values(shown)
+            self._show_plan(shown, [plan.spec for plan in stale], profile, as_json=as_json)
             return
         kubeflow, run = self._start(submission, [plan.spec for plan in stale])
         link = kubeflow.link_run(run.id)
@@ -220,8 +216,21 @@ class _Job:
                 print_json({"run": run.id, "name": run.name, "state": run.state, "url": link})
             return
         run, reports = self._follow(kubeflow, run, [plan.spec.name for plan in stale], quiet=as_json)
-        self._finish(planned, reports, as_json=as_json, seconds=time.monotonic() - started)
+        self._finish(
+            planned, reports, as_json=as_json, seconds=time.monotonic() - started, run=run, link=link
+        )
         _fail_with(run, reports, link)
+
+    def _show_plan(self, shown: dict[str, Any], specs: Sequence[Any], profile: Any, *, as_json: bool) -> None:
+        from lorry_pipelines.cli.costs_table import describe_costs, print_costs
+        from lorry_pipelines.cluster.costs import estimate_costs
+
+        costs = estimate_costs(specs, profile, self._registry)
+        if as_json:
+            print_json(shown | {"costs": describe_costs(costs, profile.prices)})
+            return
+        _print_values(shown)
+        print_costs(costs, profile.prices)
 
     def schedule(
         self, tasks: "Sequence[ResolvedTask]", profile: Any, cron: str, *, revision: str
@@ -246,11 +255,8 @@ class _Job:
         version = upload_package(submission, kubeflow)
         recurring = kubeflow.replace_recurring(
             kubeflow.ensure_experiment(self._experiment),
-            self._experiment,
-            version,
+            self._order_run(submission, self._experiment, version),
             cron=cron,
-            arguments=self._list_arguments(),
-            service_account=self._service_account,
         )
         return shown | {"recurring": recurring, "url": kubeflow.link_recurring(recurring)}
 
@@ -267,18 +273,19 @@ class _Job:
             return kubeflow, same
         publish_tasks(specs, self._settings)
         version = upload_package(submission, kubeflow)
-        run = kubeflow.start_run(
-            experiment,
-            submission.run,
-            version,
-            arguments=self._list_arguments(),
+        run = kubeflow.start_run(experiment, self._order_run(submission, submission.run, version))
+        return kubeflow, run
+
+    def _order_run(self, submission: "Submission", name: str, version: "Version") -> "RunOrder":
+        from lorry_pipelines.cluster.kubeflow import RunOrder
+
+        return RunOrder(
+            name=name,
+            version=version,
+            arguments={"force": True} if self._force else {},
             description=submission.description,
             service_account=self._service_account,
         )
-        return kubeflow, run
-
-    def _list_arguments(self) -> dict[str, Any]:
-        return {"force": True} if self._force else {}
 
     def _follow(
         self, kubeflow: "Kubeflow", run: "Run", names: Sequence[str], *, quiet: bool
@@ -310,14 +317,24 @@ class _Job:
         *,
         as_json: bool,
         seconds: float,
+        run: "Run | None" = None,
+        link: str = "",
     ) -> None:
         from lorry_pipelines.cli.run_summary import describe_tasks, print_summary
 
         rows = describe_tasks(planned, reports, self._registry)
         if as_json:
-            print_json(rows)
-        else:
-            print_summary(rows, seconds=seconds, tracking_uri=self._settings.tracking_uri)
+            named = {"kfp_run": run.id, "kfp_url": link} if run else {}
+            print_json([row | named for row in rows])
+            return
+        print_summary(rows, seconds=seconds, tracking_uri=self._settings.tracking_uri)
+        shown = {row["task"]: row["mlflow_url"] or row["mlflow_run"] for row in rows if row["mlflow_run"]}
+        if shown:
+            click.echo("\nIn MLflow:")
+            for task, place in shown.items():
+                click.echo(f"  {task}: {place}")
+        if run is not None:
+            click.echo(f"\nIn Kubeflow: {link}")
 
 
 def _fail_with(run: "Run", reports: Mapping[str, Any], link: str) -> None:
@@ -360,45 +377,6 @@ def _print_values(values: Mapping[str, Any]) -> None:
                 click.echo(f"  {key}: {inner}")
         elif value is not None:
             click.echo(f"{name}: {', '.join(value) if isinstance(value, list) else value}")
-
-
-def _check_cron(cron: str, *, wait: bool) -> None:
-    if wait:
-        raise UsageError("a recurring run has no end", where="--wait", todo="leave out --wait or --recurring")
-    fields = cron.split()
-    if len(fields) != _CRON_FIELDS or not all(re.fullmatch(r"[0-9A-Za-z*,/?-]+", field) for field in fields):
-        raise UsageError(
-            f"{cron!r} is not a schedule of six fields",
-            where="--recurring",
-            todo="write second, minute, hour, day, month and weekday, such as '0 0 3 * * *'",
-        )
-
-
-def _find_access(
-    settings: "Settings", host: str | None, namespace: str | None, ca_file: Path | None
-) -> "KubeflowAccess":
-    from lorry_pipelines.cluster.kubeflow import KubeflowAccess, check_host
-
-    environment = read_environment()
-    address = host or settings.kubeflow.host
-    if not address:
-        raise UsageError(
-            "it is not known where Kubeflow Pipelines is",
-            where="--host",
-            todo="give --host, or set LORRY_KUBEFLOW_HOST or kubeflow_host in lorry.toml",
-        )
-    check_host(address)
-    token = environment.get("LORRY_KUBEFLOW_TOKEN", "")
-    cookie = environment.get("LORRY_KUBEFLOW_COOKIE", "")
-    path = Path(environment.get("KF_PIPELINES_SA_TOKEN_PATH") or _TOKEN_PATH)
-    return KubeflowAccess(
-        host=address,
-        namespace=namespace or settings.kubeflow.namespace,
-        token=token,
-        cookie=cookie,
-        token_path=path if not token and not cookie and path.is_file() else None,
-        ca_file=ca_file or (Path(settings.kubeflow.ca_file) if settings.kubeflow.ca_file else None),
-    )
 
 
 def _find_revision(file: Path) -> str:

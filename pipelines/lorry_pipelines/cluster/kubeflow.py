@@ -4,44 +4,22 @@
 limits and namespaces where the client's own methods take none (``get_pipeline_id`` ignores the namespace).
 """
 
-import contextlib
 import functools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
+from lorry_pipelines.cluster.kubeflow_access import KubeflowAccess, check_host, open_client
 from lorry_pipelines.cluster.kubeflow_requests import Patience, Requests
-from lorry_registry.addresses import has_secret, hide_secrets
 from lorry_registry.errors import ClusterError, UsageError
+from lorry_registry.kubeflow_pages import locate_kubeflow_run
 
 _PAGE = 100
 
 ACTIVE_STATES = frozenset({"PENDING", "RUNNING", "PAUSED", "CANCELING"})
 SUCCEEDED = "SUCCEEDED"
-
-
-@dataclass(frozen=True, slots=True)
-class KubeflowAccess:
-    """Where Kubeflow Pipelines is, and as whom it is asked.
-
-    Attributes:
-        host: Its address, ``https://HOST/pipeline`` or ``http://HOST:PORT``.
-        namespace: The namespace of a multi-user installation; empty for one without users.
-        token: A bearer token.
-        token_path: A file with a token that is renewed there, as a pod's service account has it.
-        cookie: A cookie of a session, such as ``authservice_session=...``.
-        ca_file: The certificates that the server's is checked by; None: those of public authorities.
-    """
-
-    host: str
-    namespace: str = ""
-    token: str = field(default="", repr=False)
-    token_path: Path | None = None
-    cookie: str = field(default="", repr=False)
-    ca_file: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +52,39 @@ class Version:
     id: str
 
 
+@dataclass(frozen=True, slots=True)
+class RunOrder:
+    """What a run, or each run of a recurring one, is to be.
+
+    Attributes:
+        name: The display name.
+        version: What is run.
+        arguments: The parameters that differ from their defaults.
+        description: Shown beside the run.
+        service_account: The account of its pods; empty: Kubeflow's default.
+    """
+
+    name: str
+    version: Version
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    description: str = ""
+    service_account: str = ""
+
+    def build_body(self, experiment: str) -> dict[str, Any]:
+        """Return what the API is sent for it."""
+        return {
+            "display_name": self.name,
+            "description": self.description,
+            "experiment_id": experiment,
+            "pipeline_version_reference": {
+                "pipeline_id": self.version.pipeline,
+                "pipeline_version_id": self.version.id,
+            },
+            "runtime_config": {"parameters": dict(self.arguments)},
+            "service_account": self.service_account,
+        }
+
+
 class Kubeflow:
     """One installation of Kubeflow Pipelines.
 
@@ -91,18 +102,18 @@ class Kubeflow:
         self._access = access
         check_host(access.host)
         self._requests = Requests(access.host, patience or Patience())
-        self._api = self._open()
-        is_multi_user = self._has_users()
+        self._api = open_client(access)
+        self._health = self._read_health()
         # Without users, a namespace in a request is refused.
-        self._namespace = access.namespace if is_multi_user else None
-        if is_multi_user and not access.namespace:
+        self._namespace = access.namespace if self.has_users else None
+        if self.has_users and not access.namespace:
             raise UsageError(
                 "this Kubeflow has users, so a run belongs to a namespace",
                 where=access.host,
                 todo="name yours with --namespace or LORRY_KUBEFLOW_NAMESPACE",
             )
 
-    def _has_users(self) -> bool:
+    def _read_health(self) -> dict[str, Any]:
         # Read as it comes: the generated client makes an empty answer of a page to log in.
         answer = self._requests.ask(
             "healthz", self._api.healthzs.healthz_service_get_healthz, _preload_content=False
@@ -118,33 +129,17 @@ class Kubeflow:
                 todo="check the address, often https://HOST/pipeline, and set LORRY_KUBEFLOW_TOKEN or "
                 "LORRY_KUBEFLOW_COOKIE",
             )
-        return document.get("multi_user") is True
+        return document
 
-    def _open(self) -> Any:
-        import kfp
-        from kfp.client import set_volume_credentials
+    @property
+    def version(self) -> str:
+        """The version that the backend says it is, such as ``2.17.0``; empty if it does not say."""
+        return str(self._health.get("tag_name") or "")
 
-        access = self._access
-        credentials = None
-        if access.token_path is not None:
-            credentials = set_volume_credentials.ServiceAccountTokenVolumeCredentials(str(access.token_path))
-        try:
-            with _quiet_client():
-                return kfp.Client(
-                    host=access.host,
-                    # The client would ask for the namespace itself, without a time limit.
-                    namespace=access.namespace or "default",
-                    existing_token=access.token or None,
-                    credentials=credentials,
-                    cookies=access.cookie or None,
-                    ssl_ca_cert=str(access.ca_file) if access.ca_file else None,
-                )
-        except (OSError, ValueError) as error:
-            raise ClusterError(
-                f"its client cannot be opened: {error}",
-                where=access.host,
-                todo="check the token's file and the file of certificates",
-            ) from error
+    @property
+    def has_users(self) -> bool:
+        """Whether runs belong to users' namespaces."""
+        return self._health.get("multi_user") is True
 
     # Pipelines
 
@@ -254,16 +249,7 @@ class Kubeflow:
             for run in page.runs or ()
         ]
 
-    def start_run(
-        self,
-        experiment: str,
-        name: str,
-        version: Version,
-        *,
-        arguments: Mapping[str, Any],
-        description: str,
-        service_account: str,
-    ) -> Run:
+    def start_run(self, experiment: str, order: RunOrder) -> Run:
         """Start a run of an uploaded version.
 
         A request whose answer was lost is not repeated before it is known that no such run exists: starting
@@ -272,45 +258,35 @@ class Kubeflow:
         Raises:
             ClusterError: Kubeflow cannot be reached, or refuses.
         """
+        name = order.name
         before = {run.id for run in self.list_runs(experiment, name)}
 
         def find_new() -> Run | None:
             return next((run for run in self.list_runs(experiment, name) if run.id not in before), None)
 
-        body = {
-            "display_name": name,
-            "description": description,
-            "experiment_id": experiment,
-            "pipeline_version_reference": {
-                "pipeline_id": version.pipeline,
-                "pipeline_version_id": version.id,
-            },
-            "runtime_config": {"parameters": dict(arguments)},
-            "service_account": service_account,
-        }
-        create = functools.partial(self._api.runs.run_service_create_run, run=body)
+        create = functools.partial(self._api.runs.run_service_create_run, run=order.build_body(experiment))
         return self._requests.create(f"run {name}", create, find_new, _describe_run)
 
     def get_run(self, run: str) -> Run:
         """Return a run."""
         return _describe_run(self._requests.ask(f"run {run}", self._api.runs.run_service_get_run, run_id=run))
 
+    def terminate_run(self, run: str) -> None:
+        """End a run that goes on; one that is gone is no error.
+
+        Raises:
+            ClusterError: Kubeflow cannot be reached, or refuses.
+        """
+        terminate = self._api.runs.run_service_terminate_run
+        self._requests.ask(f"run {run}", terminate, run_id=run, may_be_gone=True)
+
     def link_run(self, run: str) -> str:
         """Return the address of a run's page."""
-        return f"{self._access.host.rstrip('/')}/#/runs/details/{run}"
+        return locate_kubeflow_run(self._access.host, run)
 
     # Recurring runs
 
-    def replace_recurring(
-        self,
-        experiment: str,
-        name: str,
-        version: Version,
-        *,
-        cron: str,
-        arguments: Mapping[str, Any],
-        service_account: str,
-    ) -> str:
+    def replace_recurring(self, experiment: str, order: RunOrder, *, cron: str) -> str:
         """Make a recurring run the only one of its name; Kubeflow cannot change one.
 
         The new one is created first: a failure in between leaves two, and the next submission removes the
@@ -319,22 +295,14 @@ class Kubeflow:
         Returns:
             Its id.
         """
-        body = {
-            "display_name": name,
-            "experiment_id": experiment,
-            "pipeline_version_reference": {
-                "pipeline_id": version.pipeline,
-                "pipeline_version_id": version.id,
-            },
-            "runtime_config": {"parameters": dict(arguments)},
-            "service_account": service_account,
+        body = order.build_body(experiment) | {
             "trigger": {"cron_schedule": {"cron": cron}},
             # One at a time, and missed ones are not made up for: each looks at the present state.
             "max_concurrency": "1",
             "no_catchup": True,
             "mode": "ENABLE",
         }
-        recurring = self._api.recurring_runs
+        name, recurring = order.name, self._api.recurring_runs
         before = self._list_recurring(experiment, name)
 
         def find_new() -> str | None:
@@ -376,42 +344,6 @@ def _filter_name(name: str) -> str:
     return json.dumps({"predicates": [predicate]})
 
 
-def check_host(host: str) -> None:
-    """Refuse an address that is none, or that would put a password into links and logs.
-
-    Raises:
-        UsageError: It is such an address.
-    """
-    try:
-        parts = urlsplit(host)
-    except ValueError:
-        parts = urlsplit("")
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UsageError(
-            f"{hide_secrets(host)!r} is not the address of Kubeflow Pipelines",
-            where="--host",
-            todo="write https://HOST/pipeline, or http://localhost:8080 after "
-            "kubectl port-forward -n kubeflow svc/ml-pipeline-ui 8080:80",
-        )
-    if has_secret(host):
-        raise UsageError(
-            f"{hide_secrets(host)} holds a password",
-            where="--host",
-            todo="leave it out, and set LORRY_KUBEFLOW_TOKEN or LORRY_KUBEFLOW_COOKIE",
-        )
-
-
 def _describe_run(run: Any) -> Run:
     error = run.error.message if run.error is not None and run.error.message else ""
     return Run(run.run_id, run.display_name, str(run.state or "PENDING"), error)
-
-
-@contextlib.contextmanager
-def _quiet_client() -> Iterator[None]:
-    """Keep what kfp prints and warns of while a client opens away from a machine's output."""
-    import io
-    import warnings
-
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        yield

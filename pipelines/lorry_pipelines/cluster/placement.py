@@ -8,14 +8,17 @@ from typing import Any
 
 from kfp import kubernetes
 
+from lorry_components.steps.runtime.step_context import TRAIN_JOB_VARIABLE
 from lorry_pipelines.cluster.base_mounts import BASE_STEPS
-from lorry_pipelines.cluster.profile import ClusterProfile, StepProfile
-from lorry_registry.sizes import parse_size
+from lorry_pipelines.cluster.profile import ClusterProfile, StepProfile, TrainerProfile
+from lorry_pipelines.cluster.train_job_placement import place_nodes
+from lorry_registry.sizes import add_quantities
 from lorry_registry.task_spec import ResourcesSpec, Toleration
 
 _PART_OF, _STEP = "app.kubernetes.io/part-of", "lorry/step"
+# By how many seconds the step that waits for nodes may last longer than they.
+_MARGIN_SECONDS = 1800
 _QUEUE, _PRIORITY = "kueue.x-k8s.io/queue-name", "kueue.x-k8s.io/priority-class"
-_MIB = 2**20
 
 
 def place_step(task: Any, step: str, profile: ClusterProfile, resources: ResourcesSpec) -> None:
@@ -28,19 +31,16 @@ def place_step(task: Any, step: str, profile: ClusterProfile, resources: Resourc
         resources: The resources of the tasks that the step belongs to. Only fine-tuning and evaluation use
             them: the former all accelerators, the latter one.
     """
+    if step == "finetune" and resources.nodes > 1 and profile.trainer is not None:
+        _place_waiting_step(task, profile, profile.trainer, resources)
+        return
     own = profile.find_step(step)
     count = {"finetune": resources.count, "evaluate": min(resources.count, 1)}.get(step, 0)
     _set_identity(task, step, profile)
     _set_environment(task, profile)
     _set_volumes(task, step, profile)
     _set_limits(task, own, step, resources, shared=profile.accelerators.shared_memory if count else None)
-    if profile.retry.count:
-        task.set_retry(
-            profile.retry.count,
-            backoff_duration=profile.retry.backoff,
-            backoff_factor=profile.retry.factor,
-            backoff_max_duration=profile.retry.max_duration,
-        )
+    _set_retries(task, profile)
     kubernetes.set_timeout(task, own.timeout_seconds)
     selector, tolerations = dict(profile.node_selector), list(profile.tolerations)
     if step in ("finetune", "evaluate"):
@@ -53,27 +53,74 @@ def place_step(task: Any, step: str, profile: ClusterProfile, resources: Resourc
     _set_nodes(task, selector, tolerations)
 
 
+def _place_waiting_step(
+    task: Any, profile: ClusterProfile, trainer: TrainerProfile, resources: ResourcesSpec
+) -> None:
+    """Place a step that asks for several nodes, and waits for them on a small one."""
+    _set_identity(task, "finetune", profile)
+    _set_environment(task, profile)
+    _set_volumes(task, "finetune", profile)
+    task.set_cpu_request(trainer.cpu)
+    task.set_memory_request(trainer.memory).set_memory_limit(trainer.memory)
+    _set_retries(task, profile)
+    timeout = profile.find_step("finetune").timeout_seconds
+    # The job ends first, so that its reason is told.
+    kubernetes.set_timeout(task, timeout + _MARGIN_SECONDS)
+    _set_nodes(task, dict(profile.node_selector), list(profile.tolerations))
+    settings = place_nodes(
+        profile,
+        trainer,
+        resources,
+        image=task.container_spec.image,
+        environment=_list_environment(profile),
+        labels=_list_labels("finetune", profile),
+        queue_labels=_list_queue_labels(profile),
+    )
+    task.set_env_variable(TRAIN_JOB_VARIABLE, settings.model_dump_json(exclude_defaults=True))
+
+
+def _set_retries(task: Any, profile: ClusterProfile) -> None:
+    if profile.retry.count:
+        task.set_retry(
+            profile.retry.count,
+            backoff_duration=profile.retry.backoff,
+            backoff_factor=profile.retry.factor,
+            backoff_max_duration=profile.retry.max_duration,
+        )
+
+
 def _set_identity(task: Any, step: str, profile: ClusterProfile) -> None:
     kubernetes.set_security_context(
         task, run_as_user=profile.user, run_as_group=profile.group, run_as_non_root=True
     )
     if profile.image_pull_secrets:
         kubernetes.set_image_pull_secrets(task, list(profile.image_pull_secrets))
-    labels = {_PART_OF: "lorry", _STEP: step.replace("_", "-"), **profile.labels}
-    if profile.queue is not None:
-        labels[_QUEUE] = profile.queue.name
-        if profile.queue.priority_class is not None:
-            labels[_PRIORITY] = profile.queue.priority_class
+    labels = _list_labels(step, profile) | _list_queue_labels(profile)
     for key, value in labels.items():
         kubernetes.add_pod_label(task, key, value)
+
+
+def _list_labels(step: str, profile: ClusterProfile) -> dict[str, str]:
+    return {_PART_OF: "lorry", _STEP: step.replace("_", "-"), **profile.labels}
+
+
+def _list_queue_labels(profile: ClusterProfile) -> dict[str, str]:
+    if profile.queue is None:
+        return {}
+    priority = profile.queue.priority_class
+    return {_QUEUE: profile.queue.name, **({_PRIORITY: priority} if priority is not None else {})}
 
 
 def _set_environment(task: Any, profile: ClusterProfile) -> None:
     for secret in profile.secrets:
         kubernetes.use_secret_as_env(task, secret.name, dict(secret.variables), optional=secret.optional)
-    home = {"HOME": profile.home, "LORRY_HOME": f"{profile.home}/.lorry"}
-    for name, value in (home | profile.environment).items():
+    for name, value in _list_environment(profile).items():
         task.set_env_variable(name, value)
+
+
+def _list_environment(profile: ClusterProfile) -> dict[str, str]:
+    home = {"HOME": profile.home, "LORRY_HOME": f"{profile.home}/.lorry"}
+    return home | profile.environment
 
 
 def _set_volumes(task: Any, step: str, profile: ClusterProfile) -> None:
@@ -99,14 +146,10 @@ def _set_limits(
         request = limit = resources.memory
     if shared is not None:
         kubernetes.empty_dir_mount(task, "shm", "/dev/shm", medium="Memory", size_limit=shared)  # noqa: S108
-        request = limit = _add_memory(resources.memory, shared)
+        request = limit = add_quantities(resources.memory, shared)
     task.set_memory_request(request)
     if limit is not None:
         task.set_memory_limit(limit)
-
-
-def _add_memory(first: str, second: str) -> str:
-    return f"{-(-(parse_size(first) + parse_size(second)) // _MIB)}Mi"
 
 
 def _set_nodes(task: Any, selector: dict[str, str], tolerations: list[Toleration]) -> None:

@@ -41,7 +41,7 @@ class StepProfile(Section):
         memory: Memory that is reserved for it.
         memory_limit: Memory beyond which it is killed. A fine-tuning or evaluation has that of its task's
             ``resources`` instead.
-        timeout_seconds: How long it may take, all attempts together.
+        timeout_seconds: How long each attempt may take: Kubeflow makes it the deadline of the pod.
     """
 
     cpu: Cpu
@@ -49,6 +49,11 @@ class StepProfile(Section):
     memory: Memory
     memory_limit: Memory | None = None
     timeout_seconds: Annotated[int, Field(ge=60)]
+
+    @property
+    def cpus(self) -> float:
+        """Processors that are reserved for it."""
+        return _count_cpus(self.cpu)
 
     @model_validator(mode="after")
     def _check_limits(self) -> Self:
@@ -145,6 +150,44 @@ class AcceleratorProfile(Section):
     shared_memory: Memory = "8Gi"
 
 
+Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class PriceTable(Section):
+    """What an hour costs, as your provider or your accounts say; none has a default.
+
+    Attributes:
+        currency: The currency of all prices.
+        cpu: Of a processor.
+        memory: Of a GiB of memory.
+        accelerators: Of an accelerator, by its resource name, ``nvidia.com/gpu``, or by the value of the
+            node's label that chooses its kind, such as ``nvidia-l4``, which counts for more.
+    """
+
+    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
+    cpu: Price = 0.0
+    memory: Price = 0.0
+    accelerators: dict[str, Price] = {}
+
+
+class TrainerProfile(Section):
+    """Kubeflow Trainer, for tasks that are trained on several nodes.
+
+    Attributes:
+        runtime: The TrainingRuntime of the namespace, or the ClusterTrainingRuntime; one for torch.
+        service_account: The account of the nodes; None: the namespace's default. It needs no rights.
+        start_seconds: How long a job may wait until all its nodes run.
+        cpu: Processors that are reserved for the step that waits.
+        memory: The memory of the step that waits, which computes the fingerprint of the base.
+    """
+
+    runtime: ObjectName = "torch-distributed"
+    service_account: ObjectName | None = None
+    start_seconds: Annotated[int, Field(ge=60)] = 86_400
+    cpu: Cpu = "250m"
+    memory: Memory = "2Gi"
+
+
 _DAY, _WEEK = 86_400, 604_800
 _LIGHT = StepProfile(cpu="250m", cpu_limit="1", memory="512Mi", memory_limit="1Gi", timeout_seconds=3600)
 _DEFAULTS = {
@@ -173,6 +216,8 @@ class ClusterProfile(Section):
         volumes: Persistent volume claims that every step mounts.
         bases: The claim of the base models that tasks call by a logical name; None: there is none.
         image_pull_secrets: Secrets with which the image is pulled.
+        trainer: Kubeflow Trainer; None: the cluster has none, and each task is trained on one node.
+        prices: What an hour of what steps ask for costs; None: not known.
         queue: Kueue's queue; None: the cluster does not use Kueue.
         labels: Further labels of every pod.
         user: The user id that steps run as. It must not be 0.
@@ -192,6 +237,8 @@ class ClusterProfile(Section):
     volumes: tuple[VolumeProfile, ...] = ()
     bases: BasesProfile | None = None
     image_pull_secrets: tuple[ObjectName, ...] = ()
+    trainer: TrainerProfile | None = None
+    prices: PriceTable | None = None
     queue: QueueProfile | None = None
     labels: dict[str, str] = {}
     user: Annotated[int, Field(ge=1)] = 10001

@@ -27,8 +27,9 @@ def check_reachable(specs: Sequence[TaskSpec], settings: Settings, profile: Clus
         InvalidTaskError: There are some; each is listed with its remedy.
     """
     has_bases = BASES_VARIABLE in place_bases(profile, settings).environment
-    tasks = (fault for spec in specs for fault in _check_task(spec, has_bases=has_bases))
-    _raise([*_check_settings(settings), *tasks])
+    tasks = [fault for spec in specs for fault in _check_task(spec, has_bases=has_bases)]
+    nodes = [fault for spec in specs for fault in _check_nodes(spec, profile)]
+    _raise([*_check_settings(settings), *tasks, *nodes])
 
 
 def check_places(settings: Settings) -> None:
@@ -108,6 +109,15 @@ def _check_task(spec: TaskSpec, *, has_bases: bool) -> Iterator[Fault]:
             f"{spec.base.model} is a logical name, and pods are not told where bases are",
             "give the profile the claim that holds them, bases: {claim: lorry-bases, path: /bases}, "
             "or set LORRY_BASES to s3://BUCKET/PREFIX",
+        )
+
+
+def _check_nodes(spec: TaskSpec, profile: ClusterProfile) -> Iterator[Fault]:
+    if spec.resources.nodes > 1 and profile.trainer is None:
+        yield Fault(
+            f"{spec.name}: resources.nodes",
+            f"training on {spec.resources.nodes} nodes takes Kubeflow Trainer, and the profile names none",
+            "install it and write trainer: {runtime: torch-distributed} in the profile, or train on one node",
         )
 
 

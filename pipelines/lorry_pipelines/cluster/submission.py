@@ -10,8 +10,11 @@ from lorry_pipelines.cluster.kubeflow import SUCCEEDED, Kubeflow, Run, Version
 from lorry_pipelines.cluster.profile import ClusterProfile
 from lorry_pipelines.compilation import compile_pipeline
 from lorry_pipelines.graph import PIPELINE_NAME
+from lorry_registry.addresses import hide_secrets
 from lorry_registry.digests import digest_document, digest_file
 from lorry_registry.errors import LorryError
+from lorry_registry.kubeflow_pages import RUN_TAG
+from lorry_registry.mlflow_pages import is_server
 from lorry_registry.settings import Settings
 from lorry_registry.task_references import refer_to_task
 from lorry_registry.whole_files import write_whole_text
@@ -29,6 +32,7 @@ class Submission:
         version: The name of the pipeline's version: the revision of its source, and the package's digest.
         run: The name of the run: the digest of what it would do.
         force: Whether tasks that are up to date are trained as well.
+        mlflow: The address of MLflow, without secrets; empty: it is no server.
     """
 
     tasks: tuple[str, ...]
@@ -36,13 +40,15 @@ class Submission:
     version: str
     run: str
     force: bool
+    mlflow: str = ""
 
     @property
     def description(self) -> str:
-        """Its tasks, for Kubeflow's pages."""
+        """Its tasks, and where MLflow shows them, for Kubeflow's pages."""
         listed = ", ".join(self.tasks[:20])
         more = len(self.tasks) - 20
-        return f"{listed} and {more} more" if more > 0 else listed
+        tasks = f"{listed} and {more} more" if more > 0 else listed
+        return f"{tasks}\nMLflow: {self.mlflow}, runs tagged {RUN_TAG}" if self.mlflow else tasks
 
 
 def build_submission(
@@ -81,6 +87,7 @@ def build_submission(
         version="-".join(part for part in (revision[:12], _shorten(digest)) if part),
         run=f"{PIPELINE_NAME}-{_shorten(digest_document(work))}",
         force=force,
+        mlflow=hide_secrets(settings.tracking_uri) if is_server(settings.tracking_uri) else "",
     )
 
 

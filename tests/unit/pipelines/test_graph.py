@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
-from lorry_pipelines.cluster.profile import CLUSTER_STEPS, ClusterProfile, load_profile
+from lorry_pipelines.cluster.profile import CLUSTER_STEPS, ClusterProfile, TrainerProfile, load_profile
 from lorry_pipelines.compilation import compile_pipeline
+from lorry_registry.errors import InvalidTaskError, UsageError
 from lorry_registry.settings import Settings
 from lorry_registry.task_references import refer_to_task
 from lorry_registry.task_spec import TaskSpec
@@ -105,6 +106,13 @@ def test_five_hundred_tasks_travel_as_references(tmp_path: Path) -> None:
     assert tasks == [str(refer_to_task(spec)) for spec in specs]
     # The limit of Linux for one argument.
     assert len(json.dumps(tasks)) < 64 * 1024
+
+
+def test_more_tasks_than_an_argument_holds_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="2000 tasks are too many for one run") as raised:
+        compile_specs(tmp_path, *(make_spec(f"task-{number:04}") for number in range(2000)))
+    assert "start several runs of up to" in str(raised.value)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_tasks_with_different_resources_cannot_be_replaced(tmp_path: Path) -> None:
@@ -233,6 +241,62 @@ def test_a_queue_an_image_secret_and_labels_reach_every_pod(tmp_path: Path) -> N
         assert [mount["mountPath"] for mount in placed["pvcMount"]] == ["/bases"]
 
 
+def read_train_job(pipeline: dict[str, Any]) -> dict[str, Any]:
+    """Return what the step that trains on several nodes is told of them."""
+    for executor in pipeline["deploymentSpec"]["executors"].values():
+        for variable in executor["container"].get("env", ()):
+            if variable["name"] == "LORRY_TRAIN_JOB":
+                document: dict[str, Any] = json.loads(variable["value"])
+                return document
+    raise AssertionError("no step is told of nodes")
+
+
+def test_several_nodes_get_what_one_would_and_the_step_that_waits_gets_little(tmp_path: Path) -> None:
+    profile = ClusterProfile.model_validate(
+        {
+            "trainer": {"runtime": "our-torch", "service_account": "trainer", "start_seconds": 600},
+            "queue": {"name": "research"},
+            "bases": {"claim": "bases"},
+            "secrets": [{"name": "s3", "variables": {"key": "AWS_SECRET_ACCESS_KEY"}}],
+            "accelerators": {"shared_memory": "16Gi", "node_selector": {"pool": "gpu"}},
+            "labels": {"team": "search"},
+        }
+    )
+    pipeline, kubernetes = compile_specs(tmp_path, make_spec(**TWO_GPUS, nodes=4), profile=profile)
+    job = read_train_job(pipeline)
+    assert (job["nodes"], job["runtime"], job["service_account"]) == (4, "our-torch", "trainer")
+    assert job["resources"] == {"cpu": "2", "memory": f"{80 * 1024}Mi", "nvidia.com/gpu": "2"}
+    assert job["shared_memory"] == "16Gi"
+    assert job["image"] == SETTINGS["LORRY_IMAGE"]
+    assert job["node_selector"] == {"pool": "gpu", "gpu": "h100"}
+    assert job["secrets"] == [{"variable": "AWS_SECRET_ACCESS_KEY", "name": "s3", "key": "key"}]
+    assert job["volumes"] == [{"claim": "bases", "path": "/bases", "read_only": True}]
+    assert job["environment"]["LORRY_BASES"] == "/bases"
+    # Kueue admits the job as a whole, and not its pods once more.
+    assert "kueue.x-k8s.io/queue-name" not in job["labels"]
+    assert job["job_labels"] == {"kueue.x-k8s.io/queue-name": "research"}
+    assert (job["labels"]["team"], job["start_seconds"]) == ("search", 600)
+    waiting = pipeline["deploymentSpec"]["executors"]["exec-finetune"]["container"]
+    assert "accelerator" not in waiting["resources"]
+    assert waiting["resources"]["resourceMemoryLimit"] == "2Gi"
+    placed = kubernetes["platforms"]["kubernetes"]["deploymentSpec"]["executors"]["exec-finetune"]
+    assert SHARED not in [volume.get("mountPath") for volume in placed["emptyDirMounts"]]
+    assert "nodeSelector" not in placed
+    # The job ends first, so that the step can say why.
+    assert int(placed["activeDeadlineSeconds"]) == job["deadline_seconds"] + 1800
+
+
+def test_several_nodes_take_a_trainer(tmp_path: Path) -> None:
+    with pytest.raises(InvalidTaskError, match=r"films: resources\.nodes: .*Kubeflow Trainer"):
+        compile_specs(tmp_path, make_spec(nodes=2), profile=ClusterProfile())
+
+
+def test_a_task_on_one_node_is_referred_to_as_before_there_were_several() -> None:
+    assert "nodes" not in make_spec().model_dump()["resources"]
+    assert refer_to_task(make_spec(nodes=1)) == refer_to_task(make_spec())
+    assert refer_to_task(make_spec(nodes=2)) != refer_to_task(make_spec())
+
+
 def test_a_run_ends_and_is_removed_in_time(tmp_path: Path) -> None:
     profile = ClusterProfile(ttl_seconds=100, deadline_seconds=200)
     _, platform = compile_specs(tmp_path, make_spec(), profile=profile)
@@ -247,6 +311,7 @@ def test_a_run_ends_and_is_removed_in_time(tmp_path: Path) -> None:
         ("cpu", [make_spec()]),
         ("one_gpu", [make_spec(count=1, memory="16Gi")]),
         ("several_gpus", [make_spec(**TWO_GPUS), make_spec("books")]),
+        ("several_nodes", [make_spec(**TWO_GPUS, nodes=4), make_spec("books")]),
     ],
 )
 def test_the_compiled_file_is_the_golden_one(tmp_path: Path, name: str, specs: list[TaskSpec]) -> None:
@@ -254,7 +319,7 @@ def test_the_compiled_file_is_the_golden_one(tmp_path: Path, name: str, specs: l
         specs,
         tmp_path / "lorry.yaml",
         settings=Settings.load(SETTINGS, tmp_path),
-        profile=load_profile(PROFILE),
+        profile=load_profile(PROFILE).model_copy(update={"trainer": TrainerProfile()}),
     )
     compiled = (tmp_path / "lorry.yaml").read_text("utf-8")
     golden = GOLDEN / f"{name}.yaml"

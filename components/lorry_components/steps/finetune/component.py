@@ -30,4 +30,5 @@ def finetune(
         data=data.path,
         candidate=candidate.path,
         metadata=candidate.metadata,
+        kfp_run=kfp_run,
     )

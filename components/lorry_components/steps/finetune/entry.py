@@ -11,6 +11,7 @@ from pydantic import JsonValue
 
 from lorry_components.data.data_card import CARD_FILE, DataCard
 from lorry_components.data.prepared import load_card
+from lorry_components.steps.finetune.mlflow_log import MlflowLog
 from lorry_components.steps.finetune.run_inputs import (
     TASK_ARTIFACT,
     list_datasets,
@@ -21,36 +22,22 @@ from lorry_components.steps.finetune.step import finetune, name_checkpoints
 from lorry_components.steps.runtime.outcomes import run_step
 from lorry_components.steps.runtime.registered_candidate import RENEWED_DETAIL, RegisteredCandidate
 from lorry_components.steps.runtime.step_context import StepContext
+from lorry_components.tasks.resolution import ResolvedTask
 from lorry_components.training.distributed import Finetune, finetune_in_processes
 from lorry_components.training.stored_checkpoints import CheckpointPlace, find_place
+from lorry_components.training.training_summary import TrainingSummary
 from lorry_registry.adapter_names import name_run
-from lorry_registry.errors import TrackingError
+from lorry_registry.addresses import hide_secrets
+from lorry_registry.errors import TrackingError, TrainingError
+from lorry_registry.kubeflow_pages import describe_kubeflow_run, tag_kubeflow_run
 from lorry_registry.mlflow_best_effort import BestEffort
 from lorry_registry.mlflow_index import MlflowIndex
-from lorry_registry.version_card import describe_model
+from lorry_registry.version_card import NOTE_TAG, describe_model
 from lorry_registry.whole_files import write_whole_text
 
 _LOGGER = logging.getLogger(__name__)
 # Beside the checkpoints of a training: the id of the MLflow run that shows it.
 _RUN_NOTE = "mlflow_run"
-
-
-class MlflowLog:
-    """Sends training metrics to an MLflow run; when MLflow goes away, training does not."""
-
-    def __init__(self, index: MlflowIndex, run_id: str) -> None:
-        self._index = index
-        self._run_id = run_id
-        self._mlflow = BestEffort("MLflow takes no more metrics of this training")
-
-    def __call__(self, metrics: Mapping[str, float], step: int) -> None:
-        """Log metrics of a step, unless MLflow failed before."""
-        self._mlflow.attempt(lambda: self._index.log_metrics(self._run_id, metrics, step=step))
-
-    def log_learning_rate(self, rate: float) -> None:
-        """Log the peak learning rate as the recipe's: it names none where the method's own is used."""
-        parameters = {"train": {"learning_rate": rate}}
-        self._mlflow.attempt(lambda: self._index.log_parameters(self._run_id, parameters))
 
 
 def main(
@@ -64,6 +51,7 @@ def main(
     candidate: str,
     metadata: dict[str, Any],
     force: bool = False,
+    kfp_run: str = "",
 ) -> str:
     """Train a task's adapter; return whether the graph goes on.
 
@@ -79,6 +67,7 @@ def main(
         metadata: Kubeflow's, of the candidate.
         force: Whether to train from the start even if a former run left checkpoints. A retry of this step in
             the same run goes on from this run's own.
+        kfp_run: Kubeflow's id of the run.
     """
     entry = StepContext.open("finetune", task=task, run=run, store=store, tracking_uri=tracking_uri)
     resolved, spec, index = entry.task, entry.spec, entry.index
@@ -96,10 +85,14 @@ def main(
         kept = root / name
         if place is not None:
             _fetch_checkpoint(place, kept)
-        run_id = _open_run(entry, run, kept / _RUN_NOTE)
+        run_id = _open_run(entry, run, kept / _RUN_NOTE, _name_kubeflow(entry, kfp_run))
         with _marking_failure(index, run_id):
             _show_inputs(entry, run_id, load_card(Path(data)))
-            train, log = _choose_training(spec.resources.count), MlflowLog(index, run_id)
+            log = MlflowLog(index, run_id)
+            if spec.resources.nodes > 1 and entry.train_job:
+                train = _prepare_nodes(entry, task, run, run_id, store, tracking_uri)
+            else:
+                train = _choose_training(spec.resources.count)
             summary = train(
                 resolved,
                 Path(data),
@@ -110,9 +103,13 @@ def main(
                 place=place,
             )
             log.log_learning_rate(summary.learning_rate)
+        page = _locate_run(index, run_id)
         metadata.update({"task": spec.name, "mlflow_run_id": run_id, "method": spec.method.name})
+        # Kubeflow's page of the artifact shows its metadata: the way from there to MLflow.
+        metadata.update({"lorry.mlflow_run": run_id, **({"lorry.mlflow_url": page} if page else {})})
         return {
             "mlflow_run_id": run_id,
+            **({"mlflow_url": page} if page else {}),
             "method": spec.method.name,
             "trained_parameters": summary.parameters.trained,
             "learning_rate": summary.learning_rate,
@@ -123,6 +120,8 @@ def main(
             "device": summary.device,
             "precision": summary.precision,
             "checkpoints": name,
+            # How long it took says something of the same kind of machine only.
+            **({"placed": spec.resources.model_dump(mode="json")} if entry.is_in_pod else {}),
         }
 
     return run_step(entry.record, spec.name, "finetune", body)
@@ -138,6 +137,47 @@ def _choose_training(wanted: int) -> Finetune:
     return functools.partial(finetune_in_processes, finetune, count) if count > 1 else finetune
 
 
+def _prepare_nodes(
+    entry: StepContext, task: str, run: str, mlflow_run: str, store: str, tracking_uri: str
+) -> Finetune:
+    """Return what trains on several nodes of the cluster that this step is in."""
+    from lorry_components.steps.finetune.node_exchange import NodeExchange, NodeWork, name_exchange
+    from lorry_components.steps.finetune.several_nodes import NodesTraining, name_job
+    from lorry_components.steps.finetune.train_job_settings import read_train_job_settings
+    from lorry_components.steps.finetune.train_jobs import TrainJobs
+    from lorry_components.steps.runtime.kubernetes_api import KubernetesApi
+
+    name = entry.spec.name
+
+    def train(
+        _task: ResolvedTask, data: Path, target: Path, *, place: CheckpointPlace | None, **_: object
+    ) -> TrainingSummary:
+        if place is None:
+            raise TrainingError(
+                "nodes need a place for checkpoints that all of them reach",
+                where=name,
+                todo="leave LORRY_CHECKPOINTS unset, or set it to store or s3://BUCKET/PREFIX",
+            )
+        training = NodesTraining(
+            TrainJobs(KubernetesApi.open()),
+            NodeExchange(entry.store, name_exchange(run, name)),
+            read_train_job_settings(entry.train_job),
+            name_job(run, name, place.key),
+        )
+        work = NodeWork(
+            task=task,
+            run=run,
+            tracking_uri=tracking_uri,
+            mlflow_run=mlflow_run,
+            checkpoints=place.address,
+            checkpoints_key=place.key,
+            notes=place.notes,
+        )
+        return training.run(work, data, target, store=store)
+
+    return train
+
+
 def _fetch_checkpoint(place: CheckpointPlace, folder: Path) -> None:
     """Fetch what a former attempt left in a store, once it is sure that this one can write there."""
     stored = place.open()
@@ -147,7 +187,15 @@ def _fetch_checkpoint(place: CheckpointPlace, folder: Path) -> None:
         _LOGGER.info("training goes on from %s of %s/%s", found.name, place.address, place.key)
 
 
-def _open_run(entry: StepContext, run: str, note: Path) -> str:
+def _name_kubeflow(entry: StepContext, run: str) -> dict[str, str]:
+    """Return the tags that lead from an MLflow run to the Kubeflow run; a local runner has none."""
+    if not entry.is_in_pod or not run:
+        return {}
+    tags = tag_kubeflow_run(hide_secrets(entry.settings.kubeflow.host), run)
+    return {**tags, NOTE_TAG: describe_kubeflow_run(tags)}
+
+
+def _open_run(entry: StepContext, run: str, note: Path, kubeflow: Mapping[str, str]) -> str:
     """Open the task's MLflow run; a training that continues from a checkpoint continues its run, too."""
     spec, index = entry.spec, entry.index
     name = name_run(spec.name, spec.describe_recipe())
@@ -156,6 +204,7 @@ def _open_run(entry: StepContext, run: str, note: Path) -> str:
         "lorry.kind": spec.kind,
         "lorry.base": spec.base.model,
         "lorry.method": spec.method.name,
+        **kubeflow,
     }
     if entry.injected_run is None and note.is_file():
         try:
@@ -173,6 +222,14 @@ def _open_run(entry: StepContext, run: str, note: Path) -> str:
     note.parent.mkdir(parents=True, exist_ok=True)
     write_whole_text(note, run_id)
     return run_id
+
+
+def _locate_run(index: MlflowIndex, run_id: str) -> str:
+    try:
+        return index.locate_run(run_id)
+    except TrackingError as error:
+        _LOGGER.warning("the page of the MLflow run is not known: %s", error)
+        return ""
 
 
 def _show_inputs(entry: StepContext, run_id: str, card: DataCard) -> None:

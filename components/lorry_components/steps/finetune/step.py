@@ -15,6 +15,7 @@ from lorry_components.tasks.base_checks import check_base
 from lorry_components.tasks.resolution import ResolvedTask
 from lorry_components.training.assembly import build_trainer
 from lorry_components.training.distributed import ALONE, ProcessGroup, separate_random_numbers
+from lorry_components.training.node_agreement import check_same_start
 from lorry_components.training.number_head import find_number_head
 from lorry_components.training.resumption import train_to_end
 from lorry_components.training.setup import Setup, check_batch_size, set_up
@@ -89,6 +90,7 @@ def finetune(
         checkpoints=checkpoints,
         callbacks=[ProgressCallback(progress, log_metrics or (lambda _metrics, _step: None))],
     )
+    check_same_start(checkpoints, group)
     separate_random_numbers(spec.train.seed, group)
     keeps_best = spec.train.early_stopping is not None
     with contextlib.ExitStack() as stack:

@@ -149,8 +149,10 @@ def _render_row(task: TaskReport) -> str:
     baseline = f"{best['name']} {best['value']:.3f}" if best else ""
     version = f"v{registered['version']}" if "version" in registered else ""
     status = task.status if task.status != "failed" else f"failed in {task.step}"
+    page = task.details.get("finetune", {}).get("mlflow_url")
+    name = html.escape(task.task)
     cells: Iterable[str] = (
-        f"<td>{html.escape(task.task)}",
+        f'<td><a href="{html.escape(page)}">{name}</a>' if isinstance(page, str) else f"<td>{name}",
         f'<td class="{task.status}">{html.escape(status)}',
         f"<td>{version}",
         f'<td class="number">{html.escape(metric)}',

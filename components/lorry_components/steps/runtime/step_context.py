@@ -33,6 +33,10 @@ PROGRESS_VARIABLE = "LORRY_PROGRESS"
 TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
 # Set by the Kubeflow backend's MLflow plugin.
 INJECTED_RUN_VARIABLE = "MLFLOW_RUN_ID"
+# Set by Kubernetes in each pod.
+_POD_VARIABLE = "KUBERNETES_SERVICE_HOST"
+TRAIN_JOB_VARIABLE = "LORRY_TRAIN_JOB"
+"""Says how the nodes of a training are placed, in a fine-tuning step that trains on several."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,8 @@ class StepContext:
         injected_run: The MLflow run that the backend opened for this step, if it did.
         build: What the environment says about this run, for the provenance of its adapters.
         settings: Where things are on this machine.
+        train_job: How the nodes of a training are placed, as JSON; empty where it trains in this very step.
+        is_in_pod: Whether this process is in a pod of a cluster.
     """
 
     task: ResolvedTask
@@ -58,6 +64,8 @@ class StepContext:
     injected_run: str | None
     build: Build
     settings: Settings
+    train_job: str = ""
+    is_in_pod: bool = False
 
     @classmethod
     def open(cls, step: str, *, task: str, run: str, store: str, tracking_uri: str) -> Self:
@@ -92,6 +100,8 @@ class StepContext:
             injected_run=environment.get(INJECTED_RUN_VARIABLE) or None,
             build=read_build(environment, resolved.spec.name, run=run, image=settings.image),
             settings=settings,
+            train_job=environment.get(TRAIN_JOB_VARIABLE, ""),
+            is_in_pod=_POD_VARIABLE in environment,
         )
 
     def find_mlflow_run(self) -> str | None:

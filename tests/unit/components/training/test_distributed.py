@@ -2,10 +2,13 @@
 
 import multiprocessing
 import os
+import shutil
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,8 @@ from safetensors.torch import load_file
 from lorry_components.steps.finetune.step import finetune
 from lorry_components.tasks.resolution import resolve_task
 from lorry_components.training.distributed import (
+    LostProcessError,
+    Node,
     ProcessGroup,
     finetune_in_processes,
     separate_random_numbers,
@@ -253,3 +258,86 @@ def test_without_frozen_weights_there_is_nothing_to_keep_elsewhere(
             checkpoints=training.root / "checkpoints",
         )
     assert [fault.where for fault in caught.value.faults] == ["train.offload"]
+
+
+def find_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
+class TwoNodes:
+    """Two machines, as far as a training sees them: each has its own disk, and they meet at an address."""
+
+    def __init__(self, training: Training, place: CheckpointPlace) -> None:
+        self.training = training
+        self.place = place
+
+    def run(self, spec: TaskSpec, name: str, *, stop_after: int | None = None) -> list[Any]:
+        """Train; return what each of them ends with: a summary, or an error."""
+        port = find_port()
+
+        def train(number: int) -> Any:
+            root = self.training.root / f"{name}-{number}"
+            self.place.open().restore(root / "checkpoints")
+
+            def stop(done: int, _total: int) -> None:
+                if done == stop_after:
+                    raise KeyboardInterrupt
+
+            try:
+                return finetune_in_processes(
+                    finetune,
+                    1,
+                    resolve_task(spec),
+                    self.training.data,
+                    root,
+                    checkpoints=root / "checkpoints",
+                    progress=stop,
+                    log_metrics=lambda _metrics, _step: None,
+                    place=self.place,
+                    node=Node(number, 2, "127.0.0.1", port),
+                )
+            except BaseException as error:  # noqa: BLE001 - told to the test
+                return error
+
+        with ThreadPoolExecutor(2) as nodes:
+            return list(nodes.map(train, range(2)))
+
+
+@pytest.mark.slow
+def test_two_nodes_go_on_from_the_store_as_if_they_had_not_stopped(
+    training: Training, make_spec: MakeSpec, tmp_path: Path
+) -> None:
+    # With dropout each process draws random numbers of its own, which go on from the checkpoint as well.
+    spec = make_spec(method="lora", train={"epochs": None, "steps": 8})
+    whole = TwoNodes(training, CheckpointPlace(str(tmp_path / "first"), "training", S3Options()))
+    summaries = whole.run(spec, "whole")
+    assert [summary.steps for summary in summaries] == [8, 8]
+    stopped = TwoNodes(training, CheckpointPlace(str(tmp_path / "second"), "training", S3Options()))
+    ended = stopped.run(spec, "stopped", stop_after=6)
+    assert isinstance(ended[0], KeyboardInterrupt)
+    assert isinstance(ended[1], LostProcessError), ended[1]
+    resumed = stopped.run(spec, "resumed")
+    assert 0 < resumed[0].resumed_from == resumed[1].resumed_from < 8
+    expected = training.read("whole-0")
+    for name, tensor in training.read("resumed-0").items():
+        np.testing.assert_array_equal(tensor, expected[name], err_msg=name)
+    # Only the first writes an adapter.
+    assert not (training.root / "resumed-1" / "adapter").exists()
+
+
+@pytest.mark.slow
+def test_nodes_that_fetched_different_checkpoints_do_not_start(
+    training: Training, make_spec: MakeSpec, tmp_path: Path
+) -> None:
+    spec = make_spec(method="lora", train={"epochs": None, "steps": 8})
+    nodes = TwoNodes(training, CheckpointPlace(str(tmp_path / "store"), "training", S3Options()))
+    nodes.run(spec, "first", stop_after=6)
+    shutil.copytree(training.root / "first-0" / "checkpoints", training.root / "second-0" / "checkpoints")
+    for folder in (training.root / "second-0" / "checkpoints").glob("checkpoint-*"):
+        (folder / "trainer_state.json").unlink()
+    nodes.place.open().remove_all()
+    shutil.copytree(training.root / "first-0" / "checkpoints", training.root / "second-1" / "checkpoints")
+    assert all("different steps" in str(ended) for ended in nodes.run(spec, "second"))

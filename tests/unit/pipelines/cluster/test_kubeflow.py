@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 
 from lorry_pipelines.cluster import kubeflow_requests
-from lorry_pipelines.cluster.kubeflow import Kubeflow, KubeflowAccess, Run
+from lorry_pipelines.cluster.kubeflow import Kubeflow, Run, RunOrder
+from lorry_pipelines.cluster.kubeflow_access import KubeflowAccess
 from lorry_pipelines.cluster.kubeflow_requests import Patience
 from lorry_registry.errors import ClusterError, UsageError
 
 from fixtures.kubeflow_server import TOKEN, KubeflowServer
 
 QUICK = Patience(attempts=3, first_seconds=0.01)
-OPTIONS = {"arguments": {}, "description": "films", "service_account": ""}
 
 
 def connect(server: KubeflowServer, **access: Any) -> Kubeflow:
@@ -29,7 +29,8 @@ def package(tmp_path: Path) -> Path:
 
 def start(kubeflow: Kubeflow, package: Path, name: str = "lorry-12") -> Run:
     version = kubeflow.upload_version("lorry", "abc-12", package, "films")
-    return kubeflow.start_run(kubeflow.ensure_experiment("nightly"), name, version, **OPTIONS)
+    order = RunOrder(name, version, description="films")
+    return kubeflow.start_run(kubeflow.ensure_experiment("nightly"), order)
 
 
 def test_a_version_and_an_experiment_are_made_once(kubeflow: KubeflowServer, package: Path) -> None:
@@ -186,9 +187,8 @@ def test_a_recurring_run_replaces_the_former_one(kubeflow: KubeflowServer, packa
     experiment = client.ensure_experiment("nightly")
 
     def schedule(cron: str) -> str:
-        return client.replace_recurring(
-            experiment, "nightly", version, cron=cron, arguments={"force": True}, service_account="runner"
-        )
+        order = RunOrder("nightly", version, {"force": True}, service_account="runner")
+        return client.replace_recurring(experiment, order, cron=cron)
 
     first = schedule("0 0 3 * * *")
     (made,) = kubeflow.recurring.values()
