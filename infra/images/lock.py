@@ -8,9 +8,9 @@ pyproject.toml says which versions may be; uv resolves them as one whole, and ea
 - ``build.txt``: what the wheel of the project is built with, which is in no image.
 
 All are for one Python and one kind of machine, see ``_TARGET``. No address of an index is in them, and no
-build tag: ``torch==2.13.0`` names the CPU wheel and the CUDA wheels, and the hashes tell them apart. The hashes
-of CPU wheels, which are on an index of their own, are those that ``torch-cpu-wheels.txt`` lists, and that of the
-wheel that pip finds on this machine.
+build tag: ``torch==2.13.0`` names the CPU wheel and the CUDA wheels, and the hashes tell them apart. The
+hashes of CPU wheels, which are on an index of their own, are those that ``torch-cpu-wheels.txt`` lists, and
+that of the wheel that pip finds on this machine.
 
 Usage: python infra/images/lock.py [UV [PYTHON]]     the defaults are those on the path; PYTHON has pip
 """
