@@ -78,6 +78,14 @@ coverage: $(INSTALLED) ## Run what test runs, and say which modules it reaches (
 	$(MAKE) test PYTEST_OPTIONS='--cov --cov-report=json:build/coverage.json'
 	$(BIN)/python infra/ci/print_coverage.py build/coverage.json
 
+.PHONY: images
+images: $(INSTALLED) ## Build the containers' images; TORCH=cuda, DEMO=yes, ENGINE, REPOSITORY, TAG, BASE_IMAGE.
+	@infra/images/build.sh
+
+.PHONY: lock
+lock: $(INSTALLED) ## Renew the lock files of the images, within what pyproject.toml allows.
+	@$(BIN)/python infra/images/lock.py $(BIN)/uv $(BIN)/python
+
 .PHONY: check
 check: $(INSTALLED) ## Run the linters and type checks.
 	@$(BIN)/ruff check .

@@ -9,6 +9,7 @@ from pathlib import Path
 from lorry_pipelines.cluster.base_mounts import place_bases
 from lorry_pipelines.cluster.profile import ClusterProfile
 from lorry_pipelines.cluster.reachability import check_reachable
+from lorry_pipelines.step_images import choose_images
 from lorry_registry.addresses import has_secret, hide_secrets
 from lorry_registry.errors import StoreError, UsageError
 from lorry_registry.settings import IN_STORE, Settings
@@ -34,7 +35,7 @@ def compile_pipeline(
     Args:
         specs: The tasks that are the default parameter; none: they are given when a run is started.
         target: The file; its name ends in ``.yaml``. It appears whole or not at all.
-        settings: Where the image, the store and MLflow are by default.
+        settings: Where the images, the store and MLflow are by default.
         profile: How steps are placed on a cluster; None: the file is for this machine.
 
     Raises:
@@ -57,7 +58,7 @@ def compile_pipeline(
         warnings.simplefilter("ignore")
         pipeline = build_pipeline(
             groups,
-            image=settings.image,
+            images=choose_images(settings, profile),
             store=settings.store,
             tracking_uri=withhold_secret(settings.tracking_uri),
             checkpoints=_choose_checkpoints(settings),

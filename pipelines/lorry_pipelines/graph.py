@@ -19,10 +19,12 @@ from lorry_components.steps.gate.component import gate
 from lorry_components.steps.prepare_data.component import prepare_data
 from lorry_components.steps.register.component import register
 from lorry_components.steps.report.component import report
+from lorry_components.steps.runtime.build_facts import IMAGE_VARIABLE
 from lorry_components.steps.runtime.outcomes import PROCEED
 from lorry_components.steps.verdict.component import verdict
 from lorry_pipelines.cluster.placement import place_step
 from lorry_pipelines.cluster.profile import ClusterProfile
+from lorry_pipelines.step_images import StepImages
 from lorry_registry.task_references import refer_to_task
 from lorry_registry.task_spec import ResourcesSpec, TaskSpec
 
@@ -57,7 +59,7 @@ def group_tasks(specs: Sequence[TaskSpec]) -> list[TaskGroup]:
 def build_pipeline(
     groups: Sequence[TaskGroup],
     *,
-    image: str,
+    images: StepImages,
     store: str,
     tracking_uri: str,
     checkpoints: str = "",
@@ -71,13 +73,13 @@ def build_pipeline(
 
     Args:
         groups: The tasks; one group without tasks makes a graph whose tasks are given at its start.
-        image: The container image of all steps.
+        images: The container images of the steps.
         store: The default address of the store.
         tracking_uri: The default address of MLflow.
         checkpoints: Where checkpoints are kept by default.
         profile: How steps are placed on a cluster; None for this machine, where nothing is placed.
     """
-    configure = functools.partial(_configure, image=image, profile=profile)
+    configure = functools.partial(_configure, images=images, profile=profile)
     config = _limit_run(profile)
     train = _build_loops(groups, configure)
     everything = [task for group in groups for task in group.tasks]
@@ -185,14 +187,17 @@ def _configure(
     task: Any,
     step: str,
     *,
-    image: str,
+    images: StepImages,
     profile: ClusterProfile | None,
     resources: ResourcesSpec | None = None,
 ) -> None:
+    image = images.find(step)
     task.set_container_image(image)
     # Whether there is anything to do depends on the ledger, which the backend's cache does not see.
     task.set_caching_options(False)
     if profile is not None:
+        # A pod does not know its image, which belongs to the provenance of what it registers.
+        task.set_env_variable(IMAGE_VARIABLE, image)
         place_step(task, step, profile, resources or ResourcesSpec())
 
 

@@ -30,6 +30,7 @@ _VARIABLES = {
     "store": "LORRY_STORE",
     "tracking_uri": "MLFLOW_TRACKING_URI",
     "image": "LORRY_IMAGE",
+    "slim_image": "LORRY_SLIM_IMAGE",
     "checkpoints": "LORRY_CHECKPOINTS",
     "bases": "LORRY_BASES",
     "cache_size": "LORRY_CACHE_SIZE",
@@ -79,6 +80,7 @@ class Settings(BaseModel):
         store: The address of the store of adapters and ledgers: a local folder, or ``s3://bucket/prefix``.
         tracking_uri: MLflow's tracking server or database.
         image: The container image that pipeline steps run in.
+        slim_image: The image of those steps that load no model; "": they run in ``image`` as well.
         s3: What a store on S3 is told beyond boto3's own settings.
         signing: Which signatures are demanded, and what is signed with.
         given_checkpoints: Where to keep checkpoints: a folder, ``store`` or ``s3://bucket/prefix``; "": as
@@ -94,6 +96,7 @@ class Settings(BaseModel):
     store: str
     tracking_uri: str
     image: str
+    slim_image: str = ""
     s3: S3Options = S3Options()
     signing: SigningSettings = SigningSettings()
     given_checkpoints: str = ""
@@ -132,6 +135,7 @@ class Settings(BaseModel):
                 chosen["tracking_uri"] or f"sqlite:///{home / 'mlflow.db'}", folder
             ),
             image=chosen["image"] or DEFAULT_IMAGE,
+            slim_image=chosen["slim_image"] or "",
             s3=S3Options(
                 encryption=chosen["s3_encryption"] or "",
                 kms_key=chosen["s3_kms_key"] or "",

@@ -19,6 +19,7 @@ import pytest
 REPOSITORY = Path(__file__).parents[2]
 SCRIPTS = REPOSITORY / "infra" / "ci"
 DEFAULT_IMAGE = "localhost/lorry-python:latest"
+DEFAULT_SLIM_IMAGE = "localhost/lorry-slim:latest"
 
 
 def give_up(reason: str) -> NoReturn:
@@ -63,10 +64,20 @@ def end_process(pid: int, patience: float = 10) -> None:
 
 @pytest.fixture(scope="session")
 def lorry_image() -> str:
-    """The name of an image built from this repository: LORRY_TEST_IMAGE, or the default of build-image.sh."""
-    name = os.environ.get("LORRY_TEST_IMAGE", DEFAULT_IMAGE)
+    """The name of an image for training, built from this repository: LORRY_TEST_IMAGE, or the default."""
+    return find_image(os.environ.get("LORRY_TEST_IMAGE", DEFAULT_IMAGE))
+
+
+@pytest.fixture(scope="session")
+def slim_image() -> str:
+    """The name of the slim image, built from this repository: LORRY_TEST_SLIM_IMAGE, or the default."""
+    return find_image(os.environ.get("LORRY_TEST_SLIM_IMAGE", DEFAULT_SLIM_IMAGE))
+
+
+def find_image(name: str) -> str:
+    """Return the name of an image that is here."""
     if shutil.which("podman") is None:
         give_up("podman is not installed: on Debian, apt-get install podman runc")
     if subprocess.run(["podman", "image", "exists", name], capture_output=True, check=False).returncode != 0:
-        give_up(f"there is no image {name}: run infra/ci/make-base-image.sh and infra/ci/build-image.sh")
+        give_up(f"there is no image {name}: run infra/ci/make-base-image.sh and DEMO=yes make images")
     return name

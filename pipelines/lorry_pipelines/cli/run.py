@@ -95,8 +95,9 @@ def run_tasks(
             check_places(settings, [plan.spec.name for plan in stale])
         if runner == "docker":
             from lorry_pipelines.local.containers import check_engine, find_image_digest
+            from lorry_pipelines.step_images import choose_images
 
-            check_engine(settings.image)
+            check_engine([image.name for image in choose_images(settings)])
             image_digest = find_image_digest(settings.image)
         from lorry_pipelines.local.source_revision import find_sources
 

@@ -138,7 +138,7 @@ class _Job:
         from lorry_pipelines.cluster.data_upload import list_missing, plan_upload
         from lorry_pipelines.cluster.reachability import check_places, check_reachable
 
-        check_places(self._settings)
+        check_places(self._settings, profile)
         local = [spec.name for spec in specs if spec.data.is_local]
         if is_recurring and local:
             raise UsageError(

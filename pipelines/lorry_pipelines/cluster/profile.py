@@ -123,6 +123,18 @@ class BasesProfile(Section):
     sub_path: str = ""
 
 
+class ImagesProfile(Section):
+    """The images of the steps, each named by its digest: ``NAME@sha256:DIGEST``.
+
+    Attributes:
+        train: The image in which every step can run.
+        slim: A smaller one, for the steps that load no model; None: these run in ``train``, too.
+    """
+
+    train: Annotated[str, Field(min_length=1)]
+    slim: Annotated[str, Field(min_length=1)] | None = None
+
+
 class QueueProfile(Section):
     """Where Kueue admits the pods.
 
@@ -208,6 +220,7 @@ class ClusterProfile(Section):
     """How the steps of a pipeline run on one cluster. Every field has a default; an empty file is valid.
 
     Attributes:
+        images: The images of the steps; None: those of the settings of whoever compiles or submits.
         steps: What each step asks for; steps that are not named have the defaults.
         accelerators: How steps with accelerators are placed.
         retry: How often a step is tried again when its pod is lost.
@@ -229,6 +242,7 @@ class ClusterProfile(Section):
         deadline_seconds: How long a run may take altogether.
     """
 
+    images: ImagesProfile | None = None
     steps: dict[str, StepProfile] = {}
     accelerators: AcceleratorProfile = AcceleratorProfile()
     retry: RetryProfile = RetryProfile()

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from lorry_pipelines.cluster.base_mounts import BASES_VARIABLE, place_bases
 from lorry_pipelines.cluster.profile import ClusterProfile
+from lorry_pipelines.step_images import Image, choose_images
 from lorry_registry.addresses import hide_secrets, split_store_address, split_tracking_address
 from lorry_registry.errors import Fault, InvalidTaskError
 from lorry_registry.settings import Settings
@@ -29,20 +30,21 @@ def check_reachable(specs: Sequence[TaskSpec], settings: Settings, profile: Clus
     has_bases = BASES_VARIABLE in place_bases(profile, settings).environment
     tasks = [fault for spec in specs for fault in _check_task(spec, has_bases=has_bases)]
     nodes = [fault for spec in specs for fault in _check_nodes(spec, profile)]
-    _raise([*_check_settings(settings), *tasks, *nodes])
+    _raise([*_check_settings(settings, profile), *tasks, *nodes])
 
 
-def check_places(settings: Settings) -> None:
+def check_places(settings: Settings, profile: ClusterProfile) -> None:
     """Refuse settings that cannot work in a pod, before anything is copied.
 
     Raises:
         InvalidTaskError: There are some; each is listed with its remedy.
     """
-    _raise([*_check_settings(settings)])
+    _raise([*_check_settings(settings, profile)])
 
 
-def _check_settings(settings: Settings) -> Iterator[Fault]:
-    yield from _check_image(settings.image)
+def _check_settings(settings: Settings, profile: ClusterProfile) -> Iterator[Fault]:
+    for image in choose_images(settings, profile):
+        yield from _check_image(image)
     yield from _check_store(settings.store)
     yield from _check_tracking(settings.tracking_uri)
 
@@ -53,16 +55,16 @@ def _raise(faults: Sequence[Fault]) -> None:
         raise InvalidTaskError("for a cluster", faults, todo=todo)
 
 
-def _check_image(image: str) -> Iterator[Fault]:
-    if not _DIGEST.fullmatch(image):
+def _check_image(image: Image) -> Iterator[Fault]:
+    if not _DIGEST.fullmatch(image.name):
         yield Fault(
-            "LORRY_IMAGE",
-            f"{image} does not name an image by its digest, so it could change between two steps",
+            image.origin,
+            f"{image.name} does not name an image by its digest, so it could change between two steps",
             "push it and name it NAME@sha256:DIGEST, as podman push --digestfile or docker push print it",
         )
-    if _is_loopback(image.partition("/")[0].partition(":")[0]):
+    if _is_loopback(image.name.partition("/")[0].partition(":")[0]):
         yield Fault(
-            "LORRY_IMAGE", f"{image} is on this machine alone", "push it to a registry of the cluster"
+            image.origin, f"{image.name} is on this machine alone", "push it to a registry of the cluster"
         )
 
 

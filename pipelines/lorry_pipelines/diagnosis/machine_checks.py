@@ -11,6 +11,7 @@ from pathlib import Path
 
 from lorry_pipelines.diagnosis.findings import Finding
 from lorry_pipelines.diagnosis.store_checks import check_disk
+from lorry_pipelines.step_images import choose_images
 from lorry_registry.settings import Settings
 from lorry_registry.sizes import format_size
 
@@ -101,14 +102,20 @@ def check_containers(settings: Settings, environment: Mapping[str, str]) -> list
     try:
         with contextlib.closing(docker.from_env(timeout=_ENGINE_SECONDS)) as client:
             facts = client.version()
-            is_here = bool(client.images.list(name=settings.image))
+            has = {image.name: bool(client.images.list(name=image.name)) for image in choose_images(settings)}
     except DockerException:
         return nobody
     parts = [part.get("Name", "") for part in facts.get("Components", ())]
     name = "podman" if any("podman" in part.lower() for part in parts) else "Docker"
-    image = f"{settings.image} is {'here' if is_here else 'not here'}"
-    details = {"engine": name, "version": facts.get("Version"), "image": settings.image, "has_image": is_here}
-    return [Finding(subject, "ok", f"{name} {facts.get('Version')}; {image}", details=details)]
+    images = ", ".join(f"{image} is {'here' if is_here else 'not here'}" for image, is_here in has.items())
+    details = {
+        "engine": name,
+        "version": facts.get("Version"),
+        "image": settings.image,
+        "has_image": has[settings.image],
+        "images": has,
+    }
+    return [Finding(subject, "ok", f"{name} {facts.get('Version')}; {images}", details=details)]
 
 
 def check_home(settings: Settings) -> Sequence[Finding]:

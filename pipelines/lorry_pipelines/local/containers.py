@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,9 @@ from lorry_registry.errors import MissingExtraError, UsageError
 
 RUN_LABEL = "lorry.run"
 _SHARED_MEMORY = "1g"
+# The only places in a container that may be written, besides what is mounted. They end with it.
+_HOME = "/home/lorry"
+_SCRATCH = {"/tmp": "mode=1777", _HOME: "mode=1777"}  # noqa: S108
 
 
 class Mount(BaseModel):
@@ -24,26 +27,27 @@ class Mount(BaseModel):
     is_read_only: bool
 
 
-def check_engine(image: str) -> None:
-    """Check that containers can be run, before anything is spent, and pull the image if it is not here.
+def check_engine(images: Iterable[str]) -> None:
+    """Check that containers can be run, before anything is spent, and pull the images that are not here.
 
     Raises:
-        UsageError: There is no engine, or the image cannot be pulled.
+        UsageError: There is no engine, or an image cannot be pulled.
     """
     import docker
     from docker.errors import DockerException
 
-    try:
-        with contextlib.closing(docker.from_env()) as client:
-            if not client.images.list(name=image):
-                client.images.pull(image)
-    except DockerException as error:
-        first = str(error).splitlines()[0]
-        raise UsageError(
-            f"containers of {image} cannot be run: {first}",
-            where="--runner docker",
-            todo="start Docker or podman's service, set DOCKER_HOST, and build the image: see infra/images",
-        ) from error
+    for image in images:
+        try:
+            with contextlib.closing(docker.from_env()) as client:
+                if not client.images.list(name=image):
+                    client.images.pull(image)
+        except DockerException as error:
+            first = str(error).splitlines()[0]
+            raise UsageError(
+                f"containers of {image} cannot be run: {first}",
+                where="--runner docker",
+                todo="start Docker or podman's service, set DOCKER_HOST, and build the images: make images",
+            ) from error
 
 
 def find_image_digest(image: str) -> str:
@@ -71,14 +75,18 @@ def find_image_digest(image: str) -> str:
     return digest if digest.startswith("sha256:") else ""
 
 
-def build_runner(run: str, mounts: tuple[Mount, ...], environment: Mapping[str, str], *, network: str) -> Any:
-    """Return Kubeflow's runner for containers.
+def build_runner(
+    run: str, mounts: tuple[Mount, ...], environment: Mapping[str, str], *, network: str, user: str = ""
+) -> Any:
+    """Return Kubeflow's runner for containers. They cannot write to their own root, nor gain privileges.
 
     Args:
         run: The run's id, which labels its containers.
         mounts: Folders of this machine.
         environment: Variables in the containers.
         network: The containers' network: ``none`` unless a step needs one.
+        user: The user that steps run as, ``UID:GID``; empty: the one who started the run, to whom the files
+            that steps write then belong.
     """
     try:
         from docker.types import Mount as DockerMount
@@ -87,14 +95,16 @@ def build_runner(run: str, mounts: tuple[Mount, ...], environment: Mapping[str, 
     from kfp import local
 
     return local.DockerRunner(
-        # Files that steps write belong to the user who started the run.
-        user=f"{os.getuid()}:{os.getgid()}",
+        user=user or f"{os.getuid()}:{os.getgid()}",
         network_mode=network,
         mounts=[
             DockerMount(str(mount.target), str(mount.source), type="bind", read_only=mount.is_read_only)
             for mount in mounts
         ],
-        environment=dict(environment),
+        environment={"HOME": _HOME, **environment},
+        read_only=True,
+        tmpfs=_SCRATCH,
+        security_opt=["no-new-privileges"],
         labels={RUN_LABEL: run},
         shm_size=_SHARED_MEMORY,
     )

@@ -17,6 +17,7 @@ from lorry_components.steps.runtime.build_facts import (
     BUILDER_VARIABLE,
     CONTAINER_BUILDER,
     IMAGE_DIGEST_VARIABLE,
+    IMAGE_VARIABLE,
     SOURCES_VARIABLE,
     write_sources,
 )
@@ -224,7 +225,7 @@ def _list_container_variables(
     return {
         **settings.list_step_variables(),
         **_list_build_variables(sources),
-        "LORRY_IMAGE": settings.image,
+        IMAGE_VARIABLE: settings.image,
         IMAGE_DIGEST_VARIABLE: image_digest,
         BUILDER_VARIABLE: CONTAINER_BUILDER,
         "LORRY_HOME": str(settings.home),

@@ -31,6 +31,7 @@ class LocalRun(BaseModel):
         environment: Variables for steps in containers; they are written to a file, so none is a secret.
         passed_on: Prefixes of the variables that containers get from this process's environment.
         network: The network of steps in containers.
+        user: The user of steps in containers, ``UID:GID``; empty: the one of this process.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -43,6 +44,7 @@ class LocalRun(BaseModel):
     environment: dict[str, str] = {}
     passed_on: tuple[str, ...] = ()
     network: str = "none"
+    user: str = ""
 
 
 def main(path: str) -> None:
@@ -60,7 +62,13 @@ def main(path: str) -> None:
         runner: Any = local.SubprocessRunner(use_venv=False)
     else:
         passed = {name: value for name, value in os.environ.items() if name.startswith(run.passed_on)}
-        runner = build_runner(run.arguments["run"], run.mounts, passed | run.environment, network=run.network)
+        runner = build_runner(
+            run.arguments["run"],
+            run.mounts,
+            passed | run.environment,
+            network=run.network,
+            user=run.user,
+        )
     local.init(runner, pipeline_root=str(run.root), raise_on_error=True)
     with report_exit_codes() if run.runner == "docker" else contextlib.nullcontext():
         pipeline(**run.arguments)

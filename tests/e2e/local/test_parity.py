@@ -19,6 +19,7 @@ from lorry_pipelines.graph import TaskGroup, build_pipeline
 from lorry_pipelines.local.containers import Mount
 from lorry_pipelines.local.runner_process import LocalRun
 from lorry_pipelines.scheduling import load_tasks
+from lorry_pipelines.step_images import Image, StepImages
 from lorry_registry.registry import Registry
 from lorry_registry.stores import LocalStore
 from lorry_registry.task_references import store_task
@@ -75,11 +76,15 @@ class Runs:
 
         path = self.workspace.folder / f"{name}.yaml"
         placed = ClusterProfile() if self.runner == "backend" else None
-        image = self.local.get("image", "registry.example/lorry@sha256:12")
+        image = Image(self.local.get("image", "registry.example/lorry@sha256:12"), "LORRY_IMAGE")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             pipeline = build_pipeline(
-                [TaskGroup(ResourcesSpec(), ())], image=image, store="", tracking_uri="", profile=placed
+                [TaskGroup(ResourcesSpec(), ())],
+                images=StepImages(image, image),
+                store="",
+                tracking_uri="",
+                profile=placed,
             )
             compiler.Compiler().compile(pipeline, str(path))
         return path

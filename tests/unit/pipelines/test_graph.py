@@ -14,6 +14,7 @@ import yaml
 
 from lorry_pipelines.cluster.profile import CLUSTER_STEPS, ClusterProfile, TrainerProfile, load_profile
 from lorry_pipelines.compilation import compile_pipeline
+from lorry_pipelines.step_images import SLIM_STEPS
 from lorry_registry.errors import InvalidTaskError, UsageError
 from lorry_registry.settings import Settings
 from lorry_registry.task_references import refer_to_task
@@ -33,6 +34,7 @@ SETTINGS = {
     "LORRY_STORE": "s3://bucket/lorry",
     "MLFLOW_TRACKING_URI": "http://mlflow.lorry.svc:5000",
     "LORRY_IMAGE": f"registry.example/lorry@sha256:{'a' * 64}",
+    "LORRY_SLIM_IMAGE": f"registry.example/lorry-slim@sha256:{'b' * 64}",
 }
 
 
@@ -159,6 +161,15 @@ def test_every_step_is_placed_the_report_too(tmp_path: Path) -> None:
         assert "pip install" not in json.dumps(container)
     for name, step in list_steps(pipeline):
         assert step["retryPolicy"]["backoffMaxDuration"] == "604800s", name
+
+
+def test_every_step_runs_in_its_image_and_is_told_which(tmp_path: Path) -> None:
+    pipeline, _ = compile_specs(tmp_path, make_spec(), profile=ClusterProfile())
+    for name, executor in pipeline["deploymentSpec"]["executors"].items():
+        container = executor["container"]
+        is_slim = name.removeprefix("exec-").replace("-", "_") in SLIM_STEPS
+        assert container["image"] == SETTINGS["LORRY_SLIM_IMAGE" if is_slim else "LORRY_IMAGE"], name
+        assert {"name": "LORRY_IMAGE", "value": container["image"]} in container["env"]
 
 
 def test_shared_memory_is_part_of_the_memory_limit(tmp_path: Path) -> None:

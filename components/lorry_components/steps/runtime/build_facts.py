@@ -14,6 +14,8 @@ from lorry_registry.provenance import Build, SourceRevision
 BUILDER_VARIABLE = "LORRY_BUILDER_ID"
 # The commits of the tasks' files, as JSON: {task: {"uri": …, "commit": …, "is_dirty": …}}; "*": of any other.
 SOURCES_VARIABLE = "LORRY_SOURCES"
+# The image that the step runs in.
+IMAGE_VARIABLE = "LORRY_IMAGE"
 # sha256:… of the image that the step runs in.
 IMAGE_DIGEST_VARIABLE = "LORRY_IMAGE_DIGEST"
 PROCESS_BUILDER = "urn:lorry:builder:process"

@@ -63,6 +63,17 @@ def test_an_image_without_a_digest_or_of_this_machine_is_refused(tmp_path: Path,
     assert list_faults(tmp_path, LORRY_IMAGE=image) == ["LORRY_IMAGE"]
 
 
+def test_both_images_are_checked_where_they_are_named(tmp_path: Path) -> None:
+    assert list_faults(tmp_path, LORRY_SLIM_IMAGE="registry.example/slim:1") == ["LORRY_SLIM_IMAGE"]
+    assert list_faults(tmp_path, LORRY_SLIM_IMAGE=IMAGE) == []
+    images = {"train": IMAGE, "slim": "registry.example/slim:1"}
+    profile = ClusterProfile.model_validate({"images": images})
+    assert list_faults(tmp_path, profile=profile) == ["profile: images.slim"]
+    # What the profile names is what runs.
+    profile = ClusterProfile.model_validate({"images": {"train": IMAGE}})
+    assert list_faults(tmp_path, profile=profile, LORRY_IMAGE="lorry:latest") == []
+
+
 @pytest.mark.parametrize(
     "address",
     [

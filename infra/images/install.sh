@@ -1,0 +1,15 @@
+#!/bin/sh
+# Installs what lock files list, by their hashes, into the image's environment, and removes what no step needs.
+# Runs inside a build (see Containerfile), with pip borrowed from /tools.
+#
+#   install.sh LOCK...
+set -eu
+for lock in "$@"; do
+    set -- "$@" --requirement "$lock"
+    shift
+done
+PYTHONPATH=/tools PYTHONDONTWRITEBYTECODE=1 python3 -m pip install --quiet --disable-pip-version-check \
+    --root-user-action=ignore --no-cache-dir --no-compile --no-deps --require-hashes --only-binary :all: "$@"
+packages=$(python3 -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+python3 /tools/prune.py "$packages"
+python3 /tools/compile_used.py
