@@ -13,8 +13,10 @@ from pydantic import (
     ConfigDict,
     Field,
     JsonValue,
+    SerializerFunctionWrapHandler,
     ValidationError,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
@@ -28,6 +30,8 @@ CARD_NAME = "README.md"
 ADAPTER_FILES = (CONFIG_NAME, WEIGHTS_NAME, CARD_NAME)
 
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+# The metric that is of one class.
+_CLASS_METRIC = "f1"
 _FILE_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 
 
@@ -93,18 +97,36 @@ class MetricValue(_Part):
 
 
 class Evaluation(_Part):
-    """How good the adapter is on the rows that were held out."""
+    """How good the adapter is on the rows that were held out.
+
+    Attributes:
+        split: The part of the data that the rows are.
+        examples: How many there are.
+        primary: The name of the metric that the gate decides by.
+        metrics: All metrics, by name.
+        positive: The class whose F1 ``f1`` is; None: it is that of no single class, or the adapter was
+            evaluated by an older Lorry, see :meth:`Manifest.name_metric`.
+    """
 
     split: str
     examples: int
     primary: str
     metrics: dict[str, MetricValue]
+    positive: str | None = None
 
     @model_validator(mode="after")
     def _check_primary(self) -> Self:
         if self.primary not in self.metrics:
             raise ValueError(f"the primary metric {self.primary!r} is not among the metrics")
         return self
+
+    @model_serializer(mode="wrap")
+    def _leave_out_positive(self, handler: SerializerFunctionWrapHandler) -> dict[str, JsonValue]:
+        # The ids of adapters without it do not change by it.
+        document: dict[str, JsonValue] = handler(self)
+        if self.positive is None:
+            del document["positive"]
+        return document
 
     @property
     def headline(self) -> MetricValue:
@@ -114,6 +136,10 @@ class Evaluation(_Part):
     def list_metrics(self) -> list[tuple[str, MetricValue]]:
         """Return all metrics by name, the primary one first."""
         return sorted(self.metrics.items(), key=lambda item: (item[0] != self.primary, item[0]))
+
+    def name_metric(self, name: str) -> str:
+        """Return what a person reads for a metric: its name, and of F1 the class whose it is."""
+        return f"{name} of {self.positive}" if name == _CLASS_METRIC and self.positive is not None else name
 
 
 class Probe(_Part):
@@ -166,6 +192,16 @@ class Manifest(_Part):
                 where=where,
                 todo="pull the adapter again, or upgrade lorry",
             ) from error
+
+    def name_metric(self, name: str) -> str:
+        """Return what a person reads for a metric: its name, and of F1 the class whose it is.
+
+        An older Lorry took the second of two classes in alphabetical order, and did not record it.
+        """
+        evaluation = self.evaluation
+        if evaluation.positive is None and self.labels is not None and len(self.labels) == 2:
+            evaluation = evaluation.model_copy(update={"positive": max(self.labels)})
+        return evaluation.name_metric(name)
 
     def serialize(self) -> bytes:
         """Return the canonical bytes, those that are stored and hashed."""

@@ -82,6 +82,7 @@ def _describe_manifest(manifest: Manifest) -> dict[str, Any]:
         "trained_parameters": manifest.parameters.trained,
         "size_bytes": manifest.size_bytes,
         "metric": manifest.evaluation.primary,
+        "metric_title": manifest.name_metric(manifest.evaluation.primary),
         "value": headline.value,
         "interval": [headline.low, headline.high],
     }
@@ -140,7 +141,7 @@ def _format_row(row: Mapping[str, Any]) -> list[str]:
         row.get("method", "-"),
         f"{row['trained_parameters']:,}" if value is not None else "-",
         format_size(row["size_bytes"], compact=True) if value is not None else "-",
-        row.get("metric", "-"),
+        row.get("metric_title", "-"),
         f"{value:.3f}" if value is not None else "-",
         f"{low:.3f} to {high:.3f}" if value is not None else "-",
         f"{published:.3f}" if published is not None else "-",

@@ -84,8 +84,11 @@ def compare_champion(task: ResolvedTask, scored: ScoredPart, registry: Registry)
     manifest = registry.read_manifest(champion.adapter_id)
     targets, primary = scored.targets, scored.evaluation.primary
     value = scored.evaluation.headline.value
-    # A metric of the same name means something else for another task type.
-    known = manifest.evaluation.metrics.get(primary) if manifest.kind == spec.kind else None
+    # A metric of the same name means something else for another task type, and F1 for another class.
+    is_same = manifest.kind == spec.kind and (
+        manifest.name_metric(primary) == scored.evaluation.name_metric(primary)
+    )
+    known = manifest.evaluation.metrics.get(primary) if is_same else None
     recorded = known.value if known else None
     try:
         predictions = _predict_as_champion(champion.adapter_id, manifest.kind, task, scored.rows, registry)
@@ -99,7 +102,8 @@ def compare_champion(task: ResolvedTask, scored: ScoredPart, registry: Registry)
             gain=None if recorded is None else value - recorded,
             problem=str(error.faults[0] if isinstance(error, InvalidDataError) else error).splitlines()[0],
         )
-    score_champion = task_type.metrics[primary](targets, predictions)
+    metric = task_type.find_metric(primary, scored.evaluation.positive)
+    score_champion = metric(targets, predictions)
     champion_value = score_champion(np.arange(len(targets)))
     return ChampionComparison(
         version=champion.version,
@@ -108,7 +112,7 @@ def compare_champion(task: ResolvedTask, scored: ScoredPart, registry: Registry)
         value=champion_value,
         gain=value - champion_value,
         confidence=estimate_gain_confidence(
-            task_type.metrics[primary](targets, scored.predictions),
+            metric(targets, scored.predictions),
             score_champion,
             len(targets),
             minimum_gain=spec.gate.minimum_gain,

@@ -53,7 +53,8 @@ def decide(gate: GateSpec, report: EvaluationReport) -> Decision:
 
 
 def _judge_minimum(gate: GateSpec, report: EvaluationReport) -> tuple[bool, str]:
-    name, value = report.evaluation.primary, report.evaluation.headline.value
+    evaluation = report.evaluation
+    name, value = evaluation.name_metric(evaluation.primary), evaluation.headline.value
     if gate.minimum is None:
         return True, f"{name} {value:.3f}; no minimum is asked for"
     if value >= gate.minimum:
