@@ -69,7 +69,7 @@ def _run_e2e(base: Path, data: Path, folder: Path) -> None:
     )
     document = describe_task("e2e", base, folder, {"text": "mr", "label": "ref"})
     document["data"] |= {"template": "Describe: {text}\nSentence: {label}", "max_length": 160}
-    document["evaluate"] = {"metrics": ["bleu", "nist", "meteor", "rouge-l", "cider"]}
+    document["evaluate"] = {"metrics": ["bleu", "nist", "meteor-1.5", "meteor", "rouge-l", "cider"]}
     _run(folder, document)
 
 

@@ -30,9 +30,11 @@ CARD_NAME = "README.md"
 ADAPTER_FILES = (CONFIG_NAME, WEIGHTS_NAME, CARD_NAME)
 
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+# The metric that is of one class.
+_CLASS_METRIC = "f1"
 _FILE_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 # What manifests of an older Lorry do not say: where it is unset, it is left out of the bytes.
-_OPTIONAL = frozenset({"rows_digest", "baselines"})
+_OPTIONAL = frozenset({"rows_digest", "baselines", "positive"})
 
 
 class _Part(BaseModel):
@@ -132,10 +134,12 @@ class Evaluation(_Part):
     """How good the adapter is on the rows that were held out.
 
     Attributes:
-        split: Their part of the data.
+        split: The part of the data that the rows are.
         examples: How many there are.
-        primary: The metric that the gate decides by.
-        metrics: Each metric by name.
+        primary: The name of the metric that the gate decides by.
+        metrics: All metrics, by name.
+        positive: The class whose F1 ``f1`` is; None: it is that of no single class, or the adapter was
+            evaluated by an older Lorry, see :meth:`Manifest.name_metric`.
         baselines: What costs nothing, on the same rows; none in the evaluations of an older Lorry.
     """
 
@@ -144,6 +148,7 @@ class Evaluation(_Part):
     primary: str
     metrics: dict[str, MetricValue]
     baselines: tuple[Baseline, ...] = ()
+    positive: str | None = None
 
     @model_validator(mode="after")
     def _check_primary(self) -> Self:
@@ -164,6 +169,10 @@ class Evaluation(_Part):
     def list_metrics(self) -> list[tuple[str, MetricValue]]:
         """Return all metrics by name, the primary one first."""
         return sorted(self.metrics.items(), key=lambda item: (item[0] != self.primary, item[0]))
+
+    def name_metric(self, name: str) -> str:
+        """Return what a person reads for a metric: its name, and of F1 the class whose it is."""
+        return f"{name} of {self.positive}" if name == _CLASS_METRIC and self.positive is not None else name
 
 
 class Probe(_Part):
@@ -216,6 +225,16 @@ class Manifest(_Part):
                 where=where,
                 todo="pull the adapter again, or upgrade lorry",
             ) from error
+
+    def name_metric(self, name: str) -> str:
+        """Return what a person reads for a metric: its name, and of F1 the class whose it is.
+
+        An older Lorry took the second of two classes in alphabetical order, and did not record it.
+        """
+        evaluation = self.evaluation
+        if evaluation.positive is None and self.labels is not None and len(self.labels) == 2:
+            evaluation = evaluation.model_copy(update={"positive": max(self.labels)})
+        return evaluation.name_metric(name)
 
     def serialize(self) -> bytes:
         """Return the canonical bytes, those that are stored and hashed."""

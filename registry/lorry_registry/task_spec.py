@@ -197,12 +197,15 @@ class EvaluateSpec(Section):
     Attributes:
         metrics: Names of metrics of the task type; empty: all but its optional ones.
         primary: The metric that the gate decides by; None: that of the task type.
+        positive: The class whose F1 is computed; None: of two classes the one that the other negates, or else
+            the second in alphabetical order, and of more than two the mean over all.
         resamples: Bootstrap resamples for the confidence interval.
         reference: A published figure to show beside the measured one.
     """
 
     metrics: tuple[str, ...] = ()
     primary: str | None = None
+    positive: Annotated[str, Field(min_length=1, coerce_numbers_to_str=True)] | None = None
     resamples: Annotated[int, Field(ge=100, le=100_000)] = 1000
     reference: Reference | None = None
 
@@ -302,6 +305,8 @@ class TaskSpec(Section):
         if self.train.early_stopping is not None:
             # It decides which epoch is kept.
             recipe["primary"] = self.evaluate.primary
+            if self.evaluate.positive is not None:
+                recipe["positive"] = self.evaluate.positive
         return recipe
 
     @property

@@ -87,6 +87,7 @@ def list_version_tags(manifest: Manifest, *, version: int, adapter_id: str, prom
         "lorry.kind": manifest.kind,
         "lorry.method": manifest.method,
         "lorry.base": manifest.base.model,
+        **({"lorry.positive": evaluation.positive} if evaluation.positive is not None else {}),
         **{f"lorry.metric.{name}": f"{metric.value:.6g}" for name, metric in evaluation.metrics.items()},
         "lorry.trained_parameters": str(manifest.parameters.trained),
         "lorry.size_bytes": str(manifest.size_bytes),
@@ -139,7 +140,8 @@ def summarize_version(manifest: Manifest, standing: Standing) -> str:
     """Return what matters of a version on one line of plain text."""
     headline = manifest.evaluation.headline
     return (
-        f"{name_standing(standing).capitalize()}: {manifest.evaluation.primary} {headline.value:.3f} "
+        f"{name_standing(standing).capitalize()}: {manifest.name_metric(manifest.evaluation.primary)} "
+        f"{headline.value:.3f} "
         f"({headline.low:.3f} to {headline.high:.3f}), {label_method(manifest.recipe) or manifest.method} "
         f"on {shorten_base(manifest.base.model)}"
     )
@@ -183,12 +185,13 @@ def describe_version(
         method=manifest.method,
         label=label_method(manifest.recipe) or manifest.method,
         metrics="\n".join(
-            f"| {name} | {metric.value:.4f} | {metric.low:.4f} to {metric.high:.4f} |"
+            f"| {_flatten(manifest.name_metric(name))} "
+            f"| {metric.value:.4f} | {metric.low:.4f} to {metric.high:.4f} |"
             for name, metric in evaluation.list_metrics()
         ),
         examples=evaluation.examples,
         split=evaluation.split,
-        primary=evaluation.primary,
+        primary=_flatten(manifest.name_metric(evaluation.primary)),
         baselines=_list_baselines(manifest),
         base=base.model,
         revision=f" at `{base.revision}`" if base.revision else "",

@@ -9,7 +9,7 @@
     squad             exact match and F1 of answers cut out of a context
     ranking           precision at 1 and at 10, mean reciprocal rank
     denoising         noise that a UNet predicts
-    ngrams, meteor, rouge, cider, matching    written texts; ``words`` splits them
+    ngrams, meteor, meteor_1_5, rouge, cider, matching    written texts; ``words`` splits them
 
 A metric is built once from all targets and predictions, and returns what scores some of the rows: a bootstrap
 draws rows a thousand times over, so what is counted in a row is kept, and only sums are taken anew. What is
@@ -24,6 +24,7 @@ from lorry_components.metrics.classification import score_accuracy, score_f1, sc
 from lorry_components.metrics.denoising import score_denoising, score_noise_error
 from lorry_components.metrics.matching import score_exact_match, score_sql_match
 from lorry_components.metrics.meteor import score_meteor
+from lorry_components.metrics.meteor_1_5 import score_meteor_1_5
 from lorry_components.metrics.ngrams import score_bleu, score_nist
 from lorry_components.metrics.numbers import score_pearson, score_rmse, score_spearman
 from lorry_components.metrics.ranking import score_mrr, score_precision_at_1, score_precision_at_10
@@ -46,6 +47,7 @@ __all__ = [
     "score_f1",
     "score_matthews",
     "score_meteor",
+    "score_meteor_1_5",
     "score_mrr",
     "score_nist",
     "score_noise_error",

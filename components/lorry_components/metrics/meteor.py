@@ -2,9 +2,8 @@
 
 Banerjee and Lavie 2005, METEOR: An Automatic Metric for MT Evaluation with Improved Correlation with Human
 Judgments. Words are aligned first where they are equal, then where their stems are (Porter). The paper's
-third stage, synonyms of WordNet, is left out: WordNet is a download. So are the paraphrases and the tuned
-weights of METEOR 1.5, with which E2E is published: figures here are not those, and comparable among
-themselves.
+third stage, synonyms of WordNet, is left out: WordNet is a download. Figures are about twice those of METEOR
+1.5, with which E2E is published; that is :mod:`~lorry_components.metrics.meteor_1_5`.
 """
 
 from collections import defaultdict

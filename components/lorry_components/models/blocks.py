@@ -14,22 +14,22 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PretrainedConfig, PreTrainedModel
 
-# The last module of attention and of the MLP, by their names inside a block. What comes out of either is
-# added to the residual stream.
+# The last module of attention and of the MLP, by their names inside a block, and the layer norm with which
+# the block ends if it has one of that name. What comes out of the first two is added to the residual stream.
 _ENDS = (
-    ("attention.output.dense", "output.dense"),  # BERT, RoBERTa, ELECTRA, DeBERTa, DeBERTa-v2
-    ("attention.out_lin", "ffn.lin2"),  # DistilBERT
-    ("attn.Wo", "mlp.Wo"),  # ModernBERT
-    ("attn.c_proj", "mlp.c_proj"),  # GPT-2
-    ("attn.attention.out_proj", "mlp.c_proj"),  # GPT-Neo
-    ("attn.out_proj", "mlp.fc_out"),  # GPT-J
-    ("attention.dense", "mlp.dense_4h_to_h"),  # GPT-NeoX
-    ("self_attention.dense", "mlp.dense_4h_to_h"),  # BLOOM, Falcon
-    ("self_attn.o_proj", "mlp.down_proj"),  # Llama, Mistral, Gemma, Qwen
-    ("self_attn.dense", "mlp.fc2"),  # Phi
-    ("self_attn.out_proj", "fc2"),  # OPT, BART
-    ("layer.0.SelfAttention.o", "layer.1.DenseReluDense.wo"),  # T5 and MT5, encoder
-    ("layer.0.SelfAttention.o", "layer.2.DenseReluDense.wo"),  # T5 and MT5, decoder
+    ("attention.output.dense", "output.dense", "output.LayerNorm"),  # BERT, RoBERTa, DeBERTa (v2)
+    ("attention.out_lin", "ffn.lin2", "output_layer_norm"),  # DistilBERT
+    ("attn.Wo", "mlp.Wo", None),  # ModernBERT
+    ("attn.c_proj", "mlp.c_proj", None),  # GPT-2
+    ("attn.attention.out_proj", "mlp.c_proj", None),  # GPT-Neo
+    ("attn.out_proj", "mlp.fc_out", None),  # GPT-J
+    ("attention.dense", "mlp.dense_4h_to_h", None),  # GPT-NeoX
+    ("self_attention.dense", "mlp.dense_4h_to_h", None),  # BLOOM, Falcon
+    ("self_attn.o_proj", "mlp.down_proj", None),  # Llama, Mistral, Gemma, Qwen
+    ("self_attn.dense", "mlp.fc2", None),  # Phi
+    ("self_attn.out_proj", "fc2", "final_layer_norm"),  # OPT, BART
+    ("layer.0.SelfAttention.o", "layer.1.DenseReluDense.wo", None),  # T5 and MT5, encoder
+    ("layer.0.SelfAttention.o", "layer.2.DenseReluDense.wo", None),  # T5 and MT5, decoder
 )
 
 
@@ -42,12 +42,15 @@ class Block:
         module: The block.
         attention_output: The linear module at which self-attention ends.
         mlp_output: The linear module at which the MLP ends.
+        output_norm: The layer norm with which the block ends, that of the sum of the MLP's output and the
+            residual stream; None: the block ends with the sum.
     """
 
     name: str
     module: "nn.Module"
     attention_output: "nn.Module"
     mlp_output: "nn.Module"
+    output_norm: "nn.Module | None"
 
 
 def find_layers(model: "nn.Module") -> list[Block]:
@@ -112,26 +115,43 @@ def _walk(model: "nn.Module") -> Iterator[Block]:
     for list_name, modules in model.named_modules():
         if not isinstance(modules, nn.ModuleList):
             continue
-        blocks = [_find_block(f"{list_name}.{index}", module) for index, module in enumerate(modules)]
+        stack = model.get_submodule(list_name.rpartition(".")[0])
+        blocks = [_find_block(f"{list_name}.{index}", module, stack) for index, module in enumerate(modules)]
         # Where only some are known, as among blocks with a mixture of experts, the last of them would not be
         # the last of the model.
         if None not in blocks:
             yield from (block for block in blocks if block is not None)
 
 
-def _find_block(name: str, module: "nn.Module") -> Block | None:
-    for attention, mlp in _ENDS:
+def _find_block(name: str, module: "nn.Module", stack: "nn.Module") -> Block | None:
+    for attention, mlp, norm in _ENDS:
         ends = (_find(module, attention), _find(module, mlp))
         if ends[0] is not None and ends[1] is not None:
-            return Block(name, module, ends[0], ends[1])
+            last = _get(module, norm) if norm is not None and _ends_with_norm(module, stack) else None
+            return Block(name, module, ends[0], ends[1], last)
     return None
+
+
+def _ends_with_norm(block: "nn.Module", stack: "nn.Module") -> bool:
+    """Return whether layer norms of a block come after the sums: else a stack needs one after its last block.
+
+    BART's blocks and mBART's have the same modules, and norm after and before.
+    """
+    if hasattr(block, "do_layer_norm_before"):  # OPT, of both sorts
+        return not block.do_layer_norm_before
+    is_early = bool(getattr(block, "pre_norm", False))  # X-MOD
+    return not is_early and not any(_get(stack, name) for name in ("layer_norm", "final_layer_norm"))
 
 
 def _find(module: "nn.Module", path: str) -> "nn.Module | None":
     """Return the module at a path, unless there is none or it is no linear map (a mixture of experts)."""
-    try:
-        submodule = module.get_submodule(path)
-    except AttributeError:
-        return None
+    submodule = _get(module, path)
     # GPT-2's Conv1D is no nn.Linear, and a linear map as well.
     return submodule if getattr(getattr(submodule, "weight", None), "ndim", 0) == 2 else None
+
+
+def _get(module: "nn.Module", path: str) -> "nn.Module | None":
+    try:
+        return module.get_submodule(path)
+    except AttributeError:
+        return None

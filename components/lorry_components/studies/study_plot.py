@@ -49,7 +49,7 @@ def plot_study(
         _draw_by_parameters(axes, rows, chosen)
     else:
         _draw_side_by_side(axes, rows, chosen)
-    axes.set_ylabel(summary.metric)
+    axes.set_ylabel(summary.title)
     axes.set_title(f"{title}\n{summary.test_rows:,} test rows, 95 % intervals", fontsize=10)
     axes.grid(axis="y", color="#e5e7eb", linewidth=0.8)
     axes.set_axisbelow(True)

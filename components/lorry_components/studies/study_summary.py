@@ -21,6 +21,7 @@ from lorry_components.task_types import Prediction, Target, TaskType
 from lorry_components.tasks.definition import find_task_type
 from lorry_registry.errors import Fault, InvalidDataError
 from lorry_registry.manifest import MetricValue
+from lorry_registry.task_spec import EvaluateSpec
 
 _LOW, _HIGH = 2.5, 97.5
 
@@ -147,6 +148,7 @@ class StudySummary:
 
     Attributes:
         metric: The primary metric.
+        positive: The class that it is of; None: it is not of a single class.
         test_rows: How many rows it was measured on.
         reference: The label of the variant that all are compared with; None if no trial is done.
         rows: One for each variant, in the order in which they were requested.
@@ -154,10 +156,16 @@ class StudySummary:
     """
 
     metric: str
+    positive: str | None
     test_rows: int
     reference: str | None
     rows: tuple[StudyRow, ...]
     samples: Mapping[str, NDArray[np.float64]]
+
+    @property
+    def title(self) -> str:
+        """What a person reads for the metric."""
+        return self.metric if self.positive is None else f"{self.metric} of {self.positive}"
 
 
 def summarize_study(
@@ -186,8 +194,16 @@ def summarize_study(
     }
     rows = _count_rows(scored)
     scorers = {
-        label: [part.task_type.metrics[metric](part.targets, part.predictions) for part in parts]
+        label: [
+            part.task_type.find_metric(metric, spec.evaluate.positive)(part.targets, part.predictions)
+            for part in parts
+        ]
         for label, parts in scored.items()
+    }
+    found = {
+        part.task_type.find_positive([metric], spec.evaluate.positive, part.predictions)
+        for parts in scored.values()
+        for part in parts
     }
     samples = draw_scores(scorers, rows, resamples=spec.evaluate.resamples)
     values = {label: [scorer(np.arange(rows)) for scorer in group] for label, group in scorers.items()}
@@ -195,6 +211,7 @@ def summarize_study(
     reference = against if against in means else max(means, key=means.__getitem__, default=None)
     return StudySummary(
         metric=metric,
+        positive=found.pop() if len(found) == 1 else None,
         test_rows=rows,
         reference=reference,
         rows=tuple(
@@ -204,7 +221,7 @@ def summarize_study(
                 values=tuple(values.get(variant.label, ())),
                 estimate=_estimate(means, samples, variant.label),
                 spread=_measure_spread(values.get(variant.label, ())),
-                metrics=_average_metrics(spec.evaluate.metrics, scored.get(variant.label, ())),
+                metrics=_average_metrics(spec.evaluate, scored.get(variant.label, ())),
                 difference=_compare(means, samples, variant.label, reference),
                 trainings=tuple(
                     outcome.result.training
@@ -308,10 +325,13 @@ def _measure_spread(values: Sequence[float]) -> float | None:
     return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
-def _average_metrics(names: Sequence[str], trials: Sequence[_ScoredTrial]) -> dict[str, float]:
+def _average_metrics(evaluate: EvaluateSpec, trials: Sequence[_ScoredTrial]) -> dict[str, float]:
     if not trials:
         return {}
     task_type = trials[0].task_type
-    names = names or [name for name in task_type.metrics if name not in task_type.optional_metrics]
-    computed = [task_type.compute_metrics(names, trial.targets, trial.predictions) for trial in trials]
+    names = evaluate.metrics or [name for name in task_type.metrics if name not in task_type.optional_metrics]
+    computed = [
+        task_type.compute_metrics(names, trial.targets, trial.predictions, evaluate.positive)
+        for trial in trials
+    ]
     return {name: float(np.mean([metrics[name] for metrics in computed])) for name in computed[0]}

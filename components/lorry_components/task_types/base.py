@@ -178,6 +178,8 @@ class TaskType(ABC):
                         f"{cls.name} has no metric {name!r}",
                         suggest_name(name, cls.metrics),
                     )
+        if evaluate.positive is not None and not cls.data_form.has_classes:
+            yield Fault("evaluate.positive", f"{cls.name} has no classes", "leave it out")
         if primary in cls.error_metrics:
             yield Fault("evaluate.primary", f"of {primary!r} less is better", f"choose {cls.primary!r}")
 
@@ -335,6 +337,7 @@ class TaskType(ABC):
         targets: Sequence[Label],
         labels: Sequence[str] | None,
         names: Sequence[str],
+        positive: str | None = None,
     ) -> dict[str, float] | None:
         """Return metrics of the model's outputs on validation rows; None: outputs are not looked at."""
         return None
@@ -426,12 +429,44 @@ class TaskType(ABC):
         usual = [name for name in self.metrics if name not in self.optional_metrics]
         return tuple(dict.fromkeys([evaluate.primary or self.primary, *(evaluate.metrics or usual)]))
 
+    def find_metric(self, name: str, positive: str | None) -> Metric:
+        """Return a metric by its name.
+
+        Args:
+            name: The name.
+            positive: The class that a metric of one class is of; None: the metric's own choice.
+        """
+        return self.metrics[name]
+
+    def find_positive(
+        self,
+        names: Sequence[str],
+        positive: str | None,
+        predictions: Sequence[Prediction],
+    ) -> str | None:
+        """Return the class that some of the named metrics are of; None: none is of a single class.
+
+        Args:
+            names: The metrics.
+            positive: The class that a task file names, if it names one.
+            predictions: What is scored.
+        """
+        return None
+
+    def check_positive(self, evaluate: EvaluateSpec, labels: Sequence[str] | None) -> Iterator[Fault]:
+        """Check that the class that a task file names for F1 is one of the classes."""
+        yield from ()
+
     def compute_metrics(
-        self, names: Sequence[str], targets: Sequence[Target], predictions: Sequence[Prediction]
+        self,
+        names: Sequence[str],
+        targets: Sequence[Target],
+        predictions: Sequence[Prediction],
+        positive: str | None = None,
     ) -> dict[str, float]:
         """Return metric name -> value. A metric that is not defined on these rows is 0."""
         everything = np.arange(len(targets))
-        return {name: self.metrics[name](targets, predictions)(everything) for name in names}
+        return {name: self.find_metric(name, positive)(targets, predictions)(everything) for name in names}
 
     @abstractmethod
     def plot_predictions(

@@ -137,10 +137,11 @@ class SequenceHeadTaskType(TextHeadTaskType):
         targets: Sequence[Label],
         labels: Sequence[str] | None,
         names: Sequence[str],
+        positive: str | None = None,
     ) -> dict[str, float]:
         """Score the outputs as predictions."""
         predictions = self.decode_outputs(outputs.reshape(len(targets), -1), labels)
-        return self.compute_metrics(names, targets, predictions)
+        return self.compute_metrics(names, targets, predictions, positive)
 
     def compute_outputs(
         self,

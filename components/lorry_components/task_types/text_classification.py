@@ -1,17 +1,26 @@
 """Text classification: one class for a text or a pair of texts."""
 
+import functools
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lorry_components.data.rows import DataForm, Label, Row
-from lorry_components.metrics.base import Prediction, Target
-from lorry_components.metrics.classification import score_accuracy, score_f1, score_matthews
+from lorry_components.metrics.base import Metric, Prediction, Target
+from lorry_components.metrics.classification import (
+    choose_positive,
+    score_accuracy,
+    score_f1,
+    score_matthews,
+)
 from lorry_components.task_types.base import Outputs
 from lorry_components.task_types.sequence_head import SequenceHeadTaskType
+from lorry_registry.errors import Fault
+from lorry_registry.task_document import suggest_name
+from lorry_registry.task_spec import EvaluateSpec
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,6 +69,29 @@ class TextClassification(SequenceHeadTaskType):
             }
             for row in shares
         ]
+
+    def find_metric(self, name: str, positive: str | None) -> Metric:
+        """Return a metric by its name, F1 as that of a class if one is given."""
+        metric = super().find_metric(name, positive)
+        return functools.partial(metric, positive=positive) if metric is score_f1 else metric
+
+    def find_positive(
+        self, names: Sequence[str], positive: str | None, predictions: Sequence[Prediction]
+    ) -> str | None:
+        """Return the class whose F1 is computed, if F1 is computed and is not the mean over all classes."""
+        if not any(self.metrics[name] is score_f1 for name in names):
+            return None
+        return positive or choose_positive(predictions[0]["scores"])
+
+    def check_positive(self, evaluate: EvaluateSpec, labels: Sequence[str] | None) -> Iterator[Fault]:
+        """Check that the class that a task file names for F1 is one of the classes."""
+        positive = evaluate.positive
+        if positive is not None and positive not in (labels or ()):
+            yield Fault(
+                "evaluate.positive",
+                f"{positive!r} is none of the classes of the data",
+                suggest_name(positive, labels or ()),
+            )
 
     def find_single_answer(self, targets: Sequence[Target], predictions: Sequence[Prediction]) -> str | None:
         """Return the class of all predictions, where the true ones are several."""

@@ -54,7 +54,8 @@ def build_trainer(
 
     def compute_metrics(prediction: Any) -> dict[str, float]:
         outputs = head.restore(prediction.predictions) if head else prediction.predictions
-        return setup.task_type.score_training(outputs, targets, labels, metrics) or {}
+        found = setup.task_type.score_training(outputs, targets, labels, metrics, spec.evaluate.positive)
+        return found or {}
 
     stopping = spec.train.early_stopping
     arguments = build_arguments(spec, setup, len(encoded), checkpoints)

@@ -109,7 +109,7 @@ def set_up(
     learning_rate = spec.train.learning_rate or method.choose_learning_rate(read_width(bare))
     model = method.adapt(bare, newly_initialized)
     if method.freezes_base:
-        _cast_frozen(model, precision)
+        cast_frozen(model, precision)
     if spec.train.packing:
         # With a cache, sequences would not be kept apart.
         bare.config.use_cache = False
@@ -130,7 +130,8 @@ def set_up(
     )
 
 
-def _cast_frozen(model: "nn.Module", precision: Precision) -> None:
+def cast_frozen(model: "nn.Module", precision: Precision) -> None:
+    """Hold what is not trained in the format of a precision; what is trained stays as it is."""
     import torch
 
     if precision.name == "fp32":

@@ -48,7 +48,7 @@ def list_cluster_checks(
     access = find_access(settings, host, namespace, ca_file)
     profile = load_profile(profile_file) if profile_file is not None else ClusterProfile()
     checks = [
-        Check("Settings", "settings", _SECONDS, functools.partial(check_cluster_settings, settings)),
+        Check("Settings", "settings", _SECONDS, functools.partial(check_cluster_settings, settings, profile)),
         Check("Kubeflow", "Kubeflow", _SECONDS, functools.partial(check_kubeflow, access)),
     ]
     api: KubernetesApi | None = None

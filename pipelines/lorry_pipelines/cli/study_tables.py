@@ -51,7 +51,7 @@ def _print_table(report: "StudyReport", facts: Sequence[tuple[str, Column]]) -> 
         Column(report.study.heading),
         *(column for _, column in facts),
         Column("Seeds", justify="right", rank=3),
-        Column(summary.metric, justify="right"),
+        Column(summary.title, justify="right"),
         Column("95 % interval", rank=2),
         Column(against, justify="right"),
         Column("95 % interval", rank=5),
@@ -92,7 +92,7 @@ def _print_notes(report: "StudyReport") -> None:
     has_seeds = any(len(row.seeds) > 1 for row in summary.rows)
     over_seeds = ", the mean over seeds ± their standard deviation" if has_seeds else ""
     lines = [
-        f"{summary.metric} on {summary.test_rows:,} test rows{over_seeds}; intervals by the bootstrap over "
+        f"{summary.title} on {summary.test_rows:,} test rows{over_seeds}; intervals by the bootstrap over "
         "rows, differences on the same rows",
         *([f"trained parameters are without the head, which adds {_join(heads)}"] if heads else []),
         *report.notes,

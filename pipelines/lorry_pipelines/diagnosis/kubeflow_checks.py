@@ -48,10 +48,10 @@ def check_kubeflow(access: KubeflowAccess) -> Sequence[Finding]:
     return [Finding("Kubeflow", "ok", shown, details=details)]
 
 
-def check_cluster_settings(settings: Settings) -> Sequence[Finding]:
+def check_cluster_settings(settings: Settings, profile: ClusterProfile) -> Sequence[Finding]:
     """Look whether store, MLflow and image are such that pods can reach them."""
     try:
-        check_places(settings)
+        check_places(settings, profile)
     except InvalidTaskError as error:
         return [Finding(fault.where, "failure", fault.what, fault.remedy) for fault in error.faults]
     return [Finding("settings", "ok", "store, MLflow and image are such that pods can reach them")]
@@ -87,7 +87,7 @@ class Probe:
             StoreError: The store cannot be read from here.
         """
         try:
-            check_places(self.settings)
+            check_places(self.settings, self.profile)
         except InvalidTaskError:
             todo = "correct the settings above first"
             return [Finding("probe", "warning", "is not started: a pod could not reach what it needs", todo)]

@@ -103,6 +103,7 @@ class StudyReport:
             published = find_published(self.study.name, row.variant.facts)
             described = row.describe() | {
                 "metric": self.summary.metric,
+                "positive": self.summary.positive,
                 "compared_with": self.summary.reference,
                 "recommended": row.variant.label == chosen,
             }
@@ -357,6 +358,7 @@ def _describe(report: StudyReport) -> dict[str, Any]:
         "task": study.task,
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "metric": report.summary.metric,
+        "positive": report.summary.positive,
         "test_rows": report.summary.test_rows,
         "compared_with": report.summary.reference,
         "published_source": find_source(study.name),

@@ -142,7 +142,7 @@ def _print_version(resolution: Resolution, registered: Event) -> None:
         (tables.Column("Metric"), tables.Column("Value", "right"), tables.Column("95 % interval")),
         [
             (
-                f"{name} *" if name == evaluation.primary else name,
+                f"{manifest.name_metric(name)}{' *' if name == evaluation.primary else ''}",
                 tables.format_figure(metric.value),
                 f"{tables.format_figure(metric.low)} to {tables.format_figure(metric.high)}",
             )

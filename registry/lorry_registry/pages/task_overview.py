@@ -83,8 +83,6 @@ def describe_task(registry: Registry, entry: TaskEntry) -> TaskOverview:
     shown = versions[-_SHOWN_VERSIONS:]
     manifests = {version.number: _read_manifest(registry, version.adapter_id) for version in shown}
     manifest = entry.manifest or next((each for each in reversed(manifests.values()) if each), None)
-    metric = manifest.evaluation.primary if manifest else ""
-    kind = manifest.kind if manifest else ""
     return TaskOverview(
         task=entry.task,
         manifest=manifest,
@@ -95,7 +93,7 @@ def describe_task(registry: Registry, entry: TaskEntry) -> TaskOverview:
                 number=version.number,
                 standing=standings[version.number],
                 registered=version.registered,
-                metric=_find_metric(manifests[version.number], metric, kind),
+                metric=_find_metric(manifests[version.number], manifest),
                 method=_label(manifests[version.number]),
             )
             for version in shown
@@ -112,9 +110,13 @@ def _read_manifest(registry: Registry, adapter_id: str) -> Manifest | None:
         return None
 
 
-def _find_metric(manifest: Manifest | None, metric: str, kind: str) -> MetricValue | None:
-    # A metric of the same name means something else for another task type.
-    return manifest.evaluation.metrics.get(metric) if manifest and manifest.kind == kind else None
+def _find_metric(manifest: Manifest | None, shown: Manifest | None) -> MetricValue | None:
+    """Return a version's value of the metric that is shown of a task; None: of that it has none."""
+    if manifest is None or shown is None or manifest.kind != shown.kind:
+        return None
+    metric = shown.evaluation.primary
+    is_same = manifest.name_metric(metric) == shown.name_metric(metric)
+    return manifest.evaluation.metrics.get(metric) if is_same else None
 
 
 def _label(manifest: Manifest | None) -> str:

@@ -116,7 +116,7 @@ def _render_metric(task: TaskOverview, manifest: Manifest | None) -> str:
     headline = manifest.evaluation.headline
     return (
         f'<span class="value">{headline.value:.3f}</span>'
-        f'<span class="interval">{escape(manifest.evaluation.primary)}</span>'
+        f'<span class="interval">{escape(manifest.name_metric(manifest.evaluation.primary))}</span>'
         f'<span class="interval">{headline.low:.3f} to {headline.high:.3f}</span>'
     )
 

@@ -1,14 +1,14 @@
 """Bottleneck adapters: two small projections with a nonlinearity between them, in every block.
 
-Houlsby et al. 2019 (https://arxiv.org/abs/1902.00751) put one after attention and one after the MLP, Pfeiffer
-et al. 2021 (https://arxiv.org/abs/2005.00247) one after the MLP, Lin et al. 2020
-(https://arxiv.org/abs/2004.03829) one with a layer norm before it, and Rücklé et al. 2020
-(https://arxiv.org/abs/2010.11918) omit those of the lowest blocks. All are applied to the output of a
-sub-layer before it is added to the residual stream.
+Houlsby et al. 2019 (https://arxiv.org/abs/1902.00751) put one on the output of attention and one on that of
+the MLP, before they are added to the residual stream. Pfeiffer et al. 2021 (https://arxiv.org/abs/2005.00247)
+put one on the sum, and Rücklé et al. 2020 (https://arxiv.org/abs/2010.11918) omit those of the lowest blocks.
+Lin et al. 2020 (https://arxiv.org/abs/2004.03829) put one with a layer norm of its own on what the block
+returns. :data:`~lorry_components.methods.native.bottleneck_places.Placement` says it in formulas.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
@@ -16,6 +16,12 @@ from pydantic import Field, model_validator
 
 from lorry_components.methods.base import AdaptedModel, MethodOptions, refuse_faults
 from lorry_components.methods.native.base import NativeConfig, NativeMethod
+from lorry_components.methods.native.bottleneck_places import (
+    MODULE,
+    Placement,
+    insert_bottlenecks,
+    list_norms,
+)
 from lorry_components.methods.tensors import load_tensors, save_tensors
 from lorry_components.models.blocks import build_skeleton, find_layers
 from lorry_components.models.dimensions import read_hidden_size
@@ -28,7 +34,6 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
 Activation = Literal["relu", "gelu", "silu", "tanh"]
-_MODULE = "bottleneck"
 _DEFAULT_REDUCTION = 16.0
 
 
@@ -39,11 +44,14 @@ class BottleneckOptions(MethodOptions):
         reduction: How many times narrower than the base the bottleneck is; or
         size: its width. Without either, the reduction is 16.
         activation: The nonlinearity.
+        train_layer_norms: Whether the base's layer norms in the blocks with a bottleneck are trained, too, as
+            Houlsby et al. do.
     """
 
     reduction: Annotated[float, Field(ge=1)] | None = None
     size: Annotated[int, Field(ge=1)] | None = None
     activation: Activation = "relu"
+    train_layer_norms: bool = False
 
     @model_validator(mode="after")
     def _check_width(self) -> Self:
@@ -52,7 +60,17 @@ class BottleneckOptions(MethodOptions):
         return self
 
 
-class AdapterDropOptions(BottleneckOptions):
+class PlacedOptions(BottleneckOptions):
+    """Options of bottlenecks after the MLP alone.
+
+    Attributes:
+        placement: What a bottleneck reads and changes; None: what it does in the method's paper.
+    """
+
+    placement: Placement | None = None
+
+
+class AdapterDropOptions(PlacedOptions):
     """Options of Adapter-D.
 
     Attributes:
@@ -63,9 +81,14 @@ class AdapterDropOptions(BottleneckOptions):
 
 
 class _BottleneckConfig(NativeConfig):
+    """What is stored of bottlenecks; ``placement`` and ``train_layer_norms`` only if not these defaults."""
+
     size: Annotated[int, Field(ge=1)]
     activation: Activation
     drop: Annotated[int, Field(ge=0)]
+    # Where all were before there were placements.
+    placement: Placement = "sublayer"
+    train_layer_norms: bool = False
 
 
 class BottleneckMethod(NativeMethod):
@@ -73,7 +96,8 @@ class BottleneckMethod(NativeMethod):
 
     Attributes:
         follows_attention: Whether there is one after attention as well as after the MLP.
-        has_norm: Whether a layer norm comes first.
+        has_norm: Whether it begins with a layer norm of its own.
+        placement: What the one after the MLP reads and changes, unless the options say otherwise.
     """
 
     freezes_base = True
@@ -84,6 +108,7 @@ class BottleneckMethod(NativeMethod):
     learns_matrices = True
     follows_attention: ClassVar[bool] = False
     has_norm: ClassVar[bool] = False
+    placement: ClassVar[Placement] = "sublayer"
 
     def check_base(self, config: "PretrainedConfig") -> Iterator[Fault]:
         """Check that blocks are known and not all omitted, and that the base is wider than a bottleneck."""
@@ -94,16 +119,25 @@ class BottleneckMethod(NativeMethod):
         refuse_faults(self._check_model(model))
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name in newly_initialized)
-        self._shape = (self._choose_size(model), self.options.activation, self._choose_drop(model))
-        self._head = newly_initialized
-        self._insert(model, *self._shape)
+        self._shape: dict[str, Any] = {
+            "size": self._choose_size(model),
+            "activation": self.options.activation,
+            "drop": self._choose_drop(model),
+            **self._describe_placement(),
+        }
+        config = self.config_model(
+            lorry_method=self.name, base_model_name_or_path="", revision=None, **self._shape
+        )
+        self._insert(model, config)
+        self._own = newly_initialized | _list_norm_parameters(model, config)
+        for name in self._own:
+            model.get_parameter(name).requires_grad_(True)
         return model
 
     def save(self, model: "nn.Module", folder: Path, base: BaseIdentity) -> None:
-        """Write the bottlenecks and the head."""
-        size, activation, drop = self._shape
-        self.write_config(folder, base, size=size, activation=activation, drop=drop)
-        save_tensors(_list_own(model, self._head), folder)
+        """Write the bottlenecks, the head, and the layer norms if they are trained."""
+        self.write_config(folder, base, **self._shape)
+        save_tensors(_list_own(model, self._own), folder)
 
     def restore(
         self, model: "PreTrainedModel", folder: Path, newly_initialized: frozenset[str]
@@ -118,13 +152,30 @@ class BottleneckMethod(NativeMethod):
                 where=str(folder / CONFIG_NAME),
                 todo="it was made for another base",
             )
-        modules = self._insert(model, config.size, config.activation, config.drop)
-        own = _list_own(model, newly_initialized)
-        with torch.no_grad():
-            for name, tensor in load_tensors(folder, own, newly_initialized).items():
-                own[name].copy_(tensor)
+        modules = self._insert(model, config)
+        norms = _list_norm_parameters(model, config)
+        own = _list_own(model, newly_initialized | norms)
+        loaded = load_tensors(folder, own, newly_initialized)
+        before = {name: own[name].detach().clone() for name in norms}
+
+        def copy_in(tensors: "Mapping[str, torch.Tensor]") -> None:
+            with torch.no_grad():
+                for name, tensor in tensors.items():
+                    own[name].copy_(tensor)
+
+        @contextlib.contextmanager
+        def without_adapter() -> Iterator[None]:
+            _switch(modules, is_active=False)
+            copy_in(before)
+            try:
+                yield
+            finally:
+                _switch(modules, is_active=True)
+                copy_in({name: loaded[name] for name in norms})
+
+        copy_in(loaded)
         model.train(mode=False)
-        return AdaptedModel(model, lambda: _without(modules))
+        return AdaptedModel(model, without_adapter)
 
     def _check_model(self, model: "PreTrainedModel") -> Iterator[Fault]:
         try:
@@ -148,21 +199,34 @@ class BottleneckMethod(NativeMethod):
     def _choose_drop(self, model: "PreTrainedModel") -> int:
         return 0
 
-    def _insert(self, model: "PreTrainedModel", size: int, activation: str, drop: int) -> "list[nn.Module]":
-        hidden = read_hidden_size(model.config)
-        inserted = []
-        for block in find_layers(model)[drop:]:
-            for place in (*([block.attention_output] if self.follows_attention else []), block.mlp_output):
-                module = _build_bottleneck(hidden, size, activation, has_norm=self.has_norm)
-                # Inside the linear module and not around it, so that the base's own names do not change.
-                place.add_module(_MODULE, module.to(model.device))
-                place.register_forward_hook(_apply)
-                inserted.append(module)
-        return inserted
+    def _describe_placement(self) -> dict[str, Any]:
+        """Return the fields of the stored configuration that are not as they were before there were any."""
+        options: BottleneckOptions = self.options
+        chosen = options.placement if isinstance(options, PlacedOptions) else None
+        fields = {
+            "placement": chosen or self.placement,
+            "train_layer_norms": options.train_layer_norms,
+        }
+        return {
+            name: value
+            for name, value in fields.items()
+            if value != _BottleneckConfig.model_fields[name].default
+        }
+
+    def _insert(self, model: "PreTrainedModel", config: _BottleneckConfig) -> "list[nn.Module]":
+        return insert_bottlenecks(
+            find_layers(model)[config.drop :],
+            config.placement,
+            hidden=read_hidden_size(model.config),
+            size=config.size,
+            activation=config.activation,
+            has_norm=self.has_norm,
+            follows_attention=self.follows_attention,
+        )
 
 
 class AdapterH(BottleneckMethod):
-    """A bottleneck after attention and one after the MLP of every block."""
+    """A bottleneck on the output of attention and one on that of the MLP of every block."""
 
     name = "adapter-h"
     summary = "bottlenecks after attention and MLP (Houlsby)"
@@ -170,22 +234,26 @@ class AdapterH(BottleneckMethod):
 
 
 class AdapterP(BottleneckMethod):
-    """A bottleneck after the MLP of every block."""
+    """A bottleneck on the sum of MLP and residual stream of every block."""
 
     name = "adapter-p"
     summary = "a bottleneck after the MLP (Pfeiffer)"
+    options_model = PlacedOptions
+    placement = "sum"
 
 
 class AdapterL(BottleneckMethod):
-    """A bottleneck after the MLP of every block, with a layer norm before it."""
+    """A bottleneck with a layer norm of its own on what every block returns."""
 
     name = "adapter-l"
     summary = "a bottleneck with a layer norm after the MLP (Lin)"
+    options_model = PlacedOptions
+    placement = "block"
     has_norm = True
 
 
-class AdapterD(BottleneckMethod):
-    """A bottleneck after the MLP of the upper blocks: nothing is propagated back below the first."""
+class AdapterD(AdapterP):
+    """Adapter-P in the upper blocks alone: nothing is propagated back below the first."""
 
     name = "adapter-d"
     summary = "bottlenecks after the MLP of the upper blocks (AdapterDrop)"
@@ -196,52 +264,25 @@ class AdapterD(BottleneckMethod):
         return len(find_layers(model)) // 2 if drop is None else drop
 
 
-def _build_bottleneck(hidden: int, size: int, activation: str, *, has_norm: bool) -> "nn.Module":
-    from torch import nn
-    from transformers.activations import ACT2FN
-
-    class Bottleneck(nn.Module):
-        """x + up(activation(down(norm(x))))."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.norm = nn.LayerNorm(hidden) if has_norm else nn.Identity()
-            self.down = nn.Linear(hidden, size)
-            self.activation = ACT2FN[activation]
-            self.up = nn.Linear(size, hidden)
-            # At first, the model computes what the base computes.
-            nn.init.zeros_(self.up.weight)
-            nn.init.zeros_(self.up.bias)
-            self.is_active = True
-
-        def forward(self, outputs: "torch.Tensor") -> "torch.Tensor":
-            if not self.is_active:
-                return outputs
-            inner = self.norm(outputs.to(self.down.weight.dtype))
-            change: torch.Tensor = self.up(self.activation(self.down(inner)))
-            return outputs + change.to(outputs.dtype)
-
-    return Bottleneck()
+def _list_norm_parameters(model: "nn.Module", config: _BottleneckConfig) -> frozenset[str]:
+    """Return the names of the base's own parameters that are trained: those of layer norms, or none."""
+    if not config.train_layer_norms:
+        return frozenset()
+    norms = list_norms(find_layers(model)[config.drop :])
+    return frozenset(
+        f"{name}.{part}" for name, norm in norms.items() for part, _ in norm.named_parameters(recurse=False)
+    )
 
 
-def _apply(module: "nn.Module", _inputs: Any, outputs: "torch.Tensor") -> Any:
-    return module.get_submodule(_MODULE)(outputs)
-
-
-def _list_own(model: "nn.Module", newly_initialized: frozenset[str]) -> "dict[str, nn.Parameter]":
+def _list_own(model: "nn.Module", further: frozenset[str]) -> "dict[str, nn.Parameter]":
+    """Return the parameters of bottlenecks, and further ones by name."""
     return {
         name: parameter
         for name, parameter in model.named_parameters()
-        if f".{_MODULE}." in name or name in newly_initialized
+        if f".{MODULE}." in name or name in further
     }
 
 
-@contextlib.contextmanager
-def _without(modules: "list[Any]") -> Iterator[None]:
+def _switch(modules: "Sequence[Any]", *, is_active: bool) -> None:
     for module in modules:
-        module.is_active = False
-    try:
-        yield
-    finally:
-        for module in modules:
-            module.is_active = True
+        module.is_active = is_active

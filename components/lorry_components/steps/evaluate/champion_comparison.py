@@ -95,8 +95,11 @@ def compare_champion(task: ResolvedTask, scored: ScoredPart, registry: Registry)
         return None
     manifest = registry.read_manifest(champion.adapter_id)
     value = scored.evaluation.headline.value
-    # A metric of the same name means something else for another task type.
-    known = manifest.evaluation.metrics.get(primary) if manifest.kind == spec.kind else None
+    # A metric of the same name means something else for another task type, and F1 for another class.
+    is_same = manifest.kind == spec.kind and (
+        manifest.name_metric(primary) == scored.evaluation.name_metric(primary)
+    )
+    known = manifest.evaluation.metrics.get(primary) if is_same else None
     recorded = known.value if known else None
     test_rows = scored.card.splits["test"].digest
     earlier = count_challengers(registry.ledger.read_events(state), champion.version, test_rows)
@@ -132,7 +135,7 @@ def compare_champion(task: ResolvedTask, scored: ScoredPart, registry: Registry)
     if not unseen:
         return comparison
     targets = [scored.targets[place] for place in unseen]
-    prepare = task.task_type.metrics[primary]
+    prepare = task.task_type.find_metric(primary, scored.evaluation.positive)
     own = prepare(targets, [scored.predictions[place] for place in unseen])
     others = prepare(targets, predictions)
     everything = np.arange(len(unseen))

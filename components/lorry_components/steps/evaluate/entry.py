@@ -58,12 +58,14 @@ def main(
 
 
 def _describe(report: EvaluationReport) -> dict[str, JsonValue]:
-    headline = report.evaluation.headline
+    evaluation = report.evaluation
+    headline = evaluation.headline
     return {
-        "metric": report.evaluation.primary,
+        "metric": evaluation.primary,
+        "metric_title": evaluation.name_metric(evaluation.primary),
         "value": headline.value,
         "interval": [headline.low, headline.high],
-        "examples": report.evaluation.examples,
+        "examples": evaluation.examples,
         "single_answer": report.single_answer,
         "baselines": [baseline.model_dump(mode="json") for baseline in report.evaluation.baselines],
         "champion": report.champion.model_dump(mode="json") if report.champion else None,

@@ -29,8 +29,8 @@ def plot_evaluation(
     task_type.plot_predictions(axes, targets, predictions)
     headline = evaluation.headline
     axes.set_title(
-        f"{title}\n{evaluation.primary} {headline.value:.3f}  [{headline.low:.3f}, {headline.high:.3f}]  "
-        f"n = {evaluation.examples}",
+        f"{title}\n{evaluation.name_metric(evaluation.primary)} {headline.value:.3f}  "
+        f"[{headline.low:.3f}, {headline.high:.3f}]  n = {evaluation.examples}",
         fontsize=10,
     )
     axes.spines[["top", "right"]].set_visible(False)

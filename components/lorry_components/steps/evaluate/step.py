@@ -146,15 +146,17 @@ def score_predictions(
     """Return the metrics that a task asks for, with their intervals."""
     primary = spec.evaluate.primary or task_type.primary
     names = task_type.choose_metrics(spec.evaluate)
+    positive = task_type.find_positive(names, spec.evaluate.positive, predictions)
     return Evaluation(
         split=part,
         examples=len(targets),
         primary=primary,
         metrics=estimate_metrics(
-            {name: task_type.metrics[name](targets, predictions) for name in names},
+            {name: task_type.find_metric(name, positive)(targets, predictions) for name in names},
             len(targets),
             resamples=spec.evaluate.resamples,
         ),
+        positive=positive,
     )
 
 

@@ -33,7 +33,7 @@ def measure_baselines(
         scored: Its predictions.
         answers: The labels of the training rows.
     """
-    prepare = predictor.task_type.metrics[scored.evaluation.primary]
+    prepare = predictor.task_type.find_metric(scored.evaluation.primary, scored.evaluation.positive)
     baselines = []
     for name, predictions in _list_predictions(predictor, scored, answers):
         count = len(predictions)

@@ -94,7 +94,7 @@ def recount(gate: GateSpec, decision: Decision, earlier: int) -> Decision:
 
 
 def _judge_minimum(gate: GateSpec, evaluation: Evaluation) -> _Judgement:
-    name, value = evaluation.primary, evaluation.headline.value
+    name, value = evaluation.name_metric(evaluation.primary), evaluation.headline.value
     if gate.minimum is None:
         return True, f"{name} {value:.3f}; no minimum is asked for"
     if value >= gate.minimum:

@@ -10,6 +10,7 @@ from lorry_components.data.prepared import load_card, load_part, order_examples,
 from lorry_components.data.reading import digest_source
 from lorry_components.tasks.resolution import ResolvedTask
 from lorry_registry.digests import digest_document
+from lorry_registry.errors import InvalidDataError
 from lorry_registry.input_specs import DataSpec
 
 __all__ = ["DataCard", "Example", "digest_source", "load_card", "load_part", "prepare_data"]
@@ -50,6 +51,9 @@ def prepare_data(
     warnings = [*checked.warnings]
     if base is not None:
         warnings += task_type.review_examples(checked.parts, base)
+    labels = list_labels(checked.parts) if form.has_classes else None
+    if faults := tuple(task_type.check_positive(spec.evaluate, labels)):
+        raise InvalidDataError(spec.name, faults)
     ordered = {part: order_examples(examples) for part, examples in checked.parts.items()}
     rows = {part: examples for part, (examples, _) in ordered.items()}
     digests = {part: digest for part, (_, digest) in ordered.items()}
@@ -61,7 +65,7 @@ def prepare_data(
         source_digest=source_digest,
         data_digest=digest_document(digests),
         columns=spec.data.columns,
-        labels=list_labels(rows) if form.has_classes else None,
+        labels=labels,
         splits={
             part: describe_part(
                 rows[part], digests[part], label_form=form.label_form, spell_label=task_type.spell_label

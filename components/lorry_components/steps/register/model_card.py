@@ -7,8 +7,8 @@ def render_card(manifest: Manifest) -> str:
     """Return a model card in Markdown, with the front matter that model hubs read. It holds no time."""
     evaluation = manifest.evaluation
     metrics = "\n".join(
-        f"| {name}{' (primary)' if name == evaluation.primary else ''} | {metric.value:.4f} "
-        f"| {metric.low:.4f} to {metric.high:.4f} |"
+        f"| {manifest.name_metric(name)}{' (primary)' if name == evaluation.primary else ''} | "
+        f"{metric.value:.4f} | {metric.low:.4f} to {metric.high:.4f} |"
         for name, metric in evaluation.metrics.items()
     )
     baselines = "".join(

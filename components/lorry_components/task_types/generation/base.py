@@ -16,6 +16,7 @@ from lorry_components.metrics import (
     score_cider,
     score_exact_match,
     score_meteor,
+    score_meteor_1_5,
     score_nist,
     score_rouge_l,
     score_sql_match,
@@ -70,13 +71,15 @@ class GenerationTaskType(TextTaskType):
     metrics = {
         "bleu": score_bleu,
         "nist": score_nist,
+        "meteor-1.5": score_meteor_1_5,
+        # The formula of 2005, by which adapters were scored before there was the other.
         "meteor": score_meteor,
         "rouge-l": score_rouge_l,
         "cider": score_cider,
         "exact_match": score_exact_match,
         "sql_match": score_sql_match,
     }
-    optional_metrics = frozenset({"sql_match"})
+    optional_metrics = frozenset({"meteor", "sql_match"})
     unbounded_metrics = frozenset({"nist", "cider"})
     prediction_fields = {"text": "string"}
     data_form = DataForm("text")

@@ -87,6 +87,7 @@ def test_faults_of_all_sections_are_told_at_once(tmp_path: Path) -> None:
         ({"metrics": ["pearsn"]}, "regression has no metric 'pearsn'; did you mean 'pearson'?"),
         ({"metrics": ["pearson", "accuracy"]}, "regression has no metric 'accuracy'"),
         ({"primary": "f1"}, "regression has no metric 'f1'"),
+        ({"positive": "good"}, "regression has no classes"),
         ({"primary": "rmse"}, "of 'rmse' less is better; choose 'pearson'"),
     ],
 )

@@ -71,7 +71,7 @@ def training(tiny_data: Callable[[str], Path], tmp_path: Path) -> Training:
     return Training(tiny_data("regression"), tmp_path)
 
 
-def write(make_spec: MakeSpec, method: str = "lora", **train: Any) -> TaskSpec:
+def write(make_spec: MakeSpec, method: str | dict[str, Any] = "lora", **train: Any) -> TaskSpec:
     still = {"epochs": None, "steps": STEPS, "hidden_dropout": 0.0}
     return make_spec(method=method, train=still | train)
 
@@ -88,11 +88,17 @@ def check_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
         pytest.param("lora", False, 1, marks=pytest.mark.slow),
         ("lora", True, 2),
         pytest.param("adapter-h", True, 1, marks=pytest.mark.slow),
+        pytest.param({"name": "adapter-p", "train_layer_norms": True}, True, 1, marks=pytest.mark.slow),
+        pytest.param({"name": "adapter-l"}, True, 1, marks=pytest.mark.slow),
     ],
     ids=str,
 )
 def test_two_processes_train_as_one(
-    training: Training, make_spec: MakeSpec, method: str, offload: bool, accumulation: int
+    training: Training,
+    make_spec: MakeSpec,
+    method: str | dict[str, Any],
+    offload: bool,
+    accumulation: int,
 ) -> None:
     # As many rows a step, however they are accumulated: all steps lie in the first epoch.
     rows = {"batch_size": 16 // accumulation, "gradient_accumulation": accumulation}

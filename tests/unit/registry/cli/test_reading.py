@@ -86,6 +86,7 @@ def test_tasks_for_machines(lorry: Run, two_tasks: dict[str, Any]) -> None:
         "version": 2,
         "adapter_id": two_tasks["reviews v2"].adapter_id,
         "metric": "pearson",
+        "metric_title": "pearson",
         "value": 0.85,
         "interval": [0.85 - 0.02, 0.85 + 0.02],
         "trained_parameters": 20,

@@ -107,6 +107,42 @@ def test_the_metrics_are_those_of_the_task(trained: FindTrained, registry: Regis
     assert list(report.evaluation.metrics) == ["spearman", "rmse"]
 
 
+def test_f1_is_of_the_class_that_the_task_names(
+    trained: FindTrained, registry: Registry, tmp_path: Path
+) -> None:
+    champion, candidate = trained("classification", seed=0), trained("classification", seed=1)
+    first = champion.summary.labels[0]
+    section = champion.spec.evaluate.model_copy(update={"primary": "f1", "positive": first})
+    report = score(champion, registry, tmp_path / "first", evaluate=section)
+    assert report.evaluation.positive == first
+    assert decide(GateSpec(), report).reasons[0].startswith(f"f1 of {first} 0.")
+    usual = score(
+        champion,
+        registry,
+        tmp_path / "usual",
+        evaluate=section.model_copy(update={"positive": None}),
+    )
+    assert usual.evaluation.positive is None
+    assert usual.evaluation.headline.value != report.evaluation.headline.value
+
+    # A champion's predictions are scored as the candidate's are.
+    decision = Decision(passed=True, reasons=(), judged_champion=None)
+    register(
+        resolve_task(champion.spec),
+        champion.candidate,
+        usual,
+        decision,
+        registry=registry,
+        index=None,
+        details={},
+    )
+    found = score(candidate, registry, tmp_path / "candidate", evaluate=section).champion
+    assert found is not None
+    assert found.value == pytest.approx(report.evaluation.headline.value)
+    # What was recorded of it is the mean over all classes.
+    assert found.recorded is None
+
+
 def test_progress_is_told_row_by_row(trained: FindTrained, registry: Registry, tmp_path: Path) -> None:
     found = trained()
     told: list[tuple[int, int]] = []

@@ -16,7 +16,7 @@ from lorry_components.steps.prepare_data import step
 from lorry_components.steps.prepare_data.step import Example, digest_source, load_part, prepare_data
 from lorry_components.tasks.resolution import resolve_task
 from lorry_registry.errors import InvalidDataError
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.task_spec import EvaluateSpec, TaskSpec
 
 MakeSpec = Callable[..., TaskSpec]
 WriteLines = Callable[..., Path]
@@ -148,6 +148,18 @@ def test_an_unreadable_source_has_no_digest(
     monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(InvalidDataError, match=r"a.jsonl: cannot be read: Permission denied"):
         digest_source(spec.data)
+
+
+def test_a_positive_class_that_the_data_lacks_is_refused(
+    make_spec: MakeSpec, write_lines: WriteLines, tmp_path: Path
+) -> None:
+    section = EvaluateSpec(primary="f1", positive="xy")
+    spec = make_spec(write_lines("reviews.jsonl", ROWS)).model_copy(update={"evaluate": section})
+    with pytest.raises(
+        InvalidDataError, match=r"evaluate\.positive: 'xy' is none of the classes of the data"
+    ):
+        prepare_data(resolve_task(spec), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_source_with_faults_writes_nothing(
