@@ -1,8 +1,8 @@
 """Written into a folder as ``sitecustomize.py``, it notes what each Python process spends its time on.
 
-Every process that starts with that folder first in PYTHONPATH leaves a file in PROCESS_TIMES when it ends: how
-long it lived, its processor time, and the wall time of its imports and of its calls to MLflow. A process that
-is forked from another one counts from the fork.
+Every process that starts with that folder first in PYTHONPATH leaves a file in PROCESS_TIMES when it ends:
+how long it lived, its processor time, and the wall time of its imports and of its calls to MLflow. A process
+that is forked from another one counts from the fork.
 """
 
 import atexit
@@ -66,7 +66,7 @@ def _note_times() -> None:
     def write() -> None:
         own = os.times()
         noted = {
-            "command": sys.orig_argv,
+            "command": [*sys.orig_argv, *sys.argv],
             "started": state["started"],
             "ended": time.time(),
             "cpu": own.user + own.system,

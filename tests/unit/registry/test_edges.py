@@ -19,6 +19,7 @@ EDGES = {
     "components/lorry_components/steps/verdict/entry.py",
     "components/lorry_components/studies/trial_process.py",
     "pipelines/lorry_pipelines/local/runner_process.py",
+    "pipelines/lorry_pipelines/local/step_starter.py",
 }
 # What sets variables for libraries that take no arguments for it, and reads none.
 SETTERS = {
@@ -36,6 +37,7 @@ BEGINNINGS = {
     "components/lorry_components/steps/runtime/step_context.py",
     "components/lorry_components/studies/trial_process.py",
     "components/lorry_components/training/distributed.py",
+    "pipelines/lorry_pipelines/local/step_starter.py",
 }
 
 
