@@ -56,7 +56,7 @@ def open_starter(environment: Mapping[str, str]) -> Iterator[Starter | None]:
     # A pool of threads for numpy, which no step needs, would keep the process from being copied.
     variables = {**environment, "OPENBLAS_NUM_THREADS": "1"}
     with ours:
-        with theirs, Path(os.devnull).open("wb") as log:
+        with theirs, os.fdopen(os.open(os.devnull, os.O_WRONLY), "wb") as log:
             process = start_with_lifeline(
                 command, log=log, environment=variables, inherited=[theirs.fileno()]
             )

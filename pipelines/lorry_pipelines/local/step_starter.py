@@ -30,6 +30,7 @@ from typing import IO, NoReturn
 from pydantic import BaseModel, ConfigDict
 
 from lorry_components.process_setup import ease_garbage_collection, quiet_libraries
+from lorry_registry.whole_files import write_whole_text
 
 STARTED = "started"
 _MOST_BYTES = 16
@@ -193,7 +194,7 @@ def _run_executor(request: StepRequest) -> int:
     try:
         with tempfile.TemporaryDirectory() as folder:
             module = Path(folder) / "ephemeral_component.py"
-            module.write_text(request.source, "utf-8")
+            write_whole_text(module, request.source)
             sys.argv = [_EXECUTOR, "--component_module_path", str(module), *request.arguments]
             runpy.run_module(_EXECUTOR, run_name="__main__", alter_sys=True)
     except SystemExit as end:
