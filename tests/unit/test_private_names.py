@@ -43,7 +43,7 @@ KNOWN = {
     ),
 }
 # Documented, in spite of their underscore: namedtuple avoids clashes with the names of fields.
-DOCUMENTED = {"_replace", "_asdict", "_fields"}
+DOCUMENTED = {"_replace", "_asdict", "_fields", "_exit"}
 
 
 def list_private_names(source: str) -> Iterator[str]:
