@@ -9,7 +9,7 @@ import signal
 import stat
 import subprocess
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import IO
 
 _STDIN = 0
@@ -18,7 +18,7 @@ _PATIENCE_SECONDS = 10.0
 
 
 def start_with_lifeline(
-    command: Sequence[str], *, log: IO[bytes], environment: Mapping[str, str]
+    command: Sequence[str], *, log: IO[bytes], environment: Mapping[str, str], inherited: Collection[int] = ()
 ) -> "subprocess.Popen[bytes]":
     """Start a process that calls :func:`follow_starter`; :func:`end_group` ends it.
 
@@ -28,6 +28,7 @@ def start_with_lifeline(
         command: The program and its arguments.
         log: Where its output and its errors go.
         environment: Its whole environment.
+        inherited: Open files of this process that it gets as well, by their numbers.
     """
     return subprocess.Popen(  # noqa: S603 - a module of our own, with paths of our own
         list(command),
@@ -36,6 +37,7 @@ def start_with_lifeline(
         stderr=subprocess.STDOUT,
         env=dict(environment),
         start_new_session=True,
+        pass_fds=tuple(inherited),
     )
 
 

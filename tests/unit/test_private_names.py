@@ -13,6 +13,10 @@ FOLDERS = ("registry", "components", "pipelines")
 # Name -> where it is defined, and why nothing public would do. Private methods that a class of ours overrides
 # are not listed: those of Trainer are in tests/unit/training/test_trainer_contract.py.
 KNOWN = {
+    "_run_exitfuncs": (
+        "atexit:_run_exitfuncs",
+        "what a process does at its end can be done before the end in no other way",
+    ),
     "model_signing._hashing.hashing": (
         "model_signing._hashing.hashing:Digest",
         "the library takes a digest that is known already from nowhere else",
@@ -39,7 +43,7 @@ KNOWN = {
     ),
 }
 # Documented, in spite of their underscore: namedtuple avoids clashes with the names of fields.
-DOCUMENTED = {"_replace", "_asdict", "_fields"}
+DOCUMENTED = {"_replace", "_asdict", "_fields", "_exit"}
 
 
 def list_private_names(source: str) -> Iterator[str]:

@@ -11,9 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from lorry_components.metrics.base import Prediction, Scorer, Target
+from lorry_components.metrics.base import MeanScorer, Prediction, Scorer, Target
 from lorry_components.metrics.words import pair_up, split_words
 
 _ORDERS = 4
@@ -38,8 +36,7 @@ def score_cider(targets: Sequence[Target], predictions: Sequence[Prediction]) ->
         for references, text in pair_up(targets, predictions)
     ]
     frequencies = Counter(ngram for counted, _ in rows for ngram in set().union(*counted))
-    scores = np.asarray([_compare(counted, guess, frequencies, len(rows)) for counted, guess in rows])
-    return lambda draw: float(np.mean(scores[draw]))
+    return MeanScorer([_compare(counted, guess, frequencies, len(rows)) for counted, guess in rows])
 
 
 def _count_ngrams(text: str) -> Counter[Ngram]:

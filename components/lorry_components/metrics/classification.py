@@ -1,12 +1,48 @@
 """How well classes are predicted: accuracy, F1, Matthews correlation."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lorry_components.metrics.base import Prediction, Scorer, Target
+from lorry_components.metrics.base import MeanScorer, Prediction, Scorer, Target, count_each
+
+Counts = NDArray[np.intp]
+"""How many rows of each class there are in each set of rows, shape (sets, classes)."""
+
+
+class ClassScorer:
+    """A value of how many rows of each class are right, true and predicted: nothing else of a row counts.
+
+    Args:
+        truth: The number of each row's class.
+        guess: The number of the class that is predicted.
+        classes: How many classes the task has.
+        compute: Returns the value for each set of rows from its right, true and predicted ones by class.
+    """
+
+    def __init__(
+        self,
+        truth: NDArray[np.intp],
+        guess: NDArray[np.intp],
+        classes: int,
+        compute: Callable[[Counts, Counts, Counts], NDArray[np.float64]],
+    ) -> None:
+        self._truth, self._guess, self._classes, self._compute = truth, guess, classes, compute
+        # What is wrong is of a class of its own, which is not counted.
+        self._right = np.where(truth == guess, truth, classes)
+
+    def __call__(self, draw: NDArray[np.intp], /) -> float:
+        """Return the value on some rows."""
+        return float(self.score_draws(draw[np.newaxis])[0])
+
+    def score_draws(self, draws: NDArray[np.intp]) -> NDArray[np.float64]:
+        """Return the value on each set of rows."""
+        right = count_each(self._right[draws], self._classes + 1)[:, :-1]
+        truth, guess = (count_each(side[draws], self._classes) for side in (self._truth, self._guess))
+        return self._compute(right, truth, guess)
+
 
 # not_equivalent, non-toxic, no answer; and nontoxic, irrelevant, unacceptable beside the class without
 # prefix.
@@ -16,8 +52,7 @@ _PREFIXES = ("not", "non", "no", "un", "in", "im", "ir", "dis")
 
 def score_accuracy(targets: Sequence[Target], predictions: Sequence[Prediction]) -> Scorer:
     """Share of rows with the right class."""
-    right = np.asarray([target == guess["label"] for target, guess in zip(targets, predictions, strict=True)])
-    return lambda draw: float(np.mean(right[draw]))
+    return MeanScorer([target == guess["label"] for target, guess in zip(targets, predictions, strict=True)])
 
 
 def score_f1(
@@ -35,18 +70,13 @@ def score_f1(
     """
     truth, guess, classes = _number_classes(targets, predictions)
     chosen = positive if positive is not None else choose_positive(classes)
-    if chosen is not None:
-        number = classes.index(chosen) if chosen in classes else len(classes)
-        truth, guess = (truth == number).astype(np.intp), (guess == number).astype(np.intp)
-
-    def score(draw: NDArray[np.intp]) -> float:
-        from sklearn.metrics import f1_score
-
-        if chosen is not None:
-            return float(f1_score(truth[draw], guess[draw], pos_label=1, zero_division=0.0))
-        return float(f1_score(truth[draw], guess[draw], average="macro", zero_division=0.0))
-
-    return score
+    if chosen is None:
+        return ClassScorer(truth, guess, len(classes), compute_macro_f1)
+    # A class that occurs nowhere in these rows has a number all the same.
+    number = classes.index(chosen) if chosen in classes else len(classes)
+    return ClassScorer(
+        truth, guess, max(len(classes), number + 1), lambda *counts: compute_f1(*counts)[:, number]
+    )
 
 
 def choose_positive(classes: Iterable[str]) -> str | None:
@@ -72,16 +102,38 @@ def _negates(name: str, other: str) -> bool:
 
 def score_matthews(targets: Sequence[Target], predictions: Sequence[Prediction]) -> Scorer:
     """Matthews correlation; 0 where one side has a single class."""
-    truth, guess, _ = _number_classes(targets, predictions)
+    truth, guess, classes = _number_classes(targets, predictions)
+    return ClassScorer(truth, guess, len(classes), compute_matthews)
 
-    def score(draw: NDArray[np.intp]) -> float:
-        from sklearn.metrics import matthews_corrcoef
 
-        if np.ptp(truth[draw]) == 0 or np.ptp(guess[draw]) == 0:
-            return 0.0
-        return float(matthews_corrcoef(truth[draw], guess[draw]))
+def compute_f1(right: Counts, truth: Counts, guess: Counts) -> NDArray[np.float64]:
+    """Return the F1 of each class in each set of rows; 0 of a class that is neither true nor predicted."""
+    found = truth + guess
+    scores = np.zeros(found.shape)
+    np.divide(2.0 * right, found, out=scores, where=found > 0)
+    return scores
 
-    return score
+
+def compute_macro_f1(right: Counts, truth: Counts, guess: Counts) -> NDArray[np.float64]:
+    """Return the mean F1 of the classes that are true or predicted somewhere in a set of rows."""
+    scores, occurs = compute_f1(right, truth, guess), truth + guess > 0
+    return np.asarray([np.mean(row[chosen]) for row, chosen in zip(scores, occurs, strict=True)])
+
+
+def compute_matthews(right: Counts, truth: Counts, guess: Counts) -> NDArray[np.float64]:
+    """Return the Matthews correlation of each set of rows, for any number of classes.
+
+    Gorodkin 2004, Comparing two K-category assignments by a K-category correlation coefficient.
+    """
+    # Products of counts pass what an integer of 64 bits holds only where a number of that many rows does.
+    rows = truth.sum(axis=1, dtype=np.float64)
+    shared = right.sum(axis=1) * rows - np.einsum("sc,sc->s", truth, guess, dtype=np.float64)
+    true = rows**2 - np.einsum("sc,sc->s", truth, truth, dtype=np.float64)
+    guessed = rows**2 - np.einsum("sc,sc->s", guess, guess, dtype=np.float64)
+    spread = true * guessed
+    scores = np.zeros(rows.shape)
+    np.divide(shared, np.sqrt(spread), out=scores, where=spread > 0)
+    return scores
 
 
 def _number_classes(

@@ -3,9 +3,7 @@
 import re
 from collections.abc import Callable, Hashable, Sequence
 
-import numpy as np
-
-from lorry_components.metrics.base import Metric, Prediction, Scorer, Target
+from lorry_components.metrics.base import MeanScorer, Metric, Prediction, Scorer, Target
 from lorry_components.metrics.words import pair_up
 
 _QUOTES = str.maketrans(dict.fromkeys('"`\u2018\u2019\u201c\u201d', "'"))
@@ -18,13 +16,12 @@ _CONDITION = re.compile(r"(.+?) ?(<=|>=|<>|!=|=|<|>) ?(.+)")
 
 def _score_equal(normalise: Callable[[str], Hashable]) -> Metric:
     def prepare(targets: Sequence[Target], predictions: Sequence[Prediction]) -> Scorer:
-        right = np.asarray(
+        return MeanScorer(
             [
                 normalise(text) in {normalise(reference) for reference in references}
                 for references, text in pair_up(targets, predictions)
             ]
         )
-        return lambda draw: float(np.mean(right[draw]))
 
     return prepare
 

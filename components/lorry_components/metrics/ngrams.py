@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from lorry_components.metrics.base import Prediction, Scorer, Target
+from lorry_components.metrics.base import Prediction, Scorer, SumScorer, Target
 from lorry_components.metrics.words import pair_up
 
 _BLEU_ORDERS = 4
@@ -28,13 +28,13 @@ def score_bleu(targets: Sequence[Target], predictions: Sequence[Prediction]) -> 
     rows = [counter.sentence_score(text, references) for references, text in pair_up(targets, predictions)]
     counts = np.asarray([[*row.counts, *row.totals, row.sys_len, row.ref_len] for row in rows], dtype=int)
 
-    def score(draw: NDArray[np.intp]) -> float:
-        sums = counts[draw].sum(axis=0).tolist()
+    def score(totals: NDArray[np.intp]) -> float:
+        sums = totals.tolist()
         correct, total, (length, reference) = sums[:_BLEU_ORDERS], sums[_BLEU_ORDERS:-2], sums[-2:]
         # Smoothing as corpus_score does it by default.
         return float(BLEU.compute_bleu(correct, total, length, reference, "exp").score) / 100
 
-    return score
+    return SumScorer(counts, score)
 
 
 def score_nist(targets: Sequence[Target], predictions: Sequence[Prediction]) -> Scorer:
@@ -54,7 +54,7 @@ def score_nist(targets: Sequence[Target], predictions: Sequence[Prediction]) -> 
     ]
     information = _weigh_ngrams([reference for references, _ in rows for reference in references])
     counts = np.asarray([_count_row(references, text, information) for references, text in rows])
-    return lambda draw: _compute_nist(counts[draw].sum(axis=0))
+    return SumScorer(counts, _compute_nist)
 
 
 def _count_ngrams(words: Sequence[str], order: int) -> Counter[Ngram]:

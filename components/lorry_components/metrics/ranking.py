@@ -5,13 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from lorry_components.metrics.base import Prediction, Scorer, Target, list_right
+from lorry_components.metrics.base import MeanScorer, Prediction, Scorer, Target, list_right
 
 
 def score_precision(targets: Sequence[Target], predictions: Sequence[Prediction], *, at: int) -> Scorer:
     """Share of rows with a right token among the first so many."""
-    is_right = find_ranks(targets, predictions) <= at
-    return lambda draw: float(np.mean(is_right[draw]))
+    return MeanScorer(find_ranks(targets, predictions) <= at)
 
 
 def score_precision_at_1(targets: Sequence[Target], predictions: Sequence[Prediction]) -> Scorer:
@@ -26,8 +25,7 @@ def score_precision_at_10(targets: Sequence[Target], predictions: Sequence[Predi
 
 def score_mrr(targets: Sequence[Target], predictions: Sequence[Prediction]) -> Scorer:
     """Mean of 1 / rank of the first right token; 0 where it is not among the first ten."""
-    reciprocal = 1.0 / find_ranks(targets, predictions)
-    return lambda draw: float(np.mean(reciprocal[draw]))
+    return MeanScorer(1.0 / find_ranks(targets, predictions))
 
 
 def find_ranks(targets: Sequence[Target], predictions: Sequence[Prediction]) -> NDArray[np.float64]:

@@ -6,9 +6,7 @@ and of COCO captions: the best precision and the best recall over all references
 
 from collections.abc import Sequence
 
-import numpy as np
-
-from lorry_components.metrics.base import Prediction, Scorer, Target
+from lorry_components.metrics.base import MeanScorer, Prediction, Scorer, Target
 from lorry_components.metrics.words import pair_up, split_words
 
 _BETA = 1.2
@@ -16,8 +14,7 @@ _BETA = 1.2
 
 def score_rouge_l(targets: Sequence[Target], predictions: Sequence[Prediction]) -> Scorer:
     """Mean over rows of the F-measure, 0 to 1."""
-    scores = np.asarray([compute_rouge_l(refs, text) for refs, text in pair_up(targets, predictions)])
-    return lambda draw: float(np.mean(scores[draw]))
+    return MeanScorer([compute_rouge_l(refs, text) for refs, text in pair_up(targets, predictions)])
 
 
 def compute_rouge_l(references: Sequence[str], text: str) -> float:

@@ -9,9 +9,7 @@ import string
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
-from lorry_components.metrics.base import Metric, Prediction, Scorer, Target
+from lorry_components.metrics.base import MeanScorer, Metric, Prediction, Scorer, Target
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -64,7 +62,7 @@ def make_answer_metric(compute: Callable[[str, str], float], list_truths: ListTr
     """
 
     def prepare(targets: Sequence[Target], predictions: Sequence[Prediction]) -> Scorer:
-        scores = np.asarray(score_answers(compute, [list_truths(target) for target in targets], predictions))
-        return lambda draw: float(scores[draw].mean())
+        truths = [list_truths(target) for target in targets]
+        return MeanScorer(score_answers(compute, truths, predictions))
 
     return prepare

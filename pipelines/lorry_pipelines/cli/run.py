@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,7 @@ from lorry_registry.registry import Registry
 
 if TYPE_CHECKING:
     from lorry_components.steps.report.step import TaskReport
+    from lorry_pipelines.local.copied_steps import Starter
     from lorry_pipelines.local.launch import RunFolder
     from lorry_pipelines.scheduling import PlannedTask
     from lorry_registry.provenance import SourceRevision
@@ -87,31 +88,34 @@ def run_tasks(
     folder = None
     image_digest = ""
     if stale:
-        check_bases([plan.spec for plan in stale])
-        _review_data(stale)
-        if not force:
-            refuse_what_does_not_fit([plan.spec for plan in stale])
-        with brief_patience():
-            check_places(settings, [plan.spec.name for plan in stale])
-        if runner == "docker":
-            from lorry_pipelines.local.containers import check_engine, find_image_digest
-            from lorry_pipelines.step_images import choose_images
+        # It imports the libraries of the steps while this process checks the tasks.
+        with _open_starter(settings, len(stale), runner=runner) as starter:
+            check_bases([plan.spec for plan in stale])
+            _review_data(stale)
+            if not force:
+                refuse_what_does_not_fit([plan.spec for plan in stale])
+            with brief_patience():
+                check_places(settings, [plan.spec.name for plan in stale])
+            if runner == "docker":
+                from lorry_pipelines.local.containers import check_engine, find_image_digest
+                from lorry_pipelines.step_images import choose_images
 
-            check_engine([image.name for image in choose_images(settings)])
-            image_digest = find_image_digest(settings.image)
-        from lorry_pipelines.local.source_revision import find_sources
+                check_engine([image.name for image in choose_images(settings)])
+                image_digest = find_image_digest(settings.image)
+            from lorry_pipelines.local.source_revision import find_sources
 
-        tasks = {plan.spec.name for plan in stale}
-        paths = {spec.name: path for spec, path in zip(specs, files, strict=True) if spec.name in tasks}
-        folder, reports = _run_stale(
-            stale,
-            settings,
-            find_sources(paths),
-            image_digest,
-            runner=runner,
-            force=force,
-            quiet=as_json,
-        )
+            tasks = {plan.spec.name for plan in stale}
+            paths = {spec.name: path for spec, path in zip(specs, files, strict=True) if spec.name in tasks}
+            folder, reports = _run_stale(
+                stale,
+                settings,
+                find_sources(paths),
+                image_digest,
+                runner=runner,
+                force=force,
+                quiet=as_json,
+                starter=starter,
+            )
     from lorry_pipelines.cli.run_summary import describe_tasks, print_summary
 
     rows = describe_tasks(planned, reports, registry)
@@ -139,6 +143,18 @@ def _review_data(stale: Sequence["PlannedTask"]) -> None:
         print_warning(f"{name} will fail, the other tasks will not: {problem}")
 
 
+@contextlib.contextmanager
+def _open_starter(settings: "Settings", tasks: int, *, runner: str) -> "Iterator[Starter | None]":
+    from lorry_pipelines.local.copied_steps import open_starter
+    from lorry_pipelines.local.launch import build_environment
+
+    if runner != "subprocess":
+        yield None
+        return
+    with open_starter(build_environment(read_environment(), settings, tasks)) as starter:
+        yield starter
+
+
 def _find_experiment(tracking_uri: str, task: str) -> str | None:
     from lorry_registry.mlflow_index import MlflowIndex
 
@@ -158,6 +174,7 @@ def _run_stale(
     runner: str,
     force: bool,
     quiet: bool,
+    starter: "Starter | None",
 ) -> tuple["RunFolder", dict[str, "TaskReport"]]:
     from lorry_pipelines.local.display import Watcher, open_display
     from lorry_pipelines.local.launch import RunFolder, report_disk, run_pipeline
@@ -186,6 +203,7 @@ def _run_stale(
                     watch=watcher,
                     sources=sources,
                     image_digest=image_digest,
+                    starter=starter,
                 )
         except KeyboardInterrupt:
             _explain_interruption(names, settings, folder, force=force)

@@ -25,6 +25,7 @@ from lorry_components.steps.runtime.outcomes import RunRecord
 from lorry_components.steps.runtime.step_context import PROGRESS_VARIABLE, TRACKING_VARIABLE
 from lorry_pipelines.compilation import compile_pipeline, publish_tasks, withhold_secret
 from lorry_pipelines.local.containers import Mount, remove_containers
+from lorry_pipelines.local.copied_steps import Starter
 from lorry_pipelines.local.runner_process import LocalRun
 from lorry_registry.errors import StoreError, TrackingError
 from lorry_registry.mlflow_connection import find_database_file
@@ -116,6 +117,7 @@ def run_pipeline(
     watch: Callable[[], None],
     sources: Mapping[str, SourceRevision] | None = None,
     image_digest: str = "",
+    starter: Starter | None = None,
 ) -> RunReport:
     """Compile the graph, run it on this machine, and return the outcome of its tasks.
 
@@ -129,6 +131,7 @@ def run_pipeline(
         watch: Called again and again during the run, and once at its end.
         sources: The commits that the tasks' files were read at, for the adapters' provenance.
         image_digest: The digest of the image of steps in containers, for the same.
+        starter: The process that starts steps in processes; None: each is started anew.
 
     Raises:
         KeyboardInterrupt: The run was interrupted; its processes are ended first.
@@ -159,8 +162,14 @@ def run_pipeline(
         ).model_dump_json(indent=2),
     )
     try:
-        inherited = _build_environment(environment, settings, folder, len(specs), sources)
-        _run_to_end(described, folder, inherited, watch, seconds=_choose_watch_seconds(settings))
+        inherited = {
+            **build_environment(environment, settings, len(specs)),
+            # What whoever started the run says of it counts for more than what was found out.
+            **({} if environment.get(SOURCES_VARIABLE) else _list_build_variables(sources)),
+            PROGRESS_VARIABLE: str(folder.progress),
+        }
+        seconds = _choose_watch_seconds(settings)
+        _run_to_end(described, folder, inherited, watch, seconds=seconds, starter=starter)
     finally:
         if runner == "docker":
             remove_containers(folder.run)
@@ -263,10 +272,13 @@ def _run_to_end(
     watch: Callable[[], None],
     *,
     seconds: float,
+    starter: Starter | None,
 ) -> None:
     command = [sys.executable, "-m", "lorry_pipelines.local.runner_process", str(described)]
+    inherited = [starter.requests.fileno()] if starter is not None else []
+    command += map(str, inherited)
     with folder.log.open("wb") as log:
-        process = start_with_lifeline(command, log=log, environment=environment)
+        process = start_with_lifeline(command, log=log, environment=environment, inherited=inherited)
     try:
         due = 0.0
         while process.poll() is None:
@@ -279,13 +291,14 @@ def _run_to_end(
         watch()
 
 
-def _build_environment(
-    inherited: Mapping[str, str],
-    settings: Settings,
-    folder: RunFolder,
-    tasks: int,
-    sources: Mapping[str, SourceRevision] | None,
-) -> dict[str, str]:
+def build_environment(inherited: Mapping[str, str], settings: Settings, tasks: int) -> dict[str, str]:
+    """Return the environment of the processes of a run, but for what is known of this very run.
+
+    Args:
+        inherited: The environment of this process.
+        settings: Where things are.
+        tasks: How many tasks the run has.
+    """
     # Two trainings with one thread each are faster than one after the other with two threads.
     threads = max(1, (os.cpu_count() or 1) // min(_TASKS_AT_A_TIME, tasks))
     withheld = withhold_secret(settings.tracking_uri) != settings.tracking_uri
@@ -296,10 +309,7 @@ def _build_environment(
         # The only way for a password to reach the steps: no file of a run holds one.
         **({TRACKING_VARIABLE: settings.tracking_uri} if withheld else {}),
         **settings.list_step_variables(),
-        # What whoever started the run says of it counts for more than what was found out.
-        **({} if inherited.get(SOURCES_VARIABLE) else _list_build_variables(sources)),
         "LORRY_HOME": str(settings.home),
-        PROGRESS_VARIABLE: str(folder.progress),
     }
 
 

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from lorry_components.lifelines import follow_starter
 from lorry_pipelines.local.containers import Mount, build_runner, remove_containers, report_exit_codes
+from lorry_pipelines.local.copied_steps import copy_steps
 
 
 class LocalRun(BaseModel):
@@ -47,8 +48,13 @@ class LocalRun(BaseModel):
     user: str = ""
 
 
-def main(path: str) -> None:
-    """Run the pipeline that a JSON file describes."""
+def main(path: str, starter: int | None = None) -> None:
+    """Run the pipeline that a JSON file describes.
+
+    Args:
+        path: The file.
+        starter: The inherited socket of the process that starts steps; None: there is none.
+    """
     warnings.simplefilter("ignore")
     from kfp import components, local
 
@@ -70,9 +76,13 @@ def main(path: str) -> None:
             user=run.user,
         )
     local.init(runner, pipeline_root=str(run.root), raise_on_error=True)
-    with report_exit_codes() if run.runner == "docker" else contextlib.nullcontext():
+    with contextlib.ExitStack() as stack:
+        if run.runner == "docker":
+            stack.enter_context(report_exit_codes())
+        elif starter is not None:
+            stack.enter_context(copy_steps(starter, os.environ))
         pipeline(**run.arguments)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], *map(int, sys.argv[2:]))

@@ -22,6 +22,7 @@ EDGES = {
     "components/lorry_components/steps/probe/entry.py",
     "components/lorry_components/studies/trial_process.py",
     "pipelines/lorry_pipelines/local/runner_process.py",
+    "pipelines/lorry_pipelines/local/step_starter.py",
 }
 # What sets variables for libraries that take no arguments for it, and reads none.
 SETTERS = {
@@ -39,6 +40,7 @@ BEGINNINGS = {
     "components/lorry_components/steps/runtime/step_context.py",
     "components/lorry_components/studies/trial_process.py",
     "components/lorry_components/training/distributed.py",
+    "pipelines/lorry_pipelines/local/step_starter.py",
 }
 
 
