@@ -6,15 +6,17 @@ registry, between which adapters may move, nor the run, of which :mod:`lorry_reg
 """
 
 import re
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
     JsonValue,
+    SerializerFunctionWrapHandler,
     ValidationError,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
@@ -34,6 +36,14 @@ _FILE_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 class _Part(BaseModel):
     # JSON has no NaN, so a manifest that held one would have no canonical form and no id.
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
+
+
+def _leave_out_unset(document: dict[str, JsonValue], later: str) -> dict[str, JsonValue]:
+    """Return a document without a field that is not set.
+
+    An adapter's id does not change by a field that did not exist when it was registered.
+    """
+    return {name: value for name, value in document.items() if name != later or value is not None}
 
 
 class FileEntry(_Part):
@@ -81,6 +91,18 @@ class ParameterCounts(_Part):
         return self.adapter + self.head
 
 
+class Pooling(_Part):
+    """What a head of Lorry's own reads of a base's last states.
+
+    Attributes:
+        place: The state of the first or the last token, or the mean of all.
+        normalizes: Whether the vector is scaled to the length of one whose numbers are 1.
+    """
+
+    place: Literal["first", "mean", "last"]
+    normalizes: bool = False
+
+
 class MetricValue(_Part):
     """A metric on the test rows, with its bootstrap confidence interval.
 
@@ -92,6 +114,21 @@ class MetricValue(_Part):
     high: float
 
 
+class ProbeComparison(_Part):
+    """An adapter beside a linear model on the frozen base, by the primary metric on the same test rows.
+
+    Attributes:
+        value: The linear model's.
+        gain: The adapter's less the linear model's; ``low`` and ``high`` bound the middle 95 % of paired
+            resamples.
+    """
+
+    value: float
+    gain: float
+    low: float
+    high: float
+
+
 class Evaluation(_Part):
     """How good the adapter is on the rows that were held out."""
 
@@ -99,6 +136,11 @@ class Evaluation(_Part):
     examples: int
     primary: str
     metrics: dict[str, MetricValue]
+    linear_probe: ProbeComparison | None = None
+
+    @model_serializer(mode="wrap")
+    def _leave_out_later_fields(self, handler: SerializerFunctionWrapHandler) -> dict[str, JsonValue]:
+        return _leave_out_unset(handler(self), "linear_probe")
 
     @model_validator(mode="after")
     def _check_primary(self) -> Self:
@@ -131,7 +173,10 @@ class Probe(_Part):
 
 
 class Manifest(_Part):
-    """The identity card of one adapter."""
+    """The identity card of one adapter.
+
+    ``head`` is what a head of Lorry's own reads; None: the head is that of transformers' class.
+    """
 
     format: Annotated[int, Field(ge=1, le=1)] = 1
     task: str
@@ -148,6 +193,11 @@ class Manifest(_Part):
     probe: Probe
     libraries: dict[str, str]
     files: tuple[FileEntry, ...]
+    head: Pooling | None = None
+
+    @model_serializer(mode="wrap")
+    def _leave_out_later_fields(self, handler: SerializerFunctionWrapHandler) -> dict[str, JsonValue]:
+        return _leave_out_unset(handler(self), "head")
 
     @classmethod
     def parse(cls, content: bytes, *, where: str) -> Self:

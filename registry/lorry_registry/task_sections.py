@@ -18,6 +18,7 @@ from lorry_registry.input_specs import DataSpec
 from lorry_registry.task_spec import (
     EvaluateSpec,
     GenerateSpec,
+    HeadSpec,
     MethodSpec,
     TaskSpec,
     TrainSpec,
@@ -41,6 +42,7 @@ class TaskSections:
         train: The train section.
         generate: The generate section.
         evaluate: The evaluate section.
+        head: The head section; None also if there is none.
     """
 
     kind: str | None
@@ -49,11 +51,12 @@ class TaskSections:
     train: TrainSpec | None
     generate: GenerateSpec | None
     evaluate: EvaluateSpec | None
+    head: HeadSpec | None = None
 
     @classmethod
     def of(cls, spec: TaskSpec) -> Self:
         """Return the sections of a valid task."""
-        return cls(spec.kind, spec.data, spec.method, spec.train, spec.generate, spec.evaluate)
+        return cls(spec.kind, spec.data, spec.method, spec.train, spec.generate, spec.evaluate, spec.head)
 
 
 def salvage_sections(document: Mapping[str, Any], invalid: Sequence[tuple[int | str, ...]]) -> TaskSections:
@@ -81,6 +84,7 @@ def salvage_sections(document: Mapping[str, Any], invalid: Sequence[tuple[int | 
         train=salvage_section(TrainSpec, sound.get("train", {})),
         generate=salvage_section(GenerateSpec, sound.get("generate", {})),
         evaluate=salvage_section(EvaluateSpec, sound.get("evaluate", {})),
+        head=salvage_section(HeadSpec, sound.get("head")),
     )
 
 

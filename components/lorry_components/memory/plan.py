@@ -285,8 +285,8 @@ def _build_footprint(
     config = build_configuration(base, **task_type.describe_head(labels))
     for name, value in list_dropouts(spec.train, config).items():
         setattr(config, name, value)
-    model_class = task_type.find_model_class(config)
-    architecture = build_architecture(base, config, model_class, attention=precision.attention)
+    loader = task_type.find_loader(config, base.pooling)
+    architecture = build_architecture(base, config, loader, attention=precision.attention)
     # What the base has weights for is not known where they are not on this machine.
     newly_initialized = task_type.choose_newly_initialized(architecture.newly_initialized)
     adapted = adapt_architecture(method, replace(architecture, newly_initialized=newly_initialized))

@@ -17,6 +17,7 @@ from lorry_components.steps.evaluate.evaluation_report import (
 from lorry_components.steps.evaluate.step import evaluate
 from lorry_components.steps.runtime.outcomes import run_step
 from lorry_components.steps.runtime.step_context import StepContext
+from lorry_components.training.feature_cache import FeatureCache
 from lorry_registry.mlflow_best_effort import BestEffort
 from lorry_registry.whole_files import write_whole_text
 
@@ -45,27 +46,37 @@ def main(
             target,
             registry=entry.registry,
             progress=entry.progress,
+            features=FeatureCache(entry.settings.features, limit=entry.settings.cache_bytes),
         )
         values = {name: metric.value for name, metric in report.evaluation.metrics.items()}
         # A NaN in a metric breaks Kubeflow's serialization.
         metadata.update({name: value for name, value in values.items() if math.isfinite(value)})
         _write_page(Path(plot), target / PLOT_NAME, entry.spec.name)
-        _log_to_mlflow(entry, values, target)
+        _log_to_mlflow(entry, values | _name_comparison(report), target)
         return _describe(report)
 
     return run_step(entry.record, entry.spec.name, "evaluate", body)
 
 
 def _describe(report: EvaluationReport) -> dict[str, JsonValue]:
-    headline = report.evaluation.headline
+    headline, probe = report.evaluation.headline, report.evaluation.linear_probe
     return {
         "metric": report.evaluation.primary,
         "value": headline.value,
         "interval": [headline.low, headline.high],
         "examples": report.evaluation.examples,
         "single_answer": report.single_answer,
+        "linear_probe": probe.model_dump(mode="json") if probe else None,
         "champion": report.champion.model_dump(mode="json") if report.champion else None,
     }
+
+
+def _name_comparison(report: EvaluationReport) -> dict[str, float]:
+    """Return the comparison with the linear probe as metrics of an MLflow run."""
+    probe = report.evaluation.linear_probe
+    if probe is None:
+        return {}
+    return {"linear_probe": probe.value, "linear_probe/gain": probe.gain}
 
 
 def _log_to_mlflow(entry: StepContext, values: dict[str, float], folder: Path) -> None:

@@ -23,8 +23,10 @@ from lorry_components.steps.evaluate.evaluation_report import (
     PREDICTIONS_NAME,
     EvaluationReport,
 )
+from lorry_components.steps.evaluate.probe_comparison import compare_linear_probe
 from lorry_components.task_types import Prediction, Row, Target, TaskType
 from lorry_components.tasks.resolution import ResolvedTask
+from lorry_components.training.feature_cache import FeatureCache
 from lorry_components.training.training_summary import ADAPTER_FOLDER, TrainingSummary
 from lorry_registry.manifest import Evaluation
 from lorry_registry.registry import Registry
@@ -42,6 +44,7 @@ def evaluate(
     *,
     registry: Registry | None,
     progress: Progress = ignore_progress,
+    features: FeatureCache | None = None,
 ) -> EvaluationReport:
     """Score a candidate on the test rows, through the code that predicts, and compare it with the champion.
 
@@ -52,6 +55,7 @@ def evaluate(
         target: Where to write ``evaluation.json``, the predictions and the plot.
         registry: Where the champion is looked up; None: the candidate is not compared.
         progress: Called with how many rows are done.
+        features: Where features of the frozen base are kept; None: nowhere.
 
     Raises:
         AdapterRejectedError: The candidate does not load.
@@ -64,13 +68,14 @@ def evaluate(
     predictor = assemble_adapter(
         candidate / ADAPTER_FOLDER,
         base=task.base,
-        task_type=task.task_type,
+        task_type=task.task_type.hold_pooling(summary.head),
         method=task.build_method(),
         labels=summary.labels,
     )
     scored = score_predictor(task.spec, predictor, data, target, progress=progress)
+    linear_probe = compare_linear_probe(task, candidate, summary, scored, features)
     report = EvaluationReport(
-        evaluation=scored.evaluation,
+        evaluation=scored.evaluation.model_copy(update={"linear_probe": linear_probe}),
         probe=record_probe(predictor, has_pair=summary.has_pair),
         champion=compare_champion(task, scored, registry) if registry is not None else None,
         seconds=time.perf_counter() - started,

@@ -21,6 +21,7 @@ from lorry_components.steps.finetune.step import finetune, name_checkpoints
 from lorry_components.steps.runtime.outcomes import run_step
 from lorry_components.steps.runtime.step_context import StepContext
 from lorry_components.training.distributed import Finetune, finetune_in_processes
+from lorry_components.training.feature_cache import FeatureCache
 from lorry_components.training.stored_checkpoints import CheckpointPlace, find_place
 from lorry_registry.adapter_names import name_run
 from lorry_registry.errors import TrackingError
@@ -93,7 +94,8 @@ def main(
         run_id = _open_run(entry, run, kept / _RUN_NOTE)
         with _marking_failure(index, run_id):
             _show_inputs(entry, run_id, load_card(Path(data)))
-            train, log = _choose_training(spec.resources.count), MlflowLog(index, run_id)
+            cache = FeatureCache(entry.settings.features, limit=entry.settings.cache_bytes)
+            train, log = _choose_training(spec.resources.count, cache), MlflowLog(index, run_id)
             summary = train(
                 resolved,
                 Path(data),
@@ -103,7 +105,8 @@ def main(
                 log_metrics=log,
                 place=place,
             )
-            log.log_learning_rate(summary.learning_rate)
+            if summary.steps:
+                log.log_learning_rate(summary.learning_rate)
         metadata.update({"task": spec.name, "mlflow_run_id": run_id, "method": spec.method.name})
         return {
             "mlflow_run_id": run_id,
@@ -122,14 +125,15 @@ def main(
     return run_step(entry.record, spec.name, "finetune", body)
 
 
-def _choose_training(wanted: int) -> Finetune:
+def _choose_training(wanted: int, features: FeatureCache) -> Finetune:
     """Return what trains in one process for each GPU that the task asks for and that is here."""
+    alone = functools.partial(finetune, features=features)
     if wanted <= 1:
-        return finetune
+        return alone
     import torch
 
     count = min(wanted, torch.cuda.device_count())
-    return functools.partial(finetune_in_processes, finetune, count) if count > 1 else finetune
+    return functools.partial(finetune_in_processes, alone, count) if count > 1 else alone
 
 
 def _fetch_checkpoint(place: CheckpointPlace, folder: Path) -> None:

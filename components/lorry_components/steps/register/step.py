@@ -124,6 +124,7 @@ def _assemble(
         probe=report.probe,
         libraries=summary.libraries,
         files=_NO_FILES,
+        head=summary.head,
     )
     write_whole_text(folder / CARD_NAME, render_card(manifest))
     names = (CONFIG_NAME, WEIGHTS_NAME, CARD_NAME)
