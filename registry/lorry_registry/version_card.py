@@ -1,6 +1,7 @@
 """What MLflow shows about an adapter: the tags and the description of a version, of its run and its model."""
 
 from lorry_registry.adapter_names import label_method, shorten_base
+from lorry_registry.linear_probe import describe_linear_probe
 from lorry_registry.manifest import Manifest
 from lorry_registry.sizes import format_size
 from lorry_registry.standing import Standing, describe_move
@@ -33,7 +34,7 @@ It holds no weights of the base.
 {metrics}
 
 Measured on {examples:,} examples of the {split} split. The gate decides by **{primary}**.
-
+{probe}
 **{verdict}**
 
 {reasons}
@@ -188,6 +189,7 @@ def describe_version(
         examples=evaluation.examples,
         split=evaluation.split,
         primary=evaluation.primary,
+        probe=f"\n{probe}\n" if (probe := describe_linear_probe(manifest.method, evaluation)) else "",
         base=base.model,
         revision=f" at `{base.revision}`" if base.revision else "",
         architecture=base.architecture,

@@ -55,7 +55,7 @@ class PooledLoader:
         family = next(parent for parent in body.__mro__[1:] if issubclass(parent, PreTrainedModel))
         pooling, dropout = self._pooling, self._dropout
 
-        class Pooled(_PooledModel, family):  # type: ignore[misc, valid-type]
+        class Pooled(_PooledModel, family):  # type: ignore[misc, valid-type, no-untyped-call]
             body_class = body
             reads = pooling
             head_dropout = dropout
@@ -65,7 +65,7 @@ class PooledLoader:
         return Pooled
 
 
-class _PooledModel(PreTrainedModel):
+class _PooledModel(PreTrainedModel):  # type: ignore[no-untyped-call]
     """The model itself; a subclass has the family's class behind it."""
 
     body_class: type[PreTrainedModel]
@@ -74,11 +74,12 @@ class _PooledModel(PreTrainedModel):
 
     def __init__(self, config: PretrainedConfig) -> None:
         super().__init__(config)
-        self.num_labels = config.num_labels
+        outputs: Any = config.num_labels
+        self.num_labels = outputs
         setattr(self, self.base_model_prefix, build_body(self.body_class, config))
         self.dropout = nn.Dropout(self.head_dropout)
-        setattr(self, HEAD, nn.Linear(read_output_width(config), config.num_labels))
-        self.post_init()
+        setattr(self, HEAD, nn.Linear(read_output_width(config), outputs))
+        self.post_init()  # type: ignore[no-untyped-call]
 
     def forward(
         self,

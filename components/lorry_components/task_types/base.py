@@ -20,7 +20,7 @@ from lorry_components.data.examples import Example
 from lorry_components.data.rows import DataForm, Label, Row
 from lorry_components.metrics.base import Metric, Prediction, Target
 from lorry_components.task_types.adapting_method import AdaptingMethod
-from lorry_components.task_types.input_form import InputForm
+from lorry_components.task_types.input_form import LINEAR_PROBE, InputForm
 from lorry_components.task_types.training_form import TrainingForm
 from lorry_registry.errors import Fault
 from lorry_registry.input_specs import DataSpec
@@ -187,9 +187,14 @@ class TaskType(ABC):
         yield Fault("head", f"a {cls.name} task has no head on whole texts", "leave it out")
 
     @classmethod
-    def check_method(cls, name: str) -> Iterator[Fault]:  # noqa: ARG003
+    def check_method(cls, name: str) -> Iterator[Fault]:
         """Check that the task type works with a method, given by its name."""
-        yield from ()
+        if name == LINEAR_PROBE:
+            yield Fault(
+                "method.name",
+                f"probe fits a head on whole texts, and a {cls.name} task has none",
+                "choose another method, such as lora",
+            )
 
     def check_training(self, train: TrainSpec, method: AdaptingMethod) -> Iterator[Fault]:
         """Say which options of training do not suit this task type with a method, whatever the base is."""

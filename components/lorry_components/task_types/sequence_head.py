@@ -80,6 +80,11 @@ class SequenceHeadTaskType(TextHeadTaskType):
         """Accept the section."""
         yield from ()
 
+    @classmethod
+    def check_method(cls, name: str) -> Iterator[Fault]:  # noqa: ARG003 - a head suits every method
+        """Accept every method."""
+        yield from ()
+
     def check_folder(self, folder: Path) -> Iterator[Fault]:
         """Check that the head can read what the base says of itself."""
         yield from check_head_in_folder(self.form, folder)
@@ -97,7 +102,9 @@ class SequenceHeadTaskType(TextHeadTaskType):
 
     def find_loader(self, config: "PretrainedConfig", stated: Pooling | None) -> Any:
         """Return transformers' class, or what loads a head of Lorry's own."""
-        pooling = choose_pooling(self.form, config, stated)
+        return self._build_loader(choose_pooling(self.form, config, stated))
+
+    def _build_loader(self, pooling: Pooling | None) -> Any:
         if pooling is None:
             return self.model_class
         from lorry_components.models.pooled_model import PooledLoader
@@ -106,9 +113,12 @@ class SequenceHeadTaskType(TextHeadTaskType):
 
     def choose_loader(self, folder: Path) -> Any:
         """Return transformers' class, or what loads a head of Lorry's own."""
-        if self.form.pooling is None:
-            return self.model_class
-        return self.find_loader(load_config(folder), self._read_stated(folder))
+        # Of a saved adapter it is known what its head reads.
+        return self._build_loader(
+            self.settle(folder).find_recorded_pooling()
+            if self.form.pooling == "auto"
+            else self.find_recorded_pooling()
+        )
 
     def settle(self, folder: Path) -> Self:
         """Return the same task type, with the pooling that the base decides."""

@@ -11,6 +11,7 @@ import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,10 @@ DEFAULT_BYTES = 4 << 30
 Features = NDArray[np.float32]
 Fill = Callable[[Features], None]
 """Computes features into an array of the right shape."""
+
+
+class _NoRoomError(Exception):
+    """The folder cannot be written, or has no room."""
 
 
 class FeatureCache:
@@ -53,27 +58,29 @@ class FeatureCache:
         known = self.find(name, shape)
         if known is not None:
             return known
-        path = self._folder / name
-        is_filled = False
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._make_room(4 * shape[0] * shape[1])
-            with whole_file(path) as partial:
-                kept = _allocate(partial, shape)
-                fill(kept)
-                is_filled = True
-                kept.flush()
-                with partial.open("r+b") as stream:
-                    stream.write(_digest(name, partial))
-            # The mapping outlives the name that it was made under.
-            return kept
-        except OSError as error:
-            if is_filled:
-                raise
+            return self._keep(name, shape, fill)
+        except _NoRoomError as error:
             _LOGGER.info("features are not kept in %s: %s", self._folder, error)
         computed: Features = np.empty(shape, dtype=np.float32)
         fill(computed)
         return computed
+
+    def _keep(self, name: str, shape: tuple[int, int], fill: Fill) -> Features:
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._make_room(4 * shape[0] * shape[1])
+        except OSError as error:
+            raise _NoRoomError(str(error)) from error
+        with whole_file(self._folder / name) as partial:
+            kept = _allocate(partial, shape)
+            fill(kept)
+            kept.flush()
+            with partial.open("r+b") as stream:
+                stream.write(_digest(name, partial))
+        # The mapping outlives the name that it was made under.
+        features: Features = kept
+        return features
 
     def find(self, name: str, shape: tuple[int, int]) -> Features | None:
         """Return features that are here and whole, or None."""
@@ -108,14 +115,17 @@ class FeatureCache:
             excess -= size
 
 
-def _allocate(path: Path, shape: tuple[int, int]) -> "np.memmap[tuple[int, int], np.dtype[np.float32]]":
+def _allocate(path: Path, shape: tuple[int, int]) -> Any:
     """Make the file in its full size: writing to a sparse one would end in a signal on a full disk."""
     size = _DIGEST_BYTES + 4 * shape[0] * shape[1]
-    with path.open("wb") as stream:
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(stream.fileno(), 0, size)
-        else:
-            os.ftruncate(stream.fileno(), size)
+    try:
+        with path.open("wb") as stream:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(stream.fileno(), 0, size)
+            else:
+                os.ftruncate(stream.fileno(), size)
+    except OSError as error:
+        raise _NoRoomError(str(error)) from error
     return np.memmap(path, dtype=np.float32, mode="r+", offset=_DIGEST_BYTES, shape=shape)
 
 

@@ -91,6 +91,7 @@ class FrozenFeatures:
         if self._loaded is None:
             import torch
 
+            model: Any
             model, _ = load_pretrained("AutoModel", self._base.folder, may_miss=True, **self._options)
             model.train(mode=False)
             if torch.cuda.is_available() and not self._options:

@@ -1,8 +1,8 @@
 """Linear models on features: multinomial logistic regression, and ridge regression in closed form.
 
 How strongly weights are drawn to zero is chosen by the loss on the validation rows, from strong to weak, and
-the search ends when that stops helping. Features are centred and divided by one number, so that the same strengths suit
-every base; the weights that come out are for the features as they are.
+the search ends when that stops helping. Features are centred and divided by one number, so that the same
+strengths suit every base; the weights that come out are for the features as they are.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from lorry_components.training.feature_cache import Features
 
 Numbers = NDArray[np.float64]
-Score = Callable[[NDArray[np.float32]], float]
-"""Judges outputs for the validation rows, shape (rows, outputs); more is better."""
+Judge = Callable[[NDArray[np.float32]], float]
+"""Returns the loss of outputs for the validation rows, shape (rows, outputs)."""
 
 PENALTIES = tuple(10.0 ** (-step / 2) for step in range(13))
 """The strengths that are tried, as shares of the mean squared feature: from 1 to a millionth."""
@@ -88,10 +88,7 @@ def fit_classes(
 
     held_out = np.asarray(truth)
 
-    def score(outputs: NDArray[np.float32]) -> float:
-        return -float(np.mean(_list_losses(outputs, held_out))) if len(held_out) else 0.0
-
-    return _choose(propose(), frame, validation, score)
+    return _choose(propose(), frame, validation, lambda outputs: _average(_list_losses(outputs, held_out)))
 
 
 def fit_numbers(
@@ -124,10 +121,9 @@ def fit_numbers(
 
     held_out = np.asarray(truth, dtype=np.float64)
 
-    def score(outputs: NDArray[np.float32]) -> float:
-        return -float(np.mean(np.square(outputs[:, 0] - held_out))) if len(held_out) else 0.0
-
-    return _choose(propose(), frame, validation, score)
+    return _choose(
+        propose(), frame, validation, lambda outputs: _average(np.square(outputs[:, 0] - held_out))
+    )
 
 
 def compute_outputs(features: Features, weight: NDArray[Any], bias: NDArray[Any]) -> NDArray[np.float32]:
@@ -167,6 +163,11 @@ class _Frame:
         return plain.astype(np.float32), (bias - plain @ self.mean).astype(np.float32)
 
 
+def _average(losses: NDArray[Any]) -> float:
+    # Without validation rows the strongest penalty is kept.
+    return float(np.mean(losses)) if len(losses) else 0.0
+
+
 def _list_losses(outputs: NDArray[np.float32], targets: NDArray[np.intp]) -> Numbers:
     """Return the cross-entropy of each row."""
     wide = outputs.astype(np.float64)
@@ -203,16 +204,16 @@ def _measure_loss(
 
 
 def _choose(
-    proposals: Iterator[tuple[float, Numbers, Numbers]], frame: _Frame, validation: Features, score: Score
+    proposals: Iterator[tuple[float, Numbers, Numbers]], frame: _Frame, validation: Features, judge: Judge
 ) -> FittedHead:
     best: FittedHead | None = None
     waited = 0
     for penalty, weight, bias in proposals:
         plain, shifted = frame.undo(weight, bias)
-        value = score(compute_outputs(validation, plain, shifted))
+        loss = judge(compute_outputs(validation, plain, shifted))
         # Of equals the stronger penalty is kept, which comes first.
-        if best is None or value > -best.loss:
-            best, waited = FittedHead(plain, shifted, penalty, -value), 0
+        if best is None or loss < best.loss:
+            best, waited = FittedHead(plain, shifted, penalty, loss), 0
         else:
             waited += 1
             if waited == _PATIENCE:

@@ -10,7 +10,9 @@ import click
 
 from lorry_components.steps.report.step import TaskReport
 from lorry_pipelines.scheduling import PlannedTask
+from lorry_registry.adapter_names import label_method
 from lorry_registry.cli.tables import Column, print_table
+from lorry_registry.linear_probe import describe_linear_probe
 from lorry_registry.manifest import Manifest
 from lorry_registry.mlflow_connection import MlflowConnection
 from lorry_registry.mlflow_pages import LOCAL_ADDRESS, is_server, locate_trainings
@@ -76,7 +78,7 @@ def _find_version(
 
 
 def _describe_manifest(manifest: Manifest) -> dict[str, Any]:
-    headline = manifest.evaluation.headline
+    headline, probe = manifest.evaluation.headline, manifest.evaluation.linear_probe
     return {
         "method": manifest.method,
         "trained_parameters": manifest.parameters.trained,
@@ -84,6 +86,8 @@ def _describe_manifest(manifest: Manifest) -> dict[str, Any]:
         "metric": manifest.evaluation.primary,
         "value": headline.value,
         "interval": [headline.low, headline.high],
+        "linear_probe": probe.model_dump(mode="json") if probe is not None else None,
+        "beside_probe": describe_linear_probe(label_method(manifest.recipe), manifest.evaluation),
     }
 
 
@@ -124,10 +128,20 @@ def print_summary(
                 f"\nnote: {row['task']} v{row['version']} answers every test row with "
                 f"{row['single_answer']!r}; a lower train.learning_rate or more data may help"
             )
+    _print_probes(rows)
     click.echo(f"\n{len(rows)} task{'' if len(rows) == 1 else 's'} in {seconds:.0f} s")
     usable = [row for row in rows if row["champion"] is not None]
     if usable:
         _print_next(usable[-1], tracking_uri, find_experiment)
+
+
+def _print_probes(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Say how new adapters stand beside a linear probe."""
+    shown = [row for row in rows if row.get("beside_probe") and row["outcome"] in ("promoted", "challenger")]
+    if shown:
+        click.echo()
+    for row in shown:
+        click.echo(f"{row['task']} v{row['version']}, {row['beside_probe']}")
 
 
 def _format_row(row: Mapping[str, Any]) -> list[str]:
