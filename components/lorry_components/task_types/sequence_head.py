@@ -114,11 +114,8 @@ class SequenceHeadTaskType(TextHeadTaskType):
     def choose_loader(self, folder: Path) -> Any:
         """Return transformers' class, or what loads a head of Lorry's own."""
         # Of a saved adapter it is known what its head reads.
-        return self._build_loader(
-            self.settle(folder).find_recorded_pooling()
-            if self.form.pooling == "auto"
-            else self.find_recorded_pooling()
-        )
+        settled = self.settle(folder) if self.form.pooling == "auto" else self
+        return self._build_loader(settled.find_recorded_pooling())
 
     def settle(self, folder: Path) -> Self:
         """Return the same task type, with the pooling that the base decides."""

@@ -69,7 +69,7 @@ class FeatureCache:
     def _keep(self, name: str, shape: tuple[int, int], fill: Fill) -> Features:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._make_room(4 * shape[0] * shape[1])
+            self._make_room(_measure(shape))
         except OSError as error:
             raise _NoRoomError(str(error)) from error
         with whole_file(self._folder / name) as partial:
@@ -86,7 +86,7 @@ class FeatureCache:
         """Return features that are here and whole, or None."""
         path = self._folder / name
         try:
-            if path.stat().st_size != _DIGEST_BYTES + 4 * shape[0] * shape[1]:
+            if path.stat().st_size != _measure(shape):
                 return None
             with path.open("rb") as stream:
                 recorded = stream.read(_DIGEST_BYTES)
@@ -117,7 +117,7 @@ class FeatureCache:
 
 def _allocate(path: Path, shape: tuple[int, int]) -> Any:
     """Make the file in its full size: writing to a sparse one would end in a signal on a full disk."""
-    size = _DIGEST_BYTES + 4 * shape[0] * shape[1]
+    size = _measure(shape)
     try:
         with path.open("wb") as stream:
             if hasattr(os, "posix_fallocate"):
@@ -127,6 +127,11 @@ def _allocate(path: Path, shape: tuple[int, int]) -> Any:
     except OSError as error:
         raise _NoRoomError(str(error)) from error
     return np.memmap(path, dtype=np.float32, mode="r+", offset=_DIGEST_BYTES, shape=shape)
+
+
+def _measure(shape: tuple[int, int]) -> int:
+    """Return the bytes of a file of features."""
+    return _DIGEST_BYTES + 4 * shape[0] * shape[1]
 
 
 def _digest(name: str, path: Path) -> bytes:

@@ -18,8 +18,8 @@ Numbers = NDArray[np.float64]
 Judge = Callable[[NDArray[np.float32]], float]
 """Returns the loss of outputs for the validation rows, shape (rows, outputs)."""
 
-PENALTIES = tuple(10.0 ** (-step / 2) for step in range(13))
-"""The strengths that are tried, as shares of the mean squared feature: from 1 to a millionth."""
+PENALTIES = tuple(10.0 ** (-step / 2) for step in range(-2, 13))
+"""The strengths that are tried, as shares of the mean squared feature: from 10 to a millionth."""
 
 # Strengths in a row that do not help before the search ends.
 _PATIENCE = 3
