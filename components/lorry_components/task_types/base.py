@@ -232,6 +232,8 @@ class TaskType(ABC):
 
     def hold_pooling(self, pooling: Pooling | None) -> Self:
         """Return the same task type with a head that reads what was recorded."""
+        if pooling == self.form.pooling:
+            return self
         return type(self)(dataclasses.replace(self.form, pooling=pooling))
 
     def find_recorded_pooling(self) -> Pooling | None:
