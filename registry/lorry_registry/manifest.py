@@ -6,7 +6,7 @@ registry, between which adapters may move, nor the run, of which :mod:`lorry_reg
 """
 
 import re
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -33,18 +33,18 @@ Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 # The metric that is of one class.
 _CLASS_METRIC = "f1"
 _FILE_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-# What manifests of an older Lorry do not say: where it is unset, it is left out of the bytes.
-_OPTIONAL = frozenset({"rows_digest", "baselines", "positive"})
 
 
 class _Part(BaseModel):
     # JSON has no NaN, so a manifest that held one would have no canonical form and no id.
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
+    # What manifests of an older Lorry do not say: where it is unset, it is left out of the bytes.
+    later_fields: ClassVar[frozenset[str]] = frozenset()
 
     @model_serializer(mode="wrap")
     def _omit_unset(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # An older document keeps its bytes, and with them its digest.
-        return {key: value for key, value in serialize(self).items() if key not in _OPTIONAL or value}
+        return {key: value for key, value in serialize(self).items() if key not in self.later_fields or value}
 
 
 class FileEntry(_Part):
@@ -82,6 +82,8 @@ class TrainingInputs(_Part):
             store; None: an older Lorry trained it, and kept none.
     """
 
+    later_fields = frozenset({"rows_digest"})
+
     source_digest: Digest
     data_digest: Digest
     recipe_digest: Digest
@@ -99,6 +101,18 @@ class ParameterCounts(_Part):
     def trained(self) -> int:
         """All trained parameters, the head with them."""
         return self.adapter + self.head
+
+
+class Pooling(_Part):
+    """What a head of Lorry's own reads of a base's last states.
+
+    Attributes:
+        place: The state of the first or the last token, or the mean of all.
+        normalizes: Whether the vector is scaled to the length of one whose numbers are 1.
+    """
+
+    place: Literal["first", "mean", "last"]
+    normalizes: bool = False
 
 
 class MetricValue(_Part):
@@ -130,6 +144,36 @@ class Baseline(_Part):
     examples: int
 
 
+class ProbeComparison(_Part):
+    """An adapter beside a linear model on the frozen base, by the primary metric on the same test rows.
+
+    Attributes:
+        value: The linear model's.
+        gain: The adapter's less the linear model's; ``low`` and ``high`` bound the middle 95 % of paired
+            resamples.
+    """
+
+    value: float
+    gain: float
+    low: float
+    high: float
+
+
+class ProbeComparison(_Part):
+    """An adapter beside a linear model on the frozen base, by the primary metric on the same test rows.
+
+    Attributes:
+        value: The linear model's.
+        gain: The adapter's less the linear model's; ``low`` and ``high`` bound the middle 95 % of paired
+            resamples.
+    """
+
+    value: float
+    gain: float
+    low: float
+    high: float
+
+
 class Evaluation(_Part):
     """How good the adapter is on the rows that were held out.
 
@@ -141,7 +185,10 @@ class Evaluation(_Part):
         positive: The class whose F1 ``f1`` is; None: it is that of no single class, or the adapter was
             evaluated by an older Lorry, see :meth:`Manifest.name_metric`.
         baselines: What costs nothing, on the same rows; none in the evaluations of an older Lorry.
+        linear_probe: The linear probe on the same rows; None: it was not compared.
     """
+
+    later_fields = frozenset({"positive", "baselines", "linear_probe"})
 
     split: str
     examples: int
@@ -149,6 +196,7 @@ class Evaluation(_Part):
     metrics: dict[str, MetricValue]
     baselines: tuple[Baseline, ...] = ()
     positive: str | None = None
+    linear_probe: ProbeComparison | None = None
 
     @model_validator(mode="after")
     def _check_primary(self) -> Self:
@@ -190,7 +238,12 @@ class Probe(_Part):
 
 
 class Manifest(_Part):
-    """The identity card of one adapter."""
+    """The identity card of one adapter.
+
+    ``head`` is what a head of Lorry's own reads; None: the head is that of transformers' class.
+    """
+
+    later_fields = frozenset({"head"})
 
     format: Annotated[int, Field(ge=1, le=1)] = 1
     task: str
@@ -207,6 +260,7 @@ class Manifest(_Part):
     probe: Probe
     libraries: dict[str, str]
     files: tuple[FileEntry, ...]
+    head: Pooling | None = None
 
     @classmethod
     def parse(cls, content: bytes, *, where: str) -> Self:

@@ -180,6 +180,11 @@ class Settings(BaseModel):
         return {**self.list_s3_variables(), **self.list_signing_variables(), **size, **bases}
 
     @property
+    def features(self) -> Path:
+        """Where features of frozen bases are kept."""
+        return self.cache / "features"
+
+    @property
     def cache(self) -> Path:
         """Where pulled adapters and digests of files are kept."""
         return self.home / "cache"

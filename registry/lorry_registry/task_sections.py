@@ -19,6 +19,7 @@ from lorry_registry.task_spec import (
     EvaluateSpec,
     GateSpec,
     GenerateSpec,
+    HeadSpec,
     MethodSpec,
     TaskSpec,
     TrainSpec,
@@ -43,6 +44,7 @@ class TaskSections:
         generate: The generate section.
         evaluate: The evaluate section.
         gate: The gate section.
+        head: The head section; None also if there is none.
     """
 
     kind: str | None
@@ -52,11 +54,21 @@ class TaskSections:
     generate: GenerateSpec | None
     evaluate: EvaluateSpec | None
     gate: GateSpec | None = None
+    head: HeadSpec | None = None
 
     @classmethod
     def of(cls, spec: TaskSpec) -> Self:
         """Return the sections of a valid task."""
-        return cls(spec.kind, spec.data, spec.method, spec.train, spec.generate, spec.evaluate, spec.gate)
+        return cls(
+            spec.kind,
+            spec.data,
+            spec.method,
+            spec.train,
+            spec.generate,
+            spec.evaluate,
+            gate=spec.gate,
+            head=spec.head,
+        )
 
 
 def salvage_sections(document: Mapping[str, Any], invalid: Sequence[tuple[int | str, ...]]) -> TaskSections:
@@ -85,6 +97,7 @@ def salvage_sections(document: Mapping[str, Any], invalid: Sequence[tuple[int | 
         generate=salvage_section(GenerateSpec, sound.get("generate", {})),
         evaluate=salvage_section(EvaluateSpec, sound.get("evaluate", {})),
         gate=salvage_section(GateSpec, sound.get("gate", {})),
+        head=salvage_section(HeadSpec, sound.get("head")),
     )
 
 

@@ -201,6 +201,8 @@ class EvaluateSpec(Section):
             the second in alphabetical order, and of more than two the mean over all.
         resamples: Bootstrap resamples for the confidence interval.
         reference: A published figure to show beside the measured one.
+        linear_probe: Whether a linear model on the frozen base is fitted to compare the adapter with, for
+            task types with a head on whole texts; ``auto``: unless there are very many training rows.
     """
 
     metrics: tuple[str, ...] = ()
@@ -208,6 +210,27 @@ class EvaluateSpec(Section):
     positive: Annotated[str, Field(min_length=1, coerce_numbers_to_str=True)] | None = None
     resamples: Annotated[int, Field(ge=100, le=100_000)] = 1000
     reference: Reference | None = None
+    linear_probe: Literal["auto", "always", "never"] = "auto"
+
+    @model_serializer(mode="wrap")
+    def _leave_out_later_fields(self, handler: SerializerFunctionWrapHandler) -> dict[str, JsonValue]:
+        return leave_out_defaults(self, handler(self), ("linear_probe",))
+
+
+class HeadSpec(Section):
+    """The head of a task about whole texts: what it reads of the base, and how it begins.
+
+    Attributes:
+        pooling: Which of the base's last states it reads: that of the first or the last token, or the mean of
+            all; ``auto``: what the base says of itself, or else what transformers' head for its family reads.
+        init: What its weights are before training: ``random``, or those of a linear model that was fitted to
+            the frozen base's states (Kumar et al. 2022, https://arxiv.org/abs/2202.10054).
+        dropout: Dropout before the output layer; None: none, or what the base's own head has.
+    """
+
+    pooling: Literal["auto", "first", "mean", "last"] = "auto"
+    init: Literal["probe", "random"] = "random"
+    dropout: Share | None = None
 
 
 class GateSpec(Section):
@@ -278,6 +301,7 @@ class TaskSpec(Section):
     base: BaseSpec
     data: DataSpec
     method: MethodSpec
+    head: HeadSpec | None = None
     train: TrainSpec = TrainSpec()
     generate: GenerateSpec = GenerateSpec()
     evaluate: EvaluateSpec = EvaluateSpec()
@@ -293,6 +317,10 @@ class TaskSpec(Section):
             raise ValueError("is reserved by MLflow")
         return name
 
+    @model_serializer(mode="wrap")
+    def _leave_out_later_sections(self, handler: SerializerFunctionWrapHandler) -> dict[str, JsonValue]:
+        return leave_out_defaults(self, handler(self), ("head",))
+
     def describe_recipe(self) -> dict[str, JsonValue]:
         """Return everything that decides what is learned, except the base and the rows themselves."""
         recipe: dict[str, JsonValue] = {
@@ -302,6 +330,9 @@ class TaskSpec(Section):
             "train": self.train.model_dump(mode="json"),
             "generate": self.generate.model_dump(mode="json"),
         }
+        if self.head is not None:
+            # Tasks without this section have the head that they had before there was one.
+            recipe["head"] = self.head.model_dump(mode="json")
         if self.train.early_stopping is not None:
             # It decides which epoch is kept.
             recipe["primary"] = self.evaluate.primary

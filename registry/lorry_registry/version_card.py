@@ -2,6 +2,7 @@
 
 from lorry_registry.adapter_names import label_method, shorten_base
 from lorry_registry.kubeflow_pages import NOTE_START
+from lorry_registry.linear_probe import describe_linear_probe
 from lorry_registry.manifest import Manifest
 from lorry_registry.sizes import format_size
 from lorry_registry.standing import Standing, describe_move
@@ -35,6 +36,7 @@ It holds no weights of the base.
 
 Measured on {examples:,} examples of the {split} split. The gate decides by **{primary}**.
 {baselines}
+{probe}
 **{verdict}**
 
 {reasons}
@@ -193,6 +195,7 @@ def describe_version(
         split=evaluation.split,
         primary=_flatten(manifest.name_metric(evaluation.primary)),
         baselines=_list_baselines(manifest),
+        probe=f"\n{probe}\n" if (probe := describe_linear_probe(manifest.method, evaluation)) else "",
         base=base.model,
         revision=f" at `{base.revision}`" if base.revision else "",
         architecture=base.architecture,

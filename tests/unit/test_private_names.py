@@ -37,6 +37,10 @@ KNOWN = {
         "transformers:PreTrainedModel._keep_in_fp32_modules",
         "which modules transformers keeps in 32 bits is written nowhere else",
     ),
+    "_from_config": (
+        "transformers:PreTrainedModel._from_config",
+        "a model class builds from a configuration with another implementation of attention by this alone",
+    ),
     "_model_mapping": (
         "transformers:AutoModelForCausalLM._model_mapping",
         "an automatic class does not say publicly which configurations it knows",

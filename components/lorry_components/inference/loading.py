@@ -115,7 +115,8 @@ def assemble_adapter(
 def _build_task_type(manifest: Manifest, folder: Path) -> TaskType:
     problem = ""
     try:
-        task_type = TASK_TYPES[manifest.kind](InputForm.read(manifest.recipe))
+        form = InputForm.read(manifest.recipe)
+        task_type = TASK_TYPES[manifest.kind](form).hold_pooling(manifest.head)
         if task_type.accepts_labels(manifest.labels):
             return task_type
         problem = "no labels"

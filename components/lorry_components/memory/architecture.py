@@ -88,14 +88,14 @@ def build_configuration(base: BaseConfiguration, **options: Any) -> "PretrainedC
 
 
 def build_architecture(
-    base: BaseConfiguration, config: "PretrainedConfig", model_class: str, *, attention: str | None = None
+    base: BaseConfiguration, config: "PretrainedConfig", model_class: Any, *, attention: str | None = None
 ) -> Architecture:
     """Build a base with a head from its configuration.
 
     Args:
         base: What was read of the base.
         config: Its configuration, with the head's size.
-        model_class: The name of a class of transformers'.
+        model_class: The name of a class of transformers', or what builds as such a class does.
         attention: The implementation; None: SDPA. A base that lacks it gets ``eager``.
 
     Raises:
@@ -104,7 +104,7 @@ def build_architecture(
     import torch
     import transformers
 
-    auto_class = getattr(transformers, model_class)
+    auto_class: Any = getattr(transformers, model_class) if isinstance(model_class, str) else model_class
     try:
         with torch.device("meta"), _hold_warnings():
             try:

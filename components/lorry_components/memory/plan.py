@@ -154,7 +154,9 @@ def _plan_texts(
         notes.append("activations are an upper bound from the base's sizes: its code reads tensor values")
     recipe = _write_recipe(spec, method, device, here)
     adviser = _Adviser(accept_changes(spec, base), _find_half(shown))
-    gpu = _look_at_gpus(gpu_footprint, replace(recipe, device="cuda", precision=on_gpu.name), adviser)
+    estimate = estimate_training if method.trains_in_steps else estimate_inference
+    on_cuda = replace(recipe, device="cuda", precision=on_gpu.name)
+    gpu = _look_at_gpus(gpu_footprint, on_cuda, adviser if method.trains_in_steps else None)
     if device == "cuda" and here.name == "bf16" != adviser.half and shown is not None:
         notes.append(f"{shown.name} multiplies no bf16 in hardware: precision auto takes fp16 there")
     return TaskPlan(
@@ -167,13 +169,13 @@ def _plan_texts(
         tokens=tokens,
         device=device,
         precision=here.name,
-        training=estimate_training(footprint, recipe),
+        training=estimate(footprint, recipe),
         host=estimate_host(footprint, max(1, spec.resources.count)) if device == "cuda" else None,
         inference=estimate_inference(footprint, recipe),
         on_gpu=gpu.estimate,
         gpu_precision=on_gpu.name,
         smallest_device=gpu.smallest,
-        advice=adviser.list_advice(footprint, recipe) if gpu.advice is None else gpu.advice,
+        advice=_choose_advice(adviser, gpu, footprint, recipe) if method.trains_in_steps else (),
         notes=tuple(notes),
         processes=recipe.processes,
     )
@@ -222,7 +224,17 @@ def _find_half(shown: Device | None) -> PrecisionName:
     return "bf16" if shown is None or shown.has_bf16 else "fp16"
 
 
-def _look_at_gpus(footprint: Footprint, recipe: Recipe, adviser: _Adviser) -> _OnGpus:
+def _choose_advice(
+    adviser: _Adviser, gpu: _OnGpus, footprint: Footprint, recipe: Recipe
+) -> tuple[Advice, ...]:
+    return adviser.list_advice(footprint, recipe) if gpu.advice is None else gpu.advice
+
+
+def _look_at_gpus(footprint: Footprint, recipe: Recipe, adviser: _Adviser | None) -> _OnGpus:
+    """Estimate a training on GPUs; without an adviser there is none, and the base only reads the texts."""
+    if adviser is None:
+        estimate = estimate_inference(footprint, recipe)
+        return _OnGpus(estimate, find_smallest_device(estimate.high), ())
     estimate = estimate_training(footprint, recipe)
     smallest = find_smallest_device(estimate.high)
     return _OnGpus(estimate, smallest, None if smallest else adviser.list_advice(footprint, recipe))
@@ -285,8 +297,8 @@ def _build_footprint(
     config = build_configuration(base, **task_type.describe_head(labels))
     for name, value in list_dropouts(spec.train, config).items():
         setattr(config, name, value)
-    model_class = task_type.find_model_class(config)
-    architecture = build_architecture(base, config, model_class, attention=precision.attention)
+    loader = task_type.find_loader(config, base.pooling)
+    architecture = build_architecture(base, config, loader, attention=precision.attention)
     # What the base has weights for is not known where they are not on this machine.
     newly_initialized = task_type.choose_newly_initialized(architecture.newly_initialized)
     adapted = adapt_architecture(method, replace(architecture, newly_initialized=newly_initialized))

@@ -6,6 +6,7 @@ module level, so that task files are checked without them.
 
 :mod:`native`
     Methods without PEFT: :mod:`~native.own_weights` trains weights of the base (full, ft-top, bitfit),
+    :mod:`~native.probe` fits a linear head and trains nothing else,
     :mod:`~native.bottleneck` inserts new modules into its blocks (adapter-h, -p, -l and -d),
     :mod:`~native.prelayer` replaces activations of a prefix.
 :mod:`peft`
@@ -25,6 +26,7 @@ from lorry_components.methods.native.bottleneck import AdapterD, AdapterH, Adapt
 from lorry_components.methods.native.ft_top import FineTuneTop
 from lorry_components.methods.native.full import FullFineTuning
 from lorry_components.methods.native.prelayer import PreLayer
+from lorry_components.methods.native.probe import Probe
 from lorry_components.methods.peft.adalora import AdaLora
 from lorry_components.methods.peft.any_peft import AnyPeft
 from lorry_components.methods.peft.ia3 import Ia3
@@ -38,7 +40,7 @@ from lorry_components.methods.soft_tokens.prompt_tuning import PromptTuning
 METHODS: Mapping[str, type[Method]] = {
     method.name: method
     for method in (
-        *(FullFineTuning, FineTuneTop, BitFit),
+        *(FullFineTuning, FineTuneTop, BitFit, Probe),
         *(AdapterH, AdapterP, AdapterL, AdapterD, PreLayer),
         *(Lora, QLora, AdaLora, Vera, Ia3),
         *(PromptTuning, PTuning, PTuningV2),
@@ -64,6 +66,7 @@ __all__ = [
     "PTuning",
     "PTuningV2",
     "PreLayer",
+    "Probe",
     "PromptTuning",
     "QLora",
     "Vera",

@@ -93,6 +93,7 @@ class Method(ABC):
         freezes_base: Whether the base's weights stay as they are, so that they may be held in half precision.
         holds_four_bits: Whether the base's matrices are held in four bits.
         copies_trained: Whether it keeps a copy of what it trains in the host's memory, to save what changed.
+        trains_in_steps: Whether there is anything to train; otherwise the head is fitted at once.
     """
 
     name: ClassVar[str]
@@ -104,6 +105,7 @@ class Method(ABC):
     survives_checkpointing: ClassVar[bool] = True
     holds_four_bits: ClassVar[bool] = False
     copies_trained: ClassVar[bool] = False
+    trains_in_steps: ClassVar[bool] = True
     options_model: ClassVar[type[MethodOptions]]
 
     def __init__(

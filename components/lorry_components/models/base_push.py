@@ -23,6 +23,7 @@ from lorry_components.models.named_bases import (
     read_folder_manifest,
     read_stored_manifest,
 )
+from lorry_components.models.pooling import list_pooling_files
 from lorry_registry.base_places import BasePlace
 from lorry_registry.digests import DigestFile, digest_file, digest_files
 from lorry_registry.errors import BaseModelError, ConflictError, StoreError
@@ -120,17 +121,21 @@ def _read_manifest(place: BasePlace, name: str, digest: DigestFile) -> BaseManif
 
 def _describe(folder: Path, digest: DigestFile) -> BaseManifest:
     architecture, names = list_base_files(folder)
-    for name in names:
+    companions = list_pooling_files(folder)
+    for name in (*names, *companions):
         try:
             check_key(name)
         except StoreError as error:
             raise BaseModelError(error.what, where=str(folder), todo="rename the file") from error
-    files = tuple(
-        BaseFile(name=name, size=(folder / name).stat().st_size, sha256=digest(folder / name))
-        for name in sorted(names)
+    files, beside = (
+        tuple(
+            BaseFile(name=name, size=(folder / name).stat().st_size, sha256=digest(folder / name))
+            for name in sorted(chosen)
+        )
+        for chosen in (names, companions)
     )
     fingerprint = digest_files(folder, names, digest=digest)
-    return BaseManifest(architecture=architecture, fingerprint=fingerprint, files=files)
+    return BaseManifest(architecture=architecture, fingerprint=fingerprint, files=files, companions=beside)
 
 
 def _push_to_store(
@@ -145,7 +150,7 @@ def _push_to_store(
     files = f"{key}/{manifest.hex}"
     # An object is there as a whole or not at all, so that a killed push goes on with the next one.
     sizes = {entry.key: entry.size for entry in store.list_entries(files)}
-    missing = [file for file in manifest.files if sizes.get(f"{files}/{file.name}") != file.size]
+    missing = [file for file in manifest.all_files if sizes.get(f"{files}/{file.name}") != file.size]
     for file in missing:
         store.upload(f"{files}/{file.name}", folder / file.name)
         if digest(folder / file.name) != file.sha256:
@@ -171,7 +176,7 @@ def _push_to_folder(
         root.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(root, name)
         partial.mkdir()
-        for file in manifest.files:
+        for file in manifest.all_files:
             _copy(folder / file.name, partial / file.name)
             if digest_file(partial / file.name) != file.sha256:
                 raise _refuse_changed(folder)

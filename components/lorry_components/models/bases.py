@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from lorry_components.models.named_bases import check_pushed, find_named_folder, read_named_manifest
+from lorry_components.models.pooling import MODULES_NAME, POOLING_CONFIGS
 from lorry_registry.digests import DigestFile, digest_file, digest_files
 from lorry_registry.errors import BaseModelError
 from lorry_registry.input_specs import BaseSpec
@@ -279,6 +280,8 @@ def list_hub_patterns() -> list[str]:
 def _yield_hub_patterns() -> Iterator[str]:
     yield PIPELINE_INDEX
     yield from _EXTRAS
+    # They say how states are pooled, and decide nothing that the base computes.
+    yield from (MODULES_NAME, POOLING_CONFIGS)
     for part in (_MODEL, *_PIPELINE):
         yield part.locate(part.config)
         yield from map(part.locate, part.weights)

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from lorry_components.models.bases import CONFIG_NAME, PIPELINE_INDEX, WEIGHTS_PATTERN, find_base_folder
 from lorry_components.models.named_bases import read_named_document
+from lorry_components.models.pooling import read_pooling
 from lorry_registry.errors import AdapterRejectedError, BaseModelError
 from lorry_registry.input_specs import BaseSpec
+from lorry_registry.manifest import Pooling
 from lorry_registry.verification import read_tensor_entries
 
 if TYPE_CHECKING:
@@ -25,11 +27,14 @@ class BaseConfiguration:
         values: The content of ``config.json``.
         origin: Where it was read, in a few words.
         stored: The names of the base's tensors; None when its weights are not on this machine.
+        pooling: How the base says that its states are pooled; None: it says nothing, or is not on this
+            machine.
     """
 
     values: Mapping[str, Any]
     origin: str
     stored: frozenset[str] | None = None
+    pooling: Pooling | None = None
 
 
 def read_configuration(spec: BaseSpec, *, may_download: bool = True) -> BaseConfiguration:
@@ -48,7 +53,8 @@ def read_configuration(spec: BaseSpec, *, may_download: bool = True) -> BaseConf
     """
     if spec.is_here:
         folder = find_base_folder(spec)
-        return BaseConfiguration(_read_file(folder / CONFIG_NAME), str(folder), _list_stored(folder))
+        values = _read_file(folder / CONFIG_NAME)
+        return BaseConfiguration(values, str(folder), _list_stored(folder), _find_pooling(folder))
     if spec.is_named:
         return BaseConfiguration(read_named_document(spec, CONFIG_NAME), spec.model)
     cached = _find_cached(spec)
@@ -131,6 +137,14 @@ def download_configuration(spec: BaseSpec, name: str = CONFIG_NAME) -> dict[str,
             where=f"{spec.model}@{spec.revision}",
             todo="check the id, the revision, the network and the hub token, or name a local folder",
         ) from error
+
+
+def _find_pooling(folder: Path) -> Pooling | None:
+    try:
+        return read_pooling(folder)
+    except BaseModelError:
+        # Tasks that need to know it are refused when they are checked.
+        return None
 
 
 def _list_stored(folder: Path) -> frozenset[str] | None:

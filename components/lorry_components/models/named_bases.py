@@ -19,7 +19,16 @@ import uuid
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from lorry_registry.base_places import BasePlace
 from lorry_registry.digests import canonical_json, digest_bytes, digest_document, digest_file
@@ -73,12 +82,21 @@ class BaseManifest(_Document):
         architecture: The base's architecture, as its configuration has it.
         fingerprint: The base's fingerprint, which is that of the files.
         files: The files that belong to it, and no others.
+        companions: Files beside them that decide nothing that the base computes, and are no part of its
+            fingerprint, such as those that say how its states are pooled.
     """
 
     schema_version: Literal[1] = 1
     architecture: str
     fingerprint: Annotated[str, Field(pattern=_SHA256)]
     files: Annotated[tuple[BaseFile, ...], Field(min_length=1)]
+    companions: tuple[BaseFile, ...] = ()
+
+    @model_serializer(mode="wrap")
+    def _leave_out_no_companions(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Most bases have none, and an older lorry can read their manifests.
+        document: dict[str, Any] = handler(self)
+        return {name: value for name, value in document.items() if name != "companions" or value}
 
     @model_validator(mode="after")
     def _check_fingerprint(self) -> Self:
@@ -106,8 +124,13 @@ class BaseManifest(_Document):
         return canonical_json(self.model_dump(mode="json"))
 
     @property
+    def all_files(self) -> tuple[BaseFile, ...]:
+        """All files that are copied."""
+        return (*self.files, *self.companions)
+
+    @property
     def size_bytes(self) -> int:
-        """The bytes of all files."""
+        """The bytes of all files that belong to the base."""
         return sum(file.size for file in self.files)
 
     @property
@@ -315,7 +338,7 @@ def _download(spec: BaseSpec, place: BasePlace, manifest: BaseManifest, folder: 
             raise _refuse_damaged(store.locate(key))
 
     try:
-        for _ in map_in_lanes(fetch_file, manifest.files, min(store.lanes, _LANES)):
+        for _ in map_in_lanes(fetch_file, manifest.all_files, min(store.lanes, _LANES)):
             pass
         write_whole(partial / MANIFEST_NAME, manifest.serialize())
         partial.rename(folder)

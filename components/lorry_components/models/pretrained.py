@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def load_pretrained(
-    model_class: str, folder: Path, *, may_miss: bool, **options: Any
+    model_class: Any, folder: Path, *, may_miss: bool, **options: Any
 ) -> "tuple[PreTrainedModel, frozenset[str]]":
     """Load one of transformers' automatic classes from a folder of safetensors, in fp32.
 
@@ -20,7 +20,7 @@ def load_pretrained(
     half precision, and outputs would differ from one device to the next.
 
     Args:
-        model_class: Its name.
+        model_class: Its name, or what loads as such a class does.
         folder: The base.
         may_miss: Whether the base's weights may lack parameters, as they do of a task's own head.
         options: Fields of the base's configuration to change, and options of loading.
@@ -35,7 +35,7 @@ def load_pretrained(
     import transformers
     from safetensors import SafetensorError
 
-    loader: Any = getattr(transformers, model_class)
+    loader: Any = getattr(transformers, model_class) if isinstance(model_class, str) else model_class
     try:
         with _without_load_report():
             model, loading = loader.from_pretrained(

@@ -8,6 +8,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from lorry_components.methods import METHODS
 from lorry_components.studies.study_summary import StudyRow, compare_samples
 
 
@@ -75,6 +76,9 @@ def write_section(row: StudyRow) -> str:
         if spec.method.max_adapter_mib is not None:
             method["max_adapter_mib"] = spec.method.max_adapter_mib
         document["method"] = method
+        # Where nothing is trained in steps, a training section would be refused.
+        document["train"] = {}
+    if variant.is_trained and METHODS[spec.method.name].trains_in_steps:
         train = spec.train.model_dump(mode="json")
         # Always with the rate: the file's own may have been chosen for another method.
         rate = row.trainings[0].learning_rate

@@ -29,6 +29,7 @@ def main(path: Path) -> int:
     ease_garbage_collection()
     secrets = conceal_secrets(os.environ)
     from lorry_components.studies.trial_run import run_trial
+    from lorry_components.training.feature_cache import FeatureCache
 
     folder = TrialFolder(path)
     progress = ProgressFile(path / PROGRESS_NAME, STEP)
@@ -40,6 +41,7 @@ def main(path: Path) -> int:
             progress=progress,
             digest=DigestCache(settings.digests).digest_file,
             bases=settings.base_place,
+            features=FeatureCache(settings.features, limit=settings.cache_bytes),
         )
     except Exception as error:
         # The traceback is scrubbed when the record is made.

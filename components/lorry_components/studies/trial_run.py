@@ -16,6 +16,7 @@ from lorry_components.steps.prepare_data.step import load_card
 from lorry_components.studies.peak_memory import measure_peak_memory
 from lorry_components.studies.trials import Training, TrialFolder, TrialRecord, TrialResult
 from lorry_components.tasks.resolution import ResolvedTask, resolve_task
+from lorry_components.training.feature_cache import FeatureCache
 from lorry_components.training.training_summary import ADAPTER_FOLDER, TrainingSummary
 from lorry_registry.base_places import BasePlace
 from lorry_registry.digests import DigestFile, digest_file
@@ -52,6 +53,7 @@ def run_trial(
     untrained: EvaluateUntrained = evaluate_untrained,
     digest: DigestFile = digest_file,
     bases: BasePlace | None = None,
+    features: FeatureCache | None = None,
 ) -> TrialResult:
     """Do what a trial's job says; an interrupted training or evaluation continues.
 
@@ -61,13 +63,14 @@ def run_trial(
         untrained: Scores the base if nothing is trained.
         digest: Computes the digest of a file of the base, or looks it up.
         bases: Where this machine has bases with a logical name; None: nowhere.
+        features: Where features of frozen bases are kept; None: nowhere.
 
     Raises:
         LorryError: What the steps raise.
     """
     job = folder.read_job()
     task = resolve_task(place_base(job.spec, bases or BasePlace()), digest=digest)
-    training = _train(task, job.data, folder, progress) if job.is_trained else None
+    training = _train(task, job.data, folder, progress, features) if job.is_trained else None
     started = time.perf_counter()
     begin = _TRAINING_SHARE if job.is_trained else 0.0
     evaluating = _scale(progress, begin, 1.0)
@@ -100,7 +103,9 @@ def read_history(path: Path) -> Iterator[tuple[int, dict[str, float]]]:
                 yield entry["step"], entry["metrics"]
 
 
-def _train(task: ResolvedTask, data: Path, folder: TrialFolder, progress: Progress) -> Training:
+def _train(
+    task: ResolvedTask, data: Path, folder: TrialFolder, progress: Progress, features: FeatureCache | None
+) -> Training:
     done = TrialRecord.load(folder.candidate)
     if done is not None:
         return done.training
@@ -111,6 +116,9 @@ def _train(task: ResolvedTask, data: Path, folder: TrialFolder, progress: Progre
         checkpoints=folder.checkpoints,
         progress=_scale(progress, 0.0, _TRAINING_SHARE),
         log_metrics=_HistoryFile(folder.history),
+        features=features,
+        # It is a row of its own.
+        compares_probe=False,
     )
     training = Training(
         parameters=summary.parameters,
@@ -132,6 +140,8 @@ def _train(task: ResolvedTask, data: Path, folder: TrialFolder, progress: Progre
 
 def _estimate_seconds(summary: TrainingSummary) -> float | None:
     """Return the seconds of an uninterrupted training, extrapolated from the steps of this process."""
+    if summary.steps == 0:
+        return summary.seconds
     made = summary.steps - summary.resumed_from
     return summary.seconds * summary.steps / made if made > 0 else None
 

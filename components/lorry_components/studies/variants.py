@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from lorry_components.models.bases import find_base_folder
+from lorry_components.task_types.input_form import LINEAR_PROBE
 from lorry_components.tasks.base_checks import check_base
 from lorry_components.tasks.definition import define_task, find_method
 from lorry_components.training.optimizers import require_optimizer
@@ -133,6 +134,7 @@ class Draft:
         data: Fields of the data section that it changes.
         facts: Further values that a table shows of it, by name.
         is_trained: Whether anything is trained; otherwise the untrained base predicts.
+        head: Fields of the head section that it changes.
     """
 
     label: str
@@ -141,6 +143,7 @@ class Draft:
     data: Mapping[str, Any] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
     is_trained: bool = True
+    head: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,9 +243,33 @@ def draft_method(choice: MethodChoice, task: TaskDocument) -> Draft:
     is_own = own.get("name") == choice.name
     section = {**(own if is_own else task.method_settings), "name": choice.name, **choice.options}
     train: dict[str, Any] = {}
+    if choice.name == LINEAR_PROBE:
+        # It has no training that the file could be about.
+        given = task.content.get("train")
+        train = dict.fromkeys(given if isinstance(given, Mapping) else (), None)
+        section = {"name": choice.name, **choice.options}
+        return Draft(
+            label=choice.label, method=section, train=train | dict(choice.train), head={"init": None}
+        )
     if not is_own and not task.sets("train.learning_rate"):
         train["learning_rate"] = None
     return Draft(label=choice.label, method=section, train=train | dict(choice.train))
+
+
+def draft_probe(task: TaskDocument, choices: Sequence[MethodChoice]) -> Draft | None:
+    """Return the linear probe of a task, to compare with; None: it is among the methods, or there is none.
+
+    Args:
+        task: The task.
+        choices: The methods that are compared.
+    """
+    if any(choice.name == LINEAR_PROBE for choice in choices) or task.list_own_faults():
+        return None
+    draft = draft_method(MethodChoice(LINEAR_PROBE), task)
+    spec, faults = _try_parse(task, _apply(task.content, draft))
+    if spec is None or task.leave_out_own_faults(faults):
+        return None
+    return None if _check_base(spec, is_wanted=True) else draft
 
 
 def build_variants(
@@ -345,9 +372,11 @@ def _apply(content: Mapping[str, Any], draft: Draft) -> dict[str, Any]:
     changed = deepcopy(dict(content))
     if draft.method is not None:
         changed["method"] = deepcopy(dict(draft.method))
-    for name, fields in (("train", draft.train), ("data", draft.data)):
+    for name, fields in (("train", draft.train), ("data", draft.data), ("head", draft.head)):
         section = changed.get(name)
         if not fields or not isinstance(section, dict | None):
+            continue
+        if section is None and name == "head":
             continue
         merged = {**(section or {}), **fields}
         changed[name] = {key: value for key, value in merged.items() if value is not None}

@@ -7,6 +7,7 @@ task type is a method here; what only one family has is a method of that family,
 families differently gives a function for each to :meth:`TaskType.match_family`.
 """
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,13 +20,14 @@ from lorry_components.data.examples import Example
 from lorry_components.data.rows import DataForm, Label, Row
 from lorry_components.metrics.base import Metric, Prediction, Target
 from lorry_components.task_types.adapting_method import AdaptingMethod
-from lorry_components.task_types.input_form import InputForm
+from lorry_components.task_types.input_form import LINEAR_PROBE, InputForm
 from lorry_components.task_types.training_form import TrainingForm
 from lorry_registry.errors import Fault
 from lorry_registry.input_specs import DataSpec
+from lorry_registry.manifest import Pooling
 from lorry_registry.task_document import suggest_name
 from lorry_registry.task_sections import TaskSections
-from lorry_registry.task_spec import EvaluateSpec, GateSpec, GenerateSpec, TrainSpec
+from lorry_registry.task_spec import EvaluateSpec, GateSpec, GenerateSpec, HeadSpec, TrainSpec
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -128,6 +130,8 @@ class TaskType(ABC):
             yield from cls.check_evaluate(sections.evaluate)
         if sections.gate is not None:
             yield from cls.check_minimum(sections.gate, sections.evaluate)
+        if sections.head is not None:
+            yield from cls.check_head(sections.head)
 
     @classmethod
     def check_data(cls, data: DataSpec) -> Iterator[Fault]:
@@ -195,9 +199,19 @@ class TaskType(ABC):
         )
 
     @classmethod
-    def check_method(cls, name: str) -> Iterator[Fault]:  # noqa: ARG003
+    def check_head(cls, head: HeadSpec) -> Iterator[Fault]:  # noqa: ARG003
+        """Check the section about the head on whole texts."""
+        yield Fault("head", f"a {cls.name} task has no head on whole texts", "leave it out")
+
+    @classmethod
+    def check_method(cls, name: str) -> Iterator[Fault]:
         """Check that the task type works with a method, given by its name."""
-        yield from ()
+        if name == LINEAR_PROBE:
+            yield Fault(
+                "method.name",
+                f"probe fits a head on whole texts, and a {cls.name} task has none",
+                "choose another method, such as lora",
+            )
 
     def check_training(self, train: TrainSpec, method: AdaptingMethod) -> Iterator[Fault]:
         """Say which options of training do not suit this task type with a method, whatever the base is."""
@@ -221,6 +235,27 @@ class TaskType(ABC):
         Raises:
             BaseModelError: The configuration cannot be read, or no model can be built from it.
         """
+
+    def settle(self, folder: Path) -> Self:
+        """Return the same task type, in whose form nothing depends on the base any more.
+
+        Args:
+            folder: The base.
+
+        Raises:
+            BaseModelError: The base's files are damaged.
+        """
+        return self
+
+    def hold_pooling(self, pooling: Pooling | None) -> Self:
+        """Return the same task type with a head that reads what was recorded."""
+        if pooling == self.form.pooling:
+            return self
+        return type(self)(dataclasses.replace(self.form, pooling=pooling))
+
+    def find_recorded_pooling(self) -> Pooling | None:
+        """Return what adapters record of their head; the task type was settled."""
+        return self.form.pooling if isinstance(self.form.pooling, Pooling) else None
 
     # The data
 

@@ -2,12 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import ValidationError
 
 from lorry_components.data.templates import FIELDS, list_slots, parse_template
+from lorry_registry.manifest import Pooling
 from lorry_registry.task_spec import GenerateSpec, TaskSpec
+
+LINEAR_PROBE = "probe"
+"""The method that trains nothing but a fitted head."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +27,10 @@ class InputForm:
         generate: How texts are generated.
         soft_template: What the method makes of the inputs: where its soft tokens stand; None: they stand
             before all else, or there are none.
+        pooling: What a head on whole texts reads of the base; ``auto``: it depends on the base; None: what
+            transformers' class for the base reads.
+        head_dropout: Dropout before that head's output layer; None: none, or that of transformers' class.
+        fits_head: Whether the head is fitted to the frozen base before training.
     """
 
     max_length: int
@@ -31,11 +39,15 @@ class InputForm:
     has_pair: bool = False
     generate: GenerateSpec = field(default_factory=GenerateSpec)
     soft_template: str | None = None
+    pooling: Pooling | Literal["auto"] | None = None
+    head_dropout: float | None = None
+    fits_head: bool = False
 
     @classmethod
     def of(cls, spec: TaskSpec) -> Self:
         """Return the form of a task."""
-        data = spec.data
+        data, head = spec.data, spec.head
+        is_probe = spec.method.name == LINEAR_PROBE
         return cls(
             max_length=data.max_length,
             template=data.template,
@@ -43,11 +55,14 @@ class InputForm:
             has_pair=data.columns.text_pair is not None,
             generate=spec.generate,
             soft_template=_find_soft_template(spec.method.options),
+            pooling=_choose_pooling(head.pooling) if head is not None else "auto" if is_probe else None,
+            head_dropout=head.dropout if head is not None else None,
+            fits_head=is_probe or (head is not None and head.init == "probe"),
         )
 
     @classmethod
     def read(cls, recipe: Mapping[str, Any]) -> Self:
-        """Return the form that a manifest's recipe records.
+        """Return the form that a manifest's recipe records; what a head reads is recorded elsewhere.
 
         Raises:
             ValueError: It records none.
@@ -81,6 +96,10 @@ def list_template_fields(template: str) -> list[str]:
 def fill_template(template: str, fields: Mapping[str, str]) -> str:
     """Return a template with its fields filled in, all others left empty."""
     return template.format(**{name: fields.get(name, "") for name in FIELDS})
+
+
+def _choose_pooling(name: Literal["auto", "first", "mean", "last"]) -> Pooling | Literal["auto"]:
+    return "auto" if name == "auto" else Pooling(place=name)
 
 
 def _find_soft_template(options: Mapping[str, Any]) -> str | None:

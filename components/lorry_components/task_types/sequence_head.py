@@ -1,24 +1,36 @@
 """What the task types with one head on a whole text, or a pair of texts, have in common."""
 
+import dataclasses
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from lorry_components.data.rows import Label, Row
 from lorry_components.data.templates import list_slots, parse_template
 from lorry_components.metrics.base import Prediction
+from lorry_components.models.configuration import load_config
+from lorry_components.models.pooling import read_pooling
 from lorry_components.models.reading_order import has_two_stacks
 from lorry_components.task_types.base import Features, Outputs, Report, batch_by_length
+from lorry_components.task_types.head_choice import (
+    check_head_in_folder,
+    check_head_on_base,
+    choose_pooling,
+    find_dropout_field,
+)
 from lorry_components.task_types.template_filling import fill_pieces, find_affixes, split_pieces
 from lorry_components.task_types.text_head import TextHeadTaskType
 from lorry_components.task_types.training_form import TrainingForm
 from lorry_registry.errors import Fault
+from lorry_registry.manifest import Pooling
+from lorry_registry.task_spec import HeadSpec
 
 if TYPE_CHECKING:
     from torch import nn
-    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 _BATCH_ROWS = 64
 
@@ -63,8 +75,23 @@ class SequenceHeadTaskType(TextHeadTaskType):
                 f"must name {shown}, each once and nothing else: a {cls.name} task predicts with a head",
             )
 
+    @classmethod
+    def check_head(cls, head: HeadSpec) -> Iterator[Fault]:  # noqa: ARG003 - every head suits every such type
+        """Accept the section."""
+        yield from ()
+
+    @classmethod
+    def check_method(cls, name: str) -> Iterator[Fault]:  # noqa: ARG003 - a head suits every method
+        """Accept every method."""
+        yield from ()
+
+    def check_folder(self, folder: Path) -> Iterator[Fault]:
+        """Check that the head can read what the base says of itself."""
+        yield from check_head_in_folder(self.form, folder)
+
     def check_base(self, config: "PretrainedConfig") -> Iterator[Fault]:
-        """Check that soft tokens between words have a place in the base."""
+        """Check that the head suits the base, and that soft tokens between words have a place in it."""
+        yield from check_head_on_base(self.form, config)
         if has_two_stacks(config) and self.form.soft_template is not None:
             yield Fault(
                 "method.template",
@@ -72,6 +99,45 @@ class SequenceHeadTaskType(TextHeadTaskType):
                 "ones",
                 "write tokens: 20 in place of a template",
             )
+
+    def find_loader(self, config: "PretrainedConfig", stated: Pooling | None) -> Any:
+        """Return transformers' class, or what loads a head of Lorry's own."""
+        return self._build_loader(choose_pooling(self.form, config, stated))
+
+    def _build_loader(self, pooling: Pooling | None) -> Any:
+        if pooling is None:
+            return self.model_class
+        from lorry_components.models.pooled_model import PooledLoader
+
+        return PooledLoader(pooling, self.form.head_dropout or 0.0)
+
+    def choose_loader(self, folder: Path) -> Any:
+        """Return transformers' class, or what loads a head of Lorry's own."""
+        # Of a saved adapter it is known what its head reads.
+        settled = self.settle(folder) if self.form.pooling == "auto" else self
+        return self._build_loader(settled.find_recorded_pooling())
+
+    def settle(self, folder: Path) -> Self:
+        """Return the same task type, with the pooling that the base decides."""
+        if self.form.pooling is None:
+            return self
+        return self.hold_pooling(choose_pooling(self.form, load_config(folder), self._read_stated(folder)))
+
+    def without_soft_template(self) -> Self:
+        """Return the same task type for a base without soft tokens between words."""
+        return type(self)(dataclasses.replace(self.form, soft_template=None))
+
+    def _read_stated(self, folder: Path) -> Pooling | None:
+        return read_pooling(folder) if self.form.pooling == "auto" else None
+
+    def load_model(
+        self, folder: Path, labels: Sequence[str] | None, **options: Any
+    ) -> "tuple[PreTrainedModel, frozenset[str]]":
+        """Load the base with its head, and the dropout that the task sets."""
+        if self.form.head_dropout is not None and isinstance(self.choose_loader(folder), str):
+            field = find_dropout_field(load_config(folder))
+            options |= {field: self.form.head_dropout} if field is not None else {}
+        return super().load_model(folder, labels, **options)
 
     def name_outputs(self, labels: Sequence[str] | None) -> dict[str, Any]:
         """Name each output as its class, or the only one as a value."""

@@ -18,12 +18,20 @@ class TextHeadTaskType(TextTaskType):
         """Return the fields of the base's configuration that name the head's outputs."""
         return {}
 
+    def choose_loader(self, folder: Path) -> Any:
+        """Return what puts the head on a base: a class of transformers', or what loads as such a class does.
+
+        Raises:
+            BaseModelError: The base's files are damaged.
+        """
+        return self.model_class
+
     def load_model(
         self, folder: Path, labels: Sequence[str] | None, **options: Any
     ) -> "tuple[PreTrainedModel, frozenset[str]]":
         """Load the base with a head of the size that the labels need."""
         return load_pretrained(
-            self.model_class,
+            self.choose_loader(folder),
             folder,
             may_miss=True,
             **self.name_outputs(labels),

@@ -13,6 +13,7 @@ from lorry_components.models.reading_order import has_two_stacks
 from lorry_components.task_types.adapting_method import AdaptingMethod
 from lorry_components.task_types.base import Answer, TaskType
 from lorry_registry.errors import BaseModelError, Fault, TrainingError
+from lorry_registry.manifest import Pooling
 from lorry_registry.task_spec import DRAWING_FIELDS, GenerateSpec, TrainSpec
 
 if TYPE_CHECKING:
@@ -68,6 +69,15 @@ class TextTaskType(TaskType):
     def find_model_class(cls, config: "PretrainedConfig") -> str:  # noqa: ARG003
         """Return the automatic class of transformers' that puts the head on a base of this configuration."""
         return cls.model_class
+
+    def find_loader(self, config: "PretrainedConfig", stated: Pooling | None) -> Any:
+        """Return what puts the head on a base: a class of transformers', or what loads as such a class does.
+
+        Args:
+            config: The base's configuration.
+            stated: How the base says that its states are pooled.
+        """
+        return self.find_model_class(config)
 
     def check_base(self, config: "PretrainedConfig") -> Iterator[Fault]:
         """Say why this task type does not work on a base, from its configuration."""

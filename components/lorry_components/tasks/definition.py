@@ -79,10 +79,29 @@ def _check_method(
     if task_type is None:
         return
     yield from task_type.check_method(section.name)
+    if not METHODS[section.name].trains_in_steps:
+        yield from _check_fitting(section.name, sections)
     data, options = sections.data, result.options
     if data is not None and options is not None and options.soft_template is not None:
         has_pair = data.columns.text_pair is not None
         yield from task_type.check_soft_template(options.soft_template, data.template, has_pair=has_pair)
+
+
+def _check_fitting(method: str, sections: TaskSections) -> Iterator[Fault]:
+    """Check that a task whose head is fitted at once asks for nothing that only a training has."""
+    given = set() if sections.train is None else sections.train.model_fields_set - {"seed"}
+    if given:
+        yield Fault(
+            "train",
+            f"{method} fits its head at once, and {', '.join(sorted(given))} would do nothing",
+            "leave it out, or write --set train={}",
+        )
+    if (
+        sections.head is not None
+        and "init" in sections.head.model_fields_set
+        and sections.head.init == "random"
+    ):
+        yield Fault("head.init", f"{method} is nothing but a fitted head", "leave it out")
 
 
 def read_options(section: MethodSpec) -> ReadOptions:

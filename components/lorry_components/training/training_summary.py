@@ -7,7 +7,7 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict
 
 from lorry_components.task_types import TaskType
-from lorry_registry.manifest import BaseIdentity, ParameterCounts, TrainingInputs
+from lorry_registry.manifest import BaseIdentity, ParameterCounts, Pooling, TrainingInputs
 from lorry_registry.whole_files import write_whole_text
 
 ADAPTER_FOLDER = "adapter"
@@ -34,6 +34,8 @@ class TrainingSummary(BaseModel):
         examples_per_second: Rows trained a second, validation included.
         loss: The mean training loss of this process.
         libraries: The versions of the libraries that train and read the adapter.
+        head: What a head of Lorry's own reads; None: the head is that of transformers' class, or there is
+            none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -53,6 +55,7 @@ class TrainingSummary(BaseModel):
     examples_per_second: float
     loss: float
     libraries: dict[str, str]
+    head: Pooling | None = None
 
     def save(self, folder: Path) -> None:
         """Write it into a folder."""

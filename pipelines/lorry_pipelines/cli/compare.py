@@ -30,23 +30,37 @@ from lorry_registry.cli.edge import format_examples, load_settings
     metavar="METHOD",
     help="The method that all are compared with, as written in --methods.  [default: the best]",
 )
+@click.option(
+    "--probe/--no-probe",
+    "with_probe",
+    default=True,
+    help="Whether the linear probe is compared as well, where the task has one.  [default: --probe]",
+)
 @overrides_option
 @study_flags
 def compare_methods(
-    file: Path, methods: str, against: str | None, overrides: tuple[str, ...], flags: StudyFlags
+    file: Path,
+    methods: str,
+    against: str | None,
+    with_probe: bool,
+    overrides: tuple[str, ...],
+    flags: StudyFlags,
 ) -> None:
     """Compare methods on a task: the same data, the same seeds.
 
     The task's own method section applies to the method that it names; others get their defaults, including
-    their learning rate. All are scored on the same test rows, with intervals and paired differences. Nothing
+    their learning rate. The linear probe, which is fitted in seconds, is compared with them where the task
+    has a head. All are scored on the same test rows, with intervals and paired differences. Nothing
     is registered. Results are kept: an interrupted comparison continues when it is started again, and another
     one reuses the trainings that both have. The exit code is 12 if a training failed.
     """
     from lorry_components.process_setup import ease_garbage_collection, quiet_libraries
     from lorry_components.studies.variants import (
+        MethodChoice,
         TaskDocument,
         build_variants,
         draft_method,
+        draft_probe,
         find_choice,
         parse_methods,
         refuse_settings,
@@ -59,8 +73,12 @@ def compare_methods(
     task = TaskDocument.load(file, overrides, bases=settings.base_place)
     choices, faults = parse_methods(methods)
     faults += refuse_settings(task, {"method.name": "name methods in --methods"})
+    drafts = [draft_method(choice, task) for choice in choices]
+    if with_probe and choices and (probe := draft_probe(task, choices)) is not None:
+        choices.append(MethodChoice(probe.label))
+        drafts.append(probe)
     reference, more = find_choice(against, choices)
-    variants = build_variants(task, [draft_method(choice, task) for choice in choices], [*faults, *more])
+    variants = build_variants(task, drafts, [*faults, *more])
     study = Study(
         name="compare",
         heading="Method",

@@ -11,7 +11,9 @@ import click
 from lorry_components.steps.report.step import TaskReport
 from lorry_components.steps.runtime.outcomes import STEPS
 from lorry_pipelines.scheduling import PlannedTask
+from lorry_registry.adapter_names import label_method
 from lorry_registry.cli.tables import Column, print_table
+from lorry_registry.linear_probe import describe_linear_probe
 from lorry_registry.manifest import Manifest
 from lorry_registry.mlflow_connection import MlflowConnection
 from lorry_registry.mlflow_pages import LOCAL_ADDRESS, is_server, locate_trainings
@@ -86,7 +88,7 @@ def _find_version(
 
 
 def _describe_manifest(manifest: Manifest) -> dict[str, Any]:
-    headline = manifest.evaluation.headline
+    headline, probe = manifest.evaluation.headline, manifest.evaluation.linear_probe
     return {
         "method": manifest.method,
         "trained_parameters": manifest.parameters.trained,
@@ -96,6 +98,8 @@ def _describe_manifest(manifest: Manifest) -> dict[str, Any]:
         "value": headline.value,
         "interval": [headline.low, headline.high],
         "baselines": [baseline.model_dump(mode="json") for baseline in manifest.evaluation.baselines],
+        "linear_probe": probe.model_dump(mode="json") if probe is not None else None,
+        "beside_probe": describe_linear_probe(label_method(manifest.recipe), manifest.evaluation),
     }
 
 
@@ -141,6 +145,7 @@ def print_summary(
     for row in rows:
         for warning in row["data_warnings"]:
             click.echo(f"\nwarning: {row['task']}: {warning}")
+    _print_probes(rows)
     click.echo(f"\n{len(rows)} task{'' if len(rows) == 1 else 's'} in {seconds:.0f} s")
     usable = [row for row in rows if row["champion"] is not None]
     if usable:
@@ -167,6 +172,15 @@ def _has_worked(row: Mapping[str, Any]) -> bool:
 def _find_best_baseline(row: Mapping[str, Any]) -> Mapping[str, Any] | None:
     baselines: Sequence[Mapping[str, Any]] = row.get("baselines") or ()
     return max(baselines, key=lambda baseline: float(baseline["value"]), default=None)
+
+
+def _print_probes(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Say how new adapters stand beside a linear probe."""
+    shown = [row for row in rows if row.get("beside_probe") and row["outcome"] in ("promoted", "challenger")]
+    if shown:
+        click.echo()
+    for row in shown:
+        click.echo(f"{row['task']} v{row['version']}, {row['beside_probe']}")
 
 
 def _format_row(row: Mapping[str, Any]) -> list[str]:

@@ -9,6 +9,7 @@ from lorry_registry.cli.resolution_fields import format_base, format_version
 from lorry_registry.digests import shorten_digest
 from lorry_registry.errors import NotFoundError
 from lorry_registry.ledger_documents import Event
+from lorry_registry.linear_probe import describe_linear_probe
 from lorry_registry.promotion import find_version
 from lorry_registry.provenance import find_provenance, read_provenance
 from lorry_registry.registry import Registry, Resolution
@@ -171,6 +172,9 @@ def _print_version(resolution: Resolution, registered: Event) -> None:
                 for baseline in evaluation.baselines
             ],
         )
+    probe = describe_linear_probe(manifest.method, evaluation)
+    if probe:
+        click.echo(probe)
     tables.print_heading("Files")
     tables.print_table(
         (tables.Column("File"), tables.Column("Size", "right"), tables.Column("SHA-256")),

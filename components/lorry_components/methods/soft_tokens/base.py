@@ -93,10 +93,14 @@ class SoftTokenMethod(PeftMethod):
     def insert(self, model: "PreTrainedModel", config: Any, encoder: "nn.Module") -> "nn.Module":
         """Put soft tokens into the body of a base and return the module that holds them."""
         from lorry_components.methods.soft_tokens.insertion import insert_soft_tokens
+        from lorry_components.models.pooled_model import is_pooled
 
         soft = self.hold(model, config, encoder)
-        # A head that reads the first position reads a soft token's then, as in PEFT.
-        reads_first = config.task_type == "SEQ_CLS" and not pools_last_token(model.config)
+        # transformers' head that reads the first position reads a soft token's then, as in PEFT; Lorry's own
+        # reads the text's.
+        reads_first = (
+            config.task_type == "SEQ_CLS" and not pools_last_token(model.config) and not is_pooled(model)
+        )
         insert_soft_tokens(model, soft, keeps_positions=reads_first)
         return soft
 

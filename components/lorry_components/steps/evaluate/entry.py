@@ -17,6 +17,7 @@ from lorry_components.steps.evaluate.evaluation_report import (
 from lorry_components.steps.evaluate.step import evaluate
 from lorry_components.steps.runtime.outcomes import run_step
 from lorry_components.steps.runtime.step_context import StepContext
+from lorry_components.training.feature_cache import FeatureCache
 from lorry_registry.mlflow_best_effort import BestEffort
 from lorry_registry.whole_files import write_whole_text
 
@@ -45,13 +46,15 @@ def main(
             target,
             registry=entry.registry,
             progress=entry.progress,
+            features=FeatureCache(entry.settings.features, limit=entry.settings.cache_bytes),
         )
         values = {name: metric.value for name, metric in report.evaluation.metrics.items()}
         # A NaN in a metric breaks Kubeflow's serialization.
         metadata.update({name: value for name, value in values.items() if math.isfinite(value)})
         _write_page(Path(plot), target / PLOT_NAME, entry.spec.name)
         baselines = {f"baseline/{each.name}": each.value for each in report.evaluation.baselines}
-        _log_to_mlflow(entry, {f"test/{name}": value for name, value in values.items()} | baselines, target)
+        shown = {f"test/{name}": value for name, value in (values | _name_comparison(report)).items()}
+        _log_to_mlflow(entry, shown | baselines, target)
         return _describe(report)
 
     return run_step(entry.record, entry.spec.name, "evaluate", body)
@@ -59,7 +62,7 @@ def main(
 
 def _describe(report: EvaluationReport) -> dict[str, JsonValue]:
     evaluation = report.evaluation
-    headline = evaluation.headline
+    headline, probe = evaluation.headline, evaluation.linear_probe
     return {
         "metric": evaluation.primary,
         "metric_title": evaluation.name_metric(evaluation.primary),
@@ -68,6 +71,7 @@ def _describe(report: EvaluationReport) -> dict[str, JsonValue]:
         "examples": evaluation.examples,
         "single_answer": report.single_answer,
         "baselines": [baseline.model_dump(mode="json") for baseline in report.evaluation.baselines],
+        "linear_probe": probe.model_dump(mode="json") if probe else None,
         "champion": report.champion.model_dump(mode="json") if report.champion else None,
     }
 

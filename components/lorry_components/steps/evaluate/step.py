@@ -24,10 +24,12 @@ from lorry_components.steps.evaluate.evaluation_report import (
     PREDICTIONS_NAME,
     EvaluationReport,
 )
+from lorry_components.steps.evaluate.probe_comparison import compare_linear_probe
 from lorry_components.steps.evaluate.trivial_baselines import measure_baselines
 from lorry_components.steps.runtime.registered_candidate import RegisteredCandidate
 from lorry_components.task_types import Prediction, Row, Target, TaskType
 from lorry_components.tasks.resolution import ResolvedTask
+from lorry_components.training.feature_cache import FeatureCache
 from lorry_components.training.training_summary import ADAPTER_FOLDER, TrainingSummary
 from lorry_registry.errors import UsageError
 from lorry_registry.manifest import Evaluation
@@ -46,6 +48,7 @@ def evaluate(
     *,
     registry: Registry | None,
     progress: Progress = ignore_progress,
+    features: FeatureCache | None = None,
 ) -> EvaluationReport:
     """Score a candidate on the test rows, through the code that predicts, and compare it with the champion.
 
@@ -56,6 +59,7 @@ def evaluate(
         target: Where to write ``evaluation.json``, the predictions and the plot.
         registry: Where the champion is looked up; None: the candidate is not compared.
         progress: Called with how many rows are done.
+        features: Where features of the frozen base are kept; None: nowhere.
 
     Raises:
         AdapterRejectedError: The candidate does not load.
@@ -63,11 +67,14 @@ def evaluate(
         TrainingError: The candidate changes nothing.
     """
     started = time.perf_counter()
-    predictor, has_pair = _load_candidate(task, candidate, registry)
+    predictor, has_pair, summary = _load_candidate(task, candidate, registry)
     scored = score_predictor(task.spec, predictor, data, target, progress=progress)
     baselines = measure_baselines(task.spec, predictor, scored, load_labels(data, "train"))
+    linear_probe = summary and compare_linear_probe(task, candidate, summary, scored, features)
     report = EvaluationReport(
-        evaluation=scored.evaluation.model_copy(update={"baselines": baselines}),
+        evaluation=scored.evaluation.model_copy(
+            update={"baselines": baselines, "linear_probe": linear_probe}
+        ),
         probe=record_probe(predictor, has_pair=has_pair),
         champion=compare_champion(task, scored, registry) if registry is not None else None,
         seconds=time.perf_counter() - started,
@@ -77,25 +84,27 @@ def evaluate(
     return report
 
 
-def _load_candidate(task: ResolvedTask, candidate: Path, registry: Registry | None) -> tuple[Predictor, bool]:
-    """Return what predicts with a candidate, and whether its rows have two texts."""
+def _load_candidate(
+    task: ResolvedTask, candidate: Path, registry: Registry | None
+) -> tuple[Predictor, bool, TrainingSummary | None]:
+    """Return what predicts with a candidate, whether its rows have two texts, and how it was trained just now."""
     registered = RegisteredCandidate.find(candidate)
     if registered is not None:
         if registry is None:
             raise UsageError("a registered version is evaluated from its registry", todo="give the registry")
         folder = registry.fetch(registered.adapter_id)
         loaded = load_adapter(folder, expected_id=registered.adapter_id, find_base=task.find_base)
-        return loaded.predictor, loaded.task_type.form.has_pair
+        return loaded.predictor, loaded.task_type.form.has_pair, None
     summary = TrainingSummary.load(candidate)
     check_fingerprint(task.base.identity, summary.base.fingerprint)
     predictor = assemble_adapter(
         candidate / ADAPTER_FOLDER,
         base=task.base,
-        task_type=task.task_type,
+        task_type=task.task_type.hold_pooling(summary.head),
         method=task.build_method(),
         labels=summary.labels,
     )
-    return predictor, summary.has_pair
+    return predictor, summary.has_pair, summary
 
 
 def _find_single_answer(task_type: TaskType, scored: ScoredPart) -> str | None:

@@ -24,6 +24,7 @@ from lorry_components.steps.runtime.registered_candidate import RENEWED_DETAIL, 
 from lorry_components.steps.runtime.step_context import StepContext
 from lorry_components.tasks.resolution import ResolvedTask
 from lorry_components.training.distributed import Finetune, finetune_in_processes
+from lorry_components.training.feature_cache import FeatureCache
 from lorry_components.training.stored_checkpoints import CheckpointPlace, find_place
 from lorry_components.training.training_summary import TrainingSummary
 from lorry_registry.adapter_names import name_run
@@ -92,7 +93,8 @@ def main(
             if spec.resources.nodes > 1 and entry.train_job:
                 train = _prepare_nodes(entry, task, run, run_id, store, tracking_uri)
             else:
-                train = _choose_training(spec.resources.count)
+                cache = FeatureCache(entry.settings.features, limit=entry.settings.cache_bytes)
+                train = _choose_training(spec.resources.count, cache)
             summary = train(
                 resolved,
                 Path(data),
@@ -102,7 +104,8 @@ def main(
                 log_metrics=log,
                 place=place,
             )
-            log.log_learning_rate(summary.learning_rate)
+            if summary.steps:
+                log.log_learning_rate(summary.learning_rate)
         page = _locate_run(index, run_id)
         metadata.update({"task": spec.name, "mlflow_run_id": run_id, "method": spec.method.name})
         # Kubeflow's page of the artifact shows its metadata: the way from there to MLflow.
@@ -127,14 +130,15 @@ def main(
     return run_step(entry.record, spec.name, "finetune", body)
 
 
-def _choose_training(wanted: int) -> Finetune:
+def _choose_training(wanted: int, features: FeatureCache) -> Finetune:
     """Return what trains in one process for each GPU that the task asks for and that is here."""
+    alone = functools.partial(finetune, features=features)
     if wanted <= 1:
-        return finetune
+        return alone
     import torch
 
     count = min(wanted, torch.cuda.device_count())
-    return functools.partial(finetune_in_processes, finetune, count) if count > 1 else finetune
+    return functools.partial(finetune_in_processes, alone, count) if count > 1 else alone
 
 
 def _prepare_nodes(

@@ -4,20 +4,30 @@ import contextlib
 import math
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lorry_components.data.examples import Example
 from lorry_components.data.seen_rows import collect_seen_rows, save_seen_rows
+from lorry_components.methods import Method
 from lorry_components.progress import Progress, ignore_progress
 from lorry_components.steps.prepare_data.step import load_card, load_part
+from lorry_components.task_types import TaskType
 from lorry_components.tasks.base_checks import check_base
 from lorry_components.tasks.resolution import ResolvedTask
 from lorry_components.training.assembly import build_trainer
 from lorry_components.training.distributed import ALONE, ProcessGroup, separate_random_numbers
-from lorry_components.training.node_agreement import check_same_start
-from lorry_components.training.number_head import find_number_head
-from lorry_components.training.resumption import train_to_end
+from lorry_components.training.feature_cache import FeatureCache
+from lorry_components.training.linear_probe import (
+    MOST_ROWS,
+    LinearProbe,
+    fit_linear_probe,
+    open_features,
+    write_into_head,
+)
+from lorry_components.training.number_head import NumberHead, find_number_head
+from lorry_components.training.resumption import Course, train_to_end
 from lorry_components.training.setup import Setup, check_batch_size, set_up
 from lorry_components.training.stored_checkpoints import CheckpointPlace
 from lorry_components.training.training_summary import ADAPTER_FOLDER, TrainingSummary, read_versions
@@ -42,6 +52,8 @@ def finetune(
     log_metrics: "LogMetrics | None" = None,
     place: CheckpointPlace | None = None,
     group: ProcessGroup = ALONE,
+    features: FeatureCache | None = None,
+    compares_probe: bool = True,
 ) -> TrainingSummary:
     """Train an adapter.
 
@@ -56,6 +68,9 @@ def finetune(
         log_metrics: Called with losses and validation metrics.
         place: Where each checkpoint is uploaded to; None: nowhere.
         group: The processes that train together; the first of them writes.
+        features: Where features of the frozen base are kept; None: nowhere.
+        compares_probe: Whether the adapter will be compared with a linear probe, which is fitted here, where
+            the hardware is.
 
     Raises:
         BaseModelError: The base is not usable.
@@ -66,40 +81,33 @@ def finetune(
         TrainingError: The method does not fit the base, the optimizer does not work on this machine, the loss
             diverged, or the adapter is too large.
     """
-    from lorry_components.training.callbacks import ProgressCallback
-    from lorry_components.training.checkpoint_uploads import CheckpointUploads
-
     spec = task.spec
     card = load_card(data)
-    setup = _set_up(task, card.labels, group)
-    _check_size(spec, setup, target)
     parts = {part: load_part(data, part) for part in ("train", "validation", "test")}
+    task_type, method = _check(task, group)
+    fits_head = task_type.form.fits_head
+    # The probe is not compared with itself.
+    is_compared = compares_probe and method.trains_in_steps and _is_probe_wanted(spec, len(parts["train"]))
+    probe = (
+        _fit_probe(task, task_type, method, parts, card.labels, features, progress)
+        if fits_head or is_compared
+        else None
+    )
+    setup = set_up(spec, task.base, task_type, method, labels=card.labels, group=group)
+    _check_size(spec, setup, target)
     # The test rows too: evaluation would refuse them only after training was paid for.
     rows = [example.row for examples in parts.values() for example in examples]
     setup.task_type.check_rows(setup.reader, rows)
     head = find_number_head(
         setup.task_type, setup.model, setup.newly_initialized, [example.label for example in parts["train"]]
     )
-    trainer = build_trainer(
-        spec,
-        setup,
-        train=parts["train"],
-        validation=parts["validation"],
-        head=head,
-        labels=card.labels,
-        checkpoints=checkpoints,
-        callbacks=[ProgressCallback(progress, log_metrics or (lambda _metrics, _step: None))],
+    if probe is not None and fits_head:
+        write_into_head(setup, probe, head)
+    course = (
+        _train(task, setup, parts, card.labels, head, checkpoints, progress, log_metrics, place)
+        if method.trains_in_steps
+        else Course(steps=0, resumed_from=0, seconds=0.0, loss=probe.head.loss if probe else math.nan)
     )
-    check_same_start(checkpoints, group)
-    separate_random_numbers(spec.train.seed, group)
-    keeps_best = spec.train.early_stopping is not None
-    with contextlib.ExitStack() as stack:
-        if place is not None and group.is_first:
-            uploads = CheckpointUploads(place.open(), keeps_best=keeps_best)
-            trainer.add_callback(stack.enter_context(uploads))
-        course = train_to_end(
-            trainer, checkpoints, keeps_prefix=spec.train.cache_frozen_layers, keeps_best=keeps_best
-        )
     if not math.isfinite(course.loss):
         raise TrainingError(
             f"the loss became {course.loss}",
@@ -108,15 +116,19 @@ def finetune(
         )
     if head is not None:
         head.fold()
-    # With early stopping the validation rows decided as well, which epoch is kept.
+    # The validation rows may have decided as well: which epoch is kept, or how the fitted head is regularised.
+    chooses = spec.train.early_stopping is not None or fits_head
     seen = collect_seen_rows(
-        [*parts["train"], *(parts["validation"] if keeps_best else ())],
+        [*parts["train"], *(parts["validation"] if chooses else ())],
         setup.task_type.data_form,
         salt=card.data_digest,
     )
     if group.is_first:
         _write_adapter(spec, setup, target)
         save_seen_rows(seen, target)
+        if probe is not None and is_compared:
+            probe.save(target)
+    seconds = course.seconds + (probe.seconds if probe is not None and fits_head else 0.0)
     trained_rows = (
         (course.steps - course.resumed_from) * spec.train.batch_size * spec.train.gradient_accumulation
     )
@@ -137,20 +149,77 @@ def finetune(
         examples=len(parts["train"]),
         steps=course.steps,
         resumed_from=course.resumed_from,
-        seconds=course.seconds,
-        examples_per_second=trained_rows / course.seconds if course.seconds else 0.0,
+        seconds=seconds,
+        examples_per_second=trained_rows / seconds if seconds else 0.0,
         loss=course.loss,
         libraries=read_versions(setup.task_type),
+        head=setup.task_type.find_recorded_pooling(),
     )
     if group.is_first:
         summary.save(target)
     return summary
 
 
-def _set_up(task: ResolvedTask, labels: Sequence[str] | None, group: ProcessGroup) -> Setup:
+def _check(task: ResolvedTask, group: ProcessGroup) -> tuple[TaskType, Method]:
     check_batch_size(task.spec, group)
     check_base(task.spec, task.base.folder)
-    return set_up(task.spec, task.base, task.task_type, task.build_method(), labels=labels, group=group)
+    return task.task_type.settle(task.base.folder), task.build_method()
+
+
+def _is_probe_wanted(spec: TaskSpec, rows: int) -> bool:
+    wanted = spec.evaluate.linear_probe
+    return wanted == "always" or (wanted == "auto" and rows <= MOST_ROWS)
+
+
+def _fit_probe(
+    task: ResolvedTask,
+    task_type: TaskType,
+    method: Method,
+    parts: Mapping[str, Sequence[Example]],
+    labels: Sequence[str] | None,
+    features: FeatureCache | None,
+    progress: Progress,
+) -> LinearProbe | None:
+    """Fit the linear probe, if there is one for the task type and the base; the base is then let go of."""
+    opened = open_features(task.base, task_type, method, features)
+    return None if opened is None else fit_linear_probe(opened, parts, labels, progress=progress)
+
+
+def _train(
+    task: ResolvedTask,
+    setup: Setup,
+    parts: Mapping[str, Sequence[Example]],
+    labels: Sequence[str] | None,
+    head: NumberHead | None,
+    checkpoints: Path,
+    progress: Progress,
+    log_metrics: "LogMetrics | None",
+    place: CheckpointPlace | None,
+) -> Course:
+    from lorry_components.training.callbacks import ProgressCallback
+    from lorry_components.training.checkpoint_uploads import CheckpointUploads
+
+    spec, group = task.spec, setup.group
+    trainer = build_trainer(
+        spec,
+        setup,
+        train=parts["train"],
+        validation=parts["validation"],
+        head=head,
+        labels=labels,
+        checkpoints=checkpoints,
+        callbacks=[ProgressCallback(progress, log_metrics or (lambda _metrics, _step: None))],
+    )
+    check_same_start(checkpoints, group)
+    separate_random_numbers(spec.train.seed, group)
+    keeps_best = spec.train.early_stopping is not None
+    with contextlib.ExitStack() as stack:
+        if place is not None and group.is_first:
+            uploads = CheckpointUploads(place.open(), keeps_best=keeps_best)
+            trainer.add_callback(stack.enter_context(uploads))
+        return train_to_end(
+            trainer, checkpoints, keeps_prefix=spec.train.cache_frozen_layers, keeps_best=keeps_best
+        )
 
 
 def _check_size(spec: TaskSpec, setup: Setup, target: Path) -> None:

@@ -1,10 +1,16 @@
 """The README of an adapter: what a person wants to know before using it."""
 
+from lorry_registry.linear_probe import describe_linear_probe
 from lorry_registry.manifest import Manifest
 
 
-def render_card(manifest: Manifest) -> str:
-    """Return a model card in Markdown, with the front matter that model hubs read. It holds no time."""
+def render_card(manifest: Manifest, plain_use: str = "") -> str:
+    """Return a model card in Markdown, with the front matter that model hubs read. It holds no time.
+
+    Args:
+        manifest: The adapter.
+        plain_use: Python that uses it without Lorry; empty: nothing is said of that.
+    """
     evaluation = manifest.evaluation
     metrics = "\n".join(
         f"| {manifest.name_metric(name)}{' (primary)' if name == evaluation.primary else ''} | "
@@ -17,6 +23,8 @@ def render_card(manifest: Manifest) -> str:
         for baseline in evaluation.baselines
     )
     labels = f"\nClasses: {', '.join(manifest.labels)}.\n" if manifest.labels else ""
+    probe = describe_linear_probe(manifest.method, evaluation)
+    comparison = f"\n{probe}\n" if probe else ""
     libraries = ", ".join(f"{name} {version}" for name, version in sorted(manifest.libraries.items()))
     return f"""---
 base_model: {manifest.base.model}
@@ -34,7 +42,7 @@ Only the adapter is here. It belongs on the frozen base **{manifest.base.model}*
 | {evaluation.split} metric ({evaluation.examples} rows) | value | 95 % interval |
 |---|---|---|
 {metrics}
-
+{comparison}
 {baselines}- Method: {manifest.method}; {manifest.parameters.adapter:,} numbers in the adapter and \
 {manifest.parameters.head:,} in the head, of {manifest.parameters.total:,} in all.
 - Owner: {manifest.owner or "not named"}.
@@ -47,4 +55,15 @@ Only the adapter is here. It belongs on the frozen base **{manifest.base.model}*
 or from Python, through MLflow:
 
     mlflow.pyfunc.load_model("models:/{manifest.task}@champion").predict(["some text"])
+{_render_plain_use(plain_use)}"""
+
+
+def _render_plain_use(code: str) -> str:
+    if not code:
+        return ""
+    return f"""
+Without Lorry, where `base` is the folder of the base, `folder` this one, and `texts` is a list:
+
+```python
+{code}```
 """

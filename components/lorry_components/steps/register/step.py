@@ -14,6 +14,7 @@ from lorry_components.steps.evaluate.evaluation_report import EvaluationReport
 from lorry_components.steps.gate.step import Decision, build_challenge
 from lorry_components.steps.register.mlflow_publication import publish_version
 from lorry_components.steps.register.model_card import render_card
+from lorry_components.steps.register.plain_use import write_plain_use
 from lorry_components.steps.runtime.registered_candidate import RegisteredCandidate
 from lorry_components.tasks.resolution import ResolvedTask
 from lorry_components.tasks.staleness import GATE_DETAIL, describe_gate
@@ -147,8 +148,9 @@ def _assemble(
         probe=report.probe,
         libraries=summary.libraries,
         files=_NO_FILES,
+        head=summary.head,
     )
-    write_whole_text(folder / CARD_NAME, render_card(manifest))
+    write_whole_text(folder / CARD_NAME, render_card(manifest, write_plain_use(manifest, folder)))
     names = (CONFIG_NAME, WEIGHTS_NAME, CARD_NAME)
     return manifest.model_copy(update={"files": tuple(describe_file(folder / name) for name in names)})
 

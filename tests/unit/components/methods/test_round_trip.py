@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from transformers import PreTrainedConfig
 
 from lorry_components.methods import METHODS
-from lorry_registry.manifest import CONFIG_NAME, WEIGHTS_NAME
+from lorry_registry.manifest import CONFIG_NAME, WEIGHTS_NAME, Pooling
 
 MakeCase = Callable[..., Any]
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -77,6 +77,30 @@ def test_what_was_learned_comes_back(make_case: MakeCase, variant: str, style: s
     assert torch.equal(case.compute(restored.model), learned)
     check_saved(case, folder, plain, keeps_base=variant not in _CHANGE_BASE)
     # A row alone and beside longer ones.
+    with torch.inference_mode():
+        alone = case.model(**{key: tensor[1:2, :5] for key, tensor in case.batch.items()}).logits
+    torch.testing.assert_close(alone, learned[1:2], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("style", "place"), [("bert", "mean"), ("gpt2", "mean"), ("llama", "first")])
+@pytest.mark.parametrize("variant", [name for name in VARIANTS if "peft" not in name])
+def test_what_was_learned_under_a_pooled_head_comes_back(
+    make_case: MakeCase, variant: str, style: str, place: str, tmp_path: Path
+) -> None:
+    name, options = VARIANTS[variant]
+    if (name, style) in REFUSED:
+        pytest.skip("this base has no biases")
+    pooling = Pooling.model_validate({"place": place, "normalizes": place == "mean"})
+    case = make_case(name, style, pooling=pooling, **options)
+    untrained = case.compute()
+    learned = case.learn().compute()
+    assert not torch.equal(learned, untrained)
+    folder = case.save(tmp_path / "adapter")
+    restored = case.restore(folder)
+    assert torch.equal(case.compute(restored.model), learned)
+    with restored.without_adapter():
+        assert not torch.equal(case.compute(restored.model), learned)
+    # A row alone and beside longer ones: padding is not pooled, and neither are soft tokens.
     with torch.inference_mode():
         alone = case.model(**{key: tensor[1:2, :5] for key, tensor in case.batch.items()}).logits
     torch.testing.assert_close(alone, learned[1:2], rtol=0, atol=1e-5)

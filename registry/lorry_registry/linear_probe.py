@@ -1,0 +1,30 @@
+"""What is said of an adapter beside a linear model on its frozen base, for terminals, cards and MLflow."""
+
+from lorry_registry.manifest import Evaluation, ProbeComparison
+
+_REMARK = "and method: {name: probe} is fitted in seconds."
+
+
+def describe_linear_probe(method: str, evaluation: Evaluation) -> str:
+    """Return the comparison with the linear probe, and what follows from it; empty: there was none.
+
+    Args:
+        method: The method's name, or a label of it.
+        evaluation: The evaluation of an adapter.
+    """
+    probe = evaluation.linear_probe
+    if probe is None:
+        return ""
+    return (
+        f"{evaluation.primary}: {method} {evaluation.headline.value:.3f}, linear probe on the frozen base "
+        f"{probe.value:.3f}; the difference is {probe.gain:+.3f} (95 % interval {probe.low:+.3f} to "
+        f"{probe.high:+.3f}). {_judge(probe)}"
+    )
+
+
+def _judge(probe: ProbeComparison) -> str:
+    if probe.low > 0:
+        return "It beats the probe."
+    if probe.high < 0:
+        return f"It does not beat the probe: it is worse, {_REMARK}"
+    return f"It does not beat the probe, as far as these rows can tell, {_REMARK}"

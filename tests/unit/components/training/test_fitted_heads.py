@@ -1,0 +1,155 @@
+"""Heads that are fitted to the frozen base: as the beginning of a training, and as a method of its own."""
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+
+from lorry_components.inference import assemble_adapter, load_adapter
+from lorry_components.steps.evaluate.step import evaluate
+from lorry_components.steps.finetune.step import finetune
+from lorry_components.steps.gate.step import Decision
+from lorry_components.steps.prepare_data.step import load_part
+from lorry_components.steps.register.step import register
+from lorry_components.tasks.resolution import resolve_task
+from lorry_components.training.feature_cache import FeatureCache
+from lorry_registry.registry import Registry
+from lorry_registry.stores import LocalStore
+from lorry_registry.task_spec import TaskSpec
+
+MakeSpec = Callable[..., TaskSpec]
+TASKS = ("classification", "regression", "pair")
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("base", ["bert", "gpt2"])
+def test_a_probe_is_trained_judged_and_loaded(
+    make_spec: MakeSpec, tiny_data: Callable[[str], Path], tmp_path: Path, task: str, base: str
+) -> None:
+    spec = make_spec(task, "probe", base=base)
+    resolved, data = resolve_task(spec), tiny_data(task)
+    summary = finetune(resolved, data, tmp_path / "candidate", checkpoints=tmp_path / "checkpoints")
+    assert (summary.steps, summary.parameters.adapter) == (0, 0)
+    assert summary.head is not None
+    assert summary.head.place == ("first" if base == "bert" else "last")
+    tensors = load_file(tmp_path / "candidate/adapter/adapter_model.safetensors")
+    assert sorted(tensors) == ["score.bias", "score.weight"]
+    report = evaluate(resolved, data, tmp_path / "candidate", tmp_path / "evaluation", registry=None)
+    assert report.evaluation.linear_probe is None
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_training_begins_with_the_probe(
+    make_spec: MakeSpec, tiny_data: Callable[[str], Path], tmp_path: Path, task: str
+) -> None:
+    data = tiny_data(task)
+    outputs: list[Any] = []
+    rows = [example.row for example in load_part(data, "test")]
+    settings = {"head": {"pooling": "mean", "init": "probe"}, "train": {"steps": 1, "learning_rate": 1e-9}}
+    for name, method, further in (
+        ("probe", "probe", {"head": {"pooling": "mean"}}),
+        ("lora", "lora", settings),
+        ("again", "lora", settings),
+    ):
+        spec = make_spec(task, method, **{**further, "train": {**further.get("train", {}), "epochs": None}})
+        resolved = resolve_task(spec)
+        cache = FeatureCache(tmp_path / "features")
+        summary = finetune(
+            resolved, data, tmp_path / name, checkpoints=tmp_path / f"{name}-checkpoints", features=cache
+        )
+        predictor = assemble_adapter(
+            tmp_path / name / "adapter",
+            base=resolved.base,
+            task_type=resolved.task_type.hold_pooling(summary.head),
+            method=resolved.build_method(),
+            labels=summary.labels,
+        )
+        outputs.append(predictor.compute_outputs(rows))
+    np.testing.assert_allclose(outputs[1], outputs[0], atol=1e-4)
+    assert np.array_equal(outputs[1], outputs[2])
+
+
+@pytest.mark.parametrize(
+    ("method", "head", "base"),
+    [
+        ("lora", {"pooling": "mean", "init": "probe"}, "bert"),
+        ({"name": "lora", "r": 2}, {"pooling": "last", "init": "probe"}, "gpt2"),
+        ({"name": "lora", "r": 2, "targets": "all-linear"}, {"pooling": "first"}, "roberta"),
+        ({"name": "ft-top", "layers": 1}, {"pooling": "mean"}, "distilbert"),
+        ("probe", None, "bert"),
+        ({"name": "lora", "r": 2}, None, "gpt2"),
+        ("lora", None, "bert"),
+    ],
+)
+def test_the_lines_of_a_card_compute_the_same_logits(
+    make_spec: MakeSpec,
+    tiny_data: Callable[[str], Path],
+    tmp_path: Path,
+    method: str | dict[str, Any],
+    head: dict[str, str] | None,
+    base: str,
+) -> None:
+    sections: dict[str, Any] = {} if head is None else {"head": head}
+    if method == "probe":
+        sections["train"] = {"epochs": None}
+    spec = make_spec("classification", method, base=base, **sections)
+    resolved, data = resolve_task(spec), tiny_data("classification")
+    finetune(resolved, data, tmp_path / "candidate", checkpoints=tmp_path / "checkpoints")
+    report = evaluate(resolved, data, tmp_path / "candidate", tmp_path / "evaluation", registry=None)
+    registry = Registry(LocalStore(tmp_path / "store"), tmp_path / "cache")
+    registration = register(
+        resolved,
+        tmp_path / "candidate",
+        report,
+        Decision(passed=True, reasons=(), judged_champion=None),
+        registry=registry,
+        index=None,
+        details={},
+    )
+    folder = registry.fetch(registration.event.adapter_id)
+    card = (folder / "README.md").read_text("utf-8")
+    code = card.partition("```python\n")[2].partition("```")[0]
+    texts = ["the film was great", "a story so dull and very weak it is"]
+    names: dict[str, Any] = {"base": str(resolved.base.folder), "folder": str(folder), "texts": texts}
+    with warnings.catch_warnings():
+        # The base has another name on every machine.
+        warnings.simplefilter("ignore")
+        exec(code, names)  # noqa: S102 - what a reader of the card would do
+    predictor = load_adapter(folder).predictor
+    expected = predictor.compute_outputs([{"text": text} for text in texts])
+    np.testing.assert_allclose(names["logits"].numpy(), expected, atol=1e-5)
+    assert len(code.splitlines()) <= 30
+
+
+def test_an_adapter_is_compared_with_the_probe_that_its_training_fitted(
+    make_spec: MakeSpec, tiny_data: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """The comparison is about the very numbers that the method ``probe`` reaches on the same rows."""
+    data = tiny_data("classification")
+    resolved = resolve_task(make_spec("classification", "lora"))
+    finetune(resolved, data, tmp_path / "lora", checkpoints=tmp_path / "checkpoints")
+    report = evaluate(resolved, data, tmp_path / "lora", tmp_path / "evaluation", registry=None)
+    alone = resolve_task(make_spec("classification", "probe", train={"epochs": None}))
+    finetune(alone, data, tmp_path / "probe", checkpoints=tmp_path / "checkpoints")
+    judged = evaluate(alone, data, tmp_path / "probe", tmp_path / "judged", registry=None)
+    probe = report.evaluation.linear_probe
+    assert probe is not None
+    assert probe.value == judged.evaluation.headline.value
+    assert probe.gain == pytest.approx(report.evaluation.headline.value - probe.value)
+    assert probe.low <= probe.gain <= probe.high
+
+
+@pytest.mark.parametrize(("settings", "is_compared"), [("auto", True), ("always", True), ("never", False)])
+def test_the_comparison_can_be_left_out(
+    make_spec: MakeSpec, tiny_data: Callable[[str], Path], tmp_path: Path, settings: str, is_compared: bool
+) -> None:
+    spec = make_spec("regression", "lora", evaluate={"linear_probe": settings}, train={"epochs": 1})
+    resolved, data = resolve_task(spec), tiny_data("regression")
+    finetune(resolved, data, tmp_path / "candidate", checkpoints=tmp_path / "checkpoints")
+    report = evaluate(resolved, data, tmp_path / "candidate", tmp_path / "evaluation", registry=None)
+    assert (report.evaluation.linear_probe is not None) == is_compared
+    assert ("linear_probe" in report.evaluation.model_dump(mode="json")) == is_compared
