@@ -159,21 +159,6 @@ class ProbeComparison(_Part):
     high: float
 
 
-class ProbeComparison(_Part):
-    """An adapter beside a linear model on the frozen base, by the primary metric on the same test rows.
-
-    Attributes:
-        value: The linear model's.
-        gain: The adapter's less the linear model's; ``low`` and ``high`` bound the middle 95 % of paired
-            resamples.
-    """
-
-    value: float
-    gain: float
-    low: float
-    high: float
-
-
 class Evaluation(_Part):
     """How good the adapter is on the rows that were held out.
 

@@ -76,6 +76,14 @@ def _describe(report: EvaluationReport) -> dict[str, JsonValue]:
     }
 
 
+def _name_comparison(report: EvaluationReport) -> dict[str, float]:
+    """Return the comparison with the linear probe as metrics of an MLflow run."""
+    probe = report.evaluation.linear_probe
+    if probe is None:
+        return {}
+    return {"linear_probe": probe.value, "linear_probe/gain": probe.gain}
+
+
 def _log_to_mlflow(entry: StepContext, metrics: dict[str, float], folder: Path) -> None:
     """Show the evaluation in MLflow. When MLflow cannot be reached, the adapter is judged all the same."""
     run_id = entry.find_mlflow_run()

@@ -87,7 +87,7 @@ def evaluate(
 def _load_candidate(
     task: ResolvedTask, candidate: Path, registry: Registry | None
 ) -> tuple[Predictor, bool, TrainingSummary | None]:
-    """Return what predicts with a candidate, whether its rows have two texts, and how it was trained just now."""
+    """Return what predicts with a candidate, whether its rows have two texts, and how it was trained now."""
     registered = RegisteredCandidate.find(candidate)
     if registered is not None:
         if registry is None:

@@ -26,6 +26,7 @@ from lorry_components.training.linear_probe import (
     open_features,
     write_into_head,
 )
+from lorry_components.training.node_agreement import check_same_start
 from lorry_components.training.number_head import NumberHead, find_number_head
 from lorry_components.training.resumption import Course, train_to_end
 from lorry_components.training.setup import Setup, check_batch_size, set_up
@@ -116,7 +117,7 @@ def finetune(
         )
     if head is not None:
         head.fold()
-    # The validation rows may have decided as well: which epoch is kept, or how the fitted head is regularised.
+    # Validation rows may have decided as well: which epoch is kept, or how the fitted head is regularised.
     chooses = spec.train.early_stopping is not None or fits_head
     seen = collect_seen_rows(
         [*parts["train"], *(parts["validation"] if chooses else ())],
