@@ -30,7 +30,8 @@ def test_it_is_said_plainly_whether_the_adapter_beats_the_probe(
 ) -> None:
     text = describe_linear_probe("lora", judge(gain, low, high))
     assert text.startswith(
-        f"accuracy: lora 0.933, linear probe on the frozen base {0.933 - gain:.3f}; the difference is {gain:+.3f}"
+        f"accuracy: lora 0.933, linear probe on the frozen base {0.933 - gain:.3f}; the difference is "
+        f"{gain:+.3f}"
     )
     assert f"(95 % interval {low:+.3f} to {high:+.3f}). {verdict}" in text
 
