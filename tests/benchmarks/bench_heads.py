@@ -84,7 +84,7 @@ DATA_SETS: Mapping[str, DataSet] = {
         ("sentence1", "sentence2"),
         "score",
         "regression",
-        validation="validation.jsonl",
+        validation="validation.jsonl.gz",
     ),
     "snli": DataSet(
         "train_part.jsonl.gz", "test.jsonl.gz", ("premise", "hypothesis"), validation="validation.jsonl.gz"

@@ -302,6 +302,9 @@ def _build_footprint(
     # What the base has weights for is not known where they are not on this machine.
     newly_initialized = task_type.choose_newly_initialized(architecture.newly_initialized)
     adapted = adapt_architecture(method, replace(architecture, newly_initialized=newly_initialized))
+    if not method.trains_in_steps:
+        # What its base computes is seen by what autograd would keep of it.
+        adapted.model.requires_grad_(requires_grad=True)
     rows, lengths = _divide_batch(spec), task_type.describe_pass(config, tokens)
     activations = _measure(adapted, base, rows, tokens, lengths, on_cuda=device == "cuda")
     footprint = make_footprint(adapted, method, activations, rows)

@@ -1,8 +1,24 @@
 """What methods and optimisers that hold numbers in fewer bits need."""
 
 import importlib.util
+from typing import TYPE_CHECKING
 
 from lorry_registry.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+# On processors with BF16 instructions, bitsandbytes changes the layout of the weights in the first forward
+# pass without gradients. That layout cannot be trained, so that a validation would end the training; and
+# matrices narrower than a block of 64 numbers have none.
+_REPACKING = "support_avx512bf16_for_cpu"
+
+
+def keep_layout(model: "nn.Module") -> None:
+    """Keep bitsandbytes from changing the layout of a model's packed weights."""
+    for module in model.modules():
+        if hasattr(module, _REPACKING):
+            setattr(module, _REPACKING, False)
 
 
 def require_bitsandbytes(what: str, *, where: str, otherwise: str) -> None:

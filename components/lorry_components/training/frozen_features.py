@@ -10,6 +10,7 @@ from lorry_components.data.rows import Row
 from lorry_components.models.bases import Base
 from lorry_components.models.configuration import load_config
 from lorry_components.models.pretrained import load_pretrained
+from lorry_components.models.quantization import keep_layout
 from lorry_components.progress import Progress, ignore_progress
 from lorry_components.task_types.base import batch_by_length
 from lorry_components.task_types.sequence_head import SequenceHeadTaskType
@@ -93,6 +94,7 @@ class FrozenFeatures:
 
             model: Any
             model, _ = load_pretrained("AutoModel", self._base.folder, may_miss=True, **self._options)
+            keep_layout(model)
             model.train(mode=False)
             if torch.cuda.is_available() and not self._options:
                 model.to(torch.device("cuda"))

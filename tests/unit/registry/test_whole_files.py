@@ -20,7 +20,7 @@ ALLOWED = {
     "components/lorry_components/data/sources/s3.py": "downloads into a scratch folder of its own",
     "components/lorry_components/studies/trial_run.py": "appends lines to a history",
     "components/lorry_components/training/activation_cache.py": "memory on disk, in a scratch folder",
-    "components/lorry_components/training/feature_cache.py": "memory on disk, under a partial name",
+    "components/lorry_components/training/feature_cache.py": "memory on disk, as a partial file",
     "components/lorry_components/training/checkpoints.py": "a checkpoint counts when its last file is there",
     "components/lorry_components/task_types/diffusion/image_generation.py": (
         "takes a free name, which an exclusive open alone does"

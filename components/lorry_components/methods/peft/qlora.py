@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from lorry_components.methods.peft.lora import Lora, LoraOptions
-from lorry_components.models.quantization import require_bitsandbytes
+from lorry_components.models.quantization import keep_layout, require_bitsandbytes
 from lorry_registry.errors import Fault
 
 if TYPE_CHECKING:
@@ -13,10 +13,6 @@ if TYPE_CHECKING:
 
 KEPT_MODULES = ("classifier", "score", "pooler", "qa_outputs", "lm_head", "cls", "pre_classifier", "head")
 """Modules that are not packed: a new head is trained in full, and an output layer keeps its precision."""
-
-# On processors with BF16 instructions, bitsandbytes changes the layout of the weights in the first forward
-# pass without gradients. That layout cannot be trained, so that a validation would end the training.
-_REPACKING = "support_avx512bf16_for_cpu"
 
 
 class QLora(Lora):
@@ -60,7 +56,5 @@ class QLora(Lora):
             )
 
     def _wrap(self, model: "PreTrainedModel", config: "PeftConfig") -> "PeftModel":
-        for module in model.modules():
-            if hasattr(module, _REPACKING):
-                setattr(module, _REPACKING, False)
+        keep_layout(model)
         return super()._wrap(model, config)

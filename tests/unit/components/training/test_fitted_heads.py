@@ -1,5 +1,6 @@
 """Heads that are fitted to the frozen base: as the beginning of a training, and as a method of its own."""
 
+import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -123,6 +124,8 @@ def test_the_lines_of_a_card_compute_the_same_logits(
     expected = predictor.compute_outputs([{"text": text} for text in texts])
     np.testing.assert_allclose(names["logits"].numpy(), expected, atol=1e-5)
     assert len(code.splitlines()) <= 30
+    # A probe is not compared with itself.
+    assert ("linear probe on the frozen base" in card) == (method != "probe")
 
 
 def test_an_adapter_is_compared_with_the_probe_that_its_training_fitted(
@@ -153,3 +156,19 @@ def test_the_comparison_can_be_left_out(
     report = evaluate(resolved, data, tmp_path / "candidate", tmp_path / "evaluation", registry=None)
     assert (report.evaluation.linear_probe is not None) == is_compared
     assert ("linear_probe" in report.evaluation.model_dump(mode="json")) == is_compared
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_a_training_that_goes_on_ends_as_if_it_had_never_stopped(
+    make_spec: MakeSpec, tiny_data: Callable[[str], Path], tmp_path: Path, task: str
+) -> None:
+    spec = make_spec(task, head={"pooling": "mean", "init": "probe"}, train={"epochs": None, "steps": 4})
+    resolved, data = resolve_task(spec), tiny_data(task)
+    finetune(resolved, data, tmp_path / "whole", checkpoints=tmp_path / "kept")
+    shutil.copytree(tmp_path / "kept/checkpoint-3", tmp_path / "cut/checkpoint-3")
+    summary = finetune(resolved, data, tmp_path / "resumed", checkpoints=tmp_path / "cut")
+    assert summary.resumed_from == 3
+    whole, resumed = (
+        (tmp_path / name / "adapter/adapter_model.safetensors").read_bytes() for name in ("whole", "resumed")
+    )
+    assert whole == resumed

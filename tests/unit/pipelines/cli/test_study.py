@@ -13,7 +13,7 @@ TaskFile = Callable[..., Path]
 
 
 def test_a_comparison_is_printed_kept_and_taken_over(invoke: Any, task_file: TaskFile) -> None:
-    result = invoke("compare", task_file(), "--methods", "lora,bitfit", "--seeds", "0,1")
+    result = invoke("compare", task_file(), "--no-probe", "--methods", "lora,bitfit", "--seeds", "0,1")
     assert result.exit_code == 0, result.output
     assert invoke.ran == ["lora, seed 0", "bitfit, seed 0", "lora, seed 1", "bitfit, seed 1"]
     for text in (
@@ -34,19 +34,40 @@ def test_a_comparison_is_printed_kept_and_taken_over(invoke: Any, task_file: Tas
     # Nothing is registered.
     assert not (invoke.home / "store").exists()
 
-    again = invoke("compare", task_file(), "--methods", "lora,bitfit", "--seeds", "0,1")
+    again = invoke("compare", task_file(), "--no-probe", "--methods", "lora,bitfit", "--seeds", "0,1")
     assert again.exit_code == 0, again.output
     assert invoke.ran == []
     assert "4 trials, 4 of them done before" in again.output
 
-    larger = invoke("compare", task_file(), "--methods", "full,lora", "--seeds", "0", "--against", "full")
+    larger = invoke(
+        "compare", task_file(), "--no-probe", "--methods", "full,lora", "--seeds", "0", "--against", "full"
+    )
     assert larger.exit_code == 0, larger.output
     assert invoke.ran == ["full, seed 0"]
     assert "vs full" in larger.output
 
 
+def test_the_linear_probe_is_compared_by_default(invoke: Any, task_file: TaskFile) -> None:
+    # Neither what the file says of training nor what is set for all methods is about it.
+    result = invoke("compare", task_file(head={"init": "random"}), "--methods", "lora", "--set", "method.r=2")
+    assert result.exit_code == 0, result.output
+    assert invoke.ran == ["lora, seed 0", "probe, seed 0"]
+    (folder,) = (invoke.home / "studies").glob("compare-tiny-*")
+    rows = {row["label"]: row for row in json.loads((folder / "results.json").read_text("utf-8"))["rows"]}
+    assert rows["probe"]["trained_parameters"] == 0
+    assert rows["probe"]["seconds"] > 0
+    against = invoke("compare", task_file(), "--methods", "lora", "--against", "probe")
+    assert "vs probe" in against.output
+    # It may be named, and is then not there twice.
+    named = invoke("compare", task_file(), "--methods", "probe")
+    assert named.exit_code == 0, named.output
+    assert "method: {name: probe}\ntrain: {}" in named.output
+
+
 def test_rows_as_json(invoke: Any, task_file: TaskFile, tmp_path: Path) -> None:
-    result = invoke("compare", task_file(), "--methods", "lora:r=2", "--json", "--output", tmp_path / "out")
+    result = invoke(
+        "compare", task_file(), "--no-probe", "--methods", "lora:r=2", "--json", "--output", tmp_path / "out"
+    )
     assert result.exit_code == 0, result.output
     (row,) = json.loads(result.stdout)
     assert row["label"] == "lora r=2"
@@ -64,7 +85,7 @@ def test_rows_as_json(invoke: Any, task_file: TaskFile, tmp_path: Path) -> None:
 
 def test_a_training_that_fails_is_told_and_tried_again(invoke: Any, task_file: TaskFile) -> None:
     methods = "lora,bitfit:max_adapter_mib=0.0001"
-    result = invoke("compare", task_file(), "--methods", methods)
+    result = invoke("compare", task_file(), "--no-probe", "--methods", methods)
     assert result.exit_code == 12, result.output
     assert "bitfit max_adapter_mib=0.0001   " in result.output
     assert "failed" in result.output
@@ -72,12 +93,12 @@ def test_a_training_that_fails_is_told_and_tried_again(invoke: Any, task_file: T
     assert "lora is the only one to choose from" in result.output
     # Lines of a reason are wrapped, and begin with a mark.
     assert "1 that failed is left out" in " ".join(result.output.replace("#", " ").split())
-    invoke("compare", task_file(), "--methods", methods)
+    invoke("compare", task_file(), "--no-probe", "--methods", methods)
     assert invoke.ran == ["bitfit max_adapter_mib=0.0001, seed 0"]
 
 
 def test_nothing_is_trained_when_something_is_wrong(invoke: Any, task_file: TaskFile) -> None:
-    result = invoke("compare", task_file(), "--methods", "lora:r=99,lorra", "--against", "full")
+    result = invoke("compare", task_file(), "--no-probe", "--methods", "lora:r=99,lorra", "--against", "full")
     assert result.exit_code == 3
     for text in ("rank 99 is above", "did you mean 'lora'?", "--against full", "nothing was trained"):
         assert text in result.output
@@ -87,27 +108,27 @@ def test_nothing_is_trained_when_something_is_wrong(invoke: Any, task_file: Task
 
 @pytest.mark.parametrize("seeds", ["a", "1,1", "-1", "", ","])
 def test_seeds_that_are_none(seeds: str, invoke: Any, task_file: TaskFile) -> None:
-    result = invoke("compare", task_file(), "--methods", "lora", "--seeds", seeds)
+    result = invoke("compare", task_file(), "--no-probe", "--methods", "lora", "--seeds", seeds)
     assert result.exit_code == 2
     assert invoke.ran == []
 
 
 def test_what_does_not_fit_is_refused_unless_forced(invoke: Any, task_file: TaskFile) -> None:
     path = task_file(resources={"memory": "100Mi"})
-    result = invoke("compare", path, "--methods", "lora,bitfit")
+    result = invoke("compare", path, "--no-probe", "--methods", "lora,bitfit")
     assert result.exit_code == 3
     assert "lora: 100Mi is less than lora takes" in result.output
     assert "bitfit: 100Mi is less than bitfit takes" in result.output
     assert invoke.ran == []
-    assert invoke("compare", path, "--methods", "lora", "--force").exit_code == 0
+    assert invoke("compare", path, "--no-probe", "--methods", "lora", "--force").exit_code == 0
 
 
 def test_the_same_study_twice_at_once_is_refused(invoke: Any, task_file: TaskFile) -> None:
-    assert invoke("compare", task_file(), "--methods", "lora").exit_code == 0
+    assert invoke("compare", task_file(), "--no-probe", "--methods", "lora").exit_code == 0
     (folder,) = (invoke.home / "studies").glob("compare-tiny-*")
     with (invoke.home / "locks" / f"{folder.name}.lock").open("w") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
-        result = invoke("compare", task_file(), "--methods", "lora")
+        result = invoke("compare", task_file(), "--no-probe", "--methods", "lora")
     assert result.exit_code == 8
     assert "another run of it is going on" in result.output
 
@@ -115,7 +136,7 @@ def test_the_same_study_twice_at_once_is_refused(invoke: Any, task_file: TaskFil
 def test_another_study_of_the_task_goes_on_beside_and_its_cells_are_waited_for(
     invoke: Any, task_file: TaskFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert invoke("compare", task_file(), "--methods", "lora").exit_code == 0
+    assert invoke("compare", task_file(), "--no-probe", "--methods", "lora").exit_code == 0
     (trial,) = (invoke.home / "studies" / "cells").iterdir()
     (trial / "result.json").rename(tmp_path / "result.json")
     stream = (trial / "lock").open("w")
@@ -129,7 +150,7 @@ def test_another_study_of_the_task_goes_on_beside_and_its_cells_are_waited_for(
         return "7"
 
     monkeypatch.setattr("lorry_pipelines.studies.study_run.read_holder", finish)
-    result = invoke("compare", task_file(), "--methods", "lora,bitfit")
+    result = invoke("compare", task_file(), "--no-probe", "--methods", "lora,bitfit")
     assert result.exit_code == 0, result.output
     assert invoke.ran == ["bitfit, seed 0"]
     assert "lora, seed 0: another study is running it (process 7); waiting" in result.output
@@ -161,7 +182,7 @@ def test_wordings_that_read_alike_are_run_once(
 def test_a_seed_that_is_the_studys_is_refused(
     arguments: tuple[str, ...], told: str, invoke: Any, task_file: TaskFile
 ) -> None:
-    result = invoke("compare", task_file(), *arguments)
+    result = invoke("compare", task_file(), "--no-probe", *arguments)
     assert result.exit_code == 3
     assert told in result.output
     assert "give --seeds" in result.output
@@ -192,7 +213,7 @@ def test_settings_that_reach_nobody_are_refused(
 
 
 def test_equal_labels_are_refused(invoke: Any, task_file: TaskFile) -> None:
-    result = invoke("compare", task_file(), "--methods", "lora:r=2,lora:r='2',lora:r=3")
+    result = invoke("compare", task_file(), "--no-probe", "--methods", "lora:r=2,lora:r='2',lora:r=3")
     assert result.exit_code == 3
     assert "lora r=2: 2 variants would have this name" in result.output
     assert invoke.ran == []
@@ -203,10 +224,10 @@ def test_changed_data_is_another_cell(invoke: Any, task_file: TaskFile, tmp_path
     source = tmp_path / "rows.jsonl"
     shutil.copy(json.loads(invoke("validate", path, "--json").stdout)[0]["data"]["source"], source)
     path = task_file(data={"source": str(source)})
-    assert invoke("compare", path, "--methods", "lora").exit_code == 0
+    assert invoke("compare", path, "--no-probe", "--methods", "lora").exit_code == 0
     with source.open("a") as stream:
         stream.write('{"text": "a very dull story 9 9 9", "label": "no"}\n')
-    assert invoke("compare", path, "--methods", "lora").exit_code == 0
+    assert invoke("compare", path, "--no-probe", "--methods", "lora").exit_code == 0
     assert invoke.ran == ["lora, seed 0"]
 
 
