@@ -1,4 +1,4 @@
-"""Options of commands that ask Kubeflow Pipelines: where it is, as whom it is asked, when a run is started."""
+"""Options of commands that ask Kubeflow Pipelines: where it is, and as whom it is asked."""
 
 import re
 from pathlib import Path

@@ -271,6 +271,15 @@ class Kubeflow:
         """Return a run."""
         return _describe_run(self._requests.ask(f"run {run}", self._api.runs.run_service_get_run, run_id=run))
 
+    def terminate_run(self, run: str) -> None:
+        """End a run that goes on; one that is gone is no error.
+
+        Raises:
+            ClusterError: Kubeflow cannot be reached, or refuses.
+        """
+        terminate = self._api.runs.run_service_terminate_run
+        self._requests.ask(f"run {run}", terminate, run_id=run, may_be_gone=True)
+
     def link_run(self, run: str) -> str:
         """Return the address of a run's page."""
         return locate_kubeflow_run(self._access.host, run)

@@ -1,0 +1,116 @@
+"""Looks, from inside a pod, at what the steps of a pipeline need, and tells it in the store.
+
+Layout in the store: ``probes/<run>.json``. Whoever has started the probe removes it.
+"""
+
+import os
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from lorry_components.models.named_bases import list_names
+from lorry_components.process_setup import conceal_secrets
+from lorry_components.steps.runtime.step_context import choose_tracking_uri
+from lorry_registry.digests import canonical_json
+from lorry_registry.errors import LorryError
+from lorry_registry.mlflow_index import MlflowIndex
+from lorry_registry.scrubbing import scrub_text
+from lorry_registry.settings import Settings
+from lorry_registry.stores import open_store
+
+_MOST_BASES = 20
+
+
+class ProbeAnswer(BaseModel):
+    """What one look found.
+
+    Attributes:
+        subject: What was looked at.
+        is_well: Whether it works.
+        text: What was found.
+        todo: What to do if it does not work.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    subject: str
+    is_well: bool
+    text: str
+    todo: str = ""
+
+
+class ProbeReport(BaseModel):
+    """What a pod reaches."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    answers: tuple[ProbeAnswer, ...]
+
+
+def name_probe(run: str) -> str:
+    """Return the key of a probe's report."""
+    return f"probes/{run}.json"
+
+
+def main(*, run: str, store: str, tracking_uri: str) -> None:
+    """Look, and keep what was found.
+
+    Raises:
+        StoreError: The store cannot be written, so that nothing can be kept: the log has the reason.
+    """
+    secrets = conceal_secrets(os.environ)
+    settings = Settings.load(os.environ, Path.cwd())
+    opened = open_store(store, settings.s3)
+    opened.check_writable()
+    answers = [
+        ProbeAnswer(subject="store", is_well=True, text=f"{opened.address}: read and write"),
+        _look("MLflow", lambda: _look_at_mlflow(tracking_uri), secrets),
+        _look("home", lambda: _look_at_home(settings), secrets),
+        *([_look("bases", lambda: _look_at_bases(settings), secrets)] if settings.bases else []),
+    ]
+    report = ProbeReport(answers=tuple(answers))
+    opened.overwrite(name_probe(run), canonical_json(report.model_dump(mode="json")))
+
+
+def _look(subject: str, look: Callable[[], str], secrets: Collection[str]) -> ProbeAnswer:
+    try:
+        return ProbeAnswer(subject=subject, is_well=True, text=look())
+    except LorryError as error:
+        text = f"{error.where}: {error.what}" if error.where else error.what
+        return ProbeAnswer(
+            subject=subject,
+            is_well=False,
+            text=scrub_text(text, secrets),
+            todo=scrub_text(error.todo, secrets),
+        )
+    except OSError as error:
+        text = f"{error.filename or subject}: {error.strerror or error}"
+        todo = "mount what is missing, or correct its permissions: steps run as the profile's user"
+        return ProbeAnswer(subject=subject, is_well=False, text=text, todo=todo)
+
+
+def _look_at_mlflow(tracking_uri: str) -> str:
+    index = MlflowIndex(choose_tracking_uri(tracking_uri, os.environ))
+    index.check_reachable()
+    return "it answers"
+
+
+def _look_at_home(settings: Settings) -> str:
+    settings.home.mkdir(parents=True, exist_ok=True)
+    path = settings.home / "probe"
+    path.write_bytes(b"written")
+    path.unlink()
+    return f"{settings.home} can be written"
+
+
+def _look_at_bases(settings: Settings) -> str:
+    names = sorted(list_names(settings.base_place))
+    if not names:
+        raise LorryError(
+            "there is no base",
+            where=settings.base_place.address,
+            todo="fill it with lorry bases push, as docs/kubernetes.md says",
+        )
+    more = f" and {len(names) - _MOST_BASES} more" if len(names) > _MOST_BASES else ""
+    return f"{settings.base_place.address}: {', '.join(names[:_MOST_BASES])}{more}"
