@@ -26,7 +26,7 @@ from lorry_registry.cli.edge import (
     read_environment,
 )
 from lorry_registry.cli.tables import clean_text, print_heading
-from lorry_registry.errors import LorryError
+from lorry_registry.errors import LorryError, UsageError
 from lorry_registry.settings import Settings
 
 _SECONDS = 20.0
@@ -34,18 +34,71 @@ _DEVICE_SECONDS = 60.0
 _COLOURS = {"ok": "green", "warning": "yellow", "failure": "red"}
 
 
-@click.command(epilog=format_examples("lorry doctor", "lorry doctor --json"))
+@click.command(
+    epilog=format_examples(
+        "lorry doctor",
+        "lorry doctor --json",
+        "lorry doctor --cluster --profile cluster.yaml   Kubeflow, Kubernetes, and a pod's view",
+    )
+)
+@click.option("--cluster", is_flag=True, help="Look at the cluster instead, with a pipeline of one step.")
+@click.option(
+    "--profile",
+    "profile_file",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="With --cluster: how steps are placed there.",
+)
+@click.option("--host", metavar="URL", help="With --cluster: Kubeflow Pipelines.")
+@click.option("--namespace", metavar="NAME", help="With --cluster: the namespace of the steps.")
+@click.option(
+    "--ca-file",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="With --cluster: certificates by which Kubeflow's is checked.",
+)
+@click.option("--service-account", default="", metavar="NAME", help="With --cluster: the steps' account.")
+@click.option("--no-probe", is_flag=True, help="With --cluster: start no pod, and look from here only.")
+@click.option(
+    "--probe-seconds",
+    type=click.IntRange(10, 3600),
+    default=600,
+    show_default=True,
+    help="With --cluster: how long to wait for the pod.",
+)
 @json_option
-def examine(as_json: bool) -> None:
+def examine(
+    cluster: bool,
+    profile_file: Path | None,
+    host: str | None,
+    namespace: str | None,
+    ca_file: Path | None,
+    service_account: str,
+    no_probe: bool,
+    probe_seconds: int,
+    as_json: bool,
+) -> None:
     """Say what works here, and what to do about the rest.
 
     Settings and where each comes from; the store, MLflow and what may be done there; Python and the
     libraries; this machine. Nothing is left behind, and no secret is printed. The exit code is 1 if
     something that is set up does not work; what is merely not installed, or limited, is none of that.
+
+    With --cluster: whether Kubeflow is reached and new enough; whether the secrets, claims, quotas, the queue
+    and Kubeflow Trainer that the profile names are there, as far as your kubeconfig may see them; and, by a
+    pipeline of one step, whether the image is pulled and a pod reaches store, MLflow and bases.
     """
-    environment = read_environment()
+    if cluster:
+        from lorry_pipelines.cli.doctor_cluster import list_cluster_checks
+
+        checks = list_cluster_checks(
+            profile_file, host, namespace, ca_file, service_account, None if no_probe else probe_seconds
+        )
+    else:
+        if profile_file or host or namespace or ca_file or service_account or no_probe:
+            raise UsageError("these options are about a cluster", where="lorry doctor", todo="add --cluster")
+        checks = _list_checks(read_environment())
     with brief_patience():
-        found = run_checks(_list_checks(environment))
+        found = run_checks(checks)
     if as_json:
         print_json([_describe(section, finding) for section, finding in found])
     else:

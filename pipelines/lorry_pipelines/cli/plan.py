@@ -10,12 +10,15 @@ from lorry_pipelines.cli.task_options import overrides_option
 from lorry_registry.cli.edge import fail_after, format_examples, json_option, load_settings, print_json
 from lorry_registry.cli.tables import NOTHING, Column, print_bullets, print_fields, print_heading, print_table
 from lorry_registry.errors import Fault, LorryError, UsageError
+from lorry_registry.registry import Registry
 from lorry_registry.sizes import format_range, format_size
 
 if TYPE_CHECKING:
     from lorry_components.memory.estimates import Estimate
     from lorry_components.memory.plan import TaskPlan
     from lorry_components.reference.published_rows import PublishedRow
+    from lorry_pipelines.cluster.costs import TaskCost
+    from lorry_pipelines.cluster.profile import PriceTable
     from lorry_registry.task_spec import TaskSpec
 
 _WITHOUT_IMAGES = (
@@ -28,6 +31,7 @@ _WITHOUT_IMAGES = (
     epilog=format_examples(
         "lorry plan reviews.yaml",
         "lorry plan reviews.yaml --set method.name=full --set train.batch_size=64",
+        "lorry plan reviews.yaml --profile cluster.yaml   what it costs on a cluster as well",
         "lorry plan --published            figures from papers beside ours",
     )
 )
@@ -35,10 +39,18 @@ _WITHOUT_IMAGES = (
 @overrides_option
 @click.option("--published", is_flag=True, help="Print figures published in papers beside ours.")
 @click.option("--lecture", "is_former_flag", is_flag=True, hidden=True, help="The old --published.")
+@click.option(
+    "--profile",
+    "profile_file",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Also say what a run on this cluster asks for, for how long, and what it costs.",
+)
 @json_option
 def plan_files(
     files: tuple[Path, ...],
     overrides: tuple[str, ...],
+    profile_file: Path | None,
     published: bool,
     is_former_flag: bool,
     as_json: bool,
@@ -50,7 +62,7 @@ def plan_files(
     base on a hub only config.json is downloaded.
     """
     published = published or is_former_flag
-    if published == bool(files) or (published and overrides):
+    if published == bool(files) or (published and (overrides or profile_file)):
         raise UsageError(
             "give task files, or --published alone", where="lorry plan", todo="see: lorry plan --help"
         )
@@ -75,27 +87,59 @@ def plan_files(
             problems[f"{spec.name} cannot be planned"] = error
         else:
             planned.append((spec, plan, list(check_fits(spec, plan))))
+    costs = _Costs([spec for spec, _, _ in planned], profile_file)
     if as_json:
         print_json(
             [
                 describe_plan(plan)
                 | {"faults": [{"where": fault.where, "what": fault.advice} for fault in misfits]}
-                for _, plan, misfits in planned
+                | costs.describe(spec.name)
+                for spec, plan, misfits in planned
             ]
         )
     else:
         for spec, plan, misfits in planned:
             _print_plan(plan, misfits, asked=_describe_resources(spec.resources))
+        costs.show()
     fail_after(problems)
+
+
+class _Costs:
+    """What tasks cost on a cluster; nothing where no profile of one is given."""
+
+    def __init__(self, specs: "Sequence[TaskSpec]", profile_file: Path | None) -> None:
+        self._costs: list[TaskCost] = []
+        self._prices: PriceTable | None = None
+        if profile_file is None:
+            return
+        from lorry_pipelines.cluster.costs import estimate_costs
+        from lorry_pipelines.cluster.profile import load_profile
+
+        profile = load_profile(profile_file)
+        self._prices = profile.prices
+        self._costs = estimate_costs(specs, profile, Registry.open(load_settings()))
+
+    def describe(self, task: str) -> dict[str, object]:
+        from lorry_pipelines.cli.costs_table import describe_costs
+
+        own = [cost for cost in self._costs if cost.task == task]
+        return {"costs": describe_costs(own, self._prices)} if own else {}
+
+    def show(self) -> None:
+        from lorry_pipelines.cli.costs_table import print_costs
+
+        if self._costs:
+            print_costs(self._costs, self._prices)
 
 
 def _describe_resources(resources: object) -> str:
     from lorry_registry.task_spec import ResourcesSpec
 
     assert isinstance(resources, ResourcesSpec)
-    if not resources.count:
-        return f"processors with {resources.memory}"
-    return f"{resources.count} x {resources.accelerator}, and {resources.memory} of host memory"
+    asked = f"processors with {resources.memory}"
+    if resources.count:
+        asked = f"{resources.count} x {resources.accelerator}, and {resources.memory} of host memory"
+    return asked if resources.nodes == 1 else f"{resources.nodes} nodes, each with {asked}"
 
 
 def _print_plan(plan: "TaskPlan", faults: Sequence[Fault], *, asked: str) -> None:

@@ -206,7 +206,7 @@ class _Job:
             if self._unsent:
                 # Its name is a digest of the data, among others.
                 shown["run"] = None
-            print_json(shown) if as_json else _print_values(shown)
+            self._show_plan(shown, [plan.spec for plan in stale], profile, as_json=as_json)
             return
         kubeflow, run = self._start(submission, [plan.spec for plan in stale])
         link = kubeflow.link_run(run.id)
@@ -220,6 +220,17 @@ class _Job:
             planned, reports, as_json=as_json, seconds=time.monotonic() - started, run=run, link=link
         )
         _fail_with(run, reports, link)
+
+    def _show_plan(self, shown: dict[str, Any], specs: Sequence[Any], profile: Any, *, as_json: bool) -> None:
+        from lorry_pipelines.cli.costs_table import describe_costs, print_costs
+        from lorry_pipelines.cluster.costs import estimate_costs
+
+        costs = estimate_costs(specs, profile, self._registry)
+        if as_json:
+            print_json(shown | {"costs": describe_costs(costs, profile.prices)})
+            return
+        _print_values(shown)
+        print_costs(costs, profile.prices)
 
     def schedule(
         self, tasks: "Sequence[ResolvedTask]", profile: Any, cron: str, *, revision: str

@@ -50,6 +50,11 @@ class StepProfile(Section):
     memory_limit: Memory | None = None
     timeout_seconds: Annotated[int, Field(ge=60)]
 
+    @property
+    def cpus(self) -> float:
+        """Processors that are reserved for it."""
+        return _count_cpus(self.cpu)
+
     @model_validator(mode="after")
     def _check_limits(self) -> Self:
         if self.memory_limit is not None and parse_size(self.memory_limit) < parse_size(self.memory):
@@ -145,6 +150,26 @@ class AcceleratorProfile(Section):
     shared_memory: Memory = "8Gi"
 
 
+Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class PriceTable(Section):
+    """What an hour costs, as your provider or your accounts say; none has a default.
+
+    Attributes:
+        currency: The currency of all prices.
+        cpu: Of a processor.
+        memory: Of a GiB of memory.
+        accelerators: Of an accelerator, by its resource name, ``nvidia.com/gpu``, or by the value of the
+            node's label that chooses its kind, such as ``nvidia-l4``, which counts for more.
+    """
+
+    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
+    cpu: Price = 0.0
+    memory: Price = 0.0
+    accelerators: dict[str, Price] = {}
+
+
 class TrainerProfile(Section):
     """Kubeflow Trainer, for tasks that are trained on several nodes.
 
@@ -192,6 +217,7 @@ class ClusterProfile(Section):
         bases: The claim of the base models that tasks call by a logical name; None: there is none.
         image_pull_secrets: Secrets with which the image is pulled.
         trainer: Kubeflow Trainer; None: the cluster has none, and each task is trained on one node.
+        prices: What an hour of what steps ask for costs; None: not known.
         queue: Kueue's queue; None: the cluster does not use Kueue.
         labels: Further labels of every pod.
         user: The user id that steps run as. It must not be 0.
@@ -212,6 +238,7 @@ class ClusterProfile(Section):
     bases: BasesProfile | None = None
     image_pull_secrets: tuple[ObjectName, ...] = ()
     trainer: TrainerProfile | None = None
+    prices: PriceTable | None = None
     queue: QueueProfile | None = None
     labels: dict[str, str] = {}
     user: Annotated[int, Field(ge=1)] = 10001

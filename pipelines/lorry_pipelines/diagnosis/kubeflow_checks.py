@@ -41,7 +41,7 @@ def check_kubeflow(access: KubeflowAccess) -> Sequence[Finding]:
         todo = "see that it is 2.17 or newer: kubectl -n kubeflow get deploy ml-pipeline -o wide"
         return [Finding("Kubeflow", "warning", shown, todo, details)]
     if (int(numbers[1]), int(numbers[2])) < LEAST_VERSION:
-        todo = "upgrade Kubeflow Pipelines to 2.17 or newer: older ones ignore deadlines, and run graphs otherwise"
+        todo = "upgrade Kubeflow Pipelines to 2.17 or newer: older ones ignore a run's deadline"
         return [Finding("Kubeflow", "failure", shown, todo, details)]
     return [Finding("Kubeflow", "ok", shown, details=details)]
 
@@ -152,7 +152,7 @@ class Probe:
     def _explain_waiting(self, run: Run) -> Finding:
         reasons = self._list_reasons(run) if self.api is not None else []
         text = f"its run is {run.state} after {self.seconds:g} s"
-        todo = "kubectl get pods, kubectl describe pod: a quota, no node that fits, or an image that is not pulled"
+        todo = "kubectl describe pod: a quota, no node that fits, or an image that is not pulled"
         return Finding("probe", "failure", "; ".join([text, *reasons]), todo)
 
     def _list_reasons(self, run: Run) -> list[str]:

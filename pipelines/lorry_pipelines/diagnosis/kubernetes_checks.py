@@ -48,7 +48,7 @@ def check_trainer(api: KubernetesApi, profile: ClusterProfile) -> Sequence[Findi
             "Kubeflow Trainer",
             "failure",
             f"there is no runtime {name}",
-            "kubectl get clustertrainingruntimes says which there are; name one in the profile, trainer.runtime",
+            "kubectl get clustertrainingruntimes lists them; name one in the profile, trainer.runtime",
         )
     ]
 
@@ -108,9 +108,7 @@ def _check_claim(api: KubernetesApi, name: str) -> Finding:
     def look() -> Finding:
         found = api.find(f"/api/v1/namespaces/{api.namespace}/persistentvolumeclaims/{name}")
         if found is None:
-            todo = (
-                "make it, as infra/k8s/base/bases.yaml does, or correct the profile: no pod starts without it"
-            )
+            todo = "make it, as infra/k8s/base/bases.yaml does, or correct the profile: pods wait for it"
             return Finding(subject, "failure", f"is not in {api.namespace}", todo)
         phase = found.get("status", {}).get("phase", "")
         if phase == "Bound":
@@ -152,7 +150,7 @@ def _judge_quota(quota: dict[str, Any], profile: ClusterProfile) -> Iterator[Fin
             text = f"{resource} of {hard[resource]} is less than {step} alone asks for"
             problems.append(Finding(subject, "failure", text, todo))
         elif needed > limit - taken:
-            text = f"of {resource} {used.get(resource)} of {hard[resource]} are in use: {step} would have to wait"
+            text = f"{resource}: {used.get(resource)} of {hard[resource]} are in use, so {step} would wait"
             problems.append(Finding(subject, "warning", text, "wait, or raise the quota"))
     shown = ", ".join(f"{key} {used.get(key, '0')} of {value}" for key, value in sorted(hard.items()))
     yield from problems or [Finding(subject, "ok", shown, details={"hard": hard, "used": used})]

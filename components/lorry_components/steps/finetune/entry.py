@@ -114,6 +114,8 @@ def main(
             "device": summary.device,
             "precision": summary.precision,
             "checkpoints": name,
+            # How long it took says something of the same kind of machine only.
+            **({"placed": spec.resources.model_dump(mode="json")} if entry.is_in_pod else {}),
         }
 
     return run_step(entry.record, spec.name, "finetune", body)
