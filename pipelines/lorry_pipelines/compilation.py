@@ -1,5 +1,6 @@
 """From tasks to a compiled pipeline file."""
 
+import json
 import tempfile
 import warnings
 from collections.abc import Sequence
@@ -11,9 +12,13 @@ from lorry_pipelines.cluster.reachability import check_reachable
 from lorry_registry.addresses import has_secret, hide_secrets
 from lorry_registry.errors import StoreError, UsageError
 from lorry_registry.settings import IN_STORE, Settings
+from lorry_registry.sizes import KIB, format_in
 from lorry_registry.stores import open_store
-from lorry_registry.task_references import TaskReference, store_task
+from lorry_registry.task_references import TaskReference, refer_to_task, store_task
 from lorry_registry.task_spec import ResourcesSpec, TaskSpec
+
+# Linux limits one argument of a process to 128 KiB; the other parameters of a step travel in the same.
+_MAX_ARGUMENT = 120 * KIB
 
 
 def compile_pipeline(
@@ -35,9 +40,10 @@ def compile_pipeline(
     Raises:
         InvalidTaskError: A profile is given, and pods could not reach something; all such things are listed.
         StoreError: The file cannot be written.
-        UsageError: The address of the store or of a source holds a password.
+        UsageError: The address of the store or of a source holds a password, or there are too many tasks.
     """
     _refuse_secrets(specs, settings)
+    _refuse_too_many(specs)
     if profile is not None:
         check_reachable(specs, settings, profile)
         profile = place_bases(profile, settings)
@@ -93,6 +99,18 @@ def _choose_checkpoints(settings: Settings) -> str:
     if settings.has_remote_checkpoints:
         return settings.checkpoint_address
     return IN_STORE if "://" in settings.store else ""
+
+
+def _refuse_too_many(specs: Sequence[TaskSpec]) -> None:
+    """Refuse what would break each step that is given all tasks, before anything is started."""
+    size = len(json.dumps([str(refer_to_task(spec)) for spec in specs]))
+    if size > _MAX_ARGUMENT:
+        raise UsageError(
+            f"{len(specs)} tasks are too many for one run: their references take {format_in(size, 'KiB')}, "
+            f"and a process takes no more than {format_in(_MAX_ARGUMENT, 'KiB')} as an argument",
+            where="tasks",
+            todo=f"start several runs of up to {len(specs) * _MAX_ARGUMENT // size} tasks",
+        )
 
 
 def _refuse_secrets(specs: Sequence[TaskSpec], settings: Settings) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from lorry_components.training.checkpoints import find_checkpoint, read_step
 from lorry_components.training.distributed import LostProcessError, ProcessGroup
+from lorry_registry.whole_files import write_whole
 
 _RANDOM_STATE = "rng_state_{}.pth"
 
@@ -26,7 +27,7 @@ def share_random_states(checkpoint: Path, *, rank: int, count: int, writes: bool
     for number, content in enumerate(_gather(own, count)):
         path = checkpoint / _RANDOM_STATE.format(number)
         if writes and not path.exists():
-            path.write_bytes(content)
+            write_whole(path, content)
 
 
 def check_same_start(checkpoints: Path, group: ProcessGroup) -> None:

@@ -14,7 +14,7 @@ import yaml
 
 from lorry_pipelines.cluster.profile import CLUSTER_STEPS, ClusterProfile, TrainerProfile, load_profile
 from lorry_pipelines.compilation import compile_pipeline
-from lorry_registry.errors import InvalidTaskError
+from lorry_registry.errors import InvalidTaskError, UsageError
 from lorry_registry.settings import Settings
 from lorry_registry.task_references import refer_to_task
 from lorry_registry.task_spec import TaskSpec
@@ -106,6 +106,13 @@ def test_five_hundred_tasks_travel_as_references(tmp_path: Path) -> None:
     assert tasks == [str(refer_to_task(spec)) for spec in specs]
     # The limit of Linux for one argument.
     assert len(json.dumps(tasks)) < 64 * 1024
+
+
+def test_more_tasks_than_an_argument_holds_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="2000 tasks are too many for one run") as raised:
+        compile_specs(tmp_path, *(make_spec(f"task-{number:04}") for number in range(2000)))
+    assert "start several runs of up to" in str(raised.value)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_tasks_with_different_resources_cannot_be_replaced(tmp_path: Path) -> None:

@@ -17,6 +17,9 @@ EDGES = {
     # MLflow calls it, and passes none of our settings on.
     "components/lorry_components/inference/mlflow_flavor.py",
     "components/lorry_components/steps/verdict/entry.py",
+    # Where a node of several begins, and a look from inside a cluster.
+    "components/lorry_components/steps/finetune/node_entry.py",
+    "components/lorry_components/steps/probe/entry.py",
     "components/lorry_components/studies/trial_process.py",
     "pipelines/lorry_pipelines/local/runner_process.py",
 }

@@ -18,8 +18,10 @@ from lorry_registry.mlflow_index import MlflowIndex
 from lorry_registry.scrubbing import scrub_text
 from lorry_registry.settings import Settings
 from lorry_registry.stores import open_store
+from lorry_registry.whole_files import write_whole
 
 _MOST_BASES = 20
+_BRIEFLY = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 
 
 class ProbeAnswer(BaseModel):
@@ -60,6 +62,8 @@ def main(*, run: str, store: str, tracking_uri: str) -> None:
         StoreError: The store cannot be written, so that nothing can be kept: the log has the reason.
     """
     secrets = conceal_secrets(os.environ)
+    # MLflow's client would ask for minutes; whether it is there is seen at once.
+    os.environ.update(_BRIEFLY)
     settings = Settings.load(os.environ, Path.cwd())
     opened = open_store(store, settings.s3)
     opened.check_writable()
@@ -99,7 +103,7 @@ def _look_at_mlflow(tracking_uri: str) -> str:
 def _look_at_home(settings: Settings) -> str:
     settings.home.mkdir(parents=True, exist_ok=True)
     path = settings.home / "probe"
-    path.write_bytes(b"written")
+    write_whole(path, b"written")
     path.unlink()
     return f"{settings.home} can be written"
 
