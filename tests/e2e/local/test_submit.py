@@ -90,6 +90,7 @@ def test_from_files_on_a_laptop_to_a_champion(cluster: Cluster) -> None:
     wait = cluster.start_runs()
 
     planned = json.loads(cluster.submit(good, broken, "--dry-run", "--json").out)
+    assert planned["costs"]["tasks"]["good"]["expected_seconds"] is None
     unsent = "its data are not in the store yet"
     assert planned["tasks"] == {"good": unsent, "broken": unsent}
     assert planned["run"] is None
@@ -106,6 +107,11 @@ def test_from_files_on_a_laptop_to_a_champion(cluster: Cluster) -> None:
     # What would have been done has a name that does not depend on where the data were.
     assert run["display_name"].startswith("lorry-")
     assert run["state"] == "FAILED"
+    # Each names the other.
+    rows = {row["task"]: row for row in json.loads(finished.out)}
+    assert (rows["good"]["kfp_run"], rows["good"]["kfp_url"].rpartition("/")[2]) == (run["run_id"],) * 2
+    assert rows["good"]["mlflow_run"]
+    assert "MLflow: http://mlflow.lorry.svc:5000, runs tagged lorry.kfp_run" in run["description"]
     assert {Path(key).name for key in cluster.store.list_keys("data")} == {"good.jsonl", "broken.jsonl"}
     assert cluster.store.list_children(f"runs/{run['run_id']}/tasks") == ["broken", "good"]
 

@@ -18,7 +18,7 @@ from lorry_components.steps.prepare_data.entry import main as prepare_data
 from lorry_components.steps.register.entry import main as register
 from lorry_components.steps.register.mlflow_publication import reconcile_task
 from lorry_components.steps.report.entry import main as report
-from lorry_components.steps.runtime.outcomes import PROCEED, STEPS, STOP
+from lorry_components.steps.runtime.outcomes import PROCEED, STEPS, STOP, Outcome, RunRecord
 from lorry_components.steps.runtime.step_context import StepContext
 from lorry_components.steps.verdict.entry import main as judge
 from lorry_registry.adapter_names import label_method
@@ -77,7 +77,7 @@ class Graph:
         }
         adapter = SimpleNamespace(metadata=metadata["register"])
         steps: list[Callable[[], str]] = [
-            lambda: finetune(**places, **trained, metadata=metadata["finetune"]),
+            lambda: finetune(**places, **trained, metadata=metadata["finetune"], kfp_run=run),
             lambda: evaluate(
                 **places, **evaluated, plot=str(place / "plot.html"), metadata=metadata["evaluate"]
             ),
@@ -102,6 +102,9 @@ class Graph:
 
     def judge(self, run: str, *specs: TaskSpec) -> None:
         judge(tasks=[str(refer_to_task(spec)) for spec in specs], run=run, store=str(self.store.root))
+
+    def read_outcomes(self, run: str, task: str) -> list[Outcome]:
+        return RunRecord(self.store, run).read(task)
 
     def read_report(self, run: str) -> list[dict[str, Any]]:
         document = json.loads((self.store.root / "runs" / run / "report.json").read_text())
@@ -180,6 +183,8 @@ def test_a_run_from_rows_to_a_champion(
     run = index._client.get_run(run_id)
     assert run.info.status == "FINISHED"
     assert run.data.tags["lorry.run"] == "run-1"
+    # No pod, no Kubeflow to lead to.
+    assert "lorry.kfp_run" not in run.data.tags
     assert run.data.tags["lorry.version"] == "1"
     assert run.data.tags["lorry.decision"] == "promoted"
     assert run.data.tags["lorry.metric"] == "accuracy"
@@ -420,6 +425,30 @@ def test_a_training_that_ended_is_not_lost_when_mlflow_goes_away(
     monkeypatch.setattr(MlflowIndex, "log_parameters", fail_late)
     assert graph.run(make_spec(train=ONE_STEP), "run-1", until="finetune") == [PROCEED] * 2
     assert caplog.text.count("MLflow takes no more metrics of this training") == 1
+
+
+def test_in_a_pod_the_runs_of_mlflow_and_kubeflow_name_each_other(
+    graph: Graph, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("LORRY_KUBEFLOW_HOST", "https://kubeflow.example/pipeline")
+    spec = make_spec("classification", train=ONE_STEP)
+    graph.run(spec, "kfp-1", until="finetune")
+    run_id = graph.metadata["finetune"]["lorry.mlflow_run"]
+    index = MlflowIndex(graph.uri)
+    link = "https://kubeflow.example/pipeline/#/runs/details/kfp-1"
+    tags = index._client.get_run(run_id).data.tags
+    assert (tags["lorry.kfp_run"], tags["lorry.kfp_url"]) == ("kfp-1", link)
+    assert tags["mlflow.note.content"] == f"Kubeflow run: [kfp-1]({link})"
+    # A registered version has a description of its own, and the way to Kubeflow below it.
+    graph.run(spec, "kfp-2", force=True)
+    run_id = graph.metadata["finetune"]["lorry.mlflow_run"]
+    note = index._client.get_run(run_id).data.tags["mlflow.note.content"]
+    assert note.startswith("Champion: ")
+    assert note.endswith(f"Kubeflow run: [kfp-2]({link.replace('kfp-1', 'kfp-2')})")
+    # Of the machine that this took its time on, only a pod's says something of the next.
+    (outcome,) = (one for one in graph.read_outcomes("kfp-2", spec.name) if one.step == "finetune")
+    assert outcome.details["placed"] == spec.resources.model_dump(mode="json")
 
 
 def test_an_entry_reads_the_environment(graph: Graph, make_spec: MakeSpec) -> None:
