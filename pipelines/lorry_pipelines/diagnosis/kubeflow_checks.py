@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import JsonValue
+
 from lorry_components.steps.probe.entry import ProbeReport, name_probe
 from lorry_components.steps.runtime.kubernetes_api import KubernetesApi
 from lorry_pipelines.cluster.base_mounts import place_bases
@@ -35,7 +37,7 @@ def check_kubeflow(access: KubeflowAccess) -> Sequence[Finding]:
     kubeflow.find_pipeline("lorry")
     users = "with users" if kubeflow.has_users else "without users"
     shown = f"{kubeflow.version or 'of no version that it tells'} at {access.host}, {users}"
-    details = {"version": kubeflow.version, "has_users": kubeflow.has_users}
+    details: dict[str, JsonValue] = {"version": kubeflow.version, "has_users": kubeflow.has_users}
     numbers = re.match(r"v?(\d+)\.(\d+)", kubeflow.version)
     if numbers is None:
         todo = "see that it is 2.17 or newer: kubectl -n kubeflow get deploy ml-pipeline -o wide"

@@ -4,7 +4,7 @@ Nothing is made there. A secret's values are not looked at, only the names of it
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from lorry_components.steps.runtime.kubernetes_api import KubernetesApi, find_status
 from lorry_pipelines.cluster.profile import ClusterProfile
@@ -12,6 +12,7 @@ from lorry_pipelines.diagnosis.findings import Finding
 from lorry_registry.errors import ClusterError
 from lorry_registry.sizes import parse_size
 
+_Found = TypeVar("_Found")
 _TRAINER = "/apis/trainer.kubeflow.org/v1alpha1"
 
 
@@ -123,11 +124,11 @@ def _check_claim(api: KubernetesApi, name: str) -> Finding:
 def check_quotas(api: KubernetesApi, profile: ClusterProfile) -> Sequence[Finding]:
     """Compare what is left of the namespace's quotas with what the steps ask for."""
 
-    def look() -> Finding | list[Finding]:
+    def look() -> list[Finding]:
         found = api.read(f"/api/v1/namespaces/{api.namespace}/resourcequotas")
         items = found.get("items") or ()
         if not items:
-            return Finding("quota", "ok", f"{api.namespace} has none")
+            return [Finding("quota", "ok", f"{api.namespace} has none")]
         return [finding for item in items for finding in _judge_quota(item, profile)]
 
     answer = _unless_forbidden("quota", look)
@@ -185,7 +186,7 @@ def _count(quantity: str) -> float:
         return float(parse_size(text))
 
 
-def _unless_forbidden(subject: str, look: Callable[[], Any]) -> Any:
+def _unless_forbidden(subject: str, look: Callable[[], _Found]) -> _Found | Finding:
     try:
         return look()
     except ClusterError as error:

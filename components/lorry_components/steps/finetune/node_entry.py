@@ -127,8 +127,8 @@ def _train(exchange: NodeExchange, work: NodeWork, store: str, node: Node) -> No
     place = CheckpointPlace(work.checkpoints, work.checkpoints_key, entry.settings.s3, work.notes)
     waiting, told = Waiting(exchange), _Told()
 
-    def show(done: int, total: int) -> None:
-        told.tell(done, total)
+    def show(done: int, total: int, note: str = "") -> None:
+        told.tell(done, total, note)
         waiting.check()
 
     # A disk of its own for each attempt: what the former one left is not what the other nodes go on from.
@@ -180,11 +180,11 @@ class _Told:
 
     _at: float = 0.0
 
-    def tell(self, done: int, total: int) -> None:
+    def tell(self, done: int, total: int, note: str) -> None:
         now = time.monotonic()
         if now - self._at >= _TOLD_SECONDS or done == total:
             self._at = now
-            _LOGGER.info("step %d of %d", done, total)
+            _LOGGER.info("step %d of %d%s", done, total, f": {note}" if note else "")
 
 
 if __name__ == "__main__":

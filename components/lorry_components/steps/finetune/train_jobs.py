@@ -1,12 +1,10 @@
-"""TrainJobs of Kubeflow Trainer: created with its SDK, and watched over Kubernetes' API.
+"""TrainJobs of Kubeflow Trainer, made and watched over Kubernetes' API.
 
-The SDK's own watching keeps no reason of a failure, ends after ten minutes, and follows a log until the
-connection is cut.
+Trainer's own SDK does not do here: it knows no variables from secrets, and its watching keeps no reason of a
+failure, ends after ten minutes, and follows a log until the connection is cut.
 """
 
-import importlib
-import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -14,14 +12,14 @@ from urllib.parse import quote
 from lorry_components.steps.finetune.train_job_settings import TrainJobSettings
 from lorry_components.steps.runtime.kubernetes_api import (
     KubernetesApi,
-    find_status,
     is_conflict,
 )
-from lorry_registry.errors import ClusterError, MissingExtraError
+from lorry_registry.errors import ClusterError
 
 CONTAINER = "node"
 """The container and the replicated job in which Trainer's runtimes train."""
 
+_MANAGER = "lorry/finetune"
 _GROUP = "/apis/trainer.kubeflow.org/v1alpha1"
 _JOBSET, _ROLE = "jobset.sigs.k8s.io/jobset-name", "jobset.sigs.k8s.io/replicatedjob-name"
 _INDEX = "batch.kubernetes.io/job-completion-index"
@@ -74,7 +72,8 @@ class TrainJobs:
 
     def __init__(self, api: KubernetesApi) -> None:
         self._api = api
-        self._jobs = f"{_GROUP}/namespaces/{quote(api.namespace)}/trainjobs"
+        self._group = f"{_GROUP}/namespaces/{quote(api.namespace)}"
+        self._jobs = f"{self._group}/trainjobs"
         self._core = f"/api/v1/namespaces/{quote(api.namespace)}"
 
     def create(self, name: str, settings: TrainJobSettings, command: list[str]) -> None:
@@ -87,26 +86,37 @@ class TrainJobs:
 
         Raises:
             ClusterError: It is refused, there is no such runtime or no Trainer, or the server stays away.
-            MissingExtraError: The SDK is not installed.
         """
-        with warnings.catch_warnings():
-            # The SDK's models are written for an earlier pydantic.
-            warnings.simplefilter("ignore")
-            sdk, options = _import_sdk()
-            asked = list_options(options, name, settings, command)
+        job = build_job(name, self._find_runtime(settings.runtime), settings, command)
+        try:
+            made = self._api.create(self._jobs, job)
+        except ClusterError as error:
+            if is_conflict(error):
+                return
+            raise
+        if made is None:
+            raise _refuse_runtime("Kubeflow Trainer is not there", self._api.host)
 
-            def send() -> bool:
-                submit_job(self._api, sdk, asked, settings)
-                return True
+    def _find_runtime(self, name: str) -> dict[str, str]:
+        """Return the reference of a runtime; the namespace's own comes before the cluster's.
 
-            is_made = self._api.repeat(f"{self._jobs}/{name}", send)
-        if is_made is None:
-            raise ClusterError(
-                f"the runtime {settings.runtime} is not there, or Kubeflow Trainer itself is not",
-                where=self._api.host,
-                todo="install Trainer 2.2 or newer with its runtimes, and name one of them in the profile, "
-                "trainer: {runtime: torch-distributed}",
-            )
+        Raises:
+            ClusterError: There is none of this name, or it is not for torch.
+        """
+        places = {
+            "TrainingRuntime": f"{self._group}/trainingruntimes/{quote(name)}",
+            "ClusterTrainingRuntime": f"{_GROUP}/clustertrainingruntimes/{quote(name)}",
+        }
+        for kind, place in places.items():
+            found = self._api.find(place)
+            if found is None:
+                continue
+            if "torch" not in found.get("spec", {}).get("mlPolicy", {}):
+                raise _refuse_runtime(f"the {kind} {name} is not for torch", self._api.host)
+            return {"apiGroup": "trainer.kubeflow.org", "kind": kind, "name": name}
+        raise _refuse_runtime(
+            f"the runtime {name} is not there, or Kubeflow Trainer itself is not", self._api.host
+        )
 
     def find(self, name: str) -> TrainJob | None:
         """Return a job; None: there is none.
@@ -199,82 +209,18 @@ class TrainJobs:
         return ""
 
 
-def submit_job(api: KubernetesApi, sdk: Any, options: list[Any], settings: TrainJobSettings) -> None:
-    """Send a job to the cluster once; one of this name that is there already is as good.
+def build_job(
+    name: str, runtime: Mapping[str, str], settings: TrainJobSettings, command: Sequence[str]
+) -> dict[str, Any]:
+    """Return the document of a job.
 
-    Raises:
-        ClusterError: The runtime is none for this.
-        OpenApiException: The server refused it.
+    Trainer's admission refuses environment variables of its container in a patch, and its SDK knows plain
+    values only: those from secrets stand in ``spec.trainer``, where the API takes them.
     """
-    try:
-        client = sdk.TrainerClient(
-            sdk.KubernetesBackendConfig(
-                namespace=api.namespace, client_configuration=api.client.configuration
-            )
-        )
-        client.train(
-            runtime=settings.runtime,
-            trainer=sdk.CustomTrainerContainer(
-                image=settings.image,
-                num_nodes=settings.nodes,
-                resources_per_node=settings.resources,
-                env=settings.environment,
-            ),
-            options=options,
-        )
-    except (RuntimeError, ValueError) as error:
-        if is_conflict(error):
-            return
-        cause = error.__cause__
-        if isinstance(cause, OSError) or find_status(error) is not None or _is_cut(cause):
-            assert cause is not None
-            raise cause from None
-        raise ClusterError(
-            f"the job cannot be made: {cause or error}",
-            where=settings.runtime,
-            todo="name a runtime of Kubeflow Trainer for torch in the profile, such as torch-distributed",
-        ) from error
-
-
-def list_options(options: Any, name: str, settings: TrainJobSettings, command: list[str]) -> list[Any]:
-    """Return what a job asks of its runtime beyond an image and a number of nodes."""
-    return [
-        options.Name(name),
-        options.Labels({**settings.labels, **settings.job_labels}),
-        options.TrainerCommand(command),
-        options.ActiveDeadlineSeconds(settings.deadline_seconds),
-        options.RuntimePatch(
-            options.TrainingRuntimeSpecPatch(
-                options.JobSetTemplatePatch(
-                    spec=options.JobSetSpecPatch(
-                        [
-                            options.ReplicatedJobPatch(
-                                CONTAINER,
-                                options.JobTemplatePatch(
-                                    spec=options.JobSpecPatch(_patch_pods(options, settings))
-                                ),
-                            )
-                        ]
-                    )
-                )
-            )
-        ),
+    variables: list[dict[str, Any]] = [
+        {"name": variable, "value": value} for variable, value in settings.environment.items()
     ]
-
-
-def _patch_pods(options: Any, settings: TrainJobSettings) -> Any:
-    folders = [("tmp", "/tmp", {}), ("home", settings.home, {})]  # noqa: S108 - paths in a pod
-    if settings.shared_memory is not None:
-        size = {"medium": "Memory", "sizeLimit": settings.shared_memory}
-        folders.append(("shm", "/dev/shm", size))  # noqa: S108
-    volumes: list[dict[str, Any]] = [{"name": name, "emptyDir": form} for name, _, form in folders]
-    mounts: list[dict[str, Any]] = [{"name": name, "mountPath": path} for name, path, _ in folders]
-    for number, volume in enumerate(settings.volumes):
-        claim = {"claimName": volume.claim, "readOnly": volume.read_only}
-        volumes.append({"name": f"claim-{number}", "persistentVolumeClaim": claim})
-        mount = {"name": f"claim-{number}", "mountPath": volume.path, "readOnly": volume.read_only}
-        mounts.append(mount | ({"subPath": volume.sub_path} if volume.sub_path else {}))
-    secrets = [
+    variables += [
         {
             "name": secret.variable,
             "valueFrom": {
@@ -283,50 +229,79 @@ def _patch_pods(options: Any, settings: TrainJobSettings) -> Any:
         }
         for secret in settings.secrets
     ]
-    container = options.ContainerPatch(
-        CONTAINER,
-        env=secrets or None,
-        volume_mounts=mounts,
-        security_context={"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
-    )
-    tolerations = [toleration.model_dump(exclude_none=True) for toleration in settings.tolerations]
-    return options.PodTemplatePatch(
-        metadata={"labels": settings.labels},
-        spec=options.PodSpecPatch(
-            service_account_name=settings.service_account,
-            volumes=volumes,
-            containers=[container],
-            image_pull_secrets=[{"name": name} for name in settings.image_pull_secrets] or None,
-            security_context={
-                "runAsNonRoot": True,
-                "runAsUser": settings.user,
-                "runAsGroup": settings.group,
-                "fsGroup": settings.group,
-                "seccompProfile": {"type": "RuntimeDefault"},
+    node = {
+        "name": CONTAINER,
+        "template": {
+            "spec": {"template": {"metadata": {"labels": settings.labels}, "spec": _patch_pods(settings)}}
+        },
+    }
+    patch = {"template": {"spec": {"replicatedJobs": [node]}}}
+    return {
+        "apiVersion": "trainer.kubeflow.org/v1alpha1",
+        "kind": "TrainJob",
+        "metadata": {"name": name, "labels": {**settings.labels, **settings.job_labels}},
+        "spec": {
+            "runtimeRef": dict(runtime),
+            "activeDeadlineSeconds": settings.deadline_seconds,
+            "trainer": {
+                "image": settings.image,
+                "command": list(command),
+                "numNodes": settings.nodes,
+                "resourcesPerNode": {"requests": settings.resources, "limits": settings.resources},
+                "env": variables,
             },
-            node_selector=settings.node_selector or None,
-            tolerations=tolerations or None,
-        ),
+            "runtimePatches": [{"manager": _MANAGER, "trainingRuntimeSpec": patch}],
+        },
+    }
+
+
+def _patch_pods(settings: TrainJobSettings) -> dict[str, Any]:
+    folders: list[tuple[str, str, dict[str, str]]] = [
+        ("tmp", "/tmp", {}),  # noqa: S108 - a path in a pod
+        ("home", settings.home, {}),
+    ]
+    if settings.shared_memory is not None:
+        size = {"medium": "Memory", "sizeLimit": settings.shared_memory}
+        folders.append(("shm", "/dev/shm", size))  # noqa: S108 - likewise
+    volumes: list[dict[str, Any]] = [{"name": name, "emptyDir": form} for name, _, form in folders]
+    mounts: list[dict[str, Any]] = [{"name": name, "mountPath": path} for name, path, _ in folders]
+    for number, volume in enumerate(settings.volumes):
+        claim = {"claimName": volume.claim, "readOnly": volume.read_only}
+        volumes.append({"name": f"claim-{number}", "persistentVolumeClaim": claim})
+        mount = {"name": f"claim-{number}", "mountPath": volume.path, "readOnly": volume.read_only}
+        mounts.append(mount | ({"subPath": volume.sub_path} if volume.sub_path else {}))
+    container = {
+        "name": CONTAINER,
+        "volumeMounts": mounts,
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+    }
+    chosen = {
+        "serviceAccountName": settings.service_account,
+        "imagePullSecrets": [{"name": name} for name in settings.image_pull_secrets],
+        "nodeSelector": settings.node_selector,
+        "tolerations": [toleration.model_dump(exclude_none=True) for toleration in settings.tolerations],
+    }
+    return {
+        "volumes": volumes,
+        "containers": [container],
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": settings.user,
+            "runAsGroup": settings.group,
+            "fsGroup": settings.group,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        **{key: value for key, value in chosen.items() if value},
+    }
+
+
+def _refuse_runtime(what: str, host: str) -> ClusterError:
+    return ClusterError(
+        what,
+        where=host,
+        todo="install Trainer 2.2 or newer with its runtimes, and name one for torch in the profile, "
+        "trainer: {runtime: torch-distributed}",
     )
-
-
-def _import_sdk() -> tuple[Any, Any]:
-    try:
-        return importlib.import_module("kubeflow.trainer"), importlib.import_module(
-            "kubeflow.trainer.options"
-        )
-    except ImportError as error:
-        raise MissingExtraError(
-            "the SDK of Kubeflow Trainer is not installed",
-            where="kubeflow",
-            todo="take an image with 'lorry[trainer]', or train on one node, resources: {nodes: 1}",
-        ) from error
-
-
-def _is_cut(cause: BaseException | None) -> bool:
-    from urllib3.exceptions import HTTPError
-
-    return isinstance(cause, HTTPError)
 
 
 def _read_number(pod: Mapping[str, Any]) -> int:

@@ -77,7 +77,7 @@ class KubernetesApi:
             raise MissingExtraError(
                 "the client of Kubernetes is not installed",
                 where="kubernetes",
-                todo="pip install 'lorry[trainer]', or take an image that has it",
+                todo="pip install 'lorry[pipelines]', or take an image that has it",
             ) from error
         configuration = client.Configuration()
         try:
@@ -131,14 +131,16 @@ class KubernetesApi:
         """
         return self.repeat(path, lambda: self._send("GET", path, query)) or ""
 
-    def create(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Create something; a request that may have been done is looked at by whoever calls.
+    def create(self, path: str, body: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Create something; None: the cluster does not know this kind of thing.
+
+        A request whose answer was lost is repeated, and is a conflict then: see :func:`is_conflict`.
 
         Raises:
             ClusterError: It is refused, or the server stays away.
         """
         text = self.repeat(path, lambda: self._send("POST", path, {}, body))
-        return dict(_parse(text or "{}", f"{self.host}{path}"))
+        return None if text is None else dict(_parse(text, f"{self.host}{path}"))
 
     def delete(self, path: str) -> None:
         """Delete what is at a path, with all that belongs to it; what is gone already is no error.

@@ -23,7 +23,6 @@ from lorry_registry.task_spec import TaskSpec
 
 from fixtures.kubernetes_server import TRAINJOBS, JobController, KubernetesServer
 
-pytest.importorskip("kubeflow.trainer")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 STEPS = 200

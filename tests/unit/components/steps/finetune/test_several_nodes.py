@@ -1,6 +1,7 @@
 """A step that trains on several nodes, against an API server over HTTP: what it asks for, and how it ends."""
 
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from kubernetes import client
 
 from lorry_components.steps.finetune.node_entry import Waiting, count_processes, read_node
@@ -19,7 +21,7 @@ from lorry_components.steps.finetune.train_job_settings import (
     TrainJobSettings,
     read_train_job_settings,
 )
-from lorry_components.steps.finetune.train_jobs import TrainJobs
+from lorry_components.steps.finetune.train_jobs import TrainJobs, build_job
 from lorry_components.steps.runtime.kubernetes_api import ApiPatience, KubernetesApi
 from lorry_components.training.training_summary import TrainingSummary
 from lorry_registry.errors import ClusterError, Fault, InvalidDataError, StoreError, TrainingError, UsageError
@@ -29,8 +31,7 @@ from lorry_registry.task_spec import Toleration
 
 from fixtures.kubernetes_server import NAMESPACE, RUNTIMES, TOKEN, TRAINJOBS, KubernetesServer
 
-pytest.importorskip("kubeflow.trainer")
-
+RIGHTS = Path(__file__).parents[5] / "infra" / "k8s" / "components" / "trainer" / "rights.yaml"
 NAME = "lorry-films-0123456789abcdef"
 POST = f"POST {TRAINJOBS}"
 GET = f"GET {TRAINJOBS}/{NAME}"
@@ -175,10 +176,51 @@ def test_a_job_is_made_watched_shown_and_removed(step: Step, caplog: pytest.LogC
     assert pod["nodeSelector"] == {"gpu": "h100"}
     (container,) = pod["containers"]
     assert container["name"] == "node"
-    assert container["env"][0]["valueFrom"]["secretKeyRef"]["name"] == "lorry-s3"
+    # Trainer's admission refuses them in a patch.
+    assert "env" not in container
+    (home, secret) = spec["trainer"]["env"]
+    assert home == {"name": "HOME", "value": "/home/lorry"}
+    assert secret["valueFrom"]["secretKeyRef"]["name"] == "lorry-s3"
     mounted = {mount["mountPath"]: mount.get("readOnly") for mount in container["volumeMounts"]}
     assert mounted == {"/tmp": None, "/home/lorry": None, "/dev/shm": None, "/bases": True}  # noqa: S108
     assert {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "8Gi"}} in pod["volumes"]
+
+
+def test_the_step_does_no_more_than_its_account_may(step: Step) -> None:
+    def fail(_path: str, _job: Any) -> None:
+        step.server.put_pod(NAME, 0, **EVICTED)
+        step.server.set_condition(NAME, "Failed", "BackoffLimitExceeded", "a job failed")
+
+    with pytest.raises(TrainingError):
+        step.run(start_seconds=1)
+    step.server.on_create = fail
+    with pytest.raises(TrainingError):
+        step.run()
+    rules = [
+        rule
+        for document in yaml.safe_load_all(RIGHTS.read_text("utf-8"))
+        for rule in document.get("rules", ())
+    ]
+    allowed = {(verb, resource) for rule in rules for resource in rule["resources"] for verb in rule["verbs"]}
+    asked = {find_right(request) for request in step.server.requests}
+    assert {("create", "trainjobs"), ("list", "pods"), ("get", "pods/log"), ("list", "events")} <= asked
+    assert asked <= allowed
+
+
+def find_right(request: str) -> tuple[str, str]:
+    """Return the verb and the resource that a request takes."""
+    method, _, path = request.partition(" ")
+    match = re.fullmatch(r"/(?:api|apis/[^/]+)/[^/]+(?:/namespaces/[^/]+)?/([a-z]+)(/[^/]+)?(/log)?", path)
+    assert match, request
+    verb = {"POST": "create", "DELETE": "delete"}.get(method) or ("get" if match[2] else "list")
+    return verb, match[1] + (match[3] or "")
+
+
+def test_a_job_is_as_the_models_of_trainer_have_it() -> None:
+    models = pytest.importorskip("kubeflow_trainer_api.models")
+    job = build_job(NAME, {"kind": "ClusterTrainingRuntime", "name": "r"}, make_settings(), ["python3"])
+    # What they do not know would be missing from what they write.
+    assert models.TrainerV1alpha1TrainJob.from_dict(job).to_dict() == job
 
 
 def test_a_step_that_is_run_again_finds_its_job(step: Step) -> None:
@@ -241,7 +283,7 @@ def test_a_server_that_is_away_for_a_moment_is_asked_again(step: Step, asked: st
         (POST, 403, "HTTP 403", "infra/k8s/components/trainer"),
         (POST, 422, "HTTP 422", "correct what it names"),
         (f"GET {RUNTIMES}/torch-distributed", 404, "torch-distributed is not there", "install Trainer"),
-        (POST, 404, "Kubeflow Trainer itself is not", "install Trainer"),
+        (POST, 404, "Kubeflow Trainer is not there", "install Trainer"),
     ],
 )
 def test_a_refusal_is_told_with_its_remedy(step: Step, asked: str, fault: Any, told: str, todo: str) -> None:
@@ -260,7 +302,7 @@ def test_a_server_that_stays_away_ends_the_step(step: Step) -> None:
 
 def test_a_runtime_for_something_else_is_refused(step: Step) -> None:
     step.server.put(f"{RUNTIMES}/torch-distributed", {"metadata": {"name": "torch-distributed"}})
-    with pytest.raises(ClusterError, match="name a runtime of Kubeflow Trainer for torch"):
+    with pytest.raises(ClusterError, match="ClusterTrainingRuntime torch-distributed is not for torch"):
         step.run()
 
 
