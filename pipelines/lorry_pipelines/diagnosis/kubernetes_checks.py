@@ -85,7 +85,9 @@ def _check_secret(api: KubernetesApi, name: str, keys: Sequence[str], optional: 
         if found is None:
             if optional:
                 return Finding(subject, "ok", "is not there, and need not be")
-            todo = f"kubectl -n {api.namespace} create secret generic {name} --from-literal=KEY=VALUE ..."
+            given = "".join(f" --from-literal={key}=VALUE" for key in keys)
+            kind = f"generic {name}{given}" if keys else f"docker-registry {name} --docker-server=HOST ..."
+            todo = f"kubectl -n {api.namespace} create secret {kind}"
             return Finding(subject, "failure", f"is not in {api.namespace}", todo)
         missing = sorted(set(keys) - set(found.get("data") or {}))
         if missing:
@@ -163,13 +165,14 @@ def _find_largest(profile: ClusterProfile) -> dict[str, tuple[float, str]]:
     asked: dict[str, list[tuple[float, str]]] = {}
     for step in CLUSTER_STEPS:
         own = profile.find_step(step)
-        pairs = {
+        pairs: dict[str, str | None] = {
             "pods": "1",
             "requests.cpu": own.cpu,
-            "requests.memory": own.memory,
             "limits.cpu": own.cpu_limit,
-            "limits.memory": own.memory_limit,
         }
+        if step not in ("finetune", "evaluate"):
+            # The memory of these is their task's to say.
+            pairs |= {"requests.memory": own.memory, "limits.memory": own.memory_limit}
         for resource, quantity in pairs.items():
             if quantity is not None:
                 asked.setdefault(resource, []).append((_count(quantity), step))
