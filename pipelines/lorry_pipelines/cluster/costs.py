@@ -34,7 +34,7 @@ class Request:
         accelerator: The resource name of the accelerator.
         accelerators: How many, on all nodes together.
         nodes: On how many nodes.
-        longest_seconds: The time limit.
+        longest_seconds: The time limit, once for each attempt.
         expected_seconds: How long it took before; None: not known.
         hourly: What it costs an hour; None: a price is missing.
     """
@@ -142,7 +142,7 @@ def _describe_step(
         accelerator=resources.accelerator if count else "",
         accelerators=count * nodes,
         nodes=nodes,
-        longest_seconds=own.timeout_seconds,
+        longest_seconds=own.timeout_seconds * (1 + profile.retry.count),
         expected_seconds=expected,
         hourly=find_price(profile.prices, cpu, gib, count * nodes, resources.accelerator, labels),
     )

@@ -41,7 +41,7 @@ class StepProfile(Section):
         memory: Memory that is reserved for it.
         memory_limit: Memory beyond which it is killed. A fine-tuning or evaluation has that of its task's
             ``resources`` instead.
-        timeout_seconds: How long it may take, all attempts together.
+        timeout_seconds: How long each attempt may take: Kubeflow makes it the deadline of the pod.
     """
 
     cpu: Cpu

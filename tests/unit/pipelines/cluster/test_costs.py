@@ -41,7 +41,7 @@ def make_spec(**resources: Any) -> TaskSpec:
 
 def make_profile(**fields: Any) -> ClusterProfile:
     steps = dict.fromkeys(("prepare_data", "finetune", "evaluate", "gate", "register"), QUICK)
-    shared = {"accelerators": {"shared_memory": "1Gi"}}
+    shared = {"accelerators": {"shared_memory": "1Gi"}, "retry": {"count": 0}}
     return ClusterProfile.model_validate({"steps": steps, "prices": PRICES, **shared, **fields})
 
 
@@ -73,6 +73,12 @@ def test_the_most_is_by_time_limits_and_by_the_deadline_of_the_run() -> None:
     (cost,) = estimate_costs([make_spec(memory="1Gi")], make_profile(deadline_seconds=2 * 3600))
     assert cost.longest_seconds == 2 * 3600
     assert cost.highest == pytest.approx(2 * 0.11)
+
+
+def test_each_attempt_may_take_as_long() -> None:
+    (cost,) = estimate_costs([make_spec(memory="1Gi")], make_profile(retry={"count": 2}))
+    assert cost.longest_seconds == 3 * 5 * 3600
+    assert cost.highest == pytest.approx(3 * 5 * 0.11)
 
 
 def test_what_has_no_price_has_no_cost() -> None:
