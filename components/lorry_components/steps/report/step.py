@@ -137,6 +137,11 @@ def render_html(report: RunReport) -> str:
 """
 
 
+def _is_address(page: object) -> bool:
+    # The store's documents are not ours alone to write: a link is one to a page, and to nothing else.
+    return isinstance(page, str) and page.startswith(("http://", "https://"))
+
+
 def _render_row(task: TaskReport) -> str:
     registered = task.details.get("register", {})
     evaluated = task.details.get("evaluate", {})
@@ -147,7 +152,7 @@ def _render_row(task: TaskReport) -> str:
     page = task.details.get("finetune", {}).get("mlflow_url")
     name = html.escape(task.task)
     cells: Iterable[str] = (
-        f'<td><a href="{html.escape(page)}">{name}</a>' if isinstance(page, str) else f"<td>{name}",
+        f'<td><a href="{html.escape(page)}">{name}</a>' if _is_address(page) else f"<td>{name}",
         f'<td class="{task.status}">{html.escape(status)}',
         f"<td>{version}",
         f'<td class="number">{html.escape(metric)}',
