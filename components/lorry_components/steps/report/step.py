@@ -137,9 +137,9 @@ def render_html(report: RunReport) -> str:
 """
 
 
-def _is_address(page: object) -> bool:
-    # The store's documents are not ours alone to write: a link is one to a page, and to nothing else.
-    return isinstance(page, str) and page.startswith(("http://", "https://"))
+def _read_address(page: object) -> str:
+    """Return the address of a page, or nothing: the store's documents are not ours alone to write."""
+    return page if isinstance(page, str) and page.startswith(("http://", "https://")) else ""
 
 
 def _render_row(task: TaskReport) -> str:
@@ -149,10 +149,10 @@ def _render_row(task: TaskReport) -> str:
     metric = f"{evaluated.get('metric')} {value:.3f}" if isinstance(value, float) else ""
     version = f"v{registered['version']}" if "version" in registered else ""
     status = task.status if task.status != "failed" else f"failed in {task.step}"
-    page = task.details.get("finetune", {}).get("mlflow_url")
+    page = _read_address(task.details.get("finetune", {}).get("mlflow_url"))
     name = html.escape(task.task)
     cells: Iterable[str] = (
-        f'<td><a href="{html.escape(page)}">{name}</a>' if _is_address(page) else f"<td>{name}",
+        f'<td><a href="{html.escape(page)}">{name}</a>' if page else f"<td>{name}",
         f'<td class="{task.status}">{html.escape(status)}',
         f"<td>{version}",
         f'<td class="number">{html.escape(metric)}',
