@@ -324,7 +324,7 @@ class _Job:
 
         rows = describe_tasks(planned, reports, self._registry)
         if as_json:
-            named = {"kfp_run": run.id, "kfp_url": link} if run else {}
+            named = {"kfp_run": run.id if run else None, "kfp_url": link or None}
             print_json([row | named for row in rows])
             return
         print_summary(rows, seconds=seconds, tracking_uri=self._settings.tracking_uri)

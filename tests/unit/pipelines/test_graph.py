@@ -12,7 +12,13 @@ from typing import Any
 import pytest
 import yaml
 
-from lorry_pipelines.cluster.profile import CLUSTER_STEPS, ClusterProfile, TrainerProfile, load_profile
+from lorry_pipelines.cluster.profile import (
+    CLUSTER_STEPS,
+    ClusterProfile,
+    QueueProfile,
+    TrainerProfile,
+    load_profile,
+)
 from lorry_pipelines.compilation import compile_pipeline
 from lorry_pipelines.step_images import SLIM_STEPS
 from lorry_registry.errors import InvalidTaskError, UsageError
@@ -326,11 +332,15 @@ def test_a_run_ends_and_is_removed_in_time(tmp_path: Path) -> None:
     ],
 )
 def test_the_compiled_file_is_the_golden_one(tmp_path: Path, name: str, specs: list[TaskSpec]) -> None:
+    changes: dict[str, Any] = {}
+    if name == "several_nodes":
+        queue = QueueProfile(name="research", priority_class="lorry-training")
+        changes = {"trainer": TrainerProfile(), "queue": queue, "image_pull_secrets": ("registry",)}
     compile_pipeline(
         specs,
         tmp_path / "lorry.yaml",
         settings=Settings.load(SETTINGS, tmp_path),
-        profile=load_profile(PROFILE).model_copy(update={"trainer": TrainerProfile()}),
+        profile=load_profile(PROFILE).model_copy(update=changes),
     )
     compiled = (tmp_path / "lorry.yaml").read_text("utf-8")
     golden = GOLDEN / f"{name}.yaml"

@@ -28,7 +28,7 @@ from lorry_registry.stores import open_store
 
 _LOGGER = logging.getLogger(__name__)
 # A step that waits says so each minute. Its pod may be replaced meanwhile, which takes its time.
-ABANDONED_SECONDS = 3600.0
+ABANDONED_SECONDS = 1800.0
 _LOOK_SECONDS = 60.0
 _TOLD_SECONDS = 10.0
 

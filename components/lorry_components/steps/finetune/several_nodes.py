@@ -27,7 +27,8 @@ class Pace:
     Attributes:
         look: From one look at the job to the next.
         beat: From one sign to the nodes that somebody waits to the next.
-        stuck: For how long a container may fail to start, such as for lack of its image.
+        stuck: For how long a container may fail to start, such as for lack of its image, and for how long a
+            deleted job may stay.
     """
 
     look: float = 10.0
@@ -118,7 +119,14 @@ class NodesTraining:
 
     def _delete_and_wait(self) -> None:
         self.jobs.delete(self.name)
+        until = time.monotonic() + self.pace.stuck
         while self.jobs.find(self.name) is not None:
+            if time.monotonic() > until:
+                raise TrainingError(
+                    f"the job {self.name} of an earlier attempt is deleted, and does not go away",
+                    where="Kubeflow Trainer",
+                    todo="see its finalizers and pods: kubectl describe trainjob; then start the run again",
+                )
             # Its pods are ended first.
             time.sleep(self.pace.look)
 

@@ -140,6 +140,11 @@ def render_html(report: RunReport) -> str:
 """
 
 
+def _read_address(page: object) -> str:
+    """Return the address of a page, or nothing: the store's documents are not ours alone to write."""
+    return page if isinstance(page, str) and page.startswith(("http://", "https://")) else ""
+
+
 def _render_row(task: TaskReport) -> str:
     registered = task.details.get("register", {})
     evaluated = task.details.get("evaluate", {})
@@ -149,10 +154,10 @@ def _render_row(task: TaskReport) -> str:
     baseline = f"{best['name']} {best['value']:.3f}" if best else ""
     version = f"v{registered['version']}" if "version" in registered else ""
     status = task.status if task.status != "failed" else f"failed in {task.step}"
-    page = task.details.get("finetune", {}).get("mlflow_url")
+    page = _read_address(task.details.get("finetune", {}).get("mlflow_url"))
     name = html.escape(task.task)
     cells: Iterable[str] = (
-        f'<td><a href="{html.escape(page)}">{name}</a>' if isinstance(page, str) else f"<td>{name}",
+        f'<td><a href="{html.escape(page)}">{name}</a>' if page else f"<td>{name}",
         f'<td class="{task.status}">{html.escape(status)}',
         f"<td>{version}",
         f'<td class="number">{html.escape(metric)}',

@@ -259,6 +259,18 @@ def test_a_job_that_failed_in_an_earlier_attempt_is_made_anew(step: Step) -> Non
     assert step.count(POST) == 1
 
 
+def test_a_job_that_does_not_go_away_is_not_waited_for_without_end(step: Step) -> None:
+    def keep() -> None:
+        step.server.put(f"{TRAINJOBS}/{NAME}", {"metadata": {"name": NAME}})
+        step.server.set_condition(NAME, "Failed", "JobsFailed", "a node was lost")
+
+    keep()
+    # As a finalizer would.
+    step.server.on_delete = lambda _path: keep()
+    with pytest.raises(TrainingError, match="does not go away"):
+        step.run()
+
+
 @pytest.mark.parametrize("fault", [500, 503, 429, "drop", "lose"], ids=str)
 @pytest.mark.parametrize("asked", [POST, GET], ids=["create", "look"])
 def test_a_server_that_is_away_for_a_moment_is_asked_again(step: Step, asked: str, fault: Any) -> None:

@@ -146,6 +146,19 @@ def read_page(found: RunReport) -> _Tags:
     return page
 
 
+@pytest.mark.parametrize(
+    ("page", "is_linked"),
+    [("https://mlflow.example/#/experiments/1/runs/2", True), ("javascript:alert(1)", False), (7, False)],
+)
+def test_a_task_leads_to_its_run_in_mlflow(
+    record: RunRecord, store: LocalStore, page: Any, is_linked: bool
+) -> None:
+    run_step(record, "first", "finetune", lambda: {"mlflow_run_id": "2", "mlflow_url": page})
+    html = render_html(report_run(record, ["first"], store))
+    assert ('<a href="https://mlflow.example/#/experiments/1/runs/2">first</a>' in html) is is_linked
+    assert "javascript" not in html
+
+
 def test_the_page_shows_each_task(record: RunRecord, store: LocalStore, finish: Finish) -> None:
     run_step(record, "first", "prepare_data", dict)
     run_step(record, "first", "finetune", dict)
