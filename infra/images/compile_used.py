@@ -41,7 +41,16 @@ _TRAIN = (
         "nltk.stem.porter",
         "peft",
     ),
-    *("sacrebleu", "safetensors.torch", "scipy.stats", "sklearn.metrics", "torch", "torch.utils.data"),
+    *(
+        "kubernetes.client",
+        "kubernetes.config",
+        "sacrebleu",
+        "safetensors.torch",
+        "scipy.stats",
+        "sklearn.metrics",
+        "torch",
+        "torch.utils.data",
+    ),
     *("transformers.integrations", "transformers.modeling_utils", "transformers.trainer"),
 )
 
