@@ -57,7 +57,7 @@ trap 'rm -rf "$work"' EXIT
 
 # What pip on this machine is told, by file or environment, is what pip in the build is told. The files it
 # refers to are mounted, so that nothing of them stays in an image or its history.
-"$python" - "$work" >"$work/volumes" <<'PYTHON'
+"$python" - "$work" "${TORCH:-cpu}" >"$work/volumes" <<'PYTHON'
 import ast, configparser, pathlib, shutil, subprocess, sys
 
 work = pathlib.Path(sys.argv[1])
@@ -75,6 +75,10 @@ wanted = ("index-url", "extra-index-url", "find-links", "trusted-host", "proxy",
           "retries", "prefer-binary")
 kept = {option: settings[option] for option in wanted if option in settings}
 
+if sys.argv[2] == "cuda":
+    # pip would take a wheel for CPUs for the newer version, and refuse it for its hash.
+    places = [place for place in kept.pop("find-links", "").split() if not any(pathlib.Path(place).glob("torch-*+cpu*"))]
+    kept |= {"find-links": " ".join(places)} if places else {}
 for number, place in enumerate(kept.get("find-links", "").split()):
     if pathlib.Path(place).is_dir():
         print(f"{place}:/run/links{number}:ro")

@@ -41,7 +41,16 @@ _TRAIN = (
         "nltk.stem.porter",
         "peft",
     ),
-    *("sacrebleu", "safetensors.torch", "scipy.stats", "sklearn.metrics", "torch", "torch.utils.data"),
+    *(
+        "kubernetes.client",
+        "kubernetes.config",
+        "sacrebleu",
+        "safetensors.torch",
+        "scipy.stats",
+        "sklearn.metrics",
+        "torch",
+        "torch.utils.data",
+    ),
     *("transformers.integrations", "transformers.modeling_utils", "transformers.trainer"),
 )
 
@@ -63,10 +72,15 @@ def main() -> None:
 
 
 def list_sources() -> Iterator[Path]:
-    """Yield the files of the modules that were imported into this process."""
+    """Yield the files of the modules that were imported into this process, and not compiled before.
+
+    What the layer below has compiled would be in two layers.
+    """
     for module in list(sys.modules.values()):
         origin = getattr(getattr(module, "__spec__", None), "origin", None)
-        if origin is not None and origin.endswith(".py") and Path(origin).is_relative_to(sys.prefix):
+        if origin is None or not origin.endswith(".py") or not Path(origin).is_relative_to(sys.prefix):
+            continue
+        if not Path(importlib.util.cache_from_source(origin)).exists():
             yield Path(origin)
 
 

@@ -12,4 +12,7 @@ PYTHONPATH=/tools PYTHONDONTWRITEBYTECODE=1 python3 -m pip install --quiet --dis
     --root-user-action=ignore --no-cache-dir --no-compile --no-deps --require-hashes --only-binary :all: "$@"
 packages=$(python3 -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 python3 /tools/prune.py "$packages"
-python3 /tools/compile_used.py
+# Some libraries write into the home what they find out when they are imported.
+scratch=$(mktemp -d)
+HOME=$scratch python3 /tools/compile_used.py
+rm -rf "$scratch"

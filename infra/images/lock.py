@@ -30,6 +30,8 @@ PROJECT = REPOSITORY / "pyproject.toml"
 # Of these, torch and what it brings are kept apart: which build is installed is chosen with the image.
 EXTRAS = ("train", "images", "signing")
 _TARGET = ("--python-version", "3.11", "--python-platform", "x86_64-manylinux_2_28")
+# kfp's client of a cluster, and what that asks for: a step that trains on several nodes is one as well.
+_ONLY_IN_TRAIN = ("kubernetes", "google-auth")
 _ACCELERATION = re.compile(r"(nvidia|cuda|triton|bitsandbytes)\b")
 _PINNED = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[^\s;\\]+)")
 _HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
@@ -90,7 +92,9 @@ def main(uv: str = "uv", python: str = sys.executable) -> None:
         everything = lock.resolve(PROJECT, torch_in, extras=extras, with_hashes=False)
         whole.write_text("".join(f"{line}\n" for block in everything.values() for line in block), "utf-8")
 
-        steps = lock.resolve(PROJECT, steps_in, extras=("signing",), constraints=whole, excluded=excluded)
+        steps = lock.resolve(
+            PROJECT, steps_in, extras=("signing",), constraints=whole, excluded=[*excluded, *_ONLY_IN_TRAIN]
+        )
         train = lock.resolve(
             PROJECT, steps_in, extras=EXTRAS, constraints=whole, excluded=[*excluded, "torch"]
         )

@@ -42,6 +42,7 @@ _INSTALLERS = (
     "wheel-*",
     "pkg_resources",
     "_distutils_hack",
+    "distutils-precedence.pth",
 )
 _SYSTEM = (
     *("usr/share/doc/*", "usr/share/man/*", "usr/share/info/*", "usr/share/locale/*", "usr/share/lintian"),

@@ -20,6 +20,7 @@ from typing import Any
 import docker
 import pytest
 
+from lorry_components.steps.runtime.build_facts import BUILDER_VARIABLE, CONTAINER_BUILDER, IMAGE_VARIABLE
 from lorry_components.steps.runtime.outcomes import RunRecord
 from lorry_pipelines.compilation import compile_pipeline, publish_tasks
 from lorry_pipelines.local.runner_process import LocalRun
@@ -137,7 +138,11 @@ def run_pipeline(folder: Path, spec: TaskSpec, settings: Settings, variables: di
         arguments={"run": RUN},
         root=root,
         runner="docker",
-        environment={"OMP_NUM_THREADS": "1", "LORRY_IMAGE": settings.image},
+        environment={
+            "OMP_NUM_THREADS": "1",
+            IMAGE_VARIABLE: settings.image,
+            BUILDER_VARIABLE: CONTAINER_BUILDER,
+        },
         passed_on=("AWS_", "OPENBLAS_"),
         network="host",
         user=USER,
@@ -211,8 +216,8 @@ def test_each_step_ran_in_its_image_as_another_user_on_a_read_only_root(
     assert images.count(lorry_image) == len(("finetune", "evaluate", "register"))
     for seen in passage.containers:
         assert (seen.user, seen.is_read_only) == (USER, True)
-        # Its outputs, and nothing else of this machine.
-        assert seen.binds == (str(passage.root),)
+        # Its outputs and Kubeflow's workspace, and nothing else of this machine.
+        assert set(seen.binds) <= {str(passage.root), "/kfp-workspace"}
     owners = {path.stat().st_uid for path in passage.root.rglob("*") if path.is_file()}
     assert owners == {int(USER.partition(":")[0])}
 
