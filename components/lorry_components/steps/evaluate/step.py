@@ -46,6 +46,7 @@ def evaluate(
     *,
     registry: Registry | None,
     progress: Progress = ignore_progress,
+    asks_base: bool = True,
 ) -> EvaluationReport:
     """Score a candidate on the test rows, through the code that predicts, and compare it with the champion.
 
@@ -56,6 +57,7 @@ def evaluate(
         target: Where to write ``evaluation.json``, the predictions and the plot.
         registry: Where the champion is looked up; None: the candidate is not compared.
         progress: Called with how many rows are done.
+        asks_base: Whether the untrained base answers as well, if it can: that may take as long again.
 
     Raises:
         AdapterRejectedError: The candidate does not load.
@@ -65,7 +67,9 @@ def evaluate(
     started = time.perf_counter()
     predictor, has_pair = _load_candidate(task, candidate, registry)
     scored = score_predictor(task.spec, predictor, data, target, progress=progress)
-    baselines = measure_baselines(task.spec, predictor, scored, load_labels(data, "train"))
+    baselines = measure_baselines(
+        task.spec, predictor, scored, load_labels(data, "train"), asks_base=asks_base
+    )
     report = EvaluationReport(
         evaluation=scored.evaluation.model_copy(update={"baselines": baselines}),
         probe=record_probe(predictor, has_pair=has_pair),
