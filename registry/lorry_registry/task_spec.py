@@ -253,6 +253,11 @@ class GateSpec(Section):
     minimum_rows: Annotated[int, Field(ge=1)] = 30
     baseline: Literal["trivial", "none"] = "trivial"
 
+    @model_serializer(mode="wrap")
+    def _leave_out_later_fields(self, handler: SerializerFunctionWrapHandler) -> dict[str, JsonValue]:
+        # A task's document, and with it its digest, is the same as before these fields were there.
+        return leave_out_defaults(self, handler(self), ("minimum_rows", "baseline"))
+
 
 class Toleration(Section):
     """A Kubernetes toleration."""

@@ -97,6 +97,8 @@ class TrainedRows:
                 raise ValueError("of a form that this version of lorry does not know")
             if not isinstance(salt, str) or type(span) is not int or span < NUMBERS_A_ROW:
                 raise ValueError("its first line is incomplete")
+            # Half a surrogate pair has no bytes, and no row would have a number.
+            salt.encode("utf-8")
             numbers = tuple(_decode(body, span))
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise AdapterRejectedError(

@@ -29,6 +29,7 @@ from lorry_registry.stored_adapters import adapter_key
 from lorry_registry.stores import LocalStore, open_store
 from lorry_registry.task_document import apply_overrides
 from lorry_registry.task_loading import load_task
+from lorry_registry.trained_rows import TrainedRows
 from lorry_registry.verification import read_config, read_manifest, read_tensor_entries, verify_adapter
 
 from fuzz.mutations import make_mixer, make_random, mutate_bytes, mutate_json
@@ -252,6 +253,9 @@ def list_registry_targets() -> Mapping[str, Target]:
         "event": Target((events[0],), read_event, documents, 1.5),
         "head": Target((_make_head(events[-1]),), read_head, documents, 1.5),
         "pack": Target((b"\n".join(_make_events(manifest, 100)),), _read_pack, documents[3:], 0.1),
+        "trained rows": Target(
+            (_make_rows().serialize(),), _read_rows, (_mutate_first_line, mutate_bytes, make_random), 0.5
+        ),
         "registry id": Target((b'{"format":1,"id":"' + b"0" * 32 + b'"}',), _read_identity, documents, 0.5),
         "adapter_config": Target((files[CONFIG_NAME],), _read_config, documents),
         "safetensors": Target(
@@ -352,6 +356,11 @@ def _read_pack(content: bytes, folder: Path) -> object:
     return history
 
 
+def _read_rows(content: bytes, folder: Path) -> object:
+    rows = TrainedRows.parse(content, where="here")
+    return rows.find_unseen([("a text", ""), ("another", "")])
+
+
 def _read_identity(content: bytes, folder: Path) -> object:
     _write(folder / "store", {"registry.json": content})
     return read_or_create_id(LocalStore(folder / "store"))
@@ -401,6 +410,11 @@ def _read_mlmodel(content: bytes, folder: Path) -> object:
 
 
 # Valid documents
+
+
+def _make_rows() -> TrainedRows:
+    texts = [(f"row {number}", "") for number in range(50)]
+    return TrainedRows.collect(texts, unit="row", salt=digest_bytes(b"data"))
 
 
 def _make_adapter() -> tuple[bytes, dict[str, bytes]]:
@@ -493,6 +507,11 @@ def _mutate_canonical(seed: bytes, chance: random.Random) -> bytes:
         return canonical_json(json.loads(changed))
     except (ValueError, RecursionError):
         return changed
+
+
+def _mutate_first_line(seed: bytes, chance: random.Random) -> bytes:
+    head, _, body = seed.partition(b"\n")
+    return mutate_json(head, chance) + b"\n" + body
 
 
 def _mutate_lines(seed: bytes, chance: random.Random) -> bytes:

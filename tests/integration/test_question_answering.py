@@ -59,7 +59,7 @@ def write_task(base: str, source: Path, **train: Any) -> TaskSpec:
             "method": {"name": "lora", "r": 8, "targets": "all-linear"},
             "train": {"batch_size": 8, "precision": "fp32", "hidden_dropout": 0.0, **train},
             "evaluate": {"resamples": 100},
-            "gate": {"confidence": 0.5},
+            "gate": {"confidence": 0.5, "minimum_rows": 1, "baseline": "none"},
         }
     )
 

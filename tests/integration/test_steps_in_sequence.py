@@ -103,6 +103,8 @@ def write_task(base: str, source: Path, kind: str, method: str, **sections: Any)
         "method": {"name": method, **OPTIONS[method]},
         "train": {"batch_size": 16, "hidden_dropout": 0.0, "precision": "fp32"},
         "evaluate": {"resamples": 200},
+        # One step learns little, and is to be promoted.
+        "gate": {"minimum_rows": 1, "baseline": "none"},
     }
     for name, fields in sections.items():
         document[name] = document.get(name, {}) | fields

@@ -76,7 +76,14 @@ def run_trial(
     evaluating = _scale(progress, begin, 1.0)
     if job.is_trained:
         report = evaluate(
-            task, job.data, folder.candidate, folder.evaluation, registry=None, progress=evaluating
+            task,
+            job.data,
+            folder.candidate,
+            folder.evaluation,
+            registry=None,
+            progress=evaluating,
+            # It is the same for all trials.
+            asks_base=False,
         )
         evaluation = report.evaluation
     else:

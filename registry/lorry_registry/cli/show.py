@@ -14,6 +14,7 @@ from lorry_registry.promotion import find_version
 from lorry_registry.provenance import find_provenance, read_provenance
 from lorry_registry.registry import Registry, Resolution
 from lorry_registry.sizes import format_size
+from lorry_registry.standing import Standing, describe_move, judge_standings
 
 
 @click.command(
@@ -39,14 +40,15 @@ def show_version(task: str, version: int | None, is_provenance: bool, as_json: b
     """
     registry = open_registry()
     resolution = registry.resolve(task, version)
-    registered = find_version(registry.ledger.read_history(task), resolution.version, task=task).registered
+    events = registry.ledger.read_history(task)
+    registered = find_version(events, resolution.version, task=task).registered
     if is_provenance:
         statement = _read_statement(registry, resolution, registered)
         print_json(statement) if as_json else _print_statement(resolution, statement)
     elif as_json:
         print_json(_describe_version(resolution, registered))
     else:
-        _print_version(resolution, registered)
+        _print_version(resolution, registered, judge_standings(events)[resolution.version])
 
 
 def _read_statement(registry: Registry, resolution: Resolution, registered: Event) -> dict[str, Any]:
@@ -109,7 +111,7 @@ def _describe_version(resolution: Resolution, registered: Event) -> dict[str, An
     }
 
 
-def _print_version(resolution: Resolution, registered: Event) -> None:
+def _print_version(resolution: Resolution, registered: Event, standing: Standing) -> None:
     from lorry_registry.cli import tables
 
     manifest = resolution.manifest
@@ -180,6 +182,9 @@ def _print_version(resolution: Resolution, registered: Event) -> None:
         (tables.Column("File"), tables.Column("Size", "right"), tables.Column("SHA-256")),
         [(file.name, format_size(file.size), shorten_digest(file.sha256)) for file in manifest.files],
     )
-    if registered.reasons:
+    if standing.reasons:
         tables.print_heading("Why")
-        tables.print_bullets(registered.reasons)
+        tables.print_bullets(standing.reasons)
+    if standing.moves:
+        tables.print_heading("Since then")
+        tables.print_bullets([describe_move(event, resolution.version) for event in standing.moves])

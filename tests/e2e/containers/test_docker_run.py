@@ -46,6 +46,7 @@ def write_task(folder: Path, name: str, rows: list[dict[str, Any]]) -> Path:
         "data": {"source": f"data/{name}.jsonl", "columns": {"label": "rating"}, "max_length": 16},
         "method": {"name": "lora", "r": 2, "targets": ["query", "value"]},
         "train": {"epochs": 1, "batch_size": 8},
+        "gate": {"baseline": "none"},
     }
     path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(task))

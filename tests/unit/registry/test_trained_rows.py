@@ -69,6 +69,7 @@ def test_no_text_is_in_them_and_other_data_give_other_numbers() -> None:
         b'{"format":1,"salt":"s","span":2048,"unit":"word"}\n\x01',
         b'{"format":1,"salt":3,"span":2048,"unit":"row"}\n\x01',
         b'{"format":1,"salt":"s","span":true,"unit":"row"}\n\x01',
+        b'{"format":1,"salt":"\\ud800","span":2048,"unit":"row"}\n\x01',
         b'{"format":1,"salt":"s","span":2048,"unit":"row"}\n\x81',
         b'{"format":1,"salt":"s","span":2048,"unit":"row"}\n\xff\x7f',
         b'{"format":1,"salt":"s","span":2048,"unit":"row"}\n' + b"\xff" * 20 + b"\x01",

@@ -49,6 +49,7 @@ def evaluate(
     registry: Registry | None,
     progress: Progress = ignore_progress,
     features: FeatureCache | None = None,
+    asks_base: bool = True,
 ) -> EvaluationReport:
     """Score a candidate on the test rows, through the code that predicts, and compare it with the champion.
 
@@ -60,6 +61,7 @@ def evaluate(
         registry: Where the champion is looked up; None: the candidate is not compared.
         progress: Called with how many rows are done.
         features: Where features of the frozen base are kept; None: nowhere.
+        asks_base: Whether the untrained base answers as well, if it can: that may take as long again.
 
     Raises:
         AdapterRejectedError: The candidate does not load.
@@ -69,7 +71,9 @@ def evaluate(
     started = time.perf_counter()
     predictor, has_pair, summary = _load_candidate(task, candidate, registry)
     scored = score_predictor(task.spec, predictor, data, target, progress=progress)
-    baselines = measure_baselines(task.spec, predictor, scored, load_labels(data, "train"))
+    baselines = measure_baselines(
+        task.spec, predictor, scored, load_labels(data, "train"), asks_base=asks_base
+    )
     linear_probe = summary and compare_linear_probe(task, candidate, summary, scored, features)
     report = EvaluationReport(
         evaluation=scored.evaluation.model_copy(

@@ -21,7 +21,12 @@ _NEEDED = 0.95
 
 
 def measure_baselines(
-    spec: TaskSpec, predictor: Predictor, scored: ScoredPart, answers: Sequence[Label]
+    spec: TaskSpec,
+    predictor: Predictor,
+    scored: ScoredPart,
+    answers: Sequence[Label],
+    *,
+    asks_base: bool,
 ) -> tuple[Baseline, ...]:
     """Score what costs nothing on the test rows, and compare the candidate with each on the same rows.
 
@@ -32,10 +37,11 @@ def measure_baselines(
         predictor: The candidate's.
         scored: Its predictions.
         answers: The labels of the training rows.
+        asks_base: Whether the untrained base answers as well.
     """
     prepare = predictor.task_type.find_metric(scored.evaluation.primary, scored.evaluation.positive)
     baselines = []
-    for name, predictions in _list_predictions(predictor, scored, answers):
+    for name, predictions in _list_predictions(predictor, scored, answers, asks_base=asks_base):
         count = len(predictions)
         own = prepare(scored.targets[:count], scored.predictions[:count])
         trivial = prepare(scored.targets[:count], predictions)
@@ -61,9 +67,9 @@ def measure_baselines(
 
 
 def _list_predictions(
-    predictor: Predictor, scored: ScoredPart, answers: Sequence[Label]
+    predictor: Predictor, scored: ScoredPart, answers: Sequence[Label], *, asks_base: bool
 ) -> Iterator[tuple[str, Sequence[Prediction]]]:
     yield from predictor.task_type.predict_trivially(scored.rows, answers, predictor.labels).items()
-    untrained = predictor.predict_as_base(scored.rows[:_MOST_ROWS_OF_BASE])
+    untrained = predictor.predict_as_base(scored.rows[:_MOST_ROWS_OF_BASE]) if asks_base else None
     if untrained is not None:
         yield UNTRAINED, untrained

@@ -24,7 +24,7 @@ from lorry_registry.ledger_documents import Event
 from lorry_registry.manifest import CARD_NAME, CONFIG_NAME, WEIGHTS_NAME, Manifest
 from lorry_registry.mlflow_best_effort import BestEffort
 from lorry_registry.mlflow_index import MlflowIndex, sync_aliases
-from lorry_registry.promotion import find_version
+from lorry_registry.promotion import Version, find_version
 from lorry_registry.provenance import PROVENANCE_DETAIL, Build, attach_provenance
 from lorry_registry.registry import Registry
 from lorry_registry.trained_rows import store_rows
@@ -97,9 +97,11 @@ def register(
     )
     warnings: list[str] = []
     if index is not None:
-        version = find_version(
-            registry.ledger.read_history(task.spec.name), event.version, task=task.spec.name
-        )
+        version = Version(event.version, manifest.adapter_id, event)
+        if registered is not None:
+            # The run that trained it is in the event that registered it.
+            history = registry.ledger.read_history(task.spec.name)
+            version = find_version(history, event.version, task=task.spec.name)
         mlflow = BestEffort(
             f"MLflow does not show v{event.version} yet",
             warnings.append,

@@ -103,6 +103,35 @@ def test_a_version_that_was_refused_is_not_trained_again(workshop: Workshop) -> 
     assert workshop.assess().version == 1
 
 
+def test_a_refused_version_is_judged_anew_when_the_gate_changed(workshop: Workshop) -> None:
+    workshop.learn(passed=False)
+    found = workshop.assess()
+    assert (found.is_stale, found.is_refused, found.renewed, found.has_work) == (False, True, None, False)
+    assert (
+        found.reason == "v1 was trained from the same data, base and recipe, and the same gate refused it: "
+    )
+    adapter_id = workshop.registry.list_versions(workshop.spec.name)[0].adapter_id
+    for changes in (
+        {"gate": workshop.spec.gate.model_copy(update={"minimum": 0.1})},
+        {"evaluate": workshop.spec.evaluate.model_copy(update={"primary": "spearman"})},
+    ):
+        found = workshop.assess(**changes)
+        assert (found.is_stale, found.renewed, found.has_work) == (False, adapter_id, True)
+        assert found.reason.endswith("but another gate refused it: it is judged anew, without training")
+    # What a default says out loud changes nothing, nor does what the gate does not look at.
+    same = workshop.spec.gate.model_copy(update={"confidence": 0.95})
+    assert not workshop.assess(gate=same, owner="others").has_work
+
+
+def test_whoever_was_promoted_by_hand_is_not_refused_any_more(workshop: Workshop) -> None:
+    workshop.learn(passed=False)
+    workshop.registry.promote(workshop.spec.name, 1, reason="good enough")
+    changed = workshop.spec.gate.model_copy(update={"minimum": 0.1})
+    assert workshop.assess(gate=changed) == Staleness(
+        is_stale=False, reason="v1 was trained from the same data, base and recipe", version=1
+    )
+
+
 def test_changed_data_is_told(workshop: Workshop) -> None:
     workshop.learn()
     before = digest_source(workshop.spec.data)

@@ -206,6 +206,7 @@ def test_a_training_leaves_an_adapter_and_its_summary(
         "adapter",
         "adapter/adapter_config.json",
         "adapter/adapter_model.safetensors",
+        "trained_rows.bin",
         "training.json",
     ]
     assert TrainingSummary.load(candidate) == summary

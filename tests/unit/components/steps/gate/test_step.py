@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lorry_components.steps.evaluate.evaluation_report import ChampionComparison, EvaluationReport
 from lorry_components.steps.gate.step import Decision, build_challenge, decide, recount
@@ -224,6 +226,30 @@ def test_a_decision_is_taken_again_by_the_number_that_the_ledger_knows() -> None
     assert challenge.describe() == {"champion": 3, "test_rows": TESTED.test_rows}
     assert challenge.judge(0) == (True, decision.reasons)
     assert challenge.judge(3)[0] is False
+
+
+@given(
+    confidence=st.floats(0.0, 1.0),
+    needed=st.floats(0.5, 0.999),
+    earlier=st.integers(0, 50),
+    more=st.integers(1, 50),
+)
+def test_nobody_passes_more_easily_because_others_have_tried(
+    confidence: float, needed: float, earlier: int, more: int
+) -> None:
+    gate = GateSpec(confidence=needed)
+    decision = judge(
+        champion=TESTED.model_copy(update={"confidence": confidence, "earlier": earlier}), confidence=needed
+    )
+    later = recount(gate, decision, earlier + more)
+    assert decision.passed or not later.passed
+    # To count again is to judge again.
+    anew = judge(
+        champion=TESTED.model_copy(update={"confidence": confidence, "earlier": earlier + more}),
+        confidence=needed,
+    )
+    assert later.reasons == anew.reasons
+    assert later.passed == (decision.passed and anew.passed)
 
 
 def test_only_a_test_against_a_champion_is_a_challenge() -> None:
