@@ -1,10 +1,19 @@
 """The README of an adapter: what a person wants to know before using it."""
 
+from collections.abc import Mapping
+from typing import Any
+
+from lorry_components.steps.register.client_notes import is_readable_by_peft, list_client_notes
 from lorry_registry.manifest import Manifest
 
 
-def render_card(manifest: Manifest) -> str:
-    """Return a model card in Markdown, with the front matter that model hubs read. It holds no time."""
+def render_card(manifest: Manifest, config: Mapping[str, Any]) -> str:
+    """Return a model card in Markdown, with the front matter that model hubs read. It holds no time.
+
+    Args:
+        manifest: The adapter.
+        config: Its stored configuration, ``adapter_config.json``.
+    """
     evaluation = manifest.evaluation
     metrics = "\n".join(
         f"| {manifest.name_metric(name)}{' (primary)' if name == evaluation.primary else ''} | "
@@ -13,9 +22,11 @@ def render_card(manifest: Manifest) -> str:
     )
     labels = f"\nClasses: {', '.join(manifest.labels)}.\n" if manifest.labels else ""
     libraries = ", ".join(f"{name} {version}" for name, version in sorted(manifest.libraries.items()))
+    found = list_client_notes(manifest, config)
+    notes = "\n## Without Lorry\n\n" + "".join(f"- {note}\n" for note in found) if found else ""
     return f"""---
 base_model: {manifest.base.model}
-library_name: peft
+library_name: {"peft" if is_readable_by_peft(config) else "lorry"}
 tags: [lorry, {manifest.kind}, {manifest.method}]
 ---
 
@@ -42,4 +53,4 @@ Only the adapter is here. It belongs on the frozen base **{manifest.base.model}*
 or from Python, through MLflow:
 
     mlflow.pyfunc.load_model("models:/{manifest.task}@champion").predict(["some text"])
-"""
+{notes}"""

@@ -23,7 +23,7 @@ from lorry_registry.mlflow_index import MlflowIndex, sync_aliases
 from lorry_registry.promotion import Version
 from lorry_registry.provenance import PROVENANCE_DETAIL, Build, attach_provenance
 from lorry_registry.registry import Registry
-from lorry_registry.verification import describe_file
+from lorry_registry.verification import describe_file, read_config
 from lorry_registry.whole_files import write_whole_text
 
 _NO_FILES = ()
@@ -125,7 +125,7 @@ def _assemble(
         libraries=summary.libraries,
         files=_NO_FILES,
     )
-    write_whole_text(folder / CARD_NAME, render_card(manifest))
+    write_whole_text(folder / CARD_NAME, render_card(manifest, read_config(folder)))
     names = (CONFIG_NAME, WEIGHTS_NAME, CARD_NAME)
     return manifest.model_copy(update={"files": tuple(describe_file(folder / name) for name in names)})
 
