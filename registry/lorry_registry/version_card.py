@@ -16,7 +16,7 @@ _SUMMARIES = ("Champion: ", "Former champion: ", "Refused: ", "Rolled back: ", N
 _RUN_TAGS = frozenset(
     {
         *("lorry.task", "lorry.version", "lorry.kind", "lorry.method", "lorry.base"),
-        *("lorry.metric", "lorry.value", "lorry.adapter_id"),
+        *("lorry.metric", "lorry.positive", "lorry.value", "lorry.adapter_id"),
     }
 )
 

@@ -28,7 +28,8 @@ _EXACT, _STEM = 0, 1
 _MODULE_WEIGHTS = (1.0, 0.6)
 _BEAM = 40
 # The words and signs that are more than a thousandth of a text, which weigh less than others.
-_LISTED = """ the , . to of and a in that for " is on 's it with was as said at he by be from have has are
+_LISTED = """
+the , . to of and a in that for " is on 's it with was as said at he by be from have has are
 his but an this not i will \u2019 they ) -rrb- ( -lrb- who their had we which were been more or s its would
 about new one after you : also up when there than $ all out her people she year two - can if last first
 \u201c over other \u201d into some what so -- no time years could ? 't \u2014 '

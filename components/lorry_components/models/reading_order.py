@@ -38,6 +38,21 @@ def pools_last_token(config: "PretrainedConfig") -> bool:
     return _is_causal_family(config) and not _is_masked_family(config)
 
 
+def is_decoder_class(architecture: str) -> bool:
+    """Return whether a class of transformers', by its name, is a decoder: see :func:`pools_last_token`."""
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+        MODEL_MAPPING_NAMES,
+    )
+
+    return any(
+        architecture in (name, MODEL_MAPPING_NAMES.get(model_type))
+        for model_type, name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.items()
+        if model_type not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    )
+
+
 def is_sequence_to_sequence(config: "PretrainedConfig") -> bool:
     """Return whether transformers has a base with an encoder and a decoder of this architecture."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES

@@ -83,7 +83,10 @@ def _render_task(task: TaskOverview, now: datetime) -> str:
         _render_name(task, manifest),
         _cell("Champion", _render_champion(task), "number"),
         _cell("Metric", _render_metric(task, manifest), "number"),
-        _cell("Trend", draw_trend(task.versions, manifest.evaluation.primary if manifest else "")),
+        _cell(
+            "Trend",
+            draw_trend(task.versions, manifest.name_metric(manifest.evaluation.primary) if manifest else ""),
+        ),
         _cell("Method", escape(keys["method"] or (manifest.method if manifest else "")) or _NOTHING),
         _cell("Base", _render_base(manifest)),
         _cell("Size", _render_size(manifest, is_shown=headline is not None), "number"),

@@ -1,7 +1,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from lorry_registry.manifest import Baseline
+from lorry_registry.manifest import Baseline, Evaluation, MetricValue
 from lorry_registry.standing import judge_registration, judge_standings
 from lorry_registry.version_card import describe_version, list_run_tags, list_standing_tags, list_version_tags
 
@@ -61,6 +61,19 @@ def test_a_refused_candidate_says_so(make_adapter: Callable[..., Any]) -> None:
     assert 'load_model("models:/reviews/7")' in card
     tags = list_version_tags(manifest, version=3, adapter_id=manifest.adapter_id, promoted=False)
     assert (tags["lorry.decision"], tags["lorry.version"]) == ("refused", "3")
+
+
+def test_f1_is_shown_with_its_class(make_adapter: Callable[..., Any]) -> None:
+    value = MetricValue(value=0.85, low=0.83, high=0.87)
+    evaluation = Evaluation(
+        split="test", examples=3, primary="f1", metrics={"f1": value}, positive="not | good"
+    )
+    manifest = make_adapter(labels=("good", "not | good"), evaluation=evaluation).manifest
+    lines = _describe(manifest).splitlines()
+    assert lines[0].startswith("Champion: f1 of not | good 0.850 (0.830 to 0.870)")
+    assert "| f1 of not \\| good | 0.8500 | 0.8300 to 0.8700 |" in lines
+    standing = judge_registration(3, manifest.adapter_id, reasons=(), promoted=True)
+    assert list_run_tags(manifest, standing)["lorry.positive"] == "not | good"
 
 
 def test_texts_from_outside_do_not_break_the_tables(make_adapter: Callable[..., Any]) -> None:

@@ -34,8 +34,12 @@ class BitFit(OwnWeightsMethod):
         return set(_list_biases(model))
 
 
+# DeBERTa's first version adds the biases of queries and values by itself, outside any linear layer.
+_NAMES = frozenset({"bias", "q_bias", "v_bias"})
+
+
 def _list_biases(model: "nn.Module") -> Iterator[str]:
-    return (name for name, _ in model.named_parameters() if name.rpartition(".")[2] == "bias")
+    return (name for name, _ in model.named_parameters() if name.rpartition(".")[2] in _NAMES)
 
 
 def _check_biases(model: "nn.Module") -> Iterator[Fault]:

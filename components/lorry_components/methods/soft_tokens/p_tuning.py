@@ -41,7 +41,8 @@ class PTuningOptions(SoftTokenOptions):
         template: Where the soft tokens stand, such as ``[P]*3 {text} [P]*3 is in {label} .``; None: before
             the input, ``tokens`` of them.
         encoder: The module that computes the soft tokens.
-        hidden_size: The encoder's width, for an LSTM that of each direction; None: the base's.
+        hidden_size: The encoder's width, for an LSTM that of each direction; None: the base's, and half of it
+            for an LSTM, whose two directions together are then as wide as the base, as in the paper's code.
         layers: The LSTM's layers; an MLP always has two hidden ones.
         dropout: Dropout between an LSTM's layers.
     """
@@ -90,16 +91,21 @@ class PTuning(SoftTokenMethod):
         return 0 if self._is_placed else self.options.count
 
     def build_config(self, model: "PreTrainedModel") -> "PromptEncoderConfig":
-        """Return the configuration of PEFT's prompt encoder, which is that of the paper."""
+        """Return the configuration of PEFT's prompt encoder, which is that of the paper's code.
+
+        The stored one says the width, so that adapters of before, with an LSTM as wide in each direction as
+        the base, are told apart; what is saved are the tokens, which load whatever computed them.
+        """
         from peft import PromptEncoderConfig
 
         options: PTuningOptions = self.options
         size = describe_size(model)
+        usual = size["token_dim"] if options.encoder == "mlp" else max(1, size["token_dim"] // 2)
         return PromptEncoderConfig(
             task_type=self.peft_task_type,
             num_virtual_tokens=options.count,
             encoder_reparameterization_type=options.encoder.upper(),
-            encoder_hidden_size=options.hidden_size or size["token_dim"],
+            encoder_hidden_size=options.hidden_size or usual,
             encoder_num_layers=options.layers,
             encoder_dropout=options.dropout,
             **size,

@@ -1,14 +1,19 @@
 """The README of an adapter: what a person wants to know before using it."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lorry_components.steps.register.client_notes import is_readable_by_peft, list_client_notes
 from lorry_registry.linear_probe import describe_linear_probe
 from lorry_registry.manifest import Manifest
 
 
-def render_card(manifest: Manifest, plain_use: str = "") -> str:
+def render_card(manifest: Manifest, config: Mapping[str, Any], plain_use: str = "") -> str:
     """Return a model card in Markdown, with the front matter that model hubs read. It holds no time.
 
     Args:
         manifest: The adapter.
+        config: Its stored configuration, ``adapter_config.json``.
         plain_use: Python that uses it without Lorry; empty: nothing is said of that.
     """
     evaluation = manifest.evaluation
@@ -28,7 +33,7 @@ def render_card(manifest: Manifest, plain_use: str = "") -> str:
     libraries = ", ".join(f"{name} {version}" for name, version in sorted(manifest.libraries.items()))
     return f"""---
 base_model: {manifest.base.model}
-library_name: peft
+library_name: {"peft" if is_readable_by_peft(config) else "lorry"}
 tags: [lorry, {manifest.kind}, {manifest.method}]
 ---
 
@@ -55,15 +60,14 @@ Only the adapter is here. It belongs on the frozen base **{manifest.base.model}*
 or from Python, through MLflow:
 
     mlflow.pyfunc.load_model("models:/{manifest.task}@champion").predict(["some text"])
-{_render_plain_use(plain_use)}"""
+{_render_plain_use(plain_use, list_client_notes(manifest, config))}"""
 
 
-def _render_plain_use(code: str) -> str:
-    if not code:
+def _render_plain_use(code: str, notes: Sequence[str]) -> str:
+    """Return the section about an adapter without Lorry: code that uses it, and what its reader must know."""
+    if not code and not notes:
         return ""
-    return f"""
-Without Lorry, where `base` is the folder of the base, `folder` this one, and `texts` is a list:
-
-```python
-{code}```
-"""
+    opening = "`base` is the folder of the base, `folder` this one, and `texts` is a list:"
+    example = f"\n{opening}\n\n```python\n{code}```\n" if code else ""
+    listed = "\n" + "".join(f"- {note}\n" for note in notes) if notes else ""
+    return f"\n## Without Lorry\n{example}{listed}"

@@ -28,7 +28,7 @@ from lorry_registry.promotion import Version, find_version
 from lorry_registry.provenance import PROVENANCE_DETAIL, Build, attach_provenance
 from lorry_registry.registry import Registry
 from lorry_registry.trained_rows import store_rows
-from lorry_registry.verification import describe_file
+from lorry_registry.verification import describe_file, read_config
 from lorry_registry.whole_files import write_whole_text
 
 _NO_FILES = ()
@@ -152,7 +152,8 @@ def _assemble(
         files=_NO_FILES,
         head=summary.head,
     )
-    write_whole_text(folder / CARD_NAME, render_card(manifest, write_plain_use(manifest, folder)))
+    card = render_card(manifest, read_config(folder), write_plain_use(manifest, folder))
+    write_whole_text(folder / CARD_NAME, card)
     names = (CONFIG_NAME, WEIGHTS_NAME, CARD_NAME)
     return manifest.model_copy(update={"files": tuple(describe_file(folder / name) for name in names)})
 

@@ -54,7 +54,7 @@ ROWS: list[tuple[str, PreTrainedConfig, str, dict[str, Any], int]] = [
         "p-tuning bert-base",
         BERT_BASE,
         "p-tuning",
-        {"tokens": 9, "encoder": "lstm", "hidden_size": 384, "layers": 2},
+        {"tokens": 9, "encoder": "lstm", "layers": 2},
         8_278_272,
     ),
     (

@@ -43,7 +43,9 @@ def train(tiny_data: Callable[[str], Path], tmp_path: Path) -> Train:
     return run
 
 
-@pytest.mark.parametrize("method", ["full", "lora", "bitfit", "adapter-h", "prelayer", "p-tuning"])
+@pytest.mark.parametrize(
+    "method", ["full", "lora", "bitfit", "adapter-h", "adapter-p", "adapter-l", "prelayer", "p-tuning"]
+)
 def test_the_same_is_learned_with_less_kept(
     make_spec: MakeSpec, train: Train, tmp_path: Path, method: str
 ) -> None:

@@ -173,6 +173,19 @@ def test_the_trend_is_told_in_words_and_marks(registry: Registry, two_tasks: dic
     assert draw_trend((), "pearson") == ""
 
 
+def test_f1_of_another_class_is_not_on_the_same_line(registry: Registry, register_adapter: Make) -> None:
+    metrics = {"f1": MetricValue(value=0.85, low=0.83, high=0.87)}
+    for seed, positive in enumerate(("bad", None, "good")):
+        evaluation = Evaluation(split="test", examples=3, primary="f1", metrics=metrics, positive=positive)
+        register_adapter("mood", seed, labels=("bad", "good"), evaluation=evaluation)
+    (mood,), _ = describe_tasks(registry, ["mood"])
+    # The second is of an older Lorry, which took the second class.
+    assert [version.metric is not None for version in mood.versions] == [False, True, True]
+    page = render(registry)
+    assert '<span class="interval">f1 of good</span>' in page
+    assert "f1 of good: v1 not known, v2 0.850 former champion, v3 0.850 champion" in page
+
+
 def test_the_page_in_a_browser(
     registry: Registry, register_adapter: Make, two_tasks: dict[str, Any], browser: Any, tmp_path: Path
 ) -> None:
