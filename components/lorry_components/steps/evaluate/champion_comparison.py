@@ -1,12 +1,14 @@
 """A candidate against the champion, on the same rows: when it is evaluated, and again if that one changed."""
 
-import json
+import itertools
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from lorry_components.data.prepared import load_rows
 from lorry_components.inference import load_adapter
 from lorry_components.metrics.bootstrap import estimate_gain_confidence
 from lorry_components.steps.evaluate.evaluation_report import (
@@ -14,7 +16,7 @@ from lorry_components.steps.evaluate.evaluation_report import (
     ChampionComparison,
     EvaluationReport,
 )
-from lorry_components.steps.prepare_data.step import load_part
+from lorry_components.steps.evaluate.prediction_file import StoredPredictions, write_predictions
 from lorry_components.task_types import Prediction, Row, Target, TaskType
 from lorry_components.tasks.resolution import ResolvedTask
 from lorry_registry.errors import AdapterRejectedError, BaseModelError, InvalidDataError
@@ -41,17 +43,14 @@ class ScoredPart:
     evaluation: Evaluation
 
 
-def load_test_part(task_type: TaskType, data: Path) -> tuple[list[Row], list[Target]]:
+def load_test_part(task_type: TaskType, data: Path) -> tuple[Sequence[Row], list[Target]]:
     """Return the test rows, and for each what its prediction is compared with.
 
     Args:
         task_type: The task's type.
         data: The folder that ``prepare_data`` wrote.
     """
-    examples = load_part(data, SPLIT)
-    return task_type.group_targets(
-        [example.row for example in examples], [example.label for example in examples]
-    )
+    return task_type.group_targets(*load_rows(data, SPLIT))
 
 
 def load_scored_part(task_type: TaskType, data: Path, evaluation: Path) -> ScoredPart:
@@ -63,9 +62,7 @@ def load_scored_part(task_type: TaskType, data: Path, evaluation: Path) -> Score
         evaluation: The folder that ``evaluate`` wrote.
     """
     rows, targets = load_test_part(task_type, data)
-    # Not splitlines: a text may hold characters that it takes for the end of a line.
-    lines = (evaluation / PREDICTIONS_NAME).read_text("utf-8").rstrip("\n").split("\n")
-    predictions: list[Prediction] = [json.loads(line)["prediction"] for line in lines]
+    predictions = StoredPredictions(evaluation / PREDICTIONS_NAME)
     return ScoredPart(rows, targets, predictions, EvaluationReport.load(evaluation).evaluation)
 
 
@@ -88,7 +85,11 @@ def compare_champion(task: ResolvedTask, scored: ScoredPart, registry: Registry)
     known = manifest.evaluation.metrics.get(primary) if manifest.kind == spec.kind else None
     recorded = known.value if known else None
     try:
-        predictions = _predict_as_champion(champion.adapter_id, manifest.kind, task, scored.rows, registry)
+        with tempfile.TemporaryDirectory() as scratch:
+            predictions = _predict_as_champion(
+                champion.adapter_id, manifest.kind, task, scored.rows, registry, Path(scratch)
+            )
+            score_champion = task_type.metrics[primary](targets, predictions)
     except (AdapterRejectedError, BaseModelError, InvalidDataError) as error:
         # A new base often replaces the old one on this machine, and new rows may be too long for the old
         # task: the champion is then compared by the value that it was registered with.
@@ -99,7 +100,6 @@ def compare_champion(task: ResolvedTask, scored: ScoredPart, registry: Registry)
             gain=None if recorded is None else value - recorded,
             problem=str(error.faults[0] if isinstance(error, InvalidDataError) else error).splitlines()[0],
         )
-    score_champion = task_type.metrics[primary](targets, predictions)
     champion_value = score_champion(np.arange(len(targets)))
     return ChampionComparison(
         version=champion.version,
@@ -118,7 +118,12 @@ def compare_champion(task: ResolvedTask, scored: ScoredPart, registry: Registry)
 
 
 def _predict_as_champion(
-    adapter_id: str, former: str, task: ResolvedTask, rows: Sequence[Row], registry: Registry
+    adapter_id: str,
+    former: str,
+    task: ResolvedTask,
+    rows: Sequence[Row],
+    registry: Registry,
+    scratch: Path,
 ) -> Sequence[Prediction]:
     """Return what a registered adapter, whose task had a former type, predicts for rows of the present task.
 
@@ -135,4 +140,7 @@ def _predict_as_champion(
     if predictor.task_type.form.has_pair != task_type.form.has_pair:
         read, has = ("one text", "two texts") if task_type.form.has_pair else ("two texts", "one text")
         raise AdapterRejectedError(f"it reads {read} a row, and the task has {has} now")
-    return predictor.predict(rows)
+    nothing: dict[str, str] = {}
+    return write_predictions(
+        scratch / PREDICTIONS_NAME, itertools.repeat(nothing, len(rows)), predictor.predict_parts(rows)
+    )

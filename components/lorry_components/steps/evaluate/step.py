@@ -1,15 +1,16 @@
 """The evaluation step as a plain function."""
 
-import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from lorry_components.data.rows import IMAGE
 from lorry_components.inference import Predictor, assemble_adapter
 from lorry_components.inference.probe import record_probe
 from lorry_components.metrics.bootstrap import estimate_metrics
 from lorry_components.models.bases import check_fingerprint
+from lorry_components.process_setup import release_memory
 from lorry_components.progress import Progress, ignore_progress
 from lorry_components.steps.evaluate.champion_comparison import (
     SPLIT,
@@ -23,13 +24,13 @@ from lorry_components.steps.evaluate.evaluation_report import (
     PREDICTIONS_NAME,
     EvaluationReport,
 )
+from lorry_components.steps.evaluate.prediction_file import write_predictions
 from lorry_components.task_types import Prediction, Row, Target, TaskType
 from lorry_components.tasks.resolution import ResolvedTask
 from lorry_components.training.training_summary import ADAPTER_FOLDER, TrainingSummary
-from lorry_registry.manifest import Evaluation
+from lorry_registry.manifest import Evaluation, Probe
 from lorry_registry.registry import Registry
 from lorry_registry.task_spec import TaskSpec
-from lorry_registry.whole_files import write_whole_text
 
 _FEW_ROWS = 20
 
@@ -61,6 +62,28 @@ def evaluate(
     started = time.perf_counter()
     summary = TrainingSummary.load(candidate)
     check_fingerprint(task.base.identity, summary.base.fingerprint)
+    scored, probe = _score_candidate(task, summary, data, candidate, target, progress)
+    release_memory()
+    report = EvaluationReport(
+        evaluation=scored.evaluation,
+        probe=probe,
+        champion=compare_champion(task, scored, registry) if registry is not None else None,
+        seconds=time.perf_counter() - started,
+        single_answer=_find_single_answer(task.task_type, scored),
+    )
+    report.save(target)
+    return report
+
+
+def _score_candidate(
+    task: ResolvedTask,
+    summary: TrainingSummary,
+    data: Path,
+    candidate: Path,
+    target: Path,
+    progress: Progress,
+) -> tuple[ScoredPart, Probe]:
+    """Score a candidate, which is not in memory any more when the champion is loaded."""
     predictor = assemble_adapter(
         candidate / ADAPTER_FOLDER,
         base=task.base,
@@ -69,15 +92,7 @@ def evaluate(
         labels=summary.labels,
     )
     scored = score_predictor(task.spec, predictor, data, target, progress=progress)
-    report = EvaluationReport(
-        evaluation=scored.evaluation,
-        probe=record_probe(predictor, has_pair=summary.has_pair),
-        champion=compare_champion(task, scored, registry) if registry is not None else None,
-        seconds=time.perf_counter() - started,
-        single_answer=_find_single_answer(task.task_type, scored),
-    )
-    report.save(target)
-    return report
+    return scored, record_probe(predictor, has_pair=summary.has_pair)
 
 
 def _find_single_answer(task_type: TaskType, scored: ScoredPart) -> str | None:
@@ -101,11 +116,13 @@ def score_predictor(
     """
     task_type = predictor.task_type
     rows, targets = load_test_part(task_type, data)
-    predictions = predictor.predict(rows, report=lambda done: progress(done, len(rows)))
-    evaluation = score_predictions(spec, task_type, targets, predictions, part=SPLIT)
     target.mkdir(parents=True, exist_ok=True)
-    recorded = [task_type.record_target(target) for target in targets]
-    _write_predictions(target / PREDICTIONS_NAME, rows, recorded, predictions)
+    predictions = write_predictions(
+        target / PREDICTIONS_NAME,
+        _describe_rows(task_type, rows, targets),
+        predictor.predict_parts(rows, report=lambda done: progress(done, len(rows))),
+    )
+    evaluation = score_predictions(spec, task_type, targets, predictions, part=SPLIT)
     plot_evaluation(
         target / PLOT_NAME,
         title=spec.name,
@@ -140,12 +157,10 @@ def score_predictions(
     )
 
 
-def _write_predictions(
-    path: Path, rows: Sequence[Row], targets: Sequence[Target], predictions: Sequence[Prediction]
-) -> None:
-    lines = []
-    for row, target, prediction in zip(rows, targets, predictions, strict=True):
+def _describe_rows(
+    task_type: TaskType, rows: Sequence[Row], targets: Sequence[Target]
+) -> Iterator[dict[str, Any]]:
+    for row, target in zip(rows, targets, strict=True):
         # An image of the data is named by its label.
         texts = {name: text for name, text in row.items() if name != IMAGE}
-        lines.append(json.dumps({**texts, "label": target, "prediction": prediction}, ensure_ascii=False))
-    write_whole_text(path, "".join(f"{line}\n" for line in lines))
+        yield {**texts, "label": task_type.record_target(target)}
