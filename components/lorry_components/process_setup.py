@@ -55,6 +55,14 @@ def ease_garbage_collection() -> None:
     atexit.register(gc.freeze)
 
 
+def release_memory() -> None:
+    """Give back what nothing refers to any more, such as a model before the next one is loaded."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
+
 def conceal_secrets(environment: Mapping[str, str]) -> frozenset[str]:
     """Keep secrets out of everything that this process logs, and out of the traceback that may end it.
 

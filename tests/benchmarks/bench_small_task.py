@@ -13,7 +13,6 @@ import json
 import os
 import random
 import resource
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from process_times import install_hook
 
 _GOAL_SECONDS = 20.0
 _ROWS = 1000
@@ -137,11 +137,7 @@ def write_task(folder: Path, *, epochs: float) -> Path:
 
 def measure_run(task: Path, home: Path) -> Measured:
     """Run the task in a new home, with each process's times noted there."""
-    hook = home / "hook"
-    hook.mkdir(parents=True)
-    shutil.copyfile(Path(__file__).with_name("process_times.py"), hook / "sitecustomize.py")
-    path = os.pathsep.join(filter(None, [str(hook), os.environ.get("PYTHONPATH", "")]))
-    variables = {"LORRY_HOME": str(home), "PYTHONPATH": path, "PROCESS_TIMES": str(hook)}
+    variables = {"LORRY_HOME": str(home), **install_hook(home / "hook")}
     return measure([_find_program(), "run", str(task)], variables)
 
 

@@ -1,8 +1,8 @@
 """Written into a folder as ``sitecustomize.py``, it notes what each Python process spends its time on.
 
 Every process that starts with that folder first in PYTHONPATH leaves a file in PROCESS_TIMES when it ends:
-how long it lived, its processor time, and the wall time of its imports and of its calls to MLflow. A process
-that is forked from another one counts from the fork.
+how long it lived, its processor time, its peak of memory, and the wall time of its imports and of its calls
+to MLflow. A process that is forked from another one counts from the fork.
 """
 
 import atexit
@@ -10,6 +10,8 @@ import builtins
 import functools
 import json
 import os
+import resource
+import shutil
 import sys
 import threading
 import time
@@ -38,6 +40,14 @@ class _Stopwatch:
         finally:
             self._local.runs = False
             self.seconds += time.perf_counter() - started
+
+
+def install_hook(folder: Path) -> dict[str, str]:
+    """Write this module into a new folder, and return the variables with which processes note their times."""
+    folder.mkdir(parents=True)
+    shutil.copyfile(__file__, folder / "sitecustomize.py")
+    path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH", "")]))
+    return {"PYTHONPATH": path, "PROCESS_TIMES": str(folder)}
 
 
 def _read_start() -> float:
@@ -72,6 +82,7 @@ def _note_times() -> None:
             "cpu": own.user + own.system,
             "imports": imports.seconds,
             "mlflow": mlflow.seconds,
+            "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         }
         (Path(_TARGET) / f"{os.getpid()}.json").write_text(json.dumps(noted))
 

@@ -33,6 +33,10 @@ KNOWN = {
         "torch:UntypedStorage._cdata",
         "storages on the meta device have no address that tells one from another",
     ),
+    "_shutdown": (
+        "threading:_shutdown",
+        "threads are told to end, and waited for, before a process ends, in no other way",
+    ),
     "_keep_in_fp32_modules": (
         "transformers:PreTrainedModel._keep_in_fp32_modules",
         "which modules transformers keeps in 32 bits is written nowhere else",

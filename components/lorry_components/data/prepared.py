@@ -14,6 +14,7 @@ from lorry_components.data.examples import Example, digest_example
 from lorry_components.data.faults import shorten
 from lorry_components.data.layout import PARTS
 from lorry_components.data.rows import Label
+from lorry_components.data.stored_rows import StoredRows, read_table
 from lorry_registry.errors import ConflictError, Fault, InvalidDataError, NotFoundError, StoreError
 from lorry_registry.whole_files import is_partial
 
@@ -78,18 +79,29 @@ def load_part(folder: Path, part: str) -> list[Example]:
         NotFoundError: There is no such part, or no card.
         InvalidDataError: The card or the table is damaged, or they do not belong together.
     """
-    if part not in PARTS:
-        raise NotFoundError(
-            f"there is no part {part!r}", where=str(folder), todo=f"ask for {', '.join(PARTS)}"
-        )
-    card = load_card(folder)
+    rows, labels = load_rows(folder, part)
+    return [Example(row, label) for row, label in zip(rows, labels, strict=True)]
+
+
+def load_rows(folder: Path, part: str) -> tuple[StoredRows, list[Label]]:
+    """Read the inputs and the labels of one part like :func:`load_part`, but as compact as they are stored.
+
+    Args:
+        folder: The folder of prepared data.
+        part: ``train``, ``validation`` or ``test``.
+
+    Raises:
+        NotFoundError: There is no such part, or no card.
+        InvalidDataError: The card or the table is damaged, or they do not belong together.
+    """
+    described = _find_digest(folder, part)
     path = folder / f"{part}.parquet"
-    examples, digest = _read_part(path)
-    described = {str(name): split.digest for name, split in card.splits.items()}
-    if digest != described.get(part):
-        fault = Fault(part, "its rows are not those that the data card describes")
-        raise InvalidDataError(str(path), [fault], todo=_AGAIN)
-    return examples
+    with _reporting_damage(path):
+        rows, labels = read_table(path)
+        digests = (digest_example(Example(row, label)) for row, label in zip(rows, labels, strict=True))
+        found = _join_digests(digests)
+    _compare_digests(found, described, path)
+    return rows, labels
 
 
 def load_labels(folder: Path, part: str) -> list[Label]:
@@ -187,20 +199,27 @@ def _write_part(path: Path, examples: Sequence[Example]) -> None:
     pq.write_table(pa.table(columns), path)
 
 
-def _read_part(path: Path) -> tuple[list[Example], str]:
-    """Return the examples of a table and their digest, in its order."""
+def _find_digest(folder: Path, part: str) -> str | None:
+    if part not in PARTS:
+        raise NotFoundError(
+            f"there is no part {part!r}", where=str(folder), todo=f"ask for {', '.join(PARTS)}"
+        )
+    described = {str(name): split.digest for name, split in load_card(folder).splits.items()}
+    return described.get(part)
+
+
+def _compare_digests(found: str, described: str | None, path: Path) -> None:
+    if found != described:
+        fault = Fault(path.stem, "its rows are not those that the data card describes")
+        raise InvalidDataError(str(path), [fault], todo=_AGAIN)
+
+
+@contextlib.contextmanager
+def _reporting_damage(path: Path) -> Iterator[None]:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     try:
-        table = pq.ParquetFile(path).read()
-        columns = {name: table.column(name).to_pylist() for name in table.column_names}
-        labels = columns.pop("label")
-        examples = [
-            Example(dict(zip(columns, texts, strict=True)), label)
-            for *texts, label in zip(*columns.values(), labels, strict=True)
-        ]
-        return examples, _join_digests(map(digest_example, examples))
+        yield
     except FileNotFoundError as error:
         raise InvalidDataError(
             str(path.parent), [Fault(path.name, "is missing beside its data card")], todo=_AGAIN

@@ -1,15 +1,23 @@
 """Prediction with one adapter."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from lorry_components.methods import AdaptedModel
 from lorry_components.task_types import Prediction, Row, TaskType
 from lorry_components.task_types.base import Outputs, Report
 
+# Enough for batches of rows of like length, which are padded little.
+_ROWS_AT_ONCE = 4096
+
 
 def _report_nothing(_done: int) -> None:
     pass
+
+
+def _report_after(report: Report, before: int, done: int) -> None:
+    report(before + done)
 
 
 class Predictor:
@@ -44,7 +52,29 @@ class Predictor:
             rows: The inputs.
             report: Called with how many are done.
         """
-        return self.task_type.predict(self.adapted.model, self._reader, rows, self.labels, report)
+        return [prediction for part in self.predict_parts(rows, report=report) for prediction in part]
+
+    def predict_parts(
+        self, rows: Sequence[Row], *, report: Report = _report_nothing
+    ) -> Iterator[list[Prediction]]:
+        """Yield the predictions of some thousand rows after another, so that only those are in memory.
+
+        Args:
+            rows: The inputs; a sequence that reads them from a file keeps them out of memory, too.
+            report: Called with how many are done.
+        """
+        for start in range(0, len(rows), _ROWS_AT_ONCE):
+            part = rows[start : start + _ROWS_AT_ONCE]
+            told = functools.partial(_report_after, report, start)
+            yield self.task_type.predict(self.adapted.model, self._reader, part, self.labels, told)
+
+    def check_rows(self, rows: Sequence[Row]) -> None:
+        """Refuse inputs that do not fit the base.
+
+        Raises:
+            InvalidDataError: There are such rows; all are counted, the first are listed.
+        """
+        self.task_type.check_rows(self._reader, rows)
 
     def predict_as_base(self, rows: Sequence[Row]) -> list[Prediction] | None:
         """Return what the base alone predicts, with the adapter switched off.

@@ -428,9 +428,11 @@ class TaskType(ABC):
 
     # Evaluation
 
-    def group_targets(self, rows: Sequence[Row], targets: Sequence[Label]) -> tuple[list[Row], list[Target]]:
+    def group_targets(
+        self, rows: Sequence[Row], targets: Sequence[Label]
+    ) -> tuple[Sequence[Row], list[Target]]:
         """Return the inputs to predict, and for each what its prediction is compared with."""
-        return list(rows), list(targets)
+        return rows, list(targets)
 
     def record_target(self, target: Target) -> Target:
         """Return what of a target is recorded beside its prediction."""

@@ -21,6 +21,7 @@ from lorry_components.task_types.head_choice import (
     choose_pooling,
     find_dropout_field,
 )
+from lorry_components.task_types.long_texts import cut_text
 from lorry_components.task_types.template_filling import fill_pieces, find_affixes, split_pieces
 from lorry_components.task_types.text_head import TextHeadTaskType
 from lorry_components.task_types.training_form import TrainingForm
@@ -158,9 +159,10 @@ class SequenceHeadTaskType(TextHeadTaskType):
             return []
         if self.form.soft_template is not None:
             return self._fill_rows(tokenizer, rows, self.form.soft_template)
-        texts = [row["text"] for row in rows]
-        pairs = [row["text_pair"] for row in rows] if "text_pair" in rows[0] else None
-        encoded = tokenizer(texts, pairs, truncation="longest_first", max_length=self.form.max_length)
+        longest = self.form.max_length
+        texts = [cut_text(row["text"], longest) for row in rows]
+        pairs = [cut_text(row["text_pair"], longest) for row in rows] if "text_pair" in rows[0] else None
+        encoded = tokenizer(texts, pairs, truncation="longest_first", max_length=longest)
         return [{name: encoded[name][index] for name in encoded} for index in range(len(rows))]
 
     def _fill_rows(

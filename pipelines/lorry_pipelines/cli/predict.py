@@ -1,26 +1,25 @@
 """``lorry predict``: predictions of a task's adapter on its base."""
 
-import json
-import sys
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
+from lorry_pipelines.cli.text_rows import Row, open_rows
 from lorry_registry.cli.edge import (
     format_examples,
     json_option,
     load_settings,
     open_registry,
-    print_json,
+    print_json_entries,
     version_option,
 )
 from lorry_registry.digest_cache import DigestCache
-from lorry_registry.errors import Fault, InvalidDataError, UsageError
+from lorry_registry.errors import UsageError
 
 _SHOWN_CHARACTERS = 72
-_SHOWN_FAULTS = 20
 
 
 @click.command(
@@ -68,7 +67,15 @@ def predict_texts(
             where="--pair",
             todo='put both texts into the file, as JSON lines: {"text": "...", "text_pair": "..."}',
         )
-    rows = _pair_up(texts, pairs) if texts else _read_rows(source)
+    with contextlib.ExitStack() as stack:
+        if source is not None:
+            rows: Sequence[Row] = stack.enter_context(open_rows(str(source)))
+        else:
+            rows = _pair_up(texts, pairs)
+        _predict(task, rows, version, as_json=as_json)
+
+
+def _predict(task: str, rows: Sequence[Row], version: int | None, *, as_json: bool) -> None:
     registry = open_registry()
     resolution = registry.resolve(task, version)
     _check_rows(rows, has_pair="text_pair" in resolution.manifest.probe.rows[0], task=task)
@@ -87,12 +94,18 @@ def predict_texts(
         expected_id=resolution.adapter_id,
         find_base=lambda spec: resolve_base(spec.find_in(settings.base_place), digest=digest),
     )
-    predictions = loaded.predictor.predict(rows)
-    predictions = [loaded.task_type.store_prediction(each, Path(), task) for each in predictions]
+    # All rows are checked before the first prediction is printed: they are predicted a part at a time.
+    loaded.predictor.check_rows(rows)
+    predictions = (
+        loaded.task_type.store_prediction(prediction, Path(), task)
+        for part in loaded.predictor.predict_parts(rows)
+        for prediction in part
+    )
+    predicted = zip(rows, predictions, strict=True)
     if as_json:
-        print_json([join_prediction(*pair) for pair in zip(rows, predictions, strict=True)])
+        print_json_entries(join_prediction(*pair) for pair in predicted)
         return
-    for row, prediction in zip(rows, predictions, strict=True):
+    for row, prediction in predicted:
         click.echo(f"{loaded.task_type.describe_prediction(prediction):>12}  {_shorten(row)}")
 
 
@@ -114,66 +127,16 @@ def _pair_up(texts: Sequence[str], pairs: Sequence[str]) -> list[dict[str, str]]
     return [{"text": text, "text_pair": pair} for text, pair in zip(texts, pairs, strict=True)]
 
 
-def _read_rows(source: Path | None) -> list[dict[str, str]]:
-    where = str(source)
-    rows: list[dict[str, str]] = []
-    faults: list[Fault] = []
-    # Not str.splitlines: it also splits a text at U+2028 and other characters.
-    for number, line in enumerate(_read_text(where).split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            rows.append(_read_row(line.removesuffix("\r")))
-        except (ValueError, RecursionError) as error:
-            reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-            faults.append(Fault(f"line {number}", reason))
-    if faults:
-        raise InvalidDataError(where, faults[:_SHOWN_FAULTS], todo="correct these lines", total=len(faults))
-    return rows
-
-
-def _read_text(where: str) -> str:
-    """Read a file or standard input as UTF-8; a byte order mark before it is not part of the text."""
-    try:
-        content = sys.stdin.buffer.read() if where == "-" else Path(where).read_bytes()
-        return content.decode("utf-8-sig")
-    except FileNotFoundError as error:
-        fault = Fault("file", "there is no such file")
-        raise InvalidDataError(where, [fault], todo="give the path of a file of texts") from error
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        fault = Fault("file", f"cannot be read as UTF-8 text: {reason}")
-        raise InvalidDataError(where, [fault], todo="give another file") from error
-
-
-def _read_row(line: str) -> dict[str, str]:
-    """Return the row of a line.
-
-    Raises:
-        RecursionError: It is JSON, but nested too deeply.
-        ValueError: It starts like JSON but is not, or has no text.
-    """
-    if not line.lstrip().startswith("{"):
-        return {"text": line}
-    try:
-        document: Any = json.loads(line)
-    except ValueError as error:
-        raise ValueError(f"not JSON: {error}") from error
-    row = {key: document[key] for key in ("text", "text_pair") if isinstance(document.get(key), str)}
-    if "text" not in row:
-        raise ValueError("has no 'text'")
-    return row
-
-
-def _check_rows(rows: Sequence[dict[str, str]], *, has_pair: bool, task: str) -> None:
+def _check_rows(rows: Sequence[Row], *, has_pair: bool, task: str) -> None:
     if not rows:
         raise UsageError("there are no texts", where=task, todo="give at least one text")
-    wrong = [number for number, row in enumerate(rows, start=1) if ("text_pair" in row) != has_pair]
-    if wrong:
+    numbered = enumerate(rows, start=1)
+    wrong = next((number for number, row in numbered if ("text_pair" in row) != has_pair), None)
+    if wrong is not None:
         wants = "pairs of texts: give --pair TEXT" if has_pair else "single texts: leave --pair out"
-        raise UsageError(f"row {wrong[0]} does not fit", where=task, todo=f"the task takes {wants}")
+        raise UsageError(f"row {wrong} does not fit", where=task, todo=f"the task takes {wants}")
 
 
-def _shorten(row: dict[str, str]) -> str:
+def _shorten(row: Row) -> str:
     text = " | ".join(row.values())
     return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + "…"

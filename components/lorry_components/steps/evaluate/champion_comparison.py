@@ -1,13 +1,16 @@
 """A candidate against the champion, on the same rows: when it is evaluated, and again if that one changed."""
 
-import json
+import itertools
+import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from lorry_components.data.data_card import DataCard
+from lorry_components.data.prepared import load_card, load_rows
 from lorry_components.data.seen_rows import find_unseen_rows
 from lorry_components.inference import load_adapter
 from lorry_components.steps.evaluate.confidence import compare_intervals, measure_confidence
@@ -16,7 +19,7 @@ from lorry_components.steps.evaluate.evaluation_report import (
     ChampionComparison,
     EvaluationReport,
 )
-from lorry_components.steps.prepare_data.step import load_card, load_part
+from lorry_components.steps.evaluate.prediction_file import StoredPredictions, write_predictions
 from lorry_components.task_types import Prediction, Row, Target, TaskType
 from lorry_components.tasks.resolution import ResolvedTask
 from lorry_registry.challenges import count_challengers, tighten_confidence
@@ -28,6 +31,8 @@ from lorry_registry.task_spec import TaskSpec
 from lorry_registry.trained_rows import read_rows
 
 SPLIT = "test"
+
+_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,18 +53,29 @@ class ScoredPart:
     evaluation: Evaluation
     card: DataCard
 
+    def choose_rows(self, places: Sequence[int]) -> "ScoredPart":
+        """Return the part with some of its rows only, given by their places in ascending order."""
+        if len(places) == len(self.rows):
+            return self
+        chosen = set(places)
 
-def load_test_part(task_type: TaskType, data: Path) -> tuple[list[Row], list[Target]]:
+        def pick(values: Sequence[_Value]) -> list[_Value]:
+            # One after the other: predictions may lie in a file.
+            return [value for place, value in enumerate(values) if place in chosen]
+
+        return replace(
+            self, rows=pick(self.rows), targets=pick(self.targets), predictions=pick(self.predictions)
+        )
+
+
+def load_test_part(task_type: TaskType, data: Path) -> tuple[Sequence[Row], list[Target]]:
     """Return the test rows, and for each what its prediction is compared with.
 
     Args:
         task_type: The task's type.
         data: The folder that ``prepare_data`` wrote.
     """
-    examples = load_part(data, SPLIT)
-    return task_type.group_targets(
-        [example.row for example in examples], [example.label for example in examples]
-    )
+    return task_type.group_targets(*load_rows(data, SPLIT))
 
 
 def load_scored_part(task_type: TaskType, data: Path, evaluation: Path) -> ScoredPart:
@@ -71,9 +87,7 @@ def load_scored_part(task_type: TaskType, data: Path, evaluation: Path) -> Score
         evaluation: The folder that ``evaluate`` wrote.
     """
     rows, targets = load_test_part(task_type, data)
-    # Not splitlines: a text may hold characters that it takes for the end of a line.
-    lines = (evaluation / PREDICTIONS_NAME).read_text("utf-8").rstrip("\n").split("\n")
-    predictions: list[Prediction] = [json.loads(line)["prediction"] for line in lines]
+    predictions = StoredPredictions(evaluation / PREDICTIONS_NAME)
     return ScoredPart(
         rows, targets, predictions, EvaluationReport.load(evaluation).evaluation, load_card(data)
     )
@@ -95,6 +109,7 @@ def compare_champion(task: ResolvedTask, scored: ScoredPart, registry: Registry)
         return None
     manifest = registry.read_manifest(champion.adapter_id)
     value = scored.evaluation.headline.value
+    metric = task.task_type.find_metric(primary, scored.evaluation.positive)
     # A metric of the same name means something else for another task type, and F1 for another class.
     is_same = manifest.kind == spec.kind and (
         manifest.name_metric(primary) == scored.evaluation.name_metric(primary)
@@ -105,8 +120,12 @@ def compare_champion(task: ResolvedTask, scored: ScoredPart, registry: Registry)
     earlier = count_challengers(registry.ledger.read_events(state), champion.version, test_rows)
     try:
         unseen, unknown = _find_unseen(registry.store, manifest, spec, scored)
-        rows = [scored.rows[place] for place in unseen]
-        predictions = _predict_as_champion(champion.adapter_id, manifest.kind, task, rows, registry)
+        compared = scored.choose_rows(unseen)
+        with tempfile.TemporaryDirectory() as scratch:
+            predictions = _predict_as_champion(
+                champion.adapter_id, manifest.kind, task, compared.rows, registry, Path(scratch)
+            )
+            score_champion = metric(compared.targets, predictions) if unseen else None
     except (AdapterRejectedError, BaseModelError, InvalidDataError) as error:
         # A new base often replaces the old one on this machine, and new rows may be too long for the old
         # task: the champion is then compared by the value that it was registered with.
@@ -132,20 +151,17 @@ def compare_champion(task: ResolvedTask, scored: ScoredPart, registry: Registry)
         test_rows=test_rows,
         earlier=earlier,
     )
-    if not unseen:
+    if score_champion is None:
         return comparison
-    targets = [scored.targets[place] for place in unseen]
-    prepare = task.task_type.find_metric(primary, scored.evaluation.positive)
-    own = prepare(targets, [scored.predictions[place] for place in unseen])
-    others = prepare(targets, predictions)
+    score_candidate = metric(compared.targets, compared.predictions)
     everything = np.arange(len(unseen))
     return comparison.model_copy(
         update={
-            "value": others(everything),
-            "gain": own(everything) - others(everything),
+            "value": score_champion(everything),
+            "gain": score_candidate(everything) - score_champion(everything),
             "confidence": measure_confidence(
-                own,
-                others,
+                score_candidate,
+                score_champion,
                 len(unseen),
                 minimum_gain=spec.gate.minimum_gain,
                 needed=tighten_confidence(spec.gate.confidence, earlier),
@@ -180,7 +196,12 @@ def _is_divided_alike(manifest: Manifest, spec: TaskSpec, scored: ScoredPart) ->
 
 
 def _predict_as_champion(
-    adapter_id: str, former: str, task: ResolvedTask, rows: Sequence[Row], registry: Registry
+    adapter_id: str,
+    former: str,
+    task: ResolvedTask,
+    rows: Sequence[Row],
+    registry: Registry,
+    scratch: Path,
 ) -> Sequence[Prediction]:
     """Return what a registered adapter, whose task had a former type, predicts for rows of the present task.
 
@@ -197,4 +218,7 @@ def _predict_as_champion(
     if predictor.task_type.form.has_pair != task_type.form.has_pair:
         read, has = ("one text", "two texts") if task_type.form.has_pair else ("two texts", "one text")
         raise AdapterRejectedError(f"it reads {read} a row, and the task has {has} now")
-    return predictor.predict(rows)
+    nothing: dict[str, str] = {}
+    return write_predictions(
+        scratch / PREDICTIONS_NAME, itertools.repeat(nothing, len(rows)), predictor.predict_parts(rows)
+    )

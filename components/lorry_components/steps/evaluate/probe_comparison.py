@@ -39,7 +39,7 @@ def compare_linear_probe(
         return None
     outputs = predict_outputs(opened.compute(scored.rows), layer)
     predictions = task_type.decode_outputs(outputs, summary.labels)
-    metric = task_type.metrics[scored.evaluation.primary]
+    metric = task_type.find_metric(scored.evaluation.primary, scored.evaluation.positive)
     score_probe = metric(scored.targets, predictions)
     difference = estimate_difference(
         metric(scored.targets, scored.predictions),

@@ -1,9 +1,10 @@
 """The evaluation step as a plain function."""
 
-import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from lorry_components.data.prepared import load_card, load_labels
 from lorry_components.data.rows import IMAGE
@@ -11,6 +12,7 @@ from lorry_components.inference import Predictor, assemble_adapter, load_adapter
 from lorry_components.inference.probe import record_probe
 from lorry_components.metrics.bootstrap import estimate_metrics
 from lorry_components.models.bases import check_fingerprint
+from lorry_components.process_setup import release_memory
 from lorry_components.progress import Progress, ignore_progress
 from lorry_components.steps.evaluate.champion_comparison import (
     SPLIT,
@@ -24,6 +26,7 @@ from lorry_components.steps.evaluate.evaluation_report import (
     PREDICTIONS_NAME,
     EvaluationReport,
 )
+from lorry_components.steps.evaluate.prediction_file import write_predictions
 from lorry_components.steps.evaluate.probe_comparison import compare_linear_probe
 from lorry_components.steps.evaluate.trivial_baselines import measure_baselines
 from lorry_components.steps.runtime.registered_candidate import RegisteredCandidate
@@ -32,10 +35,9 @@ from lorry_components.tasks.resolution import ResolvedTask
 from lorry_components.training.feature_cache import FeatureCache
 from lorry_components.training.training_summary import ADAPTER_FOLDER, TrainingSummary
 from lorry_registry.errors import UsageError
-from lorry_registry.manifest import Evaluation
+from lorry_registry.manifest import Evaluation, Probe
 from lorry_registry.registry import Registry
 from lorry_registry.task_spec import TaskSpec
-from lorry_registry.whole_files import write_whole_text
 
 _FEW_ROWS = 20
 
@@ -69,17 +71,16 @@ def evaluate(
         TrainingError: The candidate changes nothing.
     """
     started = time.perf_counter()
-    predictor, has_pair, summary = _load_candidate(task, candidate, registry)
-    scored = score_predictor(task.spec, predictor, data, target, progress=progress)
-    baselines = measure_baselines(
-        task.spec, predictor, scored, load_labels(data, "train"), asks_base=asks_base
+    summary = None if RegisteredCandidate.find(candidate) else TrainingSummary.load(candidate)
+    scored, probe = _score_candidate(
+        task, summary, data, candidate, target, registry, progress=progress, asks_base=asks_base
     )
+    release_memory()
     linear_probe = summary and compare_linear_probe(task, candidate, summary, scored, features)
+    release_memory()
     report = EvaluationReport(
-        evaluation=scored.evaluation.model_copy(
-            update={"baselines": baselines, "linear_probe": linear_probe}
-        ),
-        probe=record_probe(predictor, has_pair=has_pair),
+        evaluation=scored.evaluation.model_copy(update={"linear_probe": linear_probe}),
+        probe=probe,
         champion=compare_champion(task, scored, registry) if registry is not None else None,
         seconds=time.perf_counter() - started,
         single_answer=_find_single_answer(task.task_type, scored),
@@ -88,18 +89,39 @@ def evaluate(
     return report
 
 
+def _score_candidate(
+    task: ResolvedTask,
+    summary: TrainingSummary | None,
+    data: Path,
+    candidate: Path,
+    target: Path,
+    registry: Registry | None,
+    *,
+    progress: Progress,
+    asks_base: bool,
+) -> tuple[ScoredPart, Probe]:
+    """Score a candidate, which is not in memory any more when the champion is loaded."""
+    predictor, has_pair = _load_candidate(task, summary, candidate, registry)
+    scored = score_predictor(task.spec, predictor, data, target, progress=progress)
+    baselines = measure_baselines(
+        task.spec, predictor, scored, load_labels(data, "train"), asks_base=asks_base
+    )
+    evaluation = scored.evaluation.model_copy(update={"baselines": baselines})
+    return replace(scored, evaluation=evaluation), record_probe(predictor, has_pair=has_pair)
+
+
 def _load_candidate(
-    task: ResolvedTask, candidate: Path, registry: Registry | None
-) -> tuple[Predictor, bool, TrainingSummary | None]:
-    """Return what predicts with a candidate, whether its rows have two texts, and how it was trained now."""
+    task: ResolvedTask, summary: TrainingSummary | None, candidate: Path, registry: Registry | None
+) -> tuple[Predictor, bool]:
+    """Return what predicts with a candidate, and whether its rows have two texts."""
     registered = RegisteredCandidate.find(candidate)
     if registered is not None:
         if registry is None:
             raise UsageError("a registered version is evaluated from its registry", todo="give the registry")
         folder = registry.fetch(registered.adapter_id)
         loaded = load_adapter(folder, expected_id=registered.adapter_id, find_base=task.find_base)
-        return loaded.predictor, loaded.task_type.form.has_pair, None
-    summary = TrainingSummary.load(candidate)
+        return loaded.predictor, loaded.task_type.form.has_pair
+    assert summary is not None
     check_fingerprint(task.base.identity, summary.base.fingerprint)
     predictor = assemble_adapter(
         candidate / ADAPTER_FOLDER,
@@ -108,7 +130,7 @@ def _load_candidate(
         method=task.build_method(),
         labels=summary.labels,
     )
-    return predictor, summary.has_pair, summary
+    return predictor, summary.has_pair
 
 
 def _find_single_answer(task_type: TaskType, scored: ScoredPart) -> str | None:
@@ -132,11 +154,13 @@ def score_predictor(
     """
     task_type = predictor.task_type
     rows, targets = load_test_part(task_type, data)
-    predictions = predictor.predict(rows, report=lambda done: progress(done, len(rows)))
-    evaluation = score_predictions(spec, task_type, targets, predictions, part=SPLIT)
     target.mkdir(parents=True, exist_ok=True)
-    recorded = [task_type.record_target(target) for target in targets]
-    _write_predictions(target / PREDICTIONS_NAME, rows, recorded, predictions)
+    predictions = write_predictions(
+        target / PREDICTIONS_NAME,
+        _describe_rows(task_type, rows, targets),
+        predictor.predict_parts(rows, report=lambda done: progress(done, len(rows))),
+    )
+    evaluation = score_predictions(spec, task_type, targets, predictions, part=SPLIT)
     plot_evaluation(
         target / PLOT_NAME,
         title=spec.name,
@@ -173,12 +197,10 @@ def score_predictions(
     )
 
 
-def _write_predictions(
-    path: Path, rows: Sequence[Row], targets: Sequence[Target], predictions: Sequence[Prediction]
-) -> None:
-    lines = []
-    for row, target, prediction in zip(rows, targets, predictions, strict=True):
+def _describe_rows(
+    task_type: TaskType, rows: Sequence[Row], targets: Sequence[Target]
+) -> Iterator[dict[str, Any]]:
+    for row, target in zip(rows, targets, strict=True):
         # An image of the data is named by its label.
         texts = {name: text for name, text in row.items() if name != IMAGE}
-        lines.append(json.dumps({**texts, "label": target, "prediction": prediction}, ensure_ascii=False))
-    write_whole_text(path, "".join(f"{line}\n" for line in lines))
+        yield {**texts, "label": task_type.record_target(target)}

@@ -43,8 +43,9 @@ def measure_baselines(
     baselines = []
     for name, predictions in _list_predictions(predictor, scored, answers, asks_base=asks_base):
         count = len(predictions)
-        own = prepare(scored.targets[:count], scored.predictions[:count])
-        trivial = prepare(scored.targets[:count], predictions)
+        compared = scored.choose_rows(range(count))
+        own = prepare(compared.targets, compared.predictions)
+        trivial = prepare(compared.targets, predictions)
         everything = np.arange(count)
         value = trivial(everything)
         baselines.append(

@@ -404,6 +404,20 @@ def test_a_caller_is_told_how_many_rows_are_done(predictor: Predictor) -> None:
     assert done == [64, 128, 150]
 
 
+def test_rows_are_predicted_a_part_at_a_time(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, done = write_texts(150), list[int]()
+    whole = predictor.predict(rows)
+    monkeypatch.setattr("lorry_components.inference.predictor._ROWS_AT_ONCE", 70)
+    parts = list(predictor.predict_parts(rows, report=done.append))
+    assert [len(part) for part in parts] == [70, 70, 10]
+    assert done == [64, 70, 134, 140, 150]
+    together = [prediction for part in parts for prediction in part]
+    assert [prediction["label"] for prediction in together] == [prediction["label"] for prediction in whole]
+    np.testing.assert_allclose(
+        [each["score"] for each in together], [each["score"] for each in whole], atol=1e-6
+    )
+
+
 def test_predicting_leaves_no_trace_of_the_base_outputs(predictor: Predictor) -> None:
     rows = write_texts(3)
     before = predictor.compute_outputs(rows)

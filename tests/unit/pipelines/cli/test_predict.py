@@ -16,7 +16,7 @@ def read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     seen: list[list[dict[str, str]]] = []
 
     def stop(rows: list[dict[str, str]], **_: Any) -> None:
-        seen.append(rows)
+        seen.append(list(rows))
         raise KeyboardInterrupt
 
     class Registry:

@@ -323,7 +323,7 @@ def test_the_record_of_a_champion_that_refuses_the_rows_stands_in(
     trained: FindTrained, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     promote(trained(), registry)
-    predict = Predictor.predict
+    predict = Predictor.predict_parts
 
     def refuse(self: Predictor, rows: Any, **options: Any) -> Any:
         if self.task_type is not of_now:
@@ -333,7 +333,7 @@ def test_the_record_of_a_champion_that_refuses_the_rows_stands_in(
     found = trained(seed=1)
     task = resolve_task(found.spec)
     of_now = task.task_type
-    monkeypatch.setattr(Predictor, "predict", refuse)
+    monkeypatch.setattr(Predictor, "predict_parts", refuse)
     report = evaluate(task, found.data, found.candidate, tmp_path / "evaluation", registry=registry)
     assert report.champion is not None
     assert "is too long for it" in report.champion.problem

@@ -1,0 +1,132 @@
+"""Texts to predict, in a file: read once to check them, and again a part at a time, so that none are kept."""
+
+import contextlib
+import json
+import shutil
+import sys
+import tempfile
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any, overload
+
+from lorry_registry.errors import Fault, InvalidDataError
+
+_SHOWN_FAULTS = 20
+# Before a text it is no part of it.
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+Row = Mapping[str, str]
+
+
+class TextRows(Sequence[Row]):
+    """The rows of an open file, one a line; only where each starts is kept.
+
+    Args:
+        stream: The file.
+        starts: Where the line of each row starts.
+    """
+
+    def __init__(self, stream: IO[bytes], starts: Sequence[int]) -> None:
+        self._stream = stream
+        self._starts = starts
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    @overload
+    def __getitem__(self, index: int) -> Row: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Row]: ...
+
+    def __getitem__(self, index: int | slice) -> Row | list[Row]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        self._stream.seek(self._starts[index])
+        return parse_row(_decode(self._stream.readline()))
+
+    def __iter__(self) -> Iterator[Row]:
+        return (self[number] for number in range(len(self)))
+
+
+@contextlib.contextmanager
+def open_rows(where: str) -> Iterator[TextRows]:
+    """Check all rows of a file, and yield them to be read from it.
+
+    Args:
+        where: The path of a file in UTF-8 with one text a line, or JSON lines with ``text`` and, of pairs,
+            ``text_pair``; ``-`` is standard input, which is copied to a file first.
+
+    Raises:
+        InvalidDataError: There is no such file, or lines of it are no texts; the first are listed.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            stream = stack.enter_context(_open(where))
+            starts, faults, total = _check_lines(stream)
+        except FileNotFoundError as error:
+            fault = Fault("file", "there is no such file")
+            raise InvalidDataError(where, [fault], todo="give the path of a file of texts") from error
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            fault = Fault("file", f"cannot be read as UTF-8 text: {reason}")
+            raise InvalidDataError(where, [fault], todo="give another file") from error
+        if faults:
+            raise InvalidDataError(where, faults, todo="correct these lines", total=total)
+        yield TextRows(stream, starts)
+
+
+def parse_row(line: str) -> dict[str, str]:
+    """Return the row of a line.
+
+    Raises:
+        RecursionError: It is JSON, but nested too deeply.
+        ValueError: It starts like JSON but is not, or has no text.
+    """
+    if not line.lstrip().startswith("{"):
+        return {"text": line}
+    try:
+        document: Any = json.loads(line)
+    except ValueError as error:
+        raise ValueError(f"not JSON: {error}") from error
+    row = {key: document[key] for key in ("text", "text_pair") if isinstance(document.get(key), str)}
+    if "text" not in row:
+        raise ValueError("has no 'text'")
+    return row
+
+
+def _open(where: str) -> IO[bytes]:
+    """Open a file that can be read twice."""
+    if where != "-":
+        return Path(where).open("rb")
+    copied: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
+    shutil.copyfileobj(sys.stdin.buffer, copied)
+    return copied
+
+
+def _check_lines(stream: IO[bytes]) -> tuple["array[int]", list[Fault], int]:
+    """Return where each row starts, the first faults, and how many there are."""
+    starts, faults, total = array("Q"), list[Fault](), 0
+    stream.seek(0)
+    start = len(_BYTE_ORDER_MARK) if stream.read(len(_BYTE_ORDER_MARK)) == _BYTE_ORDER_MARK else 0
+    stream.seek(start)
+    # By bytes: some readers of text also split it at U+2028 and other characters.
+    for number, line in enumerate(stream, start=1):
+        text = _decode(line)
+        if text.strip():
+            try:
+                parse_row(text)
+                starts.append(start)
+            except (ValueError, RecursionError) as error:
+                total += 1
+                reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+                if len(faults) < _SHOWN_FAULTS:
+                    faults.append(Fault(f"line {number}", reason))
+        start += len(line)
+    return starts, faults, total
+
+
+def _decode(line: bytes) -> str:
+    return line.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8")

@@ -1,0 +1,64 @@
+"""What a command and a step import before they know that they need it: that decides how fast they start."""
+
+import subprocess
+import sys
+
+import pytest
+
+_HEAVY = (
+    "torch",
+    "transformers",
+    "peft",
+    "accelerate",
+    "datasets",
+    "bitsandbytes",
+    "mlflow",
+    "sqlalchemy",
+    "sklearn",
+    "scipy",
+    "pandas",
+    "pyarrow",
+    "matplotlib",
+    "boto3",
+)
+_LIST_IMPORTED = "\nimport sys; print(*sorted(set(sys.argv[1].split(',')) & set(sys.modules)))"
+_COMMANDS = ("run", "predict", "compare", "study", "plan", "validate", "compile", "submit", "doctor")
+_STEPS = ("prepare_data", "finetune", "evaluate", "gate", "register", "report", "verdict")
+_SCORE = """
+from lorry_components.metrics import *
+
+classes = [{"label": name, "scores": {"a": 0, "b": 0, "c": 0}} for name in "abcab"]
+numbers = [{"value": value} for value in (1.0, 2.0, 2.5, 2.5, 4.0)]
+scorers = {f"class {n}": each(list("abcbb"), classes) for n, each in enumerate([score_f1, score_matthews])}
+scorers["rank"] = score_spearman([1.0, 2.0, 3.0, 5.0, 4.0], numbers)
+estimate_metrics(scorers, 5, resamples=20)
+"""
+
+
+def list_imported(code: str, names: tuple[str, ...] = _HEAVY) -> list[str]:
+    """Return which of some libraries a new process has imported after some code."""
+    command = [sys.executable, "-c", code + _LIST_IMPORTED, ",".join(names)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+
+
+def test_commands_import_no_large_library_before_they_run() -> None:
+    modules = ", ".join(f"lorry_pipelines.cli.{name}" for name in _COMMANDS)
+    assert list_imported(f"import lorry_pipelines.cli, {modules}", (*_HEAVY, "numpy", "kfp")) == []
+
+
+@pytest.mark.parametrize("step", _STEPS)
+def test_a_step_imports_no_large_library_before_it_has_read_its_task(step: str) -> None:
+    assert list_imported(f"import lorry_components.steps.{step}.entry", (*_HEAVY, "kfp")) == []
+
+
+def test_a_run_is_watched_and_its_steps_are_started_without_their_libraries() -> None:
+    code = "import lorry_pipelines.local.runner_process, lorry_pipelines.local.step_starter"
+    assert list_imported(code, (*_HEAVY, "kfp", "numpy")) == []
+
+
+def test_scores_and_their_intervals_need_no_library_but_numpy() -> None:
+    assert list_imported(_SCORE) == []
+
+
+def test_a_library_that_is_imported_is_noticed() -> None:
+    assert list_imported("import pandas", ("pandas", "kfp")) == ["pandas"]
