@@ -209,6 +209,11 @@ class EvaluateSpec(Section):
     resamples: Annotated[int, Field(ge=100, le=100_000)] = 1000
     reference: Reference | None = None
 
+    @model_serializer(mode="wrap")
+    def _leave_out_positive(self, handler: SerializerFunctionWrapHandler) -> dict[str, JsonValue]:
+        # The digests of tasks that name no class do not change by it.
+        return leave_out_defaults(self, handler(self), ("positive",))
+
 
 class GateSpec(Section):
     """What an adapter must achieve to become the champion.
