@@ -29,7 +29,7 @@ RATES: Mapping[str, Sequence[str]] = {
     "ft-top": ("5e-5", "1.5e-4", "5e-4", "1.5e-3"),
     "bitfit": ("5e-4", "1.5e-3", "5e-3", "1.5e-2"),
     "adapter-h": ("3e-4", "1e-3", "3e-3", "1e-2"),
-    "adapter-p": ("3e-4", "1e-3", "3e-3", "1e-2"),
+    "adapter-p": ("1e-3", "3e-3", "1e-2"),
     "adapter-l": ("3e-4", "1e-3", "3e-3", "1e-2"),
     "adapter-d": ("3e-4", "1e-3", "3e-3", "1e-2"),
     "prelayer": ("1e-3", "5e-3", "1.5e-2", "5e-2"),

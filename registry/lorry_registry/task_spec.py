@@ -232,6 +232,11 @@ class HeadSpec(Section):
     init: Literal["probe", "random"] = "random"
     dropout: Share | None = None
 
+    @model_serializer(mode="wrap")
+    def _leave_out_positive(self, handler: SerializerFunctionWrapHandler) -> dict[str, JsonValue]:
+        # The digests of tasks that name no class do not change by it.
+        return leave_out_defaults(self, handler(self), ("positive",))
+
 
 class GateSpec(Section):
     """What an adapter must achieve to become the champion.

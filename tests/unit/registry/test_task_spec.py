@@ -9,7 +9,7 @@ from lorry_registry.errors import Fault, InvalidTaskError
 from lorry_registry.task_document import suggest_name
 from lorry_registry.task_loading import inspect_document, load_task, parse_task
 from lorry_registry.task_sections import TaskSections
-from lorry_registry.task_spec import MethodSpec, TaskSpec
+from lorry_registry.task_spec import EvaluateSpec, MethodSpec, TaskSpec
 
 _VALID = """\
 name: reviews
@@ -269,6 +269,12 @@ def test_what_chooses_the_kept_epoch_belongs_to_the_recipe() -> None:
 
     assert digest("f1", stops=False) == digest("accuracy", stops=False)
     assert digest("f1", stops=True) != digest("accuracy", stops=True)
+
+
+def test_a_class_is_part_of_a_task_only_if_it_is_named() -> None:
+    assert "positive" not in EvaluateSpec(primary="f1").model_dump(mode="json")
+    named = EvaluateSpec.model_validate({"positive": 1})
+    assert named.model_dump(mode="json")["positive"] == "1"
 
 
 def _read_sections(document: Mapping[str, Any]) -> TaskSections:

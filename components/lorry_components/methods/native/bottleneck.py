@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from lorry_components.methods.base import AdaptedModel, MethodOptions, refuse_faults
 from lorry_components.methods.native.base import NativeConfig, NativeMethod
@@ -80,8 +80,8 @@ class AdapterDropOptions(PlacedOptions):
     drop: Annotated[int, Field(ge=0)] | None = None
 
 
-class _BottleneckConfig(NativeConfig):
-    """What is stored of bottlenecks; ``placement`` and ``train_layer_norms`` only if not these defaults."""
+class _Shape(BaseModel):
+    """What bottlenecks are like on a base. What has a default is stored only where it is another."""
 
     size: Annotated[int, Field(ge=1)]
     activation: Activation
@@ -89,6 +89,10 @@ class _BottleneckConfig(NativeConfig):
     # Where all were before there were placements.
     placement: Placement = "sublayer"
     train_layer_norms: bool = False
+
+
+class _BottleneckConfig(NativeConfig, _Shape):
+    """The stored configuration."""
 
 
 class BottleneckMethod(NativeMethod):
@@ -119,24 +123,24 @@ class BottleneckMethod(NativeMethod):
         refuse_faults(self._check_model(model))
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name in newly_initialized)
-        self._shape: dict[str, Any] = {
-            "size": self._choose_size(model),
-            "activation": self.options.activation,
-            "drop": self._choose_drop(model),
-            **self._describe_placement(),
-        }
-        config = self.config_model(
-            lorry_method=self.name, base_model_name_or_path="", revision=None, **self._shape
+        options: BottleneckOptions = self.options
+        placement = options.placement if isinstance(options, PlacedOptions) else None
+        self._shape = _Shape(
+            size=self._choose_size(model),
+            activation=options.activation,
+            drop=self._choose_drop(model),
+            placement=placement or self.placement,
+            train_layer_norms=options.train_layer_norms,
         )
-        self._insert(model, config)
-        self._own = newly_initialized | _list_norm_parameters(model, config)
+        self._insert(model, self._shape)
+        self._own = newly_initialized | _list_norm_parameters(model, self._shape)
         for name in self._own:
             model.get_parameter(name).requires_grad_(True)
         return model
 
     def save(self, model: "nn.Module", folder: Path, base: BaseIdentity) -> None:
         """Write the bottlenecks, the head, and the layer norms if they are trained."""
-        self.write_config(folder, base, **self._shape)
+        self.write_config(folder, base, **self._shape.model_dump(exclude_defaults=True))
         save_tensors(_list_own(model, self._own), folder)
 
     def restore(
@@ -199,27 +203,13 @@ class BottleneckMethod(NativeMethod):
     def _choose_drop(self, model: "PreTrainedModel") -> int:
         return 0
 
-    def _describe_placement(self) -> dict[str, Any]:
-        """Return the fields of the stored configuration that are not as they were before there were any."""
-        options: BottleneckOptions = self.options
-        chosen = options.placement if isinstance(options, PlacedOptions) else None
-        fields = {
-            "placement": chosen or self.placement,
-            "train_layer_norms": options.train_layer_norms,
-        }
-        return {
-            name: value
-            for name, value in fields.items()
-            if value != _BottleneckConfig.model_fields[name].default
-        }
-
-    def _insert(self, model: "PreTrainedModel", config: _BottleneckConfig) -> "list[nn.Module]":
+    def _insert(self, model: "PreTrainedModel", shape: _Shape) -> "list[nn.Module]":
         return insert_bottlenecks(
-            find_layers(model)[config.drop :],
-            config.placement,
+            find_layers(model)[shape.drop :],
+            shape.placement,
             hidden=read_hidden_size(model.config),
-            size=config.size,
-            activation=config.activation,
+            size=shape.size,
+            activation=shape.activation,
             has_norm=self.has_norm,
             follows_attention=self.follows_attention,
         )
@@ -264,11 +254,11 @@ class AdapterD(AdapterP):
         return len(find_layers(model)) // 2 if drop is None else drop
 
 
-def _list_norm_parameters(model: "nn.Module", config: _BottleneckConfig) -> frozenset[str]:
+def _list_norm_parameters(model: "nn.Module", shape: _Shape) -> frozenset[str]:
     """Return the names of the base's own parameters that are trained: those of layer norms, or none."""
-    if not config.train_layer_norms:
+    if not shape.train_layer_norms:
         return frozenset()
-    norms = list_norms(find_layers(model)[config.drop :])
+    norms = list_norms(find_layers(model)[shape.drop :])
     return frozenset(
         f"{name}.{part}" for name, norm in norms.items() for part, _ in norm.named_parameters(recurse=False)
     )
