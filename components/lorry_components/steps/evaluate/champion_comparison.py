@@ -93,11 +93,20 @@ def load_scored_part(task_type: TaskType, data: Path, evaluation: Path) -> Score
     )
 
 
-def compare_champion(task: ResolvedTask, scored: ScoredPart, registry: Registry) -> ChampionComparison | None:
+def compare_champion(
+    task: ResolvedTask, scored: ScoredPart, registry: Registry, *, adapter_id: str = ""
+) -> ChampionComparison | None:
     """Compare a candidate with the present champion of its task on the same rows; None: there is no champion.
 
     Rows that the champion was trained on are left out: it knows them by heart. A champion that cannot be
     loaded here is compared by the value that it was registered with.
+
+    Args:
+        task: The task.
+        scored: The candidate's predictions.
+        registry: Where the champion is looked up.
+        adapter_id: The candidate's adapter, if it is registered already: it does not count as another one
+            that tried.
 
     Raises:
         StoreError: The registry cannot be read.
@@ -117,7 +126,8 @@ def compare_champion(task: ResolvedTask, scored: ScoredPart, registry: Registry)
     known = manifest.evaluation.metrics.get(primary) if is_same else None
     recorded = known.value if known else None
     test_rows = scored.card.splits["test"].digest
-    earlier = count_challengers(registry.ledger.read_events(state), champion.version, test_rows)
+    events = registry.ledger.read_events(state)
+    earlier = count_challengers(events, champion.version, test_rows, besides=adapter_id)
     try:
         unseen, unknown = _find_unseen(registry.store, manifest, spec, scored)
         compared = scored.choose_rows(unseen)

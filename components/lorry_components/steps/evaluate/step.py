@@ -24,6 +24,7 @@ from lorry_components.steps.evaluate.evaluation_plot import plot_evaluation
 from lorry_components.steps.evaluate.evaluation_report import (
     PLOT_NAME,
     PREDICTIONS_NAME,
+    ChampionComparison,
     EvaluationReport,
 )
 from lorry_components.steps.evaluate.prediction_file import write_predictions
@@ -81,12 +82,19 @@ def evaluate(
     report = EvaluationReport(
         evaluation=scored.evaluation.model_copy(update={"linear_probe": linear_probe}),
         probe=probe,
-        champion=compare_champion(task, scored, registry) if registry is not None else None,
+        champion=_compare(task, scored, candidate, registry) if registry is not None else None,
         seconds=time.perf_counter() - started,
         single_answer=_find_single_answer(task.task_type, scored),
     )
     report.save(target)
     return report
+
+
+def _compare(
+    task: ResolvedTask, scored: ScoredPart, candidate: Path, registry: Registry
+) -> ChampionComparison | None:
+    registered = RegisteredCandidate.find(candidate)
+    return compare_champion(task, scored, registry, adapter_id=registered.adapter_id if registered else "")
 
 
 def _score_candidate(

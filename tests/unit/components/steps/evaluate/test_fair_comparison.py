@@ -17,6 +17,7 @@ from lorry_components.steps.evaluate.step import evaluate
 from lorry_components.steps.gate.step import Decision, decide
 from lorry_components.steps.prepare_data.step import load_part, prepare_data
 from lorry_components.steps.register.step import register
+from lorry_components.steps.runtime.registered_candidate import RegisteredCandidate
 from lorry_components.tasks.resolution import resolve_task
 from lorry_registry.manifest import MetricValue
 from lorry_registry.registry import Registry
@@ -161,6 +162,18 @@ def test_challengers_on_the_same_rows_are_counted(
         assert found.earlier == seed - 1
         decision = decide(champion.spec.gate, report).model_copy(update={"passed": False})
         assert enter(candidate, registry, decision) == seed + 1
+    # One that is judged anew keeps its place: neither it nor who came later has tried before it.
+    second = registry.list_versions(champion.spec.name)[1]
+    RegisteredCandidate(version=2, adapter_id=second.adapter_id).save(tmp_path / "registered")
+    renewed = evaluate(
+        resolve_task(champion.spec),
+        champion.data,
+        tmp_path / "registered",
+        tmp_path / "renewed",
+        registry=registry,
+    )
+    assert renewed.champion is not None
+    assert renewed.champion.earlier == 0
     spec, data = divide_anew(make_spec, tmp_path / "data")
     _, found = compare(spec, data, trained("classification", seed=4), registry, tmp_path / "other-rows")
     assert found.earlier == 0
