@@ -2,9 +2,9 @@
 
     python docs/experiments/demo_splits.py [--seeds 0,1,2,3,4] [--results DIR]
 
-Each task is trained and judged as `make run` does it, with another `data.split.seed` and a registry of its own
-each time; the recipe stays what it is. Ends in a table in Markdown: the mean of the test metric over the splits,
-and its range. Each split takes as long as `make run`.
+Each task is trained and judged as `make run` does it, with another `data.split.seed` and a registry of its
+own each time; the recipe stays what it is. Ends in a table in Markdown: the mean of the test metric over the
+splits, and its range. Each split takes as long as `make run`.
 """
 
 import argparse
