@@ -133,7 +133,8 @@ def finetune(
         parameters=setup.parameters,
         learning_rate=setup.learning_rate,
         device=setup.hardware.name,
-        precision=setup.precision.name,
+        # A probe is fitted in the precision in which it predicts.
+        precision=setup.precision.name if method.trains_in_steps else "fp32",
         examples=len(parts["train"]),
         steps=course.steps,
         resumed_from=course.resumed_from,

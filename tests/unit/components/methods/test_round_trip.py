@@ -17,6 +17,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "full": ("full", {}),
     "ft-top": ("ft-top", {"layers": 1}),
     "bitfit": ("bitfit", {}),
+    "probe": ("probe", {}),
     "adapter-h": ("adapter-h", {}),
     "adapter-p": ("adapter-p", {"reduction": 8, "activation": "silu"}),
     "adapter-l": ("adapter-l", {"size": 3, "activation": "gelu"}),
@@ -46,7 +47,8 @@ WORKING = [
     (variant, style)
     for variant, (name, _) in VARIANTS.items()
     for style in STYLES
-    if (name, style) not in REFUSED and (variant, style) not in _NO_CONV1D
+    # A probe is nothing but a head, and one of Lorry's own: below.
+    if name != "probe" and (name, style) not in REFUSED and (variant, style) not in _NO_CONV1D
 ]
 
 

@@ -31,7 +31,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "peft": {"type": "LOHA", "r": 4, "alpha": 8},
 }
 # qlora needs a library that is not installed everywhere, and has tests of its own.
-TRIED = sorted(METHODS.keys() - {"qlora"})
+TRIED = sorted(METHODS.keys() - {"qlora", "probe"})
 CAUSAL, SEQ2SEQ = ("gpt2", "llama", "gemma3_text", "qwen2"), ("t5", "mt5", "bart")
 
 
