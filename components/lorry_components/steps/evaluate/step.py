@@ -23,7 +23,7 @@ from lorry_components.steps.evaluate.evaluation_report import (
     PREDICTIONS_NAME,
     EvaluationReport,
 )
-from lorry_components.steps.evaluate.probe_comparison import compare_linear_probe
+from lorry_components.steps.evaluate.probe_comparison import compare_linear_probe, predict_with_probe
 from lorry_components.task_types import Prediction, Row, Target, TaskType
 from lorry_components.tasks.resolution import ResolvedTask
 from lorry_components.training.feature_cache import FeatureCache
@@ -65,6 +65,7 @@ def evaluate(
     started = time.perf_counter()
     summary = TrainingSummary.load(candidate)
     check_fingerprint(task.base.identity, summary.base.fingerprint)
+    probed = predict_with_probe(task, candidate, summary, load_test_part(task.task_type, data)[0], features)
     predictor = assemble_adapter(
         candidate / ADAPTER_FOLDER,
         base=task.base,
@@ -73,7 +74,7 @@ def evaluate(
         labels=summary.labels,
     )
     scored = score_predictor(task.spec, predictor, data, target, progress=progress)
-    linear_probe = compare_linear_probe(task, candidate, summary, scored, features)
+    linear_probe = compare_linear_probe(task, scored, probed) if probed is not None else None
     report = EvaluationReport(
         evaluation=scored.evaluation.model_copy(update={"linear_probe": linear_probe}),
         probe=record_probe(predictor, has_pair=summary.has_pair),

@@ -1,6 +1,7 @@
 """The fine-tuning step as a plain function."""
 
 import contextlib
+import logging
 import math
 import shutil
 import tempfile
@@ -31,13 +32,20 @@ from lorry_components.training.setup import Setup, check_batch_size, set_up
 from lorry_components.training.stored_checkpoints import CheckpointPlace
 from lorry_components.training.training_summary import ADAPTER_FOLDER, TrainingSummary, read_versions
 from lorry_registry.digests import digest_document, shorten_digest
-from lorry_registry.errors import TrainingError
+from lorry_registry.errors import LorryError, TrainingError
 from lorry_registry.manifest import WEIGHTS_NAME, TrainingInputs
 from lorry_registry.sizes import MIB, format_in
 from lorry_registry.task_spec import TaskSpec
 
 if TYPE_CHECKING:
     from lorry_components.training.callbacks import LogMetrics
+
+_LOGGER = logging.getLogger(__name__)
+# What a base that is unlike others may raise when its states are read.
+_PROBE_ERRORS = (
+    *(LorryError, ArithmeticError, AttributeError, LookupError),
+    *(MemoryError, RuntimeError, TypeError, ValueError),
+)
 
 
 def finetune(
@@ -85,11 +93,15 @@ def finetune(
     fits_head = task_type.form.fits_head
     # The probe is not compared with itself.
     is_compared = compares_probe and method.trains_in_steps and _is_probe_wanted(spec, len(parts["train"]))
-    probe = (
-        _fit_probe(task, task_type, method, parts, card.labels, features, progress)
-        if fits_head or is_compared
-        else None
-    )
+    probe = None
+    if fits_head:
+        probe = _fit_probe(task, task_type, method, parts, card.labels, features, progress)
+    elif is_compared and group.is_first:
+        try:
+            probe = _fit_probe(task, task_type, method, parts, card.labels, features, progress)
+        except _PROBE_ERRORS as error:
+            # Families of bases differ in ways that nobody knows: a comparison must not cost the training.
+            _LOGGER.warning("%s is not compared with a linear probe: %s", spec.name, error)
     setup = set_up(spec, task.base, task_type, method, labels=card.labels, group=group)
     _check_size(spec, setup, target)
     # The test rows too: evaluation would refuse them only after training was paid for.
