@@ -21,6 +21,7 @@ from lorry_components.training.distributed import ALONE, ProcessGroup, separate_
 from lorry_components.training.feature_cache import FeatureCache
 from lorry_components.training.linear_probe import (
     MOST_ROWS,
+    PROBE_NAME,
     LinearProbe,
     fit_linear_probe,
     open_features,
@@ -127,6 +128,8 @@ def finetune(
         head.fold()
     if group.is_first:
         _write_adapter(spec, setup, target)
+        # One may be left of a training that ended here before.
+        (target / PROBE_NAME).unlink(missing_ok=True)
         if probe is not None and is_compared:
             probe.save(target)
     seconds = course.seconds + (probe.seconds if probe is not None and fits_head else 0.0)
