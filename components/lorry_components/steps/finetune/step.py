@@ -94,12 +94,14 @@ def finetune(
     fits_head = task_type.form.fits_head
     # The probe is not compared with itself.
     is_compared = compares_probe and method.trains_in_steps and _is_probe_wanted(spec, len(parts["train"]))
+    # Progress is told in steps, where there are any.
+    follow = ignore_progress if method.trains_in_steps else progress
     probe = None
     if fits_head:
-        probe = _fit_probe(task, task_type, method, parts, card.labels, features, progress)
+        probe = _fit_probe(task, task_type, method, parts, card.labels, features, follow)
     elif is_compared and group.is_first:
         try:
-            probe = _fit_probe(task, task_type, method, parts, card.labels, features, progress)
+            probe = _fit_probe(task, task_type, method, parts, card.labels, features, follow)
         except _PROBE_ERRORS as error:
             # Families of bases differ in ways that nobody knows: a comparison must not cost the training.
             _LOGGER.warning("%s is not compared with a linear probe: %s", spec.name, error)

@@ -206,6 +206,7 @@ def test_a_training_leaves_an_adapter_and_its_summary(
         "adapter",
         "adapter/adapter_config.json",
         "adapter/adapter_model.safetensors",
+        "linear_probe.safetensors",
         "training.json",
     ]
     assert TrainingSummary.load(candidate) == summary
@@ -274,6 +275,9 @@ def test_something_is_learned(train: Train, make_spec: MakeSpec) -> None:
     losses, scores = watch.list_values("train/loss"), watch.list_values("validation/pearson")
     assert np.mean(losses[-6:]) < 0.5 * np.mean(losses[:6])
     assert scores[-1] > scores[0] + 0.2
+
+
+# A probe draws nothing by its seed, and trains in no steps: test_fitted_heads.py has its own.
 
 
 @pytest.mark.parametrize("method", sorted(METHODS.keys() - {"qlora"}))
