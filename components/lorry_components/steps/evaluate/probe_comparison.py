@@ -1,11 +1,13 @@
 """An adapter beside the linear probe of its task, on the same test rows."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from lorry_components.metrics.bootstrap import estimate_difference
 from lorry_components.steps.evaluate.champion_comparison import ScoredPart
+from lorry_components.task_types import Prediction, Row
 from lorry_components.task_types.sequence_head import SequenceHeadTaskType
 from lorry_components.tasks.resolution import ResolvedTask
 from lorry_components.training.feature_cache import FeatureCache
@@ -14,20 +16,22 @@ from lorry_components.training.training_summary import TrainingSummary
 from lorry_registry.manifest import ProbeComparison
 
 
-def compare_linear_probe(
+def predict_with_probe(
     task: ResolvedTask,
     candidate: Path,
     summary: TrainingSummary,
-    scored: ScoredPart,
+    rows: Sequence[Row],
     features: FeatureCache | None,
-) -> ProbeComparison | None:
-    """Compare a candidate with the linear probe that its training fitted; None: it fitted none.
+) -> list[Prediction] | None:
+    """Return the predictions of the linear probe that a training fitted; None: it fitted none.
+
+    The base is loaded for it and let go of, before a candidate is loaded on another.
 
     Args:
         task: The task; its base is resolved.
         candidate: The folder that ``finetune`` wrote.
         summary: What it wrote there about the training.
-        scored: The candidate's predictions for the test rows.
+        rows: The test rows.
         features: Where features of the frozen base are kept; None: nowhere.
     """
     layer = load_layer(candidate)
@@ -37,9 +41,20 @@ def compare_linear_probe(
     opened = open_features(task.base, task_type, task.build_method(), features)
     if opened is None:
         return None
-    outputs = predict_outputs(opened.compute(scored.rows), layer)
-    predictions = task_type.decode_outputs(outputs, summary.labels)
-    metric = task_type.find_metric(scored.evaluation.primary, scored.evaluation.positive)
+    return task_type.decode_outputs(predict_outputs(opened.compute(rows), layer), summary.labels)
+
+
+def compare_linear_probe(
+    task: ResolvedTask, scored: ScoredPart, predictions: Sequence[Prediction]
+) -> ProbeComparison:
+    """Compare a candidate with a linear probe on the same rows.
+
+    Args:
+        task: The task.
+        scored: The candidate's predictions for the test rows.
+        predictions: The probe's.
+    """
+    metric = task.task_type.find_metric(scored.evaluation.primary, scored.evaluation.positive)
     score_probe = metric(scored.targets, predictions)
     difference = estimate_difference(
         metric(scored.targets, scored.predictions),

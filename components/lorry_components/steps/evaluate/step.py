@@ -28,7 +28,7 @@ from lorry_components.steps.evaluate.evaluation_report import (
     EvaluationReport,
 )
 from lorry_components.steps.evaluate.prediction_file import write_predictions
-from lorry_components.steps.evaluate.probe_comparison import compare_linear_probe
+from lorry_components.steps.evaluate.probe_comparison import compare_linear_probe, predict_with_probe
 from lorry_components.steps.evaluate.trivial_baselines import measure_baselines
 from lorry_components.steps.runtime.registered_candidate import RegisteredCandidate
 from lorry_components.task_types import Prediction, Row, Target, TaskType
@@ -77,7 +77,8 @@ def evaluate(
         task, summary, data, candidate, target, registry, progress=progress, asks_base=asks_base
     )
     release_memory()
-    linear_probe = summary and compare_linear_probe(task, candidate, summary, scored, features)
+    probed = summary and predict_with_probe(task, candidate, summary, scored.rows, features)
+    linear_probe = compare_linear_probe(task, scored, probed) if probed is not None else None
     release_memory()
     report = EvaluationReport(
         evaluation=scored.evaluation.model_copy(update={"linear_probe": linear_probe}),

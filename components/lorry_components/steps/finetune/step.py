@@ -1,6 +1,7 @@
 """The fine-tuning step as a plain function."""
 
 import contextlib
+import logging
 import math
 import shutil
 import tempfile
@@ -21,6 +22,7 @@ from lorry_components.training.distributed import ALONE, ProcessGroup, separate_
 from lorry_components.training.feature_cache import FeatureCache
 from lorry_components.training.linear_probe import (
     MOST_ROWS,
+    PROBE_NAME,
     LinearProbe,
     fit_linear_probe,
     open_features,
@@ -33,7 +35,7 @@ from lorry_components.training.setup import Setup, check_batch_size, set_up
 from lorry_components.training.stored_checkpoints import CheckpointPlace
 from lorry_components.training.training_summary import ADAPTER_FOLDER, TrainingSummary, read_versions
 from lorry_registry.digests import digest_document, shorten_digest
-from lorry_registry.errors import TrainingError
+from lorry_registry.errors import LorryError, TrainingError
 from lorry_registry.manifest import WEIGHTS_NAME, TrainingInputs
 from lorry_registry.sizes import MIB, format_in
 from lorry_registry.task_spec import TaskSpec
@@ -41,6 +43,13 @@ from lorry_registry.trained_rows import digest_rows
 
 if TYPE_CHECKING:
     from lorry_components.training.callbacks import LogMetrics
+
+_LOGGER = logging.getLogger(__name__)
+# What a base that is unlike others may raise when its states are read.
+_PROBE_ERRORS = (
+    *(LorryError, ArithmeticError, AttributeError, LookupError),
+    *(MemoryError, RuntimeError, TypeError, ValueError),
+)
 
 
 def finetune(
@@ -89,11 +98,17 @@ def finetune(
     fits_head = task_type.form.fits_head
     # The probe is not compared with itself.
     is_compared = compares_probe and method.trains_in_steps and _is_probe_wanted(spec, len(parts["train"]))
-    probe = (
-        _fit_probe(task, task_type, method, parts, card.labels, features, progress)
-        if fits_head or is_compared
-        else None
-    )
+    # Progress is told in steps, where there are any.
+    follow = ignore_progress if method.trains_in_steps else progress
+    probe = None
+    if fits_head:
+        probe = _fit_probe(task, task_type, method, parts, card.labels, features, follow)
+    elif is_compared and group.is_first:
+        try:
+            probe = _fit_probe(task, task_type, method, parts, card.labels, features, follow)
+        except _PROBE_ERRORS as error:
+            # Families of bases differ in ways that nobody knows: a comparison must not cost the training.
+            _LOGGER.warning("%s is not compared with a linear probe: %s", spec.name, error)
     setup = set_up(spec, task.base, task_type, method, labels=card.labels, group=group)
     _check_size(spec, setup, target)
     # The test rows too: evaluation would refuse them only after training was paid for.
@@ -127,6 +142,8 @@ def finetune(
     if group.is_first:
         _write_adapter(spec, setup, target)
         save_seen_rows(seen, target)
+        # One may be left of a training that ended here before.
+        (target / PROBE_NAME).unlink(missing_ok=True)
         if probe is not None and is_compared:
             probe.save(target)
     seconds = course.seconds + (probe.seconds if probe is not None and fits_head else 0.0)
@@ -146,7 +163,8 @@ def finetune(
         parameters=setup.parameters,
         learning_rate=setup.learning_rate,
         device=setup.hardware.name,
-        precision=setup.precision.name,
+        # A probe is fitted in the precision in which it predicts.
+        precision=setup.precision.name if method.trains_in_steps else "fp32",
         examples=len(parts["train"]),
         steps=course.steps,
         resumed_from=course.resumed_from,

@@ -4,6 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lorry_components.steps.register.client_notes import is_readable_by_peft, list_client_notes
+from lorry_components.task_types import TASK_TYPES, TaskType
+from lorry_components.task_types.input_form import LINEAR_PROBE
+from lorry_components.task_types.sequence_head import SequenceHeadTaskType
 from lorry_registry.linear_probe import describe_linear_probe
 from lorry_registry.manifest import Manifest
 
@@ -28,7 +31,7 @@ def render_card(manifest: Manifest, config: Mapping[str, Any], plain_use: str = 
         for baseline in evaluation.baselines
     )
     labels = f"\nClasses: {', '.join(manifest.labels)}.\n" if manifest.labels else ""
-    probe = describe_linear_probe(manifest.method, evaluation)
+    probe = describe_linear_probe(manifest.method, evaluation) or _say_not_compared(manifest)
     comparison = f"\n{probe}\n" if probe else ""
     libraries = ", ".join(f"{name} {version}" for name, version in sorted(manifest.libraries.items()))
     return f"""---
@@ -61,6 +64,13 @@ or from Python, through MLflow:
 
     mlflow.pyfunc.load_model("models:/{manifest.task}@champion").predict(["some text"])
 {_render_plain_use(plain_use, list_client_notes(manifest, config))}"""
+
+
+def _say_not_compared(manifest: Manifest) -> str:
+    has_probe = issubclass(TASK_TYPES.get(manifest.kind, TaskType), SequenceHeadTaskType)
+    if not has_probe or manifest.method == LINEAR_PROBE:
+        return ""
+    return "It was not compared with a linear probe on the frozen base."
 
 
 def _render_plain_use(code: str, notes: Sequence[str]) -> str:

@@ -17,6 +17,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "full": ("full", {}),
     "ft-top": ("ft-top", {"layers": 1}),
     "bitfit": ("bitfit", {}),
+    "probe": ("probe", {}),
     "adapter-h": ("adapter-h", {}),
     "adapter-h-norms": ("adapter-h", {"activation": "gelu", "train_layer_norms": True}),
     "adapter-p": ("adapter-p", {"reduction": 8, "activation": "silu"}),
@@ -49,7 +50,8 @@ WORKING = [
     (variant, style)
     for variant, (name, _) in VARIANTS.items()
     for style in STYLES
-    if (name, style) not in REFUSED and (variant, style) not in _NO_CONV1D
+    # A probe is nothing but a head, and one of Lorry's own: below.
+    if name != "probe" and (name, style) not in REFUSED and (variant, style) not in _NO_CONV1D
 ]
 
 
@@ -83,7 +85,7 @@ def test_what_was_learned_comes_back(make_case: MakeCase, variant: str, style: s
     torch.testing.assert_close(alone, learned[1:2], rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize(("style", "place"), [("bert", "mean"), ("gpt2", "mean"), ("llama", "first")])
+@pytest.mark.parametrize(("style", "place"), [("bert", "mean"), ("gpt2", "first")])
 @pytest.mark.parametrize("variant", [name for name in VARIANTS if "peft" not in name])
 def test_what_was_learned_under_a_pooled_head_comes_back(
     make_case: MakeCase, variant: str, style: str, place: str, tmp_path: Path

@@ -18,6 +18,7 @@ from lorry_components.steps.prepare_data.step import load_part
 from lorry_components.steps.register.step import register
 from lorry_components.tasks.resolution import resolve_task
 from lorry_components.training.feature_cache import FeatureCache
+from lorry_components.training.frozen_features import FrozenFeatures
 from lorry_registry.registry import Registry
 from lorry_registry.stores import LocalStore
 from lorry_registry.task_spec import TaskSpec
@@ -172,3 +173,25 @@ def test_a_training_that_goes_on_ends_as_if_it_had_never_stopped(
         (tmp_path / name / "adapter/adapter_model.safetensors").read_bytes() for name in ("whole", "resumed")
     )
     assert whole == resumed
+
+
+def test_a_probe_that_cannot_be_fitted_costs_no_training(
+    make_spec: MakeSpec,
+    tiny_data: Callable[[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise AttributeError("'Outputs' has no attribute 'last_hidden_state'")
+
+    monkeypatch.setattr(FrozenFeatures, "compute", fail)
+    resolved, data = resolve_task(make_spec("classification", "lora")), tiny_data("classification")
+    finetune(resolved, data, tmp_path / "candidate", checkpoints=tmp_path / "checkpoints")
+    assert "is not compared with a linear probe: 'Outputs' has no" in caplog.text
+    report = evaluate(resolved, data, tmp_path / "candidate", tmp_path / "evaluation", registry=None)
+    assert report.evaluation.linear_probe is None
+    # A head that is to begin as the probe cannot do without it.
+    wanted = resolve_task(make_spec("classification", "lora", head={"init": "probe"}))
+    with pytest.raises(AttributeError, match="last_hidden_state"):
+        finetune(wanted, data, tmp_path / "other", checkpoints=tmp_path / "others")

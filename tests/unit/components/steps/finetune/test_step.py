@@ -29,6 +29,9 @@ from lorry_components.training.training_summary import TrainingSummary
 from lorry_registry.errors import InvalidTaskError, TrainingError
 from lorry_registry.task_spec import TaskSpec
 
+# A probe draws nothing by its seed, and trains in no steps: test_fitted_heads.py has its own.
+IN_STEPS = sorted(METHODS.keys() - {"qlora", "probe"})
+
 MakeSpec = Callable[..., TaskSpec]
 WEIGHTS = "adapter/adapter_model.safetensors"
 
@@ -206,6 +209,7 @@ def test_a_training_leaves_an_adapter_and_its_summary(
         "adapter",
         "adapter/adapter_config.json",
         "adapter/adapter_model.safetensors",
+        "linear_probe.safetensors",
         "trained_rows.bin",
         "training.json",
     ]
@@ -277,7 +281,7 @@ def test_something_is_learned(train: Train, make_spec: MakeSpec) -> None:
     assert scores[-1] > scores[0] + 0.2
 
 
-@pytest.mark.parametrize("method", sorted(METHODS.keys() - {"qlora"}))
+@pytest.mark.parametrize("method", IN_STEPS)
 def test_the_same_seed_gives_the_same_bytes(train: Train, make_spec: MakeSpec, method: str) -> None:
     dropout = {"train": {"epochs": 1, "hidden_dropout": 0.1}}
     first, second, other = (
@@ -342,7 +346,7 @@ def test_accumulated_gradients_are_those_of_the_larger_batch(
         np.testing.assert_allclose(found[name].numpy(), tensor.numpy(), atol=2e-4, err_msg=name)
 
 
-@pytest.mark.parametrize("method", sorted(METHODS.keys() - {"qlora"}))
+@pytest.mark.parametrize("method", IN_STEPS)
 def test_a_task_that_names_no_learning_rate_gets_the_methods(
     train: Train, make_spec: MakeSpec, method: str
 ) -> None:
