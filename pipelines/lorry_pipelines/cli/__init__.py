@@ -66,7 +66,8 @@ Examples:
   lorry tasks                             which adapter belongs to which task
   lorry predict reviews "Great value!"    predict with the task's adapter
 
-Settings: LORRY_HOME, LORRY_STORE, LORRY_BASES, MLFLOW_TRACKING_URI, LORRY_IMAGE, or lorry.toml.""",
+Settings: LORRY_HOME, LORRY_STORE, LORRY_BASES, MLFLOW_TRACKING_URI, LORRY_IMAGE, LORRY_SLIM_IMAGE,
+or lorry.toml.""",
 )
 @click.version_option(importlib.metadata.version("lorry"), prog_name="lorry")
 def lorry() -> None:
