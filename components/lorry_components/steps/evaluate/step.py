@@ -77,7 +77,7 @@ def evaluate(
         task, summary, data, candidate, target, registry, progress=progress, asks_base=asks_base
     )
     release_memory()
-    probed = summary and predict_with_probe(task, candidate, summary, scored.rows, features)
+    probed = predict_with_probe(task, candidate, summary, scored.rows, features) if summary else None
     linear_probe = compare_linear_probe(task, scored, probed) if probed is not None else None
     release_memory()
     report = EvaluationReport(
