@@ -37,6 +37,9 @@ if [[ $engine == podman ]]; then
     # shellcheck source=infra/ci/podman-env.sh
     source "$checkout/infra/ci/podman-env.sh"
 fi
+if [[ $engine == buildah ]] && command -v runc >/dev/null; then
+    export BUILDAH_RUNTIME=runc # as infra/ci/containers.conf has it for podman
+fi
 python=${PYTHON:-$checkout/.venv/bin/python}
 [[ -x $python ]] || python=$(command -v python3)
 
