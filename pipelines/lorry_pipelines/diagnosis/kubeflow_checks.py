@@ -19,6 +19,7 @@ from lorry_pipelines.cluster.profile import ClusterProfile
 from lorry_pipelines.cluster.reachability import check_places
 from lorry_pipelines.compilation import withhold_secret
 from lorry_pipelines.diagnosis.findings import Finding
+from lorry_pipelines.step_images import choose_images
 from lorry_registry.digests import digest_file
 from lorry_registry.errors import ClusterError, InvalidTaskError
 from lorry_registry.settings import Settings
@@ -79,6 +80,11 @@ class Probe:
     api: KubernetesApi | None = None
     look_seconds: float = _LOOK_SECONDS
 
+    @property
+    def _image(self) -> str:
+        # The one in which every step can run.
+        return choose_images(self.settings, self.profile).train.name
+
     def check(self) -> Sequence[Finding]:
         """Run it, and say what it found; its run stays in Kubeflow as any other.
 
@@ -112,7 +118,7 @@ class Probe:
             path = Path(folder) / "probe.yaml"
             compile_probe(
                 path,
-                image=self.settings.image,
+                image=self._image,
                 store=self.settings.store,
                 tracking_uri=withhold_secret(self.settings.tracking_uri),
                 profile=place_bases(self.profile, self.settings),
@@ -139,7 +145,7 @@ class Probe:
         store.delete(name_probe(run.id))
         report = ProbeReport.model_validate_json(stored.content)
         return [
-            Finding("image", "ok", f"{self.settings.image} was pulled, and a pod of it ran"),
+            Finding("image", "ok", f"{self._image} was pulled, and a pod of it ran"),
             *(
                 Finding(
                     f"{answer.subject}, from inside",
