@@ -178,9 +178,9 @@ def _print_probes(rows: Sequence[Mapping[str, Any]]) -> None:
     """Say how new adapters stand beside a linear probe."""
     shown = [row for row in rows if row.get("beside_probe") and row["outcome"] in ("promoted", "challenger")]
     if shown:
-        click.echo()
+        click.echo("\nBeside a linear probe:")
     for row in shown:
-        click.echo(f"{row['task']} v{row['version']}, {row['beside_probe']}")
+        click.echo(f"  {row['task']} v{row['version']}: {row['beside_probe']}")
 
 
 def _format_row(row: Mapping[str, Any]) -> list[str]:
