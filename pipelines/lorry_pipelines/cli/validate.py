@@ -1,18 +1,22 @@
 """``lorry validate``: what is wrong with a task file and its data, without running it."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from lorry_pipelines.cli.task_options import files_argument, overrides_option
-from lorry_registry.cli.edge import fail_after, format_examples, json_option, load_settings, print_json
-from lorry_registry.cli.error_output import describe_error
+from lorry_registry.cli.edge import (
+    fail_after,
+    format_examples,
+    json_option,
+    load_settings,
+    print_json,
+    print_warning,
+)
 
 if TYPE_CHECKING:
     from lorry_pipelines.data_review import DataReview
-    from lorry_registry.errors import LorryError
     from lorry_registry.task_spec import TaskSpec
 
 
@@ -48,7 +52,12 @@ def validate_tasks(
     check_bases(specs)
     reviews, problems = review_data(() if skips_data else map(resolve_task, specs))
     if as_json:
-        print_json([_describe_task(spec, reviews, problems) for spec in specs])
+        # The documents as they are: a pipeline takes them as its tasks.
+        if not problems:
+            print_json([spec.model_dump(mode="json") for spec in specs])
+        for name, review in reviews.items():
+            for warning in review.warnings:
+                print_warning(f"{name}: {warning}")
     else:
         for path, spec in zip(files, specs, strict=True):
             if spec.name not in problems:
@@ -66,15 +75,3 @@ def _print_task(path: Path, spec: "TaskSpec", review: "DataReview | None") -> No
     click.echo(f"  data: {review}")
     for warning in review.warnings:
         click.echo(f"  warning: {warning}")
-
-
-def _describe_task(
-    spec: "TaskSpec", reviews: "Mapping[str, DataReview]", problems: "Mapping[str, LorryError]"
-) -> dict[str, Any]:
-    checked: dict[str, Any] | None = None
-    if spec.name in problems:
-        checked = {"error": describe_error(problems[spec.name])}
-    elif spec.name in reviews:
-        review = reviews[spec.name]
-        checked = {"rows": review.rows, "classes": review.classes, "warnings": list(review.warnings)}
-    return spec.model_dump(mode="json") | {"data_check": checked}

