@@ -12,6 +12,7 @@
     ├── ConflictError             8   somebody else moved first, or is running now
     ├── StoreError                9   the store cannot be read or written
     ├── TrainingError            10   training cannot start, or did not end with a usable adapter
+    │   └── LostProcessError     10   a process of a training ended, or lost the others: it may work next time
     ├── MissingExtraError        11   this installation lacks an optional part
     ├── RunFailedError           12   a pipeline run ended with at least one failed task
     ├── TrackingError            13   MLflow cannot be reached, or refused
@@ -223,6 +224,10 @@ class TrainingError(LorryError):
     """Training cannot start, or did not end with a usable adapter."""
 
     exit_code = 10
+
+
+class LostProcessError(TrainingError):
+    """A process of a training ended, or lost the others, for a reason that need not come back."""
 
 
 class MissingExtraError(LorryError):

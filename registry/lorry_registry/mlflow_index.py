@@ -5,6 +5,7 @@ version. MLflow overwrites aliases blindly, so :func:`sync_aliases` derives them
 checks them again afterwards. MLflow is imported on first use only.
 """
 
+import functools
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ from lorry_registry.adapter_names import name_run
 from lorry_registry.errors import TrackingError
 from lorry_registry.ledger_documents import Deletion
 from lorry_registry.manifest import Manifest
-from lorry_registry.mlflow_models import ABSENT, ADAPTER_TAG, MlflowModels
+from lorry_registry.mlflow_models import ABSENT, ADAPTER_TAG, MlflowModels, set_beside_others
 from lorry_registry.registry import Registry
 from lorry_registry.standing import Standing, judge_registration
 from lorry_registry.version_card import (
@@ -185,7 +186,10 @@ class MlflowIndex(MlflowModels):
                 if version is None:
                     self._client.delete_registered_model_alias(task, alias)
                 else:
-                    self._client.set_registered_model_alias(task, alias, version)
+                    set_beside_others(
+                        functools.partial(self._client.set_registered_model_alias, task, alias, version),
+                        functools.partial(self._has_alias, task, alias),
+                    )
             tags = self._read_model_tags(task)
             shown = champion if versions[CHAMPION] else None
             if tags and tags.get(_SHOWN_TAG) != (shown or ""):
@@ -201,6 +205,10 @@ class MlflowIndex(MlflowModels):
             f"the alias {alias} was {_name_version(present.get(alias))}, and is now {_name_version(version)}"
             for alias, version in changed.items()
         ]
+
+    def _has_alias(self, task: str, alias: str) -> bool:
+        model = self._find_model(task)
+        return model is not None and alias in model.aliases
 
     def read_aliases(self, task: str) -> dict[str, str]:
         """Return the adapters that a task's aliases name, by the versions' tags; "" for one without a tag."""
@@ -253,7 +261,13 @@ class MlflowIndex(MlflowModels):
         """Set tags of one of MLflow's versions."""
         with self._connection.reporting(f"set tags of MLflow's version {number} of {task!r}"):
             for key, value in tags.items():
-                self._client.set_model_version_tag(task, number, key, value)
+                set_beside_others(
+                    functools.partial(self._client.set_model_version_tag, task, number, key, value),
+                    functools.partial(self._has_version_tag, task, number, key),
+                )
+
+    def _has_version_tag(self, task: str, number: str, key: str) -> bool:
+        return key in self._client.get_model_version(task, number).tags
 
     def remove_version_tag(self, task: str, number: str, key: str) -> None:
         """Remove a tag of one of MLflow's versions."""

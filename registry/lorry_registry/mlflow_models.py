@@ -8,6 +8,7 @@ import contextlib
 import io
 import re
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,33 @@ def find_model_id(version: "ModelVersion") -> str | None:
     return match.group() if match else None
 
 
+def set_beside_others(
+    set_value: Callable[[], object], is_there: Callable[[], bool], *, replaces: bool = True
+) -> None:
+    """Set a tag or an alias that others may be setting at the same time.
+
+    MLflow looks whether there is one, and then writes: of two that set a new one at once, the second breaks a
+    constraint of the database.
+
+    Args:
+        set_value: Sets it.
+        is_there: Looks whether there is one.
+        replaces: Whether the other's is replaced.
+
+    Raises:
+        MlflowException: It cannot be set, for another reason.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        set_value()
+    except MlflowException:
+        if not is_there():
+            raise
+        if replaces:
+            set_value()
+
+
 class MlflowModels(MlflowRuns):
     """Runs, and the registered models with their versions."""
 
@@ -67,16 +95,12 @@ class MlflowModels(MlflowRuns):
         self.check_model(task, registry_id)
 
     def _tag_model(self, task: str, key: str, value: str) -> None:
-        from mlflow.exceptions import MlflowException
-
-        try:
-            self._client.set_registered_model_tag(task, key, value)
-        except MlflowException:
-            # Of two that set a new tag at once, one breaks a constraint of the database, and finds it there.
-            if key not in self._read_model_tags(task):
-                raise
-            if key != REGISTRY_TAG:
-                self._client.set_registered_model_tag(task, key, value)
+        # Which registry a model belongs to is settled by whoever comes first.
+        set_beside_others(
+            lambda: self._client.set_registered_model_tag(task, key, value),
+            lambda: key in self._read_model_tags(task),
+            replaces=key != REGISTRY_TAG,
+        )
 
     def check_model(self, task: str, registry_id: str | None = None) -> None:
         """Raise if the registered model of a task exists and is not Lorry's, or is another registry's.

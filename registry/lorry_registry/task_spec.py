@@ -143,7 +143,7 @@ class TrainSpec(Section):
         return self
 
     @model_serializer(mode="wrap")
-    def _leave_out_later_fields(self, handler: SerializerFunctionWrapHandler) -> dict[str, JsonValue]:
+    def _leave_out_later_fields(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # Recipes do not change by a field that did not exist when they were written.
         return leave_out_defaults(self, handler(self), ("optimizer",))
 
@@ -186,7 +186,7 @@ class GenerateSpec(Section):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
     @model_serializer(mode="wrap")
-    def _leave_out_drawing(self, handler: SerializerFunctionWrapHandler) -> dict[str, JsonValue]:
+    def _leave_out_drawing(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # Recipes of tasks without images do not change by fields that are for images.
         return leave_out_defaults(self, handler(self), DRAWING_FIELDS)
 
@@ -213,8 +213,9 @@ class EvaluateSpec(Section):
     linear_probe: Literal["auto", "always", "never"] = "auto"
 
     @model_serializer(mode="wrap")
-    def _leave_out_later_fields(self, handler: SerializerFunctionWrapHandler) -> dict[str, JsonValue]:
-        return leave_out_defaults(self, handler(self), ("linear_probe",))
+    def _leave_out_later_fields(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Nor do the digests of tasks that name no class.
+        return leave_out_defaults(self, handler(self), ("linear_probe", "positive"))
 
 
 class HeadSpec(Section):
@@ -231,11 +232,6 @@ class HeadSpec(Section):
     pooling: Literal["auto", "first", "mean", "last"] = "auto"
     init: Literal["probe", "random"] = "random"
     dropout: Share | None = None
-
-    @model_serializer(mode="wrap")
-    def _leave_out_positive(self, handler: SerializerFunctionWrapHandler) -> dict[str, JsonValue]:
-        # The digests of tasks that name no class do not change by it.
-        return leave_out_defaults(self, handler(self), ("positive",))
 
 
 class GateSpec(Section):
@@ -259,7 +255,7 @@ class GateSpec(Section):
     baseline: Literal["trivial", "none"] = "trivial"
 
     @model_serializer(mode="wrap")
-    def _leave_out_later_fields(self, handler: SerializerFunctionWrapHandler) -> dict[str, JsonValue]:
+    def _leave_out_later_fields(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # A task's document, and with it its digest, is the same as before these fields were there.
         return leave_out_defaults(self, handler(self), ("minimum_rows", "baseline"))
 
@@ -298,7 +294,7 @@ class ResourcesSpec(Section):
         return max(1, self.count) * self.nodes
 
     @model_serializer(mode="wrap")
-    def _leave_out_later_fields(self, handler: SerializerFunctionWrapHandler) -> dict[str, JsonValue]:
+    def _leave_out_later_fields(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # References of tasks do not change by a field that did not exist when they were written.
         return leave_out_defaults(self, handler(self), ("nodes",))
 
@@ -328,7 +324,7 @@ class TaskSpec(Section):
         return name
 
     @model_serializer(mode="wrap")
-    def _leave_out_later_sections(self, handler: SerializerFunctionWrapHandler) -> dict[str, JsonValue]:
+    def _leave_out_later_sections(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         return leave_out_defaults(self, handler(self), ("head",))
 
     def describe_recipe(self) -> dict[str, JsonValue]:

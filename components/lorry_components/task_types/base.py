@@ -29,7 +29,7 @@ from lorry_registry.task_document import suggest_name
 from lorry_registry.task_sections import TaskSections
 from lorry_registry.task_spec import EvaluateSpec, GateSpec, GenerateSpec, HeadSpec, TrainSpec
 
-# From here on, a share was meant to be a percentage.
+# Above this, a share was meant to be a percentage.
 _PERCENT = 2.0
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ class TaskType(ABC):
         """Check that the primary metric can reach what the gate asks for: it is a share, not a percentage."""
         primary = (evaluate.primary if evaluate is not None else None) or cls.primary
         # A little above 1 is how a task says that nothing is promoted by itself.
-        if gate.minimum is None or gate.minimum < _PERCENT or primary in cls.unbounded_metrics:
+        if gate.minimum is None or gate.minimum <= _PERCENT or primary in cls.unbounded_metrics:
             return
         percent = f"write {gate.minimum / 100:g}" if gate.minimum <= 100 else "write a share"
         yield Fault(

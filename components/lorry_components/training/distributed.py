@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from lorry_components.progress import Progress
 from lorry_components.training.stored_checkpoints import CheckpointPlace
 from lorry_components.training.training_summary import TrainingSummary
-from lorry_registry.errors import LorryError, TrainingError
+from lorry_registry.errors import LorryError, LostProcessError
 
 if TYPE_CHECKING:
     from lorry_components.training.callbacks import LogMetrics
@@ -74,10 +74,6 @@ class Node:
 
 ONLY_NODE = Node()
 """A training on this machine alone."""
-
-
-class LostProcessError(TrainingError):
-    """A process of a training ended, or lost the others, for a reason that need not come back."""
 
 
 def separate_random_numbers(seed: int, group: ProcessGroup) -> None:

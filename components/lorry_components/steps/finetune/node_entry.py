@@ -20,9 +20,9 @@ from lorry_components.steps.finetune.mlflow_log import MlflowLog
 from lorry_components.steps.finetune.node_exchange import NodeExchange, NodeWork
 from lorry_components.steps.finetune.step import finetune
 from lorry_components.steps.runtime.step_context import StepContext
-from lorry_components.training.distributed import LostProcessError, Node, finetune_in_processes
+from lorry_components.training.distributed import Node, finetune_in_processes
 from lorry_components.training.stored_checkpoints import CheckpointPlace
-from lorry_registry.errors import LorryError, StoreError, TrainingError, UsageError
+from lorry_registry.errors import LorryError, LostProcessError, StoreError, TrainingError, UsageError
 from lorry_registry.settings import Settings
 from lorry_registry.stores import open_store
 

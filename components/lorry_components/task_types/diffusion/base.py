@@ -198,9 +198,10 @@ class DiffusionTaskType(TaskType):
         return load_diffusers_model(self.model_class, folder / "unet"), frozenset()
 
     def check_rows(self, reader: DiffusionParts, rows: Sequence[Row]) -> None:
-        """Refuse images that are much smaller than those the base draws."""
+        """Refuse images that are much smaller than those the base draws; prompts alone all fit."""
         least = reader.side // _MOST_ENLARGED
-        small = [shape for row in rows if min(shape := decode_image(row[IMAGE]).shape[:2]) < least]
+        images = (row[IMAGE] for row in rows if IMAGE in row)
+        small = [shape for image in images if min(shape := decode_image(image).shape[:2]) < least]
         if small:
             faults = [Fault("image", f"is {width}x{height} pixels") for height, width in small[:_LISTED]]
             raise InvalidDataError(

@@ -56,9 +56,8 @@ WORKING = [
 
 
 def test_every_method_is_tried() -> None:
-    # qlora needs a library that is not installed everywhere, and has tests of its own (test_qlora.py); the
-    # probe trains in no steps (test_fitted_heads.py).
-    assert {name for name, _ in VARIANTS.values()} == METHODS.keys() - {"qlora", "probe"}
+    # qlora needs a library that is not installed everywhere, and has tests of its own (test_qlora.py).
+    assert {name for name, _ in VARIANTS.values()} == METHODS.keys() - {"qlora"}
 
 
 @pytest.mark.parametrize(("variant", "style"), WORKING)

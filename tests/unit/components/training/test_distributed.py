@@ -20,7 +20,6 @@ from safetensors.torch import load_file
 from lorry_components.steps.finetune.step import finetune
 from lorry_components.tasks.resolution import resolve_task
 from lorry_components.training.distributed import (
-    LostProcessError,
     Node,
     ProcessGroup,
     finetune_in_processes,
@@ -28,7 +27,7 @@ from lorry_components.training.distributed import (
 )
 from lorry_components.training.stored_checkpoints import CheckpointPlace
 from lorry_components.training.training_summary import TrainingSummary
-from lorry_registry.errors import InvalidTaskError, TrainingError
+from lorry_registry.errors import InvalidTaskError, LostProcessError, TrainingError
 from lorry_registry.stores import S3Options
 from lorry_registry.task_spec import TaskSpec
 

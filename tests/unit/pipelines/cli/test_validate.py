@@ -70,14 +70,14 @@ def test_data_that_cannot_be_used_are_told_in_time(validate: Validate, setting: 
 
 
 @pytest.mark.parametrize(
-    ("minimum", "remedy"), [("85", "write 0.85"), ("2", "write 0.02"), ("200", "write a share")]
+    ("minimum", "remedy"), [("85", "write 0.85"), ("3", "write 0.03"), ("200", "write a share")]
 )
 def test_a_minimum_that_no_score_can_reach_is_refused(validate: Validate, minimum: str, remedy: str) -> None:
     message = validate("--set", f"gate.minimum={minimum}", code=3).stderr
     assert f"gate.minimum: accuracy is never above 1, so {minimum} is never reached; {remedy}" in message
     validate("--set", "gate.minimum=1")
     # Nothing is promoted by itself.
-    validate("--set", "gate.minimum=1.5")
+    validate("--set", "gate.minimum=2")
 
 
 def test_a_metric_without_an_upper_bound_may_be_asked_for_more(validate: Validate) -> None:

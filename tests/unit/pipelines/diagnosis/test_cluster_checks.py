@@ -170,7 +170,7 @@ def test_a_secret_without_a_key_and_a_claim_that_waits(doctor: Doctor) -> None:
 @pytest.mark.parametrize(
     ("hard", "used", "level", "text"),
     [
-        ({"requests.memory": "1Gi"}, {}, "failure", "less than prepare_data alone asks for"),
+        ({"requests.memory": "1Gi"}, {}, "failure", "less than register alone asks for"),
         ({"limits.memory": "8Gi"}, {"limits.memory": "4Gi"}, "warning", "would wait"),
         ({"requests.cpu": "1500m"}, {}, "failure", "less than"),
         ({"pods": "3"}, {"pods": "3"}, "warning", "would wait"),
