@@ -239,3 +239,30 @@ def find_database_file(tracking_uri: str) -> Path | None:
     """Return the file of a SQLite database, or None if MLflow is anything else."""
     path = tracking_uri.removeprefix("sqlite:///").partition("?")[0]
     return Path(path) if tracking_uri.startswith("sqlite:///") and path not in ("", ":memory:") else None
+
+
+def set_beside_others(
+    set_value: Callable[[], object], is_there: Callable[[], bool], *, replaces: bool = True
+) -> None:
+    """Set a tag or an alias that others may be setting at the same time.
+
+    MLflow looks whether there is one, and then writes: of two that set a new one at once, the second breaks a
+    constraint of the database.
+
+    Args:
+        set_value: Sets it.
+        is_there: Looks whether there is one.
+        replaces: Whether the other's is replaced.
+
+    Raises:
+        MlflowException: It cannot be set, for another reason.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        set_value()
+    except MlflowException:
+        if not is_there():
+            raise
+        if replaces:
+            set_value()

@@ -15,7 +15,8 @@ from lorry_registry.adapter_names import name_run
 from lorry_registry.errors import TrackingError
 from lorry_registry.ledger_documents import Deletion
 from lorry_registry.manifest import Manifest
-from lorry_registry.mlflow_models import ABSENT, ADAPTER_TAG, MlflowModels, set_beside_others
+from lorry_registry.mlflow_connection import set_beside_others
+from lorry_registry.mlflow_models import ABSENT, ADAPTER_TAG, MlflowModels
 from lorry_registry.registry import Registry
 from lorry_registry.standing import Standing, judge_registration
 from lorry_registry.version_card import (

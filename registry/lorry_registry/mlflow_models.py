@@ -8,7 +8,6 @@ import contextlib
 import io
 import re
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ import yaml
 
 from lorry_registry.digests import digest_bytes
 from lorry_registry.manifest import MANIFEST_NAME, Manifest
+from lorry_registry.mlflow_connection import set_beside_others
 from lorry_registry.mlflow_ownership import REGISTRY_TAG, TASK_TAG, check_owner
 from lorry_registry.mlflow_runs import MlflowRuns
 from lorry_registry.version_card import describe_model
@@ -42,33 +42,6 @@ def find_model_id(version: "ModelVersion") -> str | None:
     """Return the id of the logged model that a version is, which MLflow names only in its address."""
     match = _MODEL_ID.search(version.source or "")
     return match.group() if match else None
-
-
-def set_beside_others(
-    set_value: Callable[[], object], is_there: Callable[[], bool], *, replaces: bool = True
-) -> None:
-    """Set a tag or an alias that others may be setting at the same time.
-
-    MLflow looks whether there is one, and then writes: of two that set a new one at once, the second breaks a
-    constraint of the database.
-
-    Args:
-        set_value: Sets it.
-        is_there: Looks whether there is one.
-        replaces: Whether the other's is replaced.
-
-    Raises:
-        MlflowException: It cannot be set, for another reason.
-    """
-    from mlflow.exceptions import MlflowException
-
-    try:
-        set_value()
-    except MlflowException:
-        if not is_there():
-            raise
-        if replaces:
-            set_value()
 
 
 class MlflowModels(MlflowRuns):

@@ -1,6 +1,7 @@
 """Experiments, runs and logged models in MLflow: what a training leaves there, apart from versions."""
 
 import contextlib
+import functools
 import io
 import json
 import math
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from lorry_registry.errors import TrackingError
 from lorry_registry.kubeflow_pages import describe_kubeflow_run
-from lorry_registry.mlflow_connection import MlflowConnection
+from lorry_registry.mlflow_connection import MlflowConnection, set_beside_others
 from lorry_registry.mlflow_datasets import RunDataset
 from lorry_registry.mlflow_ownership import REGISTRY_TAG, TASK_TAG, check_owner
 from lorry_registry.mlflow_pages import is_server, locate_run
@@ -145,7 +146,13 @@ class MlflowRuns:
         if registry_id is not None and REGISTRY_TAG not in experiment.tags:
             # It is an older Lorry's, which named no registry.
             with self._connection.reporting(f"tag the experiment {name!r}"):
-                self._client.set_experiment_tag(experiment_id, REGISTRY_TAG, registry_id)
+                set_beside_others(
+                    functools.partial(
+                        self._client.set_experiment_tag, experiment_id, REGISTRY_TAG, registry_id
+                    ),
+                    functools.partial(self._has_experiment_tag, experiment_id, REGISTRY_TAG),
+                    replaces=False,
+                )
                 experiment = self._client.get_experiment(experiment_id)
             self._check_experiment(experiment, task, registry_id)
         return experiment_id
@@ -173,8 +180,15 @@ class MlflowRuns:
             experiment = self._client.get_experiment_by_name(task)
             if experiment is None or experiment.tags.get(NOTE_TAG):
                 return False
-            self._client.set_experiment_tag(experiment.experiment_id, NOTE_TAG, text)
+            set_beside_others(
+                functools.partial(self._client.set_experiment_tag, experiment.experiment_id, NOTE_TAG, text),
+                functools.partial(self._has_experiment_tag, experiment.experiment_id, NOTE_TAG),
+                replaces=False,
+            )
         return True
+
+    def _has_experiment_tag(self, experiment_id: str, key: str) -> bool:
+        return key in self._client.get_experiment(experiment_id).tags
 
     def open_run(
         self,

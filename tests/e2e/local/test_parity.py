@@ -164,7 +164,8 @@ def test_the_runners_end_alike(runs: Runs) -> None:
     assert runs.registry.ledger.list_tasks() == ["good", "refused"]
 
     # A rerun that has nothing to do.
-    assert runs.run(tasks["good"], tasks["refused"]) == (True, {"good": "current", "refused": "current"})
+    # What was refused stays so: it is told as what it is, not as up to date.
+    assert runs.run(tasks["good"], tasks["refused"]) == (True, {"good": "current", "refused": "challenger"})
 
     # No tasks at all.
     assert runs.run() == (True, {})
