@@ -163,8 +163,7 @@ def test_the_runners_end_alike(runs: Runs) -> None:
     assert runs.registry.ledger.read_state("refused").champion_version is None
     assert runs.registry.ledger.list_tasks() == ["good", "refused"]
 
-    # A rerun that has nothing to do.
-    # What was refused stays so: it is told as what it is, not as up to date.
+    # A rerun that has nothing to do; what was refused is told as refused, not as up to date.
     assert runs.run(tasks["good"], tasks["refused"]) == (True, {"good": "current", "refused": "challenger"})
 
     # No tasks at all.
