@@ -70,10 +70,8 @@ def run_tasks(
     started again.
     """
     from lorry_components.process_setup import ease_garbage_collection, quiet_libraries
-    from lorry_components.tasks.base_checks import check_bases
     from lorry_components.tasks.resolution import resolve_task
-    from lorry_pipelines.local.launch import check_places
-    from lorry_pipelines.scheduling import load_tasks, plan_tasks, refuse_what_does_not_fit
+    from lorry_pipelines.scheduling import load_tasks, plan_tasks
 
     ease_garbage_collection()
     quiet_libraries()
@@ -90,12 +88,7 @@ def run_tasks(
     if stale:
         # It imports the libraries of the steps while this process checks the tasks.
         with _open_starter(settings, len(stale), runner=runner) as starter:
-            check_bases([plan.spec for plan in stale])
-            _review_data(stale)
-            if not force:
-                refuse_what_does_not_fit([plan.spec for plan in stale])
-            with brief_patience():
-                check_places(settings, [plan.spec.name for plan in stale])
+            _check_tasks(stale, settings, force=force)
             if runner == "docker":
                 from lorry_pipelines.local.containers import check_engine, find_image_digest
                 from lorry_pipelines.step_images import choose_images
@@ -130,6 +123,21 @@ def run_tasks(
         )
     if folder is not None:
         _finish(list(reports.values()), folder)
+
+
+def _check_tasks(stale: Sequence["PlannedTask"], settings: "Settings", *, force: bool) -> None:
+    """Refuse what cannot work, before anything is started."""
+    from lorry_components.tasks.base_checks import check_bases
+    from lorry_pipelines.local.launch import check_places
+    from lorry_pipelines.scheduling import refuse_what_does_not_fit
+
+    specs = [plan.spec for plan in stale]
+    check_bases(specs)
+    _review_data(stale)
+    if not force:
+        refuse_what_does_not_fit(specs)
+    with brief_patience():
+        check_places(settings, [spec.name for spec in specs])
 
 
 def _review_data(stale: Sequence["PlannedTask"]) -> None:

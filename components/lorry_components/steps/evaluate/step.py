@@ -24,7 +24,6 @@ from lorry_components.steps.evaluate.evaluation_plot import plot_evaluation
 from lorry_components.steps.evaluate.evaluation_report import (
     PLOT_NAME,
     PREDICTIONS_NAME,
-    ChampionComparison,
     EvaluationReport,
 )
 from lorry_components.steps.evaluate.prediction_file import write_predictions
@@ -72,18 +71,22 @@ def evaluate(
         TrainingError: The candidate changes nothing.
     """
     started = time.perf_counter()
-    summary = None if RegisteredCandidate.find(candidate) else TrainingSummary.load(candidate)
+    origin = RegisteredCandidate.find(candidate) or TrainingSummary.load(candidate)
     scored, probe = _score_candidate(
-        task, summary, data, candidate, target, registry, progress=progress, asks_base=asks_base
+        task, origin, data, candidate, target, registry, progress=progress, asks_base=asks_base
     )
     release_memory()
-    probed = predict_with_probe(task, candidate, summary, scored.rows, features) if summary else None
-    linear_probe = compare_linear_probe(task, scored, probed) if probed is not None else None
-    release_memory()
+    linear_probe = None
+    if isinstance(origin, TrainingSummary):
+        probed = predict_with_probe(task, candidate, origin, scored.rows, features)
+        linear_probe = compare_linear_probe(task, scored, probed) if probed is not None else None
+        release_memory()
+    adapter_id = origin.adapter_id if isinstance(origin, RegisteredCandidate) else ""
+    champion = compare_champion(task, scored, registry, adapter_id=adapter_id) if registry else None
     report = EvaluationReport(
         evaluation=scored.evaluation.model_copy(update={"linear_probe": linear_probe}),
         probe=probe,
-        champion=_compare(task, scored, candidate, registry) if registry is not None else None,
+        champion=champion,
         seconds=time.perf_counter() - started,
         single_answer=_find_single_answer(task.task_type, scored),
     )
@@ -91,16 +94,9 @@ def evaluate(
     return report
 
 
-def _compare(
-    task: ResolvedTask, scored: ScoredPart, candidate: Path, registry: Registry
-) -> ChampionComparison | None:
-    registered = RegisteredCandidate.find(candidate)
-    return compare_champion(task, scored, registry, adapter_id=registered.adapter_id if registered else "")
-
-
 def _score_candidate(
     task: ResolvedTask,
-    summary: TrainingSummary | None,
+    origin: RegisteredCandidate | TrainingSummary,
     data: Path,
     candidate: Path,
     target: Path,
@@ -110,7 +106,7 @@ def _score_candidate(
     asks_base: bool,
 ) -> tuple[ScoredPart, Probe]:
     """Score a candidate, which is not in memory any more when the champion is loaded."""
-    predictor, has_pair = _load_candidate(task, summary, candidate, registry)
+    predictor, has_pair = _load_candidate(task, origin, candidate, registry)
     scored = score_predictor(task.spec, predictor, data, target, progress=progress)
     baselines = measure_baselines(
         task.spec, predictor, scored, load_labels(data, "train"), asks_base=asks_base
@@ -120,26 +116,27 @@ def _score_candidate(
 
 
 def _load_candidate(
-    task: ResolvedTask, summary: TrainingSummary | None, candidate: Path, registry: Registry | None
+    task: ResolvedTask,
+    origin: RegisteredCandidate | TrainingSummary,
+    candidate: Path,
+    registry: Registry | None,
 ) -> tuple[Predictor, bool]:
     """Return what predicts with a candidate, and whether its rows have two texts."""
-    registered = RegisteredCandidate.find(candidate)
-    if registered is not None:
+    if isinstance(origin, RegisteredCandidate):
         if registry is None:
             raise UsageError("a registered version is evaluated from its registry", todo="give the registry")
-        folder = registry.fetch(registered.adapter_id)
-        loaded = load_adapter(folder, expected_id=registered.adapter_id, find_base=task.find_base)
+        folder = registry.fetch(origin.adapter_id)
+        loaded = load_adapter(folder, expected_id=origin.adapter_id, find_base=task.find_base)
         return loaded.predictor, loaded.task_type.form.has_pair
-    assert summary is not None
-    check_fingerprint(task.base.identity, summary.base.fingerprint)
+    check_fingerprint(task.base.identity, origin.base.fingerprint)
     predictor = assemble_adapter(
         candidate / ADAPTER_FOLDER,
         base=task.base,
-        task_type=task.task_type.hold_pooling(summary.head),
+        task_type=task.task_type.hold_pooling(origin.head),
         method=task.build_method(),
-        labels=summary.labels,
+        labels=origin.labels,
     )
-    return predictor, summary.has_pair
+    return predictor, origin.has_pair
 
 
 def _find_single_answer(task_type: TaskType, scored: ScoredPart) -> str | None:

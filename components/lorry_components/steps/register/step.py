@@ -85,13 +85,13 @@ def register(
         UsageError: Signatures are required, and there is no key to sign with. Nothing was registered.
     """
     registered = RegisteredCandidate.find(candidate)
-    manifest = _publish(task, candidate, report, registry) if registered is None else None
     if registered is not None:
         manifest = registry.read_manifest(registered.adapter_id)
         decision = _remark(decision, "judged anew, without training, since another gate had refused it")
-    assert manifest is not None
-    if build is not None and registered is None:
-        details = {**details, PROVENANCE_DETAIL: attach_provenance(registry.store, manifest, build)}
+    else:
+        manifest = _publish(task, candidate, report, registry)
+        if build is not None:
+            details = {**details, PROVENANCE_DETAIL: attach_provenance(registry.store, manifest, build)}
     event = _record(
         task, manifest.adapter_id, decision, registry, details, judge, is_renewed=registered is not None
     )
