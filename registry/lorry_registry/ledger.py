@@ -32,6 +32,7 @@ from lorry_registry.errors import ConflictError, NotFoundError, StoreError
 from lorry_registry.ledger_claims import create_claim
 from lorry_registry.ledger_documents import Action, Champion, Deletion, Event, Head, LedgerDocument
 from lorry_registry.ledger_packs import PACKED, list_blocks, pack_key, pack_lines, unpack_lines
+from lorry_registry.manifest import Manifest
 from lorry_registry.registry_identity import RegistryIdentity
 from lorry_registry.signing.event_signatures import EventSignature
 from lorry_registry.signing.trust import Trust
@@ -41,6 +42,8 @@ from lorry_registry.task_document import suggest_name
 from lorry_registry.task_spec import TASK_NAME
 
 _D = TypeVar("_D", bound=LedgerDocument)
+# No larger manifest, in bytes, is copied into the head, which every reader of the task fetches.
+_LARGEST_COPY = 32 << 10
 
 
 class Standing(NamedTuple):
@@ -138,6 +141,13 @@ class Ledger:
                     "the head is not the one that its event was signed with: it was changed",
                     task=task,
                     where=where,
+                )
+        for champion in (head.champion, head.deleted.champion if head.deleted else None):
+            if champion is not None and champion.has_other_manifest:
+                raise StoreError(
+                    "the head holds another manifest than its champion's: it was changed",
+                    where=self._store.locate(key),
+                    todo="restore the head from a backup before trusting this task",
                 )
         return head
 
@@ -307,6 +317,7 @@ class Ledger:
         reasons: tuple[str, ...],
         details: dict[str, JsonValue] | None = None,
         standing: Standing | None = None,
+        manifest: Manifest | None = None,
     ) -> Event:
         """Record an event and move the champion in one step.
 
@@ -320,6 +331,7 @@ class Ledger:
             reasons: Why, in sentences.
             details: Whatever else the history should keep.
             standing: How the task stands afterwards; None: as ``promote`` says.
+            manifest: The adapter's manifest, of which a champion's head keeps a copy.
 
         Raises:
             ConflictError: The task changed since the state was read.
@@ -335,7 +347,9 @@ class Ledger:
         now = datetime.now(UTC)
         number = version if version is not None else (head.versions if head else 0) + 1
         if standing is None:
-            promoted = Champion(version=number, adapter_id=adapter_id, promoted_at=now)
+            promoted = Champion(
+                version=number, adapter_id=adapter_id, promoted_at=now, manifest=_copy_small(manifest)
+            )
             standing = Standing(promoted if promote else state.champion, state.deleted)
         event = Event(
             sequence=head.event.sequence + 1 if head else 1,
@@ -506,6 +520,11 @@ def _find_break(events: Sequence[Event]) -> Event | None:
 def name_version(version: int | None) -> str:
     """Return a version's name in messages: ``v3``, or ``none``."""
     return "none" if version is None else f"v{version}"
+
+
+def _copy_small(manifest: Manifest | None) -> str | None:
+    content = manifest.serialize() if manifest else b""
+    return content.decode() if 0 < len(content) <= _LARGEST_COPY else None
 
 
 def _head_key(task: str) -> str:

@@ -12,7 +12,7 @@ from lorry_registry.signing.seen_heads import SeenHead
 
 Action = Literal["register", "promote", "rollback", "delete", "restore", "collect", "attest", "judge"]
 # What events and heads of an older Lorry, or unsigned ones, do not say: it is left out of their bytes.
-_OPTIONAL = frozenset({"task", "registry", "state", "signature", "deleted", "claimed"})
+_OPTIONAL = frozenset({"task", "registry", "state", "signature", "deleted", "claimed", "manifest"})
 
 
 RegistryId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
@@ -38,11 +38,25 @@ class LedgerDocument(BaseModel):
 
 
 class Champion(LedgerDocument):
-    """The adapter that a task's name stands for."""
+    """The adapter that a task's name stands for.
+
+    Attributes:
+        version: Its version.
+        adapter_id: Its id.
+        promoted_at: When it became the champion.
+        manifest: A copy of its manifest's bytes, so that a list of tasks needs one request for each; None in
+            the heads of an older Lorry, and for a large manifest.
+    """
 
     version: int
     adapter_id: Digest
     promoted_at: datetime
+    manifest: str | None = None
+
+    @property
+    def has_other_manifest(self) -> bool:
+        """Whether the copy is not of the manifest that the id names."""
+        return self.manifest is not None and digest_bytes(self.manifest.encode()) != self.adapter_id
 
 
 class Event(LedgerDocument):

@@ -14,6 +14,7 @@ from pydantic import JsonValue
 from lorry_registry.errors import ConflictError
 from lorry_registry.ledger import Ledger, TaskState, name_version
 from lorry_registry.ledger_documents import Action, Event
+from lorry_registry.manifest import Manifest
 
 # One writer wins each time, so this many at once are served; the pauses make it far fewer attempts.
 _ATTEMPTS = 200
@@ -32,6 +33,7 @@ class Move:
         by: Who or what acts.
         reasons: Why, in sentences.
         details: Whatever else the history keeps.
+        manifest: The adapter's manifest, of which a champion's head keeps a copy.
     """
 
     action: Action
@@ -41,6 +43,7 @@ class Move:
     by: str
     reasons: tuple[str, ...]
     details: dict[str, JsonValue] | None = None
+    manifest: Manifest | None = None
 
 
 def record_move(ledger: Ledger, task: str, decide: Callable[[TaskState], Move | Event]) -> Event:
@@ -101,6 +104,7 @@ def _record_once(ledger: Ledger, task: str, decide: Callable[[TaskState], Move |
             by=decided.by,
             reasons=decided.reasons,
             details=decided.details,
+            manifest=decided.manifest,
         )
     except ConflictError as conflict:
         raise _OvertakenError(conflict) from conflict

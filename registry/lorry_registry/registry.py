@@ -152,7 +152,8 @@ class Registry:
     def survey_tasks(self) -> Iterator[TaskEntry | LorryError]:
         """Yield every task with its champion, deleted ones too, or what is wrong with it, sorted by name.
 
-        A task costs two requests, and as many run at once as the store has lanes.
+        A task costs one request, or two if its head is of an older Lorry; as many run at once as the store
+        has lanes.
         """
         surveyed = map_in_lanes(self._survey_task, self.ledger.list_names(), self.store.lanes)
         return (entry for entry in surveyed if entry is not None)
@@ -178,14 +179,19 @@ class Registry:
 
     def _describe_state(self, state: TaskState, head: Head) -> TaskEntry:
         champion = state.champion
-        manifest = self._read_manifest_of(state.task, champion.adapter_id) if champion else None
         return TaskEntry(
             task=state.task,
             champion=champion,
             versions=head.versions,
-            manifest=manifest,
+            manifest=self._describe_champion(state.task, champion) if champion else None,
             deleted=state.deleted,
         )
+
+    def _describe_champion(self, task: str, champion: Champion) -> Manifest:
+        if champion.manifest is None:
+            return self._read_manifest_of(task, champion.adapter_id)
+        where = self.store.locate(f"tasks/{task}")
+        return _require_task(Manifest.parse(champion.manifest.encode(), where=where), task)
 
     def list_versions(self, task: str) -> list[Version]:
         """Return the versions of a task, the oldest first; none when the task is unknown."""
@@ -278,15 +284,17 @@ class Registry:
             else:
                 yield version, None
 
-    def check_version(self, task: str, version: int, adapter_id: str) -> None:
-        """Re-hash the files of a version in the store.
+    def check_version(self, task: str, version: int, adapter_id: str) -> Manifest:
+        """Re-hash the files of a version in the store, and return its manifest.
 
         Raises:
             AdapterRejectedError: They are damaged.
             NotFoundError: There are none, or they were collected.
         """
         self._require_manifest(task, version, adapter_id)
-        self.adapters.check_signatures(self.hash_stored(task, adapter_id))
+        manifest = self.hash_stored(task, adapter_id)
+        self.adapters.check_signatures(manifest)
+        return manifest
 
     # Writing
 
@@ -334,7 +342,8 @@ class Registry:
         actor = by or name_user()
         kept = {**(details or {}), **({CHALLENGE_DETAIL: challenge.describe()} if challenge else {})}
         with self.leases.hold(adapter_hex(adapter_id)):
-            self.adapters.check_signatures(self._read_manifest_of(task, adapter_id))
+            manifest = self._read_manifest_of(task, adapter_id)
+            self.adapters.check_signatures(manifest)
 
             def decide(state: TaskState) -> Move | Event:
                 require_present(state)
@@ -366,6 +375,7 @@ class Registry:
                     actor,
                     why,
                     kept,
+                    manifest,
                 )
 
             return record_move(self.ledger, task, decide)
@@ -419,7 +429,7 @@ class Registry:
     ) -> Event:
         self.trust.check_ready()
         actor = by or name_user()
-        verified: set[int] = set()
+        verified: dict[int, Manifest] = {}
 
         def decide(state: TaskState) -> Move:
             require_present(state)
@@ -427,9 +437,9 @@ class Registry:
             version = choose(state)
             if version.number not in verified:
                 held.enter_context(self.leases.hold(adapter_hex(version.adapter_id)))
-                self.check_version(task, version.number, version.adapter_id)
-                verified.add(version.number)
-            return Move(action, version.adapter_id, version.number, True, actor, (reason,))
+                verified[version.number] = self.check_version(task, version.number, version.adapter_id)
+            manifest = verified[version.number]
+            return Move(action, version.adapter_id, version.number, True, actor, (reason,), manifest=manifest)
 
         with contextlib.ExitStack() as held:
             return record_move(self.ledger, task, decide)
@@ -441,14 +451,7 @@ class Registry:
         return manifest
 
     def _read_manifest_of(self, task: str, adapter_id: str) -> Manifest:
-        manifest = self.read_manifest(adapter_id)
-        if manifest.task != task:
-            raise AdapterRejectedError(
-                f"{adapter_id} was trained for {manifest.task!r}",
-                where=task,
-                todo="register it under its own task",
-            )
-        return manifest
+        return _require_task(self.read_manifest(adapter_id), task)
 
     def hash_stored(self, task: str, adapter_id: str) -> Manifest:
         """Re-hash an adapter in the store, whoever signed it, and return its manifest.
@@ -469,3 +472,13 @@ class Registry:
         if digest is not None:
             read_provenance(self.store, manifest, digest)
         read_rows(self.store, manifest)
+
+
+def _require_task(manifest: Manifest, task: str) -> Manifest:
+    if manifest.task != task:
+        raise AdapterRejectedError(
+            f"{manifest.adapter_id} was trained for {manifest.task!r}",
+            where=task,
+            todo="register it under its own task",
+        )
+    return manifest

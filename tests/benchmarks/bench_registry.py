@@ -266,9 +266,7 @@ def time_mlflow(uri: str, tasks: int) -> Results:
         return client.get_model_version_by_alias(name, "champion")
 
     def register(number: int) -> None:
-        version = client.create_model_version(
-            "task-00000", f"file:///adapters/{number}", await_creation_for=0
-        )
+        version = client.create_model_version("task-00000", f"s3://adapters/{number}", await_creation_for=0)
         client.set_registered_model_alias("task-00000", "champion", version.version)
 
     def list_models(_: int) -> None:

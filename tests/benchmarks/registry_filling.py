@@ -117,7 +117,12 @@ def list_documents(task: str, versions: int, *, whole: bool) -> Iterator[tuple[s
         )
         yield f"tasks/{task}/history/{number:08d}.json", event.serialize()
     assert event is not None
-    champion = Champion(version=versions, adapter_id=event.adapter_id, promoted_at=event.at)
+    champion = Champion(
+        version=versions,
+        adapter_id=event.adapter_id,
+        promoted_at=event.at,
+        manifest=content.decode(),
+    )
     head = Head(task=task, versions=versions, champion=champion, event=event)
     yield f"tasks/{task}/head.json", head.serialize()
 
@@ -159,7 +164,7 @@ def fill_mlflow(database: Path, tasks: int, versions: int) -> None:
             "INSERT INTO model_versions (workspace, name, version, creation_time, last_updated_time,"
             " current_stage, source, status) VALUES ('default', ?, ?, ?, ?, 'None', ?, 'READY')",
             (
-                (name, number, now, now, f"file:///adapters/{name}/{number}")
+                (name, number, now, now, f"s3://adapters/{name}/{number}")
                 for name in names
                 for number in range(1, versions + 1)
             ),

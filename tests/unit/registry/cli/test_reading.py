@@ -24,6 +24,12 @@ def _flip(path: Path) -> None:
     path.write_bytes(content)
 
 
+def _replace(path: Path, old: bytes, new: bytes) -> None:
+    content = path.read_bytes()
+    assert old in content
+    path.write_bytes(content.replace(old, new))
+
+
 def _list_columns(output: str) -> list[list[str]]:
     return [re.split(r"\s{2,}", line.strip()) for line in output.splitlines() if line.strip()]
 
@@ -98,15 +104,23 @@ def test_tasks_for_machines(lorry: Run, two_tasks: dict[str, Any]) -> None:
 
 
 def test_one_damaged_task_does_not_hide_the_others(
-    lorry: Run, two_tasks: dict[str, Any], register_adapter: Make, stored_file: Callable[[str, str], Path]
+    lorry: Run, two_tasks: dict[str, Any], register_adapter: Make, store: LocalStore
 ) -> None:
     register_adapter("tweets")
-    _flip(stored_file(two_tasks["reviews v2"].adapter_id, MANIFEST_NAME))
-    result = lorry("tasks", code=6)
+    _replace(store.root / "tasks/reviews/head.json", b"the reviews team", b"the reviews ream")
+    result = lorry("tasks", code=9)
     assert [row[0] for row in _list_columns(result.stdout)][2:4] == ["films", "tweets"]
-    assert "the manifest was changed" in result.stderr
-    listed = lorry("tasks", "--json", code=6)
+    assert "the head holds another manifest than its champion's" in result.stderr
+    listed = lorry("tasks", "--json", code=9)
     assert [entry["task"] for entry in json.loads(listed.stdout)] == ["films", "tweets"]
+
+
+def test_a_damaged_manifest_is_told_where_the_adapter_is_asked_for(
+    lorry: Run, two_tasks: dict[str, Any], stored_file: Callable[[str, str], Path]
+) -> None:
+    _flip(stored_file(two_tasks["reviews v2"].adapter_id, MANIFEST_NAME))
+    for command in ("resolve", "show", "verify"):
+        assert "the manifest was changed" in lorry(command, "reviews", code=6).stderr
 
 
 # show, history, resolve

@@ -78,7 +78,7 @@ def test_a_champion_that_was_moved_in_the_head_alone_is_refused(
     first = writer.ledger.read_history(TASK)[0]
     champion = head.champion
     assert champion is not None
-    moved = champion.model_copy(update={"version": 1, "adapter_id": first.adapter_id})
+    moved = champion.model_copy(update={"version": 1, "adapter_id": first.adapter_id, "manifest": None})
     write_head(store, head.model_copy(update={"champion": moved}))
     with pytest.raises(StoreError, match="the head is not the one that its event was signed with"):
         open_registry().resolve(TASK)
