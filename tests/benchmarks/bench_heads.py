@@ -193,8 +193,8 @@ def describe(
             "duplicates": "drop",
             "limit": limit,
         },
-        **variant.sections,
         **({"train": {"epochs": options.epochs}} if variant.name != "probe" else {}),
+        **variant.sections,
     }
 
 
@@ -267,13 +267,12 @@ def measure(
     return result, scorers["test"]
 
 
-def run(options: argparse.Namespace) -> Iterator[Result]:
-    """Yield the results of all variants, those that are known with them."""
+def run(options: argparse.Namespace, variants: Sequence[Variant]) -> Iterator[Result]:
+    """Yield the results of all variants, those that are known with them; the first is the probe."""
     done = {
         (entry["data"], entry["seed"], entry["variant"]): Result(**entry)
         for entry in (read_rows(options.results) if options.results.exists() else ())
     }
-    variants = [variant for variant in VARIANTS if variant.is_usual or options.with_full]
     for seed in options.seeds:
         for name in options.sets:
             if all((name, seed, variant.name) in done for variant in variants):
@@ -346,15 +345,21 @@ def main() -> None:
     options = parser.parse_args()
     quiet_libraries()
     results = []
-    for result in run(options):
+    variants = [variant for variant in VARIANTS if variant.is_usual or options.with_full]
+    for result in run(options, variants):
         results.append(result)
-        print(
-            f"{result.data} {result.variant} seed {result.seed}: {result.metric} validation "
-            f"{result.validation:.4f} test {result.test:.4f} {result.seconds:.0f} s, {result.epochs}, over "
-            f"the probe {result.gain:+.4f} ({result.low:+.4f} to {result.high:+.4f})",
-            flush=True,
-        )
+        print_result(result)
     print_table(results)
+
+
+def print_result(result: Result) -> None:
+    """Print what one variant reached."""
+    print(
+        f"{result.data} {result.variant} seed {result.seed}: {result.metric} validation "
+        f"{result.validation:.4f} test {result.test:.4f} {result.seconds:.0f} s, {result.epochs}, over "
+        f"the probe {result.gain:+.4f} ({result.low:+.4f} to {result.high:+.4f})",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":
