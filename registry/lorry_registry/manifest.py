@@ -71,6 +71,25 @@ class BaseIdentity(_Part):
     architecture: str
 
 
+class Makeup(_Part):
+    """What an adapter was made of beside base, data and the recipe as its task has it.
+
+    Attributes:
+        digest: Of the whole: the recipe with every default written out, and the versions of the code.
+        defaults: The fields that the task left to a default, with the values that they had then; by dotted
+            name, as in the recipe.
+        code: The versions of the code that decides the result, such as ``step.finetune`` and ``method.lora``.
+        start: The adapter that training went on from; None: it began with the base alone.
+    """
+
+    later_fields = frozenset({"start"})
+
+    digest: Digest
+    defaults: dict[str, JsonValue]
+    code: dict[str, int]
+    start: Digest | None = None
+
+
 class TrainingInputs(_Part):
     """The digests of everything that decided the result.
 
@@ -80,14 +99,19 @@ class TrainingInputs(_Part):
         recipe_digest: Of all that decides what is learned, but for base and data.
         rows_digest: Of the list of its training rows (:mod:`~lorry_registry.trained_rows`) beside it in the
             store; None: an older Lorry trained it, and kept none.
+        marks_digest: Of the marks of all its rows (:mod:`~lorry_registry.row_marks`) beside it in the store,
+            by which changes of the data are told in rows; None as above.
+        makeup: What else decided it; None as above.
     """
 
-    later_fields = frozenset({"rows_digest"})
+    later_fields = frozenset({"rows_digest", "marks_digest", "makeup"})
 
     source_digest: Digest
     data_digest: Digest
     recipe_digest: Digest
     rows_digest: Digest | None = None
+    marks_digest: Digest | None = None
+    makeup: Makeup | None = None
 
 
 class ParameterCounts(_Part):

@@ -299,6 +299,17 @@ class ResourcesSpec(Section):
         return leave_out_defaults(self, handler(self), ("nodes",))
 
 
+class RetrainSpec(Section):
+    """What makes an adapter out of date beside its data, base, recipe and the code that trains it.
+
+    Attributes:
+        on: ``libraries``: other versions of the libraries that it was trained with, as they are installed
+            where it is looked at.
+    """
+
+    on: tuple[Literal["libraries"], ...] = ()
+
+
 class TaskSpec(Section):
     """One downstream task: what is learned, from which data, on which base, how, and how good it must be."""
 
@@ -313,6 +324,7 @@ class TaskSpec(Section):
     evaluate: EvaluateSpec = EvaluateSpec()
     gate: GateSpec = GateSpec()
     resources: ResourcesSpec = ResourcesSpec()
+    retrain: RetrainSpec | None = None
     owner: str = ""
     description: str = ""
 
@@ -325,7 +337,7 @@ class TaskSpec(Section):
 
     @model_serializer(mode="wrap")
     def _leave_out_later_sections(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return leave_out_defaults(self, handler(self), ("head",))
+        return leave_out_defaults(self, handler(self), ("head", "retrain"))
 
     def describe_recipe(self) -> dict[str, JsonValue]:
         """Return everything that decides what is learned, except the base and the rows themselves."""

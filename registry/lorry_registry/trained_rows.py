@@ -78,7 +78,7 @@ class TrainedRows:
     def serialize(self) -> bytes:
         """Return the bytes that are stored: the same rows give the same."""
         header = {"format": _FORMAT, "salt": self.salt, "span": self.span, "unit": self.unit}
-        return canonical_json(header) + b"\n" + bytes(_encode(self.numbers))
+        return canonical_json(header) + b"\n" + bytes(encode_numbers(self.numbers))
 
     @classmethod
     def parse(cls, content: bytes, *, where: str) -> "TrainedRows":
@@ -99,7 +99,7 @@ class TrainedRows:
                 raise ValueError("its first line is incomplete")
             # Half a surrogate pair has no bytes, and no row would have a number.
             salt.encode("utf-8")
-            numbers = tuple(_decode(body, span))
+            numbers = tuple(decode_numbers(body, span))
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise AdapterRejectedError(
                 f"the list of its training rows cannot be read: {error}", where=where, todo=_TODO
@@ -167,7 +167,8 @@ def _draw(salt: str, key: Sequence[str], span: int) -> int:
     return int.from_bytes(hashlib.sha256(canonical_json([salt, *key])).digest()) % span
 
 
-def _encode(numbers: Sequence[int]) -> Iterator[int]:
+def encode_numbers(numbers: Sequence[int]) -> Iterator[int]:
+    """Yield the bytes of sorted numbers, none of which comes twice: their differences in LEB128."""
     before = -1
     for number in numbers:
         step, before = number - before - 1, number
@@ -177,7 +178,16 @@ def _encode(numbers: Sequence[int]) -> Iterator[int]:
         yield step
 
 
-def _decode(body: bytes, span: int) -> Iterator[int]:
+def decode_numbers(body: bytes, span: int) -> Iterator[int]:
+    """Yield the numbers that :func:`encode_numbers` wrote.
+
+    Args:
+        body: The bytes.
+        span: What each number is below.
+
+    Raises:
+        ValueError: The bytes are something else.
+    """
     number, step, shift = -1, 0, 0
     for byte in body:
         step |= (byte & 0x7F) << shift

@@ -94,6 +94,8 @@ class Method(ABC):
         holds_four_bits: Whether the base's matrices are held in four bits.
         copies_trained: Whether it keeps a copy of what it trains in the host's memory, to save what changed.
         trains_in_steps: Whether there is anything to train; otherwise the head is fitted at once.
+        code_version: Is raised when a change of its code changes what is learned, see
+            :mod:`lorry_components.tasks.code_versions`.
     """
 
     name: ClassVar[str]
@@ -106,6 +108,7 @@ class Method(ABC):
     holds_four_bits: ClassVar[bool] = False
     copies_trained: ClassVar[bool] = False
     trains_in_steps: ClassVar[bool] = True
+    code_version: ClassVar[int] = 1
     options_model: ClassVar[type[MethodOptions]]
 
     def __init__(

@@ -92,6 +92,8 @@ class TaskType(ABC):
         libraries: The libraries that it computes with, beside those of all task types.
         prediction_fields: The fields of a prediction for inputs alone, and MLflow's names of their types;
             nested values are JSON there, and thus ``string``. Empty: MLflow does not say what comes out.
+        code_version: Is raised when a change of its code changes what is learned, see
+            :mod:`lorry_components.tasks.code_versions`.
     """
 
     name: ClassVar[str]
@@ -107,6 +109,7 @@ class TaskType(ABC):
     peft_task_type: ClassVar[str | None]
     libraries: ClassVar[tuple[str, ...]] = ()
     prediction_fields: ClassVar[Mapping[str, str]] = {}
+    code_version: ClassVar[int] = 1
 
     def __init__(self, form: InputForm) -> None:
         self.form = form

@@ -1,49 +1,94 @@
-"""What changed between what a version was trained from and what is there now, in words."""
+"""What changed between what a version was trained from and what is there now, in words and as values."""
 
-from collections.abc import Iterator, Mapping
+import importlib.metadata
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 from pydantic import JsonValue
 
+from lorry_components.tasks.code_versions import list_code_versions
+from lorry_components.tasks.makeup import flatten, write_out
 from lorry_components.tasks.resolution import ResolvedTask
 from lorry_registry.digests import shorten_digest
 from lorry_registry.manifest import BaseIdentity, Manifest
+from lorry_registry.task_spec import TaskSpec
 
 _LISTED = 4
 _SHOWN_CHARACTERS = 40
 _REVISION_CHARACTERS = 12
+# Its own version changes with each release; what it trains with is in the versions of its code.
+_OWN_NAME = "lorry"
 
 
-def describe_changes(task: ResolvedTask, manifest: Manifest) -> dict[str, str]:
-    """Return which of base, data and recipe a task has now that a version was not trained from.
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One part of what a version was made of that is another now.
 
-    Returns:
-        What changed -> how: fields of the recipe with both values, the base's name or revision, or else the
-        beginnings of two digests.
+    Attributes:
+        part: ``base``, ``data``, ``recipe``, ``code`` or ``libraries``.
+        how: How it changed, in words.
+        fields: Each field, name or library that differs -> its value then and now; None: it had or has none.
+    """
+
+    part: str
+    how: str
+    fields: Mapping[str, tuple[JsonValue, JsonValue]] = field(default_factory=dict)
+
+
+def find_changes(task: ResolvedTask, manifest: Manifest, *, data_digest: str | None = None) -> list[Change]:
+    """Return what a task has now that a version was not trained from.
+
+    A version is compared by what its manifest says. One of an older Lorry says nothing of defaults and of the
+    versions of the code, and neither of them makes it stale.
+
+    Args:
+        task: The task.
+        manifest: The version's.
+        data_digest: The digest of the task's rows, if they were read: a source whose form alone is another,
+            or the order of its rows, is no change then.
 
     Raises:
         BaseModelError: The base is not usable.
         InvalidDataError: The source is not there.
     """
-    now = {
-        "base": task.base_identity.fingerprint,
-        "data": task.source_digest,
-        "recipe": task.recipe_digest,
-    }
-    before = {
-        "base": manifest.base.fingerprint,
-        "data": manifest.inputs.source_digest,
-        "recipe": manifest.inputs.recipe_digest,
-    }
-    changed = {
-        name: f"{shorten_digest(before[name], 8)} -> {shorten_digest(now[name], 8)}"
-        for name in now
-        if now[name] != before[name]
-    }
-    if "base" in changed:
-        changed["base"] = _compare_bases(manifest.base, task.base_identity) or changed["base"]
-    if "recipe" in changed:
-        changed["recipe"] = compare_recipes(manifest.recipe, task.spec.describe_recipe()) or changed["recipe"]
-    return changed
+    found = (
+        _compare_bases(manifest.base, task.base_identity),
+        _compare_data(manifest, task, data_digest),
+        _compare_settings(manifest, task),
+        _compare_code(manifest, task.spec),
+        find_library_changes(manifest) if asks_for_libraries(task.spec) else None,
+    )
+    return [change for change in found if change is not None]
+
+
+def asks_for_libraries(spec: TaskSpec) -> bool:
+    """Return whether other versions of libraries make a task's adapter stale."""
+    return spec.retrain is not None and "libraries" in spec.retrain.on
+
+
+def find_library_changes(manifest: Manifest) -> Change | None:
+    """Return which libraries that a version was trained with have other versions in this environment.
+
+    What is not installed here says nothing of where the adapter would be trained.
+    """
+    fields: dict[str, tuple[JsonValue, JsonValue]] = {}
+    for name, before in sorted(manifest.libraries.items()):
+        now = _find_version(name)
+        if name != _OWN_NAME and now is not None and now != before:
+            fields[name] = (before, now)
+    return Change("libraries", _list_values(fields), fields) if fields else None
+
+
+def describe_changes(
+    task: ResolvedTask, manifest: Manifest, *, data_digest: str | None = None
+) -> dict[str, str]:
+    """Return what :func:`find_changes` finds in words: part -> how it changed.
+
+    Raises:
+        BaseModelError: The base is not usable.
+        InvalidDataError: The source is not there.
+    """
+    return {change.part: change.how for change in find_changes(task, manifest, data_digest=data_digest)}
 
 
 def compare_recipes(before: Mapping[str, JsonValue], now: Mapping[str, JsonValue]) -> str:
@@ -53,34 +98,83 @@ def compare_recipes(before: Mapping[str, JsonValue], now: Mapping[str, JsonValue
         before: The recipe that a manifest holds.
         now: A task's recipe, as :meth:`~lorry_registry.task_spec.TaskSpec.describe_recipe` returns it.
     """
-    former, present = dict(_flatten(before)), dict(_flatten(now))
-    names = [name for name in {**former, **present} if former.get(name) != present.get(name)]
-    listed = [
-        f"{_name_field(name)} {_show(former.get(name))} -> {_show(present.get(name))}"
-        for name in names[:_LISTED]
-    ]
-    more = len(names) - _LISTED
-    return ", ".join([*listed, *([f"and {more} more"] if more > 0 else [])])
+    return _list_values(_compare_fields(dict(flatten(before)), dict(flatten(now))))
 
 
-def _compare_bases(before: BaseIdentity, now: BaseIdentity) -> str:
-    """Return how the names differ; "" if only the files do."""
+def _compare_bases(before: BaseIdentity, now: BaseIdentity) -> Change | None:
+    if before.fingerprint == now.fingerprint:
+        return None
+    fields: dict[str, tuple[JsonValue, JsonValue]] = {"fingerprint": (before.fingerprint, now.fingerprint)}
+    how = _show_digests(before.fingerprint, now.fingerprint)
     if before.model != now.model:
-        return f"{before.model} -> {now.model}"
-    if before.revision != now.revision:
+        how, fields["model"] = f"{before.model} -> {now.model}", (before.model, now.model)
+    elif before.revision != now.revision:
         former, present = (
             str(revision)[:_REVISION_CHARACTERS] for revision in (before.revision, now.revision)
         )
-        return f"revision {former} -> {present}"
-    return ""
+        how, fields["revision"] = f"revision {former} -> {present}", (before.revision, now.revision)
+    return Change("base", how, fields)
 
 
-def _flatten(value: Mapping[str, JsonValue], prefix: str = "") -> Iterator[tuple[str, JsonValue]]:
-    for name, part in value.items():
-        if isinstance(part, dict):
-            yield from _flatten(part, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", part
+def _compare_data(manifest: Manifest, task: ResolvedTask, data_digest: str | None) -> Change | None:
+    before, now = manifest.inputs.source_digest, task.source_digest
+    is_same = before == now or data_digest == manifest.inputs.data_digest
+    return None if is_same else Change("data", _show_digests(before, now), {"digest": (before, now)})
+
+
+def _compare_settings(manifest: Manifest, task: ResolvedTask) -> Change | None:
+    makeup, spec = manifest.inputs.makeup, task.spec
+    if makeup is None:
+        before, now = manifest.inputs.recipe_digest, task.recipe_digest
+        if before == now:
+            return None
+        fields = _compare_fields(dict(flatten(manifest.recipe)), dict(flatten(spec.describe_recipe())))
+        return Change("recipe", _list_values(fields) or _show_digests(before, now), fields)
+    former = {**dict(flatten(manifest.recipe)), **makeup.defaults}
+    present, said = write_out(spec), dict(flatten(spec.describe_recipe()))
+    # A field that only one of the two Lorries has says nothing, unless somebody has set it.
+    known = [
+        name
+        for name in {**former, **present}
+        if (name in former or name in said) and (name in present or name not in makeup.defaults)
+    ]
+    fields = _compare_fields(former, present, known)
+    return Change("recipe", _list_values(fields), fields) if fields else None
+
+
+def _compare_code(manifest: Manifest, spec: TaskSpec) -> Change | None:
+    makeup = manifest.inputs.makeup
+    if makeup is None:
+        return None
+    # Of another method or task type the recipe tells.
+    fields: dict[str, tuple[JsonValue, JsonValue]] = {
+        name: (makeup.code[name], version)
+        for name, version in list_code_versions(spec).items()
+        if name in makeup.code and makeup.code[name] != version
+    }
+    return Change("code", _list_values(fields), fields) if fields else None
+
+
+def _compare_fields(
+    before: Mapping[str, JsonValue], now: Mapping[str, JsonValue], names: Iterable[str] | None = None
+) -> dict[str, tuple[JsonValue, JsonValue]]:
+    compared = {**before, **now} if names is None else names
+    return {
+        _name_field(name): (before.get(name), now.get(name))
+        for name in compared
+        if before.get(name) != now.get(name)
+    }
+
+
+def _list_values(fields: Mapping[str, tuple[JsonValue, JsonValue]]) -> str:
+    return ", ".join(_describe_fields(fields))
+
+
+def _describe_fields(fields: Mapping[str, tuple[JsonValue, JsonValue]]) -> Iterator[str]:
+    for name, (before, now) in list(fields.items())[:_LISTED]:
+        yield f"{name} {_show(before)} -> {_show(now)}"
+    if len(fields) > _LISTED:
+        yield f"and {len(fields) - _LISTED} more"
 
 
 def _name_field(name: str) -> str:
@@ -93,3 +187,14 @@ def _show(value: JsonValue) -> str:
         return "the default"
     text = f"{value:g}" if isinstance(value, float) else str(value)
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
+
+
+def _show_digests(before: str, now: str) -> str:
+    return f"{shorten_digest(before, 8)} -> {shorten_digest(now, 8)}"
+
+
+def _find_version(library: str) -> str | None:
+    try:
+        return importlib.metadata.version(library)
+    except importlib.metadata.PackageNotFoundError:
+        return None

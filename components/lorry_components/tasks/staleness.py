@@ -11,7 +11,7 @@ from lorry_registry.ledger import require_present
 from lorry_registry.ledger_documents import Event
 from lorry_registry.promotion import Version, list_versions
 from lorry_registry.registry import Registry
-from lorry_registry.standing import judge_standings
+from lorry_registry.standing import describe_move, judge_standings
 
 GATE_DETAIL = "gate"
 """The key in an event's details: by what the gate decided."""
@@ -42,8 +42,14 @@ class Staleness:
         return self.is_stale or self.renewed is not None
 
 
-def assess_staleness(task: ResolvedTask, registry: Registry) -> Staleness:
+def assess_staleness(task: ResolvedTask, registry: Registry, *, data_digest: str | None = None) -> Staleness:
     """Compare what a task would be trained from with what its versions were trained from.
+
+    Args:
+        task: The task.
+        registry: Where its versions are.
+        data_digest: The digest of the task's rows, if they were read: then a source that has another form,
+            and the same rows, makes nothing stale.
 
     Raises:
         BaseModelError: The base is not usable.
@@ -62,7 +68,7 @@ def assess_staleness(task: ResolvedTask, registry: Registry) -> Staleness:
         if manifest is None:
             # Its files were collected: nobody could use it.
             continue
-        changed = describe_changes(task, manifest)
+        changed = describe_changes(task, manifest, data_digest=data_digest)
         if not changed:
             return _describe_version(task, version, events)
         if not changes:
@@ -81,6 +87,12 @@ def _describe_version(task: ResolvedTask, version: Version, events: Sequence[Eve
     """Return that a version is up to date, and what the gate makes of it now if it was refused."""
     found = f"v{version.number} was trained from the same data, base and recipe"
     standing = judge_standings(events)[version.number]
+    if standing.decision == "rolled back":
+        # Whoever rolled it back knew better than the gate: it stays so until something else changes.
+        moved = describe_move(standing.moves[-1], version.number)
+        return Staleness(
+            is_stale=False, reason=f"{found}, and was taken back: {moved}", version=version.number
+        )
     if standing.decision != "refused":
         return Staleness(is_stale=False, reason=found, version=version.number)
     if _find_gate(version, events) == describe_gate(task):

@@ -23,6 +23,7 @@ COMMANDS = (
         "validate", f"{_CLI}.validate:validate_tasks", "Check task files without running them.", _TASKS
     ),
     LazyCommand("plan", f"{_CLI}.plan:plan_files", "Show what tasks would take, before a run.", _TASKS),
+    LazyCommand("stale", f"{_CLI}.stale:find_stale", "Say which tasks are out of date, and why.", _TASKS),
     LazyCommand(
         "compare",
         f"{_CLI}.compare:compare_methods",

@@ -216,12 +216,12 @@ class NodeExchange:
         self._download("data", work.data, folder)
 
     def keep_result(self, target: Path) -> None:
-        """Keep what the first node wrote: the adapter, and how it was trained.
+        """Keep what the first node wrote: the adapter, how it was trained, and from which rows.
 
         Raises:
             StoreError: The store cannot be written.
         """
-        paths = [path for path in target.glob("*.json") if path.is_file()]
+        paths = [path for path in target.iterdir() if path.is_file()]
         paths += [path for path in (target / ADAPTER_FOLDER).rglob("*") if path.is_file()]
         files = self._upload("result", target, sorted(paths))
         self._write(_RESULT, _Files(files=files))

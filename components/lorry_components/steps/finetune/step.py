@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lorry_components.data.examples import Example
+from lorry_components.data.row_comparison import collect_marks, save_marks
 from lorry_components.data.seen_rows import collect_seen_rows, save_seen_rows
 from lorry_components.methods import Method
 from lorry_components.progress import Progress, ignore_progress
 from lorry_components.steps.prepare_data.step import load_card, load_part
 from lorry_components.task_types import TaskType
 from lorry_components.tasks.base_checks import check_base
+from lorry_components.tasks.makeup import describe_makeup
 from lorry_components.tasks.resolution import ResolvedTask
 from lorry_components.training.assembly import build_trainer
 from lorry_components.training.distributed import ALONE, ProcessGroup, separate_random_numbers
@@ -34,7 +36,7 @@ from lorry_components.training.resumption import Course, train_to_end
 from lorry_components.training.setup import Setup, check_batch_size, set_up
 from lorry_components.training.stored_checkpoints import CheckpointPlace
 from lorry_components.training.training_summary import ADAPTER_FOLDER, TrainingSummary, read_versions
-from lorry_registry.digests import digest_document, shorten_digest
+from lorry_registry.digests import digest_bytes, digest_document, shorten_digest
 from lorry_registry.errors import LorryError, TrainingError
 from lorry_registry.manifest import WEIGHTS_NAME, TrainingInputs
 from lorry_registry.sizes import MIB, format_in
@@ -70,8 +72,8 @@ def finetune(
     Args:
         task: The task; its base is resolved, the source of its data is not.
         data: The folder that ``prepare_data`` wrote.
-        target: Where to write ``adapter/``, ``trained_rows.bin`` and ``training.json``. The summary comes
-            last.
+        target: Where to write ``adapter/``, ``trained_rows.bin``, ``row_marks.bin`` and ``training.json``.
+            The summary comes last.
         checkpoints: A folder of this very training: when it holds a checkpoint, training continues from there
             and ends with the same weights as if it had never stopped.
         progress: Called with the number of steps that are done.
@@ -139,9 +141,11 @@ def finetune(
         setup.task_type.data_form,
         salt=card.data_digest,
     )
+    marks = collect_marks(parts, salt=card.data_digest)
     if group.is_first:
         _write_adapter(spec, setup, target)
         save_seen_rows(seen, target)
+        save_marks(marks, target)
         # One may be left of a training that ended here before.
         (target / PROBE_NAME).unlink(missing_ok=True)
         if probe is not None and is_compared:
@@ -157,6 +161,8 @@ def finetune(
             data_digest=card.data_digest,
             recipe_digest=spec.recipe_digest,
             rows_digest=digest_rows(seen),
+            marks_digest=digest_bytes(marks.serialize()),
+            makeup=describe_makeup(spec),
         ),
         labels=card.labels,
         has_pair=spec.data.columns.text_pair is not None,
@@ -287,7 +293,7 @@ def name_checkpoints(task: ResolvedTask, data: Path, *, forced_by: str = "") -> 
     inputs = {
         "base": task.base.identity.fingerprint,
         "data": load_card(data).data_digest,
-        "recipe": task.recipe_digest,
+        "recipe": describe_makeup(task.spec).digest,
         **({"run": forced_by} if forced_by else {}),
     }
     return f"{task.spec.name}-{shorten_digest(digest_document(inputs), 16)}"

@@ -31,6 +31,13 @@ def main(
             raise Nothing(staleness.reason, is_refused=staleness.is_refused)
         images = ObjectCache(entry.settings.cache / "images", limit=entry.settings.cache_bytes)
         card = prepare_data(entry.task, Path(data), base=entry.task.base.folder, cache=images)
+        if not force and staleness.is_stale:
+            # The source differs from all that was trained from; its rows need not.
+            read = assess_staleness(entry.task, entry.registry, data_digest=card.data_digest)
+            if not read.has_work:
+                reason = f"{read.reason}; the source has another form, and the same rows"
+                raise Nothing(reason, is_refused=read.is_refused)
+            staleness = read
         metadata.update({"data_digest": card.data_digest, "task": entry.spec.name})
         return {
             "reason": staleness.reason,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
+from lorry_components.data.row_comparison import MARKS_NAME
 from lorry_components.data.seen_rows import SEEN_ROWS_NAME
 from lorry_components.steps.evaluate.evaluation_report import EvaluationReport
 from lorry_components.steps.gate.step import Decision, build_challenge
@@ -27,6 +28,7 @@ from lorry_registry.mlflow_index import MlflowIndex, sync_aliases
 from lorry_registry.promotion import Version, find_version
 from lorry_registry.provenance import PROVENANCE_DETAIL, Build, attach_provenance
 from lorry_registry.registry import Registry
+from lorry_registry.row_marks import store_marks
 from lorry_registry.trained_rows import store_rows
 from lorry_registry.verification import describe_file, read_config
 from lorry_registry.whole_files import write_whole_text
@@ -115,7 +117,7 @@ def register(
 
 
 def _publish(task: ResolvedTask, candidate: Path, report: EvaluationReport, registry: Registry) -> Manifest:
-    """Put a new training into the store, with the rows that it saw beside it."""
+    """Put a new training into the store, with what recognises its rows beside it."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         manifest = _assemble(
@@ -125,6 +127,8 @@ def _publish(task: ResolvedTask, candidate: Path, report: EvaluationReport, regi
     if manifest.inputs.rows_digest is not None:
         # Before the ledger names it: a champion's rows are never missing.
         store_rows(registry.store, manifest, (candidate / SEEN_ROWS_NAME).read_bytes())
+    if manifest.inputs.marks_digest is not None:
+        store_marks(registry.store, manifest, (candidate / MARKS_NAME).read_bytes())
     return manifest
 
 

@@ -1,5 +1,6 @@
 """Whether a task has to be trained again, and why."""
 
+import importlib.metadata
 import json
 import shutil
 import time
@@ -10,18 +11,23 @@ from typing import Any
 
 import pytest
 
+from lorry_components.data import row_comparison
 from lorry_components.data.reading import digest_source
+from lorry_components.data.row_comparison import read_present_rows, save_marks
 from lorry_components.models.bases import resolve_base
 from lorry_components.steps.gate.step import Decision
 from lorry_components.steps.register.step import register
+from lorry_components.tasks.inspection import Inspection, inspect_task
 from lorry_components.tasks.resolution import resolve_task
 from lorry_components.tasks.staleness import Staleness, assess_staleness
 from lorry_registry.collection import Rules, plan_collection, sweep_store
-from lorry_registry.digests import shorten_digest
+from lorry_registry.digest_cache import DigestCache
+from lorry_registry.digests import digest_bytes, digest_file, shorten_digest
 from lorry_registry.errors import BaseModelError, InvalidDataError, NotFoundError
 from lorry_registry.registry import Registry
+from lorry_registry.row_marks import RowChanges, RowMarks
 from lorry_registry.task_deletion import delete_task, restore_task
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.task_spec import RetrainSpec, TaskSpec
 
 
 class Workshop:
@@ -37,13 +43,22 @@ class Workshop:
         spec = self.spec.model_copy(update=changes)
         return assess_staleness(resolve_task(spec), self.registry)
 
-    def learn(self, *, passed: bool = True) -> int:
+    def inspect(self, *, reads_rows: bool = True, **changes: Any) -> Inspection:
+        spec = self.spec.model_copy(update=changes)
+        return inspect_task(resolve_task(spec), self.registry, reads_rows=reads_rows)
+
+    def learn(self, *, passed: bool = True, has_marks: bool = True) -> int:
         """Register a version that was learned from what is there now."""
         summary = self._template.summary
+        present = read_present_rows(self.spec.data, resolve_task(self.spec).task_type)
+        marks = RowMarks.collect(present.labels, salt=present.data_digest)
+        save_marks(marks, self._folder)
         inputs = summary.inputs.model_copy(
             update={
                 "source_digest": digest_source(self.spec.data),
+                "data_digest": present.data_digest,
                 "recipe_digest": self.spec.recipe_digest,
+                "marks_digest": digest_bytes(marks.serialize()) if has_marks else None,
             }
         )
         base = resolve_base(self.spec.base).identity
@@ -60,8 +75,11 @@ class Workshop:
             details={},
         ).event.version
 
-    def write_rows(self, count: int) -> None:
-        rows = [{"text": f"row {index}", "label": index} for index in range(count)]
+    def write_rows(self, count: int, *, first: int = 0, **labels: float) -> None:
+        rows = [
+            {"text": f"row {index}", "label": labels.get(f"row{index}", index)}
+            for index in range(first, first + count)
+        ]
         self.source.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
 
 
@@ -256,3 +274,107 @@ def test_a_version_whose_files_were_collected_is_not_up_to_date(workshop: Worksh
     sweep_store(workshop.registry, plan_collection(workshop.registry, rules), rules)
     restore_task(workshop.registry, workshop.spec.name, reason="the name is needed", by="ann")
     assert workshop.assess() == Staleness(is_stale=True, reason="the files of its adapters were collected")
+
+
+# What is told of a task beside its champion
+
+
+def test_rows_are_told_against_the_champion(workshop: Workshop) -> None:
+    assert workshop.inspect().state == "new"
+    workshop.write_rows(60)
+    workshop.learn()
+    assert (workshop.inspect().state, workshop.inspect().changes) == ("fresh", ())
+    workshop.write_rows(65, first=2, row7=0.5)
+    found = workshop.inspect()
+    assert (found.state, found.champion, found.compared, found.has_work) == ("stale", 1, 1, True)
+    assert found.rows == RowChanges(added=7, removed=2, relabelled=1)
+    assert [change.part for change in found.changes] == ["data"]
+    unread = workshop.inspect(reads_rows=False)
+    assert (unread.state, unread.rows) == ("stale", None)
+
+
+def test_the_same_rows_in_another_order_make_nothing_stale(workshop: Workshop) -> None:
+    workshop.learn()
+    lines = workshop.source.read_text("utf-8").splitlines(keepends=True)
+    workshop.source.write_text("".join(reversed(lines)), "utf-8")
+    assert workshop.assess().is_stale
+    found = workshop.inspect()
+    assert (found.state, found.has_work, found.changes) == ("fresh", False, ())
+    assert found.notes[0] == "the source of the data has another form, and the same rows"
+
+
+def test_of_an_older_adapter_rows_are_not_known(workshop: Workshop) -> None:
+    workshop.learn(has_marks=False)
+    workshop.write_rows(21)
+    found = workshop.inspect()
+    assert (found.state, found.rows) == ("stale", None)
+    assert "older Lorry" in found.notes[0]
+
+
+def test_data_that_cannot_be_used_are_still_told_as_changed(workshop: Workshop) -> None:
+    workshop.learn()
+    workshop.source.write_text("{\n", "utf-8")
+    found = workshop.inspect()
+    assert found.state == "stale"
+    assert found.notes[0].startswith("the data cannot be used as they are: ")
+
+
+def test_a_version_that_was_rolled_back_is_not_asked_for_until_something_changes(workshop: Workshop) -> None:
+    workshop.learn()
+    workshop.write_rows(30)
+    assert workshop.learn() == 2
+    workshop.registry.rollback(workshop.spec.name, reason="it was rude", by="ann")
+    found = workshop.inspect()
+    assert (found.state, found.has_work, found.champion, found.version) == ("rolled back", False, 1, 2)
+    assert "ann: rolled back to v1: it was rude" in found.reason
+    # Another gate does not bring it back either: nobody has refused it by one.
+    gate = workshop.spec.gate.model_copy(update={"minimum": 0.0})
+    assert not workshop.inspect(gate=gate).has_work
+    workshop.write_rows(31)
+    assert workshop.inspect().state == "stale"
+
+
+def test_a_refusal_is_told_beside_what_changed(workshop: Workshop) -> None:
+    workshop.learn()
+    workshop.write_rows(30)
+    workshop.learn(passed=False)
+    found = workshop.inspect()
+    assert (found.state, found.has_work, found.champion, found.version) == ("refused", False, 1, 2)
+    assert found.rows == RowChanges(10, 0, 0)
+    gate = workshop.spec.gate.model_copy(update={"minimum": 0.1})
+    judged = workshop.inspect(gate=gate)
+    assert (judged.state, judged.has_work) == ("to judge", True)
+
+
+def test_other_libraries_are_told(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    workshop.learn()
+    assert workshop.inspect().notes == ()
+    monkeypatch.setattr(importlib.metadata, "version", lambda _: "99")
+    found = workshop.inspect()
+    assert found.state == "fresh"
+    assert found.notes[0].startswith("other libraries than v1 was trained with: peft ")
+    asking = workshop.inspect(retrain=RetrainSpec(on=("libraries",)))
+    assert (asking.state, [change.part for change in asking.changes]) == ("stale", ["libraries"])
+
+
+def test_data_that_have_not_moved_are_not_read_again(
+    workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workshop.learn()
+    hashed: list[str] = []
+
+    def hash_file(path: Path) -> str:
+        hashed.append(path.name)
+        return digest_file(path)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("rows were read")
+
+    monkeypatch.setattr(row_comparison, "read_checked", refuse)
+    # Whoever hashes a file that changed a moment ago does not trust its times.
+    time.sleep(2.1)
+    for _ in range(3):
+        digest = DigestCache(tmp_path / "digests", hash_file=hash_file).digest_file
+        assert inspect_task(resolve_task(workshop.spec, digest=digest), workshop.registry).state == "fresh"
+    assert hashed.count(workshop.source.name) == 1
+    assert len(hashed) == len(set(hashed))

@@ -542,10 +542,10 @@ registration = register(
 )
 assert not registration.warning, registration.warning
 """
-# Three files, the manifest, the training rows, the adapter's claim, the registry's id, the ledger's head, its
-# event; then MLflow's model, files, version, aliases.
-_STORE_WRITES = 9
-_ALL_WRITES = 13
+# Three files, the manifest, the training rows, the marks of all rows, the adapter's claim, the registry's id,
+# the ledger's head, its event; then MLflow's model, files, version, aliases.
+_STORE_WRITES = 10
+_ALL_WRITES = 14
 
 
 @pytest.fixture

@@ -1,0 +1,30 @@
+"""The versions of the code that decides what is learned, so that a change of it is known by its adapters.
+
+Each step whose code decides the result has a version here, and each task type and each method in its class
+(``code_version``). Raise a version when the same task, on the same data and base, would give another adapter;
+adapters of the former version are stale then. A change that gives the same adapters leaves it. Neither how an
+adapter is evaluated nor how it is judged is part of what it is.
+
+``tests/unit/components/tasks/test_code_versions.py`` hashes the source of each part, and fails when a part
+has changed and its version has not, until somebody says that nothing else is learned.
+"""
+
+from collections.abc import Mapping
+
+from lorry_components.methods import METHODS
+from lorry_components.task_types import TASK_TYPES
+from lorry_registry.task_spec import TaskSpec
+
+STEP_VERSIONS: Mapping[str, int] = {
+    "prepare_data": 1,
+    "finetune": 1,
+}
+
+
+def list_code_versions(spec: TaskSpec) -> dict[str, int]:
+    """Return the versions of all code that decides what a checked task learns: part -> version."""
+    return {
+        **{f"step.{name}": version for name, version in STEP_VERSIONS.items()},
+        f"kind.{spec.kind}": TASK_TYPES[spec.kind].code_version,
+        f"method.{spec.method.name}": METHODS[spec.method.name].code_version,
+    }

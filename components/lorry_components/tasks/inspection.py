@@ -1,0 +1,162 @@
+"""How a task stands: fresh, or which part of it changed since its champion was made, and how."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from lorry_components.data.object_cache import ObjectCache
+from lorry_components.data.row_comparison import PresentRows, read_present_rows
+from lorry_components.tasks.changes import Change, asks_for_libraries, find_changes, find_library_changes
+from lorry_components.tasks.resolution import ResolvedTask
+from lorry_components.tasks.staleness import Staleness, assess_staleness
+from lorry_registry.errors import AdapterRejectedError, InvalidDataError
+from lorry_registry.ledger_documents import Event
+from lorry_registry.manifest import Manifest
+from lorry_registry.promotion import Version, list_versions
+from lorry_registry.registry import Registry
+from lorry_registry.row_marks import RowChanges, read_marks
+from lorry_registry.standing import judge_standings
+
+State = Literal["fresh", "new", "stale", "to judge", "refused", "rolled back"]
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """How a task stands.
+
+    Attributes:
+        task: The task.
+        state: ``fresh``: a version was made of what is there; ``new``: it has no adapter yet; ``stale``;
+            ``to judge``: such a version was refused by another gate, and is judged anew without training;
+            ``refused`` and ``rolled back``: it was, and stays so until something changes.
+        reason: Why, in a sentence.
+        staleness: What a run goes by.
+        champion: The champion's version; None: there is none.
+        version: The version that was made of what is there; None: none was.
+        compared: The version that the changes are told against: the champion, or else the newest; None: there
+            is none whose files are there.
+        changes: What changed since then.
+        rows: How the rows changed; None: the data did not, or nobody can tell.
+        notes: What else is worth knowing, a sentence each.
+    """
+
+    task: str
+    state: State
+    reason: str
+    staleness: Staleness
+    champion: int | None = None
+    version: int | None = None
+    compared: int | None = None
+    changes: tuple[Change, ...] = ()
+    rows: RowChanges | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def has_work(self) -> bool:
+        """Whether there is something to train or to judge."""
+        return self.staleness.has_work
+
+
+def inspect_task(
+    task: ResolvedTask, registry: Registry, *, reads_rows: bool = True, cache: ObjectCache | None = None
+) -> Inspection:
+    """Compare a task with its champion, part by part.
+
+    Data whose source has not moved are not read. Of a source that has, the rows are read and counted.
+
+    Args:
+        task: The task.
+        registry: Where its versions are.
+        reads_rows: Whether data that moved are read; if not, they are told by digests, and a source that has
+            only another form counts as changed.
+        cache: Where images of a source in S3 are kept.
+
+    Raises:
+        BaseModelError: The base is not usable.
+        InvalidDataError: The source is not there.
+        NotFoundError: The task was deleted.
+    """
+    staleness = assess_staleness(task, registry)
+    state = registry.ledger.read_state(task.spec.name)
+    events = registry.ledger.read_events(state)
+    compared = _choose_compared(task, registry, state.champion_version, list_versions(events))
+    if compared is None:
+        name: State = "stale" if list_versions(events) else "new"
+        return Inspection(task.spec.name, name, staleness.reason, staleness)
+    version, manifest = compared
+    changes = find_changes(task, manifest)
+    notes: list[str] = []
+    present, rows = None, None
+    if reads_rows and any(change.part == "data" for change in changes):
+        present, rows = _count_rows(task, registry, version, manifest, notes, cache)
+    if present is not None and not staleness.has_work:
+        changes = find_changes(task, manifest, data_digest=present.data_digest)
+    elif present is not None:
+        staleness = assess_staleness(task, registry, data_digest=present.data_digest)
+        changes = find_changes(task, manifest, data_digest=present.data_digest)
+        if not any(change.part == "data" for change in changes):
+            notes.append("the source of the data has another form, and the same rows")
+            rows = None
+    if not asks_for_libraries(task.spec) and (libraries := find_library_changes(manifest)) is not None:
+        notes.append(f"other libraries than v{version} was trained with: {libraries.how}")
+    return Inspection(
+        task=task.spec.name,
+        state=_name_state(staleness, events),
+        reason=staleness.reason,
+        staleness=staleness,
+        champion=state.champion_version,
+        version=staleness.version,
+        compared=version,
+        changes=tuple(changes),
+        rows=rows,
+        notes=tuple(notes),
+    )
+
+
+def _choose_compared(
+    task: ResolvedTask, registry: Registry, champion: int | None, versions: Sequence[Version]
+) -> tuple[int, Manifest] | None:
+    """Return the champion and its manifest, or the newest version of which there are files."""
+    ordered = sorted(versions, key=lambda version: (version.number == champion, version.number), reverse=True)
+    for version in ordered:
+        manifest = registry.read_version(task.spec.name, version.number, version.adapter_id)
+        if manifest is not None:
+            return version.number, manifest
+    return None
+
+
+def _count_rows(
+    task: ResolvedTask,
+    registry: Registry,
+    version: int,
+    manifest: Manifest,
+    notes: list[str],
+    cache: ObjectCache | None,
+) -> tuple[PresentRows | None, RowChanges | None]:
+    try:
+        present = read_present_rows(task.spec.data, task.task_type, cache=cache)
+    except InvalidDataError as error:
+        notes.append(f"the data cannot be used as they are: {error.faults[0].advice}")
+        return None, None
+    try:
+        marks = read_marks(registry.store, manifest)
+    except AdapterRejectedError as error:
+        notes.append(f"how the rows changed is not known: {error.what}")
+        return present, None
+    if marks is None:
+        notes.append(
+            f"how the rows changed is not known: v{version} is of an older Lorry, which kept no marks"
+        )
+        return present, None
+    return present, marks.compare(present.labels)
+
+
+def _name_state(staleness: Staleness, events: Sequence[Event]) -> State:
+    if staleness.is_stale:
+        return "stale"
+    if staleness.renewed is not None:
+        return "to judge"
+    if staleness.is_refused:
+        return "refused"
+    standing = judge_standings(events)[staleness.version] if staleness.version is not None else None
+    return "rolled back" if standing is not None and standing.decision == "rolled back" else "fresh"

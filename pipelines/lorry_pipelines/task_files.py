@@ -1,0 +1,63 @@
+"""Which task files are meant: by their paths, by folders, or by the names of their tasks."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from lorry_registry.errors import InvalidTaskError, UsageError
+from lorry_registry.task_document import load_document, suggest_name
+
+TASKS_FOLDER = "tasks"
+_ENDINGS = (".yaml", ".yml")
+
+
+def find_task_files(wanted: Sequence[str], folder: Path) -> list[Path]:
+    """Return the files of tasks, each once.
+
+    Args:
+        wanted: Files, folders whose files are all meant, or names of tasks whose files are in ``tasks/``;
+            none: all files in ``tasks/``.
+        folder: The folder that ``tasks/`` and relative paths are in.
+
+    Raises:
+        UsageError: There is no such file or task, or no file at all.
+    """
+    if not wanted:
+        return _list_folder(folder / TASKS_FOLDER, "give task files, or keep them in tasks/")
+    found: list[Path] = []
+    for text in wanted:
+        path = folder / text
+        if path.is_dir():
+            found += _list_folder(path, "give a folder of task files")
+        elif path.is_file() or path.suffix in _ENDINGS:
+            # A file that is missing is told by whoever reads it.
+            found.append(path)
+        else:
+            found.append(_find_by_name(text, folder / TASKS_FOLDER))
+    return list(dict.fromkeys(found))
+
+
+def _list_folder(folder: Path, todo: str) -> list[Path]:
+    files = sorted(path for path in folder.glob("*") if path.suffix in _ENDINGS) if folder.is_dir() else []
+    if not files:
+        raise UsageError("there are no task files", where=str(folder), todo=todo)
+    return files
+
+
+def _find_by_name(name: str, folder: Path) -> Path:
+    files = _list_folder(folder, f"give the file of {name}")
+    named = {_read_name(path): path for path in files}
+    if name not in named:
+        raise UsageError(
+            f"there is no file and no task {name!r}", where=str(folder), todo=suggest_name(name, named)
+        )
+    return named[name]
+
+
+def _read_name(path: Path) -> str:
+    """Return the name that a task file gives its task; its own name if it cannot be read as it should."""
+    try:
+        name = load_document(path).content.get("name")
+    except InvalidTaskError:
+        # Its faults are told when it is read as a task.
+        return path.stem
+    return name if isinstance(name, str) else path.stem
