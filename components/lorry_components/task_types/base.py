@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from lorry_components.data.examples import Example
 from lorry_components.data.rows import DataForm, Label, Row
 from lorry_components.metrics.base import Metric, Prediction, Target
+from lorry_components.metrics.pictures import ConfusionPicture, ScatterPicture
 from lorry_components.task_types.adapting_method import AdaptingMethod
 from lorry_components.task_types.input_form import LINEAR_PROBE, InputForm
 from lorry_components.task_types.training_form import TrainingForm
@@ -88,6 +89,7 @@ class TaskType(ABC):
         error_metrics: The metrics of which less is better; none of them can be the primary one.
         optional_metrics: The metrics that are computed only when a task names them.
         unbounded_metrics: The metrics that can be above 1.
+        row_metric: The metric that tells how well a single row was answered; empty: none does.
         peft_task_type: PEFT's name for this type of model, by which it feeds soft tokens; None: it has none.
         libraries: The libraries that it computes with, beside those of all task types.
         prediction_fields: The fields of a prediction for inputs alone, and MLflow's names of their types;
@@ -106,6 +108,7 @@ class TaskType(ABC):
     error_metrics: ClassVar[frozenset[str]] = frozenset()
     optional_metrics: ClassVar[frozenset[str]] = frozenset()
     unbounded_metrics: ClassVar[frozenset[str]] = frozenset()
+    row_metric: ClassVar[str] = ""
     peft_task_type: ClassVar[str | None]
     libraries: ClassVar[tuple[str, ...]] = ()
     prediction_fields: ClassVar[Mapping[str, str]] = {}
@@ -511,6 +514,22 @@ class TaskType(ABC):
         """Return metric name -> value. A metric that is not defined on these rows is 0."""
         everything = np.arange(len(targets))
         return {name: self.find_metric(name, positive)(targets, predictions)(everything) for name in names}
+
+    def score_rows(
+        self, targets: Sequence[Target], predictions: Sequence[Prediction]
+    ) -> NDArray[np.float64] | None:
+        """Return how well each single row was answered, more is better; None: that cannot be told."""
+        if not self.row_metric:
+            return None
+        scorer = self.metrics[self.row_metric](targets, predictions)
+        # One after the other: some scorers take room for all rows in each set of rows.
+        return np.asarray([scorer(np.asarray([place])) for place in range(len(targets))], dtype=np.float64)
+
+    def picture_predictions(
+        self, targets: Sequence[Target], predictions: Sequence[Prediction]
+    ) -> ConfusionPicture | ScatterPicture | None:
+        """Return a small picture of the test rows as plain data, for reports; None: there is none."""
+        return None
 
     @abstractmethod
     def plot_predictions(

@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lorry_components.data.rows import DataForm, Label, Row
 from lorry_components.metrics.base import Prediction, Target
 from lorry_components.metrics.numbers import list_values, score_pearson, score_rmse, score_spearman
+from lorry_components.metrics.pictures import ScatterPicture, choose_points
 from lorry_components.task_types.base import Outputs
 from lorry_components.task_types.sequence_head import SequenceHeadTaskType
 from lorry_components.task_types.training_form import TrainingForm
@@ -72,6 +74,16 @@ class Regression(SequenceHeadTaskType):
     ) -> dict[str, list[Prediction]]:
         """Answer every row with the mean of the training rows."""
         return {"mean": [{"value": float(np.mean(np.asarray(answers, dtype=float)))}] * len(rows)}
+
+    def score_rows(self, targets: Sequence[Target], predictions: Sequence[Prediction]) -> NDArray[np.float64]:
+        """Return the error of each row with its sign turned: correlations are of no single row."""
+        return -np.abs(np.asarray(targets, dtype=float) - list_values(predictions))
+
+    def picture_predictions(
+        self, targets: Sequence[Target], predictions: Sequence[Prediction]
+    ) -> ScatterPicture:
+        """Return predicted beside true numbers."""
+        return choose_points(np.asarray(targets, dtype=float), list_values(predictions))
 
     def plot_predictions(
         self, axes: "Axes", targets: Sequence[Target], predictions: Sequence[Prediction]

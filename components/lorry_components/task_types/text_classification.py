@@ -16,6 +16,7 @@ from lorry_components.metrics.classification import (
     score_f1,
     score_matthews,
 )
+from lorry_components.metrics.pictures import ConfusionPicture, count_confusions
 from lorry_components.task_types.base import Outputs
 from lorry_components.task_types.sequence_head import SequenceHeadTaskType
 from lorry_registry.errors import Fault
@@ -35,6 +36,7 @@ class TextClassification(SequenceHeadTaskType):
     summary = "one class for a text or a pair of texts"
     metrics = {"accuracy": score_accuracy, "f1": score_f1, "matthews": score_matthews}
     primary = "accuracy"
+    row_metric = "accuracy"
     prediction_fields = {"label": "string", "score": "double", "scores": "string"}
     data_form = DataForm("class")
 
@@ -107,6 +109,14 @@ class TextClassification(SequenceHeadTaskType):
         shares = {name: counts[name] / len(answers) for name in names}
         label = max(names, key=shares.__getitem__)
         return {MAJORITY: [{"label": label, "score": shares[label], "scores": shares}] * len(rows)}
+
+    def picture_predictions(
+        self, targets: Sequence[Target], predictions: Sequence[Prediction]
+    ) -> ConfusionPicture:
+        """Return how often each class was answered with each class."""
+        return count_confusions(
+            [str(target) for target in targets], [str(prediction["label"]) for prediction in predictions]
+        )
 
     def plot_predictions(
         self, axes: "Axes", targets: Sequence[Target], predictions: Sequence[Prediction]

@@ -40,6 +40,7 @@ COMMANDS = (
     LazyCommand("submit", f"{_CLI}.submit:submit_tasks", "Run tasks on a Kubeflow cluster.", _TASKS),
     LazyCommand("bases", f"{_CLI}.bases:bases", "Push and list the bases that tasks call by name.", _TASKS),
     LazyCommand("demo", f"{_CLI}.demo:fetch_demo", "Fetch the demo's data sets.", _TASKS),
+    LazyCommand("report", f"{_CLI}.report:report_tasks", "Report what runs made of tasks.", _TASKS),
     LazyCommand("predict", f"{_CLI}.predict:predict_texts", "Predict with the adapter of a task.", _USE),
     *_REGISTRY_COMMANDS,
     LazyCommand(

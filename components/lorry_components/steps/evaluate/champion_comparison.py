@@ -20,6 +20,7 @@ from lorry_components.steps.evaluate.evaluation_report import (
     EvaluationReport,
 )
 from lorry_components.steps.evaluate.prediction_file import StoredPredictions, write_predictions
+from lorry_components.steps.evaluate.row_changes import RowChanges, compare_rows
 from lorry_components.task_types import Prediction, Row, Target, TaskType
 from lorry_components.tasks.resolution import ResolvedTask
 from lorry_registry.challenges import count_challengers, tighten_confidence
@@ -136,6 +137,7 @@ def compare_champion(
                 champion.adapter_id, manifest.kind, task, compared.rows, registry, Path(scratch)
             )
             score_champion = metric(compared.targets, predictions) if unseen else None
+            changes = _compare_rows(task, compared, predictions) if unseen else None
     except (AdapterRejectedError, BaseModelError, InvalidDataError) as error:
         # A new base often replaces the old one on this machine, and new rows may be too long for the old
         # task: the champion is then compared by the value that it was registered with.
@@ -169,6 +171,7 @@ def compare_champion(
         update={
             "value": score_champion(everything),
             "gain": score_candidate(everything) - score_champion(everything),
+            "changes": changes,
             "confidence": measure_confidence(
                 score_candidate,
                 score_champion,
@@ -178,6 +181,14 @@ def compare_champion(
                 resamples=spec.evaluate.resamples,
             ),
         }
+    )
+
+
+def _compare_rows(
+    task: ResolvedTask, compared: ScoredPart, predictions: Sequence[Prediction]
+) -> RowChanges | None:
+    return compare_rows(
+        task.task_type, compared.rows, compared.targets, before=predictions, now=compared.predictions
     )
 
 

@@ -72,6 +72,7 @@ def _describe(report: EvaluationReport) -> dict[str, JsonValue]:
         "single_answer": report.single_answer,
         "baselines": [baseline.model_dump(mode="json") for baseline in report.evaluation.baselines],
         "linear_probe": probe.model_dump(mode="json") if probe else None,
+        "picture": report.picture.model_dump(mode="json") if report.picture else None,
         "champion": report.champion.model_dump(mode="json") if report.champion else None,
     }
 

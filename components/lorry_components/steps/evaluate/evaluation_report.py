@@ -5,6 +5,8 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
+from lorry_components.metrics.pictures import Picture
+from lorry_components.steps.evaluate.row_changes import RowChanges
 from lorry_registry.manifest import Evaluation, Probe
 from lorry_registry.whole_files import write_whole_text
 
@@ -33,6 +35,7 @@ class ChampionComparison(BaseModel):
         unknown_rows: Why it is not known which rows the champion was trained on, if so.
         test_rows: The digest of the test rows.
         earlier: How many other adapters challenged the same champion on these test rows before.
+        changes: How single rows changed; None: they are not compared.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -50,6 +53,7 @@ class ChampionComparison(BaseModel):
     unknown_rows: str = ""
     test_rows: str = ""
     earlier: int = 0
+    changes: RowChanges | None = None
 
 
 class EvaluationReport(BaseModel):
@@ -61,6 +65,7 @@ class EvaluationReport(BaseModel):
         champion: The comparison with the champion; None: there is none.
         seconds: How long the evaluation took.
         single_answer: The one answer that the candidate gives to every test row, where answers should differ.
+        picture: A small picture of the predictions; None: the task type has none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -70,6 +75,7 @@ class EvaluationReport(BaseModel):
     champion: ChampionComparison | None
     seconds: float
     single_answer: str | None = None
+    picture: Picture | None = None
 
     def save(self, folder: Path) -> None:
         """Write it into a folder."""

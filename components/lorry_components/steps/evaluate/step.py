@@ -89,6 +89,7 @@ def evaluate(
         champion=champion,
         seconds=time.perf_counter() - started,
         single_answer=_find_single_answer(task.task_type, scored),
+        picture=task.task_type.picture_predictions(scored.targets, scored.predictions),
     )
     report.save(target)
     return report

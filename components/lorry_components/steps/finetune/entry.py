@@ -30,7 +30,7 @@ from lorry_components.training.training_summary import TrainingSummary
 from lorry_registry.adapter_names import name_run
 from lorry_registry.addresses import hide_secrets
 from lorry_registry.errors import TrackingError, TrainingError
-from lorry_registry.kubeflow_pages import describe_kubeflow_run, tag_kubeflow_run
+from lorry_registry.kubeflow_pages import PAGE_TAG, describe_kubeflow_run, tag_kubeflow_run
 from lorry_registry.mlflow_best_effort import BestEffort
 from lorry_registry.mlflow_index import MlflowIndex
 from lorry_registry.version_card import NOTE_TAG, describe_model
@@ -86,7 +86,8 @@ def main(
         kept = root / name
         if place is not None:
             _fetch_checkpoint(place, kept)
-        run_id = _open_run(entry, run, kept / _RUN_NOTE, _name_kubeflow(entry, kfp_run))
+        kubeflow = _name_kubeflow(entry, kfp_run)
+        run_id = _open_run(entry, run, kept / _RUN_NOTE, kubeflow)
         with _marking_failure(index, run_id):
             _show_inputs(entry, run_id, load_card(Path(data)))
             log = MlflowLog(index, run_id)
@@ -113,6 +114,7 @@ def main(
         return {
             "mlflow_run_id": run_id,
             **({"mlflow_url": page} if page else {}),
+            **({"kfp_url": kubeflow[PAGE_TAG]} if PAGE_TAG in kubeflow else {}),
             "method": spec.method.name,
             "trained_parameters": summary.parameters.trained,
             "learning_rate": summary.learning_rate,

@@ -30,7 +30,11 @@ def main(
         decided.save(Path(decision))
         metadata["passed"] = decided.passed
         _log_to_mlflow(entry, Path(decision) / DECISION_NAME)
-        return {"passed": decided.passed, "reasons": list(decided.reasons)}
+        return {
+            "passed": decided.passed,
+            "reasons": list(decided.reasons),
+            "against": list(decided.against),
+        }
 
     return run_step(entry.record, entry.spec.name, "gate", body)
 

@@ -25,6 +25,7 @@ class Decision(BaseModel):
         reasons: Why, in sentences.
         judged_champion: The version of the champion that it was compared with; None: there was none.
         comparison: The test against that champion; None: there was none, or it could not be tested.
+        against: Those of the reasons that speak against it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -33,6 +34,7 @@ class Decision(BaseModel):
     reasons: tuple[str, ...]
     judged_champion: int | None
     comparison: ChampionComparison | None = None
+    against: tuple[str, ...] = ()
 
     def save(self, folder: Path) -> None:
         """Write it into a folder."""
@@ -58,6 +60,7 @@ def decide(gate: GateSpec, report: EvaluationReport) -> Decision:
         reasons=tuple(reason for _, reason in judged),
         judged_champion=champion.version if champion else None,
         comparison=champion if champion and _is_tested(champion) else None,
+        against=tuple(reason for passed, reason in judged if not passed),
     )
 
 

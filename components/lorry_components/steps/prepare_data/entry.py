@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
+from lorry_components.data.data_card import DataCard
 from lorry_components.data.object_cache import ObjectCache
 from lorry_components.steps.prepare_data.step import prepare_data
 from lorry_components.steps.runtime.outcomes import Nothing, run_step
@@ -12,6 +13,8 @@ from lorry_components.steps.runtime.registered_candidate import RENEWED_DETAIL, 
 from lorry_components.steps.runtime.step_context import StepContext, record_unreadable_task
 from lorry_components.tasks.staleness import Staleness, assess_staleness
 from lorry_registry.errors import InvalidTaskError, StoreError
+
+_LISTED_CLASSES = 50
 
 
 def main(
@@ -45,9 +48,20 @@ def main(
             "data_digest": card.data_digest,
             "rows": {part: split.rows for part, split in card.splits.items()},
             "warnings": list(card.warnings),
+            "source": card.source,
+            "dropped": dict(card.dropped),
+            "labels": _describe_labels(card),
         }
 
     return run_step(entry.record, entry.spec.name, "prepare_data", body)
+
+
+def _describe_labels(card: DataCard) -> JsonValue:
+    """Return how the labels of the training rows are distributed; None: they are too many classes to list."""
+    labels = card.splits["train"].labels
+    if isinstance(labels, dict):
+        return dict(labels) if len(labels) <= _LISTED_CLASSES else None
+    return labels.model_dump(mode="json")
 
 
 def _name_renewed(staleness: Staleness, *, force: bool) -> dict[str, JsonValue]:

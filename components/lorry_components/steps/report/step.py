@@ -1,7 +1,6 @@
-"""The report of a run: a table of its tasks, with each failure and its step."""
+"""What became of the tasks of a run, each failure with its step."""
 
-import html
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -60,7 +59,7 @@ def summarize_run(record: RunRecord, tasks: Sequence[str]) -> RunReport:
         record: The outcomes.
         tasks: The tasks that the run was asked for: one without an outcome was killed early.
     """
-    return RunReport(run=record.run, tasks=tuple(_report_task(task, record.read(task)) for task in tasks))
+    return RunReport(run=record.run, tasks=tuple(report_task(task, record.read(task)) for task in tasks))
 
 
 def report_run(record: RunRecord, tasks: Sequence[str], store: Store) -> RunReport:
@@ -76,7 +75,13 @@ def report_run(record: RunRecord, tasks: Sequence[str], store: Store) -> RunRepo
     return report
 
 
-def _report_task(task: str, outcomes: Sequence[Outcome]) -> TaskReport:
+def report_task(task: str, outcomes: Sequence[Outcome]) -> TaskReport:
+    """Return what became of one task.
+
+    Args:
+        task: The task.
+        outcomes: What its steps left, in their order.
+    """
     last = outcomes[-1] if outcomes else None
     details = {outcome.step: outcome.details for outcome in outcomes}
     status, reason, failure = _judge(last)
@@ -115,53 +120,3 @@ def _find_unfinished_step(last: Outcome | None) -> str:
     if last.status == "failed" or last.step == STEPS[-1]:
         return last.step
     return STEPS[STEPS.index(last.step) + 1]
-
-
-def render_html(report: RunReport) -> str:
-    """Return the report as a page, for the Kubeflow UI."""
-    rows = "\n".join(_render_row(task) for task in report.tasks)
-    return f"""<!doctype html>
-<meta charset="utf-8">
-<title>{html.escape(report.run)}</title>
-<style>
-  body {{ font: 14px/1.45 system-ui, sans-serif; margin: 2rem; color: #1d2733; }}
-  table {{ border-collapse: collapse; }}
-  th, td {{ text-align: left; padding: .45rem .9rem; border-bottom: 1px solid #dfe5ec; vertical-align: top; }}
-  td.number {{ text-align: right; font-variant-numeric: tabular-nums; }}
-  .promoted {{ color: #11703f; }} .challenger {{ color: #8a5a00; }} .failed {{ color: #b3261e; }}
-  .current, .unchanged {{ color: #5a6673; }}
-  pre {{ margin: 0; white-space: pre-wrap; font-size: 12px; }}
-</style>
-<h1>Run {html.escape(report.run)}</h1>
-<table>
-<tr><th>task<th>outcome<th>version<th>metric<th>costs nothing<th>why</tr>
-{rows}
-</table>
-"""
-
-
-def _read_address(page: object) -> str:
-    """Return the address of a page, or nothing: the store's documents are not ours alone to write."""
-    return page if isinstance(page, str) and page.startswith(("http://", "https://")) else ""
-
-
-def _render_row(task: TaskReport) -> str:
-    registered = task.details.get("register", {})
-    evaluated = task.details.get("evaluate", {})
-    value = evaluated.get("value")
-    metric = f"{evaluated.get('metric')} {value:.3f}" if isinstance(value, float) else ""
-    best = max(evaluated.get("baselines") or (), key=lambda each: float(each["value"]), default=None)
-    baseline = f"{best['name']} {best['value']:.3f}" if best else ""
-    version = f"v{registered['version']}" if "version" in registered else ""
-    status = task.status if task.status != "failed" else f"failed in {task.step}"
-    page = _read_address(task.details.get("finetune", {}).get("mlflow_url"))
-    name = html.escape(task.task)
-    cells: Iterable[str] = (
-        f'<td><a href="{html.escape(page)}">{name}</a>' if page else f"<td>{name}",
-        f'<td class="{task.status}">{html.escape(status)}',
-        f"<td>{version}",
-        f'<td class="number">{html.escape(metric)}',
-        f'<td class="number">{html.escape(baseline)}',
-        f"<td><pre>{html.escape(task.reason)}</pre>",
-    )
-    return f"<tr>{''.join(cells)}</tr>"

@@ -44,6 +44,7 @@ class KnowledgeProbing(ClozeTaskType):
     summary = "the word that a base puts in the place of an object (a cloze)"
     metrics = {"p_at_1": score_precision_at_1, "p_at_10": score_precision_at_10, "mrr": score_mrr}
     primary = "p_at_1"
+    row_metric = "mrr"
     prediction_fields = {"label": "string", "score": "double", "top": "string"}
 
     # The data

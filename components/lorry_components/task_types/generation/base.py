@@ -81,6 +81,7 @@ class GenerationTaskType(TextTaskType):
     }
     optional_metrics = frozenset({"meteor", "sql_match"})
     unbounded_metrics = frozenset({"nist", "cider"})
+    row_metric = "rouge-l"
     prediction_fields = {"text": "string"}
     data_form = DataForm("text")
     training_form = TrainingForm(loss="token_mean")

@@ -107,6 +107,7 @@ class QuestionAnswering(TextHeadTaskType):
         "exact_match": make_answer_metric(compute_exact_match, list_truths),
     }
     primary = "f1"
+    row_metric = "f1"
     peft_task_type = "QUESTION_ANS"
     prediction_fields = {
         "answer": "string",

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from lorry_components.steps.report.step import RunReport, render_html, report_run
+from lorry_components.steps.report.page import render_page
+from lorry_components.steps.report.reading import read_report
+from lorry_components.steps.report.step import RunReport, report_run
 from lorry_components.steps.runtime.outcomes import STEPS, Nothing, RunRecord, run_step
 from lorry_registry.errors import TrainingError
 from lorry_registry.stores import LocalStore
@@ -142,7 +144,7 @@ class _Tags(HTMLParser):
 
 def read_page(found: RunReport) -> _Tags:
     page = _Tags()
-    page.feed(render_html(found))
+    page.feed(render_page(read_report(found)))
     return page
 
 
@@ -154,7 +156,7 @@ def test_a_task_leads_to_its_run_in_mlflow(
     record: RunRecord, store: LocalStore, page: Any, is_linked: bool
 ) -> None:
     run_step(record, "first", "finetune", lambda: {"mlflow_run_id": "2", "mlflow_url": page})
-    html = render_html(report_run(record, ["first"], store))
+    html = render_page(read_report(report_run(record, ["first"], store)))
     assert ('<a href="https://mlflow.example/#/experiments/1/runs/2">first</a>' in html) is is_linked
     assert "javascript" not in html
 

@@ -1,0 +1,176 @@
+"""What a report says, as plain data: its Markdown and its page are drawn from this and from nothing else."""
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from lorry_components.metrics.pictures import ConfusionPicture, ScatterPicture
+from lorry_components.steps.evaluate.row_changes import RowChanges
+
+FactStatus = Literal["promoted", "challenger", "unchanged", "current", "failed"]
+
+
+class _Facts(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class MetricFacts(_Facts):
+    """A metric on the test rows; ``low`` and ``high`` bound the middle 95 % of the resamples, if known."""
+
+    title: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+class GainFacts(_Facts):
+    """The new version beside the champion that it challenged.
+
+    Attributes:
+        version: The champion's version.
+        value: Its metric on the rows that both are compared on; else as it was registered; None: unknown.
+        is_recorded: Whether that value is the one of its registration, on the test rows of that time.
+        recorded: Its metric as it was registered, on the test rows of that time.
+        gain: The new version's metric less the champion's.
+        p_value: The share of paired resamples of the test rows in which the gain is not above the minimum
+            gain that the task asks for; None: it was not tested on the same rows.
+        rows: On how many rows the two are compared.
+        left_out: How many test rows are left out, because the champion was trained on them.
+        problem: Why the champion could not be loaded, if so.
+        changes: How single rows changed.
+    """
+
+    version: int
+    value: float | None = None
+    is_recorded: bool = False
+    recorded: float | None = None
+    gain: float | None = None
+    p_value: float | None = None
+    rows: int | None = None
+    left_out: int = 0
+    problem: str = ""
+    changes: RowChanges | None = None
+
+
+class BaselineFacts(_Facts):
+    """What costs nothing, or next to nothing, on the same rows, and the new version's gain over it."""
+
+    name: str
+    value: float
+    gain: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+class DataFacts(_Facts):
+    """The data of the new version, and of the one before.
+
+    Attributes:
+        source: The name of the file or its address.
+        rows: Part -> rows.
+        rows_before: The same of the version before; empty: not known.
+        labels: Class -> training rows; empty for other labels and for very many classes.
+        labels_before: The same of the version before.
+        dropped: Reason -> rows left out for it.
+        warnings: What to know before trusting a score.
+    """
+
+    source: str = ""
+    rows: dict[str, int] = {}
+    rows_before: dict[str, int] = {}
+    labels: dict[str, int] = {}
+    labels_before: dict[str, int] = {}
+    dropped: dict[str, int] = {}
+    warnings: tuple[str, ...] = ()
+
+
+class SizeFacts(_Facts):
+    """How large an adapter is: its files in bytes, and its trained parameters."""
+
+    size_bytes: int
+    trained_parameters: int
+
+
+class TaskFacts(_Facts):
+    """Everything that a report says of one task.
+
+    Attributes:
+        task: The task.
+        status: What became of it.
+        step: The step that failed, or the last one that was reached.
+        why: Why it was trained, or why not.
+        reasons: The gate's reasons; of a failure, its message.
+        against: Those of the reasons that speak against the new version.
+        version: The version that the run registered or found up to date; None: there is none.
+        champion: The version that is the champion since; None: there is none, or it is not known.
+        adapter_id: The version's adapter.
+        run: The pipeline run.
+        description: What the task is, in its owner's words.
+        kind: Its task type.
+        base: Its base, by a short name.
+        method: Its method with its size.
+        method_before: That of the champion that was challenged.
+        examples: How many test rows there are.
+        metrics: All metrics, the one that the gate decides by first.
+        gain: The comparison with the champion; None: there was none.
+        probe: A linear model on the frozen base; None: it was not compared.
+        baselines: What costs nothing, the best one first.
+        single_answer: The one answer that every test row gets, if so.
+        picture: A small picture of the predictions.
+        data: The data.
+        size: The adapter's size.
+        size_before: The champion's.
+        seconds: The time of each step.
+        train_seconds: How long training itself took.
+        device: What it was trained on.
+        mlflow_url: The page of the training in MLflow.
+        kfp_url: The page of the run in Kubeflow.
+        registered_at: When the version was registered.
+        registered_by: Who registered it.
+    """
+
+    task: str
+    status: FactStatus
+    step: str = ""
+    why: str = ""
+    reasons: tuple[str, ...] = ()
+    against: tuple[str, ...] = ()
+    version: int | None = None
+    champion: int | None = None
+    adapter_id: str = ""
+    run: str = ""
+    description: str = ""
+    kind: str = ""
+    base: str = ""
+    method: str = ""
+    method_before: str = ""
+    examples: int | None = None
+    metrics: tuple[MetricFacts, ...] = ()
+    gain: GainFacts | None = None
+    probe: BaselineFacts | None = None
+    baselines: tuple[BaselineFacts, ...] = ()
+    single_answer: str = ""
+    picture: ConfusionPicture | ScatterPicture | None = None
+    data: DataFacts = DataFacts()
+    size: SizeFacts | None = None
+    size_before: SizeFacts | None = None
+    seconds: dict[str, float] = {}
+    train_seconds: float | None = None
+    device: str = ""
+    mlflow_url: str = ""
+    kfp_url: str = ""
+    registered_at: datetime | None = None
+    registered_by: str = ""
+
+    @property
+    def headline(self) -> MetricFacts | None:
+        """The metric that the gate decides by; None: nothing was measured."""
+        return self.metrics[0] if self.metrics else None
+
+
+class ReportFacts(_Facts):
+    """A report: what it is about, and its tasks in the order in which they are shown."""
+
+    title: str
+    tasks: tuple[TaskFacts, ...]

@@ -1,0 +1,246 @@
+"""From what a run left in the store to the facts of its report."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from lorry_components.metrics.pictures import ConfusionPicture, Picture, ScatterPicture
+from lorry_components.steps.evaluate.evaluation_report import ChampionComparison
+from lorry_components.steps.report.facts import (
+    BaselineFacts,
+    DataFacts,
+    GainFacts,
+    MetricFacts,
+    ReportFacts,
+    SizeFacts,
+    TaskFacts,
+)
+from lorry_components.steps.report.step import RunReport, TaskReport
+from lorry_registry.adapter_names import label_method, shorten_base
+from lorry_registry.ledger_documents import Event
+from lorry_registry.manifest import Manifest
+
+_Document = TypeVar("_Document", bound=BaseModel)
+_PICTURE: TypeAdapter[ConfusionPicture | ScatterPicture] = TypeAdapter(Picture)
+
+
+class Recorded(BaseModel):
+    """What a registry says of the version that a task's report is about; nothing of it need be known.
+
+    Attributes:
+        event: The event that registered it.
+        manifest: Its manifest.
+        former: The manifest of the champion that it challenged.
+        former_report: What the run that registered that champion left.
+        champion: The present champion's version.
+    """
+
+    event: Event | None = None
+    manifest: Manifest | None = None
+    former: Manifest | None = None
+    former_report: TaskReport | None = None
+    champion: int | None = None
+
+
+NOTHING_RECORDED = Recorded()
+
+
+def read_report(report: RunReport, recorded: Mapping[str, Recorded] | None = None) -> ReportFacts:
+    """Return the facts of a run's report.
+
+    Args:
+        report: What the steps left.
+        recorded: What the registry says, by task.
+    """
+    known = recorded or {}
+    return ReportFacts(
+        title=f"Run {report.run}",
+        tasks=tuple(
+            read_task(task, known.get(task.task, NOTHING_RECORDED), run=report.run) for task in report.tasks
+        ),
+    )
+
+
+def read_task(report: TaskReport, recorded: Recorded = NOTHING_RECORDED, *, run: str = "") -> TaskFacts:
+    """Return the facts of one task.
+
+    What the steps left may be of an older Lorry, or damaged: whatever cannot be read is left out.
+
+    Args:
+        report: What the steps left.
+        recorded: What the registry says.
+        run: The run's id.
+    """
+    prepared, trained, evaluated, registered = (
+        report.details.get(step, {}) for step in ("prepare_data", "finetune", "evaluate", "register")
+    )
+    manifest, former, event = recorded.manifest, recorded.former, recorded.event
+    comparison = _read(ChampionComparison, evaluated.get("champion"))
+    is_done = report.status in ("promoted", "challenger", "unchanged") and bool(registered)
+    reasons = _read_texts(registered.get("reasons")) if is_done else (report.reason,)
+    against = set(_read_texts(report.details.get("gate", {}).get("against")))
+    version = registered.get("version")
+    return TaskFacts(
+        task=report.task,
+        status=report.status,
+        step=report.step,
+        why=_read_text(prepared.get("reason")) if is_done else "",
+        reasons=tuple(filter(None, reasons)),
+        against=tuple(reason for reason in reasons if reason in against),
+        version=version if isinstance(version, int) else event.version if event else None,
+        champion=recorded.champion,
+        adapter_id=event.adapter_id if event else _read_text(registered.get("adapter_id")),
+        run=run,
+        description=manifest.description if manifest else "",
+        kind=manifest.kind if manifest else "",
+        base=shorten_base(manifest.base.model) if manifest else "",
+        method=label_method(manifest.recipe) or manifest.method
+        if manifest
+        else _read_text(trained.get("method")),
+        method_before=label_method(former.recipe) or former.method if former else "",
+        examples=manifest.evaluation.examples if manifest else _read_count(evaluated.get("examples")),
+        metrics=_list_metrics(manifest, evaluated),
+        gain=_read_gain(comparison),
+        probe=_read_probe(manifest, evaluated),
+        baselines=_list_baselines(manifest, evaluated),
+        single_answer=_read_text(evaluated.get("single_answer")),
+        picture=_read_picture(evaluated.get("picture")),
+        data=_read_data(prepared, recorded.former_report),
+        size=_measure(manifest),
+        size_before=_measure(former),
+        seconds={step: value for step, value in report.seconds.items() if math.isfinite(value)},
+        train_seconds=_read_number(trained.get("train_seconds")),
+        device=_read_text(trained.get("device")),
+        mlflow_url=_read_address(trained.get("mlflow_url")),
+        kfp_url=_read_address(trained.get("kfp_url")),
+        registered_at=event.at if event else None,
+        registered_by=event.by if event else "",
+    )
+
+
+def _list_metrics(manifest: Manifest | None, evaluated: Mapping[str, Any]) -> tuple[MetricFacts, ...]:
+    if manifest is not None:
+        return tuple(
+            MetricFacts(
+                title=manifest.name_metric(name), value=metric.value, low=metric.low, high=metric.high
+            )
+            for name, metric in manifest.evaluation.list_metrics()
+        )
+    value = _read_number(evaluated.get("value"))
+    if value is None:
+        return ()
+    bounds = evaluated.get("interval")
+    low, high = map(_read_number, bounds) if isinstance(bounds, list) and len(bounds) == 2 else (None, None)
+    title = _read_text(evaluated.get("metric_title")) or _read_text(evaluated.get("metric"))
+    return (MetricFacts(title=title, value=value, low=low, high=high),)
+
+
+def _read_gain(comparison: ChampionComparison | None) -> GainFacts | None:
+    if comparison is None:
+        return None
+    confidence = comparison.confidence
+    is_recorded = comparison.value is None
+    return GainFacts(
+        version=comparison.version,
+        value=comparison.recorded if is_recorded else comparison.value,
+        is_recorded=is_recorded,
+        recorded=comparison.recorded,
+        gain=comparison.gain,
+        p_value=1.0 - confidence if confidence is not None else None,
+        rows=comparison.examples,
+        left_out=comparison.left_out,
+        problem=comparison.problem,
+        changes=comparison.changes,
+    )
+
+
+def _read_probe(manifest: Manifest | None, evaluated: Mapping[str, Any]) -> BaselineFacts | None:
+    probe = manifest.evaluation.linear_probe if manifest else None
+    given = probe.model_dump() if probe else evaluated.get("linear_probe")
+    return _read(BaselineFacts, {"name": "linear probe", **given}) if isinstance(given, dict) else None
+
+
+def _list_baselines(manifest: Manifest | None, evaluated: Mapping[str, Any]) -> tuple[BaselineFacts, ...]:
+    given = (
+        [baseline.model_dump() for baseline in manifest.evaluation.baselines]
+        if manifest
+        else evaluated.get("baselines")
+    )
+    entries = [entry for entry in given if isinstance(entry, dict)] if isinstance(given, list) else []
+    fields = ("name", "value", "gain")
+    found = [
+        _read(BaselineFacts, {name: entry[name] for name in fields if name in entry}) for entry in entries
+    ]
+    return tuple(sorted((each for each in found if each), key=lambda each: -each.value))
+
+
+def _read_data(prepared: Mapping[str, Any], former: TaskReport | None) -> DataFacts:
+    before = former.details.get("prepare_data", {}) if former else {}
+    return DataFacts(
+        source=_read_text(prepared.get("source")),
+        rows=_read_counts(prepared.get("rows")),
+        rows_before=_read_counts(before.get("rows")),
+        labels=_read_counts(prepared.get("labels")),
+        labels_before=_read_counts(before.get("labels")),
+        dropped=_read_counts(prepared.get("dropped")),
+        warnings=_read_texts(prepared.get("warnings")),
+    )
+
+
+def _measure(manifest: Manifest | None) -> SizeFacts | None:
+    if manifest is None:
+        return None
+    return SizeFacts(size_bytes=manifest.size_bytes, trained_parameters=manifest.parameters.trained)
+
+
+# What the steps left is JSON that anybody may have written who can write the store.
+
+
+def _read(model: type[_Document], value: object) -> _Document | None:
+    try:
+        return model.model_validate(value) if value is not None else None
+    except ValidationError:
+        return None
+
+
+def _read_picture(value: object) -> ConfusionPicture | ScatterPicture | None:
+    try:
+        return _PICTURE.validate_python(value) if value is not None else None
+    except ValidationError:
+        return None
+
+
+def _read_text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _read_texts(value: object) -> tuple[str, ...]:
+    return tuple(map(str, value)) if isinstance(value, Sequence) and not isinstance(value, str) else ()
+
+
+def _read_number(value: object) -> float | None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if is_number and isinstance(value, int | float) else None
+
+
+def _read_count(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _read_counts(value: object) -> dict[str, int]:
+    if not isinstance(value, Mapping):
+        return {}
+    counts = {str(name): _read_count(count) for name, count in value.items()}
+    # The distribution of numbers has the same place, and is no counts.
+    return (
+        {name: count for name, count in counts.items() if count is not None}
+        if all(count is not None for count in counts.values())
+        else {}
+    )
+
+
+def _read_address(page: object) -> str:
+    """Return the address of a page, or nothing: the store's documents are not ours alone to write."""
+    return page if isinstance(page, str) and page.startswith(("http://", "https://")) else ""
