@@ -253,7 +253,7 @@ def test_an_image_that_changes_after_it_was_listed_is_told(
     assert "S3 refuses to give it" in fail(bucket.address)
 
 
-def test_a_name_that_is_the_folder_of_another(bucket: Bucket, fail: Callable[[str], str]) -> None:
+def test_a_name_that_is_the_folder_of_another(bucket: Bucket, tmp_path: Path) -> None:
     files = s3_module.RemoteFiles(
         BUCKET,
         {},
@@ -267,7 +267,7 @@ def test_a_name_that_is_the_folder_of_another(bucket: Bucket, fail: Callable[[st
         },
     )
     with pytest.raises(InvalidDataError, match="one object's name is the folder of another's"):
-        s3_module.download_named(bucket.address, files, list(files.named), Path(bucket.prefix))
+        s3_module.download_named(bucket.address, files, list(files.named), tmp_path / "images")
 
 
 def test_many_images_come_several_at_a_time(
