@@ -4,8 +4,8 @@
 
 On a tiny random base, so that what the rows take is not hidden behind a model. `lorry run` trains a champion,
 and then a candidate for few test rows and one for many, whose evaluation predicts them all with both and
-compares them; `lorry predict --file` predicts them once more. The peak is that of the resident memory of the
-process that does it, with the libraries that it shares with others.
+compares them; `lorry predict --file` predicts them twice more, as one text a line and as a table. The peak is
+that of the resident memory of the process that does it, with the libraries that it shares with others.
 """
 
 import argparse
@@ -68,7 +68,7 @@ def main() -> None:
     for name, few in found[0].items():
         many = found[1][name]
         print(
-            f"{name:<14} {chosen.few:>8,} rows {few:7.0f} MiB   {chosen.many:>8,} rows {many:7.0f} MiB   "
+            f"{name:<16} {chosen.few:>8,} rows {few:7.0f} MiB   {chosen.many:>8,} rows {many:7.0f} MiB   "
             f"ratio {many / few:.2f} (wanted: at most {_WANTED})"
         )
 
@@ -77,10 +77,14 @@ def measure(folder: Path, base: Path, rows: int) -> dict[str, float]:
     """Return the peaks of evaluation and prediction with so many test rows, in MiB."""
     task, hooks = write_task(folder, base, rows), folder / f"peaks-{rows}"
     run(["run", str(task)], folder / "home", hooks / "run")
-    run(["predict", "mood", "--file", str(folder / "texts.txt")], folder / "home", hooks / "predict")
+    home, table = folder / "home", folder / "rows" / "test.jsonl"
+    run(["predict", "mood", "--file", str(folder / "texts.txt")], home, hooks / "predict")
+    beside = ["--output", str(folder / "predicted.jsonl")]
+    run(["predict", "mood", "--file", str(table), *beside], home, hooks / "table")
     return {
         "evaluate": read_peak(hooks / "run", "evaluate"),
-        "lorry predict": read_peak(hooks / "predict", "predict"),
+        "predict lines": read_peak(hooks / "predict", "predict"),
+        "predict a table": read_peak(hooks / "table", "predict"),
     }
 
 
@@ -101,7 +105,7 @@ def write_task(folder: Path, base: Path, rows: int) -> Path:
         "base": {"model": str(base)},
         "data": {"source": "rows", "columns": {"text": "text", "label": "label"}, "max_length": 32},
         "method": {"name": "lora", "r": 4, "targets": ["query", "value"]},
-        "train": {"epochs": 2, "batch_size": 32, "learning_rate": 5e-3},
+        "train": {"epochs": 10, "batch_size": 16, "learning_rate": 5e-3},
     }
     task = folder / "mood.yaml"
     task.write_text(yaml.safe_dump(document), "utf-8")

@@ -13,6 +13,8 @@
     splits          one table -> train, validation, test
     checks          are these parts fit to train on and to be scored on?
     data_card       what a person and the later steps want to know of the data
+    inputs          a table to predict -> its inputs, without labels
+    predicted_table predictions beside the rows of such a table
     prepared        the folder that holds the tables and the card
     templates       the template language, with and without soft tokens
 
@@ -25,7 +27,9 @@ __all__ = [
     "examples",
     "faults",
     "image_files",
+    "inputs",
     "layout",
+    "predicted_table",
     "prepared",
     "reading",
     "records",

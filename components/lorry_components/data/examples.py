@@ -76,7 +76,7 @@ def collect_examples(
         folder: The folder of the file; None: it is on no disk, and there are no files beside it.
     """
     fields = list_columns(columns)
-    gaps = _Gaps(fields)
+    gaps = Gaps(fields)
     examples: list[Example] = []
     for number, values in records:
         if gaps.note(number, values):
@@ -111,11 +111,12 @@ def _describe_label_error(error: ValueError | OverflowError, place: str, columns
 
 def _find_text_faults(values: dict[str, object], fields: dict[str, str]) -> Iterator[str]:
     for field, column in fields.items():
-        if field != "label" and (fault := _find_text_fault(values[column])):
+        if field != "label" and (fault := find_text_fault(values[column])):
             yield f"column {shorten(column)!r} {fault}"
 
 
-def _find_text_fault(value: object) -> str:
+def find_text_fault(value: object) -> str:
+    """Return why a cell is no text that a base can read; empty: it is one."""
     if not isinstance(value, str):
         return f"is {describe_value(value)}, not a string"
     if not value.strip():
@@ -140,7 +141,7 @@ def _parse_label(raw: object, reader: LabelReader) -> Label:
     label = reader.parse_label(raw)
     if isinstance(label, str):
         if reader.data_form.label_form == "text":
-            if fault := _find_text_fault(label):
+            if fault := find_text_fault(label):
                 raise ValueError(fault)
         elif len(label) > _MAX_CLASS_CHARACTERS:
             raise ValueError(
@@ -153,8 +154,12 @@ def _parse_label(raw: object, reader: LabelReader) -> Label:
     return label
 
 
-class _Gaps:
-    """Columns that rows lack: a fault of the file when no row has one, and of each row otherwise."""
+class Gaps:
+    """Columns that rows lack: a fault of the file when no row has one, and of each row otherwise.
+
+    Args:
+        fields: Field of a row -> its column.
+    """
 
     def __init__(self, fields: dict[str, str]) -> None:
         self._fields = fields

@@ -26,10 +26,12 @@ class FaultLog:
 
     Args:
         source: What the faults are in, as the task file names it.
+        todo: What to do about them.
     """
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, todo: str = _TODO) -> None:
         self.source = source
+        self._todo = todo
         self.total = 0
         self._of_files: list[Fault] = []
         self._of_rows: list[Fault] = []
@@ -55,7 +57,7 @@ class FaultLog:
         if not self.total:
             return
         listed = [*self._of_files, *self._of_rows][:LISTED_FAULTS]
-        raise InvalidDataError(self.source, listed, todo=_TODO, total=self.total)
+        raise InvalidDataError(self.source, listed, todo=self._todo, total=self.total)
 
     def _note(self, faults: list[Fault], fault: Fault) -> None:
         self.total += 1

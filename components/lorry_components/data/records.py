@@ -6,7 +6,7 @@ import json
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol, Self
 
 from lorry_components.data.faults import FaultLog, shorten
 from lorry_components.data.layout import find_format
@@ -23,6 +23,17 @@ _BOM = b"\xef\xbb\xbf"
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
+class _CellReader(Protocol):
+    """What the csv module returns, whose type has no public name."""
+
+    @property
+    def line_num(self) -> int: ...
+
+    def __iter__(self) -> Self: ...
+
+    def __next__(self) -> list[str]: ...
+
+
 def read_records(path: Path, name: str, wanted: Sequence[str], log: FaultLog) -> Iterator[Record]:
     """Yield the rows of a file: JSON lines, CSV, TSV or Parquet, by its ending.
 
@@ -32,7 +43,7 @@ def read_records(path: Path, name: str, wanted: Sequence[str], log: FaultLog) ->
     Args:
         path: The file.
         name: What faults call it; its ending decides the format.
-        wanted: The columns that are needed; others may be left out of the rows.
+        wanted: The columns that are needed; others may be left out of the rows. None given: all are.
         log: Where faults go.
     """
     file_format = find_format(name)
@@ -51,6 +62,30 @@ def read_records(path: Path, name: str, wanted: Sequence[str], log: FaultLog) ->
         log.add_file(name, f"cannot be unpacked, it is damaged or not gzip: {shorten(str(error), 120)}")
     except OSError as error:
         log.add_file(name, f"cannot be read: {shorten(error.strerror or str(error), 120)}")
+
+
+def read_header(path: Path) -> list[str]:
+    """Return the columns of a CSV or TSV file as its first line names them; none: it cannot be read."""
+    ignored = FaultLog(path.name)
+    try:
+        with _open_text(path) as stream:
+            lines = (line for _, line in read_lines(stream, path.name, ignored))
+            rows = _parse_cells(lines, tabs=find_format(path.name) == "tsv")
+            return next(
+                ([cell.strip() for cell in cells] for cells in rows if any(map(str.strip, cells))), []
+            )
+    except (OSError, EOFError, zlib.error, csv.Error):
+        return []
+
+
+def has_byte_order_mark(path: Path) -> bool:
+    """Return whether a text begins with the mark that spreadsheets know UTF-8 by.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    with _open_text(path) as stream:
+        return stream.read(len(_BOM)) == _BOM
 
 
 def place_row(name: str, number: int) -> str:
@@ -166,12 +201,7 @@ def _read_delimited(
     A row of empty cells only, as spreadsheets leave them behind, is a blank line.
     """
     before, header, filled = log.total, list[str](), False
-    lines = (line for _, line in read_lines(stream, name, log))
-    if tabs:
-        reader = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
-    else:
-        # Strict, for otherwise a quotation mark that is never closed swallows the rest of the file unnoticed.
-        reader = csv.reader(lines, strict=True)
+    reader = _parse_cells((line for _, line in read_lines(stream, name, log)), tabs=tabs)
     while True:
         number = reader.line_num + 1
         try:
@@ -195,6 +225,13 @@ def _read_delimited(
             yield number, dict(zip(header, cells, strict=True))
     if not filled and log.total == before:
         log.add_file(name, "has a header but no rows" if header else "holds only blank lines")
+
+
+def _parse_cells(lines: Iterator[str], *, tabs: bool) -> "_CellReader":
+    if tabs:
+        return csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
+    # Strict, for otherwise a quotation mark that is never closed swallows the rest of the file unnoticed.
+    return csv.reader(lines, strict=True)
 
 
 def _explain_csv_error(error: csv.Error, *, tabs: bool) -> tuple[str, str]:
@@ -230,7 +267,8 @@ def _read_parquet(path: Path, name: str, wanted: Sequence[str], log: FaultLog) -
                 log.add_file(name, "holds no rows")
             # All columns when one is missing, so that the fault can list which there are.
             needed = [column for column in wanted if column in columns]
-            yield from _read_batches(table, needed if len(needed) == len(wanted) else columns, name, log)
+            is_enough = bool(wanted) and len(needed) == len(wanted)
+            yield from _read_batches(table, needed if is_enough else columns, name, log)
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         log.add_file(name, f"is not Parquet or is damaged: {shorten(reason, 120)}")

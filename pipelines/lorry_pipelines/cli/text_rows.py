@@ -1,6 +1,7 @@
 """Texts to predict, in a file: read once to check them, and again a part at a time, so that none are kept."""
 
 import contextlib
+import gzip
 import json
 import shutil
 import sys
@@ -10,11 +11,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, overload
 
+from lorry_components.data.layout import KNOWN_ENDINGS
 from lorry_registry.errors import Fault, InvalidDataError
+from lorry_registry.input_specs import Columns
 
 _SHOWN_FAULTS = 20
 # Before a text it is no part of it.
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+# No text has a NUL among its first bytes; spreadsheets, archives and Parquet do.
+_LOOKED_AT_BYTES = 8192
 
 
 Row = Mapping[str, str]
@@ -52,19 +57,23 @@ class TextRows(Sequence[Row]):
 
 
 @contextlib.contextmanager
-def open_rows(where: str) -> Iterator[TextRows]:
+def open_rows(where: str, columns: Columns) -> Iterator[TextRows]:
     """Check all rows of a file, and yield them to be read from it.
 
     Args:
-        where: The path of a file in UTF-8 with one text a line, or JSON lines with ``text`` and, of pairs,
-            ``text_pair``; ``-`` is standard input, which is copied to a file first.
+        where: The path of a file in UTF-8, or of one packed as ``.gz``, with one text a line, or JSON lines
+            with ``text`` and, of pairs, ``text_pair``; ``-`` is standard input, which is copied to a file
+            first.
+        columns: The task's columns: a first line that names them is the header of a table.
 
     Raises:
-        InvalidDataError: There is no such file, or lines of it are no texts; the first are listed.
+        InvalidDataError: There is no such file, it is a table, or lines of it are no texts; the first are
+            listed.
     """
     with contextlib.ExitStack() as stack:
         try:
             stream = stack.enter_context(_open(where))
+            _refuse_table(stream, where, columns)
             starts, faults, total = _check_lines(stream)
         except FileNotFoundError as error:
             fault = Fault("file", "there is no such file")
@@ -99,11 +108,34 @@ def parse_row(line: str) -> dict[str, str]:
 
 def _open(where: str) -> IO[bytes]:
     """Open a file that can be read twice."""
+    if where.lower().endswith(".gz"):
+        return gzip.open(where, "rb")  # type: ignore[return-value]  # it is read and sought, no more
     if where != "-":
         return Path(where).open("rb")
     copied: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
     shutil.copyfileobj(sys.stdin.buffer, copied)
     return copied
+
+
+def _refuse_table(stream: IO[bytes], where: str, columns: Columns) -> None:
+    """Refuse what is no text with one text a line, but would be predicted as such."""
+    stream.seek(0)
+    start = stream.read(_LOOKED_AT_BYTES)
+    shown = "standard input" if where == "-" else where
+    if b"\0" in start and not start.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise InvalidDataError(
+            shown,
+            [Fault("file", "is not a text, and its ending stands for no table that can be read")],
+            todo=f"give a table ({KNOWN_ENDINGS}), or a text with one text a line",
+        )
+    line = start.removeprefix(_BYTE_ORDER_MARK).decode("utf-8", "replace").lstrip().partition("\n")[0]
+    named = {columns.text, columns.text_pair} - {None}
+    if any(named <= {cell.strip().strip('"') for cell in line.split(mark)} for mark in ",\t;"):
+        raise InvalidDataError(
+            shown,
+            [Fault("line 1", f"is the header of a table: {line.strip()[:60]!r} names what the task reads")],
+            todo=f"save the table under a name that says how to read it: {KNOWN_ENDINGS}",
+        )
 
 
 def _check_lines(stream: IO[bytes]) -> tuple["array[int]", list[Fault], int]:

@@ -1,0 +1,25 @@
+"""How many rows are done, as a bar on a terminal."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import TextIO
+
+
+@contextlib.contextmanager
+def show_rows(total: int, stream: TextIO) -> Iterator[Callable[[int], None]]:
+    """Yield what takes how many rows are done, and shows it if the stream is a terminal.
+
+    Args:
+        total: How many there are.
+        stream: Where the bar is drawn; it is wiped out at the end.
+    """
+    if not stream.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("rows"), TimeRemainingColumn())
+    with Progress(*columns, console=Console(file=stream), transient=True) as progress:
+        bar = progress.add_task("", total=total)
+        yield lambda done: progress.update(bar, completed=done)
