@@ -114,6 +114,8 @@ class TrainSpec(Section):
         early_stopping: When to stop before the end; None: never. If it is given, the best epoch is kept.
         precision: The number format; ``auto``: the one in which the hardware is fastest.
         optimizer: AdamW, or AdamW with 8-bit moments.
+        start: What training begins with: ``base``, or the ``champion``'s adapter, if there is one of the same
+            base, method, shape and labels.
     """
 
     epochs: Annotated[float, Field(gt=0, le=10_000)] | None = None
@@ -135,6 +137,7 @@ class TrainSpec(Section):
     early_stopping: EarlyStopping | None = None
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     optimizer: Literal["adamw", "adamw-8bit"] = "adamw"
+    start: Literal["base", "champion"] = "base"
 
     @model_validator(mode="after")
     def _check_length(self) -> Self:
@@ -145,7 +148,7 @@ class TrainSpec(Section):
     @model_serializer(mode="wrap")
     def _leave_out_later_fields(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # Recipes do not change by a field that did not exist when they were written.
-        return leave_out_defaults(self, handler(self), ("optimizer",))
+        return leave_out_defaults(self, handler(self), ("optimizer", "start"))
 
 
 class Reference(Section):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from lorry_registry.errors import Fault, TrainingError
+from lorry_registry.errors import AdapterRejectedError, Fault, TrainingError
 from lorry_registry.manifest import BaseIdentity, ParameterCounts
 from lorry_registry.task_document import suggest_name
 from lorry_registry.task_loading import describe_fault
@@ -94,6 +94,7 @@ class Method(ABC):
         holds_four_bits: Whether the base's matrices are held in four bits.
         copies_trained: Whether it keeps a copy of what it trains in the host's memory, to save what changed.
         trains_in_steps: Whether there is anything to train; otherwise the head is fitted at once.
+        continues: Whether training can go on from a saved adapter of it, see :meth:`continue_from`.
         code_version: Is raised when a change of its code changes what is learned, see
             :mod:`lorry_components.tasks.code_versions`.
     """
@@ -108,6 +109,7 @@ class Method(ABC):
     holds_four_bits: ClassVar[bool] = False
     copies_trained: ClassVar[bool] = False
     trains_in_steps: ClassVar[bool] = True
+    continues: ClassVar[bool] = False
     code_version: ClassVar[int] = 1
     options_model: ClassVar[type[MethodOptions]]
 
@@ -192,6 +194,24 @@ class Method(ABC):
         Raises:
             AdapterRejectedError: The configuration is unknown, or names or shapes of tensors do not fit.
         """
+
+    def check_continuing(self) -> Iterable[Fault]:
+        """Return why training cannot go on from a saved adapter with these options."""
+        return ()
+
+    def continue_from(self, model: "nn.Module", folder: Path, newly_initialized: frozenset[str]) -> None:
+        """Put a saved adapter into an adapted model, from which training then goes on.
+
+        Args:
+            model: What :meth:`adapt` returned.
+            folder: The adapter, whose files have been verified.
+            newly_initialized: Names of parameters that are not in the base's weights.
+
+        Raises:
+            AdapterRejectedError: It has another configuration, or its tensors do not fit; the model is as it
+                was then.
+        """
+        raise AdapterRejectedError(f"{self.name} cannot go on from an adapter", where=str(folder))
 
     def list_shapes(self, model: "nn.Module") -> dict[str, tuple[int, ...]]:
         """Return the names and shapes of what :meth:`save` would write, without computing it."""

@@ -38,6 +38,15 @@ def save_tensors(tensors: "Mapping[str, torch.Tensor]", folder: Path) -> None:
         ) from error
 
 
+def copy_tensors(tensors: "Mapping[str, torch.Tensor]", targets: "Mapping[str, torch.Tensor]") -> None:
+    """Copy tensors into those of the same names."""
+    import torch
+
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            targets[name].copy_(tensor)
+
+
 def load_tensors(
     folder: Path,
     expected: "Mapping[str, torch.Tensor]",

@@ -72,6 +72,8 @@ def check_training(spec: TaskSpec, task_type: TaskType, method: Method) -> Itera
         yield Fault("train.offload", "weights in four bits cannot be divided", "leave it out")
     if train.offload and train.cache_frozen_layers:
         yield Fault("train.offload", "does not work with cache_frozen_layers", "leave one of the two out")
+    if train.start == "champion" and spec.resources.nodes > 1:
+        yield Fault("train.start", "the nodes of a training do not fetch the champion", "write start: base")
     yield from task_type.check_training(train, method)
     if train.packing and train.cache_frozen_layers:
         yield Fault("train.packing", "packed rows differ each time, and cache_frozen_layers keeps none")

@@ -79,12 +79,27 @@ def _check_method(
     if task_type is None:
         return
     yield from task_type.check_method(section.name)
+    if sections.train is not None and sections.train.start == "champion":
+        yield from _check_start(section.name, result, sections)
     if not METHODS[section.name].trains_in_steps:
         yield from _check_fitting(section.name, sections)
     data, options = sections.data, result.options
     if data is not None and options is not None and options.soft_template is not None:
         has_pair = data.columns.text_pair is not None
         yield from task_type.check_soft_template(options.soft_template, data.template, has_pair=has_pair)
+
+
+def _check_start(method: str, result: ReadOptions, sections: TaskSections) -> Iterator[Fault]:
+    """Check that training can begin with the champion's adapter."""
+    if not METHODS[method].continues:
+        known = ", ".join(name for name, each in METHODS.items() if each.continues)
+        yield Fault("train.start", f"{method} cannot go on from an adapter", f"these can: {known}")
+    elif result.options is not None:
+        yield from METHODS[method](result.options).check_continuing()
+    if sections.head is not None and sections.head.init == "probe":
+        yield Fault(
+            "train.start", "the champion's head would be replaced by the probe", "leave head.init out"
+        )
 
 
 def _check_fitting(method: str, sections: TaskSections) -> Iterator[Fault]:

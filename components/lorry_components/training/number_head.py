@@ -42,6 +42,15 @@ class NumberHead:
         """Return the model's outputs in the targets' own units."""
         return outputs * np.float32(self.deviation) + np.float32(self.mean)
 
+    def unfold(self) -> None:
+        """Change a layer that answers in the targets' own units to the units in which they are learned."""
+        import torch
+
+        with torch.no_grad():
+            self.layer.weight.div_(self.deviation)
+            if self.layer.bias is not None:
+                self.layer.bias.sub_(self.mean).div_(self.deviation)
+
     def fold(self) -> None:
         """Change the trained layer so that it answers in the targets' own units."""
         import torch

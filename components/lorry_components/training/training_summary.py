@@ -36,6 +36,8 @@ class TrainingSummary(BaseModel):
         libraries: The versions of the libraries that train and read the adapter.
         head: What a head of Lorry's own reads; None: the head is that of transformers' class, or there is
             none.
+        start_refused: Why it did not begin with the champion's adapter, as the task asks; "": it did, or the
+            task asks for no such thing.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -56,6 +58,7 @@ class TrainingSummary(BaseModel):
     loss: float
     libraries: dict[str, str]
     head: Pooling | None = None
+    start_refused: str = ""
 
     def save(self, folder: Path) -> None:
         """Write it into a folder."""

@@ -24,6 +24,7 @@ COMMANDS = (
     ),
     LazyCommand("plan", f"{_CLI}.plan:plan_files", "Show what tasks would take, before a run.", _TASKS),
     LazyCommand("stale", f"{_CLI}.stale:find_stale", "Say which tasks are out of date, and why.", _TASKS),
+    LazyCommand("retrain", f"{_CLI}.retrain:retrain_tasks", "Train what is out of date, once.", _TASKS),
     LazyCommand(
         "compare",
         f"{_CLI}.compare:compare_methods",

@@ -1,8 +1,12 @@
 """Options of commands that ask Kubeflow Pipelines: where it is, and as whom it is asked."""
 
+import functools
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import click
 
 from lorry_registry.cli.edge import read_environment
 from lorry_registry.errors import UsageError
@@ -14,6 +18,33 @@ if TYPE_CHECKING:
 # Where a pod has the token that Kubeflow Pipelines accepts, if its service account has one.
 _TOKEN_PATH = Path("/var/run/secrets/kubeflow/pipelines/token")
 _CRON_FIELDS = 6
+
+
+_OPTIONS = (
+    click.option("--host", metavar="URL", help="Kubeflow Pipelines.  [default: LORRY_KUBEFLOW_HOST]"),
+    click.option("--namespace", metavar="NAME", help="Your namespace, where Kubeflow has users."),
+    click.option(
+        "--experiment", default="lorry", show_default=True, help="The experiment that the run is in."
+    ),
+    click.option("--service-account", default="", metavar="NAME", help="The account that its pods have."),
+    click.option(
+        "--ca-file",
+        type=click.Path(path_type=Path, exists=True, dir_okay=False),
+        help="Certificates by which the server's is checked.",
+    ),
+    click.option(
+        "--profile",
+        "profile_file",
+        metavar="FILE",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="How steps are placed on the cluster, and prices.",
+    ),
+)
+
+
+def add_kubeflow_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a command with the options that say where Kubeflow is, and how a run is placed there."""
+    return functools.reduce(lambda made, option: option(made), reversed(_OPTIONS), command)
 
 
 def check_cron(cron: str, *, wait: bool) -> None:

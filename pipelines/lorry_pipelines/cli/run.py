@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -87,8 +87,8 @@ def run_tasks(
     image_digest = ""
     if stale:
         # It imports the libraries of the steps while this process checks the tasks.
-        with _open_starter(settings, len(stale), runner=runner) as starter:
-            _check_tasks(stale, settings, force=force)
+        with open_run_starter(settings, len(stale), runner=runner) as starter:
+            check_tasks(stale, settings, force=force)
             if runner == "docker":
                 from lorry_pipelines.local.containers import check_engine, find_image_digest
                 from lorry_pipelines.step_images import choose_images
@@ -99,7 +99,7 @@ def run_tasks(
 
             tasks = {plan.spec.name for plan in stale}
             paths = {spec.name: path for spec, path in zip(specs, files, strict=True) if spec.name in tasks}
-            folder, reports = _run_stale(
+            folder, reports = run_stale(
                 stale,
                 settings,
                 find_sources(paths),
@@ -125,8 +125,12 @@ def run_tasks(
         _finish(list(reports.values()), folder)
 
 
-def _check_tasks(stale: Sequence["PlannedTask"], settings: "Settings", *, force: bool) -> None:
-    """Refuse what cannot work, before anything is started."""
+def check_tasks(stale: Sequence["PlannedTask"], settings: "Settings", *, force: bool) -> None:
+    """Refuse what cannot work, before anything is started.
+
+    Raises:
+        LorryError: It cannot: a base, all data, the resources, the store or MLflow.
+    """
     from lorry_components.tasks.base_checks import check_bases
     from lorry_pipelines.local.launch import check_places
     from lorry_pipelines.scheduling import refuse_what_does_not_fit
@@ -152,7 +156,8 @@ def _review_data(stale: Sequence["PlannedTask"]) -> None:
 
 
 @contextlib.contextmanager
-def _open_starter(settings: "Settings", tasks: int, *, runner: str) -> "Iterator[Starter | None]":
+def open_run_starter(settings: "Settings", tasks: int, *, runner: str) -> "Iterator[Starter | None]":
+    """Start the process that starts steps; None where steps run in containers."""
     from lorry_pipelines.local.copied_steps import open_starter
     from lorry_pipelines.local.launch import build_environment
 
@@ -173,7 +178,7 @@ def _find_experiment(tracking_uri: str, task: str) -> str | None:
     return None
 
 
-def _run_stale(
+def run_stale(
     stale: Sequence["PlannedTask"],
     settings: "Settings",
     sources: Mapping[str, "SourceRevision"],
@@ -183,7 +188,28 @@ def _run_stale(
     force: bool,
     quiet: bool,
     starter: "Starter | None",
+    prepare: "Callable[[RunFolder], None]" = lambda _: None,
+    look: Callable[[], None] = lambda: None,
 ) -> tuple["RunFolder", dict[str, "TaskReport"]]:
+    """Run tasks on this machine, and show how far they are.
+
+    Args:
+        stale: The tasks, in the order in which they are reported.
+        settings: Where things are.
+        sources: The commits that the tasks' files were read at.
+        image_digest: The digest of the image of steps in containers.
+        runner: ``subprocess`` or ``docker``.
+        force: Whether tasks that are up to date are trained as well.
+        quiet: Whether nothing is shown.
+        starter: The process that starts steps.
+        prepare: Called with the run's files before its first step.
+        look: Called again and again during the run; what it raises ends the run.
+
+    Raises:
+        ConflictError: Another run of one of them is going on here.
+        KeyboardInterrupt: The run was interrupted; its processes are ended first.
+        StoreError: A file of the run cannot be written.
+    """
     from lorry_pipelines.local.display import Watcher, open_display
     from lorry_pipelines.local.launch import RunFolder, report_disk, run_pipeline
     from lorry_pipelines.local.locking import hold_tasks
@@ -193,6 +219,7 @@ def _run_stale(
     names = [plan.spec.name for plan in stale]
     with report_disk(settings.home), hold_tasks(settings.locks, names):
         folder = RunFolder.create(settings.runs)
+        prepare(folder)
         if not quiet:
             for plan in stale:
                 click.echo(f"{plan.spec.name}: {plan.staleness.reason}", err=True)
@@ -208,7 +235,7 @@ def _run_stale(
                     runner=runner,
                     force=force,
                     environment=read_environment(),
-                    watch=watcher,
+                    watch=_join(watcher, look),
                     sources=sources,
                     image_digest=image_digest,
                     starter=starter,
@@ -219,6 +246,14 @@ def _run_stale(
         reports = {task.task: task for task in report.tasks}
         # In the order in which the tasks were given, not in which they were started.
         return folder, {name: reports[name] for name in names}
+
+
+def _join(first: Callable[[], None], second: Callable[[], None]) -> Callable[[], None]:
+    def call() -> None:
+        first()
+        second()
+
+    return call
 
 
 def _explain_interruption(

@@ -1,7 +1,7 @@
 """``lorry submit``: a run on a cluster, started once, followed to its end."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +9,7 @@ import click
 
 from lorry_pipelines.cli.kubeflow_options import check_cron, find_access
 from lorry_pipelines.cli.task_options import files_argument, overrides_option
+from lorry_pipelines.retraining.budget import BudgetSpentError
 from lorry_registry.cli.edge import (
     format_examples,
     json_option,
@@ -21,9 +22,11 @@ from lorry_registry.errors import RunFailedError, UsageError
 from lorry_registry.registry import Registry
 
 if TYPE_CHECKING:
+    from lorry_components.steps.report.step import TaskReport
     from lorry_components.tasks.resolution import ResolvedTask
     from lorry_pipelines.cluster.kubeflow import Kubeflow, Run, RunOrder, Version
     from lorry_pipelines.cluster.kubeflow_access import KubeflowAccess
+    from lorry_pipelines.cluster.profile import ClusterProfile
     from lorry_pipelines.cluster.submission import Submission
     from lorry_pipelines.scheduling import PlannedTask
     from lorry_registry.settings import Settings
@@ -99,17 +102,17 @@ def submit_tasks(
     access = find_access(settings, host, namespace, ca_file)
     profile = load_profile(profile_file) if profile_file is not None else ClusterProfile()
     specs = load_tasks(files, overrides, bases=settings.base_place)
-    job = _Job(settings, access, experiment, service_account, force=force, dry_run=dry_run)
+    job = SubmitJob(settings, access, experiment, service_account, force=force, dry_run=dry_run)
     tasks = job.move_data(specs, profile, is_recurring=cron is not None)
     if cron is not None:
-        shown = job.schedule(tasks, profile, cron, revision=_find_revision(files[0]))
+        shown = job.schedule(tasks, profile, cron, revision=find_revision(files[0]))
         print_json(shown) if as_json else _print_values(shown)
         return
     planned = job.plan(tasks)
-    job.submit(planned, profile, wait=wait, as_json=as_json, revision=_find_revision(files[0]))
+    job.submit(planned, profile, wait=wait, as_json=as_json, revision=find_revision(files[0]))
 
 
-class _Job:
+class SubmitJob:
     """One call of the command, with what all its parts need."""
 
     def __init__(
@@ -221,6 +224,45 @@ class _Job:
         )
         _fail_with(run, reports, link)
 
+    def follow_to_end(
+        self,
+        tasks: "Sequence[ResolvedTask]",
+        profile: "ClusterProfile",
+        *,
+        revision: str,
+        quiet: bool,
+        prepare: Callable[[str], None],
+        look: Callable[[], None],
+    ) -> "tuple[Run, dict[str, TaskReport], str]":
+        """Start the run of tasks once, follow it to its end, and return it with its reports and its page.
+
+        Args:
+            tasks: The tasks, with data that pods can reach.
+            profile: How steps are placed.
+            revision: The commit of the task files.
+            quiet: Whether nothing is shown.
+            prepare: Called with the run's id before it is followed.
+            look: Called again and again; the run is ended if it raises.
+
+        Raises:
+            ClusterError: Kubeflow cannot be reached, or refuses.
+        """
+        from lorry_pipelines.cluster.submission import build_submission
+
+        submission = build_submission(tasks, self._settings, profile, revision=revision, force=False)
+        kubeflow, run = self._start(submission, [task.spec for task in tasks])
+        link = kubeflow.link_run(run.id)
+        click.echo(f"run: {link}", err=True)
+        prepare(run.id)
+        try:
+            run, reports = self._follow(
+                kubeflow, run, [task.spec.name for task in tasks], quiet=quiet, look=look
+            )
+        except BudgetSpentError:
+            kubeflow.terminate_run(run.id)
+            raise
+        return run, reports, link
+
     def _show_plan(self, shown: dict[str, Any], specs: Sequence[Any], profile: Any, *, as_json: bool) -> None:
         from lorry_pipelines.cli.costs_table import describe_costs, print_costs
         from lorry_pipelines.cluster.costs import estimate_costs
@@ -288,7 +330,13 @@ class _Job:
         )
 
     def _follow(
-        self, kubeflow: "Kubeflow", run: "Run", names: Sequence[str], *, quiet: bool
+        self,
+        kubeflow: "Kubeflow",
+        run: "Run",
+        names: Sequence[str],
+        *,
+        quiet: bool,
+        look: Callable[[], None] = lambda: None,
     ) -> "tuple[Run, dict[str, Any]]":
         from lorry_components.steps.report.step import summarize_run
         from lorry_components.steps.runtime.outcomes import RunRecord
@@ -299,8 +347,13 @@ class _Job:
         with open_display(names, quiet=quiet) as shown:
             # Pods write no progress files here: outcomes of steps are all there is to see.
             watcher = Watcher(names, store, run.id, self._settings.runs / run.id / "progress", shown)
+
+            def look_at_both() -> None:
+                watcher()
+                look()
+
             try:
-                run = follow_run(kubeflow, run, watcher)
+                run = follow_run(kubeflow, run, look_at_both)
             except KeyboardInterrupt:
                 click.echo(
                     f"the run goes on: {kubeflow.link_run(run.id)}\nthe same command follows it again",
@@ -379,7 +432,7 @@ def _print_values(values: Mapping[str, Any]) -> None:
             click.echo(f"{name}: {', '.join(value) if isinstance(value, list) else value}")
 
 
-def _find_revision(file: Path) -> str:
+def find_revision(file: Path) -> str:
     """Return the commit of a task file, or nothing where it is under no version control."""
     from lorry_pipelines.local.source_revision import find_source
 

@@ -8,9 +8,9 @@ there was no such run it is unknown, and nothing is guessed.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lorry_components.steps.runtime.outcomes import STEPS, RunRecord
+from lorry_components.steps.runtime.outcomes import STEPS
 from lorry_pipelines.cluster.profile import ClusterProfile, PriceTable
-from lorry_registry.errors import LorryError
+from lorry_pipelines.earlier_times import find_step_times
 from lorry_registry.registry import Registry
 from lorry_registry.sizes import GIB, add_quantities, parse_size
 from lorry_registry.task_spec import ResourcesSpec, TaskSpec
@@ -19,8 +19,6 @@ PLACED_DETAIL = "placed"
 """In the outcome of fine-tuning on a cluster: the resources of its task, which say what machine it was."""
 
 _HOUR = 3600.0
-# How many versions back is looked: each takes some requests to the store.
-_LOOKED_AT = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,17 +174,4 @@ def find_price(
 def _find_times(spec: TaskSpec, registry: Registry) -> tuple[str, dict[str, float]]:
     """Return the last version that was trained on the same kind of machine, and how long its steps took."""
     asked = spec.resources.model_dump(mode="json")
-    try:
-        versions = registry.list_versions(spec.name)
-    except LorryError:
-        # What is wrong with a ledger is told where it is needed.
-        return "", {}
-    for version in reversed(versions[-_LOOKED_AT:]):
-        run = version.registered.details.get("run")
-        if not isinstance(run, str) or not run:
-            continue
-        outcomes = RunRecord(registry.store, run).read(spec.name)
-        placed = [one.details.get(PLACED_DETAIL) for one in outcomes if one.step == "finetune"]
-        if placed == [asked]:
-            return f"v{version.number}", {outcome.step: outcome.seconds for outcome in outcomes}
-    return "", {}
+    return find_step_times(spec.name, registry, lambda details: details.get(PLACED_DETAIL) == asked)

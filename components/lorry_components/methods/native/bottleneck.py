@@ -22,7 +22,7 @@ from lorry_components.methods.native.bottleneck_places import (
     insert_bottlenecks,
     list_norms,
 )
-from lorry_components.methods.tensors import load_tensors, save_tensors
+from lorry_components.methods.tensors import copy_tensors, load_tensors, save_tensors
 from lorry_components.models.blocks import build_skeleton, find_layers
 from lorry_components.models.dimensions import read_hidden_size
 from lorry_registry.errors import AdapterRejectedError, Fault, TrainingError
@@ -105,6 +105,7 @@ class BottleneckMethod(NativeMethod):
     """
 
     freezes_base = True
+    continues = True
     max_adapter_mib = 64.0
     options_model = BottleneckOptions
     config_model = _BottleneckConfig
@@ -142,6 +143,14 @@ class BottleneckMethod(NativeMethod):
         """Write the bottlenecks, the head, and the layer norms if they are trained."""
         self.write_config(folder, base, **self._shape.model_dump(exclude_defaults=True))
         save_tensors(_list_own(model, self._own), folder)
+
+    def continue_from(self, model: "nn.Module", folder: Path, newly_initialized: frozenset[str]) -> None:
+        """Load saved bottlenecks of the same shape into those that were inserted."""
+        saved = self.read_config(folder).model_dump(include=set(_Shape.model_fields))
+        if saved != self._shape.model_dump():
+            raise AdapterRejectedError("its bottlenecks have another shape", where=str(folder / CONFIG_NAME))
+        own = _list_own(model, self._own)
+        copy_tensors(load_tensors(folder, own, newly_initialized), own)
 
     def restore(
         self, model: "PreTrainedModel", folder: Path, newly_initialized: frozenset[str]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lorry_components.methods.base import AdaptedModel, MethodOptions
 from lorry_components.methods.native.base import NativeMethod
-from lorry_components.methods.tensors import load_tensors, save_tensors
+from lorry_components.methods.tensors import copy_tensors, load_tensors, save_tensors
 from lorry_registry.manifest import BaseIdentity
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ class OwnWeightsMethod(NativeMethod):
     """Some of the base's own weights are trained, and those that changed are saved as whole tensors."""
 
     copies_trained = True
+    continues = True
 
     def __init__(
         self, options: "MethodOptions | Mapping[str, Any] | None", peft_task_type: str | None = None
@@ -58,6 +59,12 @@ class OwnWeightsMethod(NativeMethod):
         }
         self.write_config(folder, base)
         save_tensors(changed, folder)
+
+    def continue_from(self, model: "nn.Module", folder: Path, newly_initialized: frozenset[str]) -> None:
+        """Replace trained tensors by the saved ones; what is saved later is still told from the base."""
+        self.read_config(folder)
+        trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+        copy_tensors(load_tensors(folder, trained, newly_initialized, may_lack=True), trained)
 
     def restore(
         self, model: "PreTrainedModel", folder: Path, newly_initialized: frozenset[str]

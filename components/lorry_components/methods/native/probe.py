@@ -23,6 +23,7 @@ class Probe(OwnWeightsMethod):
     max_adapter_mib = 64.0
     freezes_base = True
     copies_trained = False
+    continues = False
     trains_in_steps = False
     options_model = MethodOptions
 

@@ -33,6 +33,15 @@ REACHING_FIELDS = frozenset(
 )
 
 
+# What an adapter is at its end does not depend on how it began, where its base lay, or on dropout.
+_NOT_COMPARED = frozenset(
+    {
+        *("base_model_name_or_path", "revision", "inference_mode", "peft_version", "auto_mapping"),
+        *("init_lora_weights", "init_ia3_weights", "lora_dropout", "runtime_config"),
+    }
+)
+
+
 class PeftMethod(Method):
     """A method that is a PEFT configuration class.
 
@@ -102,6 +111,24 @@ class PeftMethod(Method):
         peft_model.eval()
         return AdaptedModel(peft_model, lambda: without_adapter(peft_model))
 
+    def continue_from(self, model: "nn.Module", folder: Path, newly_initialized: frozenset[str]) -> None:
+        """Copy the tensors of an adapter in that was saved with the same configuration."""
+        from peft import set_peft_model_state_dict
+
+        peft_model: PeftModel = model  # type: ignore[assignment]
+        saved, present = self.read_config(folder).to_dict(), self.describe_config(peft_model)
+        differing = [
+            name
+            for name in sorted(saved.keys() - _NOT_COMPARED)
+            if _make_comparable(saved[name]) != _make_comparable(present.get(name))
+        ]
+        if differing:
+            raise AdapterRejectedError(
+                f"it was trained with another {', '.join(differing)}", where=str(folder / CONFIG_NAME)
+            )
+        tensors = load_tensors(folder, self.collect_tensors(peft_model), newly_initialized)
+        set_peft_model_state_dict(peft_model, tensors)
+
     def _wrap(self, model: "PreTrainedModel", config: "PeftConfig") -> "PeftModel":
         from peft import get_peft_model
 
@@ -170,6 +197,13 @@ class PeftMethod(Method):
                 todo="pull it again, or upgrade lorry",
             )
         return PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(self.peft_type)]
+
+
+def _make_comparable(value: Any) -> Any:
+    """Return a value of a configuration: lists come back as sets, and enumerations as texts."""
+    if isinstance(value, set | list | tuple):
+        return sorted(map(str, value))
+    return getattr(value, "value", value)
 
 
 @contextlib.contextmanager

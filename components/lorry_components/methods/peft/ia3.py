@@ -39,6 +39,7 @@ class Ia3(TargetedMethod):
     summary = "learned rescaling of keys, values and the MLP"
     learning_rate = 1e-2
     peft_type = "IA3"
+    continues = True
     options_model = Ia3Options
 
     def build_config(self, model: "PreTrainedModel") -> "IA3Config":

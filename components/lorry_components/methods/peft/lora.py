@@ -76,6 +76,7 @@ class Lora(TargetedMethod):
     learning_rate = 2e-3
     learns_matrices = True
     peft_type = "LORA"
+    continues = True
     options_model = LoraOptions
 
     def __init__(
@@ -112,6 +113,15 @@ class Lora(TargetedMethod):
         if options.init == "olora" and self.has_transposed_targets(model):
             yield Fault(
                 "method.init", "PEFT's olora reads GPT-2's weights the wrong way round", "choose pissa"
+            )
+
+    def check_continuing(self) -> Iterator[Fault]:
+        """Check that the saved form is the trained one."""
+        if self.options.init in _BASE_CHANGING_INITS:
+            yield Fault(
+                "train.start",
+                f"with init {self.options.init} an adapter is saved in twice the rank that is trained",
+                "choose another method.init, or leave it out",
             )
 
     def adapt(self, model: "PreTrainedModel", newly_initialized: frozenset[str]) -> "nn.Module":

@@ -21,6 +21,8 @@ class QLora(Lora):
     name = "qlora"
     summary = "LoRA beside a base in 4 bits"
     holds_four_bits = True
+    # Nobody has tried it.
+    continues = False
     options_model = LoraOptions
 
     def list_load_options(self) -> dict[str, Any]:

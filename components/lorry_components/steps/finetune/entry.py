@@ -11,6 +11,7 @@ from pydantic import JsonValue
 
 from lorry_components.data.data_card import CARD_FILE, DataCard
 from lorry_components.data.prepared import load_card
+from lorry_components.machine_kind import describe_machine
 from lorry_components.steps.finetune.mlflow_log import MlflowLog
 from lorry_components.steps.finetune.run_inputs import (
     TASK_ARTIFACT,
@@ -25,6 +26,7 @@ from lorry_components.steps.runtime.step_context import StepContext
 from lorry_components.tasks.resolution import ResolvedTask
 from lorry_components.training.distributed import Finetune, finetune_in_processes
 from lorry_components.training.feature_cache import FeatureCache
+from lorry_components.training.starting_adapter import StartingAdapter
 from lorry_components.training.stored_checkpoints import CheckpointPlace, find_place
 from lorry_components.training.training_summary import TrainingSummary
 from lorry_registry.adapter_names import name_run
@@ -80,7 +82,8 @@ def main(
             registered = RegisteredCandidate.model_validate_json(renewed)
             registered.save(target)
             return {"reused": registered.version}
-        name = name_checkpoints(resolved, Path(data), forced_by=run if force else "")
+        start = _find_start(entry) if spec.train.start == "champion" else None
+        name = name_checkpoints(resolved, Path(data), forced_by=run if force else "", start=start)
         place = find_place(checkpoints, name, store=store, options=entry.settings.s3, notes=(_RUN_NOTE,))
         root = Path(checkpoints) if checkpoints and place is None else target.with_name("checkpoints")
         kept = root / name
@@ -95,7 +98,7 @@ def main(
                 train = _prepare_nodes(entry, task, run, run_id, store, tracking_uri)
             else:
                 cache = FeatureCache(entry.settings.features, limit=entry.settings.cache_bytes)
-                train = _choose_training(spec.resources.count, cache)
+                train = _choose_training(spec.resources.count, cache, start)
             summary = train(
                 resolved,
                 Path(data),
@@ -125,6 +128,8 @@ def main(
             "device": summary.device,
             "precision": summary.precision,
             "checkpoints": name,
+            "machine": describe_machine(),
+            **_describe_start(start, summary),
             # How long it took says something of the same kind of machine only.
             **({"placed": spec.resources.model_dump(mode="json")} if entry.is_in_pod else {}),
         }
@@ -132,9 +137,29 @@ def main(
     return run_step(entry.record, spec.name, "finetune", body)
 
 
-def _choose_training(wanted: int, features: FeatureCache) -> Finetune:
+def _find_start(entry: StepContext) -> StartingAdapter | None:
+    """Return the champion that the training is to begin with; None: there is none."""
+    champion = entry.registry.ledger.read_state(entry.spec.name).champion
+    if champion is None:
+        return None
+    return StartingAdapter(
+        version=champion.version,
+        adapter_id=champion.adapter_id,
+        folder=entry.registry.fetch(champion.adapter_id),
+        manifest=entry.registry.read_manifest(champion.adapter_id),
+    )
+
+
+def _describe_start(start: StartingAdapter | None, summary: TrainingSummary) -> dict[str, JsonValue]:
+    """Return with which version a training began, or why it began with the base, for the report."""
+    if start is None:
+        return {}
+    return {"start_refused": summary.start_refused} if summary.start_refused else {"start": start.version}
+
+
+def _choose_training(wanted: int, features: FeatureCache, start: StartingAdapter | None) -> Finetune:
     """Return what trains in one process for each GPU that the task asks for and that is here."""
-    alone = functools.partial(finetune, features=features)
+    alone = functools.partial(finetune, features=features, start=start)
     if wanted <= 1:
         return alone
     import torch

@@ -34,6 +34,7 @@ from lorry_components.training.node_agreement import check_same_start
 from lorry_components.training.number_head import NumberHead, find_number_head
 from lorry_components.training.resumption import Course, train_to_end
 from lorry_components.training.setup import Setup, check_batch_size, set_up
+from lorry_components.training.starting_adapter import StartingAdapter, begin_with, scale_head
 from lorry_components.training.stored_checkpoints import CheckpointPlace
 from lorry_components.training.training_summary import ADAPTER_FOLDER, TrainingSummary, read_versions
 from lorry_registry.digests import digest_bytes, digest_document, shorten_digest
@@ -66,6 +67,7 @@ def finetune(
     group: ProcessGroup = ALONE,
     features: FeatureCache | None = None,
     compares_probe: bool = True,
+    start: StartingAdapter | None = None,
 ) -> TrainingSummary:
     """Train an adapter.
 
@@ -83,6 +85,7 @@ def finetune(
         features: Where features of the frozen base are kept; None: nowhere.
         compares_probe: Whether the adapter will be compared with a linear probe, which is fitted here, where
             the hardware is.
+        start: The adapter that training begins with, if it fits; None: it begins with the base.
 
     Raises:
         BaseModelError: The base is not usable.
@@ -113,12 +116,18 @@ def finetune(
             _LOGGER.warning("%s is not compared with a linear probe: %s", spec.name, error)
     setup = set_up(spec, task.base, task_type, method, labels=card.labels, group=group)
     _check_size(spec, setup, target)
+    refused = begin_with(start, spec, setup, card.labels) if start is not None else ""
+    began = start if not refused else None
+    if refused:
+        _LOGGER.warning("%s begins with the base, since %s", spec.name, refused)
     # The test rows too: evaluation would refuse them only after training was paid for.
     rows = [example.row for examples in parts.values() for example in examples]
     setup.task_type.check_rows(setup.reader, rows)
     head = find_number_head(
         setup.task_type, setup.model, setup.newly_initialized, [example.label for example in parts["train"]]
     )
+    if began is not None:
+        scale_head(head)
     if probe is not None and fits_head:
         write_into_head(setup, probe, head)
     course = (
@@ -162,7 +171,7 @@ def finetune(
             recipe_digest=spec.recipe_digest,
             rows_digest=digest_rows(seen),
             marks_digest=digest_bytes(marks.serialize()),
-            makeup=describe_makeup(spec),
+            makeup=describe_makeup(spec, start=began.adapter_id if began is not None else None),
         ),
         labels=card.labels,
         has_pair=spec.data.columns.text_pair is not None,
@@ -179,6 +188,7 @@ def finetune(
         loss=course.loss,
         libraries=read_versions(setup.task_type),
         head=setup.task_type.find_recorded_pooling(),
+        start_refused=refused,
     )
     if group.is_first:
         summary.save(target)
@@ -276,7 +286,9 @@ def _save_within_limit(spec: TaskSpec, setup: Setup, folder: Path) -> None:
         )
 
 
-def name_checkpoints(task: ResolvedTask, data: Path, *, forced_by: str = "") -> str:
+def name_checkpoints(
+    task: ResolvedTask, data: Path, *, forced_by: str = "", start: StartingAdapter | None = None
+) -> str:
     """Return the name of the folder in which this very training keeps its checkpoints.
 
     Another base, other rows or another recipe lead to another folder, so that no training continues from the
@@ -285,6 +297,7 @@ def name_checkpoints(task: ResolvedTask, data: Path, *, forced_by: str = "") -> 
     Args:
         task: The task; its base is resolved.
         data: The folder that ``prepare_data`` wrote.
+        start: The adapter that training is to begin with; None: the base.
         forced_by: A run that trains whatever was trained before continues from its own checkpoints only.
 
     Raises:
@@ -293,7 +306,7 @@ def name_checkpoints(task: ResolvedTask, data: Path, *, forced_by: str = "") -> 
     inputs = {
         "base": task.base.identity.fingerprint,
         "data": load_card(data).data_digest,
-        "recipe": describe_makeup(task.spec).digest,
+        "recipe": describe_makeup(task.spec, start=start.adapter_id if start is not None else None).digest,
         **({"run": forced_by} if forced_by else {}),
     }
     return f"{task.spec.name}-{shorten_digest(digest_document(inputs), 16)}"

@@ -15,6 +15,7 @@ from lorry_components.training.stored_checkpoints import find_place, warn_of_fai
 from lorry_registry.mlflow_best_effort import BestEffort
 from lorry_registry.stored_adapters import adapter_key
 from lorry_registry.version_card import DECISION_TAG
+from lorry_registry.work_leases import check_fence
 
 
 def main(
@@ -53,6 +54,7 @@ def main(
             details=details,
             build=entry.describe_build(run_id),
             judge=lambda: judge_anew(entry.task, Path(data), Path(evaluation), registry=entry.registry),
+            guard=lambda: check_fence(entry.store, run, entry.spec.name),
         )
         event, manifest = registration.event, registration.manifest
         # The ledger returns an older event when this very adapter has a version already.

@@ -64,6 +64,7 @@ def register(
     details: dict[str, JsonValue],
     build: Build | None = None,
     judge: Callable[[], Decision] | None = None,
+    guard: Callable[[], None] = lambda: None,
 ) -> Registration:
     """Publish a candidate to the store, record it in the ledger, and show it in MLflow, in this order.
 
@@ -81,8 +82,10 @@ def register(
         build: What is known of the run, for the adapter's provenance; None: nothing is recorded of it.
         judge: Judges the candidate again, when another run has changed the champion since the decision; None:
             the candidate is a challenger then.
+        guard: Called before the ledger is written; it raises if this run may not write any more.
 
     Raises:
+        ConflictError: The run's work was taken over. Nothing was registered.
         StoreError: The store cannot be written. Nothing was registered.
         UsageError: Signatures are required, and there is no key to sign with. Nothing was registered.
     """
@@ -94,6 +97,7 @@ def register(
         manifest = _publish(task, candidate, report, registry)
         if build is not None:
             details = {**details, PROVENANCE_DETAIL: attach_provenance(registry.store, manifest, build)}
+    guard()
     event = _record(
         task, manifest.adapter_id, decision, registry, details, judge, is_renewed=registered is not None
     )

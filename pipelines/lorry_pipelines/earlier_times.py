@@ -1,0 +1,44 @@
+"""How long the steps of a task took before, on the same kind of machine; nothing is guessed."""
+
+from collections.abc import Callable, Mapping
+
+from pydantic import JsonValue
+
+from lorry_components.steps.runtime.outcomes import RunRecord
+from lorry_registry.errors import LorryError
+from lorry_registry.registry import Registry
+
+# How many versions back is looked: each takes some requests to the store.
+_LOOKED_AT = 5
+
+
+def find_step_times(
+    task: str, registry: Registry, is_same: Callable[[Mapping[str, JsonValue]], bool]
+) -> tuple[str, dict[str, float]]:
+    """Return the last version that was trained on such a machine, and how many seconds each step took.
+
+    Args:
+        task: The task.
+        registry: Where its versions are.
+        is_same: Says by what fine-tuning left in its outcome whether the machine was of the same kind.
+
+    Returns:
+        The version, such as ``v3``, and step -> seconds; "" and nothing if there is none.
+
+    Raises:
+        StoreError: The store cannot be read.
+    """
+    try:
+        versions = registry.list_versions(task)
+    except LorryError:
+        # What is wrong with a ledger is told where it is needed.
+        return "", {}
+    for version in reversed(versions[-_LOOKED_AT:]):
+        run = version.registered.details.get("run")
+        if not isinstance(run, str) or not run:
+            continue
+        outcomes = RunRecord(registry.store, run).read(task)
+        trained = [outcome.details for outcome in outcomes if outcome.step == "finetune"]
+        if len(trained) == 1 and is_same(trained[0]):
+            return f"v{version.number}", {outcome.step: outcome.seconds for outcome in outcomes}
+    return "", {}

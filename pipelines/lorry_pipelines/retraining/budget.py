@@ -1,0 +1,71 @@
+"""How long a retraining may take, and what is left for the next time."""
+
+import time
+from collections.abc import Mapping, Sequence
+
+_TASKS_AT_A_TIME = 2
+
+
+class BudgetSpentError(Exception):
+    """The time of a retraining is over: whoever runs it ends the run, whose checkpoints are kept."""
+
+
+class Deadline:
+    """The end of a budget; raises once, when it is over.
+
+    Args:
+        seconds: From now on; None: there is none.
+    """
+
+    def __init__(self, seconds: float | None) -> None:
+        self._end = None if seconds is None else time.monotonic() + seconds
+
+    def __call__(self) -> None:
+        """Raise if the budget is spent; not again after that, for the run is being ended.
+
+        Raises:
+            BudgetSpentError: It is.
+        """
+        if self._end is not None and time.monotonic() > self._end:
+            self._end = None
+            raise BudgetSpentError
+
+
+def choose_within(
+    tasks: Sequence[str],
+    expected: Mapping[str, float | None],
+    *,
+    budget: float | None,
+    most: int | None,
+) -> tuple[list[str], dict[str, str]]:
+    """Return the tasks that a retraining begins with, and why others are left for the next time.
+
+    Those whose time is known come first, the shortest first, so that as many as can be are done; they count
+    side by side, two at a time. How long the others take is not known: they begin if there is any time left,
+    and the end of the budget ends them.
+
+    Args:
+        tasks: The tasks that are stale, in their order.
+        expected: Task -> the seconds that it took before; None: not known.
+        budget: Seconds; None: any.
+        most: How many tasks; None: any.
+    """
+    known = sorted(
+        (task for task in tasks if expected.get(task) is not None), key=lambda task: expected[task] or 0
+    )
+    ordered = [*known, *(task for task in tasks if expected.get(task) is None)]
+    chosen: list[str] = []
+    left: dict[str, str] = {}
+    lanes = [0.0] * _TASKS_AT_A_TIME
+    for task in ordered:
+        seconds = expected.get(task)
+        end = min(lanes) + (seconds or 0.0)
+        if most is not None and len(chosen) >= most:
+            left[task] = f"no more than {most} task{' was' if most == 1 else 's were'} asked for"
+        elif budget is not None and (end > budget or (seconds is None and min(lanes) >= budget)):
+            took = f"it took {seconds / 60:.1f} min before, and " if seconds is not None else ""
+            left[task] = f"{took}the budget has {max(0.0, budget - min(lanes)) / 60:.1f} min left"
+        else:
+            lanes[lanes.index(min(lanes))] = end
+            chosen.append(task)
+    return [task for task in tasks if task in chosen], {task: left[task] for task in tasks if task in left}
