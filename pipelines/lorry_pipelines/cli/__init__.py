@@ -18,6 +18,7 @@ _USE = "Use"
 _CLI = "lorry_pipelines.cli"
 
 COMMANDS = (
+    LazyCommand("init", f"{_CLI}.init:start_task", "Write a task file for a table of your own.", _TASKS),
     LazyCommand("run", f"{_CLI}.run:run_tasks", "Train, judge and register the adapters of tasks.", _TASKS),
     LazyCommand(
         "validate", f"{_CLI}.validate:validate_tasks", "Check task files without running them.", _TASKS
