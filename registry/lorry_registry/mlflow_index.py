@@ -19,6 +19,7 @@ from lorry_registry.mlflow_connection import set_beside_others
 from lorry_registry.mlflow_models import ABSENT, ADAPTER_TAG, MlflowModels
 from lorry_registry.registry import Registry
 from lorry_registry.standing import Standing, judge_registration
+from lorry_registry.training_record import TrainingRecord
 from lorry_registry.version_card import (
     describe_version,
     list_model_tags,
@@ -55,6 +56,7 @@ class MlflowIndex(MlflowModels):
         reasons: Sequence[str],
         promoted: bool,
         standing: Standing | None = None,
+        record: TrainingRecord | None = None,
     ) -> str:
         """Record an adapter as a version of the task's registered model; repeating it is harmless.
 
@@ -71,6 +73,7 @@ class MlflowIndex(MlflowModels):
             reasons: The gate's reasons.
             promoted: Whether the gate let it pass.
             standing: How the version stands in the ledger; None: as it stood when it was registered.
+            record: What is kept of its training beside the manifest.
 
         Returns:
             MLflow's number of the version.
@@ -85,7 +88,7 @@ class MlflowIndex(MlflowModels):
             self.check_model(task)
             known = self.find_version(task, adapter_id)
             if known is not None:
-                self.show_version(known, manifest, standing)
+                self.show_version(known, manifest, standing, record)
                 return known
             source, run_id = self._resolve_source(source, run_id, model_id)
             created = self._client.create_model_version(
@@ -100,27 +103,35 @@ class MlflowIndex(MlflowModels):
             if model_id is not None:
                 self._link_model(model_id, task, kept)
             # How to load it can be said only now that MLflow has given it a number.
-            self.show_version(kept, manifest, standing)
+            self.show_version(kept, manifest, standing, record)
         return kept
 
-    def show_version(self, number: str, manifest: Manifest, standing: Standing) -> list[str]:
+    def show_version(
+        self, number: str, manifest: Manifest, standing: Standing, record: TrainingRecord | None = None
+    ) -> list[str]:
         """Bring one of MLflow's versions up to date: its description, what the ledger says of it, its run.
 
         Args:
             number: MLflow's number of the version.
             manifest: The adapter that it holds.
             standing: How the version stands.
+            record: What is kept of its training beside the manifest.
 
         Returns:
             What was changed, in sentences.
         """
+        record = record or TrainingRecord()
         task, tags = manifest.task, list_standing_tags(standing)
         name = f"MLflow's version {number}, which holds v{standing.version},"
         changes = []
         with self._connection.reporting(f"describe {name}"):
             version = self._client.get_model_version(task, number)
             description = describe_version(
-                manifest, standing, number=number, tracking_address=self._connection.public_address
+                manifest,
+                standing,
+                number=number,
+                tracking_address=self._connection.public_address,
+                record=record,
             )
             wrong = {key: value for key, value in tags.items() if version.tags.get(key) != value}
             if wrong:
@@ -134,7 +145,7 @@ class MlflowIndex(MlflowModels):
             task,
             name=name_run(task, manifest.recipe, standing.version),
             former=name_run(task, manifest.recipe),
-            tags=list_run_tags(manifest, standing),
+            tags=list_run_tags(manifest, standing, record),
         ):
             changes.append(f"the run that trained v{standing.version} has its name and tags now")
         return changes

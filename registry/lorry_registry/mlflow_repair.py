@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 from lorry_registry.ledger_documents import Event
 from lorry_registry.mlflow_index import MlflowIndex
 from lorry_registry.mlflow_models import ADAPTER_TAG
-from lorry_registry.promotion import Version, list_versions
+from lorry_registry.promotion import Version, find_version, list_versions
 from lorry_registry.registry import Registry
 from lorry_registry.standing import judge_standings
+from lorry_registry.training_record import read_record
 from lorry_registry.version_card import DECISION_TAG, describe_model, list_version_tags, name_decision
 
 if TYPE_CHECKING:
@@ -145,7 +146,9 @@ def show_standings(
         # A page whose version's files were collected stays as it is.
         manifest = registry.read_version(task, number, standing.adapter_id) if recorded else None
         if recorded is not None and manifest is not None:
-            changes += index.show_version(recorded, manifest, standing)
+            registered = find_version(events, number, task=task).registered
+            record = read_record(registry.store, manifest, registered)
+            changes += index.show_version(recorded, manifest, standing, record)
     if not standings:
         return changes
     champion = next((each for each in standings.values() if each.status == "champion"), None)

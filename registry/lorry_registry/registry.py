@@ -37,6 +37,7 @@ from lorry_registry.stored_adapters import StoredAdapters, adapter_hex, adapter_
 from lorry_registry.stores import Store, open_store
 from lorry_registry.stores.lanes import map_in_lanes
 from lorry_registry.trained_rows import read_rows
+from lorry_registry.training_record import read_card
 from lorry_registry.users import name_user
 
 
@@ -472,6 +473,7 @@ class Registry:
         if digest is not None:
             read_provenance(self.store, manifest, digest)
         read_rows(self.store, manifest)
+        read_card(self.store, manifest, version.registered)
 
 
 def _require_task(manifest: Manifest, task: str) -> Manifest:

@@ -88,6 +88,21 @@ def judge_standings(events: Sequence[Event]) -> dict[int, Standing]:
     return standings
 
 
+def name_standing(standing: Standing) -> str:
+    """Return the one word that a person wants: whether a version is in use, and if not, why not."""
+    if standing.status == "champion":
+        return "champion"
+    return standing.decision if standing.decision != "promoted" else "former champion"
+
+
+def explain_standing(standing: Standing) -> str:
+    """Return a heading for the events that made a version stand as it does."""
+    name = name_standing(standing)
+    if name == "champion":
+        return "Why it is the champion"
+    return "Why it was rolled back" if name == "rolled back" else f"Why it is a {name}"
+
+
 def describe_move(event: Event, number: int) -> str:
     """Return what an event did to a version, when, by whom and why, in one sentence without a full stop."""
     if event.action in ("delete", "restore"):

@@ -5,13 +5,15 @@ from lorry_registry.kubeflow_pages import NOTE_START
 from lorry_registry.linear_probe import describe_linear_probe
 from lorry_registry.manifest import Manifest
 from lorry_registry.sizes import format_size
-from lorry_registry.standing import Standing, describe_move
+from lorry_registry.standing import Standing, describe_move, explain_standing, name_standing
+from lorry_registry.training_record import TrainingRecord, describe_training
 
 DECISION_TAG = "lorry.decision"
 STATUS_TAG = "lorry.status"
 # What MLflow's pages show as the description of a run or an experiment.
 NOTE_TAG = "mlflow.note.content"
 
+_UNKNOWN = TrainingRecord()
 _SUMMARIES = ("Champion: ", "Former champion: ", "Refused: ", "Rolled back: ", NOTE_START)
 _RUN_TAGS = frozenset(
     {
@@ -36,11 +38,11 @@ It holds no weights of the base.
 
 Measured on {examples:,} examples of the {split} split. The gate decides by **{primary}**.
 {baselines}
-{probe}
+{probe}{moves}
 **{verdict}**
 
 {reasons}
-{moves}
+{warnings}
 **Load this version**
 
 ```python
@@ -54,13 +56,18 @@ model.predict({example})
 lorry predict {task} {texts} --version v{version}
 ```
 {champion}
+**How it was trained**
+
+| | |
+|---|---|
+{training}
+
 **What it is**
 
 | | |
 |---|---|
 | Version in Lorry's ledger&emsp; | v{version} |
 | Adapter | `{adapter_id}` |
-| Method | {label} |
 | Base | `{base}`{revision}, {architecture} |
 | Base fingerprint | `{fingerprint}` |
 | Trained parameters | {trained:,} of {total:,}: {adapter:,} in the adapter, {head:,} in the head |
@@ -103,14 +110,18 @@ def list_standing_tags(standing: Standing) -> dict[str, str]:
     return {DECISION_TAG: standing.decision, STATUS_TAG: standing.status}
 
 
-def list_run_tags(manifest: Manifest, standing: Standing) -> dict[str, str]:
+def list_run_tags(
+    manifest: Manifest, standing: Standing, record: TrainingRecord = _UNKNOWN
+) -> dict[str, str]:
     """Return the tags of the run that trained a version, the text that MLflow shows of it among them."""
     tags = list_version_tags(
         manifest, version=standing.version, adapter_id=standing.adapter_id, promoted=standing.passed
     )
     kept = {key: value for key, value in tags.items() if key in _RUN_TAGS}
     moves = [describe_move(event, standing.version) for event in standing.moves]
-    lines = "\n".join(f"- {_flatten(line)}" for line in (*standing.reasons, *moves))
+    warnings = [f"about its data: {warning}" for warning in record.warnings]
+    # What was done last is what counts.
+    lines = "\n".join(f"- {_flatten(line)}" for line in (*reversed(moves), *standing.reasons, *warnings))
     note = f"{summarize_version(manifest, standing)}\n\n{lines}".strip()
     return kept | list_standing_tags(standing) | {NOTE_TAG: note}
 
@@ -154,15 +165,13 @@ def is_own_note(text: str) -> bool:
     return text.startswith(_SUMMARIES)
 
 
-def name_standing(standing: Standing) -> str:
-    """Return the one word that a person wants: whether a version is in use, and if not, why not."""
-    if standing.status == "champion":
-        return "champion"
-    return standing.decision if standing.decision != "promoted" else "former champion"
-
-
 def describe_version(
-    manifest: Manifest, standing: Standing, *, number: str, tracking_address: str = ""
+    manifest: Manifest,
+    standing: Standing,
+    *,
+    number: str,
+    tracking_address: str = "",
+    record: TrainingRecord = _UNKNOWN,
 ) -> str:
     """Return a version's description in Markdown: what it is, how good, why it stands, how to load it.
 
@@ -171,6 +180,7 @@ def describe_version(
         standing: How the version stands in the ledger.
         number: MLflow's number of the version, by which it is loaded.
         tracking_address: Where this MLflow is, without a secret; empty: nothing is said of it.
+        record: What is kept of its training beside the manifest.
     """
     evaluation, base, parameters = manifest.evaluation, manifest.base, manifest.parameters
     task, texts = manifest.task, '"a text"'
@@ -185,7 +195,6 @@ def describe_version(
         version=standing.version,
         adapter_id=standing.adapter_id,
         method=manifest.method,
-        label=label_method(manifest.recipe) or manifest.method,
         metrics="\n".join(
             f"| {_flatten(manifest.name_metric(name))} "
             f"| {metric.value:.4f} | {metric.low:.4f} to {metric.high:.4f} |"
@@ -210,6 +219,8 @@ def describe_version(
         verdict=_describe_verdict(standing),
         reasons="\n".join(f"- {_flatten(reason)}" for reason in standing.reasons) or "- no reason was given",
         moves=_list_moves(standing),
+        warnings=_list_warnings(record),
+        training=_list_training(manifest, record),
         connect=f'mlflow.set_tracking_uri("{tracking_address}")\n' if tracking_address else "",
         address=f"models:/{task}/{number}",
         example='[{"text": "a text", "text_pair": "the other"}]' if has_pair else '["a text"]',
@@ -224,13 +235,11 @@ def describe_model(task: str, description: str, base: str) -> str:
 
 
 def _describe_verdict(standing: Standing) -> str:
-    if not standing.passed:
-        return "The gate refused it: a challenger"
-    return (
-        f"The gate let it pass: it won against v{standing.beaten}"
-        if standing.beaten
-        else ("The gate let it pass")
-    )
+    beaten = f": it won against v{standing.beaten}" if standing.beaten else ""
+    if standing.moves:
+        # What counts now is said above.
+        return f"At its registration, the gate {f'let it pass{beaten}' if standing.passed else 'refused it'}"
+    return f"The gate let it pass{beaten}" if standing.passed else "The gate refused it: a challenger"
 
 
 def _list_baselines(manifest: Manifest) -> str:
@@ -249,8 +258,21 @@ def _list_baselines(manifest: Manifest) -> str:
 def _list_moves(standing: Standing) -> str:
     if not standing.moves:
         return ""
-    lines = "\n".join(f"- {_flatten(describe_move(event, standing.version))}" for event in standing.moves)
-    return f"\n**Since then: {name_standing(standing)}**\n\n{lines}\n"
+    moves = reversed(standing.moves)
+    lines = "\n".join(f"- {_flatten(describe_move(event, standing.version))}" for event in moves)
+    return f"\n**{explain_standing(standing)}**\n\n{lines}\n"
+
+
+def _list_warnings(record: TrainingRecord) -> str:
+    if not record.warnings:
+        return ""
+    lines = "\n".join(f"- {_flatten(warning)}" for warning in record.warnings)
+    return f"\n**To know of its data**\n\n{lines}\n"
+
+
+def _list_training(manifest: Manifest, record: TrainingRecord) -> str:
+    told = describe_training(manifest, record)
+    return "\n".join(f"| {name}&emsp; | {_flatten(text)} |" for name, text in told.items())
 
 
 def _flatten(text: str) -> str:

@@ -11,7 +11,7 @@ from lorry_registry.ledger import require_present
 from lorry_registry.ledger_documents import Event
 from lorry_registry.promotion import Version, list_versions
 from lorry_registry.registry import Registry
-from lorry_registry.standing import describe_move, judge_standings
+from lorry_registry.standing import Standing, describe_move, judge_standings, name_standing
 
 GATE_DETAIL = "gate"
 """The key in an event's details: by what the gate decided."""
@@ -26,6 +26,7 @@ class Staleness:
         reason: Why, or why not, in a sentence.
         version: The version that is up to date, if one is.
         is_refused: Whether the gate refused that version.
+        retired: ``rolled back`` or ``former champion``, if that version was in use once and is not any more.
         renewed: The adapter of that version, if it was refused by another gate than the task's, so that it is
             judged anew; None: it need not be.
     """
@@ -34,6 +35,7 @@ class Staleness:
     reason: str
     version: int | None = None
     is_refused: bool = False
+    retired: str = ""
     renewed: str | None = None
 
     @property
@@ -87,14 +89,15 @@ def _describe_version(task: ResolvedTask, version: Version, events: Sequence[Eve
     """Return that a version is up to date, and what the gate makes of it now if it was refused."""
     found = f"v{version.number} was trained from the same data, base and recipe"
     standing = judge_standings(events)[version.number]
-    if standing.decision == "rolled back":
-        # Whoever rolled it back knew better than the gate: it stays so until something else changes.
-        moved = describe_move(standing.moves[-1], version.number)
-        return Staleness(
-            is_stale=False, reason=f"{found}, and was taken back: {moved}", version=version.number
-        )
-    if standing.decision != "refused":
+    if standing.status == "champion":
         return Staleness(is_stale=False, reason=found, version=version.number)
+    if standing.decision != "refused":
+        return Staleness(
+            is_stale=False,
+            reason=f"{found}, but it is not in use: {_explain_retirement(task.spec.name, standing, events)}",
+            version=version.number,
+            retired=name_standing(standing),
+        )
     if _find_gate(version, events) == describe_gate(task):
         return Staleness(
             is_stale=False,
@@ -109,6 +112,15 @@ def _describe_version(task: ResolvedTask, version: Version, events: Sequence[Eve
         is_refused=True,
         renewed=version.adapter_id,
     )
+
+
+def _explain_retirement(task: str, standing: Standing, events: Sequence[Event]) -> str:
+    """Return what took a version out of use, what is in use instead, and how to take it back."""
+    champion = events[-1].champion_after
+    moves = [describe_move(event, standing.version) for event in standing.moves[-1:]]
+    present = f"the champion is v{champion}" if champion is not None else "there is no champion"
+    again = f"to use v{standing.version} again: lorry promote {task} v{standing.version}"
+    return "; ".join([*moves, present, again])
 
 
 def _find_gate(version: Version, events: Sequence[Event]) -> JsonValue:

@@ -34,6 +34,8 @@ _COLUMNS = (
     Column("Seconds", justify="right", rank=6),
     Column("Outcome"),
 )
+# The outcomes of tasks for which there was nothing to do; a challenger may be a new one as well.
+_IDLE = frozenset({"current", "challenger", "rolled back", "former champion"})
 _EXAMPLE = '"What a wonderful day, thank you all!"'
 _PAIR_EXAMPLE = '"Where do they meet?" --pair "They meet every morning, in the old town."'
 # The inputs of other task types are not just any sentence, and only the task's owner knows them.
@@ -72,6 +74,9 @@ def _describe_task(plan: PlannedTask, report: TaskReport | None, registry: Regis
 
 
 def _name_outcome(plan: PlannedTask) -> str:
+    if plan.staleness.retired:
+        # Another version is in use: what was trained is there, and is not what users get.
+        return plan.staleness.retired
     # With a refused version a task may have no champion at all: that is not up to date.
     return "challenger" if plan.staleness.is_refused else "current"
 
@@ -127,7 +132,7 @@ def print_summary(
     names = list(dict.fromkeys(str(baseline["name"]) for baseline in best))
     if names:
         click.echo(f"baseline: what costs nothing ({', '.join(names)})")
-    kept = [row for row in rows if row["outcome"] in ("current", "challenger") and not _has_worked(row)]
+    kept = [row for row in rows if row["outcome"] in _IDLE and not _has_worked(row)]
     if kept:
         click.echo("\nNot trained again:")
         for row in kept:

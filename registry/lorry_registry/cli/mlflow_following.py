@@ -15,6 +15,8 @@ def follow_ledger(settings: Settings, registry: Registry, task: str) -> LorryErr
         index = open_index(settings)
         if not index.has_database():
             return TrackingError("there is no such database yet", where=index.address)
+        # A moved MLflow cannot read its versions' files, and would lose its aliases.
+        index.check_place()
         sync_aliases(index, registry, task)
         show_standings(index, registry, task)
     except LorryError as error:

@@ -14,7 +14,14 @@ from lorry_registry.promotion import find_version
 from lorry_registry.provenance import find_provenance, read_provenance
 from lorry_registry.registry import Registry, Resolution
 from lorry_registry.sizes import format_size
-from lorry_registry.standing import Standing, describe_move, judge_standings
+from lorry_registry.standing import (
+    Standing,
+    describe_move,
+    explain_standing,
+    judge_standings,
+    name_standing,
+)
+from lorry_registry.training_record import TrainingRecord, describe_training, read_record
 
 
 @click.command(
@@ -45,10 +52,13 @@ def show_version(task: str, version: int | None, is_provenance: bool, as_json: b
     if is_provenance:
         statement = _read_statement(registry, resolution, registered)
         print_json(statement) if as_json else _print_statement(resolution, statement)
-    elif as_json:
-        print_json(_describe_version(resolution, registered))
+        return
+    record = read_record(registry.store, resolution.manifest, registered)
+    standing = judge_standings(events)[resolution.version]
+    if as_json:
+        print_json(_describe_version(resolution, registered, record, standing))
     else:
-        _print_version(resolution, registered, judge_standings(events)[resolution.version])
+        _print_version(resolution, registered, record, standing)
 
 
 def _read_statement(registry: Registry, resolution: Resolution, registered: Event) -> dict[str, Any]:
@@ -93,7 +103,9 @@ def _print_statement(resolution: Resolution, statement: dict[str, Any]) -> None:
     )
 
 
-def _describe_version(resolution: Resolution, registered: Event) -> dict[str, Any]:
+def _describe_version(
+    resolution: Resolution, registered: Event, record: TrainingRecord, standing: Standing
+) -> dict[str, Any]:
     event = registered.model_dump(mode="json")
     return {
         "task": resolution.task,
@@ -107,15 +119,21 @@ def _describe_version(resolution: Resolution, registered: Event) -> dict[str, An
         "promoted_at": resolution.promoted_at.isoformat() if resolution.promoted_at else None,
         "reasons": event["reasons"],
         "details": event["details"],
+        "standing": name_standing(standing),
+        "moves": [move.model_dump(mode="json") for move in standing.moves],
+        "data": record.data.model_dump(mode="json") if record.data else None,
+        "training": record.facts.model_dump(mode="json") if record.facts else None,
         "manifest": resolution.manifest.model_dump(mode="json"),
     }
 
 
-def _print_version(resolution: Resolution, registered: Event, standing: Standing) -> None:
+def _print_version(
+    resolution: Resolution, registered: Event, record: TrainingRecord, standing: Standing
+) -> None:
     from lorry_registry.cli import tables
 
     manifest = resolution.manifest
-    click.secho(f"{resolution.task} {format_version(resolution)}", bold=True)
+    click.secho(f"{resolution.task} v{resolution.version} ({name_standing(standing)})", bold=True)
     if manifest.description:
         click.echo(tables.clean_text(manifest.description.strip()))
     click.echo()
@@ -127,18 +145,22 @@ def _print_version(resolution: Resolution, registered: Event, standing: Standing
             "Address": resolution.uri,
             "Task type": manifest.kind,
             "Labels": ", ".join(manifest.labels or ()),
-            "Method": manifest.method,
             "Base": format_base(manifest),
             "Fingerprint": manifest.base.fingerprint,
             "Trained": f"{parameters.trained:,} of {parameters.total:,} parameters ({share:.2%}), "
             f"{parameters.head:,} of them in the head",
             "Size": format_size(manifest.size_bytes),
-            "Data": shorten_digest(manifest.inputs.data_digest),
+            "Data digest": shorten_digest(manifest.inputs.data_digest),
             "Owner": manifest.owner,
             "Registered": f"{tables.format_time(registered.at)} by {registered.by}",
             "Promoted": tables.format_time(resolution.promoted_at) if resolution.promoted_at else "",
         }
     )
+    tables.print_heading("How it was trained")
+    tables.print_fields(describe_training(manifest, record))
+    if record.warnings:
+        tables.print_heading("To know of its data")
+        tables.print_bullets(record.warnings)
     evaluation = manifest.evaluation
     tables.print_heading(f"Metrics on {evaluation.examples:,} examples of {evaluation.split}")
     tables.print_table(
@@ -182,9 +204,10 @@ def _print_version(resolution: Resolution, registered: Event, standing: Standing
         (tables.Column("File"), tables.Column("Size", "right"), tables.Column("SHA-256")),
         [(file.name, format_size(file.size), shorten_digest(file.sha256)) for file in manifest.files],
     )
-    if standing.reasons:
-        tables.print_heading("Why")
-        tables.print_bullets(standing.reasons)
     if standing.moves:
-        tables.print_heading("Since then")
-        tables.print_bullets([describe_move(event, resolution.version) for event in standing.moves])
+        # What was done last is what counts.
+        tables.print_heading(explain_standing(standing))
+        tables.print_bullets([describe_move(event, resolution.version) for event in reversed(standing.moves)])
+    if standing.reasons:
+        tables.print_heading("What the gate said of it")
+        tables.print_bullets(standing.reasons)

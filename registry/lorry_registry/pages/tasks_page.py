@@ -15,8 +15,7 @@ from lorry_registry.pages.task_overview import TaskOverview, VersionOverview
 from lorry_registry.pages.trend import draw_trend, is_sound
 from lorry_registry.scrubbing import scrub_text
 from lorry_registry.sizes import format_size
-from lorry_registry.standing import describe_move
-from lorry_registry.version_card import name_standing
+from lorry_registry.standing import describe_move, name_standing
 
 _NOTHING = '<span class="none">-</span>'
 # Days -> the unit in which an age is told, the largest that fits.

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from html import escape
 
 from lorry_registry.pages.task_overview import VersionOverview
-from lorry_registry.standing import Standing
-from lorry_registry.version_card import name_standing
+from lorry_registry.standing import Standing, name_standing
 
 WIDTH, HEIGHT = 150, 44
 _MARGIN_X, _MARGIN_Y = 8.0, 6.0

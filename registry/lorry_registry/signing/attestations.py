@@ -6,6 +6,7 @@ Layout in the store::
     attestations/<adapter>/signatures/sigstore-<hex>.json   a signature by an identity
     attestations/<adapter>/provenance/<digest>.json         what a run says about how it made the adapter
     attestations/<adapter>/trained-rows/<digest>.bin        which rows it was trained on; not copied
+    attestations/<adapter>/data-card/<digest>.json          what its data are; not copied
 
 They are no part of the adapter, whose files are fixed by its id: further signatures may come later. Each is
 written in one piece. In a pulled folder the same files lie below ``signatures/`` and ``provenance/``.

@@ -106,7 +106,7 @@ def test_a_version_that_was_rolled_back_is_not_called_promoted(
     when = events[-1].at.strftime("%Y-%m-%d %H:%M UTC")
     card = describe_version(second.manifest, standings[2], number="2")
     assert card.startswith("Rolled back: pearson")
-    assert "**Since then: rolled back**" in card
+    assert "**Why it was rolled back**" in card
     assert f"- {when}, alice: rolled back to v1: it is wrong on \\| Mondays" in card.splitlines()
     assert list_standing_tags(standings[2]) == {
         "lorry.decision": "rolled back",
@@ -135,8 +135,11 @@ def test_a_promotion_by_hand_is_told(registry: Any, register_adapter: Callable[.
         ("challenger", "refused"),
     ]
     card = describe_version(second.manifest, standings[2], number="2")
-    assert "**The gate refused it: a challenger**" in card
-    assert "bob: promoted in place of v1: the test rows were stale" in card
+    # What was decided by hand comes before what the gate said, and the gate's word is the former one.
+    parts = ("**Why it is the champion**", "bob: promoted in place of v1: the test rows were stale")
+    places = [card.index(part) for part in (*parts, "**At its registration, the gate refused it**")]
+    assert places == sorted(places)
+    assert "a challenger" not in card
     assert "bob: followed by v2 as the champion: the test rows were stale" in describe_version(
         second.manifest, standings[1], number="1"
     )

@@ -145,6 +145,7 @@ def compare_champion(
             version=champion.version,
             adapter_id=champion.adapter_id,
             recorded=recorded,
+            recorded_low=known and known.low,
             gain=None if recorded is None else value - recorded,
             problem=str(error.faults[0] if isinstance(error, InvalidDataError) else error).splitlines()[0],
             recorded_confidence=known
@@ -156,6 +157,7 @@ def compare_champion(
         version=champion.version,
         adapter_id=champion.adapter_id,
         recorded=recorded,
+        recorded_low=known and known.low,
         gain=None,
         examples=len(unseen),
         left_out=len(scored.rows) - len(unseen),

@@ -23,6 +23,7 @@ class ChampionComparison(BaseModel):
         adapter_id: Its adapter.
         recorded: The champion's value of the candidate's primary metric, as registered, on the test rows of
             that time; None when that metric was not measured, so that the two cannot be compared.
+        recorded_low: The lower bound of the 95 % interval of that value; None: there is no such value.
         value: Its primary metric on the candidate's test rows, but for those that it was trained on; None
             when it could not be loaded.
         gain: The candidate's value on the same rows less the champion's; None when they cannot be compared.
@@ -43,6 +44,7 @@ class ChampionComparison(BaseModel):
     version: int
     adapter_id: str
     recorded: float | None
+    recorded_low: float | None = None
     value: float | None = None
     gain: float | None
     confidence: float | None = None

@@ -14,6 +14,9 @@ from lorry_registry.whole_files import write_whole_text
 
 DECISION_NAME = "decision.json"
 
+# Less is not seen in three decimals.
+_LEAST_SHOWN = 0.0005
+
 _Judgement = tuple[bool, str]
 
 
@@ -164,6 +167,9 @@ def _judge_test(gate: GateSpec, champion: ChampionComparison) -> Iterator[_Judge
             f"which rows {name} was trained on is not known ({champion.unknown_rows}): some may be among the "
             "test rows",
         )
+    value, recorded = champion.value, champion.recorded
+    if value is not None and recorded is not None and abs(value - recorded) >= _LEAST_SHOWN:
+        yield True, _compare_values(value, recorded, champion)
     if examples < gate.minimum_rows or champion.confidence is None:
         yield (
             False,
@@ -173,6 +179,17 @@ def _judge_test(gate: GateSpec, champion: ChampionComparison) -> Iterator[_Judge
         return
     needed = tighten_confidence(gate.confidence, champion.earlier)
     yield _judge_confidence(gate, champion, needed, _explain_level(gate, champion))
+
+
+def _compare_values(value: float, recorded: float, champion: ChampionComparison) -> str:
+    """Say what the champion has on the candidate's rows, and what it had when it was registered."""
+    told = f"v{champion.version} has {value:.3f} on these rows, and had {recorded:.3f} when it was registered"
+    if champion.recorded_low is None or value >= champion.recorded_low:
+        return told
+    return (
+        f"{told}: so far below its 95 % interval of that time ({champion.recorded_low:.3f} and more) usually "
+        "means that the data have changed, with other texts, other labels or harder rows"
+    )
 
 
 def _judge_record(gate: GateSpec, champion: ChampionComparison, confidence: float) -> _Judgement:

@@ -31,7 +31,7 @@ def main(
     def body() -> dict[str, JsonValue]:
         staleness = assess_staleness(entry.task, entry.registry)
         if not staleness.has_work and not force:
-            raise Nothing(staleness.reason, is_refused=staleness.is_refused)
+            raise Nothing(staleness.reason, is_refused=staleness.is_refused or bool(staleness.retired))
         images = ObjectCache(entry.settings.cache / "images", limit=entry.settings.cache_bytes)
         card = prepare_data(entry.task, Path(data), base=entry.task.base.folder, cache=images)
         if not force and staleness.is_stale:

@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
+from lorry_components.data.prepared import load_card
 from lorry_components.steps.evaluate.evaluation_report import EvaluationReport
 from lorry_components.steps.gate.step import Decision
 from lorry_components.steps.register.renewed_judgement import judge_anew
@@ -55,6 +56,7 @@ def main(
             build=entry.describe_build(run_id),
             judge=lambda: judge_anew(entry.task, Path(data), Path(evaluation), registry=entry.registry),
             guard=lambda: check_fence(entry.store, run, entry.spec.name),
+            card=load_card(Path(data)),
         )
         event, manifest = registration.event, registration.manifest
         # The ledger returns an older event when this very adapter has a version already.

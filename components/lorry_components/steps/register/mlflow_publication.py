@@ -16,6 +16,7 @@ from lorry_registry.registry import Registry
 from lorry_registry.signing.adapter_signatures import SIGNATURES_FOLDER
 from lorry_registry.signing.attestations import copy_companions
 from lorry_registry.standing import judge_standings
+from lorry_registry.training_record import read_record
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,7 @@ def publish_version(
         reasons=version.registered.reasons,
         promoted=version.registered.is_promotion,
         standing=judge_standings(registry.ledger.read_history(task)).get(version.number),
+        record=read_record(registry.store, manifest, version.registered),
     )
     # The former champion's page must not call it the champion any longer.
     show_standings(index, registry, task)

@@ -9,9 +9,11 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
+from lorry_components.data.data_card import DataCard
 from lorry_components.data.row_comparison import MARKS_NAME
 from lorry_components.data.seen_rows import SEEN_ROWS_NAME
 from lorry_components.steps.evaluate.evaluation_report import EvaluationReport
+from lorry_components.steps.finetune.run_inputs import write_card
 from lorry_components.steps.gate.step import Decision, build_challenge
 from lorry_components.steps.register.mlflow_publication import publish_version
 from lorry_components.steps.register.model_card import render_card
@@ -30,6 +32,7 @@ from lorry_registry.provenance import PROVENANCE_DETAIL, Build, attach_provenanc
 from lorry_registry.registry import Registry
 from lorry_registry.row_marks import store_marks
 from lorry_registry.trained_rows import store_rows
+from lorry_registry.training_record import CARD_DETAIL, TRAINING_DETAIL, TrainingFacts, store_card
 from lorry_registry.verification import describe_file, read_config
 from lorry_registry.whole_files import write_whole_text
 
@@ -65,6 +68,7 @@ def register(
     build: Build | None = None,
     judge: Callable[[], Decision] | None = None,
     guard: Callable[[], None] = lambda: None,
+    card: DataCard | None = None,
 ) -> Registration:
     """Publish a candidate to the store, record it in the ledger, and show it in MLflow, in this order.
 
@@ -83,6 +87,7 @@ def register(
         judge: Judges the candidate again, when another run has changed the champion since the decision; None:
             the candidate is a challenger then.
         guard: Called before the ledger is written; it raises if this run may not write any more.
+        card: What its data are, kept beside the adapter; None: nothing is kept of it.
 
     Raises:
         ConflictError: The run's work was taken over. Nothing was registered.
@@ -94,7 +99,9 @@ def register(
         manifest = registry.read_manifest(registered.adapter_id)
         decision = _remark(decision, "judged anew, without training, since another gate had refused it")
     else:
-        manifest = _publish(task, candidate, report, registry)
+        summary = TrainingSummary.load(candidate)
+        manifest = _publish(task, candidate, summary, report, registry)
+        details = {**details, **_keep_record(manifest, summary, card, registry)}
         if build is not None:
             details = {**details, PROVENANCE_DETAIL: attach_provenance(registry.store, manifest, build)}
     guard()
@@ -120,13 +127,17 @@ def register(
     return Registration(event, manifest, "".join(warnings))
 
 
-def _publish(task: ResolvedTask, candidate: Path, report: EvaluationReport, registry: Registry) -> Manifest:
+def _publish(
+    task: ResolvedTask,
+    candidate: Path,
+    summary: TrainingSummary,
+    report: EvaluationReport,
+    registry: Registry,
+) -> Manifest:
     """Put a new training into the store, with what recognises its rows beside it."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        manifest = _assemble(
-            task, candidate / ADAPTER_FOLDER, TrainingSummary.load(candidate), report, folder
-        )
+        manifest = _assemble(task, candidate / ADAPTER_FOLDER, summary, report, folder)
         registry.publish(folder, manifest)
     if manifest.inputs.rows_digest is not None:
         # Before the ledger names it: a champion's rows are never missing.
@@ -134,6 +145,24 @@ def _publish(task: ResolvedTask, candidate: Path, report: EvaluationReport, regi
     if manifest.inputs.marks_digest is not None:
         store_marks(registry.store, manifest, (candidate / MARKS_NAME).read_bytes())
     return manifest
+
+
+def _keep_record(
+    manifest: Manifest, summary: TrainingSummary, card: DataCard | None, registry: Registry
+) -> dict[str, JsonValue]:
+    """Keep what the manifest does not hold of a training; return what the event is to say of it."""
+    facts = TrainingFacts(
+        learning_rate=summary.learning_rate,
+        steps=summary.steps,
+        examples=summary.examples,
+        seconds=round(summary.seconds, 1),
+        device=summary.device,
+        precision=summary.precision,
+    )
+    details: dict[str, JsonValue] = {TRAINING_DETAIL: facts.model_dump(mode="json")}
+    if card is not None:
+        details[CARD_DETAIL] = store_card(registry.store, manifest, write_card(card).encode("utf-8"))
+    return details
 
 
 def _assemble(

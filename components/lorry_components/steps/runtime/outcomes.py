@@ -76,7 +76,7 @@ class Nothing(Exception):  # noqa: N818 - not an error: the task is up to date
 
     Args:
         reason: Why.
-        is_refused: Whether what is there was refused by the gate.
+        is_refused: Whether what is there was refused by the gate, or is no longer in use.
     """
 
     def __init__(self, reason: str, *, is_refused: bool = False) -> None:

@@ -27,7 +27,7 @@ from lorry_registry.errors import BaseModelError, InvalidDataError, NotFoundErro
 from lorry_registry.registry import Registry
 from lorry_registry.row_marks import RowChanges, RowMarks
 from lorry_registry.task_deletion import delete_task, restore_task
-from lorry_registry.task_spec import RetrainSpec, TaskSpec
+from lorry_registry.task_spec import RetrainSpec, TaskSpec, TrainSpec
 
 
 class Workshop:
@@ -139,6 +139,42 @@ def test_a_refused_version_is_judged_anew_when_the_gate_changed(workshop: Worksh
     # What a default says out loud changes nothing, nor does what the gate does not look at.
     same = workshop.spec.gate.model_copy(update={"confidence": 0.95})
     assert not workshop.assess(gate=same, owner="others").has_work
+
+
+def learn_twice(workshop: Workshop) -> tuple[TrainSpec, TrainSpec]:
+    """Let two recipes become the champion, one after the other; return what they say of training."""
+    first = workshop.spec.train
+    second = first.model_copy(update={"seed": 7})
+    for train in (first, second):
+        workshop.spec = workshop.spec.model_copy(update={"train": train})
+        workshop.learn()
+    return first, second
+
+
+def test_a_version_that_was_rolled_back_is_not_called_up_to_date(workshop: Workshop) -> None:
+    name = workshop.spec.name
+    first, second = learn_twice(workshop)
+    workshop.registry.rollback(name, reason="it answers nonsense", by="alice")
+    rolled_back = workshop.assess(train=second)
+    assert (rolled_back.version, rolled_back.retired, rolled_back.has_work) == (2, "rolled back", False)
+    assert "but it is not in use: " in rolled_back.reason
+    assert "alice: rolled back to v1: it answers nonsense" in rolled_back.reason
+    assert rolled_back.reason.endswith(f"the champion is v1; to use v2 again: lorry promote {name} v2")
+    assert workshop.assess(train=first).retired == ""
+
+
+def test_a_former_champion_is_not_called_up_to_date(workshop: Workshop) -> None:
+    name = workshop.spec.name
+    first, second = learn_twice(workshop)
+    found = workshop.assess(train=first)
+    assert (found.version, found.retired, found.is_refused) == (1, "former champion", False)
+    assert "followed by v2 as the champion" in found.reason
+    # By hand, with a reason.
+    workshop.registry.promote(name, 1, reason="v2 is slow", by="bob")
+    assert workshop.assess(train=first).retired == ""
+    found = workshop.assess(train=second)
+    assert (found.version, found.retired) == (2, "former champion")
+    assert "bob: followed by v1 as the champion: v2 is slow; the champion is v1" in found.reason
 
 
 def test_whoever_was_promoted_by_hand_is_not_refused_any_more(workshop: Workshop) -> None:

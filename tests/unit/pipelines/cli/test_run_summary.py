@@ -91,6 +91,25 @@ def test_a_refused_task_without_a_champion_is_not_up_to_date(
     assert "has no champion" not in capsys.readouterr().out
 
 
+def test_what_was_rolled_back_is_not_called_current(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    registry = Registry(LocalStore(tmp_path / "store"), tmp_path / "cache")
+    for seed in (1, 2):
+        adapter = write_adapter(tmp_path / f"adapter-{seed}", task="reviews", seed=seed)
+        registry.publish(adapter.path, adapter.manifest)
+        judged = registry.ledger.read_state("reviews").champion_version
+        registry.register("reviews", adapter.adapter_id, promote=True, judged_champion=judged, reasons=())
+    registry.rollback("reviews", reason="it answers nonsense")
+    staleness = Staleness(is_stale=False, reason="v2 is not in use: why", version=2, retired="rolled back")
+    (row,) = describe_tasks([PlannedTask(resolve_task(SPEC), staleness)], {}, registry)
+    assert (row["outcome"], row["version"], row["champion"]) == ("rolled back", 2, 1)
+    print_summary([row], seconds=1.0, tracking_uri="sqlite:///mlflow.db")
+    shown = capsys.readouterr().out
+    assert "Not trained again:\n  reviews: v2 is not in use: why\n" in shown
+    assert "current" not in shown
+
+
 def test_the_best_of_what_costs_nothing_is_a_column(capsys: pytest.CaptureFixture[str]) -> None:
     row: dict[str, Any] = dict.fromkeys(
         ("version", "single_answer", "published", "seconds", "source", "step", "champion")

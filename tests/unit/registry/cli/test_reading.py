@@ -138,7 +138,7 @@ def test_show_tells_all_about_the_champion_or_a_version(lorry: Run, two_tasks: d
         "by the pipeline",
     ):
         assert text in output
-    assert lorry("show", "reviews", "--version", "3").stdout.startswith("reviews v3 (not the champion)\n")
+    assert lorry("show", "reviews", "--version", "3").stdout.startswith("reviews v3 (refused)\n")
     shown = json.loads(lorry("show", "reviews", "--version", "v3", "--json").stdout)
     assert (shown["version"], shown["is_champion"], shown["promoted_at"]) == (3, False, None)
     assert shown["manifest"] == two_tasks["reviews v3"].manifest.model_dump(mode="json")

@@ -176,6 +176,7 @@ def test_a_candidate_is_compared_with_the_champion_on_the_same_rows(
     assert report.champion.problem == ""
     assert report.champion.value == pytest.approx(champion.report.evaluation.headline.value)
     assert report.champion.recorded == champion.report.evaluation.headline.value
+    assert report.champion.recorded_low == champion.report.evaluation.headline.low
     assert report.champion.gain == pytest.approx(
         report.evaluation.headline.value - champion.report.evaluation.headline.value
     )

@@ -168,6 +168,24 @@ def test_what_was_left_out_and_what_is_not_known_is_told() -> None:
     )
 
 
+def test_a_champion_that_does_worse_than_when_it_was_registered_is_told_with_both_values() -> None:
+    fallen = TESTED.model_copy(update={"value": 0.538, "recorded": 0.647, "recorded_low": 0.601})
+    told = judge(champion=fallen).reasons[1]
+    assert told.startswith("v3 has 0.538 on these rows, and had 0.647 when it was registered: ")
+    assert "below its 95 % interval of that time (0.601 and more) usually means that the data have" in told
+    # Within that interval, chance explains it.
+    near = fallen.model_copy(update={"recorded_low": 0.5})
+    assert judge(champion=near).reasons[1] == (
+        "v3 has 0.538 on these rows, and had 0.647 when it was registered"
+    )
+    # On the same rows it does the same, and nothing is to be said.
+    same = judge(champion=fallen.model_copy(update={"recorded": 0.5384}))
+    assert not any("when it was registered" in reason for reason in same.reasons)
+    # Too few rows to decide hide it from nobody.
+    few = judge(champion=fallen.model_copy(update={"examples": 3}))
+    assert any("0.647 when it was registered" in reason for reason in few.reasons)
+
+
 @pytest.mark.parametrize(("confidence", "passed"), [(0.969, False), (0.97, True)])
 def test_a_gain_over_a_record_has_to_be_sure_by_both_intervals(confidence: float, passed: bool) -> None:
     recorded = {"recorded_confidence": confidence, "test_rows": TESTED.test_rows}

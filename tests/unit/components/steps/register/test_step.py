@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from lorry_components.data.prepared import load_card
 from lorry_components.steps.gate.step import Decision
 from lorry_components.steps.register.mlflow_publication import reconcile_task
 from lorry_components.steps.register.step import Registration, register
@@ -21,6 +22,7 @@ from lorry_registry.promotion import list_versions
 from lorry_registry.registry import Registry
 from lorry_registry.stored_adapters import adapter_key
 from lorry_registry.stores import LocalStore
+from lorry_registry.training_record import read_card
 from lorry_registry.verification import verify_adapter
 
 FindTrained = Callable[..., Any]
@@ -70,6 +72,14 @@ def test_what_passed_becomes_the_champion(
         "run": "a-run",
         "mlflow_run_id": "123",
         "gate": {"minimum_rows": 1, "baseline": "none", "primary": "pearson"},
+        "training": {
+            "learning_rate": found.summary.learning_rate,
+            "steps": found.summary.steps,
+            "examples": found.summary.examples,
+            "seconds": round(found.summary.seconds, 1),
+            "device": found.summary.device,
+            "precision": found.summary.precision,
+        },
     }
     assert registration.warning == ""
     champion = registry.resolve(TASK)
@@ -78,6 +88,29 @@ def test_what_passed_becomes_the_champion(
     folder = store.root / adapter_key(champion.adapter_id)
     assert sorted(path.name for path in folder.iterdir()) == sorted([*ADAPTER_FILES, MANIFEST_NAME])
     assert (folder / WEIGHTS_NAME).read_bytes() == (found.adapter / WEIGHTS_NAME).read_bytes()
+    check_store(registry, 1)
+
+
+def test_the_data_card_is_kept_beside_the_adapter(trained: FindTrained, registry: Registry) -> None:
+    found = trained()
+    card = load_card(found.data)
+    decision = Decision(passed=True, reasons=(), judged_champion=None)
+    registration = register(
+        resolve_task(found.spec),
+        found.candidate,
+        found.report,
+        decision,
+        registry=registry,
+        index=None,
+        details={},
+        card=card,
+    )
+    kept = read_card(registry.store, registration.manifest, registration.event)
+    assert kept is not None
+    assert (kept.source, kept.warnings) == (card.source, card.warnings)
+    assert {part: split.rows for part, split in kept.splits.items()} == {
+        part: split.rows for part, split in card.splits.items()
+    }
     check_store(registry, 1)
 
 
@@ -504,6 +537,7 @@ _REGISTER = """
 import os, sys
 from pathlib import Path
 from lorry_components.steps.evaluate.evaluation_report import EvaluationReport
+from lorry_components.data.prepared import load_card
 from lorry_components.steps.gate.step import Decision
 from lorry_components.steps.register.step import register
 from lorry_components.tasks.resolution import resolve_task
