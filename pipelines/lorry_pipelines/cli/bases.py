@@ -8,6 +8,7 @@ import click
 
 from lorry_registry.cli.edge import format_examples, json_option, load_settings, print_json
 from lorry_registry.cli.lazy import LazyGroup
+from lorry_registry.cli.prose import print_prose
 from lorry_registry.cli.tables import NOTHING, Column, print_fields, print_table
 from lorry_registry.digest_cache import DigestCache
 from lorry_registry.digests import shorten_digest
@@ -99,7 +100,7 @@ def show_list(as_json: bool) -> None:
         print_json([_describe(base) for base in found])
         return
     if not found:
-        click.echo(f"There are no bases in {settings.bases}; add one: lorry bases push FOLDER")
+        print_prose(f"There are no bases in {settings.bases}; add one: lorry bases push FOLDER")
         return
     columns = (
         Column("Base"),

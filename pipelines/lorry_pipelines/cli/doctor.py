@@ -1,6 +1,7 @@
 """``lorry doctor``: what is reachable, of what version, with what rights, and what to do."""
 
 import functools
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from lorry_registry.cli.edge import (
     print_json,
     read_environment,
 )
+from lorry_registry.cli.prose import fit_prose, print_prose
 from lorry_registry.cli.tables import clean_text, print_heading
 from lorry_registry.errors import LorryError, UsageError
 from lorry_registry.settings import Settings
@@ -165,9 +167,14 @@ def _print_findings(found: Sequence[tuple[str, Finding]]) -> None:
             print_heading(heading)
             section = heading
         click.secho(f"  {finding.level:<9}", fg=_COLOURS[finding.level], nl=False)
-        click.echo(f"{finding.subject:<{widest + 2}}{clean_text(finding.text)}")
+        # What continues below stands where it began.
+        level, space = f"  {finding.level:<9}", " " * (widest + 13)
+        line = fit_prose(
+            f"{level}{finding.subject:<{widest + 2}}{clean_text(finding.text)}", sys.stdout, hanging=space[2:]
+        )
+        click.echo(line.removeprefix(level))
         if finding.todo:
-            click.echo(f"{'':<{widest + 13}}-> {clean_text(finding.todo)}")
+            print_prose(f"{space}-> {clean_text(finding.todo)}", hanging="   ")
     counts = {level: sum(finding.level == level for _, finding in found) for level in _COLOURS}
     click.echo(f"\n{_count(counts['failure'], 'failure')}, {_count(counts['warning'], 'warning')}")
 

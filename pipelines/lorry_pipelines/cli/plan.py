@@ -8,6 +8,7 @@ import click
 
 from lorry_pipelines.cli.task_options import overrides_option
 from lorry_registry.cli.edge import fail_after, format_examples, json_option, load_settings, print_json
+from lorry_registry.cli.prose import print_prose
 from lorry_registry.cli.tables import NOTHING, Column, print_bullets, print_fields, print_heading, print_table
 from lorry_registry.errors import Fault, LorryError, UsageError
 from lorry_registry.registry import Registry
@@ -242,7 +243,7 @@ def _print_published(*, as_json: bool) -> None:
 
     rows = list_published_rows()
     if not has_diffusers():
-        click.echo(_WITHOUT_IMAGES, err=True)
+        print_prose(_WITHOUT_IMAGES, err=True)
     if as_json:
         print_json([row.describe() for row in rows])
         return
@@ -257,13 +258,13 @@ def _print_published(*, as_json: bool) -> None:
     _print_memory(measured, notes)
     click.echo()
     for number, note in enumerate(notes, start=1):
-        click.echo(f"  {number}  {note}")
+        print_prose(f"  {number}  {note}", hanging="   ")
     if failed:
         print_heading("Not planned")
         print_bullets(f"{row.name}: {row.reason.removeprefix('not planned: ')}" for row in failed)
     compared = [row for row in rows if row.published_text]
     agreeing = sum(row.agrees for row in compared)
-    click.echo(
+    print_prose(
         f"\n{agreeing} of {len(compared)} agree with the published figures; the notes say why others differ"
     )
     click.echo("(counts agree to the last printed digit, memory within a tenth)")

@@ -10,6 +10,7 @@ from lorry_registry.cli.edge import (
     open_index,
     print_json,
 )
+from lorry_registry.cli.prose import print_prose
 from lorry_registry.errors import LorryError
 from lorry_registry.registry import Registry
 
@@ -53,7 +54,7 @@ def reconcile_tasks(tasks: tuple[str, ...], adopt_alias: bool, as_json: bool) ->
     else:
         for task, lines in changes.items():
             if len(lines) < 2:
-                click.echo(f"{task}: {lines[0] if lines else 'nothing to do'}")
+                print_prose(f"{task}: {lines[0] if lines else 'nothing to do'}")
             else:
-                click.echo("\n  - ".join([f"{task}:", *lines]))
+                print_prose("\n  - ".join([f"{task}:", *lines]))
     fail_after(problems)

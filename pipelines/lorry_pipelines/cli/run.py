@@ -20,6 +20,7 @@ from lorry_registry.cli.edge import (
     print_warning,
     read_environment,
 )
+from lorry_registry.cli.prose import print_prose
 from lorry_registry.digest_cache import DigestCache
 from lorry_registry.errors import LorryError, RunFailedError
 from lorry_registry.registry import Registry
@@ -222,7 +223,7 @@ def run_stale(
         prepare(folder)
         if not quiet:
             for plan in stale:
-                click.echo(f"{plan.spec.name}: {plan.staleness.reason}", err=True)
+                print_prose(f"{plan.spec.name}: {plan.staleness.reason}", err=True)
             click.echo(f"log: {folder.log}", err=True)
         try:
             with open_display(names, quiet=quiet) as shown:

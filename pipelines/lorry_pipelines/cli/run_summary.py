@@ -12,6 +12,7 @@ from lorry_components.steps.report.step import TaskReport
 from lorry_components.steps.runtime.outcomes import STEPS
 from lorry_pipelines.scheduling import PlannedTask
 from lorry_registry.adapter_names import label_method
+from lorry_registry.cli.prose import print_prose
 from lorry_registry.cli.tables import Column, print_table
 from lorry_registry.linear_probe import describe_linear_probe
 from lorry_registry.manifest import Manifest
@@ -23,14 +24,14 @@ from lorry_registry.sizes import format_size
 _COLUMNS = (
     Column("Task"),
     Column("Version"),
-    Column("Method", rank=2),
-    Column("Trained", justify="right", rank=3),
-    Column("Adapter", justify="right", rank=4),
+    Column("Method", rank=5),
+    Column("Trained", justify="right", rank=7),
+    Column("Adapter", justify="right", rank=8),
     Column("Metric", rank=1),
     Column("Test", justify="right"),
-    Column("95 % interval", rank=5),
+    Column("95 % interval", rank=4),
     Column("Baseline", justify="right", rank=2),
-    Column("Published", justify="right", rank=1),
+    Column("Published", justify="right", rank=3),
     Column("Seconds", justify="right", rank=6),
     Column("Outcome"),
 )
@@ -127,29 +128,29 @@ def print_summary(
     print_table(_COLUMNS, [_format_row(row) for row in rows])
     sources = dict.fromkeys(row["source"] for row in rows if row["source"])
     for source in sources:
-        click.echo(f"published: {source}")
+        print_prose(f"published: {source}")
     best = filter(None, map(_find_best_baseline, rows))
     names = list(dict.fromkeys(str(baseline["name"]) for baseline in best))
     if names:
-        click.echo(f"baseline: what costs nothing ({', '.join(names)})")
+        print_prose(f"baseline: what costs nothing ({', '.join(names)})")
     kept = [row for row in rows if row["outcome"] in _IDLE and not _has_worked(row)]
     if kept:
         click.echo("\nNot trained again:")
         for row in kept:
-            click.echo(f"  {row['task']}: {row['reason']}")
+            print_prose(f"  {row['task']}: {row['reason']}")
     for row in rows:
         if row["outcome"] == "unchanged":
-            click.echo(f"\n{row['task']} v{row['version']} is unchanged: {row['reason']}")
+            print_prose(f"\n{row['task']} v{row['version']} is unchanged: {row['reason']}")
     _print_refused([row for row in rows if row["outcome"] == "challenger"])
     for row in rows:
         if row["single_answer"] is not None:
-            click.echo(
+            print_prose(
                 f"\nnote: {row['task']} v{row['version']} answers every test row with "
                 f"{row['single_answer']!r}; a lower train.learning_rate or more data may help"
             )
     for row in rows:
         for warning in row["data_warnings"]:
-            click.echo(f"\nwarning: {row['task']}: {warning}")
+            print_prose(f"\nwarning: {row['task']}: {warning}")
     _print_probes(rows)
     click.echo(f"\n{len(rows)} task{'' if len(rows) == 1 else 's'} in {seconds:.0f} s")
     usable = [row for row in rows if row["champion"] is not None]
@@ -160,10 +161,10 @@ def print_summary(
 def _print_refused(refused: Sequence[Mapping[str, Any]]) -> None:
     for row in refused:
         if _has_worked(row):
-            click.echo(f"\n{row['task']} v{row['version']} was registered but not promoted: {row['reason']}")
+            print_prose(f"\n{row['task']} v{row['version']} was registered but not promoted: {row['reason']}")
     for row in refused:
         if row["champion"] is None:
-            click.echo(
+            print_prose(
                 f"\n{row['task']} has no champion, so that lorry predict and lorry resolve find nothing; "
                 f"to use v{row['version']} all the same: lorry promote {row['task']} v{row['version']} "
                 "--reason ..."
@@ -185,7 +186,7 @@ def _print_probes(rows: Sequence[Mapping[str, Any]]) -> None:
     if shown:
         click.echo("\nBeside a linear probe:")
     for row in shown:
-        click.echo(f"  {row['task']} v{row['version']}: {row['beside_probe']}")
+        print_prose(f"  {row['task']} v{row['version']}: {row['beside_probe']}")
 
 
 def _format_row(row: Mapping[str, Any]) -> list[str]:

@@ -1,11 +1,13 @@
 """The end of a comparison or a study: a table, the plot, and a section to paste."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from lorry_registry.cli.edge import print_json
+from lorry_registry.cli.prose import find_width, wrap_prose
 from lorry_registry.cli.tables import NOTHING, Column, print_bullets, print_heading, print_table
 from lorry_registry.errors import RunFailedError
 from lorry_registry.sizes import format_in, format_size
@@ -106,7 +108,8 @@ def _print_notes(report: "StudyReport") -> None:
         print_heading("Recommended")
         click.echo(chosen.section or "nothing to train: the untrained base")
         click.echo()
-        click.echo(click.wrap_text(f"{chosen.reason}.", _WIDTH, initial_indent="# ", subsequent_indent="# "))
+        width = min(_WIDTH, find_width(sys.stdout) or _WIDTH)
+        click.echo(wrap_prose(f"# {chosen.reason}.", width, hanging="# "))
     click.echo()
     if report.plot is not None:
         click.echo(f"plot: {report.plot}")

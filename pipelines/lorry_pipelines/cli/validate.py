@@ -14,6 +14,7 @@ from lorry_registry.cli.edge import (
     print_json,
     print_warning,
 )
+from lorry_registry.cli.prose import print_prose
 
 if TYPE_CHECKING:
     from lorry_pipelines.data_review import DataReview
@@ -66,12 +67,12 @@ def validate_tasks(
 
 
 def _print_task(path: Path, spec: "TaskSpec", review: "DataReview | None") -> None:
-    click.echo(f"{path}: {spec.name}, {spec.kind} with {spec.method.name} on {spec.base.model}: valid")
+    print_prose(f"{path}: {spec.name}, {spec.kind} with {spec.method.name} on {spec.base.model}: valid")
     if spec.base.is_folder and not Path(spec.base.model).is_dir():
-        click.echo("  base: not on this machine, so the method was not checked against it")
+        print_prose("  base: not on this machine, so the method was not checked against it")
     if review is None:
         click.echo("  data: not read")
         return
-    click.echo(f"  data: {review}")
+    print_prose(f"  data: {review}")
     for warning in review.warnings:
-        click.echo(f"  warning: {warning}")
+        print_prose(f"  warning: {warning}")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lorry_registry.cli.error_output import note_json_asked, note_json_printed, print_json_error
+from lorry_registry.cli.prose import fit_prose, print_prose
 from lorry_registry.errors import LorryError
 from lorry_registry.registry import Registry
 from lorry_registry.settings import Settings
@@ -137,7 +138,7 @@ def fail_after(problems: Mapping[str, LorryError]) -> None:
         problems: What failed -> its error.
     """
     for name, problem in problems.items():
-        click.echo(f"error: {name}: {problem}", err=True)
+        print_prose(f"error: {name}: {problem}", err=True)
     for problem in problems.values():
         ctx = click.get_current_context()
         print_json_error(ctx, problem)
@@ -146,5 +147,6 @@ def fail_after(problems: Mapping[str, LorryError]) -> None:
 
 def print_warning(message: str) -> None:
     """Print a warning to stderr."""
-    click.secho("warning: ", fg="yellow", bold=True, nl=False, err=True)
-    click.echo(message, err=True)
+    heading = "warning: "
+    click.secho(heading, fg="yellow", bold=True, nl=False, err=True)
+    click.echo(fit_prose(heading + message, sys.stderr).removeprefix(heading), err=True)

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from lorry_registry.cli.edge import fail_after, format_examples, json_option, open_registry, print_json
+from lorry_registry.cli.prose import print_prose
 from lorry_registry.collection import Finding, Kept, Plan, Rules, Sweep, plan_collection, sweep_store
 from lorry_registry.collection.findings import DEFAULT_GRACE, DEFAULT_KEEP_LAST, Kind
 from lorry_registry.digests import shorten_digest
@@ -136,7 +137,7 @@ def _print_result(plan: Plan, sweep: Sweep | None) -> None:
     if not findings:
         click.echo("There is nothing to free." if sweep is None else "Nothing was freed.")
     elif sweep is None:
-        click.echo(f"{count}, {size}, could be freed. Nothing was changed; to free them: lorry gc --apply")
+        print_prose(f"{count}, {size}, could be freed. Nothing was changed; to free them: lorry gc --apply")
     else:
         click.echo(f"{count}, {size}, freed")
 
@@ -151,7 +152,7 @@ def _print_findings(findings: Sequence[Finding]) -> None:
         Column("Name", rank=1),
         Column("Size", "right"),
         Column("Written", rank=2),
-        Column("Why", wraps=True),
+        Column("Why", wraps=True, goes_below=True),
     )
     rows = [
         (
@@ -171,7 +172,7 @@ def _print_findings(findings: Sequence[Finding]) -> None:
 def _print_spared(sweep: Sweep) -> None:
     for finding, reason in sweep.spared:
         name = f"{finding.task} v{finding.version}" if finding.version else finding.name
-        click.echo(f"{name} stays after all: {reason}")
+        print_prose(f"{name} stays after all: {reason}")
 
 
 def _print_kept(kept: Sequence[Kept]) -> None:
@@ -180,4 +181,4 @@ def _print_kept(kept: Sequence[Kept]) -> None:
         reasons[each.reason].append(each.size)
     for reason, sizes in sorted(reasons.items()):
         count = f"{len(sizes)} adapter{'' if len(sizes) == 1 else 's'}"
-        click.echo(f"kept: {count}, {format_size(sum(sizes))}: {reason}")
+        print_prose(f"kept: {count}, {format_size(sum(sizes))}: {reason}")

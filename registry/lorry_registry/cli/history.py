@@ -27,11 +27,11 @@ def show_history(task: str, as_json: bool) -> None:
         Column("#", "right"),
         Column("When"),
         Column("By", rank=2),
-        Column("What", rank=3),
+        Column("What"),
         Column("Version", "right"),
-        Column("Champion"),
-        Column("Adapter", rank=1),
-        Column("Why", wraps=True),
+        Column("Champion", rank=1),
+        Column("Adapter", rank=3),
+        Column("Why", wraps=True, goes_below=True),
     )
     rows = [
         (

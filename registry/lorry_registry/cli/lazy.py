@@ -9,6 +9,7 @@ from typing import IO, Any, NamedTuple, NoReturn
 import click
 
 from lorry_registry.cli.error_output import print_json_error
+from lorry_registry.cli.prose import fit_prose
 from lorry_registry.errors import LorryError, MissingExtraError, UsageError
 
 EXIT_INTERRUPTED = 130
@@ -43,8 +44,9 @@ class ReportedError(click.ClickException):
     def show(self, file: IO[Any] | None = None) -> None:
         """Print the message to stderr."""
         stream = file or sys.stderr
-        click.secho("error: ", fg="red", bold=True, nl=False, file=stream)
-        click.echo(self.message, file=stream)
+        heading = "error: "
+        click.secho(heading, fg="red", bold=True, nl=False, file=stream)
+        click.echo(fit_prose(heading + self.message, stream).removeprefix(heading), file=stream)
 
 
 class LazyGroup(click.Group):

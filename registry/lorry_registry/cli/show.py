@@ -5,6 +5,7 @@ from typing import Any
 import click
 
 from lorry_registry.cli.edge import format_examples, json_option, open_registry, print_json, version_option
+from lorry_registry.cli.prose import print_prose
 from lorry_registry.cli.resolution_fields import format_base, format_version
 from lorry_registry.digests import shorten_digest
 from lorry_registry.errors import NotFoundError
@@ -198,7 +199,7 @@ def _print_version(
         )
     probe = describe_linear_probe(manifest.method, evaluation)
     if probe:
-        click.echo(probe)
+        print_prose(probe, hanging="")
     tables.print_heading("Files")
     tables.print_table(
         (tables.Column("File"), tables.Column("Size", "right"), tables.Column("SHA-256")),

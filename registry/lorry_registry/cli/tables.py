@@ -5,7 +5,7 @@ give way.
 """
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -16,6 +16,8 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from lorry_registry.cli.prose import fit_prose, print_prose, wrap_prose
 
 _PIPE_WIDTH = 100_000
 # Columns are three spaces apart; one that wraps gets at least 30 characters.
@@ -31,30 +33,78 @@ class Column:
     Attributes:
         title: Its heading.
         justify: Numbers are aligned on the right.
-        rank: 0 stays; of the others the highest is dropped first when the terminal is narrow.
+        rank: 0 stays; of the others the lowest find room first when the terminal is narrow, and those that
+            hold nothing last of all.
         wraps: Whether long texts continue on the next line.
+        goes_below: Whether long texts stand below their row when the terminal is too narrow for all columns.
     """
 
     title: str
     justify: Literal["left", "right"] = "left"
     rank: int = 0
     wraps: bool = False
+    goes_below: bool = False
 
 
 def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
     """Print a table to stdout."""
     console = _make_console()
     widths = [_measure_column(column, [row[index] for row in rows]) for index, column in enumerate(columns)]
-    shown = list(range(len(columns)))
-    while _measure_table(widths, shown) > console.width and any(columns[index].rank for index in shown):
-        shown.remove(max(shown, key=lambda index: columns[index].rank))
-    if _is_simple(rows, shown, console):
+    everything = range(len(columns))
+    below: Sequence[int] = ()
+    if _measure_table(widths, everything) > console.width:
+        below = [index for index in everything if columns[index].goes_below]
+    beside = [index for index in everything if index not in below]
+    empty = {index for index in beside if all(row[index] in ("", NOTHING) for row in rows)}
+    shown = _choose_columns(columns, widths, beside, empty, console.width)
+    if below:
+        _print_with_texts_below(columns, rows, shown, below, console.width)
+    elif _is_simple(rows, shown, console) or _is_cramped(columns, widths, shown, console.width):
         click.echo("\n".join(_draw_lines([columns[index] for index in shown], rows, shown)))
     else:
         _print(console, _build_table(columns, rows, shown))
-    if len(shown) < len(columns):
-        hidden = ", ".join(column.title for index, column in enumerate(columns) if index not in shown)
-        click.secho(f"  not shown here: {hidden} (widen the terminal, or use --json)", dim=True)
+    hidden = [columns[index].title for index in beside if index not in shown and index not in empty]
+    if hidden:
+        note = f"  not shown here: {', '.join(hidden)} (widen the terminal, or use --json)"
+        click.secho(fit_prose(note, sys.stdout, hanging=""), dim=True)
+
+
+def _choose_columns(
+    columns: Sequence[Column],
+    widths: Sequence[int],
+    candidates: Sequence[int],
+    empty: Collection[int],
+    width: int,
+) -> list[int]:
+    """Return which columns are shown: as many as fit, the most important first."""
+    shown = [index for index in candidates if columns[index].rank == 0]
+    for index in sorted(candidates, key=lambda index: (index in empty, columns[index].rank)):
+        if index not in shown and _measure_table(widths, [*shown, index]) <= width:
+            shown.append(index)
+    return sorted(shown)
+
+
+def _print_with_texts_below(
+    columns: Sequence[Column],
+    rows: Sequence[Sequence[str]],
+    shown: Sequence[int],
+    below: Sequence[int],
+    width: int,
+) -> None:
+    flat = [[" ".join(cell.split("\n")) for cell in row] for row in rows]
+    head, rule, *lines = _draw_lines([columns[index] for index in shown], flat, shown)
+    click.secho(head, bold=True)
+    click.echo(rule)
+    for line, row in zip(lines, rows, strict=True):
+        click.echo(line)
+        for index in below:
+            if row[index] not in ("", NOTHING):
+                click.echo(wrap_prose(f"    {clean_text(row[index])}", width, hanging=""))
+
+
+def _is_cramped(columns: Sequence[Column], widths: Sequence[int], shown: Sequence[int], width: int) -> bool:
+    """Return whether a name would be cut: the terminal breaks the line instead, and nothing is lost."""
+    return not any(columns[index].wraps for index in shown) and _measure_table(widths, shown) > width
 
 
 def print_rows(columns: Sequence[Column], widths: Sequence[int], rows: Iterable[Sequence[str]]) -> None:
@@ -95,7 +145,7 @@ def print_heading(text: str) -> None:
 def print_bullets(lines: Iterable[str]) -> None:
     """Print a list of sentences."""
     for line in lines:
-        click.echo(f"  - {clean_text(line)}")
+        print_prose(f"  - {clean_text(line)}")
 
 
 def format_time(moment: datetime) -> str:
@@ -121,7 +171,7 @@ def _measure_column(column: Column, cells: Sequence[str]) -> int:
 
 
 def _measure_table(widths: Sequence[int], shown: Sequence[int]) -> int:
-    return sum(widths[index] + _GAP for index in shown)
+    return sum(widths[index] for index in shown) + _GAP * (len(shown) - 1)
 
 
 def _is_simple(rows: Sequence[Sequence[str]], shown: Sequence[int], console: Console) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from lorry_registry.cli.edge import fail_after, format_examples, json_option, open_registry, print_json
+from lorry_registry.cli.prose import print_prose
 from lorry_registry.digests import shorten_digest
 from lorry_registry.errors import LorryError, StoreError, UsageError
 from lorry_registry.registry import Registry, TaskEntry
@@ -63,7 +64,7 @@ def show_tasks(every: bool, page: Path | None, as_json: bool) -> None:
     elif not problems:
         click.echo(_NO_TASKS.format(store=registry.store.address))
     for problem in problems[:-1]:
-        click.echo(f"error: {problem}", err=True)
+        print_prose(f"error: {problem}", err=True)
     if problems:
         # One damaged task does not hide the others, and does not go unmentioned.
         raise problems[-1]
@@ -128,23 +129,23 @@ def _print_entries(entries: list[TaskEntry]) -> None:
         Column("Version", "right"),
         Column("Metric", rank=1),
         Column("Value", "right"),
-        Column("95 % interval", rank=2),
-        Column("Task type", rank=8),
-        Column("Base", rank=7),
-        Column("Method", rank=3),
-        Column("Trained", "right", rank=5),
-        Column("Size", "right", rank=4),
-        Column("Adapter"),
-        Column("Promoted", rank=6),
+        Column("95 % interval", rank=3),
+        Column("Task type", rank=9),
+        Column("Base", rank=5),
+        Column("Method", rank=2),
+        Column("Trained", "right", rank=8),
+        Column("Size", "right", rank=7),
+        Column("Adapter", rank=6),
+        Column("Promoted", rank=4),
     )
     print_table(columns, [_format_entry(entry, len(columns)) for entry in entries])
     for entry in entries:
         if entry.deleted is not None:
             when = f"{format_time(entry.deleted.at)} by {clean_text(entry.deleted.by)}"
-            click.echo(f"{entry.task} was deleted on {when}; to bring it back: lorry restore {entry.task}")
+            print_prose(f"{entry.task} was deleted on {when}; to bring it back: lorry restore {entry.task}")
         elif entry.champion is None:
             count = f"{entry.versions} version{'' if entry.versions == 1 else 's'}"
-            click.echo(f"{entry.task} has {count} and no champion yet; see why: lorry history {entry.task}")
+            print_prose(f"{entry.task} has {count} and no champion yet; see why: lorry history {entry.task}")
 
 
 def _format_entry(entry: TaskEntry, width: int) -> tuple[str, ...]:

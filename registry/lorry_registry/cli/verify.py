@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import click
 
 from lorry_registry.cli.edge import format_examples, json_option, open_registry, print_json_entries
+from lorry_registry.cli.prose import print_prose
 from lorry_registry.digests import shorten_digest
 from lorry_registry.errors import LorryError, NotFoundError, UsageError
 from lorry_registry.registry import Registry
@@ -116,7 +117,7 @@ def _print_checks(checks: Iterable[_Check], tasks: Sequence[str]) -> list[LorryE
     )
     print_rows(columns, widths, describe())
     for name, error in damaged:
-        click.echo(f"error: {name}: {error}", err=True)
+        print_prose(f"error: {name}: {error}", err=True)
     if not damaged:
         note = f"; the files of {collected} were collected by lorry gc" if collected else ""
         click.echo(f"{count - collected} checked, all sound{note}")

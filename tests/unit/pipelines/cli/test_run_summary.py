@@ -15,6 +15,7 @@ from lorry_registry.stores import LocalStore
 from lorry_registry.task_spec import TaskSpec
 
 from fixtures.adapters import write_adapter
+from fixtures.terminals import check_lines, open_terminal
 
 SPEC = TaskSpec.model_validate(
     {
@@ -160,3 +161,31 @@ def test_the_next_step_leads_to_the_trainings_in_mlflow(
     ] == lines
     assert "secret" not in " ".join(shown)
     assert "token" not in " ".join(shown)
+
+
+@pytest.mark.parametrize(
+    ("width", "columns"),
+    [
+        (80, ["Task", "Version", "Metric", "Test", "95 % interval", "Baseline", "Outcome"]),
+        (100, ["Task", "Version", "Method", "Metric", "Test", "95 % interval", "Baseline", "Outcome"]),
+    ],
+)
+def test_on_a_narrow_terminal_the_table_keeps_what_tells_most(
+    monkeypatch: pytest.MonkeyPatch, width: int, columns: list[str]
+) -> None:
+    terminal = open_terminal(monkeypatch, width)
+    row: dict[str, Any] = {
+        **dict.fromkeys(("single_answer", "published", "source", "step", "champion")),
+        **{"task": "entailment", "version": 12, "outcome": "promoted", "method": "lora", "seconds": 102.0},
+        **{"trained_parameters": 74_498, "size_bytes": 304_742, "metric_title": "accuracy"},
+        **{"value": 0.8, "interval": [0.731, 0.863], "baselines": [{"name": "majority", "value": 0.23}]},
+        **{"data_warnings": ["train has 16 rows whose text it has with another class too " * 3]},
+        "beside_probe": "accuracy: lora r=8 0.800, linear probe on the frozen base 0.819; " * 3,
+    }
+    print_summary([row], seconds=1.0, tracking_uri="sqlite:///mlflow.db")
+    shown = terminal.read_plain()
+    check_lines(shown, width)
+    head = next(line for line in shown.splitlines() if line.startswith("Task"))
+    assert [column for column in columns if column not in head] == []
+    # The reference that nobody gave is not even among what is not shown.
+    assert "Published" not in shown

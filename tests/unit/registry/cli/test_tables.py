@@ -82,6 +82,37 @@ def test_on_a_narrow_terminal_the_least_important_columns_give_way(
     assert "not shown here: Value, Base" in capsys.readouterr().out
 
 
+def test_a_small_column_takes_the_room_that_a_large_one_leaves(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _narrow(monkeypatch, 24)
+    columns = (Column("Task"), Column("Base", rank=1), Column("Value", rank=2))
+    print_table(columns, [("reviews", "a-base-with-a-long-name", "0.851")])
+    output = capsys.readouterr().out
+    assert "reviews   0.851" in output
+    assert "not shown here: Base" in output
+
+
+def test_a_column_that_holds_nothing_gives_way_first_and_unsaid(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _narrow(monkeypatch, 24)
+    columns = (Column("Task"), Column("Published", rank=1), Column("Seconds", rank=2))
+    print_table(columns, [("reviews", "-", "17"), ("films", "-", "18")])
+    assert capsys.readouterr().out.splitlines() == [
+        "Task      Seconds",
+        "─────────────────",
+        "reviews   17",
+        "films     18",
+    ]
+
+
+def test_a_name_is_never_cut(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    _narrow(monkeypatch, 20)
+    print_table((Column("Task"), Column("Outcome")), [("a-task-with-a-long-name", "promoted")])
+    assert "a-task-with-a-long-name   promoted" in capsys.readouterr().out
+
+
 def test_fields_are_aligned_and_empty_ones_left_out(capsys: pytest.CaptureFixture[str]) -> None:
     print_fields({"Task": "reviews", "Owner": "", "Fingerprint": "sha256:x"})
     assert capsys.readouterr().out == "Task         reviews\nFingerprint  sha256:x\n"

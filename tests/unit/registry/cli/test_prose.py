@@ -1,0 +1,56 @@
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lorry_registry.cli.prose import print_prose, wrap_prose
+
+from fixtures.terminals import open_terminal
+
+_WORDS = st.lists(st.text("abcxyz/-.:", min_size=1, max_size=30), min_size=1, max_size=40)
+
+
+@given(_WORDS, st.integers(20, 120), st.integers(0, 6))
+def test_no_word_is_broken_and_none_is_lost(words: list[str], width: int, indent: int) -> None:
+    text = " " * indent + " ".join(words)
+    wrapped = wrap_prose(text, width)
+    assert wrapped.split() == words
+    for line in wrapped.splitlines():
+        assert len(line) <= width or len(line.split()) == 1
+        assert line.startswith(" " * indent)
+
+
+def test_a_command_stays_on_one_line() -> None:
+    text = "reviews has no champion; to use v1 all the same: lorry promote reviews v1 --reason ..."
+    assert wrap_prose(text, 60).splitlines() == [
+        "reviews has no champion; to use v1 all the same:",
+        "  lorry promote reviews v1 --reason ...",
+    ]
+    narrow = wrap_prose(text, 30).split()
+    assert narrow == text.split()
+
+
+def test_lines_keep_their_own_space_and_empty_ones_stay() -> None:
+    text = "error: data: 2 faults\n  line 1: is not a text at all\n\n  -> correct it"
+    assert wrap_prose(text, 22).splitlines() == [
+        "error: data: 2 faults",
+        "  line 1: is not a",
+        "    text at all",
+        "",
+        "  -> correct it",
+    ]
+
+
+def test_a_pipe_gets_long_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    print_prose("word " * 100)
+    assert capsys.readouterr().out.count("\n") == 1
+
+
+def test_a_terminal_gets_lines_that_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = open_terminal(monkeypatch, 40)
+    print_prose("word " * 100)
+    print_prose("another " * 100, err=True)
+    lines = terminal.read_plain().splitlines()
+    assert max(map(len, lines)) <= 40
+    assert set(re.findall(r"\w+", terminal.read_plain())) == {"word", "another"}
