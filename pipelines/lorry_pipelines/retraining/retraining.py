@@ -136,6 +136,8 @@ class Retrainer:
             ]
             done = self._run(planned, leases) if planned else FinishedRun()
             finished = {name: self._finish_half_done(lease) for name, lease in leases.items()}
+            for name, lease in leases.items():
+                lease.is_half_done = done.is_cut and name in done.reports
         results = [
             self._build_result(fresh.found.get(name, found), done, left.get(name, ""), finished.get(name, ""))
             for name, found in self.inspections.found.items()

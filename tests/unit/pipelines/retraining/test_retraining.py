@@ -202,6 +202,7 @@ def test_a_run_that_the_budget_ended_leaves_what_had_not_ended(registry: Registr
     done = shop.retrain()
     assert list_outcomes(done) == {"a": "promoted", "b": "left"}
     assert done.left[0].decision.startswith("the budget was spent in register")
+    assert is_unfinished(registry.store, "b")
     shop.is_cut = False
     assert list_outcomes(shop.retrain())["b"] == "failed"
 
@@ -215,4 +216,5 @@ def test_leases_are_given_back_when_the_run_cannot_start(registry: Registry) -> 
     shop.during = fail
     with pytest.raises(NotFoundError):
         shop.retrain()
+    assert is_unfinished(registry.store, "a")
     assert isinstance(take_lease(registry.store, "a"), WorkLease)
