@@ -14,6 +14,7 @@
     checks          are these parts fit to train on and to be scored on?
     data_card       what a person and the later steps want to know of the data
     prepared        the folder that holds the tables and the card
+    row_comparison  marks of the rows, and the present rows to compare with them
     templates       the template language, with and without soft tokens
 
 Nothing is imported here, so that a pipeline is compiled without pyarrow.

@@ -129,6 +129,9 @@ class Retrainer:
             # What somebody else did until a moment ago is not done again.
             tasks, fresh = self._inspect([name for name in leases if name in plan.chosen])
             self.inspections.problems.update(fresh.problems)
+            left.update(
+                {name: f"it cannot be retrained: {error.what}" for name, error in fresh.problems.items()}
+            )
             planned = [
                 PlannedTask(tasks[name], found.staleness)
                 for name, found in fresh.found.items()

@@ -1,5 +1,6 @@
 """Retraining as a story: four tasks, what happens to them, and what each trigger does about it."""
 
+import gzip
 import json
 import os
 import random
@@ -28,12 +29,25 @@ save_file(tensors, path, metadata={"format": "pt"})
 """
 
 
+def draw_messages(data: Path) -> Callable[..., list[dict[str, Any]]]:
+    """Return a function that draws as many real messages, some of them spam, each seed others."""
+    with gzip.open(data / "sms_spam" / "all.jsonl.gz", "rt", encoding="utf-8") as stream:
+        messages = [json.loads(line) for line in stream]
+
+    def draw(count: int, seed: int) -> list[dict[str, Any]]:
+        chosen = random.Random(seed).sample(messages, count)  # noqa: S311
+        return [{"text": message["text"], "label": str(message["label"])} for message in chosen]
+
+    return draw
+
+
 class Story:
     """A repository of four tasks in ``tasks/``, whose heads are fitted in a moment."""
 
     def __init__(self, workspace: Any, make_rows: Callable[..., list[dict[str, Any]]]) -> None:
         self.workspace = workspace
         self._make_rows = make_rows
+        self._labels = sorted({row["label"] for row in make_rows(80, 0)})
         self.rows: dict[str, list[dict[str, Any]]] = {}
         for number, name in enumerate(NAMES):
             self.rows[name] = make_rows(80, number)
@@ -62,13 +76,15 @@ class Story:
         self.workspace.write_rows(f"{name}.jsonl", self.rows[name])
 
     def add(self, name: str, count: int, seed: int = 9) -> None:
-        self.rows[name] += [{**row, "text": f"{row['text']} again"} for row in self._make_rows(count, seed)]
+        self.rows[name] += [
+            {**row, "text": f"{row['text']} again {seed}"} for row in self._make_rows(count, seed)
+        ]
         self.write(name)
 
     def shuffle(self, name: str) -> None:
         chance = random.Random(3)  # noqa: S311
         for row in self.rows[name]:
-            row["label"] = chance.choice(["good", "bad"])
+            row["label"] = chance.choice(self._labels)
         self.write(name)
 
     def list_states(self, code: int) -> dict[str, str]:
@@ -101,11 +117,13 @@ class Story:
 
 @pytest.fixture
 def story(make_workspace: Callable[[str], Any], rows: Callable[..., Any]) -> Story:
+    """Four tasks on real messages where there are some, or else on rows that are made."""
     workspace = make_workspace("story")
     own = workspace.folder / "base"
     shutil.copytree(workspace.base, own)
     workspace.base = own
-    return Story(workspace, rows)
+    data = os.environ.get("LORRY_TEST_DATA")
+    return Story(workspace, draw_messages(Path(data)) if data else rows)
 
 
 def test_the_story_of_four_tasks(story: Story) -> None:

@@ -155,6 +155,18 @@ def test_what_somebody_else_did_until_a_moment_ago_is_not_done_again(registry: R
     assert (shop.ran, list_outcomes(done)) == ([], {"a": "fresh"})
 
 
+def test_what_became_unusable_meanwhile_is_left(registry: Registry) -> None:
+    shop = Workshop(registry, a="stale", b="stale")
+    retrainer = shop.build()
+    plan = retrainer.plan(plans_memory=False)
+    del shop.states["a"]
+    shop.problems["a"] = NotFoundError("its data are gone")
+    done = retrainer.retrain(plan)
+    assert list_outcomes(done) == {"a": "left", "b": "promoted"}
+    assert done.left[0].decision == "it cannot be retrained: its data are gone"
+    assert list(retrainer.inspections.problems) == ["a"]
+
+
 def test_a_run_has_the_fence_of_its_lease(registry: Registry) -> None:
     shop = Workshop(registry, a="stale")
     shop.during = lambda: check_fence(registry.store, RUN, "a")
