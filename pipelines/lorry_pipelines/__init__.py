@@ -6,6 +6,8 @@ From the top down
     The ``lorry`` command: each command in the module of its name, imported when it is called.
 :mod:`~lorry_pipelines.studies`
     Comparisons and studies: trials in processes, a table, a plot, runs in MLflow.
+:mod:`~lorry_pipelines.retraining`
+    What is out of date beside its champion, what training it would take, and doing it once.
 :mod:`~lorry_pipelines.diagnosis`
     What ``lorry doctor`` looks at, each check by itself and with a time limit.
 :mod:`~lorry_pipelines.local`

@@ -39,6 +39,7 @@ def find_step_times(
             continue
         outcomes = RunRecord(registry.store, run).read(task)
         trained = [outcome.details for outcome in outcomes if outcome.step == "finetune"]
-        if len(trained) == 1 and is_same(trained[0]):
+        # One that went on from a checkpoint took longer than its last process did.
+        if len(trained) == 1 and not trained[0].get("resumed_from") and is_same(trained[0]):
             return f"v{version.number}", {outcome.step: outcome.seconds for outcome in outcomes}
     return "", {}

@@ -131,7 +131,7 @@ class RowMarks:
                 raise ValueError("of a form that this version of lorry does not know")
             if not isinstance(salt, str) or type(span) is not int or type(inputs) is not int:
                 raise ValueError("its first line is incomplete")
-            if not 0 <= inputs <= span or len(body) < inputs * _CHECK_BYTES:
+            if span < NUMBERS_AN_INPUT or not 0 <= inputs <= span or len(body) < inputs * _CHECK_BYTES:
                 raise ValueError("its end is missing")
             salt.encode("utf-8")
             edge = len(body) - inputs * _CHECK_BYTES

@@ -47,6 +47,7 @@ class WorkState(BaseModel):
         process: Who holds it; None: it was given back.
         since: When it was taken, by the clock of the store.
         until: When it ends, unless it is renewed.
+        is_half_done: Whether it was given back before the work was done.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -55,6 +56,12 @@ class WorkState(BaseModel):
     process: ProcessName | None = None
     since: datetime
     until: datetime
+    is_half_done: bool = False
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether there may be work to finish, once nobody holds it."""
+        return self.process is not None or self.is_half_done
 
     def is_held(self, now: datetime) -> bool:
         """Return whether somebody holds it.
@@ -85,7 +92,10 @@ class WorkLease:
         task: The task.
         state: What it says.
         etag: The tag of that document.
-        follows_unfinished: Whether the last holder never gave it back: its work may be half done.
+        follows_unfinished: Whether the last holder never gave it back, or before its work was done.
+
+    Attributes:
+        is_half_done: Whether whoever takes it next has to look for work to finish.
     """
 
     def __init__(
@@ -93,6 +103,7 @@ class WorkLease:
     ) -> None:
         self.task = task
         self.follows_unfinished = follows_unfinished
+        self.is_half_done = False
         self._store = store
         self._state = state
         self._etag = etag
@@ -117,7 +128,7 @@ class WorkLease:
     def release(self) -> None:
         """Give it back; one that cannot be given back, or is somebody else's now, ends by itself."""
         with self._lock, contextlib.suppress(LorryError):
-            self._write(self._state.model_copy(update={"process": None}))
+            self._write(self._state.model_copy(update={"process": None, "is_half_done": self.is_half_done}))
 
     def fence(self, run: str) -> None:
         """Leave its token with a run: what the run registers counts only as long as this lease is held.
@@ -159,7 +170,7 @@ def take_lease(store: Store, task: str) -> WorkLease | WorkState:
         except ConflictError:
             # Somebody was faster, and holds it now, or has given it back already.
             continue
-        unfinished = former is not None and former.process is not None
+        unfinished = former is not None and former.is_unfinished
         return WorkLease(store, task, state, etag, follows_unfinished=unfinished)
     raise StoreError(
         "others take and give back its lease all the time", where=store.locate(key), todo="try again later"
@@ -167,7 +178,7 @@ def take_lease(store: Store, task: str) -> WorkLease | WorkState:
 
 
 def is_unfinished(store: Store, task: str) -> bool:
-    """Return whether whoever last worked on a task ended without giving its lease back.
+    """Return whether whoever last worked on a task ended before the work was done.
 
     Raises:
         StoreError: The store cannot be read, or the lease is of a later Lorry.
@@ -177,12 +188,12 @@ def is_unfinished(store: Store, task: str) -> bool:
     if stored is None:
         return False
     state = _parse(stored.content, store.locate(key))
-    return state.process is not None and not state.is_held(store.read_clock())
+    return state.is_unfinished and not state.is_held(store.read_clock())
 
 
 @contextlib.contextmanager
 def keep_leases(leases: Sequence[WorkLease]) -> Iterator[None]:
-    """Renew leases every few minutes, and give them back at the end, however it ends."""
+    """Renew leases every few minutes, and give them back at the end; half done, if it ends by an error."""
     ended = threading.Event()
 
     def renew_until_ended() -> None:
@@ -197,6 +208,10 @@ def keep_leases(leases: Sequence[WorkLease]) -> Iterator[None]:
     thread.start()
     try:
         yield
+    except BaseException:
+        for lease in leases:
+            lease.is_half_done = True
+        raise
     finally:
         ended.set()
         for lease in leases:

@@ -23,6 +23,7 @@ from lorry_registry.manifest import CARD_NAME, CONFIG_NAME, MANIFEST_NAME, WEIGH
 from lorry_registry.mlflow_connection import MlflowConnection
 from lorry_registry.registry import Registry
 from lorry_registry.registry_identity import read_or_create_id
+from lorry_registry.row_marks import RowMarks
 from lorry_registry.scrubbing import scrub_text
 from lorry_registry.settings import SETTINGS_FILE, Settings
 from lorry_registry.stored_adapters import adapter_key
@@ -256,6 +257,9 @@ def list_registry_targets() -> Mapping[str, Target]:
         "trained rows": Target(
             (_make_rows().serialize(),), _read_rows, (_mutate_first_line, mutate_bytes, make_random), 0.5
         ),
+        "row marks": Target(
+            (_make_marks().serialize(),), _read_marks, (_mutate_first_line, mutate_bytes, make_random), 0.5
+        ),
         "registry id": Target((b'{"format":1,"id":"' + b"0" * 32 + b'"}',), _read_identity, documents, 0.5),
         "adapter_config": Target((files[CONFIG_NAME],), _read_config, documents),
         "safetensors": Target(
@@ -361,6 +365,11 @@ def _read_rows(content: bytes, folder: Path) -> object:
     return rows.find_unseen([("a text", ""), ("another", "")])
 
 
+def _read_marks(content: bytes, folder: Path) -> object:
+    marks = RowMarks.parse(content, where="here")
+    return marks.compare({("a text", ""): ["good"], ("another", ""): [1.5]})
+
+
 def _read_identity(content: bytes, folder: Path) -> object:
     _write(folder / "store", {"registry.json": content})
     return read_or_create_id(LocalStore(folder / "store"))
@@ -415,6 +424,11 @@ def _read_mlmodel(content: bytes, folder: Path) -> object:
 def _make_rows() -> TrainedRows:
     texts = [(f"row {number}", "") for number in range(50)]
     return TrainedRows.collect(texts, unit="row", salt=digest_bytes(b"data"))
+
+
+def _make_marks() -> RowMarks:
+    labels = {(f"row {number}", ""): ["good", "bad"][number % 2 :] for number in range(50)}
+    return RowMarks.collect(labels, salt=digest_bytes(b"data"))
 
 
 def _make_adapter() -> tuple[bytes, dict[str, bytes]]:

@@ -81,8 +81,8 @@ def inspect_task(
     events = registry.ledger.read_events(state)
     compared = _choose_compared(task, registry, state.champion_version, list_versions(events))
     if compared is None:
-        name: State = "stale" if list_versions(events) else "new"
-        return Inspection(task.spec.name, name, staleness.reason, staleness)
+        unknown: State = "stale" if list_versions(events) else "new"
+        return Inspection(task.spec.name, unknown, staleness.reason, staleness)
     version, manifest = compared
     changes = find_changes(task, manifest)
     notes: list[str] = []
@@ -99,9 +99,15 @@ def inspect_task(
             rows = None
     if not asks_for_libraries(task.spec) and (libraries := find_library_changes(manifest)) is not None:
         notes.append(f"other libraries than v{version} was trained with: {libraries.how}")
+    name = _name_state(staleness, events)
+    if name == "fresh" and state.champion_version not in (None, staleness.version):
+        notes.append(
+            f"the champion is v{version}, which was made of something else; "
+            f"lorry promote {task.spec.name} v{staleness.version} puts the other in its place"
+        )
     return Inspection(
         task=task.spec.name,
-        state=_name_state(staleness, events),
+        state=name,
         reason=staleness.reason,
         staleness=staleness,
         champion=state.champion_version,

@@ -8,6 +8,7 @@ The fine-tuning step calls these in turn:
 - ``number_head`` lets a head that predicts numbers learn them in units of their spread.
 - ``assembly`` encodes the rows and builds the trainer, with its ``arguments`` and ``callbacks``; ``packing``
   joins short sequences into one row, where a task asks for it.
+- ``starting_adapter`` lets a training begin with the champion's adapter, where it fits.
 - ``resumption`` trains to the end, from the last of the ``checkpoints`` if there is one.
 - ``stored_checkpoints`` keeps them in a store, for a step that starts on another machine;
   ``checkpoint_uploads`` does so while training goes on.

@@ -4,11 +4,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lorry_components.data.rows import Row
+from lorry_components.data.seen_rows import find_unseen_rows
 from lorry_components.training.number_head import NumberHead
 from lorry_components.training.setup import Setup
 from lorry_registry.errors import AdapterRejectedError
 from lorry_registry.manifest import Manifest
 from lorry_registry.task_spec import TaskSpec
+from lorry_registry.trained_rows import NUMBERS_A_ROW, TrainedRows
+
+# The fields of a recipe's data that decide which rows are held out.
+_DIVISION = ("split", "splits", "limit", "duplicates")
+_FEW_ROWS = 3
+_CHANCE = 4 / NUMBERS_A_ROW
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,15 +28,26 @@ class StartingAdapter:
         adapter_id: What it is.
         folder: Its verified files.
         manifest: Its manifest.
+        seen: The rows that it was trained on; None: they are not known.
     """
 
     version: int
     adapter_id: str
     folder: Path
     manifest: Manifest
+    seen: TrainedRows | None
 
-    def find_misfit(self, spec: TaskSpec, setup: Setup, labels: Sequence[str] | None) -> str:
-        """Return why it does not fit a training, as far as its manifest says; "": it does."""
+    def find_misfit(
+        self, spec: TaskSpec, setup: Setup, labels: Sequence[str] | None, held_out: Sequence[Row]
+    ) -> str:
+        """Return why it does not fit a training, before its tensors are looked at; "": it may.
+
+        Args:
+            spec: The task.
+            setup: What was set up for the training.
+            labels: The classes, or None.
+            held_out: The rows by which the new adapter will be judged.
+        """
         own = self.manifest
         pairs = (
             ("base", own.base.fingerprint, setup.base.identity.fingerprint),
@@ -38,16 +57,45 @@ class StartingAdapter:
             ("pooling", own.head, setup.task_type.find_recorded_pooling()),
         )
         others = [name for name, before, now in pairs if before != now]
-        return f"v{self.version} has another {' and '.join(others)}" if others else ""
+        if others:
+            return f"v{self.version} has another {' and '.join(others)}"
+        return self._find_leak(spec, held_out)
+
+    def _find_leak(self, spec: TaskSpec, held_out: Sequence[Row]) -> str:
+        """Return why the new adapter would be judged by rows that this one has learned; "": it would not."""
+        former, present = self.manifest.recipe.get("data"), spec.describe_recipe()["data"]
+        assert isinstance(present, dict)
+        if not isinstance(former, dict) or any(former.get(name) != present[name] for name in _DIVISION):
+            return f"the data of v{self.version} were divided otherwise: it may have learned test rows"
+        if self.seen is None:
+            return f"which rows v{self.version} was trained on is not known"
+        known = len(held_out) - len(find_unseen_rows(self.seen, held_out))
+        # Some are taken for such rows by chance.
+        if known > _FEW_ROWS + len(held_out) * _CHANCE:
+            return f"v{self.version} was trained on {known:,} of the present test rows"
+        return ""
 
 
-def begin_with(start: StartingAdapter, spec: TaskSpec, setup: Setup, labels: Sequence[str] | None) -> str:
+def begin_with(
+    start: StartingAdapter,
+    spec: TaskSpec,
+    setup: Setup,
+    labels: Sequence[str] | None,
+    held_out: Sequence[Row],
+) -> str:
     """Put an adapter into what was set up for a training; a head that learns numbers is still to be scaled.
+
+    Args:
+        start: The adapter.
+        spec: The task.
+        setup: What was set up for the training.
+        labels: The classes, or None.
+        held_out: The rows by which the new adapter will be judged.
 
     Returns:
         Why it does not fit, and nothing was changed; "": the training begins with it.
     """
-    misfit = start.find_misfit(spec, setup, labels)
+    misfit = start.find_misfit(spec, setup, labels, held_out)
     if misfit:
         return misfit
     try:

@@ -252,6 +252,7 @@ def _format_plan(retrainer: "Retrainer", plan: "RetrainingPlan", task: str) -> l
 
 def _hand_on(retraining: "Retraining", *, as_json: bool) -> None:
     """Tell what a retraining did: the one place that everything about it passes."""
+    from lorry_pipelines.cli.run import tell_start
     from lorry_pipelines.retraining.results import describe_retraining
 
     if as_json:
@@ -269,6 +270,8 @@ def _hand_on(retraining: "Retraining", *, as_json: bool) -> None:
         warning = task.report.details.get("register", {}).get("warning") if task.report else None
         if warning:
             print_warning(f"{task.task}: {warning}")
+        if task.report is not None:
+            tell_start(task.report)
     _print_left({task.task: task.decision for task in retraining.left})
     if retraining.url:
         click.echo(f"\nIn Kubeflow: {retraining.url}")

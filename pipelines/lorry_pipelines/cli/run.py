@@ -281,6 +281,13 @@ def _explain_interruption(
         click.echo("checkpoints are kept: the same command continues from there", err=True)
 
 
+def tell_start(report: "TaskReport") -> None:
+    """Say why a task did not begin with its champion, if it asks for that."""
+    refused = report.details.get("finetune", {}).get("start_refused")
+    if refused:
+        click.echo(f"note: {report.task} began with the base: {refused}", err=True)
+
+
 def _finish(reports: "Sequence[TaskReport]", folder: "RunFolder") -> None:
     """Report warnings and failures, and exit with a code that says whether all is well.
 
@@ -291,6 +298,7 @@ def _finish(reports: "Sequence[TaskReport]", folder: "RunFolder") -> None:
         warning = report.details.get("register", {}).get("warning")
         if warning:
             print_warning(f"{report.task}: {warning}")
+        tell_start(report)
     failed = [report for report in reports if report.status == "failed"]
     if not failed:
         return

@@ -1,8 +1,11 @@
 """Retraining: which tasks are out of date, what training them would take, and doing it once.
 
-:mod:`inspecting` compares all tasks with their champions, :mod:`~lorry_pipelines.retraining.selection` picks
-those that a commit has touched, :mod:`planning` says what they would take and what a budget leaves for the
-next time, :mod:`results` is what a retraining hands on: to its summary, and to whoever writes a report.
+:mod:`~lorry_pipelines.retraining.inspecting` compares all tasks with their champions,
+:mod:`~lorry_pipelines.retraining.selection` picks those that a commit has touched,
+:mod:`~lorry_pipelines.retraining.planning` says what they would take, and
+:mod:`~lorry_pipelines.retraining.budget` what is left for the next time.
+:mod:`~lorry_pipelines.retraining.retraining` does it, under leases, over something that runs tasks.
+:mod:`~lorry_pipelines.retraining.results` is what it hands on: to its summary, and to a report.
 """
 
 __all__: list[str] = []

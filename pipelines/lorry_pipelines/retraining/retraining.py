@@ -129,6 +129,9 @@ class Retrainer:
             # What somebody else did until a moment ago is not done again.
             tasks, fresh = self._inspect([name for name in leases if name in plan.chosen])
             self.inspections.problems.update(fresh.problems)
+            left.update(
+                {name: f"it cannot be retrained: {error.what}" for name, error in fresh.problems.items()}
+            )
             planned = [
                 PlannedTask(tasks[name], found.staleness)
                 for name, found in fresh.found.items()
@@ -136,6 +139,8 @@ class Retrainer:
             ]
             done = self._run(planned, leases) if planned else FinishedRun()
             finished = {name: self._finish_half_done(lease) for name, lease in leases.items()}
+            for name, lease in leases.items():
+                lease.is_half_done = done.is_cut and name in done.reports
         results = [
             self._build_result(fresh.found.get(name, found), done, left.get(name, ""), finished.get(name, ""))
             for name, found in self.inspections.found.items()

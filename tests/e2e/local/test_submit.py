@@ -157,3 +157,43 @@ def test_a_recurring_run_and_what_is_refused(cluster: Cluster) -> None:
     shown = json.loads(cluster.submit(task, "--recurring", "0 0 3 * * *", "--json").out)
     assert shown["recurring"] in cluster.kubeflow.recurring
     assert shown["tasks"] == ["good"]
+
+
+def test_what_is_stale_is_retrained_on_the_cluster_once(cluster: Cluster) -> None:
+    task = cluster.write_task("good", method={"name": "probe"}, train={})
+    cluster.write_task("idle", method={"name": "probe"}, train={})
+    wait = cluster.start_runs()
+
+    def retrain(*arguments: str) -> dict[str, Any]:
+        command = ("retrain", task, *arguments, "--on", "kubeflow", "--json")
+        done: dict[str, Any] = json.loads(cluster.workspace.run(*command, **cluster.submitting).out)
+        return done
+
+    done = retrain()
+    wait()
+    (outcome,) = done["tasks"]
+    assert (outcome["outcome"], outcome["new_version"], done["place"]) == ("promoted", 1, "kubeflow")
+    (run,) = cluster.kubeflow.runs.values()
+    assert (done["run"], done["url"].rpartition("/")[2]) == (run["run_id"],) * 2
+    assert cluster.store.read(f"runs/{run['run_id']}/fences/good.json") is not None
+
+    # The data here are a file, and those that were trained from are in the store: the rows are the same.
+    asked = len(cluster.kubeflow.requests)
+    assert [each["outcome"] for each in retrain()["tasks"]] == ["fresh"]
+    assert len(cluster.kubeflow.requests) == asked
+
+    source = cluster.workspace.folder / "good.jsonl"
+    rows = source.read_text("utf-8").splitlines(keepends=True)
+    source.write_text("".join([*rows, *(row.replace('"the ', '"every ') for row in rows[:40])]), "utf-8")
+    triggers = [
+        cluster.workspace.start("retrain", task, "--on", "kubeflow", "--json", **cluster.submitting)
+        for _ in range(2)
+    ]
+    told = [trigger.communicate(timeout=480) for trigger in triggers]
+    wait()
+    assert [trigger.returncode for trigger in triggers] == [0, 0], told
+    outcomes = [json.loads(out)["tasks"][0] for out, _ in told]
+    assert {each["reasons"][0] for each in outcomes if each["new_version"]} == {"data: 40 added rows"}
+    assert len([each for each in outcomes if each["outcome"] in ("promoted", "refused")]) == 1, outcomes
+    assert len(cluster.kubeflow.runs) == 2
+    assert cluster.store.read("tasks/idle/head.json") is None

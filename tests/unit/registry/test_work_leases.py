@@ -137,6 +137,14 @@ def test_they_are_renewed_as_long_as_work_goes_on_and_given_back_at_the_end(
         assert read().until - read().since >= timedelta(seconds=WORK_SECONDS)
         raise RuntimeError
     assert read().process is None
+    # Nobody knows how far it came.
+    assert is_unfinished(store, TASK)
+    again = take(store)
+    assert again.follows_unfinished
+    with keep_leases([again]):
+        pass
+    assert not is_unfinished(store, TASK)
+    assert not take(store).follows_unfinished
 
 
 def test_one_of_a_later_lorry_is_not_taken(store: LocalStore) -> None:

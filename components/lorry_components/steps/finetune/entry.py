@@ -35,6 +35,7 @@ from lorry_registry.errors import TrackingError, TrainingError
 from lorry_registry.kubeflow_pages import PAGE_TAG, describe_kubeflow_run, tag_kubeflow_run
 from lorry_registry.mlflow_best_effort import BestEffort
 from lorry_registry.mlflow_index import MlflowIndex
+from lorry_registry.trained_rows import read_rows
 from lorry_registry.version_card import NOTE_TAG, describe_model
 from lorry_registry.whole_files import write_whole_text
 
@@ -142,11 +143,13 @@ def _find_start(entry: StepContext) -> StartingAdapter | None:
     champion = entry.registry.ledger.read_state(entry.spec.name).champion
     if champion is None:
         return None
+    manifest = entry.registry.read_manifest(champion.adapter_id)
     return StartingAdapter(
         version=champion.version,
         adapter_id=champion.adapter_id,
         folder=entry.registry.fetch(champion.adapter_id),
-        manifest=entry.registry.read_manifest(champion.adapter_id),
+        manifest=manifest,
+        seen=read_rows(entry.store, manifest),
     )
 
 

@@ -116,7 +116,8 @@ def finetune(
             _LOGGER.warning("%s is not compared with a linear probe: %s", spec.name, error)
     setup = set_up(spec, task.base, task_type, method, labels=card.labels, group=group)
     _check_size(spec, setup, target)
-    refused = begin_with(start, spec, setup, card.labels) if start is not None else ""
+    held_out = [example.row for example in parts["test"]]
+    refused = begin_with(start, spec, setup, card.labels, held_out) if start is not None else ""
     began = start if not refused else None
     if refused:
         _LOGGER.warning("%s begins with the base, since %s", spec.name, refused)

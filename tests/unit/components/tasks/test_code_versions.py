@@ -32,7 +32,7 @@ STEP_SOURCES = {
         *(f"training/{name}.py" for name in ("activation_cache", "distributed", "frozen_features")),
         *(f"training/{name}.py" for name in ("head_fitting", "linear_probe", "number_head", "optimizers")),
         *(f"training/{name}.py" for name in ("packing", "precision", "resumption", "sampler", "setup")),
-        *(f"training/{name}.py" for name in ("sharding", "supervised_logits", "trainer")),
+        *(f"training/{name}.py" for name in ("sharding", "starting_adapter", "supervised_logits", "trainer")),
         *(f"models/{name}.py" for name in ("blocks", "dimensions", "dropout_fields", "pooled_model")),
         *(f"models/{name}.py" for name in ("pooling", "pretrained", "quantization", "reading_order")),
     ],

@@ -382,6 +382,17 @@ def test_a_refusal_is_told_beside_what_changed(workshop: Workshop) -> None:
     assert (judged.state, judged.has_work) == ("to judge", True)
 
 
+def test_a_champion_of_something_else_is_told(workshop: Workshop) -> None:
+    workshop.learn()
+    workshop.write_rows(30)
+    workshop.learn()
+    assert workshop.inspect().notes == ()
+    workshop.write_rows(20)
+    found = workshop.inspect()
+    assert (found.state, found.version, found.champion) == ("fresh", 1, 2)
+    assert "the champion is v2, which was made of something else" in found.notes[0]
+
+
 def test_other_libraries_are_told(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
     workshop.learn()
     assert workshop.inspect().notes == ()

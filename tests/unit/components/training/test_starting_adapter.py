@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
+from lorry_components.data.prepared import load_part
+from lorry_components.data.seen_rows import SEEN_ROWS_NAME, collect_seen_rows
 from lorry_components.steps.finetune.step import finetune, name_checkpoints
 from lorry_components.tasks.base_checks import check_training
 from lorry_components.tasks.definition import check_sections, find_method, find_task_type
@@ -16,6 +18,7 @@ from lorry_components.training.training_summary import TrainingSummary
 from lorry_registry.manifest import WEIGHTS_NAME, Manifest
 from lorry_registry.task_sections import TaskSections
 from lorry_registry.task_spec import TaskSpec
+from lorry_registry.trained_rows import TrainedRows
 
 from fixtures.adapters import write_adapter
 
@@ -28,7 +31,7 @@ STILL = {"steps": 1, "learning_rate": 1e-12, "start": "champion"}
 def start_from(tmp_path: Path) -> Callable[..., StartingAdapter]:
     """Return a function from a trained candidate to what a training begins with."""
 
-    def make(trained: Any, **changes: Any) -> StartingAdapter:
+    def make(trained: Any, *, seen: Any = "its own", **changes: Any) -> StartingAdapter:
         summary: TrainingSummary = trained.summary
         manifest: Manifest = write_adapter(tmp_path / "adapter").manifest.model_copy(
             update={
@@ -37,10 +40,13 @@ def start_from(tmp_path: Path) -> Callable[..., StartingAdapter]:
                 "base": summary.base,
                 "labels": summary.labels,
                 "head": summary.head,
+                "recipe": trained.spec.describe_recipe(),
                 **changes,
             }
         )
-        return StartingAdapter(3, ID, trained.candidate / "adapter", manifest)
+        content = (trained.candidate / SEEN_ROWS_NAME).read_bytes()
+        rows = TrainedRows.parse(content, where="here") if seen == "its own" else seen
+        return StartingAdapter(3, ID, trained.candidate / "adapter", manifest, rows)
 
     return make
 
@@ -125,6 +131,25 @@ def test_what_does_not_fit_is_told_and_training_begins_with_the_base(
     assert told in summary.start_refused
     assert summary.inputs.makeup is not None
     assert summary.inputs.makeup.start is None
+
+
+def test_no_test_row_is_learned_by_way_of_the_champion(
+    trained: Callable[..., Any],
+    start_from: Callable[..., StartingAdapter],
+    go_on: Callable[..., tuple[TrainingSummary, Path]],
+    tiny_data: Callable[[str], Path],
+) -> None:
+    former = trained("classification", "lora")
+    recipe = former.spec.describe_recipe()
+    otherwise = {**recipe, "data": {**recipe["data"], "split": {"validation": 0.1, "test": 0.1, "seed": 9}}}
+    summary, _ = go_on("classification", "lora", start_from(former, recipe=otherwise))
+    assert summary.start_refused == "the data of v3 were divided otherwise: it may have learned test rows"
+    summary, _ = go_on("classification", "lora", start_from(former, seen=None))
+    assert summary.start_refused == "which rows v3 was trained on is not known"
+    examples = load_part(tiny_data("classification"), "test")
+    seen = collect_seen_rows(examples, find_task_type(former.spec).data_form, salt="x")
+    summary, _ = go_on("classification", "lora", start_from(former, seen=seen))
+    assert summary.start_refused == f"v3 was trained on {len(examples)} of the present test rows"
 
 
 def test_checkpoints_of_another_start_are_others(

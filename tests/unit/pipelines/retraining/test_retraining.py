@@ -155,6 +155,18 @@ def test_what_somebody_else_did_until_a_moment_ago_is_not_done_again(registry: R
     assert (shop.ran, list_outcomes(done)) == ([], {"a": "fresh"})
 
 
+def test_what_became_unusable_meanwhile_is_left(registry: Registry) -> None:
+    shop = Workshop(registry, a="stale", b="stale")
+    retrainer = shop.build()
+    plan = retrainer.plan(plans_memory=False)
+    del shop.states["a"]
+    shop.problems["a"] = NotFoundError("its data are gone")
+    done = retrainer.retrain(plan)
+    assert list_outcomes(done) == {"a": "left", "b": "promoted"}
+    assert done.left[0].decision == "it cannot be retrained: its data are gone"
+    assert list(retrainer.inspections.problems) == ["a"]
+
+
 def test_a_run_has_the_fence_of_its_lease(registry: Registry) -> None:
     shop = Workshop(registry, a="stale")
     shop.during = lambda: check_fence(registry.store, RUN, "a")
@@ -202,6 +214,7 @@ def test_a_run_that_the_budget_ended_leaves_what_had_not_ended(registry: Registr
     done = shop.retrain()
     assert list_outcomes(done) == {"a": "promoted", "b": "left"}
     assert done.left[0].decision.startswith("the budget was spent in register")
+    assert is_unfinished(registry.store, "b")
     shop.is_cut = False
     assert list_outcomes(shop.retrain())["b"] == "failed"
 
@@ -215,4 +228,5 @@ def test_leases_are_given_back_when_the_run_cannot_start(registry: Registry) -> 
     shop.during = fail
     with pytest.raises(NotFoundError):
         shop.retrain()
+    assert is_unfinished(registry.store, "a")
     assert isinstance(take_lease(registry.store, "a"), WorkLease)
