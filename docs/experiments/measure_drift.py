@@ -27,12 +27,12 @@ SETS = {
     "questions": ("trec/train.jsonl.gz", "text"),
     "reviews": ("sentiment_sentences/amazon.jsonl", "text"),
 }
-ROWS = 200
+ROWS = 100
 SHARES = (0.05, 0.1, 0.2, 0.4)
 Pool = tuple[list[dict[str, str]], list[str], Any]
 
 
-def read_rows(path: Path, column: str, most: int = 1500) -> tuple[list[dict[str, str]], list[str]]:
+def read_rows(path: Path, column: str, most: int = 800) -> tuple[list[dict[str, str]], list[str]]:
     with (
         gzip.open(path, "rt", encoding="utf-8")
         if path.suffix == ".gz"
@@ -123,7 +123,7 @@ def main() -> None:
                 print_row([name, "none", confidence, *(f"{found[each]:.3f}" for each in (*names, "any"))])
         for share in SHARES:
             found = measure(
-                pool, pools["questions"], pools["reviews"], share, 0.99, max(20, given.trials // 5)
+                pool, pools["questions"], pools["reviews"], share, 0.99, max(20, given.trials // 3)
             )
             shown = (f"{found[each]:.2f}" if each in found else "-" for each in (*names, "any"))
             print_row(["questions", f"{share:.0%} reviews", 0.99, *shown])

@@ -2,8 +2,8 @@
 
 A permutation test is exact: if both samples are of one kind, each way of dividing the pooled rows is as
 likely as the one that was seen, so that a p-value of at most ``a`` comes by chance in at most a share ``a``
-of all cases, whatever the data are like. The p-value counts the division that was seen with the others (Phipson and
-Smyth 2010, https://doi.org/10.2202/1544-6115.1585).
+of all cases, whatever the data are like. The p-value counts the division that was seen with the others
+(Phipson and Smyth 2010, https://doi.org/10.2202/1544-6115.1585).
 """
 
 import numpy as np

@@ -53,8 +53,8 @@ def find_drift(task: str, inputs: Path, no_record: bool, as_json: bool) -> None:
     """Say whether new inputs are still like the training rows.
 
     Compares lengths, words, labels where all inputs have one, and what the frozen base makes of the texts,
-    each by a permutation test. If the inputs are like the training rows, a shift is reported in at most 1 % of
-    all cases, or what drift.confidence of the task leaves. The finding is kept in the store, where
+    each by a permutation test. If the inputs are like the training rows, a shift is reported in at most 1 %
+    of all cases, or what drift.confidence of the task leaves. The finding is kept in the store, where
     lorry stale reads it: a task whose inputs have drifted is stale.
 
     Exit codes: 0 no shift is sure; 20 the inputs have drifted; all others as everywhere.
