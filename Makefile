@@ -82,6 +82,24 @@ coverage: $(INSTALLED) ## Run what test runs, and say which modules it reaches (
 images: $(INSTALLED) ## Build the containers' images; TORCH=cuda, DEMO=yes, ENGINE, REPOSITORY, TAG, BASE_IMAGE.
 	@infra/images/build.sh
 
+.PHONY: push-images
+push-images: ## Push the images of REPOSITORY and TAG, and print their names by digest.
+	@infra/images/push.sh
+
+.PHONY: dist
+dist: $(INSTALLED) ## Build the wheel and the sdist into dist/.
+	@rm -rf dist
+	$(BIN)/uv build --quiet --out-dir dist .
+	ls -l dist/*
+
+.PHONY: dist-check
+dist-check: $(INSTALLED) ## Install what dist/ holds into clean environments and use it; FULL=yes with training.
+	@PYTHON='$(PYTHON)' infra/ci/check_dist.sh
+
+.PHONY: changelog
+changelog: ## Print what CHANGELOG.md says of VERSION, and fail unless it is the project's own.
+	@$(PYTHON) infra/ci/print_changelog.py $(VERSION)
+
 .PHONY: lock
 lock: $(INSTALLED) ## Renew the lock files of the images, within what pyproject.toml allows.
 	@$(BIN)/python infra/images/lock.py $(BIN)/uv $(BIN)/python

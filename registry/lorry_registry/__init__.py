@@ -17,7 +17,7 @@ The architecture, from the top down; imports follow the arrows and never go up
         steps      reference     the pipeline's steps; the papers' published figures
           |            |
           v            v
-        memory                   what a task would take, before anything is spent
+        memory     drift         what a task would take; whether new inputs are like its rows
           |
           v
         tasks                    a task's spec, checked and brought together with its base and data

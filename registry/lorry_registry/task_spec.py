@@ -313,6 +313,19 @@ class RetrainSpec(Section):
     on: tuple[Literal["libraries"], ...] = ()
 
 
+class DriftSpec(Section):
+    """When new inputs are so unlike the training rows that a task is stale.
+
+    Attributes:
+        confidence: How sure a shift must be. Of inputs that are like the training rows, a share of at most
+            one less this is taken for others.
+        rows: How many rows of each are compared at most: the more, the smaller the shifts that are found.
+    """
+
+    confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.99
+    rows: Annotated[int, Field(ge=20, le=5000)] = 500
+
+
 class TaskSpec(Section):
     """One downstream task: what is learned, from which data, on which base, how, and how good it must be."""
 
@@ -328,6 +341,7 @@ class TaskSpec(Section):
     gate: GateSpec = GateSpec()
     resources: ResourcesSpec = ResourcesSpec()
     retrain: RetrainSpec | None = None
+    drift: DriftSpec | None = None
     owner: str = ""
     description: str = ""
 
@@ -340,7 +354,7 @@ class TaskSpec(Section):
 
     @model_serializer(mode="wrap")
     def _leave_out_later_sections(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return leave_out_defaults(self, handler(self), ("head", "retrain"))
+        return leave_out_defaults(self, handler(self), ("head", "retrain", "drift"))
 
     def describe_recipe(self) -> dict[str, JsonValue]:
         """Return everything that decides what is learned, except the base and the rows themselves."""

@@ -33,7 +33,7 @@ SETTERS = {
 BEGINNINGS = {
     *(
         f"pipelines/lorry_pipelines/cli/{name}.py"
-        for name in ("compare", "plan", "predict", "retrain", "run", "stale", "study", "submit")
+        for name in ("compare", "drift", "plan", "predict", "retrain", "run", "stale", "study", "submit")
     ),
     "pipelines/lorry_pipelines/cli/validate.py",
     "components/lorry_components/steps/report/entry.py",
