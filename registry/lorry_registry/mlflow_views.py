@@ -11,9 +11,9 @@ VIEW_KEY = "lorry"
 
 VIEW_TAG = f"mlflow.sharedViewState.{VIEW_KEY}"
 _NAME = "Results"
-_TAGS = ("lorry.version", "lorry.decision", "lorry.status")
+# A run's name holds its version and its method.
+_TAGS = ("lorry.decision", "lorry.status")
 _PARAMETERS = (
-    "method.name",
     # What sets the size of an adapter; MLflow shows no column for what no run has.
     *(f"method.options.{name}" for name in ("r", "tokens", "layers", "size", "reduction")),
     "train.learning_rate",

@@ -210,6 +210,7 @@ def _open_run(entry: StepContext, run: str, note: Path, kubeflow: Mapping[str, s
         "lorry.kind": spec.kind,
         "lorry.base": spec.base.model,
         "lorry.method": spec.method.name,
+        **_name_source(entry),
         **kubeflow,
     }
     if entry.injected_run is None and note.is_file():
@@ -228,6 +229,13 @@ def _open_run(entry: StepContext, run: str, note: Path, kubeflow: Mapping[str, s
     note.parent.mkdir(parents=True, exist_ok=True)
     write_whole_text(note, run_id)
     return run_id
+
+
+def _name_source(entry: StepContext) -> dict[str, str]:
+    """Return MLflow's own tags about what made a run: Lorry, and the commit of the task's file."""
+    source = entry.build.source
+    tags = {"mlflow.source.name": "lorry", "mlflow.source.type": "JOB" if entry.is_in_pod else "LOCAL"}
+    return tags | ({"mlflow.source.git.commit": source.commit} if source is not None else {})
 
 
 def _locate_run(index: MlflowIndex, run_id: str) -> str:
