@@ -1,8 +1,23 @@
 """Addresses of MLflow's pages, as a browser opens them."""
 
+from dataclasses import dataclass
+
 # Without it, MLflow 3 shows an experiment's traces of chats, and hides the trainings behind a menu.
 _TRAININGS = "workflowType=machine_learning"
 LOCAL_ADDRESS = "http://127.0.0.1:5000"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingsPage:
+    """The page that lists the trainings of a task.
+
+    Attributes:
+        experiment: MLflow's id of the experiment.
+        view: The key of the view that shows results and recipes; empty: the experiment has none.
+    """
+
+    experiment: str
+    view: str = ""
 
 
 def is_server(address: str) -> bool:
@@ -21,11 +36,12 @@ def locate_run(address: str, experiment: str, run: str) -> str:
     return f"{address.rstrip('/')}/#/experiments/{experiment}/runs/{run}"
 
 
-def locate_trainings(address: str, experiment: str) -> str:
+def locate_trainings(address: str, page: TrainingsPage) -> str:
     """Return the address of the page that lists the trainings of an experiment.
 
     Args:
         address: The server's, without a user and a password.
-        experiment: MLflow's id of the experiment.
+        page: The experiment, and the view that it is shown in.
     """
-    return f"{address.rstrip('/')}/#/experiments/{experiment}/runs?{_TRAININGS}"
+    view = f"&viewStateShareKey={page.view}" if page.view else ""
+    return f"{address.rstrip('/')}/#/experiments/{page.experiment}/runs?{_TRAININGS}{view}"

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from lorry_registry.ledger_documents import Event
 from lorry_registry.mlflow_index import MlflowIndex
 from lorry_registry.mlflow_models import ADAPTER_TAG
+from lorry_registry.mlflow_views import build_view
 from lorry_registry.promotion import Version, find_version, list_versions
 from lorry_registry.registry import Registry
 from lorry_registry.standing import judge_standings
@@ -159,4 +160,6 @@ def show_standings(
     changes += index.show_model(manifest, champion)
     if index.describe_experiment(task, describe_model(task, manifest.description, manifest.base.model)):
         changes.append("the experiment has a description now")
+    if index.show_view(task, build_view(manifest.evaluation.primary)):
+        changes.append("the experiment has a view of its results now")
     return changes

@@ -42,9 +42,14 @@ def reconcile_tasks(tasks: tuple[str, ...], adopt_alias: bool, as_json: bool) ->
     index = open_index(settings)
     # An MLflow that does not answer is reported once, not by every task.
     index.check_reachable()
+    names = list(dict.fromkeys(tasks or registry.ledger.list_tasks()))
+    if not names:
+        # Trainings that failed and studies have files there, too.
+        for line in index.follow_move():
+            click.echo(line, err=as_json)
     changes: dict[str, list[str]] = {}
     problems: dict[str, LorryError] = {}
-    for task in dict.fromkeys(tasks or registry.ledger.list_tasks()):
+    for task in names:
         try:
             changes[task] = reconcile_task(index, registry, task, adopt_alias=adopt_alias)
         except LorryError as error:

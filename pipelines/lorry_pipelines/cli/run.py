@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from lorry_pipelines.local.copied_steps import Starter
     from lorry_pipelines.local.launch import RunFolder
     from lorry_pipelines.scheduling import PlannedTask
+    from lorry_registry.mlflow_pages import TrainingsPage
     from lorry_registry.provenance import SourceRevision
     from lorry_registry.settings import Settings
 
@@ -120,7 +121,7 @@ def run_tasks(
             rows,
             seconds=time.monotonic() - started,
             tracking_uri=settings.tracking_uri,
-            find_experiment=functools.partial(_find_experiment, settings.tracking_uri),
+            find_trainings=functools.partial(_find_trainings, settings.tracking_uri),
         )
     if folder is not None:
         _finish(list(reports.values()), folder)
@@ -169,13 +170,13 @@ def open_run_starter(settings: "Settings", tasks: int, *, runner: str) -> "Itera
         yield starter
 
 
-def _find_experiment(tracking_uri: str, task: str) -> str | None:
+def _find_trainings(tracking_uri: str, task: str) -> "TrainingsPage | None":
     from lorry_registry.mlflow_index import MlflowIndex
 
     index = MlflowIndex(tracking_uri)
     # The summary is complete without it: an MLflow that is gone was told already.
     with brief_patience(), contextlib.suppress(LorryError):
-        return index.find_experiment(task) if index.has_database() else None
+        return index.find_trainings(task) if index.has_database() else None
     return None
 
 

@@ -17,7 +17,7 @@ from lorry_registry.cli.tables import Column, print_table
 from lorry_registry.linear_probe import describe_linear_probe
 from lorry_registry.manifest import Manifest
 from lorry_registry.mlflow_connection import MlflowConnection
-from lorry_registry.mlflow_pages import LOCAL_ADDRESS, is_server, locate_trainings
+from lorry_registry.mlflow_pages import LOCAL_ADDRESS, TrainingsPage, is_server, locate_trainings
 from lorry_registry.registry import Registry
 from lorry_registry.sizes import format_size
 
@@ -114,7 +114,7 @@ def print_summary(
     *,
     seconds: float,
     tracking_uri: str,
-    find_experiment: Callable[[str], str | None] = lambda _task: None,
+    find_trainings: Callable[[str], TrainingsPage | None] = lambda _task: None,
 ) -> None:
     """Print the table, what was left unchanged and why, and the next commands to try.
 
@@ -122,7 +122,7 @@ def print_summary(
         rows: The outcome of each task.
         seconds: How long the run took.
         tracking_uri: Where MLflow is.
-        find_experiment: Returns MLflow's id of a task's experiment, or None if that is not known.
+        find_trainings: Returns MLflow's page of a task's trainings, or None if that is not known.
     """
     click.echo()
     print_table(_COLUMNS, [_format_row(row) for row in rows])
@@ -155,7 +155,7 @@ def print_summary(
     click.echo(f"\n{len(rows)} task{'' if len(rows) == 1 else 's'} in {seconds:.0f} s")
     usable = [row for row in rows if row["champion"] is not None]
     if usable:
-        _print_next(usable[-1], tracking_uri, find_experiment)
+        _print_next(usable[-1], tracking_uri, find_trainings)
 
 
 def _print_refused(refused: Sequence[Mapping[str, Any]]) -> None:
@@ -211,22 +211,22 @@ def _format_row(row: Mapping[str, Any]) -> list[str]:
 
 
 def _print_next(
-    row: Mapping[str, Any], tracking_uri: str, find_experiment: Callable[[str], str | None]
+    row: Mapping[str, Any], tracking_uri: str, find_trainings: Callable[[str], TrainingsPage | None]
 ) -> None:
     task = row["task"]
     lorry = _name_program("lorry")
     click.echo("\nNext:")
     click.echo(f"  {lorry} predict {task} {_choose_example(row)}")
     click.echo(f"  {lorry} show {task}")
-    for line in _list_mlflow_lines(tracking_uri, find_experiment(task)):
+    for line in _list_mlflow_lines(tracking_uri, find_trainings(task)):
         click.echo(f"  {line}")
 
 
-def _list_mlflow_lines(tracking_uri: str, experiment: str | None) -> list[str]:
+def _list_mlflow_lines(tracking_uri: str, trainings: TrainingsPage | None) -> list[str]:
     """Return how to look at the trainings in MLflow: the page, and for a database what starts the pages."""
     connection = MlflowConnection(tracking_uri)
     server = connection.public_address if is_server(tracking_uri) else LOCAL_ADDRESS
-    page = [locate_trainings(server, experiment)] if experiment is not None else []
+    page = [locate_trainings(server, trainings)] if trainings is not None else []
     if is_server(tracking_uri):
         return page or [server]
     if not connection.is_database:

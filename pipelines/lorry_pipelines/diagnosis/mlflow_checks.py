@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from lorry_pipelines.diagnosis.findings import Finding
 from lorry_registry.errors import MissingExtraError, TrackingError
 from lorry_registry.mlflow_connection import MlflowConnection
+from lorry_registry.mlflow_index import MlflowIndex
 from lorry_registry.settings import Settings
 
 SUBJECT = "MLflow"
@@ -59,6 +60,9 @@ def _check_database(connection: MlflowConnection, uri: str) -> list[Finding]:
             where=connection.address,
             todo=f"pip install {error.name}, or set MLFLOW_TRACKING_URI to the address of a server",
         ) from error
+    if "experiments" in names:
+        # One that was moved would go on writing to its former place.
+        MlflowIndex(uri).check_place()
     state = "its tables are there" if "experiments" in names else "its tables are made by the first run"
     version = importlib.metadata.version("mlflow")
     text = f"{connection.address}: a database, {state}; read and written by MLflow {version} here"

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lorry_components.steps.evaluate.evaluation_report import PLOT_NAME, PREDICTIONS_NAME
+from lorry_components.steps.finetune.run_inputs import list_parameters
 from lorry_components.studies.recommendation import Recommendation
 from lorry_components.studies.study_summary import TrialOutcome
 from lorry_components.studies.trial_run import read_history
@@ -118,7 +119,7 @@ class StudyTracker:
             },
             of_studies=True,
         )
-        parameters = trial.spec.describe_recipe() | {"base": trial.spec.base.model_dump(mode="json")}
+        parameters = list_parameters(trial.spec)
         if result is not None and result.training is not None:
             # The recipe holds no learning rate if the method's own is used.
             train = trial.spec.train.model_dump(mode="json")

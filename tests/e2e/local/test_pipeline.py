@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import re
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -210,6 +211,41 @@ def test_the_lines_of_the_readme_run_as_printed(trained: Any, tmp_path: Path) ->
     assert finished.stdout.split()[:2] == ["label", "score"]
     # Other libraries have nothing to say, and leave nothing behind.
     assert finished.stderr == ""
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_the_lines_of_a_versions_page_run_as_printed_after_the_folder_was_copied(
+    trained: Any, tmp_path: Path
+) -> None:
+    home, elsewhere, user = tmp_path / "home", tmp_path / "elsewhere", tmp_path / "user"
+    shutil.copytree(trained.home, home)
+    for folder in (elsewhere, user):
+        folder.mkdir()
+    told = trained.run("run", "mood.yaml", "--force", code=13, LORRY_HOME=str(home)).err
+    assert "this MLflow was moved" in told
+    assert "run: lorry reconcile" in told
+    assert "MLflow's files were moved from" in trained.run("reconcile", LORRY_HOME=str(home)).out
+    again = trained.run("reconcile", LORRY_HOME=str(home)).out
+    assert all(line.endswith(": nothing to do") for line in again.splitlines())
+    with sqlite3.connect(home / "mlflow.db") as database:
+        ((page, source),) = database.execute(
+            "select description, storage_location from model_versions where name = 'mood' and version = 1"
+        )
+    assert str(home) in source
+    (lines,) = re.findall(r"```python\n(import mlflow\n.*?)```", page, re.DOTALL)
+    (tmp_path / "lines.py").write_text(
+        lines.replace("model.predict(", "print(model.predict(", 1).rstrip() + ")\n"
+    )
+    finished = subprocess.run(
+        [sys.executable, tmp_path / "lines.py"],
+        cwd=elsewhere,
+        env=trained.build_environment(HOME=str(user)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (finished.returncode, finished.stderr) == (0, "")
+    assert finished.stdout.split()[:2] == ["label", "score"]
     assert list(elsewhere.iterdir()) == []
 
 

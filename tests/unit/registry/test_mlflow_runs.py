@@ -13,6 +13,8 @@ from lorry_registry.errors import TrackingError
 from lorry_registry.manifest import MANIFEST_NAME
 from lorry_registry.mlflow_datasets import RunDataset
 from lorry_registry.mlflow_index import MlflowIndex
+from lorry_registry.mlflow_pages import TrainingsPage
+from lorry_registry.mlflow_views import build_view
 
 Make = Callable[..., Any]
 
@@ -229,6 +231,34 @@ def test_an_experiment_is_described_once(index: MlflowIndex, client: Any) -> Non
     # Whoever writes it in MLflow's pages keeps it.
     assert not index.describe_experiment("reviews", "second")
     assert client.get_experiment(experiment).tags["mlflow.note.content"] == "first"
+
+
+def test_an_experiment_has_a_view_of_its_results(index: MlflowIndex, client: Any) -> None:
+    assert not index.show_view("reviews", build_view("pearson"))
+    assert index.find_trainings("reviews") is None
+    experiment = index.ensure_experiment("reviews")
+    assert index.find_trainings("reviews") == TrainingsPage(experiment)
+    assert index.show_view("reviews", build_view("pearson"))
+    assert not index.show_view("reviews", build_view("pearson"))
+    assert index.find_trainings("reviews") == TrainingsPage(experiment, view="lorry")
+    view = json.loads(client.get_experiment(experiment).tags["mlflow.sharedViewState.lorry"])
+    columns = json.loads(view["state"])["selectedColumns"]
+    assert columns[0] == "metrics.`test/pearson`"
+    assert {"params.`method.options.r`", "params.`train.learning_rate`", "tags.`lorry.decision`"} <= {
+        *columns
+    }
+    # Another primary metric is shown from now on.
+    assert index.show_view("reviews", build_view("spearman"))
+
+
+@pytest.mark.parametrize(
+    "view", ["not JSON", "[]", '{"name": "Mine", "createdAt": 1, "updatedAt": 1760000000}']
+)
+def test_a_view_that_a_person_saved_is_kept(index: MlflowIndex, client: Any, view: str) -> None:
+    experiment = index.ensure_experiment("reviews")
+    client.set_experiment_tag(experiment, "mlflow.sharedViewState.lorry", view)
+    assert not index.show_view("reviews", build_view("pearson"))
+    assert client.get_experiment(experiment).tags["mlflow.sharedViewState.lorry"] == view
 
 
 def test_a_new_database_has_no_empty_experiment_in_the_way(index: MlflowIndex, client: Any) -> None:

@@ -53,8 +53,8 @@ def main(
         metadata.update({name: value for name, value in values.items() if math.isfinite(value)})
         _write_page(Path(plot), target / PLOT_NAME, entry.spec.name)
         baselines = {f"baseline/{each.name}": each.value for each in report.evaluation.baselines}
-        shown = {f"test/{name}": value for name, value in (values | _name_comparison(report)).items()}
-        _log_to_mlflow(entry, shown | baselines, target)
+        shown = {f"test/{name}": value for name, value in values.items()}
+        _log_to_mlflow(entry, shown | baselines | _name_comparison(report), target)
         return _describe(report)
 
     return run_step(entry.record, entry.spec.name, "evaluate", body)
@@ -82,7 +82,7 @@ def _name_comparison(report: EvaluationReport) -> dict[str, float]:
     probe = report.evaluation.linear_probe
     if probe is None:
         return {}
-    return {"linear_probe": probe.value, "linear_probe/gain": probe.gain}
+    return {"baseline/linear probe": probe.value, "baseline/gain over the linear probe": probe.gain}
 
 
 def _log_to_mlflow(entry: StepContext, metrics: dict[str, float], folder: Path) -> None:

@@ -16,6 +16,7 @@ from lorry_components.steps.finetune.mlflow_log import MlflowLog
 from lorry_components.steps.finetune.run_inputs import (
     TASK_ARTIFACT,
     list_datasets,
+    list_parameters,
     write_card,
     write_task_file,
 )
@@ -35,6 +36,7 @@ from lorry_registry.errors import TrackingError, TrainingError
 from lorry_registry.kubeflow_pages import PAGE_TAG, describe_kubeflow_run, tag_kubeflow_run
 from lorry_registry.mlflow_best_effort import BestEffort
 from lorry_registry.mlflow_index import MlflowIndex
+from lorry_registry.mlflow_views import build_view
 from lorry_registry.trained_rows import read_rows
 from lorry_registry.version_card import NOTE_TAG, describe_model
 from lorry_registry.whole_files import write_whole_text
@@ -238,6 +240,7 @@ def _open_run(entry: StepContext, run: str, note: Path, kubeflow: Mapping[str, s
         "lorry.kind": spec.kind,
         "lorry.base": spec.base.model,
         "lorry.method": spec.method.name,
+        **_name_source(entry),
         **kubeflow,
     }
     if entry.injected_run is None and note.is_file():
@@ -252,10 +255,17 @@ def _open_run(entry: StepContext, run: str, note: Path, kubeflow: Mapping[str, s
         run_id=entry.injected_run,
         registry_id=entry.registry.registry_id,
     )
-    index.log_parameters(run_id, spec.describe_recipe() | {"base": spec.base.model_dump(mode="json")})
+    index.log_parameters(run_id, list_parameters(spec))
     note.parent.mkdir(parents=True, exist_ok=True)
     write_whole_text(note, run_id)
     return run_id
+
+
+def _name_source(entry: StepContext) -> dict[str, str]:
+    """Return MLflow's own tags about what made a run: Lorry, and the commit of the task's file."""
+    source = entry.build.source
+    tags = {"mlflow.source.name": "lorry", "mlflow.source.type": "JOB" if entry.is_in_pod else "LOCAL"}
+    return tags | ({"mlflow.source.git.commit": source.commit} if source is not None else {})
 
 
 def _locate_run(index: MlflowIndex, run_id: str) -> str:
@@ -278,6 +288,8 @@ def _show_inputs(entry: StepContext, run_id: str, card: DataCard) -> None:
     mlflow.attempt(lambda: index.log_text(run_id, write_card(card), CARD_FILE))
     description = describe_model(spec.name, spec.description, spec.base.model)
     mlflow.attempt(lambda: index.describe_experiment(spec.name, description))
+    primary = spec.evaluate.primary or entry.task.task_type.primary
+    mlflow.attempt(lambda: index.show_view(spec.name, build_view(primary)))
 
 
 @contextlib.contextmanager

@@ -1,10 +1,15 @@
 """What a training was made from, as MLflow keeps it: the task file, the data card, the data sets."""
 
 import json
+from typing import Any
 
 import yaml
 
 from lorry_components.data.data_card import DataCard, NumberSummary
+from lorry_components.task_types import TASK_TYPES
+from lorry_components.task_types.diffusion.base import DiffusionTaskType
+from lorry_components.task_types.generation.base import GenerationTaskType
+from lorry_components.tasks.definition import read_options
 from lorry_registry.addresses import hide_secrets
 from lorry_registry.mlflow_datasets import RunDataset
 from lorry_registry.task_spec import TaskSpec
@@ -30,6 +35,28 @@ def list_datasets(card: DataCard) -> list[RunDataset]:
         )
         for part, split in card.splits.items()
     ]
+
+
+def list_parameters(spec: TaskSpec) -> dict[str, Any]:
+    """Return the parameters of a checked task's training, by which people compare runs.
+
+    They are the recipe with the base and every option of the method, also what is left to its default. What a
+    task type does not use is not among them.
+    """
+    parameters: dict[str, Any] = {
+        **spec.describe_recipe(),
+        "base": spec.base.model_dump(mode="json"),
+    }
+    data = dict(parameters["data"])
+    if all(value is None for name, value in data["limit"].items() if name != "seed"):
+        del data["limit"]
+    if not issubclass(TASK_TYPES[spec.kind], GenerationTaskType | DiffusionTaskType):
+        del parameters["generate"], data["max_target"]
+    options = read_options(spec.method).options
+    method = dict(parameters["method"])
+    if options is not None:
+        method["options"] = options.model_dump(mode="json")
+    return {**parameters, "data": data, "method": method}
 
 
 def write_card(card: DataCard) -> str:

@@ -82,6 +82,7 @@ def _log_model(
             tags={"lorry.version": str(version.number)},
             registry_id=registry.registry_id,
         )
+        index.log_parameters(run_id, manifest.recipe | {"base": {"model": manifest.base.model}})
         index.close_run(run_id, failed=False)
     model_id = index.create_model(task, run_id=run_id, model_type=manifest.kind, flavor=FLAVOR_NAME)
     with tempfile.TemporaryDirectory() as scratch:

@@ -188,6 +188,18 @@ def test_a_run_from_rows_to_a_champion(
     assert run.data.tags["lorry.version"] == "1"
     assert run.data.tags["lorry.decision"] == "promoted"
     assert run.data.tags["lorry.metric"] == "accuracy"
+    assert (run.data.tags["mlflow.source.name"], run.data.tags["mlflow.source.type"]) == ("lorry", "LOCAL")
+    page = index.find_trainings(spec.name)
+    assert page is not None
+    assert page.view == "lorry"
+    # What the data card warns of is on the run's page and on the version's.
+    (warning, *_) = details["prepare_data"]["warnings"]
+    assert f"- about its data: {warning}" in run.data.tags["mlflow.note.content"]
+    version = index._client.get_model_version(spec.name, "1")
+    assert f"- {warning}" in version.description
+    assert f"| Data&emsp; | {Path(spec.data.source).name} |" in version.description
+    assert "test/linear_probe" not in run.data.metrics
+    assert ("baseline/linear probe" in run.data.metrics) == (details["evaluate"]["linear_probe"] is not None)
     assert run.info.run_name == f"{spec.name} v1 {label_method(spec.describe_recipe())}"
     assert "None" not in run.data.params.values()
     assert {each.dataset.name for each in run.inputs.dataset_inputs} == {spec.name}

@@ -1,6 +1,7 @@
 """``lorry reconcile``: a task that fails is told, and stops no other."""
 
 import json
+import shutil
 from pathlib import Path
 
 import click.testing
@@ -8,6 +9,7 @@ import pytest
 
 from lorry_pipelines.cli import lorry
 from lorry_registry.errors import LorryError, StoreError, TrackingError
+from lorry_registry.mlflow_index import MlflowIndex
 
 
 class Index:
@@ -66,3 +68,21 @@ def test_an_mlflow_that_is_gone_is_told_once(tasks: list[str], monkeypatch: pyte
     assert result.exit_code == TrackingError.exit_code
     assert result.stderr.count("cannot reach it") == 1
     assert tasks == []
+
+
+def test_an_mlflow_that_was_moved_is_repaired_although_no_task_has_a_version(
+    monkeypatch: pytest.MonkeyPatch, empty_mlflow: Path, tmp_path: Path
+) -> None:
+    before, after = tmp_path / "before", tmp_path / "after"
+    before.mkdir()
+    shutil.copyfile(empty_mlflow, before / "mlflow.db")
+    MlflowIndex(f"sqlite:///{before / 'mlflow.db'}").open_run("films", name="a run that failed", tags={})
+    before.rename(after)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LORRY_HOME", str(after))
+    result = click.testing.CliRunner().invoke(lorry, ["reconcile"])
+    assert result.exit_code == 0
+    assert f"moved from {before}/mlflow-artifacts to {after}/mlflow-artifacts" in result.stdout
+    result = click.testing.CliRunner().invoke(lorry, ["reconcile", "--json"])
+    assert (json.loads(result.stdout), result.stderr) == ({}, "")
+    MlflowIndex(f"sqlite:///{after / 'mlflow.db'}").check_place()

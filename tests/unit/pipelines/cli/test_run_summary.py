@@ -10,6 +10,7 @@ from lorry_components.tasks.resolution import resolve_task
 from lorry_components.tasks.staleness import Staleness
 from lorry_pipelines.cli.run_summary import describe_tasks, print_summary
 from lorry_pipelines.scheduling import PlannedTask
+from lorry_registry.mlflow_pages import TrainingsPage
 from lorry_registry.registry import Registry
 from lorry_registry.stores import LocalStore
 from lorry_registry.task_spec import TaskSpec
@@ -128,33 +129,34 @@ def test_the_best_of_what_costs_nothing_is_a_column(capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.parametrize(
-    ("address", "experiment", "lines"),
+    ("address", "trainings", "lines"),
     [
         (
             "https://token@there:8/x/",
-            "7",
+            TrainingsPage("7"),
             ["https://there:8/x/#/experiments/7/runs?workflowType=machine_learning"],
         ),
         ("http://there", None, ["http://there"]),
         (
             "sqlite:////data/mlflow.db",
-            "3",
+            TrainingsPage("3", view="lorry"),
             [
                 "mlflow ui --backend-store-uri sqlite:////data/mlflow.db",
-                "http://127.0.0.1:5000/#/experiments/3/runs?workflowType=machine_learning",
+                "http://127.0.0.1:5000/#/experiments/3/runs?workflowType=machine_learning"
+                "&viewStateShareKey=lorry",
             ],
         ),
         ("postgresql://me:secret@db/mlflow", None, ['mlflow ui --backend-store-uri "$MLFLOW_TRACKING_URI"']),
     ],
 )
 def test_the_next_step_leads_to_the_trainings_in_mlflow(
-    capsys: pytest.CaptureFixture[str], address: str, experiment: str | None, lines: list[str]
+    capsys: pytest.CaptureFixture[str], address: str, trainings: TrainingsPage | None, lines: list[str]
 ) -> None:
     row: dict[str, Any] = dict.fromkeys(
         ("version", "single_answer", "published", "seconds", "source", "step")
     ) | {"data_warnings": []}
     row |= {"task": "reviews", "kind": "regression", "outcome": "promoted", "champion": 1, "has_pair": False}
-    print_summary([row], seconds=1.0, tracking_uri=address, find_experiment=lambda _task: experiment)
+    print_summary([row], seconds=1.0, tracking_uri=address, find_trainings=lambda _task: trainings)
     shown = [line.strip() for line in capsys.readouterr().out.partition("Next:")[2].splitlines()]
     assert [
         line[line.find("mlflow ui") :] if "mlflow ui" in line else line for line in shown[-len(lines) :]

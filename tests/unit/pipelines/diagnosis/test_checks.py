@@ -1,6 +1,7 @@
 """What each check says of a machine on which something is wrong, and that it leaves nothing behind."""
 
 import os
+import shutil
 import socket
 import threading
 import time
@@ -17,6 +18,7 @@ from lorry_pipelines.diagnosis.mlflow_checks import check_mlflow
 from lorry_pipelines.diagnosis.settings_checks import check_settings
 from lorry_pipelines.diagnosis.store_checks import check_disk, check_store
 from lorry_registry.errors import LorryError, NotFoundError, TrackingError
+from lorry_registry.mlflow_index import MlflowIndex
 from lorry_registry.registry import Registry
 from lorry_registry.settings import Settings
 from lorry_registry.stores import LocalStore
@@ -211,6 +213,19 @@ def test_a_database_is_looked_at_and_not_made(
     (tmp_path / "no.db").write_text("nothing of the kind", "utf-8")
     with pytest.raises(TrackingError, match="file is not a database"):
         check_mlflow(load(MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path}/no.db"), {})
+
+
+def test_a_database_whose_folder_was_moved_is_told(
+    load: Callable[..., Settings], empty_mlflow: Path, tmp_path: Path
+) -> None:
+    before, after = tmp_path / "before", tmp_path / "after"
+    before.mkdir()
+    shutil.copyfile(empty_mlflow, before / "mlflow.db")
+    MlflowIndex(f"sqlite:///{before / 'mlflow.db'}").ensure_experiment("films")
+    before.rename(after)
+    with pytest.raises(TrackingError, match="this MLflow was moved") as caught:
+        check_mlflow(load(MLFLOW_TRACKING_URI=f"sqlite:///{after / 'mlflow.db'}"), {})
+    assert caught.value.todo == "run: lorry reconcile"
 
 
 def test_another_kind_of_address_is_not_looked_at(load: Callable[..., Settings]) -> None:

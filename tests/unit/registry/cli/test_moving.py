@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -176,6 +177,40 @@ def test_mlflows_aliases_follow_a_move(
     assert index.read_aliases("reviews") == {"champion": ids[1], "challenger": ids[3]}
     assert lorry("promote", "reviews", "3").stderr == ""
     assert index.read_aliases("reviews") == {"champion": ids[3]}
+
+
+def test_an_mlflow_whose_folder_was_moved_keeps_its_aliases(
+    lorry: Run,
+    two_tasks: dict[str, Any],
+    empty_mlflow: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before, after = tmp_path / "before", tmp_path / "after"
+    before.mkdir()
+    shutil.copyfile(empty_mlflow, before / "mlflow.db")
+    index, adapter = MlflowIndex(f"sqlite:///{before / 'mlflow.db'}"), two_tasks["reviews v2"]
+    index.ensure_experiment("reviews")
+    shutil.copytree(adapter.path, before / "mlflow-artifacts" / "reviews" / "files")
+    index.record_version(
+        "reviews",
+        version=2,
+        adapter_id=adapter.adapter_id,
+        manifest=adapter.manifest,
+        source=(before / "mlflow-artifacts" / "reviews" / "files").as_uri(),
+        run_id=None,
+        model_id=None,
+        reasons=(),
+        promoted=True,
+    )
+    index.set_aliases("reviews", adapter.adapter_id, None)
+    before.rename(after)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{after / 'mlflow.db'}")
+    # Its files are not where it believes them to be: no reason to forget which version is the champion.
+    told = lorry("promote", "reviews", "v1", "--reason", "it is smaller").stderr
+    assert "this MLflow was moved" in told
+    assert "run: lorry reconcile" in told
+    assert MlflowIndex(f"sqlite:///{after / 'mlflow.db'}").read_alias_versions("reviews") == {"champion": "1"}
 
 
 def test_moves_that_lead_nowhere_are_told(lorry: Run, two_tasks: dict[str, Any]) -> None:

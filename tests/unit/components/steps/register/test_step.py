@@ -392,6 +392,12 @@ def test_a_new_mlflow_is_filled_from_the_ledger(
         "challenger": second.event.adapter_id,
     }
     assert sorted(read_versions(another)) == ["1", "2"]
+    # Its runs were opened now, and can be compared like any other.
+    runs = another._client.search_runs([another.find_experiment(TASK)])
+    assert {run.data.params["method.name"] for run in runs} == {"lora"}
+    assert {run.data.params["train.epochs"] for run in runs} == {
+        str(first.manifest.recipe["train"]["epochs"])
+    }
 
 
 def test_what_was_edited_in_mlflow_is_set_right(
