@@ -9,6 +9,7 @@ from lorry_components.data.row_comparison import PresentRows, read_present_rows
 from lorry_components.tasks.changes import Change, asks_for_libraries, find_changes, find_library_changes
 from lorry_components.tasks.resolution import ResolvedTask
 from lorry_components.tasks.staleness import Staleness, assess_staleness
+from lorry_registry.drift_records import read_drift
 from lorry_registry.errors import AdapterRejectedError, InvalidDataError
 from lorry_registry.ledger_documents import Event
 from lorry_registry.manifest import Manifest
@@ -17,7 +18,7 @@ from lorry_registry.registry import Registry
 from lorry_registry.row_marks import RowChanges, read_marks
 from lorry_registry.standing import judge_standings
 
-State = Literal["fresh", "new", "stale", "to judge", "refused", "rolled back"]
+State = Literal["fresh", "new", "stale", "to judge", "refused", "rolled back", "drifted"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,8 @@ class Inspection:
         task: The task.
         state: ``fresh``: a version was made of what is there; ``new``: it has no adapter yet; ``stale``;
             ``to judge``: such a version was refused by another gate, and is judged anew without training;
-            ``refused`` and ``rolled back``: it was, and stays so until something changes.
+            ``refused`` and ``rolled back``: it was, and stays so until something changes; ``drifted``: one
+            was made of what is there, and new inputs are of another kind.
         reason: Why, in a sentence.
         staleness: What a run goes by.
         champion: The champion's version; None: there is none.
@@ -55,6 +57,11 @@ class Inspection:
     def has_work(self) -> bool:
         """Whether there is something to train or to judge."""
         return self.staleness.has_work
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether something is to be done, if only by whoever labels rows."""
+        return self.has_work or self.state == "drifted"
 
 
 def inspect_task(
@@ -105,10 +112,18 @@ def inspect_task(
             f"the champion is v{version}, which was made of something else; "
             f"lorry promote {task.spec.name} v{staleness.version} puts the other in its place"
         )
+    reason = staleness.reason
+    drift = read_drift(registry.store, task.spec.name)
+    if drift is not None and drift.has_drifted and drift.concerns(state.champion):
+        if name == "fresh":
+            # The same rows would give the same adapter.
+            name, reason = "drifted", f"{drift.describe()}; its data need labelled rows like those inputs"
+        else:
+            notes.append(drift.describe())
     return Inspection(
         task=task.spec.name,
         state=name,
-        reason=staleness.reason,
+        reason=reason,
         staleness=staleness,
         champion=state.champion_version,
         version=staleness.version,

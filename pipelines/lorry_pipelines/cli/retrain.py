@@ -224,8 +224,11 @@ def _show_plan(retrainer: "Retrainer", plan: "RetrainingPlan", *, as_json: bool)
             ]
         )
         return
-    if not plan.expected:
+    if not plan.expected and not plan.left:
         click.echo(f"nothing to do: {_count(len(found))}, none of them stale")
+        return
+    if not plan.expected:
+        _print_left(plan.left)
         return
     print_table(_PLAN_COLUMNS, [_format_plan(retrainer, plan, task) for task in plan.expected])
     for task, expected in plan.expected.items():

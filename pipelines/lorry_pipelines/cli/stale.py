@@ -52,7 +52,8 @@ def find_stale(tasks: tuple[str, ...], skips_rows: bool, as_json: bool) -> None:
     in tasks/ are meant. Data that have not moved are not read; of those that have, rows are counted. Owner,
     description and gate make nothing stale, and a version that was rolled back is not asked for again.
 
-    Exit codes: 0 nothing is to be done; 20 a task is to be trained or judged; all others as everywhere.
+    Exit codes: 0 nothing is to be done; 20 a task is to be trained or judged, or its inputs have drifted; all
+    others as everywhere.
     """
     from lorry_components.data.object_cache import ObjectCache
     from lorry_components.process_setup import quiet_libraries
@@ -73,7 +74,7 @@ def find_stale(tasks: tuple[str, ...], skips_rows: bool, as_json: bool) -> None:
     )
     print_json(_describe(inspections)) if as_json else _print(inspections)
     fail_after(inspections.problems)
-    if any(inspection.has_work for inspection in inspections.found.values()):
+    if any(inspection.is_stale for inspection in inspections.found.values()):
         click.get_current_context().exit(EXIT_STALE)
 
 

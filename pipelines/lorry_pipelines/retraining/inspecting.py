@@ -49,7 +49,7 @@ def describe_inspection(inspection: Inspection) -> dict[str, Any]:
     return {
         "task": inspection.task,
         "state": inspection.state,
-        "stale": inspection.has_work,
+        "stale": inspection.is_stale,
         "reason": inspection.reason,
         "champion": inspection.champion,
         "version": inspection.version,

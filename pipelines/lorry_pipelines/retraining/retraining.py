@@ -114,7 +114,12 @@ class Retrainer:
         by_task = {expectation.task: expectation for expectation in expected}
         seconds = {task: expectation.seconds for task, expectation in by_task.items()}
         chosen, left = choose_within(stale, seconds, budget=self._budget, most=self._most)
-        return RetrainingPlan(by_task, chosen, left)
+        drifted = {
+            name: found.reason
+            for name, found in self.inspections.found.items()
+            if found.is_stale and not found.has_work
+        }
+        return RetrainingPlan(by_task, chosen, {**left, **drifted})
 
     def retrain(self, plan: RetrainingPlan) -> Retraining:
         """Do what was planned, as far as nobody else does it.

@@ -5,7 +5,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from lorry_components.tasks.staleness import Staleness, assess_staleness
 from lorry_registry.collection import Rules, plan_collection, sweep_store
 from lorry_registry.digest_cache import DigestCache
 from lorry_registry.digests import digest_bytes, digest_file, shorten_digest
+from lorry_registry.drift_records import DriftRecord, write_drift
 from lorry_registry.errors import BaseModelError, InvalidDataError, NotFoundError
 from lorry_registry.registry import Registry
 from lorry_registry.row_marks import RowChanges, RowMarks
@@ -425,3 +426,34 @@ def test_data_that_have_not_moved_are_not_read_again(
         assert inspect_task(resolve_task(workshop.spec, digest=digest), workshop.registry).state == "fresh"
     assert hashed.count(workshop.source.name) == 1
     assert len(hashed) == len(set(hashed))
+
+
+@pytest.mark.parametrize("has_drifted", [True, False])
+def test_drifted_inputs_are_told_for_the_champion_that_they_were_compared_for(
+    workshop: Workshop, has_drifted: bool
+) -> None:
+    workshop.learn()
+    champion = workshop.registry.ledger.read_state(workshop.spec.name).champion
+    assert champion is not None
+    record = DriftRecord(
+        task=workshop.spec.name,
+        champion=champion.version,
+        adapter_id=champion.adapter_id,
+        inputs_digest=digest_bytes(b"inputs"),
+        at=datetime(2026, 11, 28, tzinfo=UTC),
+        has_drifted=has_drifted,
+        confidence=0.99,
+        shifts={"length": 0.002},
+    )
+    write_drift(workshop.registry.store, record)
+    found = workshop.inspect()
+    assert (found.state, found.is_stale, found.has_work) == (
+        ("drifted", True, False) if has_drifted else ("fresh", False, False)
+    )
+    assert ("inputs of 2026-11-28 have drifted" in found.reason) == has_drifted
+    # It is a remark where there is something to train, and forgotten with another champion.
+    changed = workshop.inspect(train=TrainSpec(epochs=7))
+    assert changed.state == "stale"
+    assert any("have drifted" in note for note in changed.notes) == has_drifted
+    write_drift(workshop.registry.store, record.model_copy(update={"adapter_id": digest_bytes(b"another")}))
+    assert workshop.inspect().state == "fresh"

@@ -230,3 +230,11 @@ def test_leases_are_given_back_when_the_run_cannot_start(registry: Registry) -> 
         shop.retrain()
     assert is_unfinished(registry.store, "a")
     assert isinstance(take_lease(registry.store, "a"), WorkLease)
+
+
+def test_a_task_whose_inputs_drifted_waits_for_rows_with_labels(registry: Registry) -> None:
+    shop = Workshop(registry, a="drifted", b="stale")
+    done = shop.retrain()
+    assert shop.ran == [["b"]]
+    assert list_outcomes(done) == {"a": "left", "b": "promoted"}
+    assert done.left[0].decision == "it is drifted"
