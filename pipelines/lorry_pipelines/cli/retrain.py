@@ -225,7 +225,7 @@ def _show_plan(retrainer: "Retrainer", plan: "RetrainingPlan", *, as_json: bool)
         )
         return
     if not plan.expected:
-        click.echo(f"nothing to do: {_count(len(found))}, none of them stale")
+        click.echo(_say_idle(len(found)))
         return
     print_table(_PLAN_COLUMNS, [_format_plan(retrainer, plan, task) for task in plan.expected])
     for task, expected in plan.expected.items():
@@ -260,7 +260,7 @@ def _hand_on(retraining: "Retraining", *, as_json: bool) -> None:
         return
     shown = [task for task in retraining.tasks if task.outcome != "fresh"]
     if not shown:
-        click.echo(f"nothing to do: {_count(len(retraining.tasks))}, none of them stale")
+        click.echo(_say_idle(len(retraining.tasks)))
         return
     click.echo()
     print_table(_COLUMNS, [_format_task(task) for task in shown])
@@ -298,6 +298,12 @@ def _print_left(left: "dict[str, str] | Any") -> None:
         click.echo("\nLeft for the next time:")
     for task, why in left.items():
         click.echo(f"  {task}: {why}")
+
+
+def _say_idle(tasks: int) -> str:
+    return (
+        f"nothing to do: {_count(tasks)}, none of them stale" if tasks else "nothing to do: no task changed"
+    )
 
 
 def _count(tasks: int) -> str:
