@@ -225,7 +225,7 @@ def _show_plan(retrainer: "Retrainer", plan: "RetrainingPlan", *, as_json: bool)
         )
         return
     if not plan.expected and not plan.left:
-        click.echo(f"nothing to do: {_count(len(found))}, none of them stale")
+        click.echo(_say_idle(len(found)))
         return
     if not plan.expected:
         _print_left(plan.left)
@@ -263,7 +263,7 @@ def _hand_on(retraining: "Retraining", *, as_json: bool) -> None:
         return
     shown = [task for task in retraining.tasks if task.outcome != "fresh"]
     if not shown:
-        click.echo(f"nothing to do: {_count(len(retraining.tasks))}, none of them stale")
+        click.echo(_say_idle(len(retraining.tasks)))
         return
     click.echo()
     print_table(_COLUMNS, [_format_task(task) for task in shown])
@@ -301,6 +301,12 @@ def _print_left(left: "dict[str, str] | Any") -> None:
         click.echo("\nLeft for the next time:")
     for task, why in left.items():
         click.echo(f"  {task}: {why}")
+
+
+def _say_idle(tasks: int) -> str:
+    return (
+        f"nothing to do: {_count(tasks)}, none of them stale" if tasks else "nothing to do: no task changed"
+    )
 
 
 def _count(tasks: int) -> str:

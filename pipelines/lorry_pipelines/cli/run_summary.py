@@ -86,7 +86,9 @@ def _find_version(
     plan: PlannedTask, report: TaskReport | None, registry: Registry
 ) -> tuple[int | None, str | None]:
     if report is None or report.step == STEPS[0]:
-        number = plan.staleness.version
+        # The step has read the rows, and may know better.
+        known = report.details.get(STEPS[0], {}).get("version") if report is not None else None
+        number = known or plan.staleness.version
         adapters = {version.number: version.adapter_id for version in registry.list_versions(plan.spec.name)}
         return number, adapters.get(number) if number else None
     registered = report.details.get("register", {})

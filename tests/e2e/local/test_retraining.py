@@ -32,7 +32,8 @@ save_file(tensors, path, metadata={"format": "pt"})
 def draw_messages(data: Path) -> Callable[..., list[dict[str, Any]]]:
     """Return a function that draws as many real messages, some of them spam, each seed others."""
     with gzip.open(data / "sms_spam" / "all.jsonl.gz", "rt", encoding="utf-8") as stream:
-        messages = [json.loads(line) for line in stream]
+        # Equal inputs count once, and many were sent more than once.
+        messages = list({(row := json.loads(line))["text"].strip(): row for line in stream}.values())
 
     def draw(count: int, seed: int) -> list[dict[str, Any]]:
         chosen = random.Random(seed).sample(messages, count)  # noqa: S311

@@ -31,7 +31,11 @@ def main(
     def body() -> dict[str, JsonValue]:
         staleness = assess_staleness(entry.task, entry.registry)
         if not staleness.has_work and not force:
-            raise Nothing(staleness.reason, is_refused=staleness.is_refused or bool(staleness.retired))
+            raise Nothing(
+                staleness.reason,
+                is_refused=staleness.is_refused or bool(staleness.retired),
+                version=staleness.version,
+            )
         images = ObjectCache(entry.settings.cache / "images", limit=entry.settings.cache_bytes)
         card = prepare_data(entry.task, Path(data), base=entry.task.base.folder, cache=images)
         if not force and staleness.is_stale:
@@ -39,7 +43,7 @@ def main(
             read = assess_staleness(entry.task, entry.registry, data_digest=card.data_digest)
             if not read.has_work:
                 reason = f"{read.reason}; the source has another form, and the same rows"
-                raise Nothing(reason, is_refused=read.is_refused)
+                raise Nothing(reason, is_refused=read.is_refused, version=read.version)
             staleness = read
         metadata.update({"data_digest": card.data_digest, "task": entry.spec.name})
         return {

@@ -77,11 +77,13 @@ class Nothing(Exception):  # noqa: N818 - not an error: the task is up to date
     Args:
         reason: Why.
         is_refused: Whether what is there was refused by the gate, or is no longer in use.
+        version: The version that is up to date; None: it is not known.
     """
 
-    def __init__(self, reason: str, *, is_refused: bool = False) -> None:
+    def __init__(self, reason: str, *, is_refused: bool = False, version: int | None = None) -> None:
         super().__init__(reason)
         self.is_refused = is_refused
+        self.version = version
 
 
 class RunRecord:
@@ -148,7 +150,8 @@ def run_step(record: RunRecord, task: str, step: str, body: Callable[[], dict[st
         outcome = finish("done", details=body())
     except Nothing as reason:
         refused = {"refused": True} if reason.is_refused else {}
-        outcome = finish("current", details={"reason": str(reason), **refused})
+        version = {"version": reason.version} if reason.version is not None else {}
+        outcome = finish("current", details={"reason": str(reason), **refused, **version})
     except Exception as error:  # noqa: BLE001 - it is logged below, with its traceback but without secrets
         # Only this task fails; the run continues and reports it.
         trace = format_scrubbed(error, record.secrets)

@@ -4,6 +4,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -29,6 +30,7 @@ from lorry_registry.registry import Registry
 from lorry_registry.stores import LocalStore
 from lorry_registry.task_references import refer_to_task, store_task
 from lorry_registry.task_spec import TaskSpec
+from lorry_registry.work_leases import WorkLease, WorkState, take_lease
 
 
 class Graph:
@@ -242,6 +244,75 @@ def test_a_second_run_has_nothing_to_do_and_says_why(graph: Graph, make_spec: Ma
     assert task["status"] == "unchanged"
     assert task["details"]["finetune"]["resumed_from"] == 0
     assert task["details"]["register"]["version"] == 1
+
+
+def test_the_same_rows_in_another_order_are_not_trained_again(
+    graph: Graph, make_spec: MakeSpec, tiny_source: Callable[[str], Path], tmp_path: Path
+) -> None:
+    source = tmp_path / "rows.jsonl"
+    lines = tiny_source("regression").read_text("utf-8").splitlines(keepends=True)
+    source.write_text("".join(lines), "utf-8")
+    spec = make_spec(train=ONE_STEP, data={"source": str(source)})
+    graph.run(spec, "run-1")
+    source.write_text("".join(reversed(lines)), "utf-8")
+    assert graph.run(spec, "run-2") == [STOP]
+    (outcome,) = graph.read_outcomes("run-2", spec.name)
+    assert outcome.status == "current"
+    assert outcome.details["version"] == 1
+    assert str(outcome.details["reason"]).endswith("the source has another form, and the same rows")
+    source.write_text("".join(lines[:-1]), "utf-8")
+    assert graph.run(spec, "run-3") == [PROCEED] * 5
+
+
+def test_a_run_whose_work_was_taken_over_registers_nothing(graph: Graph, make_spec: MakeSpec) -> None:
+    spec = make_spec(train=ONE_STEP)
+    slow = take_lease(graph.store, spec.name)
+    assert isinstance(slow, WorkLease)
+    slow.fence("run-1")
+
+    def take_over() -> None:
+        # As if it had ended a while ago, unheard of.
+        key = f"work/{spec.name}.json"
+        stored = graph.store.read(key)
+        assert stored is not None
+        state = WorkState.model_validate_json(stored.content)
+        ended = state.model_copy(update={"until": state.since - timedelta(hours=1)})
+        graph.store.replace(key, ended.model_dump_json().encode())
+        assert isinstance(take_lease(graph.store, spec.name), WorkLease)
+
+    assert graph.run(spec, "run-1", before_registration=take_over)[-1] == STOP
+    failed = graph.read_outcomes("run-1", spec.name)[-1]
+    assert failed.failure is not None
+    assert (failed.step, failed.failure.error) == ("register", "ConflictError")
+    assert "taken over" in failed.failure.message
+    assert Registry(graph.store, graph.folder / "cache").list_versions(spec.name) == []
+
+
+def test_a_training_begins_with_the_champion_where_that_is_asked_for(
+    graph: Graph, make_spec: MakeSpec
+) -> None:
+    spec = make_spec(train={**ONE_STEP, "start": "champion"})
+    registry = Registry(graph.store, graph.folder / "cache")
+    # There is none yet.
+    graph.run(spec, "run-1")
+    first = registry.resolve(spec.name)
+    assert first.manifest.inputs.makeup is not None
+    assert first.manifest.inputs.makeup.start is None
+    longer = make_spec(train={**ONE_STEP, "steps": 2, "start": "champion"})
+    graph.run(longer, "run-2")
+    second = registry.list_versions(spec.name)[-1]
+    makeup = registry.read_manifest(second.adapter_id).inputs.makeup
+    assert makeup is not None
+    assert (second.number, makeup.start) == (2, first.adapter_id)
+    outcomes = {outcome.step: outcome.details for outcome in graph.read_outcomes("run-2", spec.name)}
+    assert outcomes["finetune"]["start"] == 1
+    # What it began with makes it no staler: the champion may be another one now.
+    assert graph.run(longer, "run-3") == [STOP]
+    narrow = {"name": "lora", "r": 2, "targets": ["query"]}
+    other = make_spec(train={**ONE_STEP, "start": "champion"}, method=narrow)
+    graph.run(other, "run-4")
+    outcomes = {outcome.step: outcome.details for outcome in graph.read_outcomes("run-4", spec.name)}
+    assert "does not fit" in str(outcomes["finetune"]["start_refused"])
 
 
 def list_kept(graph: Graph) -> set[str]:
