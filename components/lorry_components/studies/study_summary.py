@@ -187,6 +187,7 @@ class StudySummary:
         reference: The label of the variant that all are compared with; None if no trial is done.
         rows: One for each variant, in the order in which they were requested.
         samples: The scores of each variant on the same draws of rows, see :func:`draw_scores`.
+        baselines: What costs nothing, by name: its metric on these rows.
     """
 
     metric: str
@@ -195,6 +196,7 @@ class StudySummary:
     reference: str | None
     rows: tuple[StudyRow, ...]
     samples: Mapping[str, NDArray[np.float64]]
+    baselines: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -272,6 +274,7 @@ def summarize_study(
             for variant in variants
         ),
         samples=samples,
+        baselines=_find_baselines(outcomes),
     )
 
 
@@ -326,6 +329,12 @@ def _read_scores(outcome: TrialOutcome) -> _ScoredTrial:
             targets.append(tuple(label) if isinstance(label, list) else label)
             predictions.append(document["prediction"])
     return _ScoredTrial(find_task_type(outcome.trial.spec), targets, predictions)
+
+
+def _find_baselines(outcomes: Sequence[TrialOutcome]) -> dict[str, float]:
+    """Return what costs nothing as the first trial that measured it found it: it is the same for all."""
+    measured = (outcome.result.evaluation.baselines for outcome in outcomes if outcome.result)
+    return {each.name: each.value for each in next(filter(None, measured), ())}
 
 
 def _find_collapsed(outcomes: Sequence[TrialOutcome], trials: Sequence[_ScoredTrial]) -> dict[int, str]:
