@@ -37,7 +37,7 @@ def recommend_variant(
 
     A variant is significantly below the best if it scores less on at least a share ``confidence`` of the
     paired resamples, each with the same rows for both. Of equally small variants the better one is chosen.
-    Variants with a failed seed are left out.
+    Variants with a failed seed are left out, and those whose seeds say too little of the next training.
 
     Args:
         rows: The rows of a study.
@@ -45,11 +45,12 @@ def recommend_variant(
         confidence: The share.
 
     Returns:
-        The choice, or None if no variant is complete.
+        The choice, or None if no variant is complete, or the best is in doubt: see :func:`explain_doubts`.
     """
     complete = [row for row in rows if row.is_complete and row.trained_parameters is not None]
-    if not complete:
+    if not complete or explain_doubts(rows):
         return None
+    complete = [row for row in complete if not row.doubt]
     best = max(complete, key=_read_value)
     shares = {
         row.variant.label: float(np.mean(samples[row.variant.label] < samples[best.variant.label]))
@@ -60,8 +61,23 @@ def recommend_variant(
     return Recommendation(
         label=chosen.variant.label,
         section=write_section(chosen),
-        reason=_explain(chosen, best, complete, near, samples)
-        + _qualify(chosen, best, len(rows) - len(complete)),
+        reason=_explain(chosen, best, complete, near, samples) + _qualify(chosen, best, rows),
+    )
+
+
+def explain_doubts(rows: Sequence[StudyRow]) -> str:
+    """Return why nothing can be recommended from rows that are complete; empty: something can.
+
+    The seeds of the best say too little of its next training, or those of all do.
+    """
+    complete = [row for row in rows if row.is_complete and row.trained_parameters is not None]
+    best = max(complete, key=_read_value, default=None)
+    if best is None or not best.doubt:
+        return ""
+    return (
+        f"{best.doubt}, and it has the highest mean. Another training may turn the order round. More "
+        "optimiser steps (train.epochs, or a smaller train.batch_size) make trainings steadier, and more "
+        "--seeds show it"
     )
 
 
@@ -84,6 +100,9 @@ def write_section(row: StudyRow) -> str:
         rate = row.trainings[0].learning_rate
         own = {name: train[name] for name in variant.own_train if name in train}
         document["train"] = {**own, "learning_rate": rate}
+    head = spec.head.model_dump(mode="json") if spec.head is not None else {}
+    if variant.is_trained and (own_head := {name: head[name] for name in variant.own_head if name in head}):
+        document["head"] = own_head
     lines: list[str] = []
     for name, section in document.items():
         written = yaml.safe_dump(section, default_flow_style=True, sort_keys=False, width=1_000_000)
@@ -126,12 +145,18 @@ def _explain(
     )
 
 
-def _qualify(chosen: StudyRow, best: StudyRow, failed: int) -> str:
+def _qualify(chosen: StudyRow, best: StudyRow, rows: Sequence[StudyRow]) -> str:
     """Say how far the reason can be relied on."""
+    failed = sum(not row.is_complete or row.trained_parameters is None for row in rows)
+    doubtful = sum(row.is_complete and bool(row.doubt) for row in rows)
     limits = f"; {failed} that failed {'is' if failed == 1 else 'are'} left out" if failed else ""
+    if doubtful:
+        limits += f"; {doubtful} whose seeds say too little {'is' if doubtful == 1 else 'are'} left out"
     trained = [row for row in (chosen, best) if row.variant.is_trained]
     if any(len(row.seeds) == 1 for row in trained):
         limits += "; with one seed, another training may say otherwise"
+    if chosen.variant.other_settings:
+        limits += f"; measured with {', '.join(chosen.variant.other_settings)} as set on the command line"
     return limits
 
 

@@ -1,62 +1,69 @@
 """The plot of a study."""
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lorry_components.plot_style import (
+    BASELINE,
+    CHAMPION,
+    COLOURS,
+    MARKS,
+    OWN,
+    SEED,
+    open_figure,
+    style_axes,
+    write_figure,
+)
 from lorry_components.studies.study_summary import StudyRow, StudySummary
-from lorry_registry.whole_files import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_POINT = "#1f5fa8"
-_CHOSEN = "#c2410c"
-_SEED = "#9aa5b1"
-# Okabe and Ito's, which the colour-blind can distinguish; each has a mark, for when colours repeat.
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-_MARKS = ("o", "s", "^", "D", "v", "P", "X", "*", "<")
 # Points of untrained bases have no place on a logarithmic axis.
 _LEAST_PARAMETERS = 1
 _LONG_LABEL = 9
 _WIDE_LABEL = 30
 _LINE_INCHES = 0.2
+_LEGEND_INCHES = 2.2
 
 
 def plot_study(
-    path: Path, summary: StudySummary, *, title: str, chosen: str | None, by_parameters: bool
+    path: Path,
+    summary: StudySummary,
+    *,
+    title: str,
+    chosen: str | None,
+    by_parameters: bool,
+    champion: tuple[str, float] | None = None,
 ) -> None:
     """Write a PNG: each variant's metric with its interval; small grey points are single seeds.
+
+    Lines across show what costs nothing, and the task's champion if there is one.
 
     Args:
         path: The file to write.
         summary: The study.
         title: The title.
         chosen: The label of the recommended variant, drawn in another colour.
+        champion: The name of the task's champion and its value; None: it has none in this metric.
         by_parameters: Whether variants are placed by their trained parameters, on a logarithmic axis;
             otherwise they are side by side, as when all train equally many.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     rows = [row for row in summary.rows if row.estimate is not None]
-    width = 8.0 if by_parameters else max(5.4, 0.8 * len(rows) + 2)
-    figure = Figure(figsize=(width, 4.6), layout="constrained")
-    FigureCanvasAgg(figure)
+    width = 8.0 if by_parameters else max(5.4, 0.8 * len(rows) + 2) + _LEGEND_INCHES
+    figure = open_figure(width, 4.6)
     axes = figure.add_subplot()
+    _draw_standards(axes, summary, champion)
     if by_parameters:
         _draw_by_parameters(axes, rows, chosen)
     else:
         _draw_side_by_side(axes, rows, chosen)
+    _draw_legend(axes, [row.variant.label for row in rows])
     axes.set_ylabel(summary.title)
     axes.set_title(f"{title}\n{summary.test_rows:,} test rows, 95 % intervals", fontsize=10)
-    axes.grid(axis="y", color="#e5e7eb", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    image = io.BytesIO()
-    figure.savefig(image, format="png", dpi=130)
-    write_whole(path, image.getvalue())
+    style_axes(axes, grid="y")
+    write_figure(path, figure)
 
 
 def _draw_by_parameters(axes: "Axes", rows: Sequence[StudyRow], chosen: str | None) -> None:
@@ -71,17 +78,34 @@ def _draw_by_parameters(axes: "Axes", rows: Sequence[StudyRow], chosen: str | No
             axes,
             places[index],
             rows[index],
-            colour=_COLOURS[index % len(_COLOURS)],
-            mark=_MARKS[index % len(_MARKS)],
+            colour=COLOURS[index % len(COLOURS)],
+            mark=MARKS[index % len(MARKS)],
             label=f"{label} (recommended)" if label == chosen else label,
         )
     axes.set_xlim(min(places) / 2, max(places) * 2)
     _mark_counts(axes, places)
-    _draw_legend(axes, [row.variant.label for row in rows])
+    if any(len(row.values) > 1 for row in rows):
+        _explain_seeds(axes)
+
+
+def _draw_standards(axes: "Axes", summary: StudySummary, champion: tuple[str, float] | None) -> None:
+    for name, value in summary.baselines.items():
+        axes.axhline(value, color=BASELINE, linewidth=1, linestyle=":", label=f"{name} {value:.3f}", zorder=1)
+    if champion is not None:
+        name, value = champion
+        axes.axhline(
+            value, color=CHAMPION, linewidth=1, linestyle="--", label=f"{name} {value:.3f}", zorder=1
+        )
+
+
+def _explain_seeds(axes: "Axes") -> None:
+    axes.plot([], [], "o", color=SEED, markersize=3, label="a single seed")
 
 
 def _draw_legend(axes: "Axes", labels: Sequence[str]) -> None:
     """Put the names beside the plot, or below it if long ones would leave it little room."""
+    if not axes.get_legend_handles_labels()[1]:
+        return
     if max(map(len, labels)) <= _WIDE_LABEL:
         axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False, fontsize=9)
         return
@@ -98,7 +122,12 @@ def _draw_side_by_side(axes: "Axes", rows: Sequence[StudyRow], chosen: str | Non
     axes.set_xticks(places, labels, rotation=35 if is_long else 0, ha="right" if is_long else "center")
     axes.margins(x=0.08)
     for place, row in zip(places, rows, strict=True):
-        _draw_point(axes, place, row, colour=_CHOSEN if row.variant.label == chosen else _POINT)
+        is_chosen = row.variant.label == chosen
+        _draw_point(axes, place, row, colour=CHAMPION if is_chosen else OWN, mark="s" if is_chosen else "o")
+    if chosen is not None:
+        axes.plot([], [], "s", color=CHAMPION, label="recommended")
+    if any(len(row.values) > 1 for row in rows):
+        _explain_seeds(axes)
 
 
 def _draw_point(
@@ -107,7 +136,7 @@ def _draw_point(
     assert row.estimate is not None
     value = _read_value(row)
     if len(row.values) > 1:
-        axes.plot([place] * len(row.values), row.values, "o", color=_SEED, markersize=3, zorder=2)
+        axes.plot([place] * len(row.values), row.values, "o", color=SEED, markersize=3, zorder=2)
     axes.errorbar(
         [place],
         [value],

@@ -22,6 +22,7 @@ _TODO = "correct these and try again; nothing was trained"
 _OPENING, _CLOSING = "[{", "]}"
 _TRAIN = "train."
 _SEED = "train.seed"
+_RECOMMENDED = ("method", "train", "head")
 # What a value looks like inside a label: no brackets, quotes or spaces.
 _LABEL_TABLE = str.maketrans("", "", "[]{}'\" ")
 
@@ -84,7 +85,21 @@ class TaskDocument:
         section, _, name = field.partition(".")
         content = self.content.get(section)
         is_in_section = section in self.settings and isinstance(content, Mapping) and name in content
-        return field in self.settings or is_in_section
+        is_below = any(setting.startswith(f"{field}.") for setting in self.settings)
+        return field in self.settings or is_in_section or is_below
+
+    def list_settings(self, section: str) -> list[str]:
+        """Return the fields of a section that the command line set, alone or with the section."""
+        content = self.content.get(section)
+        return (
+            [name for name in content if self.sets(f"{section}.{name}")]
+            if isinstance(content, Mapping)
+            else []
+        )
+
+    def list_settings_elsewhere(self) -> list[str]:
+        """Return the dotted names that the command line set, but for those of a recommended section."""
+        return sorted(field for field in self.settings if field.partition(".")[0] not in _RECOMMENDED)
 
     def list_own_faults(self) -> list[Fault]:
         """Return what is wrong with the file itself, with its lines.
@@ -156,6 +171,8 @@ class Variant:
         facts: Further values that a table shows of it, by name.
         is_trained: Whether anything is trained; otherwise the untrained base predicts.
         own_train: The fields of the train section that are its own, and not the file's.
+        own_head: The same of the head section.
+        other_settings: What else the command line set for all variants, by dotted name.
     """
 
     label: str
@@ -163,6 +180,8 @@ class Variant:
     facts: Mapping[str, Any] = field(default_factory=dict)
     is_trained: bool = True
     own_train: tuple[str, ...] = ()
+    own_head: tuple[str, ...] = ()
+    other_settings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,7 +311,7 @@ def build_variants(
     for draft in drafts:
         spec, wrong = _try_parse(task, _apply(task.content, draft))
         if spec is not None:
-            variants.append(Variant(draft.label, spec, draft.facts, draft.is_trained, tuple(draft.train)))
+            variants.append(_make_variant(draft, spec, task))
             wrong = _check_base(spec, is_wanted=not listed)
         if not draft.is_trained:
             # Its method plays no part.
@@ -305,6 +324,19 @@ def build_variants(
     if listed:
         raise InvalidTaskError(str(task.path), list(dict.fromkeys(listed)), todo=_TODO)
     return variants
+
+
+def _make_variant(draft: Draft, spec: TaskSpec, task: TaskDocument) -> Variant:
+    return Variant(
+        draft.label,
+        spec,
+        draft.facts,
+        draft.is_trained,
+        own_train=tuple(dict.fromkeys([*draft.train, *task.list_settings("train")])),
+        # A draft takes fields of the head away at most.
+        own_head=tuple(name for name in task.list_settings("head") if name not in draft.head),
+        other_settings=tuple(task.list_settings_elsewhere()),
+    )
 
 
 def _mark_settings(fault: Fault, task: TaskDocument) -> Fault:

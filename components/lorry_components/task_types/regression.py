@@ -11,6 +11,7 @@ from lorry_components.data.rows import DataForm, Label, Row
 from lorry_components.metrics.base import Prediction, Target
 from lorry_components.metrics.numbers import list_values, score_pearson, score_rmse, score_spearman
 from lorry_components.metrics.pictures import ScatterPicture, choose_points
+from lorry_components.plot_style import GUIDE, OWN
 from lorry_components.task_types.base import Outputs
 from lorry_components.task_types.sequence_head import SequenceHeadTaskType
 from lorry_components.task_types.training_form import TrainingForm
@@ -91,10 +92,13 @@ class Regression(SequenceHeadTaskType):
         """Draw predicted against true values, and the line on which they are equal."""
         truth, guess = np.asarray(targets, dtype=float), list_values(predictions)
         low, high = min(truth.min(), guess.min()), max(truth.max(), guess.max())
-        axes.plot([low, high], [low, high], color="0.6", linewidth=1, zorder=1)
-        axes.scatter(truth, guess, s=12, alpha=0.5, edgecolors="none", zorder=2)
+        axes.plot([low, high], [low, high], color=GUIDE, linewidth=1, zorder=1, label="predicted as it is")
+        axes.scatter(
+            truth, guess, s=12, alpha=0.5, color=OWN, edgecolors="none", zorder=2, label="a test row"
+        )
         axes.set_xlabel("true value")
         axes.set_ylabel("predicted value")
+        axes.legend(frameon=False, fontsize=8)
 
     def describe_prediction(self, prediction: Prediction) -> str:
         """Return the number with its sign."""

@@ -17,6 +17,7 @@ from lorry_components.metrics.classification import (
     score_matthews,
 )
 from lorry_components.metrics.pictures import ConfusionPicture, count_confusions
+from lorry_components.plot_style import SHADES
 from lorry_components.task_types.base import Outputs
 from lorry_components.task_types.sequence_head import SequenceHeadTaskType
 from lorry_registry.errors import Fault
@@ -123,14 +124,20 @@ class TextClassification(SequenceHeadTaskType):
     ) -> None:
         """Draw the confusion matrix, as shares of each true class, with counts."""
         guesses = [prediction["label"] for prediction in predictions]
-        classes = sorted({*map(str, targets), *guesses})
+        # Those that no test row has and that nobody predicted are classes of the task, too.
+        known = predictions[0].get("scores", {}) if predictions else {}
+        classes = sorted({*map(str, targets), *guesses, *known})
         counts = np.zeros((len(classes), len(classes)), dtype=int)
         for target, guess in zip(targets, guesses, strict=True):
             counts[classes.index(str(target)), classes.index(guess)] += 1
         shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-        axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
+        drawn = axes.imshow(shares, cmap=SHADES, vmin=0.0, vmax=1.0)
+        axes.figure.colorbar(drawn, ax=axes, label="share of the true class", fraction=0.046, pad=0.03)
         axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
-        axes.set_yticks(range(len(classes)), classes)
+        unseen = set(classes) - set(map(str, targets))
+        axes.set_yticks(
+            range(len(classes)), [f"{name} (no row)" if name in unseen else name for name in classes]
+        )
         axes.set_xlabel("predicted class")
         axes.set_ylabel("true class")
         if len(classes) <= 12:

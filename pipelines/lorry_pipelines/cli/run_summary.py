@@ -10,6 +10,7 @@ import click
 
 from lorry_components.steps.report.step import TaskReport
 from lorry_components.steps.runtime.outcomes import STEPS
+from lorry_pipelines.cli.collapse_advice import advise_after_collapse
 from lorry_pipelines.scheduling import PlannedTask
 from lorry_registry.adapter_names import label_method
 from lorry_registry.cli.prose import print_prose
@@ -66,12 +67,26 @@ def _describe_task(plan: PlannedTask, report: TaskReport | None, registry: Regis
         "published": plan.spec.evaluate.reference.value if plan.spec.evaluate.reference else None,
         "source": plan.spec.evaluate.reference.source if plan.spec.evaluate.reference else None,
         "single_answer": report.details.get("evaluate", {}).get("single_answer") if report else None,
+        "advice": _advise(plan, report) if report else None,
         "data_warnings": report.details.get("prepare_data", {}).get("warnings", []) if report else [],
         "has_pair": plan.spec.data.columns.text_pair is not None,
         "mlflow_run": report.details.get("finetune", {}).get("mlflow_run_id") if report else None,
         "mlflow_url": report.details.get("finetune", {}).get("mlflow_url") if report else None,
     }
     return row | (_describe_manifest(registry.read_manifest(adapter_id)) if adapter_id else {})
+
+
+def _advise(plan: PlannedTask, report: TaskReport) -> str | None:
+    if report.details.get("evaluate", {}).get("single_answer") is None:
+        return None
+    trained = report.details.get("finetune", {})
+    rows = report.details.get("prepare_data", {}).get("rows", {})
+    return advise_after_collapse(
+        plan.spec.train,
+        steps=trained.get("steps"),
+        rows=rows.get("train"),
+        rate=trained.get("learning_rate"),
+    )
 
 
 def _name_outcome(plan: PlannedTask) -> str:
@@ -148,7 +163,7 @@ def print_summary(
         if row["single_answer"] is not None:
             print_prose(
                 f"\nnote: {row['task']} v{row['version']} answers every test row with "
-                f"{row['single_answer']!r}; a lower train.learning_rate or more data may help"
+                f"{row['single_answer']!r}; {row['advice']}"
             )
     for row in rows:
         for warning in row["data_warnings"]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lorry_registry.cli.edge import print_json
-from lorry_registry.cli.prose import find_width, wrap_prose
+from lorry_registry.cli.prose import find_width, print_prose, wrap_prose
 from lorry_registry.cli.tables import NOTHING, Column, print_bullets, print_heading, print_table
 from lorry_registry.errors import RunFailedError
 from lorry_registry.sizes import format_in, format_size
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from lorry_pipelines.studies.study_run import StudyReport
 
 _WIDTH = 100
+_UNSTEADY = "seeds differ"
 
 
 def show_study(report: "StudyReport", *, facts: Sequence[tuple[str, Column]], as_json: bool) -> None:
@@ -81,6 +82,7 @@ def _print_table(report: "StudyReport", facts: Sequence[tuple[str, Column]]) -> 
 
 def _print_notes(report: "StudyReport") -> None:
     from lorry_components.reference.study_figures import find_source
+    from lorry_components.studies.recommendation import explain_doubts
 
     summary = report.summary
     if summary.reference is None:
@@ -97,6 +99,7 @@ def _print_notes(report: "StudyReport") -> None:
         f"{summary.title} on {summary.test_rows:,} test rows{over_seeds}; intervals by the bootstrap over "
         "rows, differences on the same rows",
         *([f"trained parameters are without the head, which adds {_join(heads)}"] if heads else []),
+        *(row.doubt for row in summary.rows if row.doubt),
         *report.notes,
     ]
     source = find_source(report.study.name)
@@ -104,7 +107,11 @@ def _print_notes(report: "StudyReport") -> None:
         lines.append(f"published figures, of another model and other data: {source}")
     print_bullets(lines)
     chosen = report.recommendation
-    if chosen is not None:
+    doubts = explain_doubts(summary.rows)
+    if doubts:
+        print_heading("Nothing is recommended")
+        print_prose(f"{doubts}.", hanging="")
+    elif chosen is not None:
         print_heading("Recommended")
         click.echo(chosen.section or "nothing to train: the untrained base")
         click.echo()
@@ -135,7 +142,8 @@ def _format_metric(row: "StudyRow", *, is_reference: bool) -> list[str]:
     difference = row.difference
     return [
         f"{row.estimate.value:.3f}{spread}{failed}",
-        f"{row.estimate.low:.3f} to {row.estimate.high:.3f}",
+        # Around the mean of seeds that far apart an interval over rows would pretend to know.
+        f"{row.estimate.low:.3f} to {row.estimate.high:.3f}" if not row.is_unsteady else _UNSTEADY,
         f"{difference.value:+.3f}" if difference else (NOTHING if not is_reference else "="),
         f"{difference.low:+.3f} to {difference.high:+.3f}" if difference else NOTHING,
     ]

@@ -19,6 +19,7 @@ from lorry_components.studies.study_plot import plot_study
 from lorry_components.studies.study_summary import StudySummary, TrialOutcome, summarize_study
 from lorry_components.studies.trials import PreparedData, Trial, lay_out_trials
 from lorry_components.studies.variants import Variant
+from lorry_components.tasks.definition import find_task_type
 from lorry_components.tasks.resolution import ResolvedTask, resolve_task
 from lorry_pipelines.local.display import open_display
 from lorry_pipelines.local.launch import report_disk
@@ -29,12 +30,14 @@ from lorry_pipelines.studies.trial_processes import Places, count_processors, li
 from lorry_registry.cli.edge import brief_patience, print_warning
 from lorry_registry.digest_cache import DigestCache
 from lorry_registry.digests import DigestFile, digest_document, shorten_digest
-from lorry_registry.errors import Fault, InvalidTaskError, NotFoundError
+from lorry_registry.errors import Fault, InvalidTaskError, LorryError, NotFoundError
 from lorry_registry.file_locks import read_holder, take_lock
 from lorry_registry.mlflow_index import MlflowIndex
+from lorry_registry.registry import Registry
 from lorry_registry.registry_identity import read_id
 from lorry_registry.settings import Settings
 from lorry_registry.stores import open_store
+from lorry_registry.task_spec import TaskSpec
 from lorry_registry.whole_files import write_whole_text
 
 RESULTS_NAME, PLOT_NAME = "results.json", "plot.png"
@@ -161,7 +164,8 @@ def run_study(study: Study, settings: Settings, options: StudyOptions) -> StudyR
                 find_registry=lambda: read_id(open_store(settings.store, settings.s3)),
             )
             outcomes = _run(study, trials, root / "cells", tracker, options)
-            return _conclude(study, outcomes, options.output or folder, tracker)
+            champion = _find_champion(study.variants[0].spec, settings)
+            return _conclude(study, outcomes, options.output or folder, tracker, champion)
 
 
 def _refuse_misfits(variants: Sequence[Variant]) -> None:
@@ -313,8 +317,24 @@ def _run_held(
         run_trials(left, root, places=places, shown=shown, finished=take)
 
 
+def _find_champion(spec: TaskSpec, settings: Settings) -> tuple[str, float] | None:
+    """Return the champion of a study's task, for its picture: a name and the metric as registered."""
+    try:
+        resolution = Registry.open(settings).resolve(spec.name)
+    except LorryError:
+        # A study needs no store, and a task may have no champion yet.
+        return None
+    evaluation = resolution.manifest.evaluation
+    found = evaluation.metrics.get(spec.evaluate.primary or find_task_type(spec).primary)
+    return (f"champion v{resolution.version}, as registered", found.value) if found is not None else None
+
+
 def _conclude(
-    study: Study, outcomes: Sequence[TrialOutcome], target: Path, tracker: StudyTracker
+    study: Study,
+    outcomes: Sequence[TrialOutcome],
+    target: Path,
+    tracker: StudyTracker,
+    champion: tuple[str, float] | None,
 ) -> StudyReport:
     spec = study.variants[0].spec
     summary = summarize_study(study.variants, outcomes, against=study.against)
@@ -328,6 +348,7 @@ def _conclude(
             title=f"{study.task}: {study.name}",
             chosen=recommendation.label if recommendation else None,
             by_parameters=study.by_parameters,
+            champion=champion,
         )
     findings = describe_spreads(summary.rows) if study.name == "prompts" else []
     report = StudyReport(

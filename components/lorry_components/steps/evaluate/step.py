@@ -91,6 +91,16 @@ def evaluate(
         single_answer=_find_single_answer(task.task_type, scored),
         picture=task.task_type.picture_predictions(scored.targets, scored.predictions),
     )
+    plot_evaluation(
+        target / PLOT_NAME,
+        title=task.spec.name,
+        task_type=task.task_type,
+        targets=scored.targets,
+        predictions=scored.predictions,
+        evaluation=report.evaluation,
+        champion=champion,
+        reference=task.spec.evaluate.reference,
+    )
     report.save(target)
     return report
 
@@ -108,7 +118,7 @@ def _score_candidate(
 ) -> tuple[ScoredPart, Probe]:
     """Score a candidate, which is not in memory any more when the champion is loaded."""
     predictor, has_pair = _load_candidate(task, origin, candidate, registry)
-    scored = score_predictor(task.spec, predictor, data, target, progress=progress)
+    scored = _score_rows(task.spec, predictor, data, target, progress=progress)
     baselines = measure_baselines(
         task.spec, predictor, scored, load_labels(data, "train"), asks_base=asks_base
     )
@@ -159,6 +169,22 @@ def score_predictor(
         target: Where to write.
         progress: Called with how many rows are done.
     """
+    scored = _score_rows(spec, predictor, data, target, progress=progress)
+    plot_evaluation(
+        target / PLOT_NAME,
+        title=spec.name,
+        task_type=predictor.task_type,
+        targets=scored.targets,
+        predictions=scored.predictions,
+        evaluation=scored.evaluation,
+        reference=spec.evaluate.reference,
+    )
+    return scored
+
+
+def _score_rows(
+    spec: TaskSpec, predictor: Predictor, data: Path, target: Path, *, progress: Progress
+) -> ScoredPart:
     task_type = predictor.task_type
     rows, targets = load_test_part(task_type, data)
     target.mkdir(parents=True, exist_ok=True)
@@ -168,14 +194,6 @@ def score_predictor(
         predictor.predict_parts(rows, report=lambda done: progress(done, len(rows))),
     )
     evaluation = score_predictions(spec, task_type, targets, predictions, part=SPLIT)
-    plot_evaluation(
-        target / PLOT_NAME,
-        title=spec.name,
-        task_type=task_type,
-        targets=targets,
-        predictions=predictions,
-        evaluation=evaluation,
-    )
     return ScoredPart(rows, targets, predictions, evaluation, load_card(data))
 
 

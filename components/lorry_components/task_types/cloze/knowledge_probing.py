@@ -22,6 +22,7 @@ from lorry_components.metrics.ranking import (
     score_precision_at_1,
     score_precision_at_10,
 )
+from lorry_components.plot_style import OWN
 from lorry_components.task_types.base import Outputs, Report, gather_targets
 from lorry_components.task_types.cloze.base import ClozeTaskType
 from lorry_components.task_types.cloze.reader import ClozeReader
@@ -167,7 +168,9 @@ class KnowledgeProbing(ClozeTaskType):
         """Draw the precision at 1 to 10."""
         ranks = find_ranks(targets, predictions)
         counts = list(range(1, _RANKED + 1))
-        axes.plot(counts, [float(np.mean(ranks <= count)) for count in counts], marker="o")
+        axes.plot(
+            counts, [float(np.mean(ranks <= count)) for count in counts], marker="o", color=OWN, clip_on=False
+        )
         axes.set_xticks(counts)
         axes.set_ylim(0.0, 1.0)
         axes.set_xlabel("tokens looked at")

@@ -25,6 +25,7 @@ from lorry_components.metrics.base import Prediction, Target
 from lorry_components.metrics.rouge import compute_rouge_l
 from lorry_components.metrics.words import list_references, split_words
 from lorry_components.models.pretrained import load_pretrained
+from lorry_components.plot_style import GUIDE, SCALE
 from lorry_components.task_types.base import (
     IGNORED,
     Features,
@@ -336,18 +337,20 @@ class GenerationTaskType(TextTaskType):
         # Whole numbers would lie on top of each other.
         shift = np.random.default_rng(0).uniform(-0.3, 0.3, (2, len(lengths)))
         longest = max(*lengths, *nearest, 1)
-        axes.plot([0, longest], [0, longest], color="0.6", linewidth=1, zorder=1)
+        axes.plot([0, longest], [0, longest], color=GUIDE, linewidth=1, zorder=1, label="equally long")
         drawn = axes.scatter(
             np.asarray(nearest) + shift[0],
             np.asarray(lengths) + shift[1],
             c=scores,
             s=14,
-            cmap="viridis",
+            cmap=SCALE,
             vmin=0.0,
             vmax=1.0,
             edgecolors="none",
             zorder=2,
+            label="a test row",
         )
+        axes.legend(frameon=False, fontsize=8)
         axes.figure.colorbar(drawn, ax=axes, label="ROUGE-L")
         axes.set_xlabel("words of the nearest reference")
         axes.set_ylabel("words of the prediction")

@@ -21,6 +21,7 @@ from lorry_components.data.rows import DataForm, Label, Row
 from lorry_components.metrics.base import Prediction, Target
 from lorry_components.metrics.squad import compute_exact_match, compute_f1, make_answer_metric, score_answers
 from lorry_components.models.reading_order import has_two_stacks, pools_last_token
+from lorry_components.plot_style import COLOURS
 from lorry_components.task_types.base import Features, Outputs, Report
 from lorry_components.task_types.question_answering.answer_labels import (
     choose_span,
@@ -299,10 +300,11 @@ class QuestionAnswering(TextHeadTaskType):
         words = np.asarray([min(len(text.split()) for text in texts) for texts in truths])
         groups = np.searchsorted(list(_LENGTHS.values()), words)
         shown = [index for index in range(len(_LENGTHS)) if (groups == index).any()]
-        for shift, label, compute in ((-0.2, "F1", compute_f1), (0.2, "exact match", compute_exact_match)):
+        kinds = ((-0.2, "F1", compute_f1), (0.2, "exact match", compute_exact_match))
+        for colour, (shift, label, compute) in zip(COLOURS, kinds, strict=False):
             scores = np.asarray(score_answers(compute, truths, predictions))
             means = [scores[groups == index].mean() for index in shown]
-            axes.bar(np.arange(len(shown)) + shift, means, width=0.4, label=label)
+            axes.bar(np.arange(len(shown)) + shift, means, width=0.4, label=label, color=colour)
         names = list(_LENGTHS)
         axes.set_xticks(
             range(len(shown)), [f"{names[index]}\nn = {(groups == index).sum()}" for index in shown]

@@ -52,7 +52,9 @@ def test_one_answer_for_all_rows_is_told_below_the_table(
     assert (row["seconds"], row["train_seconds"]) == (16.5, 12.0)
     print_summary([row], seconds=20.0, tracking_uri="sqlite:///mlflow.db")
     shown = capsys.readouterr().out
-    assert ("answers every test row with 'good'; a lower train.learning_rate" in shown) == bool(answer)
+    told = "answers every test row with 'good'; on small data too few optimiser steps are the usual reason"
+    assert (told in shown) == bool(answer)
+    assert "learning_rate" not in shown
     assert "1 task in 20 s" in shown
 
 

@@ -11,9 +11,13 @@ import pytest
 
 TaskFile = Callable[..., Path]
 
+# Four steps from a random head end in one answer for all rows; then nothing is recommended.
+FITTED: dict[str, Any] = {"head": {"init": "probe"}, "train": {"learning_rate": 1e-4}}
+
 
 def test_a_comparison_is_printed_kept_and_taken_over(invoke: Any, task_file: TaskFile) -> None:
-    result = invoke("compare", task_file(), "--no-probe", "--methods", "lora,bitfit", "--seeds", "0,1")
+    file = task_file(**FITTED)
+    result = invoke("compare", file, "--no-probe", "--methods", "lora,bitfit", "--seeds", "0,1")
     assert result.exit_code == 0, result.output
     assert invoke.ran == ["lora, seed 0", "bitfit, seed 0", "lora, seed 1", "bitfit, seed 1"]
     for text in (
@@ -34,13 +38,21 @@ def test_a_comparison_is_printed_kept_and_taken_over(invoke: Any, task_file: Tas
     # Nothing is registered.
     assert not (invoke.home / "store").exists()
 
-    again = invoke("compare", task_file(), "--no-probe", "--methods", "lora,bitfit", "--seeds", "0,1")
+    again = invoke("compare", file, "--no-probe", "--methods", "lora,bitfit", "--seeds", "0,1")
     assert again.exit_code == 0, again.output
     assert invoke.ran == []
     assert "4 trials, 4 of them done before" in again.output
 
     larger = invoke(
-        "compare", task_file(), "--no-probe", "--methods", "full,lora", "--seeds", "0", "--against", "full"
+        "compare",
+        task_file(**FITTED),
+        "--no-probe",
+        "--methods",
+        "full,lora",
+        "--seeds",
+        "0",
+        "--against",
+        "full",
     )
     assert larger.exit_code == 0, larger.output
     assert invoke.ran == ["full, seed 0"]
@@ -66,7 +78,14 @@ def test_the_linear_probe_is_compared_by_default(invoke: Any, task_file: TaskFil
 
 def test_rows_as_json(invoke: Any, task_file: TaskFile, tmp_path: Path) -> None:
     result = invoke(
-        "compare", task_file(), "--no-probe", "--methods", "lora:r=2", "--json", "--output", tmp_path / "out"
+        "compare",
+        task_file(**FITTED),
+        "--no-probe",
+        "--methods",
+        "lora:r=2",
+        "--json",
+        "--output",
+        tmp_path / "out",
     )
     assert result.exit_code == 0, result.output
     (row,) = json.loads(result.stdout)
@@ -85,7 +104,7 @@ def test_rows_as_json(invoke: Any, task_file: TaskFile, tmp_path: Path) -> None:
 
 def test_a_training_that_fails_is_told_and_tried_again(invoke: Any, task_file: TaskFile) -> None:
     methods = "lora,bitfit:max_adapter_mib=0.0001"
-    result = invoke("compare", task_file(), "--no-probe", "--methods", methods)
+    result = invoke("compare", task_file(**FITTED), "--no-probe", "--methods", methods)
     assert result.exit_code == 12, result.output
     assert "bitfit max_adapter_mib=0.0001   " in result.output
     assert "failed" in result.output
@@ -93,7 +112,7 @@ def test_a_training_that_fails_is_told_and_tried_again(invoke: Any, task_file: T
     assert "lora is the only one to choose from" in result.output
     # Lines of a reason are wrapped, and begin with a mark.
     assert "1 that failed is left out" in " ".join(result.output.replace("#", " ").split())
-    invoke("compare", task_file(), "--no-probe", "--methods", methods)
+    invoke("compare", task_file(**FITTED), "--no-probe", "--methods", methods)
     assert invoke.ran == ["bitfit max_adapter_mib=0.0001, seed 0"]
 
 
@@ -232,12 +251,12 @@ def test_changed_data_is_another_cell(invoke: Any, task_file: TaskFile, tmp_path
 
 
 def test_ranks_end_in_a_table_with_the_published_figures(invoke: Any, task_file: TaskFile) -> None:
-    result = invoke("study", "rank", task_file(), "--ranks", "1,2,3")
+    result = invoke("study", "rank", task_file(**FITTED), "--ranks", "1,2,3")
     assert result.exit_code == 0, result.output
     assert invoke.ran == ["r=1, seed 0", "r=2, seed 0", "r=3, seed 0"]
     for text in ("GPT-3 WikiSQL", "73.4", "Hu et al. 2021, table 6", "r=3", "targets: [query, value]"):
         assert text in result.output
-    rows = json.loads(invoke("study", "rank", task_file(), "--ranks", "1,2,3", "--json").stdout)
+    rows = json.loads(invoke("study", "rank", task_file(**FITTED), "--ranks", "1,2,3", "--json").stdout)
     assert [row["rank"] for row in rows] == [1, 2, 3]
     assert [row["trained_parameters"] for row in rows] == [256, 512, 768]
     assert [row.get("published") for row in rows] == [
