@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from lorry_components.steps.report.step import TaskReport, summarize_run
-from lorry_components.steps.runtime.outcomes import RunRecord
+from lorry_components.steps.runtime.outcomes import STEPS, RunRecord
 from lorry_components.tasks.inspection import Inspection
 from lorry_components.tasks.resolution import ResolvedTask
 from lorry_pipelines.retraining.budget import Deadline, choose_within
@@ -204,9 +204,15 @@ class Retrainer:
             and report.status == "failed"
             and report.step not in report.details
         ):
-            left = f"the budget was spent in {report.step}; the next time goes on from its checkpoint"
+            left = _explain_cut(report.step)
         champion = self._registry.ledger.read_state(inspection.task).champion_version
         return build_result(inspection, report, champion=champion, left=left, finished=finished)
+
+
+def _explain_cut(step: str) -> str:
+    if step == STEPS[0]:
+        return "the budget was spent before it was trained"
+    return f"the budget was spent in {step}; the next time goes on from its checkpoint"
 
 
 def summarize_cut_run(registry: Registry, run: str, tasks: Sequence[str]) -> FinishedRun:

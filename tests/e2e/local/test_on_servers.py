@@ -1,10 +1,14 @@
 """Runs of the real command on a store on S3 and an MLflow on PostgreSQL, several at once."""
 
+import json
+import os
+import signal
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from lorry_registry.stores import open_store
 from lorry_stack.stack import Stack
 
 
@@ -49,3 +53,48 @@ def test_runs_and_reconciliations_at_once(
     assert "an experiment named 'mood-three' exists that Lorry did not make" in refused.err
     listed = workspace.run_json("tasks", **variables)
     assert [entry["task"] for entry in listed] == ["mood-one", "mood-two"]
+
+
+@pytest.mark.exhaustive
+def test_triggers_at_once_and_one_that_is_killed(
+    workspace: Any,
+    proxied_stack: Stack,
+    use_stack: Callable[[Stack], dict[str, str]],
+    rows: Callable[..., list[dict[str, Any]]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    address = "s3://lorry/retraining"
+    variables = use_stack(proxied_stack) | {"LORRY_STORE": address}
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    store = open_store(address)
+    task = workspace.write_task("mood", method={"name": "probe"}, train={})
+
+    triggers = [workspace.start("retrain", task, "--json", **variables) for _ in range(3)]
+    told = [trigger.communicate(timeout=480) for trigger in triggers]
+    assert [trigger.returncode for trigger in triggers] == [0, 0, 0], told
+    outcomes = [json.loads(out)["tasks"][0]["outcome"] for out, _ in told]
+    assert outcomes.count("promoted") == 1, told
+    assert set(outcomes) <= {"promoted", "left", "fresh"}
+
+    def count_versions() -> int:
+        stored = store.read("tasks/mood/head.json")
+        assert stored is not None
+        versions: int = json.loads(stored.content)["versions"]
+        return versions
+
+    assert count_versions() == 1
+    workspace.write_rows("mood.jsonl", rows(200, 5))
+    killed = workspace.start("retrain", task, "--json", **variables)
+    workspace.wait_until(lambda: count_versions() == 2, "the ledger has the version")
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.communicate()
+    workspace.wait_until(lambda: not workspace.list_processes(), "the run's processes end", 30)
+    (done,) = workspace.run_json("retrain", task, **variables)["tasks"]
+    assert done["outcome"] in ("finished", "fresh")
+    assert workspace.run_json("reconcile", "mood", **variables) == {"mood": []}
+
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(variables["MLFLOW_TRACKING_URI"])
+    assert len(client.search_model_versions("name = 'mood'")) == count_versions() == 2

@@ -197,3 +197,15 @@ def test_what_is_stale_is_retrained_on_the_cluster_once(cluster: Cluster) -> Non
     assert len([each for each in outcomes if each["outcome"] in ("promoted", "refused")]) == 1, outcomes
     assert len(cluster.kubeflow.runs) == 2
     assert cluster.store.read("tasks/idle/head.json") is None
+
+
+def test_a_budget_that_is_spent_ends_the_run_on_the_cluster(cluster: Cluster) -> None:
+    task = cluster.write_task("good")
+    # Nothing starts it: it waits for a node.
+    command = ("retrain", task, "--on", "kubeflow", "--budget", "0.02", "--json")
+    done = json.loads(cluster.workspace.run(*command, **cluster.submitting).out)
+    (outcome,) = done["tasks"]
+    assert (outcome["outcome"], outcome["champion"]) == ("left", None)
+    assert outcome["decision"] == "the budget was spent before it was trained"
+    (run,) = cluster.kubeflow.runs.values()
+    assert run["state"] in ("CANCELING", "CANCELED")
