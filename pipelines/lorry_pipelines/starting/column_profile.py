@@ -1,6 +1,8 @@
 """What the columns of a table hold, counted over its rows."""
 
 import math
+import zlib
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +19,7 @@ from lorry_registry.errors import Fault, InvalidDataError
 
 MOST_ROWS = 50_000
 _MOST_VALUES = 5_000
+_LONGEST_KEY = 80
 # A text of a script without spaces is one word by white space.
 _CHARACTERS_PER_WORD = 6.0
 
@@ -79,7 +82,7 @@ class _Counting:
     are_numbers: bool = True
     are_whole: bool = True
     are_structures: bool = False
-    words: list[float] = field(default_factory=list)
+    words: "array[float]" = field(default_factory=lambda: array("d"))
     values: Counter[str] = field(default_factory=Counter)
 
     def add(self, value: object) -> None:
@@ -91,9 +94,15 @@ class _Counting:
         self.are_numbers &= number is not None
         self.are_whole &= number is not None and number.is_integer()
         text = str(value).strip()
+        # As long texts are only counted, what tells them apart is enough.
+        key = (
+            text
+            if len(text) <= _LONGEST_KEY
+            else f"{text[:_LONGEST_KEY]}… {zlib.crc32(text.encode('utf-8', 'replace')):08x}"
+        )
         self.words.append(max(len(text.split()), len(text) / _CHARACTERS_PER_WORD / 1.5))
-        if text in self.values or len(self.values) < _MOST_VALUES:
-            self.values[text] += 1
+        if key in self.values or len(self.values) < _MOST_VALUES:
+            self.values[key] += 1
 
 
 def profile_table(source: Path) -> TableProfile:

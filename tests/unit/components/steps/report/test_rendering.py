@@ -270,3 +270,25 @@ def test_the_page_in_a_browser(browser: Any, tmp_path: Path) -> None:
         assert page.locator("circle").first.evaluate("dot => getComputedStyle(dot).fill") != "rgb(0, 0, 0)"
         assert complaints == []
         page.close()
+
+
+@pytest.mark.parametrize(
+    "extra", ["", "\\", "`", "``", "~~~", "<!--", "&lt;script&gt;", "![a](https://b.example/c)"]
+)
+def test_a_reader_of_markdown_finds_nothing_in_a_text(extra: str) -> None:
+    from markdown_it import MarkdownIt
+
+    report = make_hostile_report()
+    text = f"{extra}{ATTACK}{extra}"
+    worse = make_task("reviews", text, single_answer=text, reasons=(text,), status="challenger", why=text)
+    page = (
+        MarkdownIt("commonmark", {"html": True})
+        .enable("table")
+        .render(render_markdown(report.model_copy(update={"tasks": (*report.tasks, worse)})))
+    )
+    outline = _Outline()
+    outline.feed(page)
+    allowed = {"h2", "h3", "p", "ul", "li", "strong", "a", "code", "details", "summary"}
+    assert set(outline.tags) <= allowed | {"table", "thead", "tbody", "tr", "th", "td"}
+    assert all(link.startswith(("https://", "text-align")) for link in outline.links)
+    assert outline.tags.count("table") == 4
