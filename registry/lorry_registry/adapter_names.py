@@ -30,9 +30,15 @@ def label_method(recipe: Mapping[str, Any]) -> str:
     return " ".join([str(method.get("name", "")), *kind, *sizes]).strip()
 
 
-def name_run(task: str, recipe: Mapping[str, Any], version: int | None = None) -> str:
-    """Return the name of a training in MLflow: ``spam v4 lora r=8``; without a version before it has one."""
-    return " ".join(filter(None, (task, f"v{version}" if version else "", label_method(recipe))))
+def name_run(task: str, method: str, version: int | None = None) -> str:
+    """Return the name of a training in MLflow: ``spam v4 lora r=8``; without a version before it has one.
+
+    Args:
+        task: The task.
+        method: As :func:`label_method` returns it.
+        version: The version in the ledger.
+    """
+    return " ".join(filter(None, (task, f"v{version}" if version else "", method)))
 
 
 def _is_number(value: object) -> bool:

@@ -121,6 +121,7 @@ class MlflowIndex(MlflowModels):
             What was changed, in sentences.
         """
         record = record or TrainingRecord()
+        method = record.label_method(manifest.recipe)
         task, tags = manifest.task, list_standing_tags(standing)
         name = f"MLflow's version {number}, which holds v{standing.version},"
         changes = []
@@ -143,8 +144,8 @@ class MlflowIndex(MlflowModels):
         if version.run_id and self.update_run(
             version.run_id,
             task,
-            name=name_run(task, manifest.recipe, standing.version),
-            former=name_run(task, manifest.recipe),
+            name=name_run(task, method, standing.version),
+            former=name_run(task, method),
             tags=list_run_tags(manifest, standing, record),
         ):
             changes.append(f"the run that trained v{standing.version} has its name and tags now")

@@ -8,9 +8,9 @@ the card itself lies in the store beside the adapter.
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from lorry_registry.adapter_names import label_method
 from lorry_registry.digests import digest_bytes
@@ -69,6 +69,8 @@ class TrainingFacts(_Document):
         seconds: How long it took, in the process that ended it.
         device: What it was trained on.
         precision: The number format of frozen weights and matrix products.
+        options: Every option of the method, also those that the task file left to their defaults; empty: an
+            older Lorry did not record them.
     """
 
     learning_rate: Annotated[float, Field(ge=0)]
@@ -77,6 +79,7 @@ class TrainingFacts(_Document):
     seconds: Annotated[float, Field(ge=0)]
     device: str
     precision: str
+    options: dict[str, JsonValue] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +100,13 @@ class TrainingRecord:
     def warnings(self) -> tuple[str, ...]:
         """What to know of the data before trusting a score."""
         return self.data.warnings if self.data is not None else ()
+
+    def label_method(self, recipe: Mapping[str, Any]) -> str:
+        """Return the method with what sets its size, whether the recipe names that or left it to defaults."""
+        method = recipe.get("method")
+        if self.facts is None or not self.facts.options or not isinstance(method, Mapping):
+            return label_method(recipe)
+        return label_method({"method": {**method, "options": self.facts.options}})
 
 
 def store_card(store: Store, manifest: Manifest, content: bytes) -> str:
@@ -188,7 +198,7 @@ def describe_training(manifest: Manifest, record: TrainingRecord) -> dict[str, s
     told = {
         "Data": _describe_data(record),
         "Rows": _describe_rows(record),
-        "Method": _describe_method(manifest),
+        "Method": _describe_method(manifest, record),
         "Course": _describe_course(recipe, record.facts),
         "Learning rate": _describe_rate(recipe, record.facts),
         "Seed": str(recipe["seed"]) if "seed" in recipe else "",
@@ -216,11 +226,11 @@ def _describe_rows(record: TrainingRecord) -> str:
     return ", ".join([*parts, *dropped])
 
 
-def _describe_method(manifest: Manifest) -> str:
-    """Return the method with the options that its task file sets."""
+def _describe_method(manifest: Manifest, record: TrainingRecord) -> str:
+    """Return the method with what sets its size, and the options that its task file sets."""
     method = manifest.recipe.get("method")
     options = method.get("options") if isinstance(method, Mapping) else None
-    label = label_method(manifest.recipe) or manifest.method
+    label = record.label_method(manifest.recipe) or manifest.method
     if not isinstance(options, Mapping):
         return label
     shown = label.split()

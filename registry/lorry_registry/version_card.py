@@ -1,6 +1,6 @@
 """What MLflow shows about an adapter: the tags and the description of a version, of its run and its model."""
 
-from lorry_registry.adapter_names import label_method, shorten_base
+from lorry_registry.adapter_names import shorten_base
 from lorry_registry.kubeflow_pages import NOTE_START
 from lorry_registry.linear_probe import describe_linear_probe
 from lorry_registry.manifest import Manifest
@@ -122,7 +122,7 @@ def list_run_tags(
     warnings = [f"about its data: {warning}" for warning in record.warnings]
     # What was done last is what counts.
     lines = "\n".join(f"- {_flatten(line)}" for line in (*reversed(moves), *standing.reasons, *warnings))
-    note = f"{summarize_version(manifest, standing)}\n\n{lines}".strip()
+    note = f"{summarize_version(manifest, standing, record)}\n\n{lines}".strip()
     return kept | list_standing_tags(standing) | {NOTE_TAG: note}
 
 
@@ -149,13 +149,14 @@ def name_decision(promoted: bool) -> str:
     return "promoted" if promoted else "refused"
 
 
-def summarize_version(manifest: Manifest, standing: Standing) -> str:
+def summarize_version(manifest: Manifest, standing: Standing, record: TrainingRecord = _UNKNOWN) -> str:
     """Return what matters of a version on one line of plain text."""
     headline = manifest.evaluation.headline
+    method = record.label_method(manifest.recipe) or manifest.method
     return (
         f"{name_standing(standing).capitalize()}: {manifest.name_metric(manifest.evaluation.primary)} "
         f"{headline.value:.3f} "
-        f"({headline.low:.3f} to {headline.high:.3f}), {label_method(manifest.recipe) or manifest.method} "
+        f"({headline.low:.3f} to {headline.high:.3f}), {method} "
         f"on {shorten_base(manifest.base.model)}"
     )
 
@@ -188,7 +189,7 @@ def describe_version(
     if has_pair:
         texts += ' --pair "the other"'
     return _CARD.format(
-        summary=summarize_version(manifest, standing),
+        summary=summarize_version(manifest, standing, record),
         title=_flatten(manifest.description) or f"{manifest.task} v{standing.version}",
         task=task,
         kind=manifest.kind,

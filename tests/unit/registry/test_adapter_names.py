@@ -25,6 +25,6 @@ def test_a_method_is_named_with_its_size(method: dict[str, Any], label: str) -> 
 
 def test_a_run_is_named_after_its_version_once_it_has_one() -> None:
     recipe = {"method": {"name": "lora", "options": {"r": 8}}}
-    assert name_run("spam", recipe) == "spam lora r=8"
-    assert name_run("spam", recipe, 4) == "spam v4 lora r=8"
-    assert name_run("spam", {}) == "spam"
+    assert name_run("spam", label_method(recipe)) == "spam lora r=8"
+    assert name_run("spam", label_method(recipe), 4) == "spam v4 lora r=8"
+    assert name_run("spam", label_method({})) == "spam"

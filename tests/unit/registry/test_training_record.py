@@ -12,7 +12,7 @@ from lorry_registry.ledger_documents import Event
 from lorry_registry.manifest import Manifest
 from lorry_registry.registry import Registry
 from lorry_registry.signing.attestations import attestations_key
-from lorry_registry.standing import judge_standings
+from lorry_registry.standing import judge_registration, judge_standings
 from lorry_registry.stores import LocalStore
 from lorry_registry.training_record import (
     CARD_DETAIL,
@@ -155,6 +155,21 @@ def test_how_an_adapter_was_trained_is_told_in_words(make_adapter: Make) -> None
         "Learning rate": "the method's own, linear, warm-up 10%",
         "Seed": "5",
     }
+
+
+def test_the_size_of_an_adapter_is_told_although_its_task_file_does_not(make_adapter: Make) -> None:
+    recipe = {"method": {"name": "lora", "options": {"r": None}}, "train": RECIPE["train"]}
+    manifest = make_adapter(recipe=recipe).manifest
+    facts = TrainingFacts.model_validate({**FACTS, "options": {"r": 8, "alpha": 16}})
+    record = TrainingRecord(facts=facts)
+    assert record.label_method(recipe) == "lora r=8"
+    assert describe_training(manifest, record)["Method"] == "lora r=8"
+    standing = judge_registration(1, manifest.adapter_id, promoted=True, reasons=())
+    assert ", lora r=8 on gt_all" in describe_version(manifest, standing, number="1", record=record)
+    assert ", lora r=8 on gt_all" in list_run_tags(manifest, standing, record)["mlflow.note.content"]
+    # Nobody knows it of an older Lorry's.
+    assert TrainingRecord().label_method(recipe) == "lora"
+    assert record.label_method({}) == ""
 
 
 def describe_with(make_adapter: Make, train: Mapping[str, Any], **facts: Any) -> Mapping[str, str]:

@@ -30,7 +30,7 @@ from lorry_components.training.feature_cache import FeatureCache
 from lorry_components.training.starting_adapter import StartingAdapter
 from lorry_components.training.stored_checkpoints import CheckpointPlace, find_place
 from lorry_components.training.training_summary import TrainingSummary
-from lorry_registry.adapter_names import name_run
+from lorry_registry.adapter_names import label_method, name_run
 from lorry_registry.addresses import hide_secrets
 from lorry_registry.errors import TrackingError, TrainingError
 from lorry_registry.kubeflow_pages import PAGE_TAG, describe_kubeflow_run, tag_kubeflow_run
@@ -234,7 +234,8 @@ def _name_kubeflow(entry: StepContext, run: str) -> dict[str, str]:
 def _open_run(entry: StepContext, run: str, note: Path, kubeflow: Mapping[str, str]) -> str:
     """Open the task's MLflow run; a training that continues from a checkpoint continues its run, too."""
     spec, index = entry.spec, entry.index
-    name = name_run(spec.name, spec.describe_recipe())
+    parameters = list_parameters(spec)
+    name = name_run(spec.name, label_method(parameters))
     tags = {
         "lorry.run": run,
         "lorry.kind": spec.kind,
@@ -255,7 +256,7 @@ def _open_run(entry: StepContext, run: str, note: Path, kubeflow: Mapping[str, s
         run_id=entry.injected_run,
         registry_id=entry.registry.registry_id,
     )
-    index.log_parameters(run_id, list_parameters(spec))
+    index.log_parameters(run_id, parameters)
     note.parent.mkdir(parents=True, exist_ok=True)
     write_whole_text(note, run_id)
     return run_id

@@ -76,9 +76,10 @@ def _log_model(
     run_id = version.registered.details.get("mlflow_run_id")
     if not isinstance(run_id, str) or not index.has_run(run_id):
         # No training was logged, or it was logged to another MLflow.
+        record = read_record(registry.store, manifest, version.registered)
         run_id = index.open_run(
             task,
-            name=name_run(task, manifest.recipe),
+            name=name_run(task, record.label_method(manifest.recipe)),
             tags={"lorry.version": str(version.number)},
             registry_id=registry.registry_id,
         )

@@ -13,7 +13,7 @@ from lorry_components.data.data_card import DataCard
 from lorry_components.data.row_comparison import MARKS_NAME
 from lorry_components.data.seen_rows import SEEN_ROWS_NAME
 from lorry_components.steps.evaluate.evaluation_report import EvaluationReport
-from lorry_components.steps.finetune.run_inputs import write_card
+from lorry_components.steps.finetune.run_inputs import list_parameters, write_card
 from lorry_components.steps.gate.step import Decision, build_challenge
 from lorry_components.steps.register.mlflow_publication import publish_version
 from lorry_components.steps.register.model_card import render_card
@@ -101,7 +101,7 @@ def register(
     else:
         summary = TrainingSummary.load(candidate)
         manifest = _publish(task, candidate, summary, report, registry)
-        details = {**details, **_keep_record(manifest, summary, card, registry)}
+        details = {**details, **_keep_record(task, manifest, summary, card, registry)}
         if build is not None:
             details = {**details, PROVENANCE_DETAIL: attach_provenance(registry.store, manifest, build)}
     guard()
@@ -148,7 +148,11 @@ def _publish(
 
 
 def _keep_record(
-    manifest: Manifest, summary: TrainingSummary, card: DataCard | None, registry: Registry
+    task: ResolvedTask,
+    manifest: Manifest,
+    summary: TrainingSummary,
+    card: DataCard | None,
+    registry: Registry,
 ) -> dict[str, JsonValue]:
     """Keep what the manifest does not hold of a training; return what the event is to say of it."""
     facts = TrainingFacts(
@@ -158,6 +162,7 @@ def _keep_record(
         seconds=round(summary.seconds, 1),
         device=summary.device,
         precision=summary.precision,
+        options=list_parameters(task.spec)["method"]["options"],
     )
     details: dict[str, JsonValue] = {TRAINING_DETAIL: facts.model_dump(mode="json")}
     if card is not None:

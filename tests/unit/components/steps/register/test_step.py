@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from lorry_components.data.prepared import load_card
+from lorry_components.steps.finetune.run_inputs import list_parameters
 from lorry_components.steps.gate.step import Decision
 from lorry_components.steps.register.mlflow_publication import reconcile_task
 from lorry_components.steps.register.step import Registration, register
@@ -79,8 +80,11 @@ def test_what_passed_becomes_the_champion(
             "seconds": round(found.summary.seconds, 1),
             "device": found.summary.device,
             "precision": found.summary.precision,
+            # Those too that the task file leaves to their defaults.
+            "options": list_parameters(found.spec)["method"]["options"],
         },
     }
+    assert event.details["training"]["options"]["r"] == 4
     assert registration.warning == ""
     champion = registry.resolve(TASK)
     assert champion.manifest == registration.manifest
