@@ -1,5 +1,6 @@
 """mkdocs' hooks: README.md is the first page, and what is not on the site is named instead of linked."""
 
+import os
 import re
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -32,12 +33,11 @@ def on_page_markdown(markdown: str, page: Any, files: Files, **_: Any) -> str:
         place = _resolve(page.file.src_uri, address)
         if files.get_file_from_path(place) is not None:
             return found[0]
-        known = PROJECT / "docs" / place
-        if not known.exists() and page.file.src_uri == "index.md":
-            known = PROJECT / place
-        if not known.exists():
+        root = PROJECT if page.file.src_uri == "index.md" else PROJECT / "docs"
+        known = Path(os.path.normpath(root / place))
+        if not known.exists() or not known.is_relative_to(PROJECT):
             return found[0]
-        inside = known.resolve().relative_to(PROJECT)
+        inside = known.relative_to(PROJECT)
         if str(inside) == "README.md":
             return f"[{text}](index.md{anchor})"
         return text if text == str(inside) else f"{text} (`{inside}`)"

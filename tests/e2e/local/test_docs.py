@@ -9,6 +9,10 @@ from typing import Any
 
 import pytest
 
+from lorry_registry.registry import Registry
+from lorry_registry.stores import LocalStore
+
+from fixtures.adapters import write_adapter
 from fixtures.doc_blocks import Block, read_blocks
 
 # What a page leaves to its reader, and what the commands would ask for.
@@ -26,11 +30,24 @@ PAGES = sorted({block.page for block in RUN})
 
 @pytest.fixture(scope="module")
 def library(make_workspace: Callable[[str], Any]) -> Any:
-    """A workspace with three versions of ``reviews``, and the files that the pages read."""
+    """A workspace with three versions of ``reviews``, and the files that the pages read.
+
+    The first, which predicts, is the champion; the others are trained by nobody.
+    """
     workspace = make_workspace("docs")
-    task = workspace.write_task("reviews")
-    for seed in range(3):
-        workspace.run("run", task, "--set", f"train.seed={seed}", "--force")
+    workspace.run("run", workspace.write_task("reviews"))
+    registry = Registry(LocalStore(workspace.store), workspace.home / "cache")
+    for seed in (2, 3):
+        adapter = write_adapter(workspace.folder / f"adapter-{seed}", seed=seed)
+        registry.publish(adapter.path, adapter.manifest)
+        registry.register(
+            "reviews",
+            adapter.adapter_id,
+            promote=False,
+            judged_champion=1,
+            reasons=("it is not better",),
+            by="ann",
+        )
     (workspace.folder / "texts.txt").write_text("the film was good\nthe film was bad\n")
     (workspace.folder / "new.csv").write_text("id,text\n1,the film was good\n2,the food was poor\n")
     (workspace.folder / "minilm").symlink_to(workspace.base)
