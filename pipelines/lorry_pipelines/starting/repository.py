@@ -83,7 +83,11 @@ def write_repository(
 def _list_requirements(base: str) -> str:
     version = importlib.metadata.version("lorry")
     package = base.removeprefix("package:").partition("/")[0].partition(".")[0]
-    lines = [f"lorry[train,pipelines]=={version}"]
+    lines = [
+        # By name, it would be whatever somebody puts on the index under this name.
+        "# Lorry is on no package index yet: this wheel is what `make dist` builds in a checkout of Lorry.",
+        f"./wheels/lorry-{version}-py3-none-any.whl[train,pipelines]",
+    ]
     if base.startswith("package:"):
         lines.append(_BASE_PACKAGES.get(package, package.replace("_", "-")))
     return "\n".join(lines) + "\n"

@@ -75,6 +75,9 @@ def test_a_repository_is_whole_or_not_there(reviews: Path, tmp_path: Path) -> No
     assert Path("repo/data/My Reviews.jsonl").read_bytes() == reviews.read_bytes()
     assert CliRunner().invoke(lorry, ["validate", "repo/tasks/my-reviews.yaml"]).exit_code == 0
     assert (tmp_path / "repo/.github/workflows/tasks.yml").is_file()
+    # Not by a name that somebody else may have on an index.
+    wanted = (tmp_path / "repo/requirements.txt").read_text("utf-8").splitlines()[1]
+    assert wanted.startswith("./wheels/lorry-")
 
 
 def test_a_repository_without_a_table_waits_for_its_first_task(reviews: Path) -> None:
