@@ -172,18 +172,20 @@ class MlflowExperiments:
             )
         return True
 
-    def show_view(self, task: str, view: str) -> bool:
+    def show_view(self, task: str, view: str, *, of_studies: bool = False) -> bool:
         """Give a task's experiment its view of results; one that a person saved in its place is kept.
 
         Args:
             task: The task.
             view: As :func:`~lorry_registry.mlflow_views.build_view` builds it.
+            of_studies: Whether the experiment of the task's studies is meant.
 
         Returns:
             Whether it was given.
         """
-        with self._connection.reporting(f"set the view of the experiment {task!r}"):
-            experiment = self._client.get_experiment_by_name(task)
+        name = name_experiment(task, of_studies=of_studies)
+        with self._connection.reporting(f"set the view of the experiment {name!r}"):
+            experiment = self._client.get_experiment_by_name(name)
             present = experiment.tags.get(VIEW_TAG, "") if experiment is not None else view
             if experiment is None or present == view or (present and not is_own_view(present)):
                 return False

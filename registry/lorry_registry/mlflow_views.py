@@ -13,6 +13,7 @@ VIEW_TAG = f"mlflow.sharedViewState.{VIEW_KEY}"
 _NAME = "Results"
 # A run's name holds its version and its method.
 _TAGS = ("lorry.decision", "lorry.status")
+_STUDY_TAGS = ("lorry.recommendation", "lorry.method")
 _PARAMETERS = (
     # What sets the size of an adapter; MLflow shows no column for what no run has.
     *(f"method.options.{name}" for name in ("r", "tokens", "layers", "size", "reduction")),
@@ -25,16 +26,18 @@ _PARAMETERS = (
 _TIME = 0
 
 
-def build_view(primary: str) -> str:
+def build_view(primary: str, *, of_studies: bool = False) -> str:
     """Return the value of the tag that keeps the view.
 
     Args:
         primary: The metric that the gate decides by.
+        of_studies: Whether it is for a task's studies, of which none is a version.
     """
+    tags = _STUDY_TAGS if of_studies else _TAGS
     columns = [
         *(f"metrics.`{part}/{primary}`" for part in ("test", "validation")),
         *(f"params.`{name}`" for name in _PARAMETERS),
-        *(f"tags.`{name}`" for name in _TAGS),
+        *(f"tags.`{name}`" for name in tags),
     ]
     state = json.dumps({"selectedColumns": columns})
     return json.dumps({"name": _NAME, "createdAt": _TIME, "updatedAt": _TIME, "state": state})

@@ -31,9 +31,15 @@ from lorry_registry.stores import LocalStore, open_store
 from lorry_registry.task_document import apply_overrides
 from lorry_registry.task_loading import load_task
 from lorry_registry.trained_rows import TrainedRows
+from lorry_registry.training_record import parse_card
 from lorry_registry.verification import read_config, read_manifest, read_tensor_entries, verify_adapter
 
 from fuzz.mutations import make_mixer, make_random, mutate_bytes, mutate_json
+
+_CARD = (
+    b'{"source":"rows.csv","revision":null,"splits":{"train":{"rows":80},"test":{"rows":20}},'
+    b'"dropped":{"empty":1},"warnings":["test has only 20 rows"]}'
+)
 
 Mutation = Callable[[bytes, random.Random], bytes]
 
@@ -257,9 +263,13 @@ def list_registry_targets() -> Mapping[str, Target]:
         "trained rows": Target(
             (_make_rows().serialize(),), _read_rows, (_mutate_first_line, mutate_bytes, make_random), 0.5
         ),
+<<<<<<< HEAD
         "row marks": Target(
             (_make_marks().serialize(),), _read_marks, (_mutate_first_line, mutate_bytes, make_random), 0.5
         ),
+=======
+        "data card": Target((_CARD,), _read_card, documents, 0.5),
+>>>>>>> work-window
         "registry id": Target((b'{"format":1,"id":"' + b"0" * 32 + b'"}',), _read_identity, documents, 0.5),
         "adapter_config": Target((files[CONFIG_NAME],), _read_config, documents),
         "safetensors": Target(
@@ -365,9 +375,14 @@ def _read_rows(content: bytes, folder: Path) -> object:
     return rows.find_unseen([("a text", ""), ("another", "")])
 
 
+<<<<<<< HEAD
 def _read_marks(content: bytes, folder: Path) -> object:
     marks = RowMarks.parse(content, where="here")
     return marks.compare({("a text", ""): ["good"], ("another", ""): [1.5]})
+=======
+def _read_card(content: bytes, folder: Path) -> object:
+    return parse_card(content, where="here").warnings
+>>>>>>> work-window
 
 
 def _read_identity(content: bytes, folder: Path) -> object:

@@ -12,6 +12,7 @@ from lorry_components.studies.study_summary import TrialOutcome
 from lorry_components.studies.trial_run import read_history
 from lorry_registry.mlflow_best_effort import BestEffort
 from lorry_registry.mlflow_index import MlflowIndex
+from lorry_registry.mlflow_views import build_view
 from lorry_registry.version_card import NOTE_TAG
 from lorry_registry.whole_files import write_whole_text
 
@@ -132,6 +133,8 @@ class StudyTracker:
         for step, metrics in read_history(outcome.folder.history):
             self._index.log_metrics(run_id, metrics, step=step)
         self._index.log_metrics(run_id, _list_metrics(outcome))
+        view = build_view(result.evaluation.primary, of_studies=True)
+        self._index.show_view(self._task, view, of_studies=True)
         for name in (PLOT_NAME, PREDICTIONS_NAME):
             self._index.log_artifact(run_id, outcome.folder.evaluation / name, "evaluation")
         self._index.close_run(run_id, failed=False)

@@ -247,6 +247,11 @@ def test_an_experiment_has_a_view_of_its_results(index: MlflowIndex, client: Any
     assert {"params.`method.options.r`", "params.`train.learning_rate`", "tags.`lorry.decision`"} <= {
         *columns
     }
+    # The task's studies have one of their own.
+    assert not index.show_view("reviews", build_view("pearson", of_studies=True), of_studies=True)
+    studies = index.ensure_experiment("reviews", of_studies=True)
+    assert index.show_view("reviews", build_view("pearson", of_studies=True), of_studies=True)
+    assert "lorry.recommendation" in client.get_experiment(studies).tags["mlflow.sharedViewState.lorry"]
     # Another primary metric is shown from now on.
     assert index.show_view("reviews", build_view("spearman"))
 

@@ -58,6 +58,8 @@ Only the adapter is here. It belongs on the frozen base **{manifest.base.model}*
 
 ## Use
 
+While it is the champion of its task; `lorry history {manifest.task}` tells, and `--version` chooses another:
+
     lorry predict {manifest.task} "some text"
 
 or from Python, through MLflow:

@@ -21,6 +21,7 @@ class RecordingIndex:
     def __init__(self, address: str = "there") -> None:
         self.address = address
         self.runs: dict[str, dict[str, Any]] = {}
+        self.view = ""
         self.is_gone = False
 
     def _reach(self) -> None:
@@ -55,6 +56,12 @@ class RecordingIndex:
     def log_metrics(self, run_id: str, metrics: dict[str, float], step: int | None = None) -> None:
         self._reach()
         self.runs[run_id]["metrics"] |= {(name, step): value for name, value in metrics.items()}
+
+    def show_view(self, task: str, view: str, *, of_studies: bool) -> bool:
+        self._reach()
+        assert of_studies
+        self.view = view
+        return True
 
     def log_artifact(self, run_id: str, path: Path, folder: str | None = None) -> None:
         self._reach()
@@ -116,6 +123,8 @@ def test_cells_are_runs_below_the_studys(outcomes: list[TrialOutcome], open_trac
     assert done["metrics"]["test/accuracy", None] == 0.5
     assert done["metrics"]["trained_parameters", None] == 1000
     assert done["artifacts"] == ["predictions.png", "predictions.jsonl"]
+    assert "test/accuracy" in index.view
+    assert "lorry.recommendation" in index.view
     assert failed["status"] == "FAILED"
     assert failed["tags"]["lorry.error"] == "the loss became nan"
 

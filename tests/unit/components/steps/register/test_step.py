@@ -145,6 +145,8 @@ def test_the_card_tells_a_person_what_it_is(trained: FindTrained, registry: Regi
     assert f"base_model: {found.summary.base.model}" in card
     assert f"| accuracy (primary) | {metric.value:.4f} | {metric.low:.4f} to {metric.high:.4f} |" in card
     assert "Classes: bad, good, mixed." in card
+    # What is below names the champion, which another version may be.
+    assert f"While it is the champion of its task; `lorry history {found.spec.name}` tells" in card
     assert f"{found.summary.parameters.adapter:,} numbers in the adapter" in card
     assert "lorry predict tiny-classification" in card
 
