@@ -263,13 +263,10 @@ def list_registry_targets() -> Mapping[str, Target]:
         "trained rows": Target(
             (_make_rows().serialize(),), _read_rows, (_mutate_first_line, mutate_bytes, make_random), 0.5
         ),
-<<<<<<< HEAD
         "row marks": Target(
             (_make_marks().serialize(),), _read_marks, (_mutate_first_line, mutate_bytes, make_random), 0.5
         ),
-=======
         "data card": Target((_CARD,), _read_card, documents, 0.5),
->>>>>>> work-window
         "registry id": Target((b'{"format":1,"id":"' + b"0" * 32 + b'"}',), _read_identity, documents, 0.5),
         "adapter_config": Target((files[CONFIG_NAME],), _read_config, documents),
         "safetensors": Target(
@@ -375,14 +372,13 @@ def _read_rows(content: bytes, folder: Path) -> object:
     return rows.find_unseen([("a text", ""), ("another", "")])
 
 
-<<<<<<< HEAD
 def _read_marks(content: bytes, folder: Path) -> object:
     marks = RowMarks.parse(content, where="here")
     return marks.compare({("a text", ""): ["good"], ("another", ""): [1.5]})
-=======
+
+
 def _read_card(content: bytes, folder: Path) -> object:
     return parse_card(content, where="here").warnings
->>>>>>> work-window
 
 
 def _read_identity(content: bytes, folder: Path) -> object:
