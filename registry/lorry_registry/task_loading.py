@@ -20,6 +20,17 @@ from lorry_registry.task_spec import TaskSpec
 Check = Callable[[TaskSections], Iterable[Fault]]
 
 
+# What to write where a section is missing, or something else stands in its place.
+_EXAMPLES: Mapping[int | str, str] = {
+    "name": "write name: reviews",
+    "kind": "write kind: text-classification",
+    "base": "write base: {model: MODEL}, a folder or a hub id with its revision",
+    "data": "write data: {source: reviews.csv}",
+    "method": "write method: {name: lora}",
+}
+_NO_SECTION = frozenset({"model_type", "model_attributes_type", "dict_type"})
+
+
 def load_task(path: Path, *, overrides: Sequence[str] = (), checks: Sequence[Check] = ()) -> TaskSpec:
     """Read a task file.
 
@@ -120,6 +131,11 @@ def _describe_field(detail: Any, document: Mapping[str, Any]) -> Fault:
         is_below = "options" in document["method"]
         detail = detail | {"loc": place[:3] if is_below else ("method", place[2])}
     fault = describe_fault(detail)
+    example = _EXAMPLES.get(place[0], "") if len(place) == 1 else ""
+    if detail["type"] == "missing":
+        return replace(fault, remedy=example)
+    if detail["type"] in _NO_SECTION:
+        return Fault(fault.where, f"is {detail['input']!r}, not a section with fields", example)
     if detail["type"] == "extra_forbidden":
         return replace(fault, remedy=suggest_name(str(place[-1]), _list_fields(TaskSpec, place[:-1])))
     return fault
