@@ -123,7 +123,7 @@ def open_table(path: Path, columns: Columns) -> InputTable:
 
 
 def _choose_fields(wanted: dict[str, str], values: Mapping[str, Any]) -> dict[str, str]:
-    """Return the columns of the task, or those that predictions as JSON have, if it lacks one of them and has these."""
+    """Return the columns of the task, or those of predictions as JSON, if it lacks one and has these."""
     usual = {field: getattr(_DEFAULT, field) or field for field in wanted}
     is_usual = not all(column in values for column in wanted.values()) and all(
         column in values for column in usual.values()
