@@ -123,9 +123,9 @@ def open_table(path: Path, columns: Columns) -> InputTable:
 
 
 def _choose_fields(wanted: dict[str, str], values: Mapping[str, Any]) -> dict[str, str]:
-    """Return the columns of the task, or those that predictions as JSON have, if only they are there."""
+    """Return the columns of the task, or those of predictions as JSON, if it lacks one and has these."""
     usual = {field: getattr(_DEFAULT, field) or field for field in wanted}
-    is_usual = not any(column in values for column in wanted.values()) and all(
+    is_usual = not all(column in values for column in wanted.values()) and all(
         column in values for column in usual.values()
     )
     return usual if is_usual else wanted

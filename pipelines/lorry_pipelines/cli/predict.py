@@ -20,7 +20,7 @@ from lorry_registry.cli.edge import (
     version_option,
 )
 from lorry_registry.digest_cache import DigestCache
-from lorry_registry.errors import UsageError
+from lorry_registry.errors import Fault, InvalidDataError, UsageError
 from lorry_registry.input_specs import Columns
 from lorry_registry.manifest import Manifest
 from lorry_registry.registry import Registry, Resolution
@@ -87,13 +87,17 @@ def predict_texts(
         )
     if output is not None:
         _check_output(output, source, as_json=as_json)
+    if source is not None and str(source) != "-" and not source.exists():
+        fault = Fault("file", "there is no such file")
+        raise InvalidDataError(str(source), [fault], todo="give the path of a table or a file of texts")
+    typed = _pair_up(texts, pairs)
     registry = open_registry()
     resolution = registry.resolve(task, version)
     with contextlib.ExitStack() as stack:
         if source is not None and find_format(source.name) is not None:
             rows: Sequence[Row] = _open_table(source, resolution.manifest)
         else:
-            rows = _pair_up(texts, pairs)
+            rows = typed
             if source is not None:
                 rows = stack.enter_context(_open_lines(source, resolution.manifest))
             _check_rows(rows, has_pair="text_pair" in resolution.manifest.probe.rows[0], task=task)

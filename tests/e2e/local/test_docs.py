@@ -21,8 +21,7 @@ _FILLED_IN = (
     ('--reason "replaced by ratings"', '--reason "replaced by ratings" --yes'),
     ("PASSWORD=…", "PASSWORD=secret"),
     ("s3://my-bucket/lorry/bases", "./shared-bases"),
-    # The page's next line says what to do before the task is used again.
-    ("lorry gc   ", "lorry restore reviews; lorry gc   "),
+    ("# lorry restore brings it back", "\nlorry restore reviews"),
 )
 RUN = [block for block in read_blocks() if not block.reason]
 PAGES = sorted({block.page for block in RUN})

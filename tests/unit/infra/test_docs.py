@@ -15,7 +15,7 @@ BLOCKS = read_blocks()
 # Those that tests/e2e/local/test_docs.py runs.
 RUN = {
     "README.md",
-    *(f"docs/{name}.md" for name in ("mlflow", "peft", "plan", "predict", "registry-upkeep", "signing")),
+    *(f"docs/{name}.md" for name in ("mlflow", "peft", "predict", "registry-upkeep", "signing")),
     "docs/task-file.md",
 }
 _FENCE = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)

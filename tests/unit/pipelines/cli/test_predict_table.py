@@ -159,6 +159,14 @@ def test_what_json_calls_them_is_read_where_the_task_s_names_are_not_there(run: 
     assert json.loads(result.stdout)[0]["label"] == "ONE"
 
 
+def test_a_pair_is_read_as_json_calls_it_where_one_name_is_the_task_s(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "new.jsonl").write_text('{"text": "one", "text_pair": "two"}\n')
+    columns = {"text": "text", "text_pair": "more", "label": "l"}
+    result = run("--file", "new.jsonl", "--json", columns=columns)
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)[0]["label"] == "ONE TWO"
+
+
 def test_a_missing_column_is_told_with_what_is_there(run: Run, tmp_path: Path) -> None:
     _write_csv(tmp_path / "new.csv", [["id", "Bodi"], ["1", "one"]])
     result = run("--file", "new.csv", "--output", "out.csv")
