@@ -32,7 +32,7 @@ _COLUMNS = (
     Column("Test", justify="right"),
     Column("95 % interval", rank=4),
     Column("Baseline", justify="right", rank=2),
-    Column("Published", justify="right", rank=3),
+    Column("Published", justify="right", rank=3, is_optional=True),
     Column("Seconds", justify="right", rank=6),
     Column("Outcome"),
 )

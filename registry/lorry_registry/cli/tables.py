@@ -37,6 +37,7 @@ class Column:
             hold nothing last of all.
         wraps: Whether long texts continue on the next line.
         goes_below: Whether long texts stand below their row when the terminal is too narrow for all columns.
+        is_optional: Whether it is left out, however wide the terminal is, when it holds nothing.
     """
 
     title: str
@@ -44,6 +45,7 @@ class Column:
     rank: int = 0
     wraps: bool = False
     goes_below: bool = False
+    is_optional: bool = False
 
 
 def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
@@ -56,6 +58,7 @@ def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> Non
         below = [index for index in everything if columns[index].goes_below]
     beside = [index for index in everything if index not in below]
     empty = {index for index in beside if all(row[index] in ("", NOTHING) for row in rows)}
+    beside = [index for index in beside if not (index in empty and columns[index].is_optional)]
     shown = _choose_columns(columns, widths, beside, empty, console.width)
     if below:
         _print_with_texts_below(columns, rows, shown, below, console.width)

@@ -172,6 +172,7 @@ def test_the_next_step_leads_to_the_trainings_in_mlflow(
     [
         (80, ["Task", "Version", "Metric", "Test", "95 % interval", "Baseline", "Outcome"]),
         (100, ["Task", "Version", "Method", "Metric", "Test", "95 % interval", "Baseline", "Outcome"]),
+        (160, ["Task", "Version", "Method", "Trained", "Adapter", "Metric", "Test", "Seconds", "Outcome"]),
     ],
 )
 def test_on_a_narrow_terminal_the_table_keeps_what_tells_most(
