@@ -88,7 +88,8 @@ def test_the_slim_image_has_no_torch(run_in_image) -> None:
         "import importlib.util as found, lorry_pipelines, lorry_components, transformers\n"
         "print([name for name in ('torch', 'peft', 'scipy', 'diffusers') if found.find_spec(name)])"
     )
-    assert run_in_image("python3", "-W", "ignore", "-c", code).splitlines()[-1] == "[]"
+    # transformers says on the other stream that there is no PyTorch, before this line or after it.
+    assert "[]" in run_in_image("python3", "-W", "ignore", "-c", code).splitlines()
     assert "Usage: lorry" in run_in_image("lorry", "--help")
 
 

@@ -86,7 +86,10 @@ def test_table_and_next_steps(trained: Any) -> None:
     assert f"{len(trained.files)} tasks in " in out
     assert "lorry predict" in out
     assert "mlflow ui --backend-store-uri sqlite:///" in out
-    assert re.search(r"http://127.0.0.1:5000/#/experiments/\d+/runs\?workflowType=machine_learning&viewStateShareKey=lorry\n", out)
+    assert re.search(
+        r"http://127.0.0.1:5000/#/experiments/\d+/runs\?workflowType=machine_learning&viewStateShareKey=lorry\n",
+        out,
+    )
     # How far it is goes to stderr, a line a change: no terminal is there.
     assert "mood: fine-tuning" in trained.first.err
     assert "mood: it has no adapter yet" in trained.first.err
