@@ -93,5 +93,15 @@ def _comment(*guesses: Guess | None, indent: int = 0) -> Iterator[str]:
 
 def _flow(value: object) -> str:
     """Return a value as YAML on one line, quoted where it has to be."""
-    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10_000, sort_keys=False)
-    return text.removesuffix("...\n").strip()
+    text = _dump(value, allow_unicode=True)
+    if yaml.safe_load(text) != value:
+        # A line break of Unicode's, such as U+0085, would be read as a space.
+        text = _dump(value, allow_unicode=False)
+    return text
+
+
+def _dump(value: object, *, allow_unicode: bool) -> str:
+    text = yaml.safe_dump(
+        value, default_flow_style=True, allow_unicode=allow_unicode, width=10_000, sort_keys=False
+    )
+    return str(text).removesuffix("...\n").strip()

@@ -132,6 +132,11 @@ def test_every_line_of_every_job_runs(checkout: Path) -> None:
 
 def test_without_a_change_nothing_is_trained(checkout: Path) -> None:
     finished = subprocess.run(
-        ["make", "smoke", "BASE=HEAD"], cwd=checkout, capture_output=True, text=True, check=True, timeout=60
+        ["make", "--no-print-directory", "smoke", "BASE=HEAD"],
+        cwd=checkout,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
     )
     assert finished.stdout == "no task file differs from HEAD\n"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lorry_components.tasks.definition import inspect_task
@@ -178,14 +178,15 @@ def test_a_column_that_is_not_there_is_refused_with_those_that_are(tmp_path: Pat
 
 
 @settings(max_examples=80)
+@example(names=["0", "\x85"], label="")
 @given(
-    st.lists(
+    names=st.lists(
         st.text(min_size=1, max_size=20).filter(lambda name: len(name.split()) < 4),
         min_size=2,
         max_size=5,
         unique=True,
     ),
-    st.text(max_size=30),
+    label=st.text(max_size=30),
 )
 def test_whatever_names_and_classes_are_the_file_is_a_valid_task(
     tmp_path_factory: pytest.TempPathFactory, names: list[str], label: str

@@ -138,7 +138,7 @@ def test_a_damaged_list_is_told_and_the_champion_is_judged_with_what_is_known(
 ) -> None:
     champion, candidate = trained("classification"), trained("classification", seed=1)
     enter(champion, registry)
-    (path,) = store.root.rglob("*.bin")
+    (path,) = store.root.rglob("trained-rows/*.bin")
     path.chmod(0o644)
     path.write_bytes(path.read_bytes() + b"\x01")
     _, found = compare(champion.spec, champion.data, candidate, registry, tmp_path / "evaluation")
