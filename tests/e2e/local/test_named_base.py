@@ -13,6 +13,7 @@ TEXTS = ["the film was very good", "the food was awful"]
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_run_on_a_base_with_a_name(workspace: Any, s3_address: str, tmp_path: Path) -> None:
     base = tmp_path / "own"
     shutil.copytree(workspace.base, base)

@@ -159,6 +159,8 @@ def test_a_recurring_run_and_what_is_refused(cluster: Cluster) -> None:
     assert shown["tasks"] == ["good"]
 
 
+# The same is tried in processes, and submitting alone, in the ordinary tests.
+@pytest.mark.exhaustive
 def test_what_is_stale_is_retrained_on_the_cluster_once(cluster: Cluster) -> None:
     task = cluster.write_task("good", method={"name": "probe"}, train={})
     cluster.write_task("idle", method={"name": "probe"}, train={})
