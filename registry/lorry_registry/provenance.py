@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from lorry_registry.companions import read_companion
 from lorry_registry.digests import canonical_json, digest_bytes
 from lorry_registry.errors import AdapterRejectedError
 from lorry_registry.ledger_documents import Event
@@ -145,13 +146,8 @@ def read_provenance(store: Store, manifest: Manifest, digest: str) -> dict[str, 
         StoreError: The store cannot be read, or the digest is none.
     """
     key = provenance_key(manifest.adapter_id, digest)
-    stored = store.read(key)
-    where = store.locate(key)
-    if stored is None:
-        raise AdapterRejectedError("its provenance is missing", where=where, todo=_TODO)
-    if digest_bytes(stored.content) != digest:
-        raise AdapterRejectedError("its provenance was changed", where=where, todo=_TODO)
-    return check_statement(stored.content, manifest, where=where)
+    content = read_companion(store, key, digest, name="its provenance", todo=_TODO)
+    return check_statement(content, manifest, where=store.locate(key))
 
 
 def check_statement(content: bytes, manifest: Manifest, *, where: str) -> dict[str, Any]:

@@ -21,10 +21,10 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue
 
+from lorry_registry.companions import companion_key, read_companion, store_companion
 from lorry_registry.digests import canonical_json, digest_bytes
-from lorry_registry.errors import AdapterRejectedError, ConflictError
+from lorry_registry.errors import AdapterRejectedError
 from lorry_registry.manifest import Manifest
-from lorry_registry.signing.attestations import attestations_key
 from lorry_registry.stores import Store
 from lorry_registry.trained_rows import decode_numbers, encode_numbers
 
@@ -174,12 +174,7 @@ def store_marks(store: Store, manifest: Manifest, content: bytes) -> None:
         raise AdapterRejectedError(
             "the marks of its rows are not those in its manifest", where=manifest.task, todo="train again"
         )
-    key = _find_key(manifest, digest)
-    try:
-        store.create(key, content)
-    except ConflictError:
-        # A damaged copy is there: its name says what it should be.
-        store.replace(key, content)
+    store_companion(store, _find_key(manifest, digest), content)
 
 
 def read_marks(store: Store, manifest: Manifest) -> RowMarks | None:
@@ -193,16 +188,12 @@ def read_marks(store: Store, manifest: Manifest) -> RowMarks | None:
     if digest is None:
         return None
     key = _find_key(manifest, digest)
-    stored, where = store.read(key), store.locate(key)
-    if stored is None:
-        raise AdapterRejectedError("the marks of its rows are missing", where=where, todo=_TODO)
-    if digest_bytes(stored.content) != digest:
-        raise AdapterRejectedError("the marks of its rows were changed", where=where, todo=_TODO)
-    return RowMarks.parse(stored.content, where=where)
+    content = read_companion(store, key, digest, name="the marks of its rows", todo=_TODO, is_plural=True)
+    return RowMarks.parse(content, where=store.locate(key))
 
 
 def _find_key(manifest: Manifest, digest: str) -> str:
-    return f"{attestations_key(manifest.adapter_id)}/{_FOLDER}/{digest.removeprefix('sha256:')}.bin"
+    return companion_key(manifest.adapter_id, _FOLDER, digest, ".bin")
 
 
 def _draw(salt: str, key: Sequence[str], labels: Sequence[JsonValue], span: int) -> tuple[int, int]:

@@ -20,10 +20,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from lorry_registry.companions import companion_key, read_companion, store_companion
 from lorry_registry.digests import canonical_json, digest_bytes
-from lorry_registry.errors import AdapterRejectedError, ConflictError
+from lorry_registry.errors import AdapterRejectedError
 from lorry_registry.manifest import Manifest
-from lorry_registry.signing.attestations import attestations_key
 from lorry_registry.stores import Store
 
 Unit = Literal["row", "context"]
@@ -131,12 +131,7 @@ def store_rows(store: Store, manifest: Manifest, content: bytes) -> None:
             where=manifest.task,
             todo="train again",
         )
-    key = _find_key(manifest, digest)
-    try:
-        store.create(key, content)
-    except ConflictError:
-        # A damaged copy is there: its name says what it should be.
-        store.replace(key, content)
+    store_companion(store, _find_key(manifest, digest), content)
 
 
 def read_rows(store: Store, manifest: Manifest) -> TrainedRows | None:
@@ -150,16 +145,12 @@ def read_rows(store: Store, manifest: Manifest) -> TrainedRows | None:
     if digest is None:
         return None
     key = _find_key(manifest, digest)
-    stored, where = store.read(key), store.locate(key)
-    if stored is None:
-        raise AdapterRejectedError("the list of its training rows is missing", where=where, todo=_TODO)
-    if digest_bytes(stored.content) != digest:
-        raise AdapterRejectedError("the list of its training rows was changed", where=where, todo=_TODO)
-    return TrainedRows.parse(stored.content, where=where)
+    content = read_companion(store, key, digest, name="the list of its training rows", todo=_TODO)
+    return TrainedRows.parse(content, where=store.locate(key))
 
 
 def _find_key(manifest: Manifest, digest: str) -> str:
-    return f"{attestations_key(manifest.adapter_id)}/{_FOLDER}/{digest.removeprefix('sha256:')}.bin"
+    return companion_key(manifest.adapter_id, _FOLDER, digest, ".bin")
 
 
 def _draw(salt: str, key: Sequence[str], span: int) -> int:

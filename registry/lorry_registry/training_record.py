@@ -13,11 +13,11 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from lorry_registry.adapter_names import label_method
+from lorry_registry.companions import companion_key, read_companion, store_companion
 from lorry_registry.digests import digest_bytes
-from lorry_registry.errors import AdapterRejectedError, ConflictError
+from lorry_registry.errors import AdapterRejectedError
 from lorry_registry.ledger_documents import Event
 from lorry_registry.manifest import Manifest
-from lorry_registry.signing.attestations import attestations_key
 from lorry_registry.stores import Store
 
 # Keys in an event's details.
@@ -116,12 +116,7 @@ def store_card(store: Store, manifest: Manifest, content: bytes) -> str:
         StoreError: The store cannot be written.
     """
     digest = digest_bytes(content)
-    key = _find_key(manifest, digest)
-    try:
-        store.create(key, content)
-    except ConflictError:
-        # A damaged copy is there: its name says what it should be.
-        store.replace(key, content)
+    store_companion(store, _find_key(manifest, digest), content)
     return digest
 
 
@@ -141,12 +136,8 @@ def read_card(store: Store, manifest: Manifest, registered: Event) -> DataFacts 
     if not isinstance(digest, str):
         return None
     key = _find_key(manifest, digest)
-    stored, where = store.read(key), store.locate(key)
-    if stored is None:
-        raise AdapterRejectedError("its data card is missing", where=where, todo=_TODO)
-    if digest_bytes(stored.content) != digest:
-        raise AdapterRejectedError("its data card was changed", where=where, todo=_TODO)
-    return parse_card(stored.content, where=where)
+    content = read_companion(store, key, digest, name="its data card", todo=_TODO)
+    return parse_card(content, where=store.locate(key))
 
 
 def parse_card(content: bytes, *, where: str) -> DataFacts:
@@ -181,7 +172,7 @@ def read_record(store: Store, manifest: Manifest, registered: Event) -> Training
 
 
 def _find_key(manifest: Manifest, digest: str) -> str:
-    return f"{attestations_key(manifest.adapter_id)}/{_FOLDER}/{digest.removeprefix('sha256:')}.json"
+    return companion_key(manifest.adapter_id, _FOLDER, digest, ".json")
 
 
 def _read_facts(registered: Event) -> TrainingFacts | None:
