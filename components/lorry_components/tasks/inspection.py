@@ -8,15 +8,14 @@ from lorry_components.data.object_cache import ObjectCache
 from lorry_components.data.row_comparison import PresentRows, read_present_rows
 from lorry_components.tasks.changes import Change, asks_for_libraries, find_changes, find_library_changes
 from lorry_components.tasks.resolution import ResolvedTask
-from lorry_components.tasks.staleness import Staleness, assess_staleness
+from lorry_components.tasks.staleness import Staleness, compare_versions
 from lorry_registry.drift_records import read_drift
 from lorry_registry.errors import AdapterRejectedError, InvalidDataError
-from lorry_registry.ledger_documents import Event
+from lorry_registry.ledger import require_present
 from lorry_registry.manifest import Manifest
 from lorry_registry.promotion import Version, list_versions
 from lorry_registry.registry import Registry
 from lorry_registry.row_marks import RowChanges, read_marks
-from lorry_registry.standing import judge_standings
 
 State = Literal["fresh", "new", "stale", "to judge", "refused", "rolled back", "drifted"]
 
@@ -83,9 +82,10 @@ def inspect_task(
         InvalidDataError: The source is not there.
         NotFoundError: The task was deleted.
     """
-    staleness = assess_staleness(task, registry)
     state = registry.ledger.read_state(task.spec.name)
+    require_present(state)
     events = registry.ledger.read_events(state)
+    staleness = compare_versions(task, registry, events)
     compared = _choose_compared(task, registry, state.champion_version, list_versions(events))
     if compared is None:
         unknown: State = "stale" if list_versions(events) else "new"
@@ -99,14 +99,14 @@ def inspect_task(
     if present is not None and not staleness.has_work:
         changes = find_changes(task, manifest, data_digest=present.data_digest)
     elif present is not None:
-        staleness = assess_staleness(task, registry, data_digest=present.data_digest)
+        staleness = compare_versions(task, registry, events, data_digest=present.data_digest)
         changes = find_changes(task, manifest, data_digest=present.data_digest)
         if not any(change.part == "data" for change in changes):
             notes.append("the source of the data has another form, and the same rows")
             rows = None
     if not asks_for_libraries(task.spec) and (libraries := find_library_changes(manifest)) is not None:
         notes.append(f"other libraries than v{version} was trained with: {libraries.how}")
-    name = _name_state(staleness, events)
+    name = _name_state(staleness)
     if name == "fresh" and state.champion_version not in (None, staleness.version):
         notes.append(
             f"the champion is v{version}, which was made of something else; "
@@ -172,12 +172,11 @@ def _count_rows(
     return present, marks.compare(present.labels)
 
 
-def _name_state(staleness: Staleness, events: Sequence[Event]) -> State:
+def _name_state(staleness: Staleness) -> State:
     if staleness.is_stale:
         return "stale"
     if staleness.renewed is not None:
         return "to judge"
     if staleness.is_refused:
         return "refused"
-    standing = judge_standings(events)[staleness.version] if staleness.version is not None else None
-    return "rolled back" if standing is not None and standing.decision == "rolled back" else "fresh"
+    return "rolled back" if staleness.retired == "rolled back" else "fresh"

@@ -60,7 +60,24 @@ def assess_staleness(task: ResolvedTask, registry: Registry, *, data_digest: str
     """
     state = registry.ledger.read_state(task.spec.name)
     require_present(state)
-    events = registry.ledger.read_events(state)
+    return compare_versions(task, registry, registry.ledger.read_events(state), data_digest=data_digest)
+
+
+def compare_versions(
+    task: ResolvedTask, registry: Registry, events: Sequence[Event], *, data_digest: str | None = None
+) -> Staleness:
+    """Do the same by a history that was read already.
+
+    Args:
+        task: The task, which was not deleted.
+        registry: Where its versions are.
+        events: Its history.
+        data_digest: As for :func:`assess_staleness`.
+
+    Raises:
+        BaseModelError: The base is not usable.
+        InvalidDataError: The source is not there.
+    """
     if not list_versions(events):
         return Staleness(is_stale=True, reason="it has no adapter yet")
     changes: dict[str, str] = {}
