@@ -57,7 +57,7 @@ def compile_tasks(
     Passwords are not compiled in: steps read them from their environment, on a cluster from the Kubernetes
     secrets that the profile names.
     """
-    from lorry_pipelines.cluster.profile import ClusterProfile, load_profile
+    from lorry_pipelines.cluster.profile import load_profile
     from lorry_pipelines.compilation import compile_pipeline, publish_tasks
     from lorry_pipelines.scheduling import load_tasks
     from lorry_registry.errors import UsageError
@@ -68,7 +68,7 @@ def compile_tasks(
         raise UsageError(
             "a profile places steps on a cluster", where="--profile", todo="leave it out, or --for local"
         )
-    profile = load_profile(profile_file) if profile_file is not None else ClusterProfile()
+    profile = load_profile(profile_file)
     settings = load_settings()
     specs = load_tasks(files, overrides, bases=settings.base_place)
     compile_pipeline(specs, output, settings=settings, profile=profile if target == "kubeflow" else None)

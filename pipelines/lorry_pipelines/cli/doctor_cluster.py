@@ -41,12 +41,12 @@ def list_cluster_checks(
         InvalidTaskError: The profile has faults.
         UsageError: It is not known where Kubeflow is.
     """
-    from lorry_pipelines.cluster.profile import ClusterProfile, load_profile
+    from lorry_pipelines.cluster.profile import load_profile
     from lorry_pipelines.diagnosis.kubeflow_checks import Probe, check_cluster_settings, check_kubeflow
 
     settings = load_settings()
     access = find_access(settings, host, namespace, ca_file)
-    profile = load_profile(profile_file) if profile_file is not None else ClusterProfile()
+    profile = load_profile(profile_file)
     checks = [
         Check("Settings", "settings", _SECONDS, functools.partial(check_cluster_settings, settings, profile)),
         Check("Kubeflow", "Kubeflow", _SECONDS, functools.partial(check_kubeflow, access)),

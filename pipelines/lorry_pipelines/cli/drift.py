@@ -104,22 +104,17 @@ def find_drift(task: str, inputs: Path, no_record: bool, as_json: bool) -> None:
 
 def _load(task: str, settings: "Settings") -> "TaskSpec":
     from lorry_pipelines.scheduling import load_tasks
+    from lorry_pipelines.task_files import find_task_files
 
-    path = Path(task)
-    if not path.is_file():
-        path = next((each for each in _list_places(task) if each.is_file()), path)
-    if not path.is_file():
+    files = find_task_files([task], Path.cwd())
+    if len(files) > 1:
         raise UsageError(
-            "there is no such task file, and none of this name in tasks/",
+            f"there are {len(files)} task files, and new inputs belong to one task",
             where=task,
             todo="give the file: lorry drift tasks/NAME.yaml --data FILE",
         )
-    (spec,) = load_tasks([path], bases=settings.base_place)
+    (spec,) = load_tasks(files, bases=settings.base_place)
     return spec
-
-
-def _list_places(task: str) -> list[Path]:
-    return [Path("tasks") / f"{task}{ending}" for ending in (".yaml", ".yml")]
 
 
 def _read_training_rows(task: "ResolvedTask") -> Any:

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lorry_registry.cli.edge import format_examples, json_option, print_json, print_warning
-from lorry_registry.errors import ConflictError, StoreError, UsageError
-from lorry_registry.whole_files import write_whole_text
+from lorry_registry.cli.edge import format_examples, json_option, print_json, print_warning, write_output
+from lorry_registry.errors import ConflictError, UsageError
 
 if TYPE_CHECKING:
     from lorry_pipelines.starting.column_profile import TableProfile
@@ -261,12 +260,4 @@ def _refuse_existing(path: Path) -> None:
 
 def _write_new(path: Path, content: str) -> None:
     _refuse_existing(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole_text(path, content)
-    except OSError as error:
-        raise StoreError(
-            f"cannot be written: {error.strerror or error}",
-            where=str(path),
-            todo="choose a folder that can be written",
-        ) from error
+    write_output(path, content)

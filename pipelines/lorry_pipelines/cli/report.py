@@ -5,10 +5,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lorry_registry.cli.edge import format_examples, json_option, open_registry, print_json
-from lorry_registry.errors import NotFoundError, StoreError, UsageError
+from lorry_registry.cli.edge import format_examples, json_option, open_registry, print_json, write_output
+from lorry_registry.errors import NotFoundError, UsageError
 from lorry_registry.registry import Registry
-from lorry_registry.whole_files import write_whole_text
 
 if TYPE_CHECKING:
     from lorry_components.steps.report.facts import ReportFacts
@@ -88,13 +87,5 @@ def _gather(registry: Registry, tasks: tuple[str, ...], run: str | None) -> "Rep
 
 
 def _write(path: Path, text: str) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole_text(path, text)
-    except OSError as error:
-        raise StoreError(
-            f"cannot be written: {error.strerror or error}",
-            where=str(path),
-            todo="choose a folder that can be written",
-        ) from error
+    write_output(path, text)
     click.echo(f"wrote {path}", err=True)

@@ -183,13 +183,13 @@ def _build_runner(
     if place == "local":
         return LocalRunner(settings, registry, files, quiet=quiet)
     from lorry_pipelines.cli.submit import SubmitJob, find_revision
-    from lorry_pipelines.cluster.profile import ClusterProfile, load_profile
+    from lorry_pipelines.cluster.profile import load_profile
 
     access = find_access(settings, host, namespace, ca_file)
     return ClusterRunner(
         SubmitJob(settings, access, experiment, service_account, force=False, dry_run=False),
         registry,
-        load_profile(profile_file) if profile_file is not None else ClusterProfile(),
+        load_profile(profile_file),
         revision=find_revision(next(iter(files.values()))),
         quiet=quiet,
     )

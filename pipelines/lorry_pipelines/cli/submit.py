@@ -91,7 +91,7 @@ def submit_tasks(
     Who asks is read from LORRY_KUBEFLOW_TOKEN, LORRY_KUBEFLOW_COOKIE, or a pod's service account.
     """
     from lorry_components.process_setup import ease_garbage_collection, quiet_libraries
-    from lorry_pipelines.cluster.profile import ClusterProfile, load_profile
+    from lorry_pipelines.cluster.profile import load_profile
     from lorry_pipelines.scheduling import load_tasks
 
     ease_garbage_collection()
@@ -100,7 +100,7 @@ def submit_tasks(
         check_cron(cron, wait=wait)
     settings = load_settings()
     access = find_access(settings, host, namespace, ca_file)
-    profile = load_profile(profile_file) if profile_file is not None else ClusterProfile()
+    profile = load_profile(profile_file)
     specs = load_tasks(files, overrides, bases=settings.base_place)
     job = SubmitJob(settings, access, experiment, service_account, force=force, dry_run=dry_run)
     tasks = job.move_data(specs, profile, is_recurring=cron is not None)

@@ -302,12 +302,14 @@ class ClusterProfile(Section):
         return self.steps.get(step, _DEFAULTS[step])
 
 
-def load_profile(path: Path) -> ClusterProfile:
-    """Read a profile.
+def load_profile(path: Path | None) -> ClusterProfile:
+    """Read a profile; None: modest defaults for each step.
 
     Raises:
         InvalidTaskError: The file is missing, not YAML, or has faults; all are listed.
     """
+    if path is None:
+        return ClusterProfile()
     document = load_document(path)
     try:
         return ClusterProfile.model_validate(document.content)

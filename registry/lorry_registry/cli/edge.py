@@ -14,9 +14,10 @@ import click
 
 from lorry_registry.cli.error_output import note_json_asked, note_json_printed, print_json_error
 from lorry_registry.cli.prose import fit_prose, print_prose
-from lorry_registry.errors import LorryError
+from lorry_registry.errors import LorryError, StoreError
 from lorry_registry.registry import Registry
 from lorry_registry.settings import Settings
+from lorry_registry.whole_files import write_whole_text
 
 if TYPE_CHECKING:
     from lorry_registry.mlflow_index import MlflowIndex
@@ -127,6 +128,23 @@ def print_json_entries(entries: Iterable[Any]) -> None:
         click.echo(textwrap.indent(text, "  "), nl=False)
         is_empty = False
     click.echo("[]" if is_empty else "\n]")
+
+
+def write_output(path: Path, text: str) -> None:
+    """Write a file that somebody asked for; it appears whole, in place of one that may be there.
+
+    Raises:
+        StoreError: It cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole_text(path, text)
+    except OSError as error:
+        raise StoreError(
+            f"cannot be written: {error.strerror or error}",
+            where=str(path),
+            todo="choose a folder that can be written",
+        ) from error
 
 
 def fail_after(problems: Mapping[str, LorryError]) -> None:

@@ -6,13 +6,19 @@ from typing import Any
 
 import click
 
-from lorry_registry.cli.edge import fail_after, format_examples, json_option, open_registry, print_json
+from lorry_registry.cli.edge import (
+    fail_after,
+    format_examples,
+    json_option,
+    open_registry,
+    print_json,
+    write_output,
+)
 from lorry_registry.cli.prose import print_prose
 from lorry_registry.digests import shorten_digest
-from lorry_registry.errors import LorryError, StoreError, UsageError
+from lorry_registry.errors import LorryError, UsageError
 from lorry_registry.registry import Registry, TaskEntry
 from lorry_registry.sizes import format_size
-from lorry_registry.whole_files import write_whole_text
 
 _NO_TASKS = """No task has an adapter yet in {store}
 
@@ -75,15 +81,7 @@ def _write_page(registry: Registry, path: Path) -> None:
 
     tasks, problems = describe_tasks(registry, registry.ledger.list_tasks())
     text = render_tasks(tasks, problems, store=registry.store.address, now=datetime.now(UTC))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole_text(path, text)
-    except OSError as error:
-        raise StoreError(
-            f"cannot be written: {error.strerror or error}",
-            where=str(path),
-            todo="choose a folder that can be written",
-        ) from error
+    write_output(path, text)
     count = f"{len(tasks)} task{'' if len(tasks) == 1 else 's'}"
     click.echo(f"{path} shows {count}; open it in a browser")
     fail_after(problems)
