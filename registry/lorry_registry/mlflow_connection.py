@@ -120,13 +120,10 @@ class MlflowConnection:
         try:
             with (
                 self.reporting("open it"),
-                self._locking_database() as is_new,
                 _quietly("mlflow.store.db.utils"),
+                self._locking_database(),
             ):
                 client = MlflowClient(self._uri)
-                if is_new:
-                    # MLflow's own, empty for ever, would stand among the tasks; it can be restored.
-                    client.delete_experiment(_DEFAULT_EXPERIMENT)
                 if self.is_database:
                     # The registry's half is opened on its first use; that belongs under the lock as well.
                     client.search_registered_models(max_results=1)
@@ -167,20 +164,39 @@ class MlflowConnection:
         return None
 
     @contextlib.contextmanager
-    def _locking_database(self) -> Iterator[bool]:
-        """Hold the lock of a SQLite file, if it is one; yields whether the file is new."""
+    def _locking_database(self) -> Iterator[None]:
+        """Hold the lock of a SQLite file, if it is one, and make it if it is not there."""
         path = self.database_file
         if path is None:
-            yield False
+            yield
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         # MLflow creates the tables of a new database without a lock: two processes at once would break it.
         with hold_lock(path.with_name(f"{path.name}.lock")):
-            is_new = not path.exists() or path.stat().st_size == 0
+            if not path.exists() or path.stat().st_size == 0:
+                _create_database(path)
             # MLflow tries a file that it cannot open again and again, for minutes; this fails at once.
             with contextlib.closing(sqlite3.connect(path)) as connection:
                 connection.execute("PRAGMA schema_version")
-            yield is_new
+            yield
+
+
+def _create_database(path: Path) -> None:
+    """Make a SQLite database with MLflow's tables, complete or not at all.
+
+    MLflow takes some seconds for its tables, and refuses for ever a file in which a killed process left only
+    a part of them. So they are made in another file, which then takes the name.
+    """
+    from mlflow.tracking import MlflowClient
+
+    unfinished = path.with_name(f"{path.name}.new")
+    # A process that was killed left it: whoever holds the lock is the only one to write it.
+    for left in (unfinished, unfinished.with_name(f"{unfinished.name}-journal")):
+        left.unlink(missing_ok=True)
+    client = MlflowClient(f"sqlite:///{unfinished}")
+    # MLflow's own, empty for ever, would stand among the tasks; it can be restored.
+    client.delete_experiment(_DEFAULT_EXPERIMENT)
+    unfinished.replace(path)
 
 
 def _explain_error(error: Exception) -> tuple[str, str]:

@@ -1,5 +1,8 @@
 """How an MLflow is reached, by several processes at once, and what is said when it cannot be."""
 
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -44,6 +47,32 @@ def test_several_processes_may_begin_on_a_new_database_at_once(
     index = MlflowIndex(uri)
     assert index.find_version("reviews", adapter.adapter_id) == outputs[0].split()[1]
     assert index.read_aliases("reviews") == {"champion": adapter.adapter_id}
+
+
+_DIE_AMONG_THE_TABLES = """
+import os, signal, sys
+import sqlalchemy
+from lorry_registry.mlflow_index import MlflowIndex
+
+seen = []
+
+@sqlalchemy.event.listens_for(sqlalchemy.engine.Engine, "before_cursor_execute")
+def die(connection, cursor, statement, *rest):
+    seen.extend(["table"] if statement.strip().startswith("CREATE TABLE") else [])
+    if len(seen) == 20:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+MlflowIndex(sys.argv[1]).check_reachable()
+"""
+
+
+def test_a_process_killed_while_it_makes_the_database_leaves_none(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    killed = subprocess.run([sys.executable, "-c", _DIE_AMONG_THE_TABLES, uri], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert not (tmp_path / "mlflow.db").exists()
+    MlflowIndex(uri).ensure_experiment("reviews")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mlflow.db", "mlflow.db.lock"]
 
 
 def test_a_database_need_not_exist_to_ask_for_it(tmp_path: Path, mlflow_uri: str) -> None:

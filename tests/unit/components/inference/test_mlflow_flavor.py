@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,17 +32,6 @@ TRIED = ("full", "lora", "adapter-h", "p-tuning", "p-tuning-v2", "peft")
 FindTrained = Callable[..., Any]
 TEXTS = ["the film was good", "so dull and very boring", "a lovely story but the cast was weak"]
 PAIRS = [{"text": text, "text_pair": other} for text, other in zip(TEXTS, TEXTS[::-1], strict=True)]
-
-
-@pytest.fixture
-def tracking(mlflow_uri: str) -> Iterator[str]:
-    """Let plain ``mlflow`` use the MLflow of this test."""
-    import mlflow
-
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(mlflow_uri)
-    yield mlflow_uri
-    mlflow.set_tracking_uri(before)
 
 
 @pytest.fixture

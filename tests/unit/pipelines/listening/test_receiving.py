@@ -3,7 +3,8 @@
 import asyncio
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def woken() -> list[int]:
 
 
 @pytest.fixture
-def send(store: LocalStore, woken: list[int]) -> Send:
+def send(store: LocalStore, woken: list[int]) -> Iterator[Send]:
     """Return a function that sends a delivery to the application, signed unless told otherwise."""
     receiver = Receiver(RequestLog(store), SECRET, lambda: woken.append(1), lambda: float(NOW))
     application = build_application(TASKS, receiver)
@@ -73,11 +74,12 @@ def send(store: LocalStore, woken: list[int]) -> Send:
             "x-lorry-timestamp": str(sent_at),
             "x-lorry-signature": sign_delivery(SECRET, delivery, sent_at, body),
         }
-        return asyncio.run(
-            call(application, path, body, {**signed, **{k.replace("_", "-"): v for k, v in headers.items()}})
-        )
+        headers = signed | {key.replace("_", "-"): value for key, value in headers.items()}
+        # A browser that other tests use keeps an event loop running in their thread.
+        return thread.submit(asyncio.run, call(application, path, body, headers)).result()
 
-    return start
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        yield start
 
 
 async def call(
