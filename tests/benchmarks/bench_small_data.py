@@ -5,7 +5,8 @@ each method by recipes that differ in nothing else than their names say: the bat
 steps, and the head as in ``bench_heads.py``. The first recipe is three epochs of batches of 32, whatever that
 comes to.
 
-    python tests/benchmarks/bench_small_data.py --data FOLDER --results FOLDER [--methods lora,bitfit]
+    python tests/benchmarks/bench_small_data.py --data FOLDER --results FOLDER [--methods lora,bitfit] \
+        [--heads mean/probe] [--recipes '100 of 8,300 of 8']
 
 Which recipe is better is decided on the validation rows; the figures of the test rows are shown beside, with
 the paired difference to the probe. Results are kept, and what is there is not measured again.
@@ -13,7 +14,7 @@ the paired difference to the probe. Results are kept, and what is there is not m
 
 import argparse
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,15 +66,18 @@ RECIPES: Mapping[str, Recipe] = {
 }
 
 
-def list_variants(methods: list[str], rows: int) -> Iterator[Variant]:
+def list_variants(
+    rows: int, *, methods: Sequence[str], heads: Sequence[str], recipes: Sequence[str]
+) -> Iterator[Variant]:
     """Yield the probe, and every method by every recipe under every head."""
     yield Variant("probe", {"method": {"name": "probe"}})
     for method in methods:
-        for head, sections in HEADS.items():
-            for name, recipe in RECIPES.items():
+        for head in heads:
+            for recipe in recipes:
+                length = RECIPES[recipe].describe(rows)
                 yield Variant(
-                    f"{method} {head} {name}",
-                    {"method": METHODS[method], "train": recipe.describe(rows), **sections},
+                    f"{method} {head} {recipe}",
+                    {"method": METHODS[method], "train": length, **HEADS[head]},
                 )
 
 
@@ -86,6 +90,8 @@ def main() -> None:
     parser.add_argument("--results", type=Path, required=True, help="a folder, with a file for each size")
     parser.add_argument("--sets", type=lambda text: text.split(","), default=list(SETS))
     parser.add_argument("--methods", type=lambda text: text.split(","), default=["lora"])
+    parser.add_argument("--heads", type=lambda text: text.split(","), default=list(HEADS))
+    parser.add_argument("--recipes", type=lambda text: text.split(","), default=list(RECIPES))
     parser.add_argument("--sizes", type=lambda text: [int(part) for part in text.split(",")], default=SIZES)
     parser.add_argument(
         "--seeds", type=lambda text: [int(part) for part in text.split(",")], default=[0, 1, 2]
@@ -100,7 +106,8 @@ def main() -> None:
         )
         options.results = given.results / f"{rows}.jsonl"
         results = []
-        for result in run(options, list(list_variants(given.methods, rows))):
+        variants = list_variants(rows, methods=given.methods, heads=given.heads, recipes=given.recipes)
+        for result in run(options, list(variants)):
             results.append(result)
             print_result(result)
         print(f"\n{rows} rows")

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from lorry_components.training.trainer import AdapterTrainer, EncodedExamples
 
+_EVALUATIONS_PER_RUN = 20
+
 
 def build_trainer(
     spec: TaskSpec,
@@ -32,7 +34,7 @@ def build_trainer(
         spec: The task.
         setup: What was set up for it.
         train: The training rows.
-        validation: The rows that each epoch is evaluated on.
+        validation: The rows that epochs are evaluated on: each, where the best is kept, else not more than 20.
         head: The head that learns numbers, if there is one.
         labels: The classes, or None.
         checkpoints: Where checkpoints are written.
@@ -41,7 +43,7 @@ def build_trainer(
     from transformers.trainer_callback import PrinterCallback
 
     from lorry_components.training.arguments import build_arguments
-    from lorry_components.training.callbacks import EarlyStoppingCallback
+    from lorry_components.training.callbacks import EarlyStoppingCallback, SparseEvaluationCallback
     from lorry_components.training.packing import pack
     from lorry_components.training.sharding import shard_frozen
     from lorry_components.training.trainer import AdapterTrainer
@@ -70,7 +72,12 @@ def build_trainer(
         train_dataset=encoded,
         eval_dataset=_encode(setup, held_out, labels, head),
         compute_metrics=compute_metrics if setup.task_type.training_form.scores_outputs else None,
-        callbacks=[*callbacks, *([EarlyStoppingCallback(stopping.patience)] if stopping else [])],
+        callbacks=[
+            *callbacks,
+            EarlyStoppingCallback(stopping.patience)
+            if stopping
+            else SparseEvaluationCallback(_EVALUATIONS_PER_RUN),
+        ],
     )
     if spec.train.offload:
         trainer.own_placement()

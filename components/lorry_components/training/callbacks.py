@@ -55,6 +55,28 @@ class EarlyStoppingCallback(transformers.EarlyStoppingCallback):
         """Do nothing: transformers' own warns that Trainer will not load the best weights."""
 
 
+class SparseEvaluationCallback(TrainerCallback):
+    """Evaluates some epochs only, evenly spaced, and always the last one.
+
+    Few rows take many epochs, and evaluating each would then take most of the time.
+
+    Args:
+        most: How many epochs are evaluated at most.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Call off the evaluation of an epoch that is not among the chosen ones."""
+        interval = math.ceil(state.num_train_epochs / self._most)
+        epoch = round(state.epoch or 0)
+        if epoch % interval and state.global_step < state.max_steps:
+            control.should_evaluate = False
+
+
 class ProgressCallback(TrainerCallback):
     """Reports how many steps are done, and passes losses and validation metrics on.
 

@@ -274,6 +274,27 @@ def test_the_watchers_are_told(train: Train, make_spec: MakeSpec) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("length", "expected"),
+    [
+        ({"epochs": 45}, [*range(18, 271, 18)]),
+        # Its last epoch is not whole.
+        ({"epochs": None, "steps": 131}, [*range(12, 127, 12), 131]),
+    ],
+)
+def test_of_many_epochs_some_are_evaluated_and_the_last(
+    train: Train, make_spec: MakeSpec, length: dict[str, Any], expected: list[int]
+) -> None:
+    _, _, watch = train(make_spec(train=length))
+    assert [step for step, metrics in watch.metrics if "validation/pearson" in metrics] == expected
+
+
+def test_where_the_best_epoch_is_kept_each_is_evaluated(train: Train, make_spec: MakeSpec) -> None:
+    _, _, watch = train(make_spec(train={"epochs": 25, "early_stopping": {"patience": 25}}))
+    evaluated = [step for step, metrics in watch.metrics if "validation/pearson" in metrics]
+    assert evaluated == [*range(6, 151, 6)]
+
+
 def test_something_is_learned(train: Train, make_spec: MakeSpec) -> None:
     fields = {"epochs": 20, "learning_rate": 2e-3, "hidden_dropout": 0.0}
     _, _, watch = train(make_spec(method="full", train=fields))
