@@ -8,8 +8,8 @@ from lorry_components.methods import AdaptedModel
 from lorry_components.task_types import Prediction, Row, TaskType
 from lorry_components.task_types.base import Outputs, Report
 
-# Enough for batches of rows of like length, which are padded little.
-_ROWS_AT_ONCE = 4096
+ROWS_AT_ONCE = 4096
+"""Rows that are in memory together: enough for batches of rows of like length, which are padded little."""
 
 
 def _report_nothing(_done: int) -> None:
@@ -63,8 +63,8 @@ class Predictor:
             rows: The inputs; a sequence that reads them from a file keeps them out of memory, too.
             report: Called with how many are done.
         """
-        for start in range(0, len(rows), _ROWS_AT_ONCE):
-            part = rows[start : start + _ROWS_AT_ONCE]
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            part = rows[start : start + ROWS_AT_ONCE]
             told = functools.partial(_report_after, report, start)
             yield self.task_type.predict(self.adapted.model, self._reader, part, self.labels, told)
 

@@ -34,7 +34,7 @@ def build_trainer(
         spec: The task.
         setup: What was set up for it.
         train: The training rows.
-        validation: The rows that epochs are evaluated on: each, where the best is kept, else not more than 20.
+        validation: The rows that epochs are evaluated on: all, where the best is kept, else at most 20.
         head: The head that learns numbers, if there is one.
         labels: The classes, or None.
         checkpoints: Where checkpoints are written.

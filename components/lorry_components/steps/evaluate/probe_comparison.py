@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lorry_components.inference.predictor import ROWS_AT_ONCE
 from lorry_components.metrics.bootstrap import estimate_difference
 from lorry_components.steps.evaluate.champion_comparison import ScoredPart
 from lorry_components.task_types import Prediction, Row
@@ -41,7 +42,12 @@ def predict_with_probe(
     opened = open_features(task.base, task_type, task.build_method(), features)
     if opened is None:
         return None
-    return task_type.decode_outputs(predict_outputs(opened.compute(rows), layer), summary.labels)
+    predictions: list[Prediction] = []
+    # Some thousand rows after another: neither their tokens nor their features are all in memory.
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        outputs = predict_outputs(opened.compute(rows[start : start + ROWS_AT_ONCE]), layer)
+        predictions += task_type.decode_outputs(outputs, summary.labels)
+    return predictions
 
 
 def compare_linear_probe(
