@@ -50,6 +50,7 @@ class TaskEntry:
         champion: Its champion, if it has one.
         versions: How many versions were registered.
         manifest: The champion's manifest.
+        newest: The newest event.
         deleted: Who deleted the task, and when; None unless it is deleted.
     """
 
@@ -57,6 +58,7 @@ class TaskEntry:
     champion: Champion | None
     versions: int
     manifest: Manifest | None
+    newest: Event
     deleted: Deletion | None = None
 
 
@@ -185,6 +187,7 @@ class Registry:
             champion=champion,
             versions=head.versions,
             manifest=self._describe_champion(state.task, champion) if champion else None,
+            newest=head.event,
             deleted=state.deleted,
         )
 

@@ -144,6 +144,14 @@ def _print_entries(entries: list[TaskEntry]) -> None:
         elif entry.champion is None:
             count = f"{entry.versions} version{'' if entry.versions == 1 else 's'}"
             print_prose(f"{entry.task} has {count} and no champion yet; see why: lorry history {entry.task}")
+        elif entry.newest.action == "rollback":
+            event = entry.newest
+            back = f"from v{event.champion_before} to v{event.champion_after}"
+            when = f"{format_time(event.at)} by {clean_text(event.by)}"
+            why = clean_text("; ".join(event.reasons)) or "no reason was given"
+            print_prose(
+                f"{entry.task} was rolled back {back} on {when}: {why}; see more: lorry history {entry.task}"
+            )
 
 
 def _format_entry(entry: TaskEntry, width: int) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """What there is to say about every task at a glance: its champion, its versions, the gate's reasons."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -8,9 +8,10 @@ from lorry_registry.adapter_names import label_method
 from lorry_registry.errors import LorryError
 from lorry_registry.ledger_documents import Event
 from lorry_registry.manifest import Manifest, MetricValue
-from lorry_registry.promotion import list_versions
+from lorry_registry.promotion import Version, list_versions
 from lorry_registry.registry import Registry, TaskEntry
 from lorry_registry.standing import Standing, judge_standings
+from lorry_registry.training_record import read_record
 
 # A trend of more versions than these cannot be read, and each costs a look into the store.
 _SHOWN_VERSIONS = 30
@@ -46,6 +47,7 @@ class TaskOverview:
         promoted_at: When it became the champion.
         versions: The newest versions, the oldest first.
         count: How many versions there are in all.
+        warnings: What to know of the champion's data before trusting its score, a sentence each.
     """
 
     task: str
@@ -54,6 +56,7 @@ class TaskOverview:
     promoted_at: datetime | None
     versions: tuple[VersionOverview, ...]
     count: int
+    warnings: tuple[str, ...] = ()
 
 
 def describe_tasks(
@@ -99,7 +102,17 @@ def describe_task(registry: Registry, entry: TaskEntry) -> TaskOverview:
             for version in shown
         ),
         count=len(versions),
+        warnings=_read_warnings(registry, entry, versions),
     )
+
+
+def _read_warnings(registry: Registry, entry: TaskEntry, versions: Sequence[Version]) -> tuple[str, ...]:
+    champion, manifest = entry.champion, entry.manifest
+    if champion is None or manifest is None:
+        return ()
+    registered = next(each.registered for each in versions if each.number == champion.version)
+    record = read_record(registry.store, manifest, registered)
+    return (*record.warnings, *filter(None, [record.problem]))
 
 
 def _read_manifest(registry: Registry, adapter_id: str) -> Manifest | None:

@@ -91,9 +91,10 @@ def _render_task(task: TaskOverview, now: datetime) -> str:
         _cell("Size", _render_size(manifest, is_shown=headline is not None), "number"),
         _cell("Promoted", _render_age(task.promoted_at, now), "number"),
     )
+    more = f"{_render_warnings(task)}{_render_versions(task)}"
     return (
         f'<tbody role="rowgroup" {attributes}>\n<tr role="row">{"".join(cells)}</tr>\n'
-        f'<tr role="row" class="more"><td role="cell" colspan="8">{_render_versions(task)}</td></tr>\n'
+        f'<tr role="row" class="more"><td role="cell" colspan="8">{more}</td></tr>\n'
         "</tbody>"
     )
 
@@ -154,6 +155,13 @@ def _format_age(age: timedelta) -> str:
         if days >= length:
             return f"{_count(int(days / length), unit)} ago"
     return "today"
+
+
+def _render_warnings(task: TaskOverview) -> str:
+    if not task.warnings:
+        return ""
+    items = "".join(f"<li>{escape(scrub_text(warning))}</li>" for warning in task.warnings)
+    return f'<div class="warnings">Of its data:<ul>{items}</ul></div>\n'
 
 
 def _render_versions(task: TaskOverview) -> str:

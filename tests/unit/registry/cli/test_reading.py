@@ -80,6 +80,21 @@ def test_tasks_shows_which_adapter_belongs_to_which_task(lorry: Run, two_tasks: 
     assert rows[4] == ["films has 1 version and no champion yet; see why: lorry history films"]
 
 
+def test_tasks_tells_of_a_rollback_until_something_else_happens(lorry: Run, register_adapter: Make) -> None:
+    for seed in (1, 2):
+        register_adapter("films", seed=seed)
+    assert "lorry history" not in lorry("tasks").stdout
+    lorry("rollback", "films", "--reason", "complaints")
+    told = " ".join(lorry("tasks").stdout.split())
+    assert re.search(
+        r"films was rolled back from v2 to v1 on \d{4}-\d\d-\d\d \d\d:\d\d by \S+: complaints; "
+        r"see more: lorry history films$",
+        told,
+    )
+    register_adapter("films", seed=3)
+    assert "rolled back" not in lorry("tasks").stdout
+
+
 def test_tasks_for_machines(lorry: Run, two_tasks: dict[str, Any]) -> None:
     films, reviews = json.loads(lorry("tasks", "--json").stdout)
     promoted_at = reviews.pop("promoted_at")

@@ -1,5 +1,6 @@
 """``lorry tasks --html``: what the page says, that nothing of the ledger runs in it, and how it looks."""
 
+import json
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -16,8 +17,10 @@ from lorry_registry.pages.task_overview import describe_tasks
 from lorry_registry.pages.tasks_page import render_tasks
 from lorry_registry.pages.trend import describe_trend, draw_trend
 from lorry_registry.registry import Registry
+from lorry_registry.signing.attestations import attestations_key
 from lorry_registry.stored_adapters import adapter_key
 from lorry_registry.stores import LocalStore
+from lorry_registry.training_record import CARD_DETAIL, store_card
 
 Make = Callable[..., Any]
 Run = Callable[..., Result]
@@ -28,6 +31,13 @@ NOW = datetime(2030, 1, 31, tzinfo=UTC)
 def render(registry: Registry, now: datetime = NOW) -> str:
     tasks, problems = describe_tasks(registry, registry.ledger.list_tasks())
     return render_tasks(tasks, problems, store=registry.store.address, now=now)
+
+
+CARD = {
+    "source": "reviews.csv",
+    "splits": {part: {"rows": 9} for part in ("train", "validation", "test")},
+    "warnings": [f"train has 16 rows of two classes{ATTACK}"],
+}
 
 
 class _Outline(HTMLParser):
@@ -184,6 +194,21 @@ def test_f1_of_another_class_is_not_on_the_same_line(registry: Registry, registe
     page = render(registry)
     assert '<span class="interval">f1 of good</span>' in page
     assert "f1 of good: v1 not known, v2 0.850 former champion, v3 0.850 champion" in page
+
+
+def test_what_is_wrong_with_the_data_of_a_champion_is_beside_it(
+    registry: Registry, store: LocalStore, make_adapter: Make
+) -> None:
+    adapter = make_adapter()
+    registry.publish(adapter.path, adapter.manifest)
+    details = {CARD_DETAIL: store_card(store, adapter.manifest, json.dumps(CARD).encode())}
+    registry.register(
+        "reviews", adapter.adapter_id, promote=True, judged_champion=None, reasons=(), details=details
+    )
+    assert "Of its data:<ul><li>train has 16 rows of two classes&lt;/script&gt;" in render(registry)
+    (card,) = (store.root / attestations_key(adapter.adapter_id) / "data-card").iterdir()
+    card.unlink()
+    assert "Of its data:<ul><li>its data card is missing</li></ul>" in render(registry)
 
 
 def test_the_page_in_a_browser(
