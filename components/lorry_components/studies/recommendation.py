@@ -32,6 +32,7 @@ def recommend_variant(
     samples: Mapping[str, NDArray[np.float64]],
     *,
     confidence: float,
+    baselines: Mapping[str, float],
 ) -> Recommendation | None:
     """Choose the variant with the fewest trained parameters of those not significantly below the best.
 
@@ -43,12 +44,13 @@ def recommend_variant(
         rows: The rows of a study.
         samples: Each variant's scores on the same draws, see :func:`draw_scores`.
         confidence: The share.
+        baselines: What costs nothing, by name: its metric on these rows.
 
     Returns:
         The choice, or None if no variant is complete, or the best is in doubt: see :func:`explain_doubts`.
     """
     complete = [row for row in rows if row.is_complete and row.trained_parameters is not None]
-    if not complete or explain_doubts(rows):
+    if not complete or explain_doubts(rows, baselines):
         return None
     complete = [row for row in complete if not row.doubt]
     best = max(complete, key=_read_value)
@@ -65,19 +67,33 @@ def recommend_variant(
     )
 
 
-def explain_doubts(rows: Sequence[StudyRow]) -> str:
+def explain_doubts(rows: Sequence[StudyRow], baselines: Mapping[str, float]) -> str:
     """Return why nothing can be recommended from rows that are complete; empty: something can.
 
-    The seeds of the best say too little of its next training, or those of all do.
+    The seeds of the best say too little of its next training, or those of all do; or the best is not
+    measurably better than what costs nothing, so that all the differences are between trainings that failed.
+
+    Args:
+        rows: The rows of a study.
+        baselines: What costs nothing, by name: its metric on these rows.
     """
     complete = [row for row in rows if row.is_complete and row.trained_parameters is not None]
     best = max(complete, key=_read_value, default=None)
-    if best is None or not best.doubt:
+    if best is None:
+        return ""
+    if best.doubt:
+        return (
+            f"{best.doubt}, and it has the highest mean. Another training may turn the order round. More "
+            "optimiser steps (train.epochs, or a smaller train.batch_size) make trainings steadier, and more "
+            "--seeds show it"
+        )
+    name, free = max(baselines.items(), key=lambda pair: pair[1], default=("", None))
+    if free is None or best.estimate is None or not best.variant.is_trained or best.estimate.low > free:
         return ""
     return (
-        f"{best.doubt}, and it has the highest mean. Another training may turn the order round. More "
-        "optimiser steps (train.epochs, or a smaller train.batch_size) make trainings steadier, and more "
-        "--seeds show it"
+        f"{best.variant.label} has the highest mean, {_read_value(best):.3f}, which is not measurably better "
+        f"than what costs nothing ({name}: {free:.3f}). More optimiser steps (train.epochs, or a smaller "
+        "train.batch_size), another learning rate or more rows may help"
     )
 
 

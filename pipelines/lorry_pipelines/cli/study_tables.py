@@ -107,7 +107,7 @@ def _print_notes(report: "StudyReport") -> None:
         lines.append(f"published figures, of another model and other data: {source}")
     print_bullets(lines)
     chosen = report.recommendation
-    doubts = explain_doubts(summary.rows)
+    doubts = explain_doubts(summary.rows, summary.baselines)
     if doubts:
         print_heading("Nothing is recommended")
         print_prose(f"{doubts}.", hanging="")

@@ -40,7 +40,7 @@ def summarize(compare: Compare, lay_out: LayOut, conclude: Conclude) -> Callable
 
 
 def recommend(summary: StudySummary) -> Any:
-    return recommend_variant(summary.rows, summary.samples, confidence=0.95)
+    return recommend_variant(summary.rows, summary.samples, confidence=0.95, baselines=summary.baselines)
 
 
 def test_seeds_far_apart_are_told_and_nothing_is_recommended(summarize: Callable[..., StudySummary]) -> None:
@@ -52,14 +52,14 @@ def test_seeds_far_apart_are_told_and_nothing_is_recommended(summarize: Callable
     assert lora.describe()["doubt"] == lora.doubt
     assert recommend(summary) is None
     assert "it has the highest mean. Another training may turn the order round" in explain_doubts(
-        summary.rows
+        summary.rows, {}
     )
 
 
 def test_one_in_doubt_that_is_not_the_best_is_left_out(summarize: Callable[..., StudySummary]) -> None:
     # It trains fewest, and its mean is not far below.
     summary = summarize(lora=(0.74, 0.76), bitfit=(0.46, 0.94))
-    assert explain_doubts(summary.rows) == ""
+    assert explain_doubts(summary.rows, {}) == ""
     found = recommend(summary)
     assert found.label == "lora"
     assert "1 whose seeds say too little is left out" in found.reason
@@ -83,6 +83,19 @@ def test_one_answer_for_all_rows_is_a_collapse(
     told = "lora has collapsed: seed 0 answers every test row with 'ham' and seed 3 answers every"
     assert summary.rows[0].doubt.startswith(told)
     assert recommend(summary) is None
+
+
+def test_nothing_is_recommended_that_is_no_better_than_what_costs_nothing(
+    summarize: Callable[..., StudySummary],
+) -> None:
+    summary = replace(summarize(lora=(0.61, 0.62), bitfit=(0.6, 0.61)), baselines={"majority class": 0.6})
+    assert recommend(summary) is None
+    assert explain_doubts(summary.rows, summary.baselines).startswith(
+        "lora has the highest mean, 0.615, which is not measurably better than what costs nothing (majority "
+        "class: 0.600). More optimiser steps"
+    )
+    better = replace(summary, baselines={"majority class": 0.4, "another": 0.3})
+    assert recommend(better).label == "lora"
 
 
 def test_an_untrained_base_does_not_collapse(

@@ -35,7 +35,7 @@ def guess(share: float, *, shift: int = 0) -> list[bool]:
 
 
 def recommend(summary: StudySummary) -> Recommendation | None:
-    return recommend_variant(summary.rows, summary.samples, confidence=0.95)
+    return recommend_variant(summary.rows, summary.samples, confidence=0.95, baselines={})
 
 
 def test_rows_tell_means_intervals_and_spread(compare: Compare, lay_out: LayOut, conclude: Conclude) -> None:
