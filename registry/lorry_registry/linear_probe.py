@@ -1,6 +1,6 @@
 """What is said of an adapter beside a linear model on its frozen base, for terminals, cards and MLflow."""
 
-from lorry_registry.manifest import Evaluation, ProbeComparison
+from lorry_registry.manifest import Evaluation
 
 _REMARK = "and method: {name: probe} is fitted in seconds."
 
@@ -18,13 +18,19 @@ def describe_linear_probe(method: str, evaluation: Evaluation) -> str:
     return (
         f"{evaluation.primary}: {method} {evaluation.headline.value:.3f}, linear probe on the frozen base "
         f"{probe.value:.3f}; the difference is {probe.gain:+.3f} (95 % interval {probe.low:+.3f} to "
-        f"{probe.high:+.3f}). {_judge(probe)}"
+        f"{probe.high:+.3f}). {judge_probe(probe.low, probe.high)}"
     )
 
 
-def _judge(probe: ProbeComparison) -> str:
-    if probe.low > 0:
+def judge_probe(low: float, high: float) -> str:
+    """Return whether an adapter beats the linear probe, in a sentence.
+
+    Args:
+        low: The lower end of the 95 % interval of the adapter's gain.
+        high: The upper end.
+    """
+    if low > 0:
         return "It beats the probe."
-    if probe.high < 0:
+    if high < 0:
         return f"It does not beat the probe: it is worse, {_REMARK}"
     return f"It does not beat the probe, as far as these rows can tell, {_REMARK}"

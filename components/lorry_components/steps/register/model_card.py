@@ -7,7 +7,12 @@ from lorry_components.steps.register.client_notes import is_readable_by_peft, li
 from lorry_components.task_types import TASK_TYPES, TaskType
 from lorry_components.task_types.input_form import LINEAR_PROBE
 from lorry_components.task_types.sequence_head import SequenceHeadTaskType
-from lorry_registry.linear_probe import describe_linear_probe
+from lorry_registry.adapter_facts import (
+    describe_baselines,
+    describe_probe,
+    format_interval,
+    read_adapter,
+)
 from lorry_registry.manifest import Manifest
 
 
@@ -19,21 +24,25 @@ def render_card(manifest: Manifest, config: Mapping[str, Any], plain_use: str = 
         config: Its stored configuration, ``adapter_config.json``.
         plain_use: Python that uses it without Lorry; empty: nothing is said of that.
     """
-    evaluation = manifest.evaluation
+    facts = read_adapter(manifest)
     metrics = "\n".join(
-        f"| {manifest.name_metric(name)}{' (primary)' if name == evaluation.primary else ''} | "
-        f"{metric.value:.4f} | {metric.low:.4f} to {metric.high:.4f} |"
-        for name, metric in evaluation.metrics.items()
+        f"| {metric.title}{' (primary)' if metric is facts.headline else ''} | {metric.value:.3f} | "
+        f"{format_interval(metric)} |"
+        for metric in facts.metrics
     )
-    baselines = "".join(
-        f"- {baseline.name}, which costs nothing: {evaluation.primary} {baseline.value:.4f} on "
-        f"{baseline.examples:,} of these rows; the adapter {baseline.gain:+.4f}.\n"
-        for baseline in evaluation.baselines
-    )
+    probe = describe_probe(facts.probe) if facts.probe else _say_not_compared(manifest)
+    libraries = sorted(manifest.libraries.items())
+    # Its size is not among them: this text is a part of it.
+    points = {
+        "Linear probe on the frozen base": probe,
+        "What costs nothing": describe_baselines(facts),
+        "Method": f"{facts.method}; {manifest.parameters.adapter:,} numbers in the adapter and "
+        f"{manifest.parameters.head:,} in the head, of {manifest.parameters.total:,} in all",
+        "Owner": manifest.owner or "not named",
+        "Trained with": ", ".join(f"{name} {version}" for name, version in libraries),
+    }
+    listed = "\n".join(f"- {name}: {text.rstrip('.')}." for name, text in points.items() if text)
     labels = f"\nClasses: {', '.join(manifest.labels)}.\n" if manifest.labels else ""
-    probe = describe_linear_probe(manifest.method, evaluation) or _say_not_compared(manifest)
-    comparison = f"\n{probe}\n" if probe else ""
-    libraries = ", ".join(f"{name} {version}" for name, version in sorted(manifest.libraries.items()))
     return f"""---
 base_model: {manifest.base.model}
 library_name: {"peft" if is_readable_by_peft(config) else "lorry"}
@@ -42,19 +51,16 @@ tags: [lorry, {manifest.kind}, {manifest.method}]
 
 # {manifest.task}
 
-{manifest.description or f"A {manifest.method} adapter for the task {manifest.task}."}
+{facts.description or f"A {manifest.method} adapter for the task {manifest.task}."}
 {labels}
 Only the adapter is here. It belongs on the frozen base **{manifest.base.model}** \
 ({manifest.base.architecture}, fingerprint `{manifest.base.fingerprint}`).
 
-| {evaluation.split} metric ({evaluation.examples} rows) | value | 95 % interval |
+| {manifest.evaluation.split} metric ({facts.examples} rows) | value | 95 % interval |
 |---|---|---|
 {metrics}
-{comparison}
-{baselines}- Method: {manifest.method}; {manifest.parameters.adapter:,} numbers in the adapter and \
-{manifest.parameters.head:,} in the head, of {manifest.parameters.total:,} in all.
-- Owner: {manifest.owner or "not named"}.
-- Trained with {libraries}.
+
+{listed}
 
 ## Use
 
@@ -72,7 +78,7 @@ def _say_not_compared(manifest: Manifest) -> str:
     has_probe = issubclass(TASK_TYPES.get(manifest.kind, TaskType), SequenceHeadTaskType)
     if not has_probe or manifest.method == LINEAR_PROBE:
         return ""
-    return "It was not compared with a linear probe on the frozen base."
+    return "not compared"
 
 
 def _render_plain_use(code: str, notes: Sequence[str]) -> str:

@@ -3,28 +3,14 @@
 from datetime import datetime
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from lorry_components.metrics.pictures import ConfusionPicture, ScatterPicture
 from lorry_components.steps.evaluate.row_changes import RowChanges
+from lorry_registry.adapter_facts import AdapterFacts, Facts, SizeFacts
 
 FactStatus = Literal["promoted", "challenger", "unchanged", "current", "failed"]
 
 
-class _Facts(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class MetricFacts(_Facts):
-    """A metric on the test rows; ``low`` and ``high`` bound the middle 95 % of the resamples, if known."""
-
-    title: str
-    value: float
-    low: float | None = None
-    high: float | None = None
-
-
-class GainFacts(_Facts):
+class GainFacts(Facts):
     """The new version beside the champion that it challenged.
 
     Attributes:
@@ -53,17 +39,7 @@ class GainFacts(_Facts):
     changes: RowChanges | None = None
 
 
-class BaselineFacts(_Facts):
-    """What costs nothing, or next to nothing, on the same rows, and the new version's gain over it."""
-
-    name: str
-    value: float
-    gain: float | None = None
-    low: float | None = None
-    high: float | None = None
-
-
-class DataFacts(_Facts):
+class DataFacts(Facts):
     """The data of the new version, and of the one before.
 
     Attributes:
@@ -85,18 +61,10 @@ class DataFacts(_Facts):
     warnings: tuple[str, ...] = ()
 
 
-class SizeFacts(_Facts):
-    """How large an adapter is: its files in bytes, and its trained parameters."""
-
-    size_bytes: int
-    trained_parameters: int
-
-
-class TaskFacts(_Facts):
-    """Everything that a report says of one task.
+class TaskFacts(AdapterFacts):
+    """Everything that a report says of one task, beside what is known of its adapter.
 
     Attributes:
-        task: The task.
         status: What became of it.
         step: The step that failed, or the last one that was reached.
         why: Why it was trained, or why not.
@@ -106,20 +74,11 @@ class TaskFacts(_Facts):
         champion: The version that is the champion since; None: there is none, or it is not known.
         adapter_id: The version's adapter.
         run: The pipeline run.
-        description: What the task is, in its owner's words.
-        kind: Its task type.
-        base: Its base, by a short name.
-        method: Its method with its size.
         method_before: That of the champion that was challenged.
-        examples: How many test rows there are.
-        metrics: All metrics, the one that the gate decides by first.
         gain: The comparison with the champion; None: there was none.
-        probe: A linear model on the frozen base; None: it was not compared.
-        baselines: What costs nothing, the best one first.
         single_answer: The one answer that every test row gets, if so.
         picture: A small picture of the predictions.
         data: The data.
-        size: The adapter's size.
         size_before: The champion's.
         seconds: The time of each step.
         train_seconds: How long training itself took.
@@ -130,7 +89,6 @@ class TaskFacts(_Facts):
         registered_by: Who registered it.
     """
 
-    task: str
     status: FactStatus
     step: str = ""
     why: str = ""
@@ -140,20 +98,11 @@ class TaskFacts(_Facts):
     champion: int | None = None
     adapter_id: str = ""
     run: str = ""
-    description: str = ""
-    kind: str = ""
-    base: str = ""
-    method: str = ""
     method_before: str = ""
-    examples: int | None = None
-    metrics: tuple[MetricFacts, ...] = ()
     gain: GainFacts | None = None
-    probe: BaselineFacts | None = None
-    baselines: tuple[BaselineFacts, ...] = ()
     single_answer: str = ""
     picture: ConfusionPicture | ScatterPicture | None = None
     data: DataFacts = DataFacts()
-    size: SizeFacts | None = None
     size_before: SizeFacts | None = None
     seconds: dict[str, float] = {}
     train_seconds: float | None = None
@@ -163,13 +112,8 @@ class TaskFacts(_Facts):
     registered_at: datetime | None = None
     registered_by: str = ""
 
-    @property
-    def headline(self) -> MetricFacts | None:
-        """The metric that the gate decides by; None: nothing was measured."""
-        return self.metrics[0] if self.metrics else None
 
-
-class ReportFacts(_Facts):
+class ReportFacts(Facts):
     """A report: what it is about, and its tasks in the order in which they are shown."""
 
     title: str

@@ -13,19 +13,17 @@ from lorry_components.metrics.pictures import ConfusionPicture, ScatterPicture
 from lorry_components.steps.evaluate.row_changes import ChangedRow
 from lorry_components.steps.report.facts import ReportFacts, TaskFacts
 from lorry_components.steps.report.wording import (
-    NOTHING,
     P_VALUE_NOTE,
     describe_changes,
     format_best_baseline,
     format_gain,
-    format_interval,
-    format_metric,
     format_probe,
     is_idle,
     list_points,
     name_status,
     tell_decision,
 )
+from lorry_registry.adapter_facts import NOTHING, format_interval, format_metric
 
 _SHADES = 5
 _SIDE, _LEFT, _MARGIN = 300, 50, 34

@@ -9,16 +9,21 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from lorry_components.metrics.pictures import ConfusionPicture, Picture, ScatterPicture
 from lorry_components.steps.evaluate.evaluation_report import ChampionComparison
 from lorry_components.steps.report.facts import (
-    BaselineFacts,
     DataFacts,
     GainFacts,
-    MetricFacts,
     ReportFacts,
-    SizeFacts,
     TaskFacts,
 )
 from lorry_components.steps.report.step import RunReport, TaskReport
-from lorry_registry.adapter_names import label_method, shorten_base
+from lorry_registry.adapter_facts import (
+    AdapterFacts,
+    BaselineFacts,
+    MetricFacts,
+    measure_adapter,
+    read_adapter,
+    sort_baselines,
+)
+from lorry_registry.adapter_names import label_method
 from lorry_registry.ledger_documents import Event
 from lorry_registry.manifest import Manifest
 
@@ -82,8 +87,9 @@ def read_task(report: TaskReport, recorded: Recorded = NOTHING_RECORDED, *, run:
     reasons = _read_texts(registered.get("reasons")) if is_done else (report.reason,)
     against = set(_read_texts(report.details.get("gate", {}).get("against")))
     version = registered.get("version")
+    adapter = read_adapter(manifest) if manifest else _read_unregistered(report.task, trained, evaluated)
     return TaskFacts(
-        task=report.task,
+        **dict(adapter),
         status=report.status,
         step=report.step,
         why=_read_text(prepared.get("reason")) if is_done else "",
@@ -93,23 +99,12 @@ def read_task(report: TaskReport, recorded: Recorded = NOTHING_RECORDED, *, run:
         champion=recorded.champion,
         adapter_id=event.adapter_id if event else _read_text(registered.get("adapter_id")),
         run=run,
-        description=manifest.description if manifest else "",
-        kind=manifest.kind if manifest else "",
-        base=shorten_base(manifest.base.model) if manifest else "",
-        method=label_method(manifest.recipe) or manifest.method
-        if manifest
-        else _read_text(trained.get("method")),
         method_before=label_method(former.recipe) or former.method if former else "",
-        examples=manifest.evaluation.examples if manifest else _read_count(evaluated.get("examples")),
-        metrics=_list_metrics(manifest, evaluated),
         gain=_read_gain(comparison),
-        probe=_read_probe(manifest, evaluated),
-        baselines=_list_baselines(manifest, evaluated),
         single_answer=_read_text(evaluated.get("single_answer")),
         picture=_read_picture(evaluated.get("picture")),
         data=_read_data(prepared, recorded.former_report),
-        size=_measure(manifest),
-        size_before=_measure(former),
+        size_before=measure_adapter(former) if former else None,
         seconds={step: value for step, value in report.seconds.items() if math.isfinite(value)},
         train_seconds=_read_number(trained.get("train_seconds")),
         device=_read_text(trained.get("device")),
@@ -120,14 +115,20 @@ def read_task(report: TaskReport, recorded: Recorded = NOTHING_RECORDED, *, run:
     )
 
 
-def _list_metrics(manifest: Manifest | None, evaluated: Mapping[str, Any]) -> tuple[MetricFacts, ...]:
-    if manifest is not None:
-        return tuple(
-            MetricFacts(
-                title=manifest.name_metric(name), value=metric.value, low=metric.low, high=metric.high
-            )
-            for name, metric in manifest.evaluation.list_metrics()
-        )
+def _read_unregistered(task: str, trained: Mapping[str, Any], evaluated: Mapping[str, Any]) -> AdapterFacts:
+    """Return what the steps left of an adapter that has no manifest, or none that can be read."""
+    probe = evaluated.get("linear_probe")
+    return AdapterFacts(
+        task=task,
+        method=_read_text(trained.get("method")),
+        examples=_read_count(evaluated.get("examples")),
+        metrics=_list_metrics(evaluated),
+        probe=_read(BaselineFacts, {"name": "linear probe", **probe}) if isinstance(probe, dict) else None,
+        baselines=_list_baselines(evaluated.get("baselines")),
+    )
+
+
+def _list_metrics(evaluated: Mapping[str, Any]) -> tuple[MetricFacts, ...]:
     value = _read_number(evaluated.get("value"))
     if value is None:
         return ()
@@ -156,24 +157,13 @@ def _read_gain(comparison: ChampionComparison | None) -> GainFacts | None:
     )
 
 
-def _read_probe(manifest: Manifest | None, evaluated: Mapping[str, Any]) -> BaselineFacts | None:
-    probe = manifest.evaluation.linear_probe if manifest else None
-    given = probe.model_dump() if probe else evaluated.get("linear_probe")
-    return _read(BaselineFacts, {"name": "linear probe", **given}) if isinstance(given, dict) else None
-
-
-def _list_baselines(manifest: Manifest | None, evaluated: Mapping[str, Any]) -> tuple[BaselineFacts, ...]:
-    given = (
-        [baseline.model_dump() for baseline in manifest.evaluation.baselines]
-        if manifest
-        else evaluated.get("baselines")
-    )
+def _list_baselines(given: object) -> tuple[BaselineFacts, ...]:
     entries = [entry for entry in given if isinstance(entry, dict)] if isinstance(given, list) else []
-    fields = ("name", "value", "gain")
+    fields = ("name", "value", "examples", "gain")
     found = [
         _read(BaselineFacts, {name: entry[name] for name in fields if name in entry}) for entry in entries
     ]
-    return tuple(sorted((each for each in found if each), key=lambda each: -each.value))
+    return sort_baselines(each for each in found if each)
 
 
 def _read_data(prepared: Mapping[str, Any], former: TaskReport | None) -> DataFacts:
@@ -187,12 +177,6 @@ def _read_data(prepared: Mapping[str, Any], former: TaskReport | None) -> DataFa
         dropped=_read_counts(prepared.get("dropped")),
         warnings=_read_texts(prepared.get("warnings")),
     )
-
-
-def _measure(manifest: Manifest | None) -> SizeFacts | None:
-    if manifest is None:
-        return None
-    return SizeFacts(size_bytes=manifest.size_bytes, trained_parameters=manifest.parameters.trained)
 
 
 # What the steps left is JSON that anybody may have written who can write the store.

@@ -2,11 +2,10 @@
 
 from collections.abc import Iterator
 
-from lorry_components.steps.report.facts import DataFacts, GainFacts, MetricFacts, SizeFacts, TaskFacts
+from lorry_components.steps.report.facts import DataFacts, GainFacts, TaskFacts
 from lorry_components.steps.runtime.outcomes import STEPS
-from lorry_registry.sizes import format_size
+from lorry_registry.adapter_facts import NOTHING, describe_baselines, describe_probe, describe_size
 
-NOTHING = "-"
 P_VALUE_NOTE = (
     "p is the share of paired resamples of the test rows in which the gain is not above the least gain that "
     "the task asks for."
@@ -61,18 +60,6 @@ def _tell_promotion(task: TaskFacts, version: str) -> str:
     return f"The gate promoted {version} in place of v{gain.version}: {gain.gain:+.3f}{title}{rows}{test}."
 
 
-def format_metric(metric: MetricFacts | None) -> str:
-    """Return the name and the value of a metric."""
-    return f"{metric.title} {metric.value:.3f}" if metric else NOTHING
-
-
-def format_interval(metric: MetricFacts | None) -> str:
-    """Return the 95 % interval of a metric."""
-    if metric is None or metric.low is None or metric.high is None:
-        return NOTHING
-    return f"{metric.low:.3f} to {metric.high:.3f}"
-
-
 def format_gain(task: TaskFacts) -> str:
     """Return the gain over the champion with its p-value, for a column."""
     gain = task.gain
@@ -103,16 +90,9 @@ def list_points(task: TaskFacts) -> Iterator[tuple[str, str]]:
     if task.single_answer:
         yield "Single answer", f"It answers every test row with {task.single_answer!r}."
     if task.probe is not None:
-        yield "Linear probe", _describe_probe(task)
+        yield "Linear probe", describe_probe(task.probe)
     if task.baselines:
-        yield (
-            "Costs nothing",
-            "; ".join(
-                f"{each.name} {each.value:.3f}"
-                + (f", the new version {each.gain:+.3f}" if each.gain is not None else "")
-                for each in task.baselines
-            ),
-        )
+        yield "Costs nothing", describe_baselines(task)
     if task.why:
         yield "Trained because", task.why
     data = "; ".join(_describe_data(task.data))
@@ -159,24 +139,6 @@ def _describe_former(task: TaskFacts, gain: GainFacts) -> str:
     return f"{name} has {title} {gain.value:.3f} on the same rows{then}{left}"
 
 
-def _describe_probe(task: TaskFacts) -> str:
-    probe = task.probe
-    assert probe is not None
-    if probe.gain is None or probe.low is None or probe.high is None:
-        return f"{probe.value:.3f}"
-    verdict = (
-        "it beats the probe"
-        if probe.low > 0
-        else "it is worse than the probe"
-        if probe.high < 0
-        else "a draw"
-    )
-    return (
-        f"{probe.value:.3f}; the adapter {probe.gain:+.3f} (95 % interval {probe.low:+.3f} to "
-        f"{probe.high:+.3f}): {verdict}"
-    )
-
-
 def _describe_data(data: DataFacts) -> Iterator[str]:
     if data.rows:
         parts = ", ".join(
@@ -213,11 +175,9 @@ def _compare_counts(before: int | None, now: int) -> str:
 def _describe_size(task: TaskFacts) -> str:
     now, before = task.size, task.size_before
     assert now is not None
-    return f"{_format_size(now)}" + (f" (before: {_format_size(before)})" if before and before != now else "")
-
-
-def _format_size(size: SizeFacts) -> str:
-    return f"{format_size(size.size_bytes)}, {size.trained_parameters:,} trained parameters"
+    return f"{describe_size(now)}" + (
+        f" (before: {describe_size(before)})" if before and before != now else ""
+    )
 
 
 def _describe_times(task: TaskFacts) -> str:

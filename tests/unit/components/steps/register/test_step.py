@@ -143,7 +143,7 @@ def test_the_card_tells_a_person_what_it_is(trained: FindTrained, registry: Regi
     card = (registry.fetch(registration.event.adapter_id) / CARD_NAME).read_text("utf-8")
     metric = found.report.evaluation.headline
     assert f"base_model: {found.summary.base.model}" in card
-    assert f"| accuracy (primary) | {metric.value:.4f} | {metric.low:.4f} to {metric.high:.4f} |" in card
+    assert f"| accuracy (primary) | {metric.value:.3f} | {metric.low:.3f} to {metric.high:.3f} |" in card
     assert "Classes: bad, good, mixed." in card
     # What is below names the champion, which another version may be.
     assert f"While it is the champion of its task; `lorry history {found.spec.name}` tells" in card

@@ -11,17 +11,10 @@ from hypothesis import strategies as st
 
 from lorry_components.metrics.pictures import choose_points, count_confusions
 from lorry_components.steps.evaluate.row_changes import ChangedRow, RowChanges
-from lorry_components.steps.report.facts import (
-    BaselineFacts,
-    DataFacts,
-    GainFacts,
-    MetricFacts,
-    ReportFacts,
-    SizeFacts,
-    TaskFacts,
-)
+from lorry_components.steps.report.facts import DataFacts, GainFacts, ReportFacts, TaskFacts
 from lorry_components.steps.report.markdown import MOST_CHARACTERS, render_markdown
 from lorry_components.steps.report.page import render_page
+from lorry_registry.adapter_facts import BaselineFacts, MetricFacts, SizeFacts
 
 ATTACK = (
     "</p><script>document.title='owned'</script><img src=x onerror=alert(1)> [x](javascript:alert(2)) "
@@ -94,8 +87,8 @@ SAID = (
     "The gate promoted v2 in place of v1: +0.021 in accuracy on the same 480 test rows, p = 0.012.",
     "accuracy 0.912",
     "0.890 to 0.930",
-    "majority class 0.500, the new version +0.412",
-    "it beats the probe",
+    "majority class 0.500, the adapter +0.412",
+    "It beats the probe.",
     "v1 has accuracy 0.891 on the same rows, and 0.850 on those of its registration; 20 rows that it was",
     "3,400 → 3,900 train, 500 test rows from reviews.jsonl",
     "spam 1,400 → 1,900",
