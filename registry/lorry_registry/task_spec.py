@@ -93,8 +93,9 @@ class TrainSpec(Section):
 
     Attributes:
         epochs: Passes over the training rows; or
-        steps: optimizer steps. Give one of the two.
-        batch_size: Examples in one forward pass.
+        steps: optimizer steps. Give one of the two, or neither: three epochs then, and where these would be
+            few steps, more and smaller ones.
+        batch_size: Examples in one forward pass; the largest number of them, where the length is left open.
         gradient_accumulation: Forward passes in one optimizer step.
         learning_rate: The peak learning rate; None: the method's default.
         schedule: How the learning rate falls after the warmup.

@@ -69,6 +69,7 @@ class TrainingFacts(_Document):
         seconds: How long it took, in the process that ended it.
         device: What it was trained on.
         precision: The number format of frozen weights and matrix products.
+        batch_size: Rows in one forward pass; None: an older Lorry did not say, or it had no steps.
         options: Every option of the method, also those that the task file left to their defaults; empty: an
             older Lorry did not record them.
     """
@@ -79,6 +80,7 @@ class TrainingFacts(_Document):
     seconds: Annotated[float, Field(ge=0)]
     device: str
     precision: str
+    batch_size: Count | None = None
     options: dict[str, JsonValue] = {}
 
 
@@ -237,6 +239,9 @@ def _describe_course(recipe: Mapping[str, object], facts: TrainingFacts | None) 
     if facts is not None and not facts.steps:
         return "fitted to all rows at once, without steps"
     size, accumulation = recipe.get("batch_size"), recipe.get("gradient_accumulation")
+    if facts is not None and facts.batch_size is not None:
+        # Of few rows it may be smaller than the task's.
+        size = facts.batch_size
     epochs = recipe.get("epochs")
     length = f"{epochs:g} epoch{'' if epochs == 1 else 's'}" if isinstance(epochs, int | float) else ""
     steps = facts.steps if facts is not None else recipe.get("steps")

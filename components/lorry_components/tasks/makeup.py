@@ -14,6 +14,7 @@ from lorry_components.methods import METHODS
 from lorry_components.task_types import TASK_TYPES
 from lorry_components.tasks.code_versions import list_code_versions
 from lorry_components.tasks.definition import find_task_type, read_options
+from lorry_components.training.length import LEAST_STEPS
 from lorry_registry.digests import digest_document
 from lorry_registry.manifest import Makeup
 from lorry_registry.task_spec import DRAWING_FIELDS, TaskSpec
@@ -55,6 +56,8 @@ def write_out(spec: TaskSpec) -> dict[str, JsonValue]:
     if spec.head is not None:
         document["head"] = _list_fields(spec.head)
     settings = dict(flatten(document))
+    if spec.train.epochs is None and spec.train.steps is None and METHODS[spec.method.name].trains_in_steps:
+        settings["train.least_steps"] = LEAST_STEPS
     if spec.train.learning_rate is None:
         settings["train.learning_rate"] = METHODS[spec.method.name].learning_rate
     if spec.train.early_stopping is not None:

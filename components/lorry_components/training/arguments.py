@@ -4,14 +4,14 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lorry_components.training.length import DEFAULT_EPOCHS, choose_length
 from lorry_components.training.optimizers import name_optimizer
 from lorry_components.training.setup import Setup
-from lorry_registry.task_spec import TaskSpec, TrainSpec
+from lorry_registry.task_spec import TaskSpec
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
 
-_DEFAULT_EPOCHS = 3.0
 _CHECKPOINTS_PER_RUN = 10
 _LOGS_PER_RUN = 50
 # None of the weights in shares is trained, so there is no reduction of their gradients to put off while a
@@ -40,16 +40,17 @@ def build_arguments(spec: TaskSpec, setup: Setup, rows: int, checkpoints: Path) 
             return min(1, int(super().n_gpu))
 
     train = spec.train
-    total = _count_steps(train, rows)
+    length = choose_length(train, rows, processes=setup.group.count)
     form = setup.task_type.training_form
     primary = spec.evaluate.primary or setup.task_type.primary
     return Arguments(
         output_dir=str(checkpoints),
-        per_device_train_batch_size=train.batch_size // setup.group.count,
+        per_device_train_batch_size=length.batch_size // setup.group.count,
+        # What training holds of a batch is more than its evaluation does.
         per_device_eval_batch_size=2 * train.batch_size // setup.group.count,
         gradient_accumulation_steps=train.gradient_accumulation,
-        num_train_epochs=train.epochs or _DEFAULT_EPOCHS,
-        max_steps=train.steps or -1,
+        num_train_epochs=length.epochs or DEFAULT_EPOCHS,
+        max_steps=length.steps if length.epochs is None else -1,
         learning_rate=setup.learning_rate,
         lr_scheduler_type=train.schedule if train.schedule != "constant" else "constant_with_warmup",
         warmup_steps=train.warmup,
@@ -63,7 +64,7 @@ def build_arguments(spec: TaskSpec, setup: Setup, rows: int, checkpoints: Path) 
         eval_strategy="epoch",
         # Where the best epoch is kept, each epoch needs a checkpoint.
         save_strategy="epoch" if train.early_stopping else "steps",
-        save_steps=max(1, math.ceil(total / _CHECKPOINTS_PER_RUN)),
+        save_steps=max(1, math.ceil(length.steps / _CHECKPOINTS_PER_RUN)),
         save_total_limit=2,
         # A node that goes on from a checkpoint reads its own copy, as it does the best epoch's at the end.
         save_on_each_node=setup.group.nodes > 1,
@@ -73,7 +74,7 @@ def build_arguments(spec: TaskSpec, setup: Setup, rows: int, checkpoints: Path) 
         prediction_loss_only=not form.scores_outputs,
         activation_checkpointing=train.gradient_checkpointing,
         activation_checkpointing_kwargs={"use_reentrant": False} if train.gradient_checkpointing else None,
-        logging_steps=max(1, total // _LOGS_PER_RUN),
+        logging_steps=max(1, length.steps // _LOGS_PER_RUN),
         # A loss that is not a number must be seen, not replaced by a mean.
         logging_nan_inf_filter=False,
         # Otherwise early stopping would lose its patience counter.
@@ -86,8 +87,3 @@ def build_arguments(spec: TaskSpec, setup: Setup, rows: int, checkpoints: Path) 
         disable_tqdm=True,
         report_to="none",
     )
-
-
-def _count_steps(train: TrainSpec, rows: int) -> int:
-    steps_per_epoch = math.ceil(rows / (train.batch_size * train.gradient_accumulation))
-    return train.steps or math.ceil((train.epochs or _DEFAULT_EPOCHS) * steps_per_epoch)

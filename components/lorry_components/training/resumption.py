@@ -28,12 +28,18 @@ class Course:
         resumed_from: The step that this process went on from; 0: it trained from the start.
         seconds: Wall time of the training loop in this process, validation included.
         loss: The last mean training loss that was logged; NaN if none was.
+        batch_size: Rows in one forward pass, those of all processes together; None: it had no steps.
     """
 
     steps: int
     resumed_from: int
     seconds: float
     loss: float
+    batch_size: int | None = None
+
+    def count_rows(self, gradient_accumulation: int) -> int:
+        """Return how many rows this process trained on, each as often as it was read."""
+        return (self.steps - self.resumed_from) * (self.batch_size or 0) * gradient_accumulation
 
 
 def train_to_end(
@@ -86,4 +92,5 @@ def train_to_end(
         resumed_from=read_step(checkpoint) if checkpoint else 0,
         seconds=time.perf_counter() - started,
         loss=float(losses[-1]) if losses else math.nan,
+        batch_size=trainer.args.train_batch_size * trainer.args.world_size,
     )

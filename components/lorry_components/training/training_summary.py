@@ -29,6 +29,8 @@ class TrainingSummary(BaseModel):
         precision: The number format of frozen weights and matrix products.
         examples: Training rows.
         steps: Optimizer steps in all.
+        batch_size: Rows in one forward pass, those of all processes together; None: an older Lorry did not
+            say, or nothing was trained in steps.
         resumed_from: The step that this process went on from; 0: it trained from the start.
         seconds: Wall time of the training loop in this process, validation included.
         examples_per_second: Rows trained a second, validation included.
@@ -57,6 +59,7 @@ class TrainingSummary(BaseModel):
     examples_per_second: float
     loss: float
     libraries: dict[str, str]
+    batch_size: int | None = None
     head: Pooling | None = None
     start_refused: str = ""
 

@@ -2,6 +2,7 @@
 
 import math
 
+from lorry_components.training.length import choose_length
 from lorry_registry.task_spec import TrainSpec
 
 # Trainings of fewer steps are hardly ever done: docs/small-data.md has what was measured.
@@ -32,12 +33,12 @@ def advise_after_collapse(
             f"it took {steps:,} optimiser steps, so that their number is hardly the reason: a lower "
             f"train.learning_rate{known} or more data may help"
         )
-    per_step = train.batch_size * train.gradient_accumulation
+    per_step = choose_length(train, rows).batch_size * train.gradient_accumulation
     took = (
         f"it took only {steps:,} optimiser step{'' if steps == 1 else 's'} "
         f"({rows:,} rows, {per_step} a step), and so few are the usual reason"
     )
-    if train.steps is not None:
+    if train.epochs is None:
         return f"{took}: try train.steps={ENOUGH_STEPS}"
     per_epoch = math.ceil(rows / per_step)
     epochs = math.ceil(ENOUGH_STEPS / per_epoch)

@@ -161,9 +161,7 @@ def finetune(
         if probe is not None and is_compared:
             probe.save(target)
     seconds = course.seconds + (probe.seconds if probe is not None and fits_head else 0.0)
-    trained_rows = (
-        (course.steps - course.resumed_from) * spec.train.batch_size * spec.train.gradient_accumulation
-    )
+    trained_rows = course.count_rows(spec.train.gradient_accumulation)
     summary = TrainingSummary(
         base=setup.base.identity,
         inputs=TrainingInputs(
@@ -188,6 +186,7 @@ def finetune(
         examples_per_second=trained_rows / seconds if seconds else 0.0,
         loss=course.loss,
         libraries=read_versions(setup.task_type),
+        batch_size=course.batch_size,
         head=setup.task_type.find_recorded_pooling(),
         start_refused=refused,
     )

@@ -162,6 +162,7 @@ def _keep_record(
         seconds=round(summary.seconds, 1),
         device=summary.device,
         precision=summary.precision,
+        batch_size=summary.batch_size,
         options=list_parameters(task.spec)["method"]["options"],
     )
     details: dict[str, JsonValue] = {TRAINING_DETAIL: facts.model_dump(mode="json")}

@@ -17,18 +17,28 @@ from lorry_registry.task_spec import TaskSpec, TrainSpec
     ("train", "steps", "told"),
     [
         (
-            {},
+            {"epochs": 3},
             21,
             "it took only 21 optimiser steps (213 rows, 32 a step), and so few are the usual reason: "
             "train.epochs=29 would make 203 of them, and a smaller train.batch_size makes more of each epoch",
         ),
-        ({"batch_size": 8, "gradient_accumulation": 2}, 42, "train.epochs=15 would make 210 of them"),
+        (
+            {"epochs": 3, "batch_size": 8, "gradient_accumulation": 2},
+            42,
+            "train.epochs=15 would make 210 of them",
+        ),
         (
             {"steps": 1},
             1,
             "only 1 optimiser step (213 rows, 32 a step), and so few are the usual reason: try ",
         ),
         ({"steps": 20}, 20, "try train.steps=200"),
+        # Its length was left open.
+        (
+            {},
+            100,
+            "it took only 100 optimiser steps (213 rows, 8 a step), and so few are the usual reason: try ",
+        ),
         ({}, 0, "nothing is trained in steps here"),
         ({}, None, "too few optimiser steps are the usual reason"),
     ],
@@ -73,4 +83,4 @@ def test_what_was_trained_reaches_the_advice(tmp_path: Any) -> None:
     planned = [PlannedTask(resolve_task(spec), Staleness(is_stale=True, reason="it has no adapter yet"))]
     registry = Registry(LocalStore(tmp_path / "store"), tmp_path / "cache")
     (row,) = describe_tasks(planned, {"reviews": report}, registry)
-    assert row["advice"].startswith("it took only 6 optimiser steps (64 rows, 32 a step)")
+    assert row["advice"].startswith("it took only 6 optimiser steps (64 rows, 8 a step)")
