@@ -66,7 +66,7 @@ class TrainedRows:
         span = NUMBERS_A_ROW * max(1, len(distinct))
         return cls(unit, salt, span, tuple(sorted({_draw(salt, key, span) for key in distinct})))
 
-    def find_unseen(self, keys: Sequence[Sequence[str]]) -> list[int]:
+    def find_unseen(self, keys: Iterable[Sequence[str]]) -> list[int]:
         """Return the places of the rows that were surely not trained on.
 
         Args:

@@ -31,7 +31,7 @@ def collect_seen_rows(examples: Sequence[Example], form: DataForm, *, salt: str)
 
 def find_unseen_rows(seen: TrainedRows, rows: Sequence[Row]) -> list[int]:
     """Return the places of the rows that the training surely did not see."""
-    return seen.find_unseen([_choose(Example(dict(row), "").key, seen.unit) for row in rows])
+    return seen.find_unseen(_choose(Example(dict(row), "").key, seen.unit) for row in rows)
 
 
 def save_seen_rows(seen: TrainedRows, folder: Path) -> None:

@@ -5,7 +5,6 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from lorry_components.data.data_card import DataCard
 from lorry_components.data.prepared import load_card, load_rows
 from lorry_components.data.seen_rows import find_unseen_rows
 from lorry_components.inference import load_adapter
+from lorry_components.steps.evaluate.chosen_values import ChosenValues
 from lorry_components.steps.evaluate.confidence import compare_intervals, measure_confidence
 from lorry_components.steps.evaluate.evaluation_report import (
     PREDICTIONS_NAME,
@@ -32,8 +32,6 @@ from lorry_registry.task_spec import TaskSpec
 from lorry_registry.trained_rows import read_rows
 
 SPLIT = "test"
-
-_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +56,11 @@ class ScoredPart:
         """Return the part with some of its rows only, given by their places in ascending order."""
         if len(places) == len(self.rows):
             return self
-        chosen = set(places)
-
-        def pick(values: Sequence[_Value]) -> list[_Value]:
-            # One after the other: predictions may lie in a file.
-            return [value for place, value in enumerate(values) if place in chosen]
-
         return replace(
-            self, rows=pick(self.rows), targets=pick(self.targets), predictions=pick(self.predictions)
+            self,
+            rows=ChosenValues(self.rows, places),
+            targets=ChosenValues(self.targets, places),
+            predictions=ChosenValues(self.predictions, places),
         )
 
 

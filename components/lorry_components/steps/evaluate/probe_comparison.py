@@ -1,5 +1,6 @@
 """An adapter beside the linear probe of its task, on the same test rows."""
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import numpy as np
 from lorry_components.inference.predictor import ROWS_AT_ONCE
 from lorry_components.metrics.bootstrap import estimate_difference
 from lorry_components.steps.evaluate.champion_comparison import ScoredPart
+from lorry_components.steps.evaluate.evaluation_report import PREDICTIONS_NAME
+from lorry_components.steps.evaluate.prediction_file import write_predictions
 from lorry_components.task_types import Prediction, Row
 from lorry_components.task_types.sequence_head import SequenceHeadTaskType
 from lorry_components.tasks.resolution import ResolvedTask
@@ -23,7 +26,8 @@ def predict_with_probe(
     summary: TrainingSummary,
     rows: Sequence[Row],
     features: FeatureCache | None,
-) -> list[Prediction] | None:
+    scratch: Path,
+) -> Sequence[Prediction] | None:
     """Return the predictions of the linear probe that a training fitted; None: it fitted none.
 
     The base is loaded for it and let go of, before a candidate is loaded on another.
@@ -34,6 +38,7 @@ def predict_with_probe(
         summary: What it wrote there about the training.
         rows: The test rows.
         features: Where features of the frozen base are kept; None: nowhere.
+        scratch: A folder that the predictions are kept in.
     """
     layer = load_layer(candidate)
     task_type = task.task_type.hold_pooling(summary.head)
@@ -42,12 +47,16 @@ def predict_with_probe(
     opened = open_features(task.base, task_type, task.build_method(), features)
     if opened is None:
         return None
-    predictions: list[Prediction] = []
     # Some thousand rows after another: neither their tokens nor their features are all in memory.
-    for start in range(0, len(rows), ROWS_AT_ONCE):
-        outputs = predict_outputs(opened.compute(rows[start : start + ROWS_AT_ONCE]), layer)
-        predictions += task_type.decode_outputs(outputs, summary.labels)
-    return predictions
+    parts = (rows[start : start + ROWS_AT_ONCE] for start in range(0, len(rows), ROWS_AT_ONCE))
+    return write_predictions(
+        scratch / PREDICTIONS_NAME,
+        itertools.repeat({}, len(rows)),
+        (
+            task_type.decode_outputs(predict_outputs(opened.compute(part), layer), summary.labels)
+            for part in parts
+        ),
+    )
 
 
 def compare_linear_probe(

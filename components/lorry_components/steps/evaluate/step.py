@@ -1,5 +1,6 @@
 """The evaluation step as a plain function."""
 
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -78,8 +79,9 @@ def evaluate(
     release_memory()
     linear_probe = None
     if isinstance(origin, TrainingSummary):
-        probed = predict_with_probe(task, candidate, origin, scored.rows, features)
-        linear_probe = compare_linear_probe(task, scored, probed) if probed is not None else None
+        with tempfile.TemporaryDirectory() as scratch:
+            probed = predict_with_probe(task, candidate, origin, scored.rows, features, Path(scratch))
+            linear_probe = compare_linear_probe(task, scored, probed) if probed is not None else None
         release_memory()
     adapter_id = origin.adapter_id if isinstance(origin, RegisteredCandidate) else ""
     champion = compare_champion(task, scored, registry, adapter_id=adapter_id) if registry else None
