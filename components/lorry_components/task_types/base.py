@@ -257,6 +257,10 @@ class TaskType(ABC):
         """
         return self
 
+    def leave_head_open(self) -> Self:
+        """Return the same task type for a task that says nothing of its head."""
+        return self
+
     def hold_pooling(self, pooling: Pooling | None) -> Self:
         """Return the same task type with a head that reads what was recorded."""
         if pooling == self.form.pooling:

@@ -25,6 +25,8 @@ def choose_pooling(form: InputForm, config: "PretrainedConfig", stated: Pooling 
         stated: How the base says that its states are pooled.
     """
     wanted = form.pooling
+    if wanted == "stated":
+        return None if has_two_stacks(config) else stated
     if wanted == "auto":
         wanted = None if has_two_stacks(config) else stated
         if wanted is None and form.fits_head:
@@ -87,12 +89,12 @@ def check_head_on_base(form: InputForm, config: "PretrainedConfig") -> Iterator[
 
 def check_head_in_folder(form: InputForm, folder: Path) -> Iterator[Fault]:
     """Say why the head cannot read what a base says of itself, if it cannot."""
-    if form.pooling != "auto":
+    if not isinstance(form.pooling, str):
         return
     try:
         read_pooling(folder)
     except BaseModelError as error:
-        yield Fault("head.pooling", f"auto reads {error.where}, which {error.what}", error.todo)
+        yield Fault("head.pooling", f"it is read from {error.where}, which {error.what}", error.todo)
 
 
 def find_dropout_field(config: Any) -> str | None:

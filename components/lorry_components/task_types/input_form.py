@@ -27,8 +27,8 @@ class InputForm:
         generate: How texts are generated.
         soft_template: What the method makes of the inputs: where its soft tokens stand; None: they stand
             before all else, or there are none.
-        pooling: What a head on whole texts reads of the base; ``auto``: it depends on the base; None: what
-            transformers' class for the base reads.
+        pooling: What a head on whole texts reads of the base; ``auto``: it depends on the base; ``stated``:
+            what the base states, and nothing but that; None: what transformers' class for the base reads.
         head_dropout: Dropout before that head's output layer; None: none, or that of transformers' class.
         fits_head: Whether the head is fitted to the frozen base before training.
     """
@@ -39,7 +39,7 @@ class InputForm:
     has_pair: bool = False
     generate: GenerateSpec = field(default_factory=GenerateSpec)
     soft_template: str | None = None
-    pooling: Pooling | Literal["auto"] | None = None
+    pooling: Pooling | Literal["auto", "stated"] | None = None
     head_dropout: float | None = None
     fits_head: bool = False
 

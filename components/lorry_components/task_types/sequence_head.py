@@ -115,21 +115,24 @@ class SequenceHeadTaskType(TextHeadTaskType):
     def choose_loader(self, folder: Path) -> Any:
         """Return transformers' class, or what loads a head of Lorry's own."""
         # Of a saved adapter it is known what its head reads.
-        settled = self.settle(folder) if self.form.pooling == "auto" else self
+        settled = self.settle(folder) if isinstance(self.form.pooling, str) else self
         return self._build_loader(settled.find_recorded_pooling())
 
     def settle(self, folder: Path) -> Self:
-        """Return the same task type, with the pooling that the base decides."""
+        """Return the same task type, with the pooling that the base decides, and a head that it allows."""
         if self.form.pooling is None:
             return self
-        return self.hold_pooling(choose_pooling(self.form, load_config(folder), self._read_stated(folder)))
+        settled = self.hold_pooling(choose_pooling(self.form, load_config(folder), self._read_stated(folder)))
+        if self.form.pooling != "stated" or settled.form.pooling is None:
+            return settled
+        return type(self)(dataclasses.replace(settled.form, fits_head=True))
 
     def without_soft_template(self) -> Self:
         """Return the same task type for a base without soft tokens between words."""
         return type(self)(dataclasses.replace(self.form, soft_template=None))
 
     def _read_stated(self, folder: Path) -> Pooling | None:
-        return read_pooling(folder) if self.form.pooling == "auto" else None
+        return read_pooling(folder) if isinstance(self.form.pooling, str) else None
 
     def load_model(
         self, folder: Path, labels: Sequence[str] | None, **options: Any

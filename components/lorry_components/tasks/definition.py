@@ -126,7 +126,9 @@ def read_options(section: MethodSpec) -> ReadOptions:
 
 def find_task_type(spec: TaskSpec) -> TaskType:
     """Return the task type of a checked task."""
-    return TASK_TYPES[spec.kind](InputForm.of(spec))
+    task_type = TASK_TYPES[spec.kind](InputForm.of(spec))
+    is_open = spec.head is None and METHODS[spec.method.name].trains_in_steps
+    return task_type.leave_head_open() if is_open else task_type
 
 
 def find_method(spec: TaskSpec) -> Method:

@@ -129,7 +129,7 @@ def finetune(
     )
     if began is not None:
         scale_head(head)
-    if probe is not None and fits_head:
+    if probe is not None and fits_head and began is None:
         write_into_head(setup, probe, head)
     course = (
         _train(task, setup, parts, card.labels, head, checkpoints, progress, log_metrics, place)

@@ -8,6 +8,7 @@ import pytest
 from pydantic import create_model
 
 from lorry_components.methods.peft.lora import Lora, LoraOptions
+from lorry_components.task_types import TASK_TYPES
 from lorry_components.tasks import code_versions
 from lorry_components.tasks.changes import describe_changes, find_changes
 from lorry_components.tasks.makeup import describe_makeup, write_out
@@ -73,7 +74,7 @@ def test_every_default_is_written_out(shop: Shop) -> None:
     assert makeup.code == {
         "step.prepare_data": 1,
         "step.finetune": 1,
-        f"kind.{spec.kind}": 1,
+        f"kind.{spec.kind}": TASK_TYPES[spec.kind].code_version,
         "method.lora": 1,
     }
 
