@@ -1,6 +1,5 @@
 """Retraining as a story: four tasks, what happens to them, and what each trigger does about it."""
 
-import gzip
 import json
 import os
 import random
@@ -15,31 +14,9 @@ from typing import Any
 
 import pytest
 
+from fixtures.four_tasks import MOVE_BASE, NAMES, draw_messages
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
-
-NAMES = ["films", "food", "places", "service"]
-# Another base of the same form.
-MOVE_BASE = """
-import sys, torch
-from safetensors.torch import load_file, save_file
-path = sys.argv[1] + "/model.safetensors"
-tensors = load_file(path)
-tensors["encoder.layer.0.output.dense.bias"] += 0.01
-save_file(tensors, path, metadata={"format": "pt"})
-"""
-
-
-def draw_messages(data: Path) -> Callable[..., list[dict[str, Any]]]:
-    """Return a function that draws as many real messages, some of them spam, each seed others."""
-    with gzip.open(data / "sms_spam" / "all.jsonl.gz", "rt", encoding="utf-8") as stream:
-        # Equal inputs count once, and many were sent more than once.
-        messages = list({(row := json.loads(line))["text"].strip(): row for line in stream}.values())
-
-    def draw(count: int, seed: int) -> list[dict[str, Any]]:
-        chosen = random.Random(seed).sample(messages, count)  # noqa: S311
-        return [{"text": message["text"], "label": str(message["label"])} for message in chosen]
-
-    return draw
 
 
 class Story:

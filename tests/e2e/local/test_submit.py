@@ -1,86 +1,29 @@
 """``lorry submit`` to a Kubeflow whose pods are processes of this machine: from files to a champion."""
 
 import json
-import os
-import shutil
-import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from lorry_registry.stores import open_store
-
-from fixtures.kubeflow_backend import KubeflowBackend
+from fixtures.kubeflow_cluster import Cluster
 from fixtures.kubeflow_server import TOKEN, KubeflowServer
 from fixtures.s3_server import S3Server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-IMAGE = f"registry.example/lorry@sha256:{'a' * 64}"
-
-
-class Cluster:
-    """A workspace whose ``lorry`` submits to a Kubeflow of the test's own."""
-
-    def __init__(self, workspace: Any, kubeflow: KubeflowServer, server: S3Server, store: str) -> None:
-        self.workspace = workspace
-        self.kubeflow = kubeflow
-        self.store = open_store(store)
-        packages = workspace.folder / "packages"
-        shutil.copytree(workspace.base, packages / "tiny_base" / "model")
-        (packages / "tiny_base" / "__init__.py").touch()
-        self.environment = {
-            **server.list_variables(),
-            "PYTHONPATH": os.pathsep.join([str(packages), os.environ.get("PYTHONPATH", "")]),
-        }
-        self.submitting = self.environment | {
-            "LORRY_STORE": store,
-            "LORRY_IMAGE": IMAGE,
-            "MLFLOW_TRACKING_URI": "http://mlflow.lorry.svc:5000",
-            "LORRY_KUBEFLOW_HOST": kubeflow.host,
-            "LORRY_KUBEFLOW_TOKEN": TOKEN,
-        }
-        kubeflow.token = TOKEN
-
-    def write_task(self, name: str, **sections: Any) -> str:
-        base = {"base": {"model": "package:tiny_base/model"}}
-        return str(self.workspace.write_task(name, **base | sections))
-
-    def submit(self, *arguments: str, code: int = 0) -> Any:
-        return self.workspace.run("submit", *arguments, code=code, **self.submitting)
-
-    def start_runs(self) -> Callable[[], None]:
-        """Let each run that is created start; return a function that waits for their ends."""
-        threads: list[threading.Thread] = []
-
-        def start(run: dict[str, Any]) -> None:
-            threads.append(threading.Thread(target=self._execute, args=(run,)))
-            threads[-1].start()
-
-        self.kubeflow.on_start = start
-        return lambda: [thread.join() for thread in threads] and None
-
-    def _execute(self, run: dict[str, Any]) -> None:
-        version = self.kubeflow.versions[run["pipeline_version_reference"]["pipeline_version_id"]]
-        text = yaml.safe_dump_all(version["pipeline_spec"])
-        # The server of the compiled address is not on this machine.
-        tracking = {"tracking_uri": f"sqlite:///{self.workspace.folder}/mlflow.db"}
-        backend = KubeflowBackend(
-            self.workspace.folder / "pods",
-            self.environment | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},
-        )
-        run["state"] = "RUNNING"
-        ended = backend.run(text, run["runtime_config"]["parameters"] | tracking, run=run["run_id"])
-        (self.workspace.folder / f"{run['run_id']}.log").write_text(ended.log, "utf-8")
-        run["state"] = ended.state
-
 
 @pytest.fixture
 def cluster(workspace: Any, kubeflow: KubeflowServer, s3_server: S3Server, s3_address: str) -> Cluster:
-    return Cluster(workspace, kubeflow, s3_server, s3_address)
+    return Cluster(
+        workspace,
+        kubeflow,
+        s3_server.list_variables(),
+        s3_address,
+        tracking_uri="http://mlflow.lorry.svc:5000",
+        # The server of the compiled address is not on this machine.
+        reached_by=f"sqlite:///{workspace.folder}/mlflow.db",
+    )
 
 
 def test_from_files_on_a_laptop_to_a_champion(cluster: Cluster) -> None:
