@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lorry_components.models.bases import CONFIG_NAME, PIPELINE_INDEX, WEIGHTS_PATTERN, find_base_folder
 from lorry_components.models.named_bases import read_named_document
-from lorry_components.models.pooling import read_pooling
+from lorry_components.models.pooling import find_stated_pooling
 from lorry_registry.errors import AdapterRejectedError, BaseModelError
 from lorry_registry.input_specs import BaseSpec
 from lorry_registry.manifest import Pooling
@@ -54,7 +54,7 @@ def read_configuration(spec: BaseSpec, *, may_download: bool = True) -> BaseConf
     if spec.is_here:
         folder = find_base_folder(spec)
         values = _read_file(folder / CONFIG_NAME)
-        return BaseConfiguration(values, str(folder), _list_stored(folder), _find_pooling(folder))
+        return BaseConfiguration(values, str(folder), _list_stored(folder), find_stated_pooling(folder))
     if spec.is_named:
         return BaseConfiguration(read_named_document(spec, CONFIG_NAME), spec.model)
     cached = _find_cached(spec)
@@ -137,14 +137,6 @@ def download_configuration(spec: BaseSpec, name: str = CONFIG_NAME) -> dict[str,
             where=f"{spec.model}@{spec.revision}",
             todo="check the id, the revision, the network and the hub token, or name a local folder",
         ) from error
-
-
-def _find_pooling(folder: Path) -> Pooling | None:
-    try:
-        return read_pooling(folder)
-    except BaseModelError:
-        # Tasks that need to know it are refused when they are checked.
-        return None
 
 
 def _list_stored(folder: Path) -> frozenset[str] | None:

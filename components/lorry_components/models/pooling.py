@@ -49,6 +49,14 @@ def read_pooling(folder: Path) -> Pooling | None:
     return Pooling(place=_find_place(config), normalizes=types[number + 1 : number + 2] == ["Normalize"])
 
 
+def find_stated_pooling(folder: Path) -> Pooling | None:
+    """Return how a base says that its states are pooled; None: it does not, or in a way that is not known."""
+    try:
+        return read_pooling(folder)
+    except BaseModelError:
+        return None
+
+
 def list_pooling_files(folder: Path) -> list[str]:
     """Return the names of the files that :func:`read_pooling` reads in a base's folder, sorted."""
     if not (folder / MODULES_NAME).is_file():

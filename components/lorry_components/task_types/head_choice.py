@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lorry_components.models.pooling import read_pooling
+from lorry_components.models.pooling import find_stated_pooling, read_pooling
 from lorry_components.models.reading_order import has_two_stacks, pools_last_token
 from lorry_components.task_types.input_form import InputForm
 from lorry_registry.errors import BaseModelError, Fault
@@ -55,11 +55,7 @@ def find_features_pooling(form: InputForm, config: "PretrainedConfig", folder: P
         return None
     if isinstance(form.pooling, Pooling):
         return form.pooling
-    try:
-        stated = read_pooling(folder)
-    except BaseModelError:
-        stated = None
-    return stated or find_family_pooling(config)
+    return find_stated_pooling(folder) or find_family_pooling(config)
 
 
 def check_head_on_base(form: InputForm, config: "PretrainedConfig") -> Iterator[Fault]:
@@ -89,12 +85,12 @@ def check_head_on_base(form: InputForm, config: "PretrainedConfig") -> Iterator[
 
 def check_head_in_folder(form: InputForm, folder: Path) -> Iterator[Fault]:
     """Say why the head cannot read what a base says of itself, if it cannot."""
-    if not isinstance(form.pooling, str):
+    if form.pooling != "auto":
         return
     try:
         read_pooling(folder)
     except BaseModelError as error:
-        yield Fault("head.pooling", f"it is read from {error.where}, which {error.what}", error.todo)
+        yield Fault("head.pooling", f"auto reads {error.where}, which {error.what}", error.todo)
 
 
 def find_dropout_field(config: Any) -> str | None:

@@ -12,7 +12,7 @@ from lorry_components.data.rows import Label, Row
 from lorry_components.data.templates import list_slots, parse_template
 from lorry_components.metrics.base import Prediction
 from lorry_components.models.configuration import load_config
-from lorry_components.models.pooling import read_pooling
+from lorry_components.models.pooling import find_stated_pooling, read_pooling
 from lorry_components.models.reading_order import has_two_stacks
 from lorry_components.task_types.base import Features, Outputs, Report, batch_by_length
 from lorry_components.task_types.head_choice import (
@@ -132,7 +132,10 @@ class SequenceHeadTaskType(TextHeadTaskType):
         return type(self)(dataclasses.replace(self.form, soft_template=None))
 
     def _read_stated(self, folder: Path) -> Pooling | None:
-        return read_pooling(folder) if isinstance(self.form.pooling, str) else None
+        if self.form.pooling == "stated":
+            # Whoever asks for nothing is refused nothing.
+            return find_stated_pooling(folder)
+        return read_pooling(folder) if self.form.pooling == "auto" else None
 
     def load_model(
         self, folder: Path, labels: Sequence[str] | None, **options: Any

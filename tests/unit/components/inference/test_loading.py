@@ -407,7 +407,7 @@ def test_a_caller_is_told_how_many_rows_are_done(predictor: Predictor) -> None:
 def test_rows_are_predicted_a_part_at_a_time(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     rows, done = write_texts(150), list[int]()
     whole = predictor.predict(rows)
-    monkeypatch.setattr("lorry_components.inference.predictor._ROWS_AT_ONCE", 70)
+    monkeypatch.setattr("lorry_components.inference.predictor.ROWS_AT_ONCE", 70)
     parts = list(predictor.predict_parts(rows, report=done.append))
     assert [len(part) for part in parts] == [70, 70, 10]
     assert done == [64, 70, 134, 140, 150]

@@ -12,7 +12,7 @@ from lorry_components.models.configuration import load_config
 from lorry_components.task_types import TASK_TYPES, InputForm
 from lorry_components.task_types.head_choice import choose_pooling
 from lorry_components.tasks.base_checks import check_base
-from lorry_components.tasks.definition import inspect_task
+from lorry_components.tasks.definition import find_task_type, inspect_task
 from lorry_registry.errors import InvalidTaskError
 from lorry_registry.manifest import Pooling
 from lorry_registry.task_spec import TaskSpec
@@ -144,6 +144,39 @@ def test_a_base_that_pools_in_an_unknown_way_is_refused(
     with pytest.raises(InvalidTaskError, match="pools by pooling_mode_max_tokens"):
         check_base(make_spec("classification", base=f"{folder}/", head={}), folder)
     check_base(make_spec("classification", base=f"{folder}/", head={"pooling": "mean"}), folder)
+    # A task that asks for nothing is refused nothing.
+    spec = make_spec("classification", base=f"{folder}/")
+    check_base(spec, folder)
+    assert find_task_type(spec).settle(folder).form.pooling is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "pooling", "is_fitted"),
+    [
+        ("classification", {}, Pooling(place="mean"), True),
+        ("classification", {"head": {}}, Pooling(place="mean"), False),
+        ("classification", {"head": {"pooling": "first"}}, Pooling(place="first"), False),
+        ("regression", {}, None, False),
+    ],
+)
+def test_a_head_that_is_left_open_is_what_the_base_states(
+    make_spec: MakeSpec,
+    make_base: Callable[..., Path],
+    kind: str,
+    fields: Mapping[str, Any],
+    pooling: Pooling | None,
+    is_fitted: bool,
+) -> None:
+    folder = make_base()
+    spec = make_spec(kind, {"name": "lora", "r": 2}, base=f"{folder}/", **fields)
+    states_nothing = find_task_type(spec).settle(folder).form
+    assert not states_nothing.fits_head
+    assert states_nothing.pooling == (pooling if pooling == Pooling(place="first") else None)
+    (folder / "modules.json").write_text('[{"type": "x.Pooling", "path": "1_Pooling"}]', "utf-8")
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling/config.json").write_text('{"pooling_mode_mean_tokens": true}', "utf-8")
+    form = find_task_type(spec).settle(folder).form
+    assert (form.pooling, form.fits_head) == (pooling, is_fitted)
 
 
 def test_the_dropout_of_a_head_is_the_tasks(make_spec: MakeSpec, tiny_base: Callable[[str], Path]) -> None:

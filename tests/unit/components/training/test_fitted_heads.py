@@ -126,7 +126,7 @@ def test_the_lines_of_a_card_compute_the_same_logits(
     np.testing.assert_allclose(names["logits"].numpy(), expected, atol=1e-5)
     assert len(code.splitlines()) <= 30
     # A probe is not compared with itself.
-    assert ("linear probe on the frozen base" in card) == (method != "probe")
+    assert ("Linear probe on the frozen base" in card) == (method != "probe")
 
 
 def test_an_adapter_is_compared_with_the_probe_that_its_training_fitted(

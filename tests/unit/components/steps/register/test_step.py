@@ -80,6 +80,7 @@ def test_what_passed_becomes_the_champion(
             "seconds": round(found.summary.seconds, 1),
             "device": found.summary.device,
             "precision": found.summary.precision,
+            "batch_size": found.spec.train.batch_size,
             # Those too that the task file leaves to their defaults.
             "options": list_parameters(found.spec)["method"]["options"],
         },
