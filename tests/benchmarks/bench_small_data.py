@@ -5,8 +5,8 @@ each method by recipes that differ in nothing else than their names say: the bat
 steps, and the head as in ``bench_heads.py``. The first recipe is three epochs of batches of 32, whatever that
 comes to.
 
-    python tests/benchmarks/bench_small_data.py --data FOLDER --results FOLDER [--methods lora,bitfit] \
-        [--heads mean/probe] [--recipes '100 of 8,300 of 8']
+    python tests/benchmarks/bench_small_data.py --data FOLDER --results FOLDER \\
+        [--methods lora,bitfit] [--heads mean/probe] [--recipes '100 of 8,300 of 8']
 
 Which recipe is better is decided on the validation rows; the figures of the test rows are shown beside, with
 the paired difference to the probe. Results are kept, and what is there is not measured again.
