@@ -133,7 +133,8 @@ def write_references(runs: Runs) -> dict[str, str]:
 
 @pytest.fixture(
     params=[
-        "backend",
+        # Pods of the backend that are lost, below, and submitted runs go the same ways in the ordinary tests.
+        pytest.param("backend", marks=pytest.mark.exhaustive),
         pytest.param("subprocess", marks=pytest.mark.exhaustive),
         pytest.param("docker", marks=[pytest.mark.containers, pytest.mark.exhaustive]),
     ]

@@ -49,6 +49,8 @@ class ClusterStory:
         for name in NAMES:
             self.write(name)
         self.wait = cluster.start_runs()
+        self.tracking_uri = cluster.environment["MLFLOW_TRACKING_URI"]
+        self.here = cluster.submitting | {"MLFLOW_TRACKING_URI": self.tracking_uri}
 
     def write(self, name: str) -> None:
         self.workspace.write_rows(f"{name}.jsonl", self.rows[name])
@@ -67,13 +69,14 @@ class ClusterStory:
         self.write(name)
 
     def run_json(self, *arguments: str, code: int = 0) -> Any:
-        return self.workspace.run_json(*arguments, code=code, **self.cluster.submitting)
+        return self.workspace.run_json(*arguments, code=code, **self.here)
 
     def list_states(self, code: int) -> dict[str, str]:
         return {task["task"]: task["state"] for task in self.run_json("stale", *self.files, code=code)}
 
     def retrain(self, *arguments: str) -> dict[str, dict[str, Any]]:
-        done = self.run_json("retrain", *self.files, *arguments, "--on", "kubeflow")
+        command = ("retrain", *self.files, *arguments, "--on", "kubeflow")
+        done = self.workspace.run_json(*command, **self.cluster.submitting)
         self.wait()
         return {task["task"]: task for task in done["tasks"]}
 
@@ -103,7 +106,15 @@ def story(
 ) -> ClusterStory:
     data = os.environ.get("LORRY_TEST_DATA")
     variables = use_stack(proxied_stack)
-    cluster = Cluster(workspace, kubeflow, variables, STORE, tracking_uri=variables["MLFLOW_TRACKING_URI"])
+    cluster = Cluster(
+        workspace,
+        kubeflow,
+        variables,
+        STORE,
+        # An address of this machine is refused: in a pod it means the pod itself.
+        tracking_uri="http://mlflow.lorry.svc:5000",
+        reached_by=variables["MLFLOW_TRACKING_URI"],
+    )
     return ClusterStory(cluster, draw_messages(Path(data)) if data else rows)
 
 
@@ -134,7 +145,7 @@ def test_the_story_of_four_tasks_on_a_cluster(story: ClusterStory) -> None:
     places = Path(story.files[NAMES.index("places")])
     text = places.read_text("utf-8")
     places.write_text(text.replace("Whether it was good.", "Whether it is good."), "utf-8")
-    story.workspace.run("rollback", "films", "--reason", "it was rude", **story.cluster.submitting)
+    story.workspace.run("rollback", "films", "--reason", "it was rude", **story.here)
     assert set(story.list_outcomes().values()) <= {"fresh", "refused", "rolled back"}
     assert len(kubeflow.runs) == 2
     assert story.run_json("resolve", "films")["version"] == 1
@@ -167,8 +178,8 @@ def test_the_story_of_four_tasks_on_a_cluster(story: ClusterStory) -> None:
 
     from mlflow.tracking import MlflowClient
 
-    client = MlflowClient(story.cluster.submitting["MLFLOW_TRACKING_URI"])
+    client = MlflowClient(story.tracking_uri)
     for name in NAMES:
         assert story.run_json("reconcile", name) == {name: []}
         assert len(client.search_model_versions(f"name = '{name}'")) == story.count_versions(name)
-    story.workspace.run("verify", "--all", **story.cluster.submitting)
+    story.workspace.run("verify", "--all", **story.here)
