@@ -10,7 +10,7 @@ _SCRIPT = Path(__file__).with_name("run_kills.py")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "kills", "seed"), [("folder", 24, 1), ("s3", 18, 2)])
+@pytest.mark.parametrize(("kind", "kills", "seed"), [("folder", 24, 1), ("s3", 12, 2)])
 def test_whatever_is_killed_is_whole_or_absent_and_can_be_done_again(
     kind: str, kills: int, seed: int
 ) -> None:
