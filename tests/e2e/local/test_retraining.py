@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import shutil
 import signal
 import sqlite3
@@ -14,56 +13,25 @@ from typing import Any
 
 import pytest
 
-from fixtures.four_tasks import MOVE_BASE, NAMES, draw_messages
+from fixtures.four_tasks import MOVE_BASE, NAMES, FourTasks, describe_sections, draw_messages
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
-class Story:
+class Story(FourTasks):
     """A repository of four tasks in ``tasks/``, whose heads are fitted in a moment."""
 
     def __init__(self, workspace: Any, make_rows: Callable[..., list[dict[str, Any]]]) -> None:
-        self.workspace = workspace
-        self._make_rows = make_rows
-        self._labels = sorted({row["label"] for row in make_rows(80, 0)})
-        self.rows: dict[str, list[dict[str, Any]]] = {}
-        for number, name in enumerate(NAMES):
-            self.rows[name] = make_rows(80, number)
-            workspace.write_task(
-                name,
-                data={
-                    "source": f"../{name}.jsonl",
-                    "max_length": 16,
-                    "split": {"validation": 0.2, "test": 0.2},
-                },
-                method={"name": "probe"},
-                train={},
-                base={"model": f"../{workspace.base.name}"},
-                gate={"minimum_rows": 10, "baseline": "none"},
-                description="Whether it was good.",
-            )
-            self.write(name)
+        super().__init__(workspace, make_rows)
+        base = {"base": {"model": f"../{workspace.base.name}"}}
+        for name in NAMES:
+            workspace.write_task(name, **describe_sections(f"../{name}.jsonl"), **base)
         (workspace.folder / "tasks").mkdir()
         for name in NAMES:
             (workspace.folder / f"{name}.yaml").rename(self.find(name))
 
     def find(self, name: str) -> Path:
         return Path(self.workspace.folder, "tasks", f"{name}.yaml")
-
-    def write(self, name: str) -> None:
-        self.workspace.write_rows(f"{name}.jsonl", self.rows[name])
-
-    def add(self, name: str, count: int, seed: int = 9) -> None:
-        self.rows[name] += [
-            {**row, "text": f"{row['text']} again {seed}"} for row in self._make_rows(count, seed)
-        ]
-        self.write(name)
-
-    def shuffle(self, name: str) -> None:
-        chance = random.Random(3)  # noqa: S311
-        for row in self.rows[name]:
-            row["label"] = chance.choice(self._labels)
-        self.write(name)
 
     def list_states(self, code: int) -> dict[str, str]:
         return {task["task"]: task["state"] for task in self.workspace.run_json("stale", code=code)}

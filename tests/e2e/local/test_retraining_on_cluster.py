@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -14,7 +13,7 @@ import pytest
 
 from lorry_stack.stack import Stack
 
-from fixtures.four_tasks import MOVE_BASE, NAMES, draw_messages
+from fixtures.four_tasks import MOVE_BASE, NAMES, FourTasks, describe_sections, draw_messages
 from fixtures.kubeflow_cluster import Cluster
 from fixtures.kubeflow_server import KubeflowServer
 
@@ -23,50 +22,16 @@ pytestmark = [pytest.mark.exhaustive, pytest.mark.slow, pytest.mark.timeout(3000
 STORE = "s3://lorry/story"
 
 
-class ClusterStory:
+class ClusterStory(FourTasks):
     """Four tasks whose retraining is submitted."""
 
     def __init__(self, cluster: Cluster, make_rows: Callable[..., list[dict[str, Any]]]) -> None:
+        super().__init__(cluster.workspace, make_rows)
         self.cluster = cluster
-        self.workspace = cluster.workspace
-        self._make_rows = make_rows
-        self.rows = {name: make_rows(80, number) for number, name in enumerate(NAMES)}
-        self.files = [
-            cluster.write_task(
-                name,
-                data={
-                    "source": f"{name}.jsonl",
-                    "max_length": 16,
-                    "split": {"validation": 0.2, "test": 0.2},
-                },
-                method={"name": "probe"},
-                train={},
-                gate={"minimum_rows": 10, "baseline": "none"},
-                description="Whether it was good.",
-            )
-            for name in NAMES
-        ]
-        for name in NAMES:
-            self.write(name)
+        self.files = [cluster.write_task(name, **describe_sections(f"{name}.jsonl")) for name in NAMES]
         self.wait = cluster.start_runs()
         self.tracking_uri = cluster.environment["MLFLOW_TRACKING_URI"]
         self.here = cluster.submitting | {"MLFLOW_TRACKING_URI": self.tracking_uri}
-
-    def write(self, name: str) -> None:
-        self.workspace.write_rows(f"{name}.jsonl", self.rows[name])
-
-    def add(self, name: str, count: int, seed: int = 9) -> None:
-        self.rows[name] += [
-            {**row, "text": f"{row['text']} again {seed}"} for row in self._make_rows(count, seed)
-        ]
-        self.write(name)
-
-    def shuffle(self, name: str) -> None:
-        chance = random.Random(3)  # noqa: S311
-        labels = sorted({row["label"] for row in self.rows[name]})
-        for row in self.rows[name]:
-            row["label"] = chance.choice(labels)
-        self.write(name)
 
     def run_json(self, *arguments: str, code: int = 0) -> Any:
         return self.workspace.run_json(*arguments, code=code, **self.here)

@@ -175,9 +175,7 @@ def _compare_counts(before: int | None, now: int) -> str:
 def _describe_size(task: TaskFacts) -> str:
     now, before = task.size, task.size_before
     assert now is not None
-    return f"{describe_size(now)}" + (
-        f" (before: {describe_size(before)})" if before and before != now else ""
-    )
+    return describe_size(now) + (f" (before: {describe_size(before)})" if before and before != now else "")
 
 
 def _describe_times(task: TaskFacts) -> str:
