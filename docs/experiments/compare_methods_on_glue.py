@@ -163,6 +163,8 @@ def describe_task(name: str, found: DataSet, folder: Path) -> dict[str, Any]:
             "splits": {"train": "train", "validation": "validation", "test": "test"},
             "max_length": found.max_length,
         },
+        # As in the papers; without it, methods would start from a head that is fitted already.
+        "head": {"pooling": "transformers"},
         "method": {"name": "lora", "r": 8, "targets": ["query", "value"]},
         "train": {"epochs": 3, "batch_size": 32, "hidden_dropout": 0.1},
         "evaluate": {"primary": found.metric},

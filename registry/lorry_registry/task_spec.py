@@ -227,13 +227,14 @@ class HeadSpec(Section):
 
     Attributes:
         pooling: Which of the base's last states it reads: that of the first or the last token, or the mean of
-            all; ``auto``: what the base says of itself, or else what transformers' head for its family reads.
+            all; ``auto``: what the base says of itself, or else what transformers' head for its family reads;
+            ``transformers``: it is that head, with the layers that it has of its own.
         init: What its weights are before training: ``random``, or those of a linear model that was fitted to
             the frozen base's states (Kumar et al. 2022, https://arxiv.org/abs/2202.10054).
         dropout: Dropout before the output layer; None: none, or what the base's own head has.
     """
 
-    pooling: Literal["auto", "first", "mean", "last"] = "auto"
+    pooling: Literal["auto", "first", "mean", "last", "transformers"] = "auto"
     init: Literal["probe", "random"] = "random"
     dropout: Share | None = None
 

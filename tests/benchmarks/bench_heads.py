@@ -106,7 +106,7 @@ class Variant:
 LORA = {"name": "lora", "r": 8, "targets": ["query", "value"]}
 VARIANTS = (
     Variant("probe", {"method": {"name": "probe"}}),
-    Variant("first/random", {"method": LORA}),
+    Variant("first/random", {"method": LORA, "head": {"pooling": "transformers"}}),
     Variant("mean/random", {"method": LORA, "head": {"pooling": "auto"}}),
     Variant("mean/probe", {"method": LORA, "head": {"pooling": "auto", "init": "probe"}}),
     Variant("full/probe", {"method": {"name": "full"}, "head": {"init": "probe"}}, is_usual=False),

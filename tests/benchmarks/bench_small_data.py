@@ -33,7 +33,7 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
     },
 }
 HEADS: Mapping[str, Mapping[str, Any]] = {
-    "first/random": {},
+    "first/random": {"head": {"pooling": "transformers"}},
     "mean/random": {"head": {"pooling": "auto"}},
     "mean/probe": {"head": {"pooling": "auto", "init": "probe"}},
 }

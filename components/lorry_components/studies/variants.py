@@ -267,8 +267,14 @@ def draft_method(choice: MethodChoice, task: TaskDocument) -> Draft:
         given = task.content.get("train")
         train = dict.fromkeys(given if isinstance(given, Mapping) else (), None)
         section = {"name": choice.name, **choice.options}
+        head = task.content.get("head")
+        is_transformers = isinstance(head, Mapping) and head.get("pooling") == "transformers"
         return Draft(
-            label=choice.label, method=section, train=train | dict(choice.train), head={"init": None}
+            label=choice.label,
+            method=section,
+            train=train | dict(choice.train),
+            # Transformers' head is not linear: the probe reads what the base states.
+            head=dict.fromkeys(("init", "pooling") if is_transformers else ("init",)),
         )
     if not is_own and not task.sets("train.learning_rate"):
         train["learning_rate"] = None

@@ -74,7 +74,7 @@ def check_head_on_base(form: InputForm, config: "PretrainedConfig") -> Iterator[
                 "write random, and choose another method than probe",
             )
     # Whether the base says how it pools makes no difference here: a head of Lorry's own has a dropout.
-    is_transformers = form.pooling == "auto" and not form.fits_head
+    is_transformers = form.pooling in ("auto", None) and not form.fits_head
     if form.head_dropout is not None and is_transformers and not find_dropout_field(config):
         yield Fault(
             "head.dropout",

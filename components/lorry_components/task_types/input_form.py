@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from lorry_components.data.templates import FIELDS, list_slots, parse_template
 from lorry_registry.manifest import Pooling
-from lorry_registry.task_spec import GenerateSpec, TaskSpec
+from lorry_registry.task_spec import GenerateSpec, HeadSpec, TaskSpec
 
 LINEAR_PROBE = "probe"
 """The method that trains nothing but a fitted head."""
@@ -55,7 +55,7 @@ class InputForm:
             has_pair=data.columns.text_pair is not None,
             generate=spec.generate,
             soft_template=_find_soft_template(spec.method.options),
-            pooling=_choose_pooling(head.pooling) if head is not None else "auto" if is_probe else None,
+            pooling=_choose_pooling(head) if head is not None else "auto" if is_probe else None,
             head_dropout=head.dropout if head is not None else None,
             fits_head=is_probe or (head is not None and head.init == "probe"),
         )
@@ -98,8 +98,10 @@ def fill_template(template: str, fields: Mapping[str, str]) -> str:
     return template.format(**{name: fields.get(name, "") for name in FIELDS})
 
 
-def _choose_pooling(name: Literal["auto", "first", "mean", "last"]) -> Pooling | Literal["auto"]:
-    return "auto" if name == "auto" else Pooling(place=name)
+def _choose_pooling(spec: HeadSpec) -> Pooling | Literal["auto"] | None:
+    if spec.pooling == "transformers":
+        return None
+    return "auto" if spec.pooling == "auto" else Pooling(place=spec.pooling)
 
 
 def _find_soft_template(options: Mapping[str, Any]) -> str | None:

@@ -17,7 +17,7 @@ from lorry_registry.errors import Fault, InvalidTaskError
 from lorry_registry.task_document import suggest_name
 from lorry_registry.task_loading import inspect_document, load_task, parse_task
 from lorry_registry.task_sections import TaskSections
-from lorry_registry.task_spec import MethodSpec, TaskSpec
+from lorry_registry.task_spec import HeadSpec, MethodSpec, TaskSpec
 
 
 def load_task_file(path: Path, overrides: Sequence[str] = ()) -> TaskSpec:
@@ -83,6 +83,8 @@ def _check_method(
         yield from _check_start(section.name, result, sections)
     if not METHODS[section.name].trains_in_steps:
         yield from _check_fitting(section.name, sections)
+    elif sections.head is not None:
+        yield from _check_head(sections.head)
     data, options = sections.data, result.options
     if data is not None and options is not None and options.soft_template is not None:
         has_pair = data.columns.text_pair is not None
@@ -102,6 +104,16 @@ def _check_start(method: str, result: ReadOptions, sections: TaskSections) -> It
         )
 
 
+def _check_head(head: HeadSpec) -> Iterator[Fault]:
+    """Check that what is fitted is a linear layer over the base."""
+    if head.pooling == "transformers" and head.init == "probe":
+        yield Fault(
+            "head.init",
+            "transformers' head may have layers of its own, to which a linear probe cannot be fitted",
+            "leave it out, or write head.pooling: auto",
+        )
+
+
 def _check_fitting(method: str, sections: TaskSections) -> Iterator[Fault]:
     """Check that a task whose head is fitted at once asks for nothing that only a training has."""
     given = set() if sections.train is None else sections.train.model_fields_set - {"seed"}
@@ -111,6 +123,8 @@ def _check_fitting(method: str, sections: TaskSections) -> Iterator[Fault]:
             f"{method} fits its head at once, and {', '.join(sorted(given))} would do nothing",
             "leave it out, or write --set train={}",
         )
+    if sections.head is not None and sections.head.pooling == "transformers":
+        yield Fault("head.pooling", f"{method} is a linear layer, and not transformers' head", "leave it out")
     if (
         sections.head is not None
         and "init" in sections.head.model_fields_set

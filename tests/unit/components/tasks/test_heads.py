@@ -79,6 +79,20 @@ def test_a_probe_refuses_what_only_a_training_has() -> None:
     assert not list_faults(describe(method={"name": "probe"}, head={"pooling": "mean"}, train={"seed": 1}))
 
 
+def test_a_probe_is_not_fitted_to_the_head_of_transformers() -> None:
+    own = {"pooling": "transformers"}
+    assert list_faults(describe(head={**own, "init": "probe"})).keys() == {"head.init"}
+    assert list_faults(describe(head=own, method={"name": "probe"})).keys() == {"head.pooling"}
+    assert not list_faults(describe(head=own))
+
+
+def test_the_head_of_transformers_can_be_asked_for_where_the_base_states_another() -> None:
+    spec = TaskSpec.model_validate(describe(head={"pooling": "transformers"}))
+    form = find_task_type(spec).form
+    assert (form.pooling, form.fits_head) == (None, False)
+    assert find_task_type(TaskSpec.model_validate(describe())).form.pooling == "stated"
+
+
 @pytest.mark.parametrize(
     ("style", "form", "stated", "pooling"),
     [
@@ -112,6 +126,7 @@ def test_which_head_a_task_gets(
     [
         ("t5", {"pooling": "mean", "init": "probe"}, ["head.pooling", "head.init"]),
         ("gpt2", {"dropout": 0.1}, ["head.dropout"]),
+        ("gpt2", {"dropout": 0.1, "pooling": "transformers"}, ["head.dropout"]),
         ("bert", {"dropout": 0.1}, []),
         ("gpt2", {"dropout": 0.1, "pooling": "mean"}, []),
     ],

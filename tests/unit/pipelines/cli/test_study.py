@@ -59,9 +59,12 @@ def test_a_comparison_is_printed_kept_and_taken_over(invoke: Any, task_file: Tas
     assert "vs full" in larger.output
 
 
-def test_the_linear_probe_is_compared_by_default(invoke: Any, task_file: TaskFile) -> None:
+@pytest.mark.parametrize("head", [{"init": "random"}, {"pooling": "transformers"}])
+def test_the_linear_probe_is_compared_by_default(
+    invoke: Any, task_file: TaskFile, head: dict[str, str]
+) -> None:
     # Neither what the file says of training nor what is set for all methods is about it.
-    result = invoke("compare", task_file(head={"init": "random"}), "--methods", "lora", "--set", "method.r=2")
+    result = invoke("compare", task_file(head=head), "--methods", "lora", "--set", "method.r=2")
     assert result.exit_code == 0, result.output
     assert invoke.ran == ["lora, seed 0", "probe, seed 0"]
     (folder,) = (invoke.home / "studies").glob("compare-tiny-*")
