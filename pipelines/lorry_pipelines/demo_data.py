@@ -2,7 +2,8 @@
 
 C. J. Hutto and E. Gilbert, VADER: A Parsimonious Rule-based Model for Sentiment Analysis of Social Media
 Text, ICWSM 2014. The source distribution of vaderSentiment 3.3.2 (MIT) carries the ratings: each sentence
-with the mean rating of 20 people, from -4 to 4.
+with the mean rating of 20 people, from -4 to 4. Three classes are made of them for who wants classes: a
+sentence is neutral whose mean is nearer to 0 than half a point.
 """
 
 import io
@@ -28,18 +29,20 @@ DOMAINS = {
 }
 _INNER = "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz"
 _MAX_BYTES = 16 << 20
+_COLUMNS = {"text", "rating", "polarity"}
+_NEUTRAL = 0.5
 
 
 def fetch_data(target: Path) -> list[Path]:
     """Download the source distribution, check its digest, and write a file of JSON lines for each domain.
 
-    If all files exist, nothing is downloaded.
+    If all files exist with their columns, nothing is downloaded.
 
     Raises:
         InvalidDataError: The download failed, or is not the expected file.
     """
     paths = [target / f"{domain}.jsonl" for domain in DOMAINS]
-    if all(path.is_file() for path in paths):
+    if all(_is_whole(path) for path in paths):
         return paths
     target.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
@@ -49,6 +52,14 @@ def fetch_data(target: Path) -> list[Path]:
             table = _read_member(inner, f"hutto_ICWSM_2014/{stem}_GroundTruth.txt").decode("utf-8")
             write_whole_text(path, "".join(_convert(table)))
     return paths
+
+
+def _is_whole(path: Path) -> bool:
+    """Return whether a file is there and has all columns; one of an earlier version has not."""
+    if not path.is_file():
+        return False
+    with path.open(encoding="utf-8") as stream:
+        return json.loads(stream.readline()).keys() == _COLUMNS
 
 
 def _download(folder: Path) -> Path:
@@ -82,4 +93,16 @@ def _convert(table: str) -> Iterator[str]:
     for line in table.split("\r\n"):
         if line:
             _, rating, text = line.split("\t", 2)
-            yield json.dumps({"text": text.strip(), "rating": float(rating)}, ensure_ascii=False) + "\n"
+            row = {
+                "text": text.strip(),
+                "rating": float(rating),
+                "polarity": name_polarity(float(rating)),
+            }
+            yield json.dumps(row, ensure_ascii=False) + "\n"
+
+
+def name_polarity(rating: float) -> str:
+    """Return the class of a sentence with such a mean rating, from -4 to 4."""
+    if abs(rating) < _NEUTRAL:
+        return "neutral"
+    return "positive" if rating > 0 else "negative"

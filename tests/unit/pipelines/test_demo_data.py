@@ -1,0 +1,75 @@
+"""The demo's data: what becomes of the published tables, and when they are fetched."""
+
+import io
+import json
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lorry_pipelines import demo_data
+from lorry_pipelines.demo_data import DOMAINS, fetch_data, name_polarity
+
+TABLE = "1\t2.5\tLovely \u2028 thing.\r\n2\t-0.5\tWorn out.\r\n3\t0.45\tIt is a box.\r\n"
+
+
+def pack(members: dict[str, bytes]) -> bytes:
+    written = io.BytesIO()
+    with tarfile.open(fileobj=written, mode="w:gz") as archive:
+        for name, content in members.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    return written.getvalue()
+
+
+@pytest.fixture
+def count_downloads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """Put a small archive of the published form in the index's place; return how often it was read."""
+    tables = {f"hutto_ICWSM_2014/{stem}_GroundTruth.txt": TABLE.encode() for stem in DOMAINS.values()}
+    inner = "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz"
+    archive = tmp_path / "archive.tar.gz"
+    archive.write_bytes(pack({inner: pack(tables)}))
+    downloads: list[Path] = []
+
+    def download(folder: Path) -> Path:
+        downloads.append(folder)
+        return archive
+
+    monkeypatch.setattr(demo_data, "_download", download)
+    return lambda: len(downloads)
+
+
+def test_each_domain_becomes_rows_with_a_number_and_a_class(
+    count_downloads: Callable[[], int], tmp_path: Path
+) -> None:
+    paths = fetch_data(tmp_path / "data")
+    assert [path.stem for path in paths] == list(DOMAINS)
+    for path in paths:
+        rows = [json.loads(line) for line in path.read_text("utf-8").rstrip("\n").split("\n")]
+        assert rows == [
+            {"text": "Lovely \u2028 thing.", "rating": 2.5, "polarity": "positive"},
+            {"text": "Worn out.", "rating": -0.5, "polarity": "negative"},
+            {"text": "It is a box.", "rating": 0.45, "polarity": "neutral"},
+        ]
+    fetch_data(tmp_path / "data")
+    assert count_downloads() == 1
+
+
+def test_a_file_of_an_earlier_version_is_fetched_again(
+    count_downloads: Callable[[], int], tmp_path: Path
+) -> None:
+    (path, *_) = fetch_data(tmp_path / "data")
+    path.write_text(json.dumps({"text": "Lovely.", "rating": 2.5}) + "\n", "utf-8")
+    fetch_data(tmp_path / "data")
+    assert count_downloads() == 2
+    assert "polarity" in path.read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("rating", "name"),
+    [(-4, "negative"), (-0.5, "negative"), (-0.49, "neutral"), (0.49, "neutral"), (0.5, "positive")],
+)
+def test_a_mean_rating_nearer_to_zero_than_half_a_point_is_neutral(rating: float, name: str) -> None:
+    assert name_polarity(rating) == name
