@@ -1,5 +1,8 @@
 """``lorry tasks``: which adapter belongs to which task."""
 
+import contextlib
+import gc
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -90,12 +93,25 @@ def _write_page(registry: Registry, path: Path) -> None:
 def _read_entries(registry: Registry) -> tuple[list[TaskEntry], list[LorryError]]:
     entries: list[TaskEntry] = []
     problems: list[LorryError] = []
-    for entry in registry.survey_tasks():
-        if isinstance(entry, LorryError):
-            problems.append(entry)
-        else:
-            entries.append(entry)
+    with _pausing_collection():
+        for entry in registry.survey_tasks():
+            if isinstance(entry, LorryError):
+                problems.append(entry)
+            else:
+                entries.append(entry)
     return entries, problems
+
+
+@contextlib.contextmanager
+def _pausing_collection() -> Iterator[None]:
+    """Let Python look for no cycles of garbage: thousands of documents are read, and all of them are kept."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _describe_entry(entry: TaskEntry) -> dict[str, Any]:
