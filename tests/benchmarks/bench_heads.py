@@ -212,10 +212,17 @@ class History:
 
 
 def measure(
-    name: str, seed: int, variant: Variant, source: Path, work: Path, options: argparse.Namespace, known: Any
+    name: str,
+    data_set: DataSet,
+    seed: int,
+    variant: Variant,
+    source: Path,
+    work: Path,
+    options: argparse.Namespace,
+    known: Any,
 ) -> tuple[Result, Any]:
     """Train one variant; return its result, and its predictions for the test rows."""
-    document = describe(name, DATA_SETS[name], source, variant, options)
+    document = describe(name, data_set, source, variant, options)
     spec = define_task(document, where=name, folder=work)
     spec = spec.model_copy(update={"train": spec.train.model_copy(update={"seed": seed})})
     task = resolve_task(spec)
@@ -267,7 +274,11 @@ def measure(
     return result, scorers["test"]
 
 
-def run(options: argparse.Namespace, variants: Sequence[Variant]) -> Iterator[Result]:
+def run(
+    options: argparse.Namespace,
+    variants: Sequence[Variant],
+    data_sets: Mapping[str, DataSet] = DATA_SETS,
+) -> Iterator[Result]:
     """Yield the results of all variants, those that are known with them; the first is the probe."""
     done = {
         (entry["data"], entry["seed"], entry["variant"]): Result(**entry)
@@ -280,7 +291,14 @@ def run(options: argparse.Namespace, variants: Sequence[Variant]) -> Iterator[Re
                 continue
             with tempfile.TemporaryDirectory() as scratch:
                 work = Path(scratch)
-                write_parts(DATA_SETS[name], options.data / name, work / "rows", rows=options.rows, seed=seed)
+                folder = options.data / name
+                write_parts(
+                    data_sets[name],
+                    folder if folder.is_dir() else options.data,
+                    work / "rows",
+                    rows=options.rows,
+                    seed=seed,
+                )
                 known: Any = None
                 for variant in variants:
                     former = done.get((name, seed, variant.name))
@@ -288,7 +306,9 @@ def run(options: argparse.Namespace, variants: Sequence[Variant]) -> Iterator[Re
                     if former is not None and variant.name != "probe":
                         yield former
                         continue
-                    result, scorer = measure(name, seed, variant, work / "rows", work, options, known)
+                    result, scorer = measure(
+                        name, data_sets[name], seed, variant, work / "rows", work, options, known
+                    )
                     known = scorer if known is None else known
                     if former is None:
                         with options.results.open("a", encoding="utf-8") as stream:

@@ -1,0 +1,94 @@
+"""How soon each recipe is as good as the demo's: seconds of training against validation metric.
+
+The four domains of the demo as regressions, on rows drawn by a seed: the linear probe, the recipe that the
+demo has (transformers' head, three epochs), and others that may be as good sooner: fewer epochs, heads that
+read or begin differently. The learning rate falls to zero within each training, however long it is.
+
+    lorry demo FOLDER
+    python tests/benchmarks/bench_time_to_quality.py --data FOLDER --results FILE [--seeds 0,1,2]
+
+Ends in two tables, of the metric and of the seconds, and in the ratio to the demo's recipe of the fastest
+recipe that is no worse on validation rows, for each domain and for all four together. Results are kept, and
+what is there is not measured again.
+"""
+
+import argparse
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench_heads import LORA, DataSet, Result, Variant, print_result, print_table, run
+
+from lorry_components.process_setup import quiet_libraries
+
+DOMAINS = ("tweets", "products", "films", "editorials")
+HEADS: Mapping[str, Mapping[str, Any]] = {
+    "first/random": {"pooling": "transformers"},
+    "mean/random": {"pooling": "auto"},
+    "mean/probe": {"pooling": "auto", "init": "probe"},
+}
+DEMO = "first/random 3"
+RECIPES = (
+    DEMO,
+    "first/random 1",
+    "first/random 2",
+    "mean/random 1",
+    "mean/random 2",
+    "mean/probe 1",
+    "mean/probe 2",
+)
+
+
+def describe_variant(name: str) -> Variant:
+    """Return the sections of a recipe, whose name is its head and its epochs."""
+    head, epochs = name.split(" ")
+    return Variant(name, {"method": LORA, "head": HEADS[head], "train": {"epochs": float(epochs)}})
+
+
+def print_ratios(results: Sequence[Result]) -> None:
+    """Print how long the fastest recipe takes that is no worse than the demo's, as a share of its time."""
+    for name in DOMAINS:
+        _print_ratio(name, [each for each in results if each.data == name])
+    _print_ratio("all four", results)
+
+
+def _print_ratio(name: str, results: Sequence[Result]) -> None:
+    quality = {recipe: _average(results, recipe, "validation") for recipe in RECIPES}
+    seconds = {recipe: _average(results, recipe, "seconds") for recipe in RECIPES}
+    as_good = [recipe for recipe in RECIPES if quality[recipe] >= quality[DEMO]]
+    fastest = min(as_good, key=lambda recipe: seconds[recipe])
+    print(
+        f"{name}: {DEMO} has {quality[DEMO]:.4f} after {seconds[DEMO]:.0f} s; {fastest} has "
+        f"{quality[fastest]:.4f} after {seconds[fastest]:.0f} s, {seconds[fastest] / seconds[DEMO]:.2f} times"
+    )
+
+
+def _average(results: Sequence[Result], recipe: str, field: str) -> float:
+    return statistics.mean(getattr(each, field) for each in results if each.variant == recipe)
+
+
+def main() -> None:
+    """Measure what the command line asks for, and print it as it comes."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--results", type=Path, required=True)
+    parser.add_argument("--seeds", type=lambda text: [int(part) for part in text.split(",")], default=[0])
+    parser.add_argument("--cache", type=Path, default=Path(".lorry/cache/features"))
+    given = parser.parse_args()
+    quiet_libraries()
+    options = argparse.Namespace(**vars(given), sets=list(DOMAINS), rows=100_000, test_rows=None, epochs=3.0)
+    variants = [Variant("probe", {"method": {"name": "probe"}}), *map(describe_variant, RECIPES)]
+    results = []
+    data_sets = {name: DataSet(f"{name}.jsonl", "", label="rating", kind="regression") for name in DOMAINS}
+    for result in run(options, variants, data_sets):
+        results.append(result)
+        print_result(result)
+    print_table(results)
+    print_ratios(results)
+
+
+if __name__ == "__main__":
+    main()
