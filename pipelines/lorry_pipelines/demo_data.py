@@ -59,7 +59,7 @@ def _is_whole(path: Path) -> bool:
     if not path.is_file():
         return False
     with path.open(encoding="utf-8") as stream:
-        return json.loads(stream.readline()).keys() == _COLUMNS
+        return set(json.loads(stream.readline())) == _COLUMNS
 
 
 def _download(folder: Path) -> Path:
