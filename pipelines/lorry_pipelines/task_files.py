@@ -14,8 +14,8 @@ def find_task_files(wanted: Sequence[str], folder: Path) -> list[Path]:
     """Return the files of tasks, each once.
 
     Args:
-        wanted: Files, folders whose files are all meant, or names of tasks whose files are in ``tasks/``;
-            none: all files in ``tasks/``.
+        wanted: Files, folders whose files are all meant, or names of tasks whose files are in ``tasks/`` or
+            are called like them; none: all files in ``tasks/``.
         folder: The folder that ``tasks/`` and relative paths are in.
 
     Raises:
@@ -32,8 +32,21 @@ def find_task_files(wanted: Sequence[str], folder: Path) -> list[Path]:
             # A file that is missing is told by whoever reads it.
             found.append(path)
         else:
-            found.append(_find_by_name(text, folder / TASKS_FOLDER))
+            found.append(_find_by_name(text, folder))
     return list(dict.fromkeys(found))
+
+
+def name_task_file(name: str, path: Path, folder: Path) -> str:
+    """Return what to write for a task on the command line: its name, or else its file.
+
+    Args:
+        name: The task's name.
+        path: Its file.
+        folder: The folder that the command line is in.
+    """
+    if path.parent == folder / TASKS_FOLDER or path in _list_namesakes(name, folder):
+        return name
+    return str(path.relative_to(folder) if path.is_relative_to(folder) else path)
 
 
 def _list_folder(folder: Path, todo: str) -> list[Path]:
@@ -44,13 +57,22 @@ def _list_folder(folder: Path, todo: str) -> list[Path]:
 
 
 def _find_by_name(name: str, folder: Path) -> Path:
-    files = _list_folder(folder, f"give the file of {name}")
-    named = {_read_name(path): path for path in files}
-    if name not in named:
+    tasks = folder / TASKS_FOLDER
+    namesakes = _list_namesakes(name, folder)
+    if namesakes and not tasks.is_dir():
+        return namesakes[0]
+    named = {_read_name(path): path for path in _list_folder(tasks, f"give the file of {name}")}
+    if name not in named and not namesakes:
         raise UsageError(
-            f"there is no file and no task {name!r}", where=str(folder), todo=suggest_name(name, named)
+            f"there is no file and no task {name!r}", where=str(tasks), todo=suggest_name(name, named)
         )
-    return named[name]
+    return named.get(name) or namesakes[0]
+
+
+def _list_namesakes(name: str, folder: Path) -> list[Path]:
+    """Return the files of a folder that are called like a task and describe it, as ``lorry init`` writes."""
+    paths = [folder / f"{name}{ending}" for ending in _ENDINGS]
+    return [path for path in paths if path.is_file() and _read_name(path) == name]
 
 
 def _read_name(path: Path) -> str:

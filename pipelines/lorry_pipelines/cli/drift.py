@@ -98,6 +98,8 @@ def find_drift(task: str, inputs: Path, no_record: bool, as_json: bool) -> None:
         print_json(_describe(report, record, is_changed=is_changed))
     else:
         _print(report, spec.name, champion.version, is_changed=is_changed)
+        if report.has_drifted:
+            click.echo(f"more rows like them, with labels, are what helps; then: lorry retrain {task}")
     if report.has_drifted:
         click.get_current_context().exit(EXIT_DRIFTED)
 
@@ -171,4 +173,3 @@ def _print(report: "DriftReport", task: str, version: int, *, is_changed: bool) 
         return
     shifted = " and ".join(test.name for test in report.tests if test.p_value <= report.level)
     click.echo(f"\n{task}: the inputs have drifted in {shifted}, from {rows}")
-    click.echo("more rows like them, with labels, are what helps; then: lorry retrain " + task)

@@ -1,5 +1,6 @@
 """``lorry stale``: which tasks are out of date, and what changed."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,9 +49,10 @@ def find_stale(tasks: tuple[str, ...], skips_rows: bool, as_json: bool) -> None:
     """Say which tasks are out of date, and why.
 
     Compares each task with its champion: base, data, recipe with all defaults, and the versions of the code
-    that trains. A TASK is a file, a folder of files, or the name of a task in tasks/; without any, all files
-    in tasks/ are meant. Data that have not moved are not read; of those that have, rows are counted. Owner,
-    description and gate make nothing stale, and a version that was rolled back is not asked for again.
+    that trains. A TASK is a file, a folder of files, or the name of a task in tasks/ or of NAME.yaml; without
+    any, all files in tasks/ are meant. Data that have not moved are not read; of those that have, rows are
+    counted. Owner, description and gate make nothing stale, and a version that was rolled back is not asked
+    for again.
 
     Exit codes: 0 nothing is to be done; 20 a task is to be trained or judged, or its inputs have drifted; all
     others as everywhere.
@@ -60,11 +62,12 @@ def find_stale(tasks: tuple[str, ...], skips_rows: bool, as_json: bool) -> None:
     from lorry_components.tasks.resolution import resolve_task
     from lorry_pipelines.retraining.inspecting import inspect_tasks
     from lorry_pipelines.scheduling import load_tasks
-    from lorry_pipelines.task_files import find_task_files
+    from lorry_pipelines.task_files import find_task_files, name_task_file
 
     quiet_libraries()
     settings = load_settings()
-    specs = load_tasks(find_task_files(tasks, Path.cwd()), bases=settings.base_place)
+    files = find_task_files(tasks, Path.cwd())
+    specs = load_tasks(files, bases=settings.base_place)
     digest = DigestCache(settings.digests).digest_file
     inspections = inspect_tasks(
         [resolve_task(spec, digest=digest) for spec in specs],
@@ -72,7 +75,14 @@ def find_stale(tasks: tuple[str, ...], skips_rows: bool, as_json: bool) -> None:
         reads_rows=not skips_rows,
         cache=ObjectCache(settings.cache / "images", limit=settings.cache_bytes),
     )
-    print_json(_describe(inspections)) if as_json else _print(inspections)
+    if as_json:
+        print_json(_describe(inspections))
+    else:
+        names = {
+            spec.name: name_task_file(spec.name, path, Path.cwd())
+            for spec, path in zip(specs, files, strict=True)
+        }
+        _print(inspections, names)
     fail_after(inspections.problems)
     if any(inspection.is_stale for inspection in inspections.found.values()):
         click.get_current_context().exit(EXIT_STALE)
@@ -90,15 +100,15 @@ def _describe(inspections: "Inspections") -> list[dict[str, Any]]:
     ]
 
 
-def _print(inspections: "Inspections") -> None:
+def _print(inspections: "Inspections", names: Mapping[str, str]) -> None:
     print_table(_COLUMNS, [_format_row(inspection) for inspection in inspections.found.values()])
     for inspection in inspections.found.values():
         for note in inspection.notes:
             click.echo(f"{inspection.task}: {note}")
     stale = [inspection for inspection in inspections.found.values() if inspection.has_work]
     if stale:
-        names = " ".join(inspection.task for inspection in stale)
-        click.echo(f"\n{len(stale)} of {len(inspections.found)} to be done: lorry retrain {names}")
+        named = " ".join(names[inspection.task] for inspection in stale)
+        click.echo(f"\n{len(stale)} of {len(inspections.found)} to be done: lorry retrain {named}")
 
 
 def _format_row(inspection: "Inspection") -> list[str]:
