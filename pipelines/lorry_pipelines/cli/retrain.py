@@ -97,7 +97,8 @@ def retrain_tasks(
     The tasks that lorry stale calls stale are trained, each is judged beside its champion on the present test
     rows, and promoted or refused. A TASK is a file, a folder of files, or the name of a task in tasks/ or of
     NAME.yaml; without any, all files in tasks/ are meant. Of several that retrain one task at a time, on
-    whichever machine, one does the work. What a retraining that was killed has left half done, the next one finishes.
+    whichever machine, one does the work. What a retraining that was killed has left half done, the next one
+    finishes.
 
     Exit codes: 0 done, also if something was left for the next time; 12 a task failed; others as everywhere.
     """
