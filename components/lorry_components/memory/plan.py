@@ -34,6 +34,7 @@ from lorry_components.models.dimensions import read_dimensions
 from lorry_components.models.dropout_fields import list_dropouts
 from lorry_components.task_types.text_task import PassLengths, TextTaskType
 from lorry_components.tasks.definition import find_method, find_task_type
+from lorry_components.training.length import LEAST_STEPS, SMALL_BATCH, may_take_small_batches
 from lorry_components.training.optimizers import ADAMW_8BIT
 from lorry_components.training.precision import Hardware, Precision, PrecisionName, choose_precision
 from lorry_registry.errors import BaseModelError, LorryError
@@ -152,6 +153,8 @@ def _plan_texts(
     gpu_footprint = trials[on_gpu, "cuda"][1]
     if not footprint.activations.layers:
         notes.append("activations are an upper bound from the base's sizes: its code reads tensor values")
+    if method.trains_in_steps and may_take_small_batches(spec.train):
+        notes.append(f"where rows are too few for {LEAST_STEPS} steps, batches are of {SMALL_BATCH}")
     recipe = _write_recipe(spec, method, device, here)
     adviser = _Adviser(accept_changes(spec, base), _find_half(shown))
     estimate = estimate_training if method.trains_in_steps else estimate_inference

@@ -14,7 +14,8 @@ DEFAULT_EPOCHS = 3.0
 LEAST_STEPS = 100
 """Optimiser steps of a training whose length the task leaves open."""
 
-_SMALL_BATCH = 8
+SMALL_BATCH = 8
+"""Rows in a batch of such a training where that makes more steps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +49,14 @@ def choose_length(train: TrainSpec, rows: int, *, processes: int = 1) -> Length:
     if train.epochs is not None or steps >= LEAST_STEPS:
         return Length(size, steps, epochs)
     # As few as they may be, the processes share them equally.
-    small = min(size, math.ceil(_SMALL_BATCH / processes) * processes)
+    small = min(size, math.ceil(SMALL_BATCH / processes) * processes)
     steps = math.ceil(epochs * _count_steps(train, rows, small))
     return Length(small, LEAST_STEPS, None) if steps < LEAST_STEPS else Length(small, steps, epochs)
+
+
+def may_take_small_batches(train: TrainSpec) -> bool:
+    """Return whether a task's batches are smaller than it says where its rows are few."""
+    return train.steps is None and train.epochs is None and train.batch_size > SMALL_BATCH
 
 
 def _count_steps(train: TrainSpec, rows: int, batch_size: int) -> int:
