@@ -25,7 +25,7 @@ def collect_marks(parts: Mapping[str, Sequence[Example]], *, salt: str) -> RowMa
         parts: The prepared parts.
         salt: The digest of the data.
     """
-    return RowMarks.collect(_gather(parts.values()), salt=salt)
+    return RowMarks.collect(gather_part_labels(parts.values()), salt=salt)
 
 
 def save_marks(marks: RowMarks, folder: Path) -> None:
@@ -63,8 +63,9 @@ def read_present_rows(
     """
     parts = read_checked(data, reader, cache=cache).parts
     digests = {part: order_examples(examples)[1] for part, examples in parts.items()}
-    return PresentRows(digest_document(digests), _gather(parts.values()))
+    return PresentRows(digest_document(digests), gather_part_labels(parts.values()))
 
 
-def _gather(parts: Iterable[Sequence[Example]]) -> Labels:
+def gather_part_labels(parts: Iterable[Sequence[Example]]) -> Labels:
+    """Return the inputs of all parts with their labels."""
     return gather_labels((example.key, example.label) for examples in parts for example in examples)

@@ -1,16 +1,19 @@
 """Whether an adapter exists that was trained from the same data, on the same base, by the same recipe."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pydantic import JsonValue
 
 from lorry_components.tasks.changes import describe_changes
 from lorry_components.tasks.resolution import ResolvedTask
+from lorry_registry.errors import AdapterRejectedError
 from lorry_registry.ledger import require_present
 from lorry_registry.ledger_documents import Event
+from lorry_registry.manifest import Manifest
 from lorry_registry.promotion import Version, list_versions
 from lorry_registry.registry import Registry
+from lorry_registry.row_marks import Labels, read_marks
 from lorry_registry.standing import Standing, describe_move, judge_standings, name_standing
 
 GATE_DETAIL = "gate"
@@ -44,7 +47,13 @@ class Staleness:
         return self.is_stale or self.renewed is not None
 
 
-def assess_staleness(task: ResolvedTask, registry: Registry, *, data_digest: str | None = None) -> Staleness:
+def assess_staleness(
+    task: ResolvedTask,
+    registry: Registry,
+    *,
+    data_digest: str | None = None,
+    gather: Callable[[], Labels] | None = None,
+) -> Staleness:
     """Compare what a task would be trained from with what its versions were trained from.
 
     Args:
@@ -52,6 +61,7 @@ def assess_staleness(task: ResolvedTask, registry: Registry, *, data_digest: str
         registry: Where its versions are.
         data_digest: The digest of the task's rows, if they were read: then a source that has another form,
             and the same rows, makes nothing stale.
+        gather: Returns those rows with their labels, so that it can be told how many changed.
 
     Raises:
         BaseModelError: The base is not usable.
@@ -60,11 +70,17 @@ def assess_staleness(task: ResolvedTask, registry: Registry, *, data_digest: str
     """
     state = registry.ledger.read_state(task.spec.name)
     require_present(state)
-    return compare_versions(task, registry, registry.ledger.read_events(state), data_digest=data_digest)
+    events = registry.ledger.read_events(state)
+    return compare_versions(task, registry, events, data_digest=data_digest, gather=gather)
 
 
 def compare_versions(
-    task: ResolvedTask, registry: Registry, events: Sequence[Event], *, data_digest: str | None = None
+    task: ResolvedTask,
+    registry: Registry,
+    events: Sequence[Event],
+    *,
+    data_digest: str | None = None,
+    gather: Callable[[], Labels] | None = None,
 ) -> Staleness:
     """Do the same by a history that was read already.
 
@@ -73,6 +89,7 @@ def compare_versions(
         registry: Where its versions are.
         events: Its history.
         data_digest: As for :func:`assess_staleness`.
+        gather: As for :func:`assess_staleness`.
 
     Raises:
         BaseModelError: The base is not usable.
@@ -81,7 +98,7 @@ def compare_versions(
     if not list_versions(events):
         return Staleness(is_stale=True, reason="it has no adapter yet")
     changes: dict[str, str] = {}
-    newest = 0
+    newest, compared = 0, None
     for version in reversed(list_versions(events)):
         manifest = registry.read_version(task.spec.name, version.number, version.adapter_id)
         if manifest is None:
@@ -91,9 +108,23 @@ def compare_versions(
         if not changed:
             return _describe_version(task, version, events)
         if not changes:
-            changes, newest = changed, version.number
-    reasons = [f"{name} changed since v{newest} ({how})" for name, how in changes.items()]
+            changes, newest, compared = changed, version.number, manifest
+    if compared is not None and "data" in changes:
+        changes["data"] = _count_changed_rows(registry, compared, gather) if gather is not None else ""
+    reasons = [
+        f"{name} changed since v{newest}" + (f" ({how})" if how else "") for name, how in changes.items()
+    ]
     return Staleness(is_stale=True, reason="; ".join(reasons) or "the files of its adapters were collected")
+
+
+def _count_changed_rows(registry: Registry, manifest: Manifest, gather: Callable[[], Labels]) -> str:
+    """Return how many rows were added, removed and relabelled since a version; "" if nobody can tell."""
+    try:
+        marks = read_marks(registry.store, manifest)
+    except AdapterRejectedError:
+        # It decides nothing, and whoever verifies the adapter is told.
+        return ""
+    return "" if marks is None else marks.compare(gather()).describe()
 
 
 def describe_gate(task: ResolvedTask) -> dict[str, JsonValue]:

@@ -7,6 +7,8 @@ from pydantic import JsonValue
 
 from lorry_components.data.data_card import DataCard
 from lorry_components.data.object_cache import ObjectCache
+from lorry_components.data.prepared import load_part
+from lorry_components.data.row_comparison import gather_part_labels
 from lorry_components.steps.prepare_data.step import prepare_data
 from lorry_components.steps.runtime.outcomes import Nothing, run_step
 from lorry_components.steps.runtime.registered_candidate import RENEWED_DETAIL, RegisteredCandidate
@@ -40,7 +42,12 @@ def main(
         card = prepare_data(entry.task, Path(data), base=entry.task.base.folder, cache=images)
         if not force and staleness.is_stale:
             # The source differs from all that was trained from; its rows need not.
-            read = assess_staleness(entry.task, entry.registry, data_digest=card.data_digest)
+            read = assess_staleness(
+                entry.task,
+                entry.registry,
+                data_digest=card.data_digest,
+                gather=lambda: gather_part_labels(load_part(Path(data), part) for part in card.splits),
+            )
             if not read.has_work:
                 reason = f"{read.reason}; the source has another form, and the same rows"
                 raise Nothing(reason, is_refused=read.is_refused, version=read.version)

@@ -262,6 +262,8 @@ def test_the_same_rows_in_another_order_are_not_trained_again(
     assert str(outcome.details["reason"]).endswith("the source has another form, and the same rows")
     source.write_text("".join(lines[:-1]), "utf-8")
     assert graph.run(spec, "run-3") == [PROCEED] * 5
+    (outcome, *_) = graph.read_outcomes("run-3", spec.name)
+    assert outcome.details["reason"] == "data changed since v1 (1 removed row)"
 
 
 def test_a_run_whose_work_was_taken_over_registers_nothing(graph: Graph, make_spec: MakeSpec) -> None:

@@ -22,7 +22,7 @@ from lorry_components.tasks.resolution import resolve_task
 from lorry_components.tasks.staleness import Staleness, assess_staleness
 from lorry_registry.collection import Rules, plan_collection, sweep_store
 from lorry_registry.digest_cache import DigestCache
-from lorry_registry.digests import digest_bytes, digest_file, shorten_digest
+from lorry_registry.digests import digest_bytes, digest_file
 from lorry_registry.drift_records import DriftRecord, write_drift
 from lorry_registry.errors import BaseModelError, InvalidDataError, NotFoundError
 from lorry_registry.registry import Registry
@@ -189,15 +189,11 @@ def test_whoever_was_promoted_by_hand_is_not_refused_any_more(workshop: Workshop
 
 def test_changed_data_is_told(workshop: Workshop) -> None:
     workshop.learn()
-    before = digest_source(workshop.spec.data)
     workshop.write_rows(21)
-    after = digest_source(workshop.spec.data)
     found = workshop.assess()
     assert found.is_stale
     assert found.version is None
-    assert found.reason == (
-        f"data changed since v1 ({shorten_digest(before, 8)} -> {shorten_digest(after, 8)})"
-    )
+    assert found.reason == "data changed since v1"
 
 
 def test_a_changed_base_is_told(workshop: Workshop) -> None:
@@ -281,7 +277,7 @@ def test_going_back_to_earlier_data_finds_the_earlier_version(workshop: Workshop
     assert (found.is_stale, found.version) == (False, 1)
     # What has changed is told against the newest version.
     workshop.write_rows(22)
-    assert workshop.assess().reason.startswith("data changed since v2 (")
+    assert workshop.assess().reason == "data changed since v2"
 
 
 def test_a_base_or_a_source_that_is_gone_is_no_staleness(workshop: Workshop) -> None:
