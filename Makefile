@@ -10,6 +10,8 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEMO_DATA := pipelines/tasks/data
 TASKS := $(wildcard pipelines/tasks/*.yaml)
+# Those that need nothing but the demo's data; the others are told where data sets are.
+BENCHMARKS := memory overhead registry resolution small_task training
 # Tests side by side, each process with one thread, since tiny matrices wait longer for a second thread than
 # they take; a module's tests stay together, for they share what it trains.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadscope --no-loadscope-reorder \
@@ -118,8 +120,8 @@ docs: $(INSTALLED) ## Build the documentation as a site in build/site; a link th
 	echo "open build/site/index.html, or: $(BIN)/mkdocs serve --config-file infra/docs/mkdocs.yml"
 
 .PHONY: bench
-bench: $(INSTALLED) $(DEMO_DATA)/tweets.jsonl ## Measure speed, as ratios in one run (some 20 minutes).
-	@for benchmark in tests/benchmarks/bench_*.py; do $(BIN)/python "$$benchmark"; done
+bench: $(INSTALLED) $(DEMO_DATA)/tweets.jsonl ## Measure speed and memory, as ratios (an hour or more; each of tests/benchmarks runs alone, too).
+	@for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python "tests/benchmarks/bench_$$name.py"; done
 
 .PHONY: kills
 kills: $(INSTALLED) ## Kill the registry's operations a thousand times, on a folder and on S3 (some 20 minutes).

@@ -6,11 +6,12 @@ It is read once to be checked and again a part at a time, so that none of its ro
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 from lorry_components.data.examples import Gaps, find_text_fault
 from lorry_components.data.faults import FaultLog, shorten
 from lorry_components.data.layout import find_format
+from lorry_components.data.read_sequence import ReadSequence
 from lorry_components.data.records import place_row, read_header, read_records
 from lorry_components.data.rows import Row
 from lorry_registry.errors import Fault, InvalidDataError
@@ -19,7 +20,7 @@ from lorry_registry.input_specs import Columns
 _DEFAULT = Columns()
 
 
-class InputTable(Sequence[Row]):
+class InputTable(ReadSequence[Row]):
     """The inputs in a table, in the order of its rows. They are read from the file, best from first to last.
 
     Args:
@@ -39,20 +40,6 @@ class InputTable(Sequence[Row]):
 
     def __len__(self) -> int:
         return self._length
-
-    @overload
-    def __getitem__(self, index: int) -> Row: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Row]: ...
-
-    def __getitem__(self, index: int | slice) -> Row | list[Row]:
-        if isinstance(index, slice):
-            numbers = range(*index.indices(self._length))
-            if numbers.step == 1:
-                return self._read(numbers.start, max(len(numbers), 0))
-            return [self[number] for number in numbers]
-        return self._read(range(self._length)[index], 1)[0]
 
     def __iter__(self) -> Iterator[Row]:
         return map(self._choose, self.read_records())
@@ -74,7 +61,10 @@ class InputTable(Sequence[Row]):
                 str(self.path), [fault], todo="it was changed while it was read: run the command again"
             )
 
-    def _read(self, start: int, count: int) -> list[Row]:
+    def _read(self, numbers: range) -> list[Row]:
+        if numbers.step != 1:
+            return [self[number] for number in numbers]
+        start, count = numbers.start, len(numbers)
         if start < self._position or self._position == self._length:
             self._rows, self._position = iter(self), 0
         skipped = start - self._position

@@ -1,10 +1,11 @@
 """The rows of a table as they are stored: a hundred bytes a row take about that much memory."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING
 
+from lorry_components.data.read_sequence import ReadSequence
 from lorry_components.data.rows import Label
 
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 _ROWS_AT_ONCE = 1024
 
 
-class StoredRows(Sequence[dict[str, str]]):
+class StoredRows(ReadSequence[dict[str, str]]):
     """The inputs of a table's rows. Each becomes an object when it is asked for.
 
     Args:
@@ -26,24 +27,15 @@ class StoredRows(Sequence[dict[str, str]]):
     def __len__(self) -> int:
         return int(self._table.num_rows)
 
-    @overload
-    def __getitem__(self, index: int) -> dict[str, str]: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[dict[str, str]]: ...
-
-    def __getitem__(self, index: int | slice) -> dict[str, str] | list[dict[str, str]]:
-        if isinstance(index, int):
-            return self[range(len(self))[index] : range(len(self))[index] + 1][0]
-        start, stop, step = index.indices(len(self))
-        if step != 1:
-            return [self[number] for number in range(start, stop, step)]
-        rows: list[dict[str, str]] = self._table.slice(start, max(0, stop - start)).to_pylist()
-        return rows
-
     def __iter__(self) -> Iterator[dict[str, str]]:
         for start in range(0, len(self), _ROWS_AT_ONCE):
             yield from self[start : start + _ROWS_AT_ONCE]
+
+    def _read(self, numbers: range) -> list[dict[str, str]]:
+        if numbers.step != 1:
+            return [self[number] for number in numbers]
+        rows: list[dict[str, str]] = self._table.slice(numbers.start, len(numbers)).to_pylist()
+        return rows
 
 
 def read_table(path: Path) -> tuple[StoredRows, list[Label]]:

@@ -9,9 +9,10 @@ import tempfile
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, overload
+from typing import IO, Any
 
 from lorry_components.data.layout import KNOWN_ENDINGS
+from lorry_components.data.read_sequence import ReadSequence
 from lorry_registry.errors import Fault, InvalidDataError
 from lorry_registry.input_specs import Columns
 
@@ -25,7 +26,7 @@ _LOOKED_AT_BYTES = 8192
 Row = Mapping[str, str]
 
 
-class TextRows(Sequence[Row]):
+class TextRows(ReadSequence[Row]):
     """The rows of an open file, one a line; only where each starts is kept.
 
     Args:
@@ -40,20 +41,12 @@ class TextRows(Sequence[Row]):
     def __len__(self) -> int:
         return len(self._starts)
 
-    @overload
-    def __getitem__(self, index: int) -> Row: ...
+    def _read(self, numbers: range) -> list[Row]:
+        return list(map(self._read_at, numbers))
 
-    @overload
-    def __getitem__(self, index: slice) -> list[Row]: ...
-
-    def __getitem__(self, index: int | slice) -> Row | list[Row]:
-        if isinstance(index, slice):
-            return [self[number] for number in range(*index.indices(len(self)))]
-        self._stream.seek(self._starts[index])
+    def _read_at(self, number: int) -> Row:
+        self._stream.seek(self._starts[number])
         return parse_row(_decode(self._stream.readline()))
-
-    def __iter__(self) -> Iterator[Row]:
-        return (self[number] for number in range(len(self)))
 
 
 @contextlib.contextmanager

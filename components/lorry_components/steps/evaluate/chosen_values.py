@@ -2,12 +2,14 @@
 
 from array import array
 from collections.abc import Iterator, Sequence
-from typing import TypeVar, overload
+from typing import TypeVar
+
+from lorry_components.data.read_sequence import ReadSequence
 
 _Value = TypeVar("_Value")
 
 
-class ChosenValues(Sequence[_Value]):
+class ChosenValues(ReadSequence[_Value]):
     """The values at some places of a sequence.
 
     Args:
@@ -22,23 +24,6 @@ class ChosenValues(Sequence[_Value]):
     def __len__(self) -> int:
         return len(self._places)
 
-    @overload
-    def __getitem__(self, index: int) -> _Value: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[_Value]: ...
-
-    def __getitem__(self, index: int | slice) -> _Value | list[_Value]:
-        if isinstance(index, int):
-            return self._values[self._places[index]]
-        chosen = self._places[index]
-        if not chosen:
-            return []
-        # One look at a stretch of the sequence costs less than one at each place.
-        first, last = min(chosen), max(chosen)
-        stretch = self._values[first : last + 1]
-        return [stretch[place - first] for place in chosen]
-
     def __iter__(self) -> Iterator[_Value]:
         chosen = iter(self._places)
         wanted = next(chosen, None)
@@ -48,3 +33,12 @@ class ChosenValues(Sequence[_Value]):
             if place == wanted:
                 yield value
                 wanted = next(chosen, None)
+
+    def _read(self, numbers: range) -> list[_Value]:
+        if not numbers:
+            return []
+        # One look at a stretch of the sequence costs less than one at each place.
+        chosen = self._places[numbers[0]], self._places[numbers[-1]]
+        first, last = min(chosen), max(chosen)
+        stretch = self._values[first : last + 1]
+        return [stretch[self._places[number] - first] for number in numbers]

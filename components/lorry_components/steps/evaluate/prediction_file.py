@@ -5,15 +5,16 @@ from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, BinaryIO
 
+from lorry_components.data.read_sequence import ReadSequence
 from lorry_components.task_types import Prediction
 from lorry_registry.whole_files import whole_file
 
 _FIELD = "prediction"
 
 
-class StoredPredictions(Sequence[Prediction]):
+class StoredPredictions(ReadSequence[Prediction]):
     """The predictions of a file, one a line beside other fields.
 
     Args:
@@ -33,22 +34,17 @@ class StoredPredictions(Sequence[Prediction]):
     def __len__(self) -> int:
         return len(self._starts)
 
-    @overload
-    def __getitem__(self, index: int) -> Prediction: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Prediction]: ...
-
-    def __getitem__(self, index: int | slice) -> Prediction | list[Prediction]:
-        if isinstance(index, slice):
-            return [self[number] for number in range(*index.indices(len(self)))]
-        with self._path.open("rb") as stream:
-            stream.seek(self._starts[index])
-            return _read_prediction(stream.readline())
-
     def __iter__(self) -> Iterator[Prediction]:
         with self._path.open("rb") as stream:
             yield from map(_read_prediction, stream)
+
+    def _read(self, numbers: range) -> list[Prediction]:
+        with self._path.open("rb") as stream:
+            return [self._read_at(number, stream) for number in numbers]
+
+    def _read_at(self, number: int, stream: BinaryIO) -> Prediction:
+        stream.seek(self._starts[number])
+        return _read_prediction(stream.readline())
 
 
 def write_predictions(
