@@ -108,6 +108,8 @@ def _study_p17(base: Path, data: Path, folder: Path) -> None:
         str(write_document(folder, document)),
         "--wordings",
         str(folder / "wordings.txt"),
+        "--part",
+        "test",
         "--output",
         str(folder / "results"),
         "--json",

@@ -34,8 +34,9 @@ def build_view(primary: str, *, of_studies: bool = False) -> str:
         of_studies: Whether it is for a task's studies, of which none is a version.
     """
     tags = _STUDY_TAGS if of_studies else _TAGS
+    scored = "study" if of_studies else "test"
     columns = [
-        *(f"metrics.`{part}/{primary}`" for part in ("test", "validation")),
+        *(f"metrics.`{part}/{primary}`" for part in (scored, "validation")),
         *(f"params.`{name}`" for name in _PARAMETERS),
         *(f"tags.`{name}`" for name in tags),
     ]

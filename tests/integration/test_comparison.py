@@ -20,15 +20,14 @@ METHODS = "lora,bitfit"
 
 @pytest.fixture
 def task(real_base: str, real_rows: Callable[..., Path], tmp_path: Path) -> Path:
-    path = tmp_path / "nli.yaml"
+    path = tmp_path / "news.yaml"
     document = {
-        "name": "nli",
+        "name": "news",
         "kind": "text-classification",
         "base": {"model": real_base},
         "data": {
-            "source": str(real_rows("snli/test.jsonl.gz", 150)),
-            "columns": {"text": "premise", "text_pair": "hypothesis", "label": "label"},
-            "split": {"validation": 0.1, "test": 0.4},
+            "source": str(real_rows("ag_news/test.jsonl.gz", 150)),
+            "split": {"validation": 0.4, "test": 0.1},
             "max_length": 48,
         },
         "method": {"name": "lora", "r": 8, "targets": ["query", "value"]},
@@ -58,7 +57,7 @@ def test_methods_are_compared_on_the_real_encoder(task: Path) -> None:
     lora, bitfit = run(task, "compare", str(task), "--no-probe", "--methods", METHODS, "--json")
     # The base states that its states are averaged, so that there is no pooler, whose bias BitFit would train.
     assert (lora["trained_parameters"], bitfit["trained_parameters"]) == (73_728, 26_112 - 384)
-    assert lora["head_parameters"] == bitfit["head_parameters"] == 3 * 384 + 3
+    assert lora["head_parameters"] == bitfit["head_parameters"] == 4 * 384 + 4
     for row in (lora, bitfit):
         assert 0 <= row["interval"][0] <= row["value"] <= row["interval"][1] <= 1
         assert row["adapter_bytes"] < 400_000
@@ -66,14 +65,14 @@ def test_methods_are_compared_on_the_real_encoder(task: Path) -> None:
         assert 200 << 20 < row["peak_memory_bytes"] < 4 << 30
         assert row["peak_memory_place"] == ("gpu" if row["device"] == "cuda" else "process")
     home = task.parent / "home"
-    (folder,) = (home / "studies").glob("compare-nli-*")
+    (folder,) = (home / "studies").glob("compare-news-*")
     assert (folder / "plot.png").exists()
     assert not (home / "store").exists()
 
     client = MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
     # Apart from the trainings of the task itself.
-    assert client.get_experiment_by_name("nli") is None
-    experiment = client.get_experiment_by_name("nli (studies)")
+    assert client.get_experiment_by_name("news") is None
+    experiment = client.get_experiment_by_name("news (studies)")
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id])
     (parent,) = [found for found in runs if "mlflow.parentRunId" not in found.data.tags]
@@ -86,7 +85,7 @@ def test_methods_are_compared_on_the_real_encoder(task: Path) -> None:
     assert parent.info.status == "FINISHED"
     assert parent.data.tags["lorry.recommendation"] in {"lora", "bitfit"}
     assert parent.data.tags["mlflow.note.content"].startswith("Recommended: **")
-    assert children["lora, seed 0"].data.metrics["test/accuracy"] == lora["value"]
+    assert children["lora, seed 0"].data.metrics["study/accuracy"] == lora["value"]
     assert {found.path for found in client.list_artifacts(parent.info.run_id)} == {"plot.png", "results.json"}
     assert not client.search_registered_models()
 

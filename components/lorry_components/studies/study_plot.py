@@ -61,7 +61,7 @@ def plot_study(
         _draw_side_by_side(axes, rows, chosen)
     _draw_legend(axes, [row.variant.label for row in rows])
     axes.set_ylabel(summary.title)
-    axes.set_title(f"{title}\n{summary.test_rows:,} test rows, 95 % intervals", fontsize=10)
+    axes.set_title(f"{title}\n{summary.examples:,} {summary.part} rows, 95 % intervals", fontsize=10)
     style_axes(axes, grid="y")
     write_figure(path, figure)
 

@@ -1,6 +1,6 @@
 """The summary of a study: a row for each variant, all scored on the same resampled rows.
 
-Intervals and differences are of the mean over a variant's seeds, and come from the bootstrap over test rows;
+Intervals and differences are of the mean over a variant's seeds, and come from the bootstrap over rows;
 the spread over seeds is shown beside them. The two answer different questions: what other rows, and what
 another training, would have given.
 """
@@ -102,7 +102,7 @@ class StudyRow:
 
     @property
     def is_unsteady(self) -> bool:
-        """Whether its seeds differ by far more than the test rows let expect.
+        """Whether its seeds differ by far more than the rows let expect.
 
         Their standard deviation is over twice as large as the whole interval, which is over rows alone: it
         says nothing then of what another training would give.
@@ -122,7 +122,7 @@ class StudyRow:
             return f"{self.variant.label} has collapsed: {told}"
         if self.is_unsteady:
             return (
-                f"{self.variant.label} depends on the seed more than on the test rows: "
+                f"{self.variant.label} depends on the seed more than on the rows: "
                 f"{len(self.values)} seeds score {low:.3f} to {high:.3f}"
             )
         return ""
@@ -183,7 +183,8 @@ class StudySummary:
     Attributes:
         metric: The primary metric.
         positive: The class that it is of; None: it is not of a single class.
-        test_rows: How many rows it was measured on.
+        part: The part of the data that it was measured on.
+        examples: How many rows that part has.
         reference: The label of the variant that all are compared with; None if no trial is done.
         rows: One for each variant, in the order in which they were requested.
         samples: The scores of each variant on the same draws of rows, see :func:`draw_scores`.
@@ -192,7 +193,8 @@ class StudySummary:
 
     metric: str
     positive: str | None
-    test_rows: int
+    part: str
+    examples: int
     reference: str | None
     rows: tuple[StudyRow, ...]
     samples: Mapping[str, NDArray[np.float64]]
@@ -207,7 +209,7 @@ class StudySummary:
 def summarize_study(
     variants: Sequence[Variant], outcomes: Sequence[TrialOutcome], *, against: str | None = None
 ) -> StudySummary:
-    """Score all finished trials on the same resampled test rows.
+    """Score all finished trials on the same resampled rows.
 
     Args:
         variants: The rows.
@@ -248,7 +250,8 @@ def summarize_study(
     return StudySummary(
         metric=metric,
         positive=found.pop() if len(found) == 1 else None,
-        test_rows=rows,
+        part=outcomes[0].trial.part if outcomes else "",
+        examples=rows,
         reference=reference,
         rows=tuple(
             StudyRow(

@@ -14,7 +14,7 @@ from lorry_components.steps.evaluate.zero_shot import assemble_base
 from lorry_components.steps.finetune.step import finetune
 from lorry_components.steps.prepare_data.step import load_card
 from lorry_components.studies.peak_memory import measure_peak_memory
-from lorry_components.studies.trials import Training, TrialFolder, TrialRecord, TrialResult
+from lorry_components.studies.trials import Part, Training, TrialFolder, TrialRecord, TrialResult
 from lorry_components.tasks.resolution import ResolvedTask, resolve_task
 from lorry_components.training.feature_cache import FeatureCache
 from lorry_components.training.training_summary import ADAPTER_FOLDER, TrainingSummary
@@ -30,20 +30,28 @@ _TRAINING_SHARE = 0.9
 class EvaluateUntrained(Protocol):
     """Scores an untrained base."""
 
-    def __call__(self, task: ResolvedTask, data: Path, target: Path, *, progress: Progress) -> Evaluation:
-        """Predict the test rows, write ``predictions.jsonl`` into the target, and return the metrics."""
+    def __call__(
+        self, task: ResolvedTask, data: Path, target: Path, *, part: Part, progress: Progress
+    ) -> Evaluation:
+        """Predict a part's rows, write ``predictions.jsonl`` into the target, and return the metrics."""
 
 
 def evaluate_untrained(
-    task: ResolvedTask, data: Path, target: Path, *, progress: Progress = ignore_progress
+    task: ResolvedTask,
+    data: Path,
+    target: Path,
+    *,
+    part: Part,
+    progress: Progress = ignore_progress,
 ) -> Evaluation:
-    """Score the untrained base on the test rows, through the code that predicts.
+    """Score the untrained base on a part's rows, through the code that predicts.
 
     Raises:
         TrainingError: The task type puts a new head on the base, which is random before it is trained.
     """
     predictor = assemble_base(task, load_card(data).labels)
-    return score_predictor(task.spec, predictor, data, target, progress=progress).evaluation
+    scored = score_predictor(task.spec, predictor, data, target, progress=progress, part=part)
+    return scored.evaluation
 
 
 def run_trial(
@@ -84,10 +92,11 @@ def run_trial(
             progress=evaluating,
             # It is the same for all trials.
             asks_base=False,
+            part=job.part,
         )
         evaluation = report.evaluation
     else:
-        evaluation = untrained(task, job.data, folder.evaluation, progress=evaluating)
+        evaluation = untrained(task, job.data, folder.evaluation, part=job.part, progress=evaluating)
     result = TrialResult(
         seed=job.spec.train.seed,
         training=training,

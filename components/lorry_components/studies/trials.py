@@ -25,6 +25,10 @@ class _Document(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
+Part = Literal["validation", "test"]
+"""The rows that trials are scored on."""
+
+
 class TrialJob(_Document):
     """What a trial's process needs to know.
 
@@ -32,11 +36,13 @@ class TrialJob(_Document):
         spec: The task, with the trial's method and seed.
         data: The folder of prepared data.
         is_trained: Whether anything is trained; otherwise the untrained base predicts.
+        part: The part of the data that is scored.
     """
 
     spec: TaskSpec
     data: Path
     is_trained: bool
+    part: Part
 
 
 class PeakMemory(_Document):
@@ -88,7 +94,7 @@ class TrialResult(_Document):
     Attributes:
         seed: The seed of its training.
         training: What training took; None if nothing was trained.
-        evaluation: Its metrics on the test rows.
+        evaluation: Its metrics on the rows of the part that was scored.
         evaluation_seconds: The time that they took.
     """
 
@@ -125,7 +131,7 @@ class TrialFolder:
 
     @property
     def predictions(self) -> Path:
-        """The predictions for the test rows."""
+        """The predictions for the rows that are scored."""
         return self.evaluation / PREDICTIONS_NAME
 
     @property
@@ -189,6 +195,7 @@ class Trial:
         seed: The seed of its training.
         spec: The variant's task with that seed.
         data: The folder of prepared data.
+        part: The part of it that is scored.
         digest: The digest of everything that decides the result.
     """
 
@@ -196,6 +203,7 @@ class Trial:
     seed: int
     spec: TaskSpec
     data: Path
+    part: Part
     digest: str
 
     @property
@@ -206,7 +214,7 @@ class Trial:
     @property
     def job(self) -> TrialJob:
         """What its process needs to know."""
-        return TrialJob(spec=self.spec, data=self.data, is_trained=self.variant.is_trained)
+        return TrialJob(spec=self.spec, data=self.data, is_trained=self.variant.is_trained, part=self.part)
 
     def open(self, trials: Path) -> TrialFolder:
         """Return its files, below the folder of all trials."""
@@ -233,6 +241,7 @@ def lay_out_trials(
     seeds: Sequence[int],
     *,
     data: Mapping[str, PreparedData],
+    part: Part,
     fingerprint: str,
     hardware: Hardware,
 ) -> list[Trial]:
@@ -244,11 +253,12 @@ def lay_out_trials(
         variants: The rows.
         seeds: The seeds; a variant that is not trained needs only the first.
         data: The prepared data, by the variant's label.
+        part: The part of it that is scored.
         fingerprint: The base's.
         hardware: What the trials will run on.
     """
     return [
-        _build_trial(variant, seed, data[variant.label], fingerprint, hardware)
+        _build_trial(variant, seed, data[variant.label], part, fingerprint, hardware)
         for seed in seeds
         for variant in variants
         if variant.is_trained or seed == seeds[0]
@@ -256,7 +266,7 @@ def lay_out_trials(
 
 
 def _build_trial(
-    variant: Variant, seed: int, data: PreparedData, fingerprint: str, hardware: Hardware
+    variant: Variant, seed: int, data: PreparedData, part: Part, fingerprint: str, hardware: Hardware
 ) -> Trial:
     spec = variant.spec.model_copy(update={"train": variant.spec.train.model_copy(update={"seed": seed})})
     recipe = spec.describe_recipe()
@@ -265,13 +275,15 @@ def _build_trial(
     digest = digest_document(
         {
             "data": data.digest,
+            # Trials of an older Lorry were scored on test rows, and need not be repeated.
+            **({} if part == "test" else {"part": part}),
             "base": fingerprint,
             "recipe": recipe,
             # What was measured elsewhere, or by other versions, is another measurement.
             "conditions": describe_conditions(spec, hardware),
         }
     )
-    return Trial(variant, seed, spec, data.folder, digest)
+    return Trial(variant, seed, spec, data.folder, part, digest)
 
 
 class TrialRecord(_Document):

@@ -50,9 +50,10 @@ def compare_methods(
 
     The task's own method section applies to the method that it names; others get their defaults, including
     their learning rate. The linear probe, which is fitted in seconds, is compared with them where the task
-    has a head. All are scored on the same test rows, with intervals and paired differences. Nothing
-    is registered. Results are kept: an interrupted comparison continues when it is started again, and another
-    one reuses the trainings that both have. The exit code is 12 if a training failed.
+    has a head. All are scored on the same validation rows, with intervals and paired differences, so that the
+    test rows can judge what is chosen. Nothing is registered. Results are kept: an interrupted comparison
+    continues when it is started again, and another one reuses the trainings that both have. The exit code is
+    12 if a training failed.
     """
     from lorry_components.process_setup import ease_garbage_collection, quiet_libraries
     from lorry_components.studies.variants import (

@@ -12,6 +12,7 @@ from lorry_registry.cli.edge import json_option, read_environment
 from lorry_registry.errors import UsageError
 
 if TYPE_CHECKING:
+    from lorry_components.studies.trials import Part
     from lorry_pipelines.studies.study_run import StudyOptions
 
 _MOST = 2**32
@@ -27,6 +28,7 @@ class StudyFlags:
         jobs: How many trials at a time.
         output: The folder for results and plot.
         force: Whether trials are run whose plan does not fit their resources.
+        part: The part of the data that trials are scored on.
     """
 
     seeds: str | None
@@ -34,6 +36,7 @@ class StudyFlags:
     jobs: int | None
     output: Path | None
     force: bool
+    part: "Part"
 
     @property
     def options(self) -> "StudyOptions":
@@ -46,6 +49,7 @@ class StudyFlags:
             output=self.output,
             quiet=self.as_json,
             force=self.force,
+            part=self.part,
         )
 
 
@@ -67,6 +71,13 @@ def study_flags(command: Callable[..., None]) -> Callable[..., None]:
         metavar="DIR",
         help="Write results.json and plot.png there.  [default: below LORRY_HOME/studies]",
     )
+    @click.option(
+        "--part",
+        type=click.Choice(["validation", "test"]),
+        default="validation",
+        show_default=True,
+        help="The rows that are scored. What is chosen by test rows looks better on them than it is.",
+    )
     @click.option("--force", is_flag=True, help="Also train what does not fit the task's resources.")
     @json_option
     @functools.wraps(command)
@@ -77,9 +88,11 @@ def study_flags(command: Callable[..., None]) -> Callable[..., None]:
         jobs: int | None,
         output: Path | None,
         force: bool,
+        part: "Part",
         **named: Any,
     ) -> None:
-        command(*arguments, flags=StudyFlags(seeds, as_json, jobs, output, force), **named)
+        flags = StudyFlags(seeds, as_json, jobs, output, force, part)
+        command(*arguments, flags=flags, **named)
 
     return with_flags
 

@@ -80,6 +80,9 @@ def _print_table(report: "StudyReport", facts: Sequence[tuple[str, Column]]) -> 
     print_table(columns, rows)
 
 
+_TEST_CAUTION = "what is chosen by test rows looks better on them than it is, also when lorry run judges it"
+
+
 def _print_notes(report: "StudyReport") -> None:
     from lorry_components.reference.study_figures import find_source
     from lorry_components.studies.recommendation import explain_doubts
@@ -96,8 +99,9 @@ def _print_notes(report: "StudyReport") -> None:
     has_seeds = any(len(row.seeds) > 1 for row in summary.rows)
     over_seeds = ", the mean over seeds ± their standard deviation" if has_seeds else ""
     lines = [
-        f"{summary.title} on {summary.test_rows:,} test rows{over_seeds}; intervals by the bootstrap over "
-        "rows, differences on the same rows",
+        f"{summary.title} on {summary.examples:,} {summary.part} rows{over_seeds}; intervals by the "
+        "bootstrap over rows, differences on the same rows",
+        *([_TEST_CAUTION] if summary.part == "test" else []),
         *([f"trained parameters are without the head, which adds {_join(heads)}"] if heads else []),
         *(row.doubt for row in summary.rows if row.doubt),
         *report.notes,

@@ -17,7 +17,7 @@ from lorry_components.studies.prompt_study import describe_spreads
 from lorry_components.studies.recommendation import Recommendation, recommend_variant
 from lorry_components.studies.study_plot import plot_study
 from lorry_components.studies.study_summary import StudySummary, TrialOutcome, summarize_study
-from lorry_components.studies.trials import PreparedData, Trial, lay_out_trials
+from lorry_components.studies.trials import Part, PreparedData, Trial, lay_out_trials
 from lorry_components.studies.variants import Variant
 from lorry_components.tasks.definition import find_task_type
 from lorry_components.tasks.resolution import ResolvedTask, resolve_task
@@ -124,6 +124,7 @@ class StudyOptions:
         output: The folder for results and plot; None means the study's own.
         quiet: Whether no progress is shown.
         force: Whether trials are run whose plan does not fit their resources.
+        part: The part of the data that trials are scored on.
     """
 
     environment: Mapping[str, str]
@@ -131,6 +132,7 @@ class StudyOptions:
     output: Path | None = None
     quiet: bool = False
     force: bool = False
+    part: Part = "validation"
 
 
 def run_study(study: Study, settings: Settings, options: StudyOptions) -> StudyReport:
@@ -150,7 +152,7 @@ def run_study(study: Study, settings: Settings, options: StudyOptions) -> StudyR
         _refuse_misfits(study.variants)
     root = settings.home / "studies"
     with report_disk(settings.home), brief_patience():
-        trials = _lay_out(study, root, DigestCache(settings.digests).digest_file)
+        trials = _lay_out(study, root, DigestCache(settings.digests).digest_file, options.part)
         folder = _name_folder(root, study, trials)
         # Of a trial that two studies share, one trains and the other waits; the same study runs only once.
         with hold_tasks(settings.locks, [folder.name]):
@@ -181,7 +183,7 @@ def _refuse_misfits(variants: Sequence[Variant]) -> None:
         raise InvalidTaskError("resources", faults, todo=todo)
 
 
-def _lay_out(study: Study, root: Path, digest: DigestFile) -> list[Trial]:
+def _lay_out(study: Study, root: Path, digest: DigestFile, part: Part) -> list[Trial]:
     base = resolve_task(study.variants[0].spec, digest=digest).base
     prepared: dict[str, PreparedData] = {}
     data: dict[str, PreparedData] = {}
@@ -197,6 +199,7 @@ def _lay_out(study: Study, root: Path, digest: DigestFile) -> list[Trial]:
         study.variants,
         study.seeds,
         data=data,
+        part=part,
         fingerprint=base.identity.fingerprint,
         hardware=find_hardware(),
     )
@@ -251,7 +254,9 @@ def _run(
         taken = f", {len(outcomes)} of them done before" if outcomes else ""
         click.echo(f"{study.task}: {len(first)} trials{taken}; files: {root.parent}", err=True)
     if waiting or not tracker.has_all(outcomes):
-        tracker.open({"study": study.name, "seeds": list(study.seeds), "cells": len(first)})
+        tracker.open(
+            {"study": study.name, "seeds": list(study.seeds), "cells": len(first), "part": options.part}
+        )
         for outcome in outcomes.values():
             tracker.log_trial(outcome)
 
@@ -326,7 +331,9 @@ def _find_champion(spec: TaskSpec, settings: Settings) -> tuple[str, float] | No
         return None
     evaluation = resolution.manifest.evaluation
     found = evaluation.metrics.get(spec.evaluate.primary or find_task_type(spec).primary)
-    return (f"champion v{resolution.version}, as registered", found.value) if found is not None else None
+    return (
+        (f"champion v{resolution.version} on test, as registered", found.value) if found is not None else None
+    )
 
 
 def _conclude(
@@ -364,7 +371,7 @@ def _conclude(
     )
     document = json.dumps(_describe(report), indent=2, ensure_ascii=False)
     write_whole_text(report.results, f"{document}\n")
-    values = {f"test/{row.variant.label}": row.estimate.value for row in summary.rows if row.estimate}
+    values = {f"study/{row.variant.label}": row.estimate.value for row in summary.rows if row.estimate}
     tracker.close(
         [report.results, *([plot] if plot else [])],
         values,
@@ -382,7 +389,8 @@ def _describe(report: StudyReport) -> dict[str, Any]:
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "metric": report.summary.metric,
         "positive": report.summary.positive,
-        "test_rows": report.summary.test_rows,
+        "part": report.summary.part,
+        "examples": report.summary.examples,
         "compared_with": report.summary.reference,
         "published_source": find_source(study.name),
         "notes": list(report.notes),

@@ -166,7 +166,8 @@ def _describe_recommendation(recommendation: Recommendation) -> dict[str, str]:
 def _list_metrics(outcome: TrialOutcome) -> dict[str, float]:
     assert outcome.result is not None
     result = outcome.result
-    metrics = {f"test/{name}": metric.value for name, metric in result.evaluation.metrics.items()}
+    # By the rows of one part for all trials; the names of the parts are those of a training's curves.
+    metrics = {f"study/{name}": metric.value for name, metric in result.evaluation.metrics.items()}
     training = result.training
     if training is not None:
         metrics |= {

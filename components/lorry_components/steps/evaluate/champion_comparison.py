@@ -64,14 +64,15 @@ class ScoredPart:
         )
 
 
-def load_test_part(task_type: TaskType, data: Path) -> tuple[Sequence[Row], list[Target]]:
-    """Return the test rows, and for each what its prediction is compared with.
+def load_targets(task_type: TaskType, data: Path, part: str = SPLIT) -> tuple[Sequence[Row], list[Target]]:
+    """Return the rows of a part, and for each what its prediction is compared with.
 
     Args:
         task_type: The task's type.
         data: The folder that ``prepare_data`` wrote.
+        part: Which part.
     """
-    return task_type.group_targets(*load_rows(data, SPLIT))
+    return task_type.group_targets(*load_rows(data, part))
 
 
 def load_scored_part(task_type: TaskType, data: Path, evaluation: Path) -> ScoredPart:
@@ -82,7 +83,7 @@ def load_scored_part(task_type: TaskType, data: Path, evaluation: Path) -> Score
         data: The folder that ``prepare_data`` wrote.
         evaluation: The folder that ``evaluate`` wrote.
     """
-    rows, targets = load_test_part(task_type, data)
+    rows, targets = load_targets(task_type, data)
     predictions = StoredPredictions(evaluation / PREDICTIONS_NAME)
     return ScoredPart(
         rows, targets, predictions, EvaluationReport.load(evaluation).evaluation, load_card(data)

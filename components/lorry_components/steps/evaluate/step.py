@@ -19,7 +19,7 @@ from lorry_components.steps.evaluate.champion_comparison import (
     SPLIT,
     ScoredPart,
     compare_champion,
-    load_test_part,
+    load_targets,
 )
 from lorry_components.steps.evaluate.evaluation_plot import plot_evaluation
 from lorry_components.steps.evaluate.evaluation_report import (
@@ -53,8 +53,9 @@ def evaluate(
     progress: Progress = ignore_progress,
     features: FeatureCache | None = None,
     asks_base: bool = True,
+    part: str = SPLIT,
 ) -> EvaluationReport:
-    """Score a candidate on the test rows, through the code that predicts, and compare it with the champion.
+    """Score a candidate on a part's rows, through the code that predicts, and compare it with the champion.
 
     Args:
         task: The task; its base is resolved, the source of its data is not.
@@ -65,6 +66,7 @@ def evaluate(
         progress: Called with how many rows are done.
         features: Where features of the frozen base are kept; None: nowhere.
         asks_base: Whether the untrained base answers as well, if it can: that may take as long again.
+        part: The part of the data that is predicted.
 
     Raises:
         AdapterRejectedError: The candidate does not load.
@@ -74,7 +76,7 @@ def evaluate(
     started = time.perf_counter()
     origin = RegisteredCandidate.find(candidate) or TrainingSummary.load(candidate)
     scored, probe = _score_candidate(
-        task, origin, data, candidate, target, registry, progress=progress, asks_base=asks_base
+        task, origin, data, candidate, target, registry, progress=progress, asks_base=asks_base, part=part
     )
     release_memory()
     linear_probe = None
@@ -117,10 +119,11 @@ def _score_candidate(
     *,
     progress: Progress,
     asks_base: bool,
+    part: str,
 ) -> tuple[ScoredPart, Probe]:
     """Score a candidate, which is not in memory any more when the champion is loaded."""
     predictor, has_pair = _load_candidate(task, origin, candidate, registry)
-    scored = _score_rows(task.spec, predictor, data, target, progress=progress)
+    scored = _score_rows(task.spec, predictor, data, target, progress=progress, part=part)
     baselines = measure_baselines(
         task.spec, predictor, scored, load_labels(data, "train"), asks_base=asks_base
     )
@@ -160,9 +163,15 @@ def _find_single_answer(task_type: TaskType, scored: ScoredPart) -> str | None:
 
 
 def score_predictor(
-    spec: TaskSpec, predictor: Predictor, data: Path, target: Path, *, progress: Progress = ignore_progress
+    spec: TaskSpec,
+    predictor: Predictor,
+    data: Path,
+    target: Path,
+    *,
+    progress: Progress = ignore_progress,
+    part: str = SPLIT,
 ) -> ScoredPart:
-    """Predict the test rows and score them; write the predictions and the plot.
+    """Predict the rows of a part and score them; write the predictions and the plot.
 
     Args:
         spec: The task.
@@ -170,8 +179,9 @@ def score_predictor(
         data: The folder that ``prepare_data`` wrote.
         target: Where to write.
         progress: Called with how many rows are done.
+        part: The part of the data that is predicted.
     """
-    scored = _score_rows(spec, predictor, data, target, progress=progress)
+    scored = _score_rows(spec, predictor, data, target, progress=progress, part=part)
     plot_evaluation(
         target / PLOT_NAME,
         title=spec.name,
@@ -185,17 +195,17 @@ def score_predictor(
 
 
 def _score_rows(
-    spec: TaskSpec, predictor: Predictor, data: Path, target: Path, *, progress: Progress
+    spec: TaskSpec, predictor: Predictor, data: Path, target: Path, *, progress: Progress, part: str
 ) -> ScoredPart:
     task_type = predictor.task_type
-    rows, targets = load_test_part(task_type, data)
+    rows, targets = load_targets(task_type, data, part)
     target.mkdir(parents=True, exist_ok=True)
     predictions = write_predictions(
         target / PREDICTIONS_NAME,
         _describe_rows(task_type, rows, targets),
         predictor.predict_parts(rows, report=lambda done: progress(done, len(rows))),
     )
-    evaluation = score_predictions(spec, task_type, targets, predictions, part=SPLIT)
+    evaluation = score_predictions(spec, task_type, targets, predictions, part=part)
     return ScoredPart(rows, targets, predictions, evaluation, load_card(data))
 
 

@@ -47,7 +47,7 @@ def test_rows_tell_means_intervals_and_spread(compare: Compare, lay_out: LayOut,
     lora, bitfit = summary.rows
     assert summary.metric == "accuracy"
     assert summary.reference == "lora"
-    assert summary.test_rows == ROWS
+    assert (summary.part, summary.examples) == ("validation", ROWS)
     assert lora.values == (0.8, 0.9)
     assert lora.estimate is not None
     assert lora.estimate.value == pytest.approx(0.85)

@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
+from lorry_components.data.prepared import load_labels
 from lorry_components.steps.evaluate.evaluation_report import PREDICTIONS_NAME
 from lorry_components.steps.prepare_data.step import prepare_data
 from lorry_components.studies import trial_run
 from lorry_components.studies.prompt_study import draft_prompts
 from lorry_components.studies.trial_process import main
 from lorry_components.studies.trial_run import evaluate_untrained, read_history, run_trial
-from lorry_components.studies.trials import PreparedData, Trial, TrialFolder, lay_out_trials
+from lorry_components.studies.trials import Part, PreparedData, Trial, TrialFolder, lay_out_trials
 from lorry_components.studies.variants import TaskDocument, Variant, build_variants
 from lorry_components.tasks.resolution import ResolvedTask, resolve_task
 from lorry_components.training.precision import Hardware, detect_hardware
@@ -28,7 +29,7 @@ FINGERPRINT = "sha256:" + "0" * 64
 def open_trial(tmp_path: Path) -> Callable[..., TrialFolder]:
     """Return a function that prepares a variant's data and writes the job of its trial."""
 
-    def build(variant: Variant, name: str = "cells") -> TrialFolder:
+    def build(variant: Variant, name: str = "cells", part: Part = "validation") -> TrialFolder:
         folder = tmp_path / "prepared"
         if not folder.exists():
             prepare_data(resolve_task(variant.spec), folder)
@@ -36,6 +37,7 @@ def open_trial(tmp_path: Path) -> Callable[..., TrialFolder]:
             [variant],
             [0],
             data={variant.label: PreparedData(folder, "d")},
+            part=part,
             fingerprint=FINGERPRINT,
             hardware=detect_hardware(),
         )
@@ -170,6 +172,18 @@ def wordings(task_file: Callable[..., Path], cloze: str) -> list[Variant]:
     return build_variants(task, draft_prompts(task, ["{text} is good", "{text} is bad"], []))
 
 
+@pytest.mark.parametrize("part", ["validation", "test"])
+def test_the_rows_that_were_asked_for_are_scored(
+    compare: Compare, open_trial: Callable[..., TrialFolder], part: Part
+) -> None:
+    folder = open_trial(*compare("lora"), part=part)
+    evaluation = run_trial(folder).evaluation
+    labels = load_labels(folder.read_job().data, part)
+    assert (evaluation.split, evaluation.examples) == (part, len(labels))
+    lines = (folder.evaluation / PREDICTIONS_NAME).read_text("utf-8").splitlines()
+    assert [json.loads(line)["label"] for line in lines] == labels
+
+
 def test_a_base_answers_untrained(wordings: list[Variant], open_trial: Callable[..., TrialFolder]) -> None:
     folder = open_trial(wordings[0])
     result = run_trial(folder)
@@ -182,9 +196,9 @@ def test_a_kind_may_bring_its_own_way_to_score_untrained(
 ) -> None:
     seen: list[Path] = []
 
-    def score(task: ResolvedTask, data: Path, target: Path, *, progress: Any) -> Any:
+    def score(task: ResolvedTask, data: Path, target: Path, *, part: Any, progress: Any) -> Any:
         seen.append(target)
-        return evaluate_untrained(task, data, target, progress=progress)
+        return evaluate_untrained(task, data, target, part=part, progress=progress)
 
     folder = open_trial(wordings[1])
     run_trial(folder, untrained=score)
@@ -198,7 +212,7 @@ def test_a_random_head_is_not_asked_untrained(
     folder = open_trial(variant)
     job = folder.read_job()
     with pytest.raises(TrainingError, match="random before it is trained"):
-        evaluate_untrained(resolve_task(job.spec), job.data, folder.evaluation)
+        evaluate_untrained(resolve_task(job.spec), job.data, folder.evaluation, part=job.part)
 
 
 def test_untrained_cells_of_one_wording_are_the_same_cell(wordings: list[Variant], lay_out: LayOut) -> None:
@@ -222,6 +236,8 @@ def test_cells_are_named_by_all_that_decides_their_result(compare: Compare, lay_
     # Only the decisions count, not what they are called or judged by.
     renamed = compare("lora", ("evaluate.resamples=500", "owner=somebody"))
     assert lay_out(renamed)[0].digest == trials[0].digest
+    on_test = lay_out(compare("lora,bitfit"), (0, 1), part="test")
+    assert not {trial.digest for trial in on_test} & {trial.digest for trial in trials}
 
 
 def test_another_device_precision_or_library_makes_another_cell(

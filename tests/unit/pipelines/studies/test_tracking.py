@@ -103,7 +103,7 @@ def log_all(tracker: StudyTracker, outcomes: Iterable[TrialOutcome], *, failed: 
     tracker.open({"seeds": [0]})
     for outcome in outcomes:
         tracker.log_trial(outcome)
-    tracker.close([], {"test/lora": 0.5}, failed=failed)
+    tracker.close([], {"study/lora": 0.5}, failed=failed)
 
 
 def test_cells_are_runs_below_the_studys(outcomes: list[TrialOutcome], open_tracker: Any) -> None:
@@ -113,17 +113,17 @@ def test_cells_are_runs_below_the_studys(outcomes: list[TrialOutcome], open_trac
     parent, done, failed = index.runs.values()
     assert not warnings
     assert parent["status"] == "FAILED"
-    assert parent["metrics"] == {("test/lora", None): 0.5}
+    assert parent["metrics"] == {("study/lora", None): 0.5}
     assert [run["tags"]["mlflow.parentRunId"] for run in (done, failed)] == ["run-0", "run-0"]
     assert done["status"] == "FINISHED"
     assert done["parameters"]["method"]["name"] == "lora"
     assert done["parameters"]["train"]["learning_rate"] == 0.01
     assert "learning_rate" not in done["parameters"]
     assert done["metrics"]["train/loss", 2] == 0.5
-    assert done["metrics"]["test/accuracy", None] == 0.5
+    assert done["metrics"]["study/accuracy", None] == 0.5
     assert done["metrics"]["trained_parameters", None] == 1000
     assert done["artifacts"] == ["predictions.png", "predictions.jsonl"]
-    assert "test/accuracy" in index.view
+    assert "study/accuracy" in index.view
     assert "lorry.recommendation" in index.view
     assert failed["status"] == "FAILED"
     assert failed["tags"]["lorry.error"] == "the loss became nan"
