@@ -21,10 +21,15 @@ STEP_VERSIONS: Mapping[str, int] = {
 }
 
 
+PROBE_VERSION = 1
+"""Of a training that begins with a fitted head. Adapters without it are the end of one, however bad."""
+
+
 def list_code_versions(spec: TaskSpec) -> dict[str, int]:
     """Return the versions of all code that decides what a checked task learns: part -> version."""
     return {
         **{f"step.{name}": version for name, version in STEP_VERSIONS.items()},
+        **({"head.probe": PROBE_VERSION} if spec.head is not None and spec.head.init == "probe" else {}),
         f"kind.{spec.kind}": TASK_TYPES[spec.kind].code_version,
         f"method.{spec.method.name}": METHODS[spec.method.name].code_version,
     }

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 # A disk with less than this left, in bytes, counts as full.
 _LEAST_ROOM = 1 << 20
+_START = "start"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,7 @@ class Course:
         seconds: Wall time of the training loop in this process, validation included.
         loss: The last mean training loss that was logged; NaN if none was.
         batch_size: Rows in one forward pass, those of all processes together; None: it had no steps.
+        kept_start: Why the weights in the end are those of the beginning; "": they are not.
     """
 
     steps: int
@@ -36,6 +38,7 @@ class Course:
     seconds: float
     loss: float
     batch_size: int | None = None
+    kept_start: str = ""
 
     def count_rows(self, gradient_accumulation: int) -> int:
         """Return how many rows this process trained on, each as often as it was read."""
@@ -43,7 +46,12 @@ class Course:
 
 
 def train_to_end(
-    trainer: "AdapterTrainer", checkpoints: Path, *, keeps_prefix: bool, keeps_best: bool
+    trainer: "AdapterTrainer",
+    checkpoints: Path,
+    *,
+    keeps_prefix: bool,
+    keeps_best: bool,
+    may_keep_start: bool = False,
 ) -> Course:
     """Train from the newest checkpoint, or from the start where there is none, to the end.
 
@@ -52,6 +60,7 @@ def train_to_end(
         checkpoints: The folder of this very training.
         keeps_prefix: Whether the outputs of the frozen layers are computed once and kept.
         keeps_best: Whether the weights in the end are those of the best epoch, and not of the last one.
+        may_keep_start: Whether they are those of the beginning if validation likes these better.
 
     Raises:
         StoreError: The disk is full.
@@ -64,12 +73,17 @@ def train_to_end(
 
     checkpoint = find_checkpoint(checkpoints)
     started = time.perf_counter()
+    kept_start = ""
     try:
+        if may_keep_start:
+            trainer.remember_start(checkpoints / _START, is_evaluated=checkpoint is None)
         if checkpoint is None or not trainer.take_over(checkpoint):
             with cached_prefix(trainer, checkpoints) if keeps_prefix else nullcontext():
                 trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         if keeps_best:
             trainer.load_best()
+        if may_keep_start:
+            kept_start = trainer.keep_better_start(checkpoints / _START, keeps_best=keeps_best)
     except pickle.UnpicklingError as error:
         # Trainer reads torch's own files with weights_only, which refuses whatever could run code.
         raise TrainingError(
@@ -93,4 +107,5 @@ def train_to_end(
         seconds=time.perf_counter() - started,
         loss=float(losses[-1]) if losses else math.nan,
         batch_size=trainer.args.train_batch_size * trainer.args.world_size,
+        kept_start=kept_start,
     )

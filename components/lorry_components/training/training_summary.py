@@ -40,6 +40,8 @@ class TrainingSummary(BaseModel):
             none.
         start_refused: Why it did not begin with the champion's adapter, as the task asks; "": it did, or the
             task asks for no such thing.
+        kept_start: Why it is what it was when training began: a fitted head on an untouched base; "": it is
+            what was trained.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -62,6 +64,7 @@ class TrainingSummary(BaseModel):
     batch_size: int | None = None
     head: Pooling | None = None
     start_refused: str = ""
+    kept_start: str = ""
 
     def save(self, folder: Path) -> None:
         """Write it into a folder."""

@@ -283,10 +283,16 @@ def _explain_interruption(
 
 
 def tell_start(report: "TaskReport") -> None:
-    """Say why a task did not begin with its champion, if it asks for that."""
-    refused = report.details.get("finetune", {}).get("start_refused")
-    if refused:
+    """Say why a task did not begin with its champion, if it asks for that, or ended where it began."""
+    details = report.details.get("finetune", {})
+    if refused := details.get("start_refused"):
         click.echo(f"note: {report.task} began with the base: {refused}", err=True)
+    if kept := details.get("kept_start"):
+        print_prose(
+            f"note: {report.task} is what it was when training began, a linear probe on the frozen base: "
+            f"{kept}. method: {{name: probe}} does the same in seconds",
+            err=True,
+        )
 
 
 def _finish(reports: "Sequence[TaskReport]", folder: "RunFolder") -> None:

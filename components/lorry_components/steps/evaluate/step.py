@@ -122,13 +122,14 @@ def _score_candidate(
     part: str,
 ) -> tuple[ScoredPart, Probe]:
     """Score a candidate, which is not in memory any more when the champion is loaded."""
-    predictor, has_pair = _load_candidate(task, origin, candidate, registry)
+    predictor, recorded = _load_candidate(task, origin, candidate, registry)
     scored = _score_rows(task.spec, predictor, data, target, progress=progress, part=part)
     baselines = measure_baselines(
         task.spec, predictor, scored, load_labels(data, "train"), asks_base=asks_base
     )
     evaluation = scored.evaluation.model_copy(update={"baselines": baselines})
-    return replace(scored, evaluation=evaluation), record_probe(predictor, has_pair=has_pair)
+    probe = recorded or _record_outputs(predictor, origin)
+    return replace(scored, evaluation=evaluation), probe
 
 
 def _load_candidate(
@@ -136,14 +137,14 @@ def _load_candidate(
     origin: RegisteredCandidate | TrainingSummary,
     candidate: Path,
     registry: Registry | None,
-) -> tuple[Predictor, bool]:
-    """Return what predicts with a candidate, and whether its rows have two texts."""
+) -> tuple[Predictor, Probe | None]:
+    """Return what predicts with a candidate, and its recorded outputs if it was registered before."""
     if isinstance(origin, RegisteredCandidate):
         if registry is None:
             raise UsageError("a registered version is evaluated from its registry", todo="give the registry")
         folder = registry.fetch(origin.adapter_id)
         loaded = load_adapter(folder, expected_id=origin.adapter_id, find_base=task.find_base)
-        return loaded.predictor, loaded.task_type.form.has_pair
+        return loaded.predictor, loaded.manifest.probe
     check_fingerprint(task.base.identity, origin.base.fingerprint)
     predictor = assemble_adapter(
         candidate / ADAPTER_FOLDER,
@@ -152,7 +153,14 @@ def _load_candidate(
         method=task.build_method(),
         labels=origin.labels,
     )
-    return predictor, origin.has_pair
+    return predictor, None
+
+
+def _record_outputs(predictor: Predictor, origin: RegisteredCandidate | TrainingSummary) -> Probe:
+    """Return a new adapter's outputs, and those without it: without its head, if it is nothing else."""
+    assert isinstance(origin, TrainingSummary)
+    is_head_alone = bool(origin.kept_start)
+    return record_probe(predictor, has_pair=origin.has_pair, is_head_alone=is_head_alone)
 
 
 def _find_single_answer(task_type: TaskType, scored: ScoredPart) -> str | None:

@@ -133,6 +133,7 @@ def main(
             "checkpoints": name,
             "machine": describe_machine(),
             **_describe_start(start, summary),
+            **({"kept_start": summary.kept_start} if summary.kept_start else {}),
             # How long it took says something of the same kind of machine only.
             **({"placed": spec.resources.model_dump(mode="json")} if entry.is_in_pod else {}),
         }

@@ -122,17 +122,30 @@ def finetune(
     if refused:
         _LOGGER.warning("%s begins with the base, since %s", spec.name, refused)
     # The test rows too: evaluation would refuse them only after training was paid for.
-    rows = [example.row for examples in parts.values() for example in examples]
-    setup.task_type.check_rows(setup.reader, rows)
+    setup.task_type.check_rows(
+        setup.reader, [example.row for examples in parts.values() for example in examples]
+    )
     head = find_number_head(
         setup.task_type, setup.model, setup.newly_initialized, [example.label for example in parts["train"]]
     )
     if began is not None:
         scale_head(head)
-    if probe is not None and fits_head and began is None:
-        write_into_head(setup, probe, head)
+    fitted = probe if fits_head and began is None else None
+    if fitted is not None:
+        write_into_head(setup, fitted, head)
     course = (
-        _train(task, setup, parts, card.labels, head, checkpoints, progress, log_metrics, place)
+        _train(
+            task,
+            setup,
+            parts,
+            card.labels,
+            head,
+            checkpoints,
+            progress,
+            log_metrics,
+            place,
+            may_keep_start=fitted is not None,
+        )
         if method.trains_in_steps
         else Course(steps=0, resumed_from=0, seconds=0.0, loss=probe.head.loss if probe else math.nan)
     )
@@ -189,6 +202,7 @@ def finetune(
         batch_size=course.batch_size,
         head=setup.task_type.find_recorded_pooling(),
         start_refused=refused,
+        kept_start=course.kept_start,
     )
     if group.is_first:
         summary.save(target)
@@ -230,6 +244,8 @@ def _train(
     progress: Progress,
     log_metrics: "LogMetrics | None",
     place: CheckpointPlace | None,
+    *,
+    may_keep_start: bool,
 ) -> Course:
     from lorry_components.training.callbacks import ProgressCallback
     from lorry_components.training.checkpoint_uploads import CheckpointUploads
@@ -253,7 +269,11 @@ def _train(
             uploads = CheckpointUploads(place.open(), keeps_best=keeps_best)
             trainer.add_callback(stack.enter_context(uploads))
         return train_to_end(
-            trainer, checkpoints, keeps_prefix=spec.train.cache_frozen_layers, keeps_best=keeps_best
+            trainer,
+            checkpoints,
+            keeps_prefix=spec.train.cache_frozen_layers,
+            keeps_best=keeps_best,
+            may_keep_start=may_keep_start,
         )
 
 

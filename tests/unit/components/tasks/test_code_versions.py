@@ -13,7 +13,7 @@ from typing import Any
 import lorry_components
 from lorry_components.methods import METHODS
 from lorry_components.task_types import TASK_TYPES
-from lorry_components.tasks.code_versions import STEP_VERSIONS
+from lorry_components.tasks.code_versions import PROBE_VERSION, STEP_VERSIONS
 
 PACKAGE = Path(lorry_components.__file__).parent
 GOLDEN = Path(__file__).with_name("code_versions.json")
@@ -30,8 +30,11 @@ STEP_SOURCES = {
         "steps/finetune/step.py",
         *(f"training/{name}.py" for name in ("arguments", "assembly", "byte_dropout", "checkpoints")),
         *(f"training/{name}.py" for name in ("activation_cache", "distributed", "frozen_features")),
-        *(f"training/{name}.py" for name in ("head_fitting", "linear_probe", "number_head", "optimizers")),
-        *(f"training/{name}.py" for name in ("packing", "precision", "resumption", "sampler", "setup")),
+        *(f"training/{name}.py" for name in ("head_fitting", "length", "linear_probe", "number_head")),
+        *(
+            f"training/{name}.py"
+            for name in ("optimizers", "packing", "precision", "resumption", "sampler", "setup")
+        ),
         *(f"training/{name}.py" for name in ("sharding", "starting_adapter", "supervised_logits", "trainer")),
         *(f"models/{name}.py" for name in ("blocks", "dimensions", "dropout_fields", "pooled_model")),
         *(f"models/{name}.py" for name in ("pooling", "pretrained", "quantization", "reading_order")),
@@ -44,6 +47,7 @@ def list_parts() -> dict[str, tuple[int, list[str]]]:
     parts: dict[str, tuple[int, list[str]]] = {
         f"step.{name}": (version, STEP_SOURCES[name]) for name, version in STEP_VERSIONS.items()
     }
+    parts["head.probe"] = (PROBE_VERSION, ["training/resumption.py", "training/trainer.py"])
     classes: list[tuple[str, Mapping[str, type[Any]]]] = [("kind", TASK_TYPES), ("method", METHODS)]
     for room, known in classes:
         for name, cls in known.items():

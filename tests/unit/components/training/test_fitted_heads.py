@@ -2,7 +2,7 @@
 
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +173,84 @@ def test_a_training_that_goes_on_ends_as_if_it_had_never_stopped(
         (tmp_path / name / "adapter/adapter_model.safetensors").read_bytes() for name in ("whole", "resumed")
     )
     assert whole == resumed
+
+
+# At such a rate the weights are thrown about.
+RUINED = {"epochs": None, "steps": 4, "learning_rate": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("task", "method"),
+    [("classification", "lora"), ("regression", "lora"), ("regression", "bitfit"), ("regression", "full")],
+)
+@pytest.mark.parametrize("stopping", [None, {"patience": 5}])
+def test_a_training_that_ends_worse_than_it_began_keeps_its_beginning(
+    make_spec: MakeSpec,
+    tiny_data: Callable[[str], Path],
+    tmp_path: Path,
+    task: str,
+    method: str,
+    stopping: dict[str, int] | None,
+) -> None:
+    head = {"pooling": "mean", "init": "probe"}
+    train = RUINED | ({"early_stopping": stopping} if stopping else {})
+    resolved, data = resolve_task(make_spec(task, method, head=head, train=train)), tiny_data(task)
+    curve: dict[int, float] = {}
+
+    def follow(metrics: Mapping[str, float], step: int) -> None:
+        name = f"validation/{resolved.task_type.primary}"
+        curve.update({step: metrics[name]} if name in metrics else {})
+
+    summary = finetune(resolved, data, tmp_path / "ruined", checkpoints=tmp_path / "kept", log_metrics=follow)
+    assert curve[0] > max(curve[step] for step in curve if step)
+    assert f"{curve[0]:.3f} when training began" in summary.kept_start
+    alone = resolve_task(make_spec(task, "probe", head={"pooling": "mean"}, train={"epochs": None}))
+    finetune(alone, data, tmp_path / "probe", checkpoints=tmp_path / "none")
+    rows = [example.row for example in load_part(data, "test")]
+    outputs = [
+        assemble_adapter(
+            tmp_path / name / "adapter",
+            base=each.base,
+            task_type=each.task_type.hold_pooling(summary.head),
+            method=each.build_method(),
+            labels=summary.labels,
+        ).compute_outputs(rows)
+        for name, each in (("ruined", resolved), ("probe", alone))
+    ]
+    np.testing.assert_allclose(outputs[0], outputs[1], atol=1e-4)
+    # It is an adapter like any other: its head is not the base's.
+    evaluate(resolved, data, tmp_path / "ruined", tmp_path / "evaluation", registry=None)
+
+
+@pytest.mark.parametrize("step", [3, 4])
+def test_a_beginning_is_kept_after_a_kill_as_well(
+    make_spec: MakeSpec, tiny_data: Callable[[str], Path], tmp_path: Path, step: int
+) -> None:
+    """The last checkpoint is written before its weights are evaluated."""
+    spec = make_spec("classification", head={"pooling": "mean", "init": "probe"}, train=RUINED)
+    resolved, data = resolve_task(spec), tiny_data("classification")
+    finetune(resolved, data, tmp_path / "whole", checkpoints=tmp_path / "kept")
+    shutil.copytree(tmp_path / f"kept/checkpoint-{step}", tmp_path / f"cut/checkpoint-{step}")
+    summary = finetune(resolved, data, tmp_path / "resumed", checkpoints=tmp_path / "cut")
+    assert summary.resumed_from == step
+    assert "when training began" in summary.kept_start
+    whole, resumed = (
+        (tmp_path / name / "adapter/adapter_model.safetensors").read_bytes() for name in ("whole", "resumed")
+    )
+    assert whole == resumed
+
+
+def test_a_training_that_gets_better_is_kept(
+    make_spec: MakeSpec, tiny_data: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """A head that begins at random has nothing to go back to either."""
+    for head in ({"init": "probe"}, {"init": "random"}):
+        train = {"epochs": None, "steps": 4, "learning_rate": 1e-9}
+        resolved = resolve_task(make_spec("classification", head=head, train=train))
+        data = tiny_data("classification")
+        name = head["init"]
+        summary = finetune(resolved, data, tmp_path / name, checkpoints=tmp_path / f"{name}-kept")
+        assert summary.kept_start == ""
 
 
 def test_a_probe_that_cannot_be_fitted_costs_no_training(
