@@ -102,6 +102,7 @@ def read_task(report: TaskReport, recorded: Recorded = NOTHING_RECORDED, *, run:
         method_before=label_method(former.recipe) or former.method if former else "",
         gain=_read_gain(comparison),
         single_answer=_read_text(evaluated.get("single_answer")),
+        kept_start=_read_text(trained.get("kept_start")),
         picture=_read_picture(evaluated.get("picture")),
         data=_read_data(prepared, recorded.former_report),
         size_before=measure_adapter(former) if former else None,

@@ -89,6 +89,8 @@ def list_points(task: TaskFacts) -> Iterator[tuple[str, str]]:
         yield "Old version", _describe_former(task, task.gain)
     if task.single_answer:
         yield "Single answer", f"It answers every test row with {task.single_answer!r}."
+    if task.kept_start:
+        yield "Kept its beginning", f"{task.kept_start}: it is a head that was fitted to the frozen base"
     if task.probe is not None:
         yield "Linear probe", describe_probe(task.probe)
     if task.baselines:

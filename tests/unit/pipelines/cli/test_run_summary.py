@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 
+from lorry_components.steps.report.reading import read_task
 from lorry_components.steps.report.step import TaskReport
 from lorry_components.tasks.resolution import resolve_task
 from lorry_components.tasks.staleness import Staleness
+from lorry_pipelines.cli.run import tell_start
 from lorry_pipelines.cli.run_summary import describe_tasks, print_summary
 from lorry_pipelines.scheduling import PlannedTask
 from lorry_registry.mlflow_pages import TrainingsPage
@@ -29,14 +31,14 @@ SPEC = TaskSpec.model_validate(
 )
 
 
-def report(**evaluated: Any) -> TaskReport:
+def report(trained: dict[str, Any] | None = None, **evaluated: Any) -> TaskReport:
     return TaskReport(
         task="reviews",
         status="challenger",
         step="register",
         reason="too weak",
         failure=None,
-        details={"evaluate": evaluated, "finetune": {"train_seconds": 12.0}},
+        details={"evaluate": evaluated, "finetune": {"train_seconds": 12.0, **(trained or {})}},
         seconds={"finetune": 14.0, "evaluate": 2.5},
     )
 
@@ -194,3 +196,14 @@ def test_on_a_narrow_terminal_the_table_keeps_what_tells_most(
     assert [column for column in columns if column not in head] == []
     # The reference that nobody gave is not even among what is not shown.
     assert "Published" not in shown
+
+
+def test_an_adapter_that_is_what_training_began_with_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    why = "accuracy on validation was 0.650 when training began, and 0.610 in the end"
+    tell_start(report({"kept_start": why}))
+    told = " ".join(capsys.readouterr().err.split())
+    assert told.startswith("note: reviews is what it was when training began, a head that was fitted to the")
+    assert told.endswith(f"{why}. method: {{name: probe}} does the same in seconds")
+    tell_start(report())
+    assert capsys.readouterr().err == ""
+    assert read_task(report({"kept_start": why})).kept_start == why

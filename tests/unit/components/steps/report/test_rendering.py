@@ -178,6 +178,13 @@ def test_what_is_cut_first_is_that_of_the_last_tasks() -> None:
     assert "Confusion matrix" not in text.partition("### task-11")[2]
 
 
+def test_an_adapter_that_is_what_training_began_with_is_told() -> None:
+    why = "accuracy on validation was 0.650 when training began, and 0.610 in the end"
+    report = ReportFacts(title="Run run-1", tasks=(make_task(kept_start=why),))
+    assert f"Kept its beginning: {why}" in re.sub(r"\\(.)", r"\1", render_markdown(report))
+    assert why in read_text(render_page(report))
+
+
 @settings(max_examples=60)
 @given(
     st.text(max_size=4000),
@@ -216,6 +223,7 @@ def make_hostile_report() -> ReportFacts:
         base=ATTACK,
         device=ATTACK,
         single_answer=ATTACK,
+        kept_start=ATTACK,
         mlflow_url='https://a.example/"><script>)](javascript:alert(1)',
     )
     failed = make_task(ATTACK, status="failed", step=ATTACK, reasons=(ATTACK,))
