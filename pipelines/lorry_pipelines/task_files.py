@@ -44,7 +44,9 @@ def name_task_file(name: str, path: Path, folder: Path) -> str:
         path: Its file.
         folder: The folder that the command line is in.
     """
-    if path.parent == folder / TASKS_FOLDER or path in _list_namesakes(name, folder):
+    tasks = folder / TASKS_FOLDER
+    # In tasks/ there may be another file of this name.
+    if path.parent == tasks or (not tasks.is_dir() and path in _list_namesakes(name, folder)):
         return name
     return str(path.relative_to(folder) if path.is_relative_to(folder) else path)
 
