@@ -50,8 +50,9 @@ def wrap_prose(text: str, width: int, *, hanging: str = _HANGING) -> str:
     for line in text.split("\n"):
         space = " " * (len(line) - len(line.lstrip(" ")))
         lines += textwrap.wrap(
-            _glue_commands(line, width - len(space) - len(hanging)),
+            _glue_commands(line.lstrip(" "), width - len(space) - len(hanging)),
             width,
+            initial_indent=space,
             subsequent_indent=space + hanging,
             break_long_words=False,
             break_on_hyphens=False,

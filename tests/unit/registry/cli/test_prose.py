@@ -1,7 +1,7 @@
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lorry_registry.cli.prose import print_prose, wrap_prose
@@ -12,6 +12,7 @@ _WORDS = st.lists(st.text("abcxyz/-.:", min_size=1, max_size=30), min_size=1, ma
 
 
 @given(_WORDS, st.integers(20, 120), st.integers(0, 6))
+@example([":" * 20], 20, 1)
 def test_no_word_is_broken_and_none_is_lost(words: list[str], width: int, indent: int) -> None:
     text = " " * indent + " ".join(words)
     wrapped = wrap_prose(text, width)
