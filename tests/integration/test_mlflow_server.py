@@ -112,7 +112,7 @@ def run_lorry(*arguments: str, code: int = 0, **environment: str) -> str:
 # Both ways of artifacts, on the store on S3
 
 
-@pytest.mark.parametrize("kind", ["proxied", "direct"])
+@pytest.mark.parametrize("kind", ["proxied", pytest.param("direct", marks=pytest.mark.exhaustive)])
 def test_plain_mlflow_predicts_what_lorry_predicts(
     request: pytest.FixtureRequest,
     use_stack: UseStack,
@@ -355,6 +355,7 @@ def test_somebody_elses_experiment(
 # At once
 
 
+@pytest.mark.exhaustive
 def test_four_processes_reconcile_at_once(
     proxied_stack: Stack, use_stack: UseStack, copy_tasks: Callable[..., Registry], registry: Registry
 ) -> None:

@@ -151,7 +151,14 @@ def test_disk_of_the_store_is_full(workspace: Any, make_disk: Callable[[str], Pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", ["28k", "72k", "104k"])
+@pytest.mark.parametrize(
+    "size",
+    [
+        pytest.param("28k", marks=pytest.mark.exhaustive),
+        "72k",
+        pytest.param("104k", marks=pytest.mark.exhaustive),
+    ],
+)
 def test_disk_of_the_run_is_full(
     workspace: Any, make_disk: Callable[[str], Path], tmp_path: Path, size: str
 ) -> None:

@@ -129,7 +129,7 @@ def test_interrupted(interrupted: Any) -> None:
     assert interrupted.list_adapters() == []
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_interrupted_again_and_again(interrupted: Any) -> None:
     shelf = interrupted
     # A kill of the command alone. Meanwhile a second run is refused; it starts nothing.

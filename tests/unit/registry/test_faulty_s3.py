@@ -63,6 +63,16 @@ class Read(Operation):
 
 
 _OPERATIONS = (Publish(), Fetch(), RegisterFirst(), Register(), Promote(), Rollback(), Read())
+# What these ask of the store, the others ask as well.
+_REPEATING = ("rollback", "read")
+_CASES = [
+    pytest.param(
+        operation,
+        id=operation.name,
+        marks=[pytest.mark.exhaustive] if operation.name in _REPEATING else [pytest.mark.slow],
+    )
+    for operation in _OPERATIONS
+]
 _DONE = ("whole", "moved", "read")
 
 
@@ -121,8 +131,7 @@ def _spoil(fault: str, first: int, last: int = sys.maxsize) -> Choose:
     return lambda number, *_: fault if first <= number <= last else ""
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("operation", _OPERATIONS, ids=lambda operation: operation.name)
+@pytest.mark.parametrize("operation", _CASES)
 def test_each_request_may_be_spoiled_once(spoiled: Spoiled, operation: Operation) -> None:
     count = spoiled.count_requests(operation)
     assert count > 2
@@ -135,8 +144,7 @@ def test_each_request_may_be_spoiled_once(spoiled: Spoiled, operation: Operation
         operation.finish(place)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("operation", _OPERATIONS, ids=lambda operation: operation.name)
+@pytest.mark.parametrize("operation", _CASES)
 def test_a_server_that_goes_away_leaves_nothing_half_there(spoiled: Spoiled, operation: Operation) -> None:
     count = spoiled.count_requests(operation)
     for fatal in range(1, count + 1):

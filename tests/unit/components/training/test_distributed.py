@@ -87,8 +87,8 @@ def check_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
         pytest.param("lora", False, 1, marks=pytest.mark.slow),
         ("lora", True, 2),
         pytest.param("adapter-h", True, 1, marks=pytest.mark.slow),
-        pytest.param({"name": "adapter-p", "train_layer_norms": True}, True, 1, marks=pytest.mark.slow),
-        pytest.param({"name": "adapter-l"}, True, 1, marks=pytest.mark.slow),
+        pytest.param({"name": "adapter-p", "train_layer_norms": True}, True, 1, marks=pytest.mark.exhaustive),
+        pytest.param({"name": "adapter-l"}, True, 1, marks=pytest.mark.exhaustive),
     ],
     ids=str,
 )
@@ -129,7 +129,7 @@ def test_a_process_alone_may_keep_its_frozen_weights_elsewhere(
     check_same(training.read("apart"), training.read("one"))
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_shares_go_on_from_a_checkpoint(training: Training, make_spec: MakeSpec) -> None:
     spec = write(make_spec, offload=True, steps=8)
     training.run(spec, "whole", processes=2)

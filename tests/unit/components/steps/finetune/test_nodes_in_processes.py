@@ -127,6 +127,7 @@ def make_cluster(
         cluster.controller.stop()
 
 
+@pytest.mark.exhaustive
 def test_a_lost_node_and_a_lost_step_change_nothing(
     make_cluster: Callable[..., Cluster], tmp_path: Path
 ) -> None:

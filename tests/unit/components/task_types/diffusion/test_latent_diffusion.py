@@ -302,7 +302,7 @@ def test_the_command_writes_images_beside_others(
     assert "dog-3.png" in result.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_two_processes_train_one_adapter_and_go_on_with_it(
     make_spec: MakeSpec, pipeline: Path, tmp_path: Path
 ) -> None:
