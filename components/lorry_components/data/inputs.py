@@ -62,8 +62,6 @@ class InputTable(ReadSequence[Row]):
             )
 
     def _read(self, numbers: range) -> list[Row]:
-        if numbers.step != 1:
-            return [self[number] for number in numbers]
         start, count = numbers.start, len(numbers)
         if start < self._position or self._position == self._length:
             self._rows, self._position = iter(self), 0

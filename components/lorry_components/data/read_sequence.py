@@ -18,8 +18,12 @@ class ReadSequence(Sequence[_Item]):
 
     def __getitem__(self, index: int | slice) -> _Item | list[_Item]:
         numbers = range(len(self))[index]
-        return self._read(range(numbers, numbers + 1))[0] if isinstance(numbers, int) else self._read(numbers)
+        if isinstance(numbers, int):
+            return self._read(range(numbers, numbers + 1))[0]
+        if numbers.step != 1:
+            return [self[number] for number in numbers]
+        return self._read(numbers) if numbers else []
 
     @abstractmethod
     def _read(self, numbers: range) -> list[_Item]:
-        """Return the items of these numbers, all of which there are, in this order."""
+        """Return the items of at least one number and those that follow it, up to the end of the range."""

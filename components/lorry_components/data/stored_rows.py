@@ -32,8 +32,6 @@ class StoredRows(ReadSequence[dict[str, str]]):
             yield from self[start : start + _ROWS_AT_ONCE]
 
     def _read(self, numbers: range) -> list[dict[str, str]]:
-        if numbers.step != 1:
-            return [self[number] for number in numbers]
         rows: list[dict[str, str]] = self._table.slice(numbers.start, len(numbers)).to_pylist()
         return rows
 

@@ -35,10 +35,7 @@ class ChosenValues(ReadSequence[_Value]):
                 wanted = next(chosen, None)
 
     def _read(self, numbers: range) -> list[_Value]:
-        if not numbers:
-            return []
         # One look at a stretch of the sequence costs less than one at each place.
-        chosen = self._places[numbers[0]], self._places[numbers[-1]]
-        first, last = min(chosen), max(chosen)
-        stretch = self._values[first : last + 1]
-        return [stretch[self._places[number] - first] for number in numbers]
+        chosen = self._places[numbers.start : numbers.stop]
+        stretch = self._values[chosen[0] : chosen[-1] + 1]
+        return [stretch[place - chosen[0]] for place in chosen]
