@@ -55,11 +55,14 @@ def fetch_data(target: Path) -> list[Path]:
 
 
 def _is_whole(path: Path) -> bool:
-    """Return whether a file is there and has all columns; one of an earlier version has not."""
+    """Return whether a file is there and has all columns; one of an earlier version, or empty, has not."""
     if not path.is_file():
         return False
     with path.open(encoding="utf-8") as stream:
-        return set(json.loads(stream.readline())) == _COLUMNS
+        try:
+            return set(json.loads(stream.readline())) == _COLUMNS
+        except ValueError:
+            return False
 
 
 def _download(folder: Path) -> Path:

@@ -57,11 +57,12 @@ def test_each_domain_becomes_rows_with_a_number_and_a_class(
     assert count_downloads() == 1
 
 
-def test_a_file_of_an_earlier_version_is_fetched_again(
-    count_downloads: Callable[[], int], tmp_path: Path
+@pytest.mark.parametrize("content", ['{"text": "Lovely.", "rating": 2.5}\n', ""])
+def test_a_file_of_an_earlier_version_or_an_empty_one_is_fetched_again(
+    count_downloads: Callable[[], int], tmp_path: Path, content: str
 ) -> None:
     (path, *_) = fetch_data(tmp_path / "data")
-    path.write_text(json.dumps({"text": "Lovely.", "rating": 2.5}) + "\n", "utf-8")
+    path.write_text(content, "utf-8")
     fetch_data(tmp_path / "data")
     assert count_downloads() == 2
     assert "polarity" in path.read_text("utf-8")

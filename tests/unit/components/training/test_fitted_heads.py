@@ -240,7 +240,7 @@ def test_a_beginning_is_kept_after_a_kill_as_well(
     assert whole == resumed
 
 
-def test_a_training_that_gets_better_is_kept(
+def test_a_training_that_ends_no_worse_is_kept(
     make_spec: MakeSpec, tiny_data: Callable[[str], Path], tmp_path: Path
 ) -> None:
     """A head that begins at random has nothing to go back to either."""
