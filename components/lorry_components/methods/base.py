@@ -93,6 +93,8 @@ class Method(ABC):
         freezes_base: Whether the base's weights stay as they are, so that they may be held in half precision.
         holds_four_bits: Whether the base's matrices are held in four bits.
         copies_trained: Whether it keeps a copy of what it trains in the host's memory, to save what changed.
+        starts_as_base: Whether the base computes before the first step what it computes without the method,
+            so that a head can be fitted to the base alone.
         trains_in_steps: Whether there is anything to train; otherwise the head is fitted at once.
         continues: Whether training can go on from a saved adapter of it, see :meth:`continue_from`.
         code_version: Is raised when a change of its code changes what is learned, see
@@ -108,6 +110,7 @@ class Method(ABC):
     survives_checkpointing: ClassVar[bool] = True
     holds_four_bits: ClassVar[bool] = False
     copies_trained: ClassVar[bool] = False
+    starts_as_base: ClassVar[bool] = True
     trains_in_steps: ClassVar[bool] = True
     continues: ClassVar[bool] = False
     code_version: ClassVar[int] = 1

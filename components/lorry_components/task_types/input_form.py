@@ -30,7 +30,7 @@ class InputForm:
         pooling: What a head on whole texts reads of the base; ``auto``: it depends on the base; ``stated``:
             what the base states, and nothing but that; None: what transformers' class for the base reads.
         head_dropout: Dropout before that head's output layer; None: none, or that of transformers' class.
-        fits_head: Whether the head is fitted to the frozen base before training.
+        fits_head: Whether the head is fitted to what the base computes before training.
     """
 
     max_length: int

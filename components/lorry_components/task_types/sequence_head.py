@@ -30,6 +30,7 @@ from lorry_registry.manifest import Pooling
 from lorry_registry.task_spec import HeadSpec
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -225,7 +226,35 @@ class SequenceHeadTaskType(TextHeadTaskType):
         labels: Sequence[str] | None,
         report: Report,
     ) -> Outputs:
-        """Return the raw outputs, shape (rows, outputs of the head).
+        """Return the raw outputs, shape (rows, outputs of the head)."""
+        outputs = np.zeros((len(rows), len(labels) if labels else 1), dtype=np.float32)
+        for chosen, logits in self._run(model, tokenizer, rows, report):
+            outputs[chosen] = logits.float().cpu().numpy()
+        return outputs
+
+    def compute_features(
+        self,
+        model: "nn.Module",
+        layer: "nn.Module",
+        tokenizer: "PreTrainedTokenizerBase",
+        rows: Sequence[Row],
+        report: Report,
+    ) -> Outputs:
+        """Return what the output layer of the head reads, shape (rows, width)."""
+        read: list[Any] = []
+        hook = layer.register_forward_pre_hook(lambda _layer, inputs: read.append(inputs[0]))
+        features = np.zeros((len(rows), layer.get_parameter("weight").shape[1]), dtype=np.float32)
+        try:
+            for chosen, _logits in self._run(model, tokenizer, rows, report):
+                features[chosen] = read.pop().float().cpu().numpy()
+        finally:
+            hook.remove()
+        return features
+
+    def _run(
+        self, model: "nn.Module", tokenizer: "PreTrainedTokenizerBase", rows: Sequence[Row], report: Report
+    ) -> "Iterator[tuple[list[int], torch.Tensor]]":
+        """Yield the numbers of some rows and their logits, until all rows are done.
 
         Rows are batched by length, so that little is computed on padding.
         """
@@ -234,15 +263,14 @@ class SequenceHeadTaskType(TextHeadTaskType):
         device = next(model.parameters()).device
         _set_padding(model, tokenizer)
         encoded = self.encode_rows(tokenizer, rows)
-        outputs = np.zeros((len(rows), len(labels) if labels else 1), dtype=np.float32)
         done = 0
-        with torch.inference_mode():
-            for chosen in batch_by_length([len(row["input_ids"]) for row in encoded], _BATCH_ROWS):
-                batch = tokenizer.pad([encoded[index] for index in chosen], return_tensors="pt")
-                outputs[chosen] = model(**batch.to(device)).logits.float().cpu().numpy()
-                done += len(chosen)
-                report(done)
-        return outputs
+        for chosen in batch_by_length([len(row["input_ids"]) for row in encoded], _BATCH_ROWS):
+            batch = tokenizer.pad([encoded[index] for index in chosen], return_tensors="pt")
+            with torch.inference_mode():
+                logits = model(**batch.to(device)).logits
+            yield chosen, logits
+            done += len(chosen)
+            report(done)
 
     def predict(
         self,

@@ -9,11 +9,12 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from lorry_components.data.examples import Example
+from lorry_components.data.rows import Row
 from lorry_components.methods import Method
 from lorry_components.models.bases import Base
 from lorry_components.models.configuration import load_config
@@ -21,6 +22,7 @@ from lorry_components.progress import Progress, ignore_progress
 from lorry_components.task_types import TaskType
 from lorry_components.task_types.head_choice import find_features_pooling
 from lorry_components.task_types.sequence_head import SequenceHeadTaskType
+from lorry_components.training.adapted_features import AdaptedFeatures
 from lorry_components.training.feature_cache import FeatureCache, Features
 from lorry_components.training.frozen_features import FrozenFeatures
 from lorry_components.training.head_fitting import FittedHead, compute_outputs, fit_classes, fit_numbers
@@ -34,6 +36,15 @@ if TYPE_CHECKING:
 PROBE_NAME = "linear_probe.safetensors"
 MOST_ROWS = 50_000
 """Training rows above which a probe is not fitted only to compare an adapter with it."""
+
+
+class FeatureSource(Protocol):
+    """What makes vectors of rows: the frozen base, or the base as a method changes it from the beginning."""
+
+    task_type: SequenceHeadTaskType
+
+    def compute(self, rows: Sequence[Row], progress: Progress = ...) -> Features:
+        """Return the features of rows, shape (rows, width)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +71,7 @@ class LinearProbe:
 
 
 def fit_linear_probe(
-    features: FrozenFeatures,
+    features: FeatureSource,
     parts: Mapping[str, Sequence[Example]],
     labels: Sequence[str] | None,
     *,
@@ -69,7 +80,7 @@ def fit_linear_probe(
     """Fit a task's linear probe; the test rows are not looked at.
 
     Args:
-        features: What the frozen base makes of rows, for a task type.
+        features: What makes vectors of rows.
         parts: The rows of ``train`` and ``validation``.
         labels: The classes, or None.
         progress: Called with how many rows the base has read.
@@ -128,6 +139,30 @@ def load_layer(folder: Path) -> tuple[Any, Any] | None:
 def predict_outputs(features: Features, layer: tuple[Any, Any]) -> Any:
     """Return a probe's outputs for features, shape (rows, outputs)."""
     return compute_outputs(features, *layer)
+
+
+def fit_to_adapted(
+    setup: Setup,
+    parts: Mapping[str, Sequence[Example]],
+    labels: Sequence[str] | None,
+    *,
+    progress: Progress = ignore_progress,
+) -> LinearProbe:
+    """Fit the head of an adapted base that does not start as the base; the test rows are not looked at.
+
+    Args:
+        setup: What was set up for the task, whose type has a head on whole texts.
+        parts: The rows of ``train`` and ``validation``.
+        labels: The classes, or None.
+        progress: Called with how many rows the base has read.
+
+    Raises:
+        TrainingError: There is no output layer that could take a fitted head.
+    """
+    task_type = setup.task_type
+    assert isinstance(task_type, SequenceHeadTaskType)
+    layer = find_output_layer(setup.model, setup.newly_initialized, 1 if labels is None else len(labels))
+    return fit_linear_probe(AdaptedFeatures(setup, task_type, layer), parts, labels, progress=progress)
 
 
 def write_into_head(setup: Setup, probe: LinearProbe, numbers: NumberHead | None) -> None:

@@ -64,6 +64,9 @@ class AnyPeft(PeftMethod):
     summary = "any further method of PEFT, by its type"
     learning_rate = 1e-3
     learns_matrices = True
+    # Most do; how each begins is for PEFT to know.
+    starts_as_base = False
+    code_version = 2
     options_model = AnyPeftOptions
 
     def __init__(

@@ -53,6 +53,8 @@ class SoftTokenMethod(PeftMethod):
     files, which PEFT reads back to the same numbers.
     """
 
+    starts_as_base = False
+    code_version = 2
     # The names of the parameters that are not in the base's weights.
     _head: frozenset[str] = frozenset()
 

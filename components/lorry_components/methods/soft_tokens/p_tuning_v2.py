@@ -67,6 +67,8 @@ class PTuningV2(NativeMethod):
     learning_rate = 3e-2
     max_adapter_mib = 64.0
     freezes_base = True
+    starts_as_base = False
+    code_version = 2
     # transformers passes no cache to layers that it checkpoints.
     survives_checkpointing = False
     options_model = PTuningV2Options

@@ -27,6 +27,7 @@ from lorry_components.training.linear_probe import (
     PROBE_NAME,
     LinearProbe,
     fit_linear_probe,
+    fit_to_adapted,
     open_features,
     write_into_head,
 )
@@ -105,15 +106,12 @@ def finetune(
     is_compared = compares_probe and method.trains_in_steps and _is_probe_wanted(spec, len(parts["train"]))
     # Progress is told in steps, where there are any.
     follow = ignore_progress if method.trains_in_steps else progress
+    is_start = fits_head and method.starts_as_base
     probe = None
-    if fits_head:
-        probe = _fit_probe(task, task_type, method, parts, card.labels, features, follow)
-    elif is_compared and group.is_first:
-        try:
-            probe = _fit_probe(task, task_type, method, parts, card.labels, features, follow)
-        except _PROBE_ERRORS as error:
-            # Families of bases differ in ways that nobody knows: a comparison must not cost the training.
-            _LOGGER.warning("%s is not compared with a linear probe: %s", spec.name, error)
+    if is_start or (is_compared and group.is_first):
+        probe = _fit_probe(
+            task, task_type, method, parts, card.labels, features, follow, may_fail=not is_start
+        )
     setup = set_up(spec, task.base, task_type, method, labels=card.labels, group=group)
     _check_size(spec, setup, target)
     held_out = [example.row for example in parts["test"]]
@@ -130,7 +128,9 @@ def finetune(
     )
     if began is not None:
         scale_head(head)
-    fitted = probe if fits_head and began is None else None
+    fitted = None
+    if fits_head and began is None:
+        fitted = probe if is_start else fit_to_adapted(setup, parts, card.labels)
     if fitted is not None:
         write_into_head(setup, fitted, head)
     course = (
@@ -173,7 +173,7 @@ def finetune(
         (target / PROBE_NAME).unlink(missing_ok=True)
         if probe is not None and is_compared:
             probe.save(target)
-    seconds = course.seconds + (probe.seconds if probe is not None and fits_head else 0.0)
+    seconds = course.seconds + (fitted.seconds if fitted is not None else 0.0)
     trained_rows = course.count_rows(spec.train.gradient_accumulation)
     summary = TrainingSummary(
         base=setup.base.identity,
@@ -228,10 +228,19 @@ def _fit_probe(
     labels: Sequence[str] | None,
     features: FeatureCache | None,
     progress: Progress,
+    *,
+    may_fail: bool,
 ) -> LinearProbe | None:
     """Fit the linear probe, if there is one for the task type and the base; the base is then let go of."""
-    opened = open_features(task.base, task_type, method, features)
-    return None if opened is None else fit_linear_probe(opened, parts, labels, progress=progress)
+    try:
+        opened = open_features(task.base, task_type, method, features)
+        return None if opened is None else fit_linear_probe(opened, parts, labels, progress=progress)
+    except _PROBE_ERRORS as error:
+        if not may_fail:
+            raise
+        # Families of bases differ in ways that nobody knows: a comparison must not cost the training.
+        _LOGGER.warning("%s is not compared with a linear probe: %s", task.spec.name, error)
+        return None
 
 
 def _train(

@@ -90,7 +90,7 @@ def list_points(task: TaskFacts) -> Iterator[tuple[str, str]]:
     if task.single_answer:
         yield "Single answer", f"It answers every test row with {task.single_answer!r}."
     if task.kept_start:
-        yield "Kept its beginning", f"{task.kept_start}: it is a head that was fitted to the frozen base"
+        yield "Kept its beginning", f"{task.kept_start}: nothing but its head was fitted"
     if task.probe is not None:
         yield "Linear probe", describe_probe(task.probe)
     if task.baselines:

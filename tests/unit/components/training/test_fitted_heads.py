@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from lorry_components.inference import assemble_adapter, load_adapter
@@ -19,6 +20,7 @@ from lorry_components.steps.register.step import register
 from lorry_components.tasks.resolution import resolve_task
 from lorry_components.training.feature_cache import FeatureCache
 from lorry_components.training.frozen_features import FrozenFeatures
+from lorry_components.training.head_fitting import fit_classes, fit_numbers
 from lorry_registry.registry import Registry
 from lorry_registry.stores import LocalStore
 from lorry_registry.task_spec import TaskSpec
@@ -177,6 +179,69 @@ def test_a_training_that_goes_on_ends_as_if_it_had_never_stopped(
 
 # At such a rate the weights are thrown about.
 RUINED = {"epochs": None, "steps": 4, "learning_rate": 0.5}
+
+
+@pytest.mark.parametrize("task", ["pair", "regression"])
+@pytest.mark.parametrize(
+    ("base", "method"),
+    [
+        ("bert", "prompt-tuning"),
+        ("bert", {"name": "p-tuning", "template": "[P] {text} [P]"}),
+        ("bert", "p-tuning-v2"),
+        ("bert", "prelayer"),
+        ("gpt2", "prompt-tuning"),
+        ("bert", {"name": "peft", "type": "MISS", "r": 2}),
+    ],
+)
+def test_the_head_of_soft_prompts_is_fitted_to_the_base_with_them(
+    make_spec: MakeSpec,
+    tiny_data: Callable[[str], Path],
+    tmp_path: Path,
+    task: str,
+    base: str,
+    method: str | dict[str, Any],
+) -> None:
+    if isinstance(method, dict) and task == "pair" and "template" in method:
+        method = {**method, "template": "[P] {text} [P] {text_pair}"}
+    head = {"pooling": "last" if base == "gpt2" else "mean", "init": "probe"}
+    train = {"epochs": None, "steps": 1, "learning_rate": 1e-9, "precision": "fp32"}
+    spec = make_spec(task, method, base=base, head=head, train=train)
+    resolved, data = resolve_task(spec), tiny_data(task)
+    summary = finetune(resolved, data, tmp_path / "soft", checkpoints=tmp_path / "checkpoints")
+    predictor = assemble_adapter(
+        tmp_path / "soft/adapter",
+        base=resolved.base,
+        task_type=resolved.task_type.hold_pooling(summary.head),
+        method=resolved.build_method(),
+        labels=summary.labels,
+    )
+    read: list[Any] = []
+    layer: Any = next(
+        module
+        for name, module in predictor.adapted.model.named_modules()
+        if name.endswith("score") or name.endswith("score.modules_to_save.default")
+        if isinstance(module, torch.nn.Linear)
+    )
+    layer.register_forward_pre_hook(lambda _layer, inputs: read.append(inputs[0].float().numpy()))
+    features, truth = {}, {}
+    for part in ("train", "validation"):
+        examples = load_part(data, part)
+        for example in examples:
+            predictor.compute_outputs([example.row])
+        features[part], truth[part] = (
+            np.concatenate(read),
+            [resolved.task_type.encode_label(example.label, summary.labels) for example in examples],
+        )
+        read.clear()
+    inputs = features["train"], truth["train"], features["validation"], truth["validation"]
+    fitted = (
+        fit_numbers(*inputs)
+        if summary.labels is None
+        else fit_classes(*inputs[:2], len(summary.labels), *inputs[2:])
+    )
+    rows = [example.row for example in load_part(data, "test")]
+    outputs = np.concatenate([predictor.compute_outputs([row]) for row in rows])
+    np.testing.assert_allclose(outputs, fitted.compute(np.concatenate(read)), atol=2e-3)
 
 
 @pytest.mark.parametrize(
