@@ -84,8 +84,10 @@ def _sweep(name: str, methods: Sequence[str], chosen: argparse.Namespace) -> dic
     for method in methods:
         results = chosen.results / f"{name}-{method.partition(':')[0]}.json"
         rated = [_rate(method, rate) for rate in RATES[method]]
-        # One a rate, in the order in which they were asked for.
-        found = compare(path, rated, "0", results, jobs=chosen.jobs)
+        # One a rate, in the order in which they were asked for; the linear probe that is compared as well has
+        # none.
+        compared = compare(path, rated, "0", results, jobs=chosen.jobs)
+        found = [row for row in compared if row["method"] != "probe"]
         rows |= {f"{method}@{rate}": row for rate, row in zip(RATES[method], found, strict=True)}
     return rows
 

@@ -12,7 +12,7 @@ from fixtures.s3_server import SECRET_KEY, S3Server
 TEXTS = ["the film was very good", "the food was awful"]
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_run_on_s3(workspace: Any, s3_address: str, s3_server: S3Server) -> None:
     (workspace.folder / "lorry.toml").write_text(f'store = "{s3_address}"\n', encoding="utf-8")
     task = workspace.write_task("mood")

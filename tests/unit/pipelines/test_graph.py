@@ -326,7 +326,7 @@ def test_a_run_ends_and_is_removed_in_time(tmp_path: Path) -> None:
     ("name", "specs"),
     [
         ("cpu", [make_spec()]),
-        ("one_gpu", [make_spec(count=1, memory="16Gi")]),
+        pytest.param("one_gpu", [make_spec(count=1, memory="16Gi")], marks=pytest.mark.exhaustive),
         ("several_gpus", [make_spec(**TWO_GPUS), make_spec("books")]),
         ("several_nodes", [make_spec(**TWO_GPUS, nodes=4), make_spec("books")]),
     ],

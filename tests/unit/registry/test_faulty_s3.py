@@ -64,7 +64,7 @@ class Read(Operation):
 
 _OPERATIONS = (Publish(), Fetch(), RegisterFirst(), Register(), Promote(), Rollback(), Read())
 # What these ask of the store, the others ask as well.
-_REPEATING = ("rollback", "read")
+_REPEATING = ("promote", "rollback", "read")
 _CASES = [
     pytest.param(
         operation,

@@ -84,9 +84,9 @@ def check_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("method", "offload", "accumulation"),
     [
-        pytest.param("lora", False, 1, marks=pytest.mark.slow),
+        pytest.param("lora", False, 1, marks=pytest.mark.exhaustive),
         ("lora", True, 2),
-        pytest.param("adapter-h", True, 1, marks=pytest.mark.slow),
+        pytest.param("adapter-h", True, 1, marks=pytest.mark.exhaustive),
         pytest.param({"name": "adapter-p", "train_layer_norms": True}, True, 1, marks=pytest.mark.exhaustive),
         pytest.param({"name": "adapter-l"}, True, 1, marks=pytest.mark.exhaustive),
     ],
