@@ -166,6 +166,13 @@ def write_parts(data_set: DataSet, source: Path, target: Path, *, rows: int, see
         "validation": validation[: max(100, min(rows // 4, 2000))],
         "test": test,
     }
+    if data_set.kind == "text-classification":
+        # Few rows may lack a class, which nothing could predict then.
+        classes = {row[data_set.label] for row in shortened["train"]}
+        shortened = {
+            part: [row for row in chosen if row[data_set.label] in classes]
+            for part, chosen in shortened.items()
+        }
     target.mkdir(parents=True, exist_ok=True)
     for part, chosen in shortened.items():
         keep = [*data_set.text, data_set.label]
