@@ -2,7 +2,9 @@
 
 The four domains of the demo as regressions, on rows drawn by a seed: the linear probe, the recipe that the
 demo has (transformers' head, three epochs), and others that may be as good sooner: fewer epochs, heads that
-read or begin differently. The learning rate falls to zero within each training, however long it is.
+read or begin differently, adapters in the upper layers only (``top``), so that the outputs of those below are
+kept from the first epoch on, and a higher learning rate (``at``), which falls to zero within each training,
+however long it is.
 
     lorry demo FOLDER
     python tests/benchmarks/bench_time_to_quality.py --data FOLDER --results FILE [--seeds 0,1,2]
@@ -31,19 +33,27 @@ HEADS: Mapping[str, Mapping[str, Any]] = {
 DEMO = "first/random 3"
 RECIPES = (
     DEMO,
-    "first/random 1",
     "first/random 2",
-    "mean/random 1",
+    "first/random 2 at 4e-3",
+    "first/random 3 top 4",
+    "first/random 2 top 4 at 4e-3",
+    "first/random 1 at 4e-3",
     "mean/random 2",
-    "mean/probe 1",
     "mean/probe 2",
 )
 
 
 def describe_variant(name: str) -> Variant:
-    """Return the sections of a recipe, whose name is its head and its epochs."""
-    head, epochs = name.split(" ")
-    return Variant(name, {"method": LORA, "head": HEADS[head], "train": {"epochs": float(epochs)}})
+    """Return the sections of a recipe, whose name is its head, its epochs and what differs from the demo."""
+    head, epochs, *further = name.split(" ")
+    options = dict(zip(further[::2], further[1::2], strict=True))
+    method, train = dict(LORA), {"epochs": float(epochs), "hidden_dropout": 0.0}
+    if "top" in options:
+        method["layers"] = int(options["top"])
+        train["cache_frozen_layers"] = True
+    if "at" in options:
+        train["learning_rate"] = float(options["at"])
+    return Variant(name, {"method": method, "head": HEADS[head], "train": train})
 
 
 def print_ratios(results: Sequence[Result]) -> None:
