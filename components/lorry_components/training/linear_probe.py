@@ -142,11 +142,7 @@ def predict_outputs(features: Features, layer: tuple[Any, Any]) -> Any:
 
 
 def fit_to_adapted(
-    setup: Setup,
-    parts: Mapping[str, Sequence[Example]],
-    labels: Sequence[str] | None,
-    *,
-    progress: Progress = ignore_progress,
+    setup: Setup, parts: Mapping[str, Sequence[Example]], labels: Sequence[str] | None
 ) -> LinearProbe:
     """Fit the head of an adapted base that does not start as the base; the test rows are not looked at.
 
@@ -154,7 +150,6 @@ def fit_to_adapted(
         setup: What was set up for the task, whose type has a head on whole texts.
         parts: The rows of ``train`` and ``validation``.
         labels: The classes, or None.
-        progress: Called with how many rows the base has read.
 
     Raises:
         TrainingError: There is no output layer that could take a fitted head.
@@ -162,7 +157,7 @@ def fit_to_adapted(
     task_type = setup.task_type
     assert isinstance(task_type, SequenceHeadTaskType)
     layer = find_output_layer(setup.model, setup.newly_initialized, 1 if labels is None else len(labels))
-    return fit_linear_probe(AdaptedFeatures(setup, task_type, layer), parts, labels, progress=progress)
+    return fit_linear_probe(AdaptedFeatures(setup, task_type, layer), parts, labels)
 
 
 def write_into_head(setup: Setup, probe: LinearProbe, numbers: NumberHead | None) -> None:
