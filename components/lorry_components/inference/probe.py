@@ -40,25 +40,28 @@ def find_tolerance(recorded: Outputs, base_outputs: Outputs) -> float:
     return min(LARGEST_TOLERANCE, effect / 2)
 
 
-def record_probe(predictor: Predictor, *, has_pair: bool, is_head_alone: bool = False) -> Probe:
+def record_probe(predictor: Predictor, *, has_pair: bool, may_be_head_alone: bool = False) -> Probe:
     """Run the probe with the adapter and without.
 
     Args:
         predictor: Predicts with the adapter.
         has_pair: Whether the task's rows have two texts.
-        is_head_alone: Whether the adapter leaves the base as it is and gives it a head. Without that, all
-            outputs are 0.
+        may_be_head_alone: Whether the adapter may leave the base as it is and give it nothing but a head.
+            Where it does, there is no telling it from the base but by that head, without which all outputs
+            are 0.
 
     Raises:
         TrainingError: The adapter changes nothing, or its outputs are not finite.
     """
     rows = [{"text": text} | ({"text_pair": pair} if has_pair else {}) for text, pair in _TEXTS]
     outputs = predictor.compute_outputs(rows)
-    base_outputs = np.zeros_like(outputs) if is_head_alone else predictor.compute_base_outputs(rows)
+    base_outputs = predictor.compute_base_outputs(rows)
     if not np.isfinite(outputs).all():
         raise TrainingError(
             "the adapter's outputs are not finite", where="probe", todo="train with a lower learning rate"
         )
+    if may_be_head_alone and find_tolerance(outputs, base_outputs) < LARGEST_TOLERANCE:
+        base_outputs = np.zeros_like(outputs)
     if np.abs(outputs - base_outputs).max() < LEAST_EFFECT:
         raise TrainingError(
             "the adapter changes nothing: its outputs are the base's",

@@ -128,7 +128,7 @@ def _score_candidate(
         task.spec, predictor, scored, load_labels(data, "train"), asks_base=asks_base
     )
     evaluation = scored.evaluation.model_copy(update={"baselines": baselines})
-    probe = recorded or _record_outputs(task, predictor, origin)
+    probe = recorded or _record_outputs(predictor, origin)
     return replace(scored, evaluation=evaluation), probe
 
 
@@ -156,13 +156,11 @@ def _load_candidate(
     return predictor, None
 
 
-def _record_outputs(
-    task: ResolvedTask, predictor: Predictor, origin: RegisteredCandidate | TrainingSummary
-) -> Probe:
+def _record_outputs(predictor: Predictor, origin: RegisteredCandidate | TrainingSummary) -> Probe:
     """Return a new adapter's outputs, and those without it: without its head, if it is nothing else."""
     assert isinstance(origin, TrainingSummary)
-    is_head_alone = bool(origin.kept_start) and task.build_method().starts_as_base
-    return record_probe(predictor, has_pair=origin.has_pair, is_head_alone=is_head_alone)
+    # What a method begins with may change the base already, as soft prompts do.
+    return record_probe(predictor, has_pair=origin.has_pair, may_be_head_alone=bool(origin.kept_start))
 
 
 def _find_single_answer(task_type: TaskType, scored: ScoredPart) -> str | None:

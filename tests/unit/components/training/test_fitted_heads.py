@@ -178,9 +178,6 @@ def test_a_training_that_goes_on_ends_as_if_it_had_never_stopped(
 
 
 # At such a rate the weights are thrown about.
-RUINED = {"epochs": None, "steps": 4, "learning_rate": 0.5}
-
-
 @pytest.mark.parametrize("task", ["pair", "regression"])
 @pytest.mark.parametrize(
     ("base", "method"),
@@ -244,6 +241,9 @@ def test_the_head_of_soft_prompts_is_fitted_to_the_base_with_them(
     np.testing.assert_allclose(outputs, fitted.compute(np.concatenate(read)), atol=2e-3)
 
 
+RUINED = {"epochs": None, "steps": 4, "learning_rate": 0.5}
+
+
 @pytest.mark.parametrize(
     ("task", "method"),
     [("classification", "lora"), ("regression", "lora"), ("regression", "bitfit"), ("regression", "full")],
@@ -285,6 +285,33 @@ def test_a_training_that_ends_worse_than_it_began_keeps_its_beginning(
     np.testing.assert_allclose(outputs[0], outputs[1], atol=1e-4)
     # It is an adapter like any other: its head is not the base's.
     evaluate(resolved, data, tmp_path / "ruined", tmp_path / "evaluation", registry=None)
+
+
+@pytest.mark.parametrize(
+    ("method", "changes_base"),
+    [
+        ("vera", False),
+        ({"name": "peft", "type": "MISS", "r": 2}, False),
+        ("prompt-tuning", True),
+        ("p-tuning-v2", True),
+    ],
+)
+def test_a_beginning_that_is_kept_is_told_from_the_base(
+    make_spec: MakeSpec,
+    tiny_data: Callable[[str], Path],
+    tmp_path: Path,
+    method: str | dict[str, Any],
+    changes_base: bool,
+) -> None:
+    """By its soft prompts, if it has any; by its head, if there is nothing else."""
+    head = {"pooling": "mean", "init": "probe"}
+    resolved = resolve_task(make_spec("classification", method, head=head, train=RUINED))
+    data = tiny_data("classification")
+    summary = finetune(resolved, data, tmp_path / "ruined", checkpoints=tmp_path / "kept")
+    assert "when training began" in summary.kept_start
+    report = evaluate(resolved, data, tmp_path / "ruined", tmp_path / "evaluation", registry=None)
+    assert report.probe is not None
+    assert bool(np.any(report.probe.base_outputs)) is changes_base
 
 
 @pytest.mark.parametrize("step", [3, 4])
