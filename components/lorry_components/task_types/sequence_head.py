@@ -30,7 +30,6 @@ from lorry_registry.manifest import Pooling
 from lorry_registry.task_spec import HeadSpec
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -228,8 +227,8 @@ class SequenceHeadTaskType(TextHeadTaskType):
     ) -> Outputs:
         """Return the raw outputs, shape (rows, outputs of the head)."""
         outputs = np.zeros((len(rows), len(labels) if labels else 1), dtype=np.float32)
-        for chosen, logits in self._run(model, tokenizer, rows, report):
-            outputs[chosen] = logits.float().cpu().numpy()
+        for chosen, _batch, found in self.run_batches(model, tokenizer, rows, report):
+            outputs[chosen] = found.logits.float().cpu().numpy()
         return outputs
 
     def compute_features(
@@ -245,18 +244,27 @@ class SequenceHeadTaskType(TextHeadTaskType):
         hook = layer.register_forward_pre_hook(lambda _layer, inputs: read.append(inputs[0]))
         features = np.zeros((len(rows), layer.get_parameter("weight").shape[1]), dtype=np.float32)
         try:
-            for chosen, _logits in self._run(model, tokenizer, rows, report):
+            for chosen, _batch, _found in self.run_batches(model, tokenizer, rows, report):
                 features[chosen] = read.pop().float().cpu().numpy()
         finally:
             hook.remove()
         return features
 
-    def _run(
+    def run_batches(
         self, model: "nn.Module", tokenizer: "PreTrainedTokenizerBase", rows: Sequence[Row], report: Report
-    ) -> "Iterator[tuple[list[int], torch.Tensor]]":
-        """Yield the numbers of some rows and their logits, until all rows are done.
+    ) -> Iterator[tuple[list[int], Any, Any]]:
+        """Run a model on rows, whether it has a head or not.
 
         Rows are batched by length, so that little is computed on padding.
+
+        Args:
+            model: The model.
+            tokenizer: Its tokeniser.
+            rows: The inputs.
+            report: Called with how many are done.
+
+        Yields:
+            The numbers of the rows of a batch, what the model was given, and what it returned.
         """
         import torch
 
@@ -265,10 +273,10 @@ class SequenceHeadTaskType(TextHeadTaskType):
         encoded = self.encode_rows(tokenizer, rows)
         done = 0
         for chosen in batch_by_length([len(row["input_ids"]) for row in encoded], _BATCH_ROWS):
-            batch = tokenizer.pad([encoded[index] for index in chosen], return_tensors="pt")
+            batch = tokenizer.pad([encoded[index] for index in chosen], return_tensors="pt").to(device)
             with torch.inference_mode():
-                logits = model(**batch.to(device)).logits
-            yield chosen, logits
+                found = model(**batch)
+            yield chosen, batch, found
             done += len(chosen)
             report(done)
 

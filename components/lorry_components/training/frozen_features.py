@@ -12,7 +12,6 @@ from lorry_components.models.configuration import load_config
 from lorry_components.models.pretrained import load_pretrained
 from lorry_components.models.quantization import keep_layout
 from lorry_components.progress import Progress, ignore_progress
-from lorry_components.task_types.base import batch_by_length
 from lorry_components.task_types.sequence_head import SequenceHeadTaskType
 from lorry_components.training.feature_cache import FeatureCache, Features
 from lorry_registry.digests import digest_document
@@ -21,7 +20,6 @@ from lorry_registry.manifest import Pooling
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-_BATCH_ROWS = 64
 _LIBRARIES = ("torch", "transformers", "tokenizers")
 
 
@@ -102,19 +100,10 @@ class FrozenFeatures:
         return self._loaded
 
     def _fill(self, target: Features, rows: Sequence[Row], progress: Progress) -> None:
-        import torch
-
         from lorry_components.models.pooled_model import pool_states
 
         model, tokenizer = self._load()
-        encoded = self.task_type.encode_rows(tokenizer, rows)
-        done = 0
-        with torch.inference_mode():
-            for chosen in batch_by_length([len(row["input_ids"]) for row in encoded], _BATCH_ROWS):
-                batch = tokenizer.pad([encoded[index] for index in chosen], return_tensors="pt")
-                batch = batch.to(model.device)
-                states = model(**batch).last_hidden_state
-                pooled = pool_states(states, batch["attention_mask"], self.pooling)
-                target[chosen] = pooled.cpu().numpy()
-                done += len(chosen)
-                progress(done, len(rows))
+        batches = self.task_type.run_batches(model, tokenizer, rows, lambda done: progress(done, len(rows)))
+        for chosen, batch, found in batches:
+            pooled = pool_states(found.last_hidden_state, batch["attention_mask"], self.pooling)
+            target[chosen] = pooled.cpu().numpy()
