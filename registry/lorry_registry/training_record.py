@@ -72,6 +72,8 @@ class TrainingFacts(_Document):
         batch_size: Rows in one forward pass; None: an older Lorry did not say, or it had no steps.
         options: Every option of the method, also those that the task file left to their defaults; empty: an
             older Lorry did not record them.
+        kept_start: Why the adapter is what it was when training began, with nothing but a fitted head; empty:
+            it is not, or an older Lorry did not say.
     """
 
     learning_rate: Annotated[float, Field(ge=0)]
@@ -82,6 +84,7 @@ class TrainingFacts(_Document):
     precision: str
     batch_size: Count | None = None
     options: dict[str, JsonValue] = {}
+    kept_start: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +196,7 @@ def describe_training(manifest: Manifest, record: TrainingRecord) -> dict[str, s
         "Rows": _describe_rows(record),
         "Method": _describe_method(manifest, record),
         "Course": _describe_course(recipe, record.facts),
+        "Kept its beginning": _describe_start(record.facts),
         "Learning rate": _describe_rate(recipe, record.facts),
         "Seed": str(recipe["seed"]) if "seed" in recipe else "",
         "Took": _describe_time(record.facts),
@@ -262,6 +266,12 @@ def _describe_rate(recipe: Mapping[str, object], facts: TrainingFacts | None) ->
     warmup = recipe.get("warmup")
     rising = f"warm-up {warmup:.0%}" if isinstance(warmup, int | float) and warmup else ""
     return ", ".join(filter(None, (told, own, str(recipe.get("schedule") or ""), rising)))
+
+
+def _describe_start(facts: TrainingFacts | None) -> str:
+    if facts is None or not facts.kept_start:
+        return ""
+    return f"{facts.kept_start}: nothing but its head was fitted"
 
 
 def _describe_time(facts: TrainingFacts | None) -> str:

@@ -164,6 +164,7 @@ def _keep_record(
         precision=summary.precision,
         batch_size=summary.batch_size,
         options=list_parameters(task.spec)["method"]["options"],
+        kept_start=summary.kept_start,
     )
     details: dict[str, JsonValue] = {TRAINING_DETAIL: facts.model_dump(mode="json")}
     if card is not None:

@@ -83,6 +83,7 @@ def test_what_passed_becomes_the_champion(
             "batch_size": found.spec.train.batch_size,
             # Those too that the task file leaves to their defaults.
             "options": list_parameters(found.spec)["method"]["options"],
+            "kept_start": "",
         },
     }
     assert event.details["training"]["options"]["r"] == 4
@@ -94,6 +95,13 @@ def test_what_passed_becomes_the_champion(
     assert sorted(path.name for path in folder.iterdir()) == sorted([*ADAPTER_FILES, MANIFEST_NAME])
     assert (folder / WEIGHTS_NAME).read_bytes() == (found.adapter / WEIGHTS_NAME).read_bytes()
     check_store(registry, 1)
+
+
+def test_a_beginning_that_was_kept_is_recorded(trained: FindTrained, registry: Registry) -> None:
+    found = trained()
+    why = "pearson on validation was 0.500 when training began, and 0.400 in the end"
+    found.summary.model_copy(update={"kept_start": why}).save(found.candidate)
+    assert enrol(found, registry).event.details["training"]["kept_start"] == why
 
 
 def test_the_data_card_is_kept_beside_the_adapter(trained: FindTrained, registry: Registry) -> None:
