@@ -196,12 +196,17 @@ def describe_training(manifest: Manifest, record: TrainingRecord) -> dict[str, s
         "Rows": _describe_rows(record),
         "Method": _describe_method(manifest, record),
         "Course": _describe_course(recipe, record.facts),
-        "Kept its beginning": _describe_start(record.facts),
+        "Kept its beginning": describe_kept_start(record.facts.kept_start) if record.facts else "",
         "Learning rate": _describe_rate(recipe, record.facts),
         "Seed": str(recipe["seed"]) if "seed" in recipe else "",
         "Took": _describe_time(record.facts),
     }
     return {name: text for name, text in told.items() if text}
+
+
+def describe_kept_start(why: str) -> str:
+    """Return that an adapter is what it was when training began, and why; empty: it is not."""
+    return f"{why}: nothing but its head was fitted" if why else ""
 
 
 def _describe_data(record: TrainingRecord) -> str:
@@ -266,12 +271,6 @@ def _describe_rate(recipe: Mapping[str, object], facts: TrainingFacts | None) ->
     warmup = recipe.get("warmup")
     rising = f"warm-up {warmup:.0%}" if isinstance(warmup, int | float) and warmup else ""
     return ", ".join(filter(None, (told, own, str(recipe.get("schedule") or ""), rising)))
-
-
-def _describe_start(facts: TrainingFacts | None) -> str:
-    if facts is None or not facts.kept_start:
-        return ""
-    return f"{facts.kept_start}: nothing but its head was fitted"
 
 
 def _describe_time(facts: TrainingFacts | None) -> str:

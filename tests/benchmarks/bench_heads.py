@@ -234,17 +234,10 @@ class History:
 
 
 def measure(
-    name: str,
-    data_set: DataSet,
-    seed: int,
-    variant: Variant,
-    source: Path,
-    work: Path,
-    options: argparse.Namespace,
-    known: Any,
+    name: str, variant: Variant, spec: TaskSpec, work: Path, options: argparse.Namespace, known: Any
 ) -> tuple[Result, Any]:
     """Train one variant; return its result, and its predictions for the test rows."""
-    task = resolve_task(define(name, data_set, seed, variant, source, work, options))
+    task = resolve_task(spec)
     data = work / "prepared"
     if not data.exists():
         prepare_data(task, data)
@@ -279,7 +272,7 @@ def measure(
     result = Result(
         name,
         summary.examples,
-        seed,
+        spec.train.seed,
         variant.name,
         metric,
         scores["validation"],
@@ -325,9 +318,8 @@ def run(
                     if former is not None and variant.name != "probe":
                         yield former
                         continue
-                    result, scorer = measure(
-                        name, data_sets[name], seed, variant, work / "rows", work, options, known
-                    )
+                    spec = define(name, data_sets[name], seed, variant, work / "rows", work, options)
+                    result, scorer = measure(name, variant, spec, work, options, known)
                     known = scorer if known is None else known
                     if former is None:
                         with options.results.open("a", encoding="utf-8") as stream:

@@ -177,7 +177,6 @@ def test_a_training_that_goes_on_ends_as_if_it_had_never_stopped(
     assert whole == resumed
 
 
-# At such a rate the weights are thrown about.
 @pytest.mark.parametrize("task", ["pair", "regression"])
 @pytest.mark.parametrize(
     ("base", "method"),
@@ -241,6 +240,7 @@ def test_the_head_of_soft_prompts_is_fitted_to_the_base_with_them(
     np.testing.assert_allclose(outputs, fitted.compute(np.concatenate(read)), atol=2e-3)
 
 
+# At such a rate the weights are thrown about.
 RUINED = {"epochs": None, "steps": 4, "learning_rate": 0.5}
 
 
