@@ -6,7 +6,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pydantic import JsonValue
 
 from lorry_components.tasks.definition import find_task_type
-from lorry_components.training.precision import Hardware, choose_precision, detect_hardware
+from lorry_components.training.precision import Hardware, choose_task_precision, detect_hardware
 from lorry_components.training.training_summary import read_versions
 from lorry_registry.errors import TrainingError
 from lorry_registry.task_spec import TaskSpec
@@ -28,9 +28,7 @@ def find_hardware() -> Hardware:
 def describe_conditions(spec: TaskSpec, hardware: Hardware) -> dict[str, JsonValue]:
     """Return the device, the number format and the versions of libraries that a task is trained with."""
     try:
-        precision: str = choose_precision(
-            spec.train.precision, hardware, max_length=spec.data.max_length, is_packed=spec.train.packing
-        ).name
+        precision: str = choose_task_precision(spec, hardware).name
     except TrainingError:
         # The trial itself will report that this device does not compute in it.
         precision = spec.train.precision

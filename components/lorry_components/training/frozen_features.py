@@ -14,6 +14,7 @@ from lorry_components.models.quantization import keep_layout
 from lorry_components.progress import Progress, ignore_progress
 from lorry_components.task_types.sequence_head import SequenceHeadTaskType
 from lorry_components.training.feature_cache import FeatureCache, Features
+from lorry_components.training.precision import PrecisionName, find_dtype
 from lorry_registry.digests import digest_document
 from lorry_registry.manifest import Pooling
 
@@ -32,6 +33,7 @@ class FrozenFeatures:
         pooling: What is read of the base's states.
         load_options: What the base is loaded with, such as its quantisation.
         cache: Where features are kept; None: nowhere.
+        precision: The format of matrix products. What is fitted to features in bf16 predicts as well.
     """
 
     def __init__(
@@ -42,12 +44,14 @@ class FrozenFeatures:
         *,
         load_options: dict[str, Any] | None = None,
         cache: FeatureCache | None = None,
+        precision: PrecisionName = "fp32",
     ) -> None:
         self._base = base
         self.task_type = task_type.without_soft_template()
         self.pooling = pooling
         self._options = load_options or {}
         self._cache = cache
+        self._precision = precision
         self._loaded: tuple[PreTrainedModel, Any] | None = None
 
     def compute(self, rows: Sequence[Row], progress: Progress = ignore_progress) -> Features:
@@ -82,6 +86,7 @@ class FrozenFeatures:
                 "rows": [dict(row) for row in rows],
                 "max_length": self.task_type.form.max_length,
                 "pooling": self.pooling.model_dump(mode="json"),
+                "precision": self._precision,
                 "libraries": {name: importlib.metadata.version(name) for name in _LIBRARIES},
             }
         ).partition(":")[2]
@@ -100,10 +105,14 @@ class FrozenFeatures:
         return self._loaded
 
     def _fill(self, target: Features, rows: Sequence[Row], progress: Progress) -> None:
+        import torch
+
         from lorry_components.models.pooled_model import pool_states
 
         model, tokenizer = self._load()
         batches = self.task_type.run_batches(model, tokenizer, rows, lambda done: progress(done, len(rows)))
-        for chosen, batch, found in batches:
-            pooled = pool_states(found.last_hidden_state, batch["attention_mask"], self.pooling)
-            target[chosen] = pooled.cpu().numpy()
+        is_mixed = self._precision != "fp32"
+        with torch.autocast(model.device.type, find_dtype(self._precision), enabled=is_mixed):
+            for chosen, batch, found in batches:
+                states = found.last_hidden_state.float()
+                target[chosen] = pool_states(states, batch["attention_mask"], self.pooling).cpu().numpy()

@@ -27,6 +27,7 @@ from lorry_components.training.feature_cache import FeatureCache, Features
 from lorry_components.training.frozen_features import FrozenFeatures
 from lorry_components.training.head_fitting import FittedHead, compute_outputs, fit_classes, fit_numbers
 from lorry_components.training.number_head import NumberHead
+from lorry_components.training.precision import PrecisionName
 from lorry_components.training.setup import Setup
 from lorry_registry.errors import TrainingError
 
@@ -107,7 +108,12 @@ def fit_linear_probe(
 
 
 def open_features(
-    base: Base, task_type: TaskType, method: Method, cache: FeatureCache | None
+    base: Base,
+    task_type: TaskType,
+    method: Method,
+    cache: FeatureCache | None,
+    *,
+    precision: PrecisionName = "fp32",
 ) -> FrozenFeatures | None:
     """Return what computes a task's features; None: there is no linear probe for its type, or on its base.
 
@@ -116,13 +122,15 @@ def open_features(
         task_type: The task type.
         method: The method, which may need the base in four bits.
         cache: Where features are kept; None: nowhere.
+        precision: The format that they are computed in.
     """
     if not isinstance(task_type, SequenceHeadTaskType):
         return None
     pooling = find_features_pooling(task_type.form, load_config(base.folder), base.folder)
     if pooling is None:
         return None
-    return FrozenFeatures(base, task_type, pooling, load_options=method.list_load_options(), cache=cache)
+    options = method.list_load_options()
+    return FrozenFeatures(base, task_type, pooling, load_options=options, cache=cache, precision=precision)
 
 
 def load_layer(folder: Path) -> tuple[Any, Any] | None:

@@ -14,9 +14,13 @@ CPU, SDPA's kernel is slow in bf16, and attention scores cost little memory whil
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from lorry_registry.errors import TrainingError
+from lorry_registry.task_spec import TaskSpec
+
+if TYPE_CHECKING:
+    import torch
 
 PrecisionName = Literal["fp32", "bf16", "fp16"]
 _EAGER_MAX_LENGTH = 512
@@ -110,3 +114,26 @@ def choose_precision(
         return Precision(name, "flash_attention_2")
     is_short_on_cpu = hardware.device == "cpu" and max_length <= _EAGER_MAX_LENGTH
     return Precision(name, "eager" if is_short_on_cpu else None)
+
+
+def choose_task_precision(spec: TaskSpec, hardware: Hardware) -> Precision:
+    """Choose what a task is trained in.
+
+    Args:
+        spec: The task.
+        hardware: The device that trains.
+
+    Raises:
+        TrainingError: The hardware cannot train in the format that the task asks for.
+    """
+    train = spec.train
+    return choose_precision(
+        train.precision, hardware, max_length=spec.data.max_length, is_packed=train.packing
+    )
+
+
+def find_dtype(name: PrecisionName) -> "torch.dtype":
+    """Return torch's name of a number format."""
+    import torch
+
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]

@@ -11,7 +11,13 @@ from lorry_components.task_types import TaskType
 from lorry_components.training.byte_dropout import quicken_dropout
 from lorry_components.training.distributed import ProcessGroup
 from lorry_components.training.optimizers import prepare_optimizer
-from lorry_components.training.precision import Hardware, Precision, choose_precision, detect_hardware
+from lorry_components.training.precision import (
+    Hardware,
+    Precision,
+    choose_task_precision,
+    detect_hardware,
+    find_dtype,
+)
 from lorry_registry.errors import TrainingError
 from lorry_registry.manifest import ParameterCounts
 from lorry_registry.task_spec import TaskSpec
@@ -93,9 +99,7 @@ def set_up(
     from transformers import set_seed
 
     hardware = detect_hardware()
-    precision = choose_precision(
-        spec.train.precision, hardware, max_length=spec.data.max_length, is_packed=spec.train.packing
-    )
+    precision = choose_task_precision(spec, hardware)
     if group.is_first:
         # What works on one of a machine's devices works on its others.
         prepare_optimizer(spec.train.optimizer, hardware.device)
@@ -132,11 +136,9 @@ def set_up(
 
 def cast_frozen(model: "nn.Module", precision: Precision) -> None:
     """Hold what is not trained in the format of a precision; what is trained stays as it is."""
-    import torch
-
     if precision.name == "fp32":
         return
-    dtype = torch.bfloat16 if precision.name == "bf16" else torch.float16
+    dtype = find_dtype(precision.name)
     for parameter in model.parameters():
         # The packed weights of a quantized base are not floating-point numbers.
         if not parameter.requires_grad and parameter.is_floating_point():

@@ -33,6 +33,7 @@ from lorry_components.training.linear_probe import (
 )
 from lorry_components.training.node_agreement import check_same_start
 from lorry_components.training.number_head import NumberHead, find_number_head
+from lorry_components.training.precision import choose_task_precision, detect_hardware
 from lorry_components.training.resumption import Course, train_to_end
 from lorry_components.training.setup import Setup, check_batch_size, set_up
 from lorry_components.training.starting_adapter import StartingAdapter, begin_with, scale_head
@@ -190,8 +191,7 @@ def finetune(
         parameters=setup.parameters,
         learning_rate=setup.learning_rate,
         device=setup.hardware.name,
-        # A probe is fitted in the precision in which it predicts.
-        precision=setup.precision.name if method.trains_in_steps else "fp32",
+        precision=setup.precision.name,
         examples=len(parts["train"]),
         steps=course.steps,
         resumed_from=course.resumed_from,
@@ -232,8 +232,9 @@ def _fit_probe(
     may_fail: bool,
 ) -> LinearProbe | None:
     """Fit the linear probe, if there is one for the task type and the base; the base is then let go of."""
+    precision = choose_task_precision(task.spec, detect_hardware())
     try:
-        opened = open_features(task.base, task_type, method, features)
+        opened = open_features(task.base, task_type, method, features, precision=precision.name)
         return None if opened is None else fit_linear_probe(opened, parts, labels, progress=progress)
     except _PROBE_ERRORS as error:
         if not may_fail:

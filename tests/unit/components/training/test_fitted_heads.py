@@ -21,6 +21,8 @@ from lorry_components.tasks.resolution import resolve_task
 from lorry_components.training.feature_cache import FeatureCache
 from lorry_components.training.frozen_features import FrozenFeatures
 from lorry_components.training.head_fitting import fit_classes, fit_numbers
+from lorry_components.training.linear_probe import open_features
+from lorry_components.training.precision import PrecisionName
 from lorry_registry.registry import Registry
 from lorry_registry.stores import LocalStore
 from lorry_registry.task_spec import TaskSpec
@@ -129,6 +131,31 @@ def test_the_lines_of_a_card_compute_the_same_logits(
     assert len(code.splitlines()) <= 30
     # A probe is not compared with itself.
     assert ("Linear probe on the frozen base" in card) == (method != "probe")
+
+
+def test_a_probe_is_fitted_in_the_precision_of_the_training(
+    make_spec: MakeSpec, tiny_data: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Features of different precisions are nearly the same, and kept apart."""
+    data, cache = tiny_data("classification"), FeatureCache(tmp_path / "features")
+    rows = [example.row for example in load_part(data, "train")]
+    features: list[Any] = []
+    weights: list[torch.Tensor] = []
+    precisions: tuple[PrecisionName, PrecisionName] = ("fp32", "bf16")
+    for precision in precisions:
+        train = {"epochs": None, "precision": precision}
+        task = resolve_task(make_spec("classification", "probe", train=train))
+        target = tmp_path / precision
+        summary = finetune(task, data, target, checkpoints=tmp_path / "checkpoints", features=cache)
+        assert summary.precision == precision
+        weights.append(load_file(target / "adapter/adapter_model.safetensors")["score.weight"])
+        settled = task.task_type.settle(task.base.folder)
+        opened = open_features(task.base, settled, task.build_method(), cache, precision=precision)
+        assert opened is not None
+        features.append(np.array(opened.compute(rows)))
+    assert not torch.equal(*weights)
+    error = np.linalg.norm(features[1] - features[0], axis=1) / np.linalg.norm(features[0], axis=1)
+    assert 0 < error.max() < 0.03
 
 
 def test_an_adapter_is_compared_with_the_probe_that_its_training_fitted(
