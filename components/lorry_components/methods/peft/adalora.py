@@ -80,7 +80,7 @@ class AdaLora(TargetedMethod):
             target_r=options.target_r,
             lora_alpha=options.alpha,
             lora_dropout=options.dropout,
-            target_modules=options.targets,
+            target_modules=self.name_targets(model),
             deltaT=options.interval,
             orth_reg_weight=options.orthogonality,
             total_step=1,

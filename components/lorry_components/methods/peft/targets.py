@@ -1,9 +1,9 @@
 """What the methods that adapt chosen linear layers have in common."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from lorry_components.methods.base import MethodOptions, refuse_faults
 from lorry_components.methods.peft.base import PeftMethod
@@ -40,12 +40,6 @@ class LayerOptions(TargetOptions):
     """
 
     layers: Annotated[int, Field(ge=1)] | None = None
-
-    @model_validator(mode="after")
-    def _check_layers(self) -> Self:
-        if self.layers is not None and self.targets == "all-linear":
-            raise ValueError("'layers' needs the names of targets: PEFT restricts 'all-linear' to no layers")
-        return self
 
 
 class TargetedMethod(PeftMethod):
@@ -89,7 +83,12 @@ class TargetedMethod(PeftMethod):
     def name_targets(self, model: "PreTrainedModel") -> Targets | None:
         """Return the targets for PEFT's configuration; None: PEFT's own choice for the architecture."""
         targets: Targets | None = self.options.targets
-        return list(_UNET_TARGETS) if targets is None and is_unet(model) else targets
+        if targets is None and is_unet(model):
+            return list(_UNET_TARGETS)
+        if targets == "all-linear" and getattr(self.options, "layers", None) is not None:
+            # PEFT restricts modules that are named to layers, and 'all-linear' to none.
+            return _name_linear_in_blocks(model)
+        return targets
 
     def load_default_targets(self) -> Mapping[str, Any]:
         """Return PEFT's table of targets: architecture -> names."""
@@ -122,6 +121,12 @@ def match_targets(known: "Mapping[str, nn.Module]", targets: Sequence[str]) -> "
         for name, module in known.items()
         if any(name == target or name.endswith(f".{target}") for target in targets)
     }
+
+
+def _name_linear_in_blocks(model: "nn.Module") -> list[str]:
+    """Return what the linear layers of a model's blocks are called within their modules."""
+    names = (name for block in find_layers(model) for name in list_linear(block.module))
+    return sorted({name.rpartition(".")[2] for name in names})
 
 
 def check_rank(targeted: "Mapping[str, nn.Module]", rank: int, option: str) -> Iterator[Fault]:

@@ -49,7 +49,7 @@ class Vera(TargetedMethod):
             task_type=self.peft_task_type,
             r=options.r,
             vera_dropout=options.dropout,
-            target_modules=options.targets,
+            target_modules=self.name_targets(model),
             fan_in_fan_out=self.has_transposed_targets(model),
             save_projection=True,
             **choose_layers(model, options.layers),

@@ -392,6 +392,31 @@ def test_gpt2_has_linear_layers_of_its_own(make_case: MakeCase) -> None:
         make_case("lora", style="gpt2", targets=["c_attn"], r=33)
 
 
+@pytest.mark.parametrize("name", ["lora", "adalora", "vera"])
+@pytest.mark.parametrize(
+    ("style", "block", "linear"),
+    [
+        (
+            "bert",
+            "bert.encoder.layer.1",
+            [
+                *(f"attention.self.{name}" for name in ("query", "key", "value")),
+                *("attention.output.dense", "intermediate.dense", "output.dense"),
+            ],
+        ),
+        ("gpt2", "transformer.h.1", ["attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"]),
+    ],
+)
+def test_all_linear_layers_of_the_last_block(
+    make_case: MakeCase, name: str, style: str, block: str, linear: list[str]
+) -> None:
+    """PEFT itself restricts to layers what is named, and refuses to restrict ``all-linear``."""
+    case: Any = make_case(name, style=style, targets="all-linear", layers=1)
+    model = case.model.get_base_model()
+    adapted = {path for path, module in model.named_modules() if hasattr(module, "base_layer")}
+    assert adapted - {"classifier", "score"} == {f"{block}.{each}" for each in linear}
+
+
 def test_peft_knows_the_targets_of_known_families_only(make_case: MakeCase) -> None:
     case = make_case("lora", targets=None)
     assert case.method.count_parameters(case.model, case.newly_initialized).adapter == 2 * 2 * 2 * 4 * 32

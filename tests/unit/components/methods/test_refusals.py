@@ -192,11 +192,3 @@ def test_soft_tokens_need_positions(tiny_config: Configure, tmp_path: Path) -> N
 def test_a_base_that_is_elsewhere_is_left_to_the_training(tmp_path: Path) -> None:
     method = {"name": "p-tuning-v2"}
     check_bases([make_spec(tmp_path / "nowhere", method), make_spec("package:no_such_package/model", method)])
-
-
-def test_all_linear_layers_are_of_all_blocks() -> None:
-    # PEFT would say so when it is configured, after the base was loaded.
-    method = {"name": "lora", "targets": "all-linear", "layers": 1}
-    (fault,) = list_faults(method)
-    assert "'layers' needs the names of targets" in fault.what
-    assert list_faults(method | {"targets": ["query", "value"]}) == []
