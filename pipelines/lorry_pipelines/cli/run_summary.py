@@ -77,9 +77,10 @@ def _describe_task(plan: PlannedTask, report: TaskReport | None, registry: Regis
 
 
 def _advise(plan: PlannedTask, report: TaskReport) -> str | None:
-    if report.details.get("evaluate", {}).get("single_answer") is None:
-        return None
     trained = report.details.get("finetune", {})
+    # What kept its beginning answers as the fitted head does, whatever its steps led to.
+    if report.details.get("evaluate", {}).get("single_answer") is None or trained.get("kept_start"):
+        return None
     rows = report.details.get("prepare_data", {}).get("rows", {})
     return advise_after_collapse(
         plan.spec.train,
