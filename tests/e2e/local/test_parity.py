@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,8 +31,8 @@ from fixtures.kubeflow_backend import KubeflowBackend, kill_pod
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 IMPOSSIBLE = 2.0
-# Seconds after which a step loses its pod, if not at once.
-PAUSES = {"finetune": 2.0, "register": 2.0}
+# What a step has written of the run's folder when it loses its pod; the others lose it at once.
+TRACES = {"finetune": "checkpoints/*", "register": "adapters/*"}
 
 
 class Runs:
@@ -181,7 +182,15 @@ def test_a_step_whose_pod_is_lost_is_tried_again(workspace: Any) -> None:
 
     def lose_first(name: str, process: "subprocess.Popen[bytes]", attempt: int) -> None:
         if attempt == 0:
-            threading.Timer(PAUSES.get(name, 0.0), kill_pod, [process]).start()
+            threading.Thread(target=lose, args=(process, TRACES.get(name)), daemon=True).start()
+
+    def lose(process: "subprocess.Popen[bytes]", trace: str | None) -> None:
+        folders = (workspace.home, workspace.store)
+        while trace is not None and not any(any(folder.glob(trace)) for folder in folders):
+            if process.poll() is not None:
+                return
+            time.sleep(0.002)
+        kill_pod(process)
 
     runs.watch = lose_first
     assert runs.run(tasks["good"]) == (True, {"good": "promoted"})
