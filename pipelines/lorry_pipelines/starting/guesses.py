@@ -51,6 +51,9 @@ _MOST_NAME_WORDS = 5
 _LENGTHS = (32, 64, 128, 256, 512)
 # As many test rows tell a gain of some hundredths, and fewer than 30 nothing at all.
 _WANTED_TEST_ROWS, _LEAST_SHARE, _LARGEST_SHARE = 200, 0.1, 0.25
+# A head that predicts numbers is better without being fitted first, unless rows are so few: docs/lab-book.md,
+# "Few rows".
+_FEW_ROWS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,7 @@ class TaskGuess:
         label: The column of the label.
         split: Shares of one table; None: the folder has its parts.
         max_length: To how many tokens texts are cut.
+        fits_head: Whether the head starts as a linear model that is fitted to the frozen base.
         guesses: Each choice with its reason.
     """
 
@@ -83,6 +87,7 @@ class TaskGuess:
     label: str
     split: dict[str, float] | None
     max_length: int
+    fits_head: bool
     guesses: tuple[Guess, ...]
 
 
@@ -139,6 +144,7 @@ def guess_task(table: TableProfile, wishes: Wishes = NO_WISHES) -> TaskGuess:
         label=label.name,
         split=split,
         max_length=max_length,
+        fits_head=kind.choice == CLASSIFICATION or (kind.choice == REGRESSION and table.rows < _FEW_ROWS),
         guesses=(*(guess for guess in shown if guess), split_guess, length_guess),
     )
 

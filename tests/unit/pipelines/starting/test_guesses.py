@@ -4,6 +4,7 @@ import csv
 import gzip
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,19 @@ def test_every_format(tmp_path: Path, ending: str) -> None:
                 writer.writerows(rows)
     found = guess(path)
     assert (found.kind, found.text, found.label) == ("text-classification", "text", "label")
+
+
+@pytest.mark.parametrize(
+    ("label", "rows", "is_fitted"),
+    [(lambda n: n % 2, 400, True), (lambda n: n + 0.25, 400, False), (lambda n: n + 0.25, 60, True)],
+    ids=["classes", "numbers", "few-numbers"],
+)
+def test_a_head_is_fitted_first_where_that_is_better(
+    tmp_path: Path, label: Callable[[int], float], rows: int, is_fitted: bool
+) -> None:
+    path = write_rows(tmp_path / "a.jsonl", [{"text": make_text(n), "label": label(n)} for n in range(rows)])
+    text = render_task(guess(path), name="task", base="./base", revision=None, source="a.jsonl")
+    assert ("init: probe" in text) == is_fitted
 
 
 def test_texts_without_spaces_have_a_length(tmp_path: Path) -> None:
