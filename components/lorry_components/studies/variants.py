@@ -263,9 +263,9 @@ def draft_method(choice: MethodChoice, task: TaskDocument) -> Draft:
     section = {**(own if is_own else task.method_settings), "name": choice.name, **choice.options}
     train: dict[str, Any] = {}
     if choice.name == LINEAR_PROBE:
-        # It has no training that the file could be about.
+        # It has no training that the file could be about, but computes in its precision.
         given = task.content.get("train")
-        train = dict.fromkeys(given if isinstance(given, Mapping) else (), None)
+        train = dict.fromkeys(set(given if isinstance(given, Mapping) else ()) - {"precision"})
         section = {"name": choice.name, **choice.options}
         head = task.content.get("head")
         is_transformers = isinstance(head, Mapping) and head.get("pooling") == "transformers"

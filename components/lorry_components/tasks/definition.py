@@ -116,7 +116,7 @@ def _check_head(head: HeadSpec) -> Iterator[Fault]:
 
 def _check_fitting(method: str, sections: TaskSections) -> Iterator[Fault]:
     """Check that a task whose head is fitted at once asks for nothing that only a training has."""
-    given = set() if sections.train is None else sections.train.model_fields_set - {"seed"}
+    given = set() if sections.train is None else sections.train.model_fields_set - {"seed", "precision"}
     if given:
         yield Fault(
             "train",

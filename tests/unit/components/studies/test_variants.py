@@ -115,6 +115,13 @@ def test_all_faults_are_told_at_once(task_file: Callable[..., Path]) -> None:
     assert "line " in told
 
 
+def test_a_probe_keeps_nothing_of_the_training_but_its_precision(task_file: Callable[..., Path]) -> None:
+    task = TaskDocument.load(task_file(train={"batch_size": 4, "precision": "fp32", "learning_rate": 1e-3}))
+    (probe,) = build_variants(task, [draft_method(MethodChoice("probe"), task)])
+    assert probe.spec.train.model_fields_set == {"precision"}
+    assert probe.spec.train.precision == "fp32"
+
+
 def test_methods_that_do_not_fit_the_base_are_refused(compare: Compare) -> None:
     with pytest.raises(InvalidTaskError) as caught:
         compare("lora:r=99,lora:targets=[nope],bitfit,prompt-tuning:tokens=60")

@@ -76,7 +76,8 @@ def test_a_probe_refuses_what_only_a_training_has() -> None:
         "head.init": "probe is nothing but a fitted head",
         "train": "probe fits its head at once, and batch_size, epochs would do nothing",
     }
-    assert not list_faults(describe(method={"name": "probe"}, head={"pooling": "mean"}, train={"seed": 1}))
+    train = {"seed": 1, "precision": "fp32"}
+    assert not list_faults(describe(method={"name": "probe"}, head={"pooling": "mean"}, train=train))
 
 
 def test_a_probe_is_not_fitted_to_the_head_of_transformers() -> None:
