@@ -265,7 +265,7 @@ def draft_method(choice: MethodChoice, task: TaskDocument) -> Draft:
     if choice.name == LINEAR_PROBE:
         # It has no training that the file could be about, but computes in its precision.
         given = task.content.get("train")
-        train = dict.fromkeys(set(given if isinstance(given, Mapping) else ()) - {"precision"})
+        train = {name: None for name in given if name != "precision"} if isinstance(given, Mapping) else {}
         section = {"name": choice.name, **choice.options}
         head = task.content.get("head")
         is_transformers = isinstance(head, Mapping) and head.get("pooling") == "transformers"
