@@ -246,11 +246,12 @@ class TaskType(ABC):
             BaseModelError: The configuration cannot be read, or no model can be built from it.
         """
 
-    def settle(self, folder: Path) -> Self:
-        """Return the same task type, in whose form nothing depends on the base any more.
+    def settle(self, folder: Path, rows: int | None = None) -> Self:
+        """Return the same task type, in whose form nothing depends on the base or the data any more.
 
         Args:
             folder: The base.
+            rows: The training rows; None: as many as anything needs.
 
         Raises:
             BaseModelError: The base's files are damaged.

@@ -13,6 +13,9 @@ from lorry_registry.manifest import Pooling
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
+FEW_ROWS = 200
+"""Fewer training rows are few for a head that predicts numbers."""
+
 _DROPOUTS = ("classifier_dropout", "classifier_dropout_prob", "seq_classif_dropout", "cls_dropout")
 
 
@@ -25,6 +28,9 @@ def choose_pooling(form: InputForm, config: "PretrainedConfig", stated: Pooling 
         stated: How the base says that its states are pooled.
     """
     wanted = form.pooling
+    if wanted == "stated-if-few":
+        # Whether they are few is not known yet: as it is of most tasks.
+        return None
     if wanted == "stated":
         return None if has_two_stacks(config) else stated
     if wanted == "auto":

@@ -28,7 +28,8 @@ class InputForm:
         soft_template: What the method makes of the inputs: where its soft tokens stand; None: they stand
             before all else, or there are none.
         pooling: What a head on whole texts reads of the base; ``auto``: it depends on the base; ``stated``:
-            what the base states, and nothing but that; None: what transformers' class for the base reads.
+            what the base states, and nothing but that; ``stated-if-few``: the same where training rows are
+            few; None: what transformers' class for the base reads.
         head_dropout: Dropout before that head's output layer; None: none, or that of transformers' class.
         fits_head: Whether the head is fitted to what the base computes before training.
     """
@@ -39,7 +40,7 @@ class InputForm:
     has_pair: bool = False
     generate: GenerateSpec = field(default_factory=GenerateSpec)
     soft_template: str | None = None
-    pooling: Pooling | Literal["auto", "stated"] | None = None
+    pooling: Pooling | Literal["auto", "stated", "stated-if-few"] | None = None
     head_dropout: float | None = None
     fits_head: bool = False
 

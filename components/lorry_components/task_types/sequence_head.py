@@ -16,6 +16,7 @@ from lorry_components.models.pooling import find_stated_pooling, read_pooling
 from lorry_components.models.reading_order import has_two_stacks
 from lorry_components.task_types.base import Features, Outputs, Report, batch_by_length
 from lorry_components.task_types.head_choice import (
+    FEW_ROWS,
     check_head_in_folder,
     check_head_on_base,
     choose_pooling,
@@ -118,8 +119,12 @@ class SequenceHeadTaskType(TextHeadTaskType):
         settled = self.settle(folder) if isinstance(self.form.pooling, str) else self
         return self._build_loader(settled.find_recorded_pooling())
 
-    def settle(self, folder: Path) -> Self:
-        """Return the same task type, with the pooling that the base decides, and a head that it allows."""
+    def settle(self, folder: Path, rows: int | None = None) -> Self:
+        """Return the same task type, with the pooling and the head that base and rows decide."""
+        if self.form.pooling == "stated-if-few":
+            is_few = rows is not None and rows < FEW_ROWS
+            decided = type(self)(dataclasses.replace(self.form, pooling="stated" if is_few else None))
+            return decided.settle(folder)
         if self.form.pooling is None:
             return self
         settled = self.hold_pooling(choose_pooling(self.form, load_config(folder), self._read_stated(folder)))

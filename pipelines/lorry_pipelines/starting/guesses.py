@@ -51,9 +51,6 @@ _MOST_NAME_WORDS = 5
 _LENGTHS = (32, 64, 128, 256, 512)
 # As many test rows tell a gain of some hundredths, and fewer than 30 nothing at all.
 _WANTED_TEST_ROWS, _LEAST_SHARE, _LARGEST_SHARE = 200, 0.1, 0.25
-# A head that predicts numbers is better without being fitted first, unless rows are so few: docs/lab-book.md,
-# "Few rows".
-_FEW_ROWS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +141,7 @@ def guess_task(table: TableProfile, wishes: Wishes = NO_WISHES) -> TaskGuess:
         label=label.name,
         split=split,
         max_length=max_length,
-        fits_head=kind.choice == CLASSIFICATION or (kind.choice == REGRESSION and table.rows < _FEW_ROWS),
+        fits_head=kind.choice == CLASSIFICATION,
         guesses=(*(guess for guess in shown if guess), split_guess, length_guess),
     )
 

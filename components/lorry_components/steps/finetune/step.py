@@ -101,7 +101,7 @@ def finetune(
     spec = task.spec
     card = load_card(data)
     parts = {part: load_part(data, part) for part in ("train", "validation", "test")}
-    task_type, method = _check(task, group)
+    task_type, method = _check(task, group, rows=len(parts["train"]))
     fits_head = task_type.form.fits_head
     # The probe is not compared with itself.
     is_compared = compares_probe and method.trains_in_steps and _is_probe_wanted(spec, len(parts["train"]))
@@ -209,10 +209,10 @@ def finetune(
     return summary
 
 
-def _check(task: ResolvedTask, group: ProcessGroup) -> tuple[TaskType, Method]:
+def _check(task: ResolvedTask, group: ProcessGroup, *, rows: int) -> tuple[TaskType, Method]:
     check_batch_size(task.spec, group)
     check_base(task.spec, task.base.folder)
-    return task.task_type.settle(task.base.folder), task.build_method()
+    return task.task_type.settle(task.base.folder, rows), task.build_method()
 
 
 def _is_probe_wanted(spec: TaskSpec, rows: int) -> bool:

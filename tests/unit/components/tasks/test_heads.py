@@ -99,6 +99,7 @@ def test_the_head_of_transformers_can_be_asked_for_where_the_base_states_another
     [
         # What the base says is read only where the task asks for it.
         ("bert", {"pooling": None}, MEAN, None),
+        ("bert", {"pooling": "stated-if-few"}, MEAN, None),
         ("bert", {"pooling": "auto"}, MEAN, MEAN),
         ("bert", {"pooling": "auto"}, None, None),
         ("bert", {"pooling": "auto", "fits_head": True}, None, Pooling(place="first")),
@@ -167,12 +168,16 @@ def test_a_base_that_pools_in_an_unknown_way_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("kind", "fields", "pooling", "is_fitted"),
+    ("kind", "fields", "rows", "pooling", "is_fitted"),
     [
-        ("classification", {}, Pooling(place="mean"), True),
-        ("classification", {"head": {}}, Pooling(place="mean"), False),
-        ("classification", {"head": {"pooling": "first"}}, Pooling(place="first"), False),
-        ("regression", {}, None, False),
+        ("classification", {}, 8000, Pooling(place="mean"), True),
+        ("classification", {"head": {}}, 8000, Pooling(place="mean"), False),
+        ("classification", {"head": {"pooling": "first"}}, 8000, Pooling(place="first"), False),
+        ("regression", {}, 200, None, False),
+        ("regression", {}, 199, Pooling(place="mean"), True),
+        ("regression", {"head": {"pooling": "transformers"}}, 50, None, False),
+        # How many there are is not known before data is read.
+        ("regression", {}, None, None, False),
     ],
 )
 def test_a_head_that_is_left_open_is_what_the_base_states(
@@ -180,18 +185,19 @@ def test_a_head_that_is_left_open_is_what_the_base_states(
     make_base: Callable[..., Path],
     kind: str,
     fields: Mapping[str, Any],
+    rows: int | None,
     pooling: Pooling | None,
     is_fitted: bool,
 ) -> None:
     folder = make_base()
     spec = make_spec(kind, {"name": "lora", "r": 2}, base=f"{folder}/", **fields)
-    states_nothing = find_task_type(spec).settle(folder).form
+    states_nothing = find_task_type(spec).settle(folder, rows).form
     assert not states_nothing.fits_head
     assert states_nothing.pooling == (pooling if pooling == Pooling(place="first") else None)
     (folder / "modules.json").write_text('[{"type": "x.Pooling", "path": "1_Pooling"}]', "utf-8")
     (folder / "1_Pooling").mkdir()
     (folder / "1_Pooling/config.json").write_text('{"pooling_mode_mean_tokens": true}', "utf-8")
-    form = find_task_type(spec).settle(folder).form
+    form = find_task_type(spec).settle(folder, rows).form
     assert (form.pooling, form.fits_head) == (pooling, is_fitted)
 
 

@@ -23,6 +23,7 @@ from lorry_components.training.frozen_features import FrozenFeatures
 from lorry_components.training.head_fitting import fit_classes, fit_numbers
 from lorry_components.training.linear_probe import open_features
 from lorry_components.training.precision import PrecisionName
+from lorry_registry.manifest import Pooling
 from lorry_registry.registry import Registry
 from lorry_registry.stores import LocalStore
 from lorry_registry.task_spec import TaskSpec
@@ -77,6 +78,29 @@ def test_a_training_begins_with_the_probe(
         outputs.append(predictor.compute_outputs(rows))
     np.testing.assert_allclose(outputs[1], outputs[0], atol=1e-4)
     assert np.array_equal(outputs[1], outputs[2])
+
+
+def test_numbers_for_few_rows_begin_with_a_fitted_head_where_the_task_leaves_it_open(
+    make_spec: MakeSpec,
+    make_base: Callable[..., Path],
+    tiny_data: Callable[[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder, data = make_base(), tiny_data("regression")
+    (folder / "modules.json").write_text('[{"type": "x.Pooling", "path": "1_Pooling"}]', "utf-8")
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling/config.json").write_text('{"pooling_mode_mean_tokens": true}', "utf-8")
+    rows = len(load_part(data, "train"))
+    resolved = resolve_task(make_spec("regression", "lora", base=f"{folder}/"))
+    heads = {}
+    for name, few in (("few", rows + 1), ("many", rows)):
+        monkeypatch.setattr("lorry_components.task_types.sequence_head.FEW_ROWS", few)
+        candidate = tmp_path / name
+        heads[name] = finetune(resolved, data, candidate, checkpoints=tmp_path / f"{name}-checkpoints").head
+        # What the training chose is what the evaluation loads.
+        evaluate(resolved, data, candidate, tmp_path / f"{name}-evaluation", registry=None)
+    assert heads == {"few": Pooling(place="mean"), "many": None}
 
 
 @pytest.mark.parametrize(

@@ -149,14 +149,14 @@ def test_every_format(tmp_path: Path, ending: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("label", "rows", "is_fitted"),
-    [(lambda n: n % 2, 400, True), (lambda n: n + 0.25, 400, False), (lambda n: n + 0.25, 60, True)],
-    ids=["classes", "numbers", "few-numbers"],
+    ("label", "is_fitted"),
+    [(lambda n: n % 2, True), (lambda n: n + 0.25, False)],
+    ids=["classes", "numbers"],
 )
 def test_a_head_is_fitted_first_where_that_is_better(
-    tmp_path: Path, label: Callable[[int], float], rows: int, is_fitted: bool
+    tmp_path: Path, label: Callable[[int], float], is_fitted: bool
 ) -> None:
-    path = write_rows(tmp_path / "a.jsonl", [{"text": make_text(n), "label": label(n)} for n in range(rows)])
+    path = write_rows(tmp_path / "a.jsonl", [{"text": make_text(n), "label": label(n)} for n in range(400)])
     text = render_task(guess(path), name="task", base="./base", revision=None, source="a.jsonl")
     assert ("init: probe" in text) == is_fitted
 
