@@ -11,7 +11,7 @@ INSTALLED := $(VENV)/.installed
 DEMO_DATA := pipelines/tasks/data
 TASKS := $(wildcard pipelines/tasks/*.yaml)
 # Those that need nothing but the demo's data; the others are told where data sets are.
-BENCHMARKS := memory overhead registry resolution small_task training
+BENCHMARKS := memory overhead registry resolution small_task training lora_layers
 # Tests side by side, each process with one thread, since tiny matrices wait longer for a second thread than
 # they take; a module's tests stay together, for they share what it trains.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadscope --no-loadscope-reorder \

@@ -4,8 +4,8 @@ The four tasks of the demo, on rows drawn by a seed: the linear probe, a plain r
 value, three epochs, the head that a task has which leaves it open), and others that may be as good sooner:
 fewer epochs or a number of steps, heads that read or begin differently, adapters in the upper layers only
 (``top``), so that the outputs of those below are kept from the first epoch on, adapters beside other matrices
-(``on``), other options of LoRA by their names, and a higher learning rate (``at``), which falls to zero
-within each training, however long it is.
+(``on``), other options of LoRA by their names, smaller batches (``batch``), another ``schedule`` or
+``warmup``, and another learning rate (``at``), which falls to zero within each training, however long it is.
 
     lorry demo FOLDER
     python tests/benchmarks/bench_time_to_quality.py --data FOLDER --results FILE [--seeds 0,1,2]
@@ -66,6 +66,9 @@ def describe_variant(name: str) -> Variant:
         method["targets"] = targets.split("+")
     if rate := options.pop("at", None):
         train["learning_rate"] = float(rate)
+    if rows := options.pop("batch", None):
+        train["batch_size"] = int(rows)
+    train |= {name: yaml.safe_load(options.pop(name)) for name in ("schedule", "warmup") if name in options}
     method |= {option: yaml.safe_load(value) for option, value in options.items()}
     sections = {"method": method, "train": train, "head": HEADS[head]}
     return Variant(name, {section: values for section, values in sections.items() if values})

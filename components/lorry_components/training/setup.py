@@ -18,6 +18,7 @@ from lorry_components.training.precision import (
     detect_hardware,
     find_dtype,
 )
+from lorry_components.training.quick_lora import quicken_lora
 from lorry_registry.errors import TrainingError
 from lorry_registry.manifest import ParameterCounts
 from lorry_registry.task_spec import TaskSpec
@@ -119,6 +120,7 @@ def set_up(
         bare.config.use_cache = False
     if hardware.device == "cpu":
         quicken_dropout(model)
+        quicken_lora(model)
     return Setup(
         base=base,
         task_type=task_type,

@@ -33,7 +33,7 @@ STEP_SOURCES = {
         *(f"training/{name}.py" for name in ("head_fitting", "length", "linear_probe", "number_head")),
         *(
             f"training/{name}.py"
-            for name in ("optimizers", "packing", "precision", "resumption", "sampler", "setup")
+            for name in ("optimizers", "packing", "precision", "quick_lora", "resumption", "sampler", "setup")
         ),
         *(f"training/{name}.py" for name in ("sharding", "starting_adapter", "supervised_logits", "trainer")),
         *(f"models/{name}.py" for name in ("blocks", "dimensions", "dropout_fields", "pooled_model")),
