@@ -138,8 +138,8 @@ def describe_probe(probe: BaselineFacts) -> str:
     if probe.gain is None or probe.low is None or probe.high is None:
         return f"{probe.value:.3f}"
     return (
-        f"{probe.value:.3f}; the adapter {probe.gain:+.3f} (95 % interval {probe.low:+.3f} to "
-        f"{probe.high:+.3f}). {judge_probe(probe.low, probe.high)}"
+        f"{probe.value:.3f}; the adapter {probe.gain:+z.3f} (95 % interval {probe.low:+z.3f} to "
+        f"{probe.high:+z.3f}). {judge_probe(probe.low, probe.high)}"
     )
 
 
@@ -151,7 +151,7 @@ def describe_baselines(adapter: AdapterFacts) -> str:
 def _describe_baseline(baseline: BaselineFacts, examples: int | None) -> str:
     is_part = baseline.examples is not None and baseline.examples != examples
     rows = f" on {baseline.examples:,} of the rows" if is_part else ""
-    gain = f", the adapter {baseline.gain:+.3f}" if baseline.gain is not None else ""
+    gain = f", the adapter {baseline.gain:+z.3f}" if baseline.gain is not None else ""
     return f"{baseline.name} {baseline.value:.3f}{rows}{gain}"
 
 

@@ -17,8 +17,8 @@ def describe_linear_probe(method: str, evaluation: Evaluation) -> str:
         return ""
     return (
         f"{evaluation.primary}: {method} {evaluation.headline.value:.3f}, linear probe on the frozen base "
-        f"{probe.value:.3f}; the difference is {probe.gain:+.3f} (95 % interval {probe.low:+.3f} to "
-        f"{probe.high:+.3f}). {judge_probe(probe.low, probe.high)}"
+        f"{probe.value:.3f}; the difference is {probe.gain:+z.3f} (95 % interval {probe.low:+z.3f} to "
+        f"{probe.high:+z.3f}). {judge_probe(probe.low, probe.high)}"
     )
 
 

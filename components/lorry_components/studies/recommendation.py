@@ -156,8 +156,8 @@ def _explain(
     difference = compare_samples(value - highest, samples[name], samples[best.variant.label])
     return (
         f"{head} of those whose metric is not significantly below the best, {best.variant.label}: "
-        f"{value:.3f} against {highest:.3f}, difference {difference.value:+.3f} ({difference.low:+.3f} to "
-        f"{difference.high:+.3f}), below it in {difference.below:.1%} of the paired resamples"
+        f"{value:.3f} against {highest:.3f}, difference {difference.value:+z.3f} ({difference.low:+z.3f} to "
+        f"{difference.high:+z.3f}), below it in {difference.below:.1%} of the paired resamples"
     )
 
 

@@ -148,8 +148,8 @@ def _format_metric(row: "StudyRow", *, is_reference: bool) -> list[str]:
         f"{row.estimate.value:.3f}{spread}{failed}",
         # Around the mean of seeds that far apart an interval over rows would pretend to know.
         f"{row.estimate.low:.3f} to {row.estimate.high:.3f}" if not row.is_unsteady else _UNSTEADY,
-        f"{difference.value:+.3f}" if difference else (NOTHING if not is_reference else "="),
-        f"{difference.low:+.3f} to {difference.high:+.3f}" if difference else NOTHING,
+        f"{difference.value:+z.3f}" if difference else (NOTHING if not is_reference else "="),
+        f"{difference.low:+z.3f} to {difference.high:+z.3f}" if difference else NOTHING,
     ]
 
 

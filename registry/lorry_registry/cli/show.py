@@ -190,7 +190,7 @@ def _print_version(
                 (
                     baseline.name,
                     tables.format_figure(baseline.value),
-                    f"{baseline.gain:+.3f}",
+                    f"{baseline.gain:+z.3f}",
                     f"{baseline.confidence:.1%} of resamples",
                     f"{baseline.examples:,}",
                 )

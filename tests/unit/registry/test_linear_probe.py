@@ -36,6 +36,11 @@ def test_it_is_said_plainly_whether_the_adapter_beats_the_probe(
     assert f"(95 % interval {low:+.3f} to {high:+.3f}). {verdict}" in text
 
 
+def test_a_difference_that_rounds_to_nothing_has_no_minus() -> None:
+    text = describe_linear_probe("lora", judge(-1e-6, -4e-4, 4e-4))
+    assert "the difference is +0.000 (95 % interval +0.000 to +0.000)" in text
+
+
 def test_nothing_is_said_where_nothing_was_compared() -> None:
     evaluation = judge(0.0, 0.0, 0.0).model_copy(update={"linear_probe": None})
     assert describe_linear_probe("lora", evaluation) == ""

@@ -123,7 +123,7 @@ def _judge_baseline(gate: GateSpec, evaluation: Evaluation, answer: str | None) 
     yield (
         passed,
         f"it is {'' if passed else 'not surely '}better than the {shown.name} at {shown.value:.3f}: "
-        f"{shown.gain:+.3f}, above 0 in {shown.confidence:.1%} of resamples, "
+        f"{shown.gain:+z.3f}, above 0 in {shown.confidence:.1%} of resamples, "
         f"{gate.confidence:.1%} {'are' if passed else 'would be'} needed",
     )
 
@@ -149,7 +149,7 @@ def _judge_gain(gate: GateSpec, champion: ChampionComparison | None, examples: i
         yield (
             is_higher,
             f"it {'beats' if is_higher else 'does not beat'} the recorded {champion.recorded:.3f} of {name} "
-            f"by more than {gate.minimum_gain:g} ({champion.gain:+.3f}); {name} could not be loaded: "
+            f"by more than {gate.minimum_gain:g} ({champion.gain:+z.3f}); {name} could not be loaded: "
             f"{champion.problem}",
         )
         if is_higher and champion.recorded_confidence is not None:
@@ -212,7 +212,7 @@ def _judge_confidence(gate: GateSpec, champion: ChampionComparison, needed: floa
     digits = 1 if not why or needed < 0.9985 else 3
     return (
         passed,
-        f"{champion.gain:+.3f} over v{champion.version} on the same rows; a gain above "
+        f"{champion.gain:+z.3f} over v{champion.version} on the same rows; a gain above "
         f"{gate.minimum_gain:g} in {champion.confidence:.{digits}%} of resamples, "
         f"{needed:.{digits}%} {'are' if passed else 'would be'} needed{why}",
     )

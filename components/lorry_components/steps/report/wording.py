@@ -58,7 +58,7 @@ def _tell_promotion(task: TaskFacts, version: str) -> str:
     rows = f" on the same {gain.rows:,} test rows" if gain.rows else ""
     test = f", {format_p(gain.p_value)}" if gain.p_value is not None else ""
     title = f" in {headline.title}" if headline else ""
-    return f"The gate promoted {version} in place of v{gain.version}: {gain.gain:+.3f}{title}{rows}{test}."
+    return f"The gate promoted {version} in place of v{gain.version}: {gain.gain:+z.3f}{title}{rows}{test}."
 
 
 def format_gain(task: TaskFacts) -> str:
@@ -66,7 +66,7 @@ def format_gain(task: TaskFacts) -> str:
     gain = task.gain
     if gain is None or gain.gain is None:
         return NOTHING
-    return f"{gain.gain:+.3f}" + (f" ({format_p(gain.p_value)})" if gain.p_value is not None else "")
+    return f"{gain.gain:+z.3f}" + (f" ({format_p(gain.p_value)})" if gain.p_value is not None else "")
 
 
 def format_p(value: float) -> str:
