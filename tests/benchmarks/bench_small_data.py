@@ -27,9 +27,13 @@ SETS = ("trec", "sms_spam", "sst2_glue", "mrpc", "stsb")
 SIZES = (50, 200, 800)
 METHODS: Mapping[str, Mapping[str, Any]] = {
     "lora": {"name": "lora", "r": 8, "targets": ["query", "value"]},
+    "boft": {"name": "peft", "type": "BOFT"},
     **{
         name: {"name": name}
-        for name in ("bitfit", "adapter-h", "prompt-tuning", "p-tuning-v2", "ft-top", "full")
+        for name in (
+            *("bitfit", "adapter-h", "adapter-p", "adapter-l", "adapter-d", "prelayer", "adalora", "vera"),
+            *("ia3", "prompt-tuning", "p-tuning", "p-tuning-v2", "ft-top", "full"),
+        )
     },
 }
 HEADS: Mapping[str, Mapping[str, Any]] = {
