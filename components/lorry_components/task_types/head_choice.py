@@ -29,7 +29,7 @@ def choose_pooling(form: InputForm, config: "PretrainedConfig", stated: Pooling 
     """
     wanted = form.pooling
     if wanted == "stated-if-few":
-        # Whether they are few is not known yet: as it is of most tasks.
+        # They are many, or not counted yet.
         return None
     if wanted == "stated":
         return None if has_two_stacks(config) else stated

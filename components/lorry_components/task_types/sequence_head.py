@@ -121,10 +121,8 @@ class SequenceHeadTaskType(TextHeadTaskType):
 
     def settle(self, folder: Path, rows: int | None = None) -> Self:
         """Return the same task type, with the pooling and the head that base and rows decide."""
-        if self.form.pooling == "stated-if-few":
-            is_few = rows is not None and rows < FEW_ROWS
-            decided = type(self)(dataclasses.replace(self.form, pooling="stated" if is_few else None))
-            return decided.settle(folder)
+        if self.form.pooling == "stated-if-few" and rows is not None and rows < FEW_ROWS:
+            return type(self)(dataclasses.replace(self.form, pooling="stated")).settle(folder)
         if self.form.pooling is None:
             return self
         settled = self.hold_pooling(choose_pooling(self.form, load_config(folder), self._read_stated(folder)))

@@ -12,7 +12,7 @@ def quicken_lora(model: "nn.Module") -> None:
 
     PEFT adds the two products in steps, each of which reads and writes all activations, and casts them to the
     format of A and B and back. Here the scale s is in B, and what is added is added where it is computed:
-    six products in all, of which two are large. The formats are autocast's, as before, and what a layer
+    eight products in all, of which two are large. The formats are autocast's, as before, and what a layer
     computes without gradients is PEFT's still. Layers with dropout, DoRA, or weights that are no plain matrix
     are left as they are.
     """

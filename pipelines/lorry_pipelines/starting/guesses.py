@@ -74,7 +74,6 @@ class TaskGuess:
         label: The column of the label.
         split: Shares of one table; None: the folder has its parts.
         max_length: To how many tokens texts are cut.
-        fits_head: Whether the head starts as a linear model that is fitted to the frozen base.
         guesses: Each choice with its reason.
     """
 
@@ -84,7 +83,6 @@ class TaskGuess:
     label: str
     split: dict[str, float] | None
     max_length: int
-    fits_head: bool
     guesses: tuple[Guess, ...]
 
 
@@ -141,7 +139,6 @@ def guess_task(table: TableProfile, wishes: Wishes = NO_WISHES) -> TaskGuess:
         label=label.name,
         split=split,
         max_length=max_length,
-        fits_head=kind.choice == CLASSIFICATION,
         guesses=(*(guess for guess in shown if guess), split_guess, length_guess),
     )
 

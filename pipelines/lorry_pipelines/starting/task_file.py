@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from lorry_pipelines.starting.guesses import GENERATION, Guess, TaskGuess
+from lorry_pipelines.starting.guesses import CLASSIFICATION, GENERATION, Guess, TaskGuess
 
 _WIDTH = 110
 _NAME_CHARACTERS = 63
@@ -59,7 +59,7 @@ def render_task(guess: TaskGuess, *, name: str, base: str, revision: str | None,
         f"  max_length: {guess.max_length}",
         "",
         "method: {name: lora, r: 8}",
-        *_list_head(guess),
+        *_list_head(guess.kind),
         "",
         "# A new adapter becomes the champion if it beats what costs nothing, and the champion before it.",
         "# With a least value that it must reach: gate: {minimum: 0.8}",
@@ -67,11 +67,11 @@ def render_task(guess: TaskGuess, *, name: str, base: str, revision: str | None,
     return "\n".join(lines) + "\n"
 
 
-def _list_head(guess: TaskGuess) -> Iterator[str]:
-    if guess.fits_head:
+def _list_head(kind: str) -> Iterator[str]:
+    if kind == CLASSIFICATION:
         yield "# The head starts as a linear model that is fitted to the frozen base: few rows are enough."
         yield "head: {pooling: auto, init: probe}"
-    if guess.kind == GENERATION:
+    if kind == GENERATION:
         yield "# How prompt and answer are put together: data.template and data.max_target."
 
 
