@@ -10,6 +10,7 @@ from lorry_components.inference.predictor import Predictor
 from lorry_components.inference.probe import find_tolerance, measure_distances
 from lorry_components.methods import METHODS, Method
 from lorry_components.models.bases import Base, resolve_base
+from lorry_components.models.narrow_layer import narrow_last_layer
 from lorry_components.task_types import TASK_TYPES, InputForm, TaskType
 from lorry_registry.errors import AdapterRejectedError
 from lorry_registry.input_specs import BaseSpec
@@ -104,12 +105,11 @@ def assemble_adapter(
         AdapterRejectedError: The adapter does not fit the base.
     """
     model, newly_initialized = task_type.load_model(base.folder, labels, **method.list_load_options())
-    return Predictor(
-        adapted=method.restore(model, folder, newly_initialized),
-        reader=task_type.load_reader(base.folder),
-        task_type=task_type,
-        labels=labels,
-    )
+    adapted = method.restore(model, folder, newly_initialized)
+    reader = task_type.load_reader(base.folder)
+    if task_type.reads_first_position(reader) and not method.adds_positions:
+        narrow_last_layer(adapted.model)
+    return Predictor(adapted=adapted, reader=reader, task_type=task_type, labels=labels)
 
 
 def _build_task_type(manifest: Manifest, folder: Path) -> TaskType:

@@ -93,6 +93,7 @@ class Method(ABC):
         freezes_base: Whether the base's weights stay as they are, so that they may be held in half precision.
         holds_four_bits: Whether the base's matrices are held in four bits.
         copies_trained: Whether it keeps a copy of what it trains in the host's memory, to save what changed.
+        adds_positions: Whether the base reads positions, or keys and values, beside those of the input.
         starts_as_base: Whether the base computes before the first step what it computes without the method,
             so that a head can be fitted to the base alone.
         trains_in_steps: Whether there is anything to train; otherwise the head is fitted at once.
@@ -110,6 +111,7 @@ class Method(ABC):
     survives_checkpointing: ClassVar[bool] = True
     holds_four_bits: ClassVar[bool] = False
     copies_trained: ClassVar[bool] = False
+    adds_positions: ClassVar[bool] = False
     starts_as_base: ClassVar[bool] = True
     trains_in_steps: ClassVar[bool] = True
     continues: ClassVar[bool] = False

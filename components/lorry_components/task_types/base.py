@@ -272,6 +272,10 @@ class TaskType(ABC):
         """Return what adapters record of their head; the task type was settled."""
         return self.form.pooling if isinstance(self.form.pooling, Pooling) else None
 
+    def reads_first_position(self, reader: Any) -> bool:
+        """Return whether an encoder's head reads the state of a row's first position and nothing else."""
+        return False
+
     # The data
 
     @abstractmethod

@@ -130,6 +130,12 @@ class SequenceHeadTaskType(TextHeadTaskType):
             return settled
         return type(self)(dataclasses.replace(settled.form, fits_head=True))
 
+    def reads_first_position(self, reader: Any) -> bool:
+        """Return whether it does, where it is first: in texts that are padded on the right."""
+        pooling = self.find_recorded_pooling()
+        # transformers' own heads on encoders do.
+        return reader.padding_side == "right" and (pooling is None or pooling.place == "first")
+
     def without_soft_template(self) -> Self:
         """Return the same task type for a base without soft tokens between words."""
         return type(self)(dataclasses.replace(self.form, soft_template=None))

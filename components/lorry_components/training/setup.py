@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from lorry_components.methods import Method
 from lorry_components.models.bases import Base
 from lorry_components.models.dimensions import read_width
+from lorry_components.models.narrow_layer import narrow_last_layer
 from lorry_components.task_types import TaskType
 from lorry_components.training.byte_dropout import quicken_dropout
 from lorry_components.training.distributed import ProcessGroup
@@ -118,6 +119,9 @@ def set_up(
     if spec.train.packing:
         # With a cache, sequences would not be kept apart.
         bare.config.use_cache = False
+    reader = task_type.load_reader(base.folder)
+    if task_type.reads_first_position(reader) and not method.adds_positions:
+        narrow_last_layer(model)
     if hardware.device == "cpu":
         quicken_dropout(model)
         quicken_lora(model)
@@ -126,7 +130,7 @@ def set_up(
         task_type=task_type,
         method=method,
         model=model,
-        reader=task_type.load_reader(base.folder),
+        reader=reader,
         newly_initialized=newly_initialized,
         parameters=method.count_parameters(model, newly_initialized),
         learning_rate=learning_rate,

@@ -65,6 +65,7 @@ class AnyPeft(PeftMethod):
     learning_rate = 1e-3
     learns_matrices = True
     # Most do; how each begins is for PEFT to know.
+    adds_positions = True
     starts_as_base = False
     code_version = 2
     options_model = AnyPeftOptions

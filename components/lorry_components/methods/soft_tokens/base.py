@@ -53,6 +53,7 @@ class SoftTokenMethod(PeftMethod):
     files, which PEFT reads back to the same numbers.
     """
 
+    adds_positions = True
     starts_as_base = False
     code_version = 2
     # The names of the parameters that are not in the base's weights.

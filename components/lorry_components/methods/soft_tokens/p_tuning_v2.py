@@ -67,6 +67,7 @@ class PTuningV2(NativeMethod):
     learning_rate = 3e-2
     max_adapter_mib = 64.0
     freezes_base = True
+    adds_positions = True
     starts_as_base = False
     code_version = 2
     # transformers passes no cache to layers that it checkpoints.
