@@ -232,11 +232,18 @@ class HeadSpec(Section):
         init: What its weights are before training: ``random``, or those of a linear model that was fitted to
             the frozen base's states (Kumar et al. 2022, https://arxiv.org/abs/2202.10054).
         dropout: Dropout before the output layer; None: none, or what the base's own head has.
+        learning_rate: Its peak learning rate; None: that of the adapter, but no high one for a head that was
+            fitted first.
     """
 
     pooling: Literal["auto", "first", "mean", "last", "transformers"] = "auto"
     init: Literal["probe", "random"] = "random"
     dropout: Share | None = None
+    learning_rate: Annotated[float, Field(gt=0, le=10)] | None = None
+
+    @model_serializer(mode="wrap")
+    def _leave_out_later_fields(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return leave_out_defaults(self, handler(self), ("learning_rate",))
 
 
 class GateSpec(Section):

@@ -21,7 +21,7 @@ STEP_VERSIONS: Mapping[str, int] = {
 }
 
 
-PROBE_VERSION = 1
+PROBE_VERSION = 2
 """Of a training that begins with a fitted head. Adapters without it are the end of one, however bad."""
 
 

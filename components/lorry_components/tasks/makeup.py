@@ -14,6 +14,7 @@ from lorry_components.methods import METHODS
 from lorry_components.task_types import TASK_TYPES
 from lorry_components.tasks.code_versions import list_code_versions
 from lorry_components.tasks.definition import find_task_type, read_options
+from lorry_components.training.head_rate import FITTED_HEAD_RATE
 from lorry_components.training.length import LEAST_STEPS
 from lorry_registry.digests import digest_document
 from lorry_registry.manifest import Makeup
@@ -60,6 +61,8 @@ def write_out(spec: TaskSpec) -> dict[str, JsonValue]:
         settings["train.least_steps"] = LEAST_STEPS
     if spec.train.learning_rate is None:
         settings["train.learning_rate"] = METHODS[spec.method.name].learning_rate
+    if spec.head is not None and spec.head.init == "probe" and spec.head.learning_rate is None:
+        settings["head.highest_learning_rate"] = FITTED_HEAD_RATE
     if spec.train.early_stopping is not None:
         settings["primary"] = spec.evaluate.primary or TASK_TYPES[spec.kind].primary
         settings["positive"] = spec.evaluate.positive

@@ -1,10 +1,12 @@
 """The trainer of one task, put together from what was set up and the prepared rows."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorry_components.data.examples import Example
+from lorry_components.methods.base import is_newly_initialized
 from lorry_components.training.number_head import NumberHead
 from lorry_components.training.setup import Setup
 from lorry_registry.task_spec import TaskSpec
@@ -65,6 +67,7 @@ def build_trainer(
         shard_frozen(setup.model, arguments.device)
     trainer = AdapterTrainer(
         method=setup.method,
+        scale_learning_rate=partial(_scale_learning_rate, setup),
         form=setup.task_type.training_form,
         model=setup.task_type.prepare_training(setup.model, setup.reader),
         args=arguments,
@@ -84,6 +87,12 @@ def build_trainer(
     # Trainer's own printing goes to a terminal; progress and metrics are reported by callbacks.
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def _scale_learning_rate(setup: Setup, name: str) -> float:
+    if is_newly_initialized(name, setup.newly_initialized):
+        return setup.head_learning_rate / setup.learning_rate
+    return setup.method.scale_learning_rate(name)
 
 
 def _encode(

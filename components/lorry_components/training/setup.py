@@ -11,6 +11,7 @@ from lorry_components.models.narrow_layer import narrow_last_layer
 from lorry_components.task_types import TaskType
 from lorry_components.training.byte_dropout import quicken_dropout
 from lorry_components.training.distributed import ProcessGroup
+from lorry_components.training.head_rate import choose_head_rate
 from lorry_components.training.optimizers import prepare_optimizer
 from lorry_components.training.precision import (
     Hardware,
@@ -41,6 +42,7 @@ class Setup:
         newly_initialized: Names of parameters that the base's weights do not hold.
         parameters: How many numbers are trained.
         learning_rate: The peak learning rate: the task's own, or the method's choice.
+        head_learning_rate: That of the head.
         hardware: Where it is trained.
         precision: How it is computed.
         group: The processes that train together.
@@ -54,6 +56,7 @@ class Setup:
     newly_initialized: frozenset[str]
     parameters: ParameterCounts
     learning_rate: float
+    head_learning_rate: float
     hardware: Hardware
     precision: Precision
     group: ProcessGroup
@@ -134,6 +137,7 @@ def set_up(
         newly_initialized=newly_initialized,
         parameters=method.count_parameters(model, newly_initialized),
         learning_rate=learning_rate,
+        head_learning_rate=choose_head_rate(spec.head, learning_rate, is_fitted=task_type.form.fits_head),
         hardware=hardware,
         precision=precision,
         group=group,

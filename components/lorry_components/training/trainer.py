@@ -8,7 +8,7 @@ checked, in ``tests/unit/components/test_trainer_contract.py``.
 
 import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,19 +54,28 @@ class AdapterTrainer(Trainer):
     """A Trainer whose checkpoints hold every trained parameter, the method's state, and nothing of the base.
 
     Args:
-        method: What made the model trainable: it may act after each step, and learn some parameters faster.
+        method: What made the model trainable: it may act after each step.
+        scale_learning_rate: Returns the factor on the learning rate of a parameter, by its name.
         form: How the examples of the task type are trained on. Where a loss is a mean over supervised tokens,
             accumulated batches count by how many they have, and give the gradient of one large batch.
         arguments: Trainer's own.
     """
 
-    def __init__(self, *, method: Method, form: TrainingForm, **arguments: Any) -> None:
+    def __init__(
+        self,
+        *,
+        method: Method,
+        scale_learning_rate: Callable[[str], float],
+        form: TrainingForm,
+        **arguments: Any,
+    ) -> None:
         super().__init__(**arguments)
         self._predicts_next = form.predicts_next
         # This asks Trainer to count the supervised tokens of all accumulated batches, and not to divide by
         # their number. A task type with one head on a text takes the mean of each batch instead.
         self.model_accepts_loss_kwargs = form.averages_tokens
         self._method = method
+        self._scale_learning_rate = scale_learning_rate
         self.prefix: FrozenPrefix | None = None
         self.add_callback(MethodCallback(method))
 
@@ -99,7 +108,7 @@ class AdapterTrainer(Trainer):
         optimizer: torch.optim.Optimizer = super().create_optimizer(model)
         if is_new:
             target: Any = self.model if model is None else model
-            _scale_learning_rates(optimizer, target, self._method)
+            _scale_learning_rates(optimizer, target, self._scale_learning_rate)
         return optimizer
 
     def compute_loss(
@@ -250,8 +259,10 @@ class AdapterTrainer(Trainer):
         return bare
 
 
-def _scale_learning_rates(optimizer: torch.optim.Optimizer, model: nn.Module, method: Method) -> None:
-    factors = {parameter: method.scale_learning_rate(name) for name, parameter in model.named_parameters()}
+def _scale_learning_rates(
+    optimizer: torch.optim.Optimizer, model: nn.Module, scale: Callable[[str], float]
+) -> None:
+    factors = {parameter: scale(name) for name, parameter in model.named_parameters()}
     for group in list(optimizer.param_groups):
         by_factor: dict[float, list[Any]] = {}
         for parameter in group["params"]:

@@ -33,6 +33,7 @@ def build_trainer(case: Any, folder: Path) -> AdapterTrainer:
     ]
     return AdapterTrainer(
         method=case.method,
+        scale_learning_rate=case.method.scale_learning_rate,
         form=TrainingForm(),
         model=case.model,
         args=TrainingArguments(

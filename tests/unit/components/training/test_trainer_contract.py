@@ -87,9 +87,6 @@ class Model(nn.Module):
 class Method:
     """A method without a state of its own."""
 
-    def scale_learning_rate(self, _name: str) -> float:
-        return 1.0
-
     def export_state(self, _model: Any) -> dict[str, torch.Tensor]:
         return {}
 
@@ -165,7 +162,11 @@ class WatchedTrainer(AdapterTrainer):
 def build_trainer(folder: Path, trainer: type[Trainer] = WatchedTrainer, **changes: Any) -> Any:
     torch.manual_seed(0)
     own = (
-        {"method": Method(), "form": TrainingForm(loss="token_mean")}
+        {
+            "method": Method(),
+            "scale_learning_rate": lambda _name: 1.0,
+            "form": TrainingForm(loss="token_mean"),
+        }
         if issubclass(trainer, AdapterTrainer)
         else {}
     )
@@ -260,7 +261,7 @@ def test_our_own_names_are_no_names_of_trainer(tmp_path: Path) -> None:
         f"Trainer of transformers {INSTALLED} has names of ours now: {clashing}. Rename ours."
     )
     added = set(vars(build_trainer(tmp_path, AdapterTrainer))) - set(vars(plain))
-    assert added == {"_method", "_predicts_next", "prefix"}, (
+    assert added == {"_method", "_predicts_next", "_scale_learning_rate", "prefix"}, (
         f"of what AdapterTrainer adds, Trainer of transformers {INSTALLED} has attributes of its own, or "
         f"this test does not know them all: {added}. Rename ours, or correct this test."
     )
