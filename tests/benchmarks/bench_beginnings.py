@@ -6,9 +6,10 @@ choose, and other rows that nothing else looks at. All of these are rows of trai
 
     python tests/benchmarks/bench_beginnings.py --data FOLDER [--sets mrpc,trec] [--methods lora,full]
 
-``FOLDER`` holds the data sets of ``bench_heads.py``. Results are appended to ``--results``, and what is there
-is not measured again. Ends in a table: what each rule comes to on the other rows on average, how often what
-it keeps is below the beginning by more than the interval, and by how much at most.
+With ``--head-rate`` the head learns at another rate than by default. ``FOLDER`` holds the data sets of
+``bench_heads.py``. Results are appended to ``--results``, and what is there is not measured again. Ends in a
+table: what each rule comes to on the other rows on average, how often what it keeps is below the beginning by
+more than the interval, and by how much at most.
 """
 
 import argparse
@@ -167,7 +168,8 @@ def measure_one(
     """Measure a training on rows of train alone."""
     data_set = dataclasses.replace(DATA_SETS[name], test="", validation="")
     length = RECIPES[_RECIPE].describe(rows)
-    variant = Variant(method, {"method": METHODS[method], "train": length, **HEADS["mean/probe"]})
+    head = {**HEADS["mean/probe"]["head"], "learning_rate": options.head_rate}
+    variant = Variant(method, {"method": METHODS[method], "train": length, "head": head})
     with tempfile.TemporaryDirectory() as scratch:
         work = Path(scratch)
         write_parts(data_set, options.data / name, work / "rows", rows=rows, seed=seed)
@@ -200,6 +202,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("beginnings.jsonl"))
     parser.add_argument("--sets", type=lambda text: text.split(","), default=list(SETS))
     parser.add_argument("--methods", type=lambda text: text.split(","), default=["lora", "full"])
+    parser.add_argument("--head-rate", type=float, help="of the head, in place of the default")
     parser.add_argument("--sizes", type=lambda text: [int(part) for part in text.split(",")], default=SIZES)
     parser.add_argument(
         "--seeds", type=lambda text: [int(part) for part in text.split(",")], default=[0, 1, 2]
