@@ -68,9 +68,12 @@ def describe_variant(name: str) -> Variant:
         train["learning_rate"] = float(rate)
     if rows := options.pop("batch", None):
         train["batch_size"] = int(rows)
+    own_head = dict(HEADS[head])
+    if rate := options.pop("head", None):
+        own_head["learning_rate"] = float(rate)
     train |= {name: yaml.safe_load(options.pop(name)) for name in ("schedule", "warmup") if name in options}
     method |= {option: yaml.safe_load(value) for option, value in options.items()}
-    sections = {"method": method, "train": train, "head": HEADS[head]}
+    sections = {"method": method, "train": train, "head": own_head}
     return Variant(name, {section: values for section, values in sections.items() if values})
 
 

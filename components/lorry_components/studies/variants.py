@@ -23,6 +23,7 @@ _OPENING, _CLOSING = "[{", "]}"
 _TRAIN = "train."
 _SEED = "train.seed"
 _RECOMMENDED = ("method", "train", "head")
+_OF_TRAINED_HEADS = ("init", "dropout", "learning_rate")
 # What a value looks like inside a label: no brackets, quotes or spaces.
 _LABEL_TABLE = str.maketrans("", "", "[]{}'\" ")
 
@@ -255,7 +256,7 @@ def draft_method(choice: MethodChoice, task: TaskDocument) -> Draft:
     """Lay a method over a task.
 
     The task's own method section applies to the method that it names. Another method gets its own defaults,
-    including its learning rate: the file's was chosen for the file's method. What the command line sets
+    including its learning rates: the file's were chosen for the file's method. What the command line sets
     applies to all, except to those that were given a value of their own.
     """
     own = task.method
@@ -274,11 +275,14 @@ def draft_method(choice: MethodChoice, task: TaskDocument) -> Draft:
             method=section,
             train=train | dict(choice.train),
             # Transformers' head is not linear: the probe reads what the base states.
-            head=dict.fromkeys(("init", "pooling") if is_transformers else ("init",)),
+            head=dict.fromkeys((*_OF_TRAINED_HEADS, *(("pooling",) if is_transformers else ()))),
         )
+    head = {}
     if not is_own and not task.sets("train.learning_rate"):
         train["learning_rate"] = None
-    return Draft(label=choice.label, method=section, train=train | dict(choice.train))
+    if not is_own and not task.sets("head.learning_rate"):
+        head["learning_rate"] = None
+    return Draft(label=choice.label, method=section, train=train | dict(choice.train), head=head)
 
 
 def draft_probe(task: TaskDocument, choices: Sequence[MethodChoice]) -> Draft | None:

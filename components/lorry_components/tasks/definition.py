@@ -125,12 +125,11 @@ def _check_fitting(method: str, sections: TaskSections) -> Iterator[Fault]:
         )
     if sections.head is not None and sections.head.pooling == "transformers":
         yield Fault("head.pooling", f"{method} is a linear layer, and not transformers' head", "leave it out")
-    if (
-        sections.head is not None
-        and "init" in sections.head.model_fields_set
-        and sections.head.init == "random"
-    ):
+    asked = set() if sections.head is None else sections.head.model_fields_set
+    if sections.head is not None and "init" in asked and sections.head.init == "random":
         yield Fault("head.init", f"{method} is nothing but a fitted head", "leave it out")
+    for name in sorted(asked & {"dropout", "learning_rate"}):
+        yield Fault(f"head.{name}", f"{method} trains nothing, and this would do nothing", "leave it out")
 
 
 def read_options(section: MethodSpec) -> ReadOptions:

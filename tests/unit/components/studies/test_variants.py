@@ -66,6 +66,17 @@ def test_the_files_own_section_counts_for_its_method(compare: Compare) -> None:
     assert [variant.spec.train.learning_rate for variant in (own, changed, other)] == [0.01, 0.01, None]
 
 
+def test_a_heads_own_rate_counts_for_the_files_method(compare: Compare) -> None:
+    head = {"pooling": "mean", "dropout": 0.1, "learning_rate": 0.01}
+    own, other, probe = compare("lora,bitfit,probe", head=head)
+    heads = [variant.spec.head for variant in (own, other, probe)]
+    assert [head is not None and head.learning_rate for head in heads] == [0.01, None, None]
+    assert [head is not None and head.dropout for head in heads] == [0.1, 0.1, None]
+    for variant in compare("lora,bitfit", ("head.learning_rate=0.5",), head=head):
+        assert variant.spec.head is not None
+        assert variant.spec.head.learning_rate == 0.5
+
+
 def test_what_the_command_line_sets_is_meant_for_all(compare: Compare) -> None:
     variants = compare("lora,bitfit", ("train.learning_rate=0.5", "train.steps=2"))
     assert [variant.spec.train.learning_rate for variant in variants] == [0.5, 0.5]

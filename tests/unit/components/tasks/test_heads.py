@@ -69,11 +69,15 @@ def test_a_task_without_a_head_on_whole_texts_refuses_it(kind: str) -> None:
 def test_a_probe_refuses_what_only_a_training_has() -> None:
     faults = list_faults(
         describe(
-            method={"name": "probe"}, head={"init": "random"}, train={"epochs": 3, "batch_size": 8, "seed": 1}
+            method={"name": "probe"},
+            head={"init": "random", "dropout": 0.1, "learning_rate": 0.01},
+            train={"epochs": 3, "batch_size": 8, "seed": 1},
         )
     )
     assert faults == {
         "head.init": "probe is nothing but a fitted head",
+        "head.dropout": "probe trains nothing, and this would do nothing",
+        "head.learning_rate": "probe trains nothing, and this would do nothing",
         "train": "probe fits its head at once, and batch_size, epochs would do nothing",
     }
     train = {"seed": 1, "precision": "fp32"}
