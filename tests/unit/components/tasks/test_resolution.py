@@ -180,7 +180,7 @@ def test_one_resolved_task_is_trained_and_evaluated(
 ) -> None:
     # PiSSA's method remembers what it took out of the base: no other adapter may be loaded through it.
     method = {"name": "lora", "r": 2, "targets": ["query"], "init": "pissa"}
-    task = resolve_task(make_spec(base=str(make_base()), method=method, train={"epochs": None, "steps": 4}))
+    task = resolve_task(make_spec(base=str(make_base()), method=method, train={"epochs": None, "steps": 40}))
     data, candidate = tiny_data("regression"), tmp_path / "candidate"
     finetune(task, data, candidate, checkpoints=tmp_path / "checkpoints")
     report = evaluate(task, data, candidate, tmp_path / "evaluation", registry=None)
