@@ -200,6 +200,19 @@ class Method(ABC):
             AdapterRejectedError: The configuration is unknown, or names or shapes of tensors do not fit.
         """
 
+    @property
+    def can_be_left_out(self) -> bool:
+        """Whether :meth:`leave_out` works, where the base does not start as the base alone."""
+        return False
+
+    def leave_out(self, model: "nn.Module") -> None:
+        """Let an adapted base compute from now on, and :meth:`save` save, what it is without the method.
+
+        Raises:
+            TrainingError: That is no adapter of this method.
+        """
+        raise TrainingError(f"{self.name} cannot be left out of an adapter", where="method.name")
+
     def check_continuing(self) -> Iterable[Fault]:
         """Return why training cannot go on from a saved adapter with these options."""
         return ()

@@ -54,10 +54,12 @@ class LinearProbe:
 
     Attributes:
         head: Its layer.
+        answers: Its outputs for the validation rows, shape (rows, outputs).
         seconds: How long features and fit took.
     """
 
     head: FittedHead
+    answers: Any
     seconds: float
 
     def save(self, folder: Path) -> None:
@@ -104,7 +106,8 @@ def fit_linear_probe(
         if labels is None
         else fit_classes(learned, [*map(int, targets)], len(labels), held_out, [*map(int, truth)])
     )
-    return LinearProbe(head, time.perf_counter() - started)
+    answers = compute_outputs(held_out, head.weight, head.bias)
+    return LinearProbe(head, answers, time.perf_counter() - started)
 
 
 def open_features(

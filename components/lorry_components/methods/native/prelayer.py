@@ -80,6 +80,14 @@ class PreLayer(SoftTokenMethod):
         with torch.no_grad():
             prompts.weight.copy_(tensors[_SAVED])
 
+    def leave_out(self, model: "nn.Module") -> None:
+        """Keep no token, and none of their activations."""
+        from torch import nn
+
+        super().leave_out(model)
+        prompts: Any = model.get_submodule(_MODULE)
+        prompts.weight = nn.Parameter(prompts.weight[:, :0])
+
     @contextlib.contextmanager
     def without_tokens(self, model: "nn.Module") -> Iterator[None]:
         """Leave the prefix and its activations out within a context."""

@@ -55,7 +55,7 @@ class SoftTokenMethod(PeftMethod):
 
     adds_positions = True
     starts_as_base = False
-    code_version = 2
+    code_version = 3
     # The names of the parameters that are not in the base's weights.
     _head: frozenset[str] = frozenset()
 
@@ -115,6 +115,16 @@ class SoftTokenMethod(PeftMethod):
         model.add_module(MODULE, soft)
         return soft
 
+    @property
+    def can_be_left_out(self) -> bool:
+        """Whether no token before the input is an adapter, which it is to PEFT as well."""
+        return True
+
+    def leave_out(self, model: "nn.Module") -> None:
+        """Keep no token."""
+        soft: Any = model.get_submodule(MODULE)
+        soft.count = soft.config.num_virtual_tokens = 0
+
     def describe_config(self, model: "nn.Module") -> dict[str, Any]:
         """Return PEFT's configuration."""
         soft: Any = model.get_submodule(MODULE)
@@ -145,7 +155,7 @@ class SoftTokenMethod(PeftMethod):
     ) -> AdaptedModel:
         """Put the saved soft tokens into the body of a freshly loaded base."""
         config: Any = self.read_config(folder)
-        if not isinstance(config.num_virtual_tokens, int) or config.num_virtual_tokens < 1:
+        if not isinstance(config.num_virtual_tokens, int) or config.num_virtual_tokens < 0:
             raise AdapterRejectedError(
                 f"num_virtual_tokens is {config.num_virtual_tokens!r}",
                 where=str(folder / CONFIG_NAME),
@@ -171,9 +181,8 @@ class SoftTokenMethod(PeftMethod):
         import torch
         from torch import nn
 
-        learned = nn.Embedding(*tensors[_SAVED].shape)
-        learned.weight = nn.Parameter(tensors[_SAVED], requires_grad=False)
-        self.insert(model, config, learned)
+        from_vectors: Any = nn.Embedding.from_pretrained
+        self.insert(model, config, from_vectors(tensors[_SAVED]))
         with torch.no_grad():
             for name in self._head:
                 model.get_parameter(name).copy_(tensors[f"{_PLACE}{name}"])

@@ -40,6 +40,8 @@ class SoftTokens(nn.Module):
 
     def compute(self) -> torch.Tensor:
         """Return the vectors, shape (tokens, width)."""
+        if not self.count:
+            return torch.empty(0, self.width)
         device = next(self.encoder.parameters()).device
         # As one row of a batch, because an LSTM needs one.
         vectors: torch.Tensor = self.encoder(torch.arange(self.count, device=device)[None])
@@ -64,7 +66,7 @@ def insert_soft_tokens(model: PreTrainedModel, soft: SoftTokens, *, keeps_positi
 
     @functools.wraps(original)
     def forward(*args: Any, **kwargs: Any) -> Any:
-        if not soft.is_active:
+        if not (soft.is_active and soft.count):
             return original(*args, **kwargs)
         inputs = {**dict(zip(names, args, strict=False)), **kwargs}
         is_first = _count_cached(inputs) == 0

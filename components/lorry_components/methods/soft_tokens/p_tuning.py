@@ -90,6 +90,11 @@ class PTuning(SoftTokenMethod):
         """Return how many positions the soft tokens take beside the input; those of a template are in it."""
         return 0 if self._is_placed else self.options.count
 
+    @property
+    def can_be_left_out(self) -> bool:
+        """Whether the tokens stand before the input: others have places in it."""
+        return not self._is_placed
+
     def build_config(self, model: "PreTrainedModel") -> "PromptEncoderConfig":
         """Return the configuration of PEFT's prompt encoder, which is that of the paper's code.
 

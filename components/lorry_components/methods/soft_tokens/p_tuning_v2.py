@@ -56,7 +56,7 @@ class PTuningV2Options(SoftTokenOptions):
 
 
 class _PrefixConfig(NativeConfig):
-    tokens: Annotated[int, Field(ge=1, le=4096)]
+    tokens: Annotated[int, Field(ge=0, le=4096)]
 
 
 class PTuningV2(NativeMethod):
@@ -69,7 +69,7 @@ class PTuningV2(NativeMethod):
     freezes_base = True
     adds_positions = True
     starts_as_base = False
-    code_version = 2
+    code_version = 3
     # transformers passes no cache to layers that it checkpoints.
     survives_checkpointing = False
     options_model = PTuningV2Options
@@ -94,6 +94,16 @@ class PTuningV2(NativeMethod):
         width = (options.hidden_size or read_hidden_size(model.config)) if options.projection else None
         _insert(model, options.tokens, width)
         return model
+
+    @property
+    def can_be_left_out(self) -> bool:
+        """Whether a prefix without tokens is an adapter."""
+        return True
+
+    def leave_out(self, model: "nn.Module") -> None:
+        """Keep no token of the prefix."""
+        prefix: Any = model.get_submodule(_MODULE)
+        prefix.tokens = 0
 
     def collect_tensors(self, model: "nn.Module") -> "dict[str, torch.Tensor]":
         """Return the prefix and the head. The module that computed the prefix is no longer needed."""
@@ -170,6 +180,7 @@ def _build_prefix(config: "PretrainedConfig", tokens: int, projection: int | Non
 
     blocks, hidden = config.num_hidden_layers, read_hidden_size(config)
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    from_vectors: Any = nn.Embedding.from_pretrained
     size = getattr(config, "head_dim", None) or hidden // config.num_attention_heads
     numbers = blocks * 2 * heads * size
 
@@ -180,7 +191,9 @@ def _build_prefix(config: "PretrainedConfig", tokens: int, projection: int | Non
             super().__init__()
             self.tokens = tokens
             self.is_active = True
-            self.embedding = nn.Embedding(tokens, numbers if projection is None else hidden)
+            # nn.Embedding draws the same, and warns of a prefix without tokens.
+            drawn = torch.randn(tokens, numbers if projection is None else hidden)
+            self.embedding: nn.Embedding = from_vectors(drawn, freeze=False)
             self.projection = (
                 nn.Identity()
                 if projection is None
@@ -190,7 +203,7 @@ def _build_prefix(config: "PretrainedConfig", tokens: int, projection: int | Non
         def compute(self) -> "torch.Tensor":
             """Return the prefix, shape (tokens, numbers)."""
             computed: torch.Tensor = self.projection(self.embedding.weight)
-            return computed
+            return computed[: self.tokens]
 
         def fill(self, cache: "Cache", rows: int, dtype: "torch.dtype") -> None:
             """Fill an empty cache with the prefix."""
@@ -213,7 +226,7 @@ def _make_hook(prefix: Any, body: Any) -> Any:
     sees_ahead = is_bidirectional(body.config)
 
     def give(_module: "nn.Module", args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if not prefix.is_active:
+        if not (prefix.is_active and prefix.tokens):
             return None
         inputs = {**dict(zip(names, args, strict=False)), **kwargs}
         given = inputs["input_ids"] if inputs.get("input_ids") is not None else inputs["inputs_embeds"]

@@ -22,6 +22,7 @@ from lorry_components.tasks.resolution import ResolvedTask
 from lorry_components.training.assembly import build_trainer
 from lorry_components.training.distributed import ALONE, ProcessGroup, separate_random_numbers
 from lorry_components.training.feature_cache import FeatureCache
+from lorry_components.training.leaving_out import count_without, leave_out_unless_better
 from lorry_components.training.linear_probe import (
     MOST_ROWS,
     PROBE_NAME,
@@ -108,8 +109,10 @@ def finetune(
     # Progress is told in steps, where there are any.
     follow = ignore_progress if method.trains_in_steps else progress
     is_start = fits_head and method.starts_as_base
+    # All processes decide alike whether a method is left out.
+    may_be_left_out = fits_head and method.can_be_left_out
     probe = None
-    if is_start or (is_compared and group.is_first):
+    if is_start or may_be_left_out or (is_compared and group.is_first):
         probe = _fit_probe(
             task, task_type, method, parts, card.labels, features, follow, may_fail=not is_start
         )
@@ -145,7 +148,7 @@ def finetune(
             progress,
             log_metrics,
             place,
-            may_keep_start=fitted is not None,
+            may_keep_start=fitted is not None and not may_be_left_out,
         )
         if method.trains_in_steps
         else Course(steps=0, resumed_from=0, seconds=0.0, loss=probe.head.loss if probe else math.nan)
@@ -158,6 +161,9 @@ def finetune(
         )
     if head is not None:
         head.fold()
+    left_out = ""
+    if may_be_left_out and probe is not None:
+        left_out = leave_out_unless_better(setup, probe, parts["validation"], card.labels, spec.evaluate)
     # Validation rows may have decided as well: which epoch is kept, or how the fitted head is regularised.
     chooses = spec.train.early_stopping is not None or fits_head
     seen = collect_seen_rows(
@@ -170,10 +176,7 @@ def finetune(
         _write_adapter(spec, setup, target)
         save_seen_rows(seen, target)
         save_marks(marks, target)
-        # One may be left of a training that ended here before.
-        (target / PROBE_NAME).unlink(missing_ok=True)
-        if probe is not None and is_compared:
-            probe.save(target)
+        _write_probe(probe if is_compared else None, target)
     seconds = course.seconds + (fitted.seconds if fitted is not None else 0.0)
     trained_rows = course.count_rows(spec.train.gradient_accumulation)
     summary = TrainingSummary(
@@ -188,7 +191,7 @@ def finetune(
         ),
         labels=card.labels,
         has_pair=spec.data.columns.text_pair is not None,
-        parameters=setup.parameters,
+        parameters=count_without(setup.parameters) if left_out else setup.parameters,
         learning_rate=setup.learning_rate,
         device=setup.hardware.name,
         precision=setup.precision.name,
@@ -202,7 +205,7 @@ def finetune(
         batch_size=course.batch_size,
         head=setup.task_type.find_recorded_pooling(),
         start_refused=refused,
-        kept_start=course.kept_start,
+        kept_start=course.kept_start or left_out,
     )
     if group.is_first:
         summary.save(target)
@@ -302,6 +305,13 @@ def _write_adapter(spec: TaskSpec, setup: Setup, target: Path) -> None:
         _save_within_limit(spec, setup, partial)
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
+
+
+def _write_probe(probe: LinearProbe | None, target: Path) -> None:
+    # One may be left of a training that ended here before.
+    (target / PROBE_NAME).unlink(missing_ok=True)
+    if probe is not None:
+        probe.save(target)
 
 
 def _save_within_limit(spec: TaskSpec, setup: Setup, folder: Path) -> None:
