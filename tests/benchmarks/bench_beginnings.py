@@ -1,8 +1,9 @@
 """When should a training whose head was fitted first be given up for its beginning? Rules compared.
 
 On each data set, with 50, 200 and 800 training rows and each seed, each method trains as it does by default
-under a fitted head. Its beginning and its end then predict the validation rows, by which a rule has to
-choose, and other rows that nothing else looks at. All of these are rows of train: no test part is read.
+under a fitted head. Its beginning, which is the linear probe, and its end then predict the validation rows,
+by which a rule has to choose, and other rows that nothing else looks at. All of these are rows of train: no
+test part is read.
 
     python tests/benchmarks/bench_beginnings.py --data FOLDER [--sets mrpc,trec] [--methods lora,full]
 
@@ -32,6 +33,7 @@ from lorry_components.tasks.resolution import ResolvedTask, resolve_task
 from lorry_components.training.checkpoints import find_checkpoint, load_trained
 from lorry_components.training.distributed import ALONE
 from lorry_components.training.feature_cache import FeatureCache
+from lorry_components.training.linear_probe import fit_linear_probe, open_features, predict_outputs
 from lorry_components.training.setup import set_up
 
 SETS = ("mrpc", "rte", "cola", "sst2_glue", "snli", "trec", "ag_news", "clinc150_small")
@@ -111,7 +113,7 @@ def compare_outputs(begun: Any, ended: Any, truth: Sequence[int]) -> Compared:
     )
 
 
-def measure(task: ResolvedTask, work: Path, cache: Path) -> dict[str, dict[str, Any]]:
+def measure(task: ResolvedTask, work: Path, cache: FeatureCache) -> dict[str, dict[str, Any]]:
     """Train, and compare the beginning with the end on validation and on other rows."""
     data, checkpoints = work / "prepared", work / "checkpoints"
     prepare_data(task, data)
@@ -120,7 +122,7 @@ def measure(task: ResolvedTask, work: Path, cache: Path) -> dict[str, dict[str, 
         data,
         work / "candidate",
         checkpoints=checkpoints,
-        features=FeatureCache(cache),
+        features=cache,
         compares_probe=False,
     )
     labels = load_card(data).labels
@@ -129,14 +131,17 @@ def measure(task: ResolvedTask, work: Path, cache: Path) -> dict[str, dict[str, 
     setup.model.train(mode=False)
     last = find_checkpoint(checkpoints)
     assert last is not None
-    outputs: dict[str, list[Any]] = {"validation": [], "test": []}
-    for folder in (checkpoints / "start", last):
-        load_trained(setup.model, setup.method, folder)
-        for part, found in outputs.items():
-            rows = [example.row for example in load_part(data, part)]
-            found.append(
-                task_type.compute_outputs(setup.model, setup.reader, rows, labels, lambda _done: None)
-            )
+    load_trained(setup.model, setup.method, last)
+    parts = {part: load_part(data, part) for part in ("train", "validation", "test")}
+    features = open_features(task.base, task_type, setup.method, cache, precision=setup.precision.name)
+    assert features is not None
+    probe = fit_linear_probe(features, parts, labels)
+    outputs: dict[str, tuple[Any, Any]] = {}
+    for part in ("validation", "test"):
+        rows = [example.row for example in parts[part]]
+        begun = predict_outputs(features.compute(rows), (probe.head.weight, probe.head.bias))
+        ended = task_type.compute_outputs(setup.model, setup.reader, rows, labels, lambda _done: None)
+        outputs[part] = begun, ended
     compared = {}
     for part, (begun, ended) in outputs.items():
         truth = [int(task_type.encode_label(example.label, labels)) for example in load_part(data, part)]
@@ -175,7 +180,7 @@ def measure_one(
         write_parts(data_set, options.data / name, work / "rows", rows=rows, seed=seed)
         parts = argparse.Namespace(test_rows=1000, epochs=3.0)
         spec = define(name, data_set, seed, variant, work / "rows", work, parts)
-        return measure(resolve_task(spec), work, options.cache)
+        return measure(resolve_task(spec), work, FeatureCache(options.cache))
 
 
 def print_rules(results: Sequence[Mapping[str, Any]]) -> None:
@@ -186,10 +191,10 @@ def print_rules(results: Sequence[Mapping[str, Any]]) -> None:
     for name, keeps in RULES.items():
         kept = [(other, keeps(seen)) for seen, other in pairs]
         mean = sum(other.ended if ends else other.begun for other, ends in kept) / len(kept)
-        below = [other.gain for other, ends in kept if ends and other.gain < -1.96 * other.error]
+        below = [-other.gain for other, ends in kept if ends and other.gain < -1.96 * other.error]
         print(
             f"| {name} | {mean:.4f} | {sum(ends for _, ends in kept)} of {len(kept)} | {len(below)} | "
-            f"{-min(below, default=0.0):.3f} |"
+            f"{max(below, default=0.0):.3f} |"
         )
 
 
