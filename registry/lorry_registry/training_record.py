@@ -24,6 +24,9 @@ from lorry_registry.stores import Store
 CARD_DETAIL = "data_card"
 TRAINING_DETAIL = "training"
 
+ONLY_HEAD = "Only a fitted head"
+"""What reports call the reason why nothing of an adapter was kept but its head."""
+
 _FOLDER = "data-card"
 _MAX_BYTES = 16 << 20
 _TODO = "restore it from a backup; the adapter itself is judged by its own files"
@@ -72,8 +75,7 @@ class TrainingFacts(_Document):
         batch_size: Rows in one forward pass; None: an older Lorry did not say, or it had no steps.
         options: Every option of the method, also those that the task file left to their defaults; empty: an
             older Lorry did not record them.
-        kept_start: Why the adapter is what it was when training began, with nothing but a fitted head; empty:
-            it is not, or an older Lorry did not say.
+        kept_start: Why nothing was kept but a fitted head; empty: more was, or an older Lorry did not say.
     """
 
     learning_rate: Annotated[float, Field(ge=0)]
@@ -196,17 +198,12 @@ def describe_training(manifest: Manifest, record: TrainingRecord) -> dict[str, s
         "Rows": _describe_rows(record),
         "Method": _describe_method(manifest, record),
         "Course": _describe_course(recipe, record.facts),
-        "Kept its beginning": describe_kept_start(record.facts.kept_start) if record.facts else "",
+        ONLY_HEAD: record.facts.kept_start if record.facts else "",
         "Learning rate": _describe_rate(recipe, record.facts),
         "Seed": str(recipe["seed"]) if "seed" in recipe else "",
         "Took": _describe_time(record.facts),
     }
     return {name: text for name, text in told.items() if text}
-
-
-def describe_kept_start(why: str) -> str:
-    """Return that an adapter is what it was when training began, and why; empty: it is not."""
-    return f"{why}: nothing but its head was fitted" if why else ""
 
 
 def _describe_data(record: TrainingRecord) -> str:

@@ -40,8 +40,7 @@ class TrainingSummary(BaseModel):
             none.
         start_refused: Why it did not begin with the champion's adapter, as the task asks; "": it did, or the
             task asks for no such thing.
-        kept_start: Why it is what it was when training began: nothing but its head was fitted; "": it is
-            what was trained.
+        kept_start: Why nothing of it was kept but a fitted head; "": it is what was trained.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

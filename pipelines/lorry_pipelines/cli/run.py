@@ -289,8 +289,8 @@ def tell_start(report: "TaskReport") -> None:
         click.echo(f"note: {report.task} began with the base: {refused}", err=True)
     if kept := details.get("kept_start"):
         print_prose(
-            f"note: {report.task} is what it was when training began, with nothing but a fitted head: "
-            f"{kept}. Consider method: {{name: probe}}, which takes seconds",
+            f"note: {report.task} has nothing but a fitted head: {kept}. "
+            "Consider method: {name: probe}, which takes seconds",
             err=True,
         )
 

@@ -77,7 +77,7 @@ class TaskFacts(AdapterFacts):
         method_before: That of the champion that was challenged.
         gain: The comparison with the champion; None: there was none.
         single_answer: The one answer that every test row gets, if so.
-        kept_start: Why the adapter is what it was when training began, if so.
+        kept_start: Why the adapter is nothing but a fitted head, if so.
         picture: A small picture of the predictions.
         data: The data.
         size_before: The champion's.

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from lorry_components.steps.report.facts import DataFacts, GainFacts, TaskFacts
 from lorry_components.steps.runtime.outcomes import STEPS
 from lorry_registry.adapter_facts import NOTHING, describe_baselines, describe_probe, describe_size
-from lorry_registry.training_record import describe_kept_start
+from lorry_registry.training_record import ONLY_HEAD
 
 P_VALUE_NOTE = (
     "p is the share of paired resamples of the test rows in which the gain is not above the least gain that "
@@ -91,7 +91,7 @@ def list_points(task: TaskFacts) -> Iterator[tuple[str, str]]:
     if task.single_answer:
         yield "Single answer", f"It answers every test row with {task.single_answer!r}."
     if task.kept_start:
-        yield "Kept its beginning", describe_kept_start(task.kept_start)
+        yield ONLY_HEAD, f"{task.kept_start}."
     if task.probe is not None:
         yield "Linear probe", describe_probe(task.probe)
     if task.baselines:

@@ -181,7 +181,7 @@ def test_what_is_cut_first_is_that_of_the_last_tasks() -> None:
 def test_an_adapter_that_is_what_training_began_with_is_told() -> None:
     why = "accuracy on validation was 0.650 when training began, and 0.610 in the end"
     report = ReportFacts(title="Run run-1", tasks=(make_task(kept_start=why),))
-    assert f"Kept its beginning: {why}" in re.sub(r"\\(.)", r"\1", render_markdown(report))
+    assert f"Only a fitted head: {why}" in re.sub(r"\\(.)", r"\1", render_markdown(report))
     assert why in read_text(render_page(report))
 
 
