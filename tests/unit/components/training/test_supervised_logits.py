@@ -61,6 +61,7 @@ def compute_gradients(
 
     trainer = Watching(
         method=adapter,
+        scale_learning_rate=adapter.scale_learning_rate,
         form=form,
         model=model,
         args=TrainingArguments(

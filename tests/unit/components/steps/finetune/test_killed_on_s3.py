@@ -64,7 +64,7 @@ entry.main(**given["arguments"], metadata={})
 _DROPOUT = {"hidden_dropout": 0.1}
 _PLAIN: dict[str, Any] = {"train": {"epochs": 3, **_DROPOUT}}
 _STOPPING: dict[str, Any] = {
-    "train": {"epochs": 12, "learning_rate": 0.05, "early_stopping": {"patience": 2}, **_DROPOUT}
+    "train": {"epochs": 12, "learning_rate": 0.05, "early_stopping": {"patience": 4}, **_DROPOUT}
 }
 
 
