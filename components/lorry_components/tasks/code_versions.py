@@ -22,8 +22,10 @@ STEP_VERSIONS: Mapping[str, int] = {
 
 
 PROBE_VERSION = 2
-"""Of a training that begins with a fitted head, which learns slowly since 2. Adapters without it are the end of
-one, however bad."""
+"""Of a training that begins with a fitted head, which learns slowly since 2.
+
+Adapters without it are the end of such a training, however bad.
+"""
 
 
 def list_code_versions(spec: TaskSpec) -> dict[str, int]:
