@@ -144,7 +144,7 @@ def measure(task: ResolvedTask, work: Path, cache: FeatureCache) -> dict[str, di
         outputs[part] = begun, ended
     compared = {}
     for part, (begun, ended) in outputs.items():
-        truth = [int(task_type.encode_label(example.label, labels)) for example in load_part(data, part)]
+        truth = [int(task_type.encode_label(example.label, labels)) for example in parts[part]]
         compared["validation" if part == "validation" else "others"] = compare_outputs(begun, ended, truth)
     return {part: dataclasses.asdict(found) for part, found in compared.items()}
 

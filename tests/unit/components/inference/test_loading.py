@@ -265,9 +265,10 @@ def test_what_is_registered_can_be_told_from_the_base_when_it_is_loaded() -> Non
 
 
 def test_the_last_digits_of_outputs_may_differ(publish: Callable[..., Published]) -> None:
-    published = publish()
+    # A few steps of LoRA on a tiny base change little more than these digits.
+    published = publish(method="full")
     probe = published.manifest.probe
-    outputs = tuple((row[0] + 1e-5,) for row in probe.outputs)
+    outputs = tuple((row[0] + 1e-4,) for row in probe.outputs)
     write_manifest(published.folder, published.manifest, probe=probe.model_copy(update={"outputs": outputs}))
     assert load_adapter(published.folder)
 
