@@ -18,6 +18,8 @@ from lorry_registry.task_spec import ResourcesSpec, Toleration
 _PART_OF, _STEP = "app.kubernetes.io/part-of", "lorry/step"
 # By how many seconds the step that waits for nodes may last longer than they.
 _MARGIN_SECONDS = 1800
+# They read what other steps wrote, take seconds, and wait for nothing that a pause would bring back.
+_JUDGING_STEPS = ("gate", "report")
 _QUEUE, _PRIORITY = "kueue.x-k8s.io/queue-name", "kueue.x-k8s.io/priority-class"
 
 
@@ -40,7 +42,7 @@ def place_step(task: Any, step: str, profile: ClusterProfile, resources: Resourc
     _set_environment(task, profile)
     _set_volumes(task, step, profile)
     _set_limits(task, own, step, resources, shared=profile.accelerators.shared_memory if count else None)
-    _set_retries(task, profile)
+    _set_retries(task, step, profile)
     kubernetes.set_timeout(task, own.timeout_seconds)
     selector, tolerations = dict(profile.node_selector), list(profile.tolerations)
     if step in ("finetune", "evaluate"):
@@ -62,7 +64,7 @@ def _place_waiting_step(
     _set_volumes(task, "finetune", profile)
     task.set_cpu_request(trainer.cpu)
     task.set_memory_request(trainer.memory).set_memory_limit(trainer.memory)
-    _set_retries(task, profile)
+    _set_retries(task, "finetune", profile)
     timeout = profile.find_step("finetune").timeout_seconds
     # The job ends first, so that its reason is told.
     kubernetes.set_timeout(task, timeout + _MARGIN_SECONDS)
@@ -79,14 +81,18 @@ def _place_waiting_step(
     task.set_env_variable(TRAIN_JOB_VARIABLE, settings.model_dump_json(exclude_defaults=True))
 
 
-def _set_retries(task: Any, profile: ClusterProfile) -> None:
-    if profile.retry.count:
-        task.set_retry(
-            profile.retry.count,
-            backoff_duration=profile.retry.backoff,
-            backoff_factor=profile.retry.factor,
-            backoff_max_duration=profile.retry.max_duration,
-        )
+def _set_retries(task: Any, step: str, profile: ClusterProfile) -> None:
+    # A verdict fails by design. Argo sits out the wait before it looks whether it may retry at all, so each
+    # wait of a step that judges delays the end of a run whose outcome is known.
+    if not profile.retry.count or step == "verdict":
+        return
+    waits = step not in _JUDGING_STEPS
+    task.set_retry(
+        profile.retry.count,
+        backoff_duration=profile.retry.backoff if waits else "1s",
+        backoff_factor=profile.retry.factor if waits else 1.0,
+        backoff_max_duration=profile.retry.max_duration,
+    )
 
 
 def _set_identity(task: Any, step: str, profile: ClusterProfile) -> None:

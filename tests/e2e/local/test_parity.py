@@ -26,7 +26,7 @@ from lorry_registry.stores import LocalStore
 from lorry_registry.task_references import store_task
 from lorry_registry.task_spec import ResourcesSpec
 
-from fixtures.kubeflow_backend import KubeflowBackend, kill_pod
+from fixtures.kubeflow_backend import KubeflowBackend, exhaust_memory, kill_pod
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -181,7 +181,8 @@ def test_a_step_whose_pod_is_lost_is_tried_again(workspace: Any) -> None:
     tasks = write_references(runs)
 
     def lose_first(name: str, process: "subprocess.Popen[bytes]", attempt: int) -> None:
-        if attempt == 0:
+        # A verdict is not retried: it fails by design, and each wait would delay the report.
+        if attempt == 0 and name != "verdict":
             threading.Thread(target=lose, args=(process, TRACES.get(name)), daemon=True).start()
 
     def lose(process: "subprocess.Popen[bytes]", trace: str | None) -> None:
@@ -194,6 +195,28 @@ def test_a_step_whose_pod_is_lost_is_tried_again(workspace: Any) -> None:
 
     runs.watch = lose_first
     assert runs.run(tasks["good"]) == (True, {"good": "promoted"})
-    for step in (*STEPS, "verdict"):
+    for step in (*STEPS, "report"):
         statuses = [status for name, status in runs.pods if name == step.replace("_", "-")]
         assert statuses == [-signal.SIGKILL, 0], step
+
+
+def test_a_step_that_runs_out_of_memory_is_not_tried_again_until_it_is_submitted_again(workspace: Any) -> None:
+    runs = Runs(workspace, "backend")
+    tasks = write_references(runs)
+
+    def exhaust(name: str, process: "subprocess.Popen[bytes]", _attempt: int) -> None:
+        if name == "finetune":
+            threading.Thread(target=after_checkpoint, args=(process,), daemon=True).start()
+
+    def after_checkpoint(process: "subprocess.Popen[bytes]") -> None:
+        while process.poll() is None and not any(workspace.home.glob("checkpoints/*")):
+            time.sleep(0.002)
+        exhaust_memory(process)
+
+    runs.watch = exhaust
+    assert runs.run(tasks["good"]) == (False, {"good": "failed"})
+    assert [status for name, status in runs.pods if name == "finetune"] == [137]
+    assert any(workspace.home.glob("checkpoints/*"))
+
+    runs.watch = lambda *_: None
+    assert runs.run(tasks["good"]) == (True, {"good": "promoted"})

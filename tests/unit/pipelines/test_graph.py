@@ -165,8 +165,16 @@ def test_every_step_is_placed_the_report_too(tmp_path: Path) -> None:
         assert resources["resourceMemoryRequest"]
         assert resources["resourceMemoryLimit"]
         assert "pip install" not in json.dumps(container)
-    for name, step in list_steps(pipeline):
-        assert step["retryPolicy"]["backoffMaxDuration"] == "604800s", name
+
+
+def test_steps_that_judge_are_retried_at_once_and_a_verdict_never(tmp_path: Path) -> None:
+    pipeline, _ = compile_specs(tmp_path, make_spec(), profile=load_profile(PROFILE))
+    policies = {name.removeprefix("comp-"): step.get("retryPolicy") for name, step in list_steps(pipeline)}
+    assert policies.pop("verdict") is None
+    assert {policy["backoffMaxDuration"] for policy in policies.values()} == {"604800s"}
+    waits = {name: policy["backoffDuration"] for name, policy in policies.items()}
+    assert {name for name, wait in waits.items() if wait == "1s"} == {"gate", "report"}
+    assert set(waits.values()) == {"1s", "60s"}
 
 
 def test_every_step_runs_in_its_image_and_is_told_which(tmp_path: Path) -> None:
