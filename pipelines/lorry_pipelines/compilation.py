@@ -41,10 +41,11 @@ def compile_pipeline(
     Raises:
         InvalidTaskError: A profile is given, and pods could not reach something; all such things are listed.
         StoreError: The file cannot be written.
-        UsageError: The address of the store or of a source holds a password, or there are too many tasks.
+        UsageError: The address of the store or of a source holds a password, or there are more tasks than
+            one run takes.
     """
     _refuse_secrets(specs, settings)
-    _refuse_too_many(specs)
+    _refuse_too_many(specs, profile)
     if profile is not None:
         check_reachable(specs, settings, profile)
         profile = place_bases(profile, settings)
@@ -102,8 +103,15 @@ def _choose_checkpoints(settings: Settings) -> str:
     return IN_STORE if "://" in settings.store else ""
 
 
-def _refuse_too_many(specs: Sequence[TaskSpec]) -> None:
-    """Refuse what would break each step that is given all tasks, before anything is started."""
+def _refuse_too_many(specs: Sequence[TaskSpec], profile: ClusterProfile | None) -> None:
+    """Refuse what would break the run, or each step that is given all tasks, before anything is started."""
+    if profile is not None and len(specs) > profile.tasks_per_run:
+        raise UsageError(
+            f"{len(specs)} tasks are too many for one run: the profile's tasks_per_run is "
+            f"{profile.tasks_per_run}, since Argo keeps the state of a run in one object of limited size",
+            where="tasks",
+            todo="use lorry submit, which starts several runs, or compile several files",
+        )
     size = len(json.dumps([str(refer_to_task(spec)) for spec in specs]))
     if size > _MAX_ARGUMENT:
         raise UsageError(

@@ -81,7 +81,7 @@ def build_pipeline(
     """
     configure = functools.partial(_configure, images=images, profile=profile)
     config = _limit_run(profile)
-    train = _build_loops(groups, configure)
+    train = _build_loops(groups, configure, None if profile is None else profile.tasks_at_once)
     everything = [task for group in groups for task in group.tasks]
 
     def add_tasks(tasks: Any, *, run: Any, store: Any, **options: Any) -> None:
@@ -124,17 +124,18 @@ def build_pipeline(
     return lorry_with_fixed_tasks
 
 
-def _build_loops(groups: Sequence[TaskGroup], configure: Callable[..., None]) -> Any:
+def _build_loops(groups: Sequence[TaskGroup], configure: Callable[..., None], at_once: int | None) -> Any:
     """Return the loops over tasks as a pipeline of its own: a step can wait for that, but not for a loop.
 
     All loops are in one: kfp 2.17 mixes up the placement of steps of the same name in two inner pipelines.
+    The limit ``at_once`` holds for each loop: Argo keeps it in the template of the loop.
     """
 
     def add_loop(tasks: Any, group: TaskGroup, places: dict[str, Any], checkpoints: Any, force: Any) -> None:
         place = functools.partial(configure, resources=group.resources)
         # A placeholder is replaced where it is a step's constant, but not where it is a parameter's default.
         places = {**places, "kfp_run": dsl.PIPELINE_JOB_ID_PLACEHOLDER}
-        with dsl.ParallelFor(tasks) as task:
+        with dsl.ParallelFor(tasks, parallelism=at_once) as task:
             _add_steps(task, places, place, checkpoints=checkpoints, force=force)
 
     if len(groups) == 1:

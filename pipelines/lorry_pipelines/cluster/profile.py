@@ -238,6 +238,10 @@ class ClusterProfile(Section):
         home: A folder for this user, which is empty at the start of each step.
         node_selector: Labels that the nodes of all steps must have.
         tolerations: Taints that all steps tolerate.
+        tasks_at_once: How many tasks a submission works on at once; each loop, which is the tasks with the
+            same resources, has this limit for itself.
+        tasks_per_run: How many tasks one run has at most. Argo keeps the state of all nodes of a run in one
+            object of 1 MiB compressed; tests/benchmarks/bench_workflow_size.py prints what it takes.
         ttl_seconds: How long a finished run's pods and workflow are kept.
         deadline_seconds: How long a run may take altogether.
     """
@@ -260,6 +264,8 @@ class ClusterProfile(Section):
     home: Annotated[str, Field(pattern=r"^/[A-Za-z0-9._/-]+$")] = "/home/lorry"
     node_selector: dict[str, str] = {}
     tolerations: tuple[Toleration, ...] = ()
+    tasks_at_once: Annotated[int, Field(ge=1)] = 20
+    tasks_per_run: Annotated[int, Field(ge=1)] = 25
     ttl_seconds: Annotated[int, Field(ge=0)] = 7 * _DAY
     deadline_seconds: Annotated[int, Field(ge=60)] = _WEEK
 

@@ -200,7 +200,9 @@ def test_a_step_whose_pod_is_lost_is_tried_again(workspace: Any) -> None:
         assert statuses == [-signal.SIGKILL, 0], step
 
 
-def test_a_step_that_runs_out_of_memory_is_not_tried_again_until_it_is_submitted_again(workspace: Any) -> None:
+def test_a_step_that_runs_out_of_memory_is_not_tried_again_until_it_is_submitted_again(
+    workspace: Any,
+) -> None:
     runs = Runs(workspace, "backend")
     tasks = write_references(runs)
 

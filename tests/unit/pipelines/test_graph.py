@@ -109,7 +109,7 @@ def test_no_step_is_cached(tmp_path: Path) -> None:
 
 def test_five_hundred_tasks_travel_as_references(tmp_path: Path) -> None:
     specs = [make_spec(f"task-{number:03}") for number in range(500)]
-    pipeline, _ = compile_specs(tmp_path, *specs, profile=ClusterProfile())
+    pipeline, _ = compile_specs(tmp_path, *specs, profile=ClusterProfile(tasks_per_run=500))
     tasks = find_default(pipeline, "tasks")
     assert tasks == [str(refer_to_task(spec)) for spec in specs]
     # The limit of Linux for one argument.
@@ -121,6 +121,27 @@ def test_more_tasks_than_an_argument_holds_are_refused(tmp_path: Path) -> None:
         compile_specs(tmp_path, *(make_spec(f"task-{number:04}") for number in range(2000)))
     assert "start several runs of up to" in str(raised.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_more_tasks_than_argo_holds_are_refused_for_a_cluster(tmp_path: Path) -> None:
+    specs = [make_spec(f"task-{number:03}") for number in range(6)]
+    with pytest.raises(
+        UsageError, match="6 tasks are too many for one run: the profile's tasks_per_run is 5"
+    ):
+        compile_specs(tmp_path, *specs, profile=ClusterProfile(tasks_per_run=5))
+    compile_specs(tmp_path, *specs)
+
+
+def test_each_loop_works_on_so_many_tasks_at_once(tmp_path: Path) -> None:
+    specs = (make_spec(), make_spec("large", **TWO_GPUS))
+    pipeline, _ = compile_specs(tmp_path, *specs, profile=ClusterProfile(tasks_at_once=7))
+    loops = [
+        task["iteratorPolicy"]
+        for component in pipeline["components"].values()
+        for task in component.get("dag", {}).get("tasks", {}).values()
+        if "parameterIterator" in task
+    ]
+    assert loops == [{"parallelismLimit": 7}] * 2
 
 
 def test_tasks_with_different_resources_cannot_be_replaced(tmp_path: Path) -> None:
