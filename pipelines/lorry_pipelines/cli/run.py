@@ -208,10 +208,11 @@ def run_stale(
         look: Called again and again during the run; what it raises ends the run.
 
     Raises:
-        ConflictError: Another run of one of them is going on here.
+        ConflictError: Another run of one of them is going on here, or has this run's id.
         KeyboardInterrupt: The run was interrupted; its processes are ended first.
         StoreError: A file of the run cannot be written.
     """
+    from lorry_components.steps.runtime.outcomes import RunRecord
     from lorry_pipelines.local.display import Watcher, open_display
     from lorry_pipelines.local.launch import RunFolder, report_disk, run_pipeline
     from lorry_pipelines.local.locking import hold_tasks
@@ -221,6 +222,8 @@ def run_stale(
     names = [plan.spec.name for plan in stale]
     with report_disk(settings.home), hold_tasks(settings.locks, names):
         folder = RunFolder.create(settings.runs)
+        store = open_store(settings.store, settings.s3)
+        RunRecord(store, folder.run).claim()
         prepare(folder)
         if not quiet:
             for plan in stale:
@@ -228,7 +231,6 @@ def run_stale(
             click.echo(f"log: {folder.log}", err=True)
         try:
             with open_display(names, quiet=quiet) as shown:
-                store = open_store(settings.store, settings.s3)
                 watcher = Watcher(names, store, folder.run, folder.progress, shown)
                 report = run_pipeline(
                     order_by_cost([plan.spec for plan in stale]),

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import secrets
 import shutil
 import sys
 import time
@@ -71,7 +72,7 @@ class RunFolder:
     """The files of a run.
 
     Attributes:
-        run: The run's id: its start in UTC and the process that started it.
+        run: The run's id: its start in UTC, and a random number, for others may start in the same second.
         path: Where they are.
     """
 
@@ -81,7 +82,7 @@ class RunFolder:
     @classmethod
     def create(cls, runs: Path) -> "RunFolder":
         """Make the folder of a new run."""
-        run = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}"
+        run = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(8)}"
         path = runs / run
         (path / "progress").mkdir(parents=True)
         return cls(run, path)

@@ -4,11 +4,15 @@ On a cluster a failed iteration stops its siblings (kubeflow/pipelines#7330). So
 reason and ends normally; the later steps of the same task see that there is nothing for them to do and end as
 well; the exit step reports the failure and makes the run fail in the end.
 
-Layout in the store: ``runs/<run>/<task>/<step>.json``.
+Layout in the store::
+
+    runs/<run>/claim.json                 {token}, written first: no other run may have the id
+    runs/<run>/tasks/<task>/<step>.json   an outcome
 """
 
 import logging
 import time
+import uuid
 from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from typing import Literal
@@ -16,7 +20,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 from lorry_registry.digests import canonical_json
-from lorry_registry.errors import LorryError, StoreError
+from lorry_registry.errors import ConflictError, LorryError, StoreError
 from lorry_registry.scrubbing import format_scrubbed, scrub_text
 from lorry_registry.stores import Store
 
@@ -99,6 +103,25 @@ class RunRecord:
         self._store = store
         self.run = run
         self.secrets = secrets
+
+    def claim(self) -> None:
+        """Take the run's folder in the store, before anything else is written there.
+
+        Raises:
+            ConflictError: It is another run's: the two would read each other's outcomes.
+            StoreError: The store cannot be read or written.
+        """
+        folder = f"runs/{self.run}"
+        try:
+            if self._store.list_children(folder):
+                raise ConflictError("the folder is not empty")
+            self._store.create(f"{folder}/claim.json", canonical_json({"token": uuid.uuid4().hex}))
+        except ConflictError as error:
+            raise ConflictError(
+                f"the run {self.run} exists already, and its outcomes would be mixed with those of this one",
+                where=self._store.locate(folder),
+                todo="start again: each run gets an id of its own",
+            ) from error
 
     def write(self, outcome: Outcome) -> None:
         """Keep an outcome; that of a retried step replaces the former one."""

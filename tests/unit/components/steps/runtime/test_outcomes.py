@@ -18,7 +18,14 @@ from lorry_components.steps.runtime.outcomes import (
     RunRecord,
     run_step,
 )
-from lorry_registry.errors import InvalidDataError, LorryError, StoreError, TrackingError, TrainingError
+from lorry_registry.errors import (
+    ConflictError,
+    InvalidDataError,
+    LorryError,
+    StoreError,
+    TrackingError,
+    TrainingError,
+)
 from lorry_registry.stores import LocalStore
 
 Body = Callable[[], dict[str, JsonValue]]
@@ -91,6 +98,29 @@ def test_a_failed_task_does_not_take_another_one_down(record: RunRecord) -> None
 def test_another_run_starts_afresh(store: LocalStore, record: RunRecord) -> None:
     run_step(record, "reviews", "prepare_data", fail_with(LorryError("no")))
     assert run_step(RunRecord(store, "run-2"), "reviews", "prepare_data", dict) == PROCEED
+
+
+def test_the_outcomes_of_another_run_are_not_taken_over(store: LocalStore, record: RunRecord) -> None:
+    record.claim()
+    with pytest.raises(ConflictError, match="run-1 exists already") as refused:
+        RunRecord(store, "run-1").claim()
+    assert refused.value.where.endswith("runs/run-1")
+    # A run of an older Lorry left outcomes and no claim.
+    older = RunRecord(store, "run-0")
+    run_step(older, "reviews", "prepare_data", dict)
+    with pytest.raises(ConflictError, match="run-0 exists already"):
+        RunRecord(store, "run-0").claim()
+    RunRecord(store, "run-2").claim()
+
+
+def test_of_two_runs_that_claim_an_id_at_once_one_is_refused(
+    store: LocalStore, record: RunRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record.claim()
+    # The other looked before this one had written.
+    monkeypatch.setattr(store, "list_children", lambda _: [])
+    with pytest.raises(ConflictError, match="run-1 exists already"):
+        RunRecord(store, "run-1").claim()
 
 
 def test_a_task_that_is_up_to_date_stops_without_a_failure(record: RunRecord) -> None:
