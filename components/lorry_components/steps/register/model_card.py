@@ -85,7 +85,8 @@ def _render_plain_use(code: str, notes: Sequence[str]) -> str:
     """Return the section about an adapter without Lorry: code that uses it, and what its reader must know."""
     if not code and not notes:
         return ""
-    opening = "`base` is the folder of the base, `folder` this one, and `texts` is a list:"
+    texts = "`texts` and `pairs` are lists" if "pairs" in code else "`texts` is a list"
+    opening = f"`base` is the folder of the base, `folder` this one, and {texts}:"
     example = f"\n{opening}\n\n```python\n{code}```\n" if code else ""
     listed = "\n" + "".join(f"- {note}\n" for note in notes) if notes else ""
     return f"\n## Without Lorry\n{example}{listed}"

@@ -7,7 +7,9 @@ from lorry_components.methods.native.own_weights import OwnWeightsMethod
 from lorry_components.methods.native.probe import Probe
 from lorry_components.methods.peft.base import PeftMethod
 from lorry_components.methods.soft_tokens.base import SoftTokenMethod
+from lorry_components.models.reading_order import is_decoder_class
 from lorry_components.task_types import TASK_TYPES
+from lorry_components.task_types.input_form import InputForm
 from lorry_components.task_types.sequence_head import SequenceHeadTaskType
 from lorry_registry.manifest import WEIGHTS_NAME, Manifest, Pooling
 from lorry_registry.verification import read_tensor_entries
@@ -25,7 +27,8 @@ _POOLED = {
 def write_plain_use(manifest: Manifest, folder: Path) -> str:
     """Return Python that computes an adapter's logits with PEFT and transformers alone; empty: none would.
 
-    ``base`` and ``folder`` are the paths of the base and of the adapter in it, and ``texts`` are the texts.
+    ``base`` and ``folder`` are the paths of the base and of the adapter in it, and ``texts`` are the texts;
+    a task on pairs reads ``pairs`` beside them.
 
     Args:
         manifest: The adapter.
@@ -51,21 +54,24 @@ def _write_usual(manifest: Manifest) -> str:
 from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-tokenizer = AutoTokenizer.from_pretrained(base)
-model = AutoModelForSequenceClassification.from_pretrained(base, num_labels={outputs})
+{_write_tokenizer(manifest)}
+model = AutoModelForSequenceClassification.from_pretrained(
+    base, num_labels={outputs}, dtype=torch.float32
+)
 model.config.pad_token_id = tokenizer.pad_token_id
 model = PeftModel.from_pretrained(model, folder).eval()
+{_write_inputs(manifest)}
 with torch.no_grad():
-    logits = model(**tokenizer(texts, padding=True, return_tensors="pt")).logits
+    logits = model(**inputs).logits
 """
 
 
 def _write_pooled(manifest: Manifest, pooling: Pooling, body: str, *, is_wrapped: bool) -> str:
     outputs = len(manifest.labels) if manifest.labels else 1
-    pooled = _POOLED[pooling.place]
+    pooled = f"pooled = {_POOLED[pooling.place]}"
     if pooling.normalizes:
         # As long as a vector of ones.
-        pooled = f"torch.nn.functional.normalize({pooled}) * states.shape[2] ** 0.5"
+        pooled += "\n        pooled = torch.nn.functional.normalize(pooled) * pooled.shape[1] ** 0.5"
     imports = "from peft import PeftModel" if is_wrapped else "from safetensors.torch import load_file"
     load = (
         "model = PeftModel.from_pretrained(Model(), folder).eval().get_base_model()"
@@ -80,19 +86,36 @@ from transformers import AutoModel, AutoTokenizer
 class Model(torch.nn.Module):
     def __init__(self):
         super().__init__()
-        self.{body} = AutoModel.from_pretrained(base)
+        self.{body} = AutoModel.from_pretrained(base, dtype=torch.float32)
         self.score = torch.nn.Linear({_read_width(manifest, outputs)}, {outputs})
 
     def forward(self, **inputs):
         states, mask = self.{body}(**inputs).last_hidden_state, inputs["attention_mask"]
-        return self.score({pooled})
+        {pooled}
+        return self.score(pooled)
 
 
-tokenizer = AutoTokenizer.from_pretrained(base)
+{_write_tokenizer(manifest)}
 {load}
+{_write_inputs(manifest)}
 with torch.no_grad():
-    logits = model(**tokenizer(texts, padding=True, return_tensors="pt"))
+    logits = model(**inputs)
 """
+
+
+def _write_tokenizer(manifest: Manifest) -> str:
+    # Many decoders have no token for padding, and Lorry pads with the one that ends texts.
+    padding = "\ntokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token"
+    is_decoder = is_decoder_class(manifest.base.architecture)
+    return f"tokenizer = AutoTokenizer.from_pretrained(base){padding if is_decoder else ''}"
+
+
+def _write_inputs(manifest: Manifest) -> str:
+    """Return the line that makes texts a model's inputs, cut as the task cuts them."""
+    form = InputForm.read(manifest.recipe)
+    texts = "texts, pairs" if form.has_pair else "texts"
+    cut = f"truncation=True, max_length={form.max_length}"
+    return f'inputs = tokenizer({texts}, {cut}, padding=True, return_tensors="pt")'
 
 
 def _read_width(manifest: Manifest, outputs: int) -> int:

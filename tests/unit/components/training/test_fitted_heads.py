@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from lorry_components.inference import assemble_adapter, load_adapter
+from lorry_components.models.configuration import load_config
 from lorry_components.steps.evaluate.step import evaluate
 from lorry_components.steps.finetune.step import finetune
 from lorry_components.steps.gate.step import Decision
@@ -127,34 +128,83 @@ def test_the_lines_of_a_card_compute_the_same_logits(
     if method == "probe":
         sections["train"] = {"epochs": None}
     spec = make_spec("classification", method, base=base, **sections)
-    resolved, data = resolve_task(spec), tiny_data("classification")
-    finetune(resolved, data, tmp_path / "candidate", checkpoints=tmp_path / "checkpoints")
-    report = evaluate(resolved, data, tmp_path / "candidate", tmp_path / "evaluation", registry=None)
-    registry = Registry(LocalStore(tmp_path / "store"), tmp_path / "cache")
+    folder = train_and_register(spec, tiny_data("classification"), tmp_path)
+    card = (folder / "README.md").read_text("utf-8")
+    code = read_python(card)
+    check_code(code, folder, resolve_task(spec).base.folder)
+    assert len(code.splitlines()) <= 32
+    # A probe is not compared with itself.
+    assert ("Linear probe on the frozen base" in card) == (method != "probe")
+
+
+@pytest.mark.parametrize("head", [{"pooling": "mean"}, None])
+def test_the_lines_of_a_card_read_pairs(
+    make_spec: MakeSpec, tiny_data: Callable[[str], Path], tmp_path: Path, head: dict[str, str] | None
+) -> None:
+    sections: dict[str, Any] = {} if head is None else {"head": head}
+    spec = make_spec("pair", {"name": "lora", "r": 2}, **sections)
+    folder = train_and_register(spec, tiny_data("pair"), tmp_path)
+    code = read_python((folder / "README.md").read_text("utf-8"))
+    check_code(code, folder, resolve_task(spec).base.folder, pairs=["a film", "it was great " * 100, "weak"])
+
+
+def test_the_page_about_peft_shows_the_lines_of_a_default_classification(
+    make_spec: MakeSpec,
+    make_base: Callable[..., Path],
+    tiny_data: Callable[[str], Path],
+    tmp_path: Path,
+) -> None:
+    base = make_base()
+    (base / "modules.json").write_text(
+        '[{"type": "x.Pooling", "path": "1_Pooling"}, {"type": "x.Normalize", "path": "2_Normalize"}]',
+        "utf-8",
+    )
+    (base / "1_Pooling").mkdir()
+    (base / "1_Pooling/config.json").write_text('{"pooling_mode_mean_tokens": true}', "utf-8")
+    spec = make_spec("classification", "lora", base=f"{base}/", head={}, data={"max_length": 48})
+    folder = train_and_register(spec, tiny_data("classification"), tmp_path)
+    code = read_python((folder / "README.md").read_text("utf-8"))
+    page = (Path(__file__).parents[4] / "docs/peft.md").read_text("utf-8")
+    shown = read_python(page).replace("384, 2)", f"{load_config(base).hidden_size}, 3)").replace("128", "48")
+    assert code in shown
+    check_code(shown.partition("\n\n")[2], folder, base)
+
+
+def train_and_register(spec: TaskSpec, data: Path, scratch: Path) -> Path:
+    """Return the folder of the adapter that a task becomes."""
+    resolved = resolve_task(spec)
+    finetune(resolved, data, scratch / "candidate", checkpoints=scratch / "checkpoints")
+    report = evaluate(resolved, data, scratch / "candidate", scratch / "evaluation", registry=None)
+    registry = Registry(LocalStore(scratch / "store"), scratch / "cache")
     registration = register(
         resolved,
-        tmp_path / "candidate",
+        scratch / "candidate",
         report,
         Decision(passed=True, reasons=(), judged_champion=None),
         registry=registry,
         index=None,
         details={},
     )
-    folder = registry.fetch(registration.event.adapter_id)
-    card = (folder / "README.md").read_text("utf-8")
-    code = card.partition("```python\n")[2].partition("```")[0]
-    texts = ["the film was great", "a story so dull and very weak it is"]
-    names: dict[str, Any] = {"base": str(resolved.base.folder), "folder": str(folder), "texts": texts}
+    return registry.fetch(registration.event.adapter_id)
+
+
+def read_python(page: str) -> str:
+    return page.partition("```python\n")[2].partition("```")[0]
+
+
+def check_code(code: str, folder: Path, base: Path, pairs: list[str] | None = None) -> None:
+    """Check that code computes the logits of Lorry itself, of a text that is cut too."""
+    texts = ["the film was great", "a story so dull and very weak it is", "a film so very dull " * 200]
+    names: dict[str, Any] = {"base": str(base), "folder": str(folder), "texts": texts, "pairs": pairs}
     with warnings.catch_warnings():
         # The base has another name on every machine.
         warnings.simplefilter("ignore")
         exec(code, names)  # noqa: S102 - what a reader of the card would do
-    predictor = load_adapter(folder).predictor
-    expected = predictor.compute_outputs([{"text": text} for text in texts])
-    np.testing.assert_allclose(names["logits"].numpy(), expected, atol=2e-5)
-    assert len(code.splitlines()) <= 30
-    # A probe is not compared with itself.
-    assert ("Linear probe on the frozen base" in card) == (method != "probe")
+    rows = [{"text": text} for text in texts]
+    if pairs is not None:
+        rows = [{**row, "text_pair": pair} for row, pair in zip(rows, pairs, strict=True)]
+    expected = load_adapter(folder).predictor.compute_outputs(rows)
+    np.testing.assert_allclose(names["logits"].numpy(), expected, rtol=2e-4, atol=2e-5)
 
 
 def test_a_probe_is_fitted_in_the_precision_of_the_training(

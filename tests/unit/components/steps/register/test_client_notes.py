@@ -1,6 +1,7 @@
 """The card says what a person needs to know to use an adapter without Lorry, where it applies, and it is
 so."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from transformers import (
     PreTrainedConfig,
 )
 
+from lorry_components.methods import METHODS
+from lorry_components.methods.peft.base import PeftMethod
 from lorry_components.models.reading_order import is_decoder_class
 from lorry_components.steps.register.client_notes import list_client_notes
 from lorry_components.steps.register.model_card import render_card
@@ -152,3 +155,17 @@ def test_a_head_of_three_outputs_needs_to_be_asked_for(
     with pytest.raises(RuntimeError, match="size mismatch"):
         PeftModel.from_pretrained(build(2), tmp_path)
     assert PeftModel.from_pretrained(build(3), tmp_path) is not None
+
+
+def test_the_page_about_peft_promises_no_method_that_peft_cannot_read() -> None:
+    page = (Path(__file__).parents[5] / "docs/peft.md").read_text("utf-8")
+    rows = [line.split("|") for line in page.splitlines() if line.startswith("| `")]
+    loaded = [name for row in rows if "loads it" in row[2] for name in re.findall(r"`([a-z0-9-]+)`", row[1])]
+    refused = [
+        name for row in rows if row[2].startswith(" no:") for name in re.findall(r"`([a-z0-9-]+)`", row[1])
+    ]
+    assert loaded
+    assert all(issubclass(METHODS[name], PeftMethod) for name in loaded)
+    # p-tuning is in both rows: with soft tokens between words its layout is Lorry's own.
+    assert {*loaded, *refused} == set(METHODS)
+    assert not [name for name in refused if issubclass(METHODS[name], PeftMethod) and name not in loaded]
