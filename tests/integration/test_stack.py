@@ -15,10 +15,11 @@ import pytest
 
 from lorry_registry.errors import ConflictError, MissingExtraError, UsageError
 from lorry_stack.credentials import Credentials
+from lorry_stack.layout import Layout
 from lorry_stack.options import StackOptions, Wishes, choose_options
 from lorry_stack.ports import find_free_ports, is_free
 from lorry_stack.processes import ProcessRecord, read_records, write_records
-from lorry_stack.stack import NAMES, Stack
+from lorry_stack.stack import NAMES, Stack, build_variables, format_variables
 
 PROGRAM = Path(__file__).parents[2] / "infra" / "stack"
 USUAL = {"s3_port": 8333, "postgresql_port": 5433, "mlflow_port": 5000}
@@ -269,3 +270,41 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="it cannot be written: Not a directory"):
         Stack(tmp_path / "file" / "stack", {}).start(Wishes())
+
+
+@pytest.mark.parametrize(
+    ("folder", "expected"),
+    [
+        (".stack", "make stack-stop"),
+        ("other", "make stack-stop STACK=other"),
+        ("/srv/a stack", "make stack-stop STACK='/srv/a stack'"),
+    ],
+)
+def test_a_suggested_command_names_the_folder(
+    folder: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert Layout(Path(folder).absolute()).format_make("stack-stop") == expected
+
+
+def test_a_stack_that_never_was_started_names_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError) as caught:
+        Stack(Path("other"), {}).read_options()
+    assert caught.value.todo == "run: make stack STACK=other"
+
+
+def test_variables_of_another_stack_are_unset() -> None:
+    """A shell that used a stack with logins uses one without."""
+    options = {"s3_port": 1, "postgresql_port": 2, "mlflow_port": 3}
+    with_login, without = (
+        build_variables(StackOptions.model_validate(options | {"login": login}), Credentials())
+        for login in ("basic", "none")
+    )
+    script = format_variables(with_login) + format_variables(without) + "env -0"
+    environment = {"PATH": os.environ["PATH"], "MLFLOW_REGISTRY_URI": "http://elsewhere"}
+    done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, check=True)
+    found = dict(entry.split("=", 1) for entry in done.stdout.split("\0") if entry)
+    assert {name: found[name] for name in found if name.startswith(("AWS_", "MLFLOW_", "LORRY_"))} == without

@@ -11,7 +11,7 @@ PROJECT = next(folder for folder in Path(__file__).parents if (folder / "pyproje
 PACKAGES = ("lorry_registry", "lorry_components", "lorry_pipelines")
 FOLDERS = ("registry", "components", "pipelines")
 # Name -> where it is defined, and why nothing public would do. Private methods that a class of ours overrides
-# are not listed: those of Trainer are in tests/unit/training/test_trainer_contract.py.
+# are not listed: those of Trainer are in tests/unit/components/training/test_trainer_contract.py.
 KNOWN = {
     "_run_exitfuncs": (
         "atexit:_run_exitfuncs",

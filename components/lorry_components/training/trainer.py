@@ -3,7 +3,7 @@
 Trainer's public methods are overridden where transformers invites that, and two private ones where nothing
 public would do; each says why. A minor version of transformers may move private methods, which is why
 pyproject.toml admits the minor version that was tested and no other. What we rely on is written down, and
-checked, in ``tests/unit/components/test_trainer_contract.py``.
+checked, in ``tests/unit/components/training/test_trainer_contract.py``.
 """
 
 import contextlib

@@ -10,6 +10,7 @@ from lorry_registry.cli import LazyGroup, run_cli
 from lorry_registry.errors import UsageError
 from lorry_stack.compose_variables import format_compose_variables
 from lorry_stack.credentials import Credentials
+from lorry_stack.layout import DEFAULT_FOLDER, shorten
 from lorry_stack.options import Wishes
 from lorry_stack.ports import LOOPBACK
 from lorry_stack.private_files import write_private
@@ -22,7 +23,7 @@ _PORT = click.IntRange(1, 65535)
 @click.option(
     "--folder",
     type=click.Path(file_okay=False, path_type=Path),
-    default=Path(".stack"),
+    default=DEFAULT_FOLDER,
     show_default=True,
     help="Where the servers keep everything.",
 )
@@ -53,14 +54,15 @@ def start(servers: Stack, /, **wishes: Any) -> None:
     rows = {
         "S3": f"http://{LOOPBACK}:{options.s3_port}   (the store is {STORE})",
         "MLflow": f"http://{LOOPBACK}:{options.mlflow_port}"
-        + (f"   (user and password are in {_shorten(layout.variables)})" if options.login == "basic" else ""),
+        + (f"   (user and password are in {shorten(layout.variables)})" if options.login == "basic" else ""),
         "PostgreSQL": f"{LOOPBACK}:{options.postgresql_port}",
-        "folder": f"{_shorten(layout.folder)}   (data, logs, passwords)",
+        "folder": f"{shorten(layout.folder)}   (data, logs, passwords)",
     }
     for name, text in rows.items():
         click.echo(f"  {name:<12}{text}")
-    click.echo(f"\nIn each shell that uses them:\n  source {_shorten(layout.variables)}")
-    click.echo("\nThen, for example:\n  lorry doctor\n\nTo stop them (the data stay):\n  make stack-stop")
+    click.echo(f"\nIn each shell that uses them:\n  source {shorten(layout.variables)}")
+    click.echo("\nThen, for example:\n  lorry doctor")
+    click.echo(f"\nTo stop them (the data stay):\n  {layout.format_make('stack-stop')}")
 
 
 @stack.command()
@@ -89,11 +91,6 @@ def write_compose_env(path: Path) -> None:
         raise UsageError("it exists, and its passwords may be in use", where=str(path), todo="name another")
     write_private(path, format_compose_variables(Credentials()))
     click.echo(f"wrote {path}; nobody else may read it")
-
-
-def _shorten(path: Path) -> str:
-    here = Path.cwd()
-    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 if __name__ == "__main__":

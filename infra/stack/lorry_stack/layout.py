@@ -1,7 +1,10 @@
 """What lies where in the folder of a stack."""
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
+
+DEFAULT_FOLDER = Path(".stack")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,3 +60,15 @@ class Layout:
     def locate_log(self, name: str) -> Path:
         """Return the log of a server."""
         return self.folder / f"{name}.log"
+
+    def format_make(self, target: str) -> str:
+        """Return the command that makes a target of the Makefile for this folder."""
+        if self.folder == DEFAULT_FOLDER.absolute():
+            return f"make {target}"
+        return f"make {target} STACK={shlex.quote(shorten(self.folder))}"
+
+
+def shorten(path: Path) -> str:
+    """Return a path as it is written in the working folder."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)

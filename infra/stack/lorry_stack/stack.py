@@ -18,7 +18,12 @@ from lorry_stack.processes import ProcessRecord, read_records, write_records
 STORE = f"s3://{seaweedfs.STORE_BUCKET}/registry"
 NAMES = (seaweedfs.NAME, postgresql.NAME, mlflow_server.NAME)
 
-_OTHERS = ("AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_ENDPOINT_URL", "MLFLOW_TRACKING_TOKEN")
+# Variables of other servers, among them other stacks, that would count beside or before those that are set.
+_OTHERS = (
+    *("AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_ENDPOINT_URL"),
+    *("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"),
+    *("MLFLOW_REGISTRY_URI", "MLFLOW_S3_ENDPOINT_URL"),
+)
 _START_SECONDS = 120.0
 _STOP_SECONDS = 30.0
 _POLL_SECONDS = 0.2
@@ -135,7 +140,9 @@ class Stack:
         options = StackOptions.read(self.layout.options)
         if options is None:
             raise UsageError(
-                "no stack was started in this folder", where=str(self.layout.folder), todo="run: make stack"
+                "no stack was started in this folder",
+                where=str(self.layout.folder),
+                todo=f"run: {self.layout.format_make('stack')}",
             )
         return options
 
@@ -170,7 +177,7 @@ class Stack:
             raise UsageError(
                 f"the stack runs with other options: {', '.join(different)}",
                 where=str(self.layout.folder),
-                todo="stop it first: make stack-stop",
+                todo=f"stop it first: {self.layout.format_make('stack-stop')}",
             )
         return before
 
@@ -199,10 +206,11 @@ class Stack:
                 log = self.layout.locate_log(name)
                 lines = log.read_text("utf-8", "replace").splitlines()[-_LOG_LINES:]
                 quoted = "".join(f"\n    {line}" for line in lines)
+                stop = self.layout.format_make("stack-stop")
                 raise LorryError(
                     f"{name} does not {'answer' if record.is_running() else 'start'}:{quoted}",
                     where=str(log),
-                    todo="correct what the log says; make stack-stop ends the others",
+                    todo=f"correct what the log says; {stop} ends the others",
                 )
             time.sleep(_POLL_SECONDS)
 
