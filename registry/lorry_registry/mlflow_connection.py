@@ -3,8 +3,10 @@
 import contextlib
 import importlib.util
 import logging
+import re
 import sqlite3
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +15,16 @@ from typing import TYPE_CHECKING, TypeVar
 from lorry_registry.addresses import HIDDEN, hide_secrets, list_secrets, split_tracking_address
 from lorry_registry.errors import MissingExtraError, TrackingError
 from lorry_registry.file_locks import hold_lock
+from lorry_registry.mlflow_network import (
+    BRIEF,
+    DIRECT_DOWNLOADS,
+    STEADY,
+    ClientVariables,
+    Patience,
+    limit_s3,
+)
 from lorry_registry.scrubbing import scrub_text
+from lorry_registry.sqlite_addresses import find_database_file, name_database
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -58,6 +69,15 @@ _S3 = (
     "artifacts are on S3, which says: {reason}",
     "check the AWS_* settings, and that they allow reading and writing where MLflow keeps artifacts",
 )
+# The client names neither the file's address nor the reason.
+_DIRECT_FAILED = re.compile(r"Failed to download [0-9]+ chunk")
+_DIRECT = (
+    "the address on S3 that MLflow named for a file does not answer here",
+    f"unset {DIRECT_DOWNLOADS}, so that files come through the server; lorry doctor names the address",
+)
+_TOO_LONG = "look at the server and at what it keeps artifacts on: lorry doctor"
+# What a slow network carries at least.
+_BYTES_PER_SECOND = 1 << 20
 _MAX_REASON = 300
 # The artifacts' way through the server has no error codes of its own.
 _CODES = {401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED"}
@@ -76,24 +96,29 @@ class MlflowConnection:
 
     Args:
         tracking_uri: The address of a server or a database.
+        patience: How long a request may take.
 
     Raises:
         TrackingError: It is not an address.
 
     Attributes:
+        tracking_uri: The address.
         address: The same without a password, for messages.
         database_file: The file of a SQLite address, None for every other.
         public_address: The same without a user and a password at all, as somebody else would write it.
         is_database: Whether the address is a database that this process opens itself, without a server.
     """
 
-    def __init__(self, tracking_uri: str) -> None:
-        self._uri = tracking_uri
+    def __init__(self, tracking_uri: str, patience: Patience = STEADY) -> None:
+        self.tracking_uri = tracking_uri
+        self._patience = patience
+        self._variables = ClientVariables()
+        self._deadline: float | None = None
         self._scheme = split_tracking_address(tracking_uri).scheme.partition("+")[0]
         self.address = hide_secrets(tracking_uri)
         self.database_file = find_database_file(tracking_uri)
         self.public_address = (
-            f"sqlite:///{self.database_file.absolute()}"
+            name_database(self.database_file.absolute())
             if self.database_file is not None
             else self.address.replace(f"{HIDDEN}@", "", 1)
         )
@@ -123,7 +148,10 @@ class MlflowConnection:
                 _quietly("mlflow.store.db.utils"),
                 self._locking_database(),
             ):
-                client = MlflowClient(self._uri)
+                if self.is_database and self.database_file is None:
+                    # MLflow tries a database that does not answer for minutes; this fails at once.
+                    read_table_names(self.tracking_uri)
+                client = MlflowClient(self.tracking_uri)
                 if self.is_database:
                     # The registry's half is opened on its first use; that belongs under the lock as well.
                     client.search_registered_models(max_results=1)
@@ -137,15 +165,54 @@ class MlflowConnection:
         return client
 
     @contextlib.contextmanager
-    def reporting(self, what: str) -> Iterator[None]:
-        """Turn an error of MLflow, or of the way to it, into a ``TrackingError`` that says what was tried."""
+    def reporting(self, what: str, patience: Patience | None = None) -> Iterator[None]:
+        """Turn an error of MLflow, or of the way to it, into a ``TrackingError`` that says what was tried.
+
+        Args:
+            what: What is tried, as a clause: ``open it``.
+            patience: How long a request may take; None: as the connection's do.
+        """
+        if self._deadline is not None and time.monotonic() > self._deadline:
+            raise TrackingError(f"no time was left to {what}", where=self.address, todo=_TOO_LONG)
         try:
-            yield
+            with self._variables.set((patience or self._patience).list_variables()):
+                yield
         except _list_backend_errors() as error:
             reason, todo = _explain_error(error)
             # The address in a message may hold a password.
-            reason = scrub_text(reason.replace(self._uri, self.address), list_secrets(self._uri))
+            shown = reason.replace(self.tracking_uri, self.address)
+            reason = scrub_text(shown, list_secrets(self.tracking_uri))
             raise TrackingError(f"cannot {what}: {reason}", where=self.address, todo=todo) from error
+
+    @contextlib.contextmanager
+    def limiting(self, seconds: float) -> Iterator[None]:
+        """Make no request after some seconds, and wait for none of them as long as a training would.
+
+        Raises:
+            TrackingError: A request was to be made later.
+        """
+        before = self._patience, self._deadline
+        self._patience, self._deadline = BRIEF, time.monotonic() + seconds
+        try:
+            yield
+        finally:
+            self._patience, self._deadline = before
+
+    @contextlib.contextmanager
+    def transferring(self, size: int = 0) -> Iterator[None]:
+        """Read or write artifacts, for as long as their size takes a slow network.
+
+        Args:
+            size: The largest file, in bytes.
+        """
+        if not self.is_database:
+            limit_s3()
+        extra = size // _BYTES_PER_SECOND
+        if self._deadline is not None:
+            self._deadline += extra
+        longer = Patience(self._patience.seconds + extra, self._patience.retries)
+        with self._variables.set(longer.list_variables()):
+            yield
 
     def attempt(self, call: Callable[[], _T], *, unless: str) -> _T | None:
         """Return what a call returns, or None when MLflow answers with the given error code.
@@ -193,15 +260,33 @@ def _create_database(path: Path) -> None:
     # A process that was killed left it: whoever holds the lock is the only one to write it.
     for left in (unfinished, unfinished.with_name(f"{unfinished.name}-journal")):
         left.unlink(missing_ok=True)
-    client = MlflowClient(f"sqlite:///{unfinished}")
+    client = MlflowClient(name_database(unfinished))
     # MLflow's own, empty for ever, would stand among the tasks; it can be restored.
     client.delete_experiment(_DEFAULT_EXPERIMENT)
     unfinished.replace(path)
 
 
+def read_table_names(uri: str) -> list[str]:
+    """Return the names of the tables of a database, whose driver is asked once.
+
+    Raises:
+        ModuleNotFoundError: The driver is not installed.
+        SQLAlchemyError: The database cannot be opened.
+    """
+    import sqlalchemy
+
+    engine = sqlalchemy.create_engine(uri)
+    try:
+        return sqlalchemy.inspect(engine).get_table_names()
+    finally:
+        engine.dispose()
+
+
 def _explain_error(error: Exception) -> tuple[str, str]:
     """Return what is wrong, and what to do."""
     reason = _summarize_error(error)
+    if _DIRECT_FAILED.search(reason):
+        return _DIRECT
     if type(error).__module__.partition(".")[0] in ("boto3", "botocore"):
         return _S3[0].format(reason=reason), _S3[1]
     if _INVALID_HOST in reason:
@@ -222,7 +307,7 @@ def _summarize_error(error: Exception) -> str:
     line = str(error).strip().partition("\n")[0]
     if "Caused by" in line:
         # urllib3 nests the cause in three layers of what was tried.
-        line = line.rpartition(": ")[2].strip("'\") ")
+        line = line.rpartition(": ")[2].partition(" (read timeout")[0].strip("'\") ")
     line = line if len(line) <= _MAX_REASON else f"{line[:_MAX_REASON]}…"
     return line or type(error).__name__
 
@@ -249,12 +334,6 @@ def _quietly(name: str) -> Iterator[None]:
         yield
     finally:
         logger.setLevel(before)
-
-
-def find_database_file(tracking_uri: str) -> Path | None:
-    """Return the file of a SQLite database, or None if MLflow is anything else."""
-    path = tracking_uri.removeprefix("sqlite:///").partition("?")[0]
-    return Path(path) if tracking_uri.startswith("sqlite:///") and path not in ("", ":memory:") else None
 
 
 def set_beside_others(

@@ -1,11 +1,13 @@
 """Experiments in MLflow: one for a task's trainings, one for its studies; and where MLflow's files are."""
 
 import functools
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorry_registry.errors import TrackingError
 from lorry_registry.mlflow_connection import MlflowConnection, set_beside_others
+from lorry_registry.mlflow_network import PROBING, STEADY, Patience
 from lorry_registry.mlflow_ownership import REGISTRY_TAG, TASK_TAG, check_owner
 from lorry_registry.mlflow_pages import TrainingsPage
 from lorry_registry.mlflow_relocation import STUDIES_FOLDER, find_former_root, relocate_artifacts
@@ -34,17 +36,24 @@ class MlflowExperiments:
         tracking_uri: The address of a server or a database.
         artifact_root: Where artifacts go when the address is a SQLite file; None: ``mlflow-artifacts`` beside
             that file. With every other address MLflow decides.
+        patience: How long a request may take.
     """
 
-    def __init__(self, tracking_uri: str, artifact_root: Path | None = None) -> None:
+    def __init__(
+        self, tracking_uri: str, artifact_root: Path | None = None, *, patience: Patience = STEADY
+    ) -> None:
         self.tracking_uri = tracking_uri
-        self._connection = MlflowConnection(tracking_uri)
+        self._connection = MlflowConnection(tracking_uri, patience)
         self._artifact_root = artifact_root
 
     @property
     def address(self) -> str:
         """The tracking address without a password, for messages."""
         return self._connection.address
+
+    def limiting(self, seconds: float) -> AbstractContextManager[None]:
+        """Make no request after some seconds: what comes later raises ``TrackingError``."""
+        return self._connection.limiting(seconds)
 
     def has_database(self) -> bool:
         """Return whether there is anything to read: False only for a SQLite file that does not exist yet."""
@@ -53,7 +62,7 @@ class MlflowExperiments:
 
     def check_reachable(self) -> None:
         """Raise unless MLflow answers; asked before anything is spent."""
-        with self._connection.reporting("reach it"):
+        with self._connection.reporting("reach it", PROBING):
             self._client.search_experiments(max_results=1)
 
     def check_place(self) -> None:

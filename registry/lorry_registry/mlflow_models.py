@@ -114,7 +114,8 @@ class MlflowModels(MlflowRuns):
         The id is the digest of the manifest among the files; ``MLmodel``, if there is one, must name the same
         and no foreign code. The other files are re-hashed by whoever loads them.
         """
-        with self._connection.reporting(f"read the files of MLflow's version {version.version}"):
+        what = f"read the files of MLflow's version {version.version}"
+        with self._connection.reporting(what), self._connection.transferring():
             files = self._open_files(version)
             manifest = None if files is None else _read_file(files, MANIFEST_NAME)
             document = None if files is None else _read_file(files, _MODEL_DOCUMENT)
@@ -125,13 +126,18 @@ class MlflowModels(MlflowRuns):
 
     def read_model_document(self, version: "ModelVersion") -> bytes | None:
         """Return the ``MLmodel`` among the files of a version, or None if there is none."""
-        with self._connection.reporting(f"read the files of MLflow's version {version.version}"):
+        what = f"read the files of MLflow's version {version.version}"
+        with self._connection.reporting(what), self._connection.transferring():
             files = self._open_files(version)
             return None if files is None else _read_file(files, _MODEL_DOCUMENT)
 
     def replace_model_document(self, model_id: str, document: str) -> None:
         """Replace the ``MLmodel`` of a logged model."""
-        with tempfile.TemporaryDirectory() as scratch, self._connection.reporting("describe a logged model"):
+        with (
+            tempfile.TemporaryDirectory() as scratch,
+            self._connection.reporting("describe a logged model"),
+            self._connection.transferring(),
+        ):
             path = Path(scratch) / _MODEL_DOCUMENT
             write_whole_text(path, document)
             self._client.log_model_artifact(model_id, str(path))

@@ -129,7 +129,9 @@ class MlflowRuns(MlflowExperiments):
 
     def log_artifact(self, run_id: str, path: Path, folder: str | None = None) -> None:
         """Upload a file, or all files of a folder, to a folder of the run's artifacts."""
-        with self._connection.reporting(f"upload {path.name}"):
+        files = _list_files(path) if path.is_dir() else [path]
+        size = max((file.stat().st_size for file in files), default=0)
+        with self._connection.reporting(f"upload {path.name}"), self._connection.transferring(size):
             if path.is_dir():
                 self._client.log_artifacts(run_id, str(path), folder)
             else:
@@ -232,12 +234,17 @@ class MlflowRuns(MlflowExperiments):
         """Upload a model's files, its ``MLmodel`` last, and return the address that MLflow loads it from."""
         with self._connection.reporting("upload a model"):
             # An MLmodel file makes a folder a model: a kill before it leaves nothing that looks loadable.
-            paths = sorted(path for path in folder.rglob("*") if path.is_file())
-            for path in sorted(paths, key=lambda path: path.name == _MODEL_DOCUMENT):
+            for path in sorted(_list_files(folder), key=lambda path: path.name == _MODEL_DOCUMENT):
                 inside = path.parent.relative_to(folder).as_posix()
-                self._client.log_model_artifact(model_id, str(path), None if inside == "." else inside)
+                with self._connection.transferring(path.stat().st_size):
+                    self._client.log_model_artifact(model_id, str(path), None if inside == "." else inside)
             self._client.finalize_logged_model(model_id, "READY")
         return f"models:/{model_id}"
+
+
+def _list_files(folder: Path) -> list[Path]:
+    """Return all files of a folder and of those in it, in order."""
+    return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
 def _flatten(prefix: str, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -19,6 +19,7 @@ from lorry_registry.errors import Fault, InvalidTaskError, InvalidValueError, de
 from lorry_registry.signing.keys import PASSWORD_VARIABLE
 from lorry_registry.signing.signing_settings import KEYLESS, POLICIES, Identity, SigningSettings
 from lorry_registry.sizes import parse_size
+from lorry_registry.sqlite_addresses import find_database_file, name_database
 from lorry_registry.stores.s3_client import S3Options
 from lorry_registry.task_document import suggest_name
 
@@ -48,7 +49,6 @@ _VARIABLES = {
 IN_STORE = "store"
 """The setting of checkpoints that puts them into the store, below ``checkpoints/``."""
 
-_SQLITE = "sqlite:///"
 DEFAULT_CACHE_BYTES = 10 << 30
 """How large a cache of adapters may become."""
 
@@ -132,7 +132,7 @@ class Settings(BaseModel):
             home=home,
             store=store,
             tracking_uri=_anchor_database(
-                chosen["tracking_uri"] or f"sqlite:///{home / 'mlflow.db'}", folder
+                chosen["tracking_uri"] or name_database(home / "mlflow.db"), folder
             ),
             image=chosen["image"] or DEFAULT_IMAGE,
             slim_image=chosen["slim_image"] or "",
@@ -268,10 +268,11 @@ def list_origins(settings: Settings, environment: Mapping[str, str], folder: Pat
 
 def _anchor_database(address: str, folder: Path) -> str:
     """Return the address of MLflow with an absolute path: steps may have another working folder."""
-    path, mark, query = address.removeprefix(_SQLITE).partition("?")
-    if not address.startswith(_SQLITE) or path in ("", ":memory:"):
+    database = find_database_file(address)
+    if database is None:
         return address
-    return f"{_SQLITE}{(folder / path).absolute()}{mark}{query}"
+    _, mark, query = address.partition("?")
+    return f"{name_database((folder / database).absolute())}{mark}{query}"
 
 
 def _anchor_store(address: str, folder: Path) -> str:

@@ -48,6 +48,7 @@ def start(servers: Stack, /, **wishes: Any) -> None:
     (direct); MLflow asks nobody for a password (none), or everybody (basic).
     """
     started = servers.start(Wishes(**wishes), lambda line: click.echo(line, err=True))
+    servers.check_artifacts()
     click.echo(f"{'started' if started else 'running already'}; everything answers\n")
     options = servers.read_options()
     layout = servers.layout

@@ -1,11 +1,15 @@
 """The three servers together: started in their order, each when the one before it answers."""
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from lorry_registry.errors import LorryError, UsageError
 from lorry_registry.file_locks import hold_lock
+from lorry_registry.mlflow_artifacts import try_artifacts
+from lorry_registry.mlflow_connection import MlflowConnection
+from lorry_registry.mlflow_network import DIRECT_DOWNLOADS
 from lorry_stack import mlflow_server, postgresql, seaweedfs
 from lorry_stack.accounts import Account, choose_account
 from lorry_stack.credentials import Credentials
@@ -104,6 +108,18 @@ class Stack:
                     started.append(name)
                 self._wait_until_ready(name, running[name], checks[name])
             return started
+
+    def check_artifacts(self) -> None:
+        """Write, read and delete one of MLflow's artifacts, as its clients do, in this process's environment.
+
+        Raises:
+            TrackingError: It does not work; the message names the address that does not answer.
+        """
+        variables = self.list_variables()
+        for name in _OTHERS:
+            os.environ.pop(name, None)
+        os.environ.update(variables)
+        try_artifacts(MlflowConnection(variables["MLFLOW_TRACKING_URI"]))
 
     def stop(self) -> list[str]:
         """Stop what runs; the data stay.
@@ -229,6 +245,8 @@ def build_variables(options: StackOptions, credentials: Credentials) -> dict[str
         "LORRY_STORE": STORE,
         **seaweedfs.list_variables(options.s3_port, credentials.s3_key, credentials.s3_secret),
         "MLFLOW_TRACKING_URI": f"http://{LOOPBACK}:{options.mlflow_port}",
+        # MLflow would let its clients fetch files from S3's loopback address.
+        DIRECT_DOWNLOADS: "false",
         **login,
     }
 

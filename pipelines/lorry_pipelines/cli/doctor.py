@@ -19,7 +19,6 @@ from lorry_pipelines.diagnosis.mlflow_checks import check_mlflow
 from lorry_pipelines.diagnosis.settings_checks import check_settings
 from lorry_pipelines.diagnosis.store_checks import check_store
 from lorry_registry.cli.edge import (
-    brief_patience,
     format_examples,
     json_option,
     load_settings,
@@ -99,8 +98,7 @@ def examine(
         if profile_file or host or namespace or ca_file or service_account or no_probe:
             raise UsageError("these options are about a cluster", where="lorry doctor", todo="add --cluster")
         checks = _list_checks(read_environment())
-    with brief_patience():
-        found = run_checks(checks)
+    found = run_checks(checks)
     if as_json:
         print_json([_describe(section, finding) for section, finding in found])
     else:

@@ -11,7 +11,6 @@ import click
 
 from lorry_pipelines.cli.task_options import files_argument, overrides_option
 from lorry_registry.cli.edge import (
-    brief_patience,
     fail_after,
     format_examples,
     json_option,
@@ -142,8 +141,7 @@ def check_tasks(stale: Sequence["PlannedTask"], settings: "Settings", *, force: 
     _review_data(stale)
     if not force:
         refuse_what_does_not_fit(specs)
-    with brief_patience():
-        check_places(settings, [spec.name for spec in specs])
+    check_places(settings, [spec.name for spec in specs])
 
 
 def _review_data(stale: Sequence["PlannedTask"]) -> None:
@@ -172,10 +170,11 @@ def open_run_starter(settings: "Settings", tasks: int, *, runner: str) -> "Itera
 
 def _find_trainings(tracking_uri: str, task: str) -> "TrainingsPage | None":
     from lorry_registry.mlflow_index import MlflowIndex
+    from lorry_registry.mlflow_network import BRIEF
 
-    index = MlflowIndex(tracking_uri)
-    # The summary is complete without it: an MLflow that is gone was told already.
-    with brief_patience(), contextlib.suppress(LorryError):
+    index = MlflowIndex(tracking_uri, patience=BRIEF)
+    # The summary is complete without it: an MLflow that is gone was reported already.
+    with contextlib.suppress(LorryError):
         return index.find_trainings(task) if index.has_database() else None
     return None
 

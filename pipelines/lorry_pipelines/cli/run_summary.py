@@ -1,5 +1,6 @@
 """The end of a run: a table with a row for each task, and what to try next."""
 
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +22,7 @@ from lorry_registry.mlflow_connection import MlflowConnection
 from lorry_registry.mlflow_pages import LOCAL_ADDRESS, TrainingsPage, is_server, locate_trainings
 from lorry_registry.registry import Registry
 from lorry_registry.sizes import format_size
+from lorry_registry.sqlite_addresses import name_database
 
 _COLUMNS = (
     Column("Task"),
@@ -251,7 +253,11 @@ def _list_mlflow_lines(tracking_uri: str, trainings: TrainingsPage | None) -> li
         return []
     database = connection.database_file
     # The address of another database may hold a password, which belongs on no terminal.
-    address = f"sqlite:///{_shorten(database)}" if database is not None else '"$MLFLOW_TRACKING_URI"'
+    address = (
+        shlex.quote(name_database(Path(_shorten(database))))
+        if database is not None
+        else '"$MLFLOW_TRACKING_URI"'
+    )
     return [f"{_name_program('mlflow')} ui --backend-store-uri {address}", *page]
 
 

@@ -8,8 +8,10 @@ from urllib.parse import urlsplit
 
 from lorry_pipelines.diagnosis.findings import Finding
 from lorry_registry.errors import MissingExtraError, TrackingError
-from lorry_registry.mlflow_connection import MlflowConnection
+from lorry_registry.mlflow_artifacts import try_artifacts
+from lorry_registry.mlflow_connection import MlflowConnection, read_table_names
 from lorry_registry.mlflow_index import MlflowIndex
+from lorry_registry.mlflow_network import DIRECT_DOWNLOADS
 from lorry_registry.settings import Settings
 
 SUBJECT = "MLflow"
@@ -45,15 +47,9 @@ def _check_database(connection: MlflowConnection, uri: str) -> list[Finding]:
     path = connection.database_file
     if path is not None and not path.exists():
         return [Finding(SUBJECT, "ok", f"{connection.address}: made by the first run")]
-    import sqlalchemy
-
     try:
         with connection.reporting("open it"):
-            engine = sqlalchemy.create_engine(uri)
-            try:
-                names = sqlalchemy.inspect(engine).get_table_names()
-            finally:
-                engine.dispose()
+            names = read_table_names(uri)
     except ModuleNotFoundError as error:
         raise MissingExtraError(
             f"it needs {error.name!r}, which is not installed",
@@ -88,7 +84,11 @@ def _check_server(connection: MlflowConnection, uri: str, environment: Mapping[s
         return [Finding(SUBJECT, "failure", f"{reached}; that is too old", todo, details)]
     with connection.reporting("read experiments"):
         _ask(uri, "POST", "/api/2.0/mlflow/experiments/search", {"max_results": 1})
-    return [Finding(SUBJECT, "ok", reached, details=details), _check_rights(connection, uri)]
+    return [
+        Finding(SUBJECT, "ok", reached, details=details),
+        _check_rights(connection, uri),
+        _check_artifacts(connection),
+    ]
 
 
 def _check_rights(connection: MlflowConnection, uri: str) -> Finding:
@@ -107,6 +107,24 @@ def _check_rights(connection: MlflowConnection, uri: str) -> Finding:
         if answer.status_code == _FOUND:
             return Finding(subject, "warning", "the server takes anything for a name; it may not be MLflow")
     return Finding(subject, "ok", "may read, and create experiments and registered models")
+
+
+def _check_artifacts(connection: MlflowConnection) -> Finding:
+    subject = "MLflow: artifacts"
+    try:
+        answer = try_artifacts(connection)
+    except TrackingError as error:
+        return Finding(subject, "failure", error.what, error.todo)
+    if answer is None:
+        return Finding(subject, "ok", "not tried: there is no experiment yet")
+    text = f"written and read in {answer.place}"
+    if answer.unreached:
+        text += (
+            f"; but the server lets clients fetch files from {answer.unreached}, which does not answer here: "
+            "Lorry fetches them through the server, other clients of MLflow wait for minutes"
+        )
+        return Finding(subject, "warning", text, f"for those, set {DIRECT_DOWNLOADS}=false")
+    return Finding(subject, "ok", text)
 
 
 def _ask(uri: str, method: str, path: str, body: object = None, refusals: Sequence[str] = ()) -> Any:

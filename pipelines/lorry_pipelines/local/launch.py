@@ -29,11 +29,11 @@ from lorry_pipelines.local.containers import Mount, remove_containers
 from lorry_pipelines.local.copied_steps import Starter
 from lorry_pipelines.local.runner_process import LocalRun
 from lorry_registry.errors import StoreError, TrackingError
-from lorry_registry.mlflow_connection import find_database_file
 from lorry_registry.provenance import SourceRevision
 from lorry_registry.registry_identity import read_id
 from lorry_registry.settings import Settings
 from lorry_registry.signing.keys import PASSWORD_VARIABLE
+from lorry_registry.sqlite_addresses import find_database_file
 from lorry_registry.stores import open_store
 from lorry_registry.task_spec import TaskSpec
 from lorry_registry.whole_files import write_whole_text
@@ -257,7 +257,7 @@ def _choose_network(specs: Sequence[TaskSpec], settings: Settings) -> str:
     if "://" in settings.checkpoint_address:
         return "host"
     is_local = all(spec.data.is_local and spec.base.is_here for spec in specs)
-    return "none" if is_local and has_local_store and settings.tracking_uri.startswith("sqlite:") else "host"
+    return "none" if is_local and has_local_store and find_database_file(settings.tracking_uri) else "host"
 
 
 def _choose_watch_seconds(settings: Settings) -> float:
@@ -337,13 +337,14 @@ def check_places(settings: Settings, tasks: Sequence[str]) -> None:
         TrackingError: MLflow cannot be reached, or experiments of the tasks' names are somebody else's.
     """
     from lorry_registry.mlflow_index import MlflowIndex
+    from lorry_registry.mlflow_network import BRIEF
 
     settings.signing.check_ready()
     store = open_store(settings.store, settings.s3)
     store.check_writable()
     if "://" in settings.checkpoint_address:
         open_store(settings.checkpoint_address, settings.s3).check_writable()
-    index = MlflowIndex(settings.tracking_uri)
+    index = MlflowIndex(settings.tracking_uri, patience=BRIEF)
     index.check_reachable()
     index.check_place()
     registry_id = read_id(store)

@@ -27,12 +27,13 @@ from lorry_pipelines.local.locking import hold_tasks
 from lorry_pipelines.scheduling import refuse_what_does_not_fit
 from lorry_pipelines.studies.study_tracking import StudyTracker
 from lorry_pipelines.studies.trial_processes import Places, count_processors, list_devices, run_trials
-from lorry_registry.cli.edge import brief_patience, print_warning
+from lorry_registry.cli.edge import print_warning
 from lorry_registry.digest_cache import DigestCache
 from lorry_registry.digests import DigestFile, digest_document, shorten_digest
 from lorry_registry.errors import Fault, InvalidTaskError, LorryError, NotFoundError
 from lorry_registry.file_locks import read_holder, take_lock
 from lorry_registry.mlflow_index import MlflowIndex
+from lorry_registry.mlflow_network import BRIEF
 from lorry_registry.registry import Registry
 from lorry_registry.registry_identity import read_id
 from lorry_registry.settings import Settings
@@ -151,14 +152,14 @@ def run_study(study: Study, settings: Settings, options: StudyOptions) -> StudyR
     if not options.force:
         _refuse_misfits(study.variants)
     root = settings.home / "studies"
-    with report_disk(settings.home), brief_patience():
+    with report_disk(settings.home):
         trials = _lay_out(study, root, DigestCache(settings.digests).digest_file, options.part)
         folder = _name_folder(root, study, trials)
         # Of a trial that two studies share, one trains and the other waits; the same study runs only once.
         with hold_tasks(settings.locks, [folder.name]):
             folder.mkdir(parents=True, exist_ok=True)
             tracker = StudyTracker(
-                MlflowIndex(settings.tracking_uri),
+                MlflowIndex(settings.tracking_uri, patience=BRIEF),
                 task=study.task,
                 study=study.name,
                 folder=folder,

@@ -1,12 +1,11 @@
 """The edge of the command line: settings from the environment, shared options, printing."""
 
-import contextlib
 import json
 import os
 import re
 import sys
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +22,6 @@ if TYPE_CHECKING:
     from lorry_registry.mlflow_index import MlflowIndex
 
 _VERSION = re.compile(r"[vV]?([1-9][0-9]{0,8})")
-
-# Somebody is waiting at the terminal. MLflow retries for minutes, and reads these from the environment only.
-_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 
 
 def parse_version(ctx: click.Context, param: click.Parameter, text: str | None) -> int | None:
@@ -90,24 +86,11 @@ def open_registry() -> Registry:
 
 
 def open_index(settings: Settings) -> "MlflowIndex":
-    """Return the index in MLflow, with the patience of somebody at a terminal."""
+    """Return the index in MLflow, with the patience of a person at a terminal."""
     from lorry_registry.mlflow_index import MlflowIndex
+    from lorry_registry.mlflow_network import BRIEF
 
-    for variable, value in _PATIENCE.items():
-        os.environ.setdefault(variable, value)
-    return MlflowIndex(settings.tracking_uri, artifact_root=None)
-
-
-@contextlib.contextmanager
-def brief_patience() -> Iterator[None]:
-    """Let MLflow give up soon while it is only checked to be there; training keeps its usual patience."""
-    added = {variable: value for variable, value in _PATIENCE.items() if variable not in os.environ}
-    os.environ.update(added)
-    try:
-        yield
-    finally:
-        for variable in added:
-            del os.environ[variable]
+    return MlflowIndex(settings.tracking_uri, patience=BRIEF)
 
 
 def print_json(document: Any) -> None:

@@ -14,14 +14,16 @@ from lorry_components.process_setup import conceal_secrets
 from lorry_components.steps.runtime.step_context import choose_tracking_uri
 from lorry_registry.digests import canonical_json
 from lorry_registry.errors import LorryError
+from lorry_registry.mlflow_artifacts import try_artifacts
+from lorry_registry.mlflow_connection import MlflowConnection
 from lorry_registry.mlflow_index import MlflowIndex
+from lorry_registry.mlflow_network import BRIEF
 from lorry_registry.scrubbing import scrub_text
 from lorry_registry.settings import Settings
 from lorry_registry.stores import open_store
 from lorry_registry.whole_files import write_whole
 
 _MOST_BASES = 20
-_BRIEFLY = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 
 
 class ProbeAnswer(BaseModel):
@@ -62,8 +64,6 @@ def main(*, run: str, store: str, tracking_uri: str) -> None:
         StoreError: The store cannot be written, so that nothing can be kept: the log has the reason.
     """
     secrets = conceal_secrets(os.environ)
-    # MLflow's client would ask for minutes; whether it is there is seen at once.
-    os.environ.update(_BRIEFLY)
     settings = Settings.load(os.environ, Path.cwd())
     opened = open_store(store, settings.s3)
     opened.check_writable()
@@ -95,9 +95,10 @@ def _look(subject: str, look: Callable[[], str], secrets: Collection[str]) -> Pr
 
 
 def _look_at_mlflow(tracking_uri: str) -> str:
-    index = MlflowIndex(choose_tracking_uri(tracking_uri, os.environ))
-    index.check_reachable()
-    return "it answers"
+    address = choose_tracking_uri(tracking_uri, os.environ)
+    MlflowIndex(address, patience=BRIEF).check_reachable()
+    answer = try_artifacts(MlflowConnection(address, BRIEF))
+    return "it answers" + (f", and artifacts are written and read in {answer.place}" if answer else "")
 
 
 def _look_at_home(settings: Settings) -> str:

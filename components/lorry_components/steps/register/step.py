@@ -39,6 +39,8 @@ from lorry_registry.whole_files import write_whole_text
 _NO_FILES = ()
 # How often a candidate is judged, if the champion changes each time.
 _JUDGEMENTS = 5
+# How long MLflow may take to show a version; `lorry reconcile` shows it later.
+_MLFLOW_SECONDS = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +122,13 @@ def register(
             warnings.append,
             todo=f"run: lorry reconcile {task.spec.name}",
         )
-        mlflow.attempt(
-            lambda: publish_version(index, registry, task=task.spec.name, version=version, manifest=manifest)
-        )
-        mlflow.attempt(lambda: sync_aliases(index, registry, task.spec.name))
+        with index.limiting(_MLFLOW_SECONDS):
+            mlflow.attempt(
+                lambda: publish_version(
+                    index, registry, task=task.spec.name, version=version, manifest=manifest
+                )
+            )
+            mlflow.attempt(lambda: sync_aliases(index, registry, task.spec.name))
     return Registration(event, manifest, "".join(warnings))
 
 
