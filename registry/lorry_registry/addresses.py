@@ -10,7 +10,8 @@ _SECRET_KEY = re.compile(
     r"passw|pwd|secret|token|credential|signature|(access|api)[-_]?key|^sig$", re.IGNORECASE
 )
 _PAIR = re.compile(r"(?P<start>[?&;#])(?P<key>[^=&;#?\s]+)=(?P<value>[^&;#\s\"'<>)]*)")
-_AUTHORITY = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)(?P<rest>.*)", re.DOTALL)
+# One slash: pathlib makes one of two, where an address is taken for a path.
+_AUTHORITY = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*:/{1,2})(?P<rest>.*)", re.DOTALL)
 _PORT = re.compile(r"(\[.*\]|[^:\[\]]*)(:[0-9]*)?")
 
 

@@ -3,9 +3,11 @@
 import re
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
+from lorry_registry.addresses import has_secret
 from lorry_registry.base_places import BasePlace
+from lorry_registry.errors import InvalidValueError
 from lorry_registry.task_section import Section, Share
 
 BASE_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
@@ -147,6 +149,7 @@ class PartLimits(Section):
     seed: int = 0
 
 
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 # What the address of a source that is not on this machine's disk begins with.
 REMOTE_PREFIXES = ("hub:", "s3://")
 
@@ -183,6 +186,22 @@ class DataSpec(Section):
     def is_local(self) -> bool:
         """Whether the source is on this machine's disk."""
         return not self.source.startswith(REMOTE_PREFIXES)
+
+    @field_validator("source")
+    @classmethod
+    def _refuse_other_addresses(cls, source: str) -> str:
+        if has_secret(source):
+            raise InvalidValueError(
+                "holds a user, a password or a key, and the source of data is shown and stored",
+                "leave it out: credentials for S3 are those of the environment, such as AWS_PROFILE",
+            )
+        scheme = _SCHEME.match(source)
+        if scheme is not None and not source.startswith(REMOTE_PREFIXES):
+            raise InvalidValueError(
+                f"no data can be read from {scheme.group()}",
+                "name a file or a folder, s3://bucket/key or hub:owner/name",
+            )
+        return source
 
     @model_validator(mode="after")
     def _check_source(self) -> Self:

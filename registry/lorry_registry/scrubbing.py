@@ -16,8 +16,9 @@ _SECRET_VARIABLE = re.compile(
 )
 # A shorter value is a switch or a placeholder, and would be found in every other word.
 _SHORTEST = 6
-# Without a bound on the scheme, a long run of letters would be read again from each of them.
-_SCHEME = r"[A-Za-z][A-Za-z0-9+.-]{0,30}://"
+# Without a bound on the scheme, a long run of letters would be read again from each of them. A path has one
+# slash where an address that was taken for one had two.
+_SCHEME = r"[A-Za-z][A-Za-z0-9+.-]{0,30}:/{1,2}"
 # An address ends where the next one begins, even if nothing stands between them.
 _ADDRESS = re.compile(rf"{_SCHEME}(?:(?!{_SCHEME})[^\s\"'<>])*")
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from lorry_registry.base_places import BasePlace
 from lorry_registry.errors import Fault, InvalidTaskError, InvalidValueError, describe_value_error
+from lorry_registry.scrubbing import scrub_text
 from lorry_registry.task_document import apply_overrides, load_document, suggest_name
 from lorry_registry.task_sections import TaskSections, salvage_sections
 from lorry_registry.task_spec import TaskSpec
@@ -116,7 +117,7 @@ def describe_fault(detail: Any) -> Fault:
     if kind == "missing":
         return Fault(where, "is missing")
     raised = detail.get("ctx", {}).get("error")
-    shown = "" if isinstance(given, dict | list) else f" (it is {given!r})"
+    shown = "" if isinstance(given, dict | list) else scrub_text(f" (it is {given!r})")
     remedy = ""
     if isinstance(raised, InvalidValueError):
         message, remedy = raised.what, raised.remedy

@@ -15,6 +15,7 @@ from lorry_registry.cli.error_output import note_json_asked, note_json_printed, 
 from lorry_registry.cli.prose import fit_prose, print_prose
 from lorry_registry.errors import LorryError, StoreError
 from lorry_registry.registry import Registry
+from lorry_registry.scrubbing import scrub_text
 from lorry_registry.settings import Settings
 from lorry_registry.whole_files import write_whole_text
 
@@ -139,7 +140,7 @@ def fail_after(problems: Mapping[str, LorryError]) -> None:
         problems: What failed -> its error.
     """
     for name, problem in problems.items():
-        print_prose(f"error: {name}: {problem}", err=True)
+        print_prose(scrub_text(f"error: {name}: {problem}"), err=True)
     for problem in problems.values():
         ctx = click.get_current_context()
         print_json_error(ctx, problem)

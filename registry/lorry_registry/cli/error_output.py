@@ -11,6 +11,7 @@ import click
 from pydantic import JsonValue
 
 from lorry_registry.errors import Fault, InvalidDataError, InvalidTaskError, LorryError
+from lorry_registry.scrubbing import scrub_text
 
 # The state of one command line, which click shares among the contexts of a group and its commands.
 _ASKED, _PRINTED = "lorry.json-asked", "lorry.json-printed"
@@ -32,7 +33,7 @@ def note_json_printed() -> None:
 def print_json_error(ctx: click.Context, error: LorryError) -> None:
     """Print an error as JSON if ``--json`` was given and nothing was printed yet."""
     if ctx.meta.get(_ASKED) and not ctx.meta.get(_PRINTED):
-        click.echo(json.dumps({"error": describe_error(error)}, indent=2))
+        click.echo(scrub_text(json.dumps({"error": describe_error(error)}, indent=2)))
 
 
 def describe_error(error: LorryError) -> dict[str, JsonValue]:

@@ -11,6 +11,7 @@ import click
 from lorry_registry.cli.error_output import print_json_error
 from lorry_registry.cli.prose import fit_prose
 from lorry_registry.errors import LorryError, MissingExtraError, UsageError
+from lorry_registry.scrubbing import scrub_text
 
 EXIT_INTERRUPTED = 130
 
@@ -37,7 +38,7 @@ class ReportedError(click.ClickException):
     """A ``LorryError`` on its way to the terminal: its message on stderr, its exit code."""
 
     def __init__(self, error: LorryError) -> None:
-        super().__init__(str(error))
+        super().__init__(scrub_text(str(error)))
         # click keeps the code on the class and reads it from the instance; ours differs by error.
         self.exit_code = error.exit_code  # type: ignore[misc]
 

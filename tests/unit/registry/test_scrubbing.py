@@ -64,3 +64,13 @@ def test_addresses_without_a_gap_are_scrubbed_each(between: str) -> None:
     assert "sesame123" not in scrubbed
     assert "one.example" in scrubbed
     assert "two.example" in scrubbed
+
+
+def test_an_address_that_became_a_path_is_scrubbed() -> None:
+    # pathlib makes one slash of two.
+    assert (
+        scrub_text("/work/https:/ann:wonderland@host/x.csv is not there")
+        == "/work/https:/***@host/x.csv is not there"
+    )
+    for plain in ("file:/a/b/c", "in C:/Users/ann@work/x", "see https:/host/name@v1"):
+        assert scrub_text(plain) == plain

@@ -200,6 +200,10 @@ def test_folders_are_taken_from_the_files_folder() -> None:
     ("data", "fault"),
     [
         ({"source": "hub:owner"}, "is written hub:owner/name"),
+        ({"source": "s3://KEY:hunter2@bucket/x"}, "data.source: holds a user, a password or a key"),
+        ({"source": "https://me:hunter2@host/x"}, "it is 'https://***@host/x'"),
+        ({"source": "https://host/x.csv"}, "no data can be read from https://"),
+        ({"source": "S3://bucket/x"}, "name a file or a folder, s3://bucket/key or hub:owner/name"),
         ({"source": "hub:owner/rows", "revision": "main"}, "needs 'revision'"),
         ({"source": "x", "split": {}, "splits": {}}, "give 'split' or 'splits'"),
         ({"source": "x", "split": {"test": 0}}, "must each be above 0"),

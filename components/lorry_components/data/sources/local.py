@@ -1,5 +1,6 @@
 """Sources on this machine's disk: which readable files there are."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,6 +8,8 @@ from lorry_components.data.faults import FaultLog, refuse_source
 from lorry_components.data.layout import KNOWN_ENDINGS, find_format, list_names, suggest_close
 from lorry_registry.input_specs import DataSpec
 
+# With one slash where it became a path.
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _SOURCE_TODO = "give data.source the path of a file, or of a folder of files"
 
 
@@ -54,6 +57,8 @@ def _find_files(source: str, path: Path) -> LocalFiles:
     if path.is_dir():
         return LocalFiles(path, _list_folder(path), in_folder=True)
     if not path.exists():
+        if _ADDRESS.match(source):
+            refuse_source(source, "data.source", "is an address, and files are read here", _SOURCE_TODO)
         beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
         close = suggest_close(path.name, beside)
         refuse_source(source, "data.source", "there is no such file or folder", _SOURCE_TODO, remedy=close)

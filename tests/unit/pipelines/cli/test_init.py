@@ -113,3 +113,11 @@ def test_what_makes_no_task_is_refused(reviews: Path, arguments: list[str], code
     assert result.exit_code == code, result.output
     assert not list(Path().glob("*.yaml"))
     assert not Path("repo").exists()
+
+
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_a_password_in_an_address_is_not_printed(reviews: Path, more: list[str]) -> None:
+    result = invoke("https://me:hunter2@host/x.csv", *more)
+    assert result.exit_code == InvalidDataError.exit_code
+    assert "is an address, and files are read here" in result.output
+    assert "hunter2" not in result.output
