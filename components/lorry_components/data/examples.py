@@ -123,6 +123,8 @@ def find_text_fault(value: object) -> str:
         return "is empty"
     if len(value) > MAX_LINE_BYTES:
         return "is over 1 MiB long"
+    if "\0" in value:
+        return f"holds a NUL character: {quote(value)}"
     return "" if _is_encodable(value) else f"holds half of a surrogate pair: {quote(value)}"
 
 
@@ -147,8 +149,8 @@ def _parse_label(raw: object, reader: LabelReader) -> Label:
             raise ValueError(
                 f"{quote(label)} has {len(label)} characters; a class name may have {_MAX_CLASS_CHARACTERS}"
             )
-        elif not _is_encodable(label):
-            raise ValueError(f"{quote(label)} holds half of a surrogate pair")
+        elif fault := find_text_fault(label):
+            raise ValueError(fault)
     elif abs(label) > _MAX_NUMBER:
         raise ValueError(f"{label!r} is too large for a 32-bit float")
     return label

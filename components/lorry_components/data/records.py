@@ -10,6 +10,7 @@ from typing import Any, BinaryIO, Protocol, Self
 
 from lorry_components.data.faults import FaultLog, shorten
 from lorry_components.data.layout import find_format
+from lorry_registry.errors import InvalidValueError
 from lorry_registry.sizes import format_in
 
 Record = tuple[int, dict[str, Any]]
@@ -173,12 +174,14 @@ def _read_json_lines(stream: BinaryIO, name: str, log: FaultLog) -> Iterator[Rec
             continue
         is_first, filled = not filled, True
         try:
-            values = json.loads(text)
+            values = parse_json(text)
         except json.JSONDecodeError as error:
             if is_first and (text == "{" or text.startswith("[")):
                 log.add_file(name, "is one JSON document over many lines", "write one object a line")
                 return
             log.add(place_row(name, number), f"is not a JSON object: {error.msg} at character {error.colno}")
+        except InvalidValueError as error:
+            log.add(place_row(name, number), error.what, error.remedy)
         except ValueError:
             log.add(place_row(name, number), "is not a JSON object that can be read: a number is too long")
         except RecursionError:
@@ -191,6 +194,31 @@ def _read_json_lines(stream: BinaryIO, name: str, log: FaultLog) -> Iterator[Rec
                 log.add(place_row(name, number), f"is {describe_value(values)}, not a JSON object", remedy)
     if not filled and log.total == before:
         log.add_file(name, "holds only blank lines")
+
+
+def parse_json(text: str) -> Any:
+    """Return what a text of JSON holds.
+
+    Raises:
+        InvalidValueError: An object has a key twice: each reader would choose another of its values.
+        ValueError: It is not JSON, or holds a number that is too long.
+        RecursionError: It is nested too deeply.
+    """
+    return _JSON.decode(text)
+
+
+def _refuse_repeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        keys = [key for key, _ in pairs]
+        repeated = next(key for key in keys if keys.count(key) > 1)
+        raise InvalidValueError(
+            f"has the key {shorten(repeated)!r} {keys.count(repeated)} times", "leave one of them"
+        )
+    return values
+
+
+_JSON = json.JSONDecoder(object_pairs_hook=_refuse_repeated)
 
 
 def _read_delimited(

@@ -2,7 +2,6 @@
 
 import contextlib
 import gzip
-import json
 import shutil
 import sys
 import tempfile
@@ -13,7 +12,8 @@ from typing import IO, Any
 
 from lorry_components.data.layout import KNOWN_ENDINGS
 from lorry_components.data.read_sequence import ReadSequence
-from lorry_registry.errors import Fault, InvalidDataError
+from lorry_components.data.records import parse_json
+from lorry_registry.errors import Fault, InvalidDataError, InvalidValueError
 from lorry_registry.input_specs import Columns
 
 _SHOWN_FAULTS = 20
@@ -88,15 +88,25 @@ def parse_row(line: str) -> dict[str, str]:
         ValueError: It starts like JSON but is not, or has no text.
     """
     if not line.lstrip().startswith("{"):
-        return {"text": line}
-    try:
-        document: Any = json.loads(line)
-    except ValueError as error:
-        raise ValueError(f"not JSON: {error}") from error
-    row = {key: document[key] for key in ("text", "text_pair") if isinstance(document.get(key), str)}
+        row = {"text": line}
+    else:
+        document = _parse_object(line)
+        row = {key: document[key] for key in ("text", "text_pair") if isinstance(document.get(key), str)}
     if "text" not in row:
         raise ValueError("has no 'text'")
+    if any("\0" in text for text in row.values()):
+        raise ValueError("holds a NUL character")
     return row
+
+
+def _parse_object(line: str) -> dict[str, Any]:
+    try:
+        document: dict[str, Any] = parse_json(line)
+    except InvalidValueError:
+        raise
+    except ValueError as error:
+        raise ValueError(f"not JSON: {error}") from error
+    return document
 
 
 def _open(where: str) -> IO[bytes]:

@@ -155,3 +155,28 @@ def test_all_files_are_told_and_file_faults_first(fail: Fail, write_lines: Write
 def test_what_is_printed_is_printable(fail: Fail, write_lines: Write) -> None:
     row = {"\x1b[31mred\x1b[0m": 1, "label": "x"}
     assert "\x1b" not in str(fail(write_lines("a.jsonl", [row])))
+
+
+def test_a_key_given_twice_in_a_row_is_refused_with_its_line(fail: Fail, write_lines: Write) -> None:
+    lines = [
+        ROWS[0],
+        '{"text": "a", "label": "x", "text": "b"}',
+        '{"text": "c", "label": "x", "m": {"a": 1, "a": 2}}',
+    ]
+    assert [str(fault) for fault in fail(write_lines("a.jsonl", lines)).faults] == [
+        "a.jsonl line 2: has the key 'text' 2 times; leave one of them",
+        "a.jsonl line 3: has the key 'a' 2 times; leave one of them",
+    ]
+
+
+def test_nul_characters_are_refused_with_their_line(fail: Fail, write_lines: Write, tmp_path: Path) -> None:
+    rows = [ROWS[0], {"text": "a\0b", "label": "x"}, {"text": "c", "label": "y\0"}]
+    assert [str(fault) for fault in fail(write_lines("a.jsonl", rows)).faults] == [
+        "a.jsonl line 2: column 'text' holds a NUL character: 'a\\x00b'",
+        "a.jsonl line 3: column 'label': holds a NUL character: 'y\\x00'",
+    ]
+    assert "a.csv line 2: column 'text' holds a NUL" in str(
+        fail(write_lines("a.csv", ["text,label", "a\0b,x", "c,y"]))
+    )
+    pq.write_table(pa.table({"text": ["a\0b", "c"], "label": ["x", "y"]}), tmp_path / "a.parquet")
+    assert "a.parquet row 1: column 'text' holds a NUL" in str(fail(tmp_path / "a.parquet"))

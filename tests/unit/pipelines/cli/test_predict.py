@@ -58,12 +58,16 @@ def test_a_line_ends_where_a_line_ends(read: Any, from_stdin: bool) -> None:
 def test_all_wrong_lines_are_told_at_once(read: Any) -> None:
     deep = '{"text": ' + "[" * 200_000
     number = '{"text": ' + "9" * 5000 + "}"
-    content = f'good\n{{"text": \n{number}\n{deep}\n{{"label": "a"}}\n'.encode()
+    twice = '{"text": "a", "text": "b"}'
+    content = f'good\n{{"text": \n{number}\n{deep}\n{{"label": "a"}}\n{twice}\nc\0d\n'.encode()
     with pytest.raises(pytest.fail.Exception) as caught:
         read(content)
     told = str(caught.value)
-    assert "texts.txt: 4 faults" in told
-    for place in ("line 2: not JSON", "line 3: not JSON", "line 4: it is nested", "line 5: has no 'text'"):
+    assert "texts.txt: 6 faults" in told
+    for place in (
+        *("line 2: not JSON", "line 3: not JSON", "line 4: it is nested", "line 5: has no 'text'"),
+        *("line 6: has the key 'text' 2 times", "line 7: holds a NUL character"),
+    ):
         assert place in told
 
 
