@@ -7,8 +7,8 @@ from pathlib import Path
 
 from lorry_components.data.faults import LISTED_FAULTS, FaultLog, quote, shorten
 from lorry_components.data.layout import list_names, suggest_close
-from lorry_components.data.records import MAX_LINE_BYTES, Record, describe_value, place_row
-from lorry_components.data.rows import IMAGE, Label, LabelReader
+from lorry_components.data.records import MAX_LINE_BYTES, describe_value, place_row
+from lorry_components.data.rows import IMAGE, Label, LabelReader, Record
 from lorry_registry.digests import canonical_json
 from lorry_registry.errors import Fault, InvalidValueError
 from lorry_registry.input_specs import Columns

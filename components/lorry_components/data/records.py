@@ -10,16 +10,15 @@ from typing import Any, BinaryIO, Protocol, Self
 
 from lorry_components.data.faults import FaultLog, shorten
 from lorry_components.data.layout import find_format
+from lorry_components.data.parquet_rows import read_parquet
+from lorry_components.data.rows import MAX_FILE_BYTES, TOO_LARGE, Record
 from lorry_registry.errors import InvalidValueError
 from lorry_registry.sizes import format_in
 
-Record = tuple[int, dict[str, Any]]
-"""A line or row number, counted from 1, and the cells by column."""
-
 MAX_LINE_BYTES = 1 << 20
-MAX_FILE_BYTES = 1 << 30
+# Of a row of CSV, whose cells may go over many lines.
+MAX_ROW_BYTES = 16 << 20
 
-_CUT_TODO = "take a sample, or cut it into several files"
 _BOM = b"\xef\xbb\xbf"
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
@@ -52,7 +51,7 @@ def read_records(path: Path, name: str, wanted: Sequence[str], log: FaultLog) ->
         if path.stat().st_size == 0:
             log.add_file(name, "is empty (0 bytes)")
         elif file_format == "parquet":
-            yield from _read_parquet(path, name, wanted, log)
+            yield from read_parquet(path, name, wanted, log)
         elif file_format in ("csv", "tsv"):
             with _open_text(path) as stream:
                 yield from _read_delimited(stream, name, wanted, log, tabs=file_format == "tsv")
@@ -121,7 +120,7 @@ def read_lines(stream: BinaryIO, name: str, log: FaultLog) -> Iterator[tuple[int
                     encoding = "UTF-16" if _is_utf16(line, start) else "WINDOWS-1252"
                     _note_encoding(line, start, error, place_row(name, number), log)
         if offset > MAX_FILE_BYTES:
-            log.add_file(name, "is over 1 GiB once unpacked", _CUT_TODO)
+            log.add_file(name, *TOO_LARGE)
             break
         yield number, text
     if undecodable > 1:
@@ -229,8 +228,10 @@ def _read_delimited(
     A row of empty cells only, as spreadsheets leave them behind, is a blank line.
     """
     before, header, filled = log.total, list[str](), False
-    reader = _parse_cells((line for _, line in read_lines(stream, name, log)), tabs=tabs)
+    lines = _RowLines(read_lines(stream, name, log))
+    reader = _parse_cells(lines, tabs=tabs)
     while True:
+        lines.size = 0
         number = reader.line_num + 1
         try:
             cells = next(reader, None)
@@ -255,6 +256,28 @@ def _read_delimited(
         log.add_file(name, "has a header but no rows" if header else "holds only blank lines")
 
 
+class _RowLines:
+    """The lines of a table, of which a row may take many, but not without end.
+
+    Args:
+        lines: The lines with their numbers.
+    """
+
+    def __init__(self, lines: Iterator[tuple[int, str]]) -> None:
+        self.size = 0
+        self._lines = lines
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> str:
+        _, line = next(self._lines)
+        self.size += len(line)
+        if self.size > MAX_ROW_BYTES:
+            raise csv.Error(f"a row is over {MAX_ROW_BYTES >> 20} MiB long")
+        return line
+
+
 def _parse_cells(lines: Iterator[str], *, tabs: bool) -> "_CellReader":
     if tabs:
         return csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
@@ -276,43 +299,6 @@ def _check_header(header: Sequence[str], wanted: Sequence[str], name: str, log: 
     for column in wanted:
         if header.count(column) > 1:
             log.add_file(name, f"has the column {shorten(column)!r} {header.count(column)} times")
-
-
-def _read_parquet(path: Path, name: str, wanted: Sequence[str], log: FaultLog) -> Iterator[Record]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(path) as table:
-            columns = table.schema_arrow.names
-            size = sum(table.metadata.row_group(i).total_byte_size for i in range(table.num_row_groups))
-            if size > MAX_FILE_BYTES:
-                log.add_file(
-                    name, "is over 1 GiB once unpacked", "take a sample, or cut it into several files"
-                )
-                return
-            if table.metadata.num_rows == 0:
-                log.add_file(name, "holds no rows")
-            # All columns when one is missing, so that the fault can list which there are.
-            needed = [column for column in wanted if column in columns]
-            is_enough = bool(wanted) and len(needed) == len(wanted)
-            yield from _read_batches(table, needed if is_enough else columns, name, log)
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        log.add_file(name, f"is not Parquet or is damaged: {shorten(reason, 120)}")
-
-
-def _read_batches(table: Any, columns: Sequence[str], name: str, log: FaultLog) -> Iterator[Record]:
-    number = 0
-    for batch in table.iter_batches(batch_size=8192, columns=list(columns)):
-        try:
-            cells = [batch.column(column).to_pylist() for column in batch.schema.names]
-        except UnicodeDecodeError:
-            log.add_file(name, f"holds text that is not UTF-8 in rows {number + 1} to {number + len(batch)}")
-            return
-        for values in zip(*cells, strict=True):
-            number += 1
-            yield number, dict(zip(batch.schema.names, values, strict=True))
 
 
 def describe_value(value: object) -> str:

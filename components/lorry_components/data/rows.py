@@ -3,7 +3,16 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
+
+Record = tuple[int, dict[str, Any]]
+"""A line or row number, counted from 1, and the cells by column."""
+
+MAX_FILE_BYTES = 1 << 30
+"""The size that a file may have once it is unpacked."""
+
+TOO_LARGE = ("is over 1 GiB once unpacked", "take a sample, or cut it into several files")
+"""What is wrong with a larger file, and the remedy."""
 
 Label = str | float
 """What a row of the data gives as the right answer: a class, a number, or a text."""

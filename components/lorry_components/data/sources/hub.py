@@ -5,7 +5,7 @@ from typing import Any
 
 from lorry_components.data.faults import FaultLog, refuse_source, shorten
 from lorry_components.data.layout import suggest_close
-from lorry_components.data.records import Record
+from lorry_components.data.rows import Record
 from lorry_registry.errors import MissingExtraError
 from lorry_registry.input_specs import DataSpec
 

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 from lorry_components.data.faults import FaultLog, refuse_source, shorten
 from lorry_components.data.layout import KNOWN_ENDINGS, find_format, list_names
 from lorry_components.data.object_cache import ObjectCache
-from lorry_components.data.records import MAX_FILE_BYTES
+from lorry_components.data.rows import MAX_FILE_BYTES
 from lorry_registry.errors import StoreError
 from lorry_registry.sizes import format_in
 from lorry_registry.stores.s3_client import make_client

@@ -286,6 +286,16 @@ def test_an_unpacked_file_has_a_bound(
     assert "is over 1 GiB once unpacked" in str(fail(write_lines("b.jsonl.gz", many)))
 
 
+def test_a_row_over_many_lines_has_a_bound(
+    read: Read, fail: Fail, write_lines: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lorry_components.data.records.MAX_ROW_BYTES", 1 << 20)
+    lines = ["text,label", *['"a', 'b",x'] * 300_000]
+    assert len(read(write_lines("a.csv.gz", lines)).parts["table"]) == 300_000
+    message = str(fail(write_lines("b.csv.gz", ["text,label", '"a', *['b","a'] * 300_000, 'b"'])))
+    assert "b.csv.gz line 2: is not CSV: a row is over 1 MiB long" in message
+
+
 def test_a_folder_with_nothing_to_read(fail: Fail, write_lines: Write, tmp_path: Path) -> None:
     folder = tmp_path / "set"
     folder.mkdir()
