@@ -60,7 +60,7 @@ def read_parquet(path: Path, name: str, wanted: Sequence[str], log: FaultLog) ->
 
 def _are_many(chunks: Sequence[Any]) -> bool:
     """Whether the lists in a file have more values than a file may have: a single row may have them all."""
-    values = sum(chunk.num_values for chunk in chunks if "." in chunk.path_in_schema)
+    values: int = sum(chunk.num_values for chunk in chunks if "." in chunk.path_in_schema)
     return values * _VALUE_BYTES > MAX_FILE_BYTES
 
 
@@ -72,7 +72,7 @@ def _list_packed(chunks: Sequence[Any]) -> list[str]:
 
 
 def _choose_batch_rows(chunks: Sequence[Any]) -> int:
-    sizes = [chunk.total_uncompressed_size for chunk in chunks if _GROWING in chunk.encodings]
+    sizes: list[int] = [chunk.total_uncompressed_size for chunk in chunks if _GROWING in chunk.encodings]
     return max(1, min(_BATCH_ROWS, _BATCH_BYTES // max([1, *sizes])))
 
 
