@@ -35,3 +35,8 @@ def spare_the_collector() -> None:
     """
     gc.collect()
     gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """Return frozen objects to the collector: nanobind (triton) reports them as leaked at the exit."""
+    gc.unfreeze()

@@ -10,7 +10,12 @@ import sys
 from pathlib import Path
 
 from lorry_components.lifelines import follow_starter
-from lorry_components.process_setup import conceal_secrets, ease_garbage_collection, quiet_libraries
+from lorry_components.process_setup import (
+    conceal_secrets,
+    ease_garbage_collection,
+    leave_process,
+    quiet_libraries,
+)
 from lorry_components.progress import ProgressFile
 from lorry_components.steps.runtime.outcomes import describe_failure
 from lorry_components.studies.trials import TrialFolder
@@ -53,4 +58,4 @@ def main(path: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    leave_process(main(Path(sys.argv[1])))

@@ -7,9 +7,12 @@ Each command is in the module of its name. Shared by several are
 """
 
 import importlib.metadata
+import sys
+from typing import NoReturn
 
 import click
 
+from lorry_components.process_setup import leave_process
 from lorry_registry.cli import COMMANDS as _REGISTRY_COMMANDS
 from lorry_registry.cli import LazyCommand, LazyGroup, run_cli
 
@@ -87,9 +90,14 @@ def lorry() -> None:
     """Many downstream tasks on one frozen base model: a small adapter for each, and a registry of them."""
 
 
-def main() -> None:
-    """Run the command line of this process."""
-    run_cli(lorry)
+def main() -> NoReturn:
+    """Run the command line of this process, and end it."""
+    try:
+        run_cli(lorry)
+    except SystemExit as end:
+        if "torch" in sys.modules and isinstance(end.code, int):
+            leave_process(end.code)
+        raise
 
 
 __all__ = ["COMMANDS", "lorry", "main"]

@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from lorry_components.lifelines import follow_starter
+from lorry_components.process_setup import leave_process
 from lorry_pipelines.local.containers import Mount, build_runner, remove_containers, report_exit_codes
 from lorry_pipelines.local.copied_steps import copy_steps
 
@@ -86,3 +87,4 @@ def main(path: str, starter: int | None = None) -> None:
 
 if __name__ == "__main__":
     main(sys.argv[1], *map(int, sys.argv[2:]))
+    leave_process(0)

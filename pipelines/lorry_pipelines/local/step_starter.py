@@ -11,7 +11,6 @@ and where the answer goes. The answer is a line ``started``, and the exit code o
 ended. This process ends, with all steps, when whoever holds the other end of its standard input is gone.
 """
 
-import atexit
 import contextlib
 import gc
 import importlib
@@ -25,11 +24,11 @@ import tempfile
 import threading
 import warnings
 from pathlib import Path
-from typing import IO, NoReturn
+from typing import IO
 
 from pydantic import BaseModel, ConfigDict
 
-from lorry_components.process_setup import ease_garbage_collection, quiet_libraries
+from lorry_components.process_setup import ease_garbage_collection, leave_process, quiet_libraries
 from lorry_registry.whole_files import write_whole_text
 
 STARTED = "started"
@@ -151,7 +150,7 @@ class StepStarter:
             self._selector.close()
             self._requests.close()
             _become_step(output, request)
-            _end_process(_run_executor(request))
+            leave_process(_run_executor(request))
         print(STARTED, file=answer, flush=True)
         ended = os.pidfd_open(process)
         self._answers[ended] = (process, answer)
@@ -203,16 +202,6 @@ def _run_executor(request: StepRequest) -> int:
         sys.excepthook(*sys.exc_info())
         return 1
     return 0
-
-
-def _end_process(code: int) -> NoReturn:
-    """End as a process does, but for taking every imported library apart, which takes half a second."""
-    # As multiprocessing ends its copies: pools of threads are told to end, and threads are waited for.
-    threading._shutdown()  # type: ignore[attr-defined]
-    atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
 
 
 def main(descriptor: int) -> None:
