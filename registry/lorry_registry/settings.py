@@ -6,7 +6,7 @@ Nothing below the command line or a component's entry reads the environment.
 import os
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -24,7 +24,11 @@ from lorry_registry.stores.s3_client import S3Options
 from lorry_registry.task_document import suggest_name
 
 SETTINGS_FILE = "lorry.toml"
+DEFAULT_HOME = ".lorry"
+"""The folder of the home by default, beside ``lorry.toml`` or in the working folder."""
 DEFAULT_IMAGE = "localhost/lorry-python:latest"
+DEFAULT_EXPERIMENT = "lorry"
+"""The experiment in Kubeflow that runs are in, unless the settings name another."""
 
 _VARIABLES = {
     "home": "LORRY_HOME",
@@ -45,6 +49,9 @@ _VARIABLES = {
     "kubeflow_host": "LORRY_KUBEFLOW_HOST",
     "kubeflow_namespace": "LORRY_KUBEFLOW_NAMESPACE",
     "kubeflow_ca_file": "LORRY_KUBEFLOW_CA_FILE",
+    "kubeflow_profile": "LORRY_KUBEFLOW_PROFILE",
+    "kubeflow_experiment": "LORRY_KUBEFLOW_EXPERIMENT",
+    "kubeflow_service_account": "LORRY_KUBEFLOW_SERVICE_ACCOUNT",
 }
 IN_STORE = "store"
 """The setting of checkpoints that puts them into the store, below ``checkpoints/``."""
@@ -62,14 +69,20 @@ class KubeflowOptions(BaseModel):
     Attributes:
         host: The address of Kubeflow Pipelines; empty: none is set.
         namespace: The namespace of runs; empty where Kubeflow has no users.
-        ca_file: The certificates that its own is checked by; empty: those of public authorities.
+        ca_file: The certificates that its own is checked by; None: those of public authorities.
+        profile: The file that says how steps are placed; None: the defaults.
+        experiment: The experiment that runs are in.
+        service_account: The account of the pods; empty: Kubeflow's default.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     host: str = ""
     namespace: str = ""
-    ca_file: str = ""
+    ca_file: Path | None = None
+    profile: Path | None = None
+    experiment: str = DEFAULT_EXPERIMENT
+    service_account: str = ""
 
 
 class Settings(BaseModel):
@@ -106,50 +119,67 @@ class Settings(BaseModel):
 
     @classmethod
     def load(cls, environment: Mapping[str, str], folder: Path) -> Self:
-        """Read the settings: the environment first, then ``lorry.toml`` in a folder, then the defaults.
+        """Read the settings: the environment first, then ``lorry.toml``, then the defaults.
+
+        ``lorry.toml`` is the nearest one at or above the folder. Its paths, and the default home, count from
+        its own folder; those in the environment count from ``folder``.
 
         Raises:
-            InvalidTaskError: ``lorry.toml`` is not TOML or holds a key that is not a setting, or a setting
-                has a value that is not one of its choices.
+            InvalidTaskError: ``lorry.toml`` is not TOML, belongs to another user, or holds a key that is not
+                a setting, or a setting has a value that is not one of its choices.
         """
-        file_values = _read_settings_file(folder / SETTINGS_FILE)
+        path = find_settings_file(folder)
+        file_values = _read_settings_file(path, folder)
+        base = path.parent if path is not None else folder.absolute()
         chosen = {
             field: environment.get(variable) or file_values.get(field)
             for field, variable in _VARIABLES.items()
         }
-        _check_choices(chosen, environment, folder / SETTINGS_FILE)
+        where = str(path or folder / SETTINGS_FILE)
+        _check_choices(chosen, environment, where)
+
+        def anchor(field: str) -> Path:
+            return folder if environment.get(_VARIABLES[field]) else base
+
+        def locate(field: str) -> Path | None:
+            value = chosen[field]
+            return _anchor_path(value, anchor(field)) if value else None
+
         places = ", ".join(
             [*(_VARIABLES[field] for field in ("home", "store") if environment.get(_VARIABLES[field]))]
-        ) or str(folder / SETTINGS_FILE)
+        )
         try:
-            home = (folder / Path(chosen["home"] or ".lorry").expanduser()).absolute()
-            store = _anchor_store(chosen["store"], folder) if chosen["store"] else str(home / "store")
+            home = _anchor_path(chosen["home"] or DEFAULT_HOME, anchor("home"))
+            store = chosen["store"]
+            return cls(
+                home=home,
+                store=_anchor_store(store, anchor("store")) if store else str(home / "store"),
+                tracking_uri=_anchor_database(
+                    chosen["tracking_uri"] or name_database(home / "mlflow.db"), anchor("tracking_uri")
+                ),
+                image=chosen["image"] or DEFAULT_IMAGE,
+                slim_image=chosen["slim_image"] or "",
+                s3=S3Options(
+                    encryption=chosen["s3_encryption"] or "",
+                    kms_key=chosen["s3_kms_key"] or "",
+                ),
+                signing=_read_signing(chosen, environment.get(PASSWORD_VARIABLE, ""), anchor),
+                given_checkpoints=_anchor_checkpoints(chosen["checkpoints"] or "", anchor("checkpoints")),
+                bases=_anchor_store(chosen["bases"], anchor("bases")) if chosen["bases"] else "",
+                cache_bytes=parse_size(chosen["cache_size"]) if chosen["cache_size"] else DEFAULT_CACHE_BYTES,
+                kubeflow=KubeflowOptions(
+                    host=chosen["kubeflow_host"] or "",
+                    namespace=chosen["kubeflow_namespace"] or "",
+                    ca_file=locate("kubeflow_ca_file"),
+                    profile=locate("kubeflow_profile"),
+                    experiment=chosen["kubeflow_experiment"] or DEFAULT_EXPERIMENT,
+                    service_account=chosen["kubeflow_service_account"] or "",
+                ),
+            )
         except RuntimeError as error:
             # The home of a user that does not exist.
             fault = Fault("path", f"a path cannot be found: {error}")
-            raise InvalidTaskError(places, [fault], todo="correct the settings") from error
-        return cls(
-            home=home,
-            store=store,
-            tracking_uri=_anchor_database(
-                chosen["tracking_uri"] or name_database(home / "mlflow.db"), folder
-            ),
-            image=chosen["image"] or DEFAULT_IMAGE,
-            slim_image=chosen["slim_image"] or "",
-            s3=S3Options(
-                encryption=chosen["s3_encryption"] or "",
-                kms_key=chosen["s3_kms_key"] or "",
-            ),
-            signing=_read_signing(chosen, environment.get(PASSWORD_VARIABLE, ""), folder),
-            given_checkpoints=_anchor_checkpoints(chosen["checkpoints"] or "", folder),
-            bases=_anchor_store(chosen["bases"], folder) if chosen["bases"] else "",
-            cache_bytes=parse_size(chosen["cache_size"]) if chosen["cache_size"] else DEFAULT_CACHE_BYTES,
-            kubeflow=KubeflowOptions(
-                host=chosen["kubeflow_host"] or "",
-                namespace=chosen["kubeflow_namespace"] or "",
-                ca_file=chosen["kubeflow_ca_file"] or "",
-            ),
-        )
+            raise InvalidTaskError(places or where, [fault], todo="correct the settings") from error
 
     def list_s3_variables(self) -> dict[str, str]:
         """Return the variables that give other processes the S3 settings that are not the default."""
@@ -249,13 +279,33 @@ class SettingOrigin:
     place: str
 
 
+def find_settings_file(folder: Path) -> Path | None:
+    """Return the nearest ``lorry.toml`` at or above a folder, as ``pyproject.toml`` is found; None: none."""
+    start = folder.absolute()
+    candidates = (place / SETTINGS_FILE for place in (start, *start.parents))
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def find_home_above(environment: Mapping[str, str], folder: Path) -> Path | None:
+    """Return the home of a registry above a folder that no command in the folder uses; None: there is none.
+
+    It is not used where the folder has a home of its own, or where the settings say where the home is.
+    """
+    start = folder.absolute()
+    is_chosen = any(environment.get(_VARIABLES[field]) for field in ("home", "store"))
+    if is_chosen or find_settings_file(start) is not None or (start / DEFAULT_HOME).is_dir():
+        return None
+    candidates = (place / DEFAULT_HOME for place in start.parents)
+    return next((home for home in candidates if (home / "store").is_dir()), None)
+
+
 def list_origins(settings: Settings, environment: Mapping[str, str], folder: Path) -> list[SettingOrigin]:
     """Return each setting with the place that :meth:`Settings.load` took it from.
 
     Raises:
         InvalidTaskError: ``lorry.toml`` has faults.
     """
-    file_values = _read_settings_file(folder / SETTINGS_FILE)
+    file_values = _read_settings_file(find_settings_file(folder), folder)
     origins = []
     for name, variable in _VARIABLES.items():
         place = (
@@ -279,18 +329,22 @@ def _anchor_store(address: str, folder: Path) -> str:
     return address if "://" in address else str((folder / Path(address).expanduser()).absolute())
 
 
-def _read_signing(chosen: Mapping[str, str | None], password: str, folder: Path) -> SigningSettings:
+def _read_signing(
+    chosen: Mapping[str, str | None], password: str, anchor: Callable[[str], Path]
+) -> SigningSettings:
     key, trust = chosen["signing_key"] or "", chosen["sigstore_trust"]
     return SigningSettings.model_validate(
         {
             "policy": chosen["signing_policy"] or "none",
-            "key": key if key in ("", KEYLESS) else str(_anchor_path(key, folder)),
+            "key": key if key in ("", KEYLESS) else str(_anchor_path(key, anchor("signing_key"))),
             "password": password,
-            "trusted_keys": [_anchor_path(path, folder) for path in _split_paths(chosen["trusted_keys"])],
+            "trusted_keys": [
+                _anchor_path(path, anchor("trusted_keys")) for path in _split_paths(chosen["trusted_keys"])
+            ],
             "trusted_identities": [
                 Identity.parse(text) for text in (chosen["trusted_identities"] or "").split()
             ],
-            "sigstore_trust": _anchor_path(trust, folder) if trust else None,
+            "sigstore_trust": _anchor_path(trust, anchor("sigstore_trust")) if trust else None,
         }
     )
 
@@ -349,7 +403,7 @@ def _check_bases(bases: str) -> Iterator[Fault]:
         )
 
 
-def _check_choices(chosen: Mapping[str, str | None], environment: Mapping[str, str], path: Path) -> None:
+def _check_choices(chosen: Mapping[str, str | None], environment: Mapping[str, str], where: str) -> None:
     faults = [
         Fault(field, f"{chosen[field]!r} is not a choice", f"write {' or '.join(choices)}")
         for field, choices in _CHOICES.items()
@@ -361,12 +415,13 @@ def _check_choices(chosen: Mapping[str, str | None], environment: Mapping[str, s
     faults += _check_values(chosen)
     if faults:
         variables = [_VARIABLES[fault.where] for fault in faults if environment.get(_VARIABLES[fault.where])]
-        raise InvalidTaskError(", ".join(variables) or str(path), faults, todo="correct the settings")
+        raise InvalidTaskError(", ".join(variables) or where, faults, todo="correct the settings")
 
 
-def _read_settings_file(path: Path) -> dict[str, str]:
-    if not path.is_file():
+def _read_settings_file(path: Path | None, folder: Path) -> dict[str, str]:
+    if path is None:
         return {}
+    _refuse_foreign_file(path, folder)
     try:
         values = tomllib.loads(path.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -381,3 +436,14 @@ def _read_settings_file(path: Path) -> dict[str, str]:
     if faults:
         raise InvalidTaskError(str(path), faults, todo="correct the settings file")
     return values
+
+
+def _refuse_foreign_file(path: Path, folder: Path) -> None:
+    """Refuse a file above the working folder that another user put there, such as one in /tmp.
+
+    It says where adapters come from and which signatures are demanded.
+    """
+    trusted = {0, os.geteuid(), folder.stat().st_uid}
+    if path.parent != folder.absolute() and path.stat().st_uid not in trusted:
+        fault = Fault("file", "it is above the working folder and belongs to another user")
+        raise InvalidTaskError(str(path), [fault], todo="remove it, or write a lorry.toml of your own here")

@@ -68,8 +68,8 @@ def compile_tasks(
         raise UsageError(
             "a profile places steps on a cluster", where="--profile", todo="leave it out, or --for local"
         )
-    profile = load_profile(profile_file)
     settings = load_settings()
+    profile = load_profile(profile_file or settings.kubeflow.profile)
     specs = load_tasks(files, overrides, bases=settings.base_place)
     compile_pipeline(specs, output, settings=settings, profile=profile if target == "kubeflow" else None)
     references = publish_tasks(specs, settings)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from lorry_pipelines.cli.kubeflow_options import override_kubeflow
 from lorry_pipelines.diagnosis import Check, Finding, run_checks
 from lorry_pipelines.diagnosis.library_checks import check_libraries, check_python
 from lorry_pipelines.diagnosis.machine_checks import (
@@ -57,7 +58,7 @@ _COLOURS = {"ok": "green", "warning": "yellow", "failure": "red"}
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="With --cluster: certificates by which Kubeflow's is checked.",
 )
-@click.option("--service-account", default="", metavar="NAME", help="With --cluster: the steps' account.")
+@click.option("--service-account", metavar="NAME", help="With --cluster: the steps' account.")
 @click.option("--no-probe", is_flag=True, help="With --cluster: start no pod, and look from here only.")
 @click.option(
     "--probe-seconds",
@@ -73,7 +74,7 @@ def examine(
     host: str | None,
     namespace: str | None,
     ca_file: Path | None,
-    service_account: str,
+    service_account: str | None,
     no_probe: bool,
     probe_seconds: int,
     as_json: bool,
@@ -91,9 +92,15 @@ def examine(
     if cluster:
         from lorry_pipelines.cli.doctor_cluster import list_cluster_checks
 
-        checks = list_cluster_checks(
-            profile_file, host, namespace, ca_file, service_account, None if no_probe else probe_seconds
+        settings = override_kubeflow(
+            load_settings(),
+            host=host,
+            namespace=namespace,
+            service_account=service_account,
+            ca_file=ca_file,
+            profile=profile_file,
         )
+        checks = list_cluster_checks(settings, None if no_probe else probe_seconds)
     else:
         if profile_file or host or namespace or ca_file or service_account or no_probe:
             raise UsageError("these options are about a cluster", where="lorry doctor", todo="add --cluster")

@@ -24,9 +24,11 @@ _OPTIONS = (
     click.option("--host", metavar="URL", help="Kubeflow Pipelines.  [default: LORRY_KUBEFLOW_HOST]"),
     click.option("--namespace", metavar="NAME", help="Your namespace, where Kubeflow has users."),
     click.option(
-        "--experiment", default="lorry", show_default=True, help="The experiment that the run is in."
+        "--experiment",
+        metavar="NAME",
+        help="The experiment that the run is in.  [default: LORRY_KUBEFLOW_EXPERIMENT, or lorry]",
     ),
-    click.option("--service-account", default="", metavar="NAME", help="The account that its pods have."),
+    click.option("--service-account", metavar="NAME", help="The account that its pods have."),
     click.option(
         "--ca-file",
         type=click.Path(path_type=Path, exists=True, dir_okay=False),
@@ -37,7 +39,7 @@ _OPTIONS = (
         "profile_file",
         metavar="FILE",
         type=click.Path(path_type=Path, dir_okay=False),
-        help="How steps are placed on the cluster, and prices.",
+        help="How steps are placed on the cluster, and prices.  [default: LORRY_KUBEFLOW_PROFILE]",
     ),
 )
 
@@ -64,10 +66,19 @@ def check_cron(cron: str, *, wait: bool) -> None:
         )
 
 
-def find_access(
-    settings: "Settings", host: str | None, namespace: str | None, ca_file: Path | None
-) -> "KubeflowAccess":
-    """Return where Kubeflow is, and as whom it is asked, from options, settings and the environment.
+def override_kubeflow(settings: "Settings", **given: Any) -> "Settings":
+    """Return settings in which the options of the command line count for more than what was set.
+
+    Args:
+        settings: The settings.
+        given: Fields of ``settings.kubeflow``; None: the option was not given.
+    """
+    chosen = {name: value for name, value in given.items() if value is not None}
+    return settings.model_copy(update={"kubeflow": settings.kubeflow.model_copy(update=chosen)})
+
+
+def find_access(settings: "Settings") -> "KubeflowAccess":
+    """Return where Kubeflow is, and as whom it is asked, from settings and the environment.
 
     Raises:
         UsageError: It is not known where Kubeflow is, or the address is none.
@@ -75,22 +86,22 @@ def find_access(
     from lorry_pipelines.cluster.kubeflow_access import KubeflowAccess, check_host
 
     environment = read_environment()
-    address = host or settings.kubeflow.host
-    if not address:
+    kubeflow = settings.kubeflow
+    if not kubeflow.host:
         raise UsageError(
             "it is not known where Kubeflow Pipelines is",
             where="--host",
             todo="give --host, or set LORRY_KUBEFLOW_HOST or kubeflow_host in lorry.toml",
         )
-    check_host(address)
+    check_host(kubeflow.host)
     token = environment.get("LORRY_KUBEFLOW_TOKEN", "")
     cookie = environment.get("LORRY_KUBEFLOW_COOKIE", "")
     path = Path(environment.get("KF_PIPELINES_SA_TOKEN_PATH") or _TOKEN_PATH)
     return KubeflowAccess(
-        host=address,
-        namespace=namespace or settings.kubeflow.namespace,
+        host=kubeflow.host,
+        namespace=kubeflow.namespace,
         token=token,
         cookie=cookie,
         token_path=path if not token and not cookie and path.is_file() else None,
-        ca_file=ca_file or (Path(settings.kubeflow.ca_file) if settings.kubeflow.ca_file else None),
+        ca_file=kubeflow.ca_file,
     )

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from lorry_components.reference.published_rows import PublishedRow
     from lorry_pipelines.cluster.costs import TaskCost
     from lorry_pipelines.cluster.profile import PriceTable
+    from lorry_registry.settings import Settings
     from lorry_registry.task_spec import TaskSpec
 
 _WITHOUT_IMAGES = (
@@ -79,7 +80,8 @@ def plan_files(
 
     planned: list[tuple[TaskSpec, TaskPlan, list[Fault]]] = []
     problems: dict[str, LorryError] = {}
-    for spec in load_tasks(files, overrides, bases=load_settings().base_place):
+    settings = load_settings()
+    for spec in load_tasks(files, overrides, bases=settings.base_place):
         try:
             plan = plan_task(spec, labels=find_classes(spec))
         except LorryError as error:
@@ -88,7 +90,7 @@ def plan_files(
             problems[f"{spec.name} cannot be planned"] = error
         else:
             planned.append((spec, plan, list(check_fits(spec, plan))))
-    costs = _Costs([spec for spec, _, _ in planned], profile_file)
+    costs = _Costs([spec for spec, _, _ in planned], settings, profile_file or settings.kubeflow.profile)
     if as_json:
         print_json(
             [
@@ -108,7 +110,7 @@ def plan_files(
 class _Costs:
     """What tasks cost on a cluster; nothing where no profile of one is given."""
 
-    def __init__(self, specs: "Sequence[TaskSpec]", profile_file: Path | None) -> None:
+    def __init__(self, specs: "Sequence[TaskSpec]", settings: "Settings", profile_file: Path | None) -> None:
         self._costs: list[TaskCost] = []
         self._prices: PriceTable | None = None
         if profile_file is None:
@@ -118,7 +120,7 @@ class _Costs:
 
         profile = load_profile(profile_file)
         self._prices = profile.prices
-        self._costs = estimate_costs(specs, profile, Registry.open(load_settings()))
+        self._costs = estimate_costs(specs, profile, Registry.open(settings))
 
     def describe(self, task: str) -> dict[str, object]:
         from lorry_pipelines.cli.costs_table import describe_costs

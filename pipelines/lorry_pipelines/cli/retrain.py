@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from lorry_pipelines.cli.kubeflow_options import add_kubeflow_options, find_access
+from lorry_pipelines.cli.kubeflow_options import add_kubeflow_options, find_access, override_kubeflow
 from lorry_registry.cli.edge import (
     fail_after,
     format_examples,
@@ -174,8 +174,8 @@ def _build_runner(
     quiet: bool,
     host: str | None,
     namespace: str | None,
-    experiment: str,
-    service_account: str,
+    experiment: str | None,
+    service_account: str | None,
     ca_file: Path | None,
     profile_file: Path | None,
 ) -> Any:
@@ -186,11 +186,19 @@ def _build_runner(
     from lorry_pipelines.cli.submit import SubmitJob, find_revision
     from lorry_pipelines.cluster.profile import load_profile
 
-    access = find_access(settings, host, namespace, ca_file)
+    settings = override_kubeflow(
+        settings,
+        host=host,
+        namespace=namespace,
+        experiment=experiment,
+        service_account=service_account,
+        ca_file=ca_file,
+        profile=profile_file,
+    )
     return ClusterRunner(
-        SubmitJob(settings, access, experiment, service_account, force=False, dry_run=False),
+        SubmitJob(settings, find_access(settings), force=False, dry_run=False),
         registry,
-        load_profile(profile_file),
+        load_profile(settings.kubeflow.profile),
         revision=find_revision(next(iter(files.values()))),
         quiet=quiet,
     )

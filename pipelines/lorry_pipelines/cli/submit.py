@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lorry_pipelines.cli.kubeflow_options import check_cron, find_access
+from lorry_pipelines.cli.kubeflow_options import (
+    add_kubeflow_options,
+    check_cron,
+    find_access,
+    override_kubeflow,
+)
 from lorry_pipelines.cli.task_options import files_argument, overrides_option
 from lorry_pipelines.retraining.budget import BudgetSpentError
 from lorry_registry.cli.edge import (
@@ -41,22 +46,7 @@ if TYPE_CHECKING:
 )
 @files_argument
 @overrides_option
-@click.option("--host", metavar="URL", help="Kubeflow Pipelines.  [default: LORRY_KUBEFLOW_HOST]")
-@click.option("--namespace", metavar="NAME", help="Your namespace, where Kubeflow has users.")
-@click.option("--experiment", default="lorry", show_default=True, help="The experiment that the run is in.")
-@click.option("--service-account", default="", metavar="NAME", help="The account that the run's pods have.")
-@click.option(
-    "--ca-file",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="Certificates by which the server's is checked.",
-)
-@click.option(
-    "--profile",
-    "profile_file",
-    metavar="FILE",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="How steps are placed on the cluster.",
-)
+@add_kubeflow_options
 @click.option("--wait", is_flag=True, help="Follow the run to its end, and end with its table and exit code.")
 @click.option("--force", is_flag=True, help="Also train tasks that are up to date.")
 @click.option(
@@ -72,8 +62,8 @@ def submit_tasks(
     overrides: tuple[str, ...],
     host: str | None,
     namespace: str | None,
-    experiment: str,
-    service_account: str,
+    experiment: str | None,
+    service_account: str | None,
     ca_file: Path | None,
     profile_file: Path | None,
     wait: bool,
@@ -98,11 +88,19 @@ def submit_tasks(
     quiet_libraries()
     if cron is not None:
         check_cron(cron, wait=wait)
-    settings = load_settings()
-    access = find_access(settings, host, namespace, ca_file)
-    profile = load_profile(profile_file)
+    settings = override_kubeflow(
+        load_settings(),
+        host=host,
+        namespace=namespace,
+        experiment=experiment,
+        service_account=service_account,
+        ca_file=ca_file,
+        profile=profile_file,
+    )
+    access = find_access(settings)
+    profile = load_profile(settings.kubeflow.profile)
     specs = load_tasks(files, overrides, bases=settings.base_place)
-    job = SubmitJob(settings, access, experiment, service_account, force=force, dry_run=dry_run)
+    job = SubmitJob(settings, access, force=force, dry_run=dry_run)
     tasks = job.move_data(specs, profile, is_recurring=cron is not None)
     if cron is not None:
         shown = job.schedule(tasks, profile, cron, revision=find_revision(files[0]))
@@ -119,16 +117,13 @@ class SubmitJob:
         self,
         settings: "Settings",
         access: "KubeflowAccess",
-        experiment: str,
-        service_account: str,
         *,
         force: bool,
         dry_run: bool,
     ) -> None:
         self._settings = settings
         self._access = access
-        self._experiment = experiment
-        self._service_account = service_account
+        self._experiment = settings.kubeflow.experiment
         self._force = force
         self._dry_run = dry_run
         self._registry = Registry.open(settings)
@@ -326,7 +321,7 @@ class SubmitJob:
             version=version,
             arguments={"force": True} if self._force else {},
             description=submission.description,
-            service_account=self._service_account,
+            service_account=self._settings.kubeflow.service_account,
         )
 
     def _follow(

@@ -5,12 +5,14 @@ from pathlib import Path
 
 from lorry_pipelines.diagnosis.findings import Finding
 from lorry_registry.addresses import has_secret, hide_secrets
-from lorry_registry.settings import SETTINGS_FILE, Settings, list_origins
+from lorry_registry.settings import SETTINGS_FILE, Settings, find_settings_file, list_origins
 
 
 def check_settings(settings: Settings, environment: Mapping[str, str], folder: Path) -> Sequence[Finding]:
     """Return each setting with its origin; one from ``lorry.toml`` that holds a secret is a warning."""
-    findings = []
+    path = find_settings_file(folder)
+    shown_path = str(path) if path is not None else f"none at or above {folder}: defaults and the environment"
+    findings = [Finding(SETTINGS_FILE, "ok", shown_path, "", {"path": str(path) if path else None})]
     for origin in list_origins(settings, environment, folder):
         shown = hide_secrets(origin.value)
         is_exposed = origin.place == SETTINGS_FILE and has_secret(origin.value)

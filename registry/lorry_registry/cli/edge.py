@@ -13,16 +13,18 @@ import click
 
 from lorry_registry.cli.error_output import note_json_asked, note_json_printed, print_json_error
 from lorry_registry.cli.prose import fit_prose, print_prose
-from lorry_registry.errors import LorryError, StoreError
+from lorry_registry.errors import LorryError, NotFoundError, StoreError
 from lorry_registry.registry import Registry
 from lorry_registry.scrubbing import scrub_text
-from lorry_registry.settings import Settings
+from lorry_registry.settings import Settings, find_home_above
 from lorry_registry.whole_files import write_whole_text
 
 if TYPE_CHECKING:
     from lorry_registry.mlflow_index import MlflowIndex
 
 _VERSION = re.compile(r"[vV]?([1-9][0-9]{0,8})")
+
+_USE_ABOVE = "give the command there, or put a lorry.toml beside it (an empty one will do)"
 
 
 def parse_version(ctx: click.Context, param: click.Parameter, text: str | None) -> int | None:
@@ -63,11 +65,16 @@ def format_examples(*lines: str) -> str:
 
 
 def load_settings() -> Settings:
-    """Return the settings of this process: its environment, and ``lorry.toml`` in its folder.
+    """Return the settings of this process: its environment, and the nearest ``lorry.toml``.
+
+    A registry above the working folder that the command does not use is warned of.
 
     Raises:
         InvalidTaskError: ``lorry.toml`` has faults.
     """
+    above = find_home_above(os.environ, Path.cwd())
+    if above is not None:
+        print_warning(f"{_describe_unused(above)}; {_USE_ABOVE}")
     return Settings.load(os.environ, Path.cwd())
 
 
@@ -81,9 +88,17 @@ def open_registry() -> Registry:
 
     Raises:
         InvalidTaskError: ``lorry.toml`` has faults.
+        NotFoundError: There is no registry here, but one in a folder above.
         StoreError: No store serves the address.
     """
+    above = find_home_above(os.environ, Path.cwd())
+    if above is not None:
+        raise NotFoundError(_describe_unused(above), where=str(Path.cwd()), todo=_USE_ABOVE)
     return Registry.open(load_settings())
+
+
+def _describe_unused(home: Path) -> str:
+    return f"there is no registry here, but one in {home}"
 
 
 def open_index(settings: Settings) -> "MlflowIndex":

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -5,7 +6,7 @@ from pydantic import ValidationError
 
 from lorry_registry.errors import InvalidTaskError
 from lorry_registry.scrubbing import find_secrets
-from lorry_registry.settings import DEFAULT_IMAGE, Settings
+from lorry_registry.settings import DEFAULT_IMAGE, Settings, find_home_above
 from lorry_registry.signing import SigningSettings
 from lorry_registry.stores import S3Options
 
@@ -31,6 +32,58 @@ def test_the_environment_wins_over_the_file_and_the_file_over_the_defaults(tmp_p
     assert settings.store == str(tmp_path / "from-environment")
     assert settings.image == "file:1"
     assert settings.tracking_uri == f"sqlite:///{tmp_path}/from-file/mlflow.db"
+
+
+def test_the_file_is_found_from_below_and_its_paths_count_from_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "lorry.toml").write_text(
+        'bases = "bases"\nkubeflow_profile = "infra/profile.yaml"\nkubeflow_experiment = "films"\n'
+        'kubeflow_ca_file = "ca.pem"\ntrusted_keys = "keys/team.pub"\nsigning_policy = "warn"\n',
+        "utf-8",
+    )
+    below = tmp_path / "tasks" / "films"
+    below.mkdir(parents=True)
+    settings = Settings.load({"LORRY_CHECKPOINTS": "kept"}, below)
+    assert settings.home == tmp_path / ".lorry"
+    assert settings.bases == str(tmp_path / "bases")
+    assert settings.kubeflow.profile == tmp_path / "infra" / "profile.yaml"
+    assert settings.kubeflow.ca_file == tmp_path / "ca.pem"
+    assert settings.kubeflow.experiment == "films"
+    assert settings.signing.trusted_keys == (tmp_path / "keys" / "team.pub",)
+    # What the environment names counts from where the command is given.
+    assert settings.checkpoints == below / "kept"
+    # The nearest file counts, and nothing of one above it.
+    (below / "lorry.toml").touch()
+    assert Settings.load({}, below) == Settings.load({}, below).model_copy(update={"bases": ""})
+    assert Settings.load({}, below).home == below / ".lorry"
+
+
+def test_a_file_above_that_belongs_to_another_user_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "lorry.toml"
+    path.write_text('store = "s3://another/store"\n', "utf-8")
+    below = tmp_path / "below"
+    below.mkdir()
+    if os.geteuid() != 0:
+        pytest.skip("only root can give a file to another user")
+    os.chown(path, 65534, 65534)
+    with pytest.raises(InvalidTaskError, match="belongs to another user"):
+        Settings.load({}, below)
+    # A checkout that belongs to another user as a whole is that user's, as in a container of CI.
+    os.chown(below, 65534, 65534)
+    assert Settings.load({}, below).store == "s3://another/store"
+
+
+def test_a_registry_above_is_found_where_no_setting_says_which_counts(tmp_path: Path) -> None:
+    (tmp_path / ".lorry" / "store").mkdir(parents=True)
+    below = tmp_path / "tasks"
+    below.mkdir()
+    assert find_home_above({}, below) == tmp_path / ".lorry"
+    assert find_home_above({}, tmp_path) is None
+    assert find_home_above({"LORRY_STORE": "s3://bucket/lorry"}, below) is None
+    (below / ".lorry").mkdir()
+    assert find_home_above({}, below) is None
+    (below / ".lorry").rmdir()
+    (tmp_path / "lorry.toml").touch()
+    assert find_home_above({}, below) is None
 
 
 def test_addresses_stay_as_they_are_and_folders_become_absolute(tmp_path: Path) -> None:

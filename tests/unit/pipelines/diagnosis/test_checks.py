@@ -84,6 +84,7 @@ def test_a_setting_says_where_it_comes_from(tmp_path: Path) -> None:
     environment = {"LORRY_HOME": "home", "LORRY_STORE": "s3://bucket/x"}
     settings = Settings.load(environment, tmp_path)
     found = list(check_settings(settings, environment, tmp_path))
+    assert find(found, "lorry.toml").text == str(tmp_path / "lorry.toml")
     assert find(found, "home").details == {"value": "home", "from": "LORRY_HOME"}
     assert find(found, "store").text == "s3://bucket/x   (LORRY_STORE)"
     assert find(found, "image").text == "mine   (lorry.toml)"

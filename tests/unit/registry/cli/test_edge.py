@@ -62,6 +62,23 @@ def test_a_store_that_cannot_be_read_is_one_clear_error(
     assert "unknown setting" in lorry("tasks", code=3).stderr
 
 
+def test_a_registry_in_a_folder_above_is_named_instead_of_an_empty_table(
+    lorry: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("LORRY_STORE", "LORRY_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    (tmp_path / ".lorry" / "store").mkdir(parents=True)
+    below = tmp_path / "tasks"
+    below.mkdir()
+    monkeypatch.chdir(below)
+    refused = lorry("tasks", code=7).stderr
+    assert f"there is no registry here, but one in {tmp_path}/.lorry" in refused
+    assert "put a lorry.toml beside it" in refused
+    # Beside a lorry.toml the registry serves the folders below as well.
+    (tmp_path / "lorry.toml").touch()
+    assert f"{tmp_path}/.lorry/store" in lorry("tasks").stdout
+
+
 def test_texts_from_outside_do_not_steer_the_terminal(lorry: Run, register_adapter: Make) -> None:
     register_adapter(description="[bold]x[/] \x1b[31mred\x07", owner="\x1b]0;title\x07")
     output = lorry("show", "reviews").stdout
