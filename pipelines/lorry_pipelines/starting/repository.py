@@ -14,6 +14,7 @@ MOST_DATA_BYTES = 50 << 20
 _PLACES = {
     "Makefile": "Makefile",
     "README.md": "README.md",
+    "lorry.toml": "lorry.toml",
     "gitignore": ".gitignore",
     "gitlab-ci.yml": ".gitlab-ci.yml",
     "github/pull-request.yml": ".github/workflows/tasks.yml",
