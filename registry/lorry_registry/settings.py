@@ -26,6 +26,8 @@ from lorry_registry.task_document import suggest_name
 SETTINGS_FILE = "lorry.toml"
 DEFAULT_HOME = ".lorry"
 """The folder of the home by default, beside ``lorry.toml`` or in the working folder."""
+DEFAULT = "default"
+"""The place of a setting that nothing sets."""
 DEFAULT_IMAGE = "localhost/lorry-python:latest"
 DEFAULT_EXPERIMENT = "lorry"
 """The experiment in Kubeflow that runs are in, unless the settings name another."""
@@ -308,9 +310,7 @@ def list_origins(settings: Settings, environment: Mapping[str, str], folder: Pat
     file_values = _read_settings_file(find_settings_file(folder), folder)
     origins = []
     for name, variable in _VARIABLES.items():
-        place = (
-            variable if environment.get(variable) else SETTINGS_FILE if file_values.get(name) else "default"
-        )
+        place = variable if environment.get(variable) else SETTINGS_FILE if file_values.get(name) else DEFAULT
         value = environment.get(variable) or file_values.get(name) or str(getattr(settings, name, ""))
         origins.append(SettingOrigin(name, variable, value, place))
     return origins

@@ -8,7 +8,7 @@ import click
 
 from lorry_registry.cli.edge import format_examples, json_option, load_settings, print_json
 from lorry_registry.cli.lazy import LazyGroup
-from lorry_registry.cli.prose import print_prose
+from lorry_registry.cli.prose import print_line, print_prose
 from lorry_registry.cli.tables import NOTHING, Column, print_fields, print_table
 from lorry_registry.digest_cache import DigestCache
 from lorry_registry.digests import shorten_digest
@@ -77,7 +77,7 @@ def push(folder: str, name: str | None, as_json: bool) -> None:
         )
         return
     verb = "is in" if pushed.state == "pushed" else "was already in"
-    click.echo(f"{name} {verb} {settings.bases}")
+    print_line(f"{name} {verb} {settings.bases}")
     print_fields(
         {
             "architecture": manifest.architecture,

@@ -7,6 +7,7 @@ import click
 from lorry_pipelines.cli.task_options import overrides_option
 from lorry_registry.addresses import has_secret
 from lorry_registry.cli.edge import format_examples, load_settings, print_warning
+from lorry_registry.cli.prose import print_line
 
 
 @click.command(
@@ -78,6 +79,6 @@ def compile_tasks(
             f"the address of MLflow holds a password, so it is not in {output}: give the steps "
             "MLFLOW_TRACKING_URI in their environment, from a Kubernetes secret"
         )
-    click.echo(f"{output}: a pipeline over {len(specs)} task{'' if len(specs) == 1 else 's'}")
+    print_line(f"{output}: a pipeline over {len(specs)} task{'' if len(specs) == 1 else 's'}")
     for reference in references:
-        click.echo(f"  {reference}")
+        print_line(f"  {reference}")

@@ -7,6 +7,7 @@ import click
 
 from lorry_pipelines.cluster.costs import Request, TaskCost
 from lorry_pipelines.cluster.profile import PriceTable
+from lorry_registry.cli.prose import print_line
 from lorry_registry.cli.tables import Column, print_heading, print_table
 
 _UNKNOWN = "unknown"
@@ -46,11 +47,11 @@ def print_costs(costs: Sequence[TaskCost], prices: PriceTable | None) -> None:
     print_table(_COLUMNS, [_format_row(cost, prices) for cost in costs])
     notes = {cost.task: cost.known_from for cost in costs if cost.known_from}
     for task, version in notes.items():
-        click.echo(f"{task}: expected as {version} took, on the same kind of machine")
+        print_line(f"{task}: expected as {version} took, on the same kind of machine")
     if prices is None:
         click.echo("what it costs is not known: the profile has no prices")
     elif len(costs) > 1:
-        click.echo(f"all together at most {_format_price(_add([cost.highest for cost in costs]), prices)}")
+        print_line(f"all together at most {_format_price(_add([cost.highest for cost in costs]), prices)}")
 
 
 def _describe_request(request: Request) -> dict[str, Any]:

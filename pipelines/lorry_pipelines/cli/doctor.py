@@ -17,7 +17,7 @@ from lorry_pipelines.diagnosis.machine_checks import (
     check_processors,
 )
 from lorry_pipelines.diagnosis.mlflow_checks import check_mlflow
-from lorry_pipelines.diagnosis.settings_checks import check_settings
+from lorry_pipelines.diagnosis.settings_checks import check_settings, leave_out_defaults
 from lorry_pipelines.diagnosis.store_checks import check_store
 from lorry_registry.cli.edge import (
     format_examples,
@@ -27,7 +27,7 @@ from lorry_registry.cli.edge import (
     read_environment,
 )
 from lorry_registry.cli.prose import fit_prose, print_prose
-from lorry_registry.cli.tables import clean_text, print_heading
+from lorry_registry.cli.tables import print_heading
 from lorry_registry.errors import LorryError, UsageError
 from lorry_registry.settings import Settings
 
@@ -67,6 +67,7 @@ _COLOURS = {"ok": "green", "warning": "yellow", "failure": "red"}
     show_default=True,
     help="With --cluster: how long to wait for the pod.",
 )
+@click.option("--all", "shows_all", is_flag=True, help="Also show the settings that are the default.")
 @json_option
 def examine(
     cluster: bool,
@@ -77,6 +78,7 @@ def examine(
     service_account: str | None,
     no_probe: bool,
     probe_seconds: int,
+    shows_all: bool,
     as_json: bool,
 ) -> None:
     """Say what works here, and what to do about the rest.
@@ -109,7 +111,7 @@ def examine(
     if as_json:
         print_json([_describe(section, finding) for section, finding in found])
     else:
-        _print_findings(found)
+        _print_findings(found if shows_all else leave_out_defaults(found))
     if any(finding.level == "failure" for _, finding in found):
         click.get_current_context().exit(LorryError.exit_code)
 
@@ -175,11 +177,11 @@ def _print_findings(found: Sequence[tuple[str, Finding]]) -> None:
         # What continues below stands where it began.
         level, space = f"  {finding.level:<9}", " " * (widest + 13)
         line = fit_prose(
-            f"{level}{finding.subject:<{widest + 2}}{clean_text(finding.text)}", sys.stdout, hanging=space[2:]
+            f"{level}{finding.subject:<{widest + 2}}{finding.text}", sys.stdout, hanging=space[2:]
         )
         click.echo(line.removeprefix(level))
         if finding.todo:
-            print_prose(f"{space}-> {clean_text(finding.todo)}", hanging="   ")
+            print_prose(f"{space}-> {finding.todo}", hanging="   ")
     counts = {level: sum(finding.level == level for _, finding in found) for level in _COLOURS}
     click.echo(f"\n{_count(counts['failure'], 'failure')}, {_count(counts['warning'], 'warning')}")
 

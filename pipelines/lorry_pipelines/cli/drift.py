@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lorry_registry.cli.edge import format_examples, json_option, load_settings, print_json
+from lorry_registry.cli.edge import (
+    complete_tasks,
+    format_examples,
+    json_option,
+    load_settings,
+    print_json,
+)
+from lorry_registry.cli.prose import print_line
 from lorry_registry.cli.tables import Column, print_table
 from lorry_registry.digest_cache import DigestCache
 from lorry_registry.errors import UsageError
@@ -38,7 +45,7 @@ _COLUMNS = (
         "lorry drift tasks/reviews.yaml --data new.jsonl --json",
     ),
 )
-@click.argument("task", metavar="TASK")
+@click.argument("task", metavar="TASK", shell_complete=complete_tasks)
 @click.option(
     "--data",
     "inputs",
@@ -99,7 +106,7 @@ def find_drift(task: str, inputs: Path, no_record: bool, as_json: bool) -> None:
     else:
         _print(report, spec.name, champion.version, is_changed=is_changed)
         if report.has_drifted:
-            click.echo(f"more rows like them, with labels, are what helps; then: lorry retrain {task}")
+            print_line(f"more rows like them, with labels, are what helps; then: lorry retrain {task}")
     if report.has_drifted:
         click.get_current_context().exit(EXIT_DRIFTED)
 
@@ -161,15 +168,15 @@ def _print(report: "DriftReport", task: str, version: int, *, is_changed: bool) 
         ],
     )
     for name, why in report.left_out.items():
-        click.echo(f"{name}: not compared, {why}")
+        print_line(f"{name}: not compared, {why}")
     if is_changed:
-        click.echo(
+        print_line(
             f"the data of {task} have changed since v{version} was trained: "
             "this compares with what they are now"
         )
     rows = f"{report.rows_before:,} training rows and {report.rows_now:,} new inputs"
     if not report.has_drifted:
-        click.echo(f"\n{task}: no shift is sure, from {rows}")
+        print_line(f"\n{task}: no shift is sure, from {rows}")
         return
     shifted = " and ".join(test.name for test in report.tests if test.p_value <= report.level)
-    click.echo(f"\n{task}: the inputs have drifted in {shifted}, from {rows}")
+    print_line(f"\n{task}: the inputs have drifted in {shifted}, from {rows}")

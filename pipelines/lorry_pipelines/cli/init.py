@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lorry_registry.cli.edge import format_examples, json_option, print_json, print_warning, write_output
+from lorry_registry.cli.prose import print_line, print_prose
 from lorry_registry.errors import ConflictError, UsageError
 
 if TYPE_CHECKING:
@@ -218,22 +219,23 @@ def _describe(path: Path, content: str, guess: "TaskGuess", *, wrote: bool) -> d
 
 def _explain(found: "TableProfile", guess: "TaskGuess", *, to_stderr: bool = False) -> None:
     rows = f"{found.rows:,}" if found.is_whole else f"the first {found.rows:,}"
-    click.echo(f"{rows} rows, {len(found.columns)} columns", err=to_stderr)
+    print_line(f"{rows} rows, {len(found.columns)} columns", err=to_stderr)
     width = max(len(each.about) for each in guess.guesses)
     for each in guess.guesses:
         mark = " " if each.is_sure else "?"
-        click.echo(f"{mark} {each.about:<{width}}  {each.choice}", err=to_stderr)
-        click.echo(f"  {'':<{width}}  {each.why}", err=to_stderr)
+        print_line(f"{mark} {each.about:<{width}}  {each.choice}", err=to_stderr)
+        space = " " * (width + 4)
+        print_prose(f"{space}{each.why}", hanging="", err=to_stderr)
     if any(not each.is_sure for each in guess.guesses):
         click.echo("? look at these again: something speaks against them", err=to_stderr)
 
 
 def _finish(path: Path, repository: Path | None) -> None:
     if repository is None:
-        click.echo(f"\nwrote {path}\nNext:\n  lorry validate {path}\n  lorry run {path}")
+        print_line(f"\nwrote {path}\nNext:\n  lorry validate {path}\n  lorry run {path}")
         return
-    click.echo(f"\nwrote {repository}\nNext, in that folder (README.md tells the rest):")
-    click.echo(f"  lorry validate {path.relative_to(repository)}\n  lorry run {path.relative_to(repository)}")
+    print_line(f"\nwrote {repository}\nNext, in that folder (README.md tells the rest):")
+    print_line(f"  lorry validate {path.relative_to(repository)}\n  lorry run {path.relative_to(repository)}")
 
 
 def _lay_out(
@@ -244,7 +246,7 @@ def _lay_out(
     files = {**list_repository_files(base), **tasks}
     write_repository(folder, files, data=data, data_name=Path(name).name)
     if not tasks:
-        click.echo(
+        print_line(
             f"wrote {folder}; a first task, in that folder: lorry init DATA.csv --output tasks/NAME.yaml"
         )
 

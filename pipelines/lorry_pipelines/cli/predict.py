@@ -12,6 +12,7 @@ from lorry_components.data.layout import find_format
 from lorry_pipelines.cli.row_progress import show_rows
 from lorry_pipelines.cli.text_rows import Row, open_rows
 from lorry_registry.cli.edge import (
+    complete_tasks,
     format_examples,
     json_option,
     load_settings,
@@ -19,6 +20,7 @@ from lorry_registry.cli.edge import (
     print_json_entries,
     version_option,
 )
+from lorry_registry.cli.prose import print_line
 from lorry_registry.digest_cache import DigestCache
 from lorry_registry.errors import Fault, InvalidDataError, UsageError
 from lorry_registry.input_specs import Columns
@@ -41,7 +43,7 @@ _SHOWN_CHARACTERS = 72
         "cat texts.txt | lorry predict reviews --file -",
     )
 )
-@click.argument("task")
+@click.argument("task", shell_complete=complete_tasks)
 @click.argument("texts", nargs=-1, metavar="TEXT...")
 @click.option(
     "--pair", "pairs", multiple=True, metavar="TEXT", help="The second text of each pair, in order."
@@ -168,7 +170,7 @@ def _open_table(source: Path, manifest: Manifest) -> Sequence[Row]:
         if len(table.fields) > 1
         else f"the text is in the column {named}"
     )
-    click.echo(f"{source.name}: a table with {_count(len(table), 'row')}; {read}", err=True)
+    print_line(f"{source.name}: a table with {_count(len(table), 'row')}; {read}", err=True)
     return table
 
 
@@ -177,7 +179,7 @@ def _open_lines(source: Path, manifest: Manifest) -> Iterator[Sequence[Row]]:
     """Check a text, say how it is read, and yield its rows."""
     with open_rows(str(source), read_columns(manifest)) as rows:
         name = "standard input" if str(source) == "-" else source.name
-        click.echo(f"{name}: one text a line, {_count(len(rows), 'text')}", err=True)
+        print_line(f"{name}: one text a line, {_count(len(rows), 'text')}", err=True)
         yield rows
 
 
@@ -219,7 +221,7 @@ def _print(loaded: "LoadedAdapter", task: str, rows: Sequence[Row], *, as_json: 
             print_json_entries(join_prediction(*pair) for pair in predicted)
             return
         for row, prediction in predicted:
-            click.echo(f"{loaded.task_type.describe_prediction(prediction):>12}  {_shorten(row)}")
+            print_line(f"{loaded.task_type.describe_prediction(prediction):>12}  {_shorten(row)}")
 
 
 def _write(loaded: "LoadedAdapter", task: str, rows: Sequence[Row], output: Path) -> None:
@@ -237,7 +239,7 @@ def _write(loaded: "LoadedAdapter", task: str, rows: Sequence[Row], output: Path
         else:
             mark = has_byte_order_mark(rows.path)
             count, added = write_beside(output, rows.read_records(), predictions, mark=mark)
-    click.echo(f"{output}: {_count(count, 'row')} with {', '.join(added)}")
+    print_line(f"{output}: {_count(count, 'row')} with {', '.join(added)}")
 
 
 def _ignore(_done: int) -> None:

@@ -3,6 +3,7 @@
 import click
 
 from lorry_registry.cli.edge import (
+    complete_tasks,
     fail_after,
     format_examples,
     json_option,
@@ -10,7 +11,7 @@ from lorry_registry.cli.edge import (
     open_index,
     print_json,
 )
-from lorry_registry.cli.prose import print_prose
+from lorry_registry.cli.prose import print_line, print_prose
 from lorry_registry.errors import LorryError
 from lorry_registry.registry import Registry
 
@@ -18,7 +19,7 @@ from lorry_registry.registry import Registry
 @click.command(
     epilog=format_examples("lorry reconcile", "lorry reconcile reviews", "lorry reconcile --adopt")
 )
-@click.argument("tasks", nargs=-1, metavar="[TASK]...")
+@click.argument("tasks", nargs=-1, metavar="[TASK]...", shell_complete=complete_tasks)
 @click.option(
     "--adopt",
     "adopt_alias",
@@ -46,7 +47,7 @@ def reconcile_tasks(tasks: tuple[str, ...], adopt_alias: bool, as_json: bool) ->
     if not names:
         # Trainings that failed and studies have files there, too.
         for line in index.follow_move():
-            click.echo(line, err=as_json)
+            print_line(line, err=as_json)
     changes: dict[str, list[str]] = {}
     problems: dict[str, LorryError] = {}
     for task in names:

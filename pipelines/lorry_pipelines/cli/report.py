@@ -5,7 +5,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lorry_registry.cli.edge import format_examples, json_option, open_registry, print_json, write_output
+from lorry_registry.cli.edge import (
+    complete_tasks,
+    format_examples,
+    json_option,
+    open_registry,
+    print_json,
+    write_output,
+)
+from lorry_registry.cli.prose import print_line
 from lorry_registry.errors import NotFoundError, UsageError
 from lorry_registry.registry import Registry
 
@@ -25,7 +33,7 @@ _STDOUT = Path("-")
         "lorry report reviews --json",
     ),
 )
-@click.argument("tasks", nargs=-1, metavar="[TASK]...")
+@click.argument("tasks", nargs=-1, metavar="[TASK]...", shell_complete=complete_tasks)
 @click.option(
     "--run",
     "run",
@@ -88,4 +96,4 @@ def _gather(registry: Registry, tasks: tuple[str, ...], run: str | None) -> "Rep
 
 def _write(path: Path, text: str) -> None:
     write_output(path, text)
-    click.echo(f"wrote {path}", err=True)
+    print_line(f"wrote {path}", err=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from lorry_pipelines.cli.kubeflow_options import add_kubeflow_options, find_access, override_kubeflow
+from lorry_pipelines.cli.task_options import complete_tasks_or_files
 from lorry_registry.cli.edge import (
     fail_after,
     format_examples,
@@ -16,6 +17,7 @@ from lorry_registry.cli.edge import (
     print_json,
     print_warning,
 )
+from lorry_registry.cli.prose import print_line, print_prose
 from lorry_registry.cli.tables import NOTHING, Column, print_table
 from lorry_registry.digest_cache import DigestCache
 from lorry_registry.errors import RunFailedError
@@ -58,7 +60,7 @@ _COLUMNS = (
         "lorry retrain --on kubeflow --profile gpu.yaml",
     )
 )
-@click.argument("tasks", nargs=-1, metavar="[TASK]...")
+@click.argument("tasks", nargs=-1, metavar="[TASK]...", shell_complete=complete_tasks_or_files)
 @click.option(
     "--changed-since", "reference", metavar="GITREF", help="Only tasks whose files changed since a commit."
 )
@@ -242,7 +244,7 @@ def _show_plan(retrainer: "Retrainer", plan: "RetrainingPlan", *, as_json: bool)
     print_table(_PLAN_COLUMNS, [_format_plan(retrainer, plan, task) for task in plan.expected])
     for task, expected in plan.expected.items():
         if expected.known_from:
-            click.echo(f"{task}: expected as {expected.known_from} took, on the same kind of machine")
+            print_line(f"{task}: expected as {expected.known_from} took, on the same kind of machine")
     _print_left(plan.left)
 
 
@@ -278,7 +280,7 @@ def _hand_on(retraining: "Retraining", *, as_json: bool) -> None:
     print_table(_COLUMNS, [_format_task(task) for task in shown])
     for task in shown:
         if task.outcome not in ("left", "failed") and task.decision:
-            click.echo(f"\n{task.task}: {task.decision}")
+            print_prose(f"\n{task.task}: {task.decision}")
         warning = task.report.details.get("register", {}).get("warning") if task.report else None
         if warning:
             print_warning(f"{task.task}: {warning}")
@@ -286,9 +288,9 @@ def _hand_on(retraining: "Retraining", *, as_json: bool) -> None:
             tell_start(task.report)
     _print_left({task.task: task.decision for task in retraining.left})
     if retraining.url:
-        click.echo(f"\nIn Kubeflow: {retraining.url}")
+        print_line(f"\nIn Kubeflow: {retraining.url}")
     fresh = len(retraining.tasks) - len(shown)
-    click.echo(f"\n{_count(len(shown))} in {retraining.seconds:.0f} s, {fresh} more had nothing to be done")
+    print_line(f"\n{_count(len(shown))} in {retraining.seconds:.0f} s, {fresh} more had nothing to be done")
 
 
 def _format_task(task: "RetrainedTask") -> list[str]:
@@ -309,7 +311,7 @@ def _print_left(left: "dict[str, str] | Any") -> None:
     if left:
         click.echo("\nLeft for the next time:")
     for task, why in left.items():
-        click.echo(f"  {task}: {why}")
+        print_prose(f"  {task}: {why}")
 
 
 def _say_idle(tasks: int) -> str:

@@ -4,6 +4,8 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import TextIO
 
+from lorry_registry.cli.prose import is_live
+
 
 @contextlib.contextmanager
 def show_rows(total: int, stream: TextIO) -> Iterator[Callable[[int], None]]:
@@ -13,7 +15,7 @@ def show_rows(total: int, stream: TextIO) -> Iterator[Callable[[int], None]]:
         total: How many there are.
         stream: Where the bar is drawn; it is wiped out at the end.
     """
-    if not stream.isatty():
+    if not is_live(stream):
         yield lambda _: None
         return
     from rich.console import Console

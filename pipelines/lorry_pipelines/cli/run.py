@@ -19,7 +19,7 @@ from lorry_registry.cli.edge import (
     print_warning,
     read_environment,
 )
-from lorry_registry.cli.prose import print_prose
+from lorry_registry.cli.prose import print_line, print_prose
 from lorry_registry.digest_cache import DigestCache
 from lorry_registry.errors import LorryError, RunFailedError
 from lorry_registry.registry import Registry
@@ -227,7 +227,7 @@ def run_stale(
         if not quiet:
             for plan in stale:
                 print_prose(f"{plan.spec.name}: {plan.staleness.reason}", err=True)
-            click.echo(f"log: {folder.log}", err=True)
+            print_line(f"log: {folder.log}", err=True)
         try:
             with open_display(names, quiet=quiet) as shown:
                 watcher = Watcher(names, store, folder.run, folder.progress, shown)
@@ -274,9 +274,9 @@ def _explain_interruption(
             state = f"interrupted in {task.step}"
         else:
             state = "not started yet"
-        click.echo(f"{task.task}: {state}", err=True)
+        print_prose(f"{task.task}: {state}", err=True)
         if task.step == STEPS[-1]:
-            click.echo(f"  if MLflow lacks its version afterwards: lorry reconcile {task.task}", err=True)
+            print_line(f"  if MLflow lacks its version afterwards: lorry reconcile {task.task}", err=True)
     if force:
         click.echo("a forced run always trains from the start: the same command begins anew", err=True)
     else:
@@ -287,7 +287,7 @@ def tell_start(report: "TaskReport") -> None:
     """Say why a task did not begin with its champion, if it asks for that, or ended where it began."""
     details = report.details.get("finetune", {})
     if refused := details.get("start_refused"):
-        click.echo(f"note: {report.task} began with the base: {refused}", err=True)
+        print_line(f"note: {report.task} began with the base: {refused}", err=True)
     if kept := details.get("kept_start"):
         print_prose(
             f"note: {report.task} has nothing but a fitted head: {kept}. "

@@ -1,5 +1,6 @@
 """The end of a run: a table with a row for each task, and what to try next."""
 
+import re
 import shlex
 import shutil
 import sys
@@ -14,7 +15,7 @@ from lorry_components.steps.runtime.outcomes import STEPS
 from lorry_pipelines.cli.collapse_advice import advise_after_collapse
 from lorry_pipelines.scheduling import PlannedTask
 from lorry_registry.adapter_names import label_method
-from lorry_registry.cli.prose import print_prose
+from lorry_registry.cli.prose import print_line, print_prose
 from lorry_registry.cli.tables import Column, print_table
 from lorry_registry.linear_probe import describe_linear_probe
 from lorry_registry.manifest import Manifest
@@ -40,10 +41,6 @@ _COLUMNS = (
 )
 # The outcomes of tasks for which there was nothing to do; a challenger may be a new one as well.
 _IDLE = frozenset({"current", "challenger", "rolled back", "former champion"})
-_EXAMPLE = '"What a wonderful day, thank you all!"'
-_PAIR_EXAMPLE = '"Where do they meet?" --pair "They meet every morning, in the old town."'
-# The inputs of other task types are not just any sentence, and only the task's owner knows them.
-_ANY_SENTENCE = frozenset({"text-classification", "regression", "question-answering"})
 
 
 def describe_tasks(
@@ -71,6 +68,7 @@ def _describe_task(plan: PlannedTask, report: TaskReport | None, registry: Regis
         "single_answer": report.details.get("evaluate", {}).get("single_answer") if report else None,
         "advice": _advise(plan, report) if report else None,
         "data_warnings": report.details.get("prepare_data", {}).get("warnings", []) if report else [],
+        "example": report.details.get("evaluate", {}).get("example") if report else None,
         "has_pair": plan.spec.data.columns.text_pair is not None,
         "mlflow_run": report.details.get("finetune", {}).get("mlflow_run_id") if report else None,
         "mlflow_url": report.details.get("finetune", {}).get("mlflow_url") if report else None,
@@ -172,7 +170,7 @@ def print_summary(
         for warning in row["data_warnings"]:
             print_prose(f"\nwarning: {row['task']}: {warning}")
     _print_probes(rows)
-    click.echo(f"\n{len(rows)} task{'' if len(rows) == 1 else 's'} in {seconds:.0f} s")
+    print_line(f"\n{len(rows)} task{'' if len(rows) == 1 else 's'} in {seconds:.0f} s")
     usable = [row for row in rows if row["champion"] is not None]
     if usable:
         _print_next(usable[-1], tracking_uri, find_trainings)
@@ -236,10 +234,10 @@ def _print_next(
     task = row["task"]
     lorry = _name_program("lorry")
     click.echo("\nNext:")
-    click.echo(f"  {lorry} predict {task} {_choose_example(row)}")
-    click.echo(f"  {lorry} show {task}")
+    print_line(f"  {lorry} predict {task} {_choose_example(row)}")
+    print_line(f"  {lorry} show {task}")
     for line in _list_mlflow_lines(tracking_uri, find_trainings(task)):
-        click.echo(f"  {line}")
+        print_line(f"  {line}")
 
 
 def _list_mlflow_lines(tracking_uri: str, trainings: TrainingsPage | None) -> list[str]:
@@ -262,9 +260,15 @@ def _list_mlflow_lines(tracking_uri: str, trainings: TrainingsPage | None) -> li
 
 
 def _choose_example(row: Mapping[str, Any]) -> str:
-    if row["kind"] in _ANY_SENTENCE:
-        return _PAIR_EXAMPLE if row["has_pair"] else _EXAMPLE
-    return '"..." --pair "..."' if row["has_pair"] else '"..."'
+    """Return arguments of ``lorry predict``: a test row of the task, or where one is to be typed."""
+    example = row.get("example") or {"text": "...", "text_pair": "..."}
+    pair = f" --pair {_quote(example['text_pair'])}" if row["has_pair"] else ""
+    return f"{_quote(example['text'])}{pair}"
+
+
+def _quote(text: str) -> str:
+    """Return a text as one word of a shell, in double quotes where these suffice."""
+    return shlex.quote(text) if re.search(r'["$`\\!]', text) else f'"{text}"'
 
 
 def _name_program(name: str) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lorry_pipelines.cli.task_options import complete_tasks_or_files
 from lorry_registry.cli.edge import (
     fail_after,
     format_examples,
@@ -13,6 +14,7 @@ from lorry_registry.cli.edge import (
     load_settings,
     print_json,
 )
+from lorry_registry.cli.prose import print_line, print_prose
 from lorry_registry.cli.tables import NOTHING, Column, print_table
 from lorry_registry.digest_cache import DigestCache
 from lorry_registry.registry import Registry
@@ -40,7 +42,7 @@ _COLUMNS = (
         "lorry stale || lorry retrain     retrain if something is out of date",
     )
 )
-@click.argument("tasks", nargs=-1, metavar="[TASK]...")
+@click.argument("tasks", nargs=-1, metavar="[TASK]...", shell_complete=complete_tasks_or_files)
 @click.option(
     "--no-rows", "skips_rows", is_flag=True, help="Do not read data that moved; tell them by digests."
 )
@@ -104,11 +106,11 @@ def _print(inspections: "Inspections", names: Mapping[str, str]) -> None:
     print_table(_COLUMNS, [_format_row(inspection) for inspection in inspections.found.values()])
     for inspection in inspections.found.values():
         for note in inspection.notes:
-            click.echo(f"{inspection.task}: {note}")
+            print_prose(f"{inspection.task}: {note}")
     stale = [inspection for inspection in inspections.found.values() if inspection.has_work]
     if stale:
         named = " ".join(names[inspection.task] for inspection in stale)
-        click.echo(f"\n{len(stale)} of {len(inspections.found)} to be done: lorry retrain {named}")
+        print_line(f"\n{len(stale)} of {len(inspections.found)} to be done: lorry retrain {named}")
 
 
 def _format_row(inspection: "Inspection") -> list[str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lorry_registry.cli.edge import print_json
-from lorry_registry.cli.prose import find_width, print_prose, wrap_prose
+from lorry_registry.cli.prose import find_width, print_line, print_prose, wrap_prose
 from lorry_registry.cli.tables import NOTHING, Column, print_bullets, print_heading, print_table
 from lorry_registry.errors import RunFailedError
 from lorry_registry.sizes import format_in, format_size
@@ -123,8 +123,8 @@ def _print_notes(report: "StudyReport") -> None:
         click.echo(wrap_prose(f"# {chosen.reason}.", width, hanging="# "))
     click.echo()
     if report.plot is not None:
-        click.echo(f"plot: {report.plot}")
-    click.echo(f"results: {report.results}")
+        print_line(f"plot: {report.plot}")
+    print_line(f"results: {report.results}")
 
 
 def _list_published(report: "StudyReport") -> list[str]:

@@ -22,6 +22,7 @@ from lorry_registry.cli.edge import (
     print_json,
     print_warning,
 )
+from lorry_registry.cli.prose import print_line
 from lorry_registry.digest_cache import DigestCache
 from lorry_registry.errors import RunFailedError, UsageError
 from lorry_registry.registry import Registry
@@ -150,7 +151,7 @@ class SubmitJob:
         check_reachable([upload.spec for upload in uploads], self._settings, profile)
         missing = list_missing(uploads, store)
         for path, key in missing:
-            click.echo(
+            print_line(
                 f"{'would copy' if self._dry_run else 'copying'} {path} to {store.locate(key)}", err=True
             )
             if not self._dry_run:
@@ -208,7 +209,7 @@ class SubmitJob:
             return
         kubeflow, run = self._start(submission, [plan.spec for plan in stale])
         link = kubeflow.link_run(run.id)
-        click.echo(f"run: {link}", err=as_json or wait)
+        print_line(f"run: {link}", err=as_json or wait)
         if not wait:
             if as_json:
                 print_json({"run": run.id, "name": run.name, "state": run.state, "url": link})
@@ -247,7 +248,7 @@ class SubmitJob:
         submission = build_submission(tasks, self._settings, profile, revision=revision, force=False)
         kubeflow, run = self._start(submission, [task.spec for task in tasks])
         link = kubeflow.link_run(run.id)
-        click.echo(f"run: {link}", err=True)
+        print_line(f"run: {link}", err=True)
         prepare(run.id)
         try:
             run, reports = self._follow(
@@ -306,7 +307,7 @@ class SubmitJob:
         experiment = kubeflow.ensure_experiment(self._experiment)
         same = find_same_run(submission, kubeflow, experiment)
         if same is not None:
-            click.echo(f"a run with the same work is {same.state} already: {same.name}", err=True)
+            print_line(f"a run with the same work is {same.state} already: {same.name}", err=True)
             return kubeflow, same
         publish_tasks(specs, self._settings)
         version = upload_package(submission, kubeflow)
@@ -350,7 +351,7 @@ class SubmitJob:
             try:
                 run = follow_run(kubeflow, run, look_at_both)
             except KeyboardInterrupt:
-                click.echo(
+                print_line(
                     f"the run goes on: {kubeflow.link_run(run.id)}\nthe same command follows it again",
                     err=True,
                 )
@@ -380,9 +381,9 @@ class SubmitJob:
         if shown:
             click.echo("\nIn MLflow:")
             for task, place in shown.items():
-                click.echo(f"  {task}: {place}")
+                print_line(f"  {task}: {place}")
         if run is not None:
-            click.echo(f"\nIn Kubeflow: {link}")
+            print_line(f"\nIn Kubeflow: {link}")
 
 
 def _fail_with(run: "Run", reports: Mapping[str, Any], link: str) -> None:
@@ -420,11 +421,11 @@ def _describe_submission(
 def _print_values(values: Mapping[str, Any]) -> None:
     for name, value in values.items():
         if isinstance(value, dict):
-            click.echo(f"{name}:")
+            print_line(f"{name}:")
             for key, inner in value.items():
-                click.echo(f"  {key}: {inner}")
+                print_line(f"  {key}: {inner}")
         elif value is not None:
-            click.echo(f"{name}: {', '.join(value) if isinstance(value, list) else value}")
+            print_line(f"{name}: {', '.join(value) if isinstance(value, list) else value}")
 
 
 def find_revision(file: Path) -> str:

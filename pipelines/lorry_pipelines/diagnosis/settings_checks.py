@@ -5,7 +5,9 @@ from pathlib import Path
 
 from lorry_pipelines.diagnosis.findings import Finding
 from lorry_registry.addresses import has_secret, hide_secrets
-from lorry_registry.settings import SETTINGS_FILE, Settings, find_settings_file, list_origins
+from lorry_registry.settings import DEFAULT, SETTINGS_FILE, Settings, find_settings_file, list_origins
+
+SECTION = "Settings"
 
 
 def check_settings(settings: Settings, environment: Mapping[str, str], folder: Path) -> Sequence[Finding]:
@@ -26,3 +28,18 @@ def check_settings(settings: Settings, environment: Mapping[str, str], folder: P
             )
         )
     return findings
+
+
+def leave_out_defaults(found: Sequence[tuple[str, Finding]]) -> list[tuple[str, Finding]]:
+    """Return findings, with one line in place of the settings that nothing sets."""
+    others = [(section, finding) for section, finding in found if not _is_default(finding)]
+    count = len(found) - len(others)
+    if not count:
+        return others
+    note = Finding("defaults", "ok", f"{count} settings are not set; to see them: lorry doctor --all")
+    end = sum(section == SECTION for section, _ in others)
+    return [*others[:end], (SECTION, note), *others[end:]]
+
+
+def _is_default(finding: Finding) -> bool:
+    return finding.level == "ok" and finding.details.get("from") == DEFAULT

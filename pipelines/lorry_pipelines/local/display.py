@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from lorry_components.steps.runtime.outcomes import STEPS, Outcome, RunRecord
+from lorry_registry.cli.prose import is_live
 from lorry_registry.errors import StoreError
 from lorry_registry.stores import Store
 
@@ -139,7 +140,7 @@ def open_display(tasks: Sequence[str], *, quiet: bool) -> Iterator[TaskProgress]
     console = Console(stderr=True)
     if quiet:
         yield _NoDisplay()
-    elif console.is_terminal:
+    elif is_live(sys.stderr):
         columns = (
             TextColumn("{task.description}", style="bold"),
             BarColumn(bar_width=28),

@@ -3,10 +3,9 @@
 The ledger moves first and is the truth; MLflow's aliases follow. If they cannot follow, the move stands.
 """
 
-import click
-
 from lorry_registry.cli.edge import print_json
 from lorry_registry.cli.mlflow_following import follow_ledger, warn_of_lag
+from lorry_registry.cli.prose import print_line
 from lorry_registry.digests import shorten_digest
 from lorry_registry.ledger_documents import Event
 from lorry_registry.registry import Registry
@@ -26,7 +25,7 @@ def report_move(settings: Settings, registry: Registry, task: str, event: Event,
     before = f"v{event.champion_before}" if event.champion_before else "none"
     if not as_json:
         digest = shorten_digest(event.adapter_id)
-        click.echo(f"The champion of {task} is now v{event.champion_after} ({digest}); it was {before}.")
+        print_line(f"The champion of {task} is now v{event.champion_after} ({digest}); it was {before}.")
     problem = follow_ledger(settings, registry, task)
     if as_json:
         print_json(

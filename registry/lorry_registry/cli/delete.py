@@ -4,8 +4,15 @@ import sys
 
 import click
 
-from lorry_registry.cli.edge import format_examples, json_option, load_settings, print_json
+from lorry_registry.cli.edge import (
+    complete_tasks,
+    format_examples,
+    json_option,
+    load_settings,
+    print_json,
+)
 from lorry_registry.cli.mlflow_following import follow_ledger, warn_of_lag
+from lorry_registry.cli.prose import print_line
 from lorry_registry.errors import UsageError
 from lorry_registry.ledger import TaskState, require_present
 from lorry_registry.registry import Registry
@@ -20,7 +27,7 @@ from lorry_registry.task_deletion import delete_task
         "lorry restore reviews",
     ),
 )
-@click.argument("task")
+@click.argument("task", shell_complete=complete_tasks)
 @click.option("--reason", required=True, help="Why, for the history.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
@@ -48,7 +55,7 @@ def delete_one(task: str, reason: str, yes: bool, as_json: bool) -> None:
             }
         )
     else:
-        click.echo(f"{task} is deleted. To bring it back: lorry restore {task}")
+        print_line(f"{task} is deleted. To bring it back: lorry restore {task}")
     warn_of_lag(problem)
 
 

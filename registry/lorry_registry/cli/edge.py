@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lorry_registry.cli.error_output import note_json_asked, note_json_printed, print_json_error
-from lorry_registry.cli.prose import fit_prose, print_prose
+from lorry_registry.cli.prose import clean_text, fit_prose, print_prose
 from lorry_registry.errors import LorryError, NotFoundError, StoreError
 from lorry_registry.registry import Registry
 from lorry_registry.scrubbing import scrub_text
@@ -50,6 +50,16 @@ json_option = click.option(
     callback=note_json_asked,
     help="Print JSON, for machines.",
 )
+
+
+def complete_tasks(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """Return the registry's tasks whose names begin so, for a shell's completion, which shows no error."""
+    try:
+        return [name for name in open_registry().ledger.list_names() if name.startswith(incomplete)]
+    except LorryError:
+        return []
+
+
 version_option = click.option(
     "--version",
     "version",
@@ -112,21 +122,25 @@ def open_index(settings: Settings) -> "MlflowIndex":
 def print_json(document: Any) -> None:
     """Print a document as indented JSON."""
     note_json_printed()
-    is_unicode = (sys.stdout.encoding or "").lower().startswith("utf")
-    click.echo(json.dumps(document, indent=2, ensure_ascii=not is_unicode))
+    click.echo(_encode(document))
 
 
 def print_json_entries(entries: Iterable[Any]) -> None:
     """Print documents as one indented JSON list, each as it comes."""
-    is_unicode = (sys.stdout.encoding or "").lower().startswith("utf")
     is_empty = True
     for entry in entries:
         note_json_printed()
         click.echo("[" if is_empty else ",")
-        text = json.dumps(entry, indent=2, ensure_ascii=not is_unicode)
-        click.echo(textwrap.indent(text, "  "), nl=False)
+        click.echo(textwrap.indent(_encode(entry), "  "), nl=False)
         is_empty = False
     click.echo("[]" if is_empty else "\n]")
+
+
+def _encode(document: Any) -> str:
+    """Return a document as indented JSON; what would steer a terminal is escaped, as JSON escapes it."""
+    is_unicode = (sys.stdout.encoding or "").lower().startswith("utf")
+    text = json.dumps(document, indent=2, ensure_ascii=not is_unicode)
+    return text if clean_text(text) == text else json.dumps(document, indent=2)
 
 
 def write_output(path: Path, text: str) -> None:

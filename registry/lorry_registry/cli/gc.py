@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from lorry_registry.cli.edge import fail_after, format_examples, json_option, open_registry, print_json
-from lorry_registry.cli.prose import print_prose
+from lorry_registry.cli.prose import print_line, print_prose
 from lorry_registry.collection import Finding, Kept, Plan, Rules, Sweep, plan_collection, sweep_store
 from lorry_registry.collection.findings import DEFAULT_GRACE, DEFAULT_KEEP_LAST, Kind
 from lorry_registry.digests import shorten_digest
@@ -131,7 +131,7 @@ def _print_result(plan: Plan, sweep: Sweep | None) -> None:
         _print_spared(sweep)
     _print_kept(plan.kept)
     for key in plan.strange:
-        click.echo(f"left alone: {key} is no file of an adapter")
+        print_line(f"left alone: {key} is no file of an adapter")
     size = format_size(sum(finding.size for finding in findings))
     count = f"{len(findings)} thing{'' if len(findings) == 1 else 's'}"
     if not findings:
@@ -139,7 +139,7 @@ def _print_result(plan: Plan, sweep: Sweep | None) -> None:
     elif sweep is None:
         print_prose(f"{count}, {size}, could be freed. Nothing was changed; to free them: lorry gc --apply")
     else:
-        click.echo(f"{count}, {size}, freed")
+        print_line(f"{count}, {size}, freed")
 
 
 def _print_findings(findings: Sequence[Finding]) -> None:

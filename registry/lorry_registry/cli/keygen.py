@@ -11,6 +11,7 @@ from lorry_registry.cli.edge import (
     print_json,
     print_warning,
 )
+from lorry_registry.cli.prose import print_line
 from lorry_registry.signing.keys import PASSWORD_VARIABLE, write_key_pair
 
 
@@ -34,8 +35,8 @@ def generate_keys(file: Path, as_json: bool) -> None:
     if as_json:
         print_json({"private_key": str(file.absolute()), "public_key": str(public.path), "id": public.id})
         return
-    click.echo(f"private key: {file}\npublic key:  {file}.pub\nid:          {public.id}")
-    click.echo(
+    print_line(f"private key: {file}\npublic key:  {file}.pub\nid:          {public.id}")
+    print_line(
         f"\nWho signs sets    LORRY_SIGNING_KEY={file.absolute()}\n"
         f"Who checks sets   LORRY_TRUSTED_KEYS={public.path} and LORRY_SIGNING_POLICY=require"
     )

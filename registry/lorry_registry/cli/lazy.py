@@ -1,19 +1,23 @@
 """A command group that imports a command only when it is called, and turns errors into exit codes."""
 
 import difflib
+import errno
 import importlib
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import IO, Any, NamedTuple, NoReturn
 
 import click
+from click.shell_completion import CompletionItem
 
 from lorry_registry.cli.error_output import print_json_error
 from lorry_registry.cli.prose import fit_prose
-from lorry_registry.errors import LorryError, MissingExtraError, UsageError
+from lorry_registry.errors import LorryError, MissingExtraError, StoreError, UsageError
 from lorry_registry.scrubbing import scrub_text
 
 EXIT_INTERRUPTED = 130
+_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class LazyCommand(NamedTuple):
@@ -82,6 +86,15 @@ class LazyGroup(click.Group):
             raise TypeError(f"{self._lazy[cmd_name].target} is not a click command")
         return command
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Return the commands that begin so, without importing them, and this group's own options."""
+        found = [
+            CompletionItem(lazy.name, help=lazy.help)
+            for lazy in self._lazy.values()
+            if lazy.name.startswith(incomplete)
+        ]
+        return [*found, *super(click.Group, self).shell_complete(ctx, incomplete)]
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
@@ -125,6 +138,12 @@ class LazyGroup(click.Group):
                 raise
             print_json_error(ctx, explained)
             raise ReportedError(explained) from error
+        except OSError as error:
+            if error.errno not in _NO_SPACE:
+                raise
+            full = _explain_full_disk(error)
+            print_json_error(ctx, full)
+            raise ReportedError(full) from error
 
     def _explain_missing_module(self, name: str, error: ModuleNotFoundError) -> MissingExtraError | None:
         # A missing module of our own is a bug, not a missing extra: it is raised as it is.
@@ -151,12 +170,29 @@ def run_cli(group: click.Command, *, name: str = "lorry", arguments: Sequence[st
         # A terminal that cannot show a character shows a substitute; that is no reason to fail.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
-    sys.exit(_run(group, name, arguments))
+    # For messages that are printed when the command's own context is closed.
+    with click.Context(group, info_name=name, color=_choose_colour(os.environ)):
+        code = _run(group, name, arguments)
+    sys.exit(code)
+
+
+def _choose_colour(environment: Mapping[str, str]) -> bool | None:
+    """Return False where the environment asks for plain text (no-color.org); None: the stream decides."""
+    return False if environment.get("NO_COLOR") or environment.get("TERM") == "dumb" else None
+
+
+def _explain_full_disk(error: OSError) -> StoreError:
+    return StoreError(
+        f"cannot be written: {error.strerror}",
+        where=str(error.filename or "a file that the command writes"),
+        todo="free space on that disk, or write to another, and repeat the command",
+    )
 
 
 def _run(group: click.Command, name: str, arguments: Sequence[str] | None) -> int:
     try:
-        outcome = group.main(args=arguments, prog_name=name, standalone_mode=False)
+        color = click.get_current_context().color
+        outcome = group.main(args=arguments, prog_name=name, standalone_mode=False, color=color)
     except click.ClickException as error:
         error.show()
         return error.exit_code

@@ -1,5 +1,10 @@
-"""Sentences for people: a terminal gets them broken between words, a pipe each on one line."""
+"""Text for people: a terminal gets sentences broken between words, a pipe each on one line.
 
+All text that a command shows passes :func:`clean_text`, the one place that takes out what would steer a
+terminal.
+"""
+
+import os
 import re
 import shutil
 import sys
@@ -12,6 +17,21 @@ import click
 _COMMAND = re.compile(r"(?<=: )lorry [^;\n]+")
 _GLUE = "\0"
 _HANGING = "  "
+# Control characters (of 8 bits too), separators of lines and paragraphs, marks of writing direction, halves
+# of characters. Spaces of other widths and joiners are a part of languages and emojis.
+_STEERING = re.compile(
+    r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def clean_text(text: str) -> str:
+    """Return a text without characters that would steer the terminal; lines stay, a tab becomes a space."""
+    return _STEERING.sub("\N{REPLACEMENT CHARACTER}", text.replace("\t", " "))
+
+
+def print_line(text: str = "", *, err: bool = False) -> None:
+    """Print text as it is, but for what would steer the terminal: a command to copy, or a short line."""
+    click.echo(clean_text(text), err=err)
 
 
 def print_prose(text: str, *, hanging: str = _HANGING, err: bool = False) -> None:
@@ -26,9 +46,14 @@ def print_prose(text: str, *, hanging: str = _HANGING, err: bool = False) -> Non
 
 
 def fit_prose(text: str, stream: IO[str], *, hanging: str = _HANGING) -> str:
-    """Return lines that fit the terminal that a stream is, or the text as it is."""
-    width = find_width(stream)
+    """Return clean lines that fit the terminal that a stream is, or the clean text as it is."""
+    width, text = find_width(stream), clean_text(text)
     return text if width is None else wrap_prose(text, width, hanging=hanging)
+
+
+def is_live(stream: IO[str]) -> bool:
+    """Return whether a stream is a terminal that can redraw lines, which a dumb one cannot."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def find_width(stream: IO[str]) -> int | None:

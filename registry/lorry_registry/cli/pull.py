@@ -4,7 +4,15 @@ from pathlib import Path
 
 import click
 
-from lorry_registry.cli.edge import format_examples, json_option, open_registry, print_json, version_option
+from lorry_registry.cli.edge import (
+    complete_tasks,
+    format_examples,
+    json_option,
+    open_registry,
+    print_json,
+    version_option,
+)
+from lorry_registry.cli.prose import print_line
 from lorry_registry.digests import shorten_digest
 from lorry_registry.errors import UsageError
 from lorry_registry.signing.adapter_signatures import PROVENANCE_FOLDER, SIGNATURES_FOLDER
@@ -19,7 +27,7 @@ from lorry_registry.sizes import format_size
         "lorry pull reviews ./adapter --with-provenance --json",
     ),
 )
-@click.argument("task")
+@click.argument("task", shell_complete=complete_tasks)
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @version_option
 @click.option("--with-provenance", is_flag=True, help="Also copy what the runs say about how they made it.")
@@ -54,4 +62,4 @@ def pull_adapter(task: str, folder: Path, version: int | None, with_provenance: 
         )
         return
     size, digest = format_size(manifest.size_bytes), shorten_digest(resolution.adapter_id)
-    click.echo(f"{resolution.task} v{resolution.version} ({digest}, {size}) is in {folder}, verified")
+    print_line(f"{resolution.task} v{resolution.version} ({digest}, {size}) is in {folder}, verified")

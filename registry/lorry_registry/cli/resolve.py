@@ -2,7 +2,14 @@
 
 import click
 
-from lorry_registry.cli.edge import format_examples, json_option, open_registry, print_json, version_option
+from lorry_registry.cli.edge import (
+    complete_tasks,
+    format_examples,
+    json_option,
+    open_registry,
+    print_json,
+    version_option,
+)
 from lorry_registry.cli.resolution_fields import format_base, format_version
 
 
@@ -14,7 +21,7 @@ from lorry_registry.cli.resolution_fields import format_base, format_version
         'cp -r "$(lorry resolve reviews --json | jq -r .path)" adapter',
     ),
 )
-@click.argument("task")
+@click.argument("task", shell_complete=complete_tasks)
 @version_option
 @json_option
 def resolve_task(task: str, version: int | None, as_json: bool) -> None:

@@ -2,14 +2,21 @@
 
 import click
 
-from lorry_registry.cli.edge import format_examples, json_option, load_settings, print_json
+from lorry_registry.cli.edge import (
+    complete_tasks,
+    format_examples,
+    json_option,
+    load_settings,
+    print_json,
+)
 from lorry_registry.cli.mlflow_following import follow_ledger, warn_of_lag
+from lorry_registry.cli.prose import print_line
 from lorry_registry.registry import Registry
 from lorry_registry.task_deletion import restore_task
 
 
 @click.command("restore", epilog=format_examples("lorry restore reviews", "lorry restore reviews --json"))
-@click.argument("task")
+@click.argument("task", shell_complete=complete_tasks)
 @click.option("--reason", default="restored by hand", show_default=True, help="Why, for the history.")
 @json_option
 def restore_one(task: str, reason: str, as_json: bool) -> None:
@@ -32,7 +39,7 @@ def restore_one(task: str, reason: str, as_json: bool) -> None:
             }
         )
     elif event.champion_after:
-        click.echo(f"{task} is back; its champion is v{event.champion_after}.")
+        print_line(f"{task} is back; its champion is v{event.champion_after}.")
     else:
-        click.echo(f"{task} is back, without a champion; see why: lorry history {task}")
+        print_line(f"{task} is back, without a champion; see why: lorry history {task}")
     warn_of_lag(problem)

@@ -3,7 +3,12 @@
 import click
 
 from lorry_registry.cli.champion_move import report_move
-from lorry_registry.cli.edge import format_examples, json_option, load_settings
+from lorry_registry.cli.edge import (
+    complete_tasks,
+    format_examples,
+    json_option,
+    load_settings,
+)
 from lorry_registry.registry import Registry
 
 
@@ -13,7 +18,7 @@ from lorry_registry.registry import Registry
         "lorry rollback reviews", 'lorry rollback reviews --reason "complaints since Monday"'
     ),
 )
-@click.argument("task")
+@click.argument("task", shell_complete=complete_tasks)
 @click.option("--reason", default="rolled back by hand", show_default=True, help="Why, for the history.")
 @json_option
 def roll_back_task(task: str, reason: str, as_json: bool) -> None:

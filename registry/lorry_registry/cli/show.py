@@ -4,13 +4,21 @@ from typing import Any
 
 import click
 
-from lorry_registry.cli.edge import format_examples, json_option, open_registry, print_json, version_option
-from lorry_registry.cli.prose import print_prose
+from lorry_registry.cli.edge import (
+    complete_tasks,
+    format_examples,
+    json_option,
+    open_registry,
+    print_json,
+    version_option,
+)
+from lorry_registry.cli.prose import clean_text, print_prose
 from lorry_registry.cli.resolution_fields import format_base, format_version
 from lorry_registry.digests import shorten_digest
 from lorry_registry.errors import NotFoundError
 from lorry_registry.ledger_documents import Event
 from lorry_registry.linear_probe import describe_linear_probe
+from lorry_registry.manifest import Manifest
 from lorry_registry.promotion import find_version
 from lorry_registry.provenance import find_provenance, read_provenance
 from lorry_registry.registry import Registry, Resolution
@@ -33,7 +41,7 @@ from lorry_registry.training_record import TrainingRecord, describe_training, re
         "lorry show reviews --provenance --json > provenance.json",
     ),
 )
-@click.argument("task")
+@click.argument("task", shell_complete=complete_tasks)
 @version_option
 @click.option(
     "--provenance", "is_provenance", is_flag=True, help="Show instead how the run says that it was made."
@@ -80,7 +88,7 @@ def _print_statement(resolution: Resolution, statement: dict[str, Any]) -> None:
     details = predicate["runDetails"]
     metadata = details.get("metadata", {})
     dependencies = predicate["buildDefinition"]["resolvedDependencies"]
-    click.secho(f"{resolution.task} {format_version(resolution)}", bold=True)
+    click.secho(clean_text(f"{resolution.task} {format_version(resolution)}"), bold=True)
     tables.print_fields(
         {
             "Builder": str(details["builder"]["id"]),
@@ -131,27 +139,32 @@ def _describe_version(
 def _print_version(
     resolution: Resolution, registered: Event, record: TrainingRecord, standing: Standing
 ) -> None:
+    """Print what a person asks first before what machines compare: score and standing, then digests."""
     from lorry_registry.cli import tables
 
     manifest = resolution.manifest
-    click.secho(f"{resolution.task} v{resolution.version} ({name_standing(standing)})", bold=True)
+    click.secho(clean_text(f"{resolution.task} v{resolution.version} ({name_standing(standing)})"), bold=True)
     if manifest.description:
-        click.echo(tables.clean_text(manifest.description.strip()))
-    click.echo()
+        print_prose(manifest.description.strip(), hanging="")
+    _print_score(manifest)
+    if standing.moves:
+        # What was done last is what counts.
+        tables.print_heading(explain_standing(standing))
+        tables.print_bullets([describe_move(event, resolution.version) for event in reversed(standing.moves)])
+    if standing.reasons:
+        tables.print_heading("What the gate said of it")
+        tables.print_bullets(standing.reasons)
     parameters = manifest.parameters
     share = parameters.trained / parameters.total if parameters.total else 0.0
+    tables.print_heading("What it is")
     tables.print_fields(
         {
-            "Adapter": resolution.adapter_id,
-            "Address": resolution.uri,
             "Task type": manifest.kind,
             "Labels": ", ".join(manifest.labels or ()),
             "Base": format_base(manifest),
-            "Fingerprint": manifest.base.fingerprint,
             "Trained": f"{parameters.trained:,} of {parameters.total:,} parameters ({share:.2%}), "
             f"{parameters.head:,} of them in the head",
             "Size": format_size(manifest.size_bytes),
-            "Data digest": shorten_digest(manifest.inputs.data_digest),
             "Owner": manifest.owner,
             "Registered": f"{tables.format_time(registered.at)} by {registered.by}",
             "Promoted": tables.format_time(resolution.promoted_at) if resolution.promoted_at else "",
@@ -162,6 +175,25 @@ def _print_version(
     if record.warnings:
         tables.print_heading("To know of its data")
         tables.print_bullets(record.warnings)
+    tables.print_heading("Files")
+    tables.print_table(
+        (tables.Column("File"), tables.Column("Size", "right"), tables.Column("SHA-256")),
+        [(file.name, format_size(file.size), shorten_digest(file.sha256)) for file in manifest.files],
+    )
+    click.echo()
+    tables.print_fields(
+        {
+            "Adapter": resolution.adapter_id,
+            "Address": resolution.uri,
+            "Fingerprint": manifest.base.fingerprint,
+            "Data digest": shorten_digest(manifest.inputs.data_digest),
+        }
+    )
+
+
+def _print_score(manifest: Manifest) -> None:
+    from lorry_registry.cli import tables
+
     evaluation = manifest.evaluation
     tables.print_heading(f"Metrics on {evaluation.examples:,} examples of {evaluation.split}")
     tables.print_table(
@@ -200,15 +232,3 @@ def _print_version(
     probe = describe_linear_probe(manifest.method, evaluation)
     if probe:
         print_prose(probe, hanging="")
-    tables.print_heading("Files")
-    tables.print_table(
-        (tables.Column("File"), tables.Column("Size", "right"), tables.Column("SHA-256")),
-        [(file.name, format_size(file.size), shorten_digest(file.sha256)) for file in manifest.files],
-    )
-    if standing.moves:
-        # What was done last is what counts.
-        tables.print_heading(explain_standing(standing))
-        tables.print_bullets([describe_move(event, resolution.version) for event in reversed(standing.moves)])
-    if standing.reasons:
-        tables.print_heading("What the gate said of it")
-        tables.print_bullets(standing.reasons)

@@ -4,7 +4,14 @@ from dataclasses import dataclass, field
 
 import click
 
-from lorry_registry.cli.edge import fail_after, format_examples, json_option, open_registry, print_json
+from lorry_registry.cli.edge import (
+    complete_tasks,
+    fail_after,
+    format_examples,
+    json_option,
+    open_registry,
+    print_json,
+)
 from lorry_registry.digests import shorten_digest
 from lorry_registry.errors import LorryError, UsageError
 from lorry_registry.ledger_documents import Event
@@ -23,7 +30,7 @@ class _Report:
 @click.command(
     "sign", epilog=format_examples("lorry sign reviews", "lorry sign --all", "lorry sign --all --json")
 )
-@click.argument("task", required=False)
+@click.argument("task", required=False, shell_complete=complete_tasks)
 @click.option("--all", "every", is_flag=True, help="Sign every task in the store.")
 @click.option("--reason", default="signed by hand", show_default=True, help="Why, for the history.")
 @json_option

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lorry_registry.cli.prose import fit_prose, print_prose, wrap_prose
+from lorry_registry.cli.prose import clean_text, find_width, fit_prose, print_line, print_prose, wrap_prose
 
 _PIPE_WIDTH = 100_000
 # Columns are three spaces apart; one that wraps gets at least 30 characters.
@@ -131,12 +131,18 @@ def print_rows(columns: Sequence[Column], widths: Sequence[int], rows: Iterable[
 
 def print_fields(fields: Mapping[str, str]) -> None:
     """Print names and values in two aligned columns, without the fields that are empty."""
-    widest = max(len(name) for name, value in fields.items() if value)
+    indent = max(len(name) for name, value in fields.items() if value) + 2
+    width = find_width(sys.stdout)
     for name, value in fields.items():
         if value:
-            # The terminal wraps a long line: a path that is cut in two cannot be copied.
-            click.secho(name.ljust(widest + 2), bold=True, nl=False)
-            click.echo(clean_text(value))
+            click.secho(name.ljust(indent), bold=True, nl=False)
+            # A path that is longer than a line stays whole: one that is cut in two cannot be copied.
+            lines = (
+                clean_text(value)
+                if width is None
+                else wrap_prose(clean_text(value), width - indent, hanging="")
+            )
+            print_line(lines.replace("\n", "\n" + " " * indent))
 
 
 def print_heading(text: str) -> None:
@@ -148,7 +154,7 @@ def print_heading(text: str) -> None:
 def print_bullets(lines: Iterable[str]) -> None:
     """Print a list of sentences."""
     for line in lines:
-        print_prose(f"  - {clean_text(line)}")
+        print_prose(f"  - {line}")
 
 
 def format_time(moment: datetime) -> str:
@@ -159,13 +165,6 @@ def format_time(moment: datetime) -> str:
 def format_figure(value: float) -> str:
     """Return a metric's value with three decimals, or in powers of ten when it is very large or small."""
     return f"{value:.3f}" if value == 0 or 1e-3 <= abs(value) < 1e6 else f"{value:.3g}"
-
-
-def clean_text(text: str) -> str:
-    """Return a text without characters that would steer the terminal."""
-    return "".join(
-        letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in text
-    )
 
 
 def _measure_column(column: Column, cells: Sequence[str]) -> int:

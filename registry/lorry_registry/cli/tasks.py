@@ -17,7 +17,7 @@ from lorry_registry.cli.edge import (
     print_json,
     write_output,
 )
-from lorry_registry.cli.prose import print_prose
+from lorry_registry.cli.prose import clean_text, print_line, print_prose
 from lorry_registry.digests import shorten_digest
 from lorry_registry.errors import LorryError, UsageError
 from lorry_registry.registry import Registry, TaskEntry
@@ -86,7 +86,7 @@ def _write_page(registry: Registry, path: Path) -> None:
     text = render_tasks(tasks, problems, store=registry.store.address, now=datetime.now(UTC))
     write_output(path, text)
     count = f"{len(tasks)} task{'' if len(tasks) == 1 else 's'}"
-    click.echo(f"{path} shows {count}; open it in a browser")
+    print_line(f"{path} shows {count}; open it in a browser")
     fail_after(problems)
 
 
@@ -136,7 +136,7 @@ def _describe_entry(entry: TaskEntry) -> dict[str, Any]:
 
 
 def _print_entries(entries: list[TaskEntry]) -> None:
-    from lorry_registry.cli.tables import Column, clean_text, format_time, print_table
+    from lorry_registry.cli.tables import Column, format_time, print_table
 
     columns = (
         Column("Task"),

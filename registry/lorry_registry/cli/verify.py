@@ -5,8 +5,14 @@ from dataclasses import dataclass
 
 import click
 
-from lorry_registry.cli.edge import format_examples, json_option, open_registry, print_json_entries
-from lorry_registry.cli.prose import print_prose
+from lorry_registry.cli.edge import (
+    complete_tasks,
+    format_examples,
+    json_option,
+    open_registry,
+    print_json_entries,
+)
+from lorry_registry.cli.prose import print_line, print_prose
 from lorry_registry.digests import shorten_digest
 from lorry_registry.errors import LorryError, NotFoundError, UsageError
 from lorry_registry.registry import Registry
@@ -30,7 +36,7 @@ class _Check:
     "verify",
     epilog=format_examples("lorry verify reviews", "lorry verify --all", "lorry verify --all --json"),
 )
-@click.argument("task", required=False)
+@click.argument("task", required=False, shell_complete=complete_tasks)
 @click.option("--all", "every", is_flag=True, help="Verify every task in the store.")
 @json_option
 def verify_adapters(task: str | None, every: bool, as_json: bool) -> None:
@@ -120,5 +126,5 @@ def _print_checks(checks: Iterable[_Check], tasks: Sequence[str]) -> list[LorryE
         print_prose(f"error: {name}: {error}", err=True)
     if not damaged:
         note = f"; the files of {collected} were collected by lorry gc" if collected else ""
-        click.echo(f"{count - collected} checked, all sound{note}")
+        print_line(f"{count - collected} checked, all sound{note}")
     return [error for _, error in damaged]

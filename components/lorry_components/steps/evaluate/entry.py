@@ -3,11 +3,14 @@
 import base64
 import functools
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import JsonValue
 
+from lorry_components.data.examples import Example
+from lorry_components.data.prepared import load_part
 from lorry_components.steps.evaluate.evaluation_report import (
     PLOT_NAME,
     PREDICTIONS_NAME,
@@ -20,6 +23,8 @@ from lorry_components.steps.runtime.step_context import StepContext
 from lorry_components.training.feature_cache import FeatureCache
 from lorry_registry.mlflow_best_effort import BestEffort
 from lorry_registry.whole_files import write_whole_text
+
+_EXAMPLE_CHARACTERS = 120
 
 
 def main(
@@ -55,9 +60,22 @@ def main(
         baselines = {f"baseline/{each.name}": each.value for each in report.evaluation.baselines}
         shown = {f"test/{name}": value for name, value in values.items()}
         _log_to_mlflow(entry, shown | baselines | _name_comparison(report), target)
-        return _describe(report)
+        return {**_describe(report), "example": find_example(load_part(Path(data), "test"))}
 
     return run_step(entry.record, entry.spec.name, "evaluate", body)
+
+
+def find_example(examples: Sequence[Example]) -> dict[str, JsonValue] | None:
+    """Return the shortest test row that can be typed as a command's arguments; None: all are long or odd."""
+    typed = [
+        example.row
+        for example in examples
+        if all(text.isprintable() and text.strip() for text in example.row.values())
+    ]
+    shortest = min(typed, key=lambda row: sum(map(len, row.values())), default=None)
+    if shortest is None or sum(map(len, shortest.values())) > _EXAMPLE_CHARACTERS:
+        return None
+    return dict(shortest)
 
 
 def _describe(report: EvaluationReport) -> dict[str, JsonValue]:

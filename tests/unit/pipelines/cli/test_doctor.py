@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -67,6 +68,18 @@ def test_a_new_folder_is_well_and_stays_empty(doctor: Doctor, tmp_path: Path) ->
     assert "made by the first run" in output
     assert output.endswith("no failures, no warnings\n") or "warning" in output
     assert list(tmp_path.iterdir()) == []
+
+
+def test_settings_that_are_not_set_are_shown_on_request(
+    doctor: Doctor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LORRY_CACHE_SIZE", "3GiB")
+    pattern = r"defaults +(\d+ settings are not set); to see them: lorry doctor --all"
+    (line,) = re.findall(pattern, doctor().output)
+    output = doctor("--all").output
+    assert line == f"{output.count('(default)')} settings are not set"
+    for shown in (doctor().output, output):
+        assert re.search(r"cache_size +3GiB +\(LORRY_CACHE_SIZE\)", shown)
 
 
 def test_a_failure_has_a_remedy_and_an_exit_code(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,10 +1,13 @@
 """The end of a run, as it is printed."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lorry_components.data.examples import Example
+from lorry_components.steps.evaluate.entry import find_example
 from lorry_components.steps.report.reading import read_task
 from lorry_components.steps.report.step import TaskReport
 from lorry_components.tasks.resolution import resolve_task
@@ -207,3 +210,27 @@ def test_an_adapter_that_is_what_training_began_with_is_told(capsys: pytest.Capt
     tell_start(report())
     assert capsys.readouterr().err == ""
     assert read_task(report({"kept_start": why})).kept_start == why
+
+
+@pytest.mark.parametrize(
+    ("rows", "has_pair", "typed"),
+    [
+        ([{"text": "a rather long text"}, {"text": "it's good"}], False, ["it's good"]),
+        ([{"text": 'costs $5 "net"'}, {"text": "odd\x1b"}, {"text": " "}], False, ['costs $5 "net"']),
+        ([{"text": "where?", "text_pair": "there!"}], True, ["where?", "--pair", "there!"]),
+        ([{"text": "x" * 500}], False, ["..."]),
+        ([], True, ["...", "--pair", "..."]),
+    ],
+)
+def test_the_next_step_predicts_a_test_row_of_the_task(
+    capsys: pytest.CaptureFixture[str], rows: list[dict[str, str]], has_pair: bool, typed: list[str]
+) -> None:
+    examples = [Example(row=row, label="a") for row in rows]
+    row: dict[str, Any] = dict.fromkeys(
+        ("version", "single_answer", "published", "seconds", "source", "step")
+    ) | {"data_warnings": []}
+    row |= {"task": "reviews", "kind": "x", "outcome": "promoted", "champion": 1, "has_pair": has_pair}
+    row |= {"example": find_example(examples)}
+    print_summary([row], seconds=1.0, tracking_uri="http://there")
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if " predict " in line)
+    assert shlex.split(line)[1:] == ["predict", "reviews", *typed]

@@ -1,3 +1,5 @@
+import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -12,10 +14,11 @@ from click.testing import CliRunner
 
 from lorry_registry.cli import LazyCommand, LazyGroup
 from lorry_registry.cli.lazy import run_cli
-from lorry_registry.errors import ConflictError
+from lorry_registry.errors import ConflictError, StoreError
 
 _COMMANDS = """
 import click, sys, time
+from lorry_registry.cli.error_output import note_json_asked
 from lorry_registry.errors import ConflictError
 
 print("imported", file=sys.stderr)
@@ -51,6 +54,17 @@ def crash():
 def arrow():
     click.echo("v1 \\u2192 v2")
 
+@click.command("colour")
+def colour():
+    click.secho("red", fg="red", color=None)
+    raise ConflictError("it is taken")
+
+@click.command("full")
+@click.option("--json", "as_json", is_flag=True, is_eager=True, callback=note_json_asked)
+def full(as_json):
+    with open("/dev/full", "w") as stream:
+        stream.write("text")
+
 not_a_command = 3
 """
 
@@ -58,7 +72,7 @@ _MAIN = """
 import sys
 sys.path.insert(0, sys.argv.pop(1))
 from lorry_registry.cli import LazyCommand, LazyGroup, run_cli
-names = ("fail", "wait", "flood", "code", "needs", "crash", "arrow")
+names = ("fail", "wait", "flood", "code", "needs", "crash", "arrow", "colour", "full")
 commands = [LazyCommand(name, f"commands:{name}", f"Does {name}.") for name in names]
 run_cli(LazyGroup(name="lorry", lazy_commands=commands))
 """
@@ -227,3 +241,53 @@ def test_a_terminal_that_cannot_show_a_character_is_no_reason_to_fail(commands: 
     command = [sys.executable, "-c", _MAIN, str(commands), "arrow"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "v1 ? v2\n")
+
+
+@pytest.mark.parametrize(
+    ("environment", "is_coloured"),
+    [({"TERM": "xterm"}, True), ({"TERM": "xterm", "NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)],
+)
+def test_the_environment_decides_about_colours(
+    commands: Path, environment: dict[str, str], is_coloured: bool
+) -> None:
+    primary, secondary = os.openpty()
+    inherited = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "TERM")}
+    process = subprocess.Popen(
+        [sys.executable, "-c", _MAIN, str(commands), "colour"],
+        env=inherited | environment,
+        stdin=secondary,
+        stdout=secondary,
+        stderr=secondary,
+    )
+    os.close(secondary)
+    shown = b""
+    # A terminal whose other end is closed cannot be read.
+    with contextlib.suppress(OSError):
+        while part := os.read(primary, 1000):
+            shown += part
+    os.close(primary)
+    assert process.wait(60) == ConflictError.exit_code
+    assert b"red" in shown
+    assert b"error: " in shown
+    assert (b"\x1b[" in shown) == is_coloured
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_is_said_and_no_defect(commands: Path) -> None:
+    result = CliRunner().invoke(_build("full"), ["full", "--json"])
+    assert result.exit_code == StoreError.exit_code
+    assert "No space left on device" in result.stderr
+    assert "free space on that disk" in result.stderr
+    assert json.loads(result.stdout)["error"]["kind"] == "StoreError"
+
+
+def test_completion_offers_commands_without_importing_them(commands: Path) -> None:
+    completed = subprocess.run(
+        [sys.executable, "-c", _MAIN, str(commands), ""],
+        env=os.environ | {"_LORRY_COMPLETE": "bash_complete", "COMP_WORDS": "lorry co", "COMP_CWORD": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert completed.stdout.splitlines() == ["plain,code", "plain,colour"]
+    assert "imported" not in completed.stderr

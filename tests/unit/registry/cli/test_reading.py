@@ -7,9 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import Result
 
+from lorry_registry.cli.show import show_version
 from lorry_registry.manifest import MANIFEST_NAME, Baseline
 from lorry_registry.registry import Registry
 from lorry_registry.stores import LocalStore
@@ -143,6 +145,8 @@ def test_a_damaged_manifest_is_told_where_the_adapter_is_asked_for(
 
 def test_show_tells_all_about_the_champion_or_a_version(lorry: Run, two_tasks: dict[str, Any]) -> None:
     output = lorry("show", "reviews").stdout
+    order = [output.index(part) for part in ("(champion)", "Metrics on", "What it is", "sha256:")]
+    assert order == sorted(order)
     assert output.startswith("reviews v2 (champion)\nHow much a review likes its product.\n")
     for text in (
         two_tasks["reviews v2"].adapter_id,
@@ -236,3 +240,23 @@ def test_a_verification_shows_each_result_when_it_is_there(
     for option in ((), ("--json",)):
         result = lorry("verify", "--all", *option, code=1)
         assert "films" in result.stdout
+
+
+# completion
+
+
+def test_names_of_tasks_are_completed(
+    lorry: Run, two_tasks: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = click.Context(show_version)
+    argument = show_version.params[0]
+
+    def complete(typed: str) -> list[str]:
+        return [item.value for item in argument.shell_complete(context, typed)]
+
+    assert lorry("show", "reviews").exit_code == 0
+    assert complete("rev") == ["reviews"]
+    assert complete("no-such") == []
+    # What is wrong with the settings is for commands to say.
+    monkeypatch.setenv("LORRY_STORE", "ftp://there")
+    assert complete("rev") == []

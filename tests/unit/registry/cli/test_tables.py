@@ -9,9 +9,9 @@ from rich.console import Console
 
 from lorry_registry.adapter_names import shorten_base
 from lorry_registry.cli import tables
+from lorry_registry.cli.prose import clean_text
 from lorry_registry.cli.tables import (
     Column,
-    clean_text,
     format_figure,
     format_time,
     print_fields,
