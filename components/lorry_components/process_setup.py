@@ -14,7 +14,10 @@ from typing import Any, NoReturn
 
 from lorry_registry.scrubbing import find_secrets, format_scrubbed, scrub_text
 
-_CHATTY = ("transformers", "mlflow", "alembic", "datasets", "bitsandbytes")
+_CHATTY = (
+    *("transformers", "mlflow", "alembic", "datasets", "bitsandbytes"),
+    *("botocore", "boto3", "s3transfer", "urllib3", "httpx", "filelock", "kubernetes"),
+)
 
 
 def quiet_libraries() -> None:

@@ -7,6 +7,9 @@ from typing import Protocol
 
 from lorry_registry.whole_files import write_whole_text
 
+CONTINUING = "continuing from"
+"""What the note of a training that goes on from a checkpoint begins with."""
+
 
 class Progress(Protocol):
     """Told how far a step is."""
@@ -17,6 +20,19 @@ class Progress(Protocol):
 
 def ignore_progress(done: int, total: int, note: str = "") -> None:
     """Tell nobody."""
+
+
+def describe_continuation(step: int, total: int) -> str:
+    """Return what a note says of a training that goes on from a checkpoint; empty: it starts."""
+    return f"{CONTINUING} step {step} of {total}" if step else ""
+
+
+def describe_seconds(seconds: float) -> str:
+    """Return a time as people say it: ``40 s``, ``12 min``, ``3 h 5 min``."""
+    minutes = round(seconds / 60)
+    if minutes < 2:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
 class ProgressFile:

@@ -219,7 +219,7 @@ def _run(
             data,
             target,
             checkpoints=checkpoints,
-            progress=lambda done, total: messages.put(("progress", done, total)),
+            progress=lambda done, total, note="": messages.put(("progress", done, total, note)),
             log_metrics=lambda metrics, step: messages.put(("metrics", dict(metrics), step)),
             place=place,
             group=group,

@@ -212,7 +212,7 @@ def run_stale(
         StoreError: A file of the run cannot be written.
     """
     from lorry_components.steps.runtime.outcomes import RunRecord
-    from lorry_pipelines.local.display import Watcher, open_display
+    from lorry_pipelines.local.display import Watcher, open_display, read_progress_file
     from lorry_pipelines.local.launch import RunFolder, report_disk, run_pipeline
     from lorry_pipelines.local.locking import hold_tasks
     from lorry_pipelines.scheduling import order_by_cost
@@ -230,7 +230,12 @@ def run_stale(
             print_line(f"log: {folder.log}", err=True)
         try:
             with open_display(names, quiet=quiet) as shown:
-                watcher = Watcher(names, store, folder.run, folder.progress, shown)
+                watcher = Watcher(
+                    names,
+                    RunRecord(store, folder.run),
+                    functools.partial(read_progress_file, folder.progress),
+                    shown,
+                )
                 report = run_pipeline(
                     order_by_cost([plan.spec for plan in stale]),
                     folder,

@@ -1,5 +1,6 @@
 """``lorry submit``: a run on a cluster, started once, followed to its end."""
 
+import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
     from lorry_pipelines.cluster.submission import Submission
     from lorry_pipelines.scheduling import PlannedTask
     from lorry_registry.settings import Settings
+
+# A heartbeat is written as often.
+_LOOK_SECONDS = 10.0
 
 
 @click.command(
@@ -337,15 +341,16 @@ class SubmitJob:
         from lorry_components.steps.report.step import summarize_run
         from lorry_components.steps.runtime.outcomes import RunRecord
         from lorry_pipelines.cluster.following import follow_run
-        from lorry_pipelines.local.display import Watcher, open_display
+        from lorry_pipelines.local.display import Watcher, open_display, read_stored_progress
 
         store = self._registry.store
         with open_display(names, quiet=quiet) as shown:
-            # Pods write no progress files here: outcomes of steps are all there is to see.
-            watcher = Watcher(names, store, run.id, self._settings.runs / run.id / "progress", shown)
+            record = RunRecord(store, run.id)
+            read_progress = functools.partial(read_stored_progress, record)
+            watcher = Watcher(names, record, read_progress, shown, seconds=_LOOK_SECONDS)
 
-            def look_at_both() -> None:
-                watcher()
+            def look_at_both(run: "Run") -> None:
+                watcher(at_once=run.has_ended)
                 look()
 
             try:

@@ -9,7 +9,7 @@ _LOOK_SECONDS = 5.0
 
 
 def follow_run(
-    kubeflow: Kubeflow, run: Run, look: Callable[[], None], *, seconds: float = _LOOK_SECONDS
+    kubeflow: Kubeflow, run: Run, look: Callable[[Run], None], *, seconds: float = _LOOK_SECONDS
 ) -> Run:
     """Return a run once it has ended.
 
@@ -19,15 +19,15 @@ def follow_run(
     Args:
         kubeflow: Where it runs.
         run: The run.
-        look: Called at every look, and once at the end; it shows how far the tasks are.
+        look: Called with the run at every look, and once at the end; it shows how far the tasks are.
         seconds: From one look to the next.
 
     Raises:
         ClusterError: Kubeflow cannot be reached any more. The run goes on.
     """
     while not run.has_ended:
-        look()
+        look(run)
         time.sleep(seconds)
         run = kubeflow.get_run(run.id)
-    look()
+    look(run)
     return run

@@ -15,7 +15,7 @@ from lorry_components.lifelines import end_group, start_with_lifeline
 from lorry_components.studies.study_summary import TrialOutcome
 from lorry_components.studies.trial_process import PROGRESS_NAME
 from lorry_components.studies.trials import Trial, TrialFolder
-from lorry_pipelines.local.display import TaskProgress
+from lorry_pipelines.local.display import TaskProgress, TaskState
 
 _POLL_SECONDS = 0.2
 # More at a time compete for memory bandwidth more than they gain.
@@ -112,7 +112,8 @@ def run_trials(
                 del running[place]
                 end_group(present.process)
                 outcome = _conclude(present)
-                shown.show(present.trial.name, share=1.0, label="failed" if outcome.error else "done")
+                ended = TaskState(1.0, "failed" if outcome.error else "done", has_ended=True)
+                shown.show(present.trial.name, ended)
                 finished(outcome)
     finally:
         for present in running.values():
@@ -141,7 +142,8 @@ def _show(present: _RunningTrial, shown: TaskProgress) -> None:
     except FileNotFoundError:
         return
     total = document["total"]
-    shown.show(present.trial.name, share=document["done"] / total if total else 0.0, label="running")
+    share = document["done"] / total if total else 0.0
+    shown.show(present.trial.name, TaskState(share, "running"))
 
 
 def _conclude(present: _RunningTrial) -> TrialOutcome:

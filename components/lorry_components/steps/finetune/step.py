@@ -218,6 +218,19 @@ def _check(task: ResolvedTask, group: ProcessGroup, *, rows: int) -> tuple[TaskT
     return task.task_type.settle(task.base.folder, rows), task.build_method()
 
 
+def _describe_start(task: ResolvedTask, setup: Setup, checkpoints: Path) -> str:
+    """Return the first line of a training's log: what is trained, on what, and from where."""
+    import torch
+
+    from lorry_components.training.checkpoints import find_checkpoint
+
+    checkpoint = find_checkpoint(checkpoints)
+    threads = torch.get_num_threads()
+    where = f"{setup.hardware.name} in {setup.precision.name}, {threads} thread{'' if threads == 1 else 's'}"
+    start = f"going on from {checkpoint.name}" if checkpoint else "from the start"
+    return f"{task.spec.name}: fine-tuning {task.spec.base.model} on {where}, {start}"
+
+
 def _is_probe_wanted(spec: TaskSpec, rows: int) -> bool:
     wanted = spec.evaluate.linear_probe
     return wanted == "always" or (wanted == "auto" and rows <= MOST_ROWS)
@@ -275,6 +288,8 @@ def _train(
         callbacks=[ProgressCallback(progress, log_metrics or (lambda _metrics, _step: None))],
     )
     check_same_start(checkpoints, group)
+    if group.is_first:
+        _LOGGER.info("%s", _describe_start(task, setup, checkpoints))
     separate_random_numbers(spec.train.seed, group)
     keeps_best = spec.train.early_stopping is not None
     with contextlib.ExitStack() as stack:

@@ -8,12 +8,13 @@ Layout in the store::
 
     runs/<run>/claim.json                 {token}, written first: no other run may have the id
     runs/<run>/tasks/<task>/<step>.json   an outcome
+    runs/<run>/tasks/<task>/running.json  how far the step is that runs now
 """
 
 import logging
 import time
 import uuid
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -25,6 +26,7 @@ from lorry_registry.scrubbing import format_scrubbed, scrub_text
 from lorry_registry.stores import Store
 
 STEPS = ("prepare_data", "finetune", "evaluate", "gate", "register")
+_HEARTBEAT = "running"
 Status = Literal["done", "current", "failed"]
 # The output of a step in the graph: whether there is work for the steps after it.
 PROCEED, STOP = "proceed", "stop"
@@ -73,6 +75,26 @@ class Outcome(BaseModel):
     seconds: float
     details: dict[str, JsonValue] = {}
     failure: Failure | None = None
+
+
+class Heartbeat(BaseModel):
+    """How far the step of a task is that runs now.
+
+    Attributes:
+        step: The step.
+        done: How much of it is done.
+        total: How much there is; 0: that is not known yet.
+        note: What else is known, such as the loss.
+        started_at: When the step started, in UTC.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    step: str
+    done: int
+    total: int
+    note: str = ""
+    started_at: datetime
 
 
 class Nothing(Exception):  # noqa: N818 - not an error: the task is up to date
@@ -132,6 +154,25 @@ class RunRecord:
         """Return the outcomes of a task, in the order of the steps."""
         stored = (self._store.read(self._key(task, step)) for step in STEPS)
         return [Outcome.model_validate_json(document.content) for document in stored if document]
+
+    def read_from(self, task: str, known: Sequence[Outcome]) -> list[Outcome]:
+        """Return the outcomes of a task whose first ones are known: only those of later steps are read."""
+        outcomes = list(known)
+        for step in STEPS[len(outcomes) :]:
+            document = self._store.read(self._key(task, step))
+            if document is None:
+                break
+            outcomes.append(Outcome.model_validate_json(document.content))
+        return outcomes
+
+    def write_heartbeat(self, task: str, beat: Heartbeat) -> None:
+        """Keep how far the running step of a task is, in place of what was kept before."""
+        self._store.replace(self._key(task, _HEARTBEAT), canonical_json(beat.model_dump(mode="json")))
+
+    def read_heartbeat(self, task: str) -> Heartbeat | None:
+        """Return how far the running step of a task was last; None: none has started, or none told."""
+        document = self._store.read(self._key(task, _HEARTBEAT))
+        return Heartbeat.model_validate_json(document.content) if document else None
 
     def list_tasks(self) -> list[str]:
         """Return the tasks that left an outcome, sorted."""

@@ -16,6 +16,7 @@ from lorry_components.process_setup import conceal_secrets, ease_garbage_collect
 from lorry_components.progress import Progress, ProgressFile, ignore_progress
 from lorry_components.steps.runtime.build_facts import read_build
 from lorry_components.steps.runtime.outcomes import RunRecord, run_step
+from lorry_components.steps.runtime.step_progress import StepProgress
 from lorry_components.tasks.resolution import ResolvedTask, resolve_task
 from lorry_registry.digest_cache import DigestCache
 from lorry_registry.errors import LorryError, TrackingError
@@ -91,12 +92,13 @@ class StepContext:
         opened = open_store(store, settings.s3)
         spec = place_base(read_task(task, opened), settings.base_place)
         resolved = resolve_task(spec, digest=DigestCache(settings.digests).digest_file)
+        record = RunRecord(opened, run, secrets=secrets)
         return cls(
             task=resolved,
-            record=RunRecord(opened, run, secrets=secrets),
+            record=record,
             registry=Registry.open(settings, opened),
             index=MlflowIndex(choose_tracking_uri(tracking_uri, environment)),
-            progress=_open_progress(environment, resolved.spec.name, step),
+            progress=_open_progress(environment, record, resolved.spec.name, step),
             injected_run=environment.get(INJECTED_RUN_VARIABLE) or None,
             build=read_build(environment, resolved.spec.name, run=run, image=settings.image),
             settings=settings,
@@ -179,10 +181,14 @@ def choose_tracking_uri(given: str, environment: Mapping[str, str]) -> str:
     return address
 
 
-def _open_progress(environment: Mapping[str, str], task: str, step: str) -> Progress:
+def _open_progress(environment: Mapping[str, str], record: RunRecord, task: str, step: str) -> Progress:
     folder = environment.get(PROGRESS_VARIABLE)
-    if not folder:
+    progress: Progress
+    if folder:
+        progress = ProgressFile(Path(folder) / f"{task}.json", step)
+    elif _POD_VARIABLE in environment:
+        progress = StepProgress(record, task, step)
+    else:
         return ignore_progress
-    progress = ProgressFile(Path(folder) / f"{task}.json", step)
     progress(0, 0)
     return progress

@@ -73,13 +73,13 @@ def test_a_new_folder_is_well_and_stays_empty(doctor: Doctor, tmp_path: Path) ->
 def test_settings_that_are_not_set_are_shown_on_request(
     doctor: Doctor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("LORRY_CACHE_SIZE", "3GiB")
+    monkeypatch.setenv("LORRY_CACHE_SIZE", "3Gi")
     pattern = r"defaults +(\d+ settings are not set); to see them: lorry doctor --all"
     (line,) = re.findall(pattern, doctor().output)
     output = doctor("--all").output
     assert line == f"{output.count('(default)')} settings are not set"
     for shown in (doctor().output, output):
-        assert re.search(r"cache_size +3GiB +\(LORRY_CACHE_SIZE\)", shown)
+        assert re.search(r"cache_size +3Gi +\(LORRY_CACHE_SIZE\)", shown)
 
 
 def test_a_failure_has_a_remedy_and_an_exit_code(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
