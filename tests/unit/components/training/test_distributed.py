@@ -52,7 +52,7 @@ class Training:
             self.data,
             self.root / name,
             checkpoints=self.root / f"{name}-checkpoints",
-            progress=lambda done, total: self.progress.append((done, total)),
+            progress=lambda done, total, _note="": self.progress.append((done, total)),
             log_metrics=lambda metrics, _step: self.metrics.update(metrics),
         )
 

@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -164,10 +165,12 @@ class Watch:
 
     def __init__(self) -> None:
         self.progress: list[tuple[int, int]] = []
+        self.notes: list[str] = []
         self.metrics: list[tuple[int, dict[str, float]]] = []
 
     def note(self, done: int, total: int, note: str = "") -> None:
         self.progress.append((done, total))
+        self.notes.append(note)
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         self.metrics.append((step, dict(metrics)))
@@ -259,6 +262,8 @@ def test_a_pair_is_noted(train: Train, make_spec: MakeSpec) -> None:
 def test_the_watchers_are_told(train: Train, make_spec: MakeSpec) -> None:
     _, _, watch = train(make_spec(train={"epochs": 2}))
     assert watch.progress == [(step, 12) for step in range(13)]
+    assert watch.notes[0] == ""
+    assert re.fullmatch(r"loss \d+(\.\d+)?, \d+(\.\d+)?(e\+\d+)? rows/s, 0 s left", watch.notes[-1])
     assert len(watch.list_values("train/loss")) == 12
     assert len(watch.list_values("train/learning_rate")) == 12
     assert [step for step, metrics in watch.metrics if "validation/pearson" in metrics] == [6, 12]
