@@ -1,38 +1,28 @@
 """How often luck promotes when many equal adapters challenge one champion, and what it costs to prevent that.
 
 Each case draws a champion and challengers whose errors share what is hard about a row. All are tested as the
-gate tests them, by the share of paired bootstrap resamples with a gain above 0: for accuracy by the counts of
-rows that one of the two has right and the other has not, whose resamples are multinomial; for Pearson's r by
-drawing rows. The confidence that is needed is the gate's own.
+gate tests them, and the confidence that is needed is the gate's own.
 
     python docs/experiments/challenge_a_champion.py
 """
 
 import argparse
-import functools
 from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lorry_components.metrics.base import MeanScorer
+from lorry_components.metrics.differences import estimate_difference
+from lorry_components.metrics.numbers import NumbersScorer, compute_pearson, compute_pearson_lines
 from lorry_registry.challenges import tighten_confidence
 
 CHALLENGERS = 10
-RESAMPLES = 40_000
-PEARSON_RESAMPLES = 4_000
 CONFIDENCE = 0.95
 BASE_ACCURACY = 0.8
 
 Numbers = NDArray[np.float64]
 Draw = Callable[[np.random.Generator, int, float], list[float]]
-
-
-@functools.cache
-def resample_counts(rows: int, wins: int, losses: int) -> float:
-    """Return the share of resamples in which more rows are won than lost."""
-    shares = [wins / rows, losses / rows, 1.0 - (wins + losses) / rows]
-    drawn = np.random.default_rng(1).multinomial(rows, shares, size=RESAMPLES)
-    return float(np.mean(drawn[:, 0] > drawn[:, 1]))
 
 
 def draw_accuracies(generator: np.random.Generator, rows: int, gain: float) -> list[float]:
@@ -49,9 +39,8 @@ def draw_accuracies(generator: np.random.Generator, rows: int, gain: float) -> l
     champion = answer(BASE_ACCURACY)
     confidences = []
     for _ in range(CHALLENGERS):
-        challenger = answer(BASE_ACCURACY + gain)
-        wins, losses = int(np.sum(challenger & ~champion)), int(np.sum(champion & ~challenger))
-        confidences.append(resample_counts(rows, wins, losses))
+        scorers = [MeanScorer(right) for right in (answer(BASE_ACCURACY + gain), champion)]
+        confidences.append(estimate_difference(*scorers, rows).find_confidence())
     return confidences
 
 
@@ -63,21 +52,12 @@ def draw_correlations(generator: np.random.Generator, rows: int, gain: float) ->
         guess: Numbers = truth + noise * (hard + generator.normal(size=rows))
         return guess
 
-    champion = answer(0.5)
-    drawn = generator.integers(0, rows, (PEARSON_RESAMPLES, rows))
-    rival = _correlate(truth[drawn], champion[drawn])
-    return [
-        float(np.mean(_correlate(truth[drawn], answer(0.5 * (1.0 - gain))[drawn]) > rival))
-        for _ in range(CHALLENGERS)
-    ]
+    def score(guess: Numbers) -> NumbersScorer:
+        return NumbersScorer(truth, guess, compute_pearson, compute_pearson_lines)
 
-
-def _correlate(truth: Numbers, guess: Numbers) -> Numbers:
-    truth = truth - truth.mean(axis=1, keepdims=True)
-    guess = guess - guess.mean(axis=1, keepdims=True)
-    scale = np.sqrt((truth**2).sum(axis=1) * (guess**2).sum(axis=1))
-    value: Numbers = (truth * guess).sum(axis=1) / scale
-    return value
+    champion = score(answer(0.5))
+    challengers = [score(answer(0.5 * (1.0 - gain))) for _ in range(CHALLENGERS)]
+    return [estimate_difference(each, champion, rows).find_confidence() for each in challengers]
 
 
 def simulate(draw: Draw, rows: int, gain: float, cases: int) -> tuple[Numbers, Numbers]:

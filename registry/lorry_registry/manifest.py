@@ -140,10 +140,7 @@ class Pooling(_Part):
 
 
 class MetricValue(_Part):
-    """A metric on the test rows, with its bootstrap confidence interval.
-
-    ``low`` and ``high`` bound the middle 95 % of the resamples.
-    """
+    """A metric on the test rows; ``low`` and ``high`` bound its 95 % confidence interval."""
 
     value: float
     low: float
@@ -157,7 +154,7 @@ class Baseline(_Part):
         name: What answers, such as ``majority class``.
         value: Its primary metric on these rows.
         gain: The adapter's value on the same rows less this one.
-        confidence: The share of paired resamples in which the adapter is better.
+        confidence: How sure it is that the adapter is better, from 0 to 1.
         examples: How many of the rows it answered.
     """
 
@@ -173,8 +170,7 @@ class ProbeComparison(_Part):
 
     Attributes:
         value: The linear model's.
-        gain: The adapter's less the linear model's; ``low`` and ``high`` bound the middle 95 % of paired
-            resamples.
+        gain: The adapter's less the linear model's; ``low`` and ``high`` bound its 95 % interval.
     """
 
     value: float

@@ -1,4 +1,4 @@
-"""Numbers of bytes: how they are written for people, and read from a task file."""
+"""Numbers of bytes, and probabilities: how they are written for people, and read from a task file."""
 
 import re
 from typing import Literal
@@ -48,6 +48,22 @@ def format_in(size: float, unit: Unit, *, digits: int = 1) -> str:
         digits: How many digits behind the point.
     """
     return f"{size / _BYTES[unit]:,.{digits}f} {unit}"
+
+
+def format_probability(value: float, *, digits: int = 0) -> str:
+    """Return a probability in percent; no rounding makes a certainty of it: ``>99%``, ``<1%``.
+
+    Args:
+        value: The probability, from 0 to 1.
+        digits: How many digits behind the point.
+    """
+    step = 10.0**-digits
+    text = f"{value:.{digits}%}"
+    if value < 1.0 and text == f"{1:.{digits}%}":
+        return f">{100.0 - step:.{digits}f}%"
+    if value > 0.0 and text == f"{0:.{digits}%}":
+        return f"<{step:.{digits}f}%"
+    return text
 
 
 def add_quantities(first: str, second: str) -> str:

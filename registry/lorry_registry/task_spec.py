@@ -252,9 +252,9 @@ class GateSpec(Section):
     Attributes:
         minimum: The lowest value of the primary metric; None: any.
         minimum_gain: The least gain over the champion, on the same test rows.
-        confidence: How certain a gain must be: the share of paired bootstrap resamples that show it. Of
-            adapters that are no better than the champion, at most the rest of 1 is promoted over it on the
-            same test rows, however many try.
+        confidence: How sure it must be that there is a gain, by a one-sided paired test. Of adapters that are
+            no better than the champion, at most the rest of 1 is promoted over it on the same test rows,
+            however many try.
         minimum_rows: The fewest test rows on which an adapter can win against the champion.
         baseline: What an adapter must beat even where there is no champion: the best of the answers that cost
             nothing, or ``none``.

@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 
 from lorry_components.inference import assemble_adapter
-from lorry_components.metrics.bootstrap import estimate_difference
+from lorry_components.metrics.differences import estimate_difference
 from lorry_components.process_setup import quiet_libraries
 from lorry_components.steps.finetune.step import finetune
 from lorry_components.steps.prepare_data.step import load_part, prepare_data
@@ -123,7 +123,7 @@ class Result:
         test: The same on test rows.
         seconds: Of the training, or of the fit.
         epochs: The metric on validation rows after each epoch.
-        gain: The difference to the probe on the same test rows; ``low`` and ``high`` bound 95 % of resamples.
+        gain: The difference to the probe on the same test rows; ``low`` and ``high`` bound its 95 % interval.
     """
 
     data: str
@@ -281,7 +281,7 @@ def measure(
         history.values,
     )
     if known is not None:
-        difference = estimate_difference(scorers["test"], known, rows, resamples=1000)
+        difference = estimate_difference(scorers["test"], known, rows)
         result.gain, result.low, result.high = difference.value, difference.low, difference.high
     return result, scorers["test"]
 

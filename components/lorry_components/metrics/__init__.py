@@ -1,9 +1,11 @@
-"""Metrics, and the bootstrap that gives each its interval.
+"""Metrics, each with its interval, and differences of two on the same rows.
 
 ::
 
     base              what a metric compares, and what it returns
-    bootstrap         intervals, and the paired test of two adapters on the same rows
+    intervals         95 % intervals: Wilson's of shares, BCa of what is resampled
+    bootstrap         draws of rows; all metrics of a test part with their intervals
+    differences       two on the same rows: the interval of their difference, and how sure it is above 0
     classification    accuracy, f1, matthews
     numbers           pearson, spearman, rmse
     squad             exact match and F1 of answers cut out of a context
@@ -18,10 +20,11 @@ of written texts compare with every text that is right for a row. None needs a d
 """
 
 from lorry_components.metrics.base import Metric, Prediction, Scorer, Target
-from lorry_components.metrics.bootstrap import estimate_gain_confidence, estimate_metrics
+from lorry_components.metrics.bootstrap import estimate_metrics
 from lorry_components.metrics.cider import score_cider
 from lorry_components.metrics.classification import score_accuracy, score_f1, score_matthews
 from lorry_components.metrics.denoising import score_denoising, score_noise_error
+from lorry_components.metrics.differences import Difference, estimate_difference
 from lorry_components.metrics.matching import score_exact_match, score_sql_match
 from lorry_components.metrics.meteor import score_meteor
 from lorry_components.metrics.meteor_1_5 import score_meteor_1_5
@@ -32,11 +35,12 @@ from lorry_components.metrics.rouge import score_rouge_l
 from lorry_components.metrics.squad import make_answer_metric
 
 __all__ = [
+    "Difference",
     "Metric",
     "Prediction",
     "Scorer",
     "Target",
-    "estimate_gain_confidence",
+    "estimate_difference",
     "estimate_metrics",
     "make_answer_metric",
     "score_accuracy",

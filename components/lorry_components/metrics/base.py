@@ -52,15 +52,15 @@ class MeanScorer:
     """
 
     def __init__(self, values: Sequence[float] | NDArray[Any]) -> None:
-        self._values = np.asarray(values, dtype=np.float64)
+        self.values: NDArray[np.float64] = np.asarray(values, dtype=np.float64)
 
     def __call__(self, draw: NDArray[np.intp], /) -> float:
         """Return the mean over some rows."""
-        return float(np.mean(self._values[draw]))
+        return float(np.mean(self.values[draw]))
 
     def score_draws(self, draws: NDArray[np.intp]) -> NDArray[np.float64]:
         """Return the mean over each set of rows."""
-        means: NDArray[np.float64] = np.mean(self._values[draws], axis=1)
+        means: NDArray[np.float64] = np.mean(self.values[draws], axis=1)
         return means
 
 
@@ -87,6 +87,34 @@ class SumScorer:
         times = count_each(draws, len(self._counts)).astype(np.float64)
         sums = (times @ self._weights).astype(self._counts.dtype)
         return np.asarray([self._compute(line) for line in sums], dtype=np.float64)
+
+
+class AverageScorer:
+    """The mean of several scorers on the same rows, such as of trainings with several seeds.
+
+    Args:
+        scorers: The scorers, at least one.
+    """
+
+    def __init__(self, scorers: Sequence[Scorer]) -> None:
+        self._scorers = scorers
+
+    def __call__(self, draw: NDArray[np.intp], /) -> float:
+        """Return the mean of all on some rows."""
+        return float(np.mean([scorer(draw) for scorer in self._scorers]))
+
+    def score_draws(self, draws: NDArray[np.intp]) -> NDArray[np.float64]:
+        """Return the mean of all on each set of rows."""
+        means: NDArray[np.float64] = np.mean([score_draws(each, draws) for each in self._scorers], axis=0)
+        return means
+
+
+def average_scorers(scorers: Sequence[Scorer]) -> Scorer:
+    """Return a scorer of the mean of several on the same rows."""
+    if len(scorers) == 1:
+        return scorers[0]
+    means = [scorer.values for scorer in scorers if isinstance(scorer, MeanScorer)]
+    return MeanScorer(np.mean(means, axis=0)) if len(means) == len(scorers) else AverageScorer(scorers)
 
 
 def count_each(numbers: NDArray[np.intp], size: int) -> NDArray[np.intp]:

@@ -1,7 +1,6 @@
-"""Bootstrap confidence intervals and the paired bootstrap test.
+"""Draws of rows with replacement, and the metrics of a test part with their intervals.
 
-Efron and Tibshirani, An Introduction to the Bootstrap, 1993; for comparing two systems on the same test rows,
-Koehn, Statistical Significance Tests for Machine Translation Evaluation, EMNLP 2004.
+Efron and Tibshirani, An Introduction to the Bootstrap, 1993.
 """
 
 from collections.abc import Iterator, Mapping
@@ -9,28 +8,25 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from lorry_components.metrics.base import Scorer, score_draws
+from lorry_components.metrics.base import MeanScorer, Scorer, score_draws
+from lorry_components.metrics.classification import SmoothedClassScorer
+from lorry_components.metrics.intervals import (
+    Interval,
+    find_mean_interval,
+    find_resampled_interval,
+    score_without,
+)
 from lorry_registry.manifest import MetricValue
 
-_LOW, _HIGH = 2.5, 97.5
+_MIDDLE = (0.025, 0.975)
 # Numbers of rows that are drawn at once: enough to be fast, and few enough to stay in a processor's cache.
 _DRAWN_AT_ONCE = 1 << 17
-
-
-def draw_rows(rows: int, *, resamples: int, seed: int = 0) -> Iterator[NDArray[np.intp]]:
-    """Yield the numbers of rows that are drawn with replacement, as many as there are, shape (rows,).
-
-    Args:
-        rows: How many rows there are.
-        resamples: How often they are drawn.
-        seed: Seeds the draws: the same seed gives the same ones.
-    """
-    for draws in draw_sets(rows, resamples=resamples, seed=seed):
-        yield from draws
+# Of weights of rows: more do not move the ends of an interval.
+_MOST_WEIGHTS = 2000
 
 
 def draw_sets(rows: int, *, resamples: int, seed: int = 0) -> Iterator[NDArray[np.intp]]:
-    """Yield the same numbers of rows, several sets at once, shape (sets, rows).
+    """Yield numbers of rows that are drawn with replacement, several sets at once, shape (sets, rows).
 
     The fewer are drawn at once the more rows there are, so that what they take of memory does not grow.
 
@@ -48,7 +44,10 @@ def draw_sets(rows: int, *, resamples: int, seed: int = 0) -> Iterator[NDArray[n
 def estimate_metrics(
     scorers: Mapping[str, Scorer], rows: int, *, resamples: int, seed: int = 0
 ) -> dict[str, MetricValue]:
-    """Return each metric with the middle 95 % of its bootstrap resamples.
+    """Return each metric with its 95 % interval.
+
+    A mean of values from 0 to 1 has Wilson's, F1 of a class and Matthews correlation have that of smoothed
+    weights of rows, all others have the bootstrap's.
 
     Args:
         scorers: What scores some of the rows, by the name of the metric.
@@ -56,59 +55,29 @@ def estimate_metrics(
         resamples: How often rows are drawn with replacement.
         seed: Seeds the draws: the same rows give the same interval.
     """
-    drawn: dict[str, list[NDArray[np.float64]]] = {name: [] for name in scorers}
-    for draws in draw_sets(rows, resamples=resamples, seed=seed):
-        for name, scorer in scorers.items():
-            drawn[name].append(score_draws(scorer, draws))
+    known = {name: _find_interval(scorer, resamples=resamples, seed=seed) for name, scorer in scorers.items()}
+    drawn: dict[str, list[NDArray[np.float64]]] = {name: [] for name in scorers if known[name] is None}
+    for draws in draw_sets(rows, resamples=resamples, seed=seed) if drawn else ():
+        for name, values in drawn.items():
+            values.append(score_draws(scorers[name], draws))
     everything = np.arange(rows)
     estimates = {}
     for name, scorer in scorers.items():
-        low, high = np.percentile(np.concatenate(drawn[name]), (_LOW, _HIGH))
-        estimates[name] = MetricValue(value=scorer(everything), low=float(low), high=float(high))
+        value = scorer(everything)
+        low, high = known[name] or find_resampled_interval(
+            np.concatenate(drawn[name]), value, score_without(scorer, rows), rows
+        )
+        # Rounding must not leave the value outside.
+        estimates[name] = MetricValue(value=value, low=min(low, value), high=max(high, value))
     return estimates
 
 
-def estimate_gain_confidence(
-    candidate: Scorer,
-    champion: Scorer,
-    rows: int,
-    *,
-    minimum_gain: float,
-    resamples: int,
-    seed: int = 0,
-) -> float:
-    """Return the share of resamples in which the candidate beats the champion by more than a minimum.
-
-    Both are scored on the same drawn rows each time, so that what is hard for both cancels out.
-
-    Args:
-        candidate: Scores the candidate on some of the rows; more is better.
-        champion: Scores the champion on the same rows.
-        rows: How many rows there are.
-        minimum_gain: The gain that has to be exceeded.
-        resamples: How often rows are drawn with replacement.
-        seed: Seeds the draws.
-    """
-    wins = 0
-    for draws in draw_sets(rows, resamples=resamples, seed=seed):
-        gains = score_draws(candidate, draws) - score_draws(champion, draws)
-        wins += int(np.count_nonzero(gains > minimum_gain))
-    return wins / resamples
-
-
-def estimate_difference(
-    candidate: Scorer, other: Scorer, rows: int, *, resamples: int, seed: int = 0
-) -> MetricValue:
-    """Return how much better one is than another on the same rows, with the middle 95 % of paired resamples.
-
-    Args:
-        candidate: Scores the one on some of the rows.
-        other: Scores the other on the same rows.
-        rows: How many rows there are.
-        resamples: How often rows are drawn with replacement.
-        seed: Seeds the draws.
-    """
-    everything = np.arange(rows)
-    drawn = [candidate(draw) - other(draw) for draw in draw_rows(rows, resamples=resamples, seed=seed)]
-    low, high = np.percentile(drawn, (_LOW, _HIGH))
-    return MetricValue(value=candidate(everything) - other(everything), low=float(low), high=float(high))
+def _find_interval(scorer: Scorer, *, resamples: int, seed: int) -> Interval | None:
+    """Return the interval of a value that needs no draws of rows; None: it needs them."""
+    if isinstance(scorer, MeanScorer) and scorer.values.min() >= 0.0 and scorer.values.max() <= 1.0:
+        return find_mean_interval(scorer.values)
+    if isinstance(scorer, SmoothedClassScorer):
+        values = scorer.draw_smoothed(resamples=min(resamples, _MOST_WEIGHTS), seed=seed)
+        low, high = np.quantile(values, _MIDDLE)
+        return float(low), float(high)
+    return None

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from lorry_components.metrics.base import MeanScorer, Prediction, Scorer, Target, count_each
 
-Counts = NDArray[np.intp]
+Counts = NDArray[np.intp] | NDArray[np.float64]
 """How many rows of each class there are in each set of rows, shape (sets, classes)."""
 
 
@@ -44,6 +44,42 @@ class ClassScorer:
         return self._compute(right, truth, guess)
 
 
+class SmoothedClassScorer(ClassScorer):
+    """One whose interval comes from smoothed weights of rows.
+
+    Not for a mean over classes, of which few rows show only some.
+    """
+
+    def draw_smoothed(self, *, resamples: int, seed: int) -> NDArray[np.float64]:
+        """Return values of the Bayesian bootstrap with one row more, of which nothing is known.
+
+        Rows have random weights, as Rubin (The Bayesian Bootstrap, 1981) has it, and so has the additional
+        one, whose true and predicted class are any that occur: it stands for the mistakes that few rows do
+        not show.
+
+        Args:
+            resamples: How many values.
+            seed: Seeds the weights: the same seed gives the same values.
+        """
+        generator = np.random.default_rng(seed)
+        cells, counts = np.unique(np.stack([self._truth, self._guess]), axis=1, return_counts=True)
+        occurring = np.unique(cells)
+        if len(occurring) == 1:
+            occurring = np.arange(self._classes)
+        weights = generator.gamma(counts, size=(resamples, len(counts)))
+        more = generator.exponential(size=(resamples, 1))
+        chosen = generator.choice(occurring, size=(2, resamples))
+        is_each = np.eye(self._classes)
+        truth, guess = (
+            weights @ is_each[side] + more * is_each[new] for side, new in zip(cells, chosen, strict=True)
+        )
+        hits = weights * (cells[0] == cells[1])
+        right = hits @ is_each[cells[0]] + more * is_each[chosen[0]] * (chosen[0] == chosen[1])[:, np.newaxis]
+        return self._compute(right, truth, guess)
+
+
+_ROUNDING = 1e-9
+
 # not_equivalent, non-toxic, no answer; and nontoxic, irrelevant, unacceptable beside the class without
 # prefix.
 _NEGATION = re.compile(r"(?:not|non|no)(?:[\W_]|$)")
@@ -74,7 +110,7 @@ def score_f1(
         return ClassScorer(truth, guess, len(classes), compute_macro_f1)
     # A class that occurs nowhere in these rows has a number all the same.
     number = classes.index(chosen) if chosen in classes else len(classes)
-    return ClassScorer(
+    return SmoothedClassScorer(
         truth, guess, max(len(classes), number + 1), lambda *counts: compute_f1(*counts)[:, number]
     )
 
@@ -103,7 +139,7 @@ def _negates(name: str, other: str) -> bool:
 def score_matthews(targets: Sequence[Target], predictions: Sequence[Prediction]) -> Scorer:
     """Matthews correlation; 0 where one side has a single class."""
     truth, guess, classes = _number_classes(targets, predictions)
-    return ClassScorer(truth, guess, len(classes), compute_matthews)
+    return SmoothedClassScorer(truth, guess, len(classes), compute_matthews)
 
 
 def compute_f1(right: Counts, truth: Counts, guess: Counts) -> NDArray[np.float64]:
@@ -130,7 +166,9 @@ def compute_matthews(right: Counts, truth: Counts, guess: Counts) -> NDArray[np.
     shared = right.sum(axis=1) * rows - np.einsum("sc,sc->s", truth, guess, dtype=np.float64)
     true = rows**2 - np.einsum("sc,sc->s", truth, truth, dtype=np.float64)
     guessed = rows**2 - np.einsum("sc,sc->s", guess, guess, dtype=np.float64)
-    spread = true * guessed
+    # Of weighted rows all of one class rounding leaves next to nothing, and of counted ones nothing.
+    least = _ROUNDING * rows**2
+    spread = np.where((true > least) & (guessed > least), true * guessed, 0.0)
     scores = np.zeros(rows.shape)
     np.divide(shared, np.sqrt(spread), out=scores, where=spread > 0)
     return scores

@@ -4,12 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import yaml
-from numpy.typing import NDArray
 
 from lorry_components.methods import METHODS
-from lorry_components.studies.study_summary import StudyRow, compare_samples
+from lorry_components.metrics.differences import Difference
+from lorry_components.studies.study_summary import StudyRow, StudySummary
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,43 +26,36 @@ class Recommendation:
     reason: str
 
 
-def recommend_variant(
-    rows: Sequence[StudyRow],
-    samples: Mapping[str, NDArray[np.float64]],
-    *,
-    confidence: float,
-    baselines: Mapping[str, float],
-) -> Recommendation | None:
+def recommend_variant(summary: StudySummary) -> Recommendation | None:
     """Choose the variant with the fewest trained parameters of those not significantly below the best.
 
-    A variant is significantly below the best if it scores less on at least a share ``confidence`` of the
-    paired resamples, each with the same rows for both. Of equally small variants the better one is chosen.
-    Variants with a failed seed are left out, and those whose seeds say too little of the next training.
+    A variant is significantly below the best if the 95 % interval of its difference, the one that is shown,
+    lies below 0. Of equally small variants the better one is chosen. Variants with a failed seed are left
+    out, and those whose seeds say too little of the next training.
 
     Args:
-        rows: The rows of a study.
-        samples: Each variant's scores on the same draws, see :func:`draw_scores`.
-        confidence: The share.
-        baselines: What costs nothing, by name: its metric on these rows.
+        summary: The study.
 
     Returns:
         The choice, or None if no variant is complete, or the best is in doubt: see :func:`explain_doubts`.
     """
-    complete = [row for row in rows if row.is_complete and row.trained_parameters is not None]
-    if not complete or explain_doubts(rows, baselines):
+    complete = [row for row in summary.rows if row.is_complete and row.trained_parameters is not None]
+    if not complete or explain_doubts(summary.rows, summary.baselines):
         return None
     complete = [row for row in complete if not row.doubt]
     best = max(complete, key=_read_value)
-    shares = {
-        row.variant.label: float(np.mean(samples[row.variant.label] < samples[best.variant.label]))
+    differences = {
+        row.variant.label: summary.compare(row.variant.label, best.variant.label)
         for row in complete
+        if row is not best
     }
-    near = [row for row in complete if row is best or shares[row.variant.label] < confidence]
+    near = [row for row in complete if row is best or differences[row.variant.label].high >= 0.0]
     chosen = min(near, key=lambda row: (row.trained_parameters or 0, -_read_value(row)))
     return Recommendation(
         label=chosen.variant.label,
         section=write_section(chosen),
-        reason=_explain(chosen, best, complete, near, samples) + _qualify(chosen, best, rows),
+        reason=_explain(chosen, best, complete, near, differences.get(chosen.variant.label))
+        + _qualify(chosen, best, summary.rows),
     )
 
 
@@ -71,7 +63,7 @@ def explain_doubts(rows: Sequence[StudyRow], baselines: Mapping[str, float]) -> 
     """Return why nothing can be recommended from rows that are complete; empty: something can.
 
     The seeds of the best say too little of its next training, or those of all do; or the best is not
-    measurably better than what costs nothing, so that all the differences are between trainings that failed.
+    significantly better than what costs nothing, so that all differences are between trainings that failed.
 
     Args:
         rows: The rows of a study.
@@ -91,9 +83,9 @@ def explain_doubts(rows: Sequence[StudyRow], baselines: Mapping[str, float]) -> 
     if free is None or best.estimate is None or not best.variant.is_trained or best.estimate.low > free:
         return ""
     return (
-        f"{best.variant.label} has the highest mean, {_read_value(best):.3f}, which is not measurably better "
-        f"than what costs nothing ({name}: {free:.3f}). More optimiser steps (train.epochs, or a smaller "
-        "train.batch_size), another learning rate or more rows may help"
+        f"{best.variant.label} has the highest mean, {_read_value(best):.3f}, which is not significantly "
+        f"better than what costs nothing ({name}: {free:.3f}). More optimiser steps (train.epochs, or a "
+        "smaller train.batch_size), another learning rate or more rows may help"
     )
 
 
@@ -131,13 +123,13 @@ def _explain(
     best: StudyRow,
     rows: Sequence[StudyRow],
     near: Sequence[StudyRow],
-    samples: Mapping[str, NDArray[np.float64]],
+    difference: Difference | None,
 ) -> str:
     name, value, highest = chosen.variant.label, _read_value(chosen), _read_value(best)
     count = f"{chosen.trained_parameters:,} trained parameters"
     if len(rows) == 1:
         return f"{name} is the only one to choose from: {value:.3f} with {count}"
-    if chosen is best:
+    if difference is None:
         as_good = [row for row in rows if row is not best and _read_value(row) == highest]
         head = f"{name} has the best metric, {value:.3f},"
         if as_good:
@@ -153,11 +145,10 @@ def _explain(
         )
     else:
         head = f"{name} trains the fewest parameters ({chosen.trained_parameters:,})"
-    difference = compare_samples(value - highest, samples[name], samples[best.variant.label])
     return (
         f"{head} of those whose metric is not significantly below the best, {best.variant.label}: "
-        f"{value:.3f} against {highest:.3f}, difference {difference.value:+z.3f} ({difference.low:+z.3f} to "
-        f"{difference.high:+z.3f}), below it in {difference.below:.1%} of the paired resamples"
+        f"{value:.3f}, best {highest:.3f}, difference {difference.value:+z.3f} (95 % interval "
+        f"{difference.low:+z.3f} to {difference.high:+z.3f})"
     )
 
 

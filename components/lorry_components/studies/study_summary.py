@@ -1,8 +1,8 @@
 """The summary of a study: a row for each variant, all scored on the same resampled rows.
 
-Intervals and differences are of the mean over a variant's seeds, and come from the bootstrap over rows;
-the spread over seeds is shown beside them. The two answer different questions: what other rows, and what
-another training, would have given.
+Intervals and differences are of the mean over a variant's seeds, as other rows would give it; the spread over
+seeds is shown beside them. The two answer different questions: what other rows, and what another training,
+would have given. A difference counts where its 95 % interval, the one that is shown, does not cover 0.
 """
 
 import json
@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from lorry_components.metrics.base import Scorer
-from lorry_components.metrics.bootstrap import draw_rows
+from lorry_components.metrics.base import Scorer, average_scorers
+from lorry_components.metrics.bootstrap import estimate_metrics
+from lorry_components.metrics.differences import Difference, estimate_difference
 from lorry_components.studies.trials import Training, Trial, TrialFolder, TrialResult
 from lorry_components.studies.variants import Variant
 from lorry_components.task_types import Prediction, Target, TaskType
@@ -23,7 +23,6 @@ from lorry_registry.errors import Fault, InvalidDataError
 from lorry_registry.manifest import MetricValue
 from lorry_registry.task_spec import EvaluateSpec
 
-_LOW, _HIGH = 2.5, 97.5
 # Standard deviations over seeds by the width of the interval over rows. Seeds of .83, .85 and .87 on 500 rows
 # have one of .3; .462 and .940 on 200 rows have one of 3.
 _UNSTEADY = 2.0
@@ -49,23 +48,6 @@ class TrialOutcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
-    """The difference of a variant to the one that all are compared with.
-
-    Attributes:
-        value: Its metric minus the other's.
-        low: The lower end of the middle 95 % of paired resamples.
-        high: The upper end.
-        below: The share of paired resamples in which it scores less than the other.
-    """
-
-    value: float
-    low: float
-    high: float
-    below: float
-
-
-@dataclass(frozen=True, slots=True)
 class StudyRow:
     """A row of a comparison.
 
@@ -73,7 +55,7 @@ class StudyRow:
         variant: What was compared.
         seeds: The seeds that are done.
         values: The primary metric of each.
-        estimate: Their mean, with the bootstrap's interval; None if no seed is done.
+        estimate: Their mean, with its 95 % interval over rows; None if no seed is done.
         spread: The standard deviation over seeds; None for fewer than two.
         metrics: All metrics, as means over seeds.
         difference: The difference to the reference; None for the reference itself.
@@ -160,7 +142,6 @@ class StudyRow:
             "metrics": dict(self.metrics),
             "difference": self.difference.value if self.difference else None,
             "difference_interval": [self.difference.low, self.difference.high] if self.difference else None,
-            "share_below": self.difference.below if self.difference else None,
             "trained_parameters": self.trained_parameters,
             "head_parameters": parameters.head if parameters else None,
             "total_parameters": parameters.total if parameters else None,
@@ -187,7 +168,7 @@ class StudySummary:
         examples: How many rows that part has.
         reference: The label of the variant that all are compared with; None if no trial is done.
         rows: One for each variant, in the order in which they were requested.
-        samples: The scores of each variant on the same draws of rows, see :func:`draw_scores`.
+        scorers: What scores each variant, the mean over its seeds, on some of the rows.
         baselines: What costs nothing, by name: its metric on these rows.
     """
 
@@ -197,7 +178,7 @@ class StudySummary:
     examples: int
     reference: str | None
     rows: tuple[StudyRow, ...]
-    samples: Mapping[str, NDArray[np.float64]]
+    scorers: Mapping[str, Scorer]
     baselines: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -205,11 +186,15 @@ class StudySummary:
         """What a person reads for the metric."""
         return self.metric if self.positive is None else f"{self.metric} of {self.positive}"
 
+    def compare(self, label: str, other: str) -> Difference:
+        """Return how much better one variant is than another on the same rows."""
+        return estimate_difference(self.scorers[label], self.scorers[other], self.examples)
+
 
 def summarize_study(
     variants: Sequence[Variant], outcomes: Sequence[TrialOutcome], *, against: str | None = None
 ) -> StudySummary:
-    """Score all finished trials on the same resampled rows.
+    """Score all finished trials on the same rows.
 
     Args:
         variants: The rows.
@@ -243,10 +228,14 @@ def summarize_study(
         for parts in scored.values()
         for part in parts
     }
-    samples = draw_scores(scorers, rows, resamples=spec.evaluate.resamples)
+    averages = {label: average_scorers(group) for label, group in scorers.items()}
+    estimates = estimate_metrics(averages, rows, resamples=spec.evaluate.resamples) if averages else {}
     values = {label: [scorer(np.arange(rows)) for scorer in group] for label, group in scorers.items()}
-    means = {label: float(np.mean(each)) for label, each in values.items()}
-    reference = against if against in means else max(means, key=means.__getitem__, default=None)
+    reference = (
+        against
+        if against in estimates
+        else max(estimates, key=lambda label: estimates[label].value, default=None)
+    )
     return StudySummary(
         metric=metric,
         positive=found.pop() if len(found) == 1 else None,
@@ -258,10 +247,10 @@ def summarize_study(
                 variant=variant,
                 seeds=tuple(outcome.trial.seed for outcome in done[variant.label]),
                 values=tuple(values.get(variant.label, ())),
-                estimate=_estimate(means, samples, variant.label),
+                estimate=estimates.get(variant.label),
                 spread=_measure_spread(values.get(variant.label, ())),
                 metrics=_average_metrics(spec.evaluate, scored.get(variant.label, ())),
-                difference=_compare(means, samples, variant.label, reference),
+                difference=_compare(averages, variant.label, reference, rows),
                 trainings=tuple(
                     outcome.result.training
                     for outcome in done[variant.label]
@@ -276,43 +265,9 @@ def summarize_study(
             )
             for variant in variants
         ),
-        samples=samples,
+        scorers=averages,
         baselines=_find_baselines(outcomes),
     )
-
-
-def draw_scores(
-    scorers: Mapping[str, Sequence[Scorer]], rows: int, *, resamples: int, seed: int = 0
-) -> dict[str, NDArray[np.float64]]:
-    """Return, for each variant, the mean over its seeds on each of many draws of rows, shape (resamples,).
-
-    All variants are scored on the same draws, so that what is hard for all of them cancels out in their
-    differences.
-
-    Args:
-        scorers: Scorers of a subset of the rows, one for each seed, by the variant's label.
-        rows: How many rows there are.
-        resamples: How many times rows are drawn with replacement.
-        seed: The seed of the draws.
-    """
-    samples = {label: np.empty(resamples) for label in scorers}
-    for number, draw in enumerate(draw_rows(rows, resamples=resamples, seed=seed)):
-        for label, group in scorers.items():
-            samples[label][number] = np.mean([scorer(draw) for scorer in group])
-    return samples
-
-
-def compare_samples(value: float, samples: NDArray[np.float64], others: NDArray[np.float64]) -> Difference:
-    """Return the difference of two variants from their scores on the same draws.
-
-    Args:
-        value: The difference on all rows.
-        samples: The variant's scores, shape (resamples,).
-        others: Those of the one that it is compared with.
-    """
-    differences = samples - others
-    low, high = np.percentile(differences, (_LOW, _HIGH))
-    return Difference(value, float(low), float(high), float(np.mean(differences < 0)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,24 +313,12 @@ def _count_rows(scored: Mapping[str, Sequence[_ScoredTrial]]) -> int:
     return len(trials[0].targets) if trials else 0
 
 
-def _estimate(
-    means: Mapping[str, float], samples: Mapping[str, NDArray[np.float64]], label: str
-) -> MetricValue | None:
-    if label not in means:
-        return None
-    low, high = np.percentile(samples[label], (_LOW, _HIGH))
-    return MetricValue(value=means[label], low=float(low), high=float(high))
-
-
 def _compare(
-    means: Mapping[str, float],
-    samples: Mapping[str, NDArray[np.float64]],
-    label: str,
-    reference: str | None,
+    scorers: Mapping[str, Scorer], label: str, reference: str | None, rows: int
 ) -> Difference | None:
-    if reference is None or label == reference or label not in means:
+    if reference is None or label == reference or label not in scorers:
         return None
-    return compare_samples(means[label] - means[reference], samples[label], samples[reference])
+    return estimate_difference(scorers[label], scorers[reference], rows)
 
 
 def _measure_spread(values: Sequence[float]) -> float | None:

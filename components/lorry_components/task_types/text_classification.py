@@ -22,6 +22,7 @@ from lorry_components.plot_style import SHADES
 from lorry_components.task_types.base import Outputs
 from lorry_components.task_types.sequence_head import SequenceHeadTaskType
 from lorry_registry.errors import Fault
+from lorry_registry.sizes import format_probability
 from lorry_registry.task_document import suggest_name
 from lorry_registry.task_spec import EvaluateSpec
 
@@ -160,4 +161,4 @@ class TextClassification(SequenceHeadTaskType):
 
     def describe_prediction(self, prediction: Prediction) -> str:
         """Return the class and its probability."""
-        return f"{prediction['label']} ({prediction['score']:.0%})"
+        return f"{prediction['label']} ({format_probability(prediction['score'])})"

@@ -9,15 +9,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from lorry_components.data.examples import Example
-from lorry_components.metrics.bootstrap import estimate_difference
+from lorry_components.metrics.differences import estimate_difference
 from lorry_components.task_types.sequence_head import SequenceHeadTaskType
 from lorry_components.training.linear_probe import LinearProbe, write_into_head
 from lorry_components.training.setup import Setup
 from lorry_registry.manifest import ParameterCounts
 from lorry_registry.task_spec import EvaluateSpec
-
-# The middle 95 % of a normal distribution are so many standard deviations wide.
-_DEVIATIONS = 3.92
 
 
 def leave_out_unless_better(
@@ -54,16 +51,15 @@ def leave_out_unless_better(
     names = task_type.choose_metrics(asked)
     metric = task_type.find_metric(names[0], task_type.find_positive(names, asked.positive, with_method))
     score, score_without = metric(targets, with_method), metric(targets, without)
-    gain = estimate_difference(score, score_without, len(targets), resamples=asked.resamples)
-    error = (gain.high - gain.low) / _DEVIATIONS
-    if gain.value > error:
+    gain = estimate_difference(score, score_without, len(targets))
+    if gain.value > gain.error:
         return ""
     setup.method.leave_out(setup.model)
     write_into_head(setup, probe, None)
     everything = np.arange(len(targets))
     return (
         f"{names[0]} on validation was {score_without(everything):.3f} without {setup.method.name} and "
-        f"{score(everything):.3f} with it, where a standard error is {error:.3f}"
+        f"{score(everything):.3f} with it, where a standard error is {gain.error:.3f}"
     )
 
 

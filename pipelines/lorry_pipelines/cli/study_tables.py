@@ -99,8 +99,8 @@ def _print_notes(report: "StudyReport") -> None:
     has_seeds = any(len(row.seeds) > 1 for row in summary.rows)
     over_seeds = ", the mean over seeds ± their standard deviation" if has_seeds else ""
     lines = [
-        f"{summary.title} on {summary.examples:,} {summary.part} rows{over_seeds}; intervals by the "
-        "bootstrap over rows, differences on the same rows",
+        f"{summary.title} on {summary.examples:,} {summary.part} rows{over_seeds}; intervals are of "
+        "other rows, differences on the same rows: one counts where its interval does not cover 0",
         *([_TEST_CAUTION] if summary.part == "test" else []),
         *([f"trained parameters are without the head, which adds {_join(heads)}"] if heads else []),
         *(row.doubt for row in summary.rows if row.doubt),

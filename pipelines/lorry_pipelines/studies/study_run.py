@@ -344,11 +344,8 @@ def _conclude(
     tracker: StudyTracker,
     champion: tuple[str, float] | None,
 ) -> StudyReport:
-    spec = study.variants[0].spec
     summary = summarize_study(study.variants, outcomes, against=study.against)
-    recommendation = recommend_variant(
-        summary.rows, summary.samples, confidence=spec.gate.confidence, baselines=summary.baselines
-    )
+    recommendation = recommend_variant(summary)
     target.mkdir(parents=True, exist_ok=True)
     plot = target / PLOT_NAME if summary.reference is not None else None
     if plot is not None:

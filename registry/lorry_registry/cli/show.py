@@ -22,7 +22,7 @@ from lorry_registry.manifest import Manifest
 from lorry_registry.promotion import find_version
 from lorry_registry.provenance import find_provenance, read_provenance
 from lorry_registry.registry import Registry, Resolution
-from lorry_registry.sizes import format_size
+from lorry_registry.sizes import format_probability, format_size
 from lorry_registry.standing import (
     Standing,
     describe_move,
@@ -215,7 +215,7 @@ def _print_score(manifest: Manifest) -> None:
                 tables.Column("Baseline"),
                 tables.Column("Value", "right"),
                 tables.Column("Gain", "right"),
-                tables.Column("Above 0 in", "right"),
+                tables.Column("Above 0 with", "right"),
                 tables.Column("Examples", "right"),
             ),
             [
@@ -223,7 +223,7 @@ def _print_score(manifest: Manifest) -> None:
                     baseline.name,
                     tables.format_figure(baseline.value),
                     f"{baseline.gain:+z.3f}",
-                    f"{baseline.confidence:.1%} of resamples",
+                    f"confidence {format_probability(baseline.confidence, digits=1)}",
                     f"{baseline.examples:,}",
                 )
                 for baseline in evaluation.baselines

@@ -1,6 +1,15 @@
 import pytest
 
-from lorry_registry.sizes import GIB, MIB, Unit, format_in, format_range, format_size, parse_size
+from lorry_registry.sizes import (
+    GIB,
+    MIB,
+    Unit,
+    format_in,
+    format_probability,
+    format_range,
+    format_size,
+    parse_size,
+)
 
 
 @pytest.mark.parametrize(
@@ -69,3 +78,22 @@ def test_memory_is_read_as_kubernetes_writes_it(quantity: str, size: int) -> Non
 def test_what_is_no_quantity_is_refused(quantity: str) -> None:
     with pytest.raises(ValueError, match="is not a number of bytes"):
         parse_size(quantity)
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "shown"),
+    [
+        (0.9964, 0, ">99%"),
+        (0.004, 0, "<1%"),
+        (1.0, 0, "100%"),
+        (0.0, 0, "0%"),
+        (0.994, 0, "99%"),
+        (0.006, 0, "1%"),
+        (0.9996, 1, ">99.9%"),
+        (0.00004, 1, "<0.1%"),
+        (0.9996, 3, "99.960%"),
+        (0.6225, 0, "62%"),
+    ],
+)
+def test_no_rounding_makes_a_probability_a_certainty(value: float, digits: int, shown: str) -> None:
+    assert format_probability(value, digits=digits) == shown

@@ -12,8 +12,9 @@ from lorry_components.data.data_card import DataCard
 from lorry_components.data.prepared import load_card, load_rows
 from lorry_components.data.seen_rows import find_unseen_rows
 from lorry_components.inference import load_adapter
+from lorry_components.metrics.differences import estimate_difference
 from lorry_components.steps.evaluate.chosen_values import ChosenValues
-from lorry_components.steps.evaluate.confidence import compare_intervals, measure_confidence
+from lorry_components.steps.evaluate.confidence import compare_intervals
 from lorry_components.steps.evaluate.evaluation_report import (
     PREDICTIONS_NAME,
     ChampionComparison,
@@ -23,7 +24,7 @@ from lorry_components.steps.evaluate.prediction_file import StoredPredictions, w
 from lorry_components.steps.evaluate.row_changes import RowChanges, compare_rows
 from lorry_components.task_types import Prediction, Row, Target, TaskType
 from lorry_components.tasks.resolution import ResolvedTask
-from lorry_registry.challenges import count_challengers, tighten_confidence
+from lorry_registry.challenges import count_challengers
 from lorry_registry.errors import AdapterRejectedError, BaseModelError, InvalidDataError
 from lorry_registry.manifest import Evaluation, Manifest
 from lorry_registry.registry import Registry
@@ -164,20 +165,13 @@ def compare_champion(
     if score_champion is None:
         return comparison
     score_candidate = metric(compared.targets, compared.predictions)
-    everything = np.arange(len(unseen))
+    difference = estimate_difference(score_candidate, score_champion, len(unseen))
     return comparison.model_copy(
         update={
-            "value": score_champion(everything),
-            "gain": score_candidate(everything) - score_champion(everything),
+            "value": score_champion(np.arange(len(unseen))),
+            "gain": difference.value,
             "changes": changes,
-            "confidence": measure_confidence(
-                score_candidate,
-                score_champion,
-                len(unseen),
-                minimum_gain=spec.gate.minimum_gain,
-                needed=tighten_confidence(spec.gate.confidence, earlier),
-                resamples=spec.evaluate.resamples,
-            ),
+            "confidence": difference.find_confidence(spec.gate.minimum_gain),
         }
     )
 

@@ -27,7 +27,7 @@ class ChampionComparison(BaseModel):
         value: Its primary metric on the candidate's test rows, but for those that it was trained on; None
             when it could not be loaded.
         gain: The candidate's value on the same rows less the champion's; None when they cannot be compared.
-        confidence: The share of paired resamples that show more than the minimum gain.
+        confidence: How sure it is that the gain is above the minimum gain, from 0 to 1.
         problem: Why the champion could not be loaded, if so.
         recorded_confidence: How sure the gain over the recorded value is, by the intervals of both; None: the
             two are compared on the same rows, or not at all.

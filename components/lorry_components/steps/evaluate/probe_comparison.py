@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from lorry_components.inference.predictor import ROWS_AT_ONCE
-from lorry_components.metrics.bootstrap import estimate_difference
+from lorry_components.metrics.differences import estimate_difference
 from lorry_components.steps.evaluate.champion_comparison import ScoredPart
 from lorry_components.steps.evaluate.evaluation_report import PREDICTIONS_NAME
 from lorry_components.steps.evaluate.prediction_file import write_predictions
@@ -72,10 +72,7 @@ def compare_linear_probe(
     metric = task.task_type.find_metric(scored.evaluation.primary, scored.evaluation.positive)
     score_probe = metric(scored.targets, predictions)
     difference = estimate_difference(
-        metric(scored.targets, scored.predictions),
-        score_probe,
-        len(scored.targets),
-        resamples=task.spec.evaluate.resamples,
+        metric(scored.targets, scored.predictions), score_probe, len(scored.targets)
     )
     return ProbeComparison(
         value=score_probe(np.arange(len(scored.targets))),

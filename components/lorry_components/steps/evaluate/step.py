@@ -124,9 +124,7 @@ def _score_candidate(
     """Score a candidate, which is not in memory any more when the champion is loaded."""
     predictor, recorded = _load_candidate(task, origin, candidate, registry)
     scored = _score_rows(task.spec, predictor, data, target, progress=progress, part=part)
-    baselines = measure_baselines(
-        task.spec, predictor, scored, load_labels(data, "train"), asks_base=asks_base
-    )
+    baselines = measure_baselines(predictor, scored, load_labels(data, "train"), asks_base=asks_base)
     evaluation = scored.evaluation.model_copy(update={"baselines": baselines})
     probe = recorded or _record_outputs(predictor, origin)
     return replace(scored, evaluation=evaluation), probe

@@ -6,22 +6,18 @@ import numpy as np
 
 from lorry_components.data.rows import Label
 from lorry_components.inference import Predictor
+from lorry_components.metrics.differences import estimate_difference
 from lorry_components.steps.evaluate.champion_comparison import ScoredPart
-from lorry_components.steps.evaluate.confidence import measure_confidence
 from lorry_components.task_types import Prediction
 from lorry_registry.manifest import Baseline
-from lorry_registry.task_spec import TaskSpec
 
 UNTRAINED = "untrained base"
 # A base that was never taught where to end writes on and on. Test rows stand in the order of their digests,
 # so that the first of them are any.
 _MOST_ROWS_OF_BASE = 1000
-# Not that of the gate, which decides what is made of it: the same adapter has the same evaluation.
-_NEEDED = 0.95
 
 
 def measure_baselines(
-    spec: TaskSpec,
     predictor: Predictor,
     scored: ScoredPart,
     answers: Sequence[Label],
@@ -33,7 +29,6 @@ def measure_baselines(
     The untrained base, where it can answer at all, answers a thousand rows at most.
 
     Args:
-        spec: The task.
         predictor: The candidate's.
         scored: Its predictions.
         answers: The labels of the training rows.
@@ -46,21 +41,13 @@ def measure_baselines(
         compared = scored.choose_rows(range(count))
         own = prepare(compared.targets, compared.predictions)
         trivial = prepare(compared.targets, predictions)
-        everything = np.arange(count)
-        value = trivial(everything)
+        difference = estimate_difference(own, trivial, count)
         baselines.append(
             Baseline(
                 name=name,
-                value=value,
-                gain=own(everything) - value,
-                confidence=measure_confidence(
-                    own,
-                    trivial,
-                    count,
-                    minimum_gain=0.0,
-                    needed=_NEEDED,
-                    resamples=spec.evaluate.resamples,
-                ),
+                value=trivial(np.arange(count)),
+                gain=difference.value,
+                confidence=difference.find_confidence(),
                 examples=count,
             )
         )

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from lorry_components.steps.evaluate.evaluation_report import ChampionComparison, EvaluationReport
 from lorry_registry.challenges import Challenge, tighten_confidence
 from lorry_registry.manifest import Evaluation
+from lorry_registry.sizes import format_probability
 from lorry_registry.task_spec import GateSpec
 from lorry_registry.whole_files import write_whole_text
 
@@ -102,7 +103,7 @@ def recount(gate: GateSpec, decision: Decision, earlier: int) -> Decision:
 def _judge_minimum(gate: GateSpec, evaluation: Evaluation) -> _Judgement:
     name, value = evaluation.name_metric(evaluation.primary), evaluation.headline.value
     if gate.minimum is None:
-        return True, f"{name} {value:.3f}; no minimum is asked for"
+        return True, f"{name} {value:.3f}; no minimum set"
     if value >= gate.minimum:
         return True, f"{name} {value:.3f} reaches the minimum {gate.minimum:.3f}"
     return False, f"{name} {value:.3f} is below the minimum {gate.minimum:.3f}"
@@ -122,9 +123,9 @@ def _judge_baseline(gate: GateSpec, evaluation: Evaluation, answer: str | None) 
     shown = best if passed else least
     yield (
         passed,
-        f"it is {'' if passed else 'not surely '}better than the {shown.name} at {shown.value:.3f}: "
-        f"{shown.gain:+z.3f}, above 0 in {shown.confidence:.1%} of resamples, "
-        f"{gate.confidence:.1%} {'are' if passed else 'would be'} needed",
+        f"{'' if passed else 'not '}significantly better than the {shown.name} at {shown.value:.3f}: "
+        f"{shown.gain:+z.3f}, above 0 with confidence {format_probability(shown.confidence, digits=1)}, "
+        f"{gate.confidence:.1%} needed",
     )
 
 
@@ -197,8 +198,8 @@ def _judge_record(gate: GateSpec, champion: ChampionComparison, confidence: floa
     passed = confidence >= needed
     return (
         passed,
-        f"by the intervals of both that is {confidence:.1%} sure, {needed:.1%} "
-        f"{'are' if passed else 'would be'} needed{_explain_level(gate, champion)}",
+        f"by the intervals of both with confidence {format_probability(confidence, digits=1)}, {needed:.1%} "
+        f"needed{_explain_level(gate, champion)}",
     )
 
 
@@ -208,13 +209,13 @@ def _is_tested(champion: ChampionComparison) -> bool:
 
 
 def _judge_confidence(gate: GateSpec, champion: ChampionComparison, needed: float, why: str) -> _Judgement:
-    passed = champion.confidence is not None and champion.confidence >= needed
+    confidence = champion.confidence or 0.0
+    passed = confidence >= needed
     digits = 1 if not why or needed < 0.9985 else 3
     return (
         passed,
-        f"{champion.gain:+z.3f} over v{champion.version} on the same rows; a gain above "
-        f"{gate.minimum_gain:g} in {champion.confidence:.{digits}%} of resamples, "
-        f"{needed:.{digits}%} {'are' if passed else 'would be'} needed{why}",
+        f"{champion.gain:+z.3f} over v{champion.version} on the same rows; above {gate.minimum_gain:g} with "
+        f"confidence {format_probability(confidence, digits=digits)}, {needed:.{digits}%} needed{why}",
     )
 
 

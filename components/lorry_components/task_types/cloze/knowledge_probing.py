@@ -28,6 +28,7 @@ from lorry_components.task_types.cloze.base import ClozeTaskType
 from lorry_components.task_types.cloze.reader import ClozeReader
 from lorry_components.task_types.trivial_answers import COMMON_ANSWER, find_common_answer
 from lorry_registry.errors import Fault, describe_value_error
+from lorry_registry.sizes import format_probability
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -139,7 +140,7 @@ class KnowledgeProbing(ClozeTaskType):
 
     def describe_prediction(self, prediction: Prediction) -> str:
         """Return the token and its probability."""
-        return f"{prediction['label']} ({prediction['score']:.0%})"
+        return f"{prediction['label']} ({format_probability(prediction['score'])})"
 
     # Evaluation
 

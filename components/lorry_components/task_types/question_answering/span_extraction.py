@@ -43,6 +43,7 @@ from lorry_components.task_types.training_form import TrainingForm
 from lorry_components.task_types.trivial_answers import COMMON_ANSWER, find_common_answer, find_most_common
 from lorry_registry.errors import Fault
 from lorry_registry.input_specs import DataSpec
+from lorry_registry.sizes import format_probability
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -275,7 +276,7 @@ class QuestionAnswering(TextHeadTaskType):
         """Return the answer and its share."""
         answer: str = prediction["answer"]
         short = answer if len(answer) <= _SHOWN_CHARACTERS else f"{answer[: _SHOWN_CHARACTERS - 1]}…"
-        return f"{short or 'no answer'} ({prediction['score']:.0%})"
+        return f"{short or 'no answer'} ({format_probability(prediction['score'])})"
 
     def find_single_answer(self, targets: Sequence[Target], predictions: Sequence[Prediction]) -> str | None:
         """Return the answer of all predictions, where no answer is right for all questions."""

@@ -1,4 +1,4 @@
-"""Bootstrap intervals, and the paired test."""
+"""Metrics with their intervals."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from lorry_components.metrics.base import Scorer
-from lorry_components.metrics.bootstrap import estimate_gain_confidence, estimate_metrics
+from lorry_components.metrics.bootstrap import estimate_metrics
 from lorry_components.metrics.classification import score_f1
 from lorry_components.metrics.numbers import compute_pearson, compute_rmse
 
@@ -78,92 +78,12 @@ def test_the_same_rows_give_the_same_interval() -> None:
     assert alone["rmse"] == first["rmse"]
 
 
-def test_a_perfect_and_a_single_prediction_have_a_point_for_an_interval() -> None:
-    truth = np.asarray(["a", "b"] * 20)
-    found = estimate_metrics({"accuracy": score(compute_accuracy, truth, truth)}, len(truth), resamples=100)[
-        "accuracy"
-    ]
-    assert (found.value, found.low, found.high) == (1.0, 1.0, 1.0)
+def test_a_single_prediction_has_a_point_for_an_interval() -> None:
     single = np.asarray([1.0])
     found = estimate_metrics({"pearson": score(compute_pearson, single, single)}, len(single), resamples=100)[
         "pearson"
     ]
     assert (found.value, found.low, found.high) == (0.0, 0.0, 0.0)
-
-
-@pytest.fixture
-def judge() -> Callable[..., float]:
-    def start(candidate: float, champion: float, gain: float = 0.0, **options: int) -> float:
-        truth, first = draw_regression(candidate)
-        second = truth + champion * np.random.default_rng(9).normal(size=len(truth))
-        return estimate_gain_confidence(
-            score(compute_pearson, truth, first),
-            score(compute_pearson, truth, second),
-            len(truth),
-            minimum_gain=gain,
-            **{"resamples": 400, **options},
-        )
-
-    return start
-
-
-def test_a_clearly_better_candidate_is_trusted(judge: Callable[..., float]) -> None:
-    assert judge(0.3, 1.5) > 0.99
-
-
-def test_a_clearly_worse_candidate_is_not(judge: Callable[..., float]) -> None:
-    assert judge(1.5, 0.3) < 0.01
-
-
-def test_between_equals_there_is_doubt(judge: Callable[..., float]) -> None:
-    assert 0.02 < judge(1.0, 1.0) < 0.98
-
-
-def test_the_same_predictions_are_no_gain() -> None:
-    truth, guess = draw_regression(0.5)
-    confidence = estimate_gain_confidence(
-        score(compute_pearson, truth, guess),
-        score(compute_pearson, truth, guess),
-        len(truth),
-        minimum_gain=0.0,
-        resamples=200,
-    )
-    assert confidence == 0.0
-
-
-def test_the_gain_has_to_exceed_the_minimum(judge: Callable[..., float]) -> None:
-    confidences = [judge(0.3, 1.0, gain) for gain in (0.0, 0.1, 0.25, 0.5, 1.0)]
-    assert confidences == sorted(confidences, reverse=True)
-    assert confidences[0] > 0.99
-    assert confidences[-1] == 0.0
-
-
-def test_pairing_finds_a_gain_that_is_small_beside_the_noise() -> None:
-    # The candidate mends five rows of 500 and breaks none: intervals overlap, and yet it is never worse.
-    truth = np.asarray(["a", "b"] * 250)
-    champion = np.where(np.arange(500) % 5 == 0, "c", truth)
-    candidate = champion.copy()
-    candidate[:25] = truth[:25]
-    confidence = estimate_gain_confidence(
-        score(compute_accuracy, truth, candidate),
-        score(compute_accuracy, truth, champion),
-        500,
-        minimum_gain=0.0,
-        resamples=400,
-    )
-    assert confidence > 0.95
-    intervals = [
-        estimate_metrics({"accuracy": score(compute_accuracy, truth, guess)}, len(truth), resamples=400)[
-            "accuracy"
-        ]
-        for guess in (candidate, champion)
-    ]
-    assert intervals[0].low < intervals[1].high
-
-
-def test_the_test_is_seeded(judge: Callable[..., float]) -> None:
-    assert judge(0.9, 1.0) == judge(0.9, 1.0)
-    assert len({judge(0.9, 1.0, seed=seed) for seed in range(5)}) > 1
 
 
 def test_rows_of_a_rare_class_may_be_missing_from_a_resample() -> None:

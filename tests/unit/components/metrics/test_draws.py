@@ -22,12 +22,8 @@ from lorry_components.metrics import (
     score_spearman,
 )
 from lorry_components.metrics.base import Prediction, Scorer, score_draws
-from lorry_components.metrics.bootstrap import (
-    draw_rows,
-    draw_sets,
-    estimate_gain_confidence,
-    estimate_metrics,
-)
+from lorry_components.metrics.bootstrap import draw_sets, estimate_metrics
+from lorry_components.metrics.differences import estimate_difference
 
 Drawn = tuple[list[Any], list[Prediction]]
 
@@ -61,13 +57,13 @@ def draw_noise(rows: int) -> Drawn:
 
 
 def take_every_row(rows: int) -> list[Any]:
-    return [np.full(rows, 0), np.arange(rows), *draw_rows(rows, resamples=40)]
+    return [np.full(rows, 0), np.arange(rows), *np.concatenate(list(draw_sets(rows, resamples=40)))]
 
 
 def test_draws_do_not_depend_on_how_many_are_drawn_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = np.random.default_rng(3)
     expected = [generator.integers(0, 37, 37) for _ in range(50)]
-    assert_array_equal(list(draw_rows(37, resamples=50, seed=3)), expected)
+    assert_array_equal(np.concatenate(list(draw_sets(37, resamples=50, seed=3))), expected)
     monkeypatch.setattr("lorry_components.metrics.bootstrap._DRAWN_AT_ONCE", 37 * 7)
     sets = list(draw_sets(37, resamples=50, seed=3))
     assert [len(drawn) for drawn in sets] == [7] * 7 + [1]
@@ -144,7 +140,7 @@ def test_a_bootstrap_of_many_rows_holds_few_draws_at_a_time() -> None:
         estimate_metrics(metrics, len(truth), resamples=200)
 
     def compare() -> None:
-        estimate_gain_confidence(first, second, len(truth), minimum_gain=0.0, resamples=200)
+        estimate_difference(first, second, len(truth))
 
     # All draws are 32 MB.
     assert measure_peak(estimate) < 12 << 20

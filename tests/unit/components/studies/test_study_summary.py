@@ -2,20 +2,17 @@
 
 import struct
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
-from numpy.typing import NDArray
 
 from lorry_components.studies.recommendation import Recommendation, recommend_variant, write_section
 from lorry_components.studies.study_plot import plot_study
 from lorry_components.studies.study_summary import (
     StudySummary,
     TrialOutcome,
-    compare_samples,
-    draw_scores,
     summarize_study,
 )
 from lorry_components.studies.trials import Trial
@@ -35,7 +32,7 @@ def guess(share: float, *, shift: int = 0) -> list[bool]:
 
 
 def recommend(summary: StudySummary) -> Recommendation | None:
-    return recommend_variant(summary.rows, summary.samples, confidence=0.95, baselines={})
+    return recommend_variant(replace(summary, baselines={}))
 
 
 def test_rows_tell_means_intervals_and_spread(compare: Compare, lay_out: LayOut, conclude: Conclude) -> None:
@@ -58,7 +55,7 @@ def test_rows_tell_means_intervals_and_spread(compare: Compare, lay_out: LayOut,
     assert bitfit.difference is not None
     assert bitfit.difference.value == pytest.approx(-0.25)
     assert bitfit.difference.low < -0.25 < bitfit.difference.high < 0
-    assert bitfit.difference.below == 1.0
+    assert bitfit.difference.find_confidence() < 0.001
     assert set(bitfit.metrics) == {"accuracy", "f1", "matthews"}
 
 
@@ -125,23 +122,26 @@ def test_other_rows_cannot_be_compared(compare: Compare, lay_out: LayOut, conclu
         summarize_study(variants, outcomes)
 
 
-def test_draws_are_the_same_for_all_and_each_time() -> None:
-    right = np.asarray([True] * 60 + [False] * 40)
-
-    def score(draw: NDArray[np.intp]) -> float:
-        return float(right[draw].mean())
-
-    first = draw_scores({"a": [score], "b": [score, score]}, 100, resamples=300)
-    assert np.array_equal(first["a"], first["b"])
-    assert np.array_equal(first["a"], draw_scores({"a": [score]}, 100, resamples=300)["a"])
-    assert first["a"].mean() == pytest.approx(0.6, abs=0.02)
-    assert first["a"].std() == pytest.approx(np.sqrt(0.6 * 0.4 / 100), rel=0.15)
-
-
-def test_equal_scores_are_below_nothing() -> None:
-    samples = np.asarray([0.5, 0.6, 0.7])
-    difference = compare_samples(0.0, samples, samples)
-    assert (difference.low, difference.high, difference.below) == (0.0, 0.0, 0.0)
+@pytest.mark.parametrize("worse", range(0, 40, 2))
+def test_what_is_significantly_below_the_best_is_told_by_the_interval_that_is_shown(
+    worse: int, compare: Compare, lay_out: LayOut, conclude: Conclude
+) -> None:
+    variants = compare("lora,bitfit")
+    trials = lay_out(variants)
+    # Rows on which they differ both ways, so that the difference is not clear at once.
+    right = [guess(0.7), guess(0.7 - worse / ROWS, shift=10)]
+    outcomes = [
+        conclude(trial, flags, parameters)
+        for trial, flags, parameters in zip(trials, right, (400, 100), strict=True)
+    ]
+    summary = summarize_study(variants, outcomes, against="lora")
+    difference = summary.rows[1].difference
+    found = recommend(summary)
+    assert found is not None
+    assert difference is not None
+    is_below = difference.high < 0.0
+    assert (found.label == "lora") == is_below
+    assert ("significantly below" in found.reason) == (not is_below or "all that train fewer" in found.reason)
 
 
 @pytest.mark.parametrize(

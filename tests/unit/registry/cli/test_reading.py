@@ -175,7 +175,7 @@ def test_show_has_what_costs_nothing_beside_the_metrics(
     output = lorry("show", "reviews").stdout
     assert "What costs nothing, in pearson on the same examples" in output
     (row,) = [row for row in _list_columns(output) if row and row[0] == "majority class"]
-    assert row == ["majority class", "0.500", "+0.350", "99.8% of resamples", "1,371"]
+    assert row == ["majority class", "0.500", "+0.350", "confidence 99.8%", "1,371"]
 
 
 def test_history_tells_every_event_and_why(lorry: Run, registry: Registry, two_tasks: dict[str, Any]) -> None:

@@ -15,8 +15,8 @@ Show = Callable[..., str]
 _NOTE = "not shown here: (widen the terminal or use --json)"
 
 _REASON = (
-    "accuracy 0.356; no minimum is asked for; it answers every test row with 'not_entailment'; it is not "
-    "surely better than the majority class at 0.356: +0.000, above 0 in 0.0% of resamples"
+    "accuracy 0.356; no minimum set; it answers every test row with 'not_entailment'; not significantly "
+    "better than the majority class at 0.356: +0.000, above 0 with confidence 50.0%, 95.0% needed"
 )
 
 
@@ -74,7 +74,7 @@ def test_a_history_keeps_what_happened_and_puts_the_reason_below(show: Show) -> 
     (place,) = [number for number, line in enumerate(lines) if "promote" in line]
     assert lines[place].split()[4:6] == ["promote", "v1"]
     assert "v2 -> v1" in lines[place]
-    assert lines[place + 1].startswith("    accuracy 0.356; no minimum is asked for;")
+    assert lines[place + 1].startswith("    accuracy 0.356; no minimum set;")
     assert " ".join(" ".join(lines[place + 1 :]).split()).startswith(_REASON)
 
 

@@ -5,13 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from lorry_components.data.seen_rows import SEEN_ROWS_NAME
-from lorry_components.steps.evaluate.confidence import compare_intervals, measure_confidence
+from lorry_components.steps.evaluate.confidence import compare_intervals
 from lorry_components.steps.evaluate.evaluation_report import ChampionComparison, EvaluationReport
 from lorry_components.steps.evaluate.step import evaluate
 from lorry_components.steps.gate.step import Decision, decide
@@ -193,51 +190,3 @@ def test_what_lies_on_a_record_is_as_sure_as_both_intervals_are_narrow() -> None
     assert compare_with(0.75, 0.0) > compare_with(0.75, 0.05) > compare_with(0.75, 0.2) > 0.5
     point = MetricValue(value=0.7, low=0.7, high=0.7)
     assert [compare_intervals(point, point, minimum_gain=gain) for gain in (0.0, -0.1)] == [0.0, 1.0]
-
-
-@given(
-    scores=st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1)), min_size=1, max_size=30),
-    gains=st.tuples(st.floats(0.0, 0.5), st.floats(0.0, 0.5)),
-    needed=st.floats(0.5, 0.99),
-)
-@settings(max_examples=50, deadline=None)
-def test_confidence_falls_with_the_gain_that_is_asked_for_and_is_of_one_side_only(
-    scores: list[tuple[int, int]], gains: tuple[float, float], needed: float
-) -> None:
-    own, other = (np.asarray(side, dtype=float) for side in zip(*scores, strict=True))
-
-    def measure(first: Any, second: Any, minimum_gain: float) -> float:
-        return measure_confidence(
-            lambda draw: float(first[draw].mean()),
-            lambda draw: float(second[draw].mean()),
-            len(scores),
-            minimum_gain=minimum_gain,
-            needed=needed,
-            resamples=100,
-        )
-
-    less, more = sorted(gains)
-    if needed <= 0.8:
-        # One round, and thus the same draws.
-        assert measure(own, other, more) <= measure(own, other, less)
-        assert measure(own, other, 0.0) + measure(other, own, 0.0) <= 1.0 + 1e-9
-    assert measure(own, own, 0.0) == 0.0
-    assert measure(own + 1.0, own, 0.5) == 1.0
-
-
-@pytest.mark.parametrize(("needed", "least"), [(0.95, 1000), (0.999, 20_000)])
-def test_what_has_to_be_surer_is_drawn_more_often(needed: float, least: int) -> None:
-    drawn = 0
-
-    def score(_draw: Any) -> float:
-        nonlocal drawn
-        drawn += 1
-        return 1.0
-
-    options: dict[str, Any] = {"minimum_gain": 0.0, "needed": needed, "resamples": 1000}
-    assert measure_confidence(score, lambda _: 0.0, 10, **options) == 1.0
-    assert drawn == least
-    # Whoever cannot reach it any more is drawn for no longer.
-    drawn = 0
-    assert measure_confidence(score, lambda _: 1.0, 10, **options) == 0.0
-    assert drawn == 1000

@@ -51,12 +51,12 @@ def judge(
 @pytest.mark.parametrize(
     ("value", "minimum", "passed", "reason"),
     [
-        (0.8, None, True, "pearson 0.800; no minimum is asked for"),
+        (0.8, None, True, "pearson 0.800; no minimum set"),
         (0.8, 0.7, True, "pearson 0.800 reaches the minimum 0.700"),
         (0.7, 0.7, True, "pearson 0.700 reaches the minimum 0.700"),
         (0.699, 0.7, False, "pearson 0.699 is below the minimum 0.700"),
         (-0.2, 0.0, False, "pearson -0.200 is below the minimum 0.000"),
-        (-0.2, None, True, "pearson -0.200; no minimum is asked for"),
+        (-0.2, None, True, "pearson -0.200; no minimum set"),
     ],
 )
 def test_the_first_adapter_needs_the_minimum_only(
@@ -77,9 +77,8 @@ def test_a_gain_has_to_be_sure_enough(confidence: float, needed: float, passed: 
     decision = judge(champion=champion, confidence=needed, minimum_gain=0.01)
     assert decision.passed == passed
     assert decision.judged_champion == 3
-    assert decision.reasons[1].startswith("+0.060 over v3 on the same rows; a gain above 0.01 in ")
-    assert f"{confidence:.1%} of resamples" in decision.reasons[1]
-    assert f"{needed:.1%} {'are' if passed else 'would be'} needed" in decision.reasons[1]
+    told = f"above 0.01 with confidence {confidence:.1%}, {needed:.1%} needed"
+    assert decision.reasons[1].startswith(f"+0.060 over v3 on the same rows; {told}")
 
 
 @pytest.mark.parametrize(("baseline", "passed"), [("trivial", False), ("none", True)])
@@ -102,8 +101,8 @@ def test_what_is_better_than_what_costs_nothing_passes_and_says_by_how_much() ->
     decision = judge(baselines=(COPY.model_copy(update={"confidence": 1.0}), MAJORITY))
     assert decision.passed
     assert decision.reasons[1] == (
-        "it is better than the majority class at 0.680: +0.120, above 0 in 98.0% of resamples, "
-        "95.0% are needed"
+        "significantly better than the majority class at 0.680: +0.120, above 0 with confidence 98.0%, "
+        "95.0% needed"
     )
 
 
@@ -112,8 +111,8 @@ def test_all_that_costs_nothing_has_to_be_beaten() -> None:
     decision = judge(baselines=(MAJORITY, COPY))
     assert not decision.passed
     assert decision.reasons[1] == (
-        "it is not surely better than the copy of the input at 0.600: +0.200, above 0 in 94.0% of resamples, "
-        "95.0% would be needed"
+        "not significantly better than the copy of the input at 0.600: +0.200, above 0 with "
+        "confidence 94.0%, 95.0% needed"
     )
     assert judge(baselines=(MAJORITY, COPY), confidence=0.9).passed
     unasked = judge(baselines=(MAJORITY, COPY), baseline="none")
@@ -192,8 +191,7 @@ def test_a_gain_over_a_record_has_to_be_sure_by_both_intervals(confidence: float
     decision = judge(champion=UNLOADABLE.model_copy(update=recorded))
     assert decision.passed == passed
     assert decision.reasons[-1].startswith(
-        f"by the intervals of both that is {confidence:.1%} sure, "
-        f"97.0% {'are' if passed else 'would be'} needed"
+        f"by the intervals of both with confidence {confidence:.1%}, 97.0% needed"
     )
     if passed:
         counted = recount(GateSpec(), decision, 2)
@@ -207,17 +205,17 @@ def test_a_gain_over_a_record_has_to_be_sure_by_both_intervals(confidence: float
 @pytest.mark.parametrize(
     ("earlier", "confidence", "passed", "told"),
     [
-        (0, 0.970, True, "97.0% are needed, so that luck promotes 5.0% at most, however many challenge v3"),
-        (0, 0.969, False, "97.0% would be needed, so that luck promotes 5.0% at most"),
-        (1, 0.991, False, "99.2% would be needed, since one adapter has challenged v3 on these rows before"),
-        (1, 0.993, True, "99.2% are needed, since one adapter has challenged v3 on these rows before"),
+        (0, 0.970, True, "97.0% needed, so that luck promotes 5.0% at most, however many challenge v3"),
+        (0, 0.969, False, "97.0% needed, so that luck promotes 5.0% at most"),
+        (1, 0.991, False, "99.2% needed, since one adapter has challenged v3 on these rows before"),
+        (1, 0.993, True, "99.2% needed, since one adapter has challenged v3 on these rows before"),
         (
             9,
             0.9996,
             False,
-            "99.970% would be needed, since 9 adapters have challenged v3 on these rows before",
+            "99.970% needed, since 9 adapters have challenged v3 on these rows before",
         ),
-        (9, 0.9998, True, "a gain above 0 in 99.980% of resamples, 99.970% are needed, since 9 adapters"),
+        (9, 0.9998, True, "above 0 with confidence 99.980%, 99.970% needed, since 9 adapters"),
     ],
 )
 def test_who_comes_later_has_to_be_surer(earlier: int, confidence: float, passed: bool, told: str) -> None:
