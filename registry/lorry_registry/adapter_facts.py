@@ -23,7 +23,7 @@ class Facts(BaseModel):
 
 
 class MetricFacts(Facts):
-    """A metric on the test rows; ``low`` and ``high`` bound the middle 95 % of the resamples, if known."""
+    """A metric on the test rows; ``low`` and ``high`` bound its 95 % interval, if known."""
 
     title: str
     value: float

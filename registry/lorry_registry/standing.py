@@ -95,6 +95,16 @@ def name_standing(standing: Standing) -> str:
     return standing.decision if standing.decision != "promoted" else "former champion"
 
 
+def describe_promotion(standing: Standing) -> str:
+    """Return how a champion came to its place, if not by the gate; "" otherwise."""
+    made = next(
+        (event for event in reversed(standing.moves) if event.champion_after == standing.version), None
+    )
+    if standing.status != "champion" or made is None:
+        return ""
+    return {"promote": "promoted by hand", "rollback": "back by a rollback"}.get(made.action, "")
+
+
 def explain_standing(standing: Standing) -> str:
     """Return a heading for the events that made a version stand as it does."""
     name = name_standing(standing)

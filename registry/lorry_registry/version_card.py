@@ -253,7 +253,7 @@ def _list_baselines(manifest: Manifest) -> str:
         f"{baseline.examples:,} examples"
         for baseline in evaluation.baselines
     )
-    return f"\nWhat costs nothing: {shown}.\n"
+    return f"\nTrivial baselines: {shown}.\n"
 
 
 def _list_moves(standing: Standing) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from lorry_components.steps.report.step import TaskReport
+from lorry_components.steps.report.validation_gap import describe_validation_gap
 from lorry_components.steps.runtime.outcomes import STEPS
 from lorry_pipelines.cli.collapse_advice import advise_after_collapse
 from lorry_pipelines.scheduling import PlannedTask
@@ -69,6 +70,7 @@ def _describe_task(plan: PlannedTask, report: TaskReport | None, registry: Regis
         "advice": _advise(plan, report) if report else None,
         "data_warnings": report.details.get("prepare_data", {}).get("warnings", []) if report else [],
         "example": report.details.get("evaluate", {}).get("example") if report else None,
+        "validation_gap": (describe_validation_gap(report.details) or None) if report else None,
         "has_pair": plan.spec.data.columns.text_pair is not None,
         "mlflow_run": report.details.get("finetune", {}).get("mlflow_run_id") if report else None,
         "mlflow_url": report.details.get("finetune", {}).get("mlflow_url") if report else None,
@@ -167,7 +169,7 @@ def print_summary(
                 f"{row['single_answer']!r}; {row['advice']}"
             )
     for row in rows:
-        for warning in row["data_warnings"]:
+        for warning in filter(None, (*row["data_warnings"], row.get("validation_gap"))):
             print_prose(f"\nwarning: {row['task']}: {warning}")
     _print_probes(rows)
     print_line(f"\n{len(rows)} task{'' if len(rows) == 1 else 's'} in {seconds:.0f} s")
@@ -179,7 +181,9 @@ def print_summary(
 def _print_refused(refused: Sequence[Mapping[str, Any]]) -> None:
     for row in refused:
         if _has_worked(row):
-            print_prose(f"\n{row['task']} v{row['version']} was registered but not promoted: {row['reason']}")
+            print_prose(
+                f"\nNot promoted: {row['task']} v{row['version']}, which is registered: {row['reason']}"
+            )
     for row in refused:
         if row["champion"] is None:
             print_prose(

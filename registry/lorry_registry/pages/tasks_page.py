@@ -15,7 +15,7 @@ from lorry_registry.pages.task_overview import TaskOverview, VersionOverview
 from lorry_registry.pages.trend import draw_trend, is_sound
 from lorry_registry.scrubbing import scrub_text
 from lorry_registry.sizes import format_size
-from lorry_registry.standing import describe_move, name_standing
+from lorry_registry.standing import describe_move, describe_promotion, name_standing
 
 _NOTHING = '<span class="none">-</span>'
 # Days -> the unit in which an age is told, the largest that fits.
@@ -84,7 +84,11 @@ def _render_task(task: TaskOverview, now: datetime) -> str:
         _cell("Metric", _render_metric(task, manifest), "number"),
         _cell(
             "Trend",
-            draw_trend(task.versions, manifest.name_metric(manifest.evaluation.primary) if manifest else ""),
+            draw_trend(
+                task.versions,
+                manifest.name_metric(manifest.evaluation.primary) if manifest else "",
+                manifest.evaluation.best_baseline if manifest else None,
+            ),
         ),
         _cell("Method", escape(keys["method"] or (manifest.method if manifest else "")) or _NOTHING),
         _cell("Base", _render_base(manifest)),
@@ -110,7 +114,12 @@ def _render_name(task: TaskOverview, manifest: Manifest | None) -> str:
 
 
 def _render_champion(task: TaskOverview) -> str:
-    return f"<strong>v{task.champion}</strong>" if task.champion else '<span class="none">none yet</span>'
+    if not task.champion:
+        return '<span class="none">none yet</span>'
+    how = next(
+        (describe_promotion(each.standing) for each in task.versions if each.number == task.champion), ""
+    )
+    return f"<strong>v{task.champion}</strong>" + (f'<span class="interval">{how}</span>' if how else "")
 
 
 def _render_metric(task: TaskOverview, manifest: Manifest | None) -> str:
@@ -121,7 +130,13 @@ def _render_metric(task: TaskOverview, manifest: Manifest | None) -> str:
         f'<span class="value">{headline.value:.3f}</span>'
         f'<span class="interval">{escape(manifest.name_metric(manifest.evaluation.primary))}</span>'
         f'<span class="interval">{headline.low:.3f} to {headline.high:.3f}</span>'
+        + _render_baseline(manifest)
     )
+
+
+def _render_baseline(manifest: Manifest) -> str:
+    best = manifest.evaluation.best_baseline
+    return f'<span class="interval">{escape(best.name)} {best.value:.3f}</span>' if best else ""
 
 
 def _render_base(manifest: Manifest | None) -> str:

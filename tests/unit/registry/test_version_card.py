@@ -43,7 +43,7 @@ def test_what_costs_nothing_stands_beside_the_metrics(make_adapter: Callable[...
     evaluation = manifest.evaluation.model_copy(update={"baselines": (baseline,)})
     card = _describe(manifest.model_copy(update={"evaluation": evaluation}))
     assert (
-        "What costs nothing: the mean has 0.0000, the adapter +0.8500 on the same 1,371 examples."
+        "Trivial baselines: the mean has 0.0000, the adapter +0.8500 on the same 1,371 examples."
     ) in card.splitlines()
 
 

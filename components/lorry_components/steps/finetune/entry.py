@@ -12,6 +12,7 @@ from pydantic import JsonValue
 from lorry_components.data.data_card import CARD_FILE, DataCard
 from lorry_components.data.prepared import load_card
 from lorry_components.machine_kind import describe_machine
+from lorry_components.steps.finetune.learning_curve import CurveLog
 from lorry_components.steps.finetune.mlflow_log import MlflowLog
 from lorry_components.steps.finetune.run_inputs import (
     TASK_ARTIFACT,
@@ -25,6 +26,7 @@ from lorry_components.steps.runtime.outcomes import run_step
 from lorry_components.steps.runtime.registered_candidate import RENEWED_DETAIL, RegisteredCandidate
 from lorry_components.steps.runtime.step_context import StepContext
 from lorry_components.tasks.resolution import ResolvedTask
+from lorry_components.training.checkpoints import STATE_NAME, find_checkpoint
 from lorry_components.training.distributed import Finetune, finetune_in_processes
 from lorry_components.training.feature_cache import FeatureCache
 from lorry_components.training.starting_adapter import StartingAdapter
@@ -97,6 +99,10 @@ def main(
         with _marking_failure(index, run_id):
             _show_inputs(entry, run_id, load_card(Path(data)))
             log = MlflowLog(index, run_id)
+            curve = CurveLog(log, spec.evaluate.primary or resolved.task_type.primary)
+            checkpoint = find_checkpoint(kept)
+            if checkpoint is not None:
+                curve.take_over(checkpoint / STATE_NAME)
             if spec.resources.nodes > 1 and entry.train_job:
                 train = _prepare_nodes(entry, task, run, run_id, store, tracking_uri)
             else:
@@ -108,7 +114,7 @@ def main(
                 target,
                 checkpoints=kept,
                 progress=entry.progress,
-                log_metrics=log,
+                log_metrics=curve,
                 place=place,
             )
             if summary.steps:
@@ -132,6 +138,7 @@ def main(
             "precision": summary.precision,
             "checkpoints": name,
             "machine": describe_machine(),
+            "curve": curve.describe(),
             **_describe_start(start, summary),
             **({"kept_start": summary.kept_start} if summary.kept_start else {}),
             # How long it took says something of the same kind of machine only.

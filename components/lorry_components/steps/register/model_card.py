@@ -35,7 +35,7 @@ def render_card(manifest: Manifest, config: Mapping[str, Any], plain_use: str = 
     # Its size is not among them: this text is a part of it.
     points = {
         "Linear probe on the frozen base": probe,
-        "What costs nothing": describe_baselines(facts),
+        "Trivial baselines": describe_baselines(facts),
         "Method": f"{facts.method}; {manifest.parameters.adapter:,} numbers in the adapter and "
         f"{manifest.parameters.head:,} in the head, of {manifest.parameters.total:,} in all",
         "Owner": manifest.owner or "not named",

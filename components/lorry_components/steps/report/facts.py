@@ -5,6 +5,7 @@ from typing import Literal
 
 from lorry_components.metrics.pictures import ConfusionPicture, ScatterPicture
 from lorry_components.steps.evaluate.row_changes import RowChanges
+from lorry_components.steps.finetune.learning_curve import LearningCurve
 from lorry_registry.adapter_facts import AdapterFacts, Facts, SizeFacts
 
 FactStatus = Literal["promoted", "challenger", "unchanged", "current", "failed"]
@@ -19,8 +20,8 @@ class GainFacts(Facts):
         is_recorded: Whether that value is the one of its registration, on the test rows of that time.
         recorded: Its metric as it was registered, on the test rows of that time.
         gain: The new version's metric less the champion's.
-        p_value: The share of paired resamples of the test rows in which the gain is not above the minimum
-            gain that the task asks for; None: it was not tested on the same rows.
+        p_value: That of the paired one-sided test for more than the minimum gain that the task asks for;
+            None: it was not tested on the same rows.
         rows: On how many rows the two are compared.
         left_out: How many test rows are left out, because the champion was trained on them.
         problem: Why the champion could not be loaded, if so.
@@ -78,6 +79,8 @@ class TaskFacts(AdapterFacts):
         gain: The comparison with the champion; None: there was none.
         single_answer: The one answer that every test row gets, if so.
         kept_start: Why the adapter is nothing but a fitted head, if so.
+        validation_gap: That validation and test scores differ by more than chance, if so.
+        curve: Losses and validation scores of the training; None: not known.
         picture: A small picture of the predictions.
         data: The data.
         size_before: The champion's.
@@ -103,6 +106,8 @@ class TaskFacts(AdapterFacts):
     gain: GainFacts | None = None
     single_answer: str = ""
     kept_start: str = ""
+    validation_gap: str = ""
+    curve: LearningCurve | None = None
     picture: ConfusionPicture | ScatterPicture | None = None
     data: DataFacts = DataFacts()
     size_before: SizeFacts | None = None

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from lorry_components.metrics.pictures import ConfusionPicture, ScatterPicture
 from lorry_components.steps.evaluate.row_changes import ChangedRow
+from lorry_components.steps.report.class_scores import list_class_scores
 from lorry_components.steps.report.facts import ReportFacts, TaskFacts
 from lorry_components.steps.report.wording import (
     P_VALUE_NOTE,
@@ -17,6 +18,7 @@ from lorry_components.steps.report.wording import (
     format_best_baseline,
     format_gain,
     format_probe,
+    format_share,
     is_idle,
     list_points,
     name_status,
@@ -34,7 +36,7 @@ _SPECIAL = re.compile(r"([\\`*_{}\[\]<>|~$&])")
 _REFERENCES = re.compile(r"([@#])(?=\w)")
 _UNSEEN = re.compile(r"[\u0000-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
 _HEAD = (
-    "| Task | Outcome | Version | Metric | 95 % interval | Gain | Linear probe | Costs nothing |\n"
+    "| Task | Outcome | Version | Metric | 95 % interval | Gain | Linear probe | Trivial baseline |\n"
     "|---|---|---|---|---|---|---|---|\n"
 )
 
@@ -151,7 +153,9 @@ def _draw_picture(task: TaskFacts) -> str:
     if isinstance(picture, ConfusionPicture):
         table = _draw_confusion(picture)
         summary = f"Confusion matrix: {picture.wrong:,} of {picture.rows:,} test rows are wrong"
-        return f"\n<details><summary>{summary}</summary>\n\n{table}\n</details>\n"
+        return (
+            f"\n<details><summary>{summary}</summary>\n\n{table}{_list_class_scores(picture)}\n</details>\n"
+        )
     if isinstance(picture, ScatterPicture) and picture.points:
         return (
             f"\n<details><summary>True and predicted values</summary>\n\n{_draw_bands(picture)}\n</details>\n"
@@ -174,6 +178,15 @@ def _draw_confusion(picture: ConfusionPicture) -> str:
         f"| {_escape(each.truth)} | {_escape(each.answer)} | {each.count:,} |\n" for each in picture.mistakes
     )
     return head + table + "".join(rows)
+
+
+def _list_class_scores(picture: ConfusionPicture) -> str:
+    rows = "".join(
+        f"| {_escape(each.name)} | {each.rows:,} | {format_share(each.precision)} "
+        f"| {format_share(each.recall)} | {each.f1:.3f} |\n"
+        for each in list_class_scores(picture)
+    )
+    return f"\n| class | rows | precision | recall | F1 |\n|---|---:|---:|---:|---:|\n{rows}" if rows else ""
 
 
 def _mark(count: int, is_right: bool) -> str:

@@ -11,6 +11,8 @@ from html import escape
 
 from lorry_components.metrics.pictures import ConfusionPicture, ScatterPicture
 from lorry_components.steps.evaluate.row_changes import ChangedRow
+from lorry_components.steps.report.class_scores import list_class_scores
+from lorry_components.steps.report.curve_picture import draw_curve
 from lorry_components.steps.report.facts import ReportFacts, TaskFacts
 from lorry_components.steps.report.wording import (
     P_VALUE_NOTE,
@@ -18,6 +20,7 @@ from lorry_components.steps.report.wording import (
     format_best_baseline,
     format_gain,
     format_probe,
+    format_share,
     is_idle,
     list_points,
     name_status,
@@ -29,7 +32,7 @@ _SHADES = 5
 _SIDE, _LEFT, _MARGIN = 300, 50, 34
 _COLUMNS = (
     *("Task", "Outcome", "Version", "Metric", "95 % interval"),
-    *("Gain", "Linear probe", "Costs nothing"),
+    *("Gain", "Linear probe", "Trivial baseline"),
 )
 
 
@@ -112,6 +115,7 @@ def _render_task(task: TaskFacts) -> str:
         + (f'<p class="about">{escape(about)}</p>' if about else "")
         + f'<p class="decision">{escape(tell_decision(task))}</p>'
         + (f"<dl>{''.join(points)}</dl>" if points else "")
+        + _render_curve(task)
         + _render_picture(task)
         + _render_examples(task)
         + "</section>\n"
@@ -136,6 +140,11 @@ def _list_more(task: TaskFacts) -> Iterator[tuple[str, str]]:
         yield "Adapter", escape(task.adapter_id)
     if task.registered_at is not None:
         yield "Registered", f"{task.registered_at:%Y-%m-%d %H:%M} UTC by {escape(task.registered_by)}"
+
+
+def _render_curve(task: TaskFacts) -> str:
+    picture = draw_curve(task.curve) if task.curve is not None else ""
+    return f"<h3>Learning curve</h3>{picture}" if picture else ""
 
 
 def _render_picture(task: TaskFacts) -> str:
@@ -166,7 +175,20 @@ def _render_confusion(picture: ConfusionPicture) -> str:
     )
     return (
         f'{title}<div class="wide"><table class="confusion"><thead><tr><th>true, predicted →</th>{head}</tr>'
-        f"</thead><tbody>{rows}</tbody></table></div>"
+        f"</thead><tbody>{rows}</tbody></table></div>{_render_class_scores(picture)}"
+    )
+
+
+def _render_class_scores(picture: ConfusionPicture) -> str:
+    head = "".join(f'<th scope="col">{name}</th>' for name in ("rows", "precision", "recall", "F1"))
+    rows = "".join(
+        f'<tr><th scope="row">{escape(each.name)}</th><td>{each.rows:,}</td>'
+        f"<td>{format_share(each.precision)}</td><td>{format_share(each.recall)}</td><td>{each.f1:.3f}</td></tr>"
+        for each in list_class_scores(picture)
+    )
+    return (
+        '<h3>Precision and recall by class</h3><div class="wide"><table class="classes"><thead><tr>'
+        f'<th scope="col">class</th>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
     )
 
 

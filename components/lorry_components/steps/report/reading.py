@@ -8,6 +8,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from lorry_components.metrics.pictures import ConfusionPicture, Picture, ScatterPicture
 from lorry_components.steps.evaluate.evaluation_report import ChampionComparison
+from lorry_components.steps.finetune.learning_curve import LearningCurve
 from lorry_components.steps.report.facts import (
     DataFacts,
     GainFacts,
@@ -15,6 +16,7 @@ from lorry_components.steps.report.facts import (
     TaskFacts,
 )
 from lorry_components.steps.report.step import RunReport, TaskReport
+from lorry_components.steps.report.validation_gap import describe_validation_gap
 from lorry_registry.adapter_facts import (
     AdapterFacts,
     BaselineFacts,
@@ -103,6 +105,8 @@ def read_task(report: TaskReport, recorded: Recorded = NOTHING_RECORDED, *, run:
         gain=_read_gain(comparison),
         single_answer=_read_text(evaluated.get("single_answer")),
         kept_start=_read_text(trained.get("kept_start")),
+        validation_gap=describe_validation_gap(report.details),
+        curve=_read(LearningCurve, trained.get("curve")),
         picture=_read_picture(evaluated.get("picture")),
         data=_read_data(prepared, recorded.former_report),
         size_before=measure_adapter(former) if former else None,

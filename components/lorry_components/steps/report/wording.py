@@ -8,8 +8,8 @@ from lorry_registry.adapter_facts import NOTHING, describe_baselines, describe_p
 from lorry_registry.training_record import ONLY_HEAD
 
 P_VALUE_NOTE = (
-    "p is the share of paired resamples of the test rows in which the gain is not above the least gain that "
-    "the task asks for."
+    "p is the probability of such a gain on the same test rows if the true one is not above the minimum gain "
+    "of the task (one-sided)."
 )
 _LEAST_P = 0.001
 _LISTED_CLASSES = 8
@@ -39,10 +39,10 @@ def tell_decision(task: TaskFacts) -> str:
     if is_idle(task):
         return f"There was nothing to train: {_join(task.reasons)}."
     if task.status == "challenger":
-        stays = (
-            f", and {champion} stays the champion" if task.champion and task.champion != task.version else ""
-        )
-        return f"The gate refused {version}{stays}: {_join(task.against or task.reasons)}."
+        figure = f" with {task.headline.title} {task.headline.value:.3f}" if task.headline else ""
+        is_beaten = task.champion is not None and task.champion != task.version
+        stays = f"; {champion} stays the champion{_format_champion(task)}" if is_beaten else ""
+        return f"Not promoted: {version}{figure}{stays}. Reasons: {_join(task.against or task.reasons)}."
     if task.status == "unchanged":
         return f"Training gave {version} again, byte for byte, so that nothing changed."
     return f"The task failed in {task.step}: {_join(task.reasons)}"
@@ -51,14 +51,20 @@ def tell_decision(task: TaskFacts) -> str:
 def _tell_promotion(task: TaskFacts, version: str) -> str:
     gain, headline = task.gain, task.headline
     if gain is None:
-        figure = f", with {headline.title} {headline.value:.3f}" if headline else ""
-        return f"The gate promoted {version}, which had no champion to beat{figure}."
+        figure = f" with {headline.title} {headline.value:.3f}" if headline else ""
+        return f"Promoted: {version}{figure}, the first champion."
     if gain.gain is None:
-        return f"The gate promoted {version} in place of v{gain.version}: {_join(task.reasons)}."
+        return f"Promoted: {version} in place of v{gain.version}. Reasons: {_join(task.reasons)}."
     rows = f" on the same {gain.rows:,} test rows" if gain.rows else ""
     test = f", {format_p(gain.p_value)}" if gain.p_value is not None else ""
     title = f" in {headline.title}" if headline else ""
-    return f"The gate promoted {version} in place of v{gain.version}: {gain.gain:+z.3f}{title}{rows}{test}."
+    return f"Promoted: {version} in place of v{gain.version}, {gain.gain:+z.3f}{title}{rows}{test}."
+
+
+def _format_champion(task: TaskFacts) -> str:
+    gain = task.gain
+    known = gain is not None and gain.version == task.champion and gain.value is not None
+    return f" with {gain.value:.3f}" if known and gain is not None else ""
 
 
 def format_gain(task: TaskFacts) -> str:
@@ -84,6 +90,11 @@ def format_probe(task: TaskFacts) -> str:
     return f"{task.probe.value:.3f}" if task.probe else NOTHING
 
 
+def format_share(value: float | None) -> str:
+    """Return a share of rows; of no rows at all there is none."""
+    return NOTHING if value is None else f"{value:.3f}"
+
+
 def list_points(task: TaskFacts) -> Iterator[tuple[str, str]]:
     """Yield what else there is to say of a task: a heading of a word or two, and a sentence."""
     if task.gain is not None:
@@ -95,13 +106,13 @@ def list_points(task: TaskFacts) -> Iterator[tuple[str, str]]:
     if task.probe is not None:
         yield "Linear probe", describe_probe(task.probe)
     if task.baselines:
-        yield "Costs nothing", describe_baselines(task)
+        yield "Trivial baseline", describe_baselines(task)
     if task.why:
         yield "Trained because", task.why
     data = "; ".join(_describe_data(task.data))
     if data:
         yield "Data", data
-    for warning in task.data.warnings:
+    for warning in filter(None, (*task.data.warnings, task.validation_gap)):
         yield "Warning", warning
     if task.size is not None:
         yield "Size", _describe_size(task)

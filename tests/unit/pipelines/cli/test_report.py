@@ -83,7 +83,7 @@ def test_the_newest_version_beside_the_one_before(filled: Registry) -> None:
     assert result.exit_code == 0, result.output
     assert "## Newest version of reviews" in result.stdout
     for expected in (
-        "The gate promoted v2 in place of v1: +0.050 in pearson on the same 371 test rows, p = 0.020.",
+        "Promoted: v2 in place of v1, +0.050 in pearson on the same 371 test rows, p = 0.020.",
         "800 → 850 train rows from a.csv",
         "v2 answers 3 test rows better than v1 and 1 worse",
         "right: `4`; v1: `3.9`; v2: `1.2`",
@@ -100,7 +100,7 @@ def test_the_last_run_is_that_whose_report_was_written_last(filled: Registry) ->
 
 def test_an_older_run_is_told_as_it_was_and_what_came_since(filled: Registry) -> None:
     result = invoke("--run", "run-1", "reviews")
-    assert "The gate promoted v1, which had no champion to beat" in result.stdout
+    assert "Promoted: v1" in result.stdout
     assert "Since then v2 has become the champion." in result.stdout
 
 

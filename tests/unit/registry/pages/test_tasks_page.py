@@ -12,7 +12,7 @@ import pytest
 from click.testing import Result
 
 from lorry_registry.errors import StoreError
-from lorry_registry.manifest import Evaluation, MetricValue
+from lorry_registry.manifest import Baseline, Evaluation, MetricValue
 from lorry_registry.pages.task_overview import describe_tasks
 from lorry_registry.pages.tasks_page import render_tasks
 from lorry_registry.pages.trend import describe_trend, draw_trend
@@ -181,6 +181,28 @@ def test_the_trend_is_told_in_words_and_marks(registry: Registry, two_tasks: dic
     marks = re.findall(r'class="(former|ring|champion|refused)"', picture)
     assert marks == ["former", "ring", "champion", "refused"]
     assert draw_trend((), "pearson") == ""
+
+
+def test_the_trend_has_a_scale_and_the_trivial_baseline(
+    registry: Registry, two_tasks: dict[str, Any]
+) -> None:
+    (reviews,), _ = describe_tasks(registry, ["reviews"])
+    baseline = Baseline(name="mean", value=0.1, gain=0.7, confidence=1.0, examples=9)
+    picture = draw_trend(reviews.versions, "pearson", baseline)
+    assert re.findall(r'class="scale"[^>]*>([^<]*)<', picture) == ["0.87", "0.10"]
+    assert picture.count('class="baseline"') == 1
+    assert "mean 0.100" in describe_trend(reviews.versions, "pearson", baseline)
+    assert re.findall(r'class="scale"[^>]*>([^<]*)<', draw_trend(reviews.versions, "pearson"))[0] == "0.87"
+
+
+def test_a_champion_that_a_person_promoted_says_so_in_its_row(
+    registry: Registry, two_tasks: dict[str, Any]
+) -> None:
+    assert "promoted by hand" not in render(registry)
+    registry.promote("reviews", 3, reason="the better one")
+    assert '<strong>v3</strong><span class="interval">promoted by hand</span>' in render(registry)
+    registry.rollback("reviews", reason="no, it is not")
+    assert '<strong>v2</strong><span class="interval">back by a rollback</span>' in render(registry)
 
 
 def test_f1_of_another_class_is_not_on_the_same_line(registry: Registry, register_adapter: Make) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from lorry_components.metrics.pictures import choose_points, count_confusions
 from lorry_components.steps.evaluate.row_changes import ChangedRow, RowChanges
+from lorry_components.steps.finetune.learning_curve import LearningCurve
 from lorry_components.steps.report.facts import DataFacts, GainFacts, ReportFacts, TaskFacts
 from lorry_components.steps.report.markdown import MOST_CHARACTERS, render_markdown
 from lorry_components.steps.report.page import render_page
@@ -59,6 +60,8 @@ def make_task(name: str = "reviews", text: str = "Great value!", **changes: Any)
         "probe": BaselineFacts(name="linear probe", value=0.88, gain=0.032, low=0.01, high=0.05),
         "baselines": (BaselineFacts(name="majority class", value=0.5, gain=0.412),),
         "picture": count_confusions([text, "ham", "ham"], [text, "ham", text]),
+        "validation_gap": f"accuracy is 0.760 on validation rows and 0.500 on test rows {text}",
+        "curve": LearningCurve(metric=text, losses=((5, 0.7), (50, 0.31)), scores=((0, 0.5), (50, 0.88))),
         "data": DataFacts(
             source="reviews.jsonl",
             rows={"test": 500, "train": 3900},
@@ -84,7 +87,7 @@ def read_text(page: str) -> str:
 
 
 SAID = (
-    "The gate promoted v2 in place of v1: +0.021 in accuracy on the same 480 test rows, p = 0.012.",
+    "Promoted: v2 in place of v1, +0.021 in accuracy on the same 480 test rows, p = 0.012.",
     "accuracy 0.912",
     "0.890 to 0.930",
     "majority class 0.500, the adapter +0.412",
@@ -100,6 +103,7 @@ SAID = (
     "f1 of spam 0.800 (0.700 to 0.900)",
     "data changed since v1",
     "1 of 3 test rows are wrong",
+    "accuracy is 0.760 on validation rows and 0.500 on test rows",
 )
 
 
@@ -108,6 +112,32 @@ def test_both_forms_say_the_same(expected: str) -> None:
     report = ReportFacts(title="Run run-1", tasks=(make_task(),))
     assert expected in re.sub(r"\\(.)", r"\1", render_markdown(report))
     assert expected in read_text(render_page(report))
+
+
+def test_each_class_has_its_precision_and_recall() -> None:
+    picture = count_confusions(["a", "a", "a", "b", "c"], ["a", "a", "b", "b", "b"])
+    report = ReportFacts(title="Run run-1", tasks=(make_task(picture=picture),))
+    page = read_text(render_page(report))
+    assert (
+        "class rows precision recall F1 a 3 1.000 0.667 0.800 b 1 0.333 1.000 0.500 c 1 - 0.000 0.000" in page
+    )
+    for line in ("| a | 3 | 1.000 | 0.667 | 0.800 |", "| c | 1 | - | 0.000 | 0.000 |"):
+        assert line in render_markdown(report)
+    many = count_confusions([str(number) for number in range(20)], ["0"] * 20)
+    page = render_page(ReportFacts(title="Run", tasks=(make_task(picture=many),)))
+    assert "Precision and recall" not in page
+
+
+def test_the_page_has_the_learning_curve() -> None:
+    page = render_page(ReportFacts(title="Run", tasks=(make_task(),)))
+    assert 'aria-label="training loss from 0.7 to 0.31, step 50; validation Great value! from 0.5' in page
+    assert page.count('<polyline class="line"') == 2
+    one = LearningCurve(metric="rmse", losses=((1, 2.0), (2, 2.0)), scores=((2, 0.5),))
+    page = render_page(ReportFacts(title="Run", tasks=(make_task(curve=one),)))
+    assert page.count('<polyline class="line"') == 1
+    for nothing in (None, LearningCurve(metric="rmse", losses=((1, 2.0),))):
+        page = render_page(ReportFacts(title="Run", tasks=(make_task(curve=nothing),)))
+        assert "Learning curve" not in page
 
 
 def test_both_forms_lead_to_mlflow_and_kubeflow() -> None:
@@ -120,13 +150,16 @@ def test_both_forms_lead_to_mlflow_and_kubeflow() -> None:
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"gain": None}, "The gate promoted v2, which had no champion to beat, with accuracy 0.912."),
+        ({"gain": None}, "Promoted: v2 with accuracy 0.912, the first champion."),
         ({"champion": 3}, "Since then v3 has become the champion."),
         (
             {"status": "challenger", "champion": 1, "against": ("it is worse",)},
-            "The gate refused v2, and v1 stays the champion: it is worse.",
+            "Not promoted: v2 with accuracy 0.912; v1 stays the champion with 0.891. Reasons: it is worse.",
         ),
-        ({"status": "challenger", "champion": None, "reasons": ("too weak",)}, "refused v2: too weak."),
+        (
+            {"status": "challenger", "champion": None, "reasons": ("too weak",)},
+            "Not promoted: v2 with accuracy 0.912. Reasons: too weak.",
+        ),
         (
             {"status": "challenger", "step": "prepare_data", "reasons": ("the same gate refused it",)},
             "There was nothing to train: the same gate refused it.",
@@ -149,7 +182,7 @@ def test_a_plot_of_points_is_a_table_in_markdown() -> None:
     import numpy as np
 
     picture = choose_points(np.arange(10.0), np.arange(10.0) + 0.5)
-    report = ReportFacts(title="Run", tasks=(make_task(picture=picture),))
+    report = ReportFacts(title="Run", tasks=(make_task(picture=picture, curve=None),))
     assert "| 0 to 1 | 2 | 1 | 0.5 |" in render_markdown(report)
     assert render_page(report).count("<circle") == 10
 
@@ -167,13 +200,13 @@ def test_the_markdown_fits_and_says_what_was_left_out(count: int) -> None:
     if count == 60:
         # The least important goes first, and the decision of each task stays.
         assert "the examples of 60 tasks" in text
-        assert text.count("The gate promoted v2 in place of v1") == 60
+        assert text.count("Promoted: v2 in place of v1") == 60
 
 
 def test_what_is_cut_first_is_that_of_the_last_tasks() -> None:
     tasks = tuple(make_task(f"task-{number:02}") for number in range(12))
-    text = render_markdown(ReportFacts(title="Run", tasks=tasks), limit=15_000)
-    assert len(text) <= 15_000
+    text = render_markdown(ReportFacts(title="Run", tasks=tasks), limit=17_000)
+    assert len(text) <= 17_000
     assert "Confusion matrix" in text.partition("### task-01")[0]
     assert "Confusion matrix" not in text.partition("### task-11")[2]
 
@@ -292,4 +325,4 @@ def test_a_reader_of_markdown_finds_nothing_in_a_text(extra: str) -> None:
     allowed = {"h2", "h3", "p", "ul", "li", "strong", "a", "code", "details", "summary"}
     assert set(outline.tags) <= allowed | {"table", "thead", "tbody", "tr", "th", "td"}
     assert all(link.startswith(("https://", "text-align")) for link in outline.links)
-    assert outline.tags.count("table") == 4
+    assert outline.tags.count("table") == 7
