@@ -1,14 +1,21 @@
 """What a task is learned from: its base and its data."""
 
 import re
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PrivateAttr, field_validator, model_validator
+from pydantic import (
+    Field,
+    PrivateAttr,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from lorry_registry.addresses import has_secret
 from lorry_registry.base_places import BasePlace
 from lorry_registry.errors import InvalidValueError
-from lorry_registry.task_section import Section, Share
+from lorry_registry.task_section import Section, Share, leave_out_defaults
 
 BASE_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
 """What the name in ``bases:NAME`` looks like: one part of a path or of a key, and never a hidden one."""
@@ -116,6 +123,33 @@ class Columns(Section):
     label: str = "label"
 
 
+class TableFormat(Section):
+    """How a table of text is written, as far as its first lines do not show it.
+
+    Attributes:
+        encoding: Its encoding, by a name that Python knows; None: UTF-8, or UTF-16 if it looks like it.
+        delimiter: What separates the cells of CSV and TSV; None: a comma or a tab, by the file's ending, or
+            what separates the cells of its first lines.
+        decimal: What stands before the decimal places of labels that are numbers.
+    """
+
+    encoding: str | None = None
+    delimiter: Literal[",", ";", "\t", "|"] | None = None
+    decimal: Literal[".", ","] = "."
+
+    @field_validator("encoding")
+    @classmethod
+    def _check_encoding(cls, encoding: str | None) -> str | None:
+        if encoding is not None:
+            try:
+                "a".encode(encoding)
+            except (LookupError, ValueError) as error:
+                raise InvalidValueError(
+                    "is no encoding of texts that Python knows", "write utf-16 or windows-1252, for example"
+                ) from error
+        return encoding
+
+
 class SeededSplit(Section):
     """Shares of one table that are held out, drawn by a seed; equal texts go into the same part."""
 
@@ -169,6 +203,8 @@ class DataSpec(Section):
         max_target: The number of tokens to which answers are cut, and that are generated at most.
         limit: The largest number of rows used of each part.
         duplicates: What to do with training rows whose text is in validation or test as well.
+        format: How a table of text is written, where that cannot be seen.
+        on_fault: What to do with rows that have no text or no label.
     """
 
     source: str = Field(min_length=1)
@@ -181,6 +217,8 @@ class DataSpec(Section):
     max_target: Annotated[int, Field(ge=1, le=131072)] = 64
     limit: PartLimits = PartLimits()
     duplicates: Literal["drop", "refuse", "keep"] = "drop"
+    format: TableFormat | None = None
+    on_fault: Literal["refuse", "drop"] = "refuse"
 
     @property
     def is_local(self) -> bool:
@@ -202,6 +240,10 @@ class DataSpec(Section):
                 "name a file or a folder, s3://bucket/key or hub:owner/name",
             )
         return source
+
+    @model_serializer(mode="wrap")
+    def _leave_out_later_fields(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return leave_out_defaults(self, handler(self), ("format", "on_fault"))
 
     @model_validator(mode="after")
     def _check_source(self) -> Self:

@@ -369,7 +369,7 @@ class TaskSpec(Section):
         """Return everything that decides what is learned, except the base and the rows themselves."""
         recipe: dict[str, JsonValue] = {
             "kind": self.kind,
-            "data": self.data.model_dump(mode="json", exclude={"source", "revision"}),
+            "data": self.data.model_dump(mode="json", exclude={"source", "revision", "format"}),
             "method": self.method.model_dump(mode="json"),
             "train": self.train.model_dump(mode="json"),
             "generate": self.generate.model_dump(mode="json"),

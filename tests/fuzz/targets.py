@@ -185,6 +185,7 @@ _ADDRESS_TOKENS = tuple(
     )
 )
 _CSV = b'text,label\ngood film,yes\n"a, ""quoted"" text",no\nbad,no\n'
+_CSV_OF_SPREADSHEETS = _CSV.replace(b",", b";").decode().encode("utf-16")
 _JSON_LINES = b'{"text": "good", "label": "yes"}\n{"text": "bad", "label": "no", "more": [1, {"a": null}]}\n'
 _ROW_TOKENS = tuple(
     token.encode("utf-8", "surrogatepass")
@@ -328,7 +329,7 @@ def list_component_targets() -> Mapping[str, Target]:
     numbers = b"text\tlabel\ngood\t1.5\nbad\t-2\n"
     return {
         "JSON lines": Target((_JSON_LINES,), read_rows("rows.jsonl"), (_mutate_lines, *rows), 1.5),
-        "CSV": Target((_CSV,), read_rows("rows.csv"), rows, 1.5),
+        "CSV": Target((_CSV, _CSV_OF_SPREADSHEETS), read_rows("rows.csv"), rows, 1.5),
         "TSV": Target((numbers,), read_rows("rows.tsv", "regression"), rows),
         "packed rows": Target(
             (gzip.compress(_JSON_LINES),), read_rows("rows.jsonl.gz"), (mutate_bytes, make_random), 0.5

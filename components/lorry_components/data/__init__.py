@@ -7,6 +7,8 @@
     layout          which files of a source make up which part
     sources         what is there, and its bytes: local, s3, hub
     records         one file -> rows, whatever its format
+    text_tables     in which encoding a text is, and what separates its cells
+    parquet_rows    a Parquet file -> rows, counting what is unpacked
     image_files     the images beside a table
     examples        a row -> an example: text, pair and label, or a fault that names its line
     reading         a source -> its examples, or one error with all faults

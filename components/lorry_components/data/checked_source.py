@@ -1,5 +1,7 @@
 """From a task's data section to parts that can be used: read, divided, limited and checked."""
 
+from dataclasses import replace
+
 from lorry_components.data.checks import CheckedParts, check_parts
 from lorry_components.data.layout import TABLE
 from lorry_components.data.object_cache import ObjectCache
@@ -29,10 +31,11 @@ def read_checked(data: DataSpec, reader: LabelReader, *, cache: ObjectCache | No
         parts = split_examples(
             parts[TABLE], reading.split, label_form=form.label_form, by_context=form.by_context
         )
-    return check_parts(
+    checked = check_parts(
         limit_parts(parts, data.limit),
         label_form=form.label_form,
         duplicates=data.duplicates,
         source=data.source,
         by_context=form.by_context,
     )
+    return replace(checked, dropped={**reading.dropped, **checked.dropped})

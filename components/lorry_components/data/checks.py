@@ -8,7 +8,7 @@ from typing import Literal
 from lorry_components.data.examples import Example, Key
 from lorry_components.data.faults import FaultLog, quote
 from lorry_components.data.layout import PARTS
-from lorry_components.data.rows import LabelForm
+from lorry_components.data.rows import MISSING_WORDS, LabelForm
 
 DUPLICATES_DROPPED = "training rows whose text is in validation or test"
 
@@ -64,6 +64,7 @@ def check_parts(
     _check_sizes(checked, dropped, log, warnings)
     if label_form == "class":
         _check_classes(checked, dropped, log, warnings)
+        _warn_of_odd_classes(checked, warnings)
         _warn_of_contradictions(checked["train"], warnings)
     elif label_form == "number":
         _check_numbers(checked, log, warnings)
@@ -156,6 +157,24 @@ def _check_classes(
             f"train has {len(trained):,} classes in {len(parts['train']):,} rows ({_list(sorted(trained))}): "
             "is this the right label column, or should kind be regression?"
         )
+
+
+def _warn_of_odd_classes(parts: Mapping[str, list[Example]], warnings: list[str]) -> None:
+    counts = Counter(str(example.label) for examples in parts.values() for example in examples)
+    missing = sorted(MISSING_WORDS & set(counts))
+    if missing:
+        rows = sum(counts[name] for name in missing)
+        warnings.append(
+            f"{_list(missing)} is a class of {rows:,} rows, and what programs write for a missing value: "
+            "data.on_fault: drop leaves out rows without a label"
+        )
+    for folded in sorted({name.casefold() for name in counts}):
+        alike = sorted(name for name in counts if name.casefold() == folded)
+        if len(alike) > 1:
+            rows_of = ", ".join(f"{quote(name)} in {counts[name]:,} rows" for name in alike)
+            warnings.append(
+                f"classes differ in capital letters alone, and are learned as different: {rows_of}"
+            )
 
 
 def _check_numbers(parts: Mapping[str, list[Example]], log: FaultLog, warnings: list[str]) -> None:

@@ -1,14 +1,16 @@
 """A row becomes an example, or a fault that names its line."""
 
 import hashlib
+import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from lorry_components.data.faults import LISTED_FAULTS, FaultLog, quote, shorten
 from lorry_components.data.layout import list_names, suggest_close
-from lorry_components.data.records import MAX_LINE_BYTES, describe_value, place_row
-from lorry_components.data.rows import IMAGE, Label, LabelReader, Record
+from lorry_components.data.records import describe_value, place_row
+from lorry_components.data.rows import IMAGE, MAX_LINE_BYTES, Label, LabelReader, Record, is_missing
 from lorry_registry.digests import canonical_json
 from lorry_registry.errors import Fault, InvalidValueError
 from lorry_registry.input_specs import Columns
@@ -18,6 +20,7 @@ Key = tuple[str, str]
 
 _MAX_CLASS_CHARACTERS = 256
 _LISTED_COLUMNS = 200
+_DECIMAL_COMMA = re.compile(r"[+-]?(\d+|\d{1,3}(\.\d{3})+),\d+")
 # Training computes in 32-bit floats.
 _MAX_NUMBER = 3.4e38
 
@@ -64,6 +67,8 @@ def collect_examples(
     log: FaultLog,
     *,
     folder: Path | None = None,
+    decimal: str = ".",
+    dropped: Counter[str] | None = None,
 ) -> list[Example]:
     """Turn the rows of one file into examples; what is wrong goes to the log.
 
@@ -74,18 +79,33 @@ def collect_examples(
         reader: What reads the labels: the task type.
         log: Where faults go.
         folder: The folder of the file; None: it is on no disk, and there are no files beside it.
+        decimal: What stands before the decimal places of numbers that are texts.
+        dropped: Counts the rows that are left out because they lack a text or a label, by reason; None: such
+            rows are faults.
     """
     fields = list_columns(columns)
     gaps = Gaps(fields)
+    has_numbers = reader.data_form.label_form == "number"
+    commas: list[tuple[int, str]] = []
     examples: list[Example] = []
     for number, values in records:
-        if gaps.note(number, values):
+        lacks_column = gaps.note(number, values)
+        if dropped is not None and (reason := _find_missing(values, fields)):
+            dropped[reason] += 1
+            continue
+        if lacks_column:
             continue
         place = place_row(name, number)
         faults = [Fault(place, what) for what in _find_text_faults(values, fields)]
         label: Label = ""
+        raw = values[columns.label]
+        if has_numbers and isinstance(raw, str) and _DECIMAL_COMMA.fullmatch(raw.strip()):
+            if decimal == ".":
+                commas.append((number, raw.strip()))
+                continue
+            raw = raw.replace(".", "").replace(",", ".")
         try:
-            label = _parse_label(values[columns.label], reader)
+            label = _parse_label(raw, reader)
         except (ValueError, OverflowError) as error:
             faults.append(_describe_label_error(error, place, columns))
         row = {field: str(values[column]) for field, column in fields.items() if field != "label"}
@@ -100,8 +120,24 @@ def collect_examples(
             log.add(fault.where, fault.what, fault.remedy)
         if not faults:
             examples.append(Example(row, label))
-    gaps.report(name, log)
+    gaps.report(name, log, of_rows=dropped is None)
+    if commas:
+        number, raw = commas[0]
+        log.add_file(
+            name,
+            f"has decimal commas in the column {shorten(columns.label)!r}, in {len(commas):,} rows from "
+            f"{place_row(name, number)} on: {quote(raw)}",
+            "give data.format: {decimal: ','} in the task file, or write points",
+        )
     return examples
+
+
+def _find_missing(values: dict[str, object], fields: dict[str, str]) -> str:
+    """Return why a row is left out; empty: it has its texts and its label."""
+    missing = {field for field, column in fields.items() if is_missing(values.get(column))}
+    if missing - {"label"}:
+        return "rows without a text"
+    return "rows without a label" if missing else ""
 
 
 def _describe_label_error(error: ValueError | OverflowError, place: str, columns: Columns) -> Fault:
@@ -185,8 +221,8 @@ class Gaps:
                 self._first[column].append(number)
         return True
 
-    def report(self, name: str, log: FaultLog) -> None:
-        """Add what is missing to the log, once the whole file was read."""
+    def report(self, name: str, log: FaultLog, *, of_rows: bool = True) -> None:
+        """Add what is missing to the log, once the whole file was read; of single rows if it is wanted."""
         for field, column in self._fields.items():
             shown = shorten(column)
             if not self._counts[column]:
@@ -195,14 +231,11 @@ class Gaps:
                 log.add_file(
                     name,
                     f"has no column {shown!r} (data.columns.{field}); it has {list_names(self._others)}",
-                    _suggest_delimiter(self._others) or suggest_close(column, self._others),
+                    suggest_close(column, self._others),
                 )
+                continue
+            if not of_rows:
                 continue
             for number in self._first[column]:
                 log.add(place_row(name, number), f"has no {shown!r}")
             log.count_more(self._counts[column] - len(self._first[column]))
-
-
-def _suggest_delimiter(columns: set[str]) -> str:
-    only = next(iter(columns)) if len(columns) == 1 else ""
-    return "its cells seem to be separated by ';', not ','" if ";" in only else ""

@@ -4,7 +4,7 @@ It is read once to be checked and again a part at a time, so that none of its ro
 """
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from lorry_components.data.layout import find_format
 from lorry_components.data.read_sequence import ReadSequence
 from lorry_components.data.records import place_row, read_header, read_records
 from lorry_components.data.rows import Row
+from lorry_components.data.text_tables import Dialect, find_dialect
 from lorry_registry.errors import Fault, InvalidDataError
 from lorry_registry.input_specs import Columns
 
@@ -28,15 +29,29 @@ class InputTable(ReadSequence[Row]):
         fields: Field of an input -> column of the table.
         names: The columns of the table's first row.
         length: How many rows it has.
+        expected: The columns that the task reads.
     """
 
-    def __init__(self, path: Path, fields: Mapping[str, str], names: Sequence[str], length: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        fields: Mapping[str, str],
+        names: Sequence[str],
+        length: int,
+        expected: Collection[str] = (),
+    ) -> None:
         self.path = path
         self.fields = fields
         self.names = names
+        self._expected = expected
         self._length = length
         self._rows: Iterator[Row] = iter(())
         self._position = length
+
+    @property
+    def dialect(self) -> Dialect:
+        """How the cells of CSV or TSV are written."""
+        return find_dialect(self.path, self.path.name, self._expected)
 
     def __len__(self) -> int:
         return self._length
@@ -52,7 +67,7 @@ class InputTable(ReadSequence[Row]):
         """
         count = 0
         log = FaultLog(str(self.path))
-        for _, values in read_records(self.path, self.path.name, (), log):
+        for _, values in read_records(self.path, self.path.name, (), log, expected=self._expected):
             yield values
             count += 1
         if count != self._length or log.total:
@@ -91,9 +106,10 @@ def open_table(path: Path, columns: Columns) -> InputTable:
     if not path.is_file():
         log.add_file(path.name, "there is no such file")
         log.raise_if_any()
-    for column, times in _find_repeated(path):
+    expected = tuple(wanted.values())
+    for column, times in _find_repeated(path, expected):
         log.add_file(path.name, f"has the column {shorten(column)!r} {times} times")
-    records = read_records(path, path.name, (), log)
+    records = read_records(path, path.name, (), log, expected=expected)
     first = next(records, None)
     fields = wanted if first is None else _choose_fields(wanted, first[1])
     gaps = Gaps(fields)
@@ -107,7 +123,7 @@ def open_table(path: Path, columns: Columns) -> InputTable:
                 log.add(place_row(path.name, number), f"column {shorten(column)!r} {fault}")
     gaps.report(path.name, log)
     log.raise_if_any()
-    return InputTable(path, fields, tuple(first[1]) if first is not None else (), length)
+    return InputTable(path, fields, tuple(first[1]) if first is not None else (), length, expected)
 
 
 def _choose_fields(wanted: dict[str, str], values: Mapping[str, Any]) -> dict[str, str]:
@@ -119,10 +135,10 @@ def _choose_fields(wanted: dict[str, str], values: Mapping[str, Any]) -> dict[st
     return usual if is_usual else wanted
 
 
-def _find_repeated(path: Path) -> list[tuple[str, int]]:
+def _find_repeated(path: Path, expected: Collection[str]) -> list[tuple[str, int]]:
     if find_format(path.name) not in ("csv", "tsv"):
         return []
-    header = read_header(path)
+    header = read_header(path, find_dialect(path, path.name, expected))
     return [(column, header.count(column)) for column in dict.fromkeys(header) if header.count(column) > 1]
 
 

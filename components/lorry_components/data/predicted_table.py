@@ -7,11 +7,13 @@ import io
 import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
 from lorry_components.data.faults import shorten
 from lorry_components.data.layout import find_format
+from lorry_components.data.text_tables import Dialect
 from lorry_registry.errors import Fault, InvalidDataError, StoreError
 from lorry_registry.whole_files import whole_file
 
@@ -25,6 +27,23 @@ _Write = Callable[[Record], None]
 _ARROW_TYPES = {"string": "string", "double": "float64", "long": "int64"}
 _MARK = b"\xef\xbb\xbf"
 _PARQUET_ROWS = 4096
+# What a spreadsheet takes for the beginning of a formula, which it computes when the file is opened.
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What was written.
+
+    Attributes:
+        rows: How many rows.
+        added: The columns of the predictions.
+        formulas: In how many rows a spreadsheet would take a text for a formula.
+    """
+
+    rows: int
+    added: tuple[str, ...]
+    formulas: int = 0
 
 
 def name_columns(prediction: Record) -> list[str]:
@@ -33,8 +52,13 @@ def name_columns(prediction: Record) -> list[str]:
 
 
 def write_beside(
-    output: Path, records: Iterable[Record], predictions: Iterable[Record], *, mark: bool = False
-) -> tuple[int, list[str]]:
+    output: Path,
+    records: Iterable[Record],
+    predictions: Iterable[Record],
+    *,
+    mark: bool = False,
+    dialect: Dialect | None = None,
+) -> Written:
     r"""Write rows with their predictions as CSV, TSV or JSON lines, by the ending of the file.
 
     Nested values become JSON in cells of CSV and TSV. TSV has no quotation marks: tabs and line ends in its
@@ -45,9 +69,7 @@ def write_beside(
         records: The rows, with all columns to be written.
         predictions: As many predictions, in the same order, all with the same fields.
         mark: Whether a text starts with the mark that spreadsheets know UTF-8 by.
-
-    Returns:
-        How many rows were written, and the columns that were added.
+        dialect: How the cells of CSV or TSV are written; None: as the ending says.
 
     Raises:
         InvalidDataError: A row has a column that a prediction is to fill.
@@ -56,22 +78,25 @@ def write_beside(
     predicted = iter(predictions)
     first = next(predicted, None)
     added = name_columns(first) if first is not None else []
-    count = 0
+    count = formulas = 0
+    has_cells = find_format(output.name) in ("csv", "tsv")
     with _told_apart(output), whole_file(output) as partial, _open_text(partial, output, mark=mark) as stream:
         write: _Write | None = None
         ahead = [first] if first is not None else []
         for record, prediction in zip(records, itertools.chain(ahead, predicted), strict=True):
             if write is None:
-                write = _choose_writer(stream, output, [*record, *added])
+                write = _choose_writer(stream, output, [*record, *added], dialect)
             _refuse_filled(record, added)
-            write({**record, **{f"{PREFIX}{field}": value for field, value in prediction.items()}})
+            row = {**record, **{f"{PREFIX}{field}": value for field, value in prediction.items()}}
+            write(row)
             count += 1
-    return count, added
+            formulas += has_cells and any(map(_is_formula, row.values()))
+    return Written(count, tuple(added), formulas)
 
 
 def write_parquet_beside(
     output: Path, source: Path, predictions: Iterable[Record], types: Mapping[str, str]
-) -> tuple[int, list[str]]:
+) -> Written:
     """Write a Parquet table with predictions beside; its own columns keep their types.
 
     Args:
@@ -79,9 +104,6 @@ def write_parquet_beside(
         source: The table.
         predictions: A prediction for each of its rows, in the same order, all with the same fields.
         types: MLflow's names of the types of fields; nested values become JSON.
-
-    Returns:
-        How many rows were written, and the columns that were added.
 
     Raises:
         InvalidDataError: The table has a column that a prediction is to fill.
@@ -110,7 +132,17 @@ def write_parquet_beside(
                 writer = stack.enter_context(pq.ParquetWriter(partial, filled.schema))
             writer.write_batch(filled)
             count += len(batch)
-    return count, added
+    return Written(count, tuple(added))
+
+
+def _is_formula(cell: object) -> bool:
+    if not isinstance(cell, str) or len(cell) < 2 or not cell.startswith(_FORMULA_STARTS):
+        return False
+    try:
+        float(cell)
+    except ValueError:
+        return True
+    return False
 
 
 def _refuse_filled(record: Record, added: Sequence[str]) -> None:
@@ -149,14 +181,14 @@ def _open_text(partial: Path, output: Path, *, mark: bool) -> Iterator[IO[str]]:
         yield stack.enter_context(io.TextIOWrapper(stream, encoding="utf-8", newline=""))
 
 
-def _choose_writer(stream: IO[str], output: Path, columns: Sequence[str]) -> _Write:
+def _choose_writer(stream: IO[str], output: Path, columns: Sequence[str], dialect: Dialect | None) -> _Write:
     file_format = find_format(output.name)
     if file_format == "json lines":
         return lambda record: _write_json(stream, record)
-    if file_format == "tsv":
+    if file_format == "tsv" and (dialect is None or not dialect.has_quotes):
         stream.write("\t".join(map(_escape, columns)) + "\n")
         return lambda record: _write_tabs(stream, columns, record)
-    cells = csv.writer(stream, lineterminator="\n")
+    cells = csv.writer(stream, delimiter=dialect.delimiter if dialect else ",", lineterminator="\n")
     cells.writerow(columns)
     return lambda record: cells.writerow([_flatten(record.get(column)) for column in columns])
 

@@ -1,9 +1,12 @@
 """From the source that a task names to its examples, or to one error that lists what is wrong with it."""
 
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+
+from pydantic import JsonValue
 
 from lorry_components.data.examples import Example, collect_examples, list_columns
 from lorry_components.data.faults import FaultLog
@@ -16,7 +19,7 @@ from lorry_components.data.sources.local import list_local_files
 from lorry_components.data.sources.s3 import download_files, download_named, list_remote_files
 from lorry_registry.digests import DigestFile, digest_document, digest_file
 from lorry_registry.errors import Fault, InvalidDataError
-from lorry_registry.input_specs import DataSpec, SeededSplit
+from lorry_registry.input_specs import DataSpec, SeededSplit, TableFormat
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +29,12 @@ class Reading:
     Attributes:
         parts: The examples of each part; or all, under ``layout.TABLE``, when ``split`` is set.
         split: How the one table is to be divided; None when the source has its parts.
+        dropped: Reason -> how many rows were left out for it.
     """
 
     parts: Mapping[str, list[Example]]
     split: SeededSplit | None
+    dropped: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +96,8 @@ def digest_source(
     layout = choose_layout(local.names, data, in_folder=local.in_folder)
     try:
         names = [*layout.names, *(reader.list_named_files(local.folder) if reader is not None else ())]
-        return digest_document({"files": {name: digest(local.folder / name) for name in names}})
+        files: dict[str, JsonValue] = {name: digest(local.folder / name) for name in names}
+        return digest_document({"files": files, **_describe_format(data)})
     except OSError as error:
         fault = Fault(Path(error.filename or data.source).name, f"cannot be read: {error.strerror or error}")
         raise InvalidDataError(data.source, [fault], todo="make the file readable for this user") from error
@@ -123,7 +129,7 @@ def _find_named(folder: Path, layout: Layout, data: DataSpec, known: Collection[
     labels = (
         values.get(data.columns.label)
         for name in layout.names
-        for _, values in read_records(folder / name, name, wanted, ignored)
+        for _, values in read_records(folder / name, name, wanted, ignored, data.format)
     )
     # As the file system would find it: "./a.png" is "a.png".
     named = {str(PurePosixPath(label)) for label in labels if isinstance(label, str)}
@@ -134,7 +140,13 @@ def _digest_s3(data: DataSpec, reader: LabelReader | None) -> str:
     remote = list_remote_files(data.source, reader.named_file_endings if reader is not None else ())
     layout = choose_layout(list(remote.objects), data, in_folder=remote.in_folder)
     listed = {**remote.named, **{name: remote.objects[name] for name in layout.names}}
-    return digest_document({"s3": {name: [entry.etag, entry.size] for name, entry in listed.items()}})
+    objects: dict[str, JsonValue] = {name: [entry.etag, entry.size] for name, entry in listed.items()}
+    return digest_document({"s3": objects, **_describe_format(data)})
+
+
+def _describe_format(data: DataSpec) -> dict[str, JsonValue]:
+    """Return what the digest of a source says of its format: read in another way it has other rows."""
+    return {} if data.format is None else {"format": data.format.model_dump(mode="json")}
 
 
 def _digest_hub(data: DataSpec, _: LabelReader | None) -> str:
@@ -143,26 +155,31 @@ def _digest_hub(data: DataSpec, _: LabelReader | None) -> str:
 
 def _read_files(folder: Path, layout: Layout, data: DataSpec, reader: LabelReader) -> Reading:
     log = FaultLog(data.source)
+    dropped = _count_dropped(data)
+    form = data.format or TableFormat()
     wanted = list(dict.fromkeys(list_columns(data.columns).values()))
     tables = {
         name: collect_examples(
-            read_records(folder / name, name, wanted, log),
+            read_records(folder / name, name, wanted, log, form),
             name,
             data.columns,
             reader,
             log,
             folder=folder,
+            decimal=form.decimal,
+            dropped=dropped,
         )
         for name in layout.names
     }
     log.raise_if_any()
-    return _join_tables(tables, layout)
+    return _join_tables(tables, layout, dropped)
 
 
 def _read_hub(data: DataSpec, reader: LabelReader, _: ObjectCache | None) -> Reading:
     splits = load_hub_splits(data)
     layout = choose_layout(list(splits), data)
     log = FaultLog(data.source)
+    dropped = _count_dropped(data)
     wanted = list(list_columns(data.columns).values())
     tables = {
         name: collect_examples(
@@ -171,18 +188,25 @@ def _read_hub(data: DataSpec, reader: LabelReader, _: ObjectCache | None) -> Rea
             data.columns,
             reader,
             log,
+            dropped=dropped,
         )
         for name in layout.names
     }
     log.raise_if_any()
-    return _join_tables(tables, layout)
+    return _join_tables(tables, layout, dropped)
 
 
-def _join_tables(tables: Mapping[str, list[Example]], layout: Layout) -> Reading:
+def _count_dropped(data: DataSpec) -> Counter[str] | None:
+    return Counter() if data.on_fault == "drop" else None
+
+
+def _join_tables(
+    tables: Mapping[str, list[Example]], layout: Layout, dropped: Counter[str] | None
+) -> Reading:
     parts = {
         part: [example for name in names for example in tables[name]] for part, names in layout.parts.items()
     }
-    return Reading(parts, layout.split)
+    return Reading(parts, layout.split, dict(dropped or {}))
 
 
 # By the prefix of addresses; every prefix is also in REMOTE_PREFIXES of lorry_registry.input_specs.

@@ -4,37 +4,36 @@ import csv
 import gzip
 import json
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, Self
+from typing import Any, BinaryIO, NoReturn, Self
 
 from lorry_components.data.faults import FaultLog, shorten
 from lorry_components.data.layout import find_format
 from lorry_components.data.parquet_rows import read_parquet
-from lorry_components.data.rows import MAX_FILE_BYTES, TOO_LARGE, Record
+from lorry_components.data.rows import MAX_FILE_BYTES, MAX_LINE_BYTES, TOO_LARGE, Record
+from lorry_components.data.text_tables import BYTE_ORDER_MARK, Dialect, find_dialect, open_text
 from lorry_registry.errors import InvalidValueError
+from lorry_registry.input_specs import TableFormat
 from lorry_registry.sizes import format_in
 
-MAX_LINE_BYTES = 1 << 20
 # Of a row of CSV, whose cells may go over many lines.
 MAX_ROW_BYTES = 16 << 20
 
-_BOM = b"\xef\xbb\xbf"
-_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+
+class _OtherEncodingError(Exception):
+    """A text is not in the encoding that it is read in; the arguments are those of a fault."""
 
 
-class _CellReader(Protocol):
-    """What the csv module returns, whose type has no public name."""
-
-    @property
-    def line_num(self) -> int: ...
-
-    def __iter__(self) -> Self: ...
-
-    def __next__(self) -> list[str]: ...
-
-
-def read_records(path: Path, name: str, wanted: Sequence[str], log: FaultLog) -> Iterator[Record]:
+def read_records(
+    path: Path,
+    name: str,
+    wanted: Sequence[str],
+    log: FaultLog,
+    form: TableFormat | None = None,
+    *,
+    expected: Collection[str] = (),
+) -> Iterator[Record]:
     """Yield the rows of a file: JSON lines, CSV, TSV or Parquet, by its ending.
 
     Memory is bounded by one line of at most one MiB (or one batch of a Parquet file). What cannot be read
@@ -45,6 +44,8 @@ def read_records(path: Path, name: str, wanted: Sequence[str], log: FaultLog) ->
         name: What faults call it; its ending decides the format.
         wanted: The columns that are needed; others may be left out of the rows. None given: all are.
         log: Where faults go.
+        form: How a text is written, as a task file says it; None: there is no task file.
+        expected: The columns by which it is seen what separates cells, if none are wanted.
     """
     file_format = find_format(name)
     try:
@@ -52,40 +53,44 @@ def read_records(path: Path, name: str, wanted: Sequence[str], log: FaultLog) ->
             log.add_file(name, "is empty (0 bytes)")
         elif file_format == "parquet":
             yield from read_parquet(path, name, wanted, log)
-        elif file_format in ("csv", "tsv"):
-            with _open_text(path) as stream:
-                yield from _read_delimited(stream, name, wanted, log, tabs=file_format == "tsv")
         else:
-            with _open_text(path) as stream:
-                yield from _read_json_lines(stream, name, log)
+            with open_text(path, form.encoding if form else None) as stream:
+                if file_format in ("csv", "tsv"):
+                    dialect = find_dialect(path, name, wanted or expected, form)
+                    yield from _read_delimited(stream, name, wanted, log, dialect)
+                else:
+                    yield from _read_json_lines(stream, name, log)
+    except _OtherEncodingError as error:
+        what, encoding = error.args
+        remedy = f"save the file as UTF-8, for example with: iconv -f {encoding} -t UTF-8 OLD > NEW"
+        said = f"; or give data.format: {{encoding: {encoding}}}"
+        log.add_file(name, what, remedy + (said if form is not None else ""))
+    except UnicodeError as error:
+        log.add_file(
+            name, f"cannot be read in the encoding {_find_encoding(error)}: {shorten(str(error), 120)}"
+        )
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         log.add_file(name, f"cannot be unpacked, it is damaged or not gzip: {shorten(str(error), 120)}")
     except OSError as error:
         log.add_file(name, f"cannot be read: {shorten(error.strerror or str(error), 120)}")
 
 
-def read_header(path: Path) -> list[str]:
+def _find_encoding(error: UnicodeError) -> str:
+    return error.encoding if isinstance(error, UnicodeDecodeError) else "of the file"
+
+
+def read_header(path: Path, dialect: Dialect) -> list[str]:
     """Return the columns of a CSV or TSV file as its first line names them; none: it cannot be read."""
     ignored = FaultLog(path.name)
     try:
-        with _open_text(path) as stream:
+        with open_text(path) as stream:
             lines = (line for _, line in read_lines(stream, path.name, ignored))
-            rows = _parse_cells(lines, tabs=find_format(path.name) == "tsv")
+            rows = dialect.parse(lines)
             return next(
                 ([cell.strip() for cell in cells] for cells in rows if any(map(str.strip, cells))), []
             )
-    except (OSError, EOFError, zlib.error, csv.Error):
+    except (OSError, EOFError, zlib.error, csv.Error, UnicodeError, _OtherEncodingError):
         return []
-
-
-def has_byte_order_mark(path: Path) -> bool:
-    """Return whether a text begins with the mark that spreadsheets know UTF-8 by.
-
-    Raises:
-        OSError: It cannot be read.
-    """
-    with _open_text(path) as stream:
-        return stream.read(len(_BOM)) == _BOM
 
 
 def place_row(name: str, number: int) -> str:
@@ -96,12 +101,13 @@ def place_row(name: str, number: int) -> str:
 def read_lines(stream: BinaryIO, name: str, log: FaultLog) -> Iterator[tuple[int, str]]:
     """Yield the lines of a text in UTF-8 with their numbers, each with its line end.
 
-    A line that is over one MiB or is not UTF-8 is noted in the log and comes out empty, so that the numbers
-    of those after it stay right. Of the lines that are not UTF-8 the first is listed and the others are
-    counted: usually all have one reason.
+    A line that is over one MiB is noted in the log and comes out empty, so that the numbers of those after it
+    stay right.
+
+    Raises:
+        _OtherEncodingError: A line is not UTF-8; all such lines were counted.
     """
-    number = offset = undecodable = 0
-    encoding = ""
+    number = offset = 0
     while line := stream.readline(MAX_LINE_BYTES + 1):
         number += 1
         start = offset
@@ -115,20 +121,32 @@ def read_lines(stream: BinaryIO, name: str, log: FaultLog) -> Iterator[tuple[int
             try:
                 text = _decode_line(line, is_first=start == 0)
             except UnicodeDecodeError as error:
-                undecodable += 1
-                if undecodable == 1:
-                    encoding = "UTF-16" if _is_utf16(line, start) else "WINDOWS-1252"
-                    _note_encoding(line, start, error, place_row(name, number), log)
+                # Without its mark, if it had one; the position is the one in the file.
+                position = start + len(line) - len(error.object) + error.start
+                byte = f"byte 0x{error.object[error.start]:02x} at offset {position} of the file's text"
+                _refuse_encoding(f"line {number}, {byte}", 1 + _count_undecodable(stream, offset))
         if offset > MAX_FILE_BYTES:
             log.add_file(name, *TOO_LARGE)
             break
         yield number, text
-    if undecodable > 1:
-        log.add_file(
-            name,
-            f"has {undecodable:,} lines that are not UTF-8",
-            f"save the file as UTF-8, for example with: iconv -f {encoding} -t UTF-8 OLD > NEW",
-        )
+
+
+def _refuse_encoding(first: str, count: int) -> NoReturn:
+    lines = f"in {count:,} lines, the first " if count > 1 else "in "
+    # Which it is cannot be seen; texts of the West that are not UTF-8 are mostly in this one.
+    raise _OtherEncodingError(f"is not UTF-8 {lines}{first}", "WINDOWS-1252")
+
+
+def _count_undecodable(stream: BinaryIO, offset: int) -> int:
+    """Return how many of the lines that follow are not UTF-8."""
+    count = 0
+    while offset <= MAX_FILE_BYTES and (line := stream.readline(MAX_LINE_BYTES)):
+        offset += len(line)
+        try:
+            line.decode("utf-8")
+        except UnicodeDecodeError:
+            count += 1
+    return count
 
 
 def _skip_line(stream: BinaryIO) -> int:
@@ -141,28 +159,7 @@ def _skip_line(stream: BinaryIO) -> int:
 
 
 def _decode_line(line: bytes, *, is_first: bool) -> str:
-    return (line.removeprefix(_BOM) if is_first else line).decode("utf-8")
-
-
-def _is_utf16(line: bytes, start: int) -> bool:
-    return start == 0 and line.startswith(_UTF16_MARKS)
-
-
-def _note_encoding(line: bytes, start: int, error: UnicodeDecodeError, where: str, log: FaultLog) -> None:
-    # Without its mark, if it had one; the position is the one in the file.
-    text = error.object
-    position = start + len(line) - len(text) + error.start
-    hint = "; it looks like UTF-16" if _is_utf16(line, start) else ""
-    log.add(
-        where, f"is not UTF-8: byte 0x{text[error.start]:02x} at offset {position} of the file's text{hint}"
-    )
-
-
-def _open_text(path: Path) -> BinaryIO:
-    if path.name.lower().endswith(".gz"):
-        # A GzipFile is a BufferedIOBase, which is all that is asked of it here.
-        return gzip.open(path, "rb")  # type: ignore[return-value]
-    return path.open("rb")
+    return (line.removeprefix(BYTE_ORDER_MARK) if is_first else line).decode("utf-8")
 
 
 def _read_json_lines(stream: BinaryIO, name: str, log: FaultLog) -> Iterator[Record]:
@@ -221,23 +218,24 @@ _JSON = json.JSONDecoder(object_pairs_hook=_refuse_repeated)
 
 
 def _read_delimited(
-    stream: BinaryIO, name: str, wanted: Sequence[str], log: FaultLog, *, tabs: bool
+    stream: BinaryIO, name: str, wanted: Sequence[str], log: FaultLog, dialect: Dialect
 ) -> Iterator[Record]:
-    """Read CSV as RFC 4180 has it, and TSV as IANA has it: without quotation marks.
+    """Read CSV as RFC 4180 has it, or TSV as IANA has it.
 
     A row of empty cells only, as spreadsheets leave them behind, is a blank line.
     """
     before, header, filled = log.total, list[str](), False
     lines = _RowLines(read_lines(stream, name, log))
-    reader = _parse_cells(lines, tabs=tabs)
+    reader = dialect.parse(lines)
     while True:
         lines.size = 0
         number = reader.line_num + 1
         try:
             cells = next(reader, None)
         except csv.Error as error:
-            reason, remedy = _explain_csv_error(error, tabs=tabs)
-            log.add(place_row(name, number), f"is not {'TSV' if tabs else 'CSV'}: {reason}", remedy)
+            reason, remedy = _explain_csv_error(error, has_quotes=dialect.has_quotes)
+            kind = "CSV" if dialect.has_quotes else "TSV"
+            log.add(place_row(name, number), f"is not {kind}: {reason}", remedy)
             return
         if cells is None:
             break
@@ -278,21 +276,14 @@ class _RowLines:
         return line
 
 
-def _parse_cells(lines: Iterator[str], *, tabs: bool) -> "_CellReader":
-    if tabs:
-        return csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
-    # Strict, for otherwise a quotation mark that is never closed swallows the rest of the file unnoticed.
-    return csv.reader(lines, strict=True)
-
-
-def _explain_csv_error(error: csv.Error, *, tabs: bool) -> tuple[str, str]:
+def _explain_csv_error(error: csv.Error, *, has_quotes: bool) -> tuple[str, str]:
     """Return what a message of the csv module means for the person who wrote the file, and a remedy."""
     reason = str(error)
     if reason.startswith("new-line character"):
         return "a line ends in a carriage return alone", "save the file with usual line ends"
     if reason.startswith("field larger"):
         reason = f"a cell has over {csv.field_size_limit():,} characters"
-    return reason, "" if tabs else "is a quotation mark never closed?"
+    return reason, "is a quotation mark never closed?" if has_quotes else ""
 
 
 def _check_header(header: Sequence[str], wanted: Sequence[str], name: str, log: FaultLog) -> None:

@@ -11,6 +11,9 @@ Record = tuple[int, dict[str, Any]]
 MAX_FILE_BYTES = 1 << 30
 """The size that a file may have once it is unpacked."""
 
+MAX_LINE_BYTES = 1 << 20
+"""The size that a line, and a text in it, may have."""
+
 TOO_LARGE = ("is over 1 GiB once unpacked", "take a sample, or cut it into several files")
 """What is wrong with a larger file, and the remedy."""
 
@@ -72,3 +75,14 @@ class LabelReader(Protocol):
         Raises:
             ValueError: There is no such file, or it cannot be used; the message says why.
         """
+
+
+MISSING_WORDS = frozenset({"NaN", "nan", "NAN", "<NA>", "null", "NULL"})
+"""What pandas and databases write into a table of text where a value is missing."""
+
+
+def is_missing(value: object) -> bool:
+    """Return whether a cell holds nothing, in one of the ways in which tables say so."""
+    if isinstance(value, str):
+        return not value.strip() or value.strip() in MISSING_WORDS
+    return value is None or value != value  # noqa: PLR0124 -- NaN

@@ -18,6 +18,7 @@ from lorry_registry.cli.edge import (
     load_settings,
     open_registry,
     print_json_entries,
+    print_warning,
     version_option,
 )
 from lorry_registry.cli.prose import print_line
@@ -40,7 +41,7 @@ _SHOWN_CHARACTERS = 72
         'lorry predict entailment "A man sleeps." --pair "A man is awake."',
         "lorry predict reviews --file new.csv --output predicted.csv",
         "lorry predict reviews --file texts.txt --json",
-        "cat texts.txt | lorry predict reviews --file -",
+        "cat texts.txt | lorry predict reviews",
     )
 )
 @click.argument("task", shell_complete=complete_tasks)
@@ -53,7 +54,8 @@ _SHOWN_CHARACTERS = 72
     "source",
     type=click.Path(path_type=Path, allow_dash=True),
     help="A table with the task's columns: .csv, .tsv, .jsonl, each also with .gz, or .parquet. Any other "
-    "file is read as one text a line, or JSON lines with 'text' (and 'text_pair'). '-' is standard input.",
+    "file is read as one text a line, or JSON lines with 'text' (and 'text_pair'). '-' is standard input, "
+    "which is read without this option, too.",
 )
 @click.option(
     "--output",
@@ -76,7 +78,11 @@ def predict_texts(
     The adapter is verified byte for byte, and its outputs on a probe are compared with those recorded at
     registration, before it predicts. Images are written into the working folder, as TASK-0.png and so on;
     --json prints their paths.
+
+    Without texts, or with '-' in their place, standard input is read like a file.
     """
+    if source is None and (texts == ("-",) or not (texts or sys.stdin.isatty())):
+        texts, source = (), Path("-")
     if bool(texts) == (source is not None):
         raise UsageError(
             "give texts, or a file of texts", where="lorry predict", todo="see: lorry predict --help"
@@ -227,19 +233,29 @@ def _print(loaded: "LoadedAdapter", task: str, rows: Sequence[Row], *, as_json: 
 def _write(loaded: "LoadedAdapter", task: str, rows: Sequence[Row], output: Path) -> None:
     from lorry_components.data.inputs import InputTable
     from lorry_components.data.predicted_table import write_beside, write_parquet_beside
-    from lorry_components.data.records import has_byte_order_mark
+    from lorry_components.data.text_tables import has_byte_order_mark
 
     with show_rows(len(rows), sys.stderr) as report:
         predictions = _predict(loaded, task, rows, report)
         if not isinstance(rows, InputTable):
-            count, added = write_beside(output, rows, predictions)
+            written = write_beside(output, rows, predictions)
         elif find_format(output.name) == "parquet":
             types = loaded.task_type.prediction_fields
-            count, added = write_parquet_beside(output, rows.path, predictions, types)
+            written = write_parquet_beside(output, rows.path, predictions, types)
         else:
-            mark = has_byte_order_mark(rows.path)
-            count, added = write_beside(output, rows.read_records(), predictions, mark=mark)
-    print_line(f"{output}: {_count(count, 'row')} with {', '.join(added)}")
+            written = write_beside(
+                output,
+                rows.read_records(),
+                predictions,
+                mark=has_byte_order_mark(rows.path),
+                dialect=rows.dialect,
+            )
+    print_line(f"{output}: {_count(written.rows, 'row')} with {', '.join(written.added)}")
+    if written.formulas:
+        print_warning(
+            f"{output}: {_count(written.formulas, 'row')} with a text that begins like a formula (= + - @ or "
+            "a tab), which a spreadsheet computes when it opens the file: import the columns as text there"
+        )
 
 
 def _ignore(_done: int) -> None:

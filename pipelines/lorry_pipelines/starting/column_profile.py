@@ -14,6 +14,7 @@ import numpy as np
 from lorry_components.data.faults import FaultLog
 from lorry_components.data.layout import find_format
 from lorry_components.data.records import read_records
+from lorry_components.data.rows import is_missing
 from lorry_components.data.sources.local import list_local_files
 from lorry_registry.errors import Fault, InvalidDataError
 
@@ -30,11 +31,12 @@ class ColumnProfile:
 
     Attributes:
         name: Its name.
-        rows: How many rows of the table have something in it.
+        rows: How many rows of the table have something in it; what stands for a missing value is nothing.
         values: Value -> rows, of the first some thousand different values.
         distinct: How many different values there are, as far as they were counted.
         are_numbers: Whether each value is a finite number.
         are_whole: Whether each value is a whole number.
+        decimal: What stands before the decimal places of its numbers.
         are_structures: Whether some value is a list or an object.
         mean_words: The mean length in words; of texts without spaces, what their characters would be.
         p99_words: The length that 99 % of the texts do not exceed.
@@ -46,6 +48,7 @@ class ColumnProfile:
     distinct: int
     are_numbers: bool
     are_whole: bool
+    decimal: str
     are_structures: bool
     mean_words: float
     p99_words: float
@@ -81,17 +84,19 @@ class _Counting:
     rows: int = 0
     are_numbers: bool = True
     are_whole: bool = True
+    are_comma_numbers: bool = True
     are_structures: bool = False
     words: "array[float]" = field(default_factory=lambda: array("d"))
     values: Counter[str] = field(default_factory=Counter)
 
     def add(self, value: object) -> None:
-        if value is None or (isinstance(value, str) and not value.strip()):
+        if is_missing(value):
             return
         self.rows += 1
         self.are_structures |= isinstance(value, list | dict)
         number = _read_number(value)
         self.are_numbers &= number is not None
+        self.are_comma_numbers &= isinstance(value, str) and _read_comma_number(value) is not None
         self.are_whole &= number is not None and number.is_integer()
         text = str(value).strip()
         # As long texts are only counted, what tells them apart is enough.
@@ -158,13 +163,15 @@ def _list_columns(path: Path) -> Sequence[str]:
 
 
 def _conclude(name: str, counted: _Counting) -> ColumnProfile:
+    has_commas = counted.rows > 0 and counted.are_comma_numbers and not counted.are_numbers
     return ColumnProfile(
         name=name,
         rows=counted.rows,
         values=counted.values,
         distinct=len(counted.values),
-        are_numbers=counted.are_numbers and counted.rows > 0,
+        are_numbers=(counted.are_numbers or has_commas) and counted.rows > 0,
         are_whole=counted.are_whole and counted.rows > 0,
+        decimal="," if has_commas else ".",
         are_structures=counted.are_structures,
         mean_words=_compute(np.mean, counted.words),
         p99_words=_compute(lambda words: np.percentile(words, 99), counted.words),
@@ -183,6 +190,10 @@ def _read_number(value: object) -> float | None:
     except (ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None
+
+
+def _read_comma_number(text: str) -> float | None:
+    return _read_number(text.replace(".", "").replace(",", "."))
 
 
 def list_values(column: ColumnProfile, most: int) -> Iterable[tuple[str, int]]:

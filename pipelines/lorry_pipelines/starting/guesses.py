@@ -38,6 +38,7 @@ _LABEL_NAMES = (
     *("stars", "rating", "score", "similarity", "quality", "is_duplicate", "answers", "answer", "output"),
     *("completion", "response", "reference", "sql", "spam"),
 )
+_PLAIN_LABEL_NAMES = ("label", "labels", "class", "target", "y", "gold_label")
 # Columns of two texts that stand side by side, by what their names have in common.
 _TWINS = re.compile(r"(.*?)[ _-]?(1|2|a|b)$", re.IGNORECASE)
 _IDENTIFIER = re.compile(r"(^|[_ -])(id|idx|index|uuid|guid|key|no|nr)$", re.IGNORECASE)
@@ -75,6 +76,8 @@ class TaskGuess:
         split: Shares of one table; None: the folder has its parts.
         max_length: To how many tokens texts are cut.
         guesses: Each choice with its reason.
+        decimal: What stands before the decimal places of labels.
+        drops_gaps: Whether rows without a text or a label are left out.
     """
 
     kind: str
@@ -84,6 +87,8 @@ class TaskGuess:
     split: dict[str, float] | None
     max_length: int
     guesses: tuple[Guess, ...]
+    decimal: str = "."
+    drops_gaps: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +130,9 @@ def guess_task(table: TableProfile, wishes: Wishes = NO_WISHES) -> TaskGuess:
     ]
     split, split_guess = _choose_split(table)
     max_length, length_guess = _choose_length(text, pair, label if kind.choice == GENERATION else None)
+    gaps = _explain_gaps(table, label, *texts)
+    if gaps:
+        shown.append(gaps)
     ignored = [
         column.name
         for column in table.columns
@@ -140,6 +148,8 @@ def guess_task(table: TableProfile, wishes: Wishes = NO_WISHES) -> TaskGuess:
         split=split,
         max_length=max_length,
         guesses=(*(guess for guess in shown if guess), split_guess, length_guess),
+        decimal=label.decimal if kind.choice == REGRESSION else ".",
+        drops_gaps=gaps is not None,
     )
 
 
@@ -229,12 +239,14 @@ def _explain_label(
 ) -> Guess:
     if wishes.label:
         return Guess("label", label.name, "you said so")
+    # Beside a column that is called so, another has to have some likeness to a label by its name, too.
+    share = 0.5 if label.name.casefold() in _PLAIN_LABEL_NAMES else 0.2
     taken = {text.name, pair.name if pair else None, label.name}
     rivals = [
         column.name
         for column in _rank_labels(table)
         if column.name not in taken
-        and _rate_label(column, table) > 0.5 * _rate_label(label, table)
+        and _rate_label(column, table) > share * _rate_label(label, table)
         and (_is_class_like(column, table) or column.are_numbers)
         and not (pair and _are_answers(table, label, pair))
     ]
@@ -245,6 +257,20 @@ def _explain_label(
     )
     other = f"; it may also be {' or '.join(rivals[:3])}: --label" if rivals else ""
     return Guess("label", label.name, why + other, is_sure=not rivals)
+
+
+def _explain_gaps(table: TableProfile, *columns: ColumnProfile) -> Guess | None:
+    lacking = [
+        f"{column.name!r} is missing in {table.rows - column.rows:,}"
+        for column in columns
+        if column.rows < table.rows
+    ]
+    if not lacking:
+        return None
+    why = (
+        f"of {table.rows:,} rows, {' and '.join(lacking)}; by default (data.on_fault: refuse) they are faults"
+    )
+    return Guess("rows with gaps", "left out", why, is_sure=False)
 
 
 # The texts
@@ -332,6 +358,13 @@ def _choose_kind(
 ) -> Guess:
     if wishes.kind:
         return Guess("kind", wishes.kind, "you said so")
+    if label.distinct == 1:
+        raise UsageError(
+            f"{label.name!r} has the same value in each of its {label.rows:,} rows, "
+            f"{shorten(next(iter(label.values)), 40)!r}: there is nothing to learn",
+            where="the table",
+            todo="name another column with --label",
+        )
     if pair is not None and _are_answers(table, label, pair):
         return Guess("kind", ANSWERS, f"the answers in {label.name!r} stand in the texts of {pair.name!r}")
     if label.are_numbers and not label.are_whole:
@@ -343,6 +376,15 @@ def _choose_kind(
         why = f"{label.name!r} holds {_count_distinct(label)} different values"
         hint = "; if 4 is nearer to 5 than 1 is, regression suits as well: --kind regression"
         return Guess("kind", CLASSIFICATION, why + (hint if is_ordered else ""), is_sure=not is_ordered)
+    if label.mean_words < _LEAST_TEXT_WORDS and not label.are_structures:
+        raise UsageError(
+            f"{label.name!r} holds neither classes nor numbers nor texts to be written, but "
+            f"{_count_distinct(label)} different values in {label.rows:,} rows, such as "
+            f"{', '.join(repr(shorten(value, 20)) for value, _ in list_values(label, 3))}",
+            where="the table",
+            todo="if they are numbers, correct what is none; or name another column with --label, or say "
+            "what they are with --kind",
+        )
     return Guess(
         "kind",
         GENERATION,

@@ -13,7 +13,7 @@ CASES = {
     "missing": ("prepare_data", 4, ["nosuch.jsonl: 1 fault", "there is no such file"]),
     "empty": ("prepare_data", 4, ["empty.jsonl: is empty (0 bytes)"]),
     "long-line": ("prepare_data", 4, ["long-line.jsonl line 1: is 9.5 MiB long"]),
-    "latin": ("prepare_data", 4, ["latin.jsonl line 4: is not UTF-8: byte 0xe9"]),
+    "latin": ("prepare_data", 4, ["latin.jsonl: is not UTF-8 in line 4, byte 0xe9"]),
     "nan": ("prepare_data", 4, ["2 faults", "nan.jsonl line 8", "nan.jsonl line 9", "not finite"]),
     "new-label": ("prepare_data", 4, ["test: has 1 row of 1 class that train lacks ('odd')"]),
     "no-weights": ("prepare_data", 5, ["there are no weights (*.safetensors)"]),

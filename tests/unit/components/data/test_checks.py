@@ -173,3 +173,12 @@ def test_constant_and_dominant_numbers_are_warnings() -> None:
 def test_long_texts_are_shortened() -> None:
     long = "x" * 100_000
     assert len(refuse([*TRAIN, (long, "x")], test=[*TEST, (long, "x")], duplicates="refuse")) < 500
+
+
+def test_classes_that_are_odd_are_told() -> None:
+    train = [*TRAIN, *numbered("more", 6, ["X", "NaN", "y"])]
+    warnings = " ".join(check(train, VALIDATION, TEST).warnings)
+    assert (
+        "differ in capital letters alone, and are learned as different: 'X' in 2 rows, 'x' in 70" in warnings
+    )
+    assert "'NaN' is a class of 2 rows, and what programs write for a missing value" in warnings

@@ -23,7 +23,13 @@ STEP_SOURCES = {
     "prepare_data": [
         "steps/prepare_data/step.py",
         *("data/examples.py", "data/splits.py", "data/checks.py", "data/checked_source.py"),
-        *("data/records.py", "data/parquet_rows.py", "data/layout.py", "data/reading.py"),
+        *(
+            "data/records.py",
+            "data/parquet_rows.py",
+            "data/text_tables.py",
+            "data/layout.py",
+            "data/reading.py",
+        ),
         "data/templates.py",
         *("data/prepared.py", "data/image_files.py"),
     ],

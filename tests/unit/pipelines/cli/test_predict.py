@@ -1,6 +1,7 @@
 """``lorry predict``: how its texts are read, before an adapter is looked for."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import click.testing
@@ -32,10 +33,10 @@ def read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     monkeypatch.setattr(predict, "open_registry", Registry())
     monkeypatch.setattr(predict, "_check_rows", stop)
 
-    def run(content: bytes, *, from_stdin: bool = False) -> list[dict[str, str]]:
+    def run(content: bytes, *given: str, from_stdin: bool = False) -> list[dict[str, str]]:
         path = tmp_path / "texts.txt"
         path.write_bytes(content)
-        arguments = ["predict", "reviews", "--file", "-" if from_stdin else str(path)]
+        arguments = ["predict", "reviews", *(given if from_stdin else ("--file", str(path)))]
         result = click.testing.CliRunner().invoke(lorry, arguments, input=content)
         if not seen:
             assert result.exit_code == InvalidDataError.exit_code, result.output
@@ -45,10 +46,10 @@ def read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     return run
 
 
-@pytest.mark.parametrize("from_stdin", [False, True])
-def test_a_line_ends_where_a_line_ends(read: Any, from_stdin: bool) -> None:
+@pytest.mark.parametrize("given", [None, ["--file", "-"], ["-"], []])
+def test_a_line_ends_where_a_line_ends(read: Any, given: list[str] | None) -> None:
     content = '\ufeffone\u2028text\r\n\n{"text": "two\x85", "text_pair": "three"}\r\nfour\x0cfive'.encode()
-    assert read(content, from_stdin=from_stdin) == [
+    assert read(content, *(given or ()), from_stdin=given is not None) == [
         {"text": "one\u2028text"},
         {"text": "two\x85", "text_pair": "three"},
         {"text": "four\x0cfive"},
@@ -73,7 +74,7 @@ def test_all_wrong_lines_are_told_at_once(read: Any) -> None:
 
 def test_what_is_not_utf_8_is_told(read: Any) -> None:
     with pytest.raises(pytest.fail.Exception, match="cannot be read as UTF-8"):
-        read(b"\xff\xfe", from_stdin=True)
+        read(b"\xff\xfe", "-", from_stdin=True)
 
 
 def test_pairs_do_not_belong_to_a_file(tmp_path: Path) -> None:
@@ -82,3 +83,11 @@ def test_pairs_do_not_belong_to_a_file(tmp_path: Path) -> None:
     result = click.testing.CliRunner().invoke(lorry, arguments)
     assert result.exit_code == UsageError.exit_code
     assert "second texts can only be given with texts on the command line" in result.output
+
+
+def test_a_terminal_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    # As click's runner replaces sys.stdin, the module's own is what a test can change.
+    monkeypatch.setattr(predict, "sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True)))
+    result = click.testing.CliRunner().invoke(lorry, ["predict", "reviews"])
+    assert result.exit_code == UsageError.exit_code
+    assert "give texts, or a file of texts" in result.output

@@ -198,7 +198,7 @@ def test_cells_that_are_no_texts_are_told_with_their_lines(run: Run, tmp_path: P
         (b"body,id\na\n", "has 1 cells where the header has 2"),
         (b'body\n"a\n', "is not CSV"),
         (b"body\n\xe4\n", "is not UTF-8"),
-        (b"body;id\na;1\n", "its cells seem to be separated by ';'"),
+        (b"bodi;id\na;1\n", "has no column 'body' (data.columns.text); it has bodi, id"),
     ],
 )
 def test_a_table_with_faults_is_refused(run: Run, tmp_path: Path, content: bytes, told: str) -> None:
@@ -308,3 +308,45 @@ def test_a_terminal_shows_how_many_rows_are_done(monkeypatch: pytest.MonkeyPatch
     with show_rows(5000, stream) as report:
         report(4096)
     assert ("4096/5000" in stream.getvalue()) == is_terminal
+
+
+@pytest.mark.parametrize("output", ["out.csv", "out.tsv", "out.jsonl"])
+def test_texts_that_a_spreadsheet_would_compute_are_told(run: Run, tmp_path: Path, output: str) -> None:
+    # Labels are the texts in capitals here. Numbers are none of these, and what is written stays as it is.
+    texts = ["=1+1", "@ann", "- a", "+cmd", "-1.5", "+", "a=b", "fine"]
+    (tmp_path / "new.txt").write_text("".join(f"{text}\n" for text in texts))
+    result = run("--file", "new.txt", "--output", output)
+    assert result.exit_code == 0, result.output
+    told = "4 rows with a text that begins like a formula" in " ".join(result.stderr.split())
+    assert told == (output != "out.jsonl")
+    assert "'=1+1" not in (tmp_path / output).read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("delimiter", "encoding"), [(";", "utf-8-sig"), ("\t", "utf-16"), ("|", "utf-8"), (",", "utf-16-le")]
+)
+def test_a_table_as_spreadsheets_write_it_comes_back_like_it(
+    run: Run, tmp_path: Path, delimiter: str, encoding: str
+) -> None:
+    rows = [["id", "body"], ["1", 'a "b", c'], ["2", "d;\te|ü"]]
+    with (tmp_path / "new.csv").open("w", newline="", encoding=encoding) as stream:
+        csv.writer(stream, delimiter=delimiter).writerows(rows)
+    result = run("--file", "new.csv", "--output", "out.csv")
+    assert result.exit_code == 0, result.output
+    has_mark = encoding in ("utf-8-sig", "utf-16")
+    with (tmp_path / "out.csv").open(newline="", encoding="utf-8-sig" if has_mark else "utf-8") as stream:
+        written = list(csv.reader(stream, delimiter=delimiter))
+    assert [row[:3] for row in written] == [
+        ["id", "body", "predicted_label"],
+        *([*row, row[1].upper()] for row in rows[1:]),
+    ]
+
+
+def test_a_table_in_another_encoding_is_told_with_the_command_that_helps(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "new.csv").write_bytes(b"body,id\ncaf\xe9,1\n")
+    result = run("--file", "new.csv")
+    told = " ".join(result.output.split())
+    assert "new.csv: 1 fault" in told
+    assert "iconv -f WINDOWS-1252 -t UTF-8 OLD > NEW" in told
+    # There is no task file to write it into.
+    assert "data.format" not in told

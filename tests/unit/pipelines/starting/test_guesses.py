@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -109,6 +110,62 @@ def test_another_column_that_may_be_the_label_is_named(tmp_path: Path) -> None:
     assert found.label == "label"
     assert "label_fine" in explain(found, "label")
     assert guess(tmp_path / "a.jsonl", label="label_fine").label == "label_fine"
+
+
+def test_a_second_column_of_classes_is_named_where_no_name_decides(tmp_path: Path) -> None:
+    rows = [
+        {"review": make_text(n), "sentiment": ("bad", "good")[n % 2], "urgent": ("no", "yes")[n % 3 // 2]}
+        for n in range(200)
+    ]
+    found = guess(write_rows(tmp_path / "a.jsonl", rows))
+    assert found.label == "sentiment"
+    assert "label" in list_unsure(found)
+    assert "it may also be urgent: --label" in explain(found, "label")
+
+
+@pytest.mark.parametrize("gap", ["NaN", "", None, "nan", "<NA>", float("nan")])
+def test_what_stands_for_a_missing_label_is_no_class_and_is_left_out(tmp_path: Path, gap: Any) -> None:
+    rows = [
+        {"text": make_text(n), "label": gap if n % 20 == 0 else ("ham", "spam")[n % 2]} for n in range(200)
+    ]
+    found = guess(write_rows(tmp_path / "a.jsonl", rows))
+    assert explain(found, "classes").startswith("spam 53%, ham 47%:")
+    assert found.drops_gaps
+    assert "rows with gaps" in list_unsure(found)
+    assert "'label' is missing in 10;" in explain(found, "rows with gaps")
+    text = render_task(found, name="task", base="./base", revision=None, source="a.jsonl")
+    assert "\n  on_fault: drop\n" in text
+    spec, faults = inspect_task(yaml.safe_load(text))
+    assert spec is None or spec.data.on_fault == "drop", faults
+
+
+def test_numbers_with_gaps_are_numbers(tmp_path: Path) -> None:
+    rows = [{"text": make_text(n), "price": "NaN" if n % 20 == 0 else f"{n}.5"} for n in range(200)]
+    found = guess(write_rows(tmp_path / "a.jsonl", rows))
+    assert (found.kind, found.label) == ("regression", "price")
+    assert guess(tmp_path / "a.jsonl", label="price").kind == "regression"
+
+
+def test_decimal_commas_are_numbers_and_are_said(tmp_path: Path) -> None:
+    lines = ["text;price", *[f"{make_text(n)};{n},5" for n in range(200)]]
+    (tmp_path / "a.csv").write_text("\n".join(lines), "utf-8")
+    found = guess(tmp_path / "a.csv")
+    assert (found.kind, found.label, found.decimal) == ("regression", "price", ",")
+    text = render_task(found, name="task", base="./base", revision=None, source="a.csv")
+    assert yaml.safe_load(text)["data"]["format"] == {"decimal": ","}
+
+
+@pytest.mark.parametrize(
+    ("labels", "told"),
+    [
+        (["good"] * 100, "'mark' has the same value in each of its 100 rows, 'good'"),
+        ([f"EUR{n}" for n in range(100)], "holds neither classes nor numbers nor texts to be written"),
+    ],
+)
+def test_a_label_that_teaches_nothing_is_told(tmp_path: Path, labels: list[str], told: str) -> None:
+    rows = [{"text": make_text(n), "mark": mark} for n, mark in enumerate(labels)]
+    with pytest.raises(UsageError, match=told):
+        guess(write_rows(tmp_path / "a.jsonl", rows), label="mark")
 
 
 def test_few_rows_get_larger_shares_and_a_warning(tmp_path: Path) -> None:
@@ -214,8 +271,6 @@ def test_whatever_names_and_classes_are_the_file_is_a_valid_task(
         found = guess(path, label=names[0])
     except UsageError:
         return
-    import yaml
-
     text = render_task(found, name="task", base="./base", revision=None, source="a.jsonl")
     spec, faults = inspect_task(yaml.safe_load(text))
     assert not faults
