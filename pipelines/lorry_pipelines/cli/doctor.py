@@ -176,9 +176,8 @@ def _print_findings(found: Sequence[tuple[str, Finding]]) -> None:
         click.secho(f"  {finding.level:<9}", fg=_COLOURS[finding.level], nl=False)
         # What continues below stands where it began.
         level, space = f"  {finding.level:<9}", " " * (widest + 13)
-        line = fit_prose(
-            f"{level}{finding.subject:<{widest + 2}}{finding.text}", sys.stdout, hanging=space[2:]
-        )
+        text = finding.text.replace("\n", f"\n{space}")
+        line = fit_prose(f"{level}{finding.subject:<{widest + 2}}{text}", sys.stdout, hanging=space[2:])
         click.echo(line.removeprefix(level))
         if finding.todo:
             print_prose(f"{space}-> {finding.todo}", hanging="   ")

@@ -1,6 +1,7 @@
 """``lorry submit``: a run on a cluster, started once, followed to its end."""
 
 import functools
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from lorry_pipelines.cli.kubeflow_options import (
 from lorry_pipelines.cli.task_options import files_argument, overrides_option
 from lorry_pipelines.retraining.budget import BudgetSpentError
 from lorry_registry.cli.edge import (
+    fail_after,
     format_examples,
     json_option,
     load_settings,
@@ -25,7 +27,7 @@ from lorry_registry.cli.edge import (
 )
 from lorry_registry.cli.prose import print_line
 from lorry_registry.digest_cache import DigestCache
-from lorry_registry.errors import RunFailedError, UsageError
+from lorry_registry.errors import LorryError, RunFailedError, UsageError
 from lorry_registry.registry import Registry
 
 if TYPE_CHECKING:
@@ -81,7 +83,7 @@ def submit_tasks(
 
     The tasks that are stale are compiled into a version of the pipeline and started as one run, unless a run
     with the same work is waiting, running or done: that one is shown, and followed with --wait. Data files of
-    this machine are copied into the store by their digest.
+    this machine are checked as by lorry validate, and copied into the store by their digest.
 
     Who asks is read from LORRY_KUBEFLOW_TOKEN, LORRY_KUBEFLOW_COOKIE, or a pod's service account.
     """
@@ -150,8 +152,10 @@ class SubmitJob:
                 todo="keep the data on S3, where they can change, and write s3://BUCKET/KEY",
             )
         digest = DigestCache(self._settings.digests).digest_file
+        resolved = [resolve_task(spec, digest=digest) for spec in specs]
+        _check_rows([task for task in resolved if task.spec.data.is_local])
         store = self._registry.store
-        uploads = [plan_upload(resolve_task(spec, digest=digest), store) for spec in specs]
+        uploads = [plan_upload(task, store) for task in resolved]
         check_reachable([upload.spec for upload in uploads], self._settings, profile)
         missing = list_missing(uploads, store)
         for path, key in missing:
@@ -389,6 +393,24 @@ class SubmitJob:
                 print_line(f"  {task}: {place}")
         if run is not None:
             print_line(f"\nIn Kubeflow: {link}")
+
+
+def _check_rows(tasks: "Sequence[ResolvedTask]") -> None:
+    """Read the rows on this machine as ``lorry validate`` does, before anything is copied or started.
+
+    Raises:
+        LorryError: The data of one task cannot be used; where several have faults, all are printed.
+    """
+    from lorry_pipelines.cli.row_progress import show_rows
+    from lorry_pipelines.data_review import review_data
+
+    problems: dict[str, LorryError] = {}
+    with show_rows(len(tasks), sys.stderr, "tables read") as report:
+        for number, task in enumerate(tasks, start=1):
+            _, found = review_data([task])
+            problems |= found
+            report(number)
+    fail_after(problems)
 
 
 def _fail_with(run: "Run", reports: Mapping[str, Any], link: str) -> None:

@@ -19,6 +19,7 @@ from lorry_pipelines.cluster.profile import ClusterProfile
 from lorry_pipelines.cluster.reachability import check_places
 from lorry_pipelines.compilation import withhold_secret
 from lorry_pipelines.diagnosis.findings import Finding
+from lorry_pipelines.diagnosis.pod_failures import describe_waiting, read_pod_failures
 from lorry_pipelines.step_images import choose_images
 from lorry_registry.digests import digest_file
 from lorry_registry.errors import ClusterError, InvalidTaskError
@@ -29,6 +30,7 @@ LEAST_VERSION = (2, 17)
 EXPERIMENT = "lorry-doctor"
 _PATIENCE = Patience(attempts=2)
 _LOOK_SECONDS = 5.0
+_GUESS = "see the log of its step, {link}; most often a pod cannot write the store, see secrets above"
 
 
 def check_kubeflow(access: KubeflowAccess) -> Sequence[Finding]:
@@ -138,10 +140,10 @@ class Probe:
         stored = store.read(name_probe(run.id))
         if stored is None:
             told = f": {run.message}" if run.message else ""
-            todo = (
-                f"see the log of its step, {link}; most often a pod cannot write the store, see secrets above"
-            )
-            return [Finding("probe", "failure", f"its run is {run.state}{told}, and it told nothing", todo)]
+            text = f"its run is {run.state}{told}, and its step wrote nothing into the store"
+            failures = read_pod_failures(self.api, run.id) if self.api is not None else []
+            todo = f"see the logs of its pods: {link}" if failures else _GUESS.format(link=link)
+            return [Finding("probe", "failure", "\n".join([text, *failures]), todo)]
         store.delete(name_probe(run.id))
         report = ProbeReport.model_validate_json(stored.content)
         return [
@@ -174,17 +176,3 @@ class Probe:
             return [f"its pods may not be looked at ({error.what})"]
         items = found.get("items")
         return [text for pod in (items if isinstance(items, list) else ()) for text in describe_waiting(pod)]
-
-
-def describe_waiting(pod: dict[str, dict[str, object]]) -> list[str]:
-    """Return why a pod does not run, in the cluster's own words."""
-    status = pod.get("status", {})
-    told = []
-    for kind in ("conditions", "initContainerStatuses", "containerStatuses"):
-        entries = status.get(kind)
-        for entry in entries if isinstance(entries, list) else ():
-            source = entry if kind == "conditions" else (entry.get("state") or {}).get("waiting") or {}
-            is_reason = entry.get("status") == "False" if kind == "conditions" else bool(source)
-            if is_reason and source.get("message"):
-                told.append(f"{source.get('reason')}: {source['message']}")
-    return list(dict.fromkeys(told))

@@ -28,14 +28,24 @@ def cluster(workspace: Any, kubeflow: KubeflowServer, s3_server: S3Server, s3_ad
 
 def test_from_files_on_a_laptop_to_a_champion(cluster: Cluster) -> None:
     good = cluster.write_task("good")
-    cluster.workspace.write_rows("broken.jsonl", [{"text": "no label"}] * 20)
+    rows = cluster.workspace.write_rows("broken.jsonl", [{"text": "no label"}] * 20)
     broken = cluster.write_task("broken")
     wait = cluster.start_runs()
 
+    # Rows of this machine are read before anything is copied or started.
+    refused = cluster.submit(good, broken, "--wait", code=4)
+    assert "broken.jsonl:1" in refused.err
+    assert cluster.kubeflow.requests == []
+    assert cluster.store.list_children("data") == []
+
+    # Those in S3 are for pods to read.
+    cluster.store.upload("elsewhere/broken.jsonl", rows)
+    data = {"source": cluster.store.locate("elsewhere/broken.jsonl"), "max_length": 16}
+    broken = cluster.write_task("broken", data=data)
     planned = json.loads(cluster.submit(good, broken, "--dry-run", "--json").out)
     assert planned["costs"]["tasks"]["good"]["expected_seconds"] is None
-    unsent = "its data are not in the store yet"
-    assert planned["tasks"] == {"good": unsent, "broken": unsent}
+    assert planned["tasks"]["good"] == "its data are not in the store yet"
+    assert "broken" in planned["tasks"]
     assert planned["run"] is None
     assert cluster.kubeflow.requests == []
     assert cluster.store.list_children("data") == []
@@ -55,7 +65,7 @@ def test_from_files_on_a_laptop_to_a_champion(cluster: Cluster) -> None:
     assert (rows["good"]["kfp_run"], rows["good"]["kfp_url"].rpartition("/")[2]) == (run["run_id"],) * 2
     assert rows["good"]["mlflow_run"]
     assert "MLflow: http://mlflow.lorry.svc:5000, runs tagged lorry.kfp_run" in run["description"]
-    assert {Path(key).name for key in cluster.store.list_keys("data")} == {"good.jsonl", "broken.jsonl"}
+    assert {Path(key).name for key in cluster.store.list_keys("data")} == {"good.jsonl"}
     assert cluster.store.list_children(f"runs/{run['run_id']}/tasks") == ["broken", "good"]
 
     # Nothing is stale: nothing is started, and nobody is asked.

@@ -11,7 +11,9 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from lorry_components.steps.runtime.kubernetes_api import KubernetesApi
 from lorry_pipelines.cli import lorry
+from lorry_pipelines.diagnosis.pod_failures import read_pod_failures
 from lorry_registry.stores import open_store
 
 from fixtures.kubeflow_backend import KubeflowBackend
@@ -239,6 +241,76 @@ def test_a_pod_that_does_not_start_is_explained_and_ended(
     assert "PENDING after 10 s; ImagePullBackOff: Back-off pulling image: unauthorized" in finding["text"]
     (run,) = doctor.kubeflow.runs.values()
     assert run["state"] == "CANCELING"
+
+
+@pytest.mark.parametrize(
+    ("pod", "status", "lines", "told"),
+    [
+        (
+            "lorry-x-system-dag-driver-1",
+            {
+                "containerStatuses": [
+                    {"name": "main", "state": {"terminated": {"exitCode": 1, "reason": "Error"}}}
+                ]
+            },
+            ["F1203 01:02:03.4 1 main.go:79] KFP driver: rpc error: connection refused"],
+            "failed in Kubeflow's driver, before any step (exit code 1)",
+        ),
+        (
+            "lorry-x-system-container-impl-1",
+            {
+                "containerStatuses": [
+                    {"name": "main", "state": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}}
+                ]
+            },
+            ["I1203 01:02:03.4 1 launcher_v2.go:90] start", "reviews: fine-tuning"],
+            "failed in the step (exit code 137, OOMKilled)\n  I1203",
+        ),
+        (
+            "lorry-x-system-container-impl-1",
+            {"containerStatuses": [{"name": "main", "state": {"terminated": {"exitCode": 1}}}]},
+            ["F1203 01:02:03.4 1 launcher_v2.go:90] failed to upload"],
+            "failed in Kubeflow's launcher, before the step (exit code 1)",
+        ),
+        (
+            "lorry-x-system-container-impl-1",
+            {"initContainerStatuses": [{"name": "kfp-launcher", "state": {"terminated": {"exitCode": 2}}}]},
+            [],
+            "failed in Kubeflow's launcher, in its container kfp-launcher (exit code 2)",
+        ),
+        (
+            "lorry-x-system-container-impl-1",
+            {
+                "phase": "Pending",
+                "conditions": [{"status": "False", "reason": "Unschedulable", "message": "0/1 nodes fit"}],
+            },
+            [],
+            "does not start (the scheduling): Unschedulable: 0/1 nodes fit",
+        ),
+    ],
+)
+def test_a_run_that_failed_before_its_step_says_which_pod_failed(
+    kubernetes_server: KubernetesServer,
+    doctor: Doctor,
+    pod: str,
+    status: dict[str, Any],
+    lines: list[str],
+    told: str,
+) -> None:
+    labels = {"pipeline/runid": "run"}
+    kubernetes_server.put(
+        f"{API}/pods/{pod}",
+        {"metadata": {"name": pod, "labels": labels}, "status": {"phase": "Failed", **status}},
+    )
+    kubernetes_server.put(
+        f"{API}/pods/other",
+        {"metadata": {"name": "other", "labels": labels}, "status": {"phase": "Succeeded"}},
+    )
+    for line in lines:
+        kubernetes_server.log(pod, line)
+    (failure,) = read_pod_failures(KubernetesApi.open(NAMESPACE), "run")
+    assert failure.startswith(f"pod {pod} {told}")
+    assert failure.splitlines()[1:] == [f"  {line}" for line in lines]
 
 
 def test_options_of_a_cluster_without_one_are_refused(doctor: Doctor) -> None:
