@@ -34,7 +34,7 @@ def test_from_files_on_a_laptop_to_a_champion(cluster: Cluster) -> None:
 
     # Rows of this machine are read before anything is copied or started.
     refused = cluster.submit(good, broken, "--wait", code=4)
-    assert "broken.jsonl:1" in refused.err
+    assert "broken.jsonl: has no column 'label'" in refused.err
     assert cluster.kubeflow.requests == []
     assert cluster.store.list_children("data") == []
 

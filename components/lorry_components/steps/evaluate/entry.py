@@ -3,7 +3,7 @@
 import base64
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from lorry_components.training.feature_cache import FeatureCache
 from lorry_registry.mlflow_best_effort import BestEffort
 from lorry_registry.whole_files import write_whole_text
 
-_EXAMPLE_CHARACTERS = 120
+_TELLING_CHARACTERS, _EXAMPLE_CHARACTERS = 20, 120
 
 
 def main(
@@ -66,13 +66,19 @@ def main(
 
 
 def find_example(examples: Sequence[Example]) -> dict[str, JsonValue] | None:
-    """Return the shortest test row that can be typed as a command's arguments; None: all are long or odd."""
+    """Return a short test row that can be typed as a command's arguments; None: all are long or odd."""
     typed = [
         example.row
         for example in examples
         if all(text.isprintable() and text.strip() for text in example.row.values())
     ]
-    shortest = min(typed, key=lambda row: sum(map(len, row.values())), default=None)
+
+    def rank(row: Mapping[str, str]) -> tuple[bool, int]:
+        length = sum(map(len, row.values()))
+        # The very shortest is often a single word that tells little.
+        return length < _TELLING_CHARACTERS, length
+
+    shortest = min(typed, key=rank, default=None)
     if shortest is None or sum(map(len, shortest.values())) > _EXAMPLE_CHARACTERS:
         return None
     return dict(shortest)
