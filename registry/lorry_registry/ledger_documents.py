@@ -71,7 +71,8 @@ class Event(LedgerDocument):
             ``attest`` changes nothing: its signature stands for all events before it; ``judge`` says that the
             gate refused a version once more, by other conditions.
         version: The version that it concerns: the champion that a deletion takes and a restoration brings
-            back, or else the newest version; the newest of those that were collected.
+            back, or else the newest version; the newest of those that were collected; the champion that a
+            rollback leaves without a successor.
         adapter_id: That version's adapter.
         champion_before: The champion's version before the event.
         champion_after: The champion's version after it.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pydantic import JsonValue
 
 from lorry_registry.errors import ConflictError
-from lorry_registry.ledger import Ledger, TaskState, name_version
+from lorry_registry.ledger import Ledger, Standing, TaskState, name_version
 from lorry_registry.ledger_documents import Action, Event
 from lorry_registry.manifest import Manifest
 
@@ -34,6 +34,7 @@ class Move:
         reasons: Why, in sentences.
         details: Whatever else the history keeps.
         manifest: The adapter's manifest, of which a champion's head keeps a copy.
+        standing: How the task stands afterwards; None: as ``promote`` says.
     """
 
     action: Action
@@ -44,6 +45,7 @@ class Move:
     reasons: tuple[str, ...]
     details: dict[str, JsonValue] | None = None
     manifest: Manifest | None = None
+    standing: Standing | None = None
 
 
 def record_move(ledger: Ledger, task: str, decide: Callable[[TaskState], Move | Event]) -> Event:
@@ -104,6 +106,7 @@ def _record_once(ledger: Ledger, task: str, decide: Callable[[TaskState], Move |
             by=decided.by,
             reasons=decided.reasons,
             details=decided.details,
+            standing=decided.standing,
             manifest=decided.manifest,
         )
     except ConflictError as conflict:

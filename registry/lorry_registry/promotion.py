@@ -71,6 +71,9 @@ def find_rollback_version(events: Sequence[Event], *, task: str) -> int:
     """
     stack: list[int] = []
     for event in events:
+        if event.action == "rollback" and event.champion_after is None:
+            # The task was left without a champion.
+            stack.clear()
         # A champion that a restoration brings back is where it was.
         if event.champion_after is None or not event.is_promotion or event.action == "restore":
             continue
@@ -80,6 +83,28 @@ def find_rollback_version(events: Sequence[Event], *, task: str) -> int:
             stack.append(event.champion_after)
     if len(stack) < 2:
         raise NotFoundError(
-            "there is no earlier champion to go back to", where=task, todo=f"see: lorry history {task}"
+            "there is no earlier champion to go back to",
+            where=task,
+            todo=f"see: lorry history {task}"
+            + (f"; to have no champion at all: lorry rollback {task} --to none" if stack else ""),
         )
     return stack[-2]
+
+
+def explain_no_champion(events: Sequence[Event], *, task: str) -> NotFoundError:
+    """Return the error that says why a task has no champion, and what can be done."""
+    moves = [event for event in events if event.is_promotion]
+    last = moves[-1] if moves else None
+    what = "no version has passed the gate yet"
+    if last is not None and last.action == "rollback":
+        why = "; ".join(last.reasons)
+        what = (
+            f"there is no champion: v{last.champion_before} was withdrawn on {last.at:%Y-%m-%d} by {last.by}"
+            + (f": {why}" if why else "")
+        )
+    return NotFoundError(
+        what,
+        where=task,
+        todo=f"see: lorry history {task}; to use a version all the same: "
+        f"lorry promote {task} VERSION --reason ...",
+    )

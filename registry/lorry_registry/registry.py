@@ -18,13 +18,14 @@ from lorry_registry.adapter_cache import AdapterCache
 from lorry_registry.challenges import CHALLENGE_DETAIL, Challenge, count_challengers
 from lorry_registry.errors import AdapterRejectedError, ConflictError, LorryError, NotFoundError
 from lorry_registry.leases import Leases
-from lorry_registry.ledger import Ledger, TaskState, require_present, require_unchanged
+from lorry_registry.ledger import Ledger, Standing, TaskState, require_present, require_unchanged
 from lorry_registry.ledger_documents import Action, Champion, Deletion, Event, Head
 from lorry_registry.ledger_moves import Move, record_move, require_same_champion
 from lorry_registry.manifest import Manifest
 from lorry_registry.promotion import (
     Version,
     explain_collection,
+    explain_no_champion,
     find_collection,
     find_rollback_version,
     find_version,
@@ -213,12 +214,7 @@ class Registry:
         require_present(state)
         champion = state.champion
         if version is None and champion is None:
-            raise NotFoundError(
-                "no version has passed the gate yet",
-                where=task,
-                todo=f"see: lorry history {task}; to use a version all the same: "
-                f"lorry promote {task} VERSION --reason ...",
-            )
+            raise explain_no_champion(self.ledger.read_events(state), task=task)
         if champion is not None and version in (None, champion.version):
             number, adapter_id = champion.version, champion.adapter_id
         else:
@@ -421,6 +417,30 @@ class Registry:
             return find_version(events, find_rollback_version(events, task=task), task=task)
 
         return self._move(task, "rollback", choose, champion, reason, by)
+
+    def withdraw(self, task: str, *, reason: str, by: str | None = None) -> Event:
+        """Leave a task without a champion; its versions stay registered, and can be promoted again.
+
+        Raises:
+            NotFoundError: No such task, it has no champion, or it was deleted.
+            ConflictError: Somebody else moved the champion first.
+        """
+        self.trust.check_ready()
+        state = self.ledger.require_state(task)
+        require_present(state)
+        champion, actor = state.champion, by or name_user()
+        if champion is None:
+            raise explain_no_champion(self.ledger.read_events(state), task=task)
+
+        def decide(state: TaskState) -> Move:
+            require_present(state)
+            require_same_champion(state, champion.version)
+            nothing = Standing(None, state.deleted)
+            return Move(
+                "rollback", champion.adapter_id, champion.version, False, actor, (reason,), standing=nothing
+            )
+
+        return record_move(self.ledger, task, decide)
 
     def _move(
         self,

@@ -23,7 +23,9 @@ def report_move(settings: Settings, registry: Registry, task: str, event: Event,
         as_json: Print it as JSON.
     """
     before = f"v{event.champion_before}" if event.champion_before else "none"
-    if not as_json:
+    if not as_json and event.champion_after is None:
+        click.echo(f"{task} has no champion now; it was {before}.")
+    elif not as_json:
         digest = shorten_digest(event.adapter_id)
         print_line(f"The champion of {task} is now v{event.champion_after} ({digest}); it was {before}.")
     problem = follow_ledger(settings, registry, task)
@@ -32,7 +34,7 @@ def report_move(settings: Settings, registry: Registry, task: str, event: Event,
             {
                 "task": task,
                 "version": event.champion_after,
-                "adapter_id": event.adapter_id,
+                "adapter_id": event.adapter_id if event.champion_after else None,
                 "version_before": event.champion_before,
                 "promoted_at": event.model_dump(mode="json")["at"],
                 "mlflow": "not updated" if problem else "updated",

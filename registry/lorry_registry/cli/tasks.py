@@ -159,7 +159,7 @@ def _print_entries(entries: list[TaskEntry]) -> None:
             print_prose(f"{entry.task} was deleted on {when}; to bring it back: lorry restore {entry.task}")
         elif entry.champion is None:
             count = f"{entry.versions} version{'' if entry.versions == 1 else 's'}"
-            print_prose(f"{entry.task} has {count} and no champion yet; see why: lorry history {entry.task}")
+            print_prose(f"{entry.task} has {count} and no champion; see why: lorry history {entry.task}")
         elif entry.newest.action == "rollback":
             event = entry.newest
             back = f"from v{event.champion_before} to v{event.champion_after}"

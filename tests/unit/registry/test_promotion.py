@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from lorry_registry.digests import digest_bytes
 from lorry_registry.errors import ConflictError, NotFoundError, StoreError
-from lorry_registry.ledger import Ledger
+from lorry_registry.ledger import Ledger, Standing
 from lorry_registry.ledger_documents import Event
 from lorry_registry.promotion import find_rollback_version, find_version, list_versions
 from lorry_registry.stores import Store, StoredDocument, StoredEntry, check_key
@@ -82,7 +82,18 @@ class Task:
     def move(self, action: str, version: int) -> None:
         self._append(action, version, version, promote=True)
 
-    def _append(self, action: str, number: int, version: int | None, *, promote: bool) -> None:
+    def withdraw(self, version: int) -> None:
+        self._append("rollback", version, version, standing=Standing(None, None))
+
+    def _append(
+        self,
+        action: str,
+        number: int,
+        version: int | None,
+        *,
+        promote: bool = False,
+        standing: Standing | None = None,
+    ) -> None:
         self.ledger.append(
             self.ledger.read_state("t"),
             action=action,  # type: ignore[arg-type]
@@ -91,6 +102,7 @@ class Task:
             promote=promote,
             by="x",
             reasons=(),
+            standing=standing,
         )
 
     @property
@@ -121,6 +133,20 @@ def test_a_promotion_after_a_rollback_can_be_rolled_back() -> None:
     for _ in range(3):
         task.register(promote=True)
     task.move("rollback", 2)
+    task.move("promote", 1)
+    assert find_rollback_version(task.read_events(), task="t") == 2
+
+
+def test_a_task_that_was_left_without_a_champion_begins_anew() -> None:
+    task = Task()
+    for _ in range(2):
+        task.register(promote=True)
+    task.withdraw(2)
+    with pytest.raises(NotFoundError, match=r"history t$"):
+        find_rollback_version(task.read_events(), task="t")
+    task.move("promote", 2)
+    with pytest.raises(NotFoundError, match="lorry rollback t --to none"):
+        find_rollback_version(task.read_events(), task="t")
     task.move("promote", 1)
     assert find_rollback_version(task.read_events(), task="t") == 2
 

@@ -12,9 +12,10 @@ from lorry_registry.ledger_documents import Event
 from lorry_registry.manifest import CONFIG_NAME, MANIFEST_NAME, WEIGHTS_NAME
 from lorry_registry.registry import Registry
 from lorry_registry.settings import Settings
-from lorry_registry.standing import judge_standings
+from lorry_registry.standing import judge_standings, name_standing
 from lorry_registry.stored_adapters import adapter_key
 from lorry_registry.stores import LocalStore
+from lorry_registry.task_deletion import delete_task, restore_task
 
 Make = Callable[..., Any]
 StoredFile = Callable[[str, str], Path]
@@ -254,6 +255,50 @@ def test_moves_that_lead_nowhere_are_refused(registry: Registry, register_adapte
         registry.rollback("reviews", reason="x")
     with pytest.raises(NotFoundError, match="did you mean 'reviews'"):
         registry.rollback("revews", reason="x")
+
+
+def test_the_only_champion_can_be_withdrawn(registry: Registry, register_adapter: Make) -> None:
+    register_adapter(promote=False)
+    registry.promote("reviews", 1, reason="to try it", by="bob")
+    event = registry.withdraw("reviews", reason="it is rude", by="ada")
+    assert (event.action, event.version) == ("rollback", 1)
+    assert (event.champion_before, event.champion_after) == (1, None)
+    assert registry.describe_task("reviews").champion is None
+    standing = judge_standings(registry.ledger.read_history("reviews"))[1]
+    assert (name_standing(standing), standing.status) == ("rolled back", "challenger")
+    with pytest.raises(NotFoundError, match=r"v1 was withdrawn on \d{4}-\d\d-\d\d by ada: it is rude\n"):
+        registry.resolve("reviews")
+    assert registry.resolve("reviews", 1).version == 1
+    with pytest.raises(NotFoundError, match="v1 was withdrawn"):
+        registry.withdraw("reviews", reason="x")
+    # Neither what was refused meanwhile nor a deletion that was undone hides it.
+    register_adapter(seed=1, promote=False)
+    delete_task(registry, "reviews", reason="x")
+    with pytest.raises(NotFoundError, match="was deleted"):
+        registry.withdraw("reviews", reason="x")
+    restore_task(registry, "reviews", reason="x")
+    with pytest.raises(NotFoundError, match="v1 was withdrawn"):
+        registry.resolve("reviews")
+    registry.promote("reviews", 1, reason="it was not")
+    assert registry.resolve("reviews").version == 1
+
+
+def test_a_withdrawal_holds_for_the_champion_that_it_is_about(
+    registry: Registry, register_adapter: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register_adapter(seed=1)
+    swap = registry.store.compare_and_swap
+    intruders = [lambda: register_adapter(seed=2)]
+
+    def interfere(*arguments: Any) -> str:
+        if intruders:
+            intruders.pop()()
+        return swap(*arguments)
+
+    monkeypatch.setattr(registry.store, "compare_and_swap", interfere)
+    with pytest.raises(ConflictError, match="the champion changed meanwhile: it was v1, and is now v2"):
+        registry.withdraw("reviews", reason="x")
+    assert registry.resolve("reviews").version == 2
 
 
 def test_a_damaged_version_is_not_promoted(

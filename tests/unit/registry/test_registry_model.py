@@ -122,6 +122,11 @@ class Model:
         self.champion = self.reigns[-1]
         self.events.append(f"rollback v{self.champion} -> v{self.champion}")
 
+    def withdraw(self) -> None:
+        self.events.append(f"rollback v{self.champion} -> none")
+        self.champion = None
+        self.reigns.clear()
+
     def _move(self, action: str, number: int) -> None:
         self.champion = number
         self.reigns.append(number)
@@ -227,6 +232,17 @@ class RegistryMachine(RuleBasedStateMachine):
                 act()
         else:
             self._move_and_die(task, death, act, Model.rollback)
+
+    @rule(task=tasks, death=st.none() | deaths)
+    def withdraw(self, task: str, death: tuple[int, bool] | None) -> None:
+        def act() -> object:
+            return self.registry.withdraw(task, reason="a rule", by="the machine")
+
+        if self.models[task].shown is None:
+            with pytest.raises(NotFoundError):
+                act()
+        else:
+            self._move_and_die(task, death, act, Model.withdraw)
 
     @rule(task=tasks, death=st.none() | deaths)
     def delete(self, task: str, death: tuple[int, bool] | None) -> None:

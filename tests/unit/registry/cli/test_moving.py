@@ -179,6 +179,39 @@ def test_mlflows_aliases_follow_a_move(
     assert index.read_aliases("reviews") == {"champion": ids[3]}
 
 
+def test_a_champion_that_is_withdrawn_has_no_alias_and_no_reader(
+    lorry: Run, two_tasks: dict[str, Any], mlflow_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index, adapter = MlflowIndex(mlflow_uri), two_tasks["reviews v2"]
+    index.record_version(
+        "reviews",
+        version=2,
+        adapter_id=adapter.adapter_id,
+        manifest=adapter.manifest,
+        source=adapter.path.as_uri(),
+        run_id=None,
+        model_id=None,
+        reasons=(),
+        promoted=True,
+    )
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_uri)
+    lorry("promote", "reviews", "1")
+    lorry("promote", "reviews", "2")
+    assert index.read_aliases("reviews")["champion"] == adapter.adapter_id
+    result = lorry("rollback", "reviews", "--to", "none", "--reason", "it is rude")
+    assert result.stdout == "reviews has no champion now; it was v2.\n"
+    assert "champion" not in index.read_aliases("reviews")
+    assert "v2 was withdrawn" in lorry("resolve", "reviews", code=7).stderr
+    assert "it is rude" in lorry("pull", "reviews", "out", code=7).stderr
+    assert "reviews has 3 versions and no champion; see why" in lorry("tasks").stdout
+    assert "v2 -> none" in lorry("history", "reviews").stdout
+    assert "--to none" not in lorry("rollback", "reviews", code=7).stderr
+    lorry("promote", "reviews", "2")
+    assert "lorry rollback reviews --to none" in lorry("rollback", "reviews", code=7).stderr
+    moved = json.loads(lorry("rollback", "reviews", "--to", "none", "--json").stdout)
+    assert (moved["version"], moved["adapter_id"], moved["version_before"]) == (None, None, 2)
+
+
 def test_an_mlflow_whose_folder_was_moved_keeps_its_aliases(
     lorry: Run,
     two_tasks: dict[str, Any],

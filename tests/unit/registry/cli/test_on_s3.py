@@ -30,7 +30,7 @@ def store(s3_store: S3Store) -> S3Store:
 def test_reading(lorry: Run, store: S3Store, two_tasks: dict[str, Any]) -> None:
     entries = json.loads(lorry("tasks", "--json").output)
     assert [(entry["task"], entry["version"]) for entry in entries] == [("films", None), ("reviews", 2)]
-    assert "films has 1 version and no champion yet" in lorry("tasks").output
+    assert "films has 1 version and no champion" in lorry("tasks").output
     assert "v2" in lorry("show", "reviews").output
     assert len(json.loads(lorry("history", "reviews", "--json").output)) == 3
     adapter_id = two_tasks["reviews v2"].adapter_id

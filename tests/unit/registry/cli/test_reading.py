@@ -79,7 +79,7 @@ def test_tasks_shows_which_adapter_belongs_to_which_task(lorry: Run, two_tasks: 
     ]
     assert rows[3][10] == two_tasks["reviews v2"].adapter_id[7:19]
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d", rows[3][11])
-    assert rows[4] == ["films has 1 version and no champion yet; see why: lorry history films"]
+    assert rows[4] == ["films has 1 version and no champion; see why: lorry history films"]
 
 
 def test_tasks_tells_of_a_rollback_until_something_else_happens(lorry: Run, register_adapter: Make) -> None:
