@@ -76,7 +76,7 @@ def collect_garbage(apply_it: bool, keep_last: int, grace: timedelta, as_json: b
     if as_json:
         print_json(_describe(registry.store.address, plan, sweep, rules))
     else:
-        _print_result(plan, sweep)
+        _print_result(plan, sweep, rules)
     fail_after(plan.problems | (sweep.problems if sweep else {}))
 
 
@@ -123,7 +123,7 @@ def _describe_finding(finding: Finding) -> dict[str, Any]:
     }
 
 
-def _print_result(plan: Plan, sweep: Sweep | None) -> None:
+def _print_result(plan: Plan, sweep: Sweep | None, rules: Rules) -> None:
     findings = plan.findings if sweep is None else sweep.removed
     if findings:
         _print_findings(findings)
@@ -137,9 +137,23 @@ def _print_result(plan: Plan, sweep: Sweep | None) -> None:
     if not findings:
         click.echo("There is nothing to free." if sweep is None else "Nothing was freed.")
     elif sweep is None:
-        print_prose(f"{count}, {size}, could be freed. Nothing was changed; to free them: lorry gc --apply")
+        print_prose(
+            f"{count}, {size}, could be freed. Nothing was changed; to free them: {_name_command(rules)}"
+        )
     else:
         print_line(f"{count}, {size}, freed")
+
+
+def _name_command(rules: Rules) -> str:
+    """Return the command that frees what these rules found."""
+    options = []
+    if rules.keep_last != DEFAULT_KEEP_LAST:
+        options.append(f"--keep-last {rules.keep_last}")
+    if rules.grace != DEFAULT_GRACE:
+        sizes = {unit: timedelta(**{_UNITS[unit]: 1}) for unit in ("dhms" if rules.grace else "m")}
+        unit = next(unit for unit, size in sizes.items() if not rules.grace % size)
+        options.append(f"--grace {rules.grace // sizes[unit]}{unit}")
+    return " ".join(["lorry gc", *options, "--apply"])
 
 
 def _print_findings(findings: Sequence[Finding]) -> None:

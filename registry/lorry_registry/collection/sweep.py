@@ -194,7 +194,7 @@ class _Sweeper:
                 raise StoreError(
                     "the store takes too long; what is left goes next time",
                     where=self._store.address,
-                    todo="run lorry gc again",
+                    todo="run the same command again",
                 )
             self._store.delete_all(keys)
         for finding in findings:
