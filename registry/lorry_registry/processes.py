@@ -33,9 +33,10 @@ class ProcessName(BaseModel):
     def of_this_process(cls) -> "ProcessName":
         """Return the name of the process that asks."""
         number = os.getpid()
-        return cls(
-            host=socket.gethostname(), space=_read_space(), number=number, started=_read_start(number) or ""
-        )
+        space = _read_space()
+        # Where nothing is known of the space, the number names another process, or none.
+        started = _read_start(number) if space else None
+        return cls(host=socket.gethostname(), space=space, number=number, started=started or "")
 
     def has_ended(self) -> bool:
         """Return whether the process is known to have ended; False where that cannot be told from here."""
@@ -46,7 +47,11 @@ class ProcessName(BaseModel):
 
 
 def _read_space() -> str:
+    """Return which numbers this process sees in ``/proc``; "" if they are not those that it counts by."""
     try:
+        if (_PROC / "self").readlink().name != str(os.getpid()):
+            # A container has its own numbers, and may see the machine's.
+            return ""
         boot = (_PROC / "sys/kernel/random/boot_id").read_text("ascii").strip()
         return f"{boot} {(_PROC / 'self/ns/pid').readlink()}"
     except OSError:

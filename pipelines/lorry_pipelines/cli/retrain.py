@@ -19,6 +19,7 @@ from lorry_registry.cli.edge import (
 )
 from lorry_registry.cli.prose import print_line, print_prose
 from lorry_registry.cli.tables import NOTHING, Column, print_table
+from lorry_registry.cli.termination import raise_on_termination
 from lorry_registry.digest_cache import DigestCache
 from lorry_registry.errors import RunFailedError
 from lorry_registry.registry import Registry
@@ -32,13 +33,16 @@ if TYPE_CHECKING:
     from lorry_registry.settings import Settings
     from lorry_registry.task_spec import TaskSpec
 
+EXIT_LEFT = 21
+"""The exit code where no task failed, and something is left for the next time."""
+
 _PLAN_COLUMNS = (
     Column("Task"),
     Column("Why", wraps=True),
     Column("Memory", justify="right", rank=2),
     Column("Expected", justify="right"),
     Column("Cost", justify="right", rank=1),
-    Column("Now"),
+    Column("Next"),
 )
 _COLUMNS = (
     Column("Task"),
@@ -102,7 +106,8 @@ def retrain_tasks(
     whichever machine, one does the work. What a retraining that was killed has left half done, the next one
     finishes.
 
-    Exit codes: 0 done, also if something was left for the next time; 12 a task failed; others as everywhere.
+    Exit codes: 0 all done; 12 a task failed; 21 none failed, and something is left for the next time, since
+    another process retrains it, or by --budget or --max-tasks; others as everywhere.
     """
     from lorry_components.process_setup import ease_garbage_collection, quiet_libraries
     from lorry_pipelines.retraining.retraining import Retrainer
@@ -112,6 +117,7 @@ def retrain_tasks(
 
     ease_garbage_collection()
     quiet_libraries()
+    click.get_current_context().with_resource(raise_on_termination())
     settings = load_settings()
     files = find_task_files(tasks, Path.cwd())
     specs = load_tasks(files, bases=settings.base_place)
@@ -260,7 +266,7 @@ def _format_plan(retrainer: "Retrainer", plan: "RetrainingPlan", task: str) -> l
         f"{format_range(*expected.memory)} GiB" if expected.memory is not None else NOTHING,
         f"{expected.seconds / 60:.1f} min" if expected.seconds is not None else "not known",
         f"{at_most}{costs[0]:,.2f} {expected.currency}" if costs else NOTHING,
-        "left" if task in plan.left else "trained" if inspection.staleness.is_stale else "judged",
+        "left" if task in plan.left else "to train" if inspection.staleness.is_stale else "to judge",
     ]
 
 
@@ -338,3 +344,5 @@ def _fail_with(retraining: "Retraining") -> None:
             ),
             todo="correct this and retrain again: what is done is not repeated",
         )
+    if retraining.postponed:
+        click.get_current_context().exit(EXIT_LEFT)

@@ -174,4 +174,4 @@ def find_price(
 def _find_times(spec: TaskSpec, registry: Registry) -> tuple[str, dict[str, float]]:
     """Return the last version that was trained on the same kind of machine, and how long its steps took."""
     asked = spec.resources.model_dump(mode="json")
-    return find_step_times(spec.name, registry, lambda details: details.get(PLACED_DETAIL) == asked)
+    return find_step_times(spec, registry, lambda details: details.get(PLACED_DETAIL) == asked)

@@ -53,9 +53,7 @@ def expect_local(specs: Sequence[TaskSpec], registry: Registry, *, plans_memory:
     machine = describe_machine()
     expected = []
     for spec in specs:
-        version, steps = find_step_times(
-            spec.name, registry, lambda details: details.get("machine") == machine
-        )
+        version, steps = find_step_times(spec, registry, lambda details: details.get("machine") == machine)
         expected.append(
             Expectation(
                 task=spec.name,

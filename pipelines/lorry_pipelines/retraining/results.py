@@ -1,5 +1,6 @@
 """What a retraining did, as plain values: for its summary, and for whoever writes a report of it."""
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -67,6 +68,11 @@ class Retraining:
         return [task for task in self.tasks if task.outcome == "left"]
 
     @property
+    def postponed(self) -> list[RetrainedTask]:
+        """The tasks that were to be trained or judged, and were left; not those that lack labelled rows."""
+        return [task for task in self.left if task.inspection.has_work]
+
+    @property
     def failed(self) -> list[RetrainedTask]:
         """The tasks that failed."""
         return [task for task in self.tasks if task.outcome == "failed"]
@@ -80,6 +86,8 @@ def describe_retraining(retraining: Retraining) -> dict[str, Any]:
         "url": retraining.url or None,
         "seconds": retraining.seconds,
         "budget_seconds": retraining.budget,
+        "outcomes": dict(Counter(task.outcome for task in retraining.tasks)),
+        "left": [task.task for task in retraining.postponed],
         "tasks": [
             {
                 "task": task.task,

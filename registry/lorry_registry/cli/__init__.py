@@ -26,7 +26,12 @@ COMMANDS: tuple[LazyCommand, ...] = (
     LazyCommand(
         "promote", f"{_CLI}.promote:promote_version", "Make a version the champion of its task.", _SECTION
     ),
-    LazyCommand("rollback", f"{_CLI}.rollback:roll_back_task", "Go back to the previous champion.", _SECTION),
+    LazyCommand(
+        "rollback",
+        f"{_CLI}.rollback:roll_back_task",
+        "Go back to the previous champion, or to none.",
+        _SECTION,
+    ),
     LazyCommand(
         "sign",
         f"{_CLI}.sign:sign_tasks",

@@ -13,6 +13,7 @@ from click.shell_completion import CompletionItem
 
 from lorry_registry.cli.error_output import print_json_error
 from lorry_registry.cli.prose import fit_prose
+from lorry_registry.cli.termination import EXIT_TERMINATED, Terminated
 from lorry_registry.errors import LorryError, MissingExtraError, StoreError, UsageError
 from lorry_registry.scrubbing import scrub_text
 
@@ -159,7 +160,8 @@ class LazyGroup(click.Group):
 def run_cli(group: click.Command, *, name: str = "lorry", arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command line and exit with its exit code.
 
-    Errors go to stderr; Ctrl-C ends with 130; a closed pipe (``lorry tasks | head -1``) ends quietly.
+    Errors go to stderr; Ctrl-C ends with 130, SIGTERM with 143; a closed pipe (``lorry tasks | head``) ends
+    quietly.
 
     Args:
         group: The top-level group.
@@ -197,7 +199,11 @@ def _run(group: click.Command, name: str, arguments: Sequence[str] | None) -> in
         error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt) as error:
-        if isinstance(error, KeyboardInterrupt) or isinstance(error.__cause__, KeyboardInterrupt):
+        cause = error if isinstance(error, KeyboardInterrupt) else error.__cause__
+        if isinstance(cause, Terminated):
+            click.echo("terminated", err=True)
+            return EXIT_TERMINATED
+        if isinstance(cause, KeyboardInterrupt):
             click.echo("interrupted", err=True)
             return EXIT_INTERRUPTED
         click.echo("aborted", err=True)

@@ -36,8 +36,8 @@ class Story(FourTasks):
     def list_states(self, code: int) -> dict[str, str]:
         return {task["task"]: task["state"] for task in self.workspace.run_json("stale", code=code)}
 
-    def retrain(self, *arguments: str) -> dict[str, dict[str, Any]]:
-        done = self.workspace.run_json("retrain", *arguments)
+    def retrain(self, *arguments: str, code: int = 0) -> dict[str, dict[str, Any]]:
+        done = self.workspace.run_json("retrain", *arguments, code=code)
         return {task["task"]: task for task in done["tasks"]}
 
     def find_champion(self, name: str) -> int:
@@ -82,6 +82,7 @@ def test_the_story_of_four_tasks(story: Story) -> None:
     tell_of_new_rows_and_wrong_labels(story)
     tell_of_words_and_a_rollback(story)
     tell_of_two_triggers(story)
+    tell_of_a_trigger_that_is_asked_to_end(story)
     tell_of_a_killed_trigger(story)
     tell_of_a_base_that_moves(story)
     workspace.check_sound()
@@ -134,12 +135,29 @@ def tell_of_two_triggers(story: Story) -> None:
     story.add("places", 40)
     triggers = [story.workspace.start("retrain", "places", "--json") for _ in range(2)]
     told = [trigger.communicate(timeout=480) for trigger in triggers]
-    assert [trigger.returncode for trigger in triggers] == [0, 0], told
     outcomes = [json.loads(out)["tasks"][0]["outcome"] for out, _ in told]
+    codes = [trigger.returncode for trigger in triggers]
+    assert codes == [21 if outcome == "left" else 0 for outcome in outcomes], told
     assert len({"promoted", "refused"} & {*outcomes}) == 1, outcomes
     assert len({"left", "fresh"} & {*outcomes}) == 1, outcomes
     assert len(story.workspace.list_runs()) == runs + 1
     assert story.count_versions("places") == 2
+
+
+def tell_of_a_trigger_that_is_asked_to_end(story: Story) -> None:
+    """As a job that is cancelled is: it ends its processes, and gives its lease back."""
+    workspace, runs = story.workspace, len(story.workspace.list_runs())
+    story.add("service", 40)
+    ended = workspace.start("retrain", "service", "--json")
+    workspace.wait_until(lambda: len(workspace.list_runs()) > runs, "the run begins")
+    ended.terminate()
+    _, err = ended.communicate(timeout=60)
+    assert ended.returncode == 143, err
+    assert "\nterminated" in err
+    workspace.wait_until(lambda: not workspace.list_processes(), "the run's processes end", 5)
+    lease = json.loads((workspace.store / "work" / "service.json").read_text("utf-8"))
+    assert (lease["process"], lease["is_half_done"]) == (None, True)
+    assert story.count_versions("service") == 1
 
 
 def tell_of_a_killed_trigger(story: Story) -> None:
@@ -165,7 +183,7 @@ def tell_of_a_base_that_moves(story: Story) -> None:
     """All four are stale; a budget that is spent leaves them to the next time, which does them all."""
     base = str(story.workspace.base)
     subprocess.run([sys.executable, "-c", MOVE_BASE, base], check=True)
-    cut = story.retrain("--budget", "0.05")
+    cut = story.retrain("--budget", "0.05", code=21)
     assert all(task["reasons"][0].startswith("base: ") for task in cut.values())
     assert {task["outcome"] for task in cut.values()} == {"left"}
     assert set(story.list_outcomes().values()) <= {"promoted", "refused"}

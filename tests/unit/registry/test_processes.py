@@ -3,10 +3,12 @@
 import os
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lorry_registry import processes
 from lorry_registry.processes import ProcessName
 
 _NAME = """
@@ -43,6 +45,24 @@ def test_another_process_of_the_same_number_is_not_the_one_that_is_named() -> No
 def test_nothing_is_known_of_a_process_elsewhere(changes: dict[str, str]) -> None:
     elsewhere = ProcessName.of_this_process().model_copy(update={"number": 2**22 - 3, **changes})
     assert not elsewhere.has_ended()
+
+
+def test_nothing_is_known_where_proc_has_the_numbers_of_another_namespace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = ProcessName.of_this_process()
+    ended = mine.model_copy(update={"number": 2**22 - 3})
+    assert ended.has_ended()
+    for name in ("sys", "1"):
+        (tmp_path / name).symlink_to(Path("/proc") / name)
+    # As a process sees it whose own number is another one: unshare --pid --fork, without --mount-proc.
+    (tmp_path / str(os.getpid())).symlink_to(Path("/proc/1"))
+    (tmp_path / "self").symlink_to("4194300")
+    (tmp_path / "4194300").symlink_to(f"/proc/{os.getpid()}")
+    monkeypatch.setattr(processes, "_PROC", tmp_path)
+    assert not ended.has_ended()
+    named = ProcessName.of_this_process()
+    assert (named.space, named.started) == ("", "")
 
 
 def test_a_process_that_proc_hides_is_not_taken_for_dead(monkeypatch: pytest.MonkeyPatch) -> None:

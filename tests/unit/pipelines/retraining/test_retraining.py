@@ -1,5 +1,6 @@
 """A retraining over a runner that trains nothing: leases, what is looked at twice, what is left, and why."""
 
+import signal
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any, Literal
@@ -17,6 +18,7 @@ from lorry_pipelines.retraining.planning import Expectation
 from lorry_pipelines.retraining.results import Retraining, describe_retraining
 from lorry_pipelines.retraining.retraining import FinishedRun, Retrainer
 from lorry_pipelines.scheduling import PlannedTask
+from lorry_registry.cli.termination import Terminated, raise_on_termination
 from lorry_registry.errors import NotFoundError, TrackingError
 from lorry_registry.processes import ProcessName
 from lorry_registry.registry import Registry
@@ -144,6 +146,8 @@ def test_what_somebody_else_retrains_is_left(registry: Registry) -> None:
     assert shop.ran == [["b"]]
     assert list_outcomes(done) == {"a": "left", "b": "promoted"}
     assert done.left[0].decision.startswith("it is being retrained already, by process ")
+    described = describe_retraining(done)
+    assert (described["left"], described["outcomes"]) == (["a"], {"left": 1, "promoted": 1})
 
 
 def test_what_somebody_else_did_until_a_moment_ago_is_not_done_again(registry: Registry) -> None:
@@ -238,3 +242,16 @@ def test_a_task_whose_inputs_drifted_waits_for_rows_with_labels(registry: Regist
     assert shop.ran == [["b"]]
     assert list_outcomes(done) == {"a": "left", "b": "promoted"}
     assert done.left[0].decision == "it is drifted"
+    # Another time there is nothing to do either.
+    assert describe_retraining(done)["left"] == []
+
+
+def test_leases_are_given_back_when_the_process_is_asked_to_end(registry: Registry) -> None:
+    shop = Workshop(registry, a="stale")
+    former = signal.getsignal(signal.SIGTERM)
+    shop.during = lambda: signal.raise_signal(signal.SIGTERM)
+    with pytest.raises(Terminated), raise_on_termination():
+        shop.retrain()
+    assert signal.getsignal(signal.SIGTERM) == former
+    assert is_unfinished(registry.store, "a")
+    assert isinstance(take_lease(registry.store, "a"), WorkLease)
