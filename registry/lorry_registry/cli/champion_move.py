@@ -24,7 +24,7 @@ def report_move(settings: Settings, registry: Registry, task: str, event: Event,
     """
     before = f"v{event.champion_before}" if event.champion_before else "none"
     if not as_json and event.champion_after is None:
-        click.echo(f"{task} has no champion now; it was {before}.")
+        print_line(f"{task} has no champion now; it was {before}.")
     elif not as_json:
         digest = shorten_digest(event.adapter_id)
         print_line(f"The champion of {task} is now v{event.champion_after} ({digest}); it was {before}.")
