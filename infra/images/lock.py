@@ -1,16 +1,18 @@
-"""Write the lock files of the images, beside this file in ``locks``: ``make lock``.
+"""Write the lock files of the environment and of the images, beside this file in ``locks``: ``make lock``.
 
 pyproject.toml says which versions may be; uv resolves them as one whole, and each file holds a part of that:
 
+- ``constraints.txt``: what `make install` takes, for each Python and system, all extras together. Neither
+  torch nor what one of its builds or versions bounds is there: which of them there is depends on the index.
 - ``steps.txt``: the slim image.
 - ``train.txt``: what the image for training holds on top of it, but for torch.
 - ``torch-cpu.txt``, ``torch-cuda.txt``: torch for either, with what only that one needs.
 - ``build.txt``: what the wheel of the project is built with, which is in no image.
 
-All are for one Python and one kind of machine, see ``_TARGET``. No address of an index is in them, and no
-build tag: ``torch==2.13.0`` names the CPU wheel and the CUDA wheels, and the hashes tell them apart. The
-hashes of CPU wheels, which are on an index of their own, are those that ``torch-cpu-wheels.txt`` lists, and
-that of the wheel that pip finds on this machine.
+Those of the images are for one Python and one kind of machine, see ``_TARGET``. No address of an index is
+in them, and no build tag: ``torch==2.13.0`` names the CPU wheel and the CUDA wheels, and the hashes tell
+them apart. The hashes of CPU wheels, which are on an index of their own, are those that
+``torch-cpu-wheels.txt`` lists, and that of the wheel that pip finds on this machine.
 
 Usage: python infra/images/lock.py [UV [PYTHON]]     the defaults are those on the path; PYTHON has pip
 """
@@ -30,9 +32,11 @@ PROJECT = REPOSITORY / "pyproject.toml"
 # Of these, torch and what it brings are kept apart: which build is installed is chosen with the image.
 EXTRAS = ("train", "images", "signing")
 _TARGET = ("--python-version", "3.11", "--python-platform", "x86_64-manylinux_2_28")
+_ANY_TARGET = ("--python-version", "3.11", "--universal")
 # kfp's client of a cluster, and what that asks for: a step that trains on several nodes is one as well.
 _ONLY_IN_TRAIN = ("kubernetes", "google-auth")
 _ACCELERATION = re.compile(r"(nvidia|cuda|triton|bitsandbytes)\b")
+_TORCH = re.compile(r"(torch|nvidia|cuda|triton|setuptools)(-|$)")
 _PINNED = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[^\s;\\]+)")
 _HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 _HEADER = "# Written by `make lock`; infra/images/README.md tells what is in it.\n"
@@ -53,17 +57,16 @@ class Lock:
         extras: Sequence[str] = (),
         constraints: Path | None = None,
         excluded: Iterable[str] = (),
-        with_hashes: bool = True,
+        options: Sequence[str] = (*_TARGET, "--generate-hashes"),
     ) -> Blocks:
         """Return what sources ask for: files of requirements, or requirements as text."""
         files = [self._write(number, source) for number, source in enumerate(sources)]
         names = self._scratch / "excluded.txt"
         names.write_text("".join(f"{name}\n" for name in excluded), "utf-8")
         command = [
-            *(self._uv, "pip", "compile", "--quiet", *_TARGET),
+            *(self._uv, "pip", "compile", "--quiet", *options),
             *("--no-header", "--no-annotate", "--no-emit-index-url"),
             *("--excludes", names),
-            *(["--generate-hashes"] if with_hashes else []),
             *(part for extra in extras for part in ("--extra", extra)),
             *(["--constraints", constraints] if constraints is not None else []),
             *files,
@@ -86,11 +89,15 @@ def main(uv: str = "uv", python: str = sys.executable) -> None:
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         lock = Lock(uv, scratch)
-        # As `make install` resolves them, with what no image holds: the versions are those that were tested.
+        tested = lock.resolve(PROJECT, options=(*_ANY_TARGET, "--all-extras"))
+        constraints = {name: block for name, block in tested.items() if not _TORCH.match(name)}
+        # With the version of torch that the images hold, which the constraints have to allow, too.
         whole = scratch / "whole.txt"
         extras = (*EXTRAS, "pipelines", "quantization")
-        everything = lock.resolve(PROJECT, torch_in, extras=extras, with_hashes=False)
-        whole.write_text("".join(f"{line}\n" for block in everything.values() for line in block), "utf-8")
+        everything = lock.resolve(
+            *(PROJECT, torch_in, format_blocks(constraints)), extras=extras, options=_TARGET
+        )
+        whole.write_text(format_blocks(everything), "utf-8")
 
         steps = lock.resolve(
             PROJECT, steps_in, extras=("signing",), constraints=whole, excluded=[*excluded, *_ONLY_IN_TRAIN]
@@ -110,6 +117,7 @@ def main(uv: str = "uv", python: str = sys.executable) -> None:
         f"    --hash=sha256:{max(hashes)}",
     ]
     train = subtract(train, steps)
+    write_file("constraints", constraints)
     write_lock("steps", steps)
     write_lock("train", train)
     write_lock("torch-cuda", subtract(cuda, steps | train))
@@ -178,6 +186,11 @@ def subtract(blocks: Mapping[str, list[str]], others: Collection[str]) -> Blocks
     return {name: block for name, block in blocks.items() if name not in others}
 
 
+def format_blocks(blocks: Mapping[str, list[str]]) -> str:
+    """Return requirements as the text of a file, by name."""
+    return "".join(f"{line}\n" for package in sorted(blocks) for line in blocks[package])
+
+
 def write_lock(name: str, blocks: Mapping[str, list[str]]) -> None:
     """Write a lock file.
 
@@ -187,10 +200,14 @@ def write_lock(name: str, blocks: Mapping[str, list[str]]) -> None:
     for package, block in blocks.items():
         if not _HASH.search("\n".join(block)):
             raise SystemExit(f"{name}: {package} has no hash")
+    write_file(name, blocks)
+
+
+def write_file(name: str, blocks: Blocks) -> None:
+    """Write a file of pinned requirements."""
     path = FOLDER / "locks" / f"{name}.txt"
     path.parent.mkdir(exist_ok=True)
-    lines = (line for package in sorted(blocks) for line in blocks[package])
-    path.write_text(_HEADER + "".join(f"{line}\n" for line in lines), "utf-8")
+    path.write_text(_HEADER + format_blocks(blocks), "utf-8")
     print(f"{path.relative_to(REPOSITORY)}: {len(blocks)} packages")
 
 

@@ -3,6 +3,7 @@
 import re
 import tomllib
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,38 @@ def test_what_an_image_holds_is_what_pyproject_allows(torch: str) -> None:
             continue
         assert name in held, f"{name}: run make lock"
         assert requirement.specifier.contains(held[name]), f"{name} {held[name]}: run make lock"
+
+
+def test_the_environment_is_locked_but_for_torch() -> None:
+    """The package index decides which build of torch there is, and with it what pins that."""
+    text = (LOCKS / "constraints.txt").read_text("utf-8")
+    held: dict[str, list[Requirement]] = {}
+    for line in text.splitlines()[1:]:
+        requirement = Requirement(line)
+        held.setdefault(canonicalize_name(requirement.name), []).append(requirement)
+    assert not [name for name in held if re.match(r"(torch|nvidia|cuda|triton|setuptools)(-|$)", name)]
+    project = read_project()["project"]
+    wanted = [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
+    for requirement in map(Requirement, wanted):
+        name = canonicalize_name(requirement.name)
+        if name == "torch":
+            assert "<" in str(requirement.specifier), "the upper bound is what the tests ran with"
+            continue
+        assert name in held, f"{name}: run make lock"
+        for pinned in held[name]:
+            (pin,) = pinned.specifier
+            assert pin.operator == "==", pinned
+            assert requirement.specifier.contains(pin.version), f"{pinned}: run make lock"
+    here = {
+        name: pin.version
+        for name, pinned in held.items()
+        for one in pinned
+        if one.marker is None or one.marker.evaluate({"python_full_version": "3.11.7"})
+        for pin in one.specifier
+    }
+    for lock in ("steps", "train"):
+        differing = {name for name, version in read_lock(lock).items() if here.get(name, version) != version}
+        assert not differing, f"{lock}: the image holds other versions: run make lock"
 
 
 def test_the_slim_image_has_no_torch_and_nothing_is_in_two_layers() -> None:
