@@ -49,7 +49,7 @@ build/lowest.txt: pyproject.toml
 $(INSTALLED): pyproject.toml infra/demo/requirements.txt $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	    || { echo "Lorry needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 ..."; exit 1; }
-	echo "Making $(VENV) and installing Lorry with its libraries (some minutes; 7 GB where the package index gives torch"
+	echo "Making $(VENV) and installing Lorry with its libraries (some minutes; 7.5 GB where the package index gives torch"
 	echo "for CUDA, 2 GB where it gives torch for CPUs: see README.md) ..."
 	rm -f $(VENV)/.installed-* $(VENV)/.complete-*
 	$(PYTHON) -m venv $(VENV)

@@ -47,16 +47,26 @@ stage_python() {
 # The Debian packages that own the libraries which the staged Python links to. Asking the files beats a
 # list, which would go stale with the next Debian.
 owners_of_libraries() {
+    local library file owner
     ldd "$work/python/bin/python$version" "$work/python/lib/python$version"/lib-dynload/*.so |
-        awk '/=> \// {print $3}' | sort -u | grep -v "^$prefix/" | xargs realpath |
-        xargs dpkg-query --search | cut -d: -f1 | sort -u
+        awk '/=> \// {print $3}' | sort -u | while read -r library; do
+        [[ $library != "$prefix"/* ]] || continue
+        file=$(realpath "$library")
+        # /lib is a link to /usr/lib, and dpkg knows a file by the one or the other name.
+        owner=$(dpkg-query --search "$file" 2>/dev/null || dpkg-query --search "${file#/usr}" 2>/dev/null) || {
+            echo "make-base-image.sh: no Debian package has $file, which $python links to" >&2
+            return 1
+        }
+        echo "${owner%%:*}"
+    done | sort -u
 }
 
 if [[ $prefix == /usr ]]; then
     packages+=(python3 python3-pip)
 else
     stage_python
-    mapfile -t -O "${#packages[@]}" packages < <(owners_of_libraries)
+    owners=$(owners_of_libraries) # not in a process substitution, whose failure nobody would see
+    mapfile -t -O "${#packages[@]}" packages <<<"$owners"
 fi
 
 parts=$({

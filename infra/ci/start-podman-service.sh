@@ -23,7 +23,7 @@ fi
 
 mkdir -p "$(dirname "$socket")"
 rm -f "$socket"
-setsid podman system service --time=0 "unix://$socket" >"$socket.log" 2>&1 </dev/null &
+setsid podman "${runtime[@]}" system service --time=0 "unix://$socket" >"$socket.log" 2>&1 </dev/null &
 pid=$!
 echo "$pid" >"$socket.pid"
 for _ in {1..150}; do

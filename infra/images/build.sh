@@ -33,12 +33,13 @@ if ! command -v "$engine" >/dev/null; then
     echo "build.sh: none of podman, buildah and docker is installed: on Debian, apt-get install podman runc" >&2
     exit 1
 fi
+runtime=()
 if [[ $engine == podman ]]; then
     # shellcheck source=infra/ci/podman-env.sh
     source "$checkout/infra/ci/podman-env.sh"
 fi
 if [[ $engine == buildah ]] && command -v runc >/dev/null; then
-    export BUILDAH_RUNTIME=runc # as infra/ci/containers.conf has it for podman
+    export BUILDAH_RUNTIME=runc # as infra/ci/podman-env.sh has it for podman
 fi
 python=${PYTHON:-$checkout/.venv/bin/python}
 [[ -x $python ]] || python=$(command -v python3)
@@ -130,7 +131,7 @@ else
 fi
 
 build() {
-    "$engine" build "${options[@]}" "$@" "$checkout"
+    "$engine" "${runtime[@]}" build "${options[@]}" "$@" "$checkout"
 }
 
 for target in "${targets[@]}"; do

@@ -4,6 +4,7 @@ Usage: prune.py FOLDER     a folder of installed packages
        prune.py --base     what the base image has besides Python and its libraries
 """
 
+import re
 import shutil
 import sys
 import sysconfig
@@ -29,7 +30,14 @@ _NEEDLESS = (
     "matplotlib/mpl-data/sample_data",
     "sklearn/datasets/data",
     "sklearn/datasets/images",
+    # Of CUDA what compiles, profiles, or solves on several GPUs of one process: torch links to none of it.
+    *("nvidia/*/include", "nvidia/*/lib/libcusolverMg.so*", "nvidia/*/lib/libnvrtc.alt.so*"),
+    "nvidia/*/lib/libnvperf_host.so*",
+    # transformers imports triton, but no step compiles with it, which takes a C compiler: there is none.
+    *("triton/backends/nvidia/bin", "triton/backends/nvidia/include", "triton/backends/nvidia/lib/cupti*"),
+    *("triton/profiler", "triton/instrumentation", "triton/_C/libproton.so", "triton/FileCheck"),
 )
+_CUDA_OF_TORCH = re.compile(r"^cuda\b.*= *'(\d+)\.(\d+)'", re.MULTILINE)
 # Descriptions of all of Amazon's services; these are S3 and what gives credentials for it.
 _SERVICES, _SERVICES_USED = "botocore/data", ("s3", "sts", "sso", "sso-oidc", "signin")
 _PYTHON = ("ensurepip", "idlelib", "tkinter", "turtledemo", "lib2to3", "test", "config-*", "pydoc_data")
@@ -76,6 +84,7 @@ def find_needless_packages(folder: Path) -> list[Path]:
             and path.relative_to(folder).parts[0] not in _TESTS_IMPORTED
             and path.parent != folder
         )
+    found += find_other_builds(folder)
     if (folder / _SERVICES).is_dir():
         found += (
             path
@@ -83,6 +92,20 @@ def find_needless_packages(folder: Path) -> list[Path]:
             if path.is_dir() and path.name not in _SERVICES_USED
         )
     return found
+
+
+def find_other_builds(folder: Path) -> list[Path]:
+    """Return the libraries of bitsandbytes that are for other GPUs than the torch that is there."""
+    version = folder / "torch" / "version.py"
+    found = _CUDA_OF_TORCH.search(version.read_text("utf-8")) if version.is_file() else None
+    if found is None:
+        return []
+    kept = f"libbitsandbytes_cuda{found[1]}{found[2]}.so"
+    builds = [
+        path for kind in ("cuda", "rocm") for path in folder.glob(f"bitsandbytes/libbitsandbytes_{kind}*")
+    ]
+    # Without one of its own it takes another.
+    return [path for path in builds if path.name != kept] if any(path.name == kept for path in builds) else []
 
 
 def find_needless_of_base() -> list[Path]:

@@ -8,16 +8,15 @@ import click
 from lorry_pipelines.cluster.costs import Request, TaskCost
 from lorry_pipelines.cluster.profile import PriceTable
 from lorry_registry.cli.prose import print_line
-from lorry_registry.cli.tables import Column, print_heading, print_table
+from lorry_registry.cli.tables import NOTHING, Column, print_heading, print_table
 
-_UNKNOWN = "unknown"
 _COLUMNS = (
     Column("Task"),
     Column("Trains on", wraps=True),
     Column("At most", justify="right"),
-    Column("Expected", justify="right"),
-    Column("Costs at most", justify="right"),
-    Column("Expected cost", justify="right"),
+    Column("Expected", justify="right", is_optional=True),
+    Column("Costs at most", justify="right", is_optional=True),
+    Column("Expected cost", justify="right", is_optional=True),
 )
 
 
@@ -48,6 +47,8 @@ def print_costs(costs: Sequence[TaskCost], prices: PriceTable | None) -> None:
     notes = {cost.task: cost.known_from for cost in costs if cost.known_from}
     for task, version in notes.items():
         print_line(f"{task}: expected as {version} took, on the same kind of machine")
+    if any(cost.expected_seconds is None for cost in costs):
+        click.echo("how long it takes is known of what was trained on the same kind of machine before")
     if prices is None:
         click.echo("what it costs is not known: the profile has no prices")
     elif len(costs) > 1:
@@ -75,7 +76,7 @@ def _format_row(cost: TaskCost, prices: PriceTable | None) -> list[str]:
         cost.task,
         _format_request(training),
         format_hours(cost.longest_seconds),
-        format_hours(expected) if expected is not None else _UNKNOWN,
+        format_hours(expected) if expected is not None else NOTHING,
         _format_price(cost.highest, prices),
         _format_price(cost.expected, prices),
     ]
@@ -95,7 +96,7 @@ def format_hours(seconds: float) -> str:
 
 
 def _format_price(price: float | None, prices: PriceTable | None) -> str:
-    return f"{price:,.2f} {prices.currency}" if price is not None and prices is not None else _UNKNOWN
+    return f"{price:,.2f} {prices.currency}" if price is not None and prices is not None else NOTHING
 
 
 def _add(parts: Sequence[float | None]) -> float | None:

@@ -1,6 +1,6 @@
 """``lorry plan``: parameters, memory and the smallest GPU of a task, before anything is spent."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from lorry_components.reference.published_rows import PublishedRow
     from lorry_pipelines.cluster.costs import TaskCost
     from lorry_pipelines.cluster.profile import PriceTable
+    from lorry_pipelines.retraining.planning import Expectation
     from lorry_registry.settings import Settings
     from lorry_registry.task_spec import TaskSpec
 
@@ -60,7 +61,8 @@ def plan_files(
     """Show what tasks would take, before a run.
 
     Total and trained parameters, the adapter's size, memory by part for training and for predicting, the
-    smallest GPU that is large enough, and changes that would take less. It needs no weights and no GPU; of a
+    smallest GPU that is large enough, changes that would take less, and how long the task took before on the
+    same kind of machine. It needs no weights and no GPU; of a
     base on a hub only config.json is downloaded.
     """
     published = published or is_former_flag
@@ -76,6 +78,7 @@ def plan_files(
         return
     from lorry_components.memory import check_fits, describe_plan, plan_task
     from lorry_components.memory.class_counts import find_classes
+    from lorry_pipelines.retraining.planning import expect_local
     from lorry_pipelines.scheduling import load_tasks
 
     planned: list[tuple[TaskSpec, TaskPlan, list[Fault]]] = []
@@ -90,19 +93,30 @@ def plan_files(
             problems[f"{spec.name} cannot be planned"] = error
         else:
             planned.append((spec, plan, list(check_fits(spec, plan))))
-    costs = _Costs([spec for spec, _, _ in planned], settings, profile_file or settings.kubeflow.profile)
+    specs = [spec for spec, _, _ in planned]
+    times = {time.task: time for time in expect_local(specs, Registry.open(settings), plans_memory=False)}
+    costs = _Costs(specs, settings, profile_file or settings.kubeflow.profile)
     if as_json:
         print_json(
             [
                 describe_plan(plan)
                 | {"faults": [{"where": fault.where, "what": fault.advice} for fault in misfits]}
+                | {
+                    "expected_seconds": times[spec.name].seconds,
+                    "known_from": times[spec.name].known_from or None,
+                }
                 | costs.describe(spec.name)
                 for spec, plan, misfits in planned
             ]
         )
     else:
         for spec, plan, misfits in planned:
-            _print_plan(plan, misfits, asked=_describe_resources(spec.resources))
+            _print_plan(
+                plan,
+                misfits,
+                asked=_describe_resources(spec.resources),
+                took=_describe_time(times[spec.name]),
+            )
         costs.show()
     fail_after(problems)
 
@@ -145,7 +159,17 @@ def _describe_resources(resources: object) -> str:
     return asked if resources.nodes == 1 else f"{resources.nodes} nodes, each with {asked}"
 
 
-def _print_plan(plan: "TaskPlan", faults: Sequence[Fault], *, asked: str) -> None:
+def _describe_time(expectation: "Expectation") -> dict[str, str]:
+    """Return the row about how long a task takes; none where that is not known."""
+    from lorry_pipelines.cli.costs_table import format_hours
+
+    if expectation.seconds is None:
+        return {}
+    took = format_hours(expectation.seconds)
+    return {"time": f"{took}, as {expectation.known_from} took on the same kind of machine"}
+
+
+def _print_plan(plan: "TaskPlan", faults: Sequence[Fault], *, asked: str, took: Mapping[str, str]) -> None:
     parameters = plan.parameters
     lacks = any(fault.where.startswith("resources.") for fault in faults)
     print_heading(f"{plan.task}: {plan.method}")
@@ -159,6 +183,7 @@ def _print_plan(plan: "TaskPlan", faults: Sequence[Fault], *, asked: str) -> Non
             "batch": _describe_batch(plan),
             "resources": f"{asked}: {'too little, see below' if lacks else 'enough'}",
             "smallest GPU": _describe_devices(plan),
+            **took,
         }
     )
     click.echo()

@@ -27,7 +27,7 @@ from lorry_registry.cli.edge import (
 )
 from lorry_registry.cli.prose import print_line
 from lorry_registry.digest_cache import DigestCache
-from lorry_registry.errors import LorryError, RunFailedError, UsageError
+from lorry_registry.errors import Fault, InvalidTaskError, LorryError, RunFailedError, UsageError
 from lorry_registry.registry import Registry
 
 if TYPE_CHECKING:
@@ -88,6 +88,7 @@ def submit_tasks(
     Who asks is read from LORRY_KUBEFLOW_TOKEN, LORRY_KUBEFLOW_COOKIE, or a pod's service account.
     """
     from lorry_components.process_setup import ease_garbage_collection, quiet_libraries
+    from lorry_pipelines.cluster.kubeflow_access import KubeflowAccess
     from lorry_pipelines.cluster.profile import load_profile
     from lorry_pipelines.scheduling import load_tasks
 
@@ -104,17 +105,27 @@ def submit_tasks(
         ca_file=ca_file,
         profile=profile_file,
     )
-    access = find_access(settings)
+    missing: list[Fault] = []
+    try:
+        access = find_access(settings)
+    except UsageError as error:
+        if not dry_run:
+            raise
+        # A dry run asks nobody.
+        access = KubeflowAccess(host="")
+        missing.append(Fault(error.where, error.what, error.todo))
     profile = load_profile(settings.kubeflow.profile)
     specs = load_tasks(files, overrides, bases=settings.base_place)
-    job = SubmitJob(settings, access, force=force, dry_run=dry_run)
+    job = SubmitJob(settings, access, force=force, dry_run=dry_run, missing=missing)
     tasks = job.move_data(specs, profile, is_recurring=cron is not None)
     if cron is not None:
         shown = job.schedule(tasks, profile, cron, revision=find_revision(files[0]))
         print_json(shown) if as_json else _print_values(shown)
-        return
-    planned = job.plan(tasks)
-    job.submit(planned, profile, wait=wait, as_json=as_json, revision=find_revision(files[0]))
+    else:
+        planned = job.plan(tasks)
+        job.submit(planned, profile, wait=wait, as_json=as_json, revision=find_revision(files[0]))
+    if missing:
+        raise InvalidTaskError("for a cluster", missing, todo="correct these; nothing was done so far")
 
 
 class SubmitJob:
@@ -127,12 +138,15 @@ class SubmitJob:
         *,
         force: bool,
         dry_run: bool,
+        missing: list[Fault] | None = None,
     ) -> None:
         self._settings = settings
         self._access = access
         self._experiment = settings.kubeflow.experiment
         self._force = force
         self._dry_run = dry_run
+        # What a dry run lacks; it goes on with what is known.
+        self._missing = missing if missing is not None else []
         self._registry = Registry.open(settings)
         # Tasks whose data a dry run did not copy: nothing more can be known of them.
         self._unsent: set[str] = set()
@@ -143,7 +157,7 @@ class SubmitJob:
         from lorry_pipelines.cluster.data_upload import list_missing, plan_upload
         from lorry_pipelines.cluster.reachability import check_places, check_reachable
 
-        check_places(self._settings, profile)
+        self._check(lambda: check_places(self._settings, profile))
         local = [spec.name for spec in specs if spec.data.is_local]
         if is_recurring and local:
             raise UsageError(
@@ -156,17 +170,27 @@ class SubmitJob:
         _check_rows([task for task in resolved if task.spec.data.is_local])
         store = self._registry.store
         uploads = [plan_upload(task, store) for task in resolved]
-        check_reachable([upload.spec for upload in uploads], self._settings, profile)
+        # Where the data go is not known where the store is none that pods reach.
+        reached = [upload.spec for upload in uploads if not upload.spec.data.is_local]
+        self._check(lambda: check_reachable(reached, self._settings, profile))
         missing = list_missing(uploads, store)
+        has_store = len(reached) == len(uploads)
         for path, key in missing:
-            print_line(
-                f"{'would copy' if self._dry_run else 'copying'} {path} to {store.locate(key)}", err=True
-            )
+            place = store.locate(key) if has_store else "the store"
+            print_line(f"{'would copy' if self._dry_run else 'copying'} {path} to {place}", err=True)
             if not self._dry_run:
                 store.upload(key, path)
         if self._dry_run:
             self._unsent = {upload.spec.name for upload in uploads if set(upload.files) & set(missing)}
         return [resolve_task(upload.spec, digest=digest) for upload in uploads]
+
+    def _check(self, check: Callable[[], None]) -> None:
+        try:
+            check()
+        except InvalidTaskError as error:
+            if not self._dry_run:
+                raise
+            self._missing += [fault for fault in error.faults if fault not in self._missing]
 
     def plan(self, tasks: "Sequence[ResolvedTask]") -> "list[PlannedTask]":
         """Decide which tasks are stale, and refuse those that would not fit what they ask for."""
@@ -205,10 +229,12 @@ class SubmitJob:
         if not stale:
             self._finish(planned, {}, as_json=as_json, seconds=time.monotonic() - started)
             return
-        submission = build_submission(
-            [plan.task for plan in stale], self._settings, profile, revision=revision, force=self._force
-        )
-        if self._dry_run:
+        submission = None
+        if not self._missing:
+            submission = build_submission(
+                [plan.task for plan in stale], self._settings, profile, revision=revision, force=self._force
+            )
+        if self._dry_run or submission is None:
             shown = _describe_submission(submission, self._experiment, planned)
             if self._unsent:
                 # Its name is a digest of the data, among others.
@@ -286,14 +312,17 @@ class SubmitJob:
         from lorry_pipelines.cluster.submission import build_submission, upload_package
         from lorry_pipelines.compilation import publish_tasks
 
-        submission = build_submission(tasks, self._settings, profile, revision=revision, force=self._force)
-        shown = {
+        shown: dict[str, Any] = {
             "experiment": self._experiment,
             "name": self._experiment,
             "cron": cron,
-            "version": submission.version,
-            "tasks": list(submission.tasks),
+            "version": None,
+            "tasks": [task.spec.name for task in tasks],
         }
+        if self._missing:
+            return shown | {"recurring": None, "url": None}
+        submission = build_submission(tasks, self._settings, profile, revision=revision, force=self._force)
+        shown["version"] = submission.version
         if self._dry_run:
             return shown | {"recurring": None, "url": None}
         kubeflow = Kubeflow(self._access)
@@ -434,12 +463,12 @@ def _fail_with(run: "Run", reports: Mapping[str, Any], link: str) -> None:
 
 
 def _describe_submission(
-    submission: "Submission", experiment: str, planned: "Sequence[PlannedTask]"
+    submission: "Submission | None", experiment: str, planned: "Sequence[PlannedTask]"
 ) -> dict[str, Any]:
     return {
         "experiment": experiment,
-        "run": submission.run,
-        "version": submission.version,
+        "run": submission.run if submission else None,
+        "version": submission.version if submission else None,
         "tasks": {plan.spec.name: plan.staleness.reason for plan in planned if plan.staleness.has_work},
         "current": {plan.spec.name: plan.staleness.reason for plan in planned if not plan.staleness.has_work},
     }
@@ -448,7 +477,8 @@ def _describe_submission(
 def _print_values(values: Mapping[str, Any]) -> None:
     for name, value in values.items():
         if isinstance(value, dict):
-            print_line(f"{name}:")
+            if value:
+                print_line(f"{name}:")
             for key, inner in value.items():
                 print_line(f"  {key}: {inner}")
         elif value is not None:

@@ -15,6 +15,14 @@ NEEDLESS = (
     "pyarrow/libarrow_python_flight.so",
     "botocore/data/ec2/2016-11-15/service-2.json.gz",
     "thing/libthing.a",
+    "nvidia/cu13/include/cuda.h",
+    "nvidia/cusolver/lib/libcusolverMg.so.12",
+    "nvidia/cu13/lib/libnvrtc.alt.so.13",
+    "triton/backends/nvidia/bin/ptxas",
+    "triton/backends/nvidia/lib/cupti/libcupti.so",
+    "triton/_C/libproton.so",
+    "bitsandbytes/libbitsandbytes_cuda128.so",
+    "bitsandbytes/libbitsandbytes_rocm714.so",
 )
 NEEDED = (
     # numpy.testing imports from there.
@@ -28,6 +36,13 @@ NEEDED = (
     # A package of that name would be one of its own, not somebody's tests.
     "tests/__init__.py",
     "torch/testing/__init__.py",
+    "torch/version.py",
+    "nvidia/cu13/lib/libcusolver.so.12",
+    "nvidia/cu13/lib/libnvrtc.so.13",
+    "triton/_C/libtriton.so",
+    "triton/backends/nvidia/lib/libdevice.10.bc",
+    "bitsandbytes/libbitsandbytes_cuda130.so",
+    "bitsandbytes/libbitsandbytes_cpu.so",
 )
 
 
@@ -37,6 +52,7 @@ def packages(tmp_path: Path) -> Path:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"x" * 100)
+    (tmp_path / "torch/version.py").write_text("cuda: Optional[str] = '13.0'\nhip = None\n", "utf-8")
     return tmp_path
 
 
@@ -55,3 +71,11 @@ def test_it_says_how_much_it_removed(
     (packages / "pandas" / "tests" / "large").write_bytes(b"x" * (3 << 20))
     load_script("prune").main(str(packages))
     assert capsys.readouterr().out == f"{packages}: 3 MiB, 0 MiB without what no step needs\n"
+
+
+@pytest.mark.parametrize("cuda", ["None", "'14.1'"])
+def test_builds_stay_where_none_is_known_to_be_used(
+    load_script: Callable[[str], Any], packages: Path, cuda: str
+) -> None:
+    (packages / "torch/version.py").write_text(f"cuda: Optional[str] = {cuda}\n", "utf-8")
+    assert load_script("prune").find_other_builds(packages) == []

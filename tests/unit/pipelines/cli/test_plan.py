@@ -190,3 +190,19 @@ def test_a_run_is_forced(
     result = invoke("run", task_file(resources={"memory": "100Mi"}), "--force")
     assert result.exit_code == StoreError.exit_code
     assert "far enough" in result.output
+
+
+def test_a_time_that_is_known_is_printed(
+    invoke: Callable[..., click.testing.Result],
+    task_file: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert "same kind of machine" not in invoke("plan", task_file()).output
+    assert json.loads(invoke("plan", task_file(), "--json").output)[0]["expected_seconds"] is None
+    times = {"prepare_data": 4.0, "finetune": 56.0}
+    monkeypatch.setattr("lorry_pipelines.retraining.planning.find_step_times", lambda *_: ("v3", times))
+    assert "time          1.0 min, as v3 took on the same kind of machine" in invoke(
+        "plan", task_file()
+    ).output.replace("\n", " ")
+    (plan,) = json.loads(invoke("plan", task_file(), "--json").output)
+    assert (plan["expected_seconds"], plan["known_from"]) == (60.0, "v3")
