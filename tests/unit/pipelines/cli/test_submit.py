@@ -10,11 +10,10 @@ from click.testing import CliRunner, Result
 
 from lorry_pipelines.cli import lorry
 
-IMAGE = f"registry.example/lorry@sha256:{'a' * 64}"
 TASK = {
     "name": "reviews",
     "kind": "text-classification",
-    "base": {"model": f"hub:owner/base@{'a' * 40}"},
+    "base": {"model": "owner/base", "revision": "a" * 40},
     "data": {"source": "rows.csv"},
     "method": {"name": "lora"},
 }

@@ -160,5 +160,8 @@ def test_a_plan_says_what_it_costs_on_a_cluster(tmp_path: Path, monkeypatch: pyt
     assert result.exit_code == 0, (result.output, result.exception)
     assert "What it asks for" in result.output
     assert "EUR" in result.output
-    assert "unknown" in result.output
+    assert (
+        "how long it takes is known of what was trained on the same kind of machine before" in result.output
+    )
+    assert "unknown" not in result.output
     assert "1 x nvidia.com/gpu" in result.output
