@@ -7,6 +7,7 @@ manifest, or by ``model_config={"base_model": ...}``, and hashes it in full.
 
 import functools
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -17,8 +18,12 @@ from lorry_components.inference.loading import LoadedAdapter, load_adapter
 from lorry_components.models.bases import resolve_base
 from lorry_components.process_setup import hush_libraries
 from lorry_components.task_types import TASK_TYPES
-from lorry_registry.errors import AdapterRejectedError, UsageError
+from lorry_registry.errors import AdapterRejectedError, LorryError, UsageError
 from lorry_registry.manifest import MANIFEST_NAME, Manifest
+from lorry_registry.mlflow_index import MlflowIndex
+from lorry_registry.mlflow_loading import check_loaded
+from lorry_registry.mlflow_network import BRIEF
+from lorry_registry.registry import Registry
 from lorry_registry.settings import Settings
 from lorry_registry.signing import Trust
 from lorry_registry.signing.adapter_signatures import COMPANION_FOLDERS
@@ -31,9 +36,10 @@ if TYPE_CHECKING:
     from mlflow.models import Model
 
 FLAVOR_NAME = "lorry"
-_MLFLOW_FILES = frozenset(
-    {"MLmodel", "requirements.txt", "conda.yaml", "python_env.yaml", "registered_model_meta"}
-)
+# MLflow writes into it which version of which registered model it has downloaded.
+_REGISTERED = "registered_model_meta"
+_MLFLOW_FILES = frozenset({"MLmodel", "requirements.txt", "conda.yaml", "python_env.yaml", _REGISTERED})
+_LOGGER = logging.getLogger(__name__)
 _PACKAGES = ("torch", "transformers", "peft", "tokenizers", "safetensors", "diffusers")
 
 
@@ -86,16 +92,40 @@ def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> "Adap
 
 
 def _judge(folder: Path, settings: Settings, manifest: Manifest) -> None:
-    """Judge an adapter by its signatures, as settings say.
+    """Judge an adapter by its signatures and by the ledger, as settings say.
 
-    Those in the model's folder are looked at first; an adapter that was signed later has some in the store.
+    Signatures in the model's folder are looked at first; an adapter that was signed later has some in the
+    store.
 
     Raises:
-        AdapterRejectedError: Signatures are required, and none is trusted.
+        AdapterRejectedError: Signatures are required, and none is trusted, or the ledger says otherwise.
     """
-    Trust(settings.signing).check_adapter(
-        manifest, _find_signatures(folder, manifest, settings), where=f"{manifest.task} in {folder}"
-    )
+    where = f"{manifest.task} in {folder}"
+    Trust(settings.signing).check_adapter(manifest, _find_signatures(folder, manifest, settings), where=where)
+    if settings.signing.is_checking:
+        model, aliases = _find_model(folder)
+        check_loaded(Registry.open(settings), manifest, model=model, aliases=aliases, where=where)
+
+
+def _find_model(folder: Path) -> tuple[str, frozenset[str]]:
+    """Return the registered model that a folder was loaded as, and the aliases of its version."""
+    import mlflow
+    import yaml
+
+    path = folder / _REGISTERED
+    if not path.is_file():
+        return "", frozenset()
+    document = yaml.safe_load(path.read_text("utf-8"))
+    name, number = str(document["model_name"]), str(document["model_version"])
+    # Without an address, MLflow would make a database of its own here.
+    if not mlflow.tracking.is_tracking_uri_set():  # type: ignore[no-untyped-call]
+        return name, frozenset()
+    try:
+        versions = MlflowIndex(mlflow.get_registry_uri(), patience=BRIEF).read_alias_versions(name)
+    except LorryError as error:
+        _LOGGER.warning("by which alias %s was loaded is not known: %s", name, error)
+        return name, frozenset()
+    return name, frozenset(alias for alias, version in versions.items() if version == number)
 
 
 def _find_signatures(folder: Path, manifest: Manifest, settings: Settings) -> Iterator[Signatures]:

@@ -123,7 +123,7 @@ class Trust:
         what = "; ".join(problems) or (
             f"it is signed, but by nobody trusted here: {', '.join(others)}" if others else "it is not signed"
         )
-        self._object(
+        self.object_to(
             AdapterRejectedError(
                 what,
                 where=where,
@@ -176,7 +176,7 @@ class Trust:
         Raises:
             StoreError: Signatures are required.
         """
-        self._object(
+        self.object_to(
             StoreError(
                 what,
                 where=where,
@@ -209,7 +209,7 @@ class Trust:
         try:
             check_not_older(seen, found, task=task, file=self._seen.locate(address, task))
         except StoreError as error:
-            self._object(error, subject=f"head {task}")
+            self.object_to(error, subject=f"head {task}")
         else:
             if found is not None and found != seen:
                 self._seen.keep(address, task, found)
@@ -252,7 +252,8 @@ class Trust:
                     return True
         return False
 
-    def _object(self, error: LorryError, *, subject: str) -> None:
+    def object_to(self, error: LorryError, *, subject: str) -> None:
+        """Raise an error where signatures are required; else warn of its subject once."""
         if self.settings.is_required:
             raise error
         if subject not in self._warned:

@@ -321,16 +321,17 @@ def require_signatures(
 
 
 @pytest.fixture
-def enrol_signed(trained: FindTrained, require_signatures: Registry, tracking: str) -> Callable[[str], str]:
+def enrol_signed(trained: FindTrained, require_signatures: Registry, tracking: str) -> Callable[..., str]:
     """Return a function that registers a candidate with its signature, and returns its id."""
 
-    def start(task: str) -> str:
-        found = trained(task, "lora")
+    def start(task: str, method: str = "lora") -> str:
+        found = trained(task, method)
+        champion = require_signatures.ledger.read_state(f"tiny-{task}").champion_version
         registration = register(
             resolve_task(found.spec),
             found.candidate,
             found.report,
-            Decision(passed=True, reasons=("good",), judged_champion=None),
+            Decision(passed=True, reasons=("good",), judged_champion=champion),
             registry=require_signatures,
             index=MlflowIndex(tracking),
             details={},
@@ -394,3 +395,71 @@ def test_a_file_that_was_planted_among_the_signatures_is_refused(
     (folder / "signatures" / "adapter_model.bin").write_bytes(b"pickle")
     with pytest.raises(AdapterRejectedError, match=r"signatures/adapter_model\.bin does not belong"):
         mlflow.pyfunc.load_model(str(folder))
+
+
+@pytest.fixture
+def move_alias(tracking: str) -> Callable[..., None]:
+    """Return a function that does what a person without a key may do in MLflow."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+
+    def move(task: str, number: str, *, source: str = "") -> None:
+        name = f"tiny-{task}"
+        if source:
+            number = client.create_model_version(name, source).version
+        client.set_registered_model_alias(name, "champion", number)
+
+    return move
+
+
+def test_another_tasks_signed_adapter_is_refused(
+    enrol_signed: Callable[..., str],
+    move_alias: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    from mlflow import MlflowClient
+
+    enrol_signed("regression")
+    enrol_signed("classification")
+    assert len(load("regression").predict(TEXTS)) == len(TEXTS)
+    other = MlflowClient().get_model_version("tiny-classification", "1")
+    move_alias("regression", "", source=other.source)
+    with pytest.raises(AdapterRejectedError, match="is no adapter of the task 'tiny-regression'"):
+        load("regression")
+    monkeypatch.setenv("LORRY_SIGNING_POLICY", "warn")
+    load("regression")
+    assert "not refused, since LORRY_SIGNING_POLICY is warn" in caplog.text
+    assert "but one of 'tiny-classification'" in caplog.text
+
+
+def test_an_older_version_is_not_the_champion_because_mlflow_says_so(
+    enrol_signed: Callable[..., str], move_alias: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    import mlflow.pyfunc
+
+    enrol_signed("regression")
+    enrol_signed("regression", "full")
+    assert len(load("regression").predict(TEXTS)) == len(TEXTS)
+    assert "is not the champion" not in caplog.text
+    # By its number it may be loaded, as lorry predict --version does.
+    mlflow.pyfunc.load_model("models:/tiny-regression/1")
+    assert "this is v1 of 'tiny-regression', which is not the champion: former champion" in caplog.text
+    move_alias("regression", "1")
+    with pytest.raises(AdapterRejectedError, match="alias champion names v1") as caught:
+        load("regression")
+    assert "lorry reconcile tiny-regression" in str(caught.value)
+
+
+def test_a_ledger_that_is_not_there_is_named(
+    enrol_signed: Callable[..., str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    enrol_signed("regression")
+    monkeypatch.setenv("LORRY_STORE", str(tmp_path / "elsewhere"))
+    load("regression")
+    assert "the ledger could not be asked whether this is its adapter" in caplog.text
+    assert not (tmp_path / "elsewhere").exists()
