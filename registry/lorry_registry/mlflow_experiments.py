@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 # MLflow's pages then show such an experiment's trainings and their curves, not the traces of a chat.
 _TRAINING_EXPERIMENT = {"mlflow.experimentKind": "custom_model_development"}
 
+_ACTIVE = "active"
+
 
 def name_experiment(task: str, *, of_studies: bool = False) -> str:
     """Return the name of a task's experiment, or of the one that holds its studies."""
@@ -155,6 +157,20 @@ class MlflowExperiments:
         if experiment is not None:
             self._check_experiment(experiment, task, registry_id)
 
+    def restore_experiment(self, task: str, registry_id: str) -> bool:
+        """Restore a task's experiment if it was deleted in MLflow; return whether it was.
+
+        Raises:
+            TrackingError: It is not Lorry's, or another registry's; it was not touched.
+        """
+        with self._connection.reporting(f"restore the experiment {task!r}"):
+            experiment = self._client.get_experiment_by_name(task)
+            if experiment is None or experiment.lifecycle_stage == _ACTIVE:
+                return False
+            self._check_owner(experiment, task, registry_id)
+            self._client.restore_experiment(experiment.experiment_id)
+        return True
+
     def find_experiment(self, task: str) -> str | None:
         """Return the id of a task's experiment, or None if there is none yet."""
         found = self.find_trainings(task)
@@ -227,6 +243,15 @@ class MlflowExperiments:
         return (root / STUDIES_FOLDER / task if of_studies else root / task).as_uri()
 
     def _check_experiment(self, experiment: Any, task: str, registry_id: str | None) -> None:
+        self._check_owner(experiment, task, registry_id)
+        if experiment.lifecycle_stage != _ACTIVE:
+            raise TrackingError(
+                f"the experiment {task!r} was deleted in MLflow",
+                where=self.address,
+                todo=f"restore it: mlflow experiments restore --experiment-id {experiment.experiment_id}",
+            )
+
+    def _check_owner(self, experiment: Any, task: str, registry_id: str | None) -> None:
         check_owner(
             "experiment",
             task,
@@ -235,12 +260,6 @@ class MlflowExperiments:
             address=self.address,
             then="the command again",
         )
-        if experiment.lifecycle_stage != "active":
-            raise TrackingError(
-                f"the experiment {task!r} was deleted in MLflow",
-                where=self.address,
-                todo=f"restore it: mlflow experiments restore --experiment-id {experiment.experiment_id}",
-            )
 
     def _find_experiment(self, task: str) -> Any:
         experiment = self._client.get_experiment_by_name(task)

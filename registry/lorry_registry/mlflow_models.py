@@ -154,6 +154,20 @@ class MlflowModels(MlflowRuns):
                 if not token:
                     return sorted(versions, key=lambda version: int(version.version))
 
+    def find_copies(self, task: str) -> list["ModelVersion"]:
+        """Return the versions of other registered models that have the tags of a task's versions."""
+        with self._connection.reporting(f"look for copies of the registered model {task!r}"):
+            tagged = self._client.search_model_versions(f"tags.`{TASK_TAG}` = '{task}'")
+        return [version for version in tagged if version.name != task]
+
+    def find_run(self, task: str, adapter_id: str) -> str | None:
+        """Return the run that MLflow names for the version that holds an adapter."""
+        number = self.find_version(task, adapter_id)
+        if number is None:
+            return None
+        with self._connection.reporting(f"read MLflow's version {number} of {task!r}"):
+            return self._client.get_model_version(task, number).run_id or None
+
     def _ensure_model(self, task: str, manifest: Manifest, registry_id: str | None = None) -> None:
         if self._find_model(task) is not None:
             return

@@ -10,7 +10,13 @@ from lorry_registry.promotion import Version, find_version, list_versions
 from lorry_registry.registry import Registry
 from lorry_registry.standing import judge_standings
 from lorry_registry.training_record import read_record
-from lorry_registry.version_card import DECISION_TAG, describe_model, list_version_tags, name_decision
+from lorry_registry.version_card import (
+    DECISION_TAG,
+    STATUS_TAG,
+    describe_model,
+    list_version_tags,
+    name_decision,
+)
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -75,6 +81,46 @@ def remove_twins(index: MlflowIndex, registry: Registry, task: str) -> list[str]
                 "and was removed"
             )
     return changes
+
+
+def restore_training(index: MlflowIndex, registry: Registry, task: str) -> list[str]:
+    """Restore a task's experiment and the run that trained its champion, if they were deleted in MLflow.
+
+    Returns:
+        What was restored, and what cannot be, in sentences.
+
+    Raises:
+        TrackingError: MLflow cannot be reached, or the experiment is not this registry's.
+        StoreError: The ledger cannot be read.
+    """
+    champion = registry.ledger.read_state(task).champion
+    changes: list[str] = []
+    if index.restore_experiment(task, registry.registry_id):
+        changes.append("the experiment was deleted in MLflow, and is restored now")
+    run_id = index.find_run(task, champion.adapter_id) if champion is not None else None
+    if champion is None or run_id is None:
+        return changes
+    if not index.has_run(run_id):
+        what = "is restored now" if index.restore_run(run_id) else "cannot be restored: its curves are lost"
+        name = f"the run that trained the champion, v{champion.version},"
+        changes.append(f"{name} was deleted in MLflow, and {what}")
+    return changes
+
+
+def report_copies(index: MlflowIndex, task: str) -> list[str]:
+    """Return, in sentences, which other registered models have versions with the tags of a task's.
+
+    Who copies a version in MLflow copies its tags. They are left as they are, since the model is not Lorry's.
+
+    Raises:
+        TrackingError: MLflow cannot be reached.
+    """
+    return [
+        f"version {copy.version} of the registered model {copy.name!r} is a copy and has the tags of "
+        f"v{copy.tags.get('lorry.version', '?')}: its {STATUS_TAG}, {copy.tags.get(STATUS_TAG, 'not set')}, "
+        "does not follow the ledger; it was left as it is: remove its tags, or the copy"
+        for copy in index.find_copies(task)
+    ]
 
 
 def _correct_tags(

@@ -21,6 +21,7 @@ from lorry_registry.version_card import NOTE_TAG, is_own_note
 from lorry_registry.whole_files import write_whole_text
 
 if TYPE_CHECKING:
+    from mlflow.entities import Run
     from mlflow.models import Model
 
 # MLflow's own limits, from mlflow/utils/validation.py.
@@ -33,6 +34,7 @@ _FORBIDDEN_IN_NAMES = re.compile(r"[^\w\-. /]")
 _MODEL_DOCUMENT = "MLmodel"
 _ABSENT = "RESOURCE_DOES_NOT_EXIST"
 _VERSION_TAG = "lorry.version"
+_IDLE_TAG = "lorry.idle_ms"
 
 
 class MlflowRuns(MlflowExperiments):
@@ -62,19 +64,42 @@ class MlflowRuns(MlflowExperiments):
         tags = _cut({TASK_TAG: task, **tags}, _MAX_TAG_LENGTH)
         if run_id is not None:
             with self._connection.reporting(f"use the run {run_id}"):
+                run = self._client.get_run(run_id)
                 self._client.update_run(run_id, status="RUNNING")
-            self.set_tags(run_id, tags)
+                # In one that was opened for us, nothing was done yet.
+                idle = self._count_idle(run) if TASK_TAG in run.data.tags else {}
+            self.set_tags(run_id, tags | idle)
             return run_id
         experiment_id = self.ensure_experiment(task, registry_id, of_studies=of_studies)
         tags = {"mlflow.user": name_user(), **tags}
         with self._connection.reporting("open a run"):
             return str(self._client.create_run(experiment_id, run_name=name, tags=tags).info.run_id)
 
+    def _count_idle(self, run: "Run") -> dict[str, str]:
+        """Return the tag with the milliseconds in which nothing was done in a run that is gone on with.
+
+        MLflow shows the time from the start of a run to its end as its duration.
+        """
+        before = int(run.data.tags.get(_IDLE_TAG, 0))
+        # Its end was set back by these.
+        ended = run.info.end_time + before if run.info.end_time else 0
+        losses = self._client.get_metric_history(run.info.run_id, "train/loss")
+        last = max([run.info.start_time, ended, *(metric.timestamp for metric in losses)])
+        return {_IDLE_TAG: str(before + max(int(time.time() * 1000) - last, 0))}
+
     def has_run(self, run_id: str) -> bool:
         """Return whether a run is known here, and not deleted."""
         with self._connection.reporting(f"look for the run {run_id}"):
             run = self._connection.attempt(lambda: self._client.get_run(run_id), unless=_ABSENT)
         return run is not None and run.info.lifecycle_stage == "active"
+
+    def restore_run(self, run_id: str) -> bool:
+        """Restore a deleted run; return False if it is gone for good."""
+        with self._connection.reporting(f"restore the run {run_id}"):
+            if self._connection.attempt(lambda: self._client.get_run(run_id), unless=_ABSENT) is None:
+                return False
+            self._client.restore_run(run_id)
+        return True
 
     def locate_run(self, run_id: str) -> str:
         """Return the address of a run's page; empty where MLflow is no server, or does not say it."""
@@ -200,7 +225,9 @@ class MlflowRuns(MlflowExperiments):
         # MLflow prints the run's address to stdout, which is reserved for the command's own output.
         silence = contextlib.redirect_stdout(io.StringIO())
         with self._connection.reporting("close the run"), silence:
-            self._client.set_terminated(run_id, status="FAILED" if failed else "FINISHED")
+            idle = int(self._client.get_run(run_id).data.tags.get(_IDLE_TAG, 0))
+            end = int(time.time() * 1000) - idle
+            self._client.set_terminated(run_id, "FAILED" if failed else "FINISHED", end)
 
     # Logged models
 

@@ -3,6 +3,7 @@
 import getpass
 import json
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,28 @@ def test_an_injected_run_is_used_and_no_second_one_is_opened(index: MlflowIndex,
     assert len(client.search_runs([run.info.experiment_id])) == 1
     with pytest.raises(TrackingError, match=r"cannot use the run 0123456789abcdef.*\n.*answered and refused"):
         index.open_run("reviews", name="x", tags={}, run_id="0123456789abcdef")
+
+
+def test_time_between_two_attempts_does_not_count(
+    index: MlflowIndex, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [time.time()]
+    monkeypatch.setattr("lorry_registry.mlflow_runs.time.time", lambda: clock[0])
+    run_id = index.open_run("reviews", name="x", tags={})
+    started = client.get_run(run_id).info.start_time
+    clock[0] = started / 1000 + 10
+    # It is killed after this.
+    index.log_metrics(run_id, {"train/loss": 1.0}, step=1)
+    clock[0] += 3600
+    index.open_run("reviews", name="x", tags={}, run_id=run_id)
+    clock[0] += 5
+    index.close_run(run_id, failed=True)
+    assert client.get_run(run_id).info.end_time - started == pytest.approx(15_000, abs=2)
+    clock[0] += 7200
+    index.open_run("reviews", name="x", tags={}, run_id=run_id)
+    clock[0] += 2
+    index.close_run(run_id, failed=False)
+    assert client.get_run(run_id).info.end_time - started == pytest.approx(17_000, abs=2)
 
 
 def test_a_failed_run_is_marked(index: MlflowIndex, client: Any) -> None:

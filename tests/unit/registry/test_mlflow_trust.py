@@ -12,7 +12,7 @@ from lorry_registry.manifest import ADAPTER_FILES, MANIFEST_NAME
 from lorry_registry.mlflow_adoption import adopt_champion
 from lorry_registry.mlflow_index import MlflowIndex, sync_aliases
 from lorry_registry.mlflow_models import LOADER
-from lorry_registry.mlflow_repair import remove_twins, repair_versions
+from lorry_registry.mlflow_repair import remove_twins, repair_versions, report_copies, restore_training
 from lorry_registry.registry import Registry
 from lorry_registry.registry_identity import read_or_create_id
 from lorry_registry.stores import LocalStore
@@ -381,3 +381,83 @@ def test_an_experiment_of_an_older_lorry_becomes_the_registrys(index: MlflowInde
     assert client.get_experiment(experiment_id).tags["lorry.registry"] == "a" * 32
     with pytest.raises(TrackingError, match="belongs to another registry"):
         index.check_experiment(TASK, "b" * 32)
+
+
+# What was deleted or copied
+
+
+@pytest.fixture
+def trained_champion(index: MlflowIndex, registry: Registry, register_adapter: Make) -> str:
+    """Register a champion in the ledger and in MLflow; return the run that trained it."""
+    adapter, event = register_adapter(seed=1, promote=True)
+    index.claim_model(TASK, adapter.manifest, registry.registry_id)
+    run_id = index.open_run(TASK, name="training", tags={}, registry_id=registry.registry_id)
+    index.record_version(
+        TASK,
+        version=event.version,
+        adapter_id=adapter.adapter_id,
+        manifest=adapter.manifest,
+        source=adapter.path.as_uri(),
+        run_id=run_id,
+        model_id=None,
+        reasons=event.reasons,
+        promoted=True,
+    )
+    assert restore_training(index, registry, TASK) == []
+    return run_id
+
+
+def test_the_champions_deleted_run_is_restored(
+    index: MlflowIndex, registry: Registry, client: Any, trained_champion: str
+) -> None:
+    client.delete_run(trained_champion)
+    assert restore_training(index, registry, TASK) == [
+        "the run that trained the champion, v1, was deleted in MLflow, and is restored now"
+    ]
+    assert client.get_run(trained_champion).info.lifecycle_stage == "active"
+    assert restore_training(index, registry, TASK) == []
+
+
+def test_a_deleted_experiment_is_restored_with_its_runs(
+    index: MlflowIndex, registry: Registry, client: Any, trained_champion: str
+) -> None:
+    client.delete_experiment(client.get_experiment_by_name(TASK).experiment_id)
+    first, *_ = restore_training(index, registry, TASK)
+    assert first == "the experiment was deleted in MLflow, and is restored now"
+    assert client.get_run(trained_champion).info.lifecycle_stage == "active"
+    assert restore_training(index, registry, TASK) == []
+    index.check_experiment(TASK, registry.registry_id)
+
+
+def test_somebody_elses_deleted_experiment_stays_deleted(
+    index: MlflowIndex, registry: Registry, client: Any, trained_champion: str
+) -> None:
+    experiment = client.get_experiment_by_name(TASK).experiment_id
+    client.set_experiment_tag(experiment, "lorry.registry", "another")
+    client.delete_experiment(experiment)
+    with pytest.raises(TrackingError, match="belongs to another registry"):
+        restore_training(index, registry, TASK)
+    assert client.get_experiment(experiment).lifecycle_stage == "deleted"
+
+
+def test_a_run_that_is_gone_for_good_is_reported(
+    index: MlflowIndex, registry: Registry, trained_champion: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # MLflow's own command for it works on a whole database.
+    monkeypatch.setattr(index, "find_run", lambda *_: "0" * 32)
+    (line,) = restore_training(index, registry, TASK)
+    assert line.endswith("was deleted in MLflow, and cannot be restored: its curves are lost")
+
+
+def test_a_copy_under_another_name_is_reported_and_left(
+    index: MlflowIndex, registry: Registry, client: Any, record: Make
+) -> None:
+    record(1)
+    assert report_copies(index, TASK) == []
+    client.create_registered_model("production")
+    tags = client.get_model_version(TASK, "1").tags
+    client.create_model_version("production", client.get_model_version(TASK, "1").source, tags=tags)
+    (line,) = report_copies(index, TASK)
+    assert line.startswith("version 1 of the registered model 'production' is a copy and has the tags of v1")
+    assert "remove its tags, or the copy" in line
+    assert client.get_model_version("production", "1").tags == tags

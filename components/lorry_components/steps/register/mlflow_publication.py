@@ -3,6 +3,7 @@
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lorry_components.inference.mlflow_flavor import FLAVOR_NAME, build_signature, write_model
 from lorry_registry.adapter_names import name_run
@@ -10,7 +11,13 @@ from lorry_registry.manifest import Manifest
 from lorry_registry.mlflow_adoption import adopt_champion
 from lorry_registry.mlflow_index import MlflowIndex, sync_aliases
 from lorry_registry.mlflow_models import ADAPTER_TAG, find_model_id
-from lorry_registry.mlflow_repair import remove_twins, repair_versions, show_standings
+from lorry_registry.mlflow_repair import (
+    remove_twins,
+    repair_versions,
+    report_copies,
+    restore_training,
+    show_standings,
+)
 from lorry_registry.promotion import Version, list_versions
 from lorry_registry.registry import Registry
 from lorry_registry.signing.adapter_signatures import SIGNATURES_FOLDER
@@ -125,10 +132,12 @@ def reconcile_task(
     if adopt_alias and (event := adopt_champion(index, registry, task)) is not None:
         changes.append(f"v{event.version} is now the ledger's champion, as {event.reasons[0]}")
     if registry.ledger.read_state(task).deleted is None:
+        changes += restore_training(index, registry, task)
         changes += _publish_missing(index, registry, task)
     changes += _complete_documents(index, registry, task)
     changes += sync_aliases(index, registry, task)
-    return [*changes, *show_standings(index, registry, task, all_versions=True)]
+    changes += show_standings(index, registry, task, all_versions=True)
+    return [*changes, *report_copies(index, task)]
 
 
 def _publish_missing(index: MlflowIndex, registry: Registry, task: str) -> list[str]:
@@ -145,7 +154,7 @@ def _publish_missing(index: MlflowIndex, registry: Registry, task: str) -> list[
 
 
 def _complete_documents(index: MlflowIndex, registry: Registry, task: str) -> list[str]:
-    """Say in MLflow what comes out of versions that an older Lorry recorded, which said only what goes in."""
+    """Say in MLflow what goes into and comes out of versions that an older Lorry recorded."""
     import yaml
     from mlflow.models import Model
 
@@ -162,8 +171,12 @@ def _complete_documents(index: MlflowIndex, registry: Registry, task: str) -> li
             continue
         model = Model.from_dict(yaml.safe_load(content))
         signature = build_signature(manifest)
-        if signature.outputs is not None and (model.signature is None or model.signature.outputs is None):
+        if signature.outputs is not None and _describe(model.signature) != _describe(signature):
             model.signature = signature
             index.replace_model_document(model_id, model.to_yaml())
             changes.append(f"MLflow's version {recorded.version} says now what comes out of it")
     return changes
+
+
+def _describe(signature: Any) -> Any:
+    return None if signature is None else signature.to_dict()
