@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import transformers
@@ -83,12 +83,14 @@ class ProgressCallback(TrainerCallback):
 
     Args:
         progress: Called with the number of steps that are done.
-        log_metrics: Called with losses and validation metrics.
+        log_metrics: Called with losses, learning rates and validation metrics.
+        peak_rates: Peak learning rates by the names under which the present ones are passed on.
     """
 
-    def __init__(self, progress: Progress, log_metrics: LogMetrics) -> None:
+    def __init__(self, progress: Progress, log_metrics: LogMetrics, peak_rates: Mapping[str, float]) -> None:
         self._progress = progress
         self._log_metrics = log_metrics
+        self._peak_rates = peak_rates
         self._loss = math.nan
         self._first = 0
         self._started = 0.0
@@ -124,10 +126,15 @@ class ProgressCallback(TrainerCallback):
         state: TrainerState,
         control: TrainerControl,
         logs: dict[str, float] | None = None,
+        optimizer: Any = None,
         **_: Any,
     ) -> None:
         """Pass metrics on, under names that MLflow groups well; stop when the loss has diverged."""
         named = {_rename_metric(name): value for name, value in (logs or {}).items()}
+        if logs and "learning_rate" in logs:
+            # Trainer tells that of its first group, and all groups follow one schedule.
+            share = logs["learning_rate"] / optimizer.param_groups[0]["initial_lr"]
+            named |= {name: rate * share for name, rate in self._peak_rates.items()}
         if not math.isfinite(named.get("train/loss", 0.0)):
             # No later step can mend it.
             control.should_training_stop = True
@@ -137,8 +144,15 @@ class ProgressCallback(TrainerCallback):
 
 
 def _rename_metric(name: str) -> str:
-    if name in ("loss", "grad_norm", "learning_rate"):
+    if name in ("loss", "grad_norm"):
         return f"train/{name}"
     if name.startswith("eval_") and not name.endswith(("_runtime", "_per_second")):
         return f"validation/{name.removeprefix('eval_')}"
     return ""
+
+
+def list_scores(history: Sequence[Mapping[str, float]], step: int | None) -> dict[str, float]:
+    """Return the validation metrics of a step under their names in MLflow; none if it was not evaluated."""
+    entries = [entry for entry in history if entry.get("step") == (step or 0)]
+    named = {_rename_metric(name): value for entry in entries for name, value in entry.items()}
+    return {name: value for name, value in named.items() if name.startswith("validation/")}

@@ -30,6 +30,7 @@ class Course:
         seconds: Wall time of the training loop in this process, validation included.
         loss: The last mean training loss that was logged; NaN if none was.
         batch_size: Rows in one forward pass, those of all processes together; None: it had no steps.
+        epochs: Passes over the training rows; None: it had no steps.
         kept_start: Why the weights in the end are those of the beginning; "": they are not.
     """
 
@@ -38,6 +39,7 @@ class Course:
     seconds: float
     loss: float
     batch_size: int | None = None
+    epochs: float | None = None
     kept_start: str = ""
 
     def count_rows(self, gradient_accumulation: int) -> int:
@@ -107,5 +109,6 @@ def train_to_end(
         seconds=time.perf_counter() - started,
         loss=float(losses[-1]) if losses else math.nan,
         batch_size=trainer.args.train_batch_size * trainer.args.world_size,
+        epochs=trainer.state.epoch,
         kept_start=kept_start,
     )

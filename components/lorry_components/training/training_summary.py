@@ -31,6 +31,10 @@ class TrainingSummary(BaseModel):
         steps: Optimizer steps in all.
         batch_size: Rows in one forward pass, those of all processes together; None: an older Lorry did not
             say, or nothing was trained in steps.
+        epochs: Passes over the training rows; None: as above.
+        head_learning_rate: The peak learning rate of a new head; None: there is none, or as above.
+        head_init: What a new head's weights were before training: ``probe``, ``random`` or ``champion``; "":
+            there is none, or an older Lorry did not say.
         resumed_from: The step that this process went on from; 0: it trained from the start.
         seconds: Wall time of the training loop in this process, validation included.
         examples_per_second: Rows trained a second, validation included.
@@ -61,6 +65,9 @@ class TrainingSummary(BaseModel):
     loss: float
     libraries: dict[str, str]
     batch_size: int | None = None
+    epochs: float | None = None
+    head_learning_rate: float | None = None
+    head_init: str = ""
     head: Pooling | None = None
     start_refused: str = ""
     kept_start: str = ""

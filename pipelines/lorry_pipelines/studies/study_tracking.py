@@ -122,9 +122,9 @@ class StudyTracker:
         )
         parameters = list_parameters(trial.spec)
         if result is not None and result.training is not None:
-            # The recipe holds no learning rate if the method's own is used.
-            train = trial.spec.train.model_dump(mode="json")
-            parameters["train"] = train | {"learning_rate": result.training.learning_rate}
+            # The task may leave them open.
+            chosen = {"learning_rate": result.training.learning_rate, "steps": result.training.steps or None}
+            parameters["train"] = parameters["train"] | chosen
         self._index.log_parameters(run_id, parameters)
         if result is None:
             self._index.set_tags(run_id, {"lorry.error": outcome.error})

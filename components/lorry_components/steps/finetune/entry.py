@@ -16,6 +16,7 @@ from lorry_components.steps.finetune.learning_curve import CurveLog
 from lorry_components.steps.finetune.mlflow_log import MlflowLog
 from lorry_components.steps.finetune.run_inputs import (
     TASK_ARTIFACT,
+    list_chosen_parameters,
     list_datasets,
     list_parameters,
     write_card,
@@ -117,8 +118,7 @@ def main(
                 log_metrics=curve,
                 place=place,
             )
-            if summary.steps:
-                log.log_learning_rate(summary.learning_rate)
+            log.log_parameters(list_chosen_parameters(spec, summary))
         page = _locate_run(index, run_id)
         metadata.update({"task": spec.name, "mlflow_run_id": run_id, "method": spec.method.name})
         # Kubeflow's page of the artifact shows its metadata: the way from there to MLflow.

@@ -1,6 +1,7 @@
 """Metrics of a training, sent to MLflow while it goes on."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from lorry_registry.mlflow_best_effort import BestEffort
 from lorry_registry.mlflow_index import MlflowIndex
@@ -18,7 +19,6 @@ class MlflowLog:
         """Log metrics of a step, unless MLflow failed before."""
         self._mlflow.attempt(lambda: self._index.log_metrics(self._run_id, metrics, step=step))
 
-    def log_learning_rate(self, rate: float) -> None:
-        """Log the peak learning rate as the recipe's: it names none where the method's own is used."""
-        parameters = {"train": {"learning_rate": rate}}
+    def log_parameters(self, parameters: Mapping[str, Any]) -> None:
+        """Log what the task leaves open, as it was chosen in training."""
         self._mlflow.attempt(lambda: self._index.log_parameters(self._run_id, parameters))

@@ -6,10 +6,13 @@ from typing import Any
 import yaml
 
 from lorry_components.data.data_card import DataCard, NumberSummary
+from lorry_components.methods import METHODS
 from lorry_components.task_types import TASK_TYPES
 from lorry_components.task_types.diffusion.base import DiffusionTaskType
 from lorry_components.task_types.generation.base import GenerationTaskType
 from lorry_components.tasks.definition import read_options
+from lorry_components.training.length import may_take_small_batches
+from lorry_components.training.training_summary import TrainingSummary
 from lorry_registry.addresses import hide_secrets
 from lorry_registry.mlflow_datasets import RunDataset
 from lorry_registry.task_spec import TaskSpec
@@ -41,7 +44,7 @@ def list_parameters(spec: TaskSpec) -> dict[str, Any]:
     """Return the parameters of a checked task's training, by which people compare runs.
 
     They are the recipe with the base and every option of the method, also what is left to its default. What a
-    task type does not use is not among them.
+    task type does not use is not among them, nor what training chooses by the rows.
     """
     parameters: dict[str, Any] = {
         **spec.describe_recipe(),
@@ -56,7 +59,39 @@ def list_parameters(spec: TaskSpec) -> dict[str, Any]:
     method = dict(parameters["method"])
     if options is not None:
         method["options"] = options.model_dump(mode="json")
-    return {**parameters, "data": data, "method": method}
+    train = dict(parameters["train"])
+    if not METHODS[spec.method.name].trains_in_steps:
+        train = {"seed": train["seed"]}
+    elif may_take_small_batches(spec.train):
+        del train["batch_size"]
+    asked = spec.head.model_dump(mode="json") if spec.head is not None else {}
+    head = {name: value for name, value in asked.items() if value != "auto"}
+    return {**parameters, "data": data, "method": method, "train": train, "head": head}
+
+
+def list_chosen_parameters(spec: TaskSpec, summary: TrainingSummary) -> dict[str, Any]:
+    """Return what a training chose where its task left that open."""
+    given = list_parameters(spec)
+    train = {
+        "batch_size": summary.batch_size,
+        "epochs": None if summary.epochs is None else round(summary.epochs, 2),
+        "steps": summary.steps,
+        "learning_rate": summary.learning_rate,
+    }
+    pooling = summary.head.place if summary.head is not None else "transformers"
+    head = {
+        "init": summary.head_init,
+        "pooling": pooling,
+        "learning_rate": summary.head_learning_rate if summary.steps else None,
+    }
+    chosen: dict[str, dict[str, Any]] = {
+        "train": train if summary.steps else {},
+        "head": head if summary.head_init else {},
+    }
+    return {
+        section: {name: value for name, value in values.items() if given[section].get(name) is None}
+        for section, values in chosen.items()
+    }
 
 
 def write_card(card: DataCard) -> str:

@@ -118,8 +118,11 @@ def finetune(
         )
     setup = set_up(spec, task.base, task_type, method, labels=card.labels, group=group)
     _check_size(spec, setup, target)
-    held_out = [example.row for example in parts["test"]]
-    refused = begin_with(start, spec, setup, card.labels, held_out) if start is not None else ""
+    refused = (
+        begin_with(start, spec, setup, card.labels, [example.row for example in parts["test"]])
+        if start is not None
+        else ""
+    )
     began = start if not refused else None
     if refused:
         _LOGGER.warning("%s begins with the base, since %s", spec.name, refused)
@@ -177,8 +180,16 @@ def finetune(
         save_seen_rows(seen, target)
         save_marks(marks, target)
         _write_probe(probe if is_compared else None, target)
+        _log_kept(
+            task,
+            setup,
+            fitted if course.kept_start else probe if left_out else None,
+            parts,
+            card.labels,
+            course.steps,
+            log_metrics,
+        )
     seconds = course.seconds + (fitted.seconds if fitted is not None else 0.0)
-    trained_rows = course.count_rows(spec.train.gradient_accumulation)
     summary = TrainingSummary(
         base=setup.base.identity,
         inputs=TrainingInputs(
@@ -199,10 +210,13 @@ def finetune(
         steps=course.steps,
         resumed_from=course.resumed_from,
         seconds=seconds,
-        examples_per_second=trained_rows / seconds if seconds else 0.0,
+        examples_per_second=course.count_rows(spec.train.gradient_accumulation) / seconds if seconds else 0.0,
         loss=course.loss,
         libraries=read_versions(setup.task_type),
         batch_size=course.batch_size,
+        epochs=course.epochs,
+        head_learning_rate=setup.head_learning_rate if setup.newly_initialized else None,
+        head_init=_name_head_init(setup, fitted, began),
         head=setup.task_type.find_recorded_pooling(),
         start_refused=refused,
         kept_start=course.kept_start or left_out,
@@ -210,6 +224,14 @@ def finetune(
     if group.is_first:
         summary.save(target)
     return summary
+
+
+def _name_head_init(setup: Setup, fitted: LinearProbe | None, began: StartingAdapter | None) -> str:
+    if not setup.newly_initialized:
+        return ""
+    if began is not None:
+        return "champion"
+    return "probe" if fitted is not None else "random"
 
 
 def _check(task: ResolvedTask, group: ProcessGroup, *, rows: int) -> tuple[TaskType, Method]:
@@ -273,10 +295,11 @@ def _train(
     *,
     may_keep_start: bool,
 ) -> Course:
-    from lorry_components.training.callbacks import ProgressCallback
+    from lorry_components.training.callbacks import ProgressCallback, list_scores
     from lorry_components.training.checkpoint_uploads import CheckpointUploads
 
     spec, group = task.spec, setup.group
+    log = log_metrics or (lambda _metrics, _step: None)
     trainer = build_trainer(
         spec,
         setup,
@@ -285,7 +308,7 @@ def _train(
         head=head,
         labels=labels,
         checkpoints=checkpoints,
-        callbacks=[ProgressCallback(progress, log_metrics or (lambda _metrics, _step: None))],
+        callbacks=[ProgressCallback(progress, log, _list_peak_rates(setup))],
     )
     check_same_start(checkpoints, group)
     if group.is_first:
@@ -296,13 +319,40 @@ def _train(
         if place is not None and group.is_first:
             uploads = CheckpointUploads(place.open(), keeps_best=keeps_best)
             trainer.add_callback(stack.enter_context(uploads))
-        return train_to_end(
+        course = train_to_end(
             trainer,
             checkpoints,
             keeps_prefix=spec.train.cache_frozen_layers,
             keeps_best=keeps_best,
             may_keep_start=may_keep_start,
         )
+    if keeps_best and group.is_first:
+        # The last scores of the curves are then those of the weights that are kept.
+        log(list_scores(trainer.state.log_history, trainer.state.best_global_step), course.steps)
+    return course
+
+
+def _list_peak_rates(setup: Setup) -> dict[str, float]:
+    rates = {"train/learning_rate": setup.learning_rate}
+    return rates | ({"train/head_learning_rate": setup.head_learning_rate} if setup.newly_initialized else {})
+
+
+def _log_kept(
+    task: ResolvedTask,
+    setup: Setup,
+    kept: LinearProbe | None,
+    parts: Mapping[str, Sequence[Example]],
+    labels: Sequence[str] | None,
+    step: int,
+    log_metrics: "LogMetrics | None",
+) -> None:
+    """Log the validation metrics of a probe that was kept in place of what was trained, if one was."""
+    if kept is None or log_metrics is None:
+        return
+    asked, targets = task.spec.evaluate, [example.label for example in parts["validation"]]
+    names = setup.task_type.choose_metrics(asked)
+    found = setup.task_type.score_training(kept.answers, targets, labels, names, asked.positive) or {}
+    log_metrics({f"validation/{name}": value for name, value in found.items()}, step)
 
 
 def _check_size(spec: TaskSpec, setup: Setup, target: Path) -> None:

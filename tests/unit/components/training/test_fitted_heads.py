@@ -361,15 +361,19 @@ def test_a_training_that_ends_worse_than_it_began_keeps_its_beginning(
 ) -> None:
     train = RUINED | ({"early_stopping": stopping} if stopping else {})
     resolved, data = resolve_task(make_spec(task, method, head=TORN, train=train)), tiny_data(task)
-    curve: dict[int, float] = {}
+    curve: list[tuple[int, float]] = []
 
     def follow(metrics: Mapping[str, float], step: int) -> None:
         name = f"validation/{resolved.task_type.primary}"
-        curve.update({step: metrics[name]} if name in metrics else {})
+        curve.extend([(step, metrics[name])] if name in metrics else [])
 
     summary = finetune(resolved, data, tmp_path / "ruined", checkpoints=tmp_path / "kept", log_metrics=follow)
-    assert curve[0] > max(curve[step] for step in curve if step)
-    assert f"{curve[0]:.3f} when training began" in summary.kept_start
+    # What is told last, of the last step, is of the weights that were kept.
+    (first, begun), *ended, (last, kept) = curve
+    assert (first, last) == (0, summary.steps)
+    assert kept == pytest.approx(begun, abs=1e-3)
+    assert begun > max(value for _, value in ended if value != begun)
+    assert f"{begun:.3f} when training began" in summary.kept_start
     alone = resolve_task(make_spec(task, "probe", head={"pooling": "mean"}, train={"epochs": None}))
     finetune(alone, data, tmp_path / "probe", checkpoints=tmp_path / "none")
     rows = [example.row for example in load_part(data, "test")]

