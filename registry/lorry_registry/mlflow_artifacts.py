@@ -1,7 +1,6 @@
 """Whether MLflow's artifacts can be written and read from here, and which address does not answer if not."""
 
 import contextlib
-import os
 import secrets
 import tempfile
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from urllib.parse import urlsplit
 
 from lorry_registry.errors import TrackingError
 from lorry_registry.mlflow_connection import MlflowConnection
-from lorry_registry.mlflow_network import DIRECT_DOWNLOADS, PROBING
+from lorry_registry.mlflow_network import DIRECT_DOWNLOADS, PROBING, wants_direct_downloads
 from lorry_registry.mlflow_ownership import REGISTRY_TAG
 
 _NAME = "lorry-probe.txt"
@@ -108,7 +107,7 @@ def _find_unreached(connection: MlflowConnection, address: str) -> str:
     except requests.RequestException as error:
         host = urlsplit(named["url"])
         unreached = f"{host.scheme}://{host.netloc}"
-        if os.environ.get(DIRECT_DOWNLOADS, "").lower() in ("true", "1"):
+        if wants_direct_downloads():
             raise TrackingError(
                 f"MLflow lets files be fetched from {unreached}, which does not answer here",
                 where=connection.address,

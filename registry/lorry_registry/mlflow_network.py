@@ -71,6 +71,11 @@ class ClientVariables:
             os.environ.update(before)
 
 
+def wants_direct_downloads() -> bool:
+    """Return whether the user wants files to be fetched from the S3 address that the server knows."""
+    return os.environ.get(DIRECT_DOWNLOADS, "").lower() in ("true", "1")
+
+
 @functools.cache
 def limit_s3() -> None:
     """Let MLflow's own client of S3, where artifacts do not go through the server, give up after seconds.

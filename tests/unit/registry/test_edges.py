@@ -14,6 +14,8 @@ EDGES = {
     "registry/lorry_registry/cli/edge.py",
     "components/lorry_components/steps/runtime/step_context.py",
     "components/lorry_components/steps/report/entry.py",
+    # MLflow's client takes these settings from nowhere else, and reads them at each request.
+    "registry/lorry_registry/mlflow_network.py",
     # MLflow calls it, and passes none of our settings on.
     "components/lorry_components/inference/mlflow_flavor.py",
     "components/lorry_components/steps/verdict/entry.py",
