@@ -93,7 +93,7 @@ class TaskType(ABC):
         peft_task_type: PEFT's name for this type of model, by which it feeds soft tokens; None: it has none.
         libraries: The libraries that it computes with, beside those of all task types.
         prediction_fields: The fields of a prediction for inputs alone, and MLflow's names of their types;
-            nested values are JSON there, and thus ``string``. Empty: MLflow does not say what comes out.
+            ``map`` is one from strings to doubles. Empty: MLflow does not say what comes out.
         code_version: Is raised when a change of its code changes what is learned, see
             :mod:`lorry_components.tasks.code_versions`.
     """

@@ -40,7 +40,7 @@ class TextClassification(SequenceHeadTaskType):
     metrics = {"accuracy": score_accuracy, "f1": score_f1, "matthews": score_matthews}
     primary = "accuracy"
     row_metric = "accuracy"
-    prediction_fields = {"label": "string", "score": "double", "scores": "string"}
+    prediction_fields = {"label": "string", "score": "double", "scores": "map"}
     data_form = DataForm("class")
     # 2: a task that leaves its head open gets the one that its base states, fitted.
     # 3: such a training keeps its beginning where validation likes that better.

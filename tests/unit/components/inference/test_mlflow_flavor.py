@@ -1,7 +1,12 @@
 """``mlflow.pyfunc.load_model("models:/<task>@champion")`` loads and predicts, without a pickle."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import requests
 from mlflow.exceptions import MlflowException
 
 from lorry_components.inference import load_adapter, mlflow_flavor
@@ -24,6 +30,7 @@ from lorry_registry.provenance import Build
 from lorry_registry.registry import Registry
 from lorry_registry.stores import LocalStore
 
+from fixtures.s3_server import find_ports
 from fixtures.signing import KeyPair, OpenRegistry
 
 # One method of each family: what a method does by itself has tests of its own.
@@ -76,12 +83,9 @@ def model_folder(tracking: str, tmp_path: Path) -> Callable[[str], Path]:
 
 
 def check_frame(frame: pd.DataFrame, expected: list[dict[str, Any]]) -> None:
-    """Check that a frame holds predictions, nested values as JSON."""
+    """Check that a frame holds predictions."""
     assert list(frame.columns) == list(expected[0])
-    for row, prediction in zip(frame.to_dict("records"), expected, strict=True):
-        for key, value in prediction.items():
-            found = json.loads(row[key]) if isinstance(value, dict) else row[key]
-            assert found == value
+    assert frame.to_dict("records") == expected
 
 
 @pytest.mark.parametrize("method", TRIED)
@@ -101,8 +105,9 @@ def test_the_champion_predicts_what_lorry_predicts(enrol: Callable[..., Path], m
         pd.Series(TEXTS, name="review", index=[7, 8, 9]),
         pd.DataFrame({"text": TEXTS}),
         pd.DataFrame({"anything": TEXTS}),
+        {"text": TEXTS},
     ],
-    ids=["list", "array", "series", "named series", "frame", "frame of one column"],
+    ids=["list", "array", "series", "named series", "frame", "frame of one column", "mapping"],
 )
 def test_texts_may_come_in_any_shape(enrol: Callable[..., Path], given: Any) -> None:
     folder = enrol("classification")
@@ -112,14 +117,21 @@ def test_texts_may_come_in_any_shape(enrol: Callable[..., Path], given: Any) -> 
 
 @pytest.mark.parametrize("task", ["classification", "regression"])
 def test_the_signature_says_what_comes_out(enrol: Callable[..., Path], task: str) -> None:
+    from mlflow.types import DataType
+    from mlflow.types.schema import Map
     from mlflow.types.utils import _infer_schema
 
     enrol(task)
     model = load(task)
     predicted = model.predict(TEXTS)
-    # Whatever MLflow reads off the predictions themselves, without what it says of missing values.
-    kinds = [(column.name, column.type) for column in _infer_schema(predicted)]
-    assert [(column.name, column.type) for column in model.metadata.signature.outputs] == kinds
+    # Whatever MLflow reads off the predictions themselves, without what it says of missing values. Of the
+    # scores it would name each class.
+    outputs = {column.name: column.type for column in model.metadata.signature.outputs}
+    assert list(outputs) == list(predicted.columns)
+    kinds = {column.name: column.type for column in _infer_schema(predicted) if column.name != "scores"}
+    assert {name: kind for name, kind in outputs.items() if name != "scores"} == kinds
+    if "scores" in outputs:
+        assert outputs["scores"] == Map(DataType.double)
 
 
 def test_loading_does_not_say_that_the_head_is_random(
@@ -176,6 +188,114 @@ def test_a_pair_without_its_second_text_is_refused(enrol: Callable[..., Path]) -
         model.predict([])
 
 
+@pytest.mark.parametrize(
+    ("given", "fault"),
+    [
+        (["good", "  "], "row 2: column 'text' is empty"),
+        ([""], "row 1: column 'text' is empty"),
+        (["good", None], "row 2: column 'text' is .*, not a string"),
+        (pd.DataFrame({"text": ["good", float("nan")]}), "row 2: column 'text' is .*, not a string"),
+        ([3], "row 1: column 'text' is .*, not a string"),
+        ([""] * 12, "row 10: column 'text' is empty; and 2 more"),
+    ],
+)
+def test_what_is_no_text_is_refused_as_in_a_table(enrol: Callable[..., Path], given: Any, fault: str) -> None:
+    enrol("regression")
+    with pytest.raises(UsageError, match=fault):
+        load("regression").predict(given)
+
+
+# As a server
+
+
+@pytest.fixture
+def invoke(enrol: Callable[..., Path]) -> Callable[[str, dict[str, Any]], Any]:
+    """Return a function that asks MLflow's scoring server, without a network, and returns its answer."""
+    from mlflow.pyfunc.scoring_server import invocations
+
+    def ask(task: str, body: dict[str, Any]) -> Any:
+        model = load(task)
+        schema = model.metadata.get_input_schema()
+        return json.loads(invocations(json.dumps(body), "application/json", model, schema).response)
+
+    return ask
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"inputs": TEXTS},
+        {"inputs": {"text": TEXTS}},
+        {"instances": TEXTS},
+        {"instances": [{"text": text} for text in TEXTS]},
+        {"inputs": [{"text": text} for text in TEXTS]},
+        {"dataframe_split": {"columns": ["text"], "data": [[text] for text in TEXTS]}},
+        {"dataframe_records": [{"text": text} for text in TEXTS]},
+    ],
+    ids=str,
+)
+def test_a_server_takes_each_form_and_gives_numbers(
+    enrol: Callable[..., Path], invoke: Callable[..., Any], body: dict[str, Any]
+) -> None:
+    folder = enrol("classification")
+    expected = load_adapter(folder).predictor.predict([{"text": text} for text in TEXTS])
+    assert invoke("classification", body) == {"predictions": expected}
+
+
+def test_a_server_takes_pairs(enrol: Callable[..., Path], invoke: Callable[..., Any]) -> None:
+    expected = load_adapter(enrol("pair")).predictor.predict(PAIRS)
+    columns = {name: [pair[name] for pair in PAIRS] for name in ("text", "text_pair")}
+    for body in ({"inputs": columns}, {"dataframe_records": PAIRS}):
+        assert invoke("pair", body) == {"predictions": expected}
+
+
+@pytest.mark.slow
+def test_mlflow_serves_the_champion(enrol: Callable[..., Path], tracking: str, tmp_path: Path) -> None:
+    folder = enrol("classification")
+    expected = load_adapter(folder).predictor.predict([{"text": text} for text in TEXTS])
+    (port,) = find_ports(1)
+    programs = Path(sys.executable).parent
+    command = [str(programs / "mlflow"), "models", "serve", "--env-manager", "local", "--port", str(port)]
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [*command, "--model-uri", "models:/tiny-classification@champion"],
+            # MLflow starts its server by name.
+            env={
+                **os.environ,
+                "MLFLOW_TRACKING_URI": tracking,
+                "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
+            },
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        address = f"http://127.0.0.1:{port}"
+        _wait_for(f"{address}/ping", process, tmp_path / "log")
+        answer = requests.post(f"{address}/invocations", json={"inputs": {"text": TEXTS}}, timeout=60)
+        assert answer.json() == {"predictions": expected}
+        answer = requests.post(f"{address}/invocations", json={"inputs": ["good", " "]}, timeout=60)
+        assert answer.status_code == requests.codes.bad_request
+        assert "row 2: column 'text' is empty" in answer.text
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGTERM)
+        process.wait(30)
+
+
+def _wait_for(address: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    deadline = time.monotonic() + 120
+    while True:
+        assert process.poll() is None, log.read_text("utf-8")
+        try:
+            requests.get(address, timeout=5).raise_for_status()
+        except requests.RequestException:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        else:
+            return
+
+
 # Files that were exchanged
 
 
@@ -220,7 +340,8 @@ def test_the_model_folder_holds_the_adapter_and_no_code(
     adapter = enrol(task)
     folder = model_folder(task)
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    assert names - {"registered_model_meta"} == {*ADAPTER_FILES, MANIFEST_NAME, "MLmodel", "requirements.txt"}
+    environment = {"requirements.txt", "conda.yaml", "python_env.yaml"}
+    assert names - {"registered_model_meta"} == {*ADAPTER_FILES, MANIFEST_NAME, "MLmodel", *environment}
     for name in (*ADAPTER_FILES, MANIFEST_NAME):
         assert (folder / name).read_bytes() == (adapter / name).read_bytes()
     assert sum(path.stat().st_size for path in folder.rglob("*")) < 2**20
@@ -229,7 +350,9 @@ def test_the_model_folder_holds_the_adapter_and_no_code(
     for word in ("python_model", "cloudpickle", ".pkl", "code:"):
         assert word not in document
     requirements = (folder / "requirements.txt").read_text("utf-8").splitlines()
-    assert requirements[0].startswith("lorry[train]==")
+    # What cannot be installed from an index says by which commands it can.
+    assert "make dist && pip install" in requirements[1]
+    assert requirements[2].startswith("lorry[train]==")
     assert any(line.startswith("torch==") and "+" not in line for line in requirements)
 
 
