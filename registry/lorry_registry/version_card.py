@@ -10,6 +10,7 @@ from lorry_registry.training_record import TrainingRecord, describe_training
 
 DECISION_TAG = "lorry.decision"
 STATUS_TAG = "lorry.status"
+INTERVAL_TAG = "lorry.interval"
 # What MLflow's pages show as the description of a run or an experiment.
 NOTE_TAG = "mlflow.note.content"
 
@@ -18,7 +19,7 @@ _SUMMARIES = ("Champion: ", "Former champion: ", "Refused: ", "Rolled back: ", N
 _RUN_TAGS = frozenset(
     {
         *("lorry.task", "lorry.version", "lorry.kind", "lorry.method", "lorry.base"),
-        *("lorry.metric", "lorry.positive", "lorry.value", "lorry.adapter_id"),
+        *("lorry.metric", "lorry.positive", "lorry.value", INTERVAL_TAG, "lorry.adapter_id"),
     }
 )
 
@@ -87,12 +88,14 @@ def list_version_tags(manifest: Manifest, *, version: int, adapter_id: str, prom
     They follow from the adapter and the gate's decision; what changes later is in ``list_standing_tags``.
     """
     evaluation = manifest.evaluation
+    headline = evaluation.headline
     return {
         "lorry.task": manifest.task,
         "lorry.version": str(version),
         DECISION_TAG: name_decision(promoted),
         "lorry.metric": evaluation.primary,
-        "lorry.value": f"{evaluation.headline.value:.6g}",
+        "lorry.value": f"{headline.value:.6g}",
+        INTERVAL_TAG: f"{headline.low:.3f} to {headline.high:.3f}",
         "lorry.kind": manifest.kind,
         "lorry.method": manifest.method,
         "lorry.base": manifest.base.model,

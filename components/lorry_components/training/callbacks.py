@@ -144,8 +144,11 @@ class ProgressCallback(TrainerCallback):
 
 
 def _rename_metric(name: str) -> str:
-    if name in ("loss", "grad_norm"):
+    # MLflow's pages begin with what has a slash in its name.
+    if name == "loss":
         return f"train/{name}"
+    if name == "grad_norm":
+        return name
     if name.startswith("eval_") and not name.endswith(("_runtime", "_per_second")):
         return f"validation/{name.removeprefix('eval_')}"
     return ""

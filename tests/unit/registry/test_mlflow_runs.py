@@ -265,11 +265,20 @@ def test_an_experiment_has_a_view_of_its_results(index: MlflowIndex, client: Any
     assert not index.show_view("reviews", build_view("pearson"))
     assert index.find_trainings("reviews") == TrainingsPage(experiment, view="lorry")
     view = json.loads(client.get_experiment(experiment).tags["mlflow.sharedViewState.lorry"])
-    columns = json.loads(view["state"])["selectedColumns"]
-    assert columns[0] == "metrics.`test/pearson`"
-    assert {"params.`method.options.r`", "params.`train.learning_rate`", "tags.`lorry.decision`"} <= {
-        *columns
-    }
+    state = json.loads(view["state"])
+    columns = state["selectedColumns"]
+    assert columns[:5] == [
+        "tags.`lorry.status`",
+        "metrics.`test.pearson`",
+        "tags.`lorry.interval`",
+        "metrics.`baseline`",
+        "metrics.`probe.gain`",
+    ]
+    assert {"params.`method.options`", "params.`train.learning_rate`"} <= {*columns}
+    # Without its own columns first, MLflow would move them behind these.
+    assert state["columnOrder"][2:] == columns
+    # Beside MLflow's assistant, that many pixels are left of 1440 for the results.
+    assert sum(state["columnWidths"][name] for name in state["columnOrder"][:7]) < 755
     # The task's studies have one of their own.
     assert not index.show_view("reviews", build_view("pearson", of_studies=True), of_studies=True)
     studies = index.ensure_experiment("reviews", of_studies=True)

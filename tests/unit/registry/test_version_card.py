@@ -118,6 +118,7 @@ def test_a_version_that_was_rolled_back_is_not_called_promoted(
     run = list_run_tags(second.manifest, standings[2])
     assert run["lorry.decision"] == "rolled back"
     assert run["lorry.value"] == "0.85"
+    assert run["lorry.interval"] == "0.830 to 0.870"
     assert "lorry.metric.pearson" not in run
     assert run["mlflow.note.content"].startswith("Rolled back: pearson 0.850")
     assert "alice: rolled back to v1" in run["mlflow.note.content"]

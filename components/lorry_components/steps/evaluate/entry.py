@@ -22,6 +22,7 @@ from lorry_components.steps.runtime.outcomes import run_step
 from lorry_components.steps.runtime.step_context import StepContext
 from lorry_components.training.feature_cache import FeatureCache
 from lorry_registry.mlflow_best_effort import BestEffort
+from lorry_registry.mlflow_views import list_results
 from lorry_registry.whole_files import write_whole_text
 
 _TELLING_CHARACTERS, _EXAMPLE_CHARACTERS = 20, 120
@@ -57,9 +58,7 @@ def main(
         # A NaN in a metric breaks Kubeflow's serialization.
         metadata.update({name: value for name, value in values.items() if math.isfinite(value)})
         _write_page(Path(plot), target / PLOT_NAME, entry.spec.name)
-        baselines = {f"baseline/{each.name}": each.value for each in report.evaluation.baselines}
-        shown = {f"test/{name}": value for name, value in values.items()}
-        _log_to_mlflow(entry, shown | baselines | _name_comparison(report), target)
+        _log_to_mlflow(entry, list_results(report.evaluation), target)
         return {**_describe(report), "example": find_example(load_part(Path(data), "test"))}
 
     return run_step(entry.record, entry.spec.name, "evaluate", body)
@@ -99,14 +98,6 @@ def _describe(report: EvaluationReport) -> dict[str, JsonValue]:
         "picture": report.picture.model_dump(mode="json") if report.picture else None,
         "champion": report.champion.model_dump(mode="json") if report.champion else None,
     }
-
-
-def _name_comparison(report: EvaluationReport) -> dict[str, float]:
-    """Return the comparison with the linear probe as metrics of an MLflow run."""
-    probe = report.evaluation.linear_probe
-    if probe is None:
-        return {}
-    return {"baseline/linear probe": probe.value, "baseline/gain over the linear probe": probe.gain}
 
 
 def _log_to_mlflow(entry: StepContext, metrics: dict[str, float], folder: Path) -> None:

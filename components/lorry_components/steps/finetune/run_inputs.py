@@ -15,6 +15,7 @@ from lorry_components.training.length import may_take_small_batches
 from lorry_components.training.training_summary import TrainingSummary
 from lorry_registry.addresses import hide_secrets
 from lorry_registry.mlflow_datasets import RunDataset
+from lorry_registry.mlflow_views import OPTIONS_PARAMETER, describe_options
 from lorry_registry.task_spec import TaskSpec
 
 TASK_ARTIFACT = "task.yaml"
@@ -66,7 +67,8 @@ def list_parameters(spec: TaskSpec) -> dict[str, Any]:
         del train["batch_size"]
     asked = spec.head.model_dump(mode="json") if spec.head is not None else {}
     head = {name: value for name, value in asked.items() if value != "auto"}
-    return {**parameters, "data": data, "method": method, "train": train, "head": head}
+    shown = {OPTIONS_PARAMETER: describe_options(method.get("options") or {}) or None}
+    return {**parameters, "data": data, "method": method, **shown, "train": train, "head": head}
 
 
 def list_chosen_parameters(spec: TaskSpec, summary: TrainingSummary) -> dict[str, Any]:

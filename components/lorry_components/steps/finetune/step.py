@@ -333,8 +333,8 @@ def _train(
 
 
 def _list_peak_rates(setup: Setup) -> dict[str, float]:
-    rates = {"train/learning_rate": setup.learning_rate}
-    return rates | ({"train/head_learning_rate": setup.head_learning_rate} if setup.newly_initialized else {})
+    rates = {"learning_rate": setup.learning_rate}
+    return rates | ({"head_learning_rate": setup.head_learning_rate} if setup.newly_initialized else {})
 
 
 def _log_kept(

@@ -18,12 +18,13 @@ from lorry_registry.mlflow_repair import (
     restore_training,
     show_standings,
 )
+from lorry_registry.mlflow_views import OPTIONS_PARAMETER, describe_options, list_results
 from lorry_registry.promotion import Version, list_versions
 from lorry_registry.registry import Registry
 from lorry_registry.signing.adapter_signatures import SIGNATURES_FOLDER
 from lorry_registry.signing.attestations import copy_companions
 from lorry_registry.standing import judge_standings
-from lorry_registry.training_record import read_record
+from lorry_registry.training_record import TrainingRecord, read_record
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ def _log_model(
             tags={"lorry.version": str(version.number)},
             registry_id=registry.registry_id,
         )
-        index.log_parameters(run_id, manifest.recipe | {"base": {"model": manifest.base.model}})
+        index.log_parameters(run_id, _list_parameters(manifest, record))
         index.close_run(run_id, failed=False)
     model_id = index.create_model(task, run_id=run_id, model_type=manifest.kind, flavor=FLAVOR_NAME)
     with tempfile.TemporaryDirectory() as scratch:
@@ -101,10 +102,25 @@ def _log_model(
         copy_companions(registry.store, version.adapter_id, SIGNATURES_FOLDER, folder)
         source = index.upload_model(model_id, folder)
     # A model version shows no metrics of its own; the logged model that it points to does.
-    metrics = {f"test/{name}": metric.value for name, metric in manifest.evaluation.metrics.items()}
-    metrics |= {f"baseline/{each.name}": each.value for each in manifest.evaluation.baselines}
-    index.log_metrics(run_id, metrics, model_id=model_id)
+    index.log_metrics(run_id, list_results(manifest.evaluation), model_id=model_id)
     return _LoggedModel(source, run_id, model_id)
+
+
+def _list_parameters(manifest: Manifest, record: TrainingRecord) -> dict[str, Any]:
+    """Return the recipe of a training, with what the training chose as far as that was kept."""
+    parameters: dict[str, Any] = {**manifest.recipe, "base": {"model": manifest.base.model}}
+    facts = record.facts
+    if facts is None:
+        return parameters
+    method, train = dict(parameters.get("method") or {}), dict(parameters.get("train") or {})
+    if facts.options:
+        method["options"] = facts.options
+        parameters[OPTIONS_PARAMETER] = describe_options(facts.options)
+    # What is not known is not shown as the task's file has it: few rows take smaller batches.
+    train["batch_size"] = facts.batch_size
+    if facts.steps:
+        train |= {"steps": facts.steps, "learning_rate": facts.learning_rate}
+    return {**parameters, "method": method, "train": train}
 
 
 def reconcile_task(

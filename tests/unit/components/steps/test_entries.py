@@ -200,8 +200,7 @@ def test_a_run_from_rows_to_a_champion(
     version = index._client.get_model_version(spec.name, "1")
     assert f"- {warning}" in version.description
     assert f"| Data&emsp; | {Path(spec.data.source).name} |" in version.description
-    assert "test/linear_probe" not in run.data.metrics
-    assert ("baseline/linear probe" in run.data.metrics) == (details["evaluate"]["linear_probe"] is not None)
+    assert ("probe" in run.data.metrics) == (details["evaluate"]["linear_probe"] is not None)
     assert run.info.run_name == f"{spec.name} v1 {label_method(spec.describe_recipe())}"
     assert "None" not in run.data.params.values()
     assert {each.dataset.name for each in run.inputs.dataset_inputs} == {spec.name}
@@ -219,8 +218,8 @@ def test_a_run_from_rows_to_a_champion(
     assert experiment.tags["mlflow.note.content"]
     assert run.data.params["method.name"] == "lora"
     assert run.data.params["train.learning_rate"] == str(details["finetune"]["learning_rate"])
-    assert {"train/loss", "validation/accuracy", "test/accuracy"} <= run.data.metrics.keys()
-    assert run.data.metrics["baseline/majority class"] == details["evaluate"]["baselines"][0]["value"]
+    assert {"train/loss", "validation/accuracy", "test.accuracy"} <= run.data.metrics.keys()
+    assert run.data.metrics["baseline.majority class"] == details["evaluate"]["baselines"][0]["value"]
     assert index.read_aliases(spec.name) == {"champion": details["register"]["adapter_id"]}
     assert {item.path for item in index._client.list_artifacts(run_id, "evaluation")} == {
         "evaluation/evaluation.json",

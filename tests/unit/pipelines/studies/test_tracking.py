@@ -141,6 +141,25 @@ def test_a_study_goes_on_in_its_runs(outcomes: list[TrialOutcome], open_tracker:
     assert index.runs["run-0"]["status"] == "FINISHED"
 
 
+def test_a_failed_trial_that_was_repeated_says_so(
+    outcomes: list[TrialOutcome], conclude: Callable[..., TrialOutcome], open_tracker: Any
+) -> None:
+    index = RecordingIndex()
+    log_all(open_tracker(index)[0], outcomes)
+    assert index.runs["run-2"]["tags"]["lorry.status"] == "failed"
+    log_all(open_tracker(index)[0], outcomes)
+    assert index.runs["run-2"]["tags"]["lorry.status"] == "failed, repeated"
+    assert index.runs["run-2"]["tags"]["mlflow.note.content"] == "Repeated by the run run-3."
+    assert index.runs["run-3"]["tags"]["lorry.status"] == "failed"
+    done = conclude(outcomes[1].trial, [True, False])
+    (done.folder.evaluation / PLOT_NAME).write_bytes(b"a picture")
+    done.folder.history.write_text("")
+    log_all(open_tracker(index)[0], [outcomes[0], done], failed=False)
+    assert index.runs["run-3"]["tags"]["lorry.status"] == "failed, repeated"
+    assert "lorry.status" not in index.runs["run-4"]["tags"]
+    assert len(index.runs) == 5
+
+
 def test_another_mlflow_gets_runs_of_its_own(outcomes: list[TrialOutcome], open_tracker: Any) -> None:
     log_all(open_tracker(RecordingIndex())[0], outcomes)
     other = RecordingIndex("elsewhere")

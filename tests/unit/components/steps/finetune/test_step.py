@@ -265,13 +265,14 @@ def test_the_watchers_are_told(train: Train, make_spec: MakeSpec) -> None:
     assert watch.notes[0] == ""
     assert re.fullmatch(r"loss \d+(\.\d+)?, \d+(\.\d+)?(e\+\d+)? rows/s, 0 s left", watch.notes[-1])
     assert len(watch.list_values("train/loss")) == 12
-    assert len(watch.list_values("train/learning_rate")) == 12
+    assert len(watch.list_values("learning_rate")) == 12
     assert [step for step, metrics in watch.metrics if "validation/pearson" in metrics] == [6, 12]
     names = {name for _, metrics in watch.metrics for name in metrics}
     assert names == {
         "train/loss",
-        "train/grad_norm",
-        "train/learning_rate",
+        "grad_norm",
+        "learning_rate",
+        "head_learning_rate",
         "validation/loss",
         "validation/pearson",
         "validation/spearman",
@@ -380,7 +381,7 @@ def test_a_task_that_names_no_learning_rate_gets_the_methods(
 ) -> None:
     fields = {"epochs": None, "steps": 2, "learning_rate": None, "schedule": "constant"}
     _, _, watch = train(make_spec(method=method, train=fields))
-    assert watch.list_values("train/learning_rate") == [METHODS[method].learning_rate] * 2
+    assert watch.list_values("learning_rate") == [METHODS[method].learning_rate] * 2
 
 
 @pytest.mark.parametrize(("method", "share"), [("lora", 1 / 4), ("full", 1 / 4), ("bitfit", 1)])
@@ -392,7 +393,7 @@ def test_matrices_are_learned_more_slowly_on_a_wider_base(
     fields = {"epochs": None, "steps": 2, "learning_rate": None, "schedule": "constant"}
     summary, _, watch = train(make_spec(method=method, train=fields))
     assert summary.learning_rate == METHODS[method].learning_rate * share
-    assert watch.list_values("train/learning_rate") == [summary.learning_rate] * 2
+    assert watch.list_values("learning_rate") == [summary.learning_rate] * 2
     own, _, _ = train(make_spec(method=method, train=fields | {"learning_rate": 0.25}), "own")
     assert own.learning_rate == 0.25
 
@@ -400,7 +401,7 @@ def test_matrices_are_learned_more_slowly_on_a_wider_base(
 def test_the_learning_rate_rises_and_falls(train: Train, make_spec: MakeSpec) -> None:
     fields = {"epochs": None, "steps": 10, "learning_rate": 1e-3, "warmup": 0.2}
     _, _, watch = train(make_spec(train=fields))
-    rates = watch.list_values("train/learning_rate")
+    rates = watch.list_values("learning_rate")
     assert rates[:3] == pytest.approx([0.0, 5e-4, 1e-3])
     assert np.diff(rates[2:]) == pytest.approx([-1.25e-4] * 7)
 
