@@ -32,7 +32,8 @@ def reconcile_tasks(tasks: tuple[str, ...], adopt_alias: bool, as_json: bool) ->
 
     Versions that MLflow lacks are added, tags are corrected by the files that a version really holds, and
     the aliases 'champion' and 'challenger' follow the ledger: after a crash between the ledger and MLflow,
-    after an edit in MLflow's own pages, or with a new MLflow. All tasks by default. The ledger is changed
+    after an edit in MLflow's own pages, or with a new MLflow. A deleted experiment and the champion's deleted
+    run are restored. All tasks by default. The ledger is changed
     only with --adopt. A task that fails does not stop the others: it is reported at the end, and the exit
     code says what failed.
     """
