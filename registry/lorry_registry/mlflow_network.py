@@ -17,7 +17,7 @@ DIRECT_DOWNLOADS = "MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD"
 # the server alone; it then tries for minutes. Adapters are small, and the server passes them on.
 _THROUGH_SERVER = {DIRECT_DOWNLOADS: "false", "MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD": "false"}
 
-_S3_CONNECT_SECONDS, _S3_ATTEMPTS = 5, 2
+_S3_SECONDS, _S3_ATTEMPTS = 5, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +88,8 @@ def limit_s3() -> None:
 
     session = get_session()
     limits = Config(
-        connect_timeout=_S3_CONNECT_SECONDS,
-        read_timeout=BRIEF.seconds,
+        connect_timeout=_S3_SECONDS,
+        read_timeout=_S3_SECONDS,
         retries={"total_max_attempts": _S3_ATTEMPTS},
     )
     session.set_default_client_config(limits)

@@ -272,13 +272,13 @@ def build_signature(manifest: Manifest) -> Any:
 
     task_type = TASK_TYPES.get(manifest.kind)
     fields = task_type.prediction_fields if task_type is not None else {}
-    outputs = Schema(
-        [
-            ColSpec(Map(DataType.double) if kind == "map" else DataType[kind], name)
-            for name, kind in fields.items()
-        ]
-    )
+    outputs: Schema | None = None
+    if fields:
+        kinds = {
+            name: Map(DataType.double) if kind == "map" else DataType[kind] for name, kind in fields.items()
+        }
+        outputs = Schema([ColSpec(kind, name) for name, kind in kinds.items()])
     if "text_pair" in manifest.probe.rows[0]:
         inputs = Schema([ColSpec(DataType.string, "text"), ColSpec(DataType.string, "text_pair")])
-        return ModelSignature(inputs=inputs, outputs=outputs if fields else None)
-    return ModelSignature(outputs=outputs) if fields else ModelSignature(Schema([ColSpec(DataType.string)]))
+        return ModelSignature(inputs=inputs, outputs=outputs)
+    return ModelSignature(inputs=None if outputs else Schema([ColSpec(DataType.string)]), outputs=outputs)

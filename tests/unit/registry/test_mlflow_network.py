@@ -86,6 +86,6 @@ def test_mlflows_own_client_of_s3_gives_up_after_seconds(monkeypatch: pytest.Mon
     limit_s3.cache_clear()
     limit_s3()
     config = _get_s3_client(s3_endpoint_url="http://127.0.0.1:9", region_name="x").meta.config
-    assert (config.connect_timeout, config.read_timeout) == (5, 10)
+    assert (config.connect_timeout, config.read_timeout) == (5, 5)
     assert config.retries["total_max_attempts"] == 2
     limit_s3.cache_clear()
