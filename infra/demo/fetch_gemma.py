@@ -38,8 +38,9 @@ def fetch(target: Path) -> None:
 
 def download(folder: Path) -> list[Path]:
     """Return the wheels, whose digests pip compares with those of the requirements."""
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    command += ["--require-hashes", "--only-binary", ":all:", "--dest", str(folder), "-r", str(REQUIREMENTS)]
+    command = [sys.executable, "-P", "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+    command += ["--no-deps", "--require-hashes", "--only-binary", ":all:", "--dest", str(folder)]
+    command += ["-r", str(REQUIREMENTS)]
     subprocess.run(command, check=True)  # noqa: S603 - fixed words
     return sorted(folder.glob("*.whl"))
 

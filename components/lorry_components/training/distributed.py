@@ -210,9 +210,9 @@ def _run(
             "MASTER_PORT": str(meeting[1]),
         }
     )
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // here)))
     quiet_libraries()
     _choose_device(group.local_rank)
+    _divide_threads(here)
     try:
         summary = finetune(
             task,
@@ -243,6 +243,13 @@ def _choose_device(rank: int) -> None:
 
     if torch.cuda.is_available():
         torch.cuda.set_device(rank)
+
+
+def _divide_threads(processes: int) -> None:
+    """Leave each process of this machine its part of the threads that one alone would compute with."""
+    import torch
+
+    torch.set_num_threads(max(1, torch.get_num_threads() // processes))
 
 
 def _leave_group() -> None:

@@ -68,7 +68,7 @@ def listen(files: tuple[Path, ...], host: str, port: int, place: str, budget: in
         print_warning(f"{host} is open to others, without TLS: put a proxy in front that has it")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     budgeted = ["--budget", str(budget)] if budget is not None else []
-    command = [sys.executable, "-c", _PROGRAM, "retrain", "--on", place, *budgeted]
+    command = [sys.executable, "-P", "-c", _PROGRAM, "retrain", "--on", place, *budgeted]
     named = {task.name: str(path) for task, path in zip(tasks, files, strict=True)}
     worker = RetrainWorker(log, command, named)
     worker.start()

@@ -191,9 +191,11 @@ def _open_lines(source: Path, manifest: Manifest) -> Iterator[Sequence[Row]]:
 
 def _load(registry: Registry, resolution: Resolution) -> "LoadedAdapter":
     from lorry_components.process_setup import ease_garbage_collection, quiet_libraries
+    from lorry_components.processors import limit_own_threads
 
     quiet_libraries()
     ease_garbage_collection()
+    limit_own_threads()
     from lorry_components.inference import load_adapter
     from lorry_components.models.bases import resolve_base
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from kfp import kubernetes
 
+from lorry_components.processors import CPU_REQUEST_VARIABLE
 from lorry_components.steps.runtime.step_context import TRAIN_JOB_VARIABLE
 from lorry_pipelines.cluster.base_mounts import BASE_STEPS
 from lorry_pipelines.cluster.profile import ClusterProfile, StepProfile, TrainerProfile
@@ -40,6 +41,7 @@ def place_step(task: Any, step: str, profile: ClusterProfile, resources: Resourc
     count = {"finetune": resources.count, "evaluate": min(resources.count, 1)}.get(step, 0)
     _set_identity(task, step, profile)
     _set_environment(task, profile)
+    task.set_env_variable(CPU_REQUEST_VARIABLE, f"{own.cpus:g}")
     _set_volumes(task, step, profile)
     _set_limits(task, own, step, resources, shared=profile.accelerators.shared_memory if count else None)
     _set_retries(task, step, profile)
@@ -74,7 +76,10 @@ def _place_waiting_step(
         trainer,
         resources,
         image=task.container_spec.image,
-        environment=_list_environment(profile),
+        environment={
+            CPU_REQUEST_VARIABLE: f"{profile.find_step('finetune').cpus:g}",
+            **_list_environment(profile),
+        },
         labels=_list_labels("finetune", profile),
         queue_labels=_list_queue_labels(profile),
     )

@@ -55,7 +55,7 @@ def check_devices(environment: Mapping[str, str], seconds: float) -> list[Findin
         return [Finding("accelerators", "ok", "torch is not installed", "pip install 'lorry[train]'")]
     try:
         answer = subprocess.run(  # noqa: S603 -- this very Python
-            [sys.executable, "-c", _LIST_DEVICES],
+            [sys.executable, "-P", "-c", _LIST_DEVICES],
             capture_output=True,
             text=True,
             env=dict(environment),

@@ -52,7 +52,7 @@ def open_starter(environment: Mapping[str, str]) -> Iterator[Starter | None]:
         yield None
         return
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    command = [sys.executable, "-m", "lorry_pipelines.local.step_starter", str(theirs.fileno())]
+    command = [sys.executable, "-P", "-m", "lorry_pipelines.local.step_starter", str(theirs.fileno())]
     # A pool of threads for numpy, which no step needs, would keep the process from being copied.
     variables = {**environment, "OPENBLAS_NUM_THREADS": "1"}
     with ours:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from lorry_components.lifelines import end_group, start_with_lifeline
 from lorry_components.models.bases import find_base_folder
+from lorry_components.processors import count_processors, limit_threads
 from lorry_components.steps.report.step import RunReport, report_run
 from lorry_components.steps.runtime.build_facts import (
     BUILDER_VARIABLE,
@@ -44,7 +45,7 @@ _POLL_SECONDS = 0.2
 # A look at a run takes a request for each step of each task, if the store is not on this machine.
 _REMOTE_WATCH_SECONDS = 3.0
 _PACKAGES = Path("/opt/lorry/packages")
-_PASSED_ON = ("AWS_", "HF_", "MLFLOW_", "OMP_NUM_THREADS", "OPENBLAS_", PASSWORD_VARIABLE)
+_PASSED_ON = ("AWS_", "HF_", "MLFLOW_", "OMP_", "OPENBLAS_", "RAYON_", PASSWORD_VARIABLE)
 
 
 @contextlib.contextmanager
@@ -275,7 +276,7 @@ def _run_to_end(
     seconds: float,
     starter: Starter | None,
 ) -> None:
-    command = [sys.executable, "-m", "lorry_pipelines.local.runner_process", str(described)]
+    command = [sys.executable, "-P", "-m", "lorry_pipelines.local.runner_process", str(described)]
     inherited = [starter.requests.fileno()] if starter is not None else []
     command += map(str, inherited)
     with folder.log.open("wb") as log:
@@ -300,18 +301,20 @@ def build_environment(inherited: Mapping[str, str], settings: Settings, tasks: i
         settings: Where things are.
         tasks: How many tasks the run has.
     """
-    # Two trainings with one thread each are faster than one after the other with two threads.
-    threads = max(1, (os.cpu_count() or 1) // min(_TASKS_AT_A_TIME, tasks))
     withheld = withhold_secret(settings.tracking_uri) != settings.tracking_uri
-    return {
-        "OMP_NUM_THREADS": str(threads),
+    environment = {
         "PYTHONUNBUFFERED": "1",
         **inherited,
         # The only way for a password to reach the steps: no file of a run holds one.
         **({TRACKING_VARIABLE: settings.tracking_uri} if withheld else {}),
         **settings.list_step_variables(),
         "LORRY_HOME": str(settings.home),
+        # Files of the working folder, such as a datasets.py beside the table, are no libraries.
+        "PYTHONSAFEPATH": "1",
     }
+    # Two trainings with one thread each are faster than one after the other with two threads.
+    limit_threads(environment, count_processors(inherited), processes=min(_TASKS_AT_A_TIME, tasks))
+    return environment
 
 
 def _clean_up(report: RunReport, folder: RunFolder, settings: Settings) -> None:

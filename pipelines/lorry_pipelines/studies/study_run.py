@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from lorry_components.processors import count_processors
 from lorry_components.reference.study_figures import find_published, find_source
 from lorry_components.steps.prepare_data.step import load_card, prepare_data
 from lorry_components.studies.conditions import find_hardware
@@ -26,7 +27,7 @@ from lorry_pipelines.local.launch import report_disk
 from lorry_pipelines.local.locking import hold_tasks
 from lorry_pipelines.scheduling import refuse_what_does_not_fit
 from lorry_pipelines.studies.study_tracking import StudyTracker
-from lorry_pipelines.studies.trial_processes import Places, count_processors, list_devices, run_trials
+from lorry_pipelines.studies.trial_processes import Places, list_devices, run_trials
 from lorry_registry.cli.edge import print_warning
 from lorry_registry.digest_cache import DigestCache
 from lorry_registry.digests import DigestFile, digest_document, shorten_digest
@@ -315,7 +316,7 @@ def _run_held(
     places = Places.choose(
         len(left),
         jobs=options.jobs,
-        processors=count_processors(),
+        processors=count_processors(options.environment),
         devices=list_devices(options.environment),
         inherited=options.environment,
     )

@@ -1,7 +1,6 @@
 """Runs the trials of a study as processes, several at a time, and reports the outcome of each."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lorry_components.lifelines import end_group, start_with_lifeline
+from lorry_components.processors import limit_threads
 from lorry_components.studies.study_summary import TrialOutcome
 from lorry_components.studies.trial_process import PROGRESS_NAME
 from lorry_components.studies.trials import Trial, TrialFolder
@@ -20,7 +20,7 @@ from lorry_pipelines.local.display import TaskProgress, TaskState
 _POLL_SECONDS = 0.2
 # More at a time compete for memory bandwidth more than they gain.
 _MOST_AT_A_TIME = 4
-TRIAL_COMMAND = (sys.executable, "-m", "lorry_components.studies.trial_process")
+TRIAL_COMMAND = (sys.executable, "-P", "-m", "lorry_components.studies.trial_process")
 _DEVICES = "CUDA_VISIBLE_DEVICES"
 
 
@@ -49,16 +49,13 @@ class Places:
         Args:
             trials: How many trials there are.
             jobs: How many may run at a time; None: one per GPU, or else one per processor, at most 4.
-            processors: How many this machine has.
+            processors: How many this process may use.
             devices: Its GPUs, as ``CUDA_VISIBLE_DEVICES`` names them.
             inherited: The environment of this process; its number of threads takes precedence.
         """
         count = max(1, min(trials, jobs or (len(devices) or min(processors, _MOST_AT_A_TIME))))
-        shared = {
-            "OMP_NUM_THREADS": str(max(1, processors // count)),
-            "PYTHONUNBUFFERED": "1",
-            **inherited,
-        }
+        shared = {"PYTHONUNBUFFERED": "1", **inherited}
+        limit_threads(shared, processors, processes=count)
         if not devices:
             return cls((shared,) * count)
         return cls(tuple(shared | {_DEVICES: devices[place % len(devices)]} for place in range(count)))
@@ -162,8 +159,3 @@ def _explain_end(code: int) -> str:
     name = signal.Signals(-code).name
     perhaps = ": this machine may lack the memory" if -code == signal.SIGKILL else ""
     return f"its process was ended by {name}{perhaps}"
-
-
-def count_processors() -> int:
-    """Return how many processors this machine has."""
-    return os.cpu_count() or 1

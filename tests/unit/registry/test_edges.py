@@ -23,6 +23,8 @@ EDGES = {
     "components/lorry_components/steps/finetune/node_entry.py",
     "components/lorry_components/steps/probe/entry.py",
     "components/lorry_components/studies/trial_process.py",
+    # A process sets its own threads by what is reserved for its pod.
+    "components/lorry_components/processors.py",
     "pipelines/lorry_pipelines/local/runner_process.py",
     "pipelines/lorry_pipelines/local/step_starter.py",
 }

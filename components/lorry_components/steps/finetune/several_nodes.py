@@ -113,7 +113,7 @@ class NodesTraining:
             self._delete_and_wait()
         self.exchange.publish(work, data)
         self.exchange.beat()
-        command = ["python3", "-m", _NODE_MODULE, store, self.exchange.key]
+        command = ["python3", "-P", "-m", _NODE_MODULE, store, self.exchange.key]
         self.jobs.create(self.name, self.settings, command)
         _LOGGER.info("the job %s trains on %d nodes", self.name, self.settings.nodes)
 

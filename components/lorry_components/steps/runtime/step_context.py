@@ -13,6 +13,7 @@ from typing import Self
 from pydantic import JsonValue
 
 from lorry_components.process_setup import conceal_secrets, ease_garbage_collection, quiet_libraries
+from lorry_components.processors import limit_own_threads
 from lorry_components.progress import Progress, ProgressFile, ignore_progress
 from lorry_components.steps.runtime.build_facts import read_build
 from lorry_components.steps.runtime.outcomes import RunRecord, run_step
@@ -87,6 +88,7 @@ class StepContext:
         quiet_libraries()
         ease_garbage_collection()
         environment = os.environ
+        limit_own_threads()
         secrets = conceal_secrets(environment)
         settings = Settings.load(environment, Path.cwd())
         opened = open_store(store, settings.s3)

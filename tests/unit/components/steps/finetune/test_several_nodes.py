@@ -166,8 +166,8 @@ def test_a_job_is_made_watched_shown_and_removed(step: Step, caplog: pytest.LogC
     assert spec["runtimeRef"]["name"] == "torch-distributed"
     assert spec["activeDeadlineSeconds"] == 60
     assert spec["trainer"]["numNodes"] == 2
-    assert spec["trainer"]["command"][:3] == ["python3", "-m", "lorry_components.steps.finetune.node_entry"]
-    assert spec["trainer"]["command"][3:] == [step.store.address, step.exchange.key]
+    program = ["python3", "-P", "-m", "lorry_components.steps.finetune.node_entry"]
+    assert spec["trainer"]["command"] == [*program, step.store.address, step.exchange.key]
     assert spec["trainer"]["resourcesPerNode"]["limits"]["nvidia.com/gpu"] == "4"
     (patch,) = spec["runtimePatches"]
     (node,) = patch["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]
