@@ -19,9 +19,10 @@ def evaluate(
     plot: dsl.Output[dsl.HTML],
 ) -> str:
     """Score an adapter on the test rows and compare it with the champion."""
-    from lorry_components.steps.evaluate.entry import main
+    from lorry_components.steps.runtime.step_context import enter_step
 
-    return main(
+    return enter_step(
+        "evaluate",
         task=task,
         run=run or kfp_run,
         store=store,

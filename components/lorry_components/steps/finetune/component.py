@@ -18,9 +18,10 @@ def finetune(
     candidate: dsl.Output[dsl.Model],
 ) -> str:
     """Train an adapter on the frozen base."""
-    from lorry_components.steps.finetune.entry import main
+    from lorry_components.steps.runtime.step_context import enter_step
 
-    return main(
+    return enter_step(
+        "finetune",
         task=task,
         run=run or kfp_run,
         store=store,

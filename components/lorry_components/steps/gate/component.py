@@ -16,9 +16,10 @@ def gate(
     decision: dsl.Output[dsl.Artifact],
 ) -> str:
     """Decide whether an adapter becomes the champion."""
-    from lorry_components.steps.gate.entry import main
+    from lorry_components.steps.runtime.step_context import enter_step
 
-    return main(
+    return enter_step(
+        "gate",
         task=task,
         run=run or kfp_run,
         store=store,

@@ -16,9 +16,10 @@ def prepare_data(
     data: dsl.Output[dsl.Dataset],
 ) -> str:
     """Read, check and split the data of a task, unless an adapter is up to date already."""
-    from lorry_components.steps.prepare_data.entry import main
+    from lorry_components.steps.runtime.step_context import enter_step
 
-    return main(
+    return enter_step(
+        "prepare_data",
         task=task,
         run=run or kfp_run,
         store=store,

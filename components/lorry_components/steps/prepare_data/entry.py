@@ -12,9 +12,8 @@ from lorry_components.data.row_comparison import gather_part_labels
 from lorry_components.steps.prepare_data.step import prepare_data
 from lorry_components.steps.runtime.outcomes import Nothing, run_step
 from lorry_components.steps.runtime.registered_candidate import RENEWED_DETAIL, RegisteredCandidate
-from lorry_components.steps.runtime.step_context import StepContext, record_unreadable_task
+from lorry_components.steps.runtime.step_context import StepContext
 from lorry_components.tasks.staleness import Staleness, assess_staleness
-from lorry_registry.errors import InvalidTaskError, StoreError
 
 _LISTED_CLASSES = 50
 
@@ -23,12 +22,7 @@ def main(
     *, task: str, run: str, store: str, tracking_uri: str, force: bool, data: str, metadata: dict[str, Any]
 ) -> str:
     """Prepare a task's data; return whether the graph goes on."""
-    places = {"task": task, "run": run, "store": store}
-    try:
-        entry = StepContext.open("prepare_data", tracking_uri=tracking_uri, **places)
-    except (InvalidTaskError, StoreError) as error:
-        # Were this step to fail, the graph would take the other tasks down with this one.
-        return record_unreadable_task(error, "prepare_data", **places)
+    entry = StepContext.open("prepare_data", task=task, run=run, store=store, tracking_uri=tracking_uri)
 
     def body() -> dict[str, JsonValue]:
         staleness = assess_staleness(entry.task, entry.registry)

@@ -20,9 +20,10 @@ def register(
     adapter: dsl.Output[dsl.Model],
 ) -> str:
     """Publish an adapter to the store, the ledger and MLflow."""
-    from lorry_components.steps.register.entry import main
+    from lorry_components.steps.runtime.step_context import enter_step
 
-    return main(
+    return enter_step(
+        "register",
         task=task,
         run=run or kfp_run,
         store=store,

@@ -3,12 +3,13 @@
 A container is configured by its environment, and a step reads it here and nowhere below.
 """
 
+import importlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from pydantic import JsonValue
 
@@ -20,7 +21,7 @@ from lorry_components.steps.runtime.outcomes import RunRecord, run_step
 from lorry_components.steps.runtime.step_progress import StepProgress
 from lorry_components.tasks.resolution import ResolvedTask, resolve_task
 from lorry_registry.digest_cache import DigestCache
-from lorry_registry.errors import LorryError, TrackingError
+from lorry_registry.errors import TrackingError
 from lorry_registry.mlflow_index import MlflowIndex
 from lorry_registry.provenance import Build
 from lorry_registry.registry import Registry
@@ -146,15 +147,30 @@ class StepContext:
         return self.registry.store
 
 
-def record_unreadable_task(error: LorryError, step: str, *, task: str, run: str, store: str) -> str:
-    """Keep why a task of a run cannot be read as its step's outcome, so that the run reports it.
+def enter_step(step: str, *, task: str, run: str, store: str, **arguments: Any) -> str:
+    """Run the entry of a step from a component's arguments; return whether the graph goes on.
 
-    Returns:
-        What the step gives to the graph: there is no work for the steps after it.
+    A failure before the entry keeps outcomes itself, such as a library that cannot be imported or a task that
+    cannot be read, is kept here. Were the step to fail, the graph would take the other tasks down with it.
+
+    Args:
+        step: The step's name.
+        task: The task: a reference to its document in the store, or the document itself as JSON.
+        run: The run's id.
+        store: The store's address.
+        arguments: What else the entry takes.
 
     Raises:
         StoreError: The store cannot be reached, so that no task of the run could succeed.
     """
+    try:
+        entry = importlib.import_module(f"lorry_components.steps.{step}.entry")
+        return str(entry.main(task=task, run=run, store=store, **arguments))
+    except Exception as error:  # noqa: BLE001 - it is kept as the step's outcome
+        return _record_failure(error, step, task=task, run=run, store=store)
+
+
+def _record_failure(error: Exception, step: str, *, task: str, run: str, store: str) -> str:
     settings = Settings.load(os.environ, Path.cwd())
     record = RunRecord(open_store(store, settings.s3), run, secrets=conceal_secrets(os.environ))
 

@@ -20,7 +20,7 @@ from lorry_components.steps.register.entry import main as register
 from lorry_components.steps.register.mlflow_publication import reconcile_task
 from lorry_components.steps.report.entry import main as report
 from lorry_components.steps.runtime.outcomes import PROCEED, STEPS, STOP, Outcome, RunRecord
-from lorry_components.steps.runtime.step_context import StepContext
+from lorry_components.steps.runtime.step_context import StepContext, enter_step
 from lorry_components.steps.verdict.entry import main as judge
 from lorry_registry.adapter_names import label_method
 from lorry_registry.errors import RunFailedError, StoreError, TrackingError
@@ -123,6 +123,9 @@ def graph(tmp_path: Path, store: LocalStore, mlflow_uri: str, monkeypatch: pytes
     monkeypatch.setenv("TRANSFORMERS_VERBOSITY", "error")
     monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
     monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     monkeypatch.setattr(logging, "_logRecordFactory", logging.getLogRecordFactory())
@@ -388,6 +391,21 @@ def test_a_run_that_was_cut_short_is_reported_as_killed(graph: Graph, make_spec:
     assert MlflowIndex(graph.uri)._client.get_run(run_id).info.status == "FAILED"
 
 
+def test_a_step_that_dies_before_its_work_says_of_what(
+    graph: Graph, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = make_spec(train=ONE_STEP)
+    graph.run(spec, "run-1", until="finetune")
+    # As a file of that name would be that is no such module.
+    monkeypatch.setitem(sys.modules, "lorry_components.steps.evaluate.entry", None)
+    task = str(refer_to_task(spec))
+    assert enter_step("evaluate", task=task, run="run-1", store=str(graph.store.root)) == STOP
+    graph.report("run-1", spec)
+    (told,) = graph.read_report("run-1")
+    assert (told["status"], told["step"]) == ("failed", "evaluate")
+    assert told["reason"].startswith("ModuleNotFoundError: import of lorry_components.steps.evaluate.entry")
+
+
 @pytest.mark.parametrize(
     ("task", "name", "reason"),
     [
@@ -405,7 +423,7 @@ def test_a_task_that_cannot_be_read_is_reported_and_stops_no_other(
 ) -> None:
     places = {"run": "run-1", "store": str(graph.store.root), "tracking_uri": graph.uri}
     data = str(tmp_path / "data")
-    assert prepare_data(task=task, force=False, data=data, metadata={}, **places) == STOP
+    assert enter_step("prepare_data", task=task, force=False, data=data, metadata={}, **places) == STOP
     good = make_spec(train=ONE_STEP)
     graph.run(good, "run-1", until="finetune")
     tasks = [str(refer_to_task(good)), task]
