@@ -1,7 +1,6 @@
 """Runs the compiled pipeline on this machine and watches it."""
 
 import contextlib
-import os
 import secrets
 import shutil
 import sys
