@@ -58,6 +58,14 @@ def ease_garbage_collection() -> None:
     gc.set_threshold(50_000, 20, 20)
 
 
+def skip_iri_grammar() -> None:
+    """Keep jsonschema, which kfp imports, from building a grammar of addresses that nothing here checks.
+
+    It does so where ``rfc3987_syntax`` is installed, and that takes a second.
+    """
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
+
+
 def leave_process(code: int) -> NoReturn:
     """End this process as Python does, but leave freeing its memory to the system.
 

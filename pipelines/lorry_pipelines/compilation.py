@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from lorry_components.process_setup import skip_iri_grammar
 from lorry_pipelines.cluster.base_mounts import place_bases
 from lorry_pipelines.cluster.profile import ClusterProfile
 from lorry_pipelines.cluster.reachability import check_reachable
@@ -49,6 +50,7 @@ def compile_pipeline(
     if profile is not None:
         check_reachable(specs, settings, profile)
         profile = place_bases(profile, settings)
+    skip_iri_grammar()
     from kfp import compiler
 
     from lorry_pipelines.graph import TaskGroup, build_pipeline, group_tasks

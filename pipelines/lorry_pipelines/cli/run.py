@@ -120,7 +120,8 @@ def run_tasks(
             rows,
             seconds=time.monotonic() - started,
             tracking_uri=settings.tracking_uri,
-            find_trainings=functools.partial(_find_trainings, settings.tracking_uri),
+            # Importing MLflow takes longer than all else that a run with nothing to do does.
+            find_trainings=functools.partial(_find_trainings, settings.tracking_uri) if stale else None,
         )
     if folder is not None:
         _finish(list(reports.values()), folder)

@@ -134,7 +134,7 @@ def print_summary(
     *,
     seconds: float,
     tracking_uri: str,
-    find_trainings: Callable[[str], TrainingsPage | None] = lambda _task: None,
+    find_trainings: Callable[[str], TrainingsPage | None] | None = None,
 ) -> None:
     """Print the table, what was left unchanged and why, and the next commands to try.
 
@@ -142,7 +142,8 @@ def print_summary(
         rows: The outcome of each task.
         seconds: How long the run took.
         tracking_uri: Where MLflow is.
-        find_trainings: Returns MLflow's page of a task's trainings, or None if that is not known.
+        find_trainings: Returns MLflow's page of a task's trainings, or None if that is not known; None: MLflow
+            is not asked.
     """
     click.echo()
     print_table(_COLUMNS, [_format_row(row) for row in rows])
@@ -175,7 +176,8 @@ def print_summary(
     print_line(f"\n{len(rows)} task{'' if len(rows) == 1 else 's'} in {seconds:.0f} s")
     usable = [row for row in rows if row["champion"] is not None]
     if usable:
-        _print_next(usable[-1], tracking_uri, find_trainings)
+        task = usable[-1]["task"]
+        _print_next(usable[-1], tracking_uri, find_trainings(task) if find_trainings is not None else None)
 
 
 def _print_refused(refused: Sequence[Mapping[str, Any]]) -> None:
@@ -232,15 +234,13 @@ def _format_row(row: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _print_next(
-    row: Mapping[str, Any], tracking_uri: str, find_trainings: Callable[[str], TrainingsPage | None]
-) -> None:
+def _print_next(row: Mapping[str, Any], tracking_uri: str, trainings: TrainingsPage | None) -> None:
     task = row["task"]
     lorry = _name_program("lorry")
     click.echo("\nNext:")
     print_line(f"  {lorry} predict {task} {_choose_example(row)}")
     print_line(f"  {lorry} show {task}")
-    for line in _list_mlflow_lines(tracking_uri, find_trainings(task)):
+    for line in _list_mlflow_lines(tracking_uri, trainings):
         print_line(f"  {line}")
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from lorry_components.process_setup import skip_iri_grammar
 from lorry_registry.addresses import has_secret, hide_secrets
 from lorry_registry.errors import ClusterError, UsageError
 
@@ -63,6 +64,7 @@ def open_client(access: KubeflowAccess) -> Any:
     Raises:
         ClusterError: The file of a token or of certificates cannot be used.
     """
+    skip_iri_grammar()
     import kfp
     from kfp.client import set_volume_credentials
 

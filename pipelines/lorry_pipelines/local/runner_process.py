@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from lorry_components.lifelines import follow_starter
-from lorry_components.process_setup import leave_process
+from lorry_components.process_setup import leave_process, skip_iri_grammar
 from lorry_pipelines.local.containers import Mount, build_runner, remove_containers, report_exit_codes
 from lorry_pipelines.local.copied_steps import copy_steps
 
@@ -57,6 +57,7 @@ def main(path: str, starter: int | None = None) -> None:
         starter: The inherited socket of the process that starts steps; None: there is none.
     """
     warnings.simplefilter("ignore")
+    skip_iri_grammar()
     from kfp import components, local
 
     run = LocalRun.model_validate_json(Path(path).read_text("utf-8"))

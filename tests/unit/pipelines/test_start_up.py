@@ -56,6 +56,11 @@ def test_a_run_is_watched_and_its_steps_are_started_without_their_libraries() ->
     assert list_imported(code, (*_HEAVY, "kfp", "numpy")) == []
 
 
+def test_kfp_builds_no_grammar_of_addresses() -> None:
+    code = "from lorry_components.process_setup import skip_iri_grammar as skip; skip(); import kfp.compiler"
+    assert list_imported(code, ("lark", "kfp", "jsonschema")) in (["jsonschema", "kfp"], ["kfp"])
+
+
 def test_scores_and_their_intervals_need_no_library_but_numpy() -> None:
     assert list_imported(_SCORE) == []
 
