@@ -142,8 +142,8 @@ def print_summary(
         rows: The outcome of each task.
         seconds: How long the run took.
         tracking_uri: Where MLflow is.
-        find_trainings: Returns MLflow's page of a task's trainings, or None if that is not known; None: MLflow
-            is not asked.
+        find_trainings: Returns MLflow's page of a task's trainings, or None if that is not known; without it
+            MLflow is not asked.
     """
     click.echo()
     print_table(_COLUMNS, [_format_row(row) for row in rows])
