@@ -3,8 +3,9 @@
     python tests/benchmarks/bench_startup.py [--repeats 3]
 
 The floor is a Python that imports torch and one model of transformers. Measured against it, in one run:
-`lorry validate` of one task, `lorry run` until the first step of its training, `lorry run` with nothing to do, and
-`lorry predict` of one text. Of each the fastest of several repeats; the first step and the training once.
+`lorry validate` of one task, `lorry run` until the first step of its training and from its last promotion to
+its end, `lorry run` with nothing to do, and `lorry predict` of one text. Of each the fastest of several
+repeats; the training runs once.
 """
 
 import argparse
