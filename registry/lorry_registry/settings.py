@@ -227,6 +227,11 @@ class Settings(BaseModel):
         return self.cache / "digests"
 
     @property
+    def passed_checks(self) -> Path:
+        """Where it is kept which tasks were found to work on their bases."""
+        return self.cache / "passed-checks"
+
+    @property
     def adapters(self) -> Path:
         """Where verified copies of adapters are kept, by their ids."""
         return self.cache / "adapters"

@@ -7,12 +7,17 @@ from lorry_components.methods import Method
 from lorry_components.models.bases import find_base_folder
 from lorry_components.task_types import TaskType
 from lorry_components.tasks.definition import find_method, find_task_type
+from lorry_components.tasks.passed_checks import PassedChecks
 from lorry_registry.errors import BaseModelError, Fault, InvalidTaskError, raise_together
 from lorry_registry.task_spec import TaskSpec
 
 
-def check_bases(specs: Sequence[TaskSpec]) -> None:
+def check_bases(specs: Sequence[TaskSpec], passed: PassedChecks) -> None:
     """Check that all tasks work on their bases, as far as the bases are on this machine.
+
+    Args:
+        specs: The tasks.
+        passed: What is known to work, which is not checked again.
 
     Raises:
         InvalidTaskError: Some do not; all faults are listed.
@@ -27,7 +32,10 @@ def check_bases(specs: Sequence[TaskSpec]) -> None:
             # The base may be on the machine that trains, which reports it if it is not.
             continue
         try:
-            check_base(spec, folder)
+            known = passed.find(spec, folder)
+            if not known.exists():
+                check_base(spec, folder)
+                passed.add(known)
         except BaseModelError as error:
             fault = Fault("base.model", error.what)
             errors.append(InvalidTaskError(_name_pair(spec), [fault], todo=error.todo))

@@ -134,11 +134,12 @@ def check_tasks(stale: Sequence["PlannedTask"], settings: "Settings", *, force: 
         LorryError: It cannot: a base, all data, the resources, the store or MLflow.
     """
     from lorry_components.tasks.base_checks import check_bases
+    from lorry_components.tasks.passed_checks import PassedChecks
     from lorry_pipelines.local.launch import check_places
     from lorry_pipelines.scheduling import refuse_what_does_not_fit
 
     specs = [plan.spec for plan in stale]
-    check_bases(specs)
+    check_bases(specs, PassedChecks(settings.passed_checks))
     _review_data(stale)
     if not force:
         refuse_what_does_not_fit(specs)

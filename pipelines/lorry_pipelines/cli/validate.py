@@ -44,13 +44,15 @@ def validate_tasks(
     """
     from lorry_components.process_setup import quiet_libraries
     from lorry_components.tasks.base_checks import check_bases
+    from lorry_components.tasks.passed_checks import PassedChecks
     from lorry_components.tasks.resolution import resolve_task
     from lorry_pipelines.data_review import review_data
     from lorry_pipelines.scheduling import load_tasks
 
     quiet_libraries()
-    specs = load_tasks(files, overrides, bases=load_settings().base_place)
-    check_bases(specs)
+    settings = load_settings()
+    specs = load_tasks(files, overrides, bases=settings.base_place)
+    check_bases(specs, PassedChecks(settings.passed_checks))
     reviews, problems = review_data(() if skips_data else map(resolve_task, specs))
     if as_json:
         # The documents as they are: a pipeline takes them as its tasks.

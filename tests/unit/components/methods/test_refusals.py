@@ -11,6 +11,7 @@ from transformers import AlbertConfig, MixtralConfig, PreTrainedConfig
 from lorry_components.methods import METHODS
 from lorry_components.tasks.base_checks import check_base, check_bases
 from lorry_components.tasks.definition import check_sections
+from lorry_components.tasks.passed_checks import PassedChecks
 from lorry_registry.errors import Fault, InvalidTaskError, MissingExtraError, TrainingError
 from lorry_registry.task_sections import TaskSections
 from lorry_registry.task_spec import MethodSpec, TaskSpec
@@ -173,11 +174,12 @@ def test_a_task_is_refused_by_its_bases_configuration(tiny_config: Configure, tm
     (tmp_path / "config.json").write_text(json.dumps(tiny_config("deberta-v2").to_dict()))
     check_base(make_spec(tmp_path, {"name": "adapter-h"}), tmp_path)
     refused = make_spec(tmp_path, {"name": "p-tuning-v2"})
+    passed = PassedChecks(tmp_path.with_name("passed"))
     with pytest.raises(InvalidTaskError, match="takes no keys and values") as caught:
-        check_bases([refused])
+        check_bases([refused], passed)
     assert [fault.where for fault in caught.value.faults] == ["method.name"]
     with pytest.raises(InvalidTaskError, match="2 tasks"):
-        check_bases([refused, refused])
+        check_bases([refused, refused], passed)
 
 
 def test_soft_tokens_need_positions(tiny_config: Configure, tmp_path: Path) -> None:
