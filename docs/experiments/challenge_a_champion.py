@@ -44,6 +44,16 @@ def draw_accuracies(generator: np.random.Generator, rows: int, gain: float) -> l
     return confidences
 
 
+def draw_useless(generator: np.random.Generator, rows: int, gain: float) -> list[float]:
+    """Return the confidence of each of ten adapters against the majority class, on random labels."""
+    majority = generator.random(rows) < 0.5
+    confidences = []
+    for _ in range(CHALLENGERS):
+        scorers = [MeanScorer(right) for right in (generator.random(rows) < 0.5 + gain, majority)]
+        confidences.append(estimate_difference(*scorers, rows).find_confidence())
+    return confidences
+
+
 def draw_correlations(generator: np.random.Generator, rows: int, gain: float) -> list[float]:
     """Return the confidence of each of ten challengers, whose noise is less by a share."""
     truth, hard = generator.normal(size=rows), generator.normal(size=rows)
@@ -101,6 +111,7 @@ def main() -> None:
     cases = parser.parse_args().cases
     print_rates("accuracy", draw_accuracies, (30, 100, 300, 1000), cases)
     print_rates("pearson", draw_correlations, (30, 100), cases // 10)
+    print_rates("accuracy of useless adapters, no champion", draw_useless, (30, 100, 300, 1000), cases)
     print_power("accuracy", draw_accuracies, 1000, (0.01, 0.02, 0.03, 0.05), cases // 4)
     print_power("accuracy", draw_accuracies, 300, (0.03, 0.05, 0.08), cases // 4)
 

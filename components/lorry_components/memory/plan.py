@@ -121,7 +121,7 @@ def plan_task(
         raise BaseModelError(
             f"it cannot be planned: {type(error).__name__}: {error}".splitlines()[0],
             where=spec.base.model,
-            todo="run it without a plan: lorry run --force",
+            todo="run it without a plan: lorry run TASK.yaml --force",
         ) from error
 
 
@@ -380,7 +380,7 @@ def _measure(
             raise BaseModelError(
                 f"what a forward pass takes cannot be computed without weights: {error}".splitlines()[0],
                 where=base.origin,
-                todo="run it without a plan: lorry run --force",
+                todo="run it without a plan: lorry run TASK.yaml --force",
             ) from error
         longest = max(tokens, lengths.decoder or 0)
         bound = bound_activations(dimensions, base.values, rows=rows, tokens=longest)

@@ -158,7 +158,7 @@ def find_named_folder(spec: BaseSpec) -> Path:
         raise BaseModelError(
             "is a link that leads out of the place of bases",
             where=str(folder),
-            todo="copy the base to there: lorry bases push",
+            todo="copy the base to there: lorry bases push FOLDER --name NAME",
         )
     return folder
 
@@ -350,12 +350,12 @@ def _refuse_damaged(where: str) -> BaseModelError:
     return BaseModelError(
         "is missing, or not what was pushed",
         where=where,
-        todo="remove it from the bucket, and push the base again: lorry bases push",
+        todo="remove it from the bucket, and push the base again: lorry bases push FOLDER --name NAME",
     )
 
 
 def _refuse_missing(spec: BaseSpec, place: BasePlace) -> BaseModelError:
-    advice = "push it there: lorry bases push"
+    advice = "push it there: lorry bases push FOLDER --name NAME"
     with contextlib.suppress(LorryError):
         advice = f"{suggest_name(spec.name, list_names(place))}; or {advice}"
     return BaseModelError(f"there is no base {spec.name!r} in {place.address}", where=spec.model, todo=advice)

@@ -166,7 +166,8 @@ def find_projections(model: "nn.Module", *, layers: int | None = None) -> Projec
         raise TrainingError(
             f"the modules of W_q, W_k, W_v and W_o in {type(model).__name__} are not known",
             where="base.model",
-            todo="compare targets of your own: lorry compare --methods 'lora:targets=[a],lora:targets=[b]'",
+            todo="compare targets of your own: lorry compare TASK.yaml "
+            "--methods 'lora:targets=[a],lora:targets=[b]'",
         )
     linear = list_linear(model)
     names = {letter: _name_target(path, linear) for letter, path in zip(LETTERS, paths, strict=True)}

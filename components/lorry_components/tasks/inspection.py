@@ -27,7 +27,8 @@ class Inspection:
     Attributes:
         task: The task.
         state: ``fresh``: a version was made of what is there; ``new``: it has no adapter yet; ``stale``;
-            ``to judge``: such a version was refused by another gate, and is judged anew without training;
+            ``to judge``: such a version was refused by another gate or against another champion, and is
+            judged anew without training;
             ``refused`` and ``rolled back``: it was, and stays so until something changes; ``drifted``: one
             was made of what is there, and new inputs are of another kind.
         reason: Why, in a sentence.

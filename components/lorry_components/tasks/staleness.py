@@ -7,8 +7,9 @@ from pydantic import JsonValue
 
 from lorry_components.tasks.changes import describe_changes
 from lorry_components.tasks.resolution import ResolvedTask
+from lorry_registry.challenges import find_judge
 from lorry_registry.errors import AdapterRejectedError
-from lorry_registry.ledger import require_present
+from lorry_registry.ledger import name_version, require_present
 from lorry_registry.ledger_documents import Event
 from lorry_registry.manifest import Manifest
 from lorry_registry.promotion import Version, list_versions
@@ -30,8 +31,9 @@ class Staleness:
         version: The version that is up to date, if one is.
         is_refused: Whether the gate refused that version.
         retired: ``rolled back`` or ``former champion``, if that version was in use once and is not any more.
-        renewed: The adapter of that version, if it was refused by another gate than the task's, so that it is
-            judged anew; None: it need not be.
+        renewed: The adapter of that version, if it was refused by another gate than the task's, or against
+            another champion, so that it is judged anew; None: it need not be.
+        why_renewed: By what it was refused, in words.
     """
 
     is_stale: bool
@@ -40,6 +42,7 @@ class Staleness:
     is_refused: bool = False
     retired: str = ""
     renewed: str | None = None
+    why_renewed: str = ""
 
     @property
     def has_work(self) -> bool:
@@ -97,8 +100,7 @@ def compare_versions(
     """
     if not list_versions(events):
         return Staleness(is_stale=True, reason="it has no adapter yet")
-    changes: dict[str, str] = {}
-    newest, compared = 0, None
+    changes: dict[int, tuple[Manifest, dict[str, str]]] = {}
     for version in reversed(list_versions(events)):
         manifest = registry.read_version(task.spec.name, version.number, version.adapter_id)
         if manifest is None:
@@ -107,14 +109,19 @@ def compare_versions(
         changed = describe_changes(task, manifest, data_digest=data_digest)
         if not changed:
             return _describe_version(task, version, events)
-        if not changes:
-            changes, newest, compared = changed, version.number, manifest
-    if compared is not None and "data" in changes:
-        changes["data"] = _count_changed_rows(registry, compared, gather) if gather is not None else ""
+        changes[version.number] = manifest, changed
+    if not changes:
+        return Staleness(is_stale=True, reason="the files of its adapters were collected")
+    # As an inspection does: changes are told against the champion, or else against the newest version.
+    champion = events[-1].champion_after
+    number = champion if champion in changes else max(changes)
+    compared, changed = changes[number]
+    if "data" in changed:
+        changed["data"] = _count_changed_rows(registry, compared, gather) if gather is not None else ""
     reasons = [
-        f"{name} changed since v{newest}" + (f" ({how})" if how else "") for name, how in changes.items()
+        f"{name} changed since v{number}" + (f" ({how})" if how else "") for name, how in changed.items()
     ]
-    return Staleness(is_stale=True, reason="; ".join(reasons) or "the files of its adapters were collected")
+    return Staleness(is_stale=True, reason="; ".join(reasons))
 
 
 def _count_changed_rows(registry: Registry, manifest: Manifest, gather: Callable[[], Labels]) -> str:
@@ -146,19 +153,52 @@ def _describe_version(task: ResolvedTask, version: Version, events: Sequence[Eve
             version=version.number,
             retired=name_standing(standing),
         )
-    if _find_gate(version, events) == describe_gate(task):
+    judged = [
+        event
+        for event in events
+        if event.version == version.number
+        and event.action in ("register", "judge")
+        # An older Lorry did not record it.
+        and event.details.get(GATE_DETAIL) == describe_gate(task)
+    ]
+    holding = [event for event in judged if _holds_still(event, events)]
+    if holding:
         return Staleness(
             is_stale=False,
-            reason=f"{found}, and the same gate refused it: {'; '.join(standing.reasons)}",
+            reason=f"{found}, and the same gate refused it: {'; '.join(holding[-1].reasons)}",
             version=version.number,
             is_refused=True,
         )
+    present = name_version(events[-1].champion_after)
+    why = (
+        f"it was refused against {name_version(find_judge(judged[-1]))}, and the champion is {present} now"
+        if judged
+        else "another gate refused it"
+    )
     return Staleness(
         is_stale=False,
-        reason=f"{found}, but another gate refused it: it is judged anew, without training",
+        reason=f"{found}, but {why}: it is judged anew, without training",
         version=version.number,
         is_refused=True,
         renewed=version.adapter_id,
+        why_renewed=why,
+    )
+
+
+def _holds_still(judged: Event, events: Sequence[Event]) -> bool:
+    """Return whether a refusal says something about the present champion.
+
+    It does as long as the gate has put no other one in place than those that beat the champion of then. A
+    person may have taken that one back, or put any other in its place.
+    """
+    champion = find_judge(judged)
+    if champion == events[-1].champion_after or (champion is None and judged.champion_before is None):
+        return True
+    # It may have been refused only because the champion changed while it was judged.
+    return champion == judged.champion_before and all(
+        GATE_DETAIL in event.details or event.action in ("delete", "restore")
+        for event in events[judged.sequence :]
+        if event.is_promotion
     )
 
 
@@ -169,11 +209,3 @@ def _explain_retirement(task: str, standing: Standing, events: Sequence[Event]) 
     present = f"the champion is v{champion}" if champion is not None else "there is no champion"
     again = f"to use v{standing.version} again: lorry promote {task} v{standing.version}"
     return "; ".join([*moves, present, again])
-
-
-def _find_gate(version: Version, events: Sequence[Event]) -> JsonValue:
-    """Return by what the gate last decided on a version; None: an older Lorry did not record it."""
-    judged = [
-        event for event in events if event.version == version.number and event.action in ("register", "judge")
-    ]
-    return judged[-1].details.get(GATE_DETAIL) if judged else None

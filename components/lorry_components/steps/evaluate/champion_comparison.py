@@ -19,6 +19,7 @@ from lorry_components.steps.evaluate.evaluation_report import (
     PREDICTIONS_NAME,
     ChampionComparison,
     EvaluationReport,
+    FirstTrial,
 )
 from lorry_components.steps.evaluate.prediction_file import StoredPredictions, write_predictions
 from lorry_components.steps.evaluate.row_changes import RowChanges, compare_rows
@@ -33,6 +34,7 @@ from lorry_registry.task_spec import TaskSpec
 from lorry_registry.trained_rows import read_rows
 
 SPLIT = "test"
+_LISTED_CLASSES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,29 @@ def load_scored_part(task_type: TaskType, data: Path, evaluation: Path) -> Score
     )
 
 
+def find_first_trial(
+    registry: Registry, spec: TaskSpec, card: DataCard, *, adapter_id: str = ""
+) -> FirstTrial | None:
+    """Return how many were judged before, for a task without a champion; None: it has one.
+
+    Args:
+        registry: Where the history is.
+        spec: The task.
+        card: The data card of the test rows.
+        adapter_id: The candidate's adapter, if it is registered already.
+
+    Raises:
+        StoreError: The registry cannot be read.
+    """
+    state = registry.ledger.read_state(spec.name)
+    if state.champion is not None:
+        return None
+    test_rows = card.splits["test"].digest
+    events = registry.ledger.read_events(state)
+    earlier = count_challengers(events, None, test_rows, besides=adapter_id)
+    return FirstTrial(test_rows=test_rows, earlier=earlier, baselines=())
+
+
 def compare_champion(
     task: ResolvedTask, scored: ScoredPart, registry: Registry, *, adapter_id: str = ""
 ) -> ChampionComparison | None:
@@ -126,6 +151,7 @@ def compare_champion(
     test_rows = scored.card.splits["test"].digest
     events = registry.ledger.read_events(state)
     earlier = count_challengers(events, champion.version, test_rows, besides=adapter_id)
+    changed_use = _describe_changed_use(manifest, champion.version, spec, scored.card)
     try:
         unseen, unknown = _find_unseen(registry.store, manifest, spec, scored)
         compared = scored.choose_rows(unseen)
@@ -149,6 +175,7 @@ def compare_champion(
             and compare_intervals(scored.evaluation.headline, known, minimum_gain=spec.gate.minimum_gain),
             test_rows=test_rows,
             earlier=earlier,
+            changed_use=changed_use,
         )
     comparison = ChampionComparison(
         version=champion.version,
@@ -161,6 +188,7 @@ def compare_champion(
         unknown_rows=unknown,
         test_rows=test_rows,
         earlier=earlier,
+        changed_use=changed_use,
     )
     if score_champion is None:
         return comparison
@@ -174,6 +202,22 @@ def compare_champion(
             "confidence": difference.find_confidence(spec.gate.minimum_gain),
         }
     )
+
+
+def _describe_changed_use(manifest: Manifest, version: int, spec: TaskSpec, card: DataCard) -> str:
+    """Return what programs that use a champion would not find in the candidate; "" if they would find all."""
+    if manifest.kind != spec.kind:
+        return f"v{version} is a {manifest.kind}, and this is a {spec.kind}"
+    had_pair = any("text_pair" in row for row in manifest.probe.rows)
+    if manifest.probe.rows and had_pair != (spec.data.columns.text_pair is not None):
+        read, reads = ("two texts", "one") if had_pair else ("one text", "two")
+        return f"v{version} reads {read} a row, and this reads {reads}"
+    lost = sorted(set(manifest.labels or ()) - set(card.labels or ()))
+    if not lost:
+        return ""
+    listed = ", ".join(map(repr, lost[:_LISTED_CLASSES]))
+    more = f" and {len(lost) - _LISTED_CLASSES} more" if len(lost) > _LISTED_CLASSES else ""
+    return f"v{version} knows the class{'' if len(lost) == 1 else 'es'} {listed}{more}, and this does not"
 
 
 def _compare_rows(

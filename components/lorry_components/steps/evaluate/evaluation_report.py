@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict
 
 from lorry_components.metrics.pictures import Picture
 from lorry_components.steps.evaluate.row_changes import RowChanges
-from lorry_registry.manifest import Evaluation, Probe
+from lorry_registry.manifest import Baseline, Evaluation, Probe
 from lorry_registry.whole_files import write_whole_text
 
 PREDICTIONS_NAME = "predictions.jsonl"
@@ -37,6 +37,8 @@ class ChampionComparison(BaseModel):
         test_rows: The digest of the test rows.
         earlier: How many other adapters challenged the same champion on these test rows before.
         changes: How single rows changed; None: they are not compared.
+        changed_use: Why programs that use the champion could not go on with the candidate as they are; "":
+            they can.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -56,6 +58,23 @@ class ChampionComparison(BaseModel):
     test_rows: str = ""
     earlier: int = 0
     changes: RowChanges | None = None
+    changed_use: str = ""
+
+
+class FirstTrial(BaseModel):
+    """A candidate of a task without a champion, compared with what costs nothing.
+
+    Attributes:
+        test_rows: The digest of the test rows.
+        earlier: How many other adapters were judged on these test rows before, while there was no champion.
+        baselines: What costs nothing, each with the confidence by as many resamples as that number asks for.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    test_rows: str
+    earlier: int
+    baselines: tuple[Baseline, ...]
 
 
 class EvaluationReport(BaseModel):
@@ -65,6 +84,7 @@ class EvaluationReport(BaseModel):
         evaluation: The metrics.
         probe: The candidate's outputs on a few inputs.
         champion: The comparison with the champion; None: there is none.
+        first: The comparison with what costs nothing, if there is no champion and something to compare with.
         seconds: How long the evaluation took.
         single_answer: The one answer that the candidate gives to every test row, where answers should differ.
         picture: A small picture of the predictions; None: the task type has none.
@@ -78,6 +98,7 @@ class EvaluationReport(BaseModel):
     seconds: float
     single_answer: str | None = None
     picture: Picture | None = None
+    first: FirstTrial | None = None
 
     def save(self, folder: Path) -> None:
         """Write it into a folder."""

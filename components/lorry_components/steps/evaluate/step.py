@@ -19,6 +19,7 @@ from lorry_components.steps.evaluate.champion_comparison import (
     SPLIT,
     ScoredPart,
     compare_champion,
+    find_first_trial,
     load_targets,
 )
 from lorry_components.steps.evaluate.evaluation_plot import plot_evaluation
@@ -26,6 +27,7 @@ from lorry_components.steps.evaluate.evaluation_report import (
     PLOT_NAME,
     PREDICTIONS_NAME,
     EvaluationReport,
+    FirstTrial,
 )
 from lorry_components.steps.evaluate.prediction_file import write_predictions
 from lorry_components.steps.evaluate.probe_comparison import compare_linear_probe, predict_with_probe
@@ -75,8 +77,21 @@ def evaluate(
     """
     started = time.perf_counter()
     origin = RegisteredCandidate.find(candidate) or TrainingSummary.load(candidate)
-    scored, probe = _score_candidate(
-        task, origin, data, candidate, target, registry, progress=progress, asks_base=asks_base, part=part
+    adapter_id = origin.adapter_id if isinstance(origin, RegisteredCandidate) else ""
+    first = (
+        find_first_trial(registry, task.spec, load_card(data), adapter_id=adapter_id) if registry else None
+    )
+    scored, probe, first = _score_candidate(
+        task,
+        origin,
+        data,
+        candidate,
+        target,
+        registry,
+        first,
+        progress=progress,
+        asks_base=asks_base,
+        part=part,
     )
     release_memory()
     linear_probe = None
@@ -85,12 +100,12 @@ def evaluate(
             probed = predict_with_probe(task, candidate, origin, scored.rows, features, Path(scratch))
             linear_probe = compare_linear_probe(task, scored, probed) if probed is not None else None
         release_memory()
-    adapter_id = origin.adapter_id if isinstance(origin, RegisteredCandidate) else ""
     champion = compare_champion(task, scored, registry, adapter_id=adapter_id) if registry else None
     report = EvaluationReport(
         evaluation=scored.evaluation.model_copy(update={"linear_probe": linear_probe}),
         probe=probe,
         champion=champion,
+        first=first if first and first.baselines else None,
         seconds=time.perf_counter() - started,
         single_answer=_find_single_answer(task.task_type, scored),
         picture=task.task_type.picture_predictions(scored.targets, scored.predictions),
@@ -116,18 +131,21 @@ def _score_candidate(
     candidate: Path,
     target: Path,
     registry: Registry | None,
+    first: FirstTrial | None,
     *,
     progress: Progress,
     asks_base: bool,
     part: str,
-) -> tuple[ScoredPart, Probe]:
+) -> tuple[ScoredPart, Probe, FirstTrial | None]:
     """Score a candidate, which is not in memory any more when the champion is loaded."""
     predictor, recorded = _load_candidate(task, origin, candidate, registry)
     scored = _score_rows(task.spec, predictor, data, target, progress=progress, part=part)
     baselines = measure_baselines(predictor, scored, load_labels(data, "train"), asks_base=asks_base)
     evaluation = scored.evaluation.model_copy(update={"baselines": baselines})
     probe = recorded or _record_outputs(predictor, origin)
-    return replace(scored, evaluation=evaluation), probe
+    if first is not None:
+        first = first.model_copy(update={"baselines": baselines})
+    return replace(scored, evaluation=evaluation), probe, first
 
 
 def _load_candidate(

@@ -1,14 +1,18 @@
 """The gate as a pure function."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
-from lorry_components.steps.evaluate.evaluation_report import ChampionComparison, EvaluationReport
+from lorry_components.steps.evaluate.evaluation_report import (
+    ChampionComparison,
+    EvaluationReport,
+    FirstTrial,
+)
 from lorry_registry.challenges import Challenge, tighten_confidence
-from lorry_registry.manifest import Evaluation
+from lorry_registry.manifest import Baseline, Evaluation
 from lorry_registry.sizes import format_probability
 from lorry_registry.task_spec import GateSpec
 from lorry_registry.whole_files import write_whole_text
@@ -30,6 +34,7 @@ class Decision(BaseModel):
         judged_champion: The version of the champion that it was compared with; None: there was none.
         comparison: The test against that champion; None: there was none, or it could not be tested.
         against: Those of the reasons that speak against it.
+        first: The test against what costs nothing, where there was no champion.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -39,6 +44,7 @@ class Decision(BaseModel):
     judged_champion: int | None
     comparison: ChampionComparison | None = None
     against: tuple[str, ...] = ()
+    first: FirstTrial | None = None
 
     def save(self, folder: Path) -> None:
         """Write it into a folder."""
@@ -53,49 +59,63 @@ class Decision(BaseModel):
 
 def decide(gate: GateSpec, report: EvaluationReport) -> Decision:
     """Judge a candidate: by its value, by what costs nothing, and by its gain over the champion."""
-    judged = [
-        _judge_minimum(gate, report.evaluation),
-        *_judge_baseline(gate, report.evaluation, report.single_answer),
-        *_judge_gain(gate, report.champion, report.evaluation.examples),
-    ]
-    champion = report.champion
+    champion, asked = report.champion, gate.baseline != "none"
+    first = report.first if champion is None and asked and report.first and report.first.baselines else None
+    judged = [_judge_minimum(gate, report.evaluation)]
+    if report.single_answer is not None:
+        judged.append((not asked, f"it answers every test row with {report.single_answer!r}"))
+    if first is not None:
+        judged.append(_judge_first(gate, first))
+    elif asked and report.evaluation.baselines:
+        judged.append(_judge_baselines(report.evaluation.baselines, gate.confidence, ""))
+    judged += _judge_gain(gate, champion, report.evaluation.examples)
     return Decision(
         passed=all(passed for passed, _ in judged),
         reasons=tuple(reason for _, reason in judged),
         judged_champion=champion.version if champion else None,
         comparison=champion if champion and _is_tested(champion) else None,
         against=tuple(reason for passed, reason in judged if not passed),
+        first=first,
     )
 
 
 def build_challenge(gate: GateSpec, decision: Decision) -> Challenge | None:
     """Return a decision as one that depends on how many others have tried; None: there was no such test."""
-    comparison = decision.comparison
-    if comparison is None:
+    champion, test_rows = None, ""
+    if decision.comparison is not None:
+        champion, test_rows = decision.comparison.version, decision.comparison.test_rows
+    elif decision.first is not None:
+        test_rows = decision.first.test_rows
+    if not test_rows:
         return None
 
     def judge(earlier: int) -> tuple[bool, tuple[str, ...]]:
         counted = recount(gate, decision, earlier)
         return counted.passed, counted.reasons
 
-    return Challenge(comparison.version, comparison.test_rows, judge)
+    return Challenge(champion, test_rows, judge)
 
 
 def recount(gate: GateSpec, decision: Decision, earlier: int) -> Decision:
-    """Return the decision as it is when so many others have challenged the champion on the same rows."""
-    comparison = decision.comparison
-    if comparison is None or comparison.earlier == earlier:
+    """Return the decision as it is when so many others were judged by the same champion and rows."""
+    comparison, first = decision.comparison, decision.first
+    if comparison is not None and comparison.earlier != earlier:
+        counted = comparison.model_copy(update={"earlier": earlier})
+        # Of those that passed, and others stay as they are, there were rows enough.
+        before, after = (list(_judge_gain(gate, each, gate.minimum_rows)) for each in (comparison, counted))
+        decision = decision.model_copy(update={"comparison": counted})
+    elif first is not None and first.earlier != earlier:
+        tried = first.model_copy(update={"earlier": earlier})
+        before, after = ([_judge_first(gate, each)] for each in (first, tried))
+        decision = decision.model_copy(update={"first": tried})
+    else:
         return decision
-    counted = comparison.model_copy(update={"earlier": earlier})
-    # Of those that passed, and others stay as they are, there were rows enough.
-    before, after = (list(_judge_gain(gate, each, gate.minimum_rows)) for each in (comparison, counted))
     # What a remark or another test says stays where it is.
     renewed = dict(zip((reason for _, reason in before), (reason for _, reason in after), strict=True))
     return decision.model_copy(
         update={
             "passed": decision.passed and all(passed for passed, _ in after),
             "reasons": tuple(renewed.get(reason, reason) for reason in decision.reasons),
-            "comparison": counted,
         }
     )
 
@@ -109,23 +129,23 @@ def _judge_minimum(gate: GateSpec, evaluation: Evaluation) -> _Judgement:
     return False, f"{name} {value:.3f} is below the minimum {gate.minimum:.3f}"
 
 
-def _judge_baseline(gate: GateSpec, evaluation: Evaluation, answer: str | None) -> Iterator[_Judgement]:
+def _judge_first(gate: GateSpec, first: FirstTrial) -> _Judgement:
+    needed = tighten_confidence(gate.confidence, first.earlier)
+    return _judge_baselines(first.baselines, needed, _explain_level(gate, first.earlier, None))
+
+
+def _judge_baselines(baselines: Sequence[Baseline], needed: float, why: str) -> _Judgement:
     """Judge a candidate by what costs nothing: whoever loses against that is of no use."""
-    asked = gate.baseline != "none"
-    if answer is not None:
-        yield not asked, f"it answers every test row with {answer!r}"
-    best = evaluation.best_baseline
-    if best is None or not asked:
-        return
     # All of them: one that is hardly worse than the best may differ less from the candidate.
-    least = min(evaluation.baselines, key=lambda baseline: baseline.confidence)
-    passed = least.confidence >= gate.confidence
-    shown = best if passed else least
-    yield (
+    least = min(baselines, key=lambda baseline: baseline.confidence)
+    passed = least.confidence >= needed
+    shown = max(baselines, key=lambda baseline: baseline.value) if passed else least
+    digits = _choose_digits(needed, why)
+    return (
         passed,
         f"{'' if passed else 'not '}significantly better than the {shown.name} at {shown.value:.3f}: "
-        f"{shown.gain:+z.3f}, above 0 with confidence {format_probability(shown.confidence, digits=1)}, "
-        f"{gate.confidence:.1%} needed",
+        f"{shown.gain:+z.3f}, above 0 with confidence {format_probability(shown.confidence, digits=digits)}, "
+        f"{needed:.{digits}%} needed{why}",
     )
 
 
@@ -134,14 +154,19 @@ def _judge_gain(gate: GateSpec, champion: ChampionComparison | None, examples: i
         yield True, "it is the first: there is no champion to beat"
         return
     name = f"v{champion.version}"
+    if champion.changed_use:
+        yield False, f"not promoted by itself: {champion.changed_use}; lorry promote decides by hand"
+        if champion.gain is None:
+            return
     if champion.examples is not None:
         yield from _judge_test(gate, champion)
     elif champion.confidence is not None:
         yield _judge_confidence(gate, champion, gate.confidence, "")
     elif champion.gain is None or champion.recorded is None:
         yield (
-            True,
-            f"it cannot be compared with {name}, for which this metric is not known: {champion.problem}",
+            False,
+            f"it cannot be compared with {name}, for which this metric is not known: {champion.problem}; "
+            "lorry promote decides by hand",
         )
     elif examples < gate.minimum_rows:
         yield False, f"{_count(examples)} cannot tell it from {name}: {gate.minimum_rows} are needed"
@@ -179,7 +204,7 @@ def _judge_test(gate: GateSpec, champion: ChampionComparison) -> Iterator[_Judge
         )
         return
     needed = tighten_confidence(gate.confidence, champion.earlier)
-    yield _judge_confidence(gate, champion, needed, _explain_level(gate, champion))
+    yield _judge_confidence(gate, champion, needed, _explain_level(gate, champion.earlier, champion.version))
 
 
 def _compare_values(value: float, recorded: float, champion: ChampionComparison) -> str:
@@ -199,7 +224,7 @@ def _judge_record(gate: GateSpec, champion: ChampionComparison, confidence: floa
     return (
         passed,
         f"by the intervals of both with confidence {format_probability(confidence, digits=1)}, {needed:.1%} "
-        f"needed{_explain_level(gate, champion)}",
+        f"needed{_explain_level(gate, champion.earlier, champion.version)}",
     )
 
 
@@ -211,7 +236,7 @@ def _is_tested(champion: ChampionComparison) -> bool:
 def _judge_confidence(gate: GateSpec, champion: ChampionComparison, needed: float, why: str) -> _Judgement:
     confidence = champion.confidence or 0.0
     passed = confidence >= needed
-    digits = 1 if not why or needed < 0.9985 else 3
+    digits = _choose_digits(needed, why)
     return (
         passed,
         f"{champion.gain:+z.3f} over v{champion.version} on the same rows; above {gate.minimum_gain:g} with "
@@ -219,13 +244,17 @@ def _judge_confidence(gate: GateSpec, champion: ChampionComparison, needed: floa
     )
 
 
-def _explain_level(gate: GateSpec, champion: ChampionComparison) -> str:
-    name, earlier = f"v{champion.version}", champion.earlier
+def _choose_digits(needed: float, why: str) -> int:
+    return 1 if not why or needed < 0.9985 else 3
+
+
+def _explain_level(gate: GateSpec, earlier: int, champion: int | None) -> str:
     if not earlier:
-        luck = 1.0 - gate.confidence
-        return f", so that luck promotes {luck:.1%} at most, however many challenge {name} on these rows"
+        tries = f"challenge v{champion} on these rows" if champion is not None else "are tried"
+        return f", so that luck promotes {1.0 - gate.confidence:.1%} at most, however many {tries}"
     others = "one adapter has" if earlier == 1 else f"{earlier} adapters have"
-    return f", since {others} challenged {name} on these rows before"
+    tried = f"challenged v{champion}" if champion is not None else "been tried"
+    return f", since {others} {tried} on these rows before"
 
 
 def _count(rows: int) -> str:

@@ -73,5 +73,7 @@ def _name_renewed(staleness: Staleness, *, force: bool) -> dict[str, JsonValue]:
     """Name the version that is judged anew, so that the next step does not train."""
     if force or staleness.renewed is None or staleness.version is None:
         return {}
-    candidate = RegisteredCandidate(version=staleness.version, adapter_id=staleness.renewed)
+    candidate = RegisteredCandidate(
+        version=staleness.version, adapter_id=staleness.renewed, why=staleness.why_renewed
+    )
     return {RENEWED_DETAIL: candidate.model_dump_json()}

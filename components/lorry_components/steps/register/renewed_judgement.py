@@ -2,7 +2,11 @@
 
 from pathlib import Path
 
-from lorry_components.steps.evaluate.champion_comparison import compare_champion, load_scored_part
+from lorry_components.steps.evaluate.champion_comparison import (
+    compare_champion,
+    find_first_trial,
+    load_scored_part,
+)
 from lorry_components.steps.evaluate.evaluation_report import EvaluationReport
 from lorry_components.steps.gate.step import Decision, decide
 from lorry_components.tasks.resolution import ResolvedTask
@@ -26,7 +30,12 @@ def judge_anew(task: ResolvedTask, data: Path, evaluation: Path, *, registry: Re
     """
     scored = load_scored_part(task.task_type, data, evaluation)
     comparison = compare_champion(task, scored, registry)
-    report = EvaluationReport.load(evaluation).model_copy(update={"champion": comparison})
+    report = EvaluationReport.load(evaluation)
+    # The champion may also have been withdrawn.
+    first = find_first_trial(registry, task.spec, scored.card)
+    if first is not None:
+        first = first.model_copy(update={"baselines": report.evaluation.baselines})
+    report = report.model_copy(update={"champion": comparison, "first": first})
     decision = decide(task.spec.gate, report)
     remark = "judged anew, since the champion had changed meanwhile"
     return decision.model_copy(update={"reasons": (remark, *decision.reasons)})

@@ -99,7 +99,7 @@ def register(
     registered = RegisteredCandidate.find(candidate)
     if registered is not None:
         manifest = registry.read_manifest(registered.adapter_id)
-        decision = _remark(decision, "judged anew, without training, since another gate had refused it")
+        decision = _remark(decision, f"judged anew, without training: {registered.why}")
     else:
         summary = TrainingSummary.load(candidate)
         manifest = _publish(task, candidate, summary, report, registry)

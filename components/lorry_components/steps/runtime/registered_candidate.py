@@ -1,4 +1,4 @@
-"""A candidate that is trained already: a version that the gate refused, to be judged by another gate."""
+"""A candidate that is trained already: a version that the gate refused, to be judged anew."""
 
 from pathlib import Path
 from typing import Self
@@ -19,12 +19,14 @@ class RegisteredCandidate(BaseModel):
     Attributes:
         version: The version.
         adapter_id: Its adapter.
+        why: By what it was refused, in words.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     version: int
     adapter_id: str
+    why: str = "another gate refused it"
 
     def save(self, folder: Path) -> None:
         """Write it into a candidate's folder, in place of an adapter."""

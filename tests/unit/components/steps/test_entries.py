@@ -518,7 +518,7 @@ def test_a_refused_version_is_judged_by_a_changed_gate_without_training(
     assert graph.run(specify(1.5), "run-3") == [PROCEED] * 5
     task = read_task(graph, specify(1.5), "run-3")
     assert task["status"] == "challenger"
-    assert task["reason"].startswith("judged anew, without training, since another gate had refused it; ")
+    assert task["reason"].startswith("judged anew, without training: another gate refused it; ")
     assert task["details"]["finetune"] == {"reused": 1}
     assert graph.run(specify(1.5), "run-4") == [STOP]
     assert "is below the minimum 1.500" in read_task(graph, specify(1.5), "run-4")["reason"]

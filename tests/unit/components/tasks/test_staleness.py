@@ -19,7 +19,7 @@ from lorry_components.steps.gate.step import Decision
 from lorry_components.steps.register.step import register
 from lorry_components.tasks.inspection import Inspection, inspect_task
 from lorry_components.tasks.resolution import resolve_task
-from lorry_components.tasks.staleness import Staleness, assess_staleness
+from lorry_components.tasks.staleness import GATE_DETAIL, Staleness, assess_staleness, describe_gate
 from lorry_registry.collection import Rules, plan_collection, sweep_store
 from lorry_registry.digest_cache import DigestCache
 from lorry_registry.digests import digest_bytes, digest_file
@@ -75,6 +75,18 @@ class Workshop:
             index=None,
             details={},
         ).event.version
+
+    def judge_again(self, adapter_id: str) -> None:
+        """Let the gate refuse a version once more, by the champion of now."""
+        self.registry.register(
+            self.spec.name,
+            adapter_id,
+            promote=False,
+            judged_champion=self.registry.ledger.read_state(self.spec.name).champion_version,
+            reasons=("it is no better",),
+            details={GATE_DETAIL: describe_gate(resolve_task(self.spec))},
+            is_renewed=True,
+        )
 
     def write_rows(self, count: int, *, first: int = 0, **labels: float) -> None:
         rows = [
@@ -176,6 +188,64 @@ def test_a_former_champion_is_not_called_up_to_date(workshop: Workshop) -> None:
     found = workshop.assess(train=second)
     assert (found.version, found.retired) == (2, "former champion")
     assert "bob: followed by v1 as the champion: v2 is slow; the champion is v1" in found.reason
+
+
+def refuse_against_second(workshop: Workshop) -> str:
+    """Let a third recipe be refused against v2; return its adapter."""
+    learn_twice(workshop)
+    workshop.spec = workshop.spec.model_copy(
+        update={"train": workshop.spec.train.model_copy(update={"seed": 8})}
+    )
+    workshop.learn(passed=False)
+    assert workshop.assess().is_refused
+    assert not workshop.assess().has_work
+    return workshop.registry.list_versions(workshop.spec.name)[2].adapter_id
+
+
+@pytest.mark.parametrize("move", ["rollback", "promote", "withdraw"])
+def test_a_refusal_holds_against_the_champion_that_it_was_judged_by(workshop: Workshop, move: str) -> None:
+    name = workshop.spec.name
+    third = refuse_against_second(workshop)
+    if move == "promote":
+        workshop.registry.promote(name, 1, reason="v2 is slow")
+    else:
+        getattr(workshop.registry, move)(name, reason="it answers nonsense")
+    found = workshop.assess()
+    assert (found.is_stale, found.renewed, found.has_work) == (False, third, True)
+    present = "none" if move == "withdraw" else "v1"
+    assert found.reason.endswith(
+        f"but it was refused against v2, and the champion is {present} now: "
+        "it is judged anew, without training"
+    )
+    assert workshop.inspect().state == "to judge"
+    # Judged by that champion, and refused again.
+    workshop.judge_again(third)
+    assert (workshop.assess().is_refused, workshop.assess().has_work) == (True, False)
+    # And back to the one that it was refused against first.
+    workshop.registry.promote(name, 2, reason="it was not that slow")
+    assert not workshop.assess().has_work
+
+
+def test_a_refusal_holds_against_whoever_beat_that_champion(workshop: Workshop) -> None:
+    refuse_against_second(workshop)
+    third = workshop.spec
+    workshop.spec = third.model_copy(update={"train": third.train.model_copy(update={"seed": 9})})
+    workshop.learn()
+    workshop.spec = third
+    delete_task(workshop.registry, third.name, reason="a mistake")
+    restore_task(workshop.registry, third.name, reason="it was")
+    assert (workshop.assess().version, workshop.assess().is_refused, workshop.assess().has_work) == (
+        *(3, True, False),
+    )
+
+
+def test_what_changed_is_told_against_the_champion_after_a_rollback(workshop: Workshop) -> None:
+    first, _ = learn_twice(workshop)
+    workshop.registry.rollback(workshop.spec.name, reason="it answers nonsense")
+    found = workshop.inspect(train=first.model_copy(update={"seed": 9}))
+    assert (found.state, found.compared) == ("stale", 1)
+    assert found.reason == "recipe changed since v1 (train.seed 0 -> 9)"
+    assert [change.how for change in found.changes] == ["train.seed 0 -> 9"]
 
 
 def test_whoever_was_promoted_by_hand_is_not_refused_any_more(workshop: Workshop) -> None:

@@ -267,8 +267,13 @@ def test_a_champion_of_another_kind_is_compared_with_nothing(
     assert report.champion is not None
     assert (report.champion.recorded, report.champion.gain) == (None, None)
     judged = decide(GateSpec(minimum=-1.0, minimum_gain=0.5, baseline="none"), report)
-    assert judged.passed
-    assert "cannot be compared with v1, for which this metric is not known" in judged.reasons[-1]
+    # Who reads labels would get numbers.
+    assert not judged.passed
+    assert judged.reasons[-1] == (
+        "not promoted by itself: v1 is a text-classification, and this is a regression; "
+        "lorry promote decides by hand"
+    )
+    assert judged.against == judged.reasons[-1:]
 
 
 def test_the_record_of_a_champion_stands_in_when_it_is_damaged(
@@ -316,6 +321,10 @@ def test_the_record_of_a_champion_of_other_columns_stands_in(
     report = score(found, registry, tmp_path / "evaluation", name=former.spec.name)
     assert report.champion is not None
     assert problem in report.champion.problem
+    assert report.champion.changed_use == problem.replace("it reads", "v1 reads").replace(
+        "the task has two texts now", "this reads two"
+    ).replace("the task has one text now", "this reads one")
+    assert not decide(GateSpec(baseline="none"), report).passed
     assert report.champion.value is None
     assert report.champion.recorded == former.report.evaluation.headline.value
 

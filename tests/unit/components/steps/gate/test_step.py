@@ -1,14 +1,20 @@
 """The gate: who becomes the champion, and why."""
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lorry_components.steps.evaluate.evaluation_report import ChampionComparison, EvaluationReport
+from lorry_components.steps.evaluate.evaluation_report import (
+    ChampionComparison,
+    EvaluationReport,
+    FirstTrial,
+)
 from lorry_components.steps.gate.step import Decision, build_challenge, decide, recount
 from lorry_registry.manifest import Baseline, Evaluation, MetricValue, Probe
 from lorry_registry.task_spec import GateSpec
@@ -29,6 +35,7 @@ def judge(
     champion: ChampionComparison | None = None,
     single_answer: str | None = None,
     baselines: tuple[Baseline, ...] = (),
+    first: FirstTrial | None = None,
     **gate: Any,
 ) -> Decision:
     metric = MetricValue(value=value, low=value - 0.05, high=value + 0.05)
@@ -42,6 +49,7 @@ def judge(
         ),
         probe=Probe(rows=(), outputs=(), base_outputs=()),
         champion=champion,
+        first=first,
         seconds=1.0,
         single_answer=single_answer,
     )
@@ -122,6 +130,108 @@ def test_all_that_costs_nothing_has_to_be_beaten() -> None:
 def test_a_gain_over_the_champion_does_not_make_up_for_a_baseline() -> None:
     worse = MAJORITY.model_copy(update={"gain": -0.1, "confidence": 0.0})
     assert not judge(champion=CHAMPION, baselines=(worse,)).passed
+
+
+# What programs that use the champion rely on
+
+
+def test_a_champion_whose_users_would_be_let_down_is_replaced_by_hand_only() -> None:
+    lost = TESTED.model_copy(
+        update={"confidence": 1.0, "changed_use": "v3 knows the class 'spam', and this does not"}
+    )
+    decision = judge(champion=lost)
+    assert not decision.passed
+    assert decision.reasons[1] == (
+        "not promoted by itself: v3 knows the class 'spam', and this does not; lorry promote decides by hand"
+    )
+    # How good it is, is told all the same, and counts as a challenge.
+    assert decision.reasons[-1].startswith("+0.060 over v3")
+    assert decision.against == decision.reasons[1:2]
+    assert build_challenge(GateSpec(), decision) is not None
+
+
+def test_a_champion_that_cannot_be_compared_at_all_is_replaced_by_hand_only() -> None:
+    unknown = UNLOADABLE.model_copy(update={"recorded": None, "gain": None})
+    decision = judge(champion=unknown)
+    assert not decision.passed
+    assert decision.reasons[1] == (
+        "it cannot be compared with v3, for which this metric is not known: its base is gone; "
+        "lorry promote decides by hand"
+    )
+
+
+# How often a first champion was tried
+
+
+def try_first(earlier: int, confidence: float = 0.98) -> FirstTrial:
+    baselines = (MAJORITY.model_copy(update={"confidence": confidence}),)
+    return FirstTrial(test_rows=TESTED.test_rows, earlier=earlier, baselines=baselines)
+
+
+@pytest.mark.parametrize(
+    ("earlier", "confidence", "passed", "told"),
+    [
+        (0, 0.97, True, "97.0% needed, so that luck promotes 5.0% at most, however many are tried"),
+        (
+            0,
+            0.969,
+            False,
+            "97.0% needed, so that luck promotes 5.0% at most, however many are tried",
+        ),
+        (1, 0.98, False, "99.2% needed, since one adapter has been tried on these rows before"),
+        (9, 0.9998, True, "99.970% needed, since 9 adapters have been tried on these rows before"),
+    ],
+)
+def test_a_first_champion_has_to_be_surer_the_more_were_tried(
+    earlier: int, confidence: float, passed: bool, told: str
+) -> None:
+    decision = judge(first=try_first(earlier, confidence), baselines=(MAJORITY,))
+    assert decision.passed == passed
+    assert decision.reasons[1].endswith(told)
+    # The champion's own test is enough where there is one, and who asks for no baseline has no test.
+    assert judge(champion=CHAMPION, first=try_first(9), baselines=(MAJORITY,)).passed
+    unasked = judge(first=try_first(9), baseline="none")
+    assert unasked.passed
+    assert build_challenge(GateSpec(baseline="none"), unasked) is None
+
+
+def test_a_first_champion_is_judged_again_by_the_number_that_the_ledger_knows() -> None:
+    decision = judge(first=try_first(0), baselines=(MAJORITY,))
+    assert decision.passed
+    challenge = build_challenge(GateSpec(), decision)
+    assert challenge is not None
+    assert challenge.describe() == {"champion": None, "test_rows": TESTED.test_rows}
+    assert challenge.judge(0) == (True, decision.reasons)
+    passed, reasons = challenge.judge(3)
+    assert not passed
+    assert (reasons[0], reasons[2]) == (decision.reasons[0], decision.reasons[2])
+    assert reasons[1].startswith("not significantly better than the majority class")
+    assert reasons[1].endswith("since 3 adapters have been tried on these rows before")
+
+
+def test_of_ten_useless_adapters_luck_promotes_one_in_one_case_of_twenty_at_most() -> None:
+    rows, cases, tries = 100, 1500, 10
+    generator = np.random.default_rng(0)
+
+    @functools.cache
+    def measure(wins: int, losses: int) -> float:
+        shares = [wins / rows, losses / rows, 1 - (wins + losses) / rows]
+        drawn = np.random.default_rng(1).multinomial(rows, shares, size=40_000)
+        return float(np.mean(drawn[:, 0] > drawn[:, 1]))
+
+    promoted = {"counted": 0, "uncounted": 0}
+    for _ in range(cases):
+        # Labels without a meaning: the majority class is right by chance, and so is each adapter.
+        majority, adapters = generator.random(rows) < 0.5, generator.random((tries, rows)) < 0.5
+        confidences = [
+            measure(int(np.sum(right & ~majority)), int(np.sum(majority & ~right))) for right in adapters
+        ]
+        for name, places in (("counted", range(tries)), ("uncounted", [0] * tries)):
+            trials = map(try_first, places, confidences)
+            promoted[name] += any(judge(first=trial).passed for trial in trials)
+    assert promoted["counted"] / cases < 0.05
+    # Tightened once for all, as if each were the first.
+    assert promoted["uncounted"] / cases > 0.1
 
 
 # The rows that are shared with the champion
