@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import transformers
@@ -152,10 +152,3 @@ def _rename_metric(name: str) -> str:
     if name.startswith("eval_") and not name.endswith(("_runtime", "_per_second")):
         return f"validation/{name.removeprefix('eval_')}"
     return ""
-
-
-def list_scores(history: Sequence[Mapping[str, float]], step: int | None) -> dict[str, float]:
-    """Return the validation metrics of a step under their names in MLflow; none if it was not evaluated."""
-    entries = [entry for entry in history if entry.get("step") == (step or 0)]
-    named = {_rename_metric(name): value for entry in entries for name, value in entry.items()}
-    return {name: value for name, value in named.items() if name.startswith("validation/")}

@@ -295,7 +295,7 @@ def _train(
     *,
     may_keep_start: bool,
 ) -> Course:
-    from lorry_components.training.callbacks import ProgressCallback, list_scores
+    from lorry_components.training.callbacks import ProgressCallback
     from lorry_components.training.checkpoint_uploads import CheckpointUploads
 
     spec, group = task.spec, setup.group
@@ -319,17 +319,13 @@ def _train(
         if place is not None and group.is_first:
             uploads = CheckpointUploads(place.open(), keeps_best=keeps_best)
             trainer.add_callback(stack.enter_context(uploads))
-        course = train_to_end(
+        return train_to_end(
             trainer,
             checkpoints,
             keeps_prefix=spec.train.cache_frozen_layers,
             keeps_best=keeps_best,
             may_keep_start=may_keep_start,
         )
-    if keeps_best and group.is_first:
-        # The last scores of the curves are then those of the weights that are kept.
-        log(list_scores(trainer.state.log_history, trainer.state.best_global_step), course.steps)
-    return course
 
 
 def _list_peak_rates(setup: Setup) -> dict[str, float]:
