@@ -8,9 +8,10 @@ test part is read.
     python tests/benchmarks/bench_beginnings.py --data FOLDER [--sets mrpc,trec] [--methods lora,full]
 
 With ``--head-rate`` the head learns at another rate than by default. ``FOLDER`` holds the data sets of
-``bench_heads.py``. Results are appended to ``--results``, and what is there is not measured again. Ends in a
-table: what each rule comes to on the other rows on average, how often what it keeps is below the beginning by
-more than the interval, and by how much at most.
+``bench_heads.py``. Results are appended to ``--results``, and what is there is not measured again. Ends in
+two tables: what each rule comes to on the other rows on average, how often what it keeps is below the
+beginning by more than the interval, and by how much at most; and what each rule would come to with 5, 20 and
+100 validation rows, drawn with the shares of rows that the other rows show to be gained and lost.
 """
 
 import argparse
@@ -25,6 +26,8 @@ from typing import Any
 import numpy as np
 from bench_heads import DATA_SETS, Variant, define, read_rows, write_parts
 from bench_small_data import HEADS, METHODS, RECIPES, SIZES
+from numpy.typing import NDArray
+from scipy.stats import binom
 
 from lorry_components.process_setup import quiet_libraries
 from lorry_components.steps.finetune.step import finetune
@@ -72,6 +75,25 @@ class Compared:
         return math.sqrt(self.gained + self.lost) / self.rows
 
 
+def _test_signs(gained: Any, lost: Any) -> Any:
+    """Return the chance of so few gained rows among those that differ, if the two are equally good."""
+    return binom.cdf(gained, gained + lost, 0.5)
+
+
+# The same for a few rows alone: gained and lost ones, and how many there are.
+FEW_ROWS_RULES: Mapping[str, Callable[[Any, Any, int], Any]] = {
+    "always the end": lambda gained, lost, _rows: gained + lost >= 0,
+    "not lower: ordinary methods until 2026-12-03": lambda gained, lost, _rows: gained >= lost,
+    "higher by a standard error: soft tokens until then": lambda gained, lost, rows: (
+        gained - lost > np.sqrt(np.maximum(gained + lost - (gained - lost) ** 2 / rows, 0))
+    ),
+    "not lower by a sign test at 0.3: the rule": lambda gained, lost, _rows: _test_signs(gained, lost) > 0.3,
+    "not lower by a sign test at 0.05": lambda gained, lost, _rows: _test_signs(gained, lost) > 0.05,
+}
+FEW_ROWS = (5, 20, 100)
+# An end that is better by more than this should not be given up.
+_GOOD = 0.02
+
 # Whether the end is kept.
 RULES: Mapping[str, Callable[[Compared], bool]] = {
     "always the end": lambda _seen: True,
@@ -81,6 +103,7 @@ RULES: Mapping[str, Callable[[Compared], bool]] = {
     "accuracy is higher by a standard error": lambda seen: seen.gain > seen.error,
     "accuracy is higher by two": lambda seen: seen.gain > 2 * seen.error,
     "loss is lower": lambda seen: seen.ended_loss < seen.begun_loss,
+    "accuracy is not lower by a sign test at 0.3": lambda seen: _test_signs(seen.gained, seen.lost) > 0.3,
     "accuracy is higher and loss is lower": lambda seen: seen.gain > 0 and seen.ended_loss < seen.begun_loss,
     "accuracy is higher, by a standard error if loss is not lower": lambda seen: (
         seen.gain > (0 if seen.ended_loss < seen.begun_loss else seen.error)
@@ -198,6 +221,24 @@ def print_rules(results: Sequence[Mapping[str, Any]]) -> None:
         )
 
 
+def print_few_rows(results: Sequence[Mapping[str, Any]], *, draws: int = 4000) -> None:
+    """Print what each rule comes to with few validation rows, in Markdown."""
+    generator = np.random.default_rng(0)
+    others = [Compared(**each["others"]) for each in results]
+    gains = np.asarray([each.gain for each in others])
+    print("\n| validation rows | the end is kept if its accuracy is | over the probe | good ends given up |")
+    print("|---|---|---|---|")
+    for rows in FEW_ROWS:
+        drawn: list[NDArray[np.int64]] = []
+        for each in others:
+            shares = [each.gained / each.rows, each.lost / each.rows]
+            drawn.append(generator.multinomial(rows, [*shares, 1 - sum(shares)], draws).T)
+        for name, keeps in FEW_ROWS_RULES.items():
+            kept = np.asarray([keeps(gained, lost, rows).mean() for gained, lost, _same in drawn])
+            lost_ends = 1 - kept[gains > _GOOD].mean()
+            print(f"| {rows} | {name} | {np.mean(kept * gains):+.4f} | {lost_ends:.3f} |")
+
+
 def main() -> None:
     """Measure what the command line asks for, and print it as it comes."""
     parser = argparse.ArgumentParser(
@@ -226,6 +267,7 @@ def main() -> None:
             flush=True,
         )
     print_rules(results)
+    print_few_rows(results)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 # A disk with less than this left, in bytes, counts as full.
 _LEAST_ROOM = 1 << 20
-_START = "start"
+START = "start"
+"""The folder, beside the checkpoints, of the weights that training began with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,6 @@ class Course:
         loss: The last mean training loss that was logged; NaN if none was.
         batch_size: Rows in one forward pass, those of all processes together; None: it had no steps.
         epochs: Passes over the training rows; None: it had no steps.
-        kept_start: Why the weights in the end are those of the beginning; "": they are not.
     """
 
     steps: int
@@ -40,7 +40,6 @@ class Course:
     loss: float
     batch_size: int | None = None
     epochs: float | None = None
-    kept_start: str = ""
 
     def count_rows(self, gradient_accumulation: int) -> int:
         """Return how many rows this process trained on, each as often as it was read."""
@@ -53,7 +52,7 @@ def train_to_end(
     *,
     keeps_prefix: bool,
     keeps_best: bool,
-    may_keep_start: bool = False,
+    keeps_start: bool = False,
 ) -> Course:
     """Train from the newest checkpoint, or from the start where there is none, to the end.
 
@@ -62,7 +61,7 @@ def train_to_end(
         checkpoints: The folder of this very training.
         keeps_prefix: Whether the outputs of the frozen layers are computed once and kept.
         keeps_best: Whether the weights in the end are those of the best epoch, and not of the last one.
-        may_keep_start: Whether they are those of the beginning if validation likes these better.
+        keeps_start: Whether the weights of the beginning are written beside the checkpoints, and evaluated.
 
     Raises:
         StoreError: The disk is full.
@@ -75,17 +74,14 @@ def train_to_end(
 
     checkpoint = find_checkpoint(checkpoints)
     started = time.perf_counter()
-    kept_start = ""
     try:
-        if may_keep_start:
-            trainer.remember_start(checkpoints / _START, is_evaluated=checkpoint is None)
+        if keeps_start:
+            trainer.remember_start(checkpoints / START, is_evaluated=checkpoint is None)
         if checkpoint is None or not trainer.take_over(checkpoint):
             with cached_prefix(trainer, checkpoints) if keeps_prefix else nullcontext():
                 trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         if keeps_best:
             trainer.load_best()
-        if may_keep_start:
-            kept_start = trainer.keep_better_start(checkpoints / _START, keeps_best=keeps_best)
     except pickle.UnpicklingError as error:
         # Trainer reads torch's own files with weights_only, which refuses whatever could run code.
         raise TrainingError(
@@ -110,5 +106,4 @@ def train_to_end(
         loss=float(losses[-1]) if losses else math.nan,
         batch_size=trainer.args.train_batch_size * trainer.args.world_size,
         epochs=trainer.state.epoch,
-        kept_start=kept_start,
     )

@@ -7,7 +7,6 @@ checked, in ``tests/unit/components/training/test_trainer_contract.py``.
 """
 
 import contextlib
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -194,32 +193,6 @@ class AdapterTrainer(Trainer):
         """
         self.save_model(str(folder))
         self.args.eval_on_start = is_evaluated
-
-    def keep_better_start(self, folder: Path, *, keeps_best: bool) -> str:
-        """Load the weights of the beginning if they were better on validation; return why, or "".
-
-        Args:
-            folder: Where :meth:`remember_start` wrote them.
-            keeps_best: Whether the model has the weights of the best epoch, and not of the last one.
-        """
-        name = str(self.args.metric_for_best_model)
-        scores = {
-            entry["step"]: float(entry[f"eval_{name}"])
-            for entry in self.state.log_history
-            if f"eval_{name}" in entry
-        }
-        last = (self.state.best_global_step or 0) if keeps_best else self.state.global_step
-        if last not in scores:
-            # A training that was killed between its last checkpoint and the evaluation of its weights.
-            scores[last] = float(self.evaluate()[f"eval_{name}"])
-        begun, ended = scores[0], scores[last]
-        sign = 1.0 if self.args.greater_is_better else -1.0
-        if not math.isfinite(begun) or (last > 0 and sign * ended >= sign * begun):
-            return ""
-        load_trained(self._bare, self._method, folder)
-        if last == 0:
-            return f"{name} on validation was {begun:.3f} when training began, and in no epoch above it"
-        return f"{name} on validation was {begun:.3f} when training began, and {ended:.3f} in the end"
 
     def take_over(self, checkpoint: Path) -> bool:
         """Load the result of a training that had ended when it was killed; return whether it had.

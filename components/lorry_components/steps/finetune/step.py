@@ -22,7 +22,6 @@ from lorry_components.tasks.resolution import ResolvedTask
 from lorry_components.training.assembly import build_trainer
 from lorry_components.training.distributed import ALONE, ProcessGroup, separate_random_numbers
 from lorry_components.training.feature_cache import FeatureCache
-from lorry_components.training.leaving_out import count_without, leave_out_unless_better
 from lorry_components.training.linear_probe import (
     MOST_ROWS,
     PROBE_NAME,
@@ -35,11 +34,12 @@ from lorry_components.training.linear_probe import (
 from lorry_components.training.node_agreement import check_same_start
 from lorry_components.training.number_head import NumberHead, find_number_head
 from lorry_components.training.precision import choose_task_precision, detect_hardware
-from lorry_components.training.resumption import Course, train_to_end
+from lorry_components.training.resumption import START, Course, train_to_end
 from lorry_components.training.setup import Setup, check_batch_size, set_up
 from lorry_components.training.starting_adapter import StartingAdapter, begin_with, scale_head
 from lorry_components.training.stored_checkpoints import CheckpointPlace
 from lorry_components.training.training_summary import ADAPTER_FOLDER, TrainingSummary, read_versions
+from lorry_components.training.worse_ends import count_without, give_up_worse_end
 from lorry_registry.digests import digest_bytes, digest_document, shorten_digest
 from lorry_registry.errors import LorryError, TrainingError
 from lorry_registry.manifest import WEIGHTS_NAME, TrainingInputs
@@ -151,7 +151,7 @@ def finetune(
             progress,
             log_metrics,
             place,
-            may_keep_start=fitted is not None and not may_be_left_out,
+            keeps_start=fitted is not None and not may_be_left_out,
         )
         if method.trains_in_steps
         else Course(steps=0, resumed_from=0, seconds=0.0, loss=probe.head.loss if probe else math.nan)
@@ -164,9 +164,15 @@ def finetune(
         )
     if head is not None:
         head.fold()
-    left_out = ""
-    if may_be_left_out and probe is not None:
-        left_out = leave_out_unless_better(setup, probe, parts["validation"], card.labels, spec.evaluate)
+    compared = (probe if may_be_left_out else fitted) if method.trains_in_steps else None
+    start_folder = None if may_be_left_out else checkpoints / START
+    given_up = (
+        give_up_worse_end(
+            setup, compared, parts["validation"], card.labels, spec.evaluate, start=start_folder
+        )
+        if compared is not None
+        else ""
+    )
     # Validation rows may have decided as well: which epoch is kept, or how the fitted head is regularised.
     chooses = spec.train.early_stopping is not None or fits_head
     seen = collect_seen_rows(
@@ -183,7 +189,7 @@ def finetune(
         _log_kept(
             task,
             setup,
-            fitted if course.kept_start else probe if left_out else None,
+            compared if given_up else None,
             parts,
             card.labels,
             course.steps,
@@ -202,7 +208,7 @@ def finetune(
         ),
         labels=card.labels,
         has_pair=spec.data.columns.text_pair is not None,
-        parameters=count_without(setup.parameters) if left_out else setup.parameters,
+        parameters=count_without(setup.parameters) if given_up and may_be_left_out else setup.parameters,
         learning_rate=setup.learning_rate,
         device=setup.hardware.name,
         precision=setup.precision.name,
@@ -219,7 +225,7 @@ def finetune(
         head_init=_name_head_init(setup, fitted, began),
         head=setup.task_type.find_recorded_pooling(),
         start_refused=refused,
-        kept_start=course.kept_start or left_out,
+        kept_start=given_up,
     )
     if group.is_first:
         summary.save(target)
@@ -293,7 +299,7 @@ def _train(
     log_metrics: "LogMetrics | None",
     place: CheckpointPlace | None,
     *,
-    may_keep_start: bool,
+    keeps_start: bool,
 ) -> Course:
     from lorry_components.training.callbacks import ProgressCallback
     from lorry_components.training.checkpoint_uploads import CheckpointUploads
@@ -324,7 +330,7 @@ def _train(
             checkpoints,
             keeps_prefix=spec.train.cache_frozen_layers,
             keeps_best=keeps_best,
-            may_keep_start=may_keep_start,
+            keeps_start=keeps_start,
         )
 
 

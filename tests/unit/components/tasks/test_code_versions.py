@@ -43,6 +43,7 @@ STEP_SOURCES = {
             for name in ("optimizers", "packing", "precision", "quick_lora", "resumption", "sampler", "setup")
         ),
         *(f"training/{name}.py" for name in ("sharding", "starting_adapter", "supervised_logits", "trainer")),
+        *("training/head_rate.py", "training/worse_ends.py", "metrics/randomization.py"),
         *(f"models/{name}.py" for name in ("blocks", "dimensions", "dropout_fields", "pooled_model")),
         *(f"models/{name}.py" for name in ("pooling", "pretrained", "quantization", "reading_order")),
     ],

@@ -341,17 +341,24 @@ def test_the_head_of_soft_prompts_is_fitted_to_the_base_with_them(
     np.testing.assert_allclose(outputs, fitted.compute(np.concatenate(read)), atol=2e-3)
 
 
+@pytest.fixture
+def _any_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give up every training: what comes of it does not depend on how bad a tiny model becomes."""
+    monkeypatch.setattr("lorry_components.training.worse_ends._CHANCE", 1.0)
+
+
 # At such a rate the weights are thrown about.
 RUINED = {"epochs": None, "steps": 4, "learning_rate": 0.5}
 TORN = {"pooling": "mean", "init": "probe", "learning_rate": 0.5}
 
 
+@pytest.mark.usefixtures("_any_end_is_given_up")
 @pytest.mark.parametrize(
     ("task", "method"),
     [("classification", "lora"), ("regression", "lora"), ("regression", "bitfit"), ("regression", "full")],
 )
 @pytest.mark.parametrize("stopping", [None, {"patience": 5}])
-def test_a_training_that_ends_worse_than_it_began_keeps_its_beginning(
+def test_a_training_that_is_given_up_keeps_its_beginning(
     make_spec: MakeSpec,
     tiny_data: Callable[[str], Path],
     tmp_path: Path,
@@ -369,10 +376,9 @@ def test_a_training_that_ends_worse_than_it_began_keeps_its_beginning(
 
     summary = finetune(resolved, data, tmp_path / "ruined", checkpoints=tmp_path / "kept", log_metrics=follow)
     # What is told last, of the last step, is of the weights that were kept.
-    (first, begun), *ended, (last, kept) = curve
+    (first, begun), *_, (last, kept) = curve
     assert (first, last) == (0, summary.steps)
     assert kept == pytest.approx(begun, abs=1e-3)
-    assert begun > max(value for _, value in ended if value != begun)
     assert f"{begun:.3f} when training began" in summary.kept_start
     alone = resolve_task(make_spec(task, "probe", head={"pooling": "mean"}, train={"epochs": None}))
     finetune(alone, data, tmp_path / "probe", checkpoints=tmp_path / "none")
@@ -392,6 +398,7 @@ def test_a_training_that_ends_worse_than_it_began_keeps_its_beginning(
     evaluate(resolved, data, tmp_path / "ruined", tmp_path / "evaluation", registry=None)
 
 
+@pytest.mark.usefixtures("_any_end_is_given_up")
 @pytest.mark.parametrize("method", ["vera", {"name": "peft", "type": "MISS", "r": 2}])
 def test_a_beginning_that_is_kept_is_told_from_the_base_by_its_head(
     make_spec: MakeSpec, tiny_data: Callable[[str], Path], tmp_path: Path, method: str | dict[str, Any]
@@ -405,6 +412,7 @@ def test_a_beginning_that_is_kept_is_told_from_the_base_by_its_head(
     assert not np.any(report.probe.base_outputs)
 
 
+@pytest.mark.usefixtures("_any_end_is_given_up")
 @pytest.mark.parametrize("step", [3, 4])
 def test_a_beginning_is_kept_after_a_kill_as_well(
     make_spec: MakeSpec, tiny_data: Callable[[str], Path], tmp_path: Path, step: int

@@ -1,4 +1,4 @@
-"""Soft tokens that are no better than the base without them: the adapter has none and is the probe."""
+"""Soft tokens that end worse than the base without them: the adapter has none and is the probe."""
 
 import json
 from collections.abc import Callable
@@ -20,9 +20,9 @@ from lorry_components.steps.register.step import register
 from lorry_components.tasks.resolution import ResolvedTask, resolve_task
 from lorry_components.training.distributed import ALONE
 from lorry_components.training.head_fitting import FittedHead
-from lorry_components.training.leaving_out import leave_out_unless_better
 from lorry_components.training.linear_probe import LinearProbe, find_output_layer
 from lorry_components.training.setup import Setup, set_up
+from lorry_components.training.worse_ends import give_up_worse_end
 from lorry_registry.errors import TrainingError
 from lorry_registry.registry import Registry
 from lorry_registry.stores import LocalStore
@@ -33,6 +33,12 @@ METHODS = ("prompt-tuning", "p-tuning", "p-tuning-v2", "prelayer")
 HEAD = {"pooling": "mean", "init": "probe", "learning_rate": 0.5}
 # At such a rate the weights are thrown about.
 RUINED = {"epochs": None, "steps": 4, "learning_rate": 0.5}
+
+
+@pytest.fixture
+def _any_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give up every training: what comes of it does not depend on how bad a tiny model becomes."""
+    monkeypatch.setattr("lorry_components.training.worse_ends._CHANCE", 1.0)
 
 
 def register_trained(task: ResolvedTask, data: Path, folder: Path) -> tuple[Any, Path]:
@@ -47,9 +53,10 @@ def register_trained(task: ResolvedTask, data: Path, folder: Path) -> tuple[Any,
     return summary, registry.fetch(registration.event.adapter_id)
 
 
+@pytest.mark.usefixtures("_any_end_is_given_up")
 @pytest.mark.parametrize("data_set", ["classification", "regression", "pair"])
 @pytest.mark.parametrize("method", METHODS)
-def test_a_ruined_training_ends_as_the_probe(
+def test_a_training_that_is_given_up_ends_as_the_probe(
     make_spec: MakeSpec, tiny_data: Callable[[str], Path], tmp_path: Path, method: str, data_set: str
 ) -> None:
     data = tiny_data(data_set)
@@ -57,7 +64,7 @@ def test_a_ruined_training_ends_as_the_probe(
     alone = resolve_task(make_spec(data_set, "probe", head={"pooling": "mean"}, train={"epochs": None}))
     summary, folder = register_trained(task, data, tmp_path / "ruined")
     _, probe = register_trained(alone, data, tmp_path / "probe")
-    assert f"{task.task_type.primary} on validation was" in summary.kept_start
+    assert summary.kept_start.startswith(f"{task.task_type.primary} on ")
     assert f"without {method}" in summary.kept_start
     assert summary.parameters.adapter == 0
     tensors = load_file(folder / "adapter_model.safetensors")
@@ -68,6 +75,7 @@ def test_a_ruined_training_ends_as_the_probe(
     np.testing.assert_allclose(outputs[0], outputs[1], atol=2e-2 * np.abs(outputs[1]).max())
 
 
+@pytest.mark.usefixtures("_any_end_is_given_up")
 @pytest.mark.parametrize("method", ["prompt-tuning", "p-tuning"])
 @pytest.mark.parametrize("base", ["bert", "gpt2"])
 def test_peft_reads_an_adapter_without_tokens(
@@ -117,7 +125,7 @@ def test_validation_decides(
     weight = np.ones(tuple(layer.weight.shape), dtype=np.float32)
     head = FittedHead(weight=weight, bias=np.arange(len(labels), dtype=np.float32), penalty=1.0, loss=0.0)
     probe = LinearProbe(head, answers, 0.0)
-    why = leave_out_unless_better(setup, probe, examples, labels, spec.evaluate)
+    why = give_up_worse_end(setup, probe, examples, labels, spec.evaluate, start=None)
     after = task_type.compute_outputs(setup.model, setup.reader, rows, labels, lambda _done: None)
     assert bool(why) is is_right
     assert np.array_equal(layer.weight.detach().numpy(), weight) is is_right
@@ -126,6 +134,7 @@ def test_validation_decides(
     assert (0 in {size for shape in shapes.values() for size in shape}) is is_right
 
 
+@pytest.mark.usefixtures("_any_end_is_given_up")
 def test_tokens_between_words_stay(
     make_spec: MakeSpec, tiny_data: Callable[[str], Path], tmp_path: Path
 ) -> None:
@@ -133,7 +142,7 @@ def test_tokens_between_words_stay(
     method = {"name": "p-tuning", "template": "[P]*2 {text} [P]"}
     task = resolve_task(make_spec("classification", method, head=HEAD, train=RUINED))
     summary, folder = register_trained(task, tiny_data("classification"), tmp_path)
-    assert "without p-tuning" not in summary.kept_start
+    assert "when training began" in summary.kept_start
     config = json.loads((folder / "adapter_config.json").read_text("utf-8"))
     assert config["num_virtual_tokens"] == 3
 
