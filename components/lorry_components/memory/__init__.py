@@ -13,6 +13,8 @@ From the bottom up
     Changes that would take less, as far as validation accepts them.
 :mod:`~lorry_components.memory.diffusion_pipeline`, :mod:`~lorry_components.memory.class_counts`
     What a pipeline that draws images takes; how many classes the data has, if it is small and local.
+:mod:`~lorry_components.memory.expectations`
+    What to expect of a method on a base of a certain size, as far as it was measured.
 :mod:`~lorry_components.memory.plan`, :mod:`~lorry_components.memory.plan_document`
     All of this for one task, and as plain values.
 :mod:`~lorry_components.memory.fit_check`, :mod:`~lorry_components.memory.upper_bounds`

@@ -26,6 +26,7 @@ from lorry_components.memory.estimates import (
     estimate_inference,
     estimate_training,
 )
+from lorry_components.memory.expectations import describe_expectation
 from lorry_components.memory.gpus import Device, find_smallest_device, recognise_device
 from lorry_components.memory.upper_bounds import bound_activations
 from lorry_components.methods import Method
@@ -36,7 +37,13 @@ from lorry_components.task_types.text_task import PassLengths, TextTaskType
 from lorry_components.tasks.definition import find_method, find_task_type
 from lorry_components.training.length import LEAST_STEPS, SMALL_BATCH, may_take_small_batches
 from lorry_components.training.optimizers import ADAMW_8BIT
-from lorry_components.training.precision import Hardware, Precision, PrecisionName, choose_precision
+from lorry_components.training.precision import (
+    Hardware,
+    Precision,
+    PrecisionName,
+    choose_precision,
+    detect_processor,
+)
 from lorry_registry.errors import BaseModelError, LorryError
 from lorry_registry.manifest import ParameterCounts
 from lorry_registry.task_spec import TaskSpec
@@ -66,7 +73,7 @@ class TaskPlan:
         gpu_precision: The number format that it is trained in there.
         smallest_device: The smallest GPU that is large enough for ``on_gpu``; None if none is.
         advice: Changes that would take less where it is trained; on a GPU, if none is large enough.
-        notes: Assumptions.
+        notes: Assumptions, and what to expect of the method.
         side: Width and height of its images, in pixels, ``rows`` of them in a forward pass; None for a task
             about texts.
         processes: How many train together, each on a GPU of its own.
@@ -155,11 +162,15 @@ def _plan_texts(
         notes.append("activations are an upper bound from the base's sizes: its code reads tensor values")
     if method.trains_in_steps and may_take_small_batches(spec.train):
         notes.append(f"where rows are too few for {LEAST_STEPS} steps, batches are of {SMALL_BATCH}")
+    if expectation := describe_expectation(spec, base):
+        notes.append(expectation)
     recipe = _write_recipe(spec, method, device, here)
     adviser = _Adviser(accept_changes(spec, base), _find_half(shown))
     estimate = estimate_training if method.trains_in_steps else estimate_inference
     on_cuda = replace(recipe, device="cuda", precision=on_gpu.name)
     gpu = _look_at_gpus(gpu_footprint, on_cuda, adviser if method.trains_in_steps else None)
+    if device == "cpu" and spec.train.precision == "auto":
+        notes.append(f"on a processor like this machine's, precision auto takes {here.name}")
     if device == "cuda" and here.name == "bf16" != adviser.half and shown is not None:
         notes.append(f"{shown.name} multiplies no bf16 in hardware: precision auto takes fp16 there")
     return TaskPlan(
@@ -347,12 +358,12 @@ def _limit_tokens(max_length: int, method: Method, base: BaseConfiguration) -> i
 
 
 def _choose_precision(spec: TaskSpec, device: str, shown: Device | None) -> Precision:
-    """Choose as the fine-tuning step will; fp32 on a processor, which is not known."""
+    """Choose as the fine-tuning step will, on a processor like this machine's."""
     if device == "cuda":
         has_bf16 = shown.has_bf16 if shown is not None else True
         hardware = Hardware("cuda", shown.name if shown else "a GPU", has_bf16, has_fp16=True)
     else:
-        hardware = Hardware("cpu", "a processor", has_bf16=False, has_fp16=False)
+        hardware = detect_processor()
     return choose_precision(spec.train.precision, hardware, max_length=spec.data.max_length)
 
 

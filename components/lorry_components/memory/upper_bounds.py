@@ -40,7 +40,7 @@ def _bound_text_training(
     passing = bound_activations(dimensions, configuration, rows=spec.train.batch_size, tokens=tokens)
     # The output, its softmax and its gradient.
     passing += 3 * 4 * spec.train.batch_size * tokens * task_type.count_outputs(dimensions.vocabulary)
-    return round(_SLACK * (_BYTES_A_PARAMETER * _bound_parameters(dimensions) + passing)) + _RUNTIME
+    return round(_SLACK * (_BYTES_A_PARAMETER * bound_parameters(dimensions) + passing)) + _RUNTIME
 
 
 def bound_activations(
@@ -59,7 +59,7 @@ def bound_activations(
     return 4 * rows * tokens * (layers * layer + 20 * width)
 
 
-def _bound_parameters(dimensions: Dimensions) -> int:
+def bound_parameters(dimensions: Dimensions) -> int:
     """Return at least as many parameters as a base of these sizes has.
 
     Attention has four matrices, twice in a decoder beside an encoder, and the MLP two, or three with a gate.

@@ -75,6 +75,13 @@ def detect_hardware() -> Hardware:
         )
     if torch.backends.mps.is_available():
         return Hardware("mps", "Apple GPU", has_bf16=False, has_fp16=False)
+    return detect_processor()
+
+
+def detect_processor() -> Hardware:
+    """Describe this machine's processor."""
+    import torch
+
     features = torch.cpu.get_capabilities()
     has_bf16 = any(features.get(flag, False) for flag in ("avx512_bf16", "amx_bf16"))
     return Hardware("cpu", str(features.get("cpu_name", "processor")).strip(), has_bf16, has_fp16=False)

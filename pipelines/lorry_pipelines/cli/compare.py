@@ -1,6 +1,8 @@
 """``lorry compare``: methods on one task, the same data and seeds."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -8,6 +10,9 @@ from lorry_pipelines.cli.study_options import StudyFlags, parse_numbers, study_f
 from lorry_pipelines.cli.study_tables import show_study
 from lorry_pipelines.cli.task_options import overrides_option
 from lorry_registry.cli.edge import format_examples, load_settings
+
+if TYPE_CHECKING:
+    from lorry_components.studies.variants import Variant
 
 
 @click.command(
@@ -89,4 +94,15 @@ def compare_methods(
         else [variants[0].spec.train.seed],
         against=reference,
     )
+    for note in _list_expectations(variants):
+        click.echo(f"note: {note}", err=True)
     show_study(run_study(study, settings, flags.options), facts=(), as_json=flags.as_json)
+
+
+def _list_expectations(variants: "Sequence[Variant]") -> list[str]:
+    """Return what is known of methods that do not suit a base of this size, each once."""
+    from lorry_components.memory.expectations import describe_expectation
+    from lorry_components.models.configuration import read_configuration
+
+    base = read_configuration(variants[0].spec.base)
+    return [*filter(None, dict.fromkeys(describe_expectation(variant.spec, base) for variant in variants))]

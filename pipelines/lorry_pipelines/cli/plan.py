@@ -195,7 +195,7 @@ def _print_plan(plan: "TaskPlan", faults: Sequence[Fault], *, asked: str, took: 
         print_heading("What would take less")
         _print_advice(plan)
     if plan.notes:
-        print_heading("Assumed")
+        print_heading("Notes")
         print_bullets(plan.notes)
 
 

@@ -29,6 +29,7 @@ from lorry_components.task_types import TASK_TYPES, InputForm
 from lorry_components.tasks.base_checks import check_training
 from lorry_components.tasks.definition import find_method, find_task_type, inspect_task
 from lorry_components.tasks.resolution import resolve_task
+from lorry_components.training.precision import choose_task_precision, detect_processor
 from lorry_registry.errors import BaseModelError, TrainingError
 from lorry_registry.input_specs import BaseSpec
 from lorry_registry.manifest import WEIGHTS_NAME
@@ -132,7 +133,9 @@ def test_on_a_gpu_it_is_planned_in_what_the_gpu_is_fast_in(make_spec: MakeSpec) 
     assert (plan.device, plan.precision) == ("cuda", "fp16")
     assert plan.host is not None
     plan = plan_task(make_spec(train={"precision": "auto"}))
-    assert (plan.device, plan.precision, plan.gpu_precision, plan.host) == ("cpu", "fp32", "bf16", None)
+    here = choose_task_precision(make_spec(train={"precision": "auto"}), detect_processor()).name
+    assert (plan.device, plan.precision, plan.gpu_precision, plan.host) == ("cpu", here, "bf16", None)
+    assert f"precision auto takes {here}" in " ".join(plan.notes)
 
 
 def test_processes_divide_a_batch_and_each_loads_the_base(make_spec: MakeSpec) -> None:

@@ -45,6 +45,14 @@ def task_file(make_plan_spec: MakeSpec, tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
+def test_what_to_expect_of_soft_tokens_is_printed(
+    invoke: Callable[..., click.testing.Result], task_file: Callable[..., Path]
+) -> None:
+    result = invoke("plan", task_file(method={"name": "prompt-tuning"}))
+    assert "Notes" in result.output
+    assert "prompt-tuning is not expected to learn much" in result.output
+
+
 def test_a_plan_is_printed(
     invoke: Callable[..., click.testing.Result], task_file: Callable[..., Path]
 ) -> None:

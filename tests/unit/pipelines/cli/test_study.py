@@ -79,6 +79,12 @@ def test_the_linear_probe_is_compared_by_default(
     assert "method: {name: probe}\ntrain: {}" in named.output
 
 
+def test_what_to_expect_of_soft_tokens_is_told_first(invoke: Any, task_file: TaskFile) -> None:
+    methods = "prompt-tuning:tokens=2,prompt-tuning:tokens=3"
+    result = invoke("compare", task_file(**FITTED), "--no-probe", "--methods", methods)
+    assert result.stderr.count("note: prompt-tuning is not expected to learn much") == 1
+
+
 def test_rows_as_json(invoke: Any, task_file: TaskFile, tmp_path: Path) -> None:
     result = invoke(
         "compare",
