@@ -13,7 +13,7 @@ from lorry_registry.task_spec import TaskSpec
 # Weights, gradients, two moments and a copy, each in fp32.
 _BYTES_A_PARAMETER = 20
 _SLACK = 1.1
-_RUNTIME = GIB
+_RUNTIME = int(1.25 * GIB)
 
 
 def bound_training(spec: TaskSpec, configuration: Mapping[str, Any]) -> int | None:
