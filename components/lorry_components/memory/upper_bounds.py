@@ -13,6 +13,8 @@ from lorry_registry.task_spec import TaskSpec
 # Weights, gradients, two moments and a copy, each in fp32.
 _BYTES_A_PARAMETER = 20
 _SLACK = 1.1
+# What the allocator keeps of a pass is far more.
+_PASSING_SLACK = 1.8
 _RUNTIME = int(1.25 * GIB)
 
 
@@ -40,7 +42,8 @@ def _bound_text_training(
     passing = bound_activations(dimensions, configuration, rows=spec.train.batch_size, tokens=tokens)
     # The output, its softmax and its gradient.
     passing += 3 * 4 * spec.train.batch_size * tokens * task_type.count_outputs(dimensions.vocabulary)
-    return round(_SLACK * (_BYTES_A_PARAMETER * bound_parameters(dimensions) + passing)) + _RUNTIME
+    held = _BYTES_A_PARAMETER * bound_parameters(dimensions)
+    return round(_SLACK * held + _PASSING_SLACK * passing) + _RUNTIME
 
 
 def bound_activations(
