@@ -1,5 +1,6 @@
 """From tasks to a compiled pipeline file."""
 
+import functools
 import json
 import tempfile
 import warnings
@@ -16,11 +17,13 @@ from lorry_registry.errors import StoreError, UsageError
 from lorry_registry.settings import IN_STORE, Settings
 from lorry_registry.sizes import KIB, format_in
 from lorry_registry.stores import open_store
+from lorry_registry.stores.lanes import map_in_lanes
 from lorry_registry.task_references import TaskReference, refer_to_task, store_task
 from lorry_registry.task_spec import ResourcesSpec, TaskSpec
 
 # Linux limits one argument of a process to 128 KiB; the other parameters of a step travel in the same.
 _MAX_ARGUMENT = 120 * KIB
+_REQUESTS_AT_ONCE = 16
 
 
 def compile_pipeline(
@@ -90,7 +93,7 @@ def publish_tasks(specs: Sequence[TaskSpec], settings: Settings) -> list[TaskRef
     """
     _refuse_secrets(specs, settings)
     store = open_store(settings.store, settings.s3)
-    return [store_task(store, spec) for spec in specs]
+    return list(map_in_lanes(functools.partial(store_task, store), specs, _REQUESTS_AT_ONCE))
 
 
 def withhold_secret(address: str) -> str:

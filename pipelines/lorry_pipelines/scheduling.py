@@ -21,10 +21,13 @@ from lorry_registry.errors import (
     raise_together,
 )
 from lorry_registry.registry import Registry
+from lorry_registry.stores.lanes import map_in_lanes
 from lorry_registry.task_loading import place_base
 from lorry_registry.task_spec import TaskSpec
 
 _LOGGER = logging.getLogger(__name__)
+# A store on S3 is mostly waited for.
+_TASKS_AT_ONCE = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +84,12 @@ def plan_tasks(tasks: Sequence[ResolvedTask], registry: Registry, *, force: bool
 
     An error of a single task is left for its own first step to report: it does not stop the others.
     """
-    return [PlannedTask(task, _assess(task, registry, force=force)) for task in tasks]
+
+    def plan(task: ResolvedTask) -> PlannedTask:
+        return PlannedTask(task, _assess(task, registry, force=force))
+
+    # The first one alone: what many tasks share, such as the base, is then hashed once.
+    return [*map(plan, tasks[:1]), *map_in_lanes(plan, tasks[1:], _TASKS_AT_ONCE)]
 
 
 def refuse_what_does_not_fit(specs: Sequence[TaskSpec]) -> None:

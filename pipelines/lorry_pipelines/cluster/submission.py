@@ -78,7 +78,7 @@ def build_submission(
         package, digest = path.read_text("utf-8"), digest_file(path)
     work = {
         "package": digest,
-        "tasks": {task.spec.name: _describe_inputs(task) for task in tasks},
+        "tasks": {task.spec.name: describe_inputs(task) for task in tasks},
         "force": force,
     }
     return Submission(
@@ -92,13 +92,17 @@ def build_submission(
 
 
 def find_same_run(submission: Submission, kubeflow: Kubeflow, experiment: str) -> Run | None:
-    """Return the run that does the same already or did it: one that failed or was cancelled does not count.
+    """Return the run that does the same already or did it: one that failed or was cancelled does not."""
+    return choose_run(kubeflow.list_runs(experiment, submission.run), force=submission.force)
+
+
+def choose_run(runs: Sequence[Run], *, force: bool) -> Run | None:
+    """Return the run of a name that makes another one unnecessary; None: none does.
 
     A forced run trains what is up to date, so one that succeeded does not stop the next.
     """
-    runs = kubeflow.list_runs(experiment, submission.run)
     active = [run for run in runs if not run.has_ended]
-    succeeded = [] if submission.force else [run for run in runs if run.state == SUCCEEDED]
+    succeeded = [] if force else [run for run in runs if run.state == SUCCEEDED]
     return next(iter([*active, *succeeded]), None)
 
 
@@ -114,7 +118,7 @@ def upload_package(submission: Submission, kubeflow: Kubeflow) -> Version:
         return kubeflow.upload_version(PIPELINE_NAME, submission.version, path, submission.description)
 
 
-def _describe_inputs(task: ResolvedTask) -> dict[str, str]:
+def describe_inputs(task: ResolvedTask) -> dict[str, str]:
     """Return the digests of what a task is trained from, as far as they can be known on this machine."""
     return {
         "task": refer_to_task(task.spec).digest,

@@ -1,0 +1,119 @@
+"""The work that was submitted for each task, so that a task whose run goes on is not started a second time.
+
+While a run goes on, some of its tasks end and are stale no longer: the same command then asks for fewer
+tasks, and the digest of these names another run. So what each task was submitted for is kept, with the run's
+name.
+
+Layout in the store: ``submitted/<task>.json``.
+"""
+
+import contextlib
+from collections.abc import Mapping
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from lorry_components.tasks.resolution import ResolvedTask
+from lorry_pipelines.cluster.kubeflow import Kubeflow, Run
+from lorry_pipelines.cluster.profile import ClusterProfile
+from lorry_pipelines.cluster.submission import choose_run, describe_inputs
+from lorry_pipelines.step_images import choose_images
+from lorry_registry.addresses import hide_secrets
+from lorry_registry.digests import canonical_json, digest_document
+from lorry_registry.errors import ConflictError
+from lorry_registry.settings import Settings
+from lorry_registry.stores import Store
+from lorry_registry.stores.lanes import map_in_lanes
+
+REQUESTS_AT_ONCE = 16
+
+
+class SubmittedWork(BaseModel):
+    """What a task was last submitted for.
+
+    Attributes:
+        work: The digest of everything that the run would train it from, and how.
+        run: The name of the run.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    work: str
+    run: str
+
+
+def digest_work(task: ResolvedTask, settings: Settings, profile: ClusterProfile, *, force: bool) -> str:
+    """Return the digest of what a run would do for a task."""
+    images = choose_images(settings, profile)
+    return digest_document(
+        {
+            "inputs": describe_inputs(task),
+            "images": [image.name for image in images],
+            "profile": profile.model_dump(mode="json"),
+            "tracking_uri": hide_secrets(settings.tracking_uri),
+            "force": force,
+        }
+    )
+
+
+def record_work(store: Store, works: Mapping[str, str], run: str) -> None:
+    """Keep what a run was started for, before it is started.
+
+    Args:
+        store: The store.
+        works: Task -> the digest of its work.
+        run: The name of the run.
+
+    Raises:
+        StoreError: The store cannot be written.
+    """
+
+    def write(task: str) -> None:
+        document = SubmittedWork(work=works[task], run=run).model_dump(mode="json")
+        # Another submission of the task at the same moment: its run is as good to be found.
+        with contextlib.suppress(ConflictError):
+            store.replace(_locate(task), canonical_json(document))
+
+    for _ in map_in_lanes(write, works, REQUESTS_AT_ONCE):
+        pass
+
+
+def find_runs(
+    works: Mapping[str, str], store: Store, kubeflow: Kubeflow, experiment: str, *, force: bool
+) -> dict[str, Run]:
+    """Return the run that works on each task already, or that did its work; tasks without one are left out.
+
+    Args:
+        works: Task -> the digest of its work.
+        store: The store.
+        kubeflow: Where runs are.
+        experiment: The id of their experiment.
+        force: Whether a run that succeeded does not count.
+
+    Raises:
+        ClusterError: Kubeflow cannot be reached.
+        StoreError: The store cannot be read.
+    """
+    kept = dict(
+        zip(works, map_in_lanes(lambda task: _read(store, task), works, REQUESTS_AT_ONCE), strict=True)
+    )
+    names = {task: known.run for task, known in kept.items() if known and known.work == works[task]}
+    runs = {
+        name: choose_run(kubeflow.list_runs(experiment, name), force=force)
+        for name in dict.fromkeys(names.values())
+    }
+    return {task: run for task, name in names.items() if (run := runs[name]) is not None}
+
+
+def _read(store: Store, task: str) -> SubmittedWork | None:
+    document = store.read(_locate(task))
+    if document is None:
+        return None
+    try:
+        return SubmittedWork.model_validate_json(document.content)
+    except ValidationError:
+        # It only saves a second run, and the next submission writes it anew.
+        return None
+
+
+def _locate(task: str) -> str:
+    return f"submitted/{task}.json"
