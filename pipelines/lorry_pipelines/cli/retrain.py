@@ -293,8 +293,8 @@ def _hand_on(retraining: "Retraining", *, as_json: bool) -> None:
         if task.report is not None:
             tell_start(task.report)
     _print_left({task.task: task.decision for task in retraining.left})
-    if retraining.url:
-        print_line(f"\nIn Kubeflow: {retraining.url}")
+    if retraining.urls:
+        print_line(f"\nIn Kubeflow: {', '.join(retraining.urls)}")
     fresh = len(retraining.tasks) - len(shown)
     print_line(f"\n{_count(len(shown))} in {retraining.seconds:.0f} s, {fresh} more had nothing to be done")
 

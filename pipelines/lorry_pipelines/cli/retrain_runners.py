@@ -8,7 +8,7 @@ from lorry_pipelines.cli.run import check_tasks, open_run_starter, run_stale
 from lorry_pipelines.cli.submit import SubmitJob
 from lorry_pipelines.retraining.budget import BudgetSpentError
 from lorry_pipelines.retraining.planning import Expectation, expect_local, expect_on_cluster
-from lorry_pipelines.retraining.retraining import FinishedRun, summarize_cut_run
+from lorry_pipelines.retraining.retraining import FinishedRun, summarize_cut_runs
 
 if TYPE_CHECKING:
     from lorry_components.tasks.resolution import ResolvedTask
@@ -73,8 +73,8 @@ class LocalRunner:
                     look=look,
                 )
             except BudgetSpentError:
-                return summarize_cut_run(self._registry, started[0].run, names)
-        return FinishedRun(folder.run, reports)
+                return summarize_cut_runs(self._registry, [started[0].run], names)
+        return FinishedRun((folder.run,), reports)
 
 
 class ClusterRunner:
@@ -127,9 +127,9 @@ class ClusterRunner:
             prepare(run)
 
         try:
-            run, reports, link = self._job.follow_to_end(
+            runs, reports, links = self._job.follow_to_end(
                 tasks, self._profile, revision=self._revision, quiet=self._quiet, prepare=begin, look=look
             )
         except BudgetSpentError:
-            return summarize_cut_run(self._registry, started[0], [spec.name for spec in specs])
-        return FinishedRun(run.id, reports, link)
+            return summarize_cut_runs(self._registry, started, [spec.name for spec in specs])
+        return FinishedRun(tuple(one.run.id for one in runs), reports, tuple(links))

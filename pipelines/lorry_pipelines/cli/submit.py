@@ -1,10 +1,13 @@
 """``lorry submit``: a run on a cluster, started once, followed to its end."""
 
+import dataclasses
 import functools
+import itertools
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -33,9 +36,10 @@ from lorry_registry.registry import Registry
 if TYPE_CHECKING:
     from lorry_components.steps.report.step import TaskReport
     from lorry_components.tasks.resolution import ResolvedTask
-    from lorry_pipelines.cluster.kubeflow import Kubeflow, Run, RunOrder, Version
+    from lorry_pipelines.cluster.kubeflow import Kubeflow, Run
     from lorry_pipelines.cluster.kubeflow_access import KubeflowAccess
     from lorry_pipelines.cluster.profile import ClusterProfile
+    from lorry_pipelines.cluster.started_runs import StartedRun
     from lorry_pipelines.cluster.submission import Submission
     from lorry_pipelines.scheduling import PlannedTask
     from lorry_registry.settings import Settings
@@ -221,38 +225,27 @@ class SubmitJob:
         as_json: bool,
         revision: str,
     ) -> None:
-        """Start the run of the stale tasks once, and show or follow it."""
-        from lorry_pipelines.cluster.submission import build_submission
-
+        """Start the runs of the stale tasks once, and show or follow them."""
         started = time.monotonic()
         stale = [plan for plan in planned if plan.staleness.has_work]
         if not stale:
-            self._finish(planned, {}, as_json=as_json, seconds=time.monotonic() - started)
+            self._finish(planned, {}, (), as_json=as_json, seconds=time.monotonic() - started)
             return
-        submission = None
-        if not self._missing:
-            submission = build_submission(
-                [plan.task for plan in stale], self._settings, profile, revision=revision, force=self._force
-            )
-        if self._dry_run or submission is None:
-            shown = _describe_submission(submission, self._experiment, planned)
-            if self._unsent:
-                # Its name is a digest of the data, among others.
-                shown["run"] = None
+        tasks = [plan.task for plan in stale]
+        if self._dry_run:
+            shown = self._describe(tasks, planned, profile, revision=revision)
             self._show_plan(shown, [plan.spec for plan in stale], profile, as_json=as_json)
             return
-        kubeflow, run = self._start(submission, [plan.spec for plan in stale])
-        link = kubeflow.link_run(run.id)
-        print_line(f"run: {link}", err=as_json or wait)
+        kubeflow, runs = self._start(tasks, profile, revision=revision, aside=as_json or wait)
         if not wait:
             if as_json:
-                print_json({"run": run.id, "name": run.name, "state": run.state, "url": link})
+                print_json({"runs": [_describe_run(one, kubeflow) for one in runs]})
             return
-        run, reports = self._follow(kubeflow, run, [plan.spec.name for plan in stale], quiet=as_json)
-        self._finish(
-            planned, reports, as_json=as_json, seconds=time.monotonic() - started, run=run, link=link
-        )
-        _fail_with(run, reports, link)
+        runs, reports = self._follow(kubeflow, runs, quiet=as_json)
+        links = {one.run.id: kubeflow.link_run(one.run.id) for one in runs}
+        seconds = time.monotonic() - started
+        self._finish(planned, reports, runs, as_json=as_json, seconds=seconds, links=links)
+        _fail_with(runs, reports, links)
 
     def follow_to_end(
         self,
@@ -263,35 +256,30 @@ class SubmitJob:
         quiet: bool,
         prepare: Callable[[str], None],
         look: Callable[[], None],
-    ) -> "tuple[Run, dict[str, TaskReport], str]":
-        """Start the run of tasks once, follow it to its end, and return it with its reports and its page.
+    ) -> "tuple[list[StartedRun], dict[str, TaskReport], list[str]]":
+        """Start the runs of tasks once, follow them to their ends; return them, their reports and pages.
 
         Args:
             tasks: The tasks, with data that pods can reach.
             profile: How steps are placed.
             revision: The commit of the task files.
             quiet: Whether nothing is shown.
-            prepare: Called with the run's id before it is followed.
-            look: Called again and again; the run is ended if it raises.
+            prepare: Called with each run's id before it is followed.
+            look: Called again and again; the runs are ended if it raises.
 
         Raises:
             ClusterError: Kubeflow cannot be reached, or refuses.
         """
-        from lorry_pipelines.cluster.submission import build_submission
-
-        submission = build_submission(tasks, self._settings, profile, revision=revision, force=False)
-        kubeflow, run = self._start(submission, [task.spec for task in tasks])
-        link = kubeflow.link_run(run.id)
-        print_line(f"run: {link}", err=True)
-        prepare(run.id)
+        kubeflow, runs = self._start(tasks, profile, revision=revision, aside=True)
+        for one in runs:
+            prepare(one.run.id)
         try:
-            run, reports = self._follow(
-                kubeflow, run, [task.spec.name for task in tasks], quiet=quiet, look=look
-            )
+            runs, reports = self._follow(kubeflow, runs, quiet=quiet, look=look)
         except BudgetSpentError:
-            kubeflow.terminate_run(run.id)
+            for one in runs:
+                kubeflow.terminate_run(one.run.id)
             raise
-        return run, reports, link
+        return runs, reports, [kubeflow.link_run(one.run.id) for one in runs]
 
     def _show_plan(self, shown: dict[str, Any], specs: Sequence[Any], profile: Any, *, as_json: bool) -> None:
         from lorry_pipelines.cli.costs_table import describe_costs, print_costs
@@ -307,112 +295,155 @@ class SubmitJob:
     def schedule(
         self, tasks: "Sequence[ResolvedTask]", profile: Any, cron: str, *, revision: str
     ) -> dict[str, Any]:
-        """Make the recurring run of these tasks; each of its runs trains what is stale then."""
+        """Make the recurring run of these tasks; each of its runs trains what is stale then.
+
+        More tasks than one run takes become several recurring runs: NAME, NAME-2, ...
+        """
         from lorry_pipelines.cluster.kubeflow import Kubeflow
-        from lorry_pipelines.cluster.submission import build_submission, upload_package
+        from lorry_pipelines.cluster.started_runs import schedule_runs
         from lorry_pipelines.compilation import publish_tasks
 
-        shown: dict[str, Any] = {
+        submissions = self._build(tasks, profile, revision=revision)
+        ids: list[str] = []
+        if not self._dry_run:
+            kubeflow = Kubeflow(self._access)
+            publish_tasks([task.spec for task in tasks], self._settings)
+            ids = schedule_runs(submissions, self._settings, kubeflow, cron=cron)
+        return {
             "experiment": self._experiment,
-            "name": self._experiment,
             "cron": cron,
-            "version": None,
             "tasks": [task.spec.name for task in tasks],
+            "runs": [
+                {
+                    "recurring": recurring,
+                    "url": kubeflow.link_recurring(recurring) if recurring else None,
+                    "version": submission.version,
+                    "tasks": list(submission.tasks),
+                }
+                for submission, recurring in itertools.zip_longest(submissions, ids)
+            ],
         }
-        if self._missing:
-            return shown | {"recurring": None, "url": None}
-        submission = build_submission(tasks, self._settings, profile, revision=revision, force=self._force)
-        shown["version"] = submission.version
-        if self._dry_run:
-            return shown | {"recurring": None, "url": None}
-        kubeflow = Kubeflow(self._access)
-        publish_tasks([task.spec for task in tasks], self._settings)
-        version = upload_package(submission, kubeflow)
-        recurring = kubeflow.replace_recurring(
-            kubeflow.ensure_experiment(self._experiment),
-            self._order_run(submission, self._experiment, version),
-            cron=cron,
-        )
-        return shown | {"recurring": recurring, "url": kubeflow.link_recurring(recurring)}
 
-    def _start(self, submission: "Submission", specs: Sequence[Any]) -> "tuple[Kubeflow, Run]":
+    def _start(
+        self, tasks: "Sequence[ResolvedTask]", profile: Any, *, revision: str, aside: bool
+    ) -> "tuple[Kubeflow, list[StartedRun]]":
+        """Start what is not started yet, and print each run's page, on stderr if it is said aside."""
         from lorry_pipelines.cluster.kubeflow import Kubeflow
-        from lorry_pipelines.cluster.submission import find_same_run, upload_package
-        from lorry_pipelines.compilation import publish_tasks
+        from lorry_pipelines.cluster.started_runs import start_runs
 
         kubeflow = Kubeflow(self._access)
-        experiment = kubeflow.ensure_experiment(self._experiment)
-        same = find_same_run(submission, kubeflow, experiment)
-        if same is not None:
-            print_line(f"a run with the same work is {same.state} already: {same.name}", err=True)
-            return kubeflow, same
-        publish_tasks(specs, self._settings)
-        version = upload_package(submission, kubeflow)
-        run = kubeflow.start_run(experiment, self._order_run(submission, submission.run, version))
-        return kubeflow, run
-
-    def _order_run(self, submission: "Submission", name: str, version: "Version") -> "RunOrder":
-        from lorry_pipelines.cluster.kubeflow import RunOrder
-
-        return RunOrder(
-            name=name,
-            version=version,
-            arguments={"force": True} if self._force else {},
-            description=submission.description,
-            service_account=self._settings.kubeflow.service_account,
+        runs = start_runs(
+            tasks,
+            self._settings,
+            profile,
+            kubeflow,
+            self._registry.store,
+            revision=revision,
+            force=self._force,
         )
+        for one in runs:
+            if not one.is_new:
+                print_line(f"a run with the same work is {one.run.state} already: {one.run.name}", err=True)
+            print_line(f"run: {kubeflow.link_run(one.run.id)}", err=aside)
+        return kubeflow, runs
 
     def _follow(
         self,
         kubeflow: "Kubeflow",
-        run: "Run",
-        names: Sequence[str],
+        runs: "Sequence[StartedRun]",
         *,
         quiet: bool,
         look: Callable[[], None] = lambda: None,
-    ) -> "tuple[Run, dict[str, Any]]":
+    ) -> "tuple[list[StartedRun], dict[str, TaskReport]]":
         from lorry_components.steps.report.step import summarize_run
         from lorry_components.steps.runtime.outcomes import RunRecord
-        from lorry_pipelines.cluster.following import follow_run
+        from lorry_pipelines.cluster.following import follow_runs
         from lorry_pipelines.local.display import Watcher, open_display, read_stored_progress
 
-        store = self._registry.store
-        with open_display(names, quiet=quiet) as shown:
-            record = RunRecord(store, run.id)
-            read_progress = functools.partial(read_stored_progress, record)
-            watcher = Watcher(names, record, read_progress, shown, seconds=_LOOK_SECONDS)
+        records = {one.run.id: RunRecord(self._registry.store, one.run.id) for one in runs}
+        with open_display([task for one in runs for task in one.tasks], quiet=quiet) as shown:
+            watchers = {
+                one.run.id: Watcher(
+                    one.tasks,
+                    records[one.run.id],
+                    functools.partial(read_stored_progress, records[one.run.id]),
+                    shown,
+                    seconds=_LOOK_SECONDS,
+                )
+                for one in runs
+            }
 
             def look_at_both(run: "Run") -> None:
-                watcher(at_once=run.has_ended)
+                watchers[run.id](at_once=run.has_ended)
                 look()
 
             try:
-                run = follow_run(kubeflow, run, look_at_both)
+                ended = follow_runs(kubeflow, [one.run for one in runs], look_at_both)
             except KeyboardInterrupt:
-                print_line(
-                    f"the run goes on: {kubeflow.link_run(run.id)}\nthe same command follows it again",
-                    err=True,
-                )
+                links = "\n".join(kubeflow.link_run(one.run.id) for one in runs)
+                print_line("the run goes on, and the same command follows it again:", err=True)
+                print_line(links, err=True)
                 raise
-        report = summarize_run(RunRecord(store, run.id), names)
-        return run, {task.task: task for task in report.tasks}
+        reports = [report for one in runs for report in summarize_run(records[one.run.id], one.tasks).tasks]
+        followed = [dataclasses.replace(one, run=run) for one, run in zip(runs, ended, strict=True)]
+        return followed, {report.task: report for report in reports}
+
+    def _build(self, tasks: "Sequence[ResolvedTask]", profile: Any, *, revision: str) -> "list[Submission]":
+        """Return what would be submitted; nothing where a dry run lacks what that needs."""
+        from lorry_pipelines.cluster.started_runs import build_submissions
+
+        if self._missing:
+            return []
+        return build_submissions(tasks, self._settings, profile, revision=revision, force=self._force)
+
+    def _describe(
+        self,
+        tasks: "Sequence[ResolvedTask]",
+        planned: "Sequence[PlannedTask]",
+        profile: Any,
+        *,
+        revision: str,
+    ) -> dict[str, Any]:
+        submissions = self._build(tasks, profile, revision=revision)
+        return {
+            "experiment": self._experiment,
+            "runs": [
+                {
+                    # Its name is a digest of the data, among others.
+                    "run": None if self._unsent else submission.run,
+                    "version": submission.version,
+                    "tasks": list(submission.tasks),
+                }
+                for submission in submissions
+            ],
+            "tasks": {plan.spec.name: plan.staleness.reason for plan in planned if plan.staleness.has_work},
+            "current": {
+                plan.spec.name: plan.staleness.reason for plan in planned if not plan.staleness.has_work
+            },
+        }
 
     def _finish(
         self,
         planned: "Sequence[PlannedTask]",
-        reports: Mapping[str, Any],
+        reports: "Mapping[str, TaskReport]",
+        runs: "Sequence[StartedRun]",
         *,
         as_json: bool,
         seconds: float,
-        run: "Run | None" = None,
-        link: str = "",
+        links: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         from lorry_pipelines.cli.run_summary import describe_tasks, print_summary
 
         rows = describe_tasks(planned, reports, self._registry)
         if as_json:
-            named = {"kfp_run": run.id if run else None, "kfp_url": link or None}
-            print_json([row | named for row in rows])
+            run_of = {task: one.run.id for one in runs for task in one.tasks}
+            print_json(
+                [
+                    row
+                    | {"kfp_run": run_of.get(row["task"]), "kfp_url": links.get(run_of.get(row["task"], ""))}
+                    for row in rows
+                ]
+            )
             return
         print_summary(rows, seconds=seconds, tracking_uri=self._settings.tracking_uri)
         shown = {row["task"]: row["mlflow_url"] or row["mlflow_run"] for row in rows if row["mlflow_run"]}
@@ -420,8 +451,8 @@ class SubmitJob:
             click.echo("\nIn MLflow:")
             for task, place in shown.items():
                 print_line(f"  {task}: {place}")
-        if run is not None:
-            print_line(f"\nIn Kubeflow: {link}")
+        if links:
+            print_line(f"\nIn Kubeflow: {', '.join(links.values())}")
 
 
 def _check_rows(tasks: "Sequence[ResolvedTask]") -> None:
@@ -442,36 +473,57 @@ def _check_rows(tasks: "Sequence[ResolvedTask]") -> None:
     fail_after(problems)
 
 
-def _fail_with(run: "Run", reports: Mapping[str, Any], link: str) -> None:
+def _describe_run(one: "StartedRun", kubeflow: "Kubeflow") -> dict[str, Any]:
+    run = one.run
+    return {
+        "run": run.id,
+        "name": run.name,
+        "state": run.state,
+        "url": kubeflow.link_run(run.id),
+        "tasks": list(one.tasks),
+    }
+
+
+def _fail_with(
+    runs: "Sequence[StartedRun]", reports: "Mapping[str, TaskReport]", links: Mapping[str, str]
+) -> None:
     """End with a code that says whether all is well, as ``lorry run`` does.
 
     Raises:
-        RunFailedError: A task failed, or the run did not succeed.
+        RunFailedError: A task failed, or a run did not succeed.
     """
     for name, report in reports.items():
         warning = report.details.get("register", {}).get("warning")
         if warning:
             print_warning(f"{name}: {warning}")
-    failed = [report for report in reports.values() if report.status == "failed"]
-    lines = [f"{report.task} failed in {report.step}: {report.reason}" for report in failed]
-    if run.state != "SUCCEEDED" or lines:
-        told = f"Kubeflow says: {run.message}" if run.message else ""
+    bad = {one.run.id: _describe_failure(one, reports) for one in runs}
+    lines = [line for found in bad.values() for line in found]
+    if lines:
+        pages = "\n  -> ".join(links[run] for run, found in bad.items() if found)
         raise RunFailedError(
-            "\n".join([*(lines or [f"the run is {run.state}"]), *([told] if told else [])]),
-            todo=f"look at {link}\n  -> submit again when it is corrected: finished tasks are not repeated",
+            "\n".join(lines),
+            todo=f"look at {pages}\n  -> submit again when it is corrected: finished tasks are not repeated",
         )
 
 
-def _describe_submission(
-    submission: "Submission | None", experiment: str, planned: "Sequence[PlannedTask]"
-) -> dict[str, Any]:
-    return {
-        "experiment": experiment,
-        "run": submission.run if submission else None,
-        "version": submission.version if submission else None,
-        "tasks": {plan.spec.name: plan.staleness.reason for plan in planned if plan.staleness.has_work},
-        "current": {plan.spec.name: plan.staleness.reason for plan in planned if not plan.staleness.has_work},
-    }
+def _describe_failure(one: "StartedRun", reports: "Mapping[str, TaskReport]") -> list[str]:
+    """Return what went wrong in a run, a line each; nothing if it and all its tasks succeeded."""
+    failed = [reports[task] for task in one.tasks if reports[task].status == "failed"]
+    is_cancelled = one.run.state == "CANCELED"
+    # Of a run that was ended nothing is known of these but that.
+    ended = [report.task for report in failed if is_cancelled and report.failure and report.failure.is_silent]
+    lines = [
+        f"{report.task} failed in {report.step}: {report.reason}"
+        for report in failed
+        if report.task not in ended
+    ]
+    if ended:
+        lines.append(f"the run was cancelled before these were done: {', '.join(ended)}")
+    if one.run.state != "SUCCEEDED" and not lines:
+        lines.append(f"the run is {one.run.state}")
+    if lines and one.run.message:
+        lines.append(f"Kubeflow says: {one.run.message}")
+    return lines
 
 
 def _print_values(values: Mapping[str, Any]) -> None:
@@ -481,6 +533,10 @@ def _print_values(values: Mapping[str, Any]) -> None:
                 print_line(f"{name}:")
             for key, inner in value.items():
                 print_line(f"  {key}: {inner}")
+        elif name == "runs":
+            for one in value:
+                known = [f"{key} {text}" for key, text in one.items() if isinstance(text, str)]
+                print_line(f"run of {', '.join(one['tasks'])}: {', '.join(known)}")
         elif value is not None:
             print_line(f"{name}: {', '.join(value) if isinstance(value, list) else value}")
 

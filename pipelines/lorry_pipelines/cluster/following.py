@@ -1,33 +1,37 @@
-"""Watching a run on a cluster until it ends."""
+"""Watching the runs of a submission on a cluster until they end."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from lorry_pipelines.cluster.kubeflow import Kubeflow, Run
 
 _LOOK_SECONDS = 5.0
 
 
-def follow_run(
-    kubeflow: Kubeflow, run: Run, look: Callable[[Run], None], *, seconds: float = _LOOK_SECONDS
-) -> Run:
-    """Return a run once it has ended.
+def follow_runs(
+    kubeflow: Kubeflow, runs: Sequence[Run], look: Callable[[Run], None], *, seconds: float = _LOOK_SECONDS
+) -> list[Run]:
+    """Return runs once all of them have ended.
 
     Kubeflow's own client waits for states that it does not have (``error``) and not for one that it has
     (``CANCELED``), so a cancelled run would be waited for without end.
 
     Args:
-        kubeflow: Where it runs.
-        run: The run.
-        look: Called with the run at every look, and once at the end; it shows how far the tasks are.
+        kubeflow: Where they run.
+        runs: The runs.
+        look: Called with each run at every look until it has ended, and once then; it shows how far the tasks
+            are.
         seconds: From one look to the next.
 
     Raises:
-        ClusterError: Kubeflow cannot be reached any more. The run goes on.
+        ClusterError: Kubeflow cannot be reached any more. The runs go on.
     """
-    while not run.has_ended:
+    states = {run.id: run for run in runs}
+    for run in runs:
         look(run)
+    while going := [run for run in states.values() if not run.has_ended]:
         time.sleep(seconds)
-        run = kubeflow.get_run(run.id)
-    look(run)
-    return run
+        for run in going:
+            states[run.id] = kubeflow.get_run(run.id)
+            look(states[run.id])
+    return [states[run.id] for run in runs]

@@ -6,7 +6,7 @@ limits and namespaces where the client's own methods take none (``get_pipeline_i
 
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -312,14 +312,27 @@ class Kubeflow:
         created = self._requests.create(
             f"recurring run {name}", create, find_new, lambda made: str(made.recurring_run_id)
         )
-        for former in before:
+        self._delete_recurring(before)
+        return created
+
+    def delete_recurring(self, experiment: str, name: str) -> bool:
+        """Delete the recurring runs of a name; return whether there were any.
+
+        Raises:
+            ClusterError: Kubeflow cannot be reached, or refuses.
+        """
+        found = self._list_recurring(experiment, name)
+        self._delete_recurring(found)
+        return bool(found)
+
+    def _delete_recurring(self, runs: Sequence[str]) -> None:
+        for run in runs:
             self._requests.ask(
-                f"recurring run {former}",
-                recurring.recurring_run_service_delete_recurring_run,
-                recurring_run_id=former,
+                f"recurring run {run}",
+                self._api.recurring_runs.recurring_run_service_delete_recurring_run,
+                recurring_run_id=run,
                 may_be_gone=True,
             )
-        return created
 
     def link_recurring(self, recurring: str) -> str:
         """Return the address of a recurring run's page."""

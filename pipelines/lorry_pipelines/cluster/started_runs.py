@@ -103,6 +103,34 @@ def start_runs(
     return started
 
 
+def schedule_runs(
+    submissions: Sequence[Submission], settings: Settings, kubeflow: Kubeflow, *, cron: str
+) -> list[str]:
+    """Make the recurring runs of submissions, in place of those that were made before; return their ids.
+
+    The first is called as the experiment, the others ``NAME-2``, ``NAME-3`` and so on.
+
+    Raises:
+        ClusterError: Kubeflow cannot be reached, or refuses.
+    """
+    experiment = kubeflow.ensure_experiment(settings.kubeflow.experiment)
+    ids = []
+    for number, submission in enumerate(submissions, 1):
+        version = upload_package(submission, kubeflow)
+        order = order_run(submission, _name_recurring(number, settings), version, settings)
+        ids.append(kubeflow.replace_recurring(experiment, order, cron=cron))
+    number = len(submissions) + 1
+    # Fewer tasks than before need fewer runs.
+    while kubeflow.delete_recurring(experiment, _name_recurring(number, settings)):
+        number += 1
+    return ids
+
+
+def _name_recurring(number: int, settings: Settings) -> str:
+    name = settings.kubeflow.experiment
+    return name if number == 1 else f"{name}-{number}"
+
+
 def order_run(submission: Submission, name: str, version: Version, settings: Settings) -> RunOrder:
     """Return what Kubeflow is asked for to run an uploaded submission."""
     return RunOrder(

@@ -49,16 +49,16 @@ class Retraining:
     Attributes:
         tasks: Its tasks, in the order in which they were given, those too for which nothing was to be done.
         place: ``local`` or ``kubeflow``.
-        run: The id of the run, by which the store keeps the outcome of each step; "": nothing was run.
-        url: The run's page; "" if it has none.
+        runs: The ids of the runs, by which the store keeps the outcome of each step.
+        urls: The pages of the runs; none on this machine.
         seconds: How long it took in all.
         budget: How many seconds it was allowed; None: any.
     """
 
     tasks: tuple[RetrainedTask, ...]
     place: Literal["local", "kubeflow"]
-    run: str
-    url: str
+    runs: tuple[str, ...]
+    urls: tuple[str, ...]
     seconds: float
     budget: float | None
 
@@ -82,8 +82,8 @@ def describe_retraining(retraining: Retraining) -> dict[str, Any]:
     """Return what a retraining did as plain values, for machines."""
     return {
         "place": retraining.place,
-        "run": retraining.run or None,
-        "url": retraining.url or None,
+        "runs": list(retraining.runs),
+        "urls": list(retraining.urls),
         "seconds": retraining.seconds,
         "budget_seconds": retraining.budget,
         "outcomes": dict(Counter(task.outcome for task in retraining.tasks)),

@@ -24,15 +24,15 @@ class FinishedRun:
     """What a run left.
 
     Attributes:
-        run: Its id; "": none was started.
+        runs: The ids of the runs; on a cluster many tasks become several.
         reports: Task -> what its steps left.
-        url: Its page; "" if it has none.
+        urls: Their pages; none on this machine.
         is_cut: Whether the end of the budget ended it.
     """
 
-    run: str = ""
+    runs: tuple[str, ...] = ()
     reports: Mapping[str, TaskReport] = field(default_factory=dict)
-    url: str = ""
+    urls: tuple[str, ...] = ()
     is_cut: bool = False
 
 
@@ -153,8 +153,8 @@ class Retrainer:
         return Retraining(
             tasks=tuple(results),
             place=self._runner.place,
-            run=done.run,
-            url=done.url,
+            runs=done.runs,
+            urls=done.urls,
             seconds=time.monotonic() - self._started,
             budget=self._budget,
         )
@@ -215,7 +215,12 @@ def _explain_cut(step: str) -> str:
     return f"the budget was spent in {step}; the next time goes on from its checkpoint"
 
 
-def summarize_cut_run(registry: Registry, run: str, tasks: Sequence[str]) -> FinishedRun:
-    """Return what a run left that the end of the budget ended."""
-    report = summarize_run(RunRecord(registry.store, run), tasks)
-    return FinishedRun(run, {task.task: task for task in report.tasks}, is_cut=True)
+def summarize_cut_runs(registry: Registry, runs: Sequence[str], tasks: Sequence[str]) -> FinishedRun:
+    """Return what runs left that the end of the budget ended; each task was in one of them."""
+    reports: dict[str, TaskReport] = {}
+    for run in runs:
+        record = RunRecord(registry.store, run)
+        known = set(record.list_tasks())
+        here = [task for task in tasks if task in known or (len(runs) == 1)]
+        reports |= {report.task: report for report in summarize_run(record, here).tasks}
+    return FinishedRun(tuple(runs), reports, is_cut=True)

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from lorry_components.steps.runtime.outcomes import STEPS, Failure, Outcome, RunRecord
+from lorry_components.steps.runtime.outcomes import SILENT_END, STEPS, Failure, Outcome, RunRecord
 from lorry_registry.digests import canonical_json
 from lorry_registry.stores import Store
 
@@ -106,7 +106,7 @@ def _judge(last: Outcome | None) -> tuple[TaskStatus, str, Failure | None]:
     if last is None or last.step != STEPS[-1]:
         step = _find_unfinished_step(last)
         message = f"{step} ended without a report: it was killed, perhaps for lack of memory or disk space"
-        return "failed", message, Failure(error="Killed", message=message, exit_code=1)
+        return "failed", message, Failure(error=SILENT_END, message=message, exit_code=1)
     reasons = last.details.get("reasons")
     reason = "; ".join(map(str, reasons)) if isinstance(reasons, list) else ""
     if last.details.get("known"):

@@ -35,6 +35,10 @@ _DISK_TODO = "check that the disk has space and that this user may write there, 
 _LOGGER = logging.getLogger(__name__)
 
 
+SILENT_END = "Killed"
+"""The error of a step that left no outcome."""
+
+
 class Failure(BaseModel):
     """Why a step failed.
 
@@ -51,6 +55,11 @@ class Failure(BaseModel):
     message: str
     exit_code: int
     trace: str = ""
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether the step ended without saying why, as one that was killed does."""
+        return self.error == SILENT_END
 
 
 class Outcome(BaseModel):

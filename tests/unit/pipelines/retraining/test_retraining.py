@@ -100,7 +100,7 @@ class Workshop:
         look()
         self.during()
         reports = {name: make_report(name, self.statuses.get(name, "promoted")) for name in names}
-        return FinishedRun(RUN, reports, is_cut=self.is_cut)
+        return FinishedRun((RUN,), reports, is_cut=self.is_cut)
 
     def finish(self, task: str) -> Sequence[str]:
         self.finished.append(task)
