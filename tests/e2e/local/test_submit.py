@@ -1,6 +1,7 @@
 """``lorry submit`` to a Kubeflow whose pods are processes of this machine: from files to a champion."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def test_from_files_on_a_laptop_to_a_champion(cluster: Cluster) -> None:
     assert planned["costs"]["tasks"]["good"]["expected_seconds"] is None
     assert planned["tasks"]["good"] == "its data are not in the store yet"
     assert "broken" in planned["tasks"]
-    assert planned["run"] is None
+    assert [(one["run"], one["tasks"]) for one in planned["runs"]] == [(None, list(planned["tasks"]))]
     assert cluster.kubeflow.requests == []
     assert cluster.store.list_children("data") == []
 
@@ -77,22 +78,50 @@ def test_from_files_on_a_laptop_to_a_champion(cluster: Cluster) -> None:
 
 def test_the_same_work_is_started_once(cluster: Cluster) -> None:
     task = cluster.write_task("good")
-    first = json.loads(cluster.submit(task, "--json").out)
-    assert first["state"] == "PENDING"
-    second = cluster.submit(task, "--json")
-    assert json.loads(second.out)["run"] == first["run"]
-    assert "is PENDING already" in second.err
+
+    def submit() -> tuple[dict[str, Any], str]:
+        done = cluster.submit(task, "--json")
+        (run,) = json.loads(done.out)["runs"]
+        return run, done.err
+
+    first, _ = submit()
+    assert (first["state"], first["tasks"]) == ("PENDING", ["good"])
+    second, printed = submit()
+    assert second["run"] == first["run"]
+    assert "is PENDING already" in printed
     # A run that ended badly does not count.
     cluster.kubeflow.runs[first["run"]]["state"] = "CANCELED"
-    third = json.loads(cluster.submit(task, "--json").out)
+    third, _ = submit()
     assert third["run"] != first["run"]
     assert third["name"] == first["name"]
     # Other data are other work.
     with (cluster.workspace.folder / "good.jsonl").open("a") as stream:
         stream.write('{"text": "one more", "label": "good"}\n')
-    fourth = json.loads(cluster.submit(task, "--json").out)
+    fourth, _ = submit()
     assert fourth["name"] != first["name"]
     assert len(cluster.kubeflow.pipelines) == 1
+
+
+def test_a_run_that_is_terminated_still_reports(cluster: Cluster) -> None:
+    task = cluster.write_task("good")
+    wait = cluster.start_runs()
+    following = cluster.workspace.start("submit", task, "--wait", **cluster.submitting)
+    while not any(
+        cluster.store.list_keys(f"runs/{run}/tasks/good")
+        for run in list(cluster.kubeflow.runs)
+        if cluster.store.list_children(f"runs/{run}/tasks")
+    ):
+        assert following.poll() is None
+        time.sleep(0.2)
+    (run,) = cluster.kubeflow.runs.values()
+    run["state"] = "CANCELING"
+    _, printed = following.communicate(timeout=300)
+    wait()
+    assert following.returncode == 12, printed
+    assert run["state"] == "CANCELED"
+    assert "the run was cancelled before these were done: good" in printed
+    assert "submit again" in printed
+    assert cluster.store.read(f"runs/{run['run_id']}/report.json") is not None
 
 
 def test_a_recurring_run_and_what_is_refused(cluster: Cluster) -> None:
@@ -108,7 +137,8 @@ def test_a_recurring_run_and_what_is_refused(cluster: Cluster) -> None:
     cluster.kubeflow.token = TOKEN
     task = cluster.write_task("good", data={"source": "s3://adapters/somewhere/good.jsonl"})
     shown = json.loads(cluster.submit(task, "--recurring", "0 0 3 * * *", "--json").out)
-    assert shown["recurring"] in cluster.kubeflow.recurring
+    (recurring,) = shown["runs"]
+    assert recurring["recurring"] in cluster.kubeflow.recurring
     assert shown["tasks"] == ["good"]
 
 
@@ -129,7 +159,7 @@ def test_what_is_stale_is_retrained_on_the_cluster_once(cluster: Cluster) -> Non
     (outcome,) = done["tasks"]
     assert (outcome["outcome"], outcome["new_version"], done["place"]) == ("promoted", 1, "kubeflow")
     (run,) = cluster.kubeflow.runs.values()
-    assert (done["run"], done["url"].rpartition("/")[2]) == (run["run_id"],) * 2
+    assert (done["runs"], done["urls"][0].rpartition("/")[2]) == ([run["run_id"]], run["run_id"])
     assert cluster.store.read(f"runs/{run['run_id']}/fences/good.json") is not None
 
     # The data here are a file, and those that were trained from are in the store: the rows are the same.

