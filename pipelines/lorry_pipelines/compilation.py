@@ -45,10 +45,9 @@ def compile_pipeline(
     Raises:
         InvalidTaskError: A profile is given, and pods could not reach something; all such things are listed.
         StoreError: The file cannot be written.
-        UsageError: The address of the store or of a source holds a password, or there are more tasks than
-            one run takes.
+        UsageError: The address of the store holds a password, or there are more tasks than one run takes.
     """
-    _refuse_secrets(specs, settings)
+    _refuse_secrets(settings)
     _refuse_too_many(specs, profile)
     if profile is not None:
         check_reachable(specs, settings, profile)
@@ -89,9 +88,9 @@ def publish_tasks(specs: Sequence[TaskSpec], settings: Settings) -> list[TaskRef
 
     Raises:
         StoreError: The store cannot be written.
-        UsageError: The address of the store or of a source holds a password.
+        UsageError: The address of the store holds a password.
     """
-    _refuse_secrets(specs, settings)
+    _refuse_secrets(settings)
     store = open_store(settings.store, settings.s3)
     return list(map_in_lanes(functools.partial(store_task, store), specs, _REQUESTS_AT_ONCE))
 
@@ -127,15 +126,11 @@ def _refuse_too_many(specs: Sequence[TaskSpec], profile: ClusterProfile | None) 
         )
 
 
-def _refuse_secrets(specs: Sequence[TaskSpec], settings: Settings) -> None:
-    places = {"LORRY_STORE": settings.store} | {
-        f"{spec.name}: data.source": spec.data.source for spec in specs if not spec.data.is_local
-    }
-    for where, address in places.items():
-        if has_secret(address):
-            raise UsageError(
-                f"{hide_secrets(address)} holds a password, and anyone may read a pipeline",
-                where=where,
-                todo="leave it out of the address, and give steps AWS_ACCESS_KEY_ID and "
-                "AWS_SECRET_ACCESS_KEY in their environment: on a cluster from a Kubernetes secret",
-            )
+def _refuse_secrets(settings: Settings) -> None:
+    if has_secret(settings.store):
+        raise UsageError(
+            f"{hide_secrets(settings.store)} holds a password, and anyone may read a pipeline",
+            where="LORRY_STORE",
+            todo="leave it out of the address, and give steps AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY in their environment: on a cluster from a Kubernetes secret",
+        )

@@ -12,6 +12,9 @@ PACKAGES = ("registry/lorry_registry", "components/lorry_components", "pipelines
 # What reads the environment: where a process begins.
 EDGES = {
     "registry/lorry_registry/cli/edge.py",
+    # What a terminal can show is said there alone.
+    "registry/lorry_registry/cli/lazy.py",
+    "registry/lorry_registry/cli/prose.py",
     "components/lorry_components/steps/runtime/step_context.py",
     "components/lorry_components/steps/report/entry.py",
     # MLflow's client takes these settings from nowhere else, and reads them at each request.
