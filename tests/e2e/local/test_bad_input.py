@@ -45,7 +45,7 @@ def check_message(err: str, *parts: str) -> None:
         ),
         (["compile", "reviews.yaml", "-o", "lorry.json"], 2, ["lorry.json"]),
         (["predict", "reviews", "--file", "nosuch.txt"], 4, ["nosuch.txt", "there is no such file"]),
-        (["predict", "reviews"], 2, ["give texts"]),
+        (["predict", "reviews"], 7, ["there is no task 'reviews'"]),  # its standard input is read
         (["predict", "reviews", "a", "--pair", "b", "--pair", "c"], 2, ["--pair"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
