@@ -104,5 +104,8 @@ def _list_expectations(variants: "Sequence[Variant]") -> list[str]:
     from lorry_components.memory.expectations import describe_expectation
     from lorry_components.models.configuration import read_configuration
 
+    if variants[0].spec.kind == "image-generation":
+        # Its base is a folder of several models.
+        return []
     base = read_configuration(variants[0].spec.base)
     return [*filter(None, dict.fromkeys(describe_expectation(variant.spec, base) for variant in variants))]

@@ -193,4 +193,7 @@ def test_soft_tokens_need_positions(tiny_config: Configure, tmp_path: Path) -> N
 
 def test_a_base_that_is_elsewhere_is_left_to_the_training(tmp_path: Path) -> None:
     method = {"name": "p-tuning-v2"}
-    check_bases([make_spec(tmp_path / "nowhere", method), make_spec("package:no_such_package/model", method)])
+    check_bases(
+        [make_spec(tmp_path / "nowhere", method), make_spec("package:no_such_package/model", method)],
+        PassedChecks(Path("nowhere") / "a" / "b"),
+    )

@@ -26,6 +26,7 @@ from lorry_components.steps.prepare_data.step import prepare_data
 from lorry_components.task_types import TASK_TYPES, InputForm
 from lorry_components.tasks.base_checks import check_base, check_bases
 from lorry_components.tasks.definition import find_method, find_task_type
+from lorry_components.tasks.passed_checks import PassedChecks
 from lorry_components.tasks.resolution import resolve_task
 from lorry_registry.errors import InvalidTaskError
 from lorry_registry.task_spec import TaskSpec, TrainSpec
@@ -166,7 +167,7 @@ def test_a_configuration_that_contradicts_itself_is_a_fault_of_the_task(
     folder = make_base()
     change_config(folder, **fields)
     with pytest.raises(InvalidTaskError) as caught:
-        check_bases([make_spec(base=str(folder))])
+        check_bases([make_spec(base=str(folder))], PassedChecks(Path("nowhere") / "a" / "b"))
     (fault,) = caught.value.faults
     assert fault.where == "base.model"
     assert "transformers cannot" in fault.what

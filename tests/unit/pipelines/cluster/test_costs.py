@@ -99,9 +99,12 @@ class PastRuns:
 
     def list_versions(self, _task: str) -> list[Any]:
         return [
-            SimpleNamespace(number=number, registered=SimpleNamespace(details={"run": run}))
+            SimpleNamespace(number=number, adapter_id="", registered=SimpleNamespace(details={"run": run}))
             for number, run in enumerate(self.runs, start=1)
         ]
+
+    def read_version(self, *_: object) -> Any:
+        return SimpleNamespace(inputs=SimpleNamespace(recipe_digest=make_spec().recipe_digest))
 
 
 def keep_run(store: LocalStore, run: str, seconds: float, placed: TaskSpec | None) -> None:

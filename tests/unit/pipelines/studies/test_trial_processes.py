@@ -15,6 +15,7 @@ import pytest
 from lorry_components.studies.study_summary import TrialOutcome
 from lorry_components.studies.trials import Trial
 from lorry_components.studies.variants import Variant
+from lorry_pipelines.local.display import TaskState
 from lorry_pipelines.studies.trial_processes import Places, run_trials
 
 # What stands in for a training: it does what the seed in its job says.
@@ -49,8 +50,8 @@ class Shown:
     def __init__(self) -> None:
         self.labels: dict[str, str] = {}
 
-    def show(self, task: str, *, share: float, label: str) -> None:
-        self.labels[task] = label
+    def show(self, task: str, state: TaskState) -> None:
+        self.labels[task] = state.label
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from lorry_components.steps.prepare_data.step import DataCard, load_card, load_p
 from lorry_components.steps.register.step import register
 from lorry_components.tasks.base_checks import check_base, check_bases
 from lorry_components.tasks.definition import find_task_type, load_task_file
+from lorry_components.tasks.passed_checks import PassedChecks
 from lorry_components.tasks.resolution import resolve_task
 from lorry_components.training.training_summary import TrainingSummary
 from lorry_registry.errors import InvalidDataError, InvalidTaskError
@@ -171,7 +172,7 @@ def test_a_training_that_was_killed_goes_on(make_spec: MakeSpec, tmp_path: Path)
     class _KilledError(Exception):
         pass
 
-    def kill(done: int, total: int) -> None:
+    def kill(done: int, total: int, _note: str = "") -> None:
         if done == total - 1:
             raise _KilledError
 
@@ -245,7 +246,7 @@ def write_task(folder: Path, spec: TaskSpec, **sections: Any) -> Path:
 
 def list_faults(path: Path) -> list[str]:
     with pytest.raises(InvalidTaskError) as caught:
-        check_bases([load_task_file(path)])
+        check_bases([load_task_file(path)], PassedChecks(Path("nowhere") / "a" / "b"))
     return [str(fault) for fault in caught.value.faults]
 
 
@@ -294,8 +295,14 @@ def test_an_encoder_is_no_base_to_write_with(make_spec: MakeSpec, tmp_path: Path
 
 
 def test_a_base_that_chats_may_be_asked_to(make_spec: MakeSpec, tmp_path: Path) -> None:
-    check_bases([load_task_file(write_task(tmp_path, make_spec("qwen2"), generate={"chat": "always"}))])
-    check_bases([load_task_file(write_task(tmp_path, make_spec("gpt2"), generate={"chat": "auto"}))])
+    check_bases(
+        [load_task_file(write_task(tmp_path, make_spec("qwen2"), generate={"chat": "always"}))],
+        PassedChecks(Path("nowhere") / "a" / "b"),
+    )
+    check_bases(
+        [load_task_file(write_task(tmp_path, make_spec("gpt2"), generate={"chat": "auto"}))],
+        PassedChecks(Path("nowhere") / "a" / "b"),
+    )
 
 
 @pytest.mark.parametrize("answer", ["", "  \n", None, 1.5])
