@@ -23,7 +23,6 @@ from lorry_registry.task_spec import ResourcesSpec, TaskSpec
 
 # Linux limits one argument of a process to 128 KiB; the other parameters of a step travel in the same.
 _MAX_ARGUMENT = 120 * KIB
-_REQUESTS_AT_ONCE = 16
 
 
 def compile_pipeline(
@@ -92,7 +91,7 @@ def publish_tasks(specs: Sequence[TaskSpec], settings: Settings) -> list[TaskRef
     """
     _refuse_secrets(settings)
     store = open_store(settings.store, settings.s3)
-    return list(map_in_lanes(functools.partial(store_task, store), specs, _REQUESTS_AT_ONCE))
+    return list(map_in_lanes(functools.partial(store_task, store), specs, store.lanes))
 
 
 def withhold_secret(address: str) -> str:

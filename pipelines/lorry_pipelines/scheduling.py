@@ -26,8 +26,6 @@ from lorry_registry.task_loading import place_base
 from lorry_registry.task_spec import TaskSpec
 
 _LOGGER = logging.getLogger(__name__)
-# A store on S3 is mostly waited for.
-_TASKS_AT_ONCE = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +87,7 @@ def plan_tasks(tasks: Sequence[ResolvedTask], registry: Registry, *, force: bool
         return PlannedTask(task, _assess(task, registry, force=force))
 
     # The first one alone: what many tasks share, such as the base, is then hashed once.
-    return [*map(plan, tasks[:1]), *map_in_lanes(plan, tasks[1:], _TASKS_AT_ONCE)]
+    return [*map(plan, tasks[:1]), *map_in_lanes(plan, tasks[1:], registry.store.lanes)]
 
 
 def refuse_what_does_not_fit(specs: Sequence[TaskSpec]) -> None:

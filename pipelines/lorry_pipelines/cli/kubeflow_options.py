@@ -36,7 +36,6 @@ _OPTIONS = (
     ),
     click.option(
         "--profile",
-        "profile_file",
         metavar="FILE",
         type=click.Path(path_type=Path, dir_okay=False),
         help="How steps are placed on the cluster, and prices.  [default: LORRY_KUBEFLOW_PROFILE]",
@@ -45,7 +44,10 @@ _OPTIONS = (
 
 
 def add_kubeflow_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a command with the options that say where Kubeflow is, and how a run is placed there."""
+    """Return a command with the options that say where Kubeflow is, and how a run is placed there.
+
+    They are called as what :func:`override_kubeflow` takes, so that a command hands them on together.
+    """
     return functools.reduce(lambda made, option: option(made), reversed(_OPTIONS), command)
 
 

@@ -180,12 +180,7 @@ def _build_runner(
     files: dict[str, Path],
     *,
     quiet: bool,
-    host: str | None,
-    namespace: str | None,
-    experiment: str | None,
-    service_account: str | None,
-    ca_file: Path | None,
-    profile_file: Path | None,
+    **kubeflow: Any,
 ) -> Any:
     from lorry_pipelines.cli.retrain_runners import ClusterRunner, LocalRunner
 
@@ -194,15 +189,7 @@ def _build_runner(
     from lorry_pipelines.cli.submit import SubmitJob, find_revision
     from lorry_pipelines.cluster.profile import load_profile
 
-    settings = override_kubeflow(
-        settings,
-        host=host,
-        namespace=namespace,
-        experiment=experiment,
-        service_account=service_account,
-        ca_file=ca_file,
-        profile=profile_file,
-    )
+    settings = override_kubeflow(settings, **kubeflow)
     return ClusterRunner(
         SubmitJob(settings, find_access(settings), force=False, dry_run=False),
         registry,

@@ -1,4 +1,4 @@
-"""``lorry submit``: a run on a cluster, started once, followed to its end."""
+"""``lorry submit``: runs on a cluster, started once, followed to their ends."""
 
 import dataclasses
 import functools
@@ -71,23 +71,19 @@ _LOOK_SECONDS = 10.0
 def submit_tasks(
     files: tuple[Path, ...],
     overrides: tuple[str, ...],
-    host: str | None,
-    namespace: str | None,
-    experiment: str | None,
-    service_account: str | None,
-    ca_file: Path | None,
-    profile_file: Path | None,
     wait: bool,
     force: bool,
     cron: str | None,
     dry_run: bool,
     as_json: bool,
+    **kubeflow: Any,
 ) -> None:
     """Train, judge and register the adapters of tasks on a Kubeflow cluster.
 
-    The tasks that are stale are compiled into a version of the pipeline and started as one run, unless a run
-    with the same work is waiting, running or done: that one is shown, and followed with --wait. Data files of
-    this machine are checked as by lorry validate, and copied into the store by their digest.
+    The tasks that are stale are compiled and started as runs of at most as many tasks as the profile says
+    (tasks_per_run), unless a run with the same work is waiting, running or done: that one is shown, and
+    followed with --wait. Data files of this machine are checked as by lorry validate, and copied into the
+    store by their digest.
 
     Who asks is read from LORRY_KUBEFLOW_TOKEN, LORRY_KUBEFLOW_COOKIE, or a pod's service account.
     """
@@ -100,15 +96,7 @@ def submit_tasks(
     quiet_libraries()
     if cron is not None:
         check_cron(cron, wait=wait)
-    settings = override_kubeflow(
-        load_settings(),
-        host=host,
-        namespace=namespace,
-        experiment=experiment,
-        service_account=service_account,
-        ca_file=ca_file,
-        profile=profile_file,
-    )
+    settings = override_kubeflow(load_settings(), **kubeflow)
     missing: list[Fault] = []
     try:
         access = find_access(settings)

@@ -24,8 +24,6 @@ from lorry_registry.settings import Settings
 from lorry_registry.stores import Store
 from lorry_registry.stores.lanes import map_in_lanes
 
-REQUESTS_AT_ONCE = 16
-
 
 class SubmittedWork(BaseModel):
     """What a task was last submitted for.
@@ -73,7 +71,7 @@ def record_work(store: Store, works: Mapping[str, str], run: str) -> None:
         with contextlib.suppress(ConflictError):
             store.replace(_locate(task), canonical_json(document))
 
-    for _ in map_in_lanes(write, works, REQUESTS_AT_ONCE):
+    for _ in map_in_lanes(write, works, store.lanes):
         pass
 
 
@@ -93,9 +91,7 @@ def find_runs(
         ClusterError: Kubeflow cannot be reached.
         StoreError: The store cannot be read.
     """
-    kept = dict(
-        zip(works, map_in_lanes(lambda task: _read(store, task), works, REQUESTS_AT_ONCE), strict=True)
-    )
+    kept = dict(zip(works, map_in_lanes(lambda task: _read(store, task), works, store.lanes), strict=True))
     names = {task: known.run for task, known in kept.items() if known and known.work == works[task]}
     runs = {
         name: choose_run(kubeflow.list_runs(experiment, name), force=force)
