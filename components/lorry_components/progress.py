@@ -27,12 +27,11 @@ def describe_continuation(step: int, total: int) -> str:
     return f"{CONTINUING} step {step} of {total}" if step else ""
 
 
-def describe_seconds(seconds: float) -> str:
-    """Return a time as people say it: ``40 s``, ``12 min``, ``3 h 5 min``."""
-    minutes = round(seconds / 60)
-    if minutes < 2:
+def format_seconds(seconds: float) -> str:
+    """Return a time in the unit that suits it."""
+    if seconds < 100:
         return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 class ProgressFile:

@@ -1,5 +1,7 @@
 """What to expect of a method on a base of a certain size, as far as it was measured."""
 
+from collections.abc import Callable
+
 from lorry_components.memory.upper_bounds import bound_parameters
 from lorry_components.models.configuration import BaseConfiguration
 from lorry_components.models.dimensions import read_dimensions
@@ -12,18 +14,18 @@ _SOFT_TOKENS = frozenset({"prompt-tuning", "p-tuning", "p-tuning-v2"})
 _SMALL_BASE = 300_000_000
 
 
-def describe_expectation(spec: TaskSpec, base: BaseConfiguration) -> str:
+def describe_expectation(spec: TaskSpec, read_base: Callable[[], BaseConfiguration]) -> str:
     """Say that a method is not expected to learn as much as others on a base; "": nothing is known of it.
 
     Only heads on whole texts were measured.
 
     Args:
         spec: The task.
-        base: Its base.
+        read_base: Returns the configuration of its base, where that decides.
     """
-    dimensions = read_dimensions(base.values)
     if spec.method.name not in _SOFT_TOKENS or not isinstance(find_task_type(spec), SequenceHeadTaskType):
         return ""
+    dimensions = read_dimensions(read_base().values)
     if dimensions is None or bound_parameters(dimensions) >= _SMALL_BASE:
         return ""
     return (

@@ -162,7 +162,7 @@ def _plan_texts(
         notes.append("activations are an upper bound from the base's sizes: its code reads tensor values")
     if method.trains_in_steps and may_take_small_batches(spec.train):
         notes.append(f"where rows are too few for {LEAST_STEPS} steps, batches are of {SMALL_BATCH}")
-    if expectation := describe_expectation(spec, base):
+    if expectation := describe_expectation(spec, lambda: base):
         notes.append(expectation)
     recipe = _write_recipe(spec, method, device, here)
     adviser = _Adviser(accept_changes(spec, base), _find_half(shown))

@@ -9,7 +9,7 @@ import transformers
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from lorry_components.methods import Method
-from lorry_components.progress import Progress, describe_continuation, describe_seconds
+from lorry_components.progress import Progress, describe_continuation, format_seconds
 
 LogMetrics = Callable[[Mapping[str, float], int], None]
 """Takes values by their names in MLflow, and the step that they belong to."""
@@ -116,7 +116,7 @@ class ProgressCallback(TrainerCallback):
         if not done:
             return describe_continuation(self._first, state.max_steps)
         rows = done * args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-        left = describe_seconds(seconds / done * (state.max_steps - state.global_step))
+        left = format_seconds(seconds / done * (state.max_steps - state.global_step))
         loss = [f"loss {self._loss:.3g}"] if math.isfinite(self._loss) else []
         return ", ".join([*loss, f"{rows / max(seconds, 1e-3):.3g} rows/s", f"{left} left"])
 

@@ -1,5 +1,6 @@
 """``lorry compare``: methods on one task, the same data and seeds."""
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -104,8 +105,6 @@ def _list_expectations(variants: "Sequence[Variant]") -> list[str]:
     from lorry_components.memory.expectations import describe_expectation
     from lorry_components.models.configuration import read_configuration
 
-    if variants[0].spec.kind == "image-generation":
-        # Its base is a folder of several models.
-        return []
-    base = read_configuration(variants[0].spec.base)
-    return [*filter(None, dict.fromkeys(describe_expectation(variant.spec, base) for variant in variants))]
+    read_base = functools.partial(read_configuration, variants[0].spec.base)
+    notes = (describe_expectation(variant.spec, read_base) for variant in variants)
+    return [*filter(None, dict.fromkeys(notes))]

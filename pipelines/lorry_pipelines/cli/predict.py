@@ -12,13 +12,13 @@ from lorry_components.data.layout import find_format
 from lorry_pipelines.cli.row_progress import show_rows
 from lorry_pipelines.cli.text_rows import Row, open_rows
 from lorry_registry.cli.edge import (
-    complete_tasks,
     format_examples,
     json_option,
     load_settings,
     open_registry,
     print_json_entries,
     print_warning,
+    task_argument,
     version_option,
 )
 from lorry_registry.cli.prose import print_line
@@ -44,7 +44,7 @@ _SHOWN_CHARACTERS = 72
         "cat texts.txt | lorry predict reviews",
     )
 )
-@click.argument("task", shell_complete=complete_tasks)
+@task_argument
 @click.argument("texts", nargs=-1, metavar="TEXT...")
 @click.option(
     "--pair", "pairs", multiple=True, metavar="TEXT", help="The second text of each pair, in order."

@@ -7,7 +7,6 @@ name.
 Layout in the store: ``submitted/<task>.json``.
 """
 
-import contextlib
 from collections.abc import Mapping
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -19,7 +18,6 @@ from lorry_pipelines.cluster.submission import choose_run, describe_inputs
 from lorry_pipelines.step_images import choose_images
 from lorry_registry.addresses import hide_secrets
 from lorry_registry.digests import canonical_json, digest_document
-from lorry_registry.errors import ConflictError
 from lorry_registry.settings import Settings
 from lorry_registry.stores import Store
 from lorry_registry.stores.lanes import map_in_lanes
@@ -67,9 +65,8 @@ def record_work(store: Store, works: Mapping[str, str], run: str) -> None:
 
     def write(task: str) -> None:
         document = SubmittedWork(work=works[task], run=run).model_dump(mode="json")
-        # Another submission of the task at the same moment: its run is as good to be found.
-        with contextlib.suppress(ConflictError):
-            store.replace(_locate(task), canonical_json(document))
+        # Of two submissions of the task at the same moment, the run of either is as good to be found.
+        store.overwrite(_locate(task), canonical_json(document))
 
     for _ in map_in_lanes(write, works, store.lanes):
         pass

@@ -16,7 +16,7 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
-from lorry_components.progress import CONTINUING, describe_seconds
+from lorry_components.progress import CONTINUING, format_seconds
 from lorry_components.steps.runtime.outcomes import STEPS, Outcome, RunRecord
 from lorry_registry.cli.prose import is_live
 from lorry_registry.errors import StoreError
@@ -83,7 +83,7 @@ def read_stored_progress(record: RunRecord, task: str) -> Beat | None:
     beat = record.read_heartbeat(task)
     if beat is None:
         return None
-    running = f"for {describe_seconds((datetime.now(UTC) - beat.started_at).total_seconds())}"
+    running = f"for {format_seconds((datetime.now(UTC) - beat.started_at).total_seconds())}"
     return beat.step, beat.done, beat.total, ", ".join(part for part in (beat.note, running) if part)
 
 

@@ -5,11 +5,11 @@ import sys
 import click
 
 from lorry_registry.cli.edge import (
-    complete_tasks,
     format_examples,
     json_option,
     load_settings,
     print_json,
+    task_argument,
 )
 from lorry_registry.cli.mlflow_following import follow_ledger, warn_of_lag
 from lorry_registry.cli.prose import print_line
@@ -27,7 +27,7 @@ from lorry_registry.task_deletion import delete_task
         "lorry restore reviews",
     ),
 )
-@click.argument("task", shell_complete=complete_tasks)
+@task_argument
 @click.option("--reason", required=True, help="Why, for the history.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option

@@ -74,6 +74,9 @@ def format_examples(*lines: str) -> str:
     return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])
 
 
+task_argument = click.argument("task", shell_complete=complete_tasks)
+
+
 def load_settings() -> Settings:
     """Return the settings of this process: its environment, and the nearest ``lorry.toml``.
 
@@ -104,7 +107,7 @@ def open_registry() -> Registry:
     above = find_home_above(os.environ, Path.cwd())
     if above is not None:
         raise NotFoundError(_describe_unused(above), where=str(Path.cwd()), todo=_USE_ABOVE)
-    return Registry.open(load_settings())
+    return Registry.open(Settings.load(os.environ, Path.cwd()))
 
 
 def _describe_unused(home: Path) -> str:

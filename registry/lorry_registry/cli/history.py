@@ -3,11 +3,11 @@
 import click
 
 from lorry_registry.cli.edge import (
-    complete_tasks,
     format_examples,
     json_option,
     open_registry,
     print_json,
+    task_argument,
 )
 from lorry_registry.digests import shorten_digest
 from lorry_registry.ledger_documents import Event
@@ -15,7 +15,7 @@ from lorry_registry.promotion import list_collected
 
 
 @click.command("history", epilog=format_examples("lorry history reviews", "lorry history reviews --json"))
-@click.argument("task", shell_complete=complete_tasks)
+@task_argument
 @json_option
 def show_history(task: str, as_json: bool) -> None:
     """Show what happened to a task, and why.

@@ -4,11 +4,11 @@ import click
 
 from lorry_registry.cli.champion_move import report_move
 from lorry_registry.cli.edge import (
-    complete_tasks,
     format_examples,
     json_option,
     load_settings,
     parse_version,
+    task_argument,
 )
 from lorry_registry.registry import Registry
 
@@ -21,7 +21,7 @@ from lorry_registry.registry import Registry
         "lorry promote reviews 3 --json",
     ),
 )
-@click.argument("task", shell_complete=complete_tasks)
+@task_argument
 @click.argument("version", callback=parse_version)
 @click.option("--reason", default="promoted by hand", show_default=True, help="Why, for the history.")
 @json_option

@@ -5,11 +5,11 @@ from pathlib import Path
 import click
 
 from lorry_registry.cli.edge import (
-    complete_tasks,
     format_examples,
     json_option,
     open_registry,
     print_json,
+    task_argument,
     version_option,
 )
 from lorry_registry.cli.prose import print_line
@@ -27,7 +27,7 @@ from lorry_registry.sizes import format_size
         "lorry pull reviews ./adapter --with-provenance --json",
     ),
 )
-@click.argument("task", shell_complete=complete_tasks)
+@task_argument
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @version_option
 @click.option("--with-provenance", is_flag=True, help="Also copy what the runs say about how they made it.")

@@ -3,11 +3,11 @@
 import click
 
 from lorry_registry.cli.edge import (
-    complete_tasks,
     format_examples,
     json_option,
     open_registry,
     print_json,
+    task_argument,
     version_option,
 )
 from lorry_registry.cli.resolution_fields import format_base, format_version
@@ -21,7 +21,7 @@ from lorry_registry.cli.resolution_fields import format_base, format_version
         'cp -r "$(lorry resolve reviews --json | jq -r .path)" adapter',
     ),
 )
-@click.argument("task", shell_complete=complete_tasks)
+@task_argument
 @version_option
 @json_option
 def resolve_task(task: str, version: int | None, as_json: bool) -> None:

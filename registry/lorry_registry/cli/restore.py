@@ -3,11 +3,11 @@
 import click
 
 from lorry_registry.cli.edge import (
-    complete_tasks,
     format_examples,
     json_option,
     load_settings,
     print_json,
+    task_argument,
 )
 from lorry_registry.cli.mlflow_following import follow_ledger, warn_of_lag
 from lorry_registry.cli.prose import print_line
@@ -16,7 +16,7 @@ from lorry_registry.task_deletion import restore_task
 
 
 @click.command("restore", epilog=format_examples("lorry restore reviews", "lorry restore reviews --json"))
-@click.argument("task", shell_complete=complete_tasks)
+@task_argument
 @click.option("--reason", default="restored by hand", show_default=True, help="Why, for the history.")
 @json_option
 def restore_one(task: str, reason: str, as_json: bool) -> None:

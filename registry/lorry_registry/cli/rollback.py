@@ -4,10 +4,10 @@ import click
 
 from lorry_registry.cli.champion_move import report_move
 from lorry_registry.cli.edge import (
-    complete_tasks,
     format_examples,
     json_option,
     load_settings,
+    task_argument,
 )
 from lorry_registry.registry import Registry
 
@@ -20,7 +20,7 @@ from lorry_registry.registry import Registry
         "lorry rollback reviews --to none    the task has no champion then",
     ),
 )
-@click.argument("task", shell_complete=complete_tasks)
+@task_argument
 @click.option(
     "--to",
     "target",

@@ -5,11 +5,11 @@ from typing import Any
 import click
 
 from lorry_registry.cli.edge import (
-    complete_tasks,
     format_examples,
     json_option,
     open_registry,
     print_json,
+    task_argument,
     version_option,
 )
 from lorry_registry.cli.prose import clean_text, print_prose
@@ -41,7 +41,7 @@ from lorry_registry.training_record import TrainingRecord, describe_training, re
         "lorry show reviews --provenance --json > provenance.json",
     ),
 )
-@click.argument("task", shell_complete=complete_tasks)
+@task_argument
 @version_option
 @click.option(
     "--provenance", "is_provenance", is_flag=True, help="Show instead how the run says that it was made."

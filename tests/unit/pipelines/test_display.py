@@ -118,9 +118,11 @@ def test_a_pod_is_followed_by_its_heartbeat(
     assert shown.labels == {"films": "fine-tuning"}
     assert shown.details == {"films": "for 0 s"}
     writes: list[str] = []
-    replace = LocalStore.replace
+    overwrite = LocalStore.overwrite
     monkeypatch.setattr(
-        LocalStore, "replace", lambda self, key, content: (writes.append(key), replace(self, key, content))[1]
+        LocalStore,
+        "overwrite",
+        lambda self, key, content: (writes.append(key), overwrite(self, key, content))[1],
     )
     for second in range(1, 62):
         now[0] = float(second)
@@ -147,7 +149,7 @@ def test_a_store_that_takes_no_heartbeat_fails_no_step(
         attempts.append(key)
         raise StoreError("it is away", where=key)
 
-    monkeypatch.setattr(LocalStore, "replace", fail)
+    monkeypatch.setattr(LocalStore, "overwrite", fail)
     now = [0.0]
     progress = StepProgress(RunRecord(store, "run"), "films", "finetune", clock=lambda: now[0])
     for second in range(0, 100, 20):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from lorry_components.progress import format_seconds
 from lorry_components.steps.report.facts import DataFacts, GainFacts, TaskFacts
 from lorry_components.steps.runtime.outcomes import STEPS
 from lorry_registry.adapter_facts import NOTHING, describe_baselines, describe_probe, describe_size
@@ -201,13 +202,6 @@ def _describe_times(task: TaskFacts) -> str:
     )
     device = f" on {task.device}" if task.device else ""
     return f"{format_seconds(total)}{training}{device}"
-
-
-def format_seconds(seconds: float) -> str:
-    """Return a time in the unit that suits it."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def _is_superseded(task: TaskFacts) -> bool:

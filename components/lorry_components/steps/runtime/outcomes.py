@@ -176,7 +176,7 @@ class RunRecord:
 
     def write_heartbeat(self, task: str, beat: Heartbeat) -> None:
         """Keep how far the running step of a task is, in place of what was kept before."""
-        self._store.replace(self._key(task, _HEARTBEAT), canonical_json(beat.model_dump(mode="json")))
+        self._store.overwrite(self._key(task, _HEARTBEAT), canonical_json(beat.model_dump(mode="json")))
 
     def read_heartbeat(self, task: str) -> Heartbeat | None:
         """Return how far the running step of a task was last; None: none has started, or none told."""

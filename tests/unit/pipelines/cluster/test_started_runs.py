@@ -124,7 +124,7 @@ def test_nothing_is_started_without_a_note_of_it(submitter: Submitter, monkeypat
     def refuse(key: str, _content: bytes) -> None:
         raise StoreError("full", where=key, todo="make room")
 
-    monkeypatch.setattr(submitter.store, "replace", refuse)
+    monkeypatch.setattr(submitter.store, "overwrite", refuse)
     with pytest.raises(StoreError):
         submitter.start("a")
     assert submitter.server.runs == {}
