@@ -37,7 +37,7 @@ import json, sys, warnings
 warnings.simplefilter("ignore")
 import mlflow
 model = mlflow.pyfunc.load_model(sys.argv[1])
-print("predictions:", model.predict(json.loads(sys.argv[2])).to_json(orient="records"))
+print("predictions:", model.predict(json.loads(sys.argv[2])).to_json(orient="records", double_precision=15))
 """
 UseStack = Callable[[Stack], dict[str, str]]
 
@@ -139,7 +139,7 @@ def test_plain_mlflow_predicts_what_lorry_predicts(
     by_lorry = json.loads(run_lorry("predict", "reviews-lora", *TEXTS, "--json", LORRY_HOME=str(tmp_path)))
     assert [row["label"] for row in by_mlflow] == [row["label"] for row in by_lorry]
     for mine, theirs in zip(by_lorry, by_mlflow, strict=True):
-        assert json.loads(theirs["scores"]) == mine["scores"]
+        assert theirs["scores"] == mine["scores"]
 
 
 def load_and_predict(kind: str) -> list[dict[str, Any]]:

@@ -176,7 +176,8 @@ def test_what_is_stale_is_retrained_on_the_cluster_once(cluster: Cluster) -> Non
     ]
     told = [trigger.communicate(timeout=480) for trigger in triggers]
     wait()
-    assert [trigger.returncode for trigger in triggers] == [0, 0], told
+    # The second may find the first at work, and leaves the task to it.
+    assert sorted(trigger.returncode for trigger in triggers) in ([0, 0], [0, 21]), told
     outcomes = [json.loads(out)["tasks"][0] for out, _ in told]
     assert {each["reasons"][0] for each in outcomes if each["new_version"]} == {"data: 40 added rows"}
     assert len([each for each in outcomes if each["outcome"] in ("promoted", "refused")]) == 1, outcomes
@@ -188,7 +189,7 @@ def test_a_budget_that_is_spent_ends_the_run_on_the_cluster(cluster: Cluster) ->
     task = cluster.write_task("good")
     # Nothing starts it: it waits for a node.
     command = ("retrain", task, "--on", "kubeflow", "--budget", "0.02", "--json")
-    done = json.loads(cluster.workspace.run(*command, **cluster.submitting).out)
+    done = json.loads(cluster.workspace.run(*command, code=21, **cluster.submitting).out)
     (outcome,) = done["tasks"]
     assert (outcome["outcome"], outcome["champion"]) == ("left", None)
     assert outcome["decision"] == "the budget was spent before it was trained"

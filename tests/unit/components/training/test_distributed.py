@@ -17,6 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from lorry_components.progress import Progress, ignore_progress
 from lorry_components.steps.finetune.step import finetune
 from lorry_components.tasks.resolution import resolve_task
 from lorry_components.training.distributed import (
@@ -134,7 +135,7 @@ def test_shares_go_on_from_a_checkpoint(training: Training, make_spec: MakeSpec)
     spec = write(make_spec, offload=True, steps=8)
     training.run(spec, "whole", processes=2)
 
-    def stop(done: int, _total: int) -> None:
+    def stop(done: int, _total: int, _note: str = "") -> None:
         if done == 6:
             raise KeyboardInterrupt
 
@@ -165,11 +166,11 @@ def test_one_process_uploads_checkpoints_and_all_go_on_from_them(
     place = CheckpointPlace(str(training.root / "store"), "checkpoints/reviews", S3Options())
     uploaded = training.root / "store" / "checkpoints" / "reviews"
 
-    def stop(done: int, _total: int) -> None:
+    def stop(done: int, _total: int, _note: str = "") -> None:
         if done >= 6 and list(uploaded.glob("checkpoint-[45].*/complete.json")):
             raise KeyboardInterrupt
 
-    def run(name: str, progress: Callable[[int, int], None]) -> TrainingSummary:
+    def run(name: str, progress: Progress) -> TrainingSummary:
         place.open().restore(training.root / f"{name}-checkpoints")
         return finetune_in_processes(
             finetune,
@@ -187,7 +188,7 @@ def test_one_process_uploads_checkpoints_and_all_go_on_from_them(
         run("broken", stop)
     for complete in uploaded.glob("*/complete.json"):
         assert {path.name for path in complete.parent.glob("rng*")} == {"rng_state_0.pth", "rng_state_1.pth"}
-    summary = run("elsewhere", lambda _done, _total: None)
+    summary = run("elsewhere", ignore_progress)
     assert 4 <= summary.resumed_from < 8
     assert [path.parent.name.split(".")[0] for path in uploaded.glob("*/complete.json")] == ["checkpoint-8"]
     check_same(training.read("elsewhere"), training.read("whole"))
@@ -244,7 +245,7 @@ def test_processes_that_end_without_a_word_are_told(training: Training) -> None:
             training.data,
             training.root / "silent",
             checkpoints=training.root / "checkpoints",
-            progress=lambda _done, _total: None,
+            progress=ignore_progress,
             log_metrics=lambda _metrics, _step: None,
         )
     assert multiprocessing.active_children() == []
@@ -287,7 +288,7 @@ class TwoNodes:
             root = self.training.root / f"{name}-{number}"
             self.place.open().restore(root / "checkpoints")
 
-            def stop(done: int, _total: int) -> None:
+            def stop(done: int, _total: int, _note: str = "") -> None:
                 if done == stop_after:
                     raise KeyboardInterrupt
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
+from lorry_components.progress import ignore_progress
 from lorry_components.steps.finetune.step import finetune
 from lorry_components.steps.finetune.train_job_settings import TrainJobSettings
 from lorry_components.tasks.resolution import resolve_task
@@ -156,7 +157,7 @@ def test_a_lost_node_and_a_lost_step_change_nothing(
         Path(cluster.arguments["data"]),
         tmp_path / "expected",
         checkpoints=tmp_path / "expected-checkpoints",
-        progress=lambda _done, _total: None,
+        progress=ignore_progress,
         log_metrics=lambda _metrics, _step: None,
     )
     found = load_file(cluster.candidate / "adapter" / "adapter_model.safetensors")
