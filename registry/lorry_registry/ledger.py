@@ -151,6 +151,13 @@ class Ledger:
                 )
         return head
 
+    def digest_head(self, task: str) -> str | None:
+        """Return the digest of a task's head as it is stored, unchecked; None before the first version.
+
+        It changes with each event.
+        """
+        return self._store.digest_key(_head_key(task))
+
     def require_state(self, task: str) -> TaskState:
         """Return the present state of a task that has at least one version.
 

@@ -379,10 +379,14 @@ class SubmitJob:
     def _build(self, tasks: "Sequence[ResolvedTask]", profile: Any, *, revision: str) -> "list[Submission]":
         """Return what would be submitted; nothing where a dry run lacks what that needs."""
         from lorry_pipelines.cluster.started_runs import build_submissions
+        from lorry_pipelines.cluster.submitted_work import read_heads
 
         if self._missing:
             return []
-        return build_submissions(tasks, self._settings, profile, revision=revision, force=self._force)
+        heads = read_heads(self._registry.store, tasks)
+        return build_submissions(
+            tasks, self._settings, profile, revision=revision, force=self._force, heads=heads
+        )
 
     def _describe(
         self,

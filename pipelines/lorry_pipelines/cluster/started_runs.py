@@ -1,6 +1,6 @@
 """A submission as runs of limited size: those that work on its tasks already, and new ones for the rest."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lorry_components.tasks.resolution import ResolvedTask
@@ -12,7 +12,13 @@ from lorry_pipelines.cluster.submission import (
     find_same_run,
     upload_package,
 )
-from lorry_pipelines.cluster.submitted_work import digest_work, find_runs, record_work
+from lorry_pipelines.cluster.submitted_work import (
+    SubmittedWork,
+    digest_work,
+    find_runs,
+    read_heads,
+    record_work,
+)
 from lorry_pipelines.compilation import publish_tasks
 from lorry_registry.settings import Settings
 from lorry_registry.stores import Store
@@ -40,6 +46,7 @@ def build_submissions(
     *,
     revision: str,
     force: bool,
+    heads: Mapping[str, str | None],
 ) -> list[Submission]:
     """Compile tasks into as many runs as the profile's ``tasks_per_run`` asks for.
 
@@ -52,7 +59,10 @@ def build_submissions(
     parts = [tasks[start : start + size] for start in range(0, len(tasks), size)]
     share = max(1, profile.tasks_at_once // max(1, len(parts)))
     placed = profile.model_copy(update={"tasks_at_once": min(profile.tasks_at_once, share)})
-    return [build_submission(part, settings, placed, revision=revision, force=force) for part in parts]
+    return [
+        build_submission(part, settings, placed, revision=revision, force=force, heads=heads)
+        for part in parts
+    ]
 
 
 def start_runs(
@@ -83,7 +93,8 @@ def start_runs(
     """
     experiment = kubeflow.ensure_experiment(settings.kubeflow.experiment)
     works = {task.spec.name: digest_work(task, settings, profile, force=force) for task in tasks}
-    found = find_runs(works, store, kubeflow, experiment, force=force)
+    heads = read_heads(store, tasks)
+    found = find_runs(works, heads, store, kubeflow, experiment, force=force)
     started = [
         StartedRun(run, tuple(task for task, other in found.items() if other == run), is_new=False)
         for run in dict.fromkeys(found.values())
@@ -91,13 +102,19 @@ def start_runs(
     rest = {task.spec.name: task for task in tasks if task.spec.name not in found}
     publish_tasks([task.spec for task in rest.values()], settings)
     for submission in build_submissions(
-        list(rest.values()), settings, profile, revision=revision, force=force
+        list(rest.values()), settings, profile, revision=revision, force=force, heads=heads
     ):
         run = find_same_run(submission, kubeflow, experiment)
         is_new = run is None
         if run is None:
             version = upload_package(submission, kubeflow)
-            record_work(store, {name: works[name] for name in submission.tasks}, submission.run)
+            record_work(
+                store,
+                {
+                    name: SubmittedWork(work=works[name], head=heads[name], run=submission.run)
+                    for name in submission.tasks
+                },
+            )
             run = kubeflow.start_run(experiment, order_run(submission, submission.run, version, settings))
         started.append(StartedRun(run, submission.tasks, is_new=is_new))
     return started

@@ -1,7 +1,7 @@
 """A submission: what a run would do, named by its digest, so that the same work is never started twice."""
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,6 +58,7 @@ def build_submission(
     *,
     revision: str,
     force: bool,
+    heads: Mapping[str, str | None],
 ) -> Submission:
     """Compile tasks for a cluster, and name the run by what it would do.
 
@@ -67,6 +68,8 @@ def build_submission(
         profile: How steps are placed.
         revision: The revision of the task files' source; empty if they are under no version control.
         force: Whether tasks that are up to date are trained as well.
+        heads: Task -> the digest of its head in the ledger. After a rollback, for example, there is work
+            although the run of the same inputs succeeded.
 
     Raises:
         InvalidTaskError: Pods could not reach something.
@@ -79,6 +82,7 @@ def build_submission(
     work = {
         "package": digest,
         "tasks": {task.spec.name: describe_inputs(task) for task in tasks},
+        "heads": {spec.name: heads[spec.name] for spec in specs},
         "force": force,
     }
     return Submission(

@@ -2,12 +2,13 @@
 
 While a run goes on, some of its tasks end and are stale no longer: the same command then asks for fewer
 tasks, and the digest of these names another run. So what each task was submitted for is kept, with the run's
-name.
+name. A run that succeeded counts as long as the task's ledger is as it was at the submission: after a
+rollback, for example, the gate has to judge the same adapter again.
 
 Layout in the store: ``submitted/<task>.json``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -18,6 +19,7 @@ from lorry_pipelines.cluster.submission import choose_run, describe_inputs
 from lorry_pipelines.step_images import choose_images
 from lorry_registry.addresses import hide_secrets
 from lorry_registry.digests import canonical_json, digest_document
+from lorry_registry.ledger import Ledger
 from lorry_registry.settings import Settings
 from lorry_registry.stores import Store
 from lorry_registry.stores.lanes import map_in_lanes
@@ -28,12 +30,14 @@ class SubmittedWork(BaseModel):
 
     Attributes:
         work: The digest of everything that the run would train it from, and how.
+        head: The digest of its head in the ledger at that time; None: it had no version.
         run: The name of the run.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     work: str
+    head: str | None
     run: str
 
 
@@ -51,20 +55,29 @@ def digest_work(task: ResolvedTask, settings: Settings, profile: ClusterProfile,
     )
 
 
-def record_work(store: Store, works: Mapping[str, str], run: str) -> None:
-    """Keep what a run was started for, before it is started.
+def read_heads(store: Store, tasks: Sequence[ResolvedTask]) -> dict[str, str | None]:
+    """Return task -> the digest of its head in the ledger.
+
+    Raises:
+        StoreError: The store cannot be read.
+    """
+    names, ledger = [task.spec.name for task in tasks], Ledger(store)
+    return dict(zip(names, map_in_lanes(ledger.digest_head, names, store.lanes), strict=True))
+
+
+def record_work(store: Store, works: Mapping[str, SubmittedWork]) -> None:
+    """Keep what runs are started for, before they are started.
 
     Args:
         store: The store.
-        works: Task -> the digest of its work.
-        run: The name of the run.
+        works: Task -> its work.
 
     Raises:
         StoreError: The store cannot be written.
     """
 
     def write(task: str) -> None:
-        document = SubmittedWork(work=works[task], run=run).model_dump(mode="json")
+        document = works[task].model_dump(mode="json")
         # Of two submissions of the task at the same moment, the run of either is as good to be found.
         store.overwrite(_locate(task), canonical_json(document))
 
@@ -73,12 +86,19 @@ def record_work(store: Store, works: Mapping[str, str], run: str) -> None:
 
 
 def find_runs(
-    works: Mapping[str, str], store: Store, kubeflow: Kubeflow, experiment: str, *, force: bool
+    works: Mapping[str, str],
+    heads: Mapping[str, str | None],
+    store: Store,
+    kubeflow: Kubeflow,
+    experiment: str,
+    *,
+    force: bool,
 ) -> dict[str, Run]:
     """Return the run that works on each task already, or that did its work; tasks without one are left out.
 
     Args:
         works: Task -> the digest of its work.
+        heads: Task -> the digest of its head in the ledger.
         store: The store.
         kubeflow: Where runs are.
         experiment: The id of their experiment.
@@ -89,12 +109,14 @@ def find_runs(
         StoreError: The store cannot be read.
     """
     kept = dict(zip(works, map_in_lanes(lambda task: _read(store, task), works, store.lanes), strict=True))
-    names = {task: known.run for task, known in kept.items() if known and known.work == works[task]}
-    runs = {
-        name: choose_run(kubeflow.list_runs(experiment, name), force=force)
-        for name in dict.fromkeys(names.values())
+    same = {task: known for task, known in kept.items() if known and known.work == works[task]}
+    names = dict.fromkeys(known.run for known in same.values())
+    runs = {name: kubeflow.list_runs(experiment, name) for name in names}
+    chosen = {
+        task: choose_run(runs[known.run], force=force or known.head != heads[task])
+        for task, known in same.items()
     }
-    return {task: run for task, name in names.items() if (run := runs[name]) is not None}
+    return {task: run for task, run in chosen.items() if run is not None}
 
 
 def _read(store: Store, task: str) -> SubmittedWork | None:

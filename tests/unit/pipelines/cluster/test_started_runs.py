@@ -105,6 +105,23 @@ def test_a_run_that_failed_or_was_cancelled_is_started_again(submitter: Submitte
     assert list_tasks(forced) == [(("c",), True)]
 
 
+def test_a_run_that_succeeded_does_not_count_once_the_ledger_has_changed(submitter: Submitter) -> None:
+    first = submitter.start("a", "b")
+    # "a" was rolled back while the run went on: that run is still the one that works on it.
+    submitter.store.replace("tasks/a/head.json", b"rolled back")
+    assert list_tasks(submitter.start("a", "b")) == [(("a", "b"), False)]
+    submitter.server.runs[first[0].run.id]["state"] = "SUCCEEDED"
+    # The run did what "b" was submitted for, and nothing happened to "b" since.
+    again = submitter.start("a", "b")
+    assert list_tasks(again) == [(("b",), False), (("a",), True)]
+    assert again[1].run.name != first[0].run.name
+    # Of a single task, the name of the run would otherwise find the one that succeeded.
+    submitter.server.runs[again[1].run.id]["state"] = "SUCCEEDED"
+    assert list_tasks(submitter.start("a")) == [(("a",), False)]
+    submitter.store.replace("tasks/a/head.json", b"another champion")
+    assert list_tasks(submitter.start("a")) == [(("a",), True)]
+
+
 def test_other_work_of_a_task_is_another_run(submitter: Submitter) -> None:
     submitter.start("a")
     placed = PROFILE.model_copy(update={"user": 10002})
