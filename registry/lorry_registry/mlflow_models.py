@@ -160,6 +160,11 @@ class MlflowModels(MlflowRuns):
             tagged = self._client.search_model_versions(f"tags.`{TASK_TAG}` = '{task}'")
         return [version for version in tagged if version.name != task]
 
+    def find_tagged_versions(self, tag: str) -> list["ModelVersion"]:
+        """Return the versions of all registered models that have a tag, whatever its value."""
+        with self._connection.reporting(f"search versions with the tag {tag}"):
+            return list(self._client.search_model_versions(f"tags.`{tag}` LIKE '%'"))
+
     def find_run(self, task: str, adapter_id: str) -> str | None:
         """Return the run that MLflow names for the version that holds an adapter."""
         number = self.find_version(task, adapter_id)

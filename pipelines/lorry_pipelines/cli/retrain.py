@@ -21,13 +21,14 @@ from lorry_registry.cli.prose import print_line, print_prose
 from lorry_registry.cli.tables import NOTHING, Column, print_table
 from lorry_registry.cli.termination import raise_on_termination
 from lorry_registry.digest_cache import DigestCache
-from lorry_registry.errors import RunFailedError
+from lorry_registry.errors import RunFailedError, TrackingError
 from lorry_registry.registry import Registry
 from lorry_registry.sizes import format_range
 
 if TYPE_CHECKING:
     from lorry_components.tasks.resolution import ResolvedTask
     from lorry_pipelines.retraining.inspecting import Inspections
+    from lorry_pipelines.retraining.requests import Requests
     from lorry_pipelines.retraining.results import RetrainedTask, Retraining
     from lorry_pipelines.retraining.retraining import Retrainer, RetrainingPlan
     from lorry_registry.settings import Settings
@@ -104,7 +105,8 @@ def retrain_tasks(
     rows, and promoted or refused. A TASK is a file, a folder of files, or the name of a task in tasks/ or of
     NAME.yaml; without any, all files in tasks/ are meant. Of several that retrain one task at a time, on
     whichever machine, one does the work. What a retraining that was killed has left half done, the next one
-    finishes.
+    finishes. A tag lorry.retrain on a version in MLflow asks for its task: it is looked at even if
+    --changed-since does not name it, and comes first within --budget and --max-tasks.
 
     Exit codes: 0 all done; 12 a task failed; 21 none failed, and something is left for the next time, since
     another process retrains it, or by --budget or --max-tasks; others as everywhere.
@@ -122,8 +124,10 @@ def retrain_tasks(
     files = find_task_files(tasks, Path.cwd())
     specs = load_tasks(files, bases=settings.base_place)
     by_file = dict(zip(files, specs, strict=True))
+    requests = _read_requests(settings, [spec.name for spec in specs])
     if reference is not None:
-        specs = choose_touched(by_file, reference)
+        touched = {spec.name for spec in choose_touched(by_file, reference)}
+        specs = [spec for spec in specs if spec.name in touched or spec.name in requests]
     registry = Registry.open(settings)
     runner = _build_runner(
         place,
@@ -140,6 +144,7 @@ def retrain_tasks(
         lambda task: _finish_in_mlflow(task, settings, registry),
         budget=None if budget is None else budget * 60,
         most=most,
+        first=requests,
     )
     plan = retrainer.plan(plans_memory=dry_run)
     if dry_run:
@@ -147,6 +152,7 @@ def retrain_tasks(
         fail_after(retrainer.inspections.problems)
         return
     retraining = retrainer.retrain(plan)
+    _remove_requests(settings, requests, retraining)
     _hand_on(retraining, as_json=as_json)
     fail_after(retrainer.inspections.problems)
     _fail_with(retraining)
@@ -205,6 +211,26 @@ def _finish_in_mlflow(task: str, settings: "Settings", registry: Registry) -> Se
     if registry.ledger.read_state(task).head is None:
         return ()
     return reconcile_task(open_index(settings), registry, task)
+
+
+def _read_requests(settings: "Settings", tasks: Sequence[str]) -> "Requests":
+    from lorry_pipelines.retraining.requests import RETRAIN_TAG, read_requests
+
+    try:
+        return read_requests(open_index(settings), tasks)
+    except TrackingError as error:
+        print_warning(f"tags {RETRAIN_TAG} in MLflow are not read: {error.what}")
+        return {}
+
+
+def _remove_requests(settings: "Settings", requests: "Requests", retraining: "Retraining") -> None:
+    from lorry_pipelines.retraining.requests import RETRAIN_TAG, remove_requests
+
+    done = [task.task for task in retraining.tasks if task.outcome not in ("left", "failed")]
+    try:
+        remove_requests(open_index(settings), requests, done)
+    except TrackingError as error:
+        print_warning(f"tags {RETRAIN_TAG} in MLflow are not removed: {error.what}")
 
 
 def _show_plan(retrainer: "Retrainer", plan: "RetrainingPlan", *, as_json: bool) -> None:

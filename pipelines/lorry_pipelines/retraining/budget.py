@@ -1,7 +1,8 @@
 """How long a retraining may take, and what is left for the next time."""
 
+import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 _TASKS_AT_A_TIME = 2
 
@@ -37,27 +38,30 @@ def choose_within(
     *,
     budget: float | None,
     most: int | None,
+    first: Collection[str] = (),
 ) -> tuple[list[str], dict[str, str]]:
     """Return the tasks that a retraining begins with, and why others are left for the next time.
 
-    Those whose time is known come first, the shortest first, so that as many as can be are done; they count
-    side by side, two at a time. How long the others take is not known: they begin if there is any time left,
-    and the end of the budget ends them.
+    Those that were asked for come first, then those whose time is known, the shortest first, so that as many
+    as can be are done; they count side by side, two at a time. How long the others take is not known: they
+    begin if there is any time left, and the end of the budget ends them.
 
     Args:
         tasks: The tasks that are stale, in their order.
         expected: Task -> the seconds that it took before; None: not known.
         budget: Seconds; None: any.
         most: How many tasks; None: any.
+        first: The tasks that were asked for.
     """
-    known = sorted(
-        (task for task in tasks if expected.get(task) is not None), key=lambda task: expected[task] or 0
-    )
-    ordered = [*known, *(task for task in tasks if expected.get(task) is None)]
+
+    def rank(task: str) -> tuple[bool, float]:
+        seconds = expected.get(task)
+        return task not in first, math.inf if seconds is None else seconds
+
     chosen: list[str] = []
     left: dict[str, str] = {}
     lanes = [0.0] * _TASKS_AT_A_TIME
-    for task in ordered:
+    for task in sorted(tasks, key=rank):
         seconds = expected.get(task)
         end = min(lanes) + (seconds or 0.0)
         if most is not None and len(chosen) >= most:

@@ -1,7 +1,7 @@
 """A retraining: what is stale is trained once, under leases and within a budget; the begun is finished."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -81,6 +81,7 @@ class Retrainer:
         finish: Makes MLflow agree with the ledger on a task, and returns what it changed.
         budget: How many seconds it may take; None: any.
         most: How many tasks it may train; None: any.
+        first: The tasks that it begins with, since they were asked for.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class Retrainer:
         *,
         budget: float | None = None,
         most: int | None = None,
+        first: Collection[str] = (),
     ) -> None:
         self._registry = registry
         self._runner = runner
@@ -99,6 +101,7 @@ class Retrainer:
         self._finish = finish
         self._budget = budget
         self._most = most
+        self._first = first
         self._started = time.monotonic()
         self._deadline = Deadline(budget)
         self._tasks, self.inspections = inspect(None)
@@ -113,7 +116,7 @@ class Retrainer:
         expected = self._runner.expect([self._tasks[name] for name in stale], plans_memory=plans_memory)
         by_task = {expectation.task: expectation for expectation in expected}
         seconds = {task: expectation.seconds for task, expectation in by_task.items()}
-        chosen, left = choose_within(stale, seconds, budget=self._budget, most=self._most)
+        chosen, left = choose_within(stale, seconds, budget=self._budget, most=self._most, first=self._first)
         drifted = {
             name: found.reason
             for name, found in self.inspections.found.items()

@@ -39,6 +39,12 @@ def test_no_more_tasks_than_were_asked_for() -> None:
     assert set(left.values()) == {"no more than 1 task was asked for"}
 
 
+def test_what_was_asked_for_comes_first() -> None:
+    chosen, _ = choose_within(TASKS, SECONDS, budget=None, most=2, first=["long", "elsewhere"])
+    assert chosen == ["long", "short"]
+    assert choose_within(TASKS, SECONDS, budget=None, most=1, first=["new", "long"])[0] == ["long"]
+
+
 def test_the_end_is_told_once() -> None:
     Deadline(None)()
     Deadline(60.0)()

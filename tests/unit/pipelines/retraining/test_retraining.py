@@ -212,6 +212,13 @@ def test_limits_leave_tasks_for_the_next_time(registry: Registry) -> None:
     assert "it took 10.0 min before" in done.left[0].decision
 
 
+def test_what_was_asked_for_is_begun_with(registry: Registry) -> None:
+    shop = Workshop(registry, a="stale", b="stale", c="fresh")
+    shop.seconds = {"a": 60.0}
+    shop.retrain(most=1, first={"b": ["1"], "c": ["4"]})
+    assert shop.ran == [["b"]]
+
+
 def test_a_run_that_the_budget_ended_leaves_what_had_not_ended(registry: Registry) -> None:
     shop = Workshop(registry, a="stale", b="stale")
     shop.statuses, shop.is_cut = {"b": "failed"}, True
