@@ -8,29 +8,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lorry_components.models.stored_base import BLOCK_ENDS, StoredConfig, StoredModel
 from lorry_registry.errors import BaseModelError, TrainingError
 
 if TYPE_CHECKING:
     from torch import nn
     from transformers import PretrainedConfig, PreTrainedModel
-
-# The last module of attention and of the MLP, by their names inside a block, and the layer norm with which
-# the block ends if it has one of that name. What comes out of the first two is added to the residual stream.
-_ENDS = (
-    ("attention.output.dense", "output.dense", "output.LayerNorm"),  # BERT, RoBERTa, DeBERTa (v2)
-    ("attention.out_lin", "ffn.lin2", "output_layer_norm"),  # DistilBERT
-    ("attn.Wo", "mlp.Wo", None),  # ModernBERT
-    ("attn.c_proj", "mlp.c_proj", None),  # GPT-2
-    ("attn.attention.out_proj", "mlp.c_proj", None),  # GPT-Neo
-    ("attn.out_proj", "mlp.fc_out", None),  # GPT-J
-    ("attention.dense", "mlp.dense_4h_to_h", None),  # GPT-NeoX
-    ("self_attention.dense", "mlp.dense_4h_to_h", None),  # BLOOM, Falcon
-    ("self_attn.o_proj", "mlp.down_proj", None),  # Llama, Mistral, Gemma, Qwen
-    ("self_attn.dense", "mlp.fc2", None),  # Phi
-    ("self_attn.out_proj", "fc2", "final_layer_norm"),  # OPT, BART
-    ("layer.0.SelfAttention.o", "layer.1.DenseReluDense.wo", None),  # T5 and MT5, encoder
-    ("layer.0.SelfAttention.o", "layer.2.DenseReluDense.wo", None),  # T5 and MT5, decoder
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +36,13 @@ class Block:
     output_norm: "nn.Module | None"
 
 
-def find_layers(model: "nn.Module") -> list[Block]:
+def find_layers(model: "nn.Module | StoredModel") -> list[Block]:
     """Return the blocks of a model in their order, an encoder's before its decoder's.
 
     Raises:
         TrainingError: The architecture is not known.
     """
-    blocks = list(_walk(model))
+    blocks: list[Any] = model.blocks if isinstance(model, StoredModel) else list(_walk(model))
     if not blocks:
         raise TrainingError(
             f"where the blocks of {type(model).__name__} are is not known",
@@ -69,12 +52,16 @@ def find_layers(model: "nn.Module") -> list[Block]:
     return blocks
 
 
-def build_skeleton(config: "PretrainedConfig") -> "PreTrainedModel":
+def build_skeleton(config: "PretrainedConfig | StoredConfig") -> Any:
     """Build a base without a head from its configuration, all shapes and no numbers.
+
+    For what its files say there is no model to build: the :class:`StoredModel` is returned.
 
     Raises:
         BaseModelError: The configuration contradicts itself.
     """
+    if isinstance(config, StoredConfig):
+        return config.model
     import torch
     from transformers import AutoModel
 
@@ -95,14 +82,16 @@ def find_body(model: "PreTrainedModel") -> "nn.Module":
     return model if is_unet(model) else model.base_model
 
 
-def is_unet(model: "nn.Module") -> bool:
+def is_unet(model: "nn.Module | StoredModel") -> bool:
     """Return whether a model is a UNet of diffusers'."""
     config: Any = model.config
     return getattr(config, "model_type", None) is None and hasattr(config, "cross_attention_dim")
 
 
-def list_linear(model: "nn.Module") -> "dict[str, nn.Module]":
+def list_linear(model: "nn.Module | StoredModel") -> dict[str, Any]:
     """Return the linear layers of a model by name, GPT-2's Conv1D with them."""
+    if isinstance(model, StoredModel):
+        return model.linear
     from torch import nn
     from transformers.pytorch_utils import Conv1D
 
@@ -124,7 +113,7 @@ def _walk(model: "nn.Module") -> Iterator[Block]:
 
 
 def _find_block(name: str, module: "nn.Module", stack: "nn.Module") -> Block | None:
-    for attention, mlp, norm in _ENDS:
+    for attention, mlp, norm in BLOCK_ENDS:
         ends = (_find(module, attention), _find(module, mlp))
         if ends[0] is not None and ends[1] is not None:
             last = _get(module, norm) if norm is not None and _ends_with_norm(module, stack) else None

@@ -72,8 +72,13 @@ def read_dimensions(configuration: Mapping[str, Any]) -> Dimensions | None:
         head_width=_find(values, ("d_kv", "head_dim", "attention_head_size")) or hidden // heads,
         feed_forward=_find(values, _FEED_FORWARD) or 4 * hidden,
         vocabulary=vocabulary,
-        positions=_count_usable(str(values.get("model_type")), _find(values, _POSITIONS)),
+        positions=_count_usable(str(values.get("model_type")), find_positions(values)),
     )
+
+
+def find_positions(configuration: Mapping[str, Any]) -> int | None:
+    """Return how many positions the content of ``config.json`` states; None: it states none."""
+    return _find(configuration, _POSITIONS)
 
 
 def count_positions(config: "PretrainedConfig") -> int | None:

@@ -4,7 +4,10 @@ transformers keeps a table of architectures for each way of use. BERT and its li
 language models too, for a use as decoders that they were not trained for.
 """
 
+import importlib
 from typing import TYPE_CHECKING
+
+from lorry_components.models.stored_base import StoredConfig, read_table
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -55,18 +58,20 @@ def is_decoder_class(architecture: str) -> bool:
 
 def is_sequence_to_sequence(config: "PretrainedConfig") -> bool:
     """Return whether transformers has a base with an encoder and a decoder of this architecture."""
-    from transformers.models.auto.modeling_auto import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
+    return has_class(config, "SEQ_TO_SEQ_CAUSAL_LM")
 
-    return config.model_type in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
+
+def has_class(config: "PretrainedConfig | StoredConfig", use: str) -> bool:
+    """Return whether transformers has a class for a base's architecture and a use, such as ``CAUSAL_LM``."""
+    module, name = "transformers.models.auto.modeling_auto", f"MODEL_FOR_{use}_MAPPING_NAMES"
+    if isinstance(config, StoredConfig):
+        return config.model_type in read_table(module, name)
+    return config.model_type in getattr(importlib.import_module(module), name)
 
 
 def _is_causal_family(config: "PretrainedConfig") -> bool:
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-
-    return config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    return has_class(config, "CAUSAL_LM")
 
 
 def _is_masked_family(config: "PretrainedConfig") -> bool:
-    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
-
-    return config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    return has_class(config, "MASKED_LM")

@@ -91,7 +91,16 @@ class TextTaskType(TaskType):
 
     def check_on_base(self, folder: Path, train: TrainSpec, method: AdaptingMethod) -> Iterator[Fault]:
         """Check the base for this task type, and for how it is adapted and trained."""
-        config = load_config(folder)
+        yield from self.check_configured(load_config(folder), folder, train, method)
+
+    def check_configured(
+        self,
+        config: "PretrainedConfig",
+        folder: Path,
+        train: TrainSpec,
+        method: AdaptingMethod,
+    ) -> Iterator[Fault]:
+        """Check a base by its configuration, for which a :class:`StoredConfig` may stand."""
         yield from self.check_base(config)
         yield from self.check_folder(folder)
         yield from method.check_base(config)

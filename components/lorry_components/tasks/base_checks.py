@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from lorry_components.methods import Method
 from lorry_components.models.bases import find_base_folder
+from lorry_components.models.stored_base import NotStoredError, read_stored_config
 from lorry_components.task_types import TaskType
 from lorry_components.tasks.definition import find_method, find_task_type
 from lorry_components.tasks.passed_checks import PassedChecks
@@ -33,7 +35,7 @@ def check_bases(specs: Sequence[TaskSpec], passed: PassedChecks) -> None:
             continue
         try:
             known = passed.find(spec, folder)
-            if not known.exists():
+            if not known.exists() and not works_as_stored(spec, folder):
                 check_base(spec, folder)
                 passed.add(known)
         except BaseModelError as error:
@@ -44,8 +46,28 @@ def check_bases(specs: Sequence[TaskSpec], passed: PassedChecks) -> None:
     raise_together(errors, "tasks")
 
 
+def works_as_stored(spec: TaskSpec, folder: Path) -> bool:
+    """Return whether the files of a base are enough to say that a task works on it.
+
+    Faults are left to :func:`check_base`, which knows all of them and of bases in no usual form.
+    """
+    # It stands in for transformers' configuration.
+    config: Any = read_stored_config(folder)
+    if config is None:
+        return False
+    method, task_type = find_method(spec), find_task_type(spec)
+    try:
+        faults: list[Fault] = task_type.match_family(
+            text=lambda texts: list(texts.check_configured(config, folder, spec.train, method)),
+            diffusion=lambda pictures: list(pictures.check_folder(folder)),
+        )
+    except (AttributeError, NotStoredError):
+        return False
+    return not faults and not any(check_training(spec, task_type, method))
+
+
 def check_base(spec: TaskSpec, folder: Path) -> None:
-    """Check that a task works on a base, from the base's configuration alone.
+    """Check that a task works on a base, from the base's configuration alone, for which its model is built.
 
     Raises:
         BaseModelError: transformers does not know the base's architecture, or cannot build it.

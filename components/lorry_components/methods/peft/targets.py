@@ -1,7 +1,7 @@
 """What the methods that adapt chosen linear layers have in common."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -9,6 +9,7 @@ from lorry_components.methods.base import MethodOptions, refuse_faults
 from lorry_components.methods.peft.base import PeftMethod
 from lorry_components.methods.peft.spans import SPAN_HEAD
 from lorry_components.models.blocks import build_skeleton, find_body, find_layers, is_unet, list_linear
+from lorry_components.models.stored_base import NotStoredError, StoredModel, read_table
 from lorry_registry.errors import Fault, TrainingError
 from lorry_registry.task_document import suggest_name
 
@@ -43,7 +44,13 @@ class LayerOptions(TargetOptions):
 
 
 class TargetedMethod(PeftMethod):
-    """A PEFT method that adapts chosen linear layers."""
+    """A PEFT method that adapts chosen linear layers.
+
+    Attributes:
+        targets_table: What PEFT's table of its own choice of targets is called: architecture -> names.
+    """
+
+    targets_table: ClassVar[str] = "LORA"
 
     def check_base(self, config: "PretrainedConfig") -> Iterator[Fault]:
         """Check that the base has every target, and that the options suit the targets."""
@@ -73,11 +80,18 @@ class TargetedMethod(PeftMethod):
                 f"choose targets from {', '.join(sorted(names))}",
             )
 
-    def find_default_targets(self, model: "PreTrainedModel") -> Sequence[str]:
+    def find_default_targets(self, model: "PreTrainedModel | StoredModel") -> Sequence[str]:
         """Return PEFT's targets for an architecture; empty if it has none."""
         if is_unet(model):
             return _UNET_TARGETS
-        targets = self.load_default_targets().get(model.config.model_type) or ()
+        name = f"TRANSFORMERS_MODELS_TO_{self.targets_table}_TARGET_MODULES_MAPPING"
+        if isinstance(model, StoredModel):
+            table = read_table("peft.utils.constants", name)
+        else:
+            from peft.utils import constants
+
+            table = getattr(constants, name)
+        targets = table.get(model.config.model_type) or ()
         return [targets] if isinstance(targets, str) else list(targets)
 
     def name_targets(self, model: "PreTrainedModel") -> Targets | None:
@@ -90,13 +104,6 @@ class TargetedMethod(PeftMethod):
             return _name_linear_in_blocks(model)
         return targets
 
-    def load_default_targets(self) -> Mapping[str, Any]:
-        """Return PEFT's table of targets: architecture -> names."""
-        from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
-
-        table: Mapping[str, Any] = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
-        return table
-
     def list_targeted(self, model: "PreTrainedModel") -> "dict[str, nn.Module]":
         """Return the linear layers that are adapted, by name."""
         # The head is no target: a new one is trained in full, and an output layer is tied to the embedding.
@@ -107,8 +114,10 @@ class TargetedMethod(PeftMethod):
             return known
         return match_targets(known, self.options.targets or self.find_default_targets(model))
 
-    def has_transposed_targets(self, model: "PreTrainedModel") -> bool:
+    def has_transposed_targets(self, model: "PreTrainedModel | StoredModel") -> bool:
         """Return whether the targets are GPT-2's Conv1D, whose weights are transposed."""
+        if isinstance(model, StoredModel):
+            raise NotStoredError("whether weights are transposed")
         from transformers.pytorch_utils import Conv1D
 
         return any(isinstance(module, Conv1D) for module in self.list_targeted(model).values())

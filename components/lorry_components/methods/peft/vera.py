@@ -3,8 +3,8 @@
 Kopiczko et al. 2024, https://arxiv.org/abs/2310.11454.
 """
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
@@ -35,6 +35,7 @@ class Vera(TargetedMethod):
     summary = "learned scales of random matrices that all layers share"
     learning_rate = 3e-2
     peft_type = "VERA"
+    targets_table = "VERA"
     options_model = VeraOptions
 
     def build_config(self, model: "PreTrainedModel") -> "VeraConfig":
@@ -59,10 +60,3 @@ class Vera(TargetedMethod):
         """Check targets and layers."""
         yield from super().check_model(model)
         yield from check_layers(model, self.options.layers)
-
-    def load_default_targets(self) -> Mapping[str, Any]:
-        """Return PEFT's table for VeRA."""
-        from peft.utils import TRANSFORMERS_MODELS_TO_VERA_TARGET_MODULES_MAPPING
-
-        table: Mapping[str, Any] = TRANSFORMERS_MODELS_TO_VERA_TARGET_MODULES_MAPPING
-        return table

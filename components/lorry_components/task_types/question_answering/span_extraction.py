@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from lorry_components.data.rows import DataForm, Label, Row
 from lorry_components.metrics.base import Prediction, Target
 from lorry_components.metrics.squad import compute_exact_match, compute_f1, make_answer_metric, score_answers
-from lorry_components.models.reading_order import has_two_stacks, pools_last_token
+from lorry_components.models.reading_order import has_class, has_two_stacks, pools_last_token
 from lorry_components.plot_style import COLOURS
 from lorry_components.task_types.base import Features, Outputs, Report
 from lorry_components.task_types.question_answering.answer_labels import (
@@ -128,9 +128,7 @@ class QuestionAnswering(TextHeadTaskType):
 
     def check_base(self, config: "PretrainedConfig") -> Iterator[Fault]:
         """Check that the base has such a head, and sees what follows a word."""
-        from transformers.models.auto.modeling_auto import MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES
-
-        if config.model_type not in MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES:
+        if not has_class(config, "QUESTION_ANSWERING"):
             yield Fault(
                 "base.model",
                 f"transformers has no such head for {config.model_type}",
