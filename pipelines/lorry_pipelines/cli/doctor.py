@@ -59,9 +59,9 @@ _COLOURS = {"ok": "green", "warning": "yellow", "failure": "red"}
     help="With --cluster: certificates by which Kubeflow's is checked.",
 )
 @click.option("--service-account", metavar="NAME", help="With --cluster: the steps' account.")
-@click.option("--no-probe", is_flag=True, help="With --cluster: start no pod, and look from here only.")
+@click.option("--no-pod", is_flag=True, help="With --cluster: start no pod, and look from here only.")
 @click.option(
-    "--probe-seconds",
+    "--pod-seconds",
     type=click.IntRange(10, 3600),
     default=600,
     show_default=True,
@@ -76,8 +76,8 @@ def examine(
     namespace: str | None,
     ca_file: Path | None,
     service_account: str | None,
-    no_probe: bool,
-    probe_seconds: int,
+    no_pod: bool,
+    pod_seconds: int,
     shows_all: bool,
     as_json: bool,
 ) -> None:
@@ -102,9 +102,9 @@ def examine(
             ca_file=ca_file,
             profile=profile_file,
         )
-        checks = list_cluster_checks(settings, None if no_probe else probe_seconds)
+        checks = list_cluster_checks(settings, None if no_pod else pod_seconds)
     else:
-        if profile_file or host or namespace or ca_file or service_account or no_probe:
+        if profile_file or host or namespace or ca_file or service_account or no_pod:
             raise UsageError("these options are about a cluster", where="lorry doctor", todo="add --cluster")
         checks = _list_checks(read_environment())
     found = run_checks(checks)

@@ -14,23 +14,23 @@ if TYPE_CHECKING:
 
 _SECONDS = 60.0
 _PATIENCE = ApiPatience(seconds=10.0, first_seconds=0.5)
-# The time to upload a probe, and to read what it told.
+# The time to upload the pipeline, and to read its report.
 _MARGIN_SECONDS = 120.0
 
 
-def list_cluster_checks(settings: "Settings", probe_seconds: int | None) -> list[Check]:
+def list_cluster_checks(settings: "Settings", pod_seconds: int | None) -> list[Check]:
     """Return the checks of a cluster.
 
     Args:
         settings: Where Kubeflow is, and how steps are placed there.
-        probe_seconds: How long is waited for a pod; None: none is started.
+        pod_seconds: How long is waited for a pod; None: none is started.
 
     Raises:
         InvalidTaskError: The profile has faults.
         UsageError: It is not known where Kubeflow is.
     """
     from lorry_pipelines.cluster.profile import load_profile
-    from lorry_pipelines.diagnosis.kubeflow_checks import Probe, check_cluster_settings, check_kubeflow
+    from lorry_pipelines.diagnosis.kubeflow_checks import ClusterCheck, check_cluster_settings, check_kubeflow
 
     access = find_access(settings)
     profile = load_profile(settings.kubeflow.profile)
@@ -46,9 +46,9 @@ def list_cluster_checks(settings: "Settings", probe_seconds: int | None) -> list
         checks.append(Check("Kubernetes", "Kubernetes", _SECONDS, lambda: missing))
     if api is not None:
         checks += _list_kubernetes_checks(api, profile)
-    if probe_seconds is not None:
-        probe = Probe(settings, access, profile, settings.kubeflow.service_account, probe_seconds, api)
-        checks.append(Check("From inside", "probe", probe_seconds + _MARGIN_SECONDS, probe.check))
+    if pod_seconds is not None:
+        inside = ClusterCheck(settings, access, profile, settings.kubeflow.service_account, pod_seconds, api)
+        checks.append(Check("From inside", "pod", pod_seconds + _MARGIN_SECONDS, inside.check))
     return checks
 
 

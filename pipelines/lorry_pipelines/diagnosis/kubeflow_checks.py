@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from lorry_components.steps.probe.entry import ProbeReport, name_probe
+from lorry_components.steps.cluster_check.entry import CheckReport, locate_report
 from lorry_components.steps.runtime.kubernetes_api import KubernetesApi
 from lorry_pipelines.cluster.base_mounts import place_bases
 from lorry_pipelines.cluster.kubeflow import Kubeflow, Run, RunOrder
@@ -61,7 +61,7 @@ def check_cluster_settings(settings: Settings, profile: ClusterProfile) -> Seque
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
+class ClusterCheck:
     """A pipeline of one step that is run on the cluster.
 
     Attributes:
@@ -98,7 +98,7 @@ class Probe:
             check_places(self.settings, self.profile)
         except InvalidTaskError:
             todo = "correct the settings above first"
-            return [Finding("probe", "warning", "is not started: a pod could not reach what it needs", todo)]
+            return [Finding("pod", "warning", "is not started: a pod could not reach what it needs", todo)]
         kubeflow = Kubeflow(self.access, _PATIENCE)
         run = self._start(kubeflow)
         link = kubeflow.link_run(run.id)
@@ -114,11 +114,11 @@ class Probe:
         return self._read(run, link)
 
     def _start(self, kubeflow: Kubeflow) -> Run:
-        from lorry_pipelines.probe_graph import PROBE_NAME, compile_probe
+        from lorry_pipelines.cluster_check_graph import CLUSTER_CHECK_NAME, compile_cluster_check
 
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "probe.yaml"
-            compile_probe(
+            path = Path(folder) / "cluster_check.yaml"
+            compile_cluster_check(
                 path,
                 image=self._image,
                 store=self.settings.store,
@@ -126,9 +126,9 @@ class Probe:
                 profile=place_bases(self.profile, self.settings),
             )
             version = digest_file(path).removeprefix("sha256:")[:16]
-            uploaded = kubeflow.upload_version(PROBE_NAME, version, path, "what a pod reaches")
+            uploaded = kubeflow.upload_version(CLUSTER_CHECK_NAME, version, path, "what a pod reaches")
         order = RunOrder(
-            f"{PROBE_NAME}-{time.time_ns()}",
+            f"{CLUSTER_CHECK_NAME}-{time.time_ns()}",
             uploaded,
             description="lorry doctor --cluster",
             service_account=self.service_account,
@@ -137,15 +137,15 @@ class Probe:
 
     def _read(self, run: Run, link: str) -> Sequence[Finding]:
         store = open_store(self.settings.store, self.settings.s3)
-        stored = store.read(name_probe(run.id))
+        stored = store.read(locate_report(run.id))
         if stored is None:
             told = f": {run.message}" if run.message else ""
             text = f"its run is {run.state}{told}, and its step wrote nothing into the store"
             failures = read_pod_failures(self.api, run.id) if self.api is not None else []
             todo = f"see the logs of its pods: {link}" if failures else _GUESS.format(link=link)
-            return [Finding("probe", "failure", "\n".join([text, *failures]), todo)]
-        store.delete(name_probe(run.id))
-        report = ProbeReport.model_validate_json(stored.content)
+            return [Finding("pod", "failure", "\n".join([text, *failures]), todo)]
+        store.delete(locate_report(run.id))
+        report = CheckReport.model_validate_json(stored.content)
         return [
             Finding("image", "ok", f"{self._image} was pulled, and a pod of it ran"),
             *(
@@ -163,7 +163,7 @@ class Probe:
         reasons = self._list_reasons(run) if self.api is not None else []
         text = f"its run is {run.state} after {self.seconds:g} s"
         todo = "kubectl describe pod: a quota, no node that fits, or an image that is not pulled"
-        return Finding("probe", "failure", "; ".join([text, *reasons]), todo)
+        return Finding("pod", "failure", "; ".join([text, *reasons]), todo)
 
     def _list_reasons(self, run: Run) -> list[str]:
         assert self.api is not None

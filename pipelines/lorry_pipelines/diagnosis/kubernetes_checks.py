@@ -196,4 +196,4 @@ def _unless_forbidden(subject: str, look: Callable[[], _Found]) -> _Found | Find
         if find_status(error) != 403:
             raise
         text = "may not be looked at by this account, which says nothing of the steps' account"
-        return Finding(subject, "warning", text, "let somebody look who may, or go by the probe below")
+        return Finding(subject, "warning", text, "ask an administrator, or see what the pod found, below")

@@ -24,7 +24,7 @@ EDGES = {
     "components/lorry_components/steps/verdict/entry.py",
     # Where a node of several begins, and a look from inside a cluster.
     "components/lorry_components/steps/finetune/node_entry.py",
-    "components/lorry_components/steps/probe/entry.py",
+    "components/lorry_components/steps/cluster_check/entry.py",
     "components/lorry_components/studies/trial_process.py",
     # A process sets its own threads by what is reserved for its pod.
     "components/lorry_components/processors.py",

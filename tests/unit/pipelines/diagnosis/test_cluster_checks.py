@@ -120,7 +120,7 @@ def doctor(
 
 
 def test_a_cluster_that_has_all_of_it(doctor: Doctor) -> None:
-    found = doctor.look("--no-probe", code=0)
+    found = doctor.look("--no-pod", code=0)
     assert {finding["level"] for finding in found.values()} == {"ok"}, found
     assert "2.17.0" in found["Kubeflow"]["text"]
     assert "v1.33.1" in found["Kubernetes"]["text"]
@@ -153,7 +153,7 @@ def test_a_cluster_that_has_all_of_it(doctor: Doctor) -> None:
 )
 def test_what_is_missing_is_told(doctor: Doctor, missing: str, subject: str, text: str) -> None:
     del doctor.kubernetes.objects[missing]
-    finding = doctor.look("--no-probe", code=1)[subject]
+    finding = doctor.look("--no-pod", code=1)[subject]
     assert finding["level"] == "failure"
     assert text in finding["text"]
 
@@ -161,7 +161,7 @@ def test_what_is_missing_is_told(doctor: Doctor, missing: str, subject: str, tex
 def test_a_secret_without_a_key_and_a_claim_that_waits(doctor: Doctor) -> None:
     doctor.kubernetes.put(f"{API}/secrets/lorry-s3", {"data": {"id": "Z2VoZWlt"}})
     doctor.kubernetes.put(f"{API}/persistentvolumeclaims/lorry-bases", {"status": {"phase": "Pending"}})
-    found = doctor.look("--no-probe", code=1)
+    found = doctor.look("--no-pod", code=1)
     assert found["secret lorry-s3"]["text"] == "has no key key"
     assert (found["claim lorry-bases"]["level"], found["claim lorry-bases"]["text"]) == (
         "warning",
@@ -183,7 +183,7 @@ def test_a_quota_is_compared_with_what_steps_ask_for(
 ) -> None:
     quota = {"metadata": {"name": "lorry"}, "status": {"hard": hard, "used": used}}
     doctor.kubernetes.put(f"{API}/resourcequotas/lorry", quota)
-    finding = doctor.look("--no-probe", code=1 if level == "failure" else 0)["quota lorry"]
+    finding = doctor.look("--no-pod", code=1 if level == "failure" else 0)["quota lorry"]
     assert finding["level"] == level
     assert text in finding["text"]
 
@@ -194,33 +194,33 @@ def test_a_quota_is_compared_with_what_steps_ask_for(
 )
 def test_an_old_backend_is_refused(doctor: Doctor, version: str, code: int, level: str) -> None:
     doctor.kubeflow.version = version
-    assert doctor.look("--no-probe", code=code)["Kubeflow"]["level"] == level
+    assert doctor.look("--no-pod", code=code)["Kubeflow"]["level"] == level
 
 
 def test_who_may_not_look_or_cannot_reach_it_is_told_so(
     doctor: Doctor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     doctor.kubernetes.refused = [rf"GET {API}/.*"]
-    found = doctor.look("--no-probe", code=0)
+    found = doctor.look("--no-pod", code=0)
     assert found["secret lorry-s3"]["level"] == found["quota"]["level"] == "warning"
     assert found["queue"]["level"] == "ok"
     doctor.kubernetes.faults = [(".*", 401)] * 20
-    assert "HTTP 401" in doctor.look("--no-probe", code=1)["Kubernetes"]["text"]
+    assert "HTTP 401" in doctor.look("--no-pod", code=1)["Kubernetes"]["text"]
     doctor.kubernetes.faults = []
     monkeypatch.setenv("LORRY_KUBEFLOW_TOKEN", "expired")
-    found = doctor.look("--no-probe", code=1)
+    found = doctor.look("--no-pod", code=1)
     assert "HTTP 401" in found["Kubeflow"]["text"]
     assert "LORRY_KUBEFLOW_TOKEN" in found["Kubeflow"]["todo"]
     monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", "/no/such/file")
     monkeypatch.setenv("LORRY_KUBEFLOW_TOKEN", KUBEFLOW_TOKEN)
-    assert doctor.look("--no-probe", code=0)["Kubernetes"]["level"] == "warning"
+    assert doctor.look("--no-pod", code=0)["Kubernetes"]["level"] == "warning"
 
 
 def test_settings_that_pods_cannot_use_start_no_pod(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LORRY_IMAGE", "localhost/lorry:latest")
     found = doctor.look(code=1)
     assert found["LORRY_IMAGE"]["level"] == "failure"
-    assert found["probe"]["level"] == "warning"
+    assert found["pod"]["level"] == "warning"
     assert doctor.kubeflow.runs == {}
 
 
@@ -230,14 +230,14 @@ def test_a_pod_that_does_not_start_is_explained_and_ended(
     def wait(run: dict[str, Any]) -> None:
         waiting = {"reason": "ImagePullBackOff", "message": "Back-off pulling image: unauthorized"}
         pod = {
-            "metadata": {"name": "probe", "labels": {"pipeline/runid": run["run_id"]}},
+            "metadata": {"name": "inside", "labels": {"pipeline/runid": run["run_id"]}},
             "status": {"containerStatuses": [{"name": "main", "state": {"waiting": waiting}}]},
         }
-        doctor.kubernetes.put(f"{API}/pods/probe", pod)
+        doctor.kubernetes.put(f"{API}/pods/inside", pod)
 
     doctor.kubeflow.on_start = wait
     monkeypatch.setattr("lorry_pipelines.diagnosis.kubeflow_checks._LOOK_SECONDS", 1.0)
-    finding = doctor.look("--probe-seconds", "10", code=1)["probe"]
+    finding = doctor.look("--pod-seconds", "10", code=1)["pod"]
     assert "PENDING after 10 s; ImagePullBackOff: Back-off pulling image: unauthorized" in finding["text"]
     (run,) = doctor.kubeflow.runs.values()
     assert run["state"] == "CANCELING"
@@ -314,7 +314,7 @@ def test_a_run_that_failed_before_its_step_says_which_pod_failed(
 
 
 def test_options_of_a_cluster_without_one_are_refused(doctor: Doctor) -> None:
-    result = CliRunner().invoke(lorry, ["doctor", "--no-probe"])
+    result = CliRunner().invoke(lorry, ["doctor", "--no-pod"])
     assert result.exit_code == 2
     assert "--cluster" in str(result.exception) + result.output
 
@@ -334,10 +334,10 @@ def test_a_pod_tells_what_it_reaches(
     # Neither MLflow nor the claim's folder is on this machine.
     assert found["MLflow, from inside"]["level"] == "failure"
     assert found["bases, from inside"]["level"] == "failure"
-    assert list(open_store(s3_address).list_keys("probes")) == []
+    assert list(open_store(s3_address).list_keys("cluster_checks")) == []
     # A pod without credentials cannot tell anything: its run fails.
     wait = doctor.run_pods(inherited | {"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9"})
-    finding = doctor.look(code=1)["probe"]
+    finding = doctor.look(code=1)["pod"]
     wait()
     assert "its run is FAILED" in finding["text"]
     assert "#/runs/details/" in finding["todo"]

@@ -5,18 +5,18 @@ from pathlib import Path
 
 from kfp import compiler, dsl
 
-from lorry_components.steps.probe.component import probe
+from lorry_components.steps.cluster_check.component import cluster_check
 from lorry_pipelines.cluster.placement import place_step
 from lorry_pipelines.cluster.profile import ClusterProfile
 from lorry_registry.task_spec import ResourcesSpec
 
-PROBE_NAME = "lorry-probe"
+CLUSTER_CHECK_NAME = "lorry-cluster-check"
 # It is placed as the first step of a task is: on processors, with the bases mounted.
 _PLACED_AS = "prepare_data"
 _SECONDS = 900
 
 
-def compile_probe(
+def compile_cluster_check(
     target: Path, *, image: str, store: str, tracking_uri: str, profile: ClusterProfile
 ) -> None:
     """Compile it into a YAML file.
@@ -32,9 +32,11 @@ def compile_probe(
         ttl_seconds_after_finished=profile.ttl_seconds, active_deadline_seconds=_SECONDS
     )
 
-    @dsl.pipeline(name=PROBE_NAME, pipeline_config=config)
+    @dsl.pipeline(name=CLUSTER_CHECK_NAME, pipeline_config=config)
     def look_from_inside() -> None:
-        looked = probe(kfp_run=dsl.PIPELINE_JOB_ID_PLACEHOLDER, store=store, tracking_uri=tracking_uri)
+        looked = cluster_check(
+            kfp_run=dsl.PIPELINE_JOB_ID_PLACEHOLDER, store=store, tracking_uri=tracking_uri
+        )
         looked.set_container_image(image)
         looked.set_caching_options(False)
         place_step(looked, _PLACED_AS, profile, ResourcesSpec())

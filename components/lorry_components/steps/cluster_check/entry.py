@@ -1,6 +1,6 @@
 """Looks, from inside a pod, at what the steps of a pipeline need, and tells it in the store.
 
-Layout in the store: ``probes/<run>.json``. Whoever has started the probe removes it.
+Layout in the store: ``cluster_checks/<run>.json``. ``lorry doctor --cluster`` removes it.
 """
 
 import os
@@ -26,7 +26,7 @@ from lorry_registry.whole_files import write_whole
 _MOST_BASES = 20
 
 
-class ProbeAnswer(BaseModel):
+class CheckAnswer(BaseModel):
     """What one look found.
 
     Attributes:
@@ -44,17 +44,17 @@ class ProbeAnswer(BaseModel):
     todo: str = ""
 
 
-class ProbeReport(BaseModel):
+class CheckReport(BaseModel):
     """What a pod reaches."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    answers: tuple[ProbeAnswer, ...]
+    answers: tuple[CheckAnswer, ...]
 
 
-def name_probe(run: str) -> str:
-    """Return the key of a probe's report."""
-    return f"probes/{run}.json"
+def locate_report(run: str) -> str:
+    """Return the key of the report of a run."""
+    return f"cluster_checks/{run}.json"
 
 
 def main(*, run: str, store: str, tracking_uri: str) -> None:
@@ -68,21 +68,21 @@ def main(*, run: str, store: str, tracking_uri: str) -> None:
     opened = open_store(store, settings.s3)
     opened.check_writable()
     answers = [
-        ProbeAnswer(subject="store", is_well=True, text=f"{opened.address}: read and write"),
+        CheckAnswer(subject="store", is_well=True, text=f"{opened.address}: read and write"),
         _look("MLflow", lambda: _look_at_mlflow(tracking_uri), secrets),
         _look("home", lambda: _look_at_home(settings), secrets),
         *([_look("bases", lambda: _look_at_bases(settings), secrets)] if settings.bases else []),
     ]
-    report = ProbeReport(answers=tuple(answers))
-    opened.overwrite(name_probe(run), canonical_json(report.model_dump(mode="json")))
+    report = CheckReport(answers=tuple(answers))
+    opened.overwrite(locate_report(run), canonical_json(report.model_dump(mode="json")))
 
 
-def _look(subject: str, look: Callable[[], str], secrets: Collection[str]) -> ProbeAnswer:
+def _look(subject: str, look: Callable[[], str], secrets: Collection[str]) -> CheckAnswer:
     try:
-        return ProbeAnswer(subject=subject, is_well=True, text=look())
+        return CheckAnswer(subject=subject, is_well=True, text=look())
     except LorryError as error:
         text = f"{error.where}: {error.what}" if error.where else error.what
-        return ProbeAnswer(
+        return CheckAnswer(
             subject=subject,
             is_well=False,
             text=scrub_text(text, secrets),
@@ -91,7 +91,7 @@ def _look(subject: str, look: Callable[[], str], secrets: Collection[str]) -> Pr
     except OSError as error:
         text = f"{error.filename or subject}: {error.strerror or error}"
         todo = "mount what is missing, or correct its permissions: steps run as the profile's user"
-        return ProbeAnswer(subject=subject, is_well=False, text=text, todo=todo)
+        return CheckAnswer(subject=subject, is_well=False, text=text, todo=todo)
 
 
 def _look_at_mlflow(tracking_uri: str) -> str:
@@ -103,7 +103,7 @@ def _look_at_mlflow(tracking_uri: str) -> str:
 
 def _look_at_home(settings: Settings) -> str:
     settings.home.mkdir(parents=True, exist_ok=True)
-    path = settings.home / "probe"
+    path = settings.home / "cluster-check"
     write_whole(path, b"written")
     path.unlink()
     return f"{settings.home} can be written"

@@ -6,8 +6,8 @@ from lorry_registry.settings import DEFAULT_IMAGE
 
 
 @dsl.component(base_image=DEFAULT_IMAGE, install_kfp_package=False)
-def probe(kfp_run: str, store: str, tracking_uri: str):
+def cluster_check(kfp_run: str, store: str, tracking_uri: str):
     """Tell what this pod reaches, in the store."""
-    from lorry_components.steps.probe.entry import main
+    from lorry_components.steps.cluster_check.entry import main
 
     main(run=kfp_run, store=store, tracking_uri=tracking_uri)
