@@ -104,6 +104,10 @@ test-all: $(COMPLETE) ## Run all tests but the exhaustive ones: slow ones and th
 test-exhaustive: $(COMPLETE) ## Run the tests that repeat others on more servers, runners and processes.
 	@$(PYTEST) -m exhaustive $(PYTEST_OPTIONS)
 
+.PHONY: vllm-sources
+vllm-sources: $(INSTALLED) ## Fetch vLLM's Python sources into build/vllm, against which the plugin for it is tested.
+	@$(BIN)/python infra/vllm/fetch_sources.py build/vllm
+
 .PHONY: coverage
 coverage: $(COMPLETE) ## Run what test runs, and say which modules it reaches (of pytest's own processes).
 	@mkdir -p build

@@ -1,6 +1,6 @@
 """What a person must know to use an adapter without Lorry: with plain PEFT, or on a server.
 
-Each sentence was found in the client's own source, or by loading adapters with it (PEFT 0.21, vLLM 0.27).
+Each sentence was found in the client's own source, or by loading adapters with it (PEFT 0.21, vLLM 0.34).
 """
 
 from collections.abc import Iterator, Mapping
@@ -8,6 +8,7 @@ from typing import Any
 
 from lorry_components.models.reading_order import is_decoder_class
 from lorry_registry.manifest import Manifest
+from lorry_registry.vllm_support import DEFAULT_RANK, find_highest_rank, find_rank_limit, list_refusals
 
 _SEQUENCE_KINDS = frozenset({"text-classification", "regression"})
 # Families of bases that tell the two texts of a row apart by token types.
@@ -15,9 +16,6 @@ _WITH_TOKEN_TYPES = ("Albert", "Bert", "BigBird", "ConvBert", "Electra", "Mobile
 # Those whose tokens PEFT puts before the input as vectors.
 _VECTORS_BEFORE = frozenset({"PROMPT_TUNING", "P_TUNING"})
 _PROMPTS = _VECTORS_BEFORE | {"PREFIX_TUNING"}
-# The greatest ranks that vLLM can be told to serve; without being told it serves the second.
-_VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
-_VLLM_USUAL = 16
 
 
 def is_readable_by_peft(config: Mapping[str, Any]) -> bool:
@@ -63,11 +61,12 @@ def _list_peft_notes(manifest: Manifest, config: Mapping[str, Any]) -> Iterator[
 def _list_server_notes(manifest: Manifest, config: Mapping[str, Any]) -> Iterator[str]:
     if config["peft_type"] != "LORA" or manifest.kind == "image-generation":
         return
-    if config.get("use_dora"):
-        yield "vLLM refuses it: it is a DoRA."
-    if config.get("modules_to_save"):
-        yield "vLLM refuses it: it has a head (`modules_to_save`)."
-    yield from _describe_rank(int(config["r"]), _read_options(manifest).get("r", 8))
+    reasons = list_refusals(manifest, config)
+    if reasons:
+        yield f"vLLM refuses it: {'; '.join(reasons)}."
+    elif config.get("modules_to_save"):
+        yield "vLLM takes its head (`modules_to_save`) from version 0.33 on; older ones refuse it."
+    yield from _describe_rank(find_highest_rank(config), _read_options(manifest).get("r", 8))
     if config.get("use_rslora"):
         yield (
             "Its scale is alpha / sqrt(r) (`use_rslora`), which vLLM heeds. SGLang ignores it "
@@ -76,13 +75,11 @@ def _list_server_notes(manifest: Manifest, config: Mapping[str, Any]) -> Iterato
 
 
 def _describe_rank(rank: int, trained: int) -> Iterator[str]:
-    served = next((known for known in _VLLM_RANKS if known >= rank), None)
+    limit = find_rank_limit(rank)
     doubled = f", twice the {trained} of its training, for it began from the base's own weights"
     cause = doubled if rank == 2 * trained else ""
-    if served is None:
-        yield f"Its rank is {rank}{cause}: vLLM serves none above {_VLLM_RANKS[-1]}."
-    elif served > _VLLM_USUAL:
-        yield f"Its rank is {rank}{cause}: vLLM needs `--max-lora-rank {served}` or more."
+    if limit is not None and limit > DEFAULT_RANK:
+        yield f"Its rank is {rank}{cause}: vLLM needs `--max-lora-rank {limit}` or more."
 
 
 def _read_options(manifest: Manifest) -> Mapping[str, Any]:

@@ -21,20 +21,22 @@ from lorry_components.methods.peft.base import PeftMethod
 from lorry_components.models.reading_order import is_decoder_class
 from lorry_components.steps.register.client_notes import list_client_notes
 from lorry_components.steps.register.model_card import render_card
-from lorry_registry.manifest import Manifest
+from lorry_registry.manifest import Manifest, Pooling
 
 from fixtures.adapters import write_adapter
 
 MakeManifest = Callable[..., Manifest]
 LORA: dict[str, Any] = {"peft_type": "LORA", "r": 8, "modules_to_save": ["classifier"]}
 PLAIN: dict[str, Any] = {"peft_type": "LORA", "r": 8}
+HEAD_BASE = {"architecture": "BertForSequenceClassification"}
 
 
 @pytest.fixture
 def make_manifest(tmp_path: Path) -> MakeManifest:
     manifest = write_adapter(tmp_path / "adapter").manifest
 
-    def make(kind: str, architecture: str = "BertModel", **fields: Any) -> Manifest:
+    def make(kind: str, architecture: str = "", **fields: Any) -> Manifest:
+        architecture = architecture or ("LlamaForCausalLM" if kind == "text-generation" else "BertModel")
         base = manifest.base.model_copy(update={"architecture": architecture})
         return manifest.model_copy(update={"kind": kind, "base": base, "labels": None, **fields})
 
@@ -44,10 +46,16 @@ def make_manifest(tmp_path: Path) -> MakeManifest:
 @pytest.mark.parametrize(
     ("kind", "fields", "config", "words"),
     [
-        ("text-classification", {"labels": ("a", "b", "c")}, LORA, ["num_labels=3", "it has a head"]),
-        ("regression", {}, LORA, ["num_labels=1", "it has a head"]),
-        ("question-answering", {}, LORA, ["token_type_ids", "it has a head"]),
-        ("question-answering", {"architecture": "RobertaModel"}, LORA, ["it has a head"]),
+        (
+            "text-classification",
+            {"labels": ("a", "b", "c")},
+            LORA,
+            ["num_labels=3", "on a base that has one"],
+        ),
+        ("regression", HEAD_BASE, LORA, ["num_labels=1", "from version 0.33 on"]),
+        ("regression", {"head": Pooling(place="mean")} | HEAD_BASE, LORA, ["its head reads the mean"]),
+        ("question-answering", {}, LORA, ["token_type_ids", "no LoRA for tasks of kind question-answering"]),
+        ("question-answering", {"architecture": "RobertaModel"}, LORA, ["no LoRA for tasks of kind"]),
         ("question-answering", {}, {"peft_type": "PREFIX_TUNING"}, []),
         ("regression", {}, {"peft_type": "PROMPT_TUNING"}, ["num_labels=1"]),
         (
@@ -61,7 +69,7 @@ def make_manifest(tmp_path: Path) -> MakeManifest:
         ("text-generation", {}, PLAIN | {"use_dora": True}, ["it is a DoRA"]),
         ("text-generation", {}, PLAIN | {"use_rslora": True}, ["SGLang ignores it"]),
         ("text-generation", {}, PLAIN | {"r": 24}, ["Its rank is 24: vLLM needs `--max-lora-rank 32`"]),
-        ("text-generation", {}, PLAIN | {"r": 600}, ["Its rank is 600: vLLM serves none above 512"]),
+        ("text-generation", {}, PLAIN | {"r": 600}, ["its rank is 600, and vLLM serves none above 512"]),
         (
             "text-generation",
             {"recipe": {"method": {"name": "lora", "r": 16, "init": "pissa"}}},
