@@ -101,9 +101,9 @@ def run_in_vllm(tmp_path: Path, store: Path) -> Callable[[str, Any], tuple[Any, 
     return run
 
 
-def find_base(task: str) -> str:
+def find_base(store: Path, task: str) -> str:
     """Return the folder of a frozen task's base."""
-    registry = Registry(LocalStore(FROZEN / "store"), FROZEN / "no-cache")
+    registry = Registry(LocalStore(store), store.parent / "cache")
     reference = registry.resolve(task, 1).manifest.base.model
     package, _, name = reference.removeprefix("package:").partition("/")
     return str(FROZEN / package / name)
@@ -114,7 +114,7 @@ def test_names_are_resolved_to_verified_folders_and_all_else_is_refused_with_its
 ) -> None:
     registry = Registry(LocalStore(store), store.parent / "cache")
     champion = registry.resolve(GENERATION)
-    base = find_base(GENERATION)
+    base = find_base(store, GENERATION)
     damaged = registry.resolve("restaurants-gpt2-prompt-tuning", 1)
     with (store / "adapters" / damaged.adapter_id.removeprefix("sha256:") / "adapter_model.safetensors").open(
         "ab"
@@ -126,10 +126,10 @@ def test_names_are_resolved_to_verified_folders_and_all_else_is_refused_with_its
         (base, f"{GENERATION}@sha256:{'0' * 64}"): "has no version sha256:0000",
         (base, "unheard-of"): "unheard-of",
         (base, "../../etc"): "../../etc",
-        (find_base("reviews-lora"), GENERATION): "it was trained on",
+        (find_base(store, "reviews-lora"), GENERATION): "it was trained on",
         ("owner/name", GENERATION): "only a base in a folder can be compared",
         (base, "restaurants-gpt2-prompt-tuning"): "restaurants-gpt2-prompt-tuning",
-        (find_base("reviews-ia3"), "reviews-ia3"): "vLLM serves LoRA alone",
+        (find_base(store, "reviews-ia3"), "reviews-ia3"): "vLLM serves LoRA alone",
     }
     answers, log = run_in_vllm(_RESOLVE, list(asked))
     for (pair, words), answer in zip(asked.items(), answers, strict=True):

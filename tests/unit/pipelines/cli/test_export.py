@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -15,23 +16,25 @@ GENERATION = "restaurants-gpt2-lora"
 
 
 @pytest.fixture(autouse=True)
-def registry_of_frozen_adapters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    store = Path(shutil.copytree(FROZEN / "store", tmp_path / "store"))
     monkeypatch.syspath_prepend(str(FROZEN))
     monkeypatch.setenv("LORRY_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("LORRY_STORE", str(FROZEN / "store"))
+    monkeypatch.setenv("LORRY_STORE", str(store))
     monkeypatch.chdir(tmp_path)
+    return store
 
 
 def export(*arguments: str) -> Result:
     return CliRunner().invoke(lorry, ["export", *arguments])
 
 
-def test_the_command_of_vllm_names_base_rank_and_adapters() -> None:
+def test_the_command_of_vllm_names_base_rank_and_adapters(store: Path) -> None:
     document = json.loads(export("vllm", GENERATION, "--json").stdout)
     (base,) = FROZEN.glob("frozen_bases_*/gpt2")
     assert document["command"][:3] == ["vllm", "serve", str(base)]
     assert document["command"][-2:] == ["--max-loras", "1"]
-    assert document["environment"]["LORRY_STORE"] == str(FROZEN / "store")
+    assert document["environment"]["LORRY_STORE"] == str(store)
     assert document["models"][GENERATION].startswith(f"{GENERATION}@sha256:")
     lines = export("vllm", GENERATION).stdout.splitlines()
     assert shlex.split(lines[-2]) == document["command"]
