@@ -8,7 +8,7 @@ import numpy as np
 
 from lorry_components.inference.predictor import Predictor
 from lorry_components.inference.probe import find_tolerance, measure_distances
-from lorry_components.methods import METHODS, Method
+from lorry_components.methods import METHODS, AdaptedModel, Method
 from lorry_components.models.bases import Base, resolve_base
 from lorry_components.models.narrow_layer import narrow_last_layer
 from lorry_components.task_types import TASK_TYPES, InputForm, TaskType
@@ -104,12 +104,25 @@ def assemble_adapter(
     Raises:
         AdapterRejectedError: The adapter does not fit the base.
     """
-    model, newly_initialized = task_type.load_model(base.folder, labels, **method.list_load_options())
-    adapted = method.restore(model, folder, newly_initialized)
+    adapted = restore_adapter(folder, base=base, task_type=task_type, method=method, labels=labels)
     reader = task_type.load_reader(base.folder)
     if task_type.reads_first_position(reader) and not method.adds_positions:
         narrow_last_layer(adapted.model)
     return Predictor(adapted=adapted, reader=reader, task_type=task_type, labels=labels)
+
+
+def restore_adapter(
+    folder: Path, *, base: Base, task_type: TaskType, method: Method, labels: Sequence[str] | None
+) -> AdaptedModel:
+    """Load a base and put an adapter on it, with all of the base's layers as they are.
+
+    The arguments are those of :func:`assemble_adapter`.
+
+    Raises:
+        AdapterRejectedError: The adapter does not fit the base.
+    """
+    model, newly_initialized = task_type.load_model(base.folder, labels, **method.list_load_options())
+    return method.restore(model, folder, newly_initialized)
 
 
 def _build_task_type(manifest: Manifest, folder: Path) -> TaskType:

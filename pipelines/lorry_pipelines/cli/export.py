@@ -4,17 +4,29 @@ import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import click
 
 from lorry_components.models.bases import resolve_base
-from lorry_registry.cli.edge import format_examples, json_option, load_settings, open_registry, print_json
+from lorry_components.process_setup import ease_garbage_collection, quiet_libraries
+from lorry_registry.cli.edge import (
+    format_examples,
+    json_option,
+    load_settings,
+    open_registry,
+    print_json,
+    task_argument,
+    version_option,
+)
 from lorry_registry.cli.lazy import LazyGroup
+from lorry_registry.cli.prose import print_line
 from lorry_registry.errors import AdapterRejectedError, UsageError
 from lorry_registry.input_specs import BaseSpec
 from lorry_registry.registry import Registry, Resolution
 from lorry_registry.settings import Settings
+from lorry_registry.sizes import format_size
 from lorry_registry.vllm_support import find_highest_rank, find_rank_limit, list_refusals
 
 tasks_argument = click.argument("tasks", metavar="TASK...", nargs=-1, required=True)
@@ -59,6 +71,118 @@ def export_vllm(tasks: tuple[str, ...], as_json: bool) -> None:
     click.echo(shlex.join(found.command))
     for task, model in found.models.items():
         click.echo(f"# {task}: model {model}")
+
+
+@export.command(
+    "merged",
+    epilog=format_examples(
+        "lorry export merged reviews ./reviews", "lorry export merged reviews ./v2 --version 2"
+    ),
+)
+@task_argument
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@version_option
+@json_option
+def export_merged(task: str, folder: Path, version: int | None, as_json: bool) -> None:
+    """Write base and adapter as one model.
+
+    DIR must not exist; it appears whole or not at all. Plain transformers loads it, and DIR/README.md has the
+    lines for it. The inputs that were recorded at registration are run on what was written, and the largest
+    difference is said. Methods that change no weights of the base, such as soft tokens, are refused with exit
+    code 6.
+    """
+    settings = load_settings()
+    registry = open_registry()
+    found = registry.resolve(task, version)
+    ease_garbage_collection()
+    quiet_libraries()
+    from lorry_components.export.merging import merge_adapter
+
+    merged = merge_adapter(
+        registry.fetch(found.adapter_id), folder, expected_id=found.adapter_id, place=settings.base_place
+    )
+    if as_json:
+        print_json(
+            {
+                "task": found.task,
+                "version": found.version,
+                "adapter_id": found.adapter_id,
+                "path": str(folder.absolute()),
+                "size_bytes": merged.size_bytes,
+                "difference": merged.difference,
+                "tolerance": merged.tolerance,
+            }
+        )
+        return
+    size = format_size(merged.size_bytes)
+    print_line(
+        f"{found.task} v{found.version} on its base ({size}) is in {folder}; its outputs differ by at most "
+        f"{merged.difference:.1g} from those recorded, and {merged.tolerance:.1g} may be rounding"
+    )
+
+
+@export.command(
+    "hub",
+    epilog=format_examples(
+        "lorry export hub reviews ./reviews --base team/encoder --license apache-2.0",
+        "lorry export hub reviews ./reviews --push team/reviews",
+    ),
+)
+@task_argument
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@version_option
+@click.option(
+    "--base", metavar="OWNER/NAME", help="The base's id on the hub, where the task has another name for it."
+)
+@click.option("--license", "license_id", metavar="ID", help="The adapter's licence, by its id on the hub.")
+@click.option("--push", metavar="OWNER/NAME", help="Upload it to this repository, private if it is new.")
+@json_option
+def export_hub(
+    task: str,
+    folder: Path,
+    version: int | None,
+    base: str | None,
+    license_id: str | None,
+    push: str | None,
+    as_json: bool,
+) -> None:
+    """Write an adapter as a folder for the hub.
+
+    PEFT's files, with the base's id on the hub, and a card whose metadata hold base, licence and metrics. DIR
+    must not exist; it appears whole or not at all. --push needs a token: HF_TOKEN, or 'hf auth login'.
+    """
+    registry = open_registry()
+    found = registry.resolve(task, version)
+    base = base or _require_hub_id(found)
+    quiet_libraries()
+    from lorry_components.export.hub import push_folder, write_hub_folder
+
+    write_hub_folder(registry.fetch(found.adapter_id), folder, base=base, license_id=license_id)
+    url = push_folder(folder, push) if push else None
+    if as_json:
+        print_json(
+            {
+                "task": found.task,
+                "version": found.version,
+                "adapter_id": found.adapter_id,
+                "path": str(folder.absolute()),
+                "base": base,
+                "url": url,
+            }
+        )
+        return
+    print_line(f"{found.task} v{found.version} for {base} is in {folder}{f' and at {url}' if url else ''}")
+
+
+def _require_hub_id(found: Resolution) -> str:
+    spec = BaseSpec(model=found.manifest.base.model, revision=found.manifest.base.revision)
+    if spec.is_here or spec.is_named:
+        raise UsageError(
+            f"its base is {spec.model}, which is no id on the hub",
+            where=found.task,
+            todo="name it: --base OWNER/NAME",
+        )
+    return spec.model
 
 
 def _describe_vllm(registry: Registry, settings: Settings, tasks: Sequence[str]) -> VllmCommand:

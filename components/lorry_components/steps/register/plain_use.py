@@ -54,13 +54,13 @@ def _write_usual(manifest: Manifest) -> str:
 from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-{_write_tokenizer(manifest)}
+{write_tokenizer(manifest)}
 model = AutoModelForSequenceClassification.from_pretrained(
     base, num_labels={outputs}, dtype=torch.float32
 )
 model.config.pad_token_id = tokenizer.pad_token_id
 model = PeftModel.from_pretrained(model, folder).eval()
-{_write_inputs(manifest)}
+{write_inputs(manifest)}
 with torch.no_grad():
     logits = model(**inputs).logits
 """
@@ -68,10 +68,7 @@ with torch.no_grad():
 
 def _write_pooled(manifest: Manifest, pooling: Pooling, body: str, *, is_wrapped: bool) -> str:
     outputs = len(manifest.labels) if manifest.labels else 1
-    pooled = f"pooled = {_POOLED[pooling.place]}"
-    if pooling.normalizes:
-        # As long as a vector of ones.
-        pooled += "\n        pooled = torch.nn.functional.normalize(pooled) * pooled.shape[1] ** 0.5"
+    pooled = "\n        ".join(write_pooling(pooling))
     imports = "from peft import PeftModel" if is_wrapped else "from safetensors.torch import load_file"
     load = (
         "model = PeftModel.from_pretrained(Model(), folder).eval().get_base_model()"
@@ -87,7 +84,7 @@ class Model(torch.nn.Module):
     def __init__(self):
         super().__init__()
         self.{body} = AutoModel.from_pretrained(base, dtype=torch.float32)
-        self.score = torch.nn.Linear({_read_width(manifest, outputs)}, {outputs})
+        self.score = torch.nn.Linear({read_head_width(manifest, outputs)}, {outputs})
 
     def forward(self, **inputs):
         states, mask = self.{body}(**inputs).last_hidden_state, inputs["attention_mask"]
@@ -95,22 +92,37 @@ class Model(torch.nn.Module):
         return self.score(pooled)
 
 
-{_write_tokenizer(manifest)}
+{write_tokenizer(manifest)}
 {load}
-{_write_inputs(manifest)}
+{write_inputs(manifest)}
 with torch.no_grad():
     logits = model(**inputs)
 """
 
 
-def _write_tokenizer(manifest: Manifest) -> str:
+def write_pooling(pooling: Pooling) -> list[str]:
+    """Return the lines that make one vector a text, ``pooled``, of ``states`` and ``mask``."""
+    lines = [f"pooled = {_POOLED[pooling.place]}"]
+    if pooling.normalizes:
+        # As long as a vector of ones.
+        lines.append("pooled = torch.nn.functional.normalize(pooled) * pooled.shape[1] ** 0.5")
+    return lines
+
+
+def write_tokenizer(manifest: Manifest, source: str = "base") -> str:
+    """Return the lines that load the tokenizer of the base.
+
+    Args:
+        manifest: The adapter.
+        source: The variable that holds the folder.
+    """
     # Many decoders have no token for padding, and Lorry pads with the one that ends texts.
     padding = "\ntokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token"
     is_decoder = is_decoder_class(manifest.base.architecture)
-    return f"tokenizer = AutoTokenizer.from_pretrained(base){padding if is_decoder else ''}"
+    return f"tokenizer = AutoTokenizer.from_pretrained({source}){padding if is_decoder else ''}"
 
 
-def _write_inputs(manifest: Manifest) -> str:
+def write_inputs(manifest: Manifest) -> str:
     """Return the line that makes texts a model's inputs, cut as the task cuts them."""
     form = InputForm.read(manifest.recipe)
     texts = "texts, pairs" if form.has_pair else "texts"
@@ -118,7 +130,7 @@ def _write_inputs(manifest: Manifest) -> str:
     return f'inputs = tokenizer({texts}, {cut}, padding=True, return_tensors="pt")'
 
 
-def _read_width(manifest: Manifest, outputs: int) -> int:
+def read_head_width(manifest: Manifest, outputs: int) -> int:
     """Return the width of what the head reads: all that it has but one bias an output are weights."""
     return manifest.parameters.head // outputs - 1
 
