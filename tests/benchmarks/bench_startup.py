@@ -61,7 +61,7 @@ def main() -> None:
     repeats = parser.parse_args().repeats
     with tempfile.TemporaryDirectory() as home:
         environment = {**os.environ, "LORRY_HOME": home}
-        run = [LORRY, "run", str(TASK), "--set", "train.epochs=0.1"]
+        run = [LORRY, "run", str(TASK), "--set", "train.epochs=0.1", "--set", "gate.minimum=0.1"]
         floor = measure([sys.executable, "-c", FLOOR], environment, repeats)
         validate = measure([LORRY, "validate", str(TASK)], environment, repeats)
         first, end = measure_run(run, environment)

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lorry_components.models.quantization import let_peft_use_bitsandbytes
 from lorry_registry.errors import BaseModelError
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ def load_pretrained(
             where=str(folder),
             todo="restore the base, or name one whose configuration and weights belong together",
         ) from error
+    if getattr(model, "is_quantized", False):
+        let_peft_use_bitsandbytes()
     missing: Sequence[str] = sorted(loading["missing_keys"])
     if missing and not may_miss:
         raise BaseModelError(

@@ -1,6 +1,7 @@
 """What methods and optimisers that hold numbers in fewer bits need."""
 
 import importlib.util
+import sys
 from typing import TYPE_CHECKING
 
 from lorry_registry.errors import MissingExtraError
@@ -21,6 +22,34 @@ def keep_layout(model: "nn.Module") -> None:
             setattr(module, _REPACKING, False)
 
 
+def import_peft_alone() -> None:
+    """Import PEFT without bitsandbytes, which it would import for every method where that is installed.
+
+    With bitsandbytes comes torch's compiler: that takes a third as long again as torch and transformers do.
+    :func:`let_peft_use_bitsandbytes` undoes it.
+    """
+    if "peft" in sys.modules or "bitsandbytes" in sys.modules:
+        return
+    sys.modules["bitsandbytes"] = None  # type: ignore[assignment]
+    try:
+        from peft.import_utils import is_bnb_4bit_available, is_bnb_available
+
+        # PEFT remembers the answers.
+        is_bnb_available()
+        is_bnb_4bit_available()
+    finally:
+        del sys.modules["bitsandbytes"]
+
+
+def let_peft_use_bitsandbytes() -> None:
+    """Let PEFT look for bitsandbytes again."""
+    if "peft" in sys.modules:
+        from peft.import_utils import is_bnb_4bit_available, is_bnb_available
+
+        is_bnb_available.cache_clear()
+        is_bnb_4bit_available.cache_clear()
+
+
 def require_bitsandbytes(what: str, *, where: str, otherwise: str) -> None:
     """Refuse what needs bitsandbytes where that is not installed.
 
@@ -34,3 +63,4 @@ def require_bitsandbytes(what: str, *, where: str, otherwise: str) -> None:
     """
     if importlib.util.find_spec("bitsandbytes") is None:
         raise MissingExtraError(what, where=where, todo=f"pip install 'lorry[quantization]', or {otherwise}")
+    let_peft_use_bitsandbytes()

@@ -2,8 +2,7 @@
 
 Where the base's files do not say enough, the check builds it without its weights, for which torch and
 transformers are imported: that takes several times as long as everything else ``lorry validate`` does. Only
-what passed is kept. A training checks
-its task again in any case.
+what passed is kept. A training checks its task again in any case.
 """
 
 import contextlib

@@ -198,7 +198,9 @@ def _load(registry: Registry, resolution: Resolution) -> "LoadedAdapter":
     limit_own_threads()
     from lorry_components.inference import load_adapter
     from lorry_components.models.bases import resolve_base
+    from lorry_components.models.quantization import import_peft_alone
 
+    import_peft_alone()
     settings = load_settings()
     digest = DigestCache(settings.digests).digest_file
     return load_adapter(

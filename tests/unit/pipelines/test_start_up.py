@@ -86,6 +86,22 @@ def test_kfp_builds_no_grammar_of_addresses() -> None:
     assert list_imported(code, ("lark", "kfp", "jsonschema")) in (["jsonschema", "kfp"], ["kfp"])
 
 
+def test_peft_comes_without_bitsandbytes_until_something_needs_it() -> None:
+    code = """
+import importlib.util, sys
+from lorry_components.models.quantization import import_peft_alone, let_peft_use_bitsandbytes
+
+import_peft_alone()
+import peft, torch
+peft.get_peft_model(torch.nn.Sequential(torch.nn.Linear(4, 4)), peft.LoraConfig(target_modules=["0"]))
+print(*{"bitsandbytes", "torch._inductor.compile_fx"} & set(sys.modules))
+let_peft_use_bitsandbytes()
+is_installed = importlib.util.find_spec("bitsandbytes") is not None
+print("again" if peft.import_utils.is_bnb_4bit_available() == is_installed else "never")
+"""
+    assert list_imported(code, ("peft",)) == ["again", "peft"]
+
+
 def test_scores_and_their_intervals_need_no_library_but_numpy() -> None:
     assert list_imported(_SCORE) == []
 

@@ -13,6 +13,7 @@ from lorry_components.inference import Predictor, assemble_adapter, load_adapter
 from lorry_components.inference.probe import record_probe
 from lorry_components.metrics.bootstrap import estimate_metrics
 from lorry_components.models.bases import check_fingerprint
+from lorry_components.models.quantization import import_peft_alone
 from lorry_components.process_setup import release_memory
 from lorry_components.progress import Progress, ignore_progress
 from lorry_components.steps.evaluate.champion_comparison import (
@@ -75,6 +76,7 @@ def evaluate(
         BaseModelError: The base is not usable, or is not the one that the candidate was trained on.
         TrainingError: The candidate changes nothing.
     """
+    import_peft_alone()
     started = time.perf_counter()
     origin = RegisteredCandidate.find(candidate) or TrainingSummary.load(candidate)
     adapter_id = origin.adapter_id if isinstance(origin, RegisteredCandidate) else ""

@@ -13,6 +13,7 @@ from lorry_components.data.examples import Example
 from lorry_components.data.row_comparison import collect_marks, save_marks
 from lorry_components.data.seen_rows import collect_seen_rows, save_seen_rows
 from lorry_components.methods import Method
+from lorry_components.models.quantization import import_peft_alone
 from lorry_components.progress import Progress, ignore_progress
 from lorry_components.steps.prepare_data.step import load_card, load_part
 from lorry_components.task_types import TaskType
@@ -99,6 +100,7 @@ def finetune(
         TrainingError: The method does not fit the base, the optimizer does not work on this machine, the loss
             diverged, or the adapter is too large.
     """
+    import_peft_alone()
     spec = task.spec
     card = load_card(data)
     parts = {part: load_part(data, part) for part in ("train", "validation", "test")}
