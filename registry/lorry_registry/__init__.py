@@ -48,8 +48,8 @@ The architecture, from the top down; imports follow the arrows and never go up
     :mod:`~lorry_registry.ledger` is the truth about which adapter belongs to which task: an append-only
     history and a head that moves by compare-and-swap; :mod:`~lorry_registry.promotion` holds its pure rules,
     :mod:`~lorry_registry.challenges` those about who has tried to beat a champion before.
-    :mod:`~lorry_registry.trained_rows` recognises the rows that an adapter was trained on,
-    :mod:`~lorry_registry.row_marks` counts what changed in its data since.
+    :mod:`~lorry_registry.row_fingerprints` recognise the rows that an adapter was trained on, and count what
+    changed in its data since.
     :mod:`~lorry_registry.work_leases` let one of several triggers retrain a task, and no more than one.
     :mod:`~lorry_registry.signing` signs adapters and events, and judges them by the reader's policy;
     :mod:`~lorry_registry.provenance` tells how an adapter was made.

@@ -97,20 +97,17 @@ class TrainingInputs(_Part):
         source_digest: Of the data as they are in their source.
         data_digest: Of the three prepared parts.
         recipe_digest: Of all that decides what is learned, but for base and data.
-        rows_digest: Of the list of its training rows (:mod:`~lorry_registry.trained_rows`) beside it in the
-            store; None: an older Lorry trained it, and kept none.
-        marks_digest: Of the marks of all its rows (:mod:`~lorry_registry.row_marks`) beside it in the store,
-            by which changes of the data are told in rows; None as above.
+        fingerprints_digest: Of its rows' fingerprints (:mod:`~lorry_registry.row_fingerprints`) beside it in
+            the store; None: it was not trained by Lorry's own steps, and there are none.
         makeup: What else decided it; None as above.
     """
 
-    later_fields = frozenset({"rows_digest", "marks_digest", "makeup"})
+    later_fields = frozenset({"fingerprints_digest", "makeup"})
 
     source_digest: Digest
     data_digest: Digest
     recipe_digest: Digest
-    rows_digest: Digest | None = None
-    marks_digest: Digest | None = None
+    fingerprints_digest: Digest | None = None
     makeup: Makeup | None = None
 
 

@@ -15,11 +15,11 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from lorry_registry.companions import read_companion
 from lorry_registry.digests import canonical_json, digest_bytes
 from lorry_registry.errors import AdapterRejectedError
 from lorry_registry.ledger_documents import Event
 from lorry_registry.manifest import MANIFEST_NAME, Digest, Manifest
+from lorry_registry.sidecars import read_sidecar
 from lorry_registry.signing.attestations import provenance_key
 from lorry_registry.stores import Store
 
@@ -146,7 +146,7 @@ def read_provenance(store: Store, manifest: Manifest, digest: str) -> dict[str, 
         StoreError: The store cannot be read, or the digest is none.
     """
     key = provenance_key(manifest.adapter_id, digest)
-    content = read_companion(store, key, digest, name="its provenance", todo=_TODO)
+    content = read_sidecar(store, key, digest, name="its provenance", todo=_TODO)
     return check_statement(content, manifest, where=store.locate(key))
 
 

@@ -32,12 +32,12 @@ from lorry_registry.promotion import (
     list_versions,
 )
 from lorry_registry.registry_identity import RegistryIdentity
+from lorry_registry.row_fingerprints import read_fingerprints
 from lorry_registry.settings import DEFAULT_CACHE_BYTES, Settings
 from lorry_registry.signing.trust import Trust
 from lorry_registry.stored_adapters import StoredAdapters, adapter_hex, adapter_key
 from lorry_registry.stores import Store, open_store
 from lorry_registry.stores.lanes import map_in_lanes
-from lorry_registry.trained_rows import read_rows
 from lorry_registry.training_record import read_card
 from lorry_registry.users import name_user
 
@@ -262,9 +262,9 @@ class Registry:
         """Return a verified local folder of an adapter, as :meth:`StoredAdapters.fetch` does."""
         return self.adapters.fetch(adapter_id)
 
-    def export(self, adapter_id: str, target: Path, *, companions: Sequence[str] = ()) -> Manifest:
+    def export(self, adapter_id: str, target: Path, *, sidecars: Sequence[str] = ()) -> Manifest:
         """Copy an adapter to a new folder, as :meth:`StoredAdapters.export` does."""
-        return self.adapters.export(adapter_id, target, companions=companions)
+        return self.adapters.export(adapter_id, target, sidecars=sidecars)
 
     def verify_task(self, task: str) -> Iterator[tuple[Version, LorryError | None]]:
         """Re-hash every version of a task in the store; yield each with what is wrong with it, or None.
@@ -278,7 +278,7 @@ class Registry:
         for version in list_versions(self.ledger.read_history(task, packed=False)):
             try:
                 self.check_version(task, version.number, version.adapter_id)
-                self._verify_companions(task, version)
+                self._verify_sidecars(task, version)
             except LorryError as error:
                 yield version, error
             else:
@@ -488,14 +488,14 @@ class Registry:
         self.adapters.hash_files(manifest)
         return manifest
 
-    def _verify_companions(self, task: str, version: Version) -> None:
+    def _verify_sidecars(self, task: str, version: Version) -> None:
         from lorry_registry.provenance import find_provenance, read_provenance
 
         manifest = self._read_manifest_of(task, version.adapter_id)
         digest = find_provenance(version.registered)
         if digest is not None:
             read_provenance(self.store, manifest, digest)
-        read_rows(self.store, manifest)
+        read_fingerprints(self.store, manifest)
         read_card(self.store, manifest, version.registered)
 
 

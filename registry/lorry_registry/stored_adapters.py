@@ -14,8 +14,8 @@ from lorry_registry.digests import digest_bytes
 from lorry_registry.errors import AdapterRejectedError, ConflictError, NotFoundError, StoreError
 from lorry_registry.leases import Leases
 from lorry_registry.manifest import MANIFEST_NAME, Manifest
-from lorry_registry.signing.adapter_signatures import COMPANION_FOLDERS
-from lorry_registry.signing.attestations import StoredSignatures, copy_companions
+from lorry_registry.signing.adapter_signatures import SIDECAR_FOLDERS
+from lorry_registry.signing.attestations import StoredSignatures, copy_sidecars
 from lorry_registry.signing.trust import Trust
 from lorry_registry.stores import Store
 from lorry_registry.verification import check_files, read_manifest, verify_adapter
@@ -73,7 +73,7 @@ class StoredAdapters:
             self.check_signatures(read_manifest(folder))
         return folder
 
-    def export(self, adapter_id: str, target: Path, *, companions: Sequence[str] = ()) -> Manifest:
+    def export(self, adapter_id: str, target: Path, *, sidecars: Sequence[str] = ()) -> Manifest:
         """Copy an adapter to a new folder, verified; the folder appears whole or not at all.
 
         One that is in the cache already is not downloaded again.
@@ -81,7 +81,7 @@ class StoredAdapters:
         Args:
             adapter_id: The adapter.
             target: The folder.
-            companions: What is copied as well, if there is any: ``signatures``, ``provenance``, each into a
+            sidecars: What is copied as well, if there is any: ``signatures``, ``provenance``, each into a
                 folder of that name.
 
         Raises:
@@ -93,14 +93,14 @@ class StoredAdapters:
         """
         is_remote = self._store.find_path(adapter_key(adapter_id)) is None
         return self._write_copy(
-            adapter_id, target, self.cache.find(adapter_id) if is_remote else None, companions
+            adapter_id, target, self.cache.find(adapter_id) if is_remote else None, sidecars
         )
 
     def _copy_from_store(self, adapter_id: str, target: Path) -> Manifest:
         return self._write_copy(adapter_id, target, None, ())
 
     def _write_copy(
-        self, adapter_id: str, target: Path, source: Path | None, companions: Sequence[str]
+        self, adapter_id: str, target: Path, source: Path | None, sidecars: Sequence[str]
     ) -> Manifest:
         """Copy an adapter from a verified folder, or from the store if there is none."""
         target = Path(os.path.abspath(target))  # noqa: PTH100 -- '..' is folded away, links are kept
@@ -108,10 +108,10 @@ class StoredAdapters:
             self.check_signatures(self.read_manifest(adapter_id))
             return self._accept_existing(target, adapter_id)
         with self.leases.hold_for_reading(adapter_hex(adapter_id)):
-            return self._fill_copy(adapter_id, target, source, companions)
+            return self._fill_copy(adapter_id, target, source, sidecars)
 
     def _fill_copy(
-        self, adapter_id: str, target: Path, source: Path | None, companions: Sequence[str]
+        self, adapter_id: str, target: Path, source: Path | None, sidecars: Sequence[str]
     ) -> Manifest:
         manifest = self.read_manifest(adapter_id)
         self.check_signatures(manifest)
@@ -123,9 +123,9 @@ class StoredAdapters:
                     shutil.copyfile(source / name, partial / name)
                 else:
                     self._store.download(f"{adapter_key(adapter_id)}/{name}", partial / name)
-            for name in companions:
-                copy_companions(self._store, adapter_id, name, partial)
-            verify_adapter(partial, expected_id=adapter_id, beside=COMPANION_FOLDERS)
+            for name in sidecars:
+                copy_sidecars(self._store, adapter_id, name, partial)
+            verify_adapter(partial, expected_id=adapter_id, beside=SIDECAR_FOLDERS)
             if target.is_dir():
                 target.rmdir()
             partial.rename(target)
@@ -222,7 +222,7 @@ class StoredAdapters:
 
     def _accept_existing(self, target: Path, adapter_id: str) -> Manifest:
         try:
-            return verify_adapter(target, expected_id=adapter_id, beside=COMPANION_FOLDERS)
+            return verify_adapter(target, expected_id=adapter_id, beside=SIDECAR_FOLDERS)
         except AdapterRejectedError as error:
             raise ConflictError(
                 "the folder exists and is not this adapter",

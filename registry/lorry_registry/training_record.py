@@ -13,11 +13,11 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from lorry_registry.adapter_names import label_method
-from lorry_registry.companions import companion_key, read_companion, store_companion
 from lorry_registry.digests import digest_bytes
 from lorry_registry.errors import AdapterRejectedError
 from lorry_registry.ledger_documents import Event
 from lorry_registry.manifest import Manifest
+from lorry_registry.sidecars import read_sidecar, sidecar_key, store_sidecar
 from lorry_registry.stores import Store
 
 # Keys in an event's details.
@@ -123,7 +123,7 @@ def store_card(store: Store, manifest: Manifest, content: bytes) -> str:
         StoreError: The store cannot be written.
     """
     digest = digest_bytes(content)
-    store_companion(store, _find_key(manifest, digest), content)
+    store_sidecar(store, _find_key(manifest, digest), content)
     return digest
 
 
@@ -143,7 +143,7 @@ def read_card(store: Store, manifest: Manifest, registered: Event) -> DataFacts 
     if not isinstance(digest, str):
         return None
     key = _find_key(manifest, digest)
-    content = read_companion(store, key, digest, name="its data card", todo=_TODO)
+    content = read_sidecar(store, key, digest, name="its data card", todo=_TODO)
     return parse_card(content, where=store.locate(key))
 
 
@@ -179,7 +179,7 @@ def read_record(store: Store, manifest: Manifest, registered: Event) -> Training
 
 
 def _find_key(manifest: Manifest, digest: str) -> str:
-    return companion_key(manifest.adapter_id, _FOLDER, digest, ".json")
+    return sidecar_key(manifest.adapter_id, _FOLDER, digest)
 
 
 def _read_facts(registered: Event) -> TrainingFacts | None:

@@ -25,8 +25,8 @@ from lorry_registry.manifest import (
     Manifest,
 )
 from lorry_registry.regular_files import open_regular
-from lorry_registry.signing.adapter_signatures import COMPANION_FOLDERS
-from lorry_registry.signing.attestations import find_companion_problems
+from lorry_registry.signing.adapter_signatures import SIDECAR_FOLDERS
+from lorry_registry.signing.attestations import find_sidecar_problems
 
 _MAX_HEADER_BYTES = 1 << 20
 _MAX_CONFIG_BYTES = 1 << 20
@@ -69,8 +69,8 @@ def verify_adapter(
     names = {entry.name for entry in folder.iterdir()}
     extra = sorted(names - {MANIFEST_NAME, *ADAPTER_FILES} - beside)
     problems = [f"{name} does not belong to it" for name in extra]
-    for name in sorted(names & beside & COMPANION_FOLDERS):
-        problems += find_companion_problems(folder / name)
+    for name in sorted(names & beside & SIDECAR_FOLDERS):
+        problems += find_sidecar_problems(folder / name)
     check_files(folder, manifest, further=problems)
     return manifest
 

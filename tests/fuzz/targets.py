@@ -23,14 +23,13 @@ from lorry_registry.manifest import CARD_NAME, CONFIG_NAME, MANIFEST_NAME, WEIGH
 from lorry_registry.mlflow_connection import MlflowConnection
 from lorry_registry.registry import Registry
 from lorry_registry.registry_identity import read_or_create_id
-from lorry_registry.row_marks import RowMarks
+from lorry_registry.row_fingerprints import RowFingerprints
 from lorry_registry.scrubbing import scrub_text
 from lorry_registry.settings import SETTINGS_FILE, Settings
 from lorry_registry.stored_adapters import adapter_key
 from lorry_registry.stores import LocalStore, open_store
 from lorry_registry.task_document import apply_overrides
 from lorry_registry.task_loading import load_task
-from lorry_registry.trained_rows import TrainedRows
 from lorry_registry.training_record import parse_card
 from lorry_registry.verification import read_config, read_manifest, read_tensor_entries, verify_adapter
 
@@ -261,12 +260,7 @@ def list_registry_targets() -> Mapping[str, Target]:
         "event": Target((events[0],), read_event, documents, 1.5),
         "head": Target((_make_head(events[-1]),), read_head, documents, 1.5),
         "pack": Target((b"\n".join(_make_events(manifest, 100)),), _read_pack, documents[3:], 0.1),
-        "trained rows": Target(
-            (_make_rows().serialize(),), _read_rows, (_mutate_first_line, mutate_bytes, make_random), 0.5
-        ),
-        "row marks": Target(
-            (_make_marks().serialize(),), _read_marks, (_mutate_first_line, mutate_bytes, make_random), 0.5
-        ),
+        "row fingerprints": Target((_make_fingerprints(),), _read_fingerprints, documents, 0.5),
         "data card": Target((_CARD,), _read_card, documents, 0.5),
         "registry id": Target((b'{"format":1,"id":"' + b"0" * 32 + b'"}',), _read_identity, documents, 0.5),
         "adapter_config": Target((files[CONFIG_NAME],), _read_config, documents),
@@ -368,14 +362,10 @@ def _read_pack(content: bytes, folder: Path) -> object:
     return history
 
 
-def _read_rows(content: bytes, folder: Path) -> object:
-    rows = TrainedRows.parse(content, where="here")
-    return rows.find_unseen([("a text", ""), ("another", "")])
-
-
-def _read_marks(content: bytes, folder: Path) -> object:
-    marks = RowMarks.parse(content, where="here")
-    return marks.compare({("a text", ""): ["good"], ("another", ""): [1.5]})
+def _read_fingerprints(content: bytes, folder: Path) -> object:
+    fingerprints = RowFingerprints.parse(content, where="here")
+    changes = fingerprints.compare({("a text", ""): ["good"], ("another", ""): [1.5]})
+    return fingerprints.find_unseen([("a text", ""), ("another", "")]), changes
 
 
 def _read_card(content: bytes, folder: Path) -> object:
@@ -433,14 +423,10 @@ def _read_mlmodel(content: bytes, folder: Path) -> object:
 # Valid documents
 
 
-def _make_rows() -> TrainedRows:
-    texts = [(f"row {number}", "") for number in range(50)]
-    return TrainedRows.collect(texts, unit="row", salt=digest_bytes(b"data"))
-
-
-def _make_marks() -> RowMarks:
+def _make_fingerprints() -> bytes:
     labels = {(f"row {number}", ""): ["good", "bad"][number % 2 :] for number in range(50)}
-    return RowMarks.collect(labels, salt=digest_bytes(b"data"))
+    trained = list(labels)[::2]
+    return RowFingerprints.collect(labels, trained=trained, salt=digest_bytes(b"data")).serialize()
 
 
 def _make_adapter() -> tuple[bytes, dict[str, bytes]]:
@@ -533,11 +519,6 @@ def _mutate_canonical(seed: bytes, chance: random.Random) -> bytes:
         return canonical_json(json.loads(changed))
     except (ValueError, RecursionError):
         return changed
-
-
-def _mutate_first_line(seed: bytes, chance: random.Random) -> bytes:
-    head, _, body = seed.partition(b"\n")
-    return mutate_json(head, chance) + b"\n" + body
 
 
 def _mutate_lines(seed: bytes, chance: random.Random) -> bytes:

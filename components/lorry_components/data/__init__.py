@@ -19,7 +19,7 @@
     predicted_table predictions beside the rows of such a table
     prepared        the folder that holds the tables and the card
     read_sequence   a sequence that is read a part at a time
-    row_comparison  marks of the rows, and the present rows to compare with them
+    fingerprinting  fingerprints of the rows, and the present rows to compare with them
     templates       the template language, with and without soft tokens
 
 Nothing is imported here, so that a pipeline is compiled without pyarrow.

@@ -15,7 +15,7 @@ from lorry_components.task_types import TASK_TYPES, InputForm, TaskType
 from lorry_registry.errors import AdapterRejectedError
 from lorry_registry.input_specs import BaseSpec
 from lorry_registry.manifest import Manifest
-from lorry_registry.signing.adapter_signatures import COMPANION_FOLDERS
+from lorry_registry.signing.adapter_signatures import SIDECAR_FOLDERS
 from lorry_registry.verification import verify_adapter
 
 
@@ -39,7 +39,7 @@ def load_adapter(
     *,
     expected_id: str | None = None,
     base_model: str | None = None,
-    beside: frozenset[str] = COMPANION_FOLDERS,
+    beside: frozenset[str] = SIDECAR_FOLDERS,
     find_base: Callable[[BaseSpec], Base] = resolve_base,
     judge: Callable[[Manifest], None] | None = None,
 ) -> LoadedAdapter:

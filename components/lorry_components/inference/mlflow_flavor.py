@@ -32,7 +32,7 @@ from lorry_registry.mlflow_network import BRIEF
 from lorry_registry.registry import Registry
 from lorry_registry.settings import Settings
 from lorry_registry.signing import Trust
-from lorry_registry.signing.adapter_signatures import COMPANION_FOLDERS
+from lorry_registry.signing.adapter_signatures import SIDECAR_FOLDERS
 from lorry_registry.signing.attestations import FolderSignatures, Signatures, StoredSignatures
 from lorry_registry.stores import open_store
 from lorry_registry.whole_files import write_whole_text
@@ -141,7 +141,7 @@ def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> "Adap
             # The files beside MLmodel may have been exchanged for another adapter's, all of them sound.
             expected_id=_read_adapter_id(folder),
             base_model=(model_config or {}).get("base_model"),
-            beside=_MLFLOW_FILES | COMPANION_FOLDERS,
+            beside=_MLFLOW_FILES | SIDECAR_FOLDERS,
             find_base=lambda spec: resolve_base(spec.find_in(settings.base_place)),
             judge=functools.partial(_judge, folder, settings),
         )

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from lorry_components.data.fingerprinting import PresentRows, read_present_rows
 from lorry_components.data.object_cache import ObjectCache
-from lorry_components.data.row_comparison import PresentRows, read_present_rows
 from lorry_components.tasks.changes import Change, asks_for_libraries, find_changes, find_library_changes
 from lorry_components.tasks.resolution import ResolvedTask
 from lorry_components.tasks.staleness import Staleness, compare_versions
@@ -15,7 +15,7 @@ from lorry_registry.ledger import require_present
 from lorry_registry.manifest import Manifest
 from lorry_registry.promotion import Version, list_versions
 from lorry_registry.registry import Registry
-from lorry_registry.row_marks import RowChanges, read_marks
+from lorry_registry.row_fingerprints import RowChanges, read_fingerprints
 
 State = Literal["fresh", "new", "stale", "to judge", "refused", "rolled back", "drifted"]
 
@@ -161,16 +161,14 @@ def _count_rows(
         notes.append(f"the data cannot be used as they are: {error.faults[0].advice}")
         return None, None
     try:
-        marks = read_marks(registry.store, manifest)
+        fingerprints = read_fingerprints(registry.store, manifest)
     except AdapterRejectedError as error:
         notes.append(f"how the rows changed is not known: {error.what}")
         return present, None
-    if marks is None:
-        notes.append(
-            f"how the rows changed is not known: v{version} is of an older Lorry, which kept no marks"
-        )
+    if fingerprints is None:
+        notes.append(f"how the rows changed is not known: v{version} has no row fingerprints")
         return present, None
-    return present, marks.compare(present.labels)
+    return present, fingerprints.compare(present.labels)
 
 
 def _name_state(staleness: Staleness) -> State:

@@ -14,7 +14,7 @@ from lorry_registry.ledger_documents import Event
 from lorry_registry.manifest import Manifest
 from lorry_registry.promotion import Version, list_versions
 from lorry_registry.registry import Registry
-from lorry_registry.row_marks import Labels, read_marks
+from lorry_registry.row_fingerprints import Labels, read_fingerprints
 from lorry_registry.standing import Standing, describe_move, judge_standings, name_standing
 
 GATE_DETAIL = "gate"
@@ -127,11 +127,11 @@ def compare_versions(
 def _count_changed_rows(registry: Registry, manifest: Manifest, gather: Callable[[], Labels]) -> str:
     """Return how many rows were added, removed and relabelled since a version; "" if nobody can tell."""
     try:
-        marks = read_marks(registry.store, manifest)
+        fingerprints = read_fingerprints(registry.store, manifest)
     except AdapterRejectedError:
         # It decides nothing, and whoever verifies the adapter is told.
         return ""
-    return "" if marks is None else marks.compare(gather()).describe()
+    return "" if fingerprints is None else fingerprints.compare(gather()).describe()
 
 
 def describe_gate(task: ResolvedTask) -> dict[str, JsonValue]:

@@ -4,19 +4,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lorry_components.data.fingerprinting import find_unseen_rows
 from lorry_components.data.rows import Row
-from lorry_components.data.seen_rows import find_unseen_rows
 from lorry_components.training.number_head import NumberHead
 from lorry_components.training.setup import Setup
 from lorry_registry.errors import AdapterRejectedError
 from lorry_registry.manifest import Manifest
+from lorry_registry.row_fingerprints import RowFingerprints
 from lorry_registry.task_spec import TaskSpec
-from lorry_registry.trained_rows import NUMBERS_A_ROW, TrainedRows
 
 # The fields of a recipe's data that decide which rows are held out.
 _DIVISION = ("split", "splits", "limit", "duplicates")
 _FEW_ROWS = 3
-_CHANCE = 4 / NUMBERS_A_ROW
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +27,14 @@ class StartingAdapter:
         adapter_id: What it is.
         folder: Its verified files.
         manifest: Its manifest.
-        seen: The rows that it was trained on; None: they are not known.
+        fingerprints: Of the rows that it was trained on; None: they are not known.
     """
 
     version: int
     adapter_id: str
     folder: Path
     manifest: Manifest
-    seen: TrainedRows | None
+    fingerprints: RowFingerprints | None
 
     def find_misfit(
         self, spec: TaskSpec, setup: Setup, labels: Sequence[str] | None, held_out: Sequence[Row]
@@ -67,11 +66,11 @@ class StartingAdapter:
         assert isinstance(present, dict)
         if not isinstance(former, dict) or any(former.get(name) != present[name] for name in _DIVISION):
             return f"the data of v{self.version} were divided otherwise: it may have learned test rows"
-        if self.seen is None:
+        if self.fingerprints is None:
             return f"which rows v{self.version} was trained on is not known"
-        known = len(held_out) - len(find_unseen_rows(self.seen, held_out))
-        # Some are taken for such rows by chance.
-        if known > _FEW_ROWS + len(held_out) * _CHANCE:
+        known = len(held_out) - len(find_unseen_rows(self.fingerprints, held_out))
+        # A few may be taken for such rows by chance.
+        if known > _FEW_ROWS:
             return f"v{self.version} was trained on {known:,} of the present test rows"
         return ""
 

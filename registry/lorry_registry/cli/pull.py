@@ -47,8 +47,8 @@ def pull_adapter(task: str, folder: Path, version: int | None, with_provenance: 
         )
     registry = open_registry()
     resolution = registry.resolve(task, version)
-    companions = [SIGNATURES_FOLDER, *([PROVENANCE_FOLDER] if with_provenance else [])]
-    manifest = registry.export(resolution.adapter_id, folder, companions=companions)
+    sidecars = [SIGNATURES_FOLDER, *([PROVENANCE_FOLDER] if with_provenance else [])]
+    manifest = registry.export(resolution.adapter_id, folder, sidecars=sidecars)
     if as_json:
         print_json(
             {

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 SIGNATURES_FOLDER = "signatures"
 PROVENANCE_FOLDER = "provenance"
 # What may lie beside an adapter's files in a folder, and is signed by nobody.
-COMPANION_FOLDERS = frozenset({SIGNATURES_FOLDER, PROVENANCE_FOLDER})
+SIDECAR_FOLDERS = frozenset({SIGNATURES_FOLDER, PROVENANCE_FOLDER})
 _MAX_BUNDLE_BYTES = 1 << 20
 
 
@@ -182,7 +182,7 @@ def _list_files(manifest: Manifest) -> "HashingConfig":
             "method": "files",
             "hash_type": "sha256",
             "allow_symlinks": False,
-            "ignore_paths": sorted(COMPANION_FOLDERS),
+            "ignore_paths": sorted(SIDECAR_FOLDERS),
         }
     )
     items = [

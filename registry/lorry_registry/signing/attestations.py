@@ -5,7 +5,7 @@ Layout in the store::
     attestations/<adapter>/signatures/<key id>.json         a signature by a key
     attestations/<adapter>/signatures/sigstore-<hex>.json   a signature by an identity
     attestations/<adapter>/provenance/<digest>.json         what a run says about how it made the adapter
-    attestations/<adapter>/trained-rows/<digest>.bin        which rows it was trained on; not copied
+    attestations/<adapter>/row-fingerprints/<digest>.json   which rows it was made from; not copied
     attestations/<adapter>/data-card/<digest>.json          what its data are; not copied
 
 They are no part of the adapter, whose files are fixed by its id: further signatures may come later. Each is
@@ -137,7 +137,7 @@ def provenance_key(adapter_id: str, digest: str) -> str:
     return f"{attestations_key(adapter_id)}/{PROVENANCE_FOLDER}/{digest.removeprefix('sha256:')}.json"
 
 
-def copy_companions(store: Store, adapter_id: str, kind: str, folder: Path) -> None:
+def copy_sidecars(store: Store, adapter_id: str, kind: str, folder: Path) -> None:
     """Copy the signatures or the provenance of an adapter from a store into its folder.
 
     What has no business there, such as a file that is too large, is left out.
@@ -161,7 +161,7 @@ def copy_companions(store: Store, adapter_id: str, kind: str, folder: Path) -> N
             target.unlink()
 
 
-def find_companion_problems(folder: Path) -> list[str]:
+def find_sidecar_problems(folder: Path) -> list[str]:
     """Return what is wrong with a folder of signatures or provenance beside an adapter's files.
 
     It may hold small, plain JSON files only: nothing that a loader could take for an adapter's.

@@ -158,8 +158,8 @@ def test_a_pulled_folder_carries_it_on_request(
     adapter = make_adapter()
     adapter_id = registry.publish(adapter.path, adapter.manifest)
     digest = attach_provenance(store, adapter.manifest, FULL)
-    registry.export(adapter_id, tmp_path / "bare", companions=["signatures"])
-    registry.export(adapter_id, tmp_path / "full", companions=["signatures", "provenance"])
+    registry.export(adapter_id, tmp_path / "bare", sidecars=["signatures"])
+    registry.export(adapter_id, tmp_path / "full", sidecars=["signatures", "provenance"])
     assert not {"signatures", "provenance"} & {path.name for path in (tmp_path / "bare").iterdir()}
     (carried,) = (tmp_path / "full" / "provenance").iterdir()
     assert digest_bytes(carried.read_bytes()) == digest

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from lorry_components.data.data_card import DataCard
+from lorry_components.data.fingerprinting import find_unseen_rows
 from lorry_components.data.prepared import load_card, load_rows
-from lorry_components.data.seen_rows import find_unseen_rows
 from lorry_components.inference import load_adapter
 from lorry_components.metrics.differences import estimate_difference
 from lorry_components.steps.evaluate.chosen_values import ChosenValues
@@ -29,9 +29,9 @@ from lorry_registry.challenges import count_challengers
 from lorry_registry.errors import AdapterRejectedError, BaseModelError, InvalidDataError
 from lorry_registry.manifest import Evaluation, Manifest
 from lorry_registry.registry import Registry
+from lorry_registry.row_fingerprints import read_fingerprints
 from lorry_registry.stores import Store
 from lorry_registry.task_spec import TaskSpec
-from lorry_registry.trained_rows import read_rows
 
 SPLIT = "test"
 _LISTED_CLASSES = 5
@@ -153,7 +153,7 @@ def compare_champion(
     earlier = count_challengers(events, champion.version, test_rows, besides=adapter_id)
     changed_use = _describe_changed_use(manifest, champion.version, spec, scored.card)
     try:
-        unseen, unknown = _find_unseen(registry.store, manifest, spec, scored)
+        unseen, unknown = _find_unseen(registry.store, manifest, scored)
         compared = scored.choose_rows(unseen)
         with tempfile.TemporaryDirectory() as scratch:
             predictions = _predict_as_champion(
@@ -228,28 +228,15 @@ def _compare_rows(
     )
 
 
-def _find_unseen(
-    store: Store, manifest: Manifest, spec: TaskSpec, scored: ScoredPart
-) -> tuple[Sequence[int], str]:
+def _find_unseen(store: Store, manifest: Manifest, scored: ScoredPart) -> tuple[Sequence[int], str]:
     """Return the places of the test rows that a champion was not trained on, and why they are not known."""
     try:
-        seen = read_rows(store, manifest)
+        fingerprints = read_fingerprints(store, manifest)
     except AdapterRejectedError as error:
         return range(len(scored.rows)), error.what
-    if seen is not None:
-        return find_unseen_rows(seen, scored.rows), ""
-    return range(len(scored.rows)), "" if _is_divided_alike(manifest, spec, scored) else "none were recorded"
-
-
-def _is_divided_alike(manifest: Manifest, spec: TaskSpec, scored: ScoredPart) -> bool:
-    """Return whether a champion's data were divided as the task's are: then no test row was trained on."""
-    former, present = manifest.recipe.get("data"), spec.describe_recipe()["data"]
-    if not isinstance(former, dict) or not isinstance(present, dict):
-        return False
-    is_alike = all(former.get(name) == present.get(name) for name in ("split", "splits", "limit"))
-    # A seed divides by content: rows that were added moved no others.
-    is_kept = present.get("split") is not None or manifest.inputs.source_digest == scored.card.source_digest
-    return is_alike and is_kept and former.get("duplicates") != "keep"
+    if fingerprints is None:
+        return range(len(scored.rows)), "none were recorded"
+    return find_unseen_rows(fingerprints, scored.rows), ""
 
 
 def _predict_as_champion(

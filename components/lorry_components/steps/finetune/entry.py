@@ -40,7 +40,7 @@ from lorry_registry.kubeflow_pages import PAGE_TAG, describe_kubeflow_run, tag_k
 from lorry_registry.mlflow_best_effort import BestEffort
 from lorry_registry.mlflow_index import MlflowIndex
 from lorry_registry.mlflow_views import build_view
-from lorry_registry.trained_rows import read_rows
+from lorry_registry.row_fingerprints import read_fingerprints
 from lorry_registry.version_card import NOTE_TAG, describe_model
 from lorry_registry.whole_files import write_whole_text
 
@@ -159,7 +159,7 @@ def _find_start(entry: StepContext) -> StartingAdapter | None:
         adapter_id=champion.adapter_id,
         folder=entry.registry.fetch(champion.adapter_id),
         manifest=manifest,
-        seen=read_rows(entry.store, manifest),
+        fingerprints=read_fingerprints(entry.store, manifest),
     )
 
 

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lorry_components.data.examples import Example
-from lorry_components.data.row_comparison import collect_marks, save_marks
-from lorry_components.data.seen_rows import collect_seen_rows, save_seen_rows
+from lorry_components.data.fingerprinting import collect_fingerprints, save_fingerprints
 from lorry_components.methods import Method
 from lorry_components.models.quantization import import_peft_alone
 from lorry_components.progress import Progress, ignore_progress
@@ -41,12 +40,11 @@ from lorry_components.training.starting_adapter import StartingAdapter, begin_wi
 from lorry_components.training.stored_checkpoints import CheckpointPlace
 from lorry_components.training.training_summary import ADAPTER_FOLDER, TrainingSummary, read_versions
 from lorry_components.training.worse_ends import count_without, give_up_worse_end
-from lorry_registry.digests import digest_bytes, digest_document, shorten_digest
+from lorry_registry.digests import digest_document, shorten_digest
 from lorry_registry.errors import LorryError, TrainingError
 from lorry_registry.manifest import WEIGHTS_NAME, TrainingInputs
 from lorry_registry.sizes import MIB, format_in
 from lorry_registry.task_spec import TaskSpec
-from lorry_registry.trained_rows import digest_rows
 
 if TYPE_CHECKING:
     from lorry_components.training.callbacks import LogMetrics
@@ -78,7 +76,7 @@ def finetune(
     Args:
         task: The task; its base is resolved, the source of its data is not.
         data: The folder that ``prepare_data`` wrote.
-        target: Where to write ``adapter/``, ``trained_rows.bin``, ``row_marks.bin`` and ``training.json``.
+        target: Where to write ``adapter/``, ``row_fingerprints.json`` and ``training.json``.
             The summary comes last.
         checkpoints: A folder of this very training: when it holds a checkpoint, training continues from there
             and ends with the same weights as if it had never stopped.
@@ -177,16 +175,15 @@ def finetune(
     )
     # Validation rows may have decided as well: which epoch is kept, or how the fitted head is regularised.
     chooses = spec.train.early_stopping is not None or fits_head
-    seen = collect_seen_rows(
-        [*parts["train"], *(parts["validation"] if chooses else ())],
+    fingerprints = collect_fingerprints(
+        parts,
         setup.task_type.data_form,
+        trained=("train", "validation") if chooses else ("train",),
         salt=card.data_digest,
     )
-    marks = collect_marks(parts, salt=card.data_digest)
     if group.is_first:
         _write_adapter(spec, setup, target)
-        save_seen_rows(seen, target)
-        save_marks(marks, target)
+        save_fingerprints(fingerprints, target)
         _write_probe(probe if is_compared else None, target)
         _log_kept(
             task,
@@ -204,8 +201,7 @@ def finetune(
             source_digest=card.source_digest,
             data_digest=card.data_digest,
             recipe_digest=spec.recipe_digest,
-            rows_digest=digest_rows(seen),
-            marks_digest=digest_bytes(marks.serialize()),
+            fingerprints_digest=fingerprints.digest,
             makeup=describe_makeup(spec, start=began.adapter_id if began is not None else None),
         ),
         labels=card.labels,

@@ -6,9 +6,9 @@ from typing import Any
 from pydantic import JsonValue
 
 from lorry_components.data.data_card import DataCard
+from lorry_components.data.fingerprinting import gather_part_labels
 from lorry_components.data.object_cache import ObjectCache
 from lorry_components.data.prepared import load_part
-from lorry_components.data.row_comparison import gather_part_labels
 from lorry_components.steps.prepare_data.step import prepare_data
 from lorry_components.steps.runtime.outcomes import Nothing, run_step
 from lorry_components.steps.runtime.registered_candidate import RENEWED_DETAIL, RegisteredCandidate

@@ -22,7 +22,7 @@ from lorry_registry.mlflow_views import OPTIONS_PARAMETER, describe_options, lis
 from lorry_registry.promotion import Version, list_versions
 from lorry_registry.registry import Registry
 from lorry_registry.signing.adapter_signatures import SIGNATURES_FOLDER
-from lorry_registry.signing.attestations import copy_companions
+from lorry_registry.signing.attestations import copy_sidecars
 from lorry_registry.standing import judge_standings
 from lorry_registry.training_record import TrainingRecord, read_record
 
@@ -99,7 +99,7 @@ def _log_model(
         document = index.build_model_document(model_id, run_id)
         write_model(folder, adapter=registry.fetch(version.adapter_id), manifest=manifest, model=document)
         # Whoever loads the model from MLflow alone can check who signed it.
-        copy_companions(registry.store, version.adapter_id, SIGNATURES_FOLDER, folder)
+        copy_sidecars(registry.store, version.adapter_id, SIGNATURES_FOLDER, folder)
         source = index.upload_model(model_id, folder)
     # A model version shows no metrics of its own; the logged model that it points to does.
     index.log_metrics(run_id, list_results(manifest.evaluation), model_id=model_id)

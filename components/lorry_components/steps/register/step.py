@@ -10,8 +10,7 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from lorry_components.data.data_card import DataCard
-from lorry_components.data.row_comparison import MARKS_NAME
-from lorry_components.data.seen_rows import SEEN_ROWS_NAME
+from lorry_components.data.fingerprinting import FINGERPRINTS_NAME
 from lorry_components.steps.evaluate.evaluation_report import EvaluationReport
 from lorry_components.steps.finetune.run_inputs import list_parameters, write_card
 from lorry_components.steps.gate.step import Decision, build_challenge
@@ -30,8 +29,7 @@ from lorry_registry.mlflow_index import MlflowIndex, sync_aliases
 from lorry_registry.promotion import Version, find_version
 from lorry_registry.provenance import PROVENANCE_DETAIL, Build, attach_provenance
 from lorry_registry.registry import Registry
-from lorry_registry.row_marks import store_marks
-from lorry_registry.trained_rows import store_rows
+from lorry_registry.row_fingerprints import store_fingerprints
 from lorry_registry.training_record import CARD_DETAIL, TRAINING_DETAIL, TrainingFacts, store_card
 from lorry_registry.verification import describe_file, read_config
 from lorry_registry.whole_files import write_whole_text
@@ -144,11 +142,8 @@ def _publish(
         folder = Path(scratch)
         manifest = _assemble(task, candidate / ADAPTER_FOLDER, summary, report, folder)
         registry.publish(folder, manifest)
-    if manifest.inputs.rows_digest is not None:
-        # Before the ledger names it: a champion's rows are never missing.
-        store_rows(registry.store, manifest, (candidate / SEEN_ROWS_NAME).read_bytes())
-    if manifest.inputs.marks_digest is not None:
-        store_marks(registry.store, manifest, (candidate / MARKS_NAME).read_bytes())
+    # Before the ledger names it: those of a champion are never missing.
+    store_fingerprints(registry.store, manifest, (candidate / FINGERPRINTS_NAME).read_bytes())
     return manifest
 
 

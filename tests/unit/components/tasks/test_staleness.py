@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from lorry_components.data import row_comparison
+from lorry_components.data import fingerprinting
+from lorry_components.data.fingerprinting import read_present_rows, save_fingerprints
 from lorry_components.data.reading import digest_source
-from lorry_components.data.row_comparison import read_present_rows, save_marks
 from lorry_components.models.bases import resolve_base
 from lorry_components.steps.gate.step import Decision
 from lorry_components.steps.register.step import register
@@ -26,7 +26,7 @@ from lorry_registry.digests import digest_bytes, digest_file
 from lorry_registry.drift_records import DriftRecord, write_drift
 from lorry_registry.errors import BaseModelError, InvalidDataError, NotFoundError
 from lorry_registry.registry import Registry
-from lorry_registry.row_marks import RowChanges, RowMarks
+from lorry_registry.row_fingerprints import RowChanges, RowFingerprints
 from lorry_registry.task_deletion import delete_task, restore_task
 from lorry_registry.task_spec import RetrainSpec, TaskSpec, TrainSpec
 
@@ -48,18 +48,20 @@ class Workshop:
         spec = self.spec.model_copy(update=changes)
         return inspect_task(resolve_task(spec), self.registry, reads_rows=reads_rows)
 
-    def learn(self, *, passed: bool = True, has_marks: bool = True) -> int:
+    def learn(self, *, passed: bool = True) -> int:
         """Register a version that was learned from what is there now."""
         summary = self._template.summary
         present = read_present_rows(self.spec.data, resolve_task(self.spec).task_type)
-        marks = RowMarks.collect(present.labels, salt=present.data_digest)
-        save_marks(marks, self._folder)
+        fingerprints = RowFingerprints.collect(
+            present.labels, trained=present.labels.keys(), salt=present.data_digest
+        )
+        save_fingerprints(fingerprints, self._folder)
         inputs = summary.inputs.model_copy(
             update={
                 "source_digest": digest_source(self.spec.data),
                 "data_digest": present.data_digest,
                 "recipe_digest": self.spec.recipe_digest,
-                "marks_digest": digest_bytes(marks.serialize()) if has_marks else None,
+                "fingerprints_digest": fingerprints.digest,
             }
         )
         base = resolve_base(self.spec.base).identity
@@ -406,14 +408,6 @@ def test_the_same_rows_in_another_order_make_nothing_stale(workshop: Workshop) -
     assert found.notes[0] == "the source of the data has another form, and the same rows"
 
 
-def test_of_an_older_adapter_rows_are_not_known(workshop: Workshop) -> None:
-    workshop.learn(has_marks=False)
-    workshop.write_rows(21)
-    found = workshop.inspect()
-    assert (found.state, found.rows) == ("stale", None)
-    assert "older Lorry" in found.notes[0]
-
-
 def test_data_that_cannot_be_used_are_still_told_as_changed(workshop: Workshop) -> None:
     workshop.learn()
     workshop.source.write_text("{\n", "utf-8")
@@ -484,7 +478,7 @@ def test_data_that_have_not_moved_are_not_read_again(
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("rows were read")
 
-    monkeypatch.setattr(row_comparison, "read_checked", refuse)
+    monkeypatch.setattr(fingerprinting, "read_checked", refuse)
     # Whoever hashes a file that changed a moment ago does not trust its times.
     time.sleep(2.1)
     for _ in range(3):

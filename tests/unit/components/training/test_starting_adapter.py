@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
+from lorry_components.data.fingerprinting import FINGERPRINTS_NAME, collect_fingerprints
 from lorry_components.data.prepared import load_part
-from lorry_components.data.seen_rows import SEEN_ROWS_NAME, collect_seen_rows
 from lorry_components.steps.finetune.step import finetune, name_checkpoints
 from lorry_components.tasks.base_checks import check_training
 from lorry_components.tasks.definition import check_sections, find_method, find_task_type
@@ -16,9 +16,9 @@ from lorry_components.tasks.resolution import resolve_task
 from lorry_components.training.starting_adapter import StartingAdapter
 from lorry_components.training.training_summary import TrainingSummary
 from lorry_registry.manifest import WEIGHTS_NAME, Manifest
+from lorry_registry.row_fingerprints import RowFingerprints
 from lorry_registry.task_sections import TaskSections
 from lorry_registry.task_spec import TaskSpec
-from lorry_registry.trained_rows import TrainedRows
 
 from fixtures.adapters import write_adapter
 
@@ -44,8 +44,8 @@ def start_from(tmp_path: Path) -> Callable[..., StartingAdapter]:
                 **changes,
             }
         )
-        content = (trained.candidate / SEEN_ROWS_NAME).read_bytes()
-        rows = TrainedRows.parse(content, where="here") if seen == "its own" else seen
+        content = (trained.candidate / FINGERPRINTS_NAME).read_bytes()
+        rows = RowFingerprints.parse(content, where="here") if seen == "its own" else seen
         return StartingAdapter(3, ID, trained.candidate / "adapter", manifest, rows)
 
     return make
@@ -147,7 +147,8 @@ def test_no_test_row_is_learned_by_way_of_the_champion(
     summary, _ = go_on("classification", "lora", start_from(former, seen=None))
     assert summary.start_refused == "which rows v3 was trained on is not known"
     examples = load_part(tiny_data("classification"), "test")
-    seen = collect_seen_rows(examples, find_task_type(former.spec).data_form, salt="x")
+    form, salt = find_task_type(former.spec).data_form, former.summary.inputs.data_digest
+    seen = collect_fingerprints({"train": examples}, form, trained=("train",), salt=salt)
     summary, _ = go_on("classification", "lora", start_from(former, seen=seen))
     assert summary.start_refused == f"v3 was trained on {len(examples)} of the present test rows"
 

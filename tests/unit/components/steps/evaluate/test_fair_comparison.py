@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from lorry_components.data.seen_rows import SEEN_ROWS_NAME
 from lorry_components.steps.evaluate.confidence import compare_intervals
 from lorry_components.steps.evaluate.evaluation_report import ChampionComparison, EvaluationReport
 from lorry_components.steps.evaluate.step import evaluate
@@ -37,15 +36,6 @@ def enter(found: Any, registry: Registry, decision: Decision | None = None) -> i
         index=None,
         details={},
     ).event.version
-
-
-def forget_rows(found: Any, folder: Path) -> Any:
-    """Return a candidate as an older Lorry trained it, which kept no list of its rows."""
-    shutil.copytree(found.candidate, folder)
-    (folder / SEEN_ROWS_NAME).unlink()
-    inputs = found.summary.inputs.model_copy(update={"rows_digest": None})
-    found.summary.model_copy(update={"inputs": inputs}).save(folder)
-    return type(found)(found.spec, found.data, folder, found.summary, found.report)
 
 
 def divide_anew(make_spec: Callable[..., Any], folder: Path, *, seed: int = 5) -> tuple[Any, Path]:
@@ -115,35 +105,20 @@ def load_card_digest(folder: Path, part: str) -> str:
     return {str(name): split.digest for name, split in load_card(folder).splits.items()}[part]
 
 
-def test_of_a_champion_without_a_list_it_is_said_unless_the_division_is_the_same(
-    trained: FindTrained, make_spec: Callable[..., Any], registry: Registry, tmp_path: Path
-) -> None:
-    champion, candidate = trained("classification"), trained("classification", seed=1)
-    enter(forget_rows(champion, tmp_path / "older"), registry)
-    assert registry.resolve(champion.spec.name).manifest.inputs.rows_digest is None
-    _, found = compare(champion.spec, champion.data, candidate, registry, tmp_path / "same")
-    assert (found.left_out, found.unknown_rows) == (0, "")
-    spec, data = divide_anew(make_spec, tmp_path / "data")
-    report, found = compare(spec, data, candidate, registry, tmp_path / "other")
-    assert (found.left_out, found.unknown_rows) == (0, "none were recorded")
-    told = decide(GateSpec(minimum_rows=1), report).reasons
-    assert any("which rows v1 was trained on is not known (none were recorded)" in reason for reason in told)
-
-
 def test_a_damaged_list_is_told_and_the_champion_is_judged_with_what_is_known(
     trained: FindTrained, registry: Registry, store: LocalStore, tmp_path: Path
 ) -> None:
     champion, candidate = trained("classification"), trained("classification", seed=1)
     enter(champion, registry)
-    (path,) = store.root.rglob("trained-rows/*.bin")
+    (path,) = store.root.rglob("row-fingerprints/*.json")
     path.chmod(0o644)
-    path.write_bytes(path.read_bytes() + b"\x01")
+    path.write_bytes(path.read_bytes() + b" ")
     _, found = compare(champion.spec, champion.data, candidate, registry, tmp_path / "evaluation")
-    assert found.unknown_rows == "the list of its training rows was changed"
+    assert found.unknown_rows == "its list of row fingerprints was changed"
     assert found.confidence is not None
     ((_, error),) = list(registry.verify_task(champion.spec.name))
     assert error is not None
-    assert "training rows was changed" in error.what
+    assert "row fingerprints was changed" in error.what
 
 
 def test_challengers_on_the_same_rows_are_counted(

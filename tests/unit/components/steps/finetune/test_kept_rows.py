@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from lorry_components.data.seen_rows import SEEN_ROWS_NAME, find_unseen_rows
+from lorry_components.data.fingerprinting import FINGERPRINTS_NAME, find_unseen_rows
 from lorry_components.steps.finetune.step import finetune
 from lorry_components.steps.prepare_data.step import load_part
 from lorry_components.tasks.resolution import resolve_task
-from lorry_registry.trained_rows import TrainedRows
+from lorry_registry.row_fingerprints import RowFingerprints
 
 
 @pytest.mark.parametrize("stops_early", [False, True])
@@ -20,10 +20,10 @@ def test_a_training_keeps_the_rows_that_decided(
     early = {"early_stopping": {"patience": 1}} if stops_early else {"epochs": None, "steps": 1}
     spec, data = make_spec(train={"epochs": 1} | early), tiny_data("regression")
     summary = finetune(resolve_task(spec), data, tmp_path / "candidate", checkpoints=tmp_path / "checkpoints")
-    content = (tmp_path / "candidate" / SEEN_ROWS_NAME).read_bytes()
-    seen = TrainedRows.parse(content, where="here")
+    content = (tmp_path / "candidate" / FINGERPRINTS_NAME).read_bytes()
+    seen = RowFingerprints.parse(content, where="here")
     rows = {part: [example.row for example in load_part(data, part)] for part in ("train", "validation")}
     assert find_unseen_rows(seen, rows["train"]) == []
     # With early stopping, the validation rows chose the epoch.
     assert (find_unseen_rows(seen, rows["validation"]) == []) == stops_early
-    assert summary.inputs.rows_digest is not None
+    assert summary.inputs.fingerprints_digest == seen.digest

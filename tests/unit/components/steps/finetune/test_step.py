@@ -213,8 +213,7 @@ def test_a_training_leaves_an_adapter_and_its_summary(
         "adapter/adapter_config.json",
         "adapter/adapter_model.safetensors",
         "linear_probe.safetensors",
-        "row_marks.bin",
-        "trained_rows.bin",
+        "row_fingerprints.json",
         "training.json",
     ]
     assert TrainingSummary.load(candidate) == summary

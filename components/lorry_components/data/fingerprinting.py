@@ -1,36 +1,57 @@
-"""The rows of a task's data, marked for later, and read again to be compared with such marks."""
+"""Fingerprints of the rows of a task's data: taken by a training, compared with rows that are read later."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from lorry_components.data.checked_source import read_checked
 from lorry_components.data.examples import Example
+from lorry_components.data.layout import PARTS
 from lorry_components.data.object_cache import ObjectCache
 from lorry_components.data.prepared import order_examples
-from lorry_components.data.rows import LabelReader
+from lorry_components.data.rows import DataForm, LabelReader, Row
 from lorry_registry.digests import digest_document
 from lorry_registry.input_specs import DataSpec
-from lorry_registry.row_marks import Labels, RowMarks, gather_labels
+from lorry_registry.row_fingerprints import Labels, RowFingerprints, gather_labels
 from lorry_registry.whole_files import write_whole
 
-MARKS_NAME = "row_marks.bin"
+FINGERPRINTS_NAME = "row_fingerprints.json"
 """The file beside a candidate."""
 
 
-def collect_marks(parts: Mapping[str, Sequence[Example]], *, salt: str) -> RowMarks:
-    """Return the marks of the rows of all parts.
+def collect_fingerprints(
+    parts: Mapping[str, Sequence[Example]], form: DataForm, *, trained: Collection[str], salt: str
+) -> RowFingerprints:
+    """Return the fingerprints of the rows of all parts.
+
+    Where several rows ask about one context, rows are recognised by it: an adapter that was trained on one
+    question about a context knows the context. With fewer than three contexts they are recognised by their
+    questions, for then one context is in all parts.
 
     Args:
         parts: The prepared parts.
+        form: How rows are divided.
+        trained: The parts that decided what was learned.
         salt: The digest of the data.
     """
-    return RowMarks.collect(gather_part_labels(parts.values()), salt=salt)
+    keys = {example.key for name in trained for example in parts[name]}
+    contexts = {context for _, context in keys}
+    return RowFingerprints.collect(
+        gather_part_labels(parts.values()),
+        trained=keys,
+        salt=salt,
+        contexts=contexts if form.by_context and len(contexts) >= len(PARTS) else None,
+    )
 
 
-def save_marks(marks: RowMarks, folder: Path) -> None:
+def save_fingerprints(fingerprints: RowFingerprints, folder: Path) -> None:
     """Write them beside a candidate."""
-    write_whole(folder / MARKS_NAME, marks.serialize())
+    write_whole(folder / FINGERPRINTS_NAME, fingerprints.serialize())
+
+
+def find_unseen_rows(fingerprints: RowFingerprints, rows: Sequence[Row]) -> list[int]:
+    """Return the places of the rows that were certainly not trained on."""
+    return fingerprints.find_unseen(Example(dict(row), "").key for row in rows)
 
 
 @dataclass(frozen=True, slots=True)

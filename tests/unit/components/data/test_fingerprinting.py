@@ -1,8 +1,8 @@
 """Which rows a training saw: by their texts, by their context, or by their image."""
 
 from lorry_components.data.examples import Example
+from lorry_components.data.fingerprinting import collect_fingerprints, find_unseen_rows
 from lorry_components.data.rows import IMAGE, DataForm
-from lorry_components.data.seen_rows import collect_seen_rows, find_unseen_rows
 
 SALT = "sha256:" + "5" * 64
 
@@ -12,7 +12,8 @@ def ask(question: str, context: str) -> Example:
 
 
 def find(examples: list[Example], form: DataForm, rows: list[dict[str, str]]) -> list[int]:
-    return find_unseen_rows(collect_seen_rows(examples, form, salt=SALT), rows)
+    made = collect_fingerprints({"train": examples, "test": []}, form, trained=("train",), salt=SALT)
+    return find_unseen_rows(made, rows)
 
 
 def test_a_row_is_known_by_its_texts_whatever_its_label_and_the_space_around_it() -> None:
@@ -23,7 +24,7 @@ def test_a_row_is_known_by_its_texts_whatever_its_label_and_the_space_around_it(
     assert find(pairs, form, [{"text": "a", "text_pair": "c"}, {"text": "a", "text_pair": "b"}]) == [0]
 
 
-def test_whoever_knows_a_context_has_seen_every_question_about_it() -> None:
+def test_by_context_every_question_about_a_known_one_was_seen() -> None:
     form = DataForm("text", by_context=True)
     trained = [ask(f"question {number}", f"context {number}") for number in range(3)]
     rows = [{"text": "another", "text_pair": "context 1"}, {"text": "question 1", "text_pair": "new"}]

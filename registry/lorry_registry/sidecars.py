@@ -2,7 +2,7 @@
 
 Layout in the store::
 
-    attestations/<adapter>/<folder>/<digest><ending>
+    attestations/<adapter>/<folder>/<digest>.json
 """
 
 from lorry_registry.digests import digest_bytes
@@ -11,12 +11,12 @@ from lorry_registry.signing.attestations import attestations_key
 from lorry_registry.stores import Store
 
 
-def companion_key(adapter_id: str, folder: str, digest: str, ending: str) -> str:
+def sidecar_key(adapter_id: str, folder: str, digest: str) -> str:
     """Return the key of a document."""
-    return f"{attestations_key(adapter_id)}/{folder}/{digest.removeprefix('sha256:')}{ending}"
+    return f"{attestations_key(adapter_id)}/{folder}/{digest.removeprefix('sha256:')}.json"
 
 
-def store_companion(store: Store, key: str, content: bytes) -> None:
+def store_sidecar(store: Store, key: str, content: bytes) -> None:
     """Put a document beside its adapter; repeating it is harmless.
 
     Raises:
@@ -29,9 +29,7 @@ def store_companion(store: Store, key: str, content: bytes) -> None:
         store.replace(key, content)
 
 
-def read_companion(
-    store: Store, key: str, digest: str, *, name: str, todo: str, is_plural: bool = False
-) -> bytes:
+def read_sidecar(store: Store, key: str, digest: str, *, name: str, todo: str) -> bytes:
     """Return a document, checked against its digest.
 
     Args:
@@ -40,7 +38,6 @@ def read_companion(
         digest: Its digest, from where it cannot be changed unnoticed.
         name: What it is, in messages.
         todo: What to do if it is damaged.
-        is_plural: Whether the name is a plural.
 
     Raises:
         AdapterRejectedError: It is missing or was changed.
@@ -48,9 +45,9 @@ def read_companion(
     """
     stored = store.read(key)
     if stored is None:
-        problem = f"{name} {'are' if is_plural else 'is'} missing"
+        problem = f"{name} is missing"
     elif digest_bytes(stored.content) != digest:
-        problem = f"{name} {'were' if is_plural else 'was'} changed"
+        problem = f"{name} was changed"
     else:
         return stored.content
     raise AdapterRejectedError(problem, where=store.locate(key), todo=todo)
