@@ -597,10 +597,10 @@ registration = register(
 )
 assert not registration.warning, registration.warning
 """
-# Three files, the manifest, the training rows, the marks of all rows, the adapter's claim, the registry's id,
+# Three files, the manifest, the row fingerprints, the adapter's claim, the registry's id,
 # the ledger's head, its event; then MLflow's model, files, version, aliases.
-_STORE_WRITES = 10
-_ALL_WRITES = 14
+_STORE_WRITES = 9
+_ALL_WRITES = 13
 
 
 @pytest.fixture
