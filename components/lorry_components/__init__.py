@@ -1,14 +1,12 @@
-"""The parts of a pipeline: task types, methods of adaptation, the steps, inference, planning and studies.
+"""The parts of a pipeline: task types, methods of adaptation, the steps, inference, planning and comparisons.
 
 From the top down
 -----------------
 :mod:`~lorry_components.studies`
-    Comparisons of methods, ranks, target matrices and prompts on one task.
+    Comparisons of methods and grids of their options on one task.
 :mod:`~lorry_components.steps`
     prepare_data, finetune, evaluate, gate, register, report. In each, ``step.py`` is a plain function over
     paths, and ``component.py`` the Kubeflow glue.
-:mod:`~lorry_components.reference`
-    The published figures of papers, which only the commands that print them import.
 :mod:`~lorry_components.memory`
     What a task would take, computed before anything is spent.
 :mod:`~lorry_components.tasks`

@@ -8,8 +8,8 @@ FOLDER holds one folder for each data set, with JSON lines: ``e2e_nlg``, ``wikis
 meanings of test. WikiSQL: the 1,000, 100 and 100 rows whose columns are known. P17: which country a place is
 in, four wordings.
 
-``lorry run`` trains and registers the first two; the third is ``lorry study prompts``. Tasks that were
-trained already are not trained again. Ends in tables in Markdown.
+``lorry run`` trains and registers the first two; the third is ``lorry compare --grid
+template=...``. Tasks that were trained already are not trained again. Ends in tables in Markdown.
 """
 
 import argparse
@@ -103,11 +103,10 @@ def _study_p17(base: Path, data: Path, folder: Path) -> None:
     document["train"] = {"epochs": 4, "batch_size": 16, "learning_rate": 2e-3}
     (folder / "wordings.txt").write_text("\n".join(WORDINGS) + "\n", "utf-8")
     rows = _call(
-        "study",
-        "prompts",
+        "compare",
         str(write_document(folder, document)),
-        "--wordings",
-        str(folder / "wordings.txt"),
+        "--grid",
+        f"template=@{folder / 'wordings.txt'}",
         "--part",
         "test",
         "--output",

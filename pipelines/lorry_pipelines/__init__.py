@@ -5,7 +5,7 @@ From the top down
 :mod:`~lorry_pipelines.cli`
     The ``lorry`` command: each command in the module of its name, imported when it is called.
 :mod:`~lorry_pipelines.studies`
-    Comparisons and studies: trials in processes, a table, a plot, runs in MLflow.
+    Comparisons: trials in processes, a table, a plot, runs in MLflow.
 :mod:`~lorry_pipelines.retraining`
     What is out of date beside its champion, what training it would take, and doing it once.
 :mod:`~lorry_pipelines.diagnosis`

@@ -14,9 +14,9 @@ The architecture, from the top down; imports follow the arrows and never go up
         studies                  comparisons of methods, ranks, target matrices, prompts
           |
           v
-        steps      reference     the pipeline's steps; the papers' published figures
-          |            |
-          v            v
+        steps                    the pipeline's steps
+          |
+          v
         memory     drift         what a task would take; whether new inputs are like its rows
           |
           v

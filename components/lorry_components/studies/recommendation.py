@@ -1,6 +1,6 @@
 """Which variant to choose: the smallest whose metric is not significantly below the best."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,13 +34,13 @@ def recommend_variant(summary: StudySummary) -> Recommendation | None:
     out, and those whose seeds say too little of the next training.
 
     Args:
-        summary: The study.
+        summary: The comparison.
 
     Returns:
         The choice, or None if no variant is complete, or the best is in doubt: see :func:`explain_doubts`.
     """
     complete = [row for row in summary.rows if row.is_complete and row.trained_parameters is not None]
-    if not complete or explain_doubts(summary.rows, summary.baselines):
+    if not complete or explain_doubts(summary):
         return None
     complete = [row for row in complete if not row.doubt]
     best = max(complete, key=_read_value)
@@ -59,32 +59,32 @@ def recommend_variant(summary: StudySummary) -> Recommendation | None:
     )
 
 
-def explain_doubts(rows: Sequence[StudyRow], baselines: Mapping[str, float]) -> str:
+def explain_doubts(summary: StudySummary) -> str:
     """Return why nothing can be recommended from rows that are complete; empty: something can.
 
     The seeds of the best say too little of its next training, or those of all do; or the best is not
-    significantly better than what costs nothing, so that all differences are between trainings that failed.
-
-    Args:
-        rows: The rows of a study.
-        baselines: What costs nothing, by name: its metric on these rows.
+    significantly better than a trivial baseline on the same rows, so that all differences are between
+    trainings that failed.
     """
-    complete = [row for row in rows if row.is_complete and row.trained_parameters is not None]
+    complete = [row for row in summary.rows if row.is_complete and row.trained_parameters is not None]
     best = max(complete, key=_read_value, default=None)
     if best is None:
         return ""
+    label = best.variant.label
     if best.doubt:
         return (
             f"{best.doubt}, and it has the highest mean. Another training may turn the order round. More "
             "optimiser steps (train.epochs, or a smaller train.batch_size) make trainings steadier, and more "
             "--seeds show it"
         )
-    name, free = max(baselines.items(), key=lambda pair: pair[1], default=("", None))
-    if free is None or best.estimate is None or not best.variant.is_trained or best.estimate.low > free:
+    gains = {name: summary.compare_baseline(label, name) for name in summary.baselines}
+    name, least = min(gains.items(), key=lambda pair: pair[1].low, default=("", None))
+    if least is None or not best.variant.is_trained or least.low > 0.0:
         return ""
     return (
-        f"{best.variant.label} has the highest mean, {_read_value(best):.3f}, which is not significantly "
-        f"better than what costs nothing ({name}: {free:.3f}). More optimiser steps (train.epochs, or a "
+        f"{label} has the highest mean, {_read_value(best):.3f}, which is not significantly better than the "
+        f"trivial baseline ({name}: {summary.baseline_values[name]:.3f}; difference {least.value:+z.3f}, "
+        f"95 % interval {least.low:+z.3f} to {least.high:+z.3f}). More optimiser steps (train.epochs, or a "
         "smaller train.batch_size), another learning rate or more rows may help"
     )
 
@@ -93,7 +93,7 @@ def write_section(row: StudyRow) -> str:
     """Return the sections of a measured variant that belong into a task file, as YAML."""
     variant, spec = row.variant, row.variant.spec
     document: dict[str, Any] = {}
-    if "template" in variant.facts:
+    if "wording" in variant.facts:
         document["data"] = {"template": spec.data.template}
     if variant.is_trained:
         method: dict[str, Any] = {"name": spec.method.name, **spec.method.options}

@@ -1,4 +1,4 @@
-"""The plot of a study."""
+"""The plot of a comparison."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +15,7 @@ from lorry_components.plot_style import (
     style_axes,
     write_figure,
 )
+from lorry_components.studies.grids import Grid
 from lorry_components.studies.study_summary import StudyRow, StudySummary
 
 if TYPE_CHECKING:
@@ -34,28 +35,32 @@ def plot_study(
     *,
     title: str,
     chosen: str | None,
-    by_parameters: bool,
+    grid: Grid | None = None,
     champion: tuple[str, float] | None = None,
 ) -> None:
     """Write a PNG: each variant's metric with its interval; small grey points are single seeds.
 
-    Lines across show what costs nothing, and the task's champion if there is one.
+    Without a grid, variants are placed by their trained parameters on a logarithmic axis; with one of
+    numbers, by these; with one of names, side by side. Lines across show the trivial baselines, and the
+    task's champion if there is one.
 
     Args:
         path: The file to write.
         summary: The study.
         title: The title.
         chosen: The label of the recommended variant, drawn in another colour.
+        grid: What was varied beside the methods; None: nothing.
         champion: The name of the task's champion and its value; None: it has none in this metric.
-        by_parameters: Whether variants are placed by their trained parameters, on a logarithmic axis;
-            otherwise they are side by side, as when all train equally many.
     """
     rows = [row for row in summary.rows if row.estimate is not None]
-    width = 8.0 if by_parameters else max(5.4, 0.8 * len(rows) + 2) + _LEGEND_INCHES
+    is_placed = grid is None or grid.is_numeric
+    width = 8.0 if is_placed else max(5.4, 0.8 * len(rows) + 2) + _LEGEND_INCHES
     figure = open_figure(width, 4.6)
     axes = figure.add_subplot()
     _draw_standards(axes, summary, champion)
-    if by_parameters:
+    if grid is not None and grid.is_numeric:
+        _draw_by_value(axes, rows, chosen, grid)
+    elif grid is None:
         _draw_by_parameters(axes, rows, chosen)
     else:
         _draw_side_by_side(axes, rows, chosen)
@@ -68,8 +73,22 @@ def plot_study(
 
 def _draw_by_parameters(axes: "Axes", rows: Sequence[StudyRow], chosen: str | None) -> None:
     places = [float(max(row.trained_parameters or 0, _LEAST_PARAMETERS)) for row in rows]
-    axes.set_xscale("log")
+    _draw_placed(axes, rows, places, chosen)
     axes.set_xlabel("trained parameters, without the head")
+    _mark_counts(axes, places)
+
+
+def _draw_by_value(axes: "Axes", rows: Sequence[StudyRow], chosen: str | None, grid: Grid) -> None:
+    from matplotlib.ticker import NullLocator
+
+    _draw_placed(axes, rows, [float(row.variant.facts["grid"]) for row in rows], chosen)
+    axes.set_xlabel(grid.name)
+    axes.set_xticks([float(value) for value in grid.values], [f"{value:g}" for value in grid.values])
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
+def _draw_placed(axes: "Axes", rows: Sequence[StudyRow], places: Sequence[float], chosen: str | None) -> None:
+    axes.set_xscale("log")
     # Methods of similar size are close together: their names are beside the plot, the best on top.
     order = sorted(range(len(rows)), key=lambda index: _read_value(rows[index]), reverse=True)
     for index in order:
@@ -83,13 +102,12 @@ def _draw_by_parameters(axes: "Axes", rows: Sequence[StudyRow], chosen: str | No
             label=f"{label} (recommended)" if label == chosen else label,
         )
     axes.set_xlim(min(places) / 2, max(places) * 2)
-    _mark_counts(axes, places)
     if any(len(row.values) > 1 for row in rows):
         _explain_seeds(axes)
 
 
 def _draw_standards(axes: "Axes", summary: StudySummary, champion: tuple[str, float] | None) -> None:
-    for name, value in summary.baselines.items():
+    for name, value in summary.baseline_values.items():
         axes.axhline(value, color=BASELINE, linewidth=1, linestyle=":", label=f"{name} {value:.3f}", zorder=1)
     if champion is not None:
         name, value = champion

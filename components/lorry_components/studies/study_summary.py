@@ -1,4 +1,4 @@
-"""The summary of a study: a row for each variant, all scored on the same resampled rows.
+"""The summary of a comparison: a row for each variant, all scored on the same resampled rows.
 
 Intervals and differences are of the mean over a variant's seeds, as other rows would give it; the spread over
 seeds is shown beside them. The two answer different questions: what other rows, and what another training,
@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from lorry_components.data.prepared import load_card, load_labels
 from lorry_components.metrics.base import Scorer, average_scorers
 from lorry_components.metrics.bootstrap import estimate_metrics
 from lorry_components.metrics.differences import Difference, estimate_difference
+from lorry_components.steps.prepare_data.step import load_part
 from lorry_components.studies.trials import Training, Trial, TrialFolder, TrialResult
 from lorry_components.studies.variants import Variant
 from lorry_components.task_types import Prediction, Target, TaskType
@@ -169,7 +171,7 @@ class StudySummary:
         reference: The label of the variant that all are compared with; None if no trial is done.
         rows: One for each variant, in the order in which they were requested.
         scorers: What scores each variant, the mean over its seeds, on some of the rows.
-        baselines: What costs nothing, by name: its metric on these rows.
+        baselines: The trivial baselines, by name: what scores each on the same rows.
     """
 
     metric: str
@@ -179,7 +181,7 @@ class StudySummary:
     reference: str | None
     rows: tuple[StudyRow, ...]
     scorers: Mapping[str, Scorer]
-    baselines: Mapping[str, float] = field(default_factory=dict)
+    baselines: Mapping[str, Scorer] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -189,6 +191,15 @@ class StudySummary:
     def compare(self, label: str, other: str) -> Difference:
         """Return how much better one variant is than another on the same rows."""
         return estimate_difference(self.scorers[label], self.scorers[other], self.examples)
+
+    @property
+    def baseline_values(self) -> dict[str, float]:
+        """The metric of each trivial baseline."""
+        return {name: scorer(np.arange(self.examples)) for name, scorer in self.baselines.items()}
+
+    def compare_baseline(self, label: str, name: str) -> Difference:
+        """Return how much better a variant is than a trivial baseline on the same rows."""
+        return estimate_difference(self.scorers[label], self.baselines[name], self.examples)
 
 
 def summarize_study(
@@ -266,7 +277,7 @@ def summarize_study(
             for variant in variants
         ),
         scorers=averages,
-        baselines=_find_baselines(outcomes),
+        baselines=_score_baselines(outcomes, metric),
     )
 
 
@@ -289,10 +300,21 @@ def _read_scores(outcome: TrialOutcome) -> _ScoredTrial:
     return _ScoredTrial(find_task_type(outcome.trial.spec), targets, predictions)
 
 
-def _find_baselines(outcomes: Sequence[TrialOutcome]) -> dict[str, float]:
-    """Return what costs nothing as the first trial that measured it found it: it is the same for all."""
-    measured = (outcome.result.evaluation.baselines for outcome in outcomes if outcome.result)
-    return {each.name: each.value for each in next(filter(None, measured), ())}
+def _score_baselines(outcomes: Sequence[TrialOutcome], metric: str) -> dict[str, Scorer]:
+    """Return what scores each trivial baseline; they depend on the data alone, and are the same for all."""
+    measured = (each for each in outcomes if each.result and each.result.evaluation.baselines)
+    outcome = next(measured, None)
+    if outcome is None:
+        return {}
+    trial, task_type = outcome.trial, find_task_type(outcome.trial.spec)
+    examples = load_part(trial.data, trial.part)
+    rows, targets = task_type.group_targets(
+        [example.row for example in examples], [example.label for example in examples]
+    )
+    answers, labels = load_labels(trial.data, "train"), load_card(trial.data).labels
+    prepare = task_type.find_metric(metric, trial.spec.evaluate.positive)
+    found = task_type.predict_trivially(rows, answers, labels)
+    return {name: prepare(targets, predictions) for name, predictions in found.items()}
 
 
 def _find_collapsed(outcomes: Sequence[TrialOutcome], trials: Sequence[_ScoredTrial]) -> dict[int, str]:

@@ -20,7 +20,7 @@ from lorry_registry.task_spec import TaskSpec
 
 _TODO = "correct these and try again; nothing was trained"
 _OPENING, _CLOSING = "[{", "]}"
-_TRAIN = "train."
+TRAIN = "train."
 _SEED = "train.seed"
 _RECOMMENDED = ("method", "train", "head")
 _OF_TRAINED_HEADS = ("init", "dropout", "learning_rate")
@@ -217,7 +217,7 @@ def parse_methods(text: str) -> tuple[list[MethodChoice], list[Fault]]:
     """
     choices: list[MethodChoice] = []
     faults: list[Fault] = []
-    for part in _split(text, ","):
+    for part in split_list(text, ","):
         choice, wrong = _parse_method(part)
         faults.extend(wrong)
         if choice in choices:
@@ -227,19 +227,20 @@ def parse_methods(text: str) -> tuple[list[MethodChoice], list[Fault]]:
     return choices, faults
 
 
-def find_choice(text: str | None, choices: Sequence[MethodChoice]) -> tuple[str | None, list[Fault]]:
-    """Return the label of the method that others are compared with, written as in the list of methods."""
-    if text is None:
-        return None, []
+def find_label(text: str | None, labels: Sequence[str]) -> tuple[str | None, list[Fault]]:
+    """Return the label of the row that others are compared with, which may be written as in ``--methods``."""
+    if text is None or text in labels:
+        return text, []
     chosen, faults = parse_methods(text)
-    if faults or len(chosen) != 1 or chosen[0] not in choices:
-        known = ", ".join(choice.label for choice in choices)
-        return None, [Fault(f"--against {text}", f"is not one of the methods that are compared: {known}")]
+    if faults or len(chosen) != 1 or chosen[0].label not in labels:
+        return None, [
+            Fault(f"--against {text}", f"is not one of those that are compared: {', '.join(labels)}")
+        ]
     return chosen[0].label, []
 
 
 def refuse_settings(task: TaskDocument, reasons: Mapping[str, str]) -> list[Fault]:
-    """Refuse settings of the command line that a study would replace by its own.
+    """Refuse settings of the command line that a comparison would replace by its own.
 
     Args:
         task: The task.
@@ -364,7 +365,7 @@ def _parse_method(text: str) -> tuple[MethodChoice, list[Fault]]:
     options: dict[str, Any] = {}
     train: dict[str, Any] = {}
     faults: list[Fault] = []
-    for part in _split(given, ";") if given.strip() else ():
+    for part in split_list(given, ";") if given.strip() else ():
         key, separator, written = part.partition("=")
         key = key.strip()
         place = f"--methods {name}"
@@ -376,7 +377,7 @@ def _parse_method(text: str) -> tuple[MethodChoice, list[Fault]]:
         except ValueError:
             faults.append(Fault(place, f"{key}: {written!r} is not a YAML value"))
             continue
-        (train if key.startswith(_TRAIN) else options)[key.removeprefix(_TRAIN)] = value
+        (train if key.startswith(TRAIN) else options)[key.removeprefix(TRAIN)] = value
     if not name:
         faults.append(Fault("--methods", "a name is missing between two commas"))
     return MethodChoice(name, options, train), faults
@@ -388,8 +389,8 @@ def _find_option(field: str) -> str:
     return name.removeprefix("options.").partition(".")[0] if section == "method" else ""
 
 
-def _split(text: str, separator: str) -> Iterator[str]:
-    """Split at a separator, but not inside brackets or quotes."""
+def split_list(text: str, separator: str) -> Iterator[str]:
+    """Split a text at a separator, but not inside brackets or quotes."""
     depth, quote, start = 0, "", 0
     for place, letter in enumerate(text):
         if quote:

@@ -1,9 +1,8 @@
 """The ``lorry`` command: the registry's commands and the pipeline's, each imported when it is called.
 
-Each command is in the module of its name. Shared by several are
-:mod:`~lorry_pipelines.cli.task_options` (the arguments of commands that read task files),
-:mod:`~lorry_pipelines.cli.study_options` and :mod:`~lorry_pipelines.cli.study_tables` (of ``compare`` and
-``study``); :mod:`~lorry_pipelines.cli.run_summary` is the end of ``run``.
+Each command is in the module of its name. :mod:`~lorry_pipelines.cli.task_options` has the arguments of
+commands that read task files; :mod:`~lorry_pipelines.cli.compare_table` is the end of ``compare``,
+:mod:`~lorry_pipelines.cli.run_summary` that of ``run``.
 """
 
 import importlib.metadata
@@ -32,13 +31,7 @@ COMMANDS = (
     LazyCommand(
         "compare",
         f"{_CLI}.compare:compare_methods",
-        "Compare methods on a task: the same data, the same seeds.",
-        _TASKS,
-    ),
-    LazyCommand(
-        "study",
-        f"{_CLI}.study:study",
-        "Study ranks, target matrices or prompts on a task.",
+        "Compare methods or their options on a task: the same data, the same seeds.",
         _TASKS,
     ),
     LazyCommand("compile", f"{_CLI}.compile:compile_tasks", "Compile the pipeline for Kubeflow.", _TASKS),

@@ -1,6 +1,6 @@
 """``lorry plan``: parameters, memory and the smallest GPU of a task, before anything is spent."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,26 +8,19 @@ import click
 
 from lorry_pipelines.cli.task_options import overrides_option
 from lorry_registry.cli.edge import fail_after, format_examples, json_option, load_settings, print_json
-from lorry_registry.cli.prose import print_prose
 from lorry_registry.cli.tables import NOTHING, Column, print_bullets, print_fields, print_heading, print_table
-from lorry_registry.errors import Fault, LorryError, UsageError
+from lorry_registry.errors import Fault, LorryError
 from lorry_registry.registry import Registry
 from lorry_registry.sizes import format_range, format_size
 
 if TYPE_CHECKING:
     from lorry_components.memory.estimates import Estimate
     from lorry_components.memory.plan import TaskPlan
-    from lorry_components.reference.published_rows import PublishedRow
     from lorry_pipelines.cluster.costs import TaskCost
     from lorry_pipelines.cluster.profile import PriceTable
     from lorry_pipelines.retraining.planning import Expectation
     from lorry_registry.settings import Settings
     from lorry_registry.task_spec import TaskSpec
-
-_WITHOUT_IMAGES = (
-    "the rows of Stable Diffusion are left out, because diffusers is not installed; "
-    "install it with: pip install 'lorry[train,images]'"
-)
 
 
 @click.command(
@@ -35,13 +28,10 @@ _WITHOUT_IMAGES = (
         "lorry plan reviews.yaml",
         "lorry plan reviews.yaml --set method.name=full --set train.batch_size=64",
         "lorry plan reviews.yaml --profile cluster.yaml   what it costs on a cluster as well",
-        "lorry plan --published            figures from papers beside ours",
     )
 )
-@click.argument("files", nargs=-1, metavar="[TASK.yaml]...", type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1, required=True, metavar="TASK.yaml...", type=click.Path(path_type=Path))
 @overrides_option
-@click.option("--published", is_flag=True, help="Print figures published in papers beside ours.")
-@click.option("--lecture", "is_former_flag", is_flag=True, hidden=True, help="The old --published.")
 @click.option(
     "--profile",
     "profile_file",
@@ -54,8 +44,6 @@ def plan_files(
     files: tuple[Path, ...],
     overrides: tuple[str, ...],
     profile_file: Path | None,
-    published: bool,
-    is_former_flag: bool,
     as_json: bool,
 ) -> None:
     """Show what tasks would take, before a run.
@@ -65,17 +53,9 @@ def plan_files(
     same kind of machine. It needs no weights and no GPU; of a
     base on a hub only config.json is downloaded.
     """
-    published = published or is_former_flag
-    if published == bool(files) or (published and (overrides or profile_file)):
-        raise UsageError(
-            "give task files, or --published alone", where="lorry plan", todo="see: lorry plan --help"
-        )
     from lorry_components.process_setup import quiet_libraries
 
     quiet_libraries()
-    if published:
-        _print_published(as_json=as_json)
-        return
     from lorry_components.memory import check_fits, describe_plan, plan_task
     from lorry_components.memory.class_counts import find_classes
     from lorry_pipelines.retraining.planning import expect_local
@@ -262,98 +242,3 @@ def _print_advice(plan: "TaskPlan") -> None:
             for advice in plan.advice
         ],
     )
-
-
-def _print_published(*, as_json: bool) -> None:
-    from lorry_components.models.diffusers_models import has_diffusers
-    from lorry_components.reference.published_rows import list_published_rows
-
-    rows = list_published_rows()
-    if not has_diffusers():
-        print_prose(_WITHOUT_IMAGES, err=True)
-    if as_json:
-        print_json([row.describe() for row in rows])
-        return
-    failed = [row for row in rows if not row.is_planned]
-    rows = [row for row in rows if row.is_planned]
-    counted = [row for row in rows if row.memory_gib is None]
-    measured = [row for row in rows if row.memory_gib is not None]
-    notes = list(dict.fromkeys(row.reason for row in rows if row.reason))
-    print_heading("Trained parameters, without the head")
-    _print_counts(counted, notes)
-    print_heading("Peak memory of training: fp32, 8 rows of 64 tokens, or two images")
-    _print_memory(measured, notes)
-    click.echo()
-    for number, note in enumerate(notes, start=1):
-        print_prose(f"  {number}  {note}", hanging="   ")
-    if failed:
-        print_heading("Not planned")
-        print_bullets(f"{row.name}: {row.reason.removeprefix('not planned: ')}" for row in failed)
-    compared = [row for row in rows if row.published_text]
-    agreeing = sum(row.agrees for row in compared)
-    print_prose(
-        f"\n{agreeing} of {len(compared)} agree with the published figures; the notes say why others differ"
-    )
-    click.echo("(counts agree to the last printed digit, memory within a tenth)")
-
-
-def _print_counts(rows: Iterable["PublishedRow"], notes: Sequence[str]) -> None:
-    print_table(
-        [
-            Column("Base, method", wraps=True),
-            Column("Ours", justify="right"),
-            Column("Of all", justify="right", rank=3),
-            Column("Published", justify="right"),
-            Column("Differs", justify="right"),
-            Column("Note", justify="right"),
-            Column("Counted on", rank=4),
-        ],
-        [
-            [
-                row.name,
-                f"{row.trainable_parameters:,}",
-                f"{row.trainable_parameters / row.total_parameters:.3%}",
-                row.published_text or NOTHING,
-                _format_difference(row),
-                _number_note(row, notes),
-                "closed form" if row.is_closed_form else "modules",
-            ]
-            for row in rows
-        ],
-    )
-
-
-def _print_memory(rows: Iterable["PublishedRow"], notes: Sequence[str]) -> None:
-    print_table(
-        [
-            Column("Base, method", wraps=True),
-            Column("Trained", justify="right", rank=2),
-            Column("Ours", justify="right"),
-            Column("Range", justify="right", rank=1),
-            Column("Published", justify="right"),
-            Column("Differs", justify="right"),
-            Column("Note", justify="right"),
-        ],
-        [
-            [
-                row.name,
-                f"{row.trainable_parameters:,}",
-                f"{row.memory_gib:.1f} GiB",
-                "{:.1f} to {:.1f} GiB".format(*row.memory_range_gib or (0.0, 0.0)),
-                row.published_text,
-                _format_difference(row),
-                _number_note(row, notes),
-            ]
-            for row in rows
-        ],
-    )
-
-
-def _format_difference(row: "PublishedRow") -> str:
-    if row.difference is None:
-        return NOTHING
-    return "exact" if row.difference == 0 else f"{row.difference:+.1%}"
-
-
-def _number_note(row: "PublishedRow", notes: Sequence[str]) -> str:
-    return str(notes.index(row.reason) + 1) if row.reason else ""

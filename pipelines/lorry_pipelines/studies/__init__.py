@@ -1,4 +1,4 @@
-"""Running the comparisons and studies that :mod:`lorry_components.studies` lays out.
+"""Running the comparisons that :mod:`lorry_components.studies` lays out.
 
 :mod:`~lorry_pipelines.studies.study_run` prepares the data once, starts the trials, and writes the table and
 the plot. :mod:`~lorry_pipelines.studies.trial_processes` runs trials as processes, several at a time;

@@ -1,4 +1,4 @@
-"""Runs a comparison or a study from end to end: data once, trials in processes, one table, one plot."""
+"""Runs a comparison from end to end: data once, trials in processes, one table, one plot."""
 
 import contextlib
 import json
@@ -8,13 +8,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import click
-
 from lorry_components.processors import count_processors
-from lorry_components.reference.study_figures import find_published, find_source
 from lorry_components.steps.prepare_data.step import load_card, prepare_data
 from lorry_components.studies.conditions import find_hardware
-from lorry_components.studies.prompt_study import describe_spreads
+from lorry_components.studies.grids import Comparison, Grid
+from lorry_components.studies.prompt_grid import describe_spreads
 from lorry_components.studies.recommendation import Recommendation, recommend_variant
 from lorry_components.studies.study_plot import plot_study
 from lorry_components.studies.study_summary import StudySummary, TrialOutcome, summarize_study
@@ -28,7 +26,6 @@ from lorry_pipelines.local.locking import hold_tasks
 from lorry_pipelines.scheduling import refuse_what_does_not_fit
 from lorry_pipelines.studies.study_tracking import StudyTracker
 from lorry_pipelines.studies.trial_processes import Places, list_devices, run_trials
-from lorry_registry.cli.edge import print_warning
 from lorry_registry.digest_cache import DigestCache
 from lorry_registry.digests import DigestFile, digest_document, shorten_digest
 from lorry_registry.errors import Fault, InvalidTaskError, LorryError, NotFoundError
@@ -47,25 +44,30 @@ RESULTS_NAME, PLOT_NAME = "results.json", "plot.png"
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """What is to be compared.
+    """A comparison and its seeds.
 
     Attributes:
-        name: ``compare``, ``rank``, ``targets`` or ``prompts``.
-        heading: The title of the column of labels.
-        variants: The rows.
-        seeds: The seeds of each.
-        against: The label of the row that all are compared with; None: the best.
-        by_parameters: Whether the plot places rows by their trained parameters.
-        notes: What a reader needs to know.
+        comparison: What is compared.
+        seeds: The seeds of each row.
     """
 
-    name: str
-    heading: str
-    variants: Sequence[Variant]
+    comparison: Comparison
     seeds: Sequence[int]
-    against: str | None = None
-    by_parameters: bool = True
-    notes: Sequence[str] = ()
+
+    @property
+    def name(self) -> str:
+        """``compare``, or what the grid varies: ``compare-r``."""
+        return f"compare-{self.grid.name}" if self.grid else "compare"
+
+    @property
+    def variants(self) -> Sequence[Variant]:
+        """The rows."""
+        return self.comparison.variants
+
+    @property
+    def grid(self) -> Grid | None:
+        """What is varied beside the methods; None: nothing."""
+        return self.comparison.grid
 
     @property
     def task(self) -> str:
@@ -103,17 +105,16 @@ class StudyReport:
     def describe_rows(self) -> list[dict[str, Any]]:
         """Return the rows as plain values."""
         chosen = self.recommendation.label if self.recommendation else None
-        rows = []
-        for row in self.summary.rows:
-            published = find_published(self.study.name, row.variant.facts)
-            described = row.describe() | {
+        return [
+            row.describe()
+            | {
                 "metric": self.summary.metric,
                 "positive": self.summary.positive,
                 "compared_with": self.summary.reference,
                 "recommended": row.variant.label == chosen,
             }
-            rows.append(described | ({"published": dict(published)} if published else {}))
-        return rows
+            for row in self.summary.rows
+        ]
 
 
 @dataclass(slots=True)
@@ -127,9 +128,13 @@ class StudyOptions:
         quiet: Whether no progress is shown.
         force: Whether trials are run whose plan does not fit their resources.
         part: The part of the data that trials are scored on.
+        say: Tells the user what goes on, a line at a time.
+        warn: Tells the user of what may be wrong.
     """
 
     environment: Mapping[str, str]
+    say: Callable[[str], None]
+    warn: Callable[[str], None]
     jobs: int | None = None
     output: Path | None = None
     quiet: bool = False
@@ -154,7 +159,7 @@ def run_study(study: Study, settings: Settings, options: StudyOptions) -> StudyR
         _refuse_misfits(study.variants)
     root = settings.home / "studies"
     with report_disk(settings.home):
-        trials = _lay_out(study, root, DigestCache(settings.digests).digest_file, options.part)
+        trials = _lay_out(study, root, DigestCache(settings.digests).digest_file, options)
         folder = _name_folder(root, study, trials)
         # Of a trial that two studies share, one trains and the other waits; the same study runs only once.
         with hold_tasks(settings.locks, [folder.name]):
@@ -164,7 +169,7 @@ def run_study(study: Study, settings: Settings, options: StudyOptions) -> StudyR
                 task=study.task,
                 study=study.name,
                 folder=folder,
-                warn=print_warning,
+                warn=options.warn,
                 find_registry=lambda: read_id(open_store(settings.store, settings.s3)),
             )
             outcomes = _run(study, trials, root / "cells", tracker, options)
@@ -185,7 +190,7 @@ def _refuse_misfits(variants: Sequence[Variant]) -> None:
         raise InvalidTaskError("resources", faults, todo=todo)
 
 
-def _lay_out(study: Study, root: Path, digest: DigestFile, part: Part) -> list[Trial]:
+def _lay_out(study: Study, root: Path, digest: DigestFile, options: StudyOptions) -> list[Trial]:
     base = resolve_task(study.variants[0].spec, digest=digest).base
     prepared: dict[str, PreparedData] = {}
     data: dict[str, PreparedData] = {}
@@ -196,12 +201,12 @@ def _lay_out(study: Study, root: Path, digest: DigestFile, part: Part) -> list[T
             prepared[key] = _prepare(task, base.folder, root / "data" / shorten_digest(key, 32))
         data[variant.label] = prepared[key]
     for warning in dict.fromkeys(warning for each in prepared.values() for warning in each.warnings):
-        print_warning(f"{study.task}: {warning}")
+        options.warn(f"{study.task}: {warning}")
     return lay_out_trials(
         study.variants,
         study.seeds,
         data=data,
-        part=part,
+        part=options.part,
         fingerprint=base.identity.fingerprint,
         hardware=find_hardware(),
     )
@@ -239,7 +244,11 @@ def _find_known(trial: Trial, root: Path) -> TrialOutcome | None:
 
 
 def _name_folder(root: Path, study: Study, trials: Sequence[Trial]) -> Path:
-    identity = {"study": study.name, "cells": [trial.digest for trial in trials], "against": study.against}
+    identity = {
+        "study": study.name,
+        "cells": [trial.digest for trial in trials],
+        "against": study.comparison.against,
+    }
     return root / f"{study.name}-{study.task}-{shorten_digest(digest_document(identity), 8)}"
 
 
@@ -254,7 +263,7 @@ def _run(
     waiting = [trial for trial in first.values() if trial.digest not in outcomes]
     if not options.quiet:
         taken = f", {len(outcomes)} of them done before" if outcomes else ""
-        click.echo(f"{study.task}: {len(first)} trials{taken}; files: {root.parent}", err=True)
+        options.say(f"{study.task}: {len(first)} trials{taken}; files: {root.parent}")
     if waiting or not tracker.has_all(outcomes):
         tracker.open(
             {"study": study.name, "seeds": list(study.seeds), "cells": len(first), "part": options.part}
@@ -271,10 +280,9 @@ def _run(
     except KeyboardInterrupt:
         tracker.close((), {}, failed=True)
         done = sum(outcome.result is not None for outcome in outcomes.values())
-        click.echo(
+        options.say(
             f"{done} of {len(first)} trials are done; they are kept, and the checkpoints of the "
-            "others: the same command continues from there",
-            err=True,
+            "others: the same command continues from there"
         )
         raise
     return [replace(outcomes[trial.digest], trial=trial) for trial in trials]
@@ -290,9 +298,8 @@ def _run_waiting(
             if not mine:
                 # No lock is held here, so that two studies never wait for each other.
                 lock = waiting[0].open(root).lock
-                click.echo(
-                    f"{waiting[0].name}: another study is running it (process {read_holder(lock)}); waiting",
-                    err=True,
+                options.say(
+                    f"{waiting[0].name}: another study is running it (process {read_holder(lock)}); waiting"
                 )
                 take_lock(locks, lock, waits=True)
                 mine = [waiting[0]]
@@ -345,7 +352,7 @@ def _conclude(
     tracker: StudyTracker,
     champion: tuple[str, float] | None,
 ) -> StudyReport:
-    summary = summarize_study(study.variants, outcomes, against=study.against)
+    summary = summarize_study(study.variants, outcomes, against=study.comparison.against)
     recommendation = recommend_variant(summary)
     target.mkdir(parents=True, exist_ok=True)
     plot = target / PLOT_NAME if summary.reference is not None else None
@@ -355,10 +362,10 @@ def _conclude(
             summary,
             title=f"{study.task}: {study.name}",
             chosen=recommendation.label if recommendation else None,
-            by_parameters=study.by_parameters,
+            grid=study.grid,
             champion=champion,
         )
-    findings = describe_spreads(summary.rows) if study.name == "prompts" else []
+    findings = describe_spreads(summary.rows) if study.grid and study.grid.name == "template" else []
     report = StudyReport(
         study,
         summary,
@@ -366,7 +373,7 @@ def _conclude(
         outcomes,
         results=target / RESULTS_NAME,
         plot=plot,
-        notes=[*study.notes, *findings],
+        notes=[*study.comparison.notes, *findings],
     )
     document = json.dumps(_describe(report), indent=2, ensure_ascii=False)
     write_whole_text(report.results, f"{document}\n")
@@ -385,13 +392,13 @@ def _describe(report: StudyReport) -> dict[str, Any]:
     return {
         "study": study.name,
         "task": study.task,
+        "grid": {study.grid.name: list(study.grid.values)} if study.grid else None,
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "metric": report.summary.metric,
         "positive": report.summary.positive,
         "part": report.summary.part,
         "examples": report.summary.examples,
         "compared_with": report.summary.reference,
-        "published_source": find_source(study.name),
         "notes": list(report.notes),
         "recommendation": {"label": chosen.label, "section": chosen.section, "reason": chosen.reason}
         if chosen

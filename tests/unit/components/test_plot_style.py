@@ -13,8 +13,10 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from lorry_components import plot_style
+from lorry_components.metrics.base import MeanScorer
 from lorry_components.steps.evaluate.evaluation_plot import draw_standards, list_standards
 from lorry_components.steps.evaluate.evaluation_report import ChampionComparison
+from lorry_components.studies.grids import Grid
 from lorry_components.studies.study_plot import plot_study
 from lorry_components.studies.study_summary import summarize_study
 from lorry_components.task_types import TASK_TYPES
@@ -128,18 +130,23 @@ def test_a_class_without_a_test_row_is_in_the_matrix() -> None:
     assert [label.get_text() for label in axes.get_xticklabels()] == ["a", "b", "never"]
 
 
-@pytest.mark.parametrize("by_parameters", [True, False])
+@pytest.mark.parametrize("grid", [None, Grid("r", (1, 2)), Grid("targets", ("q", "v"))])
 def test_a_study_shows_baseline_champion_and_a_legend_for_each_mark(
     compare: Callable[..., Any],
     lay_out: Callable[..., Any],
     conclude: Callable[..., Any],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
-    by_parameters: bool,
+    grid: Grid | None,
 ) -> None:
-    variants = compare("lora,bitfit")
+    variants = [
+        replace(variant, facts={"grid": value})
+        for variant, value in zip(compare("lora,bitfit"), grid.values if grid else (None, None), strict=True)
+    ]
     outcomes = [conclude(trial, [True] * 70 + [False] * 30) for trial in lay_out(variants, (0, 1))]
-    summary = replace(summarize_study(variants, outcomes), baselines={"majority class": 0.2})
+    summary = replace(
+        summarize_study(variants, outcomes), baselines={"majority class": MeanScorer([1.0] * 20 + [0.0] * 80)}
+    )
     drawn: list[Figure] = []
     monkeypatch.setattr(
         "lorry_components.studies.study_plot.write_figure", lambda _, each: drawn.append(each)
@@ -149,7 +156,7 @@ def test_a_study_shows_baseline_champion_and_a_legend_for_each_mark(
         summary,
         title="tiny",
         chosen="lora",
-        by_parameters=by_parameters,
+        grid=grid,
         champion=("champion v3, as registered", 0.9),
     )
     legend = drawn[0].axes[0].get_legend()
@@ -158,13 +165,13 @@ def test_a_study_shows_baseline_champion_and_a_legend_for_each_mark(
     for mark in ("majority class 0.200", "champion v3, as registered 0.900", "a single seed"):
         assert mark in told
     assert any("recommended" in text for text in told)
-
-
-def test_a_study_finds_what_costs_nothing(
-    compare: Callable[..., Any], lay_out: Callable[..., Any], conclude: Callable[..., Any]
-) -> None:
-    variants = compare("lora")
-    (outcome,) = [conclude(trial, [True, False]) for trial in lay_out(variants)]
-    measured = outcome.result.model_copy(update={"evaluation": _evaluate()})
-    summary = summarize_study(variants, [replace(outcome, result=measured)])
-    assert summary.baselines == {"majority class": 0.2}
+    axis = drawn[0].axes[0]
+    expected = ["lora", "bitfit"] if grid and not grid.is_numeric else ["1", "2"]
+    if grid is not None:
+        assert [label.get_text() for label in axis.get_xticklabels()] == expected
+    assert (
+        axis.get_xlabel()
+        == {None: "trained parameters, without the head", "r": "r", "targets": ""}[
+            grid.name if grid else None
+        ]
+    )

@@ -19,11 +19,9 @@ from lorry_components.memory.diffusion_pipeline import (
     read_known_pipeline,
     read_pipeline,
 )
-from lorry_components.memory.gpus import GIB
 from lorry_components.methods import METHODS
 from lorry_components.models.diffusers_models import build_diffusers_skeleton, load_diffusers_model
 from lorry_components.models.dimensions import read_width
-from lorry_components.reference.dreambooth import measure_dreambooth
 from lorry_components.steps.finetune.step import finetune
 from lorry_components.steps.prepare_data.step import prepare_data
 from lorry_components.task_types.diffusion.latent_diffusion import build_denoising_model
@@ -61,26 +59,6 @@ def test_the_parts_of_stable_diffusion(pipeline_v1_4: ImagePipeline) -> None:
     assert pipeline_v1_4.side == 512
     # An autoencoder of 83,653,863 and a text encoder of 123,060,480.
     assert pipeline_v1_4.count_around() == 206_714_343
-
-
-@pytest.mark.parametrize(
-    ("name", "is_checkpointed", "trained", "gib"),
-    [
-        ("full", False, 859_520_964 + 123_060_480, 25.7),
-        ("lora", False, 1_594_368 + 589_824, 14.1),
-        ("lora", True, 1_594_368 + 589_824, 8.4),
-    ],
-)
-def test_the_published_runs_of_dreambooth(
-    pipeline_v1_4: ImagePipeline, name: str, is_checkpointed: bool, trained: int, gib: float
-) -> None:
-    counts, estimate = measure_dreambooth(pipeline_v1_4, name, is_checkpointed=is_checkpointed)
-    assert counts.trained == trained
-    assert counts.total == 859_520_964 + 206_714_343 + (trained if name == "lora" else 0)
-    assert estimate.formula / GIB == pytest.approx(gib, abs=0.05)
-    if name == "lora":
-        # Of a checkpoint 8.8 MB are published.
-        assert 4 * trained == pytest.approx(8.8e6, rel=0.01)
 
 
 def test_a_checkpointed_backward_pass_holds_no_more_than_planned(pipeline_v1_4: ImagePipeline) -> None:

@@ -1,12 +1,15 @@
 """What the seeds of a study cannot tell is not recommended, and what the command line set is in what is."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
+from lorry_components.metrics.base import MeanScorer
 from lorry_components.studies.recommendation import explain_doubts, recommend_variant, write_section
 from lorry_components.studies.study_summary import StudySummary, TrialOutcome, summarize_study
 from lorry_components.studies.trials import Trial
@@ -51,15 +54,13 @@ def test_seeds_far_apart_are_told_and_nothing_is_recommended(summarize: Callable
     assert lora.doubt.endswith("2 seeds score 0.460 to 0.940")
     assert lora.describe()["doubt"] == lora.doubt
     assert recommend(summary) is None
-    assert "it has the highest mean. Another training may turn the order round" in explain_doubts(
-        summary.rows, {}
-    )
+    assert "it has the highest mean. Another training may turn the order round" in explain_doubts(summary)
 
 
 def test_one_in_doubt_that_is_not_the_best_is_left_out(summarize: Callable[..., StudySummary]) -> None:
     # It trains fewest, and its mean is not far below.
     summary = summarize(lora=(0.74, 0.76), bitfit=(0.46, 0.94))
-    assert explain_doubts(summary.rows, {}) == ""
+    assert explain_doubts(summary) == ""
     found = recommend(summary)
     assert found.label == "lora"
     assert "1 whose seeds say too little is left out" in found.reason
@@ -85,18 +86,53 @@ def test_one_answer_for_all_rows_is_a_collapse(
     assert recommend(summary) is None
 
 
-def test_nothing_is_recommended_that_is_no_better_than_what_costs_nothing(
+def answer(right: list[bool]) -> Any:
+    """Return what scores a baseline by the rows that it has right."""
+    return MeanScorer(np.asarray(right, dtype=np.float64))
+
+
+def test_nothing_is_recommended_that_is_no_better_than_a_trivial_baseline(
     summarize: Callable[..., StudySummary],
 ) -> None:
-    summary = replace(summarize(lora=(0.61, 0.62), bitfit=(0.6, 0.61)), baselines={"majority class": 0.6})
-    assert recommend(summary) is None
-    assert explain_doubts(summary.rows, summary.baselines).startswith(
-        "lora has the highest mean, 0.615, which is not significantly better than what costs nothing "
-        "(majority class: 0.600). More optimiser steps"
+    summary = summarize(lora=(0.61, 0.62), bitfit=(0.6, 0.61))
+    # Other rows: what it has right says nothing of what the training has right.
+    apart = replace(summary, baselines={"majority class": answer(guess(0.6)[::-1])})
+    assert recommend(apart) is None
+    assert explain_doubts(apart).startswith(
+        "lora has the highest mean, 0.615, which is not significantly better than the trivial baseline "
+        "(majority class: 0.600; difference +0.015, 95 % interval -0."
     )
-    better = replace(summary, baselines={"majority class": 0.4, "another": 0.3})
+    better = replace(summary, baselines={"majority class": answer(guess(0.4)), "another": answer(guess(0.3))})
     # Two rows of 200 do not tell the two apart, and the other trains fewer parameters.
     assert recommend(better).label == "bitfit"
+
+
+def test_a_trivial_baseline_is_compared_on_the_same_rows(summarize: Callable[..., StudySummary]) -> None:
+    """An interval of other rows covers the baseline; row by row nothing is lost and 12 are won."""
+    summary = summarize(lora=(0.61,), bitfit=(0.6,))
+    paired = replace(summary, baselines={"majority class": answer(guess(0.55))})
+    (lora, _) = paired.rows
+    assert lora.estimate is not None
+    assert lora.estimate.low < 0.55
+    assert explain_doubts(paired) == ""
+
+
+def test_trivial_baselines_are_those_of_the_data(
+    invoke: Any, task_file: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[StudySummary] = []
+
+    def summarize_and_keep(*given: Any, **named: Any) -> StudySummary:
+        kept.append(summarize_study(*given, **named))
+        return kept[-1]
+
+    monkeypatch.setattr("lorry_pipelines.studies.study_run.summarize_study", summarize_and_keep)
+    assert invoke("compare", task_file(), "--no-probe", "--methods", "lora").exit_code == 0
+    (trial,) = (invoke.home / "studies" / "cells").iterdir()
+    measured = json.loads((trial / "result.json").read_text("utf-8"))["evaluation"]["baselines"]
+    assert kept[0].baseline_values == {each["name"]: each["value"] for each in measured} != {}
+    # One seed: the paired difference is the one that the evaluation found.
+    assert kept[0].compare_baseline("lora", "majority class").value == pytest.approx(measured[0]["gain"])
 
 
 def test_an_untrained_base_does_not_collapse(

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from lorry_components.studies.grids import Grid
 from lorry_components.studies.recommendation import Recommendation, recommend_variant, write_section
 from lorry_components.studies.study_plot import plot_study
 from lorry_components.studies.study_summary import (
@@ -289,9 +290,9 @@ def test_what_is_recommended_can_be_pasted(
 @pytest.mark.parametrize(
     "methods", ["lora,bitfit,full", "lora:r=2;targets=[query,key];dropout=0.1,bitfit,full"]
 )
-@pytest.mark.parametrize("by_parameters", [True, False])
+@pytest.mark.parametrize("grid", [None, Grid("targets", ("q", "v"))])
 def test_a_picture_is_drawn(
-    by_parameters: bool,
+    grid: Grid | None,
     methods: str,
     compare: Compare,
     lay_out: LayOut,
@@ -312,7 +313,7 @@ def test_a_picture_is_drawn(
         summarize_study(variants, outcomes),
         title="tiny: compare",
         chosen="bitfit",
-        by_parameters=by_parameters,
+        grid=grid,
     )
     assert path.read_bytes().startswith(b"\x89PNG")
 
@@ -325,7 +326,7 @@ def test_long_names_stand_below_the_picture(
         variants = compare(methods)
         outcomes = [conclude(trial, guess(0.5)) for trial in lay_out(variants, (0, 1))]
         path = tmp_path / f"{number}.png"
-        plot_study(path, summarize_study(variants, outcomes), title="tiny", chosen=None, by_parameters=True)
+        plot_study(path, summarize_study(variants, outcomes), title="tiny", chosen=None)
         # Width and height, as a PNG's header has them.
         shapes.append(struct.unpack(">II", path.read_bytes()[16:24]))
     (width, height), (same_width, larger_height) = shapes

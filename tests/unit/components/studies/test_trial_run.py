@@ -11,7 +11,7 @@ from lorry_components.data.prepared import load_labels
 from lorry_components.steps.evaluate.evaluation_report import PREDICTIONS_NAME
 from lorry_components.steps.prepare_data.step import prepare_data
 from lorry_components.studies import trial_run
-from lorry_components.studies.prompt_study import draft_prompts
+from lorry_components.studies.prompt_grid import draft_prompts
 from lorry_components.studies.trial_process import main
 from lorry_components.studies.trial_run import evaluate_untrained, read_history, run_trial
 from lorry_components.studies.trials import Part, PreparedData, Trial, TrialFolder, lay_out_trials

@@ -12,7 +12,7 @@ from lorry_components.studies.variants import (
     Variant,
     build_variants,
     draft_method,
-    find_choice,
+    find_label,
     parse_methods,
 )
 from lorry_registry.errors import BaseModelError, InvalidTaskError
@@ -167,9 +167,11 @@ def test_the_same_recipe_twice_is_refused(compare: Compare) -> None:
 
 
 def test_the_method_to_compare_with_is_one_of_them() -> None:
-    choices, _ = parse_methods("full,lora:r=2")
-    assert find_choice(None, choices) == (None, [])
-    assert find_choice("lora:r=2", choices) == ("lora r=2", [])
-    label, (fault,) = find_choice("lora", choices)
+    labels = ["full", "lora r=2", "1 untrained"]
+    assert find_label(None, labels) == (None, [])
+    for text in ("lora:r=2", "lora r=2"):
+        assert find_label(text, labels) == ("lora r=2", [])
+    assert find_label("1 untrained", labels) == ("1 untrained", [])
+    label, (fault,) = find_label("lora", labels)
     assert label is None
-    assert fault.what.endswith("full, lora r=2")
+    assert fault.what.endswith("full, lora r=2, 1 untrained")

@@ -1,7 +1,5 @@
 """``lorry plan``, and ``lorry run`` of what does not fit."""
 
-import importlib
-import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +9,6 @@ import click.testing
 import pytest
 import yaml
 
-from lorry_components.reference.entries import COUNTS
-from lorry_components.reference.published_rows import PublishedRow
 from lorry_pipelines.cli import lorry
 from lorry_registry.errors import BaseModelError, StoreError
 from lorry_registry.task_spec import TaskSpec
@@ -107,73 +103,8 @@ def test_a_task_that_cannot_be_planned_does_not_hide_the_others(
     assert listed.exit_code == BaseModelError.exit_code
 
 
-def test_a_published_row_that_fails_does_not_hide_the_others(
-    invoke: Callable[..., click.testing.Result], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    module = "lorry_components.reference.published_rows"
-    first, second = COUNTS[:2]
-    for table, rows in (("COUNTS", (first, second)), ("MEMORY", ()), ("IMAGE_MEMORY", ())):
-        monkeypatch.setattr(f"{module}.{table}", rows)
-    real = importlib.import_module(module)._count_row
-
-    def count(name: str, entry: Any, totals: Any) -> PublishedRow:
-        if entry is first:
-            raise AttributeError("no such field")
-        row: PublishedRow = real(name, entry, totals)
-        return row
-
-    monkeypatch.setattr(f"{module}._count_row", count)
-    shown = invoke("plan", "--published")
-    assert shown.exit_code == 0
-    assert "roberta-base full: AttributeError: no such field" in shown.output
-    assert "roberta-base bitfit" in shown.output
-    failed, planned = json.loads(invoke("plan", "--published", "--json").stdout)
-    assert (failed["is_planned"], planned["is_planned"]) == (False, True)
-    assert failed["reason"] == "not planned: AttributeError: no such field"
-
-
-@pytest.mark.parametrize(
-    "arguments", [(), ("--published", "task.yaml"), ("--published", "--set", "train.seed=1")]
-)
-def test_arguments_that_make_no_sense(
-    arguments: tuple[str, ...], invoke: Callable[..., click.testing.Result]
-) -> None:
-    assert invoke("plan", *arguments).exit_code == 2
-
-
-def test_published_figures(
-    invoke: Callable[..., click.testing.Result],
-    published_rows: dict[str, PublishedRow],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    rows = list(published_rows.values())
-    monkeypatch.setattr("lorry_components.reference.published_rows.list_published_rows", lambda: rows)
-    shown = invoke("plan", "--published").output
-    assert "mt0-large lora r=8" in shown
-    assert "2,359,296" in shown
-    assert "out of memory" in shown
-    images = sum(name.startswith("stable-diffusion") for name in published_rows)
-    assert f"{23 + images} of {37 + images} agree with the published figures" in shown
-    listed = json.loads(invoke("plan", "--published", "--json").output)
-    assert [row["name"] for row in listed] == list(published_rows)
-    # Its former name still works, and --help does not show it.
-    assert json.loads(invoke("plan", "--lecture", "--json").output) == listed
-    assert "--lecture" not in invoke("plan", "--help").output
-
-
-def test_published_figures_without_what_draws_images(
-    invoke: Callable[..., click.testing.Result], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = importlib.util.find_spec
-    monkeypatch.setattr(
-        "importlib.util.find_spec", lambda name, *rest: None if name == "diffusers" else real(name, *rest)
-    )
-    for table in ("COUNTS", "MEMORY"):
-        monkeypatch.setattr(f"lorry_components.reference.published_rows.{table}", ())
-    result = invoke("plan", "--published", "--json")
-    assert (result.exit_code, json.loads(result.stdout)) == (0, [])
-    assert "the rows of Stable Diffusion are left out, because diffusers is not installed" in result.stderr
-    assert "pip install 'lorry[train,images]'" in result.stderr
+def test_a_plan_needs_a_task(invoke: Callable[..., click.testing.Result]) -> None:
+    assert invoke("plan").exit_code == 2
 
 
 def test_a_run_that_does_not_fit_starts_nothing(

@@ -1,4 +1,4 @@
-"""Studies of a kind that writes text, on a tiny GPT-2: wordings, and targets where q, k and v are one."""
+"""Grids of a kind that writes text, on a tiny GPT-2: wordings, and targets where q, k and v are one."""
 
 import json
 from collections.abc import Callable
@@ -72,15 +72,8 @@ def writing_task(task_file: Callable[..., Path], tmp_path: Path) -> Path:
 
 
 def test_wordings_of_a_prompt(invoke: Any, writing_task: Path) -> None:
-    arguments = (
-        "--template",
-        "{text} means: {label}",
-        "--template",
-        "{text}",
-        "--methods",
-        "p-tuning-v2:tokens=3",
-    )
-    result = invoke("study", "prompts", writing_task, *arguments, "--json")
+    arguments = ("--grid", "template={text} means: {label},{text}", "--methods", "p-tuning-v2:tokens=3")
+    result = invoke("compare", writing_task, *arguments, "--json")
     assert result.exit_code == 0, result.output
     rows = json.loads(result.stdout)
     assert [(row["wording"], row["with"], row["trained_parameters"]) for row in rows] == [
@@ -93,8 +86,8 @@ def test_wordings_of_a_prompt(invoke: Any, writing_task: Path) -> None:
 
 
 def test_a_template_that_is_none_is_refused(invoke: Any, writing_task: Path) -> None:
-    arguments = ("--template", "{nothing}", "--template", "{text}", "--methods", "p-tuning-v2")
-    result = invoke("study", "prompts", writing_task, *arguments)
+    arguments = ("--grid", "template={nothing},{text}", "--methods", "p-tuning-v2")
+    result = invoke("compare", writing_task, *arguments)
     assert result.exit_code == 3
     assert "1 untrained: data.template" in result.output
     assert "1 p-tuning-v2: data.template" in result.output
@@ -103,21 +96,24 @@ def test_a_template_that_is_none_is_refused(invoke: Any, writing_task: Path) -> 
 
 
 def test_a_method_that_does_not_fit_is_told_of_what_is_trained(invoke: Any, writing_task: Path) -> None:
-    arguments = ("--template", "{text}", "--methods", "lora:r=999")
-    result = invoke("study", "prompts", writing_task, *arguments)
+    arguments = ("--grid", "template={text}", "--methods", "lora:r=999")
+    result = invoke("compare", writing_task, *arguments)
     assert result.exit_code == 3
     assert "1 lora r=999: method.r: rank 999 is above" in result.output
     assert "untrained" not in result.output
 
 
 def test_targets_where_three_are_one(invoke: Any, writing_task: Path) -> None:
-    result = invoke("study", "targets", writing_task)
+    result = invoke("compare", writing_task, "--grid", "targets=o,qkv,qkvo")
     assert result.exit_code == 0, result.output
     # r=2 on c_attn of two layers, 32 in and 96 out.
-    assert "each trains at most 512 parameters" in result.output
-    assert "left out: q, k, v, q+k, q+v. W_q, W_k, W_v are one matrix of GPT2Model (c_attn)" in result.output
-    assert invoke.ran == ["o, seed 0", "q+k+v, seed 0", "q+k+v+o, seed 0"]
-    refused = invoke("study", "targets", writing_task, "--combinations", "q+v,o")
+    assert "each lora trains at most 512 parameters" in result.output
+    assert invoke.ran == [
+        "lora targets=o r=4, seed 0",
+        "lora targets=qkv r=2, seed 0",
+        "lora targets=qkvo r=1, seed 0",
+    ]
+    refused = invoke("compare", writing_task, "--grid", "targets=qv,o")
     assert refused.exit_code == 3
     assert "none of them can be adapted alone" in refused.output
 
@@ -167,7 +163,7 @@ def test_wordings_of_a_cloze_with_soft_tokens_between(
         method={"name": "p-tuning"},
         evaluate={"metrics": [], "resamples": 100},
     )
-    result = invoke("study", "prompts", path, "--wordings", wordings, "--json")
+    result = invoke("compare", path, "--grid", f"template=@{wordings}", "--json")
     assert result.exit_code == 0, result.output
     rows_found = json.loads(result.stdout)
     assert [row["label"] for row in rows_found] == ["1 untrained", "1 p-tuning", "2 untrained", "2 p-tuning"]
@@ -175,5 +171,5 @@ def test_wordings_of_a_cloze_with_soft_tokens_between(
     # Soft tokens where the wording has them, and the words alone for the base.
     assert rows_found[1]["options"]["template"] == "[P]*2 {text} [P] is in {label} ."
     assert rows_found[3]["options"]["template"] == "{text} lies in [P] {label} ."
-    shown = invoke("study", "prompts", path, "--wordings", wordings)
+    shown = invoke("compare", path, "--grid", f"template=@{wordings}")
     assert "spread over prompts, highest minus lowest: untrained" in shown.output

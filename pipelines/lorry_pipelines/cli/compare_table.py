@@ -1,8 +1,7 @@
-"""The end of a comparison or a study: a table, the plot, and a section to paste."""
+"""The end of a comparison: a table, the plot, and a section to paste."""
 
 import sys
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -20,12 +19,11 @@ _WIDTH = 100
 _UNSTEADY = "seeds differ"
 
 
-def show_study(report: "StudyReport", *, facts: Sequence[tuple[str, Column]], as_json: bool) -> None:
-    """Print the results of a study, and exit with a code that says whether they are complete.
+def show_study(report: "StudyReport", *, as_json: bool) -> None:
+    """Print the results of a comparison, and exit with a code that says whether they are complete.
 
     Args:
         report: The results.
-        facts: Further columns that distinguish the rows: the name of a variant's fact, and its column.
         as_json: Print the rows as JSON instead.
 
     Raises:
@@ -34,7 +32,7 @@ def show_study(report: "StudyReport", *, facts: Sequence[tuple[str, Column]], as
     if as_json:
         print_json(report.describe_rows())
     else:
-        _print_table(report, facts)
+        _print_table(report)
         _print_notes(report)
     if report.failed:
         raise RunFailedError(
@@ -46,13 +44,11 @@ def show_study(report: "StudyReport", *, facts: Sequence[tuple[str, Column]], as
         )
 
 
-def _print_table(report: "StudyReport", facts: Sequence[tuple[str, Column]]) -> None:
+def _print_table(report: "StudyReport") -> None:
     summary = report.summary
-    published = _list_published(report)
-    against = f"vs {summary.reference}" if report.study.against else "vs best"
+    against = f"vs {summary.reference}" if report.study.comparison.against else "vs best"
     columns = [
-        Column(report.study.heading),
-        *(column for _, column in facts),
+        Column("Variant" if report.study.grid else "Method"),
         Column("Seeds", justify="right", rank=3),
         Column(summary.title, justify="right"),
         Column("95 % interval", rank=2),
@@ -63,18 +59,15 @@ def _print_table(report: "StudyReport", facts: Sequence[tuple[str, Column]]) -> 
         Column("Adapter", justify="right", rank=6),
         Column("Seconds", justify="right", rank=1),
         Column("Peak memory", justify="right", rank=7),
-        *(Column(f"GPT-3 {name}", justify="right", rank=8) for name in published),
     ]
     rows = [
         [
             row.variant.label,
-            *(_format_fact(row.variant.facts.get(name)) for name, _ in facts),
             str(len(row.seeds)) if row.seeds else NOTHING,
             *_format_metric(row, is_reference=row.variant.label == summary.reference),
             *_format_cost(row),
-            *(_format_published(described, name) for name in published),
         ]
-        for row, described in zip(summary.rows, report.describe_rows(), strict=True)
+        for row in summary.rows
     ]
     click.echo()
     print_table(columns, rows)
@@ -84,7 +77,6 @@ _TEST_CAUTION = "what is chosen by test rows looks better on them than it is, al
 
 
 def _print_notes(report: "StudyReport") -> None:
-    from lorry_components.reference.study_figures import find_source
     from lorry_components.studies.recommendation import explain_doubts
 
     summary = report.summary
@@ -106,12 +98,9 @@ def _print_notes(report: "StudyReport") -> None:
         *(row.doubt for row in summary.rows if row.doubt),
         *report.notes,
     ]
-    source = find_source(report.study.name)
-    if source and _list_published(report):
-        lines.append(f"published figures, of another model and other data: {source}")
     print_bullets(lines)
     chosen = report.recommendation
-    doubts = explain_doubts(summary.rows, summary.baselines)
+    doubts = explain_doubts(summary)
     if doubts:
         print_heading("Nothing is recommended")
         print_prose(f"{doubts}.", hanging="")
@@ -125,17 +114,6 @@ def _print_notes(report: "StudyReport") -> None:
     if report.plot is not None:
         print_line(f"plot: {report.plot}")
     print_line(f"results: {report.results}")
-
-
-def _list_published(report: "StudyReport") -> list[str]:
-    names: dict[str, None] = {}
-    for described in report.describe_rows():
-        names |= dict.fromkeys(described.get("published", ()))
-    return list(names)
-
-
-def _format_fact(value: object) -> str:
-    return NOTHING if value is None else str(value)
 
 
 def _format_metric(row: "StudyRow", *, is_reference: bool) -> list[str]:
@@ -166,11 +144,6 @@ def _format_cost(row: "StudyRow") -> list[str]:
         f"{seconds:.0f}" if seconds is not None else NOTHING,
         format_in(peak, "MiB", digits=0) if peak is not None else NOTHING,
     ]
-
-
-def _format_published(described: Mapping[str, Any], name: str) -> str:
-    value = described.get("published", {}).get(name)
-    return NOTHING if value is None else f"{value:.1f}"
 
 
 def _join(numbers: set[int]) -> str:

@@ -1,4 +1,4 @@
-"""The study of prompts: how much depends on the prompt, with and without P-tuning (Liu et al. 2021)."""
+"""Grids of prompts: how much depends on the prompt, with and without P-tuning (Liu et al. 2021)."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,37 +14,48 @@ UNTRAINED = "untrained"
 # The places of soft tokens in a prompt: [P] is one, [P]*3 are three.
 _SOFT_TOKENS = re.compile(r"\[P\](?:\*\d+)?\s*")
 _TEMPLATE = "template"
+_OPTION = "--grid template"
 
 
-def read_prompts(path: Path) -> tuple[list[str], list[Fault]]:
-    """Read a file of prompts, one a line; return them, and the faults of the file."""
+def read_prompts(values: Sequence[str]) -> tuple[list[str], list[Fault]]:
+    """Return the prompts of a grid, and their faults, apart from those that the task type finds in each.
+
+    Args:
+        values: Templates, in quotes where they hold a comma; or ``@FILE``, a file of templates, one a line.
+    """
+    prompts: list[str] = []
+    faults: list[Fault] = []
+    for value in values:
+        if value.startswith("@"):
+            read, wrong = _read_file(Path(value[1:]))
+            prompts += read
+            faults += wrong
+        else:
+            is_quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
+            prompts.append(value[1:-1] if is_quoted else value)
+    twice = [prompt for prompt in dict.fromkeys(prompts) if prompts.count(prompt) > 1]
+    return prompts, faults + [Fault(_OPTION, f"{prompt!r} is given twice") for prompt in twice]
+
+
+def _read_file(path: Path) -> tuple[list[str], list[Fault]]:
     try:
         # Not str.splitlines: it also splits a text at U+2028 and other characters.
         lines = path.read_text("utf-8-sig").split("\n")
     except FileNotFoundError:
-        return [], [Fault(f"--wordings {path}", "there is no such file")]
+        return [], [Fault(f"{_OPTION}=@{path}", "there is no such file")]
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        return [], [Fault(f"--wordings {path}", f"cannot be read as UTF-8 text: {reason}")]
+        return [], [Fault(f"{_OPTION}=@{path}", f"cannot be read as UTF-8 text: {reason}")]
     prompts = [line for line in lines if line.strip()]
-    return prompts, [] if prompts else [Fault(f"--wordings {path}", "it holds no prompt")]
-
-
-def check_prompts(prompts: Sequence[str]) -> Iterator[Fault]:
-    """Yield the faults of a list of prompts, apart from those that the task type finds in each."""
-    if not prompts:
-        yield Fault("--template", "there is no prompt", "give --wordings FILE or --template TEXT")
-    for prompt in dict.fromkeys(prompts):
-        if prompts.count(prompt) > 1:
-            yield Fault("--template", f"{prompt!r} is given twice")
+    return prompts, [] if prompts else [Fault(f"{_OPTION}=@{path}", "it holds no prompt")]
 
 
 def describe_spreads(rows: Sequence[StudyRow]) -> list[str]:
-    """Say how far the prompts' metrics are apart, for each method and untrained: the point of the study."""
+    """Say how far the prompts' metrics are apart, for each method and untrained: the point of the grid."""
     values: dict[str, list[float]] = {}
     for row in rows:
         if row.estimate is not None:
-            values.setdefault(row.variant.facts["with"], []).append(row.estimate.value)
+            values.setdefault(row.variant.facts.get("with", ""), []).append(row.estimate.value)
     spreads = [f"{name} {max(each) - min(each):.3f}" for name, each in values.items() if len(each) > 1]
     return [f"spread over prompts, highest minus lowest: {', '.join(spreads)}"] if spreads else []
 
@@ -79,7 +90,7 @@ def _draft_prompt(
             method=_place_tokens(draft_method(choice, task).method or {}, choice, soft),
             train=draft_method(choice, task).train,
             data=data,
-            facts={"wording": number, _TEMPLATE: prompt, "with": choice.label},
+            facts={"grid": prompt, "wording": number, "with": choice.label},
         )
         for choice in methods
     ]
@@ -88,7 +99,7 @@ def _draft_prompt(
         # A task must have a method, although the untrained base uses none: any that is laid out will do.
         method=trained[0].method if trained else task.method,
         data=data,
-        facts={"wording": number, _TEMPLATE: prompt, "with": UNTRAINED},
+        facts={"grid": prompt, "wording": number, "with": UNTRAINED},
         is_trained=False,
     )
     yield from trained

@@ -1,11 +1,11 @@
-"""The study of targets: which of attention's projections to adapt (Hu et al. 2021, section 7.1).
+"""Grids of targets: which of attention's projections to adapt (Hu et al. 2021, section 7.1).
 
 W_q, W_k, W_v and W_o are located by the base's structure, as blocks are. Some bases keep W_q, W_k and W_v in
 one matrix: W_q alone cannot be updated there.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from lorry_components.methods.peft.lora import Lora
@@ -13,8 +13,7 @@ from lorry_components.methods.peft.targets import match_targets
 from lorry_components.models.bases import find_base_folder
 from lorry_components.models.blocks import Block, build_skeleton, find_layers, list_linear
 from lorry_components.models.configuration import load_config
-from lorry_components.studies.rank_study import choose_lora, pick_options
-from lorry_components.studies.variants import Draft, TaskDocument
+from lorry_components.studies.variants import Draft, MethodChoice, TaskDocument, draft_method
 from lorry_registry.errors import Fault, InvalidTaskError, TrainingError
 
 if TYPE_CHECKING:
@@ -23,12 +22,10 @@ if TYPE_CHECKING:
 
 LETTERS = ("q", "k", "v", "o")
 Combination = tuple[str, ...]
-COMBINATIONS: tuple[Combination, ...] = (
-    *(("q",), ("k",), ("v",), ("o",)),
-    *(("q", "k"), ("q", "v")),
-    LETTERS,
-)
-_FUSED_COMBINATION: Combination = ("q", "k", "v")
+LOW_RANK = ("lora", "qlora")
+"""Methods whose options are LoRA's."""
+_NOT_OPTIONS = frozenset({"name", "max_adapter_mib"})
+_OPTION = "--grid targets"
 
 # By their names inside a block, in the order of LETTERS.
 _PATHS = (
@@ -111,43 +108,9 @@ class Projections:
         return sum(self.lengths[target] for target in self.list_targets(combination))
 
 
-@dataclass(frozen=True, slots=True)
-class TargetGrid:
-    """The study of targets, laid out.
-
-    Attributes:
-        drafts: One for each combination.
-        budget: The parameters that each may train.
-        notes: Combinations that are left out, and why.
-    """
-
-    drafts: tuple[Draft, ...]
-    budget: int
-    notes: tuple[str, ...]
-
-
-def name_combination(combination: Combination) -> str:
-    """Return a combination as people write it: ``q+v``."""
-    return "+".join(combination)
-
-
-def parse_combinations(text: str) -> tuple[list[Combination], list[Fault]]:
-    """Read a list such as ``q,v,q+v``; return the combinations, and the faults of the rest."""
-    combinations: list[Combination] = []
-    faults: list[Fault] = []
-    for part in text.split(","):
-        letters = [letter.strip() for letter in part.split("+")]
-        unknown = [letter for letter in letters if letter not in LETTERS]
-        combination = tuple(letter for letter in LETTERS if letter in letters)
-        if unknown:
-            faults.append(
-                Fault("--combinations", f"there is no projection {unknown[0]!r}", "write q, k, v, o")
-            )
-        elif combination in combinations:
-            faults.append(Fault("--combinations", f"{name_combination(combination)} is given twice"))
-        else:
-            combinations.append(combination)
-    return combinations, faults
+def is_combination(text: str) -> bool:
+    """Return whether a text names projections by their letters, such as ``qv``."""
+    return set(text) <= set(LETTERS)
 
 
 def find_projections(model: "nn.Module", *, layers: int | None = None) -> Projections:
@@ -166,8 +129,7 @@ def find_projections(model: "nn.Module", *, layers: int | None = None) -> Projec
         raise TrainingError(
             f"the modules of W_q, W_k, W_v and W_o in {type(model).__name__} are not known",
             where="base.model",
-            todo="compare targets of your own: lorry compare TASK.yaml "
-            "--methods 'lora:targets=[a],lora:targets=[b]'",
+            todo="compare targets of your own: --grid 'targets=[a],[b]'",
         )
     linear = list_linear(model)
     names = {letter: _name_target(path, linear) for letter, path in zip(LETTERS, paths, strict=True)}
@@ -186,100 +148,104 @@ def find_projections(model: "nn.Module", *, layers: int | None = None) -> Projec
     )
 
 
-def lay_out_targets(
-    task: TaskDocument, *, budget: int | None = None, combinations: Sequence[Combination] | None = None
-) -> tuple[TargetGrid | None, list[Fault]]:
-    """Lay out the study on the task's own base, see :func:`draft_targets`.
+def draft_targets(
+    task: TaskDocument, values: Sequence[str], choices: Sequence[MethodChoice]
+) -> tuple[list[Draft], list[Fault], list[str]]:
+    """Lay out LoRA over combinations of projections, each with the rank that one budget allows.
 
-    Faults of the task file itself are not reported here.
+    The budget is the number of parameters that the method trains without the grid.
+
+    Args:
+        task: The task; faults of its own are not reported here.
+        values: Combinations of letters, such as ``qv``.
+        choices: What is trained on each.
+
+    Returns:
+        The drafts, the faults, and what a reader needs to know.
 
     Raises:
         BaseModelError: The base is not there.
     """
-    try:
-        spec = task.parse({**task.content, "method": choose_lora(task)[0]})
-    except InvalidTaskError as error:
-        return None, task.leave_out_own_faults(error.faults)
-    config = load_config(find_base_folder(spec.base))
-    return draft_targets(task, config, budget=budget, combinations=combinations)
+    combinations = [tuple(letter for letter in LETTERS if letter in value) for value in values]
+    drafts: list[Draft] = []
+    faults: list[Fault] = []
+    notes: list[str] = []
+    for choice in choices:
+        if choice.name not in LOW_RANK:
+            todo = "write the names of modules: --grid 'targets=[query],[value]'"
+            faults.append(Fault(f"--methods {choice.label}", "letters stand for targets of LoRA alone", todo))
+            continue
+        draft = draft_method(choice, task)
+        try:
+            spec = task.parse({**task.content, "method": draft.method})
+        except InvalidTaskError as error:
+            faults += task.leave_out_own_faults(error.faults)
+            continue
+        laid_out, wrong, budget = lay_out_targets(
+            load_config(find_base_folder(spec.base)), draft, combinations
+        )
+        drafts += laid_out
+        faults += wrong
+        notes.append(f"each {choice.label} trains at most {budget:,} parameters")
+    return drafts, faults, notes
 
 
-def draft_targets(
-    task: TaskDocument,
-    config: "PretrainedConfig",
-    *,
-    budget: int | None = None,
-    combinations: Sequence[Combination] | None = None,
-) -> tuple[TargetGrid | None, list[Fault]]:
-    """Lay out LoRA over combinations of projections, each with the rank that a budget allows.
+def lay_out_targets(
+    config: "PretrainedConfig", draft: Draft, combinations: Sequence[Combination]
+) -> tuple[list[Draft], list[Fault], int]:
+    """Lay out one method on a base; return its drafts, the faults, and the budget.
 
     Args:
-        task: The task.
         config: The base's configuration.
-        budget: How many parameters may be trained; None: as many as the task's own LoRA trains.
-        combinations: What to compare; None: the seven of the paper, as far as the base allows.
-
-    Returns:
-        The grid, or None and the faults.
+        draft: The method without the grid.
+        combinations: What is compared.
     """
-    section, train = choose_lora(task)
-    faults = list(Lora.read_options(pick_options(section)).faults)
+    section = draft.method or {}
+    faults = list(Lora.read_options(_pick_options(section)).faults)
     if faults:
-        return None, faults
+        return [], faults, 0
     model = build_skeleton(config)
     try:
         projections = find_projections(model, layers=section.get("layers"))
     except TrainingError as error:
-        return None, [Fault(error.where, error.what, error.todo)]
-    notes: list[str] = []
-    if combinations is None:
-        combinations, notes = _choose_combinations(projections)
-    else:
-        faults += [
-            Fault(f"--combinations {name_combination(combination)}", reason)
-            for combination in combinations
-            if (reason := projections.find_fault(combination))
-        ]
-    budget = budget if budget is not None else _count_own(section, model)
+        return [], [Fault(error.where, error.what, error.todo)], 0
+    budget = _count_own(section, model)
+    faults = [
+        Fault(f"{_OPTION}={''.join(combination)}", reason)
+        for combination in combinations
+        if (reason := projections.find_fault(combination))
+    ]
     faults += _check_budget(projections, combinations, budget, has_lengths=_has_lengths(section))
     if faults:
-        return None, faults
-    drafts = tuple(_draft(section, train, projections, each, budget) for each in combinations)
-    return TargetGrid(drafts, budget, tuple(notes)), []
+        return [], faults, budget
+    return [_draft(draft, section, projections, each, budget) for each in combinations], [], budget
 
 
 def _draft(
+    draft: Draft,
     section: Mapping[str, Any],
-    train: Mapping[str, Any],
     projections: Projections,
     combination: Combination,
     budget: int,
 ) -> Draft:
     fixed = projections.count_lengths(combination) if _has_lengths(section) else 0
     rank = (budget - fixed) // projections.count_unit(combination)
-    targets = projections.list_targets(combination)
-    return Draft(
-        label=name_combination(combination),
-        method={**section, "r": rank, "targets": targets},
-        train=train,
-        facts={"projections": list(combination), "rank": rank},
+    letters = "".join(combination)
+    return replace(
+        draft,
+        label=f"{draft.label} targets={letters} r={rank}",
+        method={**section, "r": rank, "targets": projections.list_targets(combination)},
+        facts={"grid": letters, "rank": rank},
     )
 
 
-def _choose_combinations(projections: Projections) -> tuple[list[Combination], list[str]]:
-    reasons = {each: projections.find_fault(each) for each in COMBINATIONS}
-    chosen = [each for each in COMBINATIONS if not reasons[each]]
-    left_out = [name_combination(each) for each in COMBINATIONS if reasons[each]]
-    if not left_out:
-        return chosen, []
-    # Instead of the impossible ones: the three that are one matrix.
-    chosen = [*(each for each in chosen if each != LETTERS), _FUSED_COMBINATION, LETTERS]
-    reason = next(reason for reason in reasons.values() if reason)
-    return chosen, [f"left out: {', '.join(left_out)}. {reason}"]
+def _pick_options(section: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a method section, without the fields that every method has."""
+    return {key: section[key] for key in section if key not in _NOT_OPTIONS}
 
 
 def _count_own(section: Mapping[str, Any], model: "PreTrainedModel") -> int:
-    method = Lora(pick_options(section))
+    method = Lora(_pick_options(section))
     targeted = method.list_targeted(model)
     layers = section.get("layers")
     if layers is not None:
@@ -291,23 +257,24 @@ def _count_own(section: Mapping[str, Any], model: "PreTrainedModel") -> int:
 
 def _has_lengths(section: Mapping[str, Any]) -> bool:
     """Return whether the lengths of columns are trained beside A and B."""
-    return bool(Lora(pick_options(section)).options.dora)
+    return bool(Lora(_pick_options(section)).options.dora)
 
 
 def _check_budget(
     projections: Projections, combinations: Sequence[Combination], budget: int, *, has_lengths: bool
 ) -> Iterator[Fault]:
     if budget == 0:
-        yield Fault("--budget", "the task's own LoRA adapts nothing in this base", "give a number")
+        yield Fault("method.targets", "adapts nothing in this base, so that there is no budget to share")
         return
     for combination in combinations:
         unit = projections.count_unit(combination)
         unit += projections.count_lengths(combination) if has_lengths else 0
         if budget < unit:
             yield Fault(
-                "--budget",
-                f"{budget:,} parameters are fewer than a rank of 1 takes on {name_combination(combination)}, "
-                f"{unit:,}",
+                f"{_OPTION}={''.join(combination)}",
+                f"a rank of 1 takes {unit:,} parameters, more than the {budget:,} of the method without the "
+                "grid",
+                "give it a higher rank: --set method.r=N",
             )
 
 

@@ -1,4 +1,4 @@
-"""``lorry compare`` and ``lorry study``: what they print, refuse, keep and take over."""
+"""``lorry compare``: what it prints, refuses, keeps and takes over."""
 
 import fcntl
 import json
@@ -190,7 +190,7 @@ def test_wordings_that_read_alike_are_run_once(
     path = task_file(kind=cloze, data={"template": "{text}"}, method={"name": "bitfit"})
     wordings = tmp_path / "wordings.txt"
     wordings.write_text("{text} is good\n[P] {text} is good\n")
-    arguments = ("study", "prompts", path, "--wordings", wordings, "--methods", "bitfit", "--json")
+    arguments = ("compare", path, "--grid", f"template=@{wordings}", "--methods", "bitfit", "--json")
     result = invoke(*arguments)
     assert result.exit_code == 0, result.output
     assert invoke.ran == ["1 untrained", "1 bitfit, seed 0"]
@@ -225,16 +225,15 @@ def test_a_seed_that_is_the_studys_is_refused(
             ("compare", "--methods", "lora,bitfit", "--set", "method.r=2"),
             "bitfit: method.r: bitfit has no option 'r'; known are none (--set applies to all)",
         ),
-        (("study", "rank", "--set", "method.r=2"), "give --ranks"),
-        (("study", "targets", "--set", "method.q=2"), "method.q: lora has no option 'q'"),
-        (("study", "prompts", "--template", "{text}", "--set", "data.template=x"), "give --template or --w"),
+        (("compare", "--grid", "r=1", "--set", "method.r=2"), "give its values in --grid"),
+        (("compare", "--grid", "targets=q", "--set", "method.q=2"), "method.q: lora has no option 'q'"),
+        (("compare", "--grid", "template={text}", "--set", "data.template=x"), "give its values in --grid"),
     ],
 )
 def test_settings_that_reach_nobody_are_refused(
     arguments: tuple[str, ...], told: str, invoke: Any, task_file: TaskFile
 ) -> None:
-    count = 2 if arguments[0] == "study" else 1
-    result = invoke(*arguments[:count], task_file(), *arguments[count:])
+    result = invoke(arguments[0], task_file(), *arguments[1:])
     assert result.exit_code == 3, result.output
     assert told in result.output
     assert invoke.ran == []
@@ -259,55 +258,57 @@ def test_changed_data_is_another_cell(invoke: Any, task_file: TaskFile, tmp_path
     assert invoke.ran == ["lora, seed 0"]
 
 
-def test_ranks_end_in_a_table_with_the_published_figures(invoke: Any, task_file: TaskFile) -> None:
-    result = invoke("study", "rank", task_file(**FITTED), "--ranks", "1,2,3")
+def test_the_study_of_ranks(invoke: Any, task_file: TaskFile) -> None:
+    result = invoke("compare", task_file(**FITTED), "--grid", "r=1,2,3")
     assert result.exit_code == 0, result.output
-    assert invoke.ran == ["r=1, seed 0", "r=2, seed 0", "r=3, seed 0"]
-    for text in ("GPT-3 WikiSQL", "73.4", "Hu et al. 2021, table 6", "r=3", "targets: [query, value]"):
+    assert invoke.ran == ["lora r=1, seed 0", "lora r=2, seed 0", "lora r=3, seed 0"]
+    for text in ("lora r=3", "targets: [query, value]"):
         assert text in result.output
-    rows = json.loads(invoke("study", "rank", task_file(**FITTED), "--ranks", "1,2,3", "--json").stdout)
-    assert [row["rank"] for row in rows] == [1, 2, 3]
-    assert [row["trained_parameters"] for row in rows] == [256, 512, 768]
-    assert [row.get("published") for row in rows] == [
-        {"WikiSQL": 73.4, "MNLI": 91.3},
-        {"WikiSQL": 73.3, "MNLI": 91.4},
-        None,
-    ]
+    (folder,) = (invoke.home / "studies").glob("compare-r-tiny-*")
+    assert (folder / "plot.png").stat().st_size > 5000
+    kept = json.loads((folder / "results.json").read_text("utf-8"))
+    assert kept["grid"] == {"r": [1, 2, 3]}
+    assert [row["grid"] for row in kept["rows"]] == [1, 2, 3]
+    assert [row["trained_parameters"] for row in kept["rows"]] == [256, 512, 768]
+    # The same trainings, named one by one.
+    same = invoke("compare", task_file(**FITTED), "--no-probe", "--methods", "lora:r=1,lora:r=3")
+    assert same.exit_code == 0, same.output
+    assert invoke.ran == []
+    against = invoke("compare", task_file(**FITTED), "--grid", "r=1,2,3", "--against", "lora:r=2")
+    assert "vs lora r=2" in against.output
 
 
 def test_ranks_that_cannot_be(invoke: Any, task_file: TaskFile) -> None:
-    result = invoke("study", "rank", task_file(), "--ranks", "0,99")
+    result = invoke("compare", task_file(), "--grid", "r=0,99")
     assert result.exit_code == 3
-    assert "0 is not a rank" in result.output
+    assert "lora r=0: method.r" in result.output
     assert "rank 99 is above" in result.output
 
 
-def test_targets_train_equally_many_parameters(invoke: Any, task_file: TaskFile) -> None:
-    result = invoke("study", "targets", task_file(), "--combinations", "o,q+v,q+k+v+o")
+def test_something_is_compared(invoke: Any, task_file: TaskFile) -> None:
+    result = invoke("compare", task_file())
+    assert result.exit_code == 2
+    assert "give --methods, --grid or both" in result.output
+
+
+def test_the_study_of_targets(invoke: Any, task_file: TaskFile) -> None:
+    result = invoke("compare", task_file(), "--grid", "targets=o,qv,qkvo")
     assert result.exit_code == 0, result.output
-    assert "each trains at most 1,024 parameters" in result.output
-    assert "Hu et al. 2021, table 5" in result.output
-    rows = json.loads(
-        invoke("study", "targets", task_file(), "--combinations", "o,q+v,q+k+v+o", "--json").stdout
-    )
-    assert {row["label"]: (row["rank"], row["trained_parameters"]) for row in rows} == {
-        "o": (8, 1024),
-        "q+v": (4, 1024),
-        "q+k+v+o": (2, 1024),
+    assert "each lora trains at most 1,024 parameters" in result.output
+    rows = json.loads(invoke("compare", task_file(), "--grid", "targets=o,qv,qkvo", "--json").stdout)
+    assert {row["grid"]: (row["label"], row["rank"], row["trained_parameters"]) for row in rows} == {
+        "o": ("lora targets=o r=8", 8, 1024),
+        "qv": ("lora targets=qv r=4", 4, 1024),
+        "qkvo": ("lora targets=qkvo r=2", 2, 1024),
     }
 
 
-def test_targets_that_cannot_be(invoke: Any, task_file: TaskFile) -> None:
-    result = invoke("study", "targets", task_file(), "--combinations", "x", "--budget", "3")
-    assert result.exit_code == 3
-    assert "no projection 'x'" in result.output
-
-
-def test_wordings_with_and_without(invoke: Any, task_file: TaskFile, cloze: str, tmp_path: Path) -> None:
+def test_the_study_of_prompts(invoke: Any, task_file: TaskFile, cloze: str, tmp_path: Path) -> None:
     path = task_file(kind=cloze, data={"template": "{text}"}, method={"name": "p-tuning", "tokens": 3})
     wordings = tmp_path / "wordings.txt"
     wordings.write_text("{text} is good\n{text} was bad\n")
-    result = invoke("study", "prompts", path, "--wordings", wordings, "--template", "the {text}", "--json")
+    grid = f"template=@{wordings},the {{text}}"
+    result = invoke("compare", path, "--grid", grid, "--json")
     assert result.exit_code == 0, result.output
     rows = json.loads(result.stdout)
     assert [(row["wording"], row["with"], row["trained_parameters"] > 0) for row in rows] == [
@@ -318,15 +319,15 @@ def test_wordings_with_and_without(invoke: Any, task_file: TaskFile, cloze: str,
         (3, "untrained", False),
         (3, "p-tuning", True),
     ]
-    shown = invoke("study", "prompts", path, "--wordings", wordings, "--template", "the {text}")
+    shown = invoke("compare", path, "--grid", grid)
     assert invoke.ran == []
     assert "2: {text} was bad" in shown.output
     assert "spread over prompts" in shown.output
 
 
 def test_prompts_need_a_kind_that_reads_them(invoke: Any, task_file: TaskFile) -> None:
-    result = invoke("study", "prompts", task_file(), "--template", "{text}")
+    result = invoke("compare", task_file(), "--grid", "template={text}")
     assert result.exit_code == 3
     assert "reads its texts as they are" in result.output
-    assert invoke("study", "prompts", task_file()).exit_code == 3
-    assert invoke("study", "prompts", task_file(), "--wordings", "nowhere.txt").exit_code == 3
+    assert invoke("compare", task_file(), "--grid", "template=").exit_code == 3
+    assert invoke("compare", task_file(), "--grid", "template=@nowhere.txt").exit_code == 3
