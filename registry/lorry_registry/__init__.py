@@ -11,7 +11,7 @@ The architecture, from the top down; imports follow the arrows and never go up
 ``lorry_components``
     What a step does, room by room::
 
-        studies                  comparisons of methods, ranks, target matrices, prompts
+        studies                  comparisons of methods and grids of their options
           |
           v
         steps                    the pipeline's steps
