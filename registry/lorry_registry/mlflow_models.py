@@ -19,7 +19,6 @@ from lorry_registry.mlflow_connection import set_beside_others
 from lorry_registry.mlflow_ownership import REGISTRY_TAG, TASK_TAG, check_owner
 from lorry_registry.mlflow_runs import MlflowRuns
 from lorry_registry.version_card import describe_model
-from lorry_registry.whole_files import write_whole_text
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -123,24 +122,6 @@ class MlflowModels(MlflowRuns):
             return None
         held = digest_bytes(manifest)
         return held if document is None or _read_adapter_id(document) == held else None
-
-    def read_model_document(self, version: "ModelVersion") -> bytes | None:
-        """Return the ``MLmodel`` among the files of a version, or None if there is none."""
-        what = f"read the files of MLflow's version {version.version}"
-        with self._connection.reporting(what), self._connection.transferring():
-            files = self._open_files(version)
-            return None if files is None else _read_file(files, _MODEL_DOCUMENT)
-
-    def replace_model_document(self, model_id: str, document: str) -> None:
-        """Replace the ``MLmodel`` of a logged model."""
-        with (
-            tempfile.TemporaryDirectory() as scratch,
-            self._connection.reporting("describe a logged model"),
-            self._connection.transferring(),
-        ):
-            path = Path(scratch) / _MODEL_DOCUMENT
-            write_whole_text(path, document)
-            self._client.log_model_artifact(model_id, str(path))
 
     def list_model_versions(self, task: str) -> list["ModelVersion"]:
         """Return all versions of a task's registered model, the oldest first."""

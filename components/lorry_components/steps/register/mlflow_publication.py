@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lorry_components.inference.mlflow_flavor import FLAVOR_NAME, build_signature, write_model
+from lorry_components.inference.mlflow_flavor import FLAVOR_NAME, write_model
 from lorry_registry.adapter_names import name_run
 from lorry_registry.manifest import Manifest
 from lorry_registry.mlflow_adoption import adopt_champion
 from lorry_registry.mlflow_index import MlflowIndex, sync_aliases
-from lorry_registry.mlflow_models import ADAPTER_TAG, find_model_id
 from lorry_registry.mlflow_repair import (
     remove_twins,
     repair_versions,
@@ -150,7 +149,6 @@ def reconcile_task(
     if registry.ledger.read_state(task).deleted is None:
         changes += restore_training(index, registry, task)
         changes += _publish_missing(index, registry, task)
-    changes += _complete_documents(index, registry, task)
     changes += sync_aliases(index, registry, task)
     changes += show_standings(index, registry, task, all_versions=True)
     return [*changes, *report_copies(index, task)]
@@ -167,32 +165,3 @@ def _publish_missing(index: MlflowIndex, registry: Registry, task: str) -> list[
             publish_version(index, registry, task=task, version=version, manifest=manifest)
             changes.append(f"v{version.number} was missing and is recorded now")
     return changes
-
-
-def _complete_documents(index: MlflowIndex, registry: Registry, task: str) -> list[str]:
-    """Say in MLflow what goes into and comes out of versions that an older Lorry recorded."""
-    import yaml
-    from mlflow.models import Model
-
-    versions = {version.adapter_id: version for version in list_versions(registry.ledger.read_history(task))}
-    changes = []
-    for recorded in index.list_model_versions(task):
-        version = versions.get(recorded.tags.get(ADAPTER_TAG, ""))
-        model_id = find_model_id(recorded)
-        if version is None or model_id is None:
-            continue
-        content = index.read_model_document(recorded)
-        manifest = registry.read_version(task, version.number, version.adapter_id)
-        if content is None or manifest is None:
-            continue
-        model = Model.from_dict(yaml.safe_load(content))
-        signature = build_signature(manifest)
-        if signature.outputs is not None and _describe(model.signature) != _describe(signature):
-            model.signature = signature
-            index.replace_model_document(model_id, model.to_yaml())
-            changes.append(f"MLflow's version {recorded.version} says now what comes out of it")
-    return changes
-
-
-def _describe(signature: Any) -> Any:
-    return None if signature is None else signature.to_dict()

@@ -14,7 +14,6 @@ from lorry_components.steps.finetune.run_inputs import list_parameters
 from lorry_components.steps.gate.step import Decision
 from lorry_components.steps.register.mlflow_publication import reconcile_task
 from lorry_components.steps.register.step import Registration, register
-from lorry_components.task_types.regression import Regression
 from lorry_components.tasks.resolution import resolve_task
 from lorry_registry.errors import StoreError, TrackingError
 from lorry_registry.manifest import ADAPTER_FILES, CARD_NAME, MANIFEST_NAME, WEIGHTS_NAME
@@ -462,28 +461,6 @@ def test_an_upload_that_is_cut_short_leaves_nothing_that_looks_loadable(
     assert index.find_version(TASK, registration.event.adapter_id) is None
     assert reconcile_task(index, registry, TASK)[0] == "v1 was missing and is recorded now"
     assert list(read_versions(index)) == ["1"]
-
-
-def test_a_version_of_an_older_lorry_learns_to_say_what_comes_out(
-    trained: FindTrained,
-    registry: Registry,
-    index: MlflowIndex,
-    tracking: str,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    import mlflow.models
-    import mlflow.pyfunc
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Regression, "prediction_fields", {})
-        enrol(trained(), registry, index=index)
-    source = read_versions(index)["1"].source.removeprefix("file://")
-    assert mlflow.models.get_model_info(source).signature.outputs is None
-    assert reconcile_task(index, registry, TASK) == ["MLflow's version 1 says now what comes out of it"]
-    assert mlflow.models.get_model_info(source).signature.outputs.input_names() == ["value"]
-    assert reconcile_task(index, registry, TASK) == []
-    # It is still that adapter, and loads.
-    assert mlflow.pyfunc.load_model(source).predict(["good"]).columns.to_list() == ["value"]
 
 
 def test_a_damaged_store_is_told_by_mlflow_and_the_registry(
