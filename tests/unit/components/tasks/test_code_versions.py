@@ -46,6 +46,7 @@ STEP_SOURCES = {
         *("training/head_rate.py", "training/worse_ends.py", "metrics/randomization.py"),
         *(f"models/{name}.py" for name in ("blocks", "dimensions", "dropout_fields", "pooled_model")),
         *(f"models/{name}.py" for name in ("pooling", "pretrained", "quantization", "reading_order")),
+        "models/stored_base.py",
     ],
 }
 
