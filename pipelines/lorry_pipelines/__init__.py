@@ -11,7 +11,7 @@ From the top down
 :mod:`~lorry_pipelines.diagnosis`
     What ``lorry doctor`` looks at, each check by itself and with a time limit.
 :mod:`~lorry_pipelines.local`
-    The compiled pipeline on this machine: in processes or containers, watched and ended as one.
+    The steps on this machine: in processes or containers, watched and ended as one.
 :mod:`~lorry_pipelines.scheduling`
     Reads task files, and decides which tasks are out of date, in which order they are started, and which do
     not fit their resources.

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from lorry_pipelines.cli.run import check_tasks, open_run_starter, run_stale
+from lorry_pipelines.cli.run import check_tasks, open_run_processes, run_stale
 from lorry_pipelines.cli.submit import SubmitJob
 from lorry_pipelines.retraining.budget import BudgetSpentError
 from lorry_pipelines.retraining.planning import Expectation, expect_local, expect_on_cluster
@@ -57,7 +57,7 @@ class LocalRunner:
 
         names = [plan.spec.name for plan in planned]
         sources = find_sources({name: self._files[name] for name in names})
-        with open_run_starter(self._settings, len(planned), runner="subprocess") as starter:
+        with open_run_processes(self._settings, len(planned), runner="local") as step_runner:
             check_tasks(planned, self._settings, force=False)
             try:
                 folder, reports = run_stale(
@@ -65,10 +65,10 @@ class LocalRunner:
                     self._settings,
                     sources,
                     "",
-                    runner="subprocess",
+                    runner="local",
                     force=False,
                     quiet=self._quiet,
-                    starter=starter,
+                    step_runner=step_runner,
                     prepare=begin,
                     look=look,
                 )

@@ -25,8 +25,9 @@ from lorry_registry.errors import LorryError, RunFailedError
 from lorry_registry.registry import Registry
 
 if TYPE_CHECKING:
+    import subprocess
+
     from lorry_components.steps.report.step import TaskReport
-    from lorry_pipelines.local.copied_steps import Starter
     from lorry_pipelines.local.launch import RunFolder
     from lorry_pipelines.scheduling import PlannedTask
     from lorry_registry.mlflow_pages import TrainingsPage
@@ -49,10 +50,11 @@ _REVIEWED_BYTES = 64 << 20
 @overrides_option
 @click.option(
     "--runner",
-    type=click.Choice(["subprocess", "docker"]),
-    default="subprocess",
+    type=click.Choice(["local", "subprocess", "docker"]),
+    default="local",
     show_default=True,
-    help="Where steps run: in processes of this environment, or in containers of LORRY_IMAGE.",
+    help="Where steps run: in processes of this environment (local); or Kubeflow's local runner runs the "
+    "compiled graph, in processes (subprocess) or in containers of LORRY_IMAGE (docker).",
 )
 @click.option(
     "--force",
@@ -88,7 +90,7 @@ def run_tasks(
     image_digest = ""
     if stale:
         # It imports the libraries of the steps while this process checks the tasks.
-        with open_run_starter(settings, len(stale), runner=runner) as starter:
+        with open_run_processes(settings, len(stale), runner=runner) as step_runner:
             check_tasks(stale, settings, force=force)
             if runner == "docker":
                 from lorry_pipelines.local.containers import check_engine, find_image_digest
@@ -108,7 +110,7 @@ def run_tasks(
                 runner=runner,
                 force=force,
                 quiet=as_json,
-                starter=starter,
+                step_runner=step_runner,
             )
     from lorry_pipelines.cli.run_summary import describe_tasks, print_summary
 
@@ -158,16 +160,17 @@ def _review_data(stale: Sequence["PlannedTask"]) -> None:
 
 
 @contextlib.contextmanager
-def open_run_starter(settings: "Settings", tasks: int, *, runner: str) -> "Iterator[Starter | None]":
-    """Start the process that starts steps; None where steps run in containers."""
-    from lorry_pipelines.local.copied_steps import open_starter
-    from lorry_pipelines.local.launch import build_environment
+def open_run_processes(
+    settings: "Settings", tasks: int, *, runner: str
+) -> "Iterator[subprocess.Popen[bytes] | None]":
+    """Start the process that runs steps; None where Kubeflow's local runner does."""
+    from lorry_pipelines.local.launch import open_step_runner
 
-    if runner != "subprocess":
+    if runner != "local":
         yield None
         return
-    with open_starter(build_environment(read_environment(), settings, tasks)) as starter:
-        yield starter
+    with open_step_runner(settings, read_environment(), tasks) as process:
+        yield process
 
 
 def _find_trainings(tracking_uri: str, task: str) -> "TrainingsPage | None":
@@ -190,7 +193,7 @@ def run_stale(
     runner: str,
     force: bool,
     quiet: bool,
-    starter: "Starter | None",
+    step_runner: "subprocess.Popen[bytes] | None",
     prepare: "Callable[[RunFolder], None]" = lambda _: None,
     look: Callable[[], None] = lambda: None,
 ) -> tuple["RunFolder", dict[str, "TaskReport"]]:
@@ -201,10 +204,10 @@ def run_stale(
         settings: Where things are.
         sources: The commits that the tasks' files were read at.
         image_digest: The digest of the image of steps in containers.
-        runner: ``subprocess`` or ``docker``.
+        runner: ``local``, ``subprocess`` or ``docker``.
         force: Whether tasks that are up to date are trained as well.
         quiet: Whether nothing is shown.
-        starter: The process that starts steps.
+        step_runner: The process that runs steps; None: Kubeflow's local runner does.
         prepare: Called with the run's files before its first step.
         look: Called again and again during the run; what it raises ends the run.
 
@@ -248,7 +251,7 @@ def run_stale(
                     watch=_join(watcher, look),
                     sources=sources,
                     image_digest=image_digest,
-                    starter=starter,
+                    step_runner=step_runner,
                 )
         except KeyboardInterrupt:
             _explain_interruption(names, settings, folder, force=force)

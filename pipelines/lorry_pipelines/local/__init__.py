@@ -1,10 +1,11 @@
-"""Running the compiled pipeline on this machine.
+"""Running tasks on this machine.
 
-:mod:`~lorry_pipelines.local.launch` compiles the graph, runs it in a process of its own
-(:mod:`~lorry_pipelines.local.runner_process`), and ends that process with everything that it started.
-:mod:`~lorry_pipelines.local.step_starter` imports the libraries of the steps once and starts each step as a
-copy of itself; :mod:`~lorry_pipelines.local.copied_steps` lets Kubeflow's runner use it.
-:mod:`~lorry_pipelines.local.containers` lets Kubeflow's runner use Docker or podman;
+:mod:`~lorry_pipelines.local.launch` starts a process that runs the steps, and ends it with everything that it
+started. :mod:`~lorry_pipelines.local.step_runner` is that process: it calls the steps in the order of the
+graph, each in a process of :mod:`~lorry_pipelines.local.step_processes`, which begins as a copy of one that
+has imported the libraries (:mod:`~lorry_pipelines.local.preloaded`). In its place
+:mod:`~lorry_pipelines.local.runner_process` has Kubeflow's own local runner run the compiled graph, in
+processes or containers. :mod:`~lorry_pipelines.local.containers` lets Kubeflow's runner use Docker or podman;
 :mod:`~lorry_pipelines.local.display` shows the progress. Nothing is imported here, so ``lorry`` starts fast.
 """
 

@@ -1,8 +1,10 @@
-"""Runs the compiled pipeline on this machine and watches it."""
+"""Runs tasks on this machine and watches them."""
 
 import contextlib
+import os
 import secrets
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,8 +28,8 @@ from lorry_components.steps.runtime.outcomes import RunRecord
 from lorry_components.steps.runtime.step_context import PROGRESS_VARIABLE, TRACKING_VARIABLE
 from lorry_pipelines.compilation import compile_pipeline, publish_tasks, withhold_secret
 from lorry_pipelines.local.containers import Mount, remove_containers
-from lorry_pipelines.local.copied_steps import Starter
 from lorry_pipelines.local.runner_process import LocalRun
+from lorry_pipelines.local.step_runner import TASKS_AT_A_TIME, StepsRun
 from lorry_registry.errors import StoreError, TrackingError
 from lorry_registry.provenance import SourceRevision
 from lorry_registry.registry_identity import read_id
@@ -35,11 +37,10 @@ from lorry_registry.settings import Settings
 from lorry_registry.signing.keys import PASSWORD_VARIABLE
 from lorry_registry.sqlite_addresses import find_database_file
 from lorry_registry.stores import open_store
+from lorry_registry.task_references import TaskReference
 from lorry_registry.task_spec import TaskSpec
 from lorry_registry.whole_files import write_whole_text
 
-# Kubeflow's local runner works on two iterations of a loop at a time.
-_TASKS_AT_A_TIME = 2
 _POLL_SECONDS = 0.2
 # A look at a run takes a request for each step of each task, if the store is not on this machine.
 _REMOTE_WATCH_SECONDS = 3.0
@@ -118,59 +119,44 @@ def run_pipeline(
     watch: Callable[[], None],
     sources: Mapping[str, SourceRevision] | None = None,
     image_digest: str = "",
-    starter: Starter | None = None,
+    step_runner: subprocess.Popen[bytes] | None = None,
 ) -> RunReport:
-    """Compile the graph, run it on this machine, and return the outcome of its tasks.
+    """Run tasks on this machine, and return their outcome.
 
     Args:
         specs: The tasks, in the order in which they are started.
         folder: The run's files.
         settings: Where things are.
-        runner: ``subprocess`` or ``docker``.
+        runner: ``local``: steps begin as copies of a process with libraries loaded. ``subprocess`` or
+            ``docker``: Kubeflow's local runner runs the compiled graph.
         force: Whether tasks that are up to date are trained as well.
         environment: The environment that the run's processes inherit.
         watch: Called again and again during the run, and once at its end.
         sources: The commits that the tasks' files were read at, for the adapters' provenance.
         image_digest: The digest of the image of steps in containers, for the same.
-        starter: The process that starts steps in processes; None: each is started anew.
+        step_runner: What :func:`open_step_runner` started; for ``local`` alone.
 
     Raises:
         KeyboardInterrupt: The run was interrupted; its processes are ended first.
     """
-    pipeline = folder.path / "pipeline.yaml"
-    publish_tasks(specs, settings)
-    compile_pipeline(specs, pipeline, settings=settings)
-    described = folder.path / "run.json"
-    write_whole_text(
-        described,
-        LocalRun(
-            pipeline=pipeline,
-            arguments={
-                "run": folder.run,
-                "store": settings.store,
-                "tracking_uri": withhold_secret(settings.tracking_uri),
-                "checkpoints": settings.checkpoint_address,
-                "force": force,
-            },
-            root=folder.work,
-            runner=runner,
-            mounts=list_mounts(specs, settings) if runner == "docker" else (),
-            environment=_list_container_variables(settings, folder, sources, image_digest)
-            if runner == "docker"
-            else {},
-            passed_on=_PASSED_ON if runner == "docker" else (),
-            network=_choose_network(specs, settings),
-        ).model_dump_json(indent=2),
-    )
+    tasks = publish_tasks(specs, settings)
+    variables = {
+        # What the user's environment says of the sources counts for more than what was found out.
+        **({} if environment.get(SOURCES_VARIABLE) else _list_build_variables(sources)),
+        PROGRESS_VARIABLE: str(folder.progress),
+    }
+    if step_runner is not None:
+        process = _hand_over(step_runner, tasks, folder, settings, force=force, variables=variables)
+    else:
+        inherited = {**build_environment(environment, settings, len(specs)), **variables}
+        described = _describe_pipeline(
+            specs, folder, settings, runner=runner, force=force, sources=sources, image_digest=image_digest
+        )
+        command = [sys.executable, "-P", "-m", "lorry_pipelines.local.runner_process", str(described)]
+        with folder.log.open("wb") as log:
+            process = start_with_lifeline(command, log=log, environment=inherited)
     try:
-        inherited = {
-            **build_environment(environment, settings, len(specs)),
-            # What whoever started the run says of it counts for more than what was found out.
-            **({} if environment.get(SOURCES_VARIABLE) else _list_build_variables(sources)),
-            PROGRESS_VARIABLE: str(folder.progress),
-        }
-        seconds = _choose_watch_seconds(settings)
-        _run_to_end(described, folder, inherited, watch, seconds=seconds, starter=starter)
+        _run_to_end(process, watch, seconds=_choose_watch_seconds(settings))
     finally:
         if runner == "docker":
             remove_containers(folder.run)
@@ -178,6 +164,94 @@ def run_pipeline(
     report = report_run(RunRecord(store, folder.run), [spec.name for spec in specs], store)
     _clean_up(report, folder, settings)
     return report
+
+
+@contextlib.contextmanager
+def open_step_runner(
+    settings: Settings, environment: Mapping[str, str], tasks: int
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Start the process that runs steps, which imports libraries until it is told what to run.
+
+    Args:
+        settings: Where things are.
+        environment: The environment that it inherits.
+        tasks: How many tasks the run has.
+    """
+    variables = build_environment(environment, settings, tasks)
+    # A pool of threads for numpy, which no step needs, would keep steps from being copies of a process.
+    variables["OPENBLAS_NUM_THREADS"] = "1"
+    command = [sys.executable, "-P", "-m", "lorry_pipelines.local.step_runner"]
+    with Path(os.devnull).open("wb") as log:
+        process = start_with_lifeline(command, log=log, environment=variables)
+    try:
+        yield process
+    finally:
+        end_group(process)
+
+
+def _hand_over(
+    process: subprocess.Popen[bytes],
+    tasks: Sequence[TaskReference],
+    folder: RunFolder,
+    settings: Settings,
+    *,
+    force: bool,
+    variables: dict[str, str],
+) -> subprocess.Popen[bytes]:
+    """Tell the process that runs steps what to run, and return it."""
+    run = StepsRun(
+        tasks=tuple(map(str, tasks)),
+        run=folder.run,
+        store=settings.store,
+        tracking_uri=withhold_secret(settings.tracking_uri),
+        checkpoints=settings.checkpoint_address,
+        force=force,
+        root=folder.work,
+        log=folder.log,
+        variables=variables,
+    )
+    folder.log.touch()
+    assert process.stdin is not None
+    # If it has ended, that is seen at once.
+    with contextlib.suppress(BrokenPipeError):
+        process.stdin.write(run.model_dump_json().encode() + b"\n")
+        process.stdin.flush()
+    return process
+
+
+def _describe_pipeline(
+    specs: Sequence[TaskSpec],
+    folder: RunFolder,
+    settings: Settings,
+    *,
+    runner: str,
+    force: bool,
+    sources: Mapping[str, SourceRevision] | None,
+    image_digest: str,
+) -> Path:
+    """Compile the graph, and return the file that says how Kubeflow's local runner is to run it."""
+    pipeline = folder.path / "pipeline.yaml"
+    compile_pipeline(specs, pipeline, settings=settings)
+    described = folder.path / "run.json"
+    is_docker = runner == "docker"
+    run = LocalRun(
+        pipeline=pipeline,
+        arguments={
+            "run": folder.run,
+            "store": settings.store,
+            "tracking_uri": withhold_secret(settings.tracking_uri),
+            "checkpoints": settings.checkpoint_address,
+            "force": force,
+        },
+        root=folder.work,
+        runner=runner,
+        mounts=list_mounts(specs, settings) if is_docker else (),
+        environment=_list_container_variables(settings, folder, sources, image_digest) if is_docker else {},
+        passed_on=_PASSED_ON if is_docker else (),
+        network=_choose_network(specs, settings),
+    )
+    write_whole_text(described, run.model_dump_json(indent=2))
+    return described
 
 
 def list_mounts(specs: Sequence[TaskSpec], settings: Settings) -> tuple[Mount, ...]:
@@ -266,20 +340,7 @@ def _choose_watch_seconds(settings: Settings) -> float:
     return 0.0 if is_local else _REMOTE_WATCH_SECONDS
 
 
-def _run_to_end(
-    described: Path,
-    folder: RunFolder,
-    environment: Mapping[str, str],
-    watch: Callable[[], None],
-    *,
-    seconds: float,
-    starter: Starter | None,
-) -> None:
-    command = [sys.executable, "-P", "-m", "lorry_pipelines.local.runner_process", str(described)]
-    inherited = [starter.requests.fileno()] if starter is not None else []
-    command += map(str, inherited)
-    with folder.log.open("wb") as log:
-        process = start_with_lifeline(command, log=log, environment=environment, inherited=inherited)
+def _run_to_end(process: subprocess.Popen[bytes], watch: Callable[[], None], *, seconds: float) -> None:
     try:
         due = 0.0
         while process.poll() is None:
@@ -312,7 +373,7 @@ def build_environment(inherited: Mapping[str, str], settings: Settings, tasks: i
         "PYTHONSAFEPATH": "1",
     }
     # Two trainings with one thread each are faster than one after the other with two threads.
-    limit_threads(environment, count_processors(inherited), processes=min(_TASKS_AT_A_TIME, tasks))
+    limit_threads(environment, count_processors(inherited), processes=min(TASKS_AT_A_TIME, tasks))
     return environment
 
 

@@ -18,7 +18,6 @@ from pydantic import BaseModel, ConfigDict
 from lorry_components.lifelines import follow_starter
 from lorry_components.process_setup import leave_process, skip_iri_grammar
 from lorry_pipelines.local.containers import Mount, build_runner, remove_containers, report_exit_codes
-from lorry_pipelines.local.copied_steps import copy_steps
 
 
 class LocalRun(BaseModel):
@@ -49,12 +48,11 @@ class LocalRun(BaseModel):
     user: str = ""
 
 
-def main(path: str, starter: int | None = None) -> None:
+def main(path: str) -> None:
     """Run the pipeline that a JSON file describes.
 
     Args:
         path: The file.
-        starter: The inherited socket of the process that starts steps; None: there is none.
     """
     warnings.simplefilter("ignore")
     skip_iri_grammar()
@@ -81,11 +79,9 @@ def main(path: str, starter: int | None = None) -> None:
     with contextlib.ExitStack() as stack:
         if run.runner == "docker":
             stack.enter_context(report_exit_codes())
-        elif starter is not None:
-            stack.enter_context(copy_steps(starter, os.environ))
         pipeline(**run.arguments)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], *map(int, sys.argv[2:]))
+    main(sys.argv[1])
     leave_process(0)

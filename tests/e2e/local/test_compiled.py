@@ -94,6 +94,14 @@ def test_for_a_cluster_what_is_on_this_machine_is_refused(workspace: Any) -> Non
     assert not (workspace.store / "specs").exists()
 
 
+def test_the_command_runs_the_compiled_graph_when_asked(workspace: Any) -> None:
+    workspace.write_task("films")
+    (task,) = workspace.run_json("run", "films.yaml", "--runner", "subprocess")
+    assert (task["outcome"], task["version"]) == ("promoted", 1)
+    (run,) = workspace.list_runs()
+    assert (run / "pipeline.yaml").exists()
+
+
 def test_the_file_runs_by_itself(workspace: Any, rows: Callable[..., Any]) -> None:
     """Compiled without tasks and given one task at its start, with no progress files and no checkpoints."""
     workspace.write_task("films")

@@ -77,7 +77,7 @@ def test_a_step_imports_no_large_library_before_it_has_read_its_task(step: str) 
 
 
 def test_a_run_is_watched_and_its_steps_are_started_without_their_libraries() -> None:
-    code = "import lorry_pipelines.local.runner_process, lorry_pipelines.local.step_starter"
+    code = "import lorry_pipelines.local.runner_process, lorry_pipelines.local.step_runner"
     assert list_imported(code, (*_HEAVY, "kfp", "numpy")) == []
 
 

@@ -29,7 +29,7 @@ EDGES = {
     # A process sets its own threads by what is reserved for its pod.
     "components/lorry_components/processors.py",
     "pipelines/lorry_pipelines/local/runner_process.py",
-    "pipelines/lorry_pipelines/local/step_starter.py",
+    "pipelines/lorry_pipelines/local/step_processes.py",
 }
 # What sets variables for libraries that take no arguments for it, and reads none.
 SETTERS = {
@@ -47,7 +47,7 @@ BEGINNINGS = {
     "components/lorry_components/steps/runtime/step_context.py",
     "components/lorry_components/studies/trial_process.py",
     "components/lorry_components/training/distributed.py",
-    "pipelines/lorry_pipelines/local/step_starter.py",
+    "pipelines/lorry_pipelines/local/preloaded.py",
 }
 
 
