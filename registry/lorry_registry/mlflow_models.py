@@ -33,14 +33,7 @@ _FLAVOR = "lorry"
 LOADER = "lorry_components.inference.mlflow_flavor"
 # What lies there may be anybody's: nothing larger is read.
 _MAX_BYTES = 4 << 20
-_MODEL_ID = re.compile(r"\bm-[0-9a-f]{32}\b")
 _LOGGED_MODEL = re.compile(r"models:/(m-[A-Za-z0-9]+)")
-
-
-def find_model_id(version: "ModelVersion") -> str | None:
-    """Return the id of the logged model that a version is, which MLflow names only in its address."""
-    match = _MODEL_ID.search(version.source or "")
-    return match.group() if match else None
 
 
 class MlflowModels(MlflowRuns):
