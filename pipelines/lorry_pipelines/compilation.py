@@ -17,7 +17,7 @@ from lorry_registry.errors import StoreError, UsageError
 from lorry_registry.settings import IN_STORE, Settings
 from lorry_registry.sizes import KIB, format_in
 from lorry_registry.stores import open_store
-from lorry_registry.stores.lanes import map_in_lanes
+from lorry_registry.stores.concurrency import map_concurrent
 from lorry_registry.task_references import TaskReference, refer_to_task, store_task
 from lorry_registry.task_spec import ResourcesSpec, TaskSpec
 
@@ -91,7 +91,7 @@ def publish_tasks(specs: Sequence[TaskSpec], settings: Settings) -> list[TaskRef
     """
     _refuse_secrets(settings)
     store = open_store(settings.store, settings.s3)
-    return list(map_in_lanes(functools.partial(store_task, store), specs, store.lanes))
+    return list(map_concurrent(functools.partial(store_task, store), specs, store.concurrency))
 
 
 def withhold_secret(address: str) -> str:

@@ -21,7 +21,7 @@ from lorry_registry.errors import (
     raise_together,
 )
 from lorry_registry.registry import Registry
-from lorry_registry.stores.lanes import map_in_lanes
+from lorry_registry.stores.concurrency import map_concurrent
 from lorry_registry.task_loading import place_base
 from lorry_registry.task_spec import TaskSpec
 
@@ -87,7 +87,7 @@ def plan_tasks(tasks: Sequence[ResolvedTask], registry: Registry, *, force: bool
         return PlannedTask(task, _assess(task, registry, force=force))
 
     # The first one alone: what many tasks share, such as the base, is then hashed once.
-    return [*map(plan, tasks[:1]), *map_in_lanes(plan, tasks[1:], registry.store.lanes)]
+    return [*map(plan, tasks[:1]), *map_concurrent(plan, tasks[1:], registry.store.concurrency)]
 
 
 def refuse_what_does_not_fit(specs: Sequence[TaskSpec]) -> None:

@@ -37,7 +37,7 @@ from lorry_registry.registry_identity import RegistryIdentity
 from lorry_registry.signing.event_signatures import EventSignature
 from lorry_registry.signing.trust import Trust
 from lorry_registry.stores import Store, StoredDocument
-from lorry_registry.stores.lanes import map_in_lanes
+from lorry_registry.stores.concurrency import map_concurrent
 from lorry_registry.task_document import suggest_name
 from lorry_registry.task_spec import TASK_NAME
 
@@ -98,7 +98,7 @@ class Ledger:
     def list_tasks(self) -> list[str]:
         """Return the names of the tasks that have a version, sorted."""
         names = self.list_names()
-        found = map_in_lanes(self._has_head, names, self._store.lanes)
+        found = map_concurrent(self._has_head, names, self._store.concurrency)
         return [name for name, has_head in zip(names, found, strict=True) if has_head]
 
     def list_names(self) -> list[str]:
@@ -196,10 +196,12 @@ class Ledger:
         if state.head is None:
             return []
         task, last = state.task, state.head.event
-        # Whatever number a forged head names, no more is begun than there are lanes for.
+        # Whatever number a forged head names, no more is begun than the store's concurrency allows.
         copies = self._read_packs(task, last.sequence - 1) if packed else []
         after = range(len(copies) + 1, last.sequence)
-        read = map_in_lanes(lambda sequence: self._read_event(task, sequence), after, self._store.lanes)
+        read = map_concurrent(
+            lambda sequence: self._read_event(task, sequence), after, self._store.concurrency
+        )
         events = [*copies, *read, last]
         broken = _find_break(events)
         if broken and copies:
@@ -260,7 +262,7 @@ class Ledger:
         copies: list[Event] = []
         for block, events in zip(
             list_blocks(count),
-            map_in_lanes(read_pack, list_blocks(count), self._store.lanes),
+            map_concurrent(read_pack, list_blocks(count), self._store.concurrency),
             strict=False,
         ):
             if [event.sequence for event in events] != [*block]:

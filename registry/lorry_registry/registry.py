@@ -37,7 +37,7 @@ from lorry_registry.settings import DEFAULT_CACHE_BYTES, Settings
 from lorry_registry.signing.trust import Trust
 from lorry_registry.stored_adapters import StoredAdapters, adapter_hex, adapter_key
 from lorry_registry.stores import Store, open_store
-from lorry_registry.stores.lanes import map_in_lanes
+from lorry_registry.stores.concurrency import map_concurrent
 from lorry_registry.training_record import read_card
 from lorry_registry.users import name_user
 
@@ -156,10 +156,10 @@ class Registry:
     def survey_tasks(self) -> Iterator[TaskEntry | LorryError]:
         """Yield every task with its champion, deleted ones too, or what is wrong with it, sorted by name.
 
-        A task costs one request, or two if its head is of an older Lorry; as many run at once as the store
-        has lanes.
+        A task costs one request, or two if its head is of an older Lorry; as many run at once as the
+        store's concurrency allows.
         """
-        surveyed = map_in_lanes(self._survey_task, self.ledger.list_names(), self.store.lanes)
+        surveyed = map_concurrent(self._survey_task, self.ledger.list_names(), self.store.concurrency)
         return (entry for entry in surveyed if entry is not None)
 
     def _survey_task(self, task: str) -> TaskEntry | LorryError | None:

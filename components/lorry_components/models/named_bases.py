@@ -36,7 +36,7 @@ from lorry_registry.errors import BaseModelError, LorryError, NotFoundError, Sto
 from lorry_registry.file_locks import hold_lock
 from lorry_registry.input_specs import BASE_NAME, BaseSpec
 from lorry_registry.stores import Store, check_key, open_store
-from lorry_registry.stores.lanes import map_in_lanes
+from lorry_registry.stores.concurrency import map_concurrent
 from lorry_registry.task_document import suggest_name
 from lorry_registry.whole_files import write_whole
 
@@ -44,7 +44,7 @@ MANIFEST_NAME = "lorry-base.json"
 _SHA256 = r"^sha256:[0-9a-f]{64}$"
 _NAME = re.compile(BASE_NAME)
 # Some files of a base are gigabytes: a few at once use the network, more would only take memory and disk.
-_LANES = 4
+_DOWNLOADS = 4
 
 
 class _Document(BaseModel):
@@ -338,7 +338,7 @@ def _download(spec: BaseSpec, place: BasePlace, manifest: BaseManifest, folder: 
             raise _refuse_damaged(store.locate(key))
 
     try:
-        for _ in map_in_lanes(fetch_file, manifest.all_files, min(store.lanes, _LANES)):
+        for _ in map_concurrent(fetch_file, manifest.all_files, min(store.concurrency, _DOWNLOADS)):
             pass
         write_whole(partial / MANIFEST_NAME, manifest.serialize())
         partial.rename(folder)

@@ -18,13 +18,16 @@ from lorry_pipelines.scheduling import PlannedTask
 from lorry_registry.adapter_names import label_method
 from lorry_registry.cli.prose import print_line, print_prose
 from lorry_registry.cli.tables import Column, print_table
+from lorry_registry.ledger import TaskState
 from lorry_registry.linear_probe import describe_linear_probe
 from lorry_registry.manifest import Manifest
 from lorry_registry.mlflow_connection import MlflowConnection
 from lorry_registry.mlflow_pages import LOCAL_ADDRESS, TrainingsPage, is_server, locate_trainings
+from lorry_registry.promotion import list_versions
 from lorry_registry.registry import Registry
 from lorry_registry.sizes import format_size
 from lorry_registry.sqlite_addresses import name_database
+from lorry_registry.stores.concurrency import map_concurrent
 
 _COLUMNS = (
     Column("Task"),
@@ -48,11 +51,16 @@ def describe_tasks(
     planned: Sequence[PlannedTask], reports: Mapping[str, TaskReport], registry: Registry
 ) -> list[dict[str, Any]]:
     """Return the outcome of each task as plain values, in the order in which tasks were given."""
-    return [_describe_task(plan, reports.get(plan.spec.name), registry) for plan in planned]
+
+    def describe(plan: PlannedTask) -> dict[str, Any]:
+        return _describe_task(plan, reports.get(plan.spec.name), registry)
+
+    return list(map_concurrent(describe, planned, registry.store.concurrency))
 
 
 def _describe_task(plan: PlannedTask, report: TaskReport | None, registry: Registry) -> dict[str, Any]:
-    version, adapter_id = _find_version(plan, report, registry)
+    state = registry.ledger.read_state(plan.spec.name)
+    version, adapter_id = _find_version(plan, report, registry, state)
     row: dict[str, Any] = {
         "task": plan.spec.name,
         "kind": plan.spec.kind,
@@ -61,7 +69,7 @@ def _describe_task(plan: PlannedTask, report: TaskReport | None, registry: Regis
         "step": report.step if report else None,
         "version": version,
         "adapter_id": adapter_id,
-        "champion": registry.ledger.read_state(plan.spec.name).champion_version,
+        "champion": state.champion_version,
         "seconds": sum(report.seconds.values()) if report else None,
         "train_seconds": report.details.get("finetune", {}).get("train_seconds") if report else None,
         "published": plan.spec.evaluate.reference.value if plan.spec.evaluate.reference else None,
@@ -101,14 +109,16 @@ def _name_outcome(plan: PlannedTask) -> str:
 
 
 def _find_version(
-    plan: PlannedTask, report: TaskReport | None, registry: Registry
+    plan: PlannedTask, report: TaskReport | None, registry: Registry, state: TaskState
 ) -> tuple[int | None, str | None]:
     if report is None or report.step == STEPS[0]:
         # The step has read the rows, and may know better.
         known = report.details.get(STEPS[0], {}).get("version") if report is not None else None
         number = known or plan.staleness.version
-        adapters = {version.number: version.adapter_id for version in registry.list_versions(plan.spec.name)}
-        return number, adapters.get(number) if number else None
+        if number is None:
+            return None, None
+        versions = list_versions(registry.ledger.read_events(state))
+        return number, next((one.adapter_id for one in versions if one.number == number), None)
     registered = report.details.get("register", {})
     return registered.get("version"), registered.get("adapter_id")
 

@@ -12,6 +12,7 @@ from lorry_components.data.sources.local import list_local_files
 from lorry_components.tasks.resolution import ResolvedTask
 from lorry_registry.errors import Fault, InvalidDataError, StoreError
 from lorry_registry.stores import Store
+from lorry_registry.stores.concurrency import map_concurrent
 from lorry_registry.task_spec import TaskSpec
 
 
@@ -57,7 +58,8 @@ def list_missing(uploads: Sequence[Upload], store: Store) -> list[tuple[Path, st
     """
     files = dict.fromkeys(file for upload in uploads for file in upload.files)
     prefixes = dict.fromkeys("/".join(key.split("/")[:2]) for _, key in files)
-    known = {key for prefix in prefixes for key in store.list_keys(prefix)}
+    listed = map_concurrent(lambda prefix: list(store.list_keys(prefix)), prefixes, store.concurrency)
+    known = {key for keys in listed for key in keys}
     return [(path, key) for path, key in files if key not in known]
 
 

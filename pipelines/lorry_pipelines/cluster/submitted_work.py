@@ -22,7 +22,7 @@ from lorry_registry.digests import canonical_json, digest_document
 from lorry_registry.ledger import Ledger
 from lorry_registry.settings import Settings
 from lorry_registry.stores import Store
-from lorry_registry.stores.lanes import map_in_lanes
+from lorry_registry.stores.concurrency import map_concurrent
 
 
 class SubmittedWork(BaseModel):
@@ -62,7 +62,7 @@ def read_heads(store: Store, tasks: Sequence[ResolvedTask]) -> dict[str, str | N
         StoreError: The store cannot be read.
     """
     names, ledger = [task.spec.name for task in tasks], Ledger(store)
-    return dict(zip(names, map_in_lanes(ledger.digest_head, names, store.lanes), strict=True))
+    return dict(zip(names, map_concurrent(ledger.digest_head, names, store.concurrency), strict=True))
 
 
 def record_work(store: Store, works: Mapping[str, SubmittedWork]) -> None:
@@ -81,7 +81,7 @@ def record_work(store: Store, works: Mapping[str, SubmittedWork]) -> None:
         # Of two submissions of the task at the same moment, the run of either is as good to be found.
         store.overwrite(_locate(task), canonical_json(document))
 
-    for _ in map_in_lanes(write, works, store.lanes):
+    for _ in map_concurrent(write, works, store.concurrency):
         pass
 
 
@@ -108,7 +108,9 @@ def find_runs(
         ClusterError: Kubeflow cannot be reached.
         StoreError: The store cannot be read.
     """
-    kept = dict(zip(works, map_in_lanes(lambda task: _read(store, task), works, store.lanes), strict=True))
+    kept = dict(
+        zip(works, map_concurrent(lambda task: _read(store, task), works, store.concurrency), strict=True)
+    )
     same = {task: known for task, known in kept.items() if known and known.work == works[task]}
     names = dict.fromkeys(known.run for known in same.values())
     runs = {name: kubeflow.list_runs(experiment, name) for name in names}

@@ -5,7 +5,6 @@
 :mod:`~lorry_registry.collection.plan` compares the two; nothing is changed by it.
 :mod:`~lorry_registry.collection.sweep` removes what a plan found, after looking again.
 :mod:`~lorry_registry.collection.findings` are the words that these speak in, and
-:mod:`~lorry_registry.collection.parallel` sends many requests at once.
 
 It is safe beside everything else that uses the store; :mod:`~lorry_registry.leases` says why.
 """

@@ -15,12 +15,12 @@ from lorry_registry.collection.inventory import (
     name_leased,
 )
 from lorry_registry.collection.marks import TaskMarks, mark_task
-from lorry_registry.collection.parallel import map_parallel
 from lorry_registry.errors import LorryError, StoreError
 from lorry_registry.leases import LEASE_SECONDS, TOMBSTONE_SECONDS, TOMBSTONES, Holder, is_over
 from lorry_registry.registry import Registry
 from lorry_registry.stored_adapters import adapter_hex
 from lorry_registry.stores import Store, StoredEntry
+from lorry_registry.stores.concurrency import map_concurrent
 from lorry_registry.task_spec import TASK_NAME
 
 # Where writers of this registry may leave something unfinished.
@@ -99,7 +99,8 @@ def _read_names(registry: Registry, rules: Rules, plan: Plan) -> tuple[dict[str,
         except LorryError as error:
             return error
 
-    for task, marks in zip(tasks, map_parallel(mark, tasks), strict=True):
+    found = map_concurrent(mark, tasks, registry.store.concurrency)
+    for task, marks in zip(tasks, found, strict=True):
         if isinstance(marks, LorryError):
             plan.problems[f"the ledger of {task}"] = marks
             unreadable.append(task)

@@ -9,15 +9,15 @@ the next collection.
 import contextlib
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from pydantic import JsonValue
 
 from lorry_registry.collection.findings import Finding, Plan, Rules, Sweep
 from lorry_registry.collection.inventory import Stored, list_adapter, list_leases
 from lorry_registry.collection.marks import mark_task
-from lorry_registry.collection.parallel import map_parallel
 from lorry_registry.errors import ConflictError, LorryError, StoreError
 from lorry_registry.leases import DELETING_SECONDS, Holder, Tombstone, is_over
 from lorry_registry.ledger import TaskState
@@ -29,8 +29,11 @@ from lorry_registry.signing.attestations import attestations_key
 from lorry_registry.sizes import format_size
 from lorry_registry.stored_adapters import adapter_hex
 from lorry_registry.stores import UnfinishedWrite
+from lorry_registry.stores.concurrency import map_concurrent
 from lorry_registry.users import name_user
 
+_A = TypeVar("_A")
+_B = TypeVar("_B")
 # So many that a listing serves several, so few that all are removed long before a tombstone is over.
 _BATCH = 20
 _ATTEMPTS = 10
@@ -82,6 +85,9 @@ class _Sweeper:
         self._sweep = sweep
         self._tell = tell
 
+    def _map(self, action: Callable[[_A], _B], items: Iterable[_A]) -> list[_B]:
+        return list(map_concurrent(action, items, self._store.concurrency))
+
     @contextlib.contextmanager
     def reporting(self, name: str) -> Iterator[None]:
         try:
@@ -95,7 +101,7 @@ class _Sweeper:
         with contextlib.ExitStack() as tombstones:
             started, now = time.monotonic(), self._store.read_clock()
             raised: list[Tombstone] = []
-            tombstones.callback(lambda: map_parallel(Tombstone.lower, raised))
+            tombstones.callback(lambda: self._map(Tombstone.lower, raised))
 
             def try_raise(finding: Finding) -> bool:
                 tombstone = Tombstone(self._store, _name(finding))
@@ -105,7 +111,7 @@ class _Sweeper:
                 raised.append(tombstone)
                 return True
 
-            are_ours = map_parallel(try_raise, findings)
+            are_ours = self._map(try_raise, findings)
             ours = [finding for finding, is_ours in zip(findings, are_ours, strict=True) if is_ours]
             self._delete(self._record(self._look_again(ours)), started)
 
@@ -113,7 +119,7 @@ class _Sweeper:
         """Return what nobody has begun to use, with the keys that are there now."""
         _, held = list_leases(self._store, self._store.read_clock())
         present: list[Finding] = []
-        found = map_parallel(lambda finding: list_adapter(self._store, _name(finding)), findings)
+        found = self._map(lambda finding: list_adapter(self._store, _name(finding)), findings)
         for finding, stored in zip(findings, found, strict=True):
             if _name(finding) in held:
                 self._spare(finding, "it came into use")
@@ -186,7 +192,7 @@ class _Sweeper:
         manifests = [key for finding in findings for key in finding.keys if key.endswith(f"/{MANIFEST_NAME}")]
         files = [key for finding in findings for key in finding.keys if key not in set(manifests)]
         # Signatures and provenance lie apart; what a kill leaves of them goes with the files that are left.
-        beside = map_parallel(
+        beside = self._map(
             lambda finding: list(self._store.list_keys(attestations_key(_name(finding)))), findings
         )
         for keys in (manifests, [key for listed in beside for key in listed], files):

@@ -84,12 +84,12 @@ class Store(ABC):
 
     Attributes:
         address: Where it is.
-        lanes: How many requests at once are worth while: 1 where a request hardly waits. With more than one,
+        concurrency: How many requests at once are worth while: 1 where a request hardly waits. With more,
             methods are called from several threads.
     """
 
     address: str
-    lanes: ClassVar[int] = 1
+    concurrency: ClassVar[int] = 1
 
     @abstractmethod
     def read(self, key: str) -> StoredDocument | None:

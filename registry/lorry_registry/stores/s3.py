@@ -35,7 +35,7 @@ from lorry_registry.stores.base import (
     check_key,
     refuse_large,
 )
-from lorry_registry.stores.s3_client import CONNECTIONS, S3Connection, S3Options, connect
+from lorry_registry.stores.s3_client import CONNECTIONS, S3Options, make_client
 from lorry_registry.stores.s3_errors import (
     explain_error,
     find_code,
@@ -44,7 +44,6 @@ from lorry_registry.stores.s3_errors import (
     is_missing,
 )
 from lorry_registry.stores.s3_probe import probe_conditions, probe_multipart_condition
-from lorry_registry.stores.s3_reads import PlainReader
 from lorry_registry.stores.s3_retries import Patience, retry_request
 from lorry_registry.stores.s3_upkeep import delete_objects, list_uploads
 from lorry_registry.whole_files import whole_file
@@ -74,7 +73,7 @@ class S3Store(Store):
         StoreError: The address names no bucket, or a prefix that is not a key.
     """
 
-    lanes: ClassVar[int] = CONNECTIONS
+    concurrency: ClassVar[int] = CONNECTIONS
 
     def __init__(
         self,
@@ -97,11 +96,6 @@ class S3Store(Store):
 
     def read(self, key: str) -> StoredDocument | None:
         """Return the content of a key; its tag is its ETag."""
-        check_key(key)
-        with self._reporting("read", key, _GET):
-            found = self._reader.read(key)
-        if found is not None:
-            return found
 
         def take(answer: Any) -> StoredDocument:
             if answer["ContentLength"] > MAX_DOCUMENT_BYTES:
@@ -311,17 +305,9 @@ class S3Store(Store):
     # Requests
 
     @functools.cached_property
-    def _connection(self) -> S3Connection:
-        # Whatever is sent again is sent again here: only so is it known that an answer may have been lost.
-        return connect(attempts=1, read_seconds=self._read_seconds)
-
-    @functools.cached_property
     def _client(self) -> Any:
-        return self._connection.client
-
-    @functools.cached_property
-    def _reader(self) -> PlainReader:
-        return PlainReader(self._connection, self._folder)
+        # Requests are repeated here alone: only so is it known that an answer may have been lost.
+        return make_client(attempts=1, read_seconds=self._read_seconds)
 
     @property
     def _encryption(self) -> dict[str, str]:
@@ -349,8 +335,7 @@ class S3Store(Store):
         check_key(key)
 
         def request() -> _T:
-            with self._reader.learning(key):
-                answer = self._client.get_object(**self._place(key))
+            answer = self._client.get_object(**self._place(key))
             with contextlib.closing(answer["Body"]):
                 return take(answer)
 

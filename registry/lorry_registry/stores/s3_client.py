@@ -6,6 +6,8 @@ chooses whether the bucket is part of the host name or of the path: of the path,
 unless the profile says ``addressing_style``. What boto3 takes from none of these is in :class:`S3Options`.
 """
 
+import functools
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,27 +37,21 @@ class S3Options:
         return {name: value for name, value in given.items() if value}
 
 
-@dataclass(frozen=True, slots=True)
-class S3Connection:
-    """A client of S3 and what it was made from.
+def share_client() -> Any:
+    """Return one client for all callers in this process, as long as boto3's variables stay the same.
 
-    Attributes:
-        client: boto3's client.
-        session: botocore's session, which has credentials and settings.
-        timeouts: How many seconds connecting and an answer may take.
+    Making a client takes tens of milliseconds, most of them spent on parsing descriptions of AWS.
     """
+    names = sorted(name for name in os.environ if name.startswith("AWS_") or name == "HOME")
+    return _make_shared(tuple((name, os.environ[name]) for name in names))
 
-    client: Any
-    session: Any
-    timeouts: tuple[float, float]
+
+@functools.lru_cache(maxsize=1)
+def _make_shared(_environment: tuple[tuple[str, str], ...]) -> Any:
+    return make_client()
 
 
 def make_client(*, attempts: int | None = None, read_seconds: float | None = None) -> Any:
-    """Return a boto3 client of S3, as :func:`connect` makes it."""
-    return connect(attempts=attempts, read_seconds=read_seconds).client
-
-
-def connect(*, attempts: int | None = None, read_seconds: float | None = None) -> S3Connection:
     """Make a boto3 client of S3; no request is sent yet.
 
     Args:
@@ -69,18 +65,15 @@ def connect(*, attempts: int | None = None, read_seconds: float | None = None) -
     """
     import boto3
     from botocore.config import Config
-    from botocore.session import get_session
 
-    timeouts = (_CONNECT_SECONDS, read_seconds or _READ_SECONDS)
     settings: dict[str, Any] = {
-        "connect_timeout": timeouts[0],
-        "read_timeout": timeouts[1],
+        "connect_timeout": _CONNECT_SECONDS,
+        "read_timeout": read_seconds or _READ_SECONDS,
         "max_pool_connections": CONNECTIONS,
     }
     if attempts is not None:
         settings["retries"] = {"total_max_attempts": attempts}
-    session = get_session()
-    client = boto3.Session(botocore_session=session).client("s3", config=Config(**settings))
+    client = boto3.Session().client("s3", config=Config(**settings))
     if "@" in client.meta.endpoint_url:
         raise StoreError(
             "the address of the S3 endpoint holds credentials",
@@ -88,4 +81,4 @@ def connect(*, attempts: int | None = None, read_seconds: float | None = None) -
             todo="leave them out of it: boto3 takes them from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
             "or from AWS_PROFILE",
         )
-    return S3Connection(client, session, timeouts)
+    return client

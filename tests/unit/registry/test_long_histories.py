@@ -16,7 +16,7 @@ from lorry_registry.ledger import Ledger
 from lorry_registry.ledger_documents import Event
 from lorry_registry.registry import Registry
 from lorry_registry.stores import LocalStore
-from lorry_registry.stores.lanes import map_in_lanes
+from lorry_registry.stores.concurrency import map_concurrent
 from lorry_registry.stores.s3 import S3Store
 
 Make = Callable[..., Any]
@@ -354,17 +354,17 @@ def test_of_two_that_register_one_adapter_at_once_one_does(
     assert len(registry.list_versions("reviews")) == 2
 
 
-# Lanes
+# Concurrent calls
 
 
 def test_results_stand_in_the_order_of_the_items() -> None:
-    assert list(map_in_lanes(lambda number: number * 2, range(100), 4)) == list(range(0, 200, 2))
-    assert list(map_in_lanes(lambda number: number * 2, range(3), 1)) == [0, 2, 4]
+    assert list(map_concurrent(lambda number: number * 2, range(100), 4)) == list(range(0, 200, 2))
+    assert list(map_concurrent(lambda number: number * 2, range(3), 1)) == [0, 2, 4]
 
 
-def test_one_lane_is_the_callers_own_thread() -> None:
-    assert set(map_in_lanes(lambda _: threading.get_ident(), range(3), 1)) == {threading.get_ident()}
-    assert threading.get_ident() not in set(map_in_lanes(lambda _: threading.get_ident(), range(3), 2))
+def test_one_call_at_once_runs_in_the_callers_own_thread() -> None:
+    assert set(map_concurrent(lambda _: threading.get_ident(), range(3), 1)) == {threading.get_ident()}
+    assert threading.get_ident() not in set(map_concurrent(lambda _: threading.get_ident(), range(3), 2))
 
 
 def test_only_a_few_items_are_in_hand_at_once() -> None:
@@ -375,7 +375,7 @@ def test_only_a_few_items_are_in_hand_at_once() -> None:
             taken.append(number)
             yield number
 
-    results = map_in_lanes(lambda number: number, count(), 2)
+    results = map_concurrent(lambda number: number, count(), 2)
     assert [next(results) for _ in range(3)] == [0, 1, 2]
     assert len(taken) <= 2 * 4 + 3
     results.close()  # type: ignore[attr-defined]
@@ -390,7 +390,7 @@ def test_an_error_comes_in_its_place_and_ends_the_rest() -> None:
             raise StoreError("three")
         return number
 
-    results = map_in_lanes(fail_at_three, range(1000), 2)
+    results = map_concurrent(fail_at_three, range(1000), 2)
     assert [next(results) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(StoreError, match="three"):
         next(results)

@@ -5,7 +5,6 @@ Endpoint, region and credentials are boto3's to find: ``AWS_ENDPOINT_URL``, ``AW
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -16,7 +15,8 @@ from lorry_components.data.object_cache import ObjectCache
 from lorry_components.data.rows import MAX_FILE_BYTES
 from lorry_registry.errors import StoreError
 from lorry_registry.sizes import format_in
-from lorry_registry.stores.s3_client import make_client
+from lorry_registry.stores.concurrency import map_concurrent
+from lorry_registry.stores.s3_client import share_client
 
 MAX_OBJECTS = 10_000
 # Of what rows name: how many objects may lie below the prefix, and how large one and all may be.
@@ -147,9 +147,8 @@ def download_named(
                     cache.keep(content, *identity)
             _save_named(source, name, content, folder)
 
-        with ThreadPoolExecutor(_DOWNLOADS, thread_name_prefix="source") as executor:
-            # An error of one ends all that have not begun.
-            list(executor.map(download, names))
+        for _ in map_concurrent(download, names, _DOWNLOADS):
+            pass
 
 
 def _read_object(client: Any, source: str, bucket: str, entry: RemoteObject) -> bytes:
@@ -263,8 +262,7 @@ def _open_client(source: str) -> Iterator[Any]:
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
-        with contextlib.closing(make_client()) as client:
-            yield client
+        yield share_client()
     except ClientError as error:
         details = error.response.get("Error", {})
         reason = f"{details.get('Code', 'error')} {details.get('Message', '')}".strip()

@@ -294,7 +294,7 @@ hook(s3.S3Store, "upload")
 hook(s3.S3Store, "create")
 hook(s3.S3Store, "download")
 # One after the other, so that each step is in the same place each time.
-named_bases._LANES = 1
+named_bases._DOWNLOADS = 1
 kills = 0
 while True:
     child = os.fork()

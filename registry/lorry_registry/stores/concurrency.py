@@ -10,32 +10,32 @@ _T = TypeVar("_T")
 _R = TypeVar("_R")
 
 
-def map_in_lanes(function: Callable[[_T], _R], items: Iterable[_T], lanes: int) -> Iterator[_R]:
-    """Yield a function's results in the order of the items, with up to ``lanes`` calls running at once.
+def map_concurrent(function: Callable[[_T], _R], items: Iterable[_T], concurrency: int) -> Iterator[_R]:
+    """Yield a function's results in the order of the items, with up to ``concurrency`` calls running at once.
 
-    No more than a few items for each lane are in hand, however many there are: what is yielded can be used up
-    as it comes.
+    No more than a few items for each thread are taken in advance, however many there are: what is yielded can
+    be used up as it comes.
 
     Args:
-        function: Called in threads of their own when there is more than one lane.
+        function: Called in threads of a pool, unless ``concurrency`` is 1.
         items: The items.
-        lanes: How many calls run at once; 1: they run one after the other, in the caller's thread.
+        concurrency: How many calls run at once; 1: they run one after the other, in the caller's thread.
 
     Raises:
         Exception: What the function raises, in the place of its result; no further call is begun.
     """
-    if lanes == 1:
+    if concurrency == 1:
         yield from map(function, items)
         return
     remaining = iter(items)
-    pool = ThreadPoolExecutor(lanes, thread_name_prefix="lane")
+    pool = ThreadPoolExecutor(concurrency, thread_name_prefix="lorry")
     try:
         begun: collections.deque[Future[_R]] = collections.deque(
-            pool.submit(function, item) for item in itertools.islice(remaining, 4 * lanes)
+            pool.submit(function, item) for item in itertools.islice(remaining, 4 * concurrency)
         )
         while begun:
             yield begun.popleft().result()
             begun.extend(pool.submit(function, item) for item in itertools.islice(remaining, 1))
     finally:
-        # Whoever stops taking results does not wait for calls that were not begun.
+        # A caller that stops taking results does not wait for calls that were not begun.
         pool.shutdown(cancel_futures=True)
