@@ -4,8 +4,6 @@ The ledger's head is swapped under the condition that nobody moved it. Whoever c
 new head: what was decided is decided again, and written if the champion is still the same.
 """
 
-import random
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,10 +13,10 @@ from lorry_registry.errors import ConflictError
 from lorry_registry.ledger import Ledger, Standing, TaskState, name_version
 from lorry_registry.ledger_documents import Action, Event
 from lorry_registry.manifest import Manifest
+from lorry_registry.retries import RetryPolicy
 
 # One writer wins each time, so this many at once are served; the pauses make it far fewer attempts.
-_ATTEMPTS = 200
-_FIRST_SECONDS, _LONGEST_SECONDS = 0.01, 1.0
+_RETRIES = RetryPolicy(attempts=200, first_seconds=0.01, longest_seconds=1.0, jitter=1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +57,10 @@ def record_move(ledger: Ledger, task: str, decide: Callable[[TaskState], Move | 
     Raises:
         ConflictError: Others came first again and again.
     """
-    for attempt in range(1, _ATTEMPTS):
-        try:
-            return _record_once(ledger, task, decide)
-        except _OvertakenError:
-            time.sleep(_choose_pause(attempt))
     try:
-        return _record_once(ledger, task, decide)
+        return _RETRIES.call(
+            lambda: _record_once(ledger, task, decide), lambda error: isinstance(error, _OvertakenError)
+        )
     except _OvertakenError as overtaken:
         raise overtaken.conflict from None
 
@@ -111,9 +106,3 @@ def _record_once(ledger: Ledger, task: str, decide: Callable[[TaskState], Move |
         )
     except ConflictError as conflict:
         raise _OvertakenError(conflict) from conflict
-
-
-def _choose_pause(attempt: int) -> float:
-    longest: float = min(_LONGEST_SECONDS, _FIRST_SECONDS * 2.0 ** (attempt - 1))
-    # Not from the generator that a training in this process has seeded: writers would wait alike.
-    return random.SystemRandom().uniform(0, longest)

@@ -20,7 +20,7 @@ from lorry_registry.mlflow_network import (
     DIRECT_DOWNLOADS,
     STEADY,
     ClientVariables,
-    Patience,
+    RequestLimits,
     limit_s3,
 )
 from lorry_registry.scrubbing import scrub_text
@@ -96,7 +96,7 @@ class MlflowConnection:
 
     Args:
         tracking_uri: The address of a server or a database.
-        patience: How long a request may take.
+        limits: How long a request may take.
 
     Raises:
         TrackingError: It is not an address.
@@ -109,9 +109,9 @@ class MlflowConnection:
         is_database: Whether the address is a database that this process opens itself, without a server.
     """
 
-    def __init__(self, tracking_uri: str, patience: Patience = STEADY) -> None:
+    def __init__(self, tracking_uri: str, limits: RequestLimits = STEADY) -> None:
         self.tracking_uri = tracking_uri
-        self._patience = patience
+        self._limits = limits
         self._variables = ClientVariables()
         self._deadline: float | None = None
         self._scheme = split_tracking_address(tracking_uri).scheme.partition("+")[0]
@@ -165,17 +165,17 @@ class MlflowConnection:
         return client
 
     @contextlib.contextmanager
-    def reporting(self, what: str, patience: Patience | None = None) -> Iterator[None]:
+    def reporting(self, what: str, limits: RequestLimits | None = None) -> Iterator[None]:
         """Turn an error of MLflow, or of the way to it, into a ``TrackingError`` that says what was tried.
 
         Args:
             what: What is tried, as a clause: ``open it``.
-            patience: How long a request may take; None: as the connection's do.
+            limits: How long a request may take; None: as the connection's do.
         """
         if self._deadline is not None and time.monotonic() > self._deadline:
             raise TrackingError(f"no time was left to {what}", where=self.address, todo=_TOO_LONG)
         try:
-            with self._variables.set((patience or self._patience).list_variables()):
+            with self._variables.set((limits or self._limits).list_variables()):
                 yield
         except _list_backend_errors() as error:
             reason, todo = _explain_error(error)
@@ -191,12 +191,12 @@ class MlflowConnection:
         Raises:
             TrackingError: A request was to be made later.
         """
-        before = self._patience, self._deadline
-        self._patience, self._deadline = BRIEF, time.monotonic() + seconds
+        before = self._limits, self._deadline
+        self._limits, self._deadline = BRIEF, time.monotonic() + seconds
         try:
             yield
         finally:
-            self._patience, self._deadline = before
+            self._limits, self._deadline = before
 
     @contextlib.contextmanager
     def transferring(self, size: int = 0) -> Iterator[None]:
@@ -210,7 +210,7 @@ class MlflowConnection:
         extra = size // _BYTES_PER_SECOND
         if self._deadline is not None:
             self._deadline += extra
-        longer = Patience(self._patience.seconds + extra, self._patience.retries)
+        longer = RequestLimits(self._limits.seconds + extra, self._limits.retries)
         with self._variables.set(longer.list_variables()):
             yield
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lorry_registry.errors import TrackingError
 from lorry_registry.mlflow_connection import MlflowConnection, set_beside_others
-from lorry_registry.mlflow_network import PROBING, STEADY, Patience
+from lorry_registry.mlflow_network import PROBING, STEADY, RequestLimits
 from lorry_registry.mlflow_ownership import REGISTRY_TAG, TASK_TAG, check_owner
 from lorry_registry.mlflow_pages import TrainingsPage
 from lorry_registry.mlflow_relocation import STUDIES_FOLDER, find_former_root, relocate_artifacts
@@ -38,14 +38,14 @@ class MlflowExperiments:
         tracking_uri: The address of a server or a database.
         artifact_root: Where artifacts go when the address is a SQLite file; None: ``mlflow-artifacts`` beside
             that file. With every other address MLflow decides.
-        patience: How long a request may take.
+        limits: How long a request may take.
     """
 
     def __init__(
-        self, tracking_uri: str, artifact_root: Path | None = None, *, patience: Patience = STEADY
+        self, tracking_uri: str, artifact_root: Path | None = None, *, limits: RequestLimits = STEADY
     ) -> None:
         self.tracking_uri = tracking_uri
-        self._connection = MlflowConnection(tracking_uri, patience)
+        self._connection = MlflowConnection(tracking_uri, limits)
         self._artifact_root = artifact_root
 
     @property

@@ -21,7 +21,7 @@ _S3_SECONDS, _S3_ATTEMPTS = 5, 2
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class RequestLimits:
     """How long a request may take.
 
     Attributes:
@@ -38,11 +38,11 @@ class Patience:
         return {_TIMEOUT: seconds, _RETRIES: str(self.retries), _DATABASE_TIMEOUT: seconds, **_THROUGH_SERVER}
 
 
-STEADY = Patience(seconds=10, retries=4)
+STEADY = RequestLimits(seconds=10, retries=4)
 """For a training, which a restart of the server should not cut off from it: half a minute."""
-BRIEF = Patience(seconds=10, retries=1)
+BRIEF = RequestLimits(seconds=10, retries=1)
 """For a command that a person waits for, and for a registration, which can be repeated."""
-PROBING = Patience(seconds=5, retries=1)
+PROBING = RequestLimits(seconds=5, retries=1)
 """For the question whether a server is there."""
 
 

@@ -148,7 +148,7 @@ class Killer:
 
         # S3 takes no smaller part than this, except for the last one.
         s3_module._PART_BYTES = 5 * _MIB
-        return s3_module.S3Store(f"s3://{BUCKET}/kills/{name}", patience=QUICK)
+        return s3_module.S3Store(f"s3://{BUCKET}/kills/{name}", retries=QUICK)
 
 
 def _write_adapters(root: Path) -> dict[str, AdapterFolder]:

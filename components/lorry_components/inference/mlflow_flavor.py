@@ -177,7 +177,7 @@ def _find_model(folder: Path) -> tuple[str, frozenset[str]]:
     if not mlflow.tracking.is_tracking_uri_set():  # type: ignore[no-untyped-call]
         return name, frozenset()
     try:
-        versions = MlflowIndex(mlflow.get_registry_uri(), patience=BRIEF).read_alias_versions(name)
+        versions = MlflowIndex(mlflow.get_registry_uri(), limits=BRIEF).read_alias_versions(name)
     except LorryError as error:
         _LOGGER.warning("by which alias %s was loaded is not known: %s", name, error)
         return name, frozenset()

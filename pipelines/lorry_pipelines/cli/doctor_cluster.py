@@ -3,17 +3,18 @@
 import functools
 from typing import TYPE_CHECKING
 
-from lorry_components.steps.runtime.kubernetes_api import ApiPatience, KubernetesApi
+from lorry_components.steps.runtime.kubernetes_api import KubernetesApi
 from lorry_pipelines.cli.kubeflow_options import find_access
 from lorry_pipelines.diagnosis import Check, Finding
 from lorry_registry.errors import LorryError
+from lorry_registry.retries import RetryPolicy
 
 if TYPE_CHECKING:
     from lorry_pipelines.cluster.profile import ClusterProfile
     from lorry_registry.settings import Settings
 
 _SECONDS = 60.0
-_PATIENCE = ApiPatience(seconds=10.0, first_seconds=0.5)
+_RETRIES = RetryPolicy(seconds=10.0, first_seconds=0.5, jitter=0.0)
 # The time to upload the pipeline, and to read its report.
 _MARGIN_SECONDS = 120.0
 
@@ -40,7 +41,7 @@ def list_cluster_checks(settings: "Settings", pod_seconds: int | None) -> list[C
     ]
     api: KubernetesApi | None = None
     try:
-        api = KubernetesApi.open(access.namespace, _PATIENCE)
+        api = KubernetesApi.open(access.namespace, _RETRIES)
     except LorryError as error:
         missing = [Finding.from_error("Kubernetes", error, "warning")]
         checks.append(Check("Kubernetes", "Kubernetes", _SECONDS, lambda: missing))

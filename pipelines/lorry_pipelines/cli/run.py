@@ -177,7 +177,7 @@ def _find_trainings(tracking_uri: str, task: str) -> "TrainingsPage | None":
     from lorry_registry.mlflow_index import MlflowIndex
     from lorry_registry.mlflow_network import BRIEF
 
-    index = MlflowIndex(tracking_uri, patience=BRIEF)
+    index = MlflowIndex(tracking_uri, limits=BRIEF)
     # The summary is complete without it: an MLflow that is gone was reported already.
     with contextlib.suppress(LorryError):
         return index.find_trainings(task) if index.has_database() else None

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from lorry_pipelines.cluster.kubeflow_access import KubeflowAccess, check_host, open_client
-from lorry_pipelines.cluster.kubeflow_requests import Patience, Requests
+from lorry_pipelines.cluster.kubeflow_requests import RETRIES, Requests
 from lorry_registry.errors import ClusterError, UsageError
 from lorry_registry.kubeflow_pages import locate_kubeflow_run
+from lorry_registry.retries import RetryPolicy
 
 _PAGE = 100
 
@@ -90,7 +91,7 @@ class Kubeflow:
 
     Args:
         access: Where it is.
-        patience: How often a request is repeated.
+        retries: How often a request is repeated.
 
     Raises:
         UsageError: The address is none, holds a password, or the installation has users and no namespace is
@@ -98,10 +99,10 @@ class Kubeflow:
         ClusterError: It cannot be reached, or refuses who asks.
     """
 
-    def __init__(self, access: KubeflowAccess, patience: Patience | None = None) -> None:
+    def __init__(self, access: KubeflowAccess, retries: RetryPolicy = RETRIES) -> None:
         self._access = access
         check_host(access.host)
-        self._requests = Requests(access.host, patience or Patience())
+        self._requests = Requests(access.host, retries)
         self._api = open_client(access)
         self._health = self._read_health()
         # Without users, a namespace in a request is refused.

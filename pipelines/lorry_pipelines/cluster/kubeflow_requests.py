@@ -4,13 +4,12 @@ import contextlib
 import functools
 import json
 import logging
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from lorry_registry.addresses import hide_secrets
 from lorry_registry.errors import ClusterError
+from lorry_registry.retries import RetryPolicy
 
 _LOGGER = logging.getLogger(__name__)
 _Answer = TypeVar("_Answer")
@@ -22,17 +21,8 @@ _BUSY = (408, 425, 429, 500, 502, 503, 504)
 _MAX_MESSAGE = 400
 
 
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """How often a request that did not get an answer is repeated, and how long is waited in between."""
-
-    attempts: int = 4
-    first_seconds: float = 1.0
-
-    def list_waits(self) -> Iterator[float]:
-        """Yield the seconds to wait before each repetition."""
-        for attempt in range(self.attempts - 1):
-            yield self.first_seconds * 2**attempt
+RETRIES = RetryPolicy(attempts=4)
+"""How often a request that did not get an answer is repeated."""
 
 
 class Requests:
@@ -40,12 +30,12 @@ class Requests:
 
     Args:
         host: The address, for messages.
-        patience: How often a request is repeated.
+        retries: How often a request is repeated.
     """
 
-    def __init__(self, host: str, patience: Patience) -> None:
+    def __init__(self, host: str, retries: RetryPolicy) -> None:
         self._host = host
-        self._patience = patience
+        self._retries = retries
 
     def list_pages(self, what: str, ask: Callable[..., Any]) -> Iterator[Any]:
         """Yield the pages of a list.
@@ -77,17 +67,21 @@ class Requests:
             ClusterError: The server stays away, or refuses.
         """
         given = {name: value for name, value in arguments.items() if value is not None}
-        for wait in [*self._patience.list_waits(), None]:
-            try:
-                return request(**given, _request_timeout=_TIMEOUT)
-            except _list_failures() as error:
-                if may_be_gone and getattr(error, "status", None) == 404:
-                    return None
-                if wait is None or not _may_pass(error):
-                    raise self._explain(what, error) from error
-                _LOGGER.info("Kubeflow is asked again for %s: %s", what, _describe_failure(error))
-                time.sleep(wait)
-        raise AssertionError("the last attempt returns or raises")
+        failures = _list_failures()
+
+        def report(error: Exception) -> None:
+            _LOGGER.info("Kubeflow is asked again for %s: %s", what, _describe_failure(error))
+
+        try:
+            return self._retries.call(
+                lambda: request(**given, _request_timeout=_TIMEOUT),
+                lambda error: isinstance(error, failures) and _may_pass(error),
+                report=report,
+            )
+        except failures as error:
+            if may_be_gone and getattr(error, "status", None) == 404:
+                return None
+            raise self._explain(what, error) from error
 
     def create(
         self,
@@ -107,21 +101,27 @@ class Requests:
         Raises:
             ClusterError: The server stays away, or refuses.
         """
-        for wait in [*self._patience.list_waits(), None]:
+        failures = _list_failures()
+
+        def create_or_find() -> _Answer:
             try:
                 return read(create(_request_timeout=_TIMEOUT))
-            except _list_failures() as error:
-                is_conflict = getattr(error, "status", None) == 409
-                if not is_conflict and not _may_pass(error):
-                    raise self._explain(what, error) from error
+            except failures as error:
+                if not _is_conflict(error) and not _may_pass(error):
+                    raise
                 _LOGGER.info("whether %s was created is looked up: %s", what, _describe_failure(error))
                 made = find()
-                if made is not None:
-                    return made
-                if wait is None or is_conflict:
-                    raise self._explain(what, error) from error
-                time.sleep(wait)
-        raise AssertionError("the last attempt returns or raises")
+                if made is None:
+                    raise
+                return made
+
+        try:
+            return self._retries.call(
+                create_or_find,
+                lambda error: isinstance(error, failures) and not _is_conflict(error) and _may_pass(error),
+            )
+        except failures as error:
+            raise self._explain(what, error) from error
 
     def _explain(self, what: str, error: Exception) -> ClusterError:
         return ClusterError(
@@ -138,6 +138,10 @@ def _list_failures() -> tuple[type[Exception], ...]:
 
     # The generated client raises ValueError for a field that is not as the API describes it.
     return (OpenApiException, HTTPError, OSError, ValueError)
+
+
+def _is_conflict(error: Exception) -> bool:
+    return getattr(error, "status", None) == 409
 
 
 def _may_pass(error: Exception) -> bool:

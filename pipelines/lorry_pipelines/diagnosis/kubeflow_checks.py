@@ -14,7 +14,6 @@ from lorry_components.steps.runtime.kubernetes_api import KubernetesApi
 from lorry_pipelines.cluster.base_mounts import place_bases
 from lorry_pipelines.cluster.kubeflow import Kubeflow, Run, RunOrder
 from lorry_pipelines.cluster.kubeflow_access import KubeflowAccess
-from lorry_pipelines.cluster.kubeflow_requests import Patience
 from lorry_pipelines.cluster.profile import ClusterProfile
 from lorry_pipelines.cluster.reachability import check_places
 from lorry_pipelines.compilation import withhold_secret
@@ -23,19 +22,20 @@ from lorry_pipelines.diagnosis.pod_failures import describe_waiting, read_pod_fa
 from lorry_pipelines.step_images import choose_images
 from lorry_registry.digests import digest_file
 from lorry_registry.errors import ClusterError, InvalidTaskError
+from lorry_registry.retries import RetryPolicy
 from lorry_registry.settings import Settings
 from lorry_registry.stores import open_store
 
 LEAST_VERSION = (2, 17)
 EXPERIMENT = "lorry-doctor"
-_PATIENCE = Patience(attempts=2)
+_RETRIES = RetryPolicy(attempts=2)
 _LOOK_SECONDS = 5.0
 _GUESS = "see the log of its step, {link}; most often a pod cannot write the store, see secrets above"
 
 
 def check_kubeflow(access: KubeflowAccess) -> Sequence[Finding]:
     """Look whether Kubeflow Pipelines answers, lets this user in, and is new enough."""
-    kubeflow = Kubeflow(access, _PATIENCE)
+    kubeflow = Kubeflow(access, _RETRIES)
     # Healthz is open to all; this is not.
     kubeflow.find_pipeline("lorry")
     users = "with users" if kubeflow.has_users else "without users"
@@ -99,7 +99,7 @@ class ClusterCheck:
         except InvalidTaskError:
             todo = "correct the settings above first"
             return [Finding("pod", "warning", "is not started: a pod could not reach what it needs", todo)]
-        kubeflow = Kubeflow(self.access, _PATIENCE)
+        kubeflow = Kubeflow(self.access, _RETRIES)
         run = self._start(kubeflow)
         link = kubeflow.link_run(run.id)
         until = time.monotonic() + self.seconds

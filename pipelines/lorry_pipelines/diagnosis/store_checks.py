@@ -1,5 +1,6 @@
 """The store: whether it is reached, what may be done there, and whose it is."""
 
+import dataclasses
 import os
 import shutil
 import uuid
@@ -67,13 +68,13 @@ def _check_s3(settings: Settings) -> list[Finding]:
         import boto3
         from botocore.exceptions import BotoCoreError, ClientError
 
+        from lorry_registry.retries import RetryPolicy
         from lorry_registry.stores.s3 import S3Store
         from lorry_registry.stores.s3_client import make_client
         from lorry_registry.stores.s3_errors import explain_error
-        from lorry_registry.stores.s3_retries import Patience
     except ModuleNotFoundError as error:
         return [Finding(SUBJECT, "failure", f"{error.name} is not installed", "pip install lorry")]
-    store = S3Store(settings.store, settings.s3, patience=Patience(attempts=1), read_seconds=_READ_SECONDS)
+    store = S3Store(settings.store, settings.s3, retries=RetryPolicy(attempts=1), read_seconds=_READ_SECONDS)
     prefix = store.address.removeprefix(f"s3://{store.bucket}").strip("/")
     try:
         client = make_client(attempts=1, read_seconds=_READ_SECONDS)
@@ -134,12 +135,12 @@ class _Place:
         self._client.list_objects_v2(Bucket=self._bucket, Prefix=self._folder, MaxKeys=1)
 
     def write_under_conditions(self) -> None:
+        from lorry_registry.stores.s3 import RETRIES
         from lorry_registry.stores.s3_probe import probe_conditions
-        from lorry_registry.stores.s3_retries import Patience
 
-        patience = Patience(attempts=2)
+        retries = dataclasses.replace(RETRIES, attempts=2)
         probe_conditions(
-            self._client, self._bucket, self._folder, patience=patience, parameters=self._parameters
+            self._client, self._bucket, self._folder, retries=retries, parameters=self._parameters
         )
 
     def write_and_delete(self) -> None:

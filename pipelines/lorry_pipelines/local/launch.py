@@ -407,7 +407,7 @@ def check_places(settings: Settings, tasks: Sequence[str]) -> None:
     store.check_writable()
     if "://" in settings.checkpoint_address:
         open_store(settings.checkpoint_address, settings.s3).check_writable()
-    index = MlflowIndex(settings.tracking_uri, patience=BRIEF)
+    index = MlflowIndex(settings.tracking_uri, limits=BRIEF)
     index.check_reachable()
     index.check_place()
     registry_id = read_id(store)

@@ -165,7 +165,7 @@ def run_study(study: Study, settings: Settings, options: StudyOptions) -> StudyR
         with hold_tasks(settings.locks, [folder.name]):
             folder.mkdir(parents=True, exist_ok=True)
             tracker = StudyTracker(
-                MlflowIndex(settings.tracking_uri, patience=BRIEF),
+                MlflowIndex(settings.tracking_uri, limits=BRIEF),
                 task=study.task,
                 study=study.name,
                 folder=folder,

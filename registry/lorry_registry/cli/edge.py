@@ -115,11 +115,11 @@ def _describe_unused(home: Path) -> str:
 
 
 def open_index(settings: Settings) -> "MlflowIndex":
-    """Return the index in MLflow, with the patience of a person at a terminal."""
+    """Return the index in MLflow, with the limits of time of a command that a person waits for."""
     from lorry_registry.mlflow_index import MlflowIndex
     from lorry_registry.mlflow_network import BRIEF
 
-    return MlflowIndex(settings.tracking_uri, patience=BRIEF)
+    return MlflowIndex(settings.tracking_uri, limits=BRIEF)
 
 
 def print_json(document: Any) -> None:

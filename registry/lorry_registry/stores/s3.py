@@ -26,6 +26,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from lorry_registry.digests import digest_bytes, digest_file
 from lorry_registry.errors import ConflictError, NotFoundError, StoreError
+from lorry_registry.retries import RetryPolicy
 from lorry_registry.stores.base import (
     MAX_DOCUMENT_BYTES,
     Store,
@@ -42,9 +43,9 @@ from lorry_registry.stores.s3_errors import (
     find_status,
     is_condition_failed,
     is_missing,
+    is_transient,
 )
 from lorry_registry.stores.s3_probe import probe_conditions, probe_multipart_condition
-from lorry_registry.stores.s3_retries import Patience, retry_request
 from lorry_registry.stores.s3_upkeep import delete_objects, list_uploads
 from lorry_registry.whole_files import whole_file
 
@@ -55,6 +56,9 @@ _PART_BYTES = 16 << 20
 _MAX_PARTS = 10_000
 _PAGE_KEYS = 1000
 _UPLOAD_ATTEMPTS = 3
+RETRIES = RetryPolicy(attempts=7, first_seconds=0.2, longest_seconds=5.0)
+"""How often a request is sent again, unless a store has a policy of its own."""
+
 _TOKEN = "lorry-write"  # noqa: S105 -- the name of a field
 _LIST_UPLOADS, _ABORT = "s3:ListBucketMultipartUploads", "s3:AbortMultipartUpload"
 _GET, _PUT, _LIST, _DELETE = "s3:GetObject", "s3:PutObject", "s3:ListBucket", "s3:DeleteObject"
@@ -66,7 +70,7 @@ class S3Store(Store):
     Args:
         address: ``s3://bucket`` or ``s3://bucket/prefix``.
         options: What boto3 does not find by itself.
-        patience: How often a request is sent again.
+        retries: How often a request is sent again.
         read_seconds: How long an answer may take; None: as the client has it.
 
     Raises:
@@ -80,14 +84,14 @@ class S3Store(Store):
         address: str,
         options: S3Options | None = None,
         *,
-        patience: Patience | None = None,
+        retries: RetryPolicy | None = None,
         read_seconds: float | None = None,
     ) -> None:
         self.bucket, prefix = _split_address(address)
         self.address = f"s3://{self.bucket}/{prefix}".rstrip("/")
         self._folder = f"{prefix}/" if prefix else ""
         self._options = options or S3Options()
-        self._patience = patience or Patience()
+        self._retries = retries or RETRIES
         self._read_seconds = read_seconds
         self._keeps_conditions = False
         self._keeps_multipart_condition = False
@@ -298,7 +302,7 @@ class S3Store(Store):
         """Write and remove a key of its own, under conditions that the server must keep."""
         with self._reporting("write", "", _PUT):
             probe_conditions(
-                self._client, self.bucket, self._folder, patience=self._patience, parameters=self._encryption
+                self._client, self.bucket, self._folder, retries=self._retries, parameters=self._encryption
             )
             self._keeps_conditions = True
 
@@ -317,7 +321,7 @@ class S3Store(Store):
         return {"Bucket": self.bucket, "Key": self._folder + key}
 
     def _send(self, request: Callable[[], _T]) -> _T:
-        return retry_request(request, self._patience)
+        return self._retries.call(request, is_transient)
 
     def _ensure_probed(self) -> None:
         if not self._keeps_conditions:
@@ -326,7 +330,7 @@ class S3Store(Store):
     def _ensure_multipart_probed(self) -> None:
         if not self._keeps_multipart_condition:
             probe_multipart_condition(
-                self._client, self.bucket, self._folder, patience=self._patience, parameters=self._encryption
+                self._client, self.bucket, self._folder, retries=self._retries, parameters=self._encryption
             )
             self._keeps_multipart_condition = True
 

@@ -9,8 +9,8 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from lorry_registry.errors import StoreError
-from lorry_registry.stores.s3_errors import is_condition_failed, is_missing
-from lorry_registry.stores.s3_retries import Patience, retry_request
+from lorry_registry.retries import RetryPolicy
+from lorry_registry.stores.s3_errors import is_condition_failed, is_missing, is_transient
 
 _LOGGER = logging.getLogger(__name__)
 _TODO = "use one that has conditional writes, as AWS and SeaweedFS have, or a local folder"
@@ -18,7 +18,7 @@ _WRONG_TAG = f'"{"0" * 32}"'
 
 
 def probe_conditions(
-    client: Any, bucket: str, folder: str, *, patience: Patience, parameters: Mapping[str, str]
+    client: Any, bucket: str, folder: str, *, retries: RetryPolicy, parameters: Mapping[str, str]
 ) -> None:
     """Write a key of our own twice, and a third time under a wrong tag; only the first may be accepted.
 
@@ -26,7 +26,7 @@ def probe_conditions(
         client: The client.
         bucket: The bucket.
         folder: Where the key is made: "" or a prefix that ends in ``/``.
-        patience: How often a request is sent again.
+        retries: How often a request is sent again.
         parameters: What every write is sent with.
 
     Raises:
@@ -43,10 +43,10 @@ def probe_conditions(
 
         # After a lost answer the second attempt fails on the first one's key, which says as much.
         with contextlib.suppress(_ConditionFailed):
-            _send(write(b"1", IfNoneMatch="*"), patience)
+            _send(write(b"1", IfNoneMatch="*"), retries)
         for condition in ({"IfNoneMatch": "*"}, {"IfMatch": _WRONG_TAG}):
             with contextlib.suppress(_ConditionFailed):
-                _send(write(b"2", **condition), patience)
+                _send(write(b"2", **condition), retries)
                 raise StoreError(
                     f"this server ignores {', '.join(condition)}: two writers would overwrite each other",
                     where=f"{client.meta.endpoint_url}, s3://{bucket}/{folder}",
@@ -55,7 +55,7 @@ def probe_conditions(
 
 
 def probe_multipart_condition(
-    client: Any, bucket: str, folder: str, *, patience: Patience, parameters: Mapping[str, str]
+    client: Any, bucket: str, folder: str, *, retries: RetryPolicy, parameters: Mapping[str, str]
 ) -> None:
     """Complete an upload in parts over a key of our own, on the condition that there is no such key.
 
@@ -64,19 +64,19 @@ def probe_multipart_condition(
     """
     place = {"Bucket": bucket, "Key": f"{folder}.lorry-probe-{uuid.uuid4().hex}"}
     with _removing(client, place):
-        retry_request(lambda: client.put_object(**place, Body=b"1", **parameters), patience)
-        started = retry_request(lambda: client.create_multipart_upload(**place, **parameters), patience)
+        retries.call(lambda: client.put_object(**place, Body=b"1", **parameters), is_transient)
+        started = retries.call(lambda: client.create_multipart_upload(**place, **parameters), is_transient)
         upload = {**place, "UploadId": started["UploadId"]}
         try:
             # The last part may be as small as it likes, and this is the only one.
-            part = retry_request(lambda: client.upload_part(**upload, PartNumber=1, Body=b"2"), patience)
+            part = retries.call(lambda: client.upload_part(**upload, PartNumber=1, Body=b"2"), is_transient)
             parts = {"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]}
             with contextlib.suppress(_ConditionFailed):
                 _send(
                     lambda: client.complete_multipart_upload(
                         **upload, MultipartUpload=parts, IfNoneMatch="*"
                     ),
-                    patience,
+                    retries,
                 )
                 raise StoreError(
                     "this server ignores IfNoneMatch at the end of an upload in parts: two writers would "
@@ -94,9 +94,9 @@ class _ConditionFailed(Exception):  # noqa: N818 -- the answer that is hoped for
     pass
 
 
-def _send(request: Callable[[], Any], patience: Patience) -> None:
+def _send(request: Callable[[], Any], retries: RetryPolicy) -> None:
     try:
-        retry_request(request, patience)
+        retries.call(request, is_transient)
     except ClientError as error:
         # AWS answers a write under a tag of a key that is gone with 404.
         if is_condition_failed(error) or is_missing(error):

@@ -85,10 +85,10 @@ class Spoiled:
         self.faults = faults
         self._numbers = itertools.count()
         adapters = {name: write_adapter(root / "given" / name, seed=seed) for seed, name in enumerate("abc")}
-        shaky = S3Store(address, patience=QUICK, read_seconds=STALL_SECONDS / 2)
+        shaky = S3Store(address, retries=QUICK, read_seconds=STALL_SECONDS / 2)
         shaky.check_writable()
         self._shaky = Place(root, shaky, adapters)
-        steady = S3Store(address, patience=QUICK)
+        steady = S3Store(address, retries=QUICK)
         # The same server, without the proxy.
         steady.__dict__["_client"] = server.open_client()
         self._steady = Place(root, steady, adapters)

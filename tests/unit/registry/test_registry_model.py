@@ -425,7 +425,7 @@ def open_on_s3(s3_environment: S3Server) -> Iterator[Callable[[Path], Store]]:
     shared: list[Any] = []
 
     def open_one(_: Path) -> Store:
-        store = S3Store(f"s3://{BUCKET}/{uuid.uuid4().hex}/store", patience=QUICK)
+        store = S3Store(f"s3://{BUCKET}/{uuid.uuid4().hex}/store", retries=QUICK)
         # A client takes a tenth of a second to make, and serves them all.
         shared.append(store._client)
         store.__dict__["_client"] = shared[0]

@@ -96,7 +96,7 @@ def _look(subject: str, look: Callable[[], str], secrets: Collection[str]) -> Ch
 
 def _look_at_mlflow(tracking_uri: str) -> str:
     address = choose_tracking_uri(tracking_uri, os.environ)
-    MlflowIndex(address, patience=BRIEF).check_reachable()
+    MlflowIndex(address, limits=BRIEF).check_reachable()
     answer = try_artifacts(MlflowConnection(address, BRIEF))
     return "it answers" + (f", and artifacts are written and read in {answer.place}" if answer else "")
 

@@ -6,14 +6,13 @@ The client's own classes are left out: they differ between its versions, and kno
 import contextlib
 import json
 import logging
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from lorry_registry.addresses import hide_secrets
 from lorry_registry.errors import ClusterError, MissingExtraError
+from lorry_registry.retries import RetryPolicy
 
 _LOGGER = logging.getLogger(__name__)
 _Answer = TypeVar("_Answer")
@@ -21,7 +20,7 @@ _Answer = TypeVar("_Answer")
 # Seconds to connect, and from one byte of an answer to the next.
 TIMEOUT = (10.0, 60.0)
 _BUSY = (408, 425, 429, 500, 502, 503, 504)
-_LONGEST_WAIT = 60.0
+_RETRIES = RetryPolicy(seconds=600.0, jitter=0.0)
 _MAX_MESSAGE = 600
 _ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _NOT_FOUND, _CONFLICT = 404, 409
@@ -32,40 +31,27 @@ _ADVICE = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class ApiPatience:
-    """How long a request is repeated while the server is away or too busy.
-
-    Attributes:
-        seconds: For how long altogether, in seconds.
-        first_seconds: The first wait; each further one is twice as long, up to a minute.
-    """
-
-    seconds: float = 600.0
-    first_seconds: float = 1.0
-
-
 class KubernetesApi:
     """One cluster, as the account of a kubeconfig or of this pod sees it.
 
     Args:
         client: A ``kubernetes.client.ApiClient``.
         namespace: The namespace that is meant where none is named.
-        patience: How long requests are repeated.
+        retries: For how long requests are repeated.
     """
 
-    def __init__(self, client: Any, namespace: str, patience: ApiPatience | None = None) -> None:
+    def __init__(self, client: Any, namespace: str, retries: RetryPolicy | None = None) -> None:
         self.client = client
         self.namespace = namespace
-        self._patience = patience or ApiPatience()
+        self._retries = retries or _RETRIES
 
     @classmethod
-    def open(cls, namespace: str = "", patience: ApiPatience | None = None) -> "KubernetesApi":
+    def open(cls, namespace: str = "", retries: RetryPolicy | None = None) -> "KubernetesApi":
         """Open the cluster that this process is in, or else the one of its kubeconfig.
 
         Args:
             namespace: The namespace; empty: that of the pod, or of the kubeconfig's context.
-            patience: How long requests are repeated.
+            retries: For how long requests are repeated.
 
         Raises:
             ClusterError: There is neither.
@@ -96,7 +82,7 @@ class KubernetesApi:
             ) from error
         # Repetitions are ours, with their own limit.
         configuration.retries = False
-        return cls(client.ApiClient(configuration), namespace or found, patience)
+        return cls(client.ApiClient(configuration), namespace or found, retries)
 
     @property
     def host(self) -> str:
@@ -158,21 +144,22 @@ class KubernetesApi:
             request: Sends it once.
 
         Raises:
-            ClusterError: It is refused, or the server stays away for as long as patience lasts.
+            ClusterError: It is refused, or the server stays away.
         """
-        wait, until = self._patience.first_seconds, time.monotonic() + self._patience.seconds
-        while True:
-            try:
-                return request()
-            except _list_failures() as error:
-                status = find_status(error)
-                if status == _NOT_FOUND:
-                    return None
-                if not _may_pass(status, error) or time.monotonic() + wait > until:
-                    raise explain_failure(f"{self.host}{what}", error) from error
-                _LOGGER.info("Kubernetes is asked again: %s", describe_failure(error))
-            time.sleep(wait)
-            wait = min(2 * wait, _LONGEST_WAIT)
+        failures = _list_failures()
+
+        def may_pass(error: Exception) -> bool:
+            return isinstance(error, failures) and _may_pass(find_status(error), error)
+
+        def report(error: Exception) -> None:
+            _LOGGER.info("Kubernetes is asked again: %s", describe_failure(error))
+
+        try:
+            return self._retries.call(request, may_pass, report=report)
+        except failures as error:
+            if find_status(error) == _NOT_FOUND:
+                return None
+            raise explain_failure(f"{self.host}{what}", error) from error
 
     def _send(
         self, method: str, path: str, query: Mapping[str, str], body: Mapping[str, Any] | None = None

@@ -19,7 +19,7 @@ from lorry_components.training.stored_checkpoints import (
 )
 from lorry_registry.errors import StoreError
 from lorry_registry.stores import LocalStore, S3Options, Store
-from lorry_registry.stores.s3_retries import Patience
+from lorry_registry.stores.s3 import RETRIES
 
 KEY = "checkpoints/reviews-0123456789abcdef"
 
@@ -297,7 +297,7 @@ def test_a_store_that_is_away_for_a_while_ends_no_training(
 
 def test_waiting_for_a_store_draws_no_random_number_of_the_training() -> None:
     before = random.getstate()
-    assert 0 < Patience().choose_pause(3) <= 5
+    assert 0 < RETRIES.choose_pause(3) <= 5
     assert random.getstate() == before
 
 

@@ -8,12 +8,12 @@ import pytest
 from lorry_pipelines.cluster import kubeflow_requests
 from lorry_pipelines.cluster.kubeflow import Kubeflow, Run, RunOrder
 from lorry_pipelines.cluster.kubeflow_access import KubeflowAccess
-from lorry_pipelines.cluster.kubeflow_requests import Patience
 from lorry_registry.errors import ClusterError, UsageError
+from lorry_registry.retries import RetryPolicy
 
 from fixtures.kubeflow_server import TOKEN, KubeflowServer
 
-QUICK = Patience(attempts=3, first_seconds=0.01)
+QUICK = RetryPolicy(attempts=3, first_seconds=0.01)
 
 
 def connect(server: KubeflowServer, **access: Any) -> Kubeflow:

@@ -141,7 +141,7 @@ def test_a_server_that_is_away_is_one_clear_error(
     lorry: Run, two_tasks: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
-    monkeypatch.setattr("lorry_registry.stores.s3_retries.time.sleep", lambda _: None)
+    monkeypatch.setattr("time.sleep", lambda _: None)
     output = lorry("tasks", code=9).output
     assert "http://127.0.0.1:9 cannot be reached" in output
     assert SECRET_KEY not in output

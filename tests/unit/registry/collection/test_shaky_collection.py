@@ -31,7 +31,7 @@ def shaky(
     """Return a registry behind the proxy, with five versions, of which the first three can go."""
     for seed in range(1, 6):
         register_adapter(seed=seed)
-    registry = Registry(S3Store(store.address, patience=QUICK), tmp_path / "cache")
+    registry = Registry(S3Store(store.address, retries=QUICK), tmp_path / "cache")
     registry.store.check_writable()
     # S3 dates keys by whole seconds, and what may be of the same second as the plan is spared.
     published = store.read_clock()

@@ -12,12 +12,12 @@ from botocore.exceptions import ClientError
 
 from lorry_registry.errors import ConflictError, NotFoundError, StoreError
 from lorry_registry.registry import Registry
+from lorry_registry.retries import RetryPolicy
 from lorry_registry.stores import S3Options, Store, open_store
 from lorry_registry.stores import s3 as s3_module
 from lorry_registry.stores.s3 import S3Store
 from lorry_registry.stores.s3_client import make_client
 from lorry_registry.stores.s3_errors import explain_error
-from lorry_registry.stores.s3_retries import Patience
 
 from fixtures.s3_server import BUCKET, QUICK, SECRET_KEY, S3Server
 
@@ -231,7 +231,7 @@ def test_the_probe_of_uploads_in_parts_is_made_once_before_the_first(
 
 
 def test_the_probe_is_made_once_for_each_store(s3_address: str) -> None:
-    store = S3Store(s3_address, patience=QUICK)
+    store = S3Store(s3_address, retries=QUICK)
     writes: list[str] = []
 
     def record(params: dict[str, Any], **_: Any) -> None:
@@ -245,7 +245,7 @@ def test_the_probe_is_made_once_for_each_store(s3_address: str) -> None:
 
 
 def test_there_is_no_such_bucket(s3_environment: S3Server, tmp_path: Path) -> None:
-    store = S3Store("s3://no-such-bucket/store", patience=QUICK)
+    store = S3Store("s3://no-such-bucket/store", retries=QUICK)
     for action in (
         store.check_writable,
         lambda: store.read("a"),
@@ -279,7 +279,7 @@ def test_settings_that_do_not_work_are_one_clear_error(
 ) -> None:
     for variable, value in variables.items():
         monkeypatch.setenv(variable, value) if value else monkeypatch.delenv(variable)
-    store = S3Store(f"s3://{BUCKET}/store", patience=QUICK)
+    store = S3Store(f"s3://{BUCKET}/store", retries=QUICK)
     for action in (lambda: store.read("a"), lambda: store.create("a", b""), store.check_writable):
         with pytest.raises(StoreError, match=message) as caught:
             action()
@@ -317,9 +317,9 @@ def test_an_answer_is_explained(code: str, status: int, message: str, todo: str)
 
 
 def test_pauses_grow_and_are_bounded() -> None:
-    patience = Patience(attempts=9, first_seconds=0.2, longest_seconds=1.0)
+    retries = RetryPolicy(attempts=9, first_seconds=0.2, longest_seconds=1.0)
     for attempt, longest in enumerate((0.2, 0.4, 0.8, 1.0, 1.0), start=1):
-        pauses = {patience.choose_pause(attempt) for _ in range(50)}
+        pauses = {retries.choose_pause(attempt) for _ in range(50)}
         assert len(pauses) > 1
         assert longest / 2 <= min(pauses)
         assert max(pauses) <= longest
@@ -332,7 +332,7 @@ def test_what_is_stored_is_encrypted_as_the_settings_say(s3_address: str, tmp_pa
         # The server here has no keys: it is not asked to encrypt.
         sent.append({name: params.pop(name) for name in ("ServerSideEncryption", "SSEKMSKeyId")})
 
-    store = S3Store(s3_address, S3Options(encryption="aws:kms", kms_key="key"), patience=QUICK)
+    store = S3Store(s3_address, S3Options(encryption="aws:kms", kms_key="key"), retries=QUICK)
     for operation in ("PutObject", "CreateMultipartUpload"):
         store._client.meta.events.register(f"before-parameter-build.s3.{operation}", note)
     with (tmp_path / "large").open("wb") as stream:

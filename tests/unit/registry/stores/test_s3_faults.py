@@ -27,7 +27,7 @@ _MIB = 1 << 20
 @pytest.fixture
 def shaky(s3_address: str, faults: FaultProxy) -> S3Store:
     """Return a store behind the proxy, whose address and probe are done with."""
-    store = S3Store(s3_address, patience=QUICK, read_seconds=STALL_SECONDS / 2)
+    store = S3Store(s3_address, retries=QUICK, read_seconds=STALL_SECONDS / 2)
     store.check_writable()
     faults.requests.clear()
     return store
@@ -36,7 +36,7 @@ def shaky(s3_address: str, faults: FaultProxy) -> S3Store:
 @pytest.fixture
 def steady(shaky: S3Store, s3_server: S3Server) -> S3Store:
     """Return the same store, reached without the proxy."""
-    store = S3Store(shaky.address, patience=QUICK)
+    store = S3Store(shaky.address, retries=QUICK)
     store.__dict__["_client"] = s3_server.open_client()
     return store
 

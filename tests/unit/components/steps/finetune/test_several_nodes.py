@@ -22,10 +22,11 @@ from lorry_components.steps.finetune.train_job_settings import (
     read_train_job_settings,
 )
 from lorry_components.steps.finetune.train_jobs import TrainJobs, build_job
-from lorry_components.steps.runtime.kubernetes_api import ApiPatience, KubernetesApi
+from lorry_components.steps.runtime.kubernetes_api import KubernetesApi
 from lorry_components.training.training_summary import TrainingSummary
 from lorry_registry.errors import ClusterError, Fault, InvalidDataError, StoreError, TrainingError, UsageError
 from lorry_registry.manifest import BaseIdentity, ParameterCounts, TrainingInputs
+from lorry_registry.retries import RetryPolicy
 from lorry_registry.stores import LocalStore
 from lorry_registry.task_spec import Toleration
 
@@ -95,7 +96,9 @@ class Step:
         self.exchange = NodeExchange(self.store, name_exchange("run-1", "films"))
         configuration = client.Configuration(host=server.host, api_key={"authorization": f"Bearer {TOKEN}"})
         configuration.retries = False
-        self.api = KubernetesApi(client.ApiClient(configuration), NAMESPACE, ApiPatience(1.0, 0.05))
+        self.api = KubernetesApi(
+            client.ApiClient(configuration), NAMESPACE, RetryPolicy(seconds=1.0, first_seconds=0.05)
+        )
 
     def run(self, pace: Pace | None = None, **settings: Any) -> TrainingSummary:
         training = NodesTraining(
