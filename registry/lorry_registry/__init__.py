@@ -23,6 +23,9 @@ The architecture, from the top down; imports follow the arrows and never go up
         tasks                    a task's spec, checked and brought together with its base and data
           |
           v
+        serving                  many tasks over HTTP; above inference
+          |
+          v
         training   inference     the trainer; one way to load an adapter and to predict
           |            |
           v            v

@@ -86,3 +86,9 @@ def is_missing(value: object) -> bool:
     if isinstance(value, str):
         return not value.strip() or value.strip() in MISSING_WORDS
     return value is None or value != value  # noqa: PLR0124 -- NaN
+
+
+def join_prediction(row: Row, prediction: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an input and its prediction as one object; a predicted ``text`` becomes ``predicted_text``."""
+    renamed = {f"predicted_{name}" if name in row else name: value for name, value in prediction.items()}
+    return {**row, **renamed}

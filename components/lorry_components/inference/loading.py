@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -34,54 +35,14 @@ class LoadedAdapter:
     predictor: Predictor
 
 
-def load_adapter(
-    folder: Path,
-    *,
-    expected_id: str | None = None,
-    base_model: str | None = None,
-    beside: frozenset[str] = SIDECAR_FOLDERS,
-    find_base: Callable[[BaseSpec], Base] = resolve_base,
-    judge: Callable[[Manifest], None] | None = None,
-) -> LoadedAdapter:
-    """Verify an adapter folder, find its base, load both, and compare the outputs with the registered ones.
+class Assemble(Protocol):
+    """Puts an adapter on its base, as :func:`assemble_adapter` does."""
 
-    Args:
-        folder: An adapter folder with its manifest.
-        expected_id: The adapter id that the caller asked for.
-        base_model: Where the base is, when it is not where the manifest says; its fingerprint must agree.
-        beside: Names of what may lie beside the adapter's own files.
-        find_base: Finds the base and its fingerprint; by default all of the base's files are hashed, as the
-            adapter's always are.
-        judge: Called with the manifest once the files are verified; it raises if the adapter is not to be
-            loaded, such as one that nobody trusted has signed. A registry's adapters were judged when they
-            were fetched.
-
-    Raises:
-        AdapterRejectedError: A byte was changed, the base is another one, or the outputs differ.
-        BaseModelError: The base is not on this machine.
-    """
-    manifest = verify_adapter(folder, expected_id=expected_id, beside=beside)
-    if judge is not None:
-        judge(manifest)
-    if manifest.kind not in TASK_TYPES or manifest.method not in METHODS:
-        raise AdapterRejectedError(
-            f"this version of lorry does not know task type {manifest.kind!r} "
-            f"with method {manifest.method!r}",
-            where=str(folder),
-            todo="upgrade lorry",
-        )
-    task_type = _build_task_type(manifest, folder)
-    base = _find_base(manifest, base_model, find_base)
-    predictor = assemble_adapter(
-        folder,
-        base=base,
-        task_type=task_type,
-        # What a saved adapter needs is in its own configuration; the options only shape training.
-        method=METHODS[manifest.method](None, task_type.peft_task_type),
-        labels=manifest.labels,
-    )
-    _compare_probe(predictor, manifest, folder)
-    return LoadedAdapter(manifest, task_type, predictor)
+    def __call__(
+        self, folder: Path, *, base: Base, task_type: TaskType, method: Method, labels: Sequence[str] | None
+    ) -> Predictor:
+        """Return the predictor of both."""
+        ...
 
 
 def assemble_adapter(
@@ -91,6 +52,7 @@ def assemble_adapter(
     task_type: TaskType,
     method: Method,
     labels: Sequence[str] | None,
+    load_reader: Callable[[TaskType, Path], Any] | None = None,
 ) -> Predictor:
     """Load a base, put an adapter on it, and return the predictor of both.
 
@@ -100,12 +62,15 @@ def assemble_adapter(
         task_type: The type of its task.
         method: The method that it was trained with.
         labels: The classes in the order of the outputs, or None.
+        load_reader: Loads what turns rows into inputs from the folder of the base; None: the task type does.
 
     Raises:
         AdapterRejectedError: The adapter does not fit the base.
     """
     adapted = restore_adapter(folder, base=base, task_type=task_type, method=method, labels=labels)
-    reader = task_type.load_reader(base.folder)
+    reader = (
+        task_type.load_reader(base.folder) if load_reader is None else load_reader(task_type, base.folder)
+    )
     if task_type.reads_first_position(reader) and not method.adds_positions:
         narrow_last_layer(adapted.model)
     return Predictor(adapted=adapted, reader=reader, task_type=task_type, labels=labels)
@@ -123,6 +88,58 @@ def restore_adapter(
     """
     model, newly_initialized = task_type.load_model(base.folder, labels, **method.list_load_options())
     return method.restore(model, folder, newly_initialized)
+
+
+def load_adapter(
+    folder: Path,
+    *,
+    expected_id: str | None = None,
+    base_model: str | None = None,
+    beside: frozenset[str] = SIDECAR_FOLDERS,
+    find_base: Callable[[BaseSpec], Base] = resolve_base,
+    judge: Callable[[Manifest], None] | None = None,
+    assemble: Assemble = assemble_adapter,
+) -> LoadedAdapter:
+    """Verify an adapter folder, find its base, load both, and compare the outputs with the registered ones.
+
+    Args:
+        folder: An adapter folder with its manifest.
+        expected_id: The adapter id that the caller asked for.
+        base_model: Where the base is, when it is not where the manifest says; its fingerprint must agree.
+        beside: Names of what may lie beside the adapter's own files.
+        find_base: Finds the base and its fingerprint; by default all of the base's files are hashed, as the
+            adapter's always are.
+        judge: Called with the manifest once the files are verified; it raises if the adapter is not to be
+            loaded, such as one that nobody trusted has signed. A registry's adapters were judged when they
+            were fetched.
+        assemble: Puts the adapter on its base.
+
+    Raises:
+        AdapterRejectedError: A byte was changed, the base is another one, or the outputs differ.
+        BaseModelError: The base is not on this machine.
+    """
+    manifest = verify_adapter(folder, expected_id=expected_id, beside=beside)
+    if judge is not None:
+        judge(manifest)
+    if manifest.kind not in TASK_TYPES or manifest.method not in METHODS:
+        raise AdapterRejectedError(
+            f"this version of lorry does not know task type {manifest.kind!r} "
+            f"with method {manifest.method!r}",
+            where=str(folder),
+            todo="upgrade lorry",
+        )
+    task_type = _build_task_type(manifest, folder)
+    base = _find_base(manifest, base_model, find_base)
+    predictor = assemble(
+        folder,
+        base=base,
+        task_type=task_type,
+        # What a saved adapter needs is in its own configuration; the options only shape training.
+        method=METHODS[manifest.method](None, task_type.peft_task_type),
+        labels=manifest.labels,
+    )
+    _compare_probe(predictor, manifest, folder)
+    return LoadedAdapter(manifest, task_type, predictor)
 
 
 def _build_task_type(manifest: Manifest, folder: Path) -> TaskType:

@@ -2,11 +2,15 @@
 
 import functools
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lorry_components.methods import AdaptedModel
 from lorry_components.task_types import Prediction, Row, TaskType
 from lorry_components.task_types.base import Outputs, Report
+from lorry_components.task_types.sequence_head import SequenceHeadTaskType
+
+if TYPE_CHECKING:
+    from torch import nn
 
 ROWS_AT_ONCE = 4096
 """Rows that are in memory together: enough for batches of rows of like length, which are padded little."""
@@ -91,6 +95,12 @@ class Predictor:
         """Return numbers that characterize what the adapter computes, shape (rows, numbers)."""
         model = self.adapted.model
         return self.task_type.compute_outputs(model, self._reader, rows, self.labels, _report_nothing)
+
+    def compute_features(self, layer: "nn.Module", rows: Sequence[Row]) -> Outputs:
+        """Return what the output layer of a head on whole texts reads, shape (rows, width)."""
+        assert isinstance(self.task_type, SequenceHeadTaskType)
+        model = self.adapted.model
+        return self.task_type.compute_features(model, layer, self._reader, rows, _report_nothing)
 
     def compute_base_outputs(self, rows: Sequence[Row]) -> Outputs:
         """Return the same with the adapter's change to the base switched off, the head kept."""

@@ -45,6 +45,7 @@ COMMANDS = (
         _TASKS,
     ),
     LazyCommand("predict", f"{_CLI}.predict:predict_texts", "Predict with the adapter of a task.", _USE),
+    LazyCommand("serve", f"{_CLI}.serve:serve_tasks", "Serve the champions of tasks over HTTP.", _USE),
     LazyCommand("export", f"{_CLI}.export:export", "Hand adapters to other programs.", _USE),
     *_REGISTRY_COMMANDS,
     LazyCommand(

@@ -2,13 +2,14 @@
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from lorry_components.data.layout import find_format
+from lorry_components.data.rows import join_prediction
 from lorry_pipelines.cli.row_progress import show_rows
 from lorry_pipelines.cli.text_rows import Row, open_rows
 from lorry_registry.cli.edge import (
@@ -114,12 +115,6 @@ def predict_texts(
             _write(loaded, task, rows, output)
         else:
             _print(loaded, task, rows, as_json=as_json)
-
-
-def join_prediction(row: Mapping[str, str], prediction: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an input and its prediction as one object; a predicted ``text`` becomes ``predicted_text``."""
-    renamed = {f"predicted_{name}" if name in row else name: value for name, value in prediction.items()}
-    return {**row, **renamed}
 
 
 def read_columns(manifest: Manifest) -> Columns:

@@ -10,9 +10,9 @@ import torch
 from matplotlib.figure import Figure
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
+from lorry_components.data.rows import join_prediction
 from lorry_components.task_types import TASK_TYPES, InputForm, TaskType
 from lorry_components.task_types.generation.base import IGNORED, pad
-from lorry_pipelines.cli.predict import join_prediction
 from lorry_registry.errors import BaseModelError
 from lorry_registry.task_spec import GenerateSpec
 

@@ -1,0 +1,14 @@
+"""Serving the champions of many tasks from one process: what ``lorry serve`` runs.
+
+:mod:`~lorry_components.serving.shared_bases` puts adapters on bases whose weights are in memory once,
+:mod:`~lorry_components.serving.catalogue` says which version of each task is served and which are refused,
+:mod:`~lorry_components.serving.batching` gathers the rows of concurrent requests,
+:mod:`~lorry_components.serving.engine` computes them, :mod:`~lorry_components.serving.open_inference` reads
+and writes the documents of the Open Inference Protocol, and
+:mod:`~lorry_components.serving.application` is the HTTP application.
+"""
+
+from lorry_components.serving.catalogue import Catalogue, ServedVersion
+from lorry_components.serving.shared_bases import SharedBases
+
+__all__ = ["Catalogue", "ServedVersion", "SharedBases"]

@@ -1,0 +1,180 @@
+"""The HTTP application: the Open Inference Protocol, and a plain way to predict."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from lorry_components.data.rows import join_prediction
+from lorry_components.serving.batching import Batcher, QueueFullError
+from lorry_components.serving.catalogue import Catalogue, ServedVersion
+from lorry_components.serving.open_inference import describe_version, read_request, write_response
+from lorry_components.serving.openapi import describe_routes
+from lorry_components.serving.requests import Limits, check_rows, parse_json, read_inputs
+from lorry_components.task_types import Prediction, Row
+from lorry_registry.errors import InvalidDataError, LorryError, NotFoundError, UsageError
+
+_RETRY_SECONDS = 1
+_BINARY = "inference-header-content-length"
+# The headers that name what answered.
+_VERSION, _ADAPTER = "Lorry-Version", "Lorry-Adapter"
+
+
+class _TooLargeError(Exception):
+    """The body of a request is larger than it may be."""
+
+
+class Service:
+    """Answers requests.
+
+    Args:
+        catalogue: What is served.
+        batcher: Computes predictions.
+        limits: How large a request may be.
+        version: The version of Lorry.
+    """
+
+    def __init__(self, catalogue: Catalogue, batcher: Batcher, limits: Limits, version: str) -> None:
+        self._catalogue = catalogue
+        self._batcher = batcher
+        self._limits = limits
+        self._version = version
+
+    def build_application(self) -> Starlette:
+        """Return the ASGI application."""
+        model = "/v2/models/{task}"
+        numbered = f"{model}/versions/{{version:int}}"
+        routes = [
+            Route("/openapi.json", self._describe_api),
+            Route("/v2", self._describe_server),
+            Route("/v2/health/live", self._confirm),
+            Route("/v2/health/ready", self._confirm_ready),
+            Route("/tasks", self._list_tasks),
+            Route("/tasks/{task}/predict", self._predict, methods=["POST"]),
+        ]
+        for place in (model, numbered):
+            routes += [
+                Route(place, self._describe_model),
+                Route(f"{place}/ready", self._confirm_model),
+                Route(f"{place}/infer", self._infer, methods=["POST"]),
+            ]
+        handlers: dict[Any, Callable[[Request, Any], Awaitable[Response]]] = {
+            LorryError: _answer_error,
+            QueueFullError: _answer_full_queue,
+            TimeoutError: _answer_timeout,
+            ClientDisconnect: _answer_timeout,
+            _TooLargeError: _answer_too_large,
+        }
+        return Starlette(routes=routes, exception_handlers=handlers, lifespan=self._run)
+
+    @contextlib.asynccontextmanager
+    async def _run(self, _application: Starlette) -> AsyncIterator[None]:
+        running = asyncio.create_task(self._batcher.run())
+        try:
+            yield
+        finally:
+            running.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await running
+
+    async def _describe_api(self, _request: Request) -> Response:
+        return JSONResponse(describe_routes(self._version, self._limits))
+
+    async def _describe_server(self, _request: Request) -> Response:
+        return JSONResponse({"name": "lorry", "version": self._version, "extensions": []})
+
+    async def _confirm(self, _request: Request) -> Response:
+        return JSONResponse({"live": True})
+
+    async def _confirm_ready(self, _request: Request) -> Response:
+        is_ready = bool(self._catalogue.versions)
+        return JSONResponse({"ready": is_ready}, status_code=200 if is_ready else 503)
+
+    async def _list_tasks(self, _request: Request) -> Response:
+        served = sorted(self._catalogue.versions.values(), key=lambda each: each.task)
+        tasks = [_name_version(each) for each in served]
+        refused = {task: str(error) for task, error in sorted(self._catalogue.refused.items())}
+        return JSONResponse({"tasks": tasks, "refused": refused})
+
+    async def _describe_model(self, request: Request) -> Response:
+        return JSONResponse(describe_version(self._find(request)))
+
+    async def _confirm_model(self, request: Request) -> Response:
+        try:
+            served = self._find(request)
+        except NotFoundError:
+            raise
+        except LorryError as error:
+            return JSONResponse({"ready": False, "error": str(error)}, status_code=503)
+        return JSONResponse({"ready": True, **_name_version(served)})
+
+    async def _infer(self, request: Request) -> Response:
+        served = self._find(request)
+        body = await self._read_body(request)
+        length = request.headers.get(_BINARY, str(len(body)))
+        if not length.isdecimal() or int(length) > len(body):
+            raise UsageError("is not within the body", where=_BINARY, todo="correct it")
+        document = parse_json(body[: int(length)])
+        rows = read_request(document, body[int(length) :], served.fields)
+        predictions = await self._compute(served, rows)
+        request_id = document.get("id")
+        named = request_id if isinstance(request_id, str) else None
+        return _answer(served, write_response(served, predictions, named))
+
+    async def _predict(self, request: Request) -> Response:
+        served = self._find(request)
+        rows = read_inputs(parse_json(await self._read_body(request)), served.fields)
+        predictions = await self._compute(served, rows)
+        return _answer(served, [join_prediction(*pair) for pair in zip(rows, predictions, strict=True)])
+
+    def _find(self, request: Request) -> ServedVersion:
+        return self._catalogue.find(request.path_params["task"], request.path_params.get("version"))
+
+    async def _read_body(self, request: Request) -> bytes:
+        body = bytearray()
+        async with asyncio.timeout(self._limits.seconds):
+            async for part in request.stream():
+                body += part
+                if len(body) > self._limits.body_bytes:
+                    raise _TooLargeError
+        return bytes(body)
+
+    async def _compute(self, served: ServedVersion, rows: Sequence[Row]) -> list[Prediction]:
+        check_rows(rows, self._limits)
+        return await self._batcher.predict(served, rows)
+
+
+def _name_version(served: ServedVersion) -> dict[str, Any]:
+    return {"task": served.task, "version": served.version, "adapter": served.adapter_id}
+
+
+def _answer(served: ServedVersion, document: Any) -> Response:
+    named = {_VERSION: str(served.version), _ADAPTER: served.adapter_id}
+    return JSONResponse(document, headers=named)
+
+
+async def _answer_error(_request: Request, error: Any) -> Response:
+    status = 400 if isinstance(error, UsageError | InvalidDataError) else 503
+    if isinstance(error, NotFoundError):
+        status = 404
+    return JSONResponse({"error": str(error)}, status_code=status)
+
+
+async def _answer_full_queue(_request: Request, _error: Any) -> Response:
+    headers = {"Retry-After": str(_RETRY_SECONDS)}
+    return JSONResponse({"error": "too many rows are waiting; try again"}, status_code=503, headers=headers)
+
+
+async def _answer_timeout(_request: Request, _error: Any) -> Response:
+    headers = {"Connection": "close"}
+    return JSONResponse({"error": "the body took too long to arrive"}, status_code=408, headers=headers)
+
+
+async def _answer_too_large(_request: Request, _error: Any) -> Response:
+    headers = {"Connection": "close"}
+    return JSONResponse({"error": "the body is too large"}, status_code=413, headers=headers)

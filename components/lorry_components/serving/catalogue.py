@@ -1,0 +1,176 @@
+"""Which version of each task is served, and which champions are refused."""
+
+import threading
+from collections.abc import Hashable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from lorry_components.inference import LoadedAdapter, load_adapter
+from lorry_components.models.pooled_model import HEAD, is_pooled
+from lorry_components.serving.shared_bases import SharedBases
+from lorry_components.task_types.input_form import LINEAR_PROBE
+from lorry_registry.errors import LorryError, NotFoundError, UsageError
+from lorry_registry.registry import Registry, Resolution
+from lorry_registry.task_document import suggest_name
+
+if TYPE_CHECKING:
+    from torch import nn
+
+SERVED_KINDS = ("text-classification", "regression", "question-answering", "knowledge-probing")
+_INSTEAD = {
+    "text-generation": "serve it with vLLM: lorry export vllm",
+    "text-to-text": "use lorry predict",
+    "image-generation": "use lorry predict",
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ServedVersion:
+    """A version of a task in memory.
+
+    Attributes:
+        task: The task.
+        version: Its number.
+        adapter_id: The digest of its manifest.
+        loaded: The adapter on its base.
+        group: Rows of versions with an equal group go through the base in one pass.
+        head: The output layer, where several versions share what it reads.
+    """
+
+    task: str
+    version: int
+    adapter_id: str
+    loaded: LoadedAdapter
+    group: Hashable
+    head: "nn.Module | None" = None
+
+    @classmethod
+    def of(cls, resolution: Resolution, loaded: LoadedAdapter) -> "ServedVersion":
+        """Return a loaded adapter as a version that is served."""
+        model: Any = loaded.predictor.adapted.model
+        manifest = resolution.manifest
+        named = (resolution.task, resolution.version, resolution.adapter_id)
+        if manifest.method != LINEAR_PROBE or not is_pooled(model):
+            return cls(*named, loaded, group=resolution.adapter_id)
+        # What the head reads depends on the base and on how rows become its inputs, and on nothing else.
+        form = loaded.task_type.form
+        group = (
+            manifest.base.fingerprint,
+            form.max_length,
+            form.pooling,
+            "text_pair" in manifest.probe.rows[0],
+        )
+        return cls(*named, loaded, group=group, head=model.get_submodule(HEAD))
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The names of the texts of a row."""
+        return ("text", "text_pair") if "text_pair" in self.loaded.manifest.probe.rows[0] else ("text",)
+
+
+@dataclass(slots=True)
+class Catalogue:
+    """The versions that are served.
+
+    Args:
+        registry: Where champions are looked up and fetched from.
+        bases: Puts adapters on bases.
+
+    Attributes:
+        versions: The served version of each task.
+        refused: What is wrong with the champion of a task that could not be loaded.
+    """
+
+    registry: Registry
+    bases: SharedBases
+    versions: dict[str, ServedVersion] = field(default_factory=dict)
+    refused: dict[str, LorryError] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def load(self, tasks: Iterable[str]) -> None:
+        """Load the champions of tasks; what fails is refused, and the others are served."""
+        for task in tasks:
+            try:
+                self._load_champion(task)
+            except LorryError as error:
+                self.refused[task] = error
+
+    def _load_champion(self, task: str) -> None:
+        resolution = self.registry.resolve(task)
+        check_kind(task, resolution.manifest.kind)
+        served = self.versions.get(task)
+        if served is not None and served.version == resolution.version:
+            return
+        folder = self.registry.fetch(resolution.adapter_id)
+        loaded = load_adapter(
+            folder,
+            expected_id=resolution.adapter_id,
+            find_base=self.bases.find_base,
+            assemble=self.bases.assemble,
+        )
+        with self._lock:
+            self.versions[task] = ServedVersion.of(resolution, loaded)
+            self.refused.pop(task, None)
+
+    def find(self, task: str, version: int | None = None) -> ServedVersion:
+        """Return the served version of a task.
+
+        Raises:
+            NotFoundError: The task or this version of it is not served.
+            LorryError: What is wrong with the champion of the task.
+        """
+        served = self.versions.get(task)
+        if served is None:
+            if task in self.refused:
+                raise self.refused[task]
+            raise NotFoundError("no such task is served", where=task, todo=suggest_name(task, self.versions))
+        if version not in (None, served.version):
+            raise NotFoundError(
+                f"v{version} is not served", where=task, todo=f"ask for v{served.version}, the champion"
+            )
+        return served
+
+
+def check_kind(task: str, kind: str) -> None:
+    """Refuse a task of a kind that is not served.
+
+    Raises:
+        UsageError: It says what to use instead.
+    """
+    if kind not in SERVED_KINDS:
+        raise UsageError(
+            f"tasks of kind {kind} are not served", where=task, todo=_INSTEAD.get(kind, "use lorry predict")
+        )
+
+
+def choose_tasks(registry: Registry, named: Iterable[str]) -> list[str]:
+    """Return the tasks to serve: those named, or all of the registry, if they are on one base.
+
+    Raises:
+        UsageError: None is named, and the tasks of the registry are on several bases, or there is none.
+        LorryError: A named task is not there.
+    """
+    if chosen := list(dict.fromkeys(named)):
+        for task in chosen:
+            registry.resolve(task)
+        return chosen
+    entries = [entry for entry in registry.list_tasks() if entry.manifest is not None]
+    bases = {
+        entry.manifest.base.fingerprint: entry.manifest.base.model
+        for entry in entries
+        if entry.manifest is not None and entry.manifest.kind in SERVED_KINDS
+    }
+    if not bases:
+        raise UsageError("no task has a champion that can be served", todo="run: lorry run TASK_FILE")
+    if len(bases) > 1:
+        raise UsageError(
+            f"the tasks of this registry are on {len(bases)} bases: {', '.join(sorted(bases.values()))}",
+            where="lorry serve",
+            todo="name the tasks to serve",
+        )
+    return [entry.task for entry in entries]
+
+
+def list_ready(catalogue: Catalogue) -> Iterator[ServedVersion]:
+    """Yield the served versions, sorted by task."""
+    yield from (catalogue.versions[task] for task in sorted(catalogue.versions))

@@ -1,0 +1,73 @@
+"""The OpenAPI document of the routes."""
+
+from typing import Any
+
+from lorry_components.serving.requests import Limits
+
+_TASK = {"name": "task", "in": "path", "required": True, "schema": {"type": "string"}}
+_NUMBER = {"name": "version", "in": "path", "required": True, "schema": {"type": "integer", "minimum": 1}}
+_TENSOR = {
+    "type": "object",
+    "required": ["name", "shape", "datatype"],
+    "properties": {
+        "name": {"type": "string"},
+        "shape": {"type": "array", "items": {"type": "integer"}},
+        "datatype": {"type": "string"},
+        "data": {"type": "array"},
+        "parameters": {"type": "object"},
+    },
+}
+_REFUSALS = {
+    "400": "the request does not fit the task",
+    "404": "no such task or version is served",
+    "408": "the body took too long to arrive",
+    "413": "the body is too large",
+    "503": "too many rows are waiting, or the champion of the task is refused",
+}
+
+
+def describe_routes(version: str, limits: Limits) -> dict[str, Any]:
+    """Return the OpenAPI document.
+
+    Args:
+        version: The version of Lorry.
+        limits: How large a request may be.
+    """
+    row = {"oneOf": [{"type": "string"}, {"type": "object", "additionalProperties": {"type": "string"}}]}
+    inputs = {"type": "array", "items": row, "minItems": 1, "maxItems": limits.rows}
+    plain = {"type": "object", "required": ["inputs"], "properties": {"inputs": inputs}}
+    tensors = {"type": "object", "required": ["inputs"], "properties": {"inputs": _list_of(_TENSOR)}}
+    paths: dict[str, Any] = {
+        "/openapi.json": {"get": _describe("This document.")},
+        "/v2": {"get": _describe("The server.")},
+        "/v2/health/live": {"get": _describe("Whether the server runs.")},
+        "/v2/health/ready": {"get": _describe("Whether the server answers.", "503")},
+        "/tasks": {"get": _describe("The served versions, and what is refused.")},
+        "/tasks/{task}/predict": {
+            "parameters": [_TASK],
+            "post": _describe("Predictions, as lorry predict --json prints them.", *_REFUSALS, body=plain),
+        },
+    }
+    for place, parameters in (
+        ("/v2/models/{task}", [_TASK]),
+        ("/v2/models/{task}/versions/{version}", [_TASK, _NUMBER]),
+    ):
+        shared = {"parameters": parameters}
+        paths[place] = {**shared, "get": _describe("The tensors of a task.", "404", "503")}
+        paths[f"{place}/ready"] = {**shared, "get": _describe("Whether it answers.", "404", "503")}
+        paths[f"{place}/infer"] = {**shared, "post": _describe("Predictions.", *_REFUSALS, body=tensors)}
+    return {"openapi": "3.1.0", "info": {"title": "lorry serve", "version": version}, "paths": paths}
+
+
+def _list_of(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "items": schema}
+
+
+def _describe(summary: str, *refusals: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    content = {"application/json": {"schema": {"type": "object"}}}
+    responses = {"200": {"description": "the answer", "content": content}}
+    responses |= {code: {"description": _REFUSALS[code], "content": content} for code in refusals}
+    described: dict[str, Any] = {"summary": summary, "responses": responses}
+    if body is not None:
+        described["requestBody"] = {"required": True, "content": {"application/json": {"schema": body}}}
+    return described
