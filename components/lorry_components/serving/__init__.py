@@ -7,8 +7,3 @@
 and writes the documents of the Open Inference Protocol, and
 :mod:`~lorry_components.serving.application` is the HTTP application.
 """
-
-from lorry_components.serving.catalogue import Catalogue, ServedVersion
-from lorry_components.serving.shared_bases import SharedBases
-
-__all__ = ["Catalogue", "ServedVersion", "SharedBases"]

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -41,9 +42,10 @@ SERVED = {
 }
 
 
-def publish(registry: Registry, task: str, trained: Any) -> str:
+def publish(registry: Registry, task: str, trained: Any, folder: Path) -> str:
     """Register a trained adapter under the name of a task, as its champion."""
-    (trained.adapter / "README.md").write_text("# an adapter\n")
+    shutil.copytree(trained.adapter, folder)
+    (folder / "README.md").write_text("# an adapter\n")
     summary = trained.summary
     manifest = Manifest(
         task=task,
@@ -58,9 +60,9 @@ def publish(registry: Registry, task: str, trained: Any) -> str:
         evaluation=trained.report.evaluation,
         probe=trained.report.probe,
         libraries=summary.libraries,
-        files=tuple(describe_file(trained.adapter / name) for name in ADAPTER_FILES),
+        files=tuple(describe_file(folder / name) for name in ADAPTER_FILES),
     )
-    adapter_id = registry.publish(trained.adapter, manifest)
+    adapter_id = registry.publish(folder, manifest)
     state = registry.ledger.read_state(task)
     before = state.champion.version if state.champion else None
     registry.register(task, adapter_id, promote=True, judged_champion=before, reasons=["better"])
@@ -72,7 +74,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory, trained: Callable[..., An
     root = tmp_path_factory.mktemp("registry")
     registry = Registry(LocalStore(root / "store"), root / "cache")
     for task, (data, method) in SERVED.items():
-        publish(registry, task, trained(data, method))
+        publish(registry, task, trained(data, method), root / task)
     return registry
 
 
@@ -223,7 +225,7 @@ def test_the_base_is_in_memory_once(running: Running) -> None:
 
 def test_requests_at_once_become_one_batch(registry: Registry, running: Running) -> None:
     with (
-        start_server(running.catalogue, Limits(), window=0.5) as slow,
+        start_server(running.catalogue, Limits(), window=3.0) as slow,
         httpx.Client(base_url=slow.url) as client,
     ):
         answers: list[Any] = []
@@ -242,7 +244,7 @@ def test_requests_at_once_become_one_batch(registry: Registry, running: Running)
 
 
 def test_a_full_queue_is_said_so(running: Running) -> None:
-    with start_server(running.catalogue, Limits(), window=1.0, queue_rows=3) as slow:
+    with start_server(running.catalogue, Limits(), window=3.0, queue_rows=3) as slow:
         codes: list[int] = []
         headers: list[Any] = []
 
@@ -306,7 +308,7 @@ def test_slow_clients_are_cut_off(running: Running) -> None:
 def test_what_fails_is_refused_and_the_others_are_served(tmp_path: Path, trained: Callable[..., Any]) -> None:
     registry = Registry(LocalStore(tmp_path / "store"), tmp_path / "cache")
     for task in ("classes-probe", "numbers-probe"):
-        publish(registry, task, trained(*SERVED[task]))
+        publish(registry, task, trained(*SERVED[task]), tmp_path / task)
     resolution = registry.resolve("numbers-probe")
     assert resolution.path is not None
     weights = resolution.path / "adapter_model.safetensors"
