@@ -139,13 +139,18 @@ def predict_apart(registry: Registry, task: str, rows: list[dict[str, str]]) -> 
     return [predictor.predict([row])[0] for row in rows]
 
 
+# The tiny base is random: a head that is fitted to it for numbers is a difference of terms some hundred times
+# larger, whose last digits depend on the size of a batch.
+TOLERANCE = 5e-4
+
+
 def assert_close(found: Any, expected: Any) -> None:
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         if isinstance(value, dict):
             assert_close(found[name], value)
         else:
-            assert found[name] == (value if isinstance(value, str) else pytest.approx(value, abs=1e-5))
+            assert found[name] == (value if isinstance(value, str) else pytest.approx(value, abs=TOLERANCE))
 
 
 @pytest.mark.parametrize("task", SERVED)
@@ -193,9 +198,9 @@ def test_a_client_of_the_protocol_gets_the_same_numbers(
         if isinstance(value, dict):
             assert [str(cell) for cell in answer.as_numpy("classes")] == list(value)
             shares = [list(each[name].values()) for each in expected]
-            np.testing.assert_allclose(found, shares, atol=1e-5)
+            np.testing.assert_allclose(found, shares, atol=TOLERANCE)
             continue
-        np.testing.assert_allclose(found, [each[name] for each in expected], atol=1e-5)
+        np.testing.assert_allclose(found, [each[name] for each in expected], atol=TOLERANCE)
     client.close()
 
 
