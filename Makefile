@@ -20,7 +20,7 @@ PIP_OPTIONS_newest := --upgrade --upgrade-strategy eager
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 INSTALL_LORRY = $(PIP_INSTALL) $(PIP_OPTIONS_$(VERSIONS)) $(addprefix --constraint ,$(CONSTRAINTS)) --editable
 # What running needs, and with the rest of it what tests, documentation, servers and releases need.
-RUN_EXTRAS := train,pipelines
+RUN_EXTRAS := train,pipelines,serve
 ALL_EXTRAS := $(RUN_EXTRAS),images,quantization,signing,stack,docs,dev
 INSTALLED := $(VENV)/.installed-$(VERSIONS)
 COMPLETE := $(VENV)/.complete-$(VERSIONS)

@@ -1,7 +1,7 @@
 """Which version of each task is served, and which champions are refused."""
 
 import threading
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -169,8 +169,3 @@ def choose_tasks(registry: Registry, named: Iterable[str]) -> list[str]:
             todo="name the tasks to serve",
         )
     return [entry.task for entry in entries]
-
-
-def list_ready(catalogue: Catalogue) -> Iterator[ServedVersion]:
-    """Yield the served versions, sorted by task."""
-    yield from (catalogue.versions[task] for task in sorted(catalogue.versions))
