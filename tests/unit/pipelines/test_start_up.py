@@ -24,7 +24,18 @@ _HEAVY = (
     "boto3",
 )
 _LIST_IMPORTED = "\nimport sys; print(*sorted(set(sys.argv[1].split(',')) & set(sys.modules)))"
-_COMMANDS = ("run", "predict", "compare", "study", "plan", "validate", "compile", "submit", "doctor")
+_COMMANDS = (
+    "run",
+    "predict",
+    "compare",
+    "export",
+    "serve",
+    "plan",
+    "validate",
+    "compile",
+    "submit",
+    "doctor",
+)
 _STEPS = ("prepare_data", "finetune", "evaluate", "gate", "register", "report", "verdict")
 _TASK = """
 name: ratings

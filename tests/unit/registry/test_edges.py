@@ -19,6 +19,8 @@ EDGES = {
     "components/lorry_components/steps/report/entry.py",
     # MLflow's client takes these settings from nowhere else, and reads them at each request.
     "registry/lorry_registry/mlflow_network.py",
+    # boto3 reads its settings there itself; one client serves for as long as they are the same.
+    "registry/lorry_registry/stores/s3_client.py",
     # MLflow calls it, and passes none of our settings on.
     "components/lorry_components/inference/mlflow_flavor.py",
     "components/lorry_components/steps/verdict/entry.py",
@@ -40,7 +42,18 @@ SETTERS = {
 BEGINNINGS = {
     *(
         f"pipelines/lorry_pipelines/cli/{name}.py"
-        for name in ("compare", "drift", "plan", "predict", "retrain", "run", "stale", "study", "submit")
+        for name in (
+            "compare",
+            "drift",
+            "export",
+            "plan",
+            "predict",
+            "retrain",
+            "run",
+            "serve",
+            "stale",
+            "submit",
+        )
     ),
     "pipelines/lorry_pipelines/cli/validate.py",
     "components/lorry_components/steps/report/entry.py",
