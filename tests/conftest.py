@@ -12,6 +12,7 @@ from fixtures.kubernetes_server import kubernetes_server  # noqa: F401
 from fixtures.s3_faults import faults  # noqa: F401
 from fixtures.s3_server import list_objects, s3_address, s3_environment, s3_server, s3_store  # noqa: F401
 from fixtures.signing import key_pairs, open_registry, ours, theirs  # noqa: F401
+from fixtures.skips import summarize_skips
 from fixtures.stack import direct_stack, make_stack, proxied_stack, use_stack  # noqa: F401
 from fixtures.stores import empty_mlflow, mlflow_uri, registry, store, tracking  # noqa: F401
 
@@ -40,3 +41,11 @@ def spare_the_collector() -> None:
 def pytest_unconfigure() -> None:
     """Return frozen objects to the collector: nanobind (triton) reports them as leaked at the exit."""
     gc.unfreeze()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what was skipped, and how to have it run."""
+    skipped = terminalreporter.stats.get("skipped", ())
+    line = summarize_skips(report.longrepr[-1] for report in skipped)
+    if line:
+        terminalreporter.write_line(f"skipped: {line}")

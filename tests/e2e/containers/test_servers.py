@@ -331,12 +331,3 @@ def test_a_killed_training_goes_on_in_a_new_container_with_nothing_but_the_store
     # The run of the whole pipeline trained the same without a break.
     (uninterrupted,) = passage.root.glob(f"**/finetune/candidate/adapter/{WEIGHTS_NAME}")
     assert second.weights == uninterrupted.read_bytes()
-
-    # Its checkpoints are still there, for it was not registered: a forced run begins anew all the same.
-    assert list(passage.store.list_keys("checkpoints"))
-    third = make_node("third")
-    code, log = end(third.start("run-3", force=True))
-    assert code == 0, log
-    (forced,) = RunRecord(passage.store, "run-3").read("films")
-    assert forced.details["resumed_from"] == 0, forced
-    assert third.weights == uninterrupted.read_bytes()

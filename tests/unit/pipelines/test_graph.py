@@ -368,7 +368,7 @@ def test_a_run_ends_and_is_removed_in_time(tmp_path: Path) -> None:
 
 
 def test_the_compiled_file_is_the_golden_one(tmp_path: Path) -> None:
-    """A task on a GPU, with the profile that a cluster gets; the tests above look at all that others have besides."""
+    """A task on a GPU with a cluster's profile; the tests above look at what other tasks have besides."""
     compiled = compile_text(tmp_path, make_spec(count=1, memory="16Gi"), profile=load_profile(PROFILE))
     if os.environ.get("UPDATE_GOLDEN"):
         GOLDEN.write_text(compiled, "utf-8")

@@ -32,7 +32,7 @@ def test_the_tokens_are_those_of_the_whole_text(
 ) -> None:
     task_type = Regression(InputForm(max_length=16, has_pair=has_pair))
     reader: Any = task_type.load_reader(tiny_base("bert"))
-    texts = [WORDS * 2000, "one two", WORDS]
+    texts = [WORDS * 200, "one two", WORDS]
     rows = [
         {"text": text, **({"text_pair": other} if has_pair else {})}
         for text, other in zip(texts, reversed(texts), strict=True)
@@ -48,4 +48,4 @@ def test_the_tokens_are_those_of_the_whole_text(
     monkeypatch.setattr("lorry_components.task_types.sequence_head.cut_text", lambda text, _tokens: text)
     assert found == task_type.encode_rows(Noting(), rows)  # type: ignore[arg-type]
     assert read[0] < 3000
-    assert read[1] > 100_000
+    assert read[1] > 10_000

@@ -156,7 +156,8 @@ def test_shares_go_on_from_a_checkpoint(training: Training, make_spec: MakeSpec)
     check_same(training.read("broken"), training.read("whole"))
 
 
-@pytest.mark.slow
+# Two nodes go on from the store below; here two processes share a disk besides.
+@pytest.mark.exhaustive
 def test_one_process_uploads_checkpoints_and_all_go_on_from_them(
     training: Training, make_spec: MakeSpec
 ) -> None:
@@ -325,8 +326,12 @@ def test_two_nodes_go_on_from_the_store_as_if_they_had_not_stopped(
     ended = stopped.run(spec, "stopped", stop_after=6)
     assert isinstance(ended[0], KeyboardInterrupt)
     assert isinstance(ended[1], LostProcessError), ended[1]
+    uploaded = tmp_path / "second" / "training"
+    for complete in uploaded.glob("*/complete.json"):
+        assert {path.name for path in complete.parent.glob("rng*")} == {"rng_state_0.pth", "rng_state_1.pth"}
     resumed = stopped.run(spec, "resumed")
     assert 0 < resumed[0].resumed_from == resumed[1].resumed_from < 8
+    assert [path.parent.name.split(".")[0] for path in uploaded.glob("*/complete.json")] == ["checkpoint-8"]
     expected = training.read("whole-0")
     for name, tensor in training.read("resumed-0").items():
         np.testing.assert_array_equal(tensor, expected[name], err_msg=name)
@@ -340,10 +345,17 @@ def test_nodes_that_fetched_different_checkpoints_do_not_start(
 ) -> None:
     spec = make_spec(method="lora", train={"epochs": None, "steps": 8})
     nodes = TwoNodes(training, CheckpointPlace(str(tmp_path / "store"), "training", S3Options()))
-    nodes.run(spec, "first", stop_after=6)
-    shutil.copytree(training.root / "first-0" / "checkpoints", training.root / "second-0" / "checkpoints")
+
+    def stop(done: int, _total: int, _note: str = "") -> None:
+        if done == 6:
+            raise KeyboardInterrupt
+
+    written = training.root / "second-1" / "checkpoints"
+    with pytest.raises(KeyboardInterrupt):
+        finetune(
+            resolve_task(spec), training.data, training.root / "alone", checkpoints=written, progress=stop
+        )
+    shutil.copytree(written, training.root / "second-0" / "checkpoints")
     for folder in (training.root / "second-0" / "checkpoints").glob("checkpoint-*"):
         (folder / "trainer_state.json").unlink()
-    nodes.place.open().remove_all()
-    shutil.copytree(training.root / "first-0" / "checkpoints", training.root / "second-1" / "checkpoints")
     assert all("different steps" in str(ended) for ended in nodes.run(spec, "second"))
