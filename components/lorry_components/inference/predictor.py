@@ -46,7 +46,7 @@ class Predictor:
         self.adapted = adapted
         self.task_type = task_type
         self.labels = labels
-        self._reader = reader
+        self.reader = reader
         adapted.model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
     def predict(self, rows: Sequence[Row], *, report: Report = _report_nothing) -> list[Prediction]:
@@ -70,7 +70,7 @@ class Predictor:
         for start in range(0, len(rows), ROWS_AT_ONCE):
             part = rows[start : start + ROWS_AT_ONCE]
             told = functools.partial(_report_after, report, start)
-            yield self.task_type.predict(self.adapted.model, self._reader, part, self.labels, told)
+            yield self.task_type.predict(self.adapted.model, self.reader, part, self.labels, told)
 
     def check_rows(self, rows: Sequence[Row]) -> None:
         """Refuse inputs that do not fit the base.
@@ -78,7 +78,7 @@ class Predictor:
         Raises:
             InvalidDataError: There are such rows; all are counted, the first are listed.
         """
-        self.task_type.check_rows(self._reader, rows)
+        self.task_type.check_rows(self.reader, rows)
 
     def predict_as_base(self, rows: Sequence[Row]) -> list[Prediction] | None:
         """Return what the base alone predicts, with the adapter switched off.
@@ -89,18 +89,18 @@ class Predictor:
         if reduced is None:
             return None
         with self.adapted.without_adapter():
-            return reduced.predict(self.adapted.model, self._reader, rows, self.labels, _report_nothing)
+            return reduced.predict(self.adapted.model, self.reader, rows, self.labels, _report_nothing)
 
     def compute_outputs(self, rows: Sequence[Row]) -> Outputs:
         """Return numbers that characterize what the adapter computes, shape (rows, numbers)."""
         model = self.adapted.model
-        return self.task_type.compute_outputs(model, self._reader, rows, self.labels, _report_nothing)
+        return self.task_type.compute_outputs(model, self.reader, rows, self.labels, _report_nothing)
 
     def compute_features(self, layer: "nn.Module", rows: Sequence[Row]) -> Outputs:
         """Return what the output layer of a head on whole texts reads, shape (rows, width)."""
         assert isinstance(self.task_type, SequenceHeadTaskType)
         model = self.adapted.model
-        return self.task_type.compute_features(model, layer, self._reader, rows, _report_nothing)
+        return self.task_type.compute_features(model, layer, self.reader, rows, _report_nothing)
 
     def compute_base_outputs(self, rows: Sequence[Row]) -> Outputs:
         """Return the same with the adapter's change to the base switched off, the head kept."""

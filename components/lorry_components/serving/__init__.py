@@ -3,7 +3,8 @@
 :mod:`~lorry_components.serving.shared_bases` puts adapters on bases whose weights are in memory once,
 :mod:`~lorry_components.serving.catalogue` says which version of each task is served and which are refused,
 :mod:`~lorry_components.serving.batching` gathers the rows of concurrent requests,
-:mod:`~lorry_components.serving.engine` computes them, :mod:`~lorry_components.serving.open_inference` reads
+:mod:`~lorry_components.serving.engine` computes them, those of several LoRA adapters in one pass by
+:mod:`~lorry_components.serving.mixed_lora`, :mod:`~lorry_components.serving.open_inference` reads
 and writes the documents of the Open Inference Protocol, and
 :mod:`~lorry_components.serving.application` is the HTTP application.
 """

@@ -16,6 +16,8 @@ from lorry_registry.task_document import suggest_name
 if TYPE_CHECKING:
     from torch import nn
 
+    from lorry_components.serving.mixed_lora import LoraLayers
+
 SERVED_KINDS = ("text-classification", "regression", "question-answering", "knowledge-probing")
 _INSTEAD = {
     "text-generation": "serve it with vLLM: lorry export vllm",
@@ -34,7 +36,8 @@ class ServedVersion:
         adapter_id: The digest of its manifest.
         loaded: The adapter on its base.
         group: Rows of versions with an equal group go through the base in one pass.
-        head: The output layer, where several versions share what it reads.
+        head: The output layer, where it is applied apart from the base.
+        lora: The layers of a LoRA adapter, where it can share a pass with others.
     """
 
     task: str
@@ -43,24 +46,30 @@ class ServedVersion:
     loaded: LoadedAdapter
     group: Hashable
     head: "nn.Module | None" = None
+    lora: "LoraLayers | None" = None
 
     @classmethod
     def of(cls, resolution: Resolution, loaded: LoadedAdapter) -> "ServedVersion":
         """Return a loaded adapter as a version that is served."""
+        from lorry_components.serving.mixed_lora import find_lora_layers
+
         model: Any = loaded.predictor.adapted.model
         manifest = resolution.manifest
         named = (resolution.task, resolution.version, resolution.adapter_id)
-        if manifest.method != LINEAR_PROBE or not is_pooled(model):
-            return cls(*named, loaded, group=resolution.adapter_id)
         # What the head reads depends on the base and on how rows become its inputs, and on nothing else.
         form = loaded.task_type.form
-        group = (
+        read = (
             manifest.base.fingerprint,
             form.max_length,
             form.pooling,
             "text_pair" in manifest.probe.rows[0],
         )
-        return cls(*named, loaded, group=group, head=model.get_submodule(HEAD))
+        if manifest.method == LINEAR_PROBE and is_pooled(model):
+            return cls(*named, loaded, group=read, head=model.get_submodule(HEAD))
+        lora = find_lora_layers(model)
+        if lora is not None:
+            return cls(*named, loaded, group=(*read, lora.shape), head=lora.head, lora=lora)
+        return cls(*named, loaded, group=resolution.adapter_id)
 
     @property
     def fields(self) -> tuple[str, ...]:

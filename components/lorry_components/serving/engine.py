@@ -1,4 +1,4 @@
-"""The computation of a batch: rows of one adapter, or of several heads on one pass of the base.
+"""The computation of a batch: rows of one adapter, or of several adapters in one pass of the base.
 
 This module imports torch.
 """
@@ -9,9 +9,13 @@ import torch
 
 from lorry_components.serving.batching import Answer, Work
 from lorry_components.serving.catalogue import ServedVersion
+from lorry_components.serving.mixed_lora import mix_rows
 from lorry_components.task_types import Prediction
+from lorry_components.task_types.base import batch_by_length
 from lorry_components.task_types.sequence_head import SequenceHeadTaskType
 from lorry_registry.errors import LorryError
+
+_BATCH_ROWS = 64
 
 
 def compute_batch(batch: Sequence[Work]) -> list[Answer]:
@@ -25,8 +29,11 @@ def compute_batch(batch: Sequence[Work]) -> list[Answer]:
     if not rows:
         return answers
     first = batch[sound[0]].version
-    if first.head is None:
+    is_alone = all(batch[place].version is first for place in sound)
+    if first.head is None or is_alone:
         shared = first.loaded.predictor.predict(rows)
+    elif first.lora is not None:
+        features = _mix_adapters([batch[place] for place in sound])
     else:
         features = torch.from_numpy(first.loaded.predictor.compute_features(first.head, rows))
     start = 0
@@ -34,7 +41,7 @@ def compute_batch(batch: Sequence[Work]) -> list[Answer]:
         end = start + len(batch[place].rows)
         answers[place] = (
             shared[start:end]
-            if first.head is None
+            if first.head is None or is_alone
             else _apply_head(batch[place].version, features[start:end])
         )
         start = end
@@ -47,6 +54,30 @@ def _check(work: Work) -> Answer:
     except LorryError as error:
         return error
     return []
+
+
+def _mix_adapters(batch: Sequence[Work]) -> torch.Tensor:
+    """Return what the heads of LoRA adapters read of their rows, shape (rows, width)."""
+    host = batch[0].version
+    predictor, own = host.loaded.predictor, host.lora
+    task_type, reader, model = predictor.task_type, predictor.reader, predictor.adapted.model
+    assert isinstance(task_type, SequenceHeadTaskType)
+    assert own is not None
+    encoded = task_type.encode_rows(reader, [row for work in batch for row in work.rows])
+    adapters = [work.version.lora for work in batch for _row in work.rows]
+    features = torch.zeros(len(encoded), own.head.get_parameter("weight").shape[1])
+    read: list[torch.Tensor] = []
+    hook = own.head.register_forward_pre_hook(lambda _head, inputs: read.append(inputs[0]))
+    try:
+        with torch.inference_mode(), predictor.adapted.without_adapter():
+            for chosen in batch_by_length([len(row["input_ids"]) for row in encoded], _BATCH_ROWS):
+                padded = reader.pad([encoded[index] for index in chosen], return_tensors="pt")
+                with mix_rows(own, [adapter for index in chosen if (adapter := adapters[index])]):
+                    model(**padded.to(next(model.parameters()).device))
+                features[chosen] = read.pop().float().cpu()
+    finally:
+        hook.remove()
+    return features
 
 
 def _apply_head(version: ServedVersion, features: torch.Tensor) -> list[Prediction]:

@@ -14,9 +14,6 @@ from lorry_registry.input_specs import BaseSpec
 if TYPE_CHECKING:
     from torch import nn
 
-# Smaller tensors are cheaper to keep than to compare.
-_LEAST_NUMBERS = 1024
-
 
 class SharedBases:
     """Assembles adapters that share the unchanged weights of their bases, and their tokenizers.
@@ -53,7 +50,7 @@ class SharedBases:
             labels=labels,
             load_reader=self._load_reader,
         )
-        self._share(predictor.adapted.model)
+        self.share(predictor.adapted.model)
         return predictor
 
     def _load_reader(self, task_type: TaskType, base: Path) -> Any:
@@ -62,15 +59,18 @@ class SharedBases:
             self._readers[key] = task_type.load_reader(base)
         return self._readers[key]
 
-    def _share(self, model: "nn.Module") -> None:
-        """Put parameters that are in memory already in the place of equal ones."""
+    def share(self, model: "nn.Module") -> None:
+        """Put parameters that are in memory already in the place of equal ones.
+
+        Small ones, too: one that is left keeps the whole file that it was read from mapped.
+        """
         import torch
         from torch import nn
 
         for module in model.modules():
             for name, parameter in list(module.named_parameters(recurse=False)):
                 # Quantized parameters have a class of their own and a state beside their numbers.
-                if type(parameter) is not nn.Parameter or parameter.numel() < _LEAST_NUMBERS:
+                if type(parameter) is not nn.Parameter:
                     continue
                 total = float(parameter.detach().sum(dtype=torch.float64))
                 key = (tuple(parameter.shape), parameter.dtype, parameter.device, total)

@@ -215,6 +215,31 @@ def test_heads_of_linear_probes_share_one_pass(running: Running, registry: Regis
             assert_close(found, expected)
 
 
+def test_rows_of_lora_adapters_share_one_pass(tmp_path: Path, trained: Callable[..., Any]) -> None:
+    registry = Registry(LocalStore(tmp_path / "store"), tmp_path / "cache")
+    for task, data in {"three": "classification", "number": "regression"}.items():
+        publish(registry, task, trained(data, "lora", pooling="mean"), tmp_path / task)
+    catalogue = Catalogue(registry, SharedBases(resolve_base))
+    catalogue.load(choose_tasks(registry, []))
+    versions = [catalogue.find(task) for task in ("three", "number", "three")]
+    assert versions[0].group == versions[1].group
+    parts = [[{"text": text} for text in TEXTS[start:]] for start in range(3)]
+    # More rows than a batch, so that those of an adapter are computed in several.
+    parts[1] *= 30
+    answers = compute_batch([Work(version, part) for version, part in zip(versions, parts, strict=True)])
+    for answer, version, part in zip(answers, versions, parts, strict=True):
+        assert isinstance(answer, list)
+        expected = predict_apart(registry, version.task, part)
+        for found, one in zip(answer, expected, strict=True):
+            assert_close(found, one)
+        # The comparison finds an adapter that does not act.
+        with version.loaded.predictor.adapted.without_adapter():
+            base = version.loaded.predictor.predict(part)
+        with pytest.raises(AssertionError):
+            for found, other in zip(answer, base, strict=True):
+                assert_close(found, other)
+
+
 def test_the_base_is_in_memory_once(running: Running) -> None:
     places = [
         {
