@@ -50,7 +50,7 @@ $(INSTALLED): pyproject.toml infra/demo/requirements.txt $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	    || { echo "Lorry needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 ..."; exit 1; }
 	echo "Making $(VENV) and installing Lorry with its libraries (some minutes; 7.5 GB where the package index gives torch"
-	echo "for CUDA, 2 GB where it gives torch for CPUs: see README.md) ..."
+	echo "for CUDA, 2 GB where it gives torch for CPUs: see docs/install.md) ..."
 	# What an interrupted installation leaves is begun anew: pip fails on packages that it finds half written.
 	$(PYTHON) -m venv $$(ls $(VENV)/.installed-* >/dev/null 2>&1 || echo --clear) $(VENV)
 	rm -f $(VENV)/.installed-* $(VENV)/.complete-*

@@ -20,7 +20,7 @@ MARKS = ("o", "s", "^", "D", "v", "P", "X", "*", "<")
 
 # Of these five the nearest two are furthest apart, whichever kind of cone is missing.
 OWN, CHAMPION, PROBE, BASELINE, PUBLISHED = "#0072b2", "#d55e00", "#56b4e9", "#000000", "#e69f00"
-"""The candidate, the champion, the linear probe, what costs nothing, and a published figure."""
+"""The candidate, the champion, the linear probe, the trivial baseline, and a published figure."""
 
 SEED, GUIDE, GRID = "#9aa5b1", "#9aa5b1", "#e5e7eb"
 """Single seeds, lines that guide the eye, and the grid."""

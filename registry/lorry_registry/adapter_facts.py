@@ -32,7 +32,7 @@ class MetricFacts(Facts):
 
 
 class BaselineFacts(Facts):
-    """What costs nothing, or next to nothing, on the same rows, and the adapter's gain over it.
+    """Trivial baselines and the linear probe on the same rows, and the adapter's gain over it.
 
     ``examples`` says on how many of the rows; None: on all, or it is not known.
     """
@@ -64,7 +64,7 @@ class AdapterFacts(Facts):
         examples: How many test rows there are.
         metrics: All metrics, the one that the gate decides by first.
         probe: A linear model on the frozen base; None: it was not compared.
-        baselines: What costs nothing, the best one first.
+        baselines: Trivial baselines, the best one first.
         size: The adapter's size.
     """
 
@@ -144,7 +144,7 @@ def describe_probe(probe: BaselineFacts) -> str:
 
 
 def describe_baselines(adapter: AdapterFacts) -> str:
-    """Return what costs nothing, each with the adapter's gain over it."""
+    """Return the trivial baselines, each with the adapter's gain over it."""
     return "; ".join(_describe_baseline(each, adapter.examples) for each in adapter.baselines)
 
 

@@ -7,7 +7,7 @@ That is alpha spending, as Foster and Stine 2008 (https://doi.org/10.1111/j.1467
 for tests that come one after the other. Holm's method needs all results before it decides on the first, and
 here each challenge is decided when it comes.
 
-A task without a champion has its first one judged in the same way, by its gain over what costs nothing.
+A task without a champion has its first one judged in the same way, by its gain over a trivial baseline.
 
 The ledger counts: each version's event names the champion and the test rows that it was judged by.
 """
@@ -29,7 +29,7 @@ class Challenge:
     """That a version was judged by a test that others may have tried before.
 
     Attributes:
-        champion: The champion's version; None: there was none, and what costs nothing was to be beaten.
+        champion: The champion's version; None: there was none, and a trivial baseline was to be beaten.
         test_rows: The digest of the test rows.
         judge: Returns whether it passes, and why, when so many others were judged by that champion and these
             rows; with more others it never passes more easily.

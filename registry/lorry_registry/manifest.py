@@ -145,7 +145,7 @@ class MetricValue(_Part):
 
 
 class Baseline(_Part):
-    """What costs nothing, on the rows that an adapter was evaluated on.
+    """A trivial baseline on the rows that an adapter was evaluated on.
 
     Attributes:
         name: What answers, such as ``majority class``.
@@ -186,7 +186,7 @@ class Evaluation(_Part):
         metrics: All metrics, by name.
         positive: The class whose F1 ``f1`` is; None: it is that of no single class, or the adapter was
             evaluated by an older Lorry, see :meth:`Manifest.name_metric`.
-        baselines: What costs nothing, on the same rows; none in the evaluations of an older Lorry.
+        baselines: Trivial baselines, on the same rows; none in the evaluations of an older Lorry.
         linear_probe: The linear probe on the same rows; None: it was not compared.
     """
 

@@ -247,7 +247,7 @@ def _describe_verdict(standing: Standing) -> str:
 
 
 def _list_baselines(manifest: Manifest) -> str:
-    """Return a sentence about what costs nothing, or nothing for an adapter of an older Lorry."""
+    """Return a sentence about the trivial baselines, or nothing for an adapter of an older Lorry."""
     evaluation = manifest.evaluation
     if not evaluation.baselines:
         return ""

@@ -467,7 +467,7 @@ class TaskType(ABC):
         answers: Sequence[Label],
         labels: Sequence[str] | None,
     ) -> dict[str, list[Prediction]]:
-        """Return what costs nothing and learns nothing: by its name, a prediction for each row.
+        """Return trivial baselines, which learn nothing: by its name, a prediction for each row.
 
         Args:
             rows: The inputs.

@@ -61,7 +61,7 @@ def report_tasks(
     """Report what runs made of tasks.
 
     For each task the old and the new version, the metric with its interval, the gain with its p-value, a
-    linear probe and what costs nothing beside it, the rows that the new version answers worse, how the data
+    linear probe and trivial baseline beside it, the rows that the new version answers worse, how the data
     changed, sizes and times, links to MLflow and Kubeflow, and the gate's decision in one sentence.
     """
     if as_json and (markdown or page):

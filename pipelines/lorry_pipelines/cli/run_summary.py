@@ -163,7 +163,7 @@ def print_summary(
     best = filter(None, map(_find_best_baseline, rows))
     names = list(dict.fromkeys(str(baseline["name"]) for baseline in best))
     if names:
-        print_prose(f"baseline: what costs nothing ({', '.join(names)})")
+        print_prose(f"baseline: trivial ({', '.join(names)})")
     kept = [row for row in rows if row["outcome"] in _IDLE and not _has_worked(row)]
     if kept:
         click.echo("\nNot trained again:")

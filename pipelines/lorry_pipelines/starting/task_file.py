@@ -64,7 +64,7 @@ def render_task(guess: TaskGuess, *, name: str, base: str, revision: str | None,
         "method: {name: lora, r: 8}",
         *_list_head(guess.kind),
         "",
-        "# A new adapter becomes the champion if it beats what costs nothing, and the champion before it.",
+        "# A new adapter becomes the champion if it beats a trivial baseline, and the champion before it.",
         "# With a least value that it must reach: gate: {minimum: 0.8}",
     ]
     return "\n".join(lines) + "\n"

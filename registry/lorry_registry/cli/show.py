@@ -209,7 +209,7 @@ def _print_score(manifest: Manifest) -> None:
     )
     click.echo("* the metric that the gate decides by")
     if evaluation.baselines:
-        tables.print_heading(f"What costs nothing, in {evaluation.primary} on the same examples")
+        tables.print_heading(f"Trivial baselines, in {evaluation.primary} on the same examples")
         tables.print_table(
             (
                 tables.Column("Baseline"),

@@ -96,7 +96,7 @@ def _has_adapter(folder: Path) -> None:
 
 
 CHECKS: dict[str, tuple[Callable[[Path], None], ...]] = {
-    "README.md": (_has_predictions,),
+    "docs/registry.md": (_has_predictions,),
     "docs/predict.md": (_has_predictions,),
     "docs/mlflow.md": (_has_page,),
     "docs/peft.md": (_has_adapter,),

@@ -36,9 +36,9 @@ def test_a_card_says_what_how_good_why_and_how_to_load(make_adapter: Callable[..
     assert "{" not in card
 
 
-def test_what_costs_nothing_stands_beside_the_metrics(make_adapter: Callable[..., Any]) -> None:
+def test_trivial_baselines_stand_beside_the_metrics(make_adapter: Callable[..., Any]) -> None:
     manifest = make_adapter().manifest
-    assert "costs nothing" not in _describe(manifest)
+    assert "Trivial baselines" not in _describe(manifest)
     baseline = Baseline(name="mean", value=0.0, gain=0.85, confidence=1.0, examples=1371)
     evaluation = manifest.evaluation.model_copy(update={"baselines": (baseline,)})
     card = _describe(manifest.model_copy(update={"evaluation": evaluation}))

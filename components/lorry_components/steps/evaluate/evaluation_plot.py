@@ -65,7 +65,7 @@ def plot_evaluation(
         task_type: The task type.
         targets: What is right for each row.
         predictions: What was predicted for each.
-        evaluation: The metrics, with those of what costs nothing.
+        evaluation: The metrics, with those of the trivial baselines.
         champion: The comparison with the champion; None: there is none.
         reference: A published figure; None: the task names none.
     """

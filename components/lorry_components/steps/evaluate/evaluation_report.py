@@ -62,12 +62,12 @@ class ChampionComparison(BaseModel):
 
 
 class FirstTrial(BaseModel):
-    """A candidate of a task without a champion, compared with what costs nothing.
+    """A candidate of a task without a champion, compared with the trivial baselines.
 
     Attributes:
         test_rows: The digest of the test rows.
         earlier: How many other adapters were judged on these test rows before, while there was no champion.
-        baselines: What costs nothing, each with the confidence by as many resamples as that number asks for.
+        baselines: Trivial baselines, each with the confidence by as many resamples as that number asks for.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -84,7 +84,7 @@ class EvaluationReport(BaseModel):
         evaluation: The metrics.
         probe: The candidate's outputs on a few inputs.
         champion: The comparison with the champion; None: there is none.
-        first: The comparison with what costs nothing, if there is no champion and something to compare with.
+        first: The comparison with the trivial baselines, if there are any and no champion.
         seconds: How long the evaluation took.
         single_answer: The one answer that the candidate gives to every test row, where answers should differ.
         picture: A small picture of the predictions; None: the task type has none.

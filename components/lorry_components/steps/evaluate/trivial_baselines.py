@@ -1,4 +1,4 @@
-"""What costs nothing, beside a candidate: one answer for all rows, the input itself, the untrained base."""
+"""Trivial baselines beside a candidate: one answer for all rows, the input itself, the untrained base."""
 
 from collections.abc import Iterator, Sequence
 
@@ -24,7 +24,7 @@ def measure_baselines(
     *,
     asks_base: bool,
 ) -> tuple[Baseline, ...]:
-    """Score what costs nothing on the test rows, and compare the candidate with each on the same rows.
+    """Score trivial baselines on the test rows, and compare the candidate with each on the same rows.
 
     The untrained base, where it can answer at all, answers a thousand rows at most.
 

@@ -34,7 +34,7 @@ class Decision(BaseModel):
         judged_champion: The version of the champion that it was compared with; None: there was none.
         comparison: The test against that champion; None: there was none, or it could not be tested.
         against: Those of the reasons that speak against it.
-        first: The test against what costs nothing, where there was no champion.
+        first: The test against the trivial baseline, where there was no champion.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -58,7 +58,7 @@ class Decision(BaseModel):
 
 
 def decide(gate: GateSpec, report: EvaluationReport) -> Decision:
-    """Judge a candidate: by its value, by what costs nothing, and by its gain over the champion."""
+    """Judge a candidate: by its value, by a trivial baseline, and by its gain over the champion."""
     champion, asked = report.champion, gate.baseline != "none"
     first = report.first if champion is None and asked and report.first and report.first.baselines else None
     judged = [_judge_minimum(gate, report.evaluation)]
@@ -135,7 +135,7 @@ def _judge_first(gate: GateSpec, first: FirstTrial) -> _Judgement:
 
 
 def _judge_baselines(baselines: Sequence[Baseline], needed: float, why: str) -> _Judgement:
-    """Judge a candidate by what costs nothing: whoever loses against that is of no use."""
+    """Judge a candidate by a trivial baseline: one that loses against it is of no use."""
     # All of them: one that is hardly worse than the best may differ less from the candidate.
     least = min(baselines, key=lambda baseline: baseline.confidence)
     passed = least.confidence >= needed

@@ -82,7 +82,7 @@ def format_p(value: float) -> str:
 
 
 def format_best_baseline(task: TaskFacts) -> str:
-    """Return the best of what costs nothing, with its value."""
+    """Return the best trivial baseline, with its value."""
     return f"{task.baselines[0].name} {task.baselines[0].value:.3f}" if task.baselines else NOTHING
 
 

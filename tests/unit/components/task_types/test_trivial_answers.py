@@ -1,4 +1,4 @@
-"""What costs nothing: each task type's own, and the untrained base where it can answer."""
+"""Trivial baselines: each task type's own, and the untrained base where it can answer."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path

@@ -132,7 +132,7 @@ def test_the_best_of_what_costs_nothing_is_a_column(capsys: pytest.CaptureFixtur
     shown = capsys.readouterr().out
     assert "Baseline" in shown
     assert "0.250" in shown
-    assert "baseline: what costs nothing (most frequent answer)" in shown
+    assert "baseline: trivial (most frequent answer)" in shown
 
 
 @pytest.mark.parametrize(

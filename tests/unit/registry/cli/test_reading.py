@@ -173,7 +173,7 @@ def test_show_has_what_costs_nothing_beside_the_metrics(
     registry.publish(adapter.path, adapter.manifest)
     registry.register("reviews", adapter.adapter_id, promote=True, judged_champion=None, reasons=())
     output = lorry("show", "reviews").stdout
-    assert "What costs nothing, in pearson on the same examples" in output
+    assert "Trivial baselines, in pearson on the same examples" in output
     (row,) = [row for row in _list_columns(output) if row and row[0] == "majority class"]
     assert row == ["majority class", "0.500", "+0.350", "confidence 99.8%", "1,371"]
 

@@ -98,7 +98,7 @@ def test_one_answer_for_all_rows_is_refused_unless_the_task_says_otherwise(
     assert decision.reasons[1] == "it answers every test row with 'spam'"
 
 
-# What costs nothing
+# Trivial baselines
 
 
 MAJORITY = Baseline(name="majority class", value=0.68, gain=0.12, confidence=0.98, examples=100)
