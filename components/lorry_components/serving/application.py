@@ -16,6 +16,7 @@ from lorry_components.serving.catalogue import Catalogue, ServedVersion
 from lorry_components.serving.open_inference import describe_version, read_request, write_response
 from lorry_components.serving.openapi import describe_routes
 from lorry_components.serving.requests import Limits, check_rows, parse_json, read_inputs
+from lorry_components.serving.tokens import Grant, find_grant
 from lorry_components.task_types import Prediction, Row
 from lorry_registry.errors import InvalidDataError, LorryError, NotFoundError, UsageError
 
@@ -23,10 +24,19 @@ _RETRY_SECONDS = 1
 _BINARY = "inference-header-content-length"
 # The headers that name what answered.
 _VERSION, _ADAPTER = "Lorry-Version", "Lorry-Adapter"
+_EVERYTHING = Grant("", None)
 
 
 class _TooLargeError(Exception):
     """The body of a request is larger than it may be."""
+
+
+class _ForbiddenError(Exception):
+    """A request has no token, or one that is not for what it asks for."""
+
+    def __init__(self, status: int, message: str) -> None:
+        self.status = status
+        super().__init__(message)
 
 
 class Service:
@@ -37,13 +47,23 @@ class Service:
         batcher: Computes predictions.
         limits: How large a request may be.
         version: The version of Lorry.
+        grants: What each token allows; None: nobody is asked for one.
     """
 
-    def __init__(self, catalogue: Catalogue, batcher: Batcher, limits: Limits, version: str) -> None:
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        batcher: Batcher,
+        limits: Limits,
+        version: str,
+        *,
+        grants: Sequence[Grant] | None = None,
+    ) -> None:
         self._catalogue = catalogue
         self._batcher = batcher
         self._limits = limits
         self._version = version
+        self._grants = grants
 
     def build_application(self) -> Starlette:
         """Return the ASGI application."""
@@ -69,6 +89,7 @@ class Service:
             TimeoutError: _answer_timeout,
             ClientDisconnect: _answer_timeout,
             _TooLargeError: _answer_too_large,
+            _ForbiddenError: _answer_forbidden,
         }
         return Starlette(routes=routes, exception_handlers=handlers, lifespan=self._run)
 
@@ -95,10 +116,13 @@ class Service:
         is_ready = bool(self._catalogue.versions)
         return JSONResponse({"ready": is_ready}, status_code=200 if is_ready else 503)
 
-    async def _list_tasks(self, _request: Request) -> Response:
+    async def _list_tasks(self, request: Request) -> Response:
+        allows = self._admit(request).allows
         served = sorted(self._catalogue.versions.values(), key=lambda each: each.task)
-        tasks = [_name_version(each) for each in served]
-        refused = {task: str(error) for task, error in sorted(self._catalogue.refused.items())}
+        tasks = [_name_version(each) for each in served if allows(each.task)]
+        refused = {
+            task: str(error) for task, error in sorted(self._catalogue.refused.items()) if allows(task)
+        }
         return JSONResponse({"tasks": tasks, "refused": refused})
 
     async def _describe_model(self, request: Request) -> Response:
@@ -133,7 +157,26 @@ class Service:
         return _answer(served, [join_prediction(*pair) for pair in zip(rows, predictions, strict=True)])
 
     def _find(self, request: Request) -> ServedVersion:
-        return self._catalogue.find(request.path_params["task"], request.path_params.get("version"))
+        task = request.path_params["task"]
+        grant = self._admit(request)
+        if not grant.allows(task):
+            # Whether there is such a task is not said.
+            raise _ForbiddenError(403, "the token is not for this task")
+        return self._catalogue.find(task, request.path_params.get("version"), allows=grant.allows)
+
+    def _admit(self, request: Request) -> Grant:
+        """Return what the token of a request allows.
+
+        Raises:
+            _ForbiddenError: It has none, or an unknown one.
+        """
+        if self._grants is None:
+            return _EVERYTHING
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        grant = find_grant(self._grants, token.strip())
+        if scheme.lower() != "bearer" or grant is None:
+            raise _ForbiddenError(401, "send a token: Authorization: Bearer TOKEN")
+        return grant
 
     async def _read_body(self, request: Request) -> bytes:
         body = bytearray()
@@ -163,6 +206,11 @@ async def _answer_error(_request: Request, error: Any) -> Response:
     if isinstance(error, NotFoundError):
         status = 404
     return JSONResponse({"error": str(error)}, status_code=status)
+
+
+async def _answer_forbidden(_request: Request, error: Any) -> Response:
+    headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else {}
+    return JSONResponse({"error": str(error)}, status_code=error.status, headers=headers)
 
 
 async def _answer_full_queue(_request: Request, _error: Any) -> Response:

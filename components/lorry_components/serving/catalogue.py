@@ -1,7 +1,7 @@
 """Which version of each task is served, and which champions are refused."""
 
 import threading
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -121,8 +121,15 @@ class Catalogue:
             self.versions[task] = ServedVersion.of(resolution, loaded)
             self.refused.pop(task, None)
 
-    def find(self, task: str, version: int | None = None) -> ServedVersion:
+    def find(
+        self, task: str, version: int | None = None, *, allows: Callable[[str], bool] = bool
+    ) -> ServedVersion:
         """Return the served version of a task.
+
+        Args:
+            task: The task.
+            version: The version that it has to be; None: whichever is served.
+            allows: Whether the name of a task may be said.
 
         Raises:
             NotFoundError: The task or this version of it is not served.
@@ -132,7 +139,8 @@ class Catalogue:
         if served is None:
             if task in self.refused:
                 raise self.refused[task]
-            raise NotFoundError("no such task is served", where=task, todo=suggest_name(task, self.versions))
+            known = filter(allows, self.versions)
+            raise NotFoundError("no such task is served", where=task, todo=suggest_name(task, known))
         if version not in (None, served.version):
             raise NotFoundError(
                 f"v{version} is not served", where=task, todo=f"ask for v{served.version}, the champion"

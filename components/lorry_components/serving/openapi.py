@@ -19,11 +19,14 @@ _TENSOR = {
 }
 _REFUSALS = {
     "400": "the request does not fit the task",
+    "401": "a token is asked for, and the request has none that is known",
+    "403": "the token is not for this task",
     "404": "no such task or version is served",
     "408": "the body took too long to arrive",
     "413": "the body is too large",
     "503": "too many rows are waiting, or the champion of the task is refused",
 }
+_UNSERVED = ("401", "403", "404", "503")
 
 
 def describe_routes(version: str, limits: Limits) -> dict[str, Any]:
@@ -42,7 +45,7 @@ def describe_routes(version: str, limits: Limits) -> dict[str, Any]:
         "/v2": {"get": _describe("The server.")},
         "/v2/health/live": {"get": _describe("Whether the server runs.")},
         "/v2/health/ready": {"get": _describe("Whether the server answers.", "503")},
-        "/tasks": {"get": _describe("The served versions, and what is refused.")},
+        "/tasks": {"get": _describe("The served versions, and what is refused.", "401")},
         "/tasks/{task}/predict": {
             "parameters": [_TASK],
             "post": _describe("Predictions, as lorry predict --json prints them.", *_REFUSALS, body=plain),
@@ -53,10 +56,17 @@ def describe_routes(version: str, limits: Limits) -> dict[str, Any]:
         ("/v2/models/{task}/versions/{version}", [_TASK, _NUMBER]),
     ):
         shared = {"parameters": parameters}
-        paths[place] = {**shared, "get": _describe("The tensors of a task.", "404", "503")}
-        paths[f"{place}/ready"] = {**shared, "get": _describe("Whether it answers.", "404", "503")}
+        paths[place] = {**shared, "get": _describe("The tensors of a task.", *_UNSERVED)}
+        paths[f"{place}/ready"] = {**shared, "get": _describe("Whether it answers.", *_UNSERVED)}
         paths[f"{place}/infer"] = {**shared, "post": _describe("Predictions.", *_REFUSALS, body=tensors)}
-    return {"openapi": "3.1.0", "info": {"title": "lorry serve", "version": version}, "paths": paths}
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "lorry serve", "version": version},
+        "paths": paths,
+        # Either of them: without --tokens nobody is asked for one.
+        "security": [{}, {"token": []}],
+        "components": {"securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}},
+    }
 
 
 def _list_of(schema: dict[str, Any]) -> dict[str, Any]:

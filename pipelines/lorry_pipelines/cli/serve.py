@@ -3,6 +3,8 @@
 import importlib.metadata
 import importlib.util
 import ipaddress
+from pathlib import Path
+from typing import Any
 
 import click
 
@@ -19,9 +21,58 @@ from lorry_registry.errors import MissingExtraError, UsageError
 from lorry_registry.registry import Registry
 
 
-@click.command(epilog=format_examples("lorry serve", "lorry serve reviews films --port 9000"))
+def _tokens_option(*, required: bool = False) -> Any:
+    """Return the option that names the file of tokens."""
+    return click.option(
+        "--tokens",
+        type=click.Path(dir_okay=False, path_type=Path),
+        required=required,
+        help="The file with the hash and the tasks of each token.",
+    )
+
+
+@click.command()
 @click.argument("tasks", nargs=-1, metavar="[TASK]...", shell_complete=complete_tasks)
-@click.option("--host", default="127.0.0.1", show_default=True, help="The loopback address to listen at.")
+@click.option("--all", "is_for_all", is_flag=True, help="A token for all tasks, also of those to come.")
+@_tokens_option(required=True)
+def add_token(tasks: tuple[str, ...], is_for_all: bool, tokens: Path) -> None:
+    """Make a token for tasks, print it once, and add its hash to a file.
+
+    Remove a line to withdraw its token. A server reads the file when it starts.
+    """
+    from lorry_components.serving import tokens as files
+
+    if bool(tasks) == is_for_all:
+        raise UsageError(
+            "name the tasks that the token is for, or give --all",
+            where="lorry serve token",
+            todo="choose one",
+        )
+    click.echo(files.add_token(tokens, None if is_for_all else tasks))
+
+
+class _ServeCommand(click.Command):
+    """``lorry serve``, with ``token`` below it; a task of that name is served by ``lorry serve -- token``."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        if args[:1] == ["token"]:
+            return add_token.make_context(f"{info_name} token", args[1:], parent=parent, **extra)
+        return super().make_context(info_name, args, parent=parent, **extra)
+
+
+@click.command(
+    cls=_ServeCommand,
+    epilog=format_examples(
+        "lorry serve",
+        "lorry serve reviews films --port 9000",
+        "lorry serve token --tokens tokens.txt reviews    make a token, print it once",
+        "lorry serve --tokens tokens.txt --host 0.0.0.0",
+    ),
+)
+@click.argument("tasks", nargs=-1, metavar="[TASK]...", shell_complete=complete_tasks)
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
 @click.option("--port", type=click.IntRange(1, 65535), default=8080, show_default=True, help="The port.")
 @click.option(
     "--grace",
@@ -30,17 +81,23 @@ from lorry_registry.registry import Registry
     show_default=True,
     help="For how many seconds requests are finished after SIGTERM.",
 )
-def serve_tasks(tasks: tuple[str, ...], host: str, port: int, grace: int) -> None:
+@_tokens_option()
+@click.option("--no-auth", is_flag=True, help="Ask nobody for a token, whatever the address.")
+def serve_tasks(
+    tasks: tuple[str, ...], host: str, port: int, grace: int, tokens: Path | None, no_auth: bool
+) -> None:
     """Serve the champions of tasks over HTTP: all of the registry on one base, or those named.
 
-    Each adapter is verified as by lorry predict; what fails is refused, and the others are served. There are
-    no logins yet: only loopback addresses are accepted.
+    Each adapter is verified as by lorry predict; what fails is refused, and the others are served. Without
+    --tokens only this machine is answered.
     """
-    if not _is_loopback(host):
+    if tokens is not None and no_auth:
+        raise UsageError("--tokens and --no-auth exclude each other", where="lorry serve", todo="choose one")
+    if tokens is None and not no_auth and not _is_loopback(host):
         raise UsageError(
-            "there are no logins, and others could reach this address",
+            "anybody who can reach this address would be answered",
             where=f"--host {host}",
-            todo="use 127.0.0.1, behind a proxy that asks for a login where others need it",
+            todo="give --tokens FILE (lorry serve token makes it), or --no-auth behind a proxy that asks",
         )
     if any(importlib.util.find_spec(name) is None for name in ("starlette", "uvicorn")):
         raise MissingExtraError(
@@ -48,10 +105,12 @@ def serve_tasks(tasks: tuple[str, ...], host: str, port: int, grace: int) -> Non
             where="lorry serve",
             todo="run: pip install 'lorry[serve]'",
         )
-    _serve(open_registry(), tasks, host, port, grace)
+    _serve(open_registry(), tasks, host, port, grace, tokens)
 
 
-def _serve(registry: Registry, tasks: tuple[str, ...], host: str, port: int, grace: int) -> None:
+def _serve(
+    registry: Registry, tasks: tuple[str, ...], host: str, port: int, grace: int, tokens: Path | None
+) -> None:
     from lorry_components.process_setup import ease_garbage_collection, quiet_libraries
     from lorry_components.processors import limit_own_threads
 
@@ -66,7 +125,9 @@ def _serve(registry: Registry, tasks: tuple[str, ...], host: str, port: int, gra
     from lorry_components.serving.requests import Limits
     from lorry_components.serving.server import run_server
     from lorry_components.serving.shared_bases import SharedBases
+    from lorry_components.serving.tokens import read_grants
 
+    grants = None if tokens is None else read_grants(tokens)
     settings = load_settings()
     digest = DigestCache(settings.digests).digest_file
     bases = SharedBases(lambda spec: resolve_base(spec.find_in(settings.base_place), digest=digest))
@@ -80,7 +141,9 @@ def _serve(registry: Registry, tasks: tuple[str, ...], host: str, port: int, gra
         print_line(f"{served.task} v{served.version} {served.adapter_id}", err=True)
     print_line(f"serving at http://{host}:{port}; the routes are in /openapi.json", err=True)
     limits = Limits()
-    service = Service(catalogue, Batcher(compute_batch), limits, importlib.metadata.version("lorry"))
+    service = Service(
+        catalogue, Batcher(compute_batch), limits, importlib.metadata.version("lorry"), grants=grants
+    )
     run_server(service.build_application(), host=host, port=port, grace=grace, limits=limits)
 
 

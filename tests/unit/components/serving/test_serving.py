@@ -5,7 +5,7 @@ import json
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from lorry_components.serving.engine import compute_batch
 from lorry_components.serving.requests import Limits
 from lorry_components.serving.server import build_protocol
 from lorry_components.serving.shared_bases import SharedBases
+from lorry_components.serving.tokens import Grant, add_token, read_grants
 from lorry_registry.errors import UsageError
 from lorry_registry.manifest import ADAPTER_FILES, Manifest
 from lorry_registry.registry import Registry
@@ -92,14 +93,16 @@ class Running:
 
 
 @contextlib.contextmanager
-def start_server(catalogue: Catalogue, limits: Limits, **batching: Any) -> Iterator[Running]:
+def start_server(
+    catalogue: Catalogue, limits: Limits, *, grants: Sequence[Grant] | None = None, **batching: Any
+) -> Iterator[Running]:
     passes: list[list[str]] = []
 
     def compute(batch: Any) -> Any:
         passes.append([work.version.task for work in batch])
         return compute_batch(batch)
 
-    service = Service(catalogue, Batcher(compute, **batching), limits, "test")
+    service = Service(catalogue, Batcher(compute, **batching), limits, "test", grants=grants)
     config = uvicorn.Config(
         service.build_application(), port=0, log_level="error", http=build_protocol(limits), ws="none"
     )
@@ -321,6 +324,46 @@ def test_bad_requests_are_refused(running: Running, path: str, body: bytes, code
     answer = httpx.post(f"{running.url}{path}", content=body)
     assert answer.status_code == code
     assert said in answer.json()["error"]
+
+
+def test_a_token_is_asked_for_and_opens_its_tasks(running: Running, tmp_path: Path) -> None:
+    path = tmp_path / "tokens.txt"
+    token = add_token(path, ["classes-lora", "to-come"])
+    everything = add_token(path, None)
+    paths = ["/tasks/{}/predict", "/v2/models/{}/infer", "/v2/models/{}/versions/1/infer"]
+    paths += ["/v2/models/{}", "/v2/models/{}/ready"]
+    with start_server(running.catalogue, Limits(), grants=read_grants(path)) as asked:
+
+        def ask(path: str, given: str | None) -> httpx.Response:
+            headers = {} if given is None else {"Authorization": given}
+            body = {} if "infer" in path else {"inputs": TEXTS}
+            if path.endswith(("predict", "infer")):
+                return httpx.post(f"{asked.url}{path}", json=body, headers=headers)
+            return httpx.get(f"{asked.url}{path}", headers=headers)
+
+        for path_of in paths:
+            sound = 400 if path_of.endswith("infer") else 200
+            for task, given, code in [
+                ("classes-lora", None, 401),
+                ("classes-lora", "Bearer", 401),
+                ("classes-lora", "Bearer wrong", 401),
+                ("classes-lora", f"Basic {token}", 401),
+                ("classes-lora", f"bearer {token}", sound),
+                ("pairs-lora", f"Bearer {token}", 403),
+                ("nowhere", f"Bearer {token}", 403),
+                ("to-come", f"Bearer {token}", 404),
+                ("nowhere", f"Bearer {everything}", 404),
+            ]:
+                answer = ask(path_of.format(task), given)
+                assert answer.status_code == code, (path_of, task, given, answer.text)
+                assert ("www-authenticate" in answer.headers) == (code == 401)
+                # The names of other tasks are for other tokens.
+                assert "pairs-lora" not in answer.text or given == f"Bearer {everything}"
+        assert ask("/tasks", None).status_code == 401
+        listed = ask("/tasks", f"Bearer {token}").json()["tasks"]
+        assert [entry["task"] for entry in listed] == ["classes-lora"]
+        for open_to_all in ("/v2", "/v2/health/live", "/v2/health/ready", "/openapi.json"):
+            assert ask(open_to_all, None).status_code == 200
 
 
 def test_slow_clients_are_cut_off(running: Running) -> None:
