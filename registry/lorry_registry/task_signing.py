@@ -99,6 +99,6 @@ def _require_key(registry: Registry) -> None:
         raise UsageError(
             "there is no key to sign with",
             where="LORRY_SIGNING_KEY",
-            todo="set it to the file of a private key, which lorry keygen writes, or to sigstore",
+            todo="set it to the file that lorry sign --generate-key writes, or to sigstore",
         )
     registry.trust.check_ready()

@@ -192,12 +192,12 @@ def measure_commands(listed: str, large: str, work: Path) -> Results:
     """Measure commands from their start to their end, in seconds."""
     found = {}
     tasks = [
-        ("lorry resolve, as JSON", large, ("resolve", "task-00003", "--json")),
-        ("lorry resolve", large, ("resolve", "task-00003")),
+        ("lorry show, as JSON", large, ("show", "task-00003", "--json")),
+        ("lorry show", large, ("show", "task-00003")),
         (f"lorry tasks, of {LISTED:,} tasks, as JSON", listed, ("tasks", "--json")),
         (f"lorry tasks, of {LISTED:,} tasks", listed, ("tasks",)),
         ("lorry history, of 10 events", large, ("history", "task-00003")),
-        ("lorry resolve, of a name that is no task", large, ("resolve", "tusk-00003")),
+        ("lorry show, of a name that is no task", large, ("show", "tusk-00003")),
     ]
     for name, store, arguments in tasks:
         environment = {**os.environ, "LORRY_STORE": store, "LORRY_HOME": str(work / "home")}

@@ -13,52 +13,68 @@ import click
 
 from lorry_components.process_setup import leave_process
 from lorry_registry.cli import COMMANDS as _REGISTRY_COMMANDS
-from lorry_registry.cli import LazyCommand, LazyGroup, run_cli
+from lorry_registry.cli import LazyCommand, LazyGroup, Section, run_cli
 
-_TASKS = "Tasks"
-_USE = "Use"
 _CLI = "lorry_pipelines.cli"
 
+# --help lists the sections in the order in which they first stand here.
 COMMANDS = (
-    LazyCommand("init", f"{_CLI}.init:start_task", "Write a task file for a table of your own.", _TASKS),
-    LazyCommand("run", f"{_CLI}.run:run_tasks", "Train, judge and register the adapters of tasks.", _TASKS),
     LazyCommand(
-        "validate", f"{_CLI}.validate:validate_tasks", "Check task files without running them.", _TASKS
+        "init", f"{_CLI}.init:start_task", "Write a task file for a table of your own.", Section.DAILY
     ),
-    LazyCommand("plan", f"{_CLI}.plan:plan_files", "Show what tasks would take, before a run.", _TASKS),
-    LazyCommand("stale", f"{_CLI}.stale:find_stale", "Say which tasks are out of date, and why.", _TASKS),
-    LazyCommand("retrain", f"{_CLI}.retrain:retrain_tasks", "Train what is out of date, once.", _TASKS),
+    LazyCommand(
+        "validate", f"{_CLI}.validate:validate_tasks", "Check task files without running them.", Section.DAILY
+    ),
+    LazyCommand(
+        "plan", f"{_CLI}.plan:plan_files", "Show what tasks would take, before a run.", Section.DAILY
+    ),
+    LazyCommand(
+        "run", f"{_CLI}.run:run_tasks", "Train, judge and register the adapters of tasks.", Section.DAILY
+    ),
+    LazyCommand(
+        "predict", f"{_CLI}.predict:predict_texts", "Predict with the adapter of a task.", Section.DAILY
+    ),
     LazyCommand(
         "compare",
         f"{_CLI}.compare:compare_methods",
-        "Compare methods or their options on a task: the same data, the same seeds.",
-        _TASKS,
-    ),
-    LazyCommand("compile", f"{_CLI}.compile:compile_tasks", "Compile the pipeline for Kubeflow.", _TASKS),
-    LazyCommand("submit", f"{_CLI}.submit:submit_tasks", "Run tasks on a Kubeflow cluster.", _TASKS),
-    LazyCommand("bases", f"{_CLI}.bases:bases", "Push and list the bases that tasks call by name.", _TASKS),
-    LazyCommand("report", f"{_CLI}.report:report_tasks", "Report what runs made of tasks.", _TASKS),
-    LazyCommand(
-        "drift",
-        f"{_CLI}.drift:find_drift",
-        "Say whether new inputs are still like the training rows.",
-        _TASKS,
-    ),
-    LazyCommand("predict", f"{_CLI}.predict:predict_texts", "Predict with the adapter of a task.", _USE),
-    LazyCommand("serve", f"{_CLI}.serve:serve_tasks", "Serve the champions of tasks over HTTP.", _USE),
-    LazyCommand("export", f"{_CLI}.export:export", "Hand adapters to other programs.", _USE),
-    *_REGISTRY_COMMANDS,
-    LazyCommand(
-        "reconcile",
-        f"{_CLI}.reconcile:reconcile_tasks",
-        "Make MLflow match the ledger.",
-        "Registry",
+        "Compare methods or options on a task: same data, same seeds.",
+        Section.DAILY,
     ),
     LazyCommand(
         "doctor",
         f"{_CLI}.doctor:examine",
         "Say what works here, and what to do about the rest.",
-        _USE,
+        Section.DAILY,
+    ),
+    LazyCommand(
+        "stale", f"{_CLI}.stale:find_stale", "Say which tasks are out of date, and why.", Section.RETRAINING
+    ),
+    LazyCommand(
+        "retrain", f"{_CLI}.retrain:retrain_tasks", "Train what is out of date, once.", Section.RETRAINING
+    ),
+    LazyCommand(
+        "report", f"{_CLI}.report:report_tasks", "Report what runs made of tasks.", Section.RETRAINING
+    ),
+    LazyCommand(
+        "drift",
+        f"{_CLI}.drift:find_drift",
+        "Say whether new inputs are still like the training rows.",
+        Section.RETRAINING,
+    ),
+    LazyCommand(
+        "serve", f"{_CLI}.serve:serve_tasks", "Serve the champions of tasks over HTTP.", Section.SHARING
+    ),
+    LazyCommand("export", f"{_CLI}.export:export", "Hand adapters to other programs.", Section.SHARING),
+    LazyCommand(
+        "bases", f"{_CLI}.bases:bases", "Push and list the bases that tasks call by name.", Section.SHARING
+    ),
+    LazyCommand("submit", f"{_CLI}.submit:submit_tasks", "Run tasks on a Kubeflow cluster.", Section.CLUSTER),
+    LazyCommand(
+        "compile", f"{_CLI}.compile:compile_tasks", "Compile the pipeline for Kubeflow.", Section.CLUSTER
+    ),
+    *_REGISTRY_COMMANDS,
+    LazyCommand(
+        "reconcile", f"{_CLI}.reconcile:reconcile_tasks", "Make MLflow match the ledger.", Section.UPKEEP
     ),
 )
 

@@ -199,7 +199,7 @@ def _print_refused(refused: Sequence[Mapping[str, Any]]) -> None:
     for row in refused:
         if row["champion"] is None:
             print_prose(
-                f"\n{row['task']} has no champion, so that lorry predict and lorry resolve find nothing; "
+                f"\n{row['task']} has no champion, so that lorry predict and lorry pull find nothing; "
                 f"to use v{row['version']} all the same: lorry promote {row['task']} v{row['version']} "
                 "--reason ..."
             )

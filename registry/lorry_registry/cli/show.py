@@ -13,7 +13,6 @@ from lorry_registry.cli.edge import (
     version_option,
 )
 from lorry_registry.cli.prose import clean_text, print_prose
-from lorry_registry.cli.resolution_fields import format_base, format_version
 from lorry_registry.digests import shorten_digest
 from lorry_registry.errors import NotFoundError
 from lorry_registry.ledger_documents import Event
@@ -38,6 +37,7 @@ from lorry_registry.training_record import TrainingRecord, describe_training, re
     epilog=format_examples(
         "lorry show reviews",
         "lorry show reviews --version v2 --json",
+        'cp -r "$(lorry show reviews --json | jq -r .path)" adapter',
         "lorry show reviews --provenance --json > provenance.json",
     ),
 )
@@ -48,9 +48,10 @@ from lorry_registry.training_record import TrainingRecord, describe_training, re
 )
 @json_option
 def show_version(task: str, version: int | None, is_provenance: bool, as_json: bool) -> None:
-    """Show everything recorded about an adapter.
+    """Show everything recorded about an adapter, and where it is.
 
-    Its metrics, its base, how it was trained, its files, and why the gate decided as it did. With
+    Its metrics, its base, how it was trained, its files and where they are, and why the gate decided as it
+    did. In JSON, 'path' is null if the store is not on this machine. With
     --provenance: from which source, in which image and by which run it was made, as an in-toto statement
     with SLSA provenance in JSON.
     """
@@ -81,6 +82,16 @@ def _read_statement(registry: Registry, resolution: Resolution, registered: Even
     return read_provenance(registry.store, resolution.manifest, digest)
 
 
+def _format_version(resolution: Resolution) -> str:
+    standing = "champion" if resolution.promoted_at else "not the champion"
+    return f"v{resolution.version} ({standing})"
+
+
+def _format_base(manifest: Manifest) -> str:
+    revision = f" at {manifest.base.revision}" if manifest.base.revision else ""
+    return f"{manifest.base.model}{revision}"
+
+
 def _print_statement(resolution: Resolution, statement: dict[str, Any]) -> None:
     from lorry_registry.cli import tables
 
@@ -88,7 +99,7 @@ def _print_statement(resolution: Resolution, statement: dict[str, Any]) -> None:
     details = predicate["runDetails"]
     metadata = details.get("metadata", {})
     dependencies = predicate["buildDefinition"]["resolvedDependencies"]
-    click.secho(clean_text(f"{resolution.task} {format_version(resolution)}"), bold=True)
+    click.secho(clean_text(f"{resolution.task} {_format_version(resolution)}"), bold=True)
     tables.print_fields(
         {
             "Builder": str(details["builder"]["id"]),
@@ -161,7 +172,7 @@ def _print_version(
         {
             "Task type": manifest.kind,
             "Labels": ", ".join(manifest.labels or ()),
-            "Base": format_base(manifest),
+            "Base": _format_base(manifest),
             "Trained": f"{parameters.trained:,} of {parameters.total:,} parameters ({share:.2%}), "
             f"{parameters.head:,} of them in the head",
             "Size": format_size(manifest.size_bytes),
@@ -185,6 +196,7 @@ def _print_version(
         {
             "Adapter": resolution.adapter_id,
             "Address": resolution.uri,
+            "Path": str(resolution.path) if resolution.path else "",
             "Fingerprint": manifest.base.fingerprint,
             "Data digest": shorten_digest(manifest.inputs.data_digest),
         }

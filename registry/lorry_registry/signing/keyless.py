@@ -42,7 +42,7 @@ def reporting_sigstore(verb: str) -> Iterator[None]:
         raise StoreError(
             f"sigstore cannot {verb}: {type(error).__name__}: {error}",
             where=_OUTER,
-            todo="check the network and LORRY_SIGSTORE_TRUST, or use keys: lorry keygen",
+            todo="check the network and LORRY_SIGSTORE_TRUST, or use keys: lorry sign --generate-key",
         ) from error
 
 

@@ -52,7 +52,7 @@ def read_public_key(path: Path) -> PublicKey:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-    todo = "name the PEM file of a public key in LORRY_TRUSTED_KEYS; lorry keygen writes a pair"
+    todo = "name the PEM file of a public key in LORRY_TRUSTED_KEYS; lorry sign --generate-key writes a pair"
     content = _read_key_file(path, todo)
     try:
         key = load_pem_public_key(content)
@@ -186,5 +186,5 @@ def _refuse_curve(path: Path) -> UsageError:
     return UsageError(
         "a key of a kind that is not used for signing here",
         where=str(path),
-        todo="use a key on the curve P-256, P-384 or P-521, such as lorry keygen writes",
+        todo="use a key on the curve P-256, P-384 or P-521, such as lorry sign --generate-key writes",
     )

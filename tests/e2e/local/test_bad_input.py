@@ -145,7 +145,7 @@ def test_disk_of_the_store_is_full(workspace: Any, make_disk: Callable[[str], Pa
     check_message(finished.err, str(workspace.store), "No space left on device")
     assert workspace.read_outcome("reviews", "gate")["status"] == "done"
     assert workspace.list_adapters() == []
-    workspace.run("resolve", "reviews", code=7, LORRY_STORE=str(workspace.store))
+    workspace.run("show", "reviews", code=7, LORRY_STORE=str(workspace.store))
     assert "nothing to verify" in workspace.run("verify", "--all", LORRY_STORE=str(workspace.store)).out
     assert not list((workspace.store / ".scratch").iterdir())
 

@@ -103,7 +103,7 @@ def test_faults_are_told_in_the_order_of_the_files(failed: Any) -> None:
 
 def test_no_such_task(failed: Any, tmp_path: Path) -> None:
     commands = [
-        *(["predict", "sounds", "a"], ["show", "sounds"], ["resolve", "sounds"], ["history", "sounds"]),
+        *(["predict", "sounds", "a"], ["show", "sounds"], ["history", "sounds"]),
         *(["pull", "sounds", str(tmp_path / "copy")], ["verify", "sounds"], ["promote", "sounds", "1"]),
         *(["rollback", "sounds"], ["reconcile", "sounds"]),
     ]

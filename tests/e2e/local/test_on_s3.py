@@ -20,7 +20,7 @@ def test_a_run_on_s3(workspace: Any, s3_address: str, s3_server: S3Server) -> No
     assert not workspace.store.exists()
     (listed,) = workspace.run_json("tasks")
     assert (listed["task"], listed["version"]) == ("mood", 1)
-    assert workspace.run_json("resolve", "mood")["uri"].startswith(f"{s3_address}/adapters/")
+    assert workspace.run_json("show", "mood")["uri"].startswith(f"{s3_address}/adapters/")
 
     first = workspace.run_json("predict", "mood", *TEXTS)
     assert len(first) == 2

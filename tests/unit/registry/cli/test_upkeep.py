@@ -53,7 +53,6 @@ def test_a_deleted_task_is_left_out_and_comes_back(lorry: Run, two_tasks: dict[s
     assert [("deleted_at" in entry, entry["version"]) for entry in described] == [(False, None), (True, None)]
     for arguments in (
         ("show", "reviews"),
-        ("resolve", "reviews"),
         ("pull", "reviews", "out"),
         ("promote", "reviews", "1"),
         ("rollback", "reviews"),
@@ -72,7 +71,7 @@ def test_a_deleted_task_is_left_out_and_comes_back(lorry: Run, two_tasks: dict[s
         two_tasks["reviews v2"].adapter_id[7:19],
     ]
     assert lorry("restore", "reviews").stdout == "reviews is back; its champion is v2.\n"
-    assert json.loads(lorry("resolve", "reviews", "--json").stdout)["version"] == 2
+    assert json.loads(lorry("show", "reviews", "--json").stdout)["version"] == 2
     assert "the task is not deleted" in lorry("restore", "reviews", code=8).stderr
     assert "there is no task 'review'" in lorry("restore", "review", code=7).stderr
 
