@@ -3,8 +3,9 @@
 import importlib.metadata
 import importlib.util
 import ipaddress
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
@@ -20,8 +21,10 @@ from lorry_registry.digest_cache import DigestCache
 from lorry_registry.errors import MissingExtraError, UsageError
 from lorry_registry.registry import Registry
 
+_Command = TypeVar("_Command", bound="Callable[..., Any] | click.Command")
 
-def _tokens_option(*, required: bool = False) -> Any:
+
+def _tokens_option(*, required: bool = False) -> Callable[[_Command], _Command]:
     """Return the option that names the file of tokens."""
     return click.option(
         "--tokens",
