@@ -24,7 +24,8 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, files: Files, **_: Any) -> str:
-    """Name what is in the project but not on the site: a reader finds it there."""
+    """Name what is in the project but not on the site, once on each page: a reader finds it there."""
+    named = set()
 
     def name(found: re.Match[str]) -> str:
         text, address, anchor = found[1], found[2], found[3] or ""
@@ -40,7 +41,10 @@ def on_page_markdown(markdown: str, page: Any, files: Files, **_: Any) -> str:
         inside = known.relative_to(PROJECT)
         if str(inside) == "README.md":
             return f"[{text}](index.md{anchor})"
-        return text if text == str(inside) else f"{text} (`{inside}`)"
+        if text == str(inside) or inside in named:
+            return text
+        named.add(inside)
+        return f"{text} (`{inside}`)"
 
     return _outside_of_code(markdown, lambda part: _LINK.sub(name, part))
 

@@ -36,7 +36,7 @@ from lorry_components.training.training_summary import ADAPTER_FOLDER
 from lorry_registry.task_spec import TaskSpec
 
 # What reads the data sets and writes task files is shared with the experiments.
-sys.path.insert(0, str(Path(__file__).parents[2] / "docs" / "experiments"))
+sys.path.insert(0, str(Path(__file__).parent / "experiments"))
 
 from compare_methods_on_glue import (
     DataSet,

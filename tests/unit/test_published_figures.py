@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "docs/experiments/published_figures.py"
+SCRIPT = Path(__file__).parents[2] / "tests/benchmarks/experiments/published_figures.py"
 
 COUNTS = {
     "roberta-base lora r=8": 294_912,

@@ -31,5 +31,5 @@ def describe_expectation(spec: TaskSpec, read_base: Callable[[], BaseConfigurati
     return (
         f"{spec.method.name} is not expected to learn much on a base this small: on one of 23 million "
         "parameters soft tokens gained .02 to .04 over the linear probe where lora gained .06, in twice the "
-        'time (docs/lab-book.md, "Soft tokens on a small base")'
+        'time (the lab book, "Soft tokens on a small base")'
     )

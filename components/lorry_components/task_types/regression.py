@@ -62,8 +62,8 @@ class Regression(SequenceHeadTaskType):
     def leave_head_open(self) -> Self:
         """Read what the base states, with a fitted head, where training rows are few; else transformers' own.
 
-        Measured in docs/lab-book.md, "Few rows": with 50 rows transformers' own may be far below a linear
-        probe, with 200 and more it is the better one.
+        Measured in the lab book, "Few rows": with 50 rows transformers' own may be far below a linear probe,
+        with 200 and more it is the better one.
         """
         return type(self)(replace(self.form, pooling="stated-if-few"))
 

@@ -69,7 +69,7 @@ class TextClassification(SequenceHeadTaskType):
     def leave_head_open(self) -> Self:
         """Read what the base states, with a fitted head; transformers' own head where it states nothing.
 
-        Measured in docs/lab-book.md, "Heads": far better where there are many classes or few rows, and seldom
+        Measured in the lab book, "Heads": far better where there are many classes or few rows, and seldom
         worse.
         """
         return type(self)(replace(self.form, pooling="stated"))

@@ -2,7 +2,7 @@
 
 Three epochs of few rows are few optimiser steps, in which a new head has hardly begun to learn. Where a task
 leaves its length open, such rows are trained on in smaller batches and for a least number of steps; what was
-measured stands in docs/lab-book.md, "Few rows".
+measured stands in the lab book, "Few rows".
 """
 
 import math

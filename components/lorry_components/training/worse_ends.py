@@ -2,7 +2,7 @@
 
 A training under a fitted head that ends worse on the validation rows, and not merely by chance, is given up.
 Most methods began as the base under that head and go back there. Soft tokens change the base from the start,
-and are left out of the adapter instead. Measured in docs/lab-book.md, "Which of the two is kept".
+and are left out of the adapter instead. Measured in the lab book, "Which of the two is kept".
 """
 
 from collections.abc import Sequence

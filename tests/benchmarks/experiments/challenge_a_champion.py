@@ -3,7 +3,7 @@
 Each case draws a champion and challengers whose errors share what is hard about a row. All are tested as the
 gate tests them, and the confidence that is needed is the gate's own.
 
-    python docs/experiments/challenge_a_champion.py
+    python tests/benchmarks/experiments/challenge_a_champion.py
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """Fine-tuning methods on real data sets: GLUE tasks and SNLI, on all-MiniLM-L6-v2.
 
-    python docs/experiments/compare_methods_on_glue.py --data FOLDER [--tasks cola,rte] [--results DIR]
+    python tests/benchmarks/experiments/compare_methods_on_glue.py --data FOLDER [--tasks cola,rte]
 
 FOLDER holds one folder for each data set, with JSON lines: ``sst2_glue``, ``cola``, ``mrpc``, ``rte``,
 ``stsb`` and ``snli`` (default: the environment's LORRY_TEST_DATA). The labels of GLUE's test parts are not
@@ -89,7 +89,7 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, default=os.environ.get("LORRY_TEST_DATA"))
     parser.add_argument("--tasks", default=",".join(DATA_SETS))
-    parser.add_argument("--results", type=Path, default=Path("docs/measurements/glue"))
+    parser.add_argument("--results", type=Path, default=Path("tests/benchmarks/measurements/glue"))
     parser.add_argument(
         "--output", type=Path, default=Path(".lorry/experiments/glue"), help="for the parts of the data"
     )

@@ -1,7 +1,7 @@
 """The papers' figures on trained parameters and memory, beside Lorry's.
 
-    python docs/experiments/published_figures.py [--json]
-    python docs/experiments/published_figures.py --study results.json
+    python tests/benchmarks/experiments/published_figures.py [--json]
+    python tests/benchmarks/experiments/published_figures.py --study results.json
 
 The figures are in ``published_figures.json``: the counts are those of Hu et al. 2021 (tables 2 and 3), of
 PEFT's page on mt0-large, and of the code of P-tuning's authors; the peaks are those of PEFT's own tables

@@ -1,6 +1,6 @@
 """RAFT twitter_complaints on its 50 labelled tweets: methods on all-MiniLM-L6-v2, by cross-validation.
 
-    python docs/experiments/raft_folds.py --data FOLDER [--results DIR]
+    python tests/benchmarks/experiments/raft_folds.py --data FOLDER [--results DIR]
 
 RAFT keeps the labels of its test part to itself, so each of five folds of ten tweets is the test part once,
 and the training has 32 of the other 40 (8 are for validation). FOLDER holds ``raft_twitter_complaints``
@@ -28,7 +28,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, default=os.environ.get("LORRY_TEST_DATA"))
-    parser.add_argument("--results", type=Path, default=Path("docs/measurements/raft"))
+    parser.add_argument("--results", type=Path, default=Path("tests/benchmarks/measurements/raft"))
     parser.add_argument(
         "--output", type=Path, default=Path(".lorry/experiments/raft"), help="for the parts of the data"
     )

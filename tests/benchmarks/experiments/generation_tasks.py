@@ -1,7 +1,7 @@
 """Generation with a causal model on real data: E2E, WikiSQL, and LAMA P17 with and without P-tuning.
 
     python infra/demo/fetch_gemma.py ./gemma-3-270m
-    python docs/experiments/generation_tasks.py --base ./gemma-3-270m --data FOLDER [--tasks e2e,wikisql,p17]
+    python tests/benchmarks/experiments/generation_tasks.py --base ./gemma-3-270m --data FOLDER
 
 FOLDER holds one folder for each data set, with JSON lines: ``e2e_nlg``, ``wikisql`` and ``lama_trex``
 (default: the environment's LORRY_TEST_DATA). E2E: a thousand rows of train, and all references of 150

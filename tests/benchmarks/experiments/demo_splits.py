@@ -1,6 +1,6 @@
 """The demo's four tasks on other splits of their data: what a single split does not say.
 
-    python docs/experiments/demo_splits.py [--seeds 0,1,2,3,4] [--results DIR]
+    python tests/benchmarks/experiments/demo_splits.py [--seeds 0,1,2,3,4] [--results DIR]
 
 Each task is trained and judged as `make run` does it, with another `data.split.seed` and a registry of its
 own each time; the recipe stays what it is. Ends in a table in Markdown: the mean of the test metric over the
@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 
 
 def main() -> None:
@@ -26,7 +26,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seeds", default="0,1,2,3,4")
-    parser.add_argument("--results", type=Path, default=REPOSITORY / "docs/measurements/demo")
+    parser.add_argument("--results", type=Path, default=REPOSITORY / "tests/benchmarks/measurements/demo")
     chosen = parser.parse_args()
     seeds = [int(seed) for seed in chosen.seeds.split(",")]
     splits = [find_split(seed, chosen.results / f"split-{seed}.json") for seed in seeds]

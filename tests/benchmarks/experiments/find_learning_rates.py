@@ -1,6 +1,6 @@
 """Which learning rate each method should start from: the evidence behind the defaults.
 
-    python docs/experiments/find_learning_rates.py --data FOLDER [--tasks sst2,snli] [--methods lora,bitfit]
+    python tests/benchmarks/experiments/find_learning_rates.py --data FOLDER [--tasks sst2,snli]
 
 Trains each method on 2,000 rows of each data set with rates a factor of about three apart, and scores on
 1,000 other rows of train, so that no test part is looked at. FOLDER is as for ``compare_methods_on_glue.py``.
@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=os.environ.get("LORRY_TEST_DATA"))
     parser.add_argument("--tasks", default="sst2,snli")
     parser.add_argument("--methods", default=",".join(name.partition(":")[0] for name in RATES))
-    parser.add_argument("--results", type=Path, default=Path("docs/measurements/rates"))
+    parser.add_argument("--results", type=Path, default=Path("tests/benchmarks/measurements/rates"))
     parser.add_argument(
         "--output", type=Path, default=Path(".lorry/experiments/rates"), help="for the parts of the data"
     )

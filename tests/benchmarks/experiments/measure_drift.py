@@ -1,6 +1,6 @@
 """How often `lorry drift` reports a shift where there is none, and how often it finds one that is there.
 
-    python docs/experiments/measure_drift.py DATA [--trials N] [--processes N]
+    python tests/benchmarks/experiments/measure_drift.py DATA [--trials N] [--processes N]
 
 DATA holds folders of real data sets, as LORRY_TEST_DATA does. Both samples of a trial are drawn without
 replacement from one data set; for a shift, a share of the second comes from another data set. The base is the

@@ -1,7 +1,7 @@
 """METEOR 1.5 here and by its program, on the same rows.
 
     pip download --no-deps pycocoevalcap==1.2 && unzip pycocoevalcap-1.2-py3-none-any.whl -d FOLDER
-    python docs/experiments/compare_meteor.py --program FOLDER [--data FOLDER]
+    python tests/benchmarks/experiments/compare_meteor.py --program FOLDER [--data FOLDER]
 
 Scores one person's sentence against the others' for 150 meanings of E2E's test part, and the two sentences
 of 150 pairs of STS-B's. Needs Java. The program is run with all modules, and with those that are
