@@ -229,7 +229,7 @@ def _explain(found: "TableProfile", guess: "TaskGuess", *, to_stderr: bool = Fal
         space = " " * (width + 4)
         print_prose(f"{space}{each.why}", hanging="", err=to_stderr)
     if any(not each.is_sure for each in guess.guesses):
-        click.echo("? look at these again: something speaks against them", err=to_stderr)
+        click.echo("? check these guesses", err=to_stderr)
 
 
 def _finish(path: Path, repository: Path | None) -> None:

@@ -288,7 +288,7 @@ def test_a_run_whose_work_was_taken_over_registers_nothing(graph: Graph, make_sp
     failed = graph.read_outcomes("run-1", spec.name)[-1]
     assert failed.failure is not None
     assert (failed.step, failed.failure.error) == ("register", "ConflictError")
-    assert "taken over" in failed.failure.message
+    assert "lease expired" in failed.failure.message
     assert Registry(graph.store, graph.folder / "cache").list_versions(spec.name) == []
 
 
