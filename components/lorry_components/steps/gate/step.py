@@ -155,7 +155,7 @@ def _judge_gain(gate: GateSpec, champion: ChampionComparison | None, examples: i
         return
     name = f"v{champion.version}"
     if champion.changed_use:
-        yield False, f"not promoted by itself: {champion.changed_use}; lorry promote decides by hand"
+        yield False, f"{champion.changed_use}; lorry promote decides by hand"
         if champion.gain is None:
             return
     if champion.examples is not None:

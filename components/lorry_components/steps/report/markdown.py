@@ -21,6 +21,7 @@ from lorry_components.steps.report.wording import (
     format_share,
     is_idle,
     list_points,
+    list_reasons,
     name_status,
     tell_decision,
 )
@@ -120,6 +121,8 @@ def _list_details(tasks: Sequence[TaskFacts]) -> Iterator[_Block]:
         # What was not trained has the least to say.
         has_little = is_idle(task) or task.status == "unchanged"
         heading = f"\n### {_escape(task.task)}\n\n{_escape(tell_decision(task))}\n"
+        reasons = "".join(f"- {_escape(reason)}\n" for reason in list_reasons(task))
+        heading += f"\n{reasons}" if reasons else ""
         yield _Block(4 if has_little else 3, "the decision in words", heading)
         points = "".join(f"- {name}: {_escape(text)}\n" for name, text in list_points(task))
         metrics = "; ".join(
