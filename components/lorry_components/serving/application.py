@@ -47,7 +47,7 @@ class Service:
         batcher: Computes predictions.
         limits: How large a request may be.
         version: The version of Lorry.
-        grants: What each token allows; None: nobody is asked for one.
+        grants: What each token allows; None: no token is asked for.
     """
 
     def __init__(

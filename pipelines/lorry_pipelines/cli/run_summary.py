@@ -93,7 +93,7 @@ def _describe_task(plan: PlannedTask, report: TaskReport | None, registry: Regis
 
 def _advise(plan: PlannedTask, report: TaskReport) -> str | None:
     trained = report.details.get("finetune", {})
-    # What kept its beginning answers as the fitted head does, whatever its steps led to.
+    # What kept its beginning answers as the fitted head does, no matter what its steps led to.
     if report.details.get("evaluate", {}).get("single_answer") is None or trained.get("kept_start"):
         return None
     rows = report.details.get("prepare_data", {}).get("rows", {})

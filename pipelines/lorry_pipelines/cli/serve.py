@@ -88,7 +88,7 @@ class _ServeCommand(click.Command):
     help="For how many seconds requests are finished after SIGTERM.",
 )
 @_tokens_option()
-@click.option("--no-auth", is_flag=True, help="Ask nobody for a token, whatever the address.")
+@click.option("--no-auth", is_flag=True, help="Ask for no token, at any address.")
 def serve_tasks(
     tasks: tuple[str, ...], host: str, port: int, grace: int, tokens: Path | None, no_auth: bool
 ) -> None:

@@ -1,7 +1,7 @@
 """A report in Markdown, for pull requests and job summaries, which take 65,536 characters and not one more.
 
-Names of classes, texts of rows and reasons are from outside: whatever they hold, it is shown as text. It
-makes no link, notifies nobody, and ends no table.
+Names of classes, texts of rows and reasons are from outside: they are shown as text. It
+makes no link, notifies no one, and ends no table.
 """
 
 import re
@@ -235,7 +235,7 @@ def _quote(text: str) -> str:
 
 
 def _escape(text: str, *, most: int = _LONGEST_TEXT) -> str:
-    """Return a text on one line in which nothing is read as Markdown or HTML, and that names nobody."""
+    """Return a text on one line in which nothing is read as Markdown or HTML, and that names no one."""
     plain = " ".join(_UNSEEN.sub(" ", text).split())
     if len(plain) > most:
         plain = f"{plain[: most - 1]}…"

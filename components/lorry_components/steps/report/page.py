@@ -1,6 +1,6 @@
 """A report as one HTML file that a browser opens without a network; nothing in it runs.
 
-Whatever comes from data, from task files or from the store is escaped, and links lead to web pages only.
+All that comes from data, from task files or from the store is escaped, and links lead to web pages only.
 """
 
 import base64

@@ -197,7 +197,7 @@ def test_a_champion_that_moved_meanwhile_is_not_overrun(trained: FindTrained, re
     assert not event.is_promotion
     assert event.reasons[1] == "it beats v1"
     assert event.reasons[0].startswith("the champion changed while it was judged")
-    assert "the champion is now v2, but the gate compared with v1" in event.reasons[1]
+    assert "the champion is now v2, but the gate compared with v1" in event.reasons[0]
     assert registry.resolve(TASK).version == 2
     check_store(registry, 3)
 
