@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from starlette.applications import Starlette
@@ -48,6 +49,7 @@ class Service:
         limits: How large a request may be.
         version: The version of Lorry.
         grants: What each token allows; None: nobody is asked for one.
+        poll: After how many seconds the ledger is read again; None: never.
     """
 
     def __init__(
@@ -58,12 +60,14 @@ class Service:
         version: str,
         *,
         grants: Sequence[Grant] | None = None,
+        poll: float | None = None,
     ) -> None:
         self._catalogue = catalogue
         self._batcher = batcher
         self._limits = limits
         self._version = version
         self._grants = grants
+        self._poll = poll
 
     def build_application(self) -> Starlette:
         """Return the ASGI application."""
@@ -95,13 +99,25 @@ class Service:
 
     @contextlib.asynccontextmanager
     async def _run(self, _application: Starlette) -> AsyncIterator[None]:
-        running = asyncio.create_task(self._batcher.run())
+        running = [asyncio.create_task(self._batcher.run())]
+        if self._poll is not None:
+            running.append(asyncio.create_task(self._follow_ledger(self._poll)))
         try:
             yield
         finally:
-            running.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await running
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+
+    async def _follow_ledger(self, seconds: float) -> None:
+        # A thread of its own: batches are computed while an adapter is loaded, and the end waits for none.
+        thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ledger")
+        try:
+            while True:
+                await asyncio.sleep(seconds)
+                await asyncio.get_running_loop().run_in_executor(thread, self._catalogue.refresh)
+        finally:
+            thread.shutdown(wait=False)
 
     async def _describe_api(self, _request: Request) -> Response:
         return JSONResponse(describe_routes(self._version, self._limits))
@@ -135,7 +151,9 @@ class Service:
             raise
         except LorryError as error:
             return JSONResponse({"ready": False, "error": str(error)}, status_code=503)
-        return JSONResponse({"ready": True, **_name_version(served)})
+        error = self._catalogue.refused.get(served.task)
+        refused = {} if error is None else {"refused": str(error)}
+        return JSONResponse({"ready": True, **_name_version(served), **refused})
 
     async def _infer(self, request: Request) -> Response:
         served = self._find(request)
