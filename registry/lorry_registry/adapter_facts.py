@@ -98,7 +98,10 @@ def read_adapter(manifest: Manifest) -> AdapterFacts:
         examples=evaluation.examples,
         metrics=tuple(
             MetricFacts(
-                title=manifest.name_metric(name), value=metric.value, low=metric.low, high=metric.high
+                title=manifest.evaluation.name_metric(name),
+                value=metric.value,
+                low=metric.low,
+                high=metric.high,
             )
             for name, metric in evaluation.list_metrics()
         ),

@@ -1,21 +1,19 @@
 """What a task is learned from: its base and its data."""
 
 import re
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     Field,
     PrivateAttr,
-    SerializerFunctionWrapHandler,
     field_validator,
-    model_serializer,
     model_validator,
 )
 
 from lorry_registry.addresses import has_secret
 from lorry_registry.base_places import BasePlace
 from lorry_registry.errors import InvalidValueError
-from lorry_registry.task_section import Section, Share, leave_out_defaults
+from lorry_registry.task_section import Section, Share
 
 BASE_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
 """What the name in ``bases:NAME`` looks like: one part of a path or of a key, and never a hidden one."""
@@ -240,10 +238,6 @@ class DataSpec(Section):
                 "name a file or a folder, s3://bucket/key or hub:owner/name",
             )
         return source
-
-    @model_serializer(mode="wrap")
-    def _leave_out_later_fields(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return leave_out_defaults(self, handler(self), ("format", "on_fault"))
 
     @model_validator(mode="after")
     def _check_source(self) -> Self:

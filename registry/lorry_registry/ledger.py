@@ -60,7 +60,7 @@ class TaskState:
         self.task = task
         self.head = head
         self.etag = etag
-        # Adapters that were claimed on top of claims for all versions.
+        # Adapters that were claimed for it since it was read.
         self.claimed: set[str] = set()
 
     @property
@@ -255,7 +255,7 @@ class Ledger:
                 stored = self._store.read(key)
                 lines = unpack_lines(stored.content) if stored else []
                 events = [self._parse(Event, StoredDocument(line, ""), key) for line in lines]
-                if all(event.task in (None, task) for event in events):
+                if all(event.task == task for event in events):
                     return events
             return []
 
@@ -305,12 +305,8 @@ class Ledger:
         If it was claimed before, only the history tells: a writer may have been killed after its claim.
 
         Raises:
-            StoreError: The store cannot be written, or the history of an older Lorry was changed.
+            StoreError: The store cannot be written.
         """
-        if state.head is not None and not state.head.claimed:
-            for event in self.read_events(state):
-                if event.action == "register":
-                    create_claim(self._store, state.task, event.adapter_id)
         state.claimed.add(adapter_id)
         return create_claim(self._store, state.task, adapter_id)
 
@@ -353,6 +349,8 @@ class Ledger:
         if head is not None:
             # A writer that was killed after its swap may have left its event only in the head.
             self._store.create(_event_key(state.task, head.event.sequence), head.event.serialize())
+        if version is None and adapter_id not in state.claimed:
+            create_claim(self._store, state.task, adapter_id)
         now = datetime.now(UTC)
         number = version if version is not None else (head.versions if head else 0) + 1
         if standing is None:
@@ -382,7 +380,6 @@ class Ledger:
             event=event,
             registry=event.registry,
             deleted=standing.deleted,
-            claimed=adapter_id in state.claimed or bool(head and head.claimed and version is not None),
         )
         if self._trust.is_signing:
             event = self._sign(event, new_head)
@@ -438,18 +435,18 @@ class Ledger:
         self._check_registry(event.registry, task, key)
         return event
 
-    def _check_task(self, named: str | None, task: str, key: str) -> None:
-        if named not in (None, task):
+    def _check_task(self, named: str, task: str, key: str) -> None:
+        if named != task:
             raise StoreError(
                 f"this is the ledger of the task {named!r}: it was copied or moved",
                 where=self._store.locate(key),
                 todo=f"remove the folder tasks/{task} from the store, or restore it from a backup",
             )
 
-    def _check_registry(self, named: str | None, task: str, key: str) -> None:
-        if named is None or named == self._identity.read():
-            return
+    def _check_registry(self, named: str, task: str, key: str) -> None:
         own = self._identity.read()
+        if named == own:
+            return
         what = (
             f"this is a ledger of the registry {named}, and the store is the registry {own}: it was copied "
             "from another store"

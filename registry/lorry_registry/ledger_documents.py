@@ -1,19 +1,16 @@
 """The documents of the ledger: events, and the head that carries the newest one."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, SerializerFunctionWrapHandler, model_serializer
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from lorry_registry.digests import canonical_json, digest_bytes, digest_document
-from lorry_registry.manifest import Digest
+from lorry_registry.manifest import FORMAT, Digest, FormatNumber
 from lorry_registry.signing.event_signatures import EventSignature
 from lorry_registry.signing.seen_heads import SeenHead
 
 Action = Literal["register", "promote", "rollback", "delete", "restore", "collect", "attest", "judge"]
-# What events and heads of an older Lorry, or unsigned ones, do not say: it is left out of their bytes.
-_OPTIONAL = frozenset({"task", "registry", "state", "signature", "deleted", "claimed", "manifest"})
-
 
 RegistryId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 
@@ -27,15 +24,6 @@ class LedgerDocument(BaseModel):
         """Return the canonical bytes."""
         return canonical_json(self.model_dump(mode="json"))
 
-    @model_serializer(mode="wrap")
-    def _omit_unset(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # An older document keeps its bytes, and with them its digest.
-        return {
-            key: value
-            for key, value in serialize(self).items()
-            if key not in _OPTIONAL or value not in (None, False)
-        }
-
 
 class Champion(LedgerDocument):
     """The adapter that a task's name stands for.
@@ -44,8 +32,8 @@ class Champion(LedgerDocument):
         version: Its version.
         adapter_id: Its id.
         promoted_at: When it became the champion.
-        manifest: A copy of its manifest's bytes, so that a list of tasks needs one request for each; None in
-            the heads of an older Lorry, and for a large manifest.
+        manifest: A copy of its manifest's bytes, so that a list of tasks needs one request for each; None for
+            a large manifest.
     """
 
     version: int
@@ -79,12 +67,13 @@ class Event(LedgerDocument):
         reasons: Why, in sentences.
         details: Whatever else the history keeps: the gate's decision, the run.
         previous: The digest of the event before this one; None for the first.
-        task: The task that it happened to; None in the events of an older Lorry, which did not say.
-        registry: The id of the registry; None in the events of an older Lorry.
-        state: The digest of what the head says beside the event, if the event is signed.
+        task: The task that it happened to.
+        registry: The id of the registry.
+        state: The digest of what the head says beside the event; None if the event is not signed.
         signature: Over the event's bytes without this field; None if it is not signed.
     """
 
+    format: FormatNumber = FORMAT
     sequence: Annotated[int, Field(ge=1)]
     at: datetime
     by: str
@@ -96,8 +85,8 @@ class Event(LedgerDocument):
     reasons: tuple[str, ...]
     details: dict[str, JsonValue] = {}
     previous: Digest | None
-    task: str | None = None
-    registry: RegistryId | None = None
+    task: str
+    registry: RegistryId
     state: Digest | None = None
     signature: EventSignature | None = None
 
@@ -133,17 +122,17 @@ class Head(LedgerDocument):
         versions: How many versions were registered.
         champion: The adapter that its name stands for; None while it is deleted.
         event: The newest event.
-        deleted: Who deleted it, and when; None, and not written, unless it is deleted.
-        claimed: Whether there is a claim for each of its versions; not so in the heads of an older Lorry.
+        deleted: Who deleted it, and when; None unless it is deleted.
+        registry: The id of the registry.
     """
 
+    format: FormatNumber = FORMAT
     task: str
     versions: Annotated[int, Field(ge=0)]
     champion: Champion | None
     event: Event
-    deleted: Deletion | None = None
-    registry: RegistryId | None = None
-    claimed: bool = False
+    deleted: Deletion | None
+    registry: RegistryId
 
     def remember(self) -> SeenHead:
         """Return what a machine keeps of it, to notice an older one later."""

@@ -6,17 +6,15 @@ registry, between which adapters may move, nor the run, of which :mod:`lorry_reg
 """
 
 import re
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
     JsonValue,
-    SerializerFunctionWrapHandler,
     ValidationError,
     field_validator,
-    model_serializer,
     model_validator,
 )
 
@@ -29,6 +27,10 @@ WEIGHTS_NAME = "adapter_model.safetensors"
 CARD_NAME = "README.md"
 ADAPTER_FILES = (CONFIG_NAME, WEIGHTS_NAME, CARD_NAME)
 
+FORMAT = 1
+"""The format of a store's documents: what they hold is written down in docs/format.md."""
+FormatNumber = Annotated[int, Field(ge=FORMAT, le=FORMAT)]
+
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 # The metric that is of one class.
 _CLASS_METRIC = "f1"
@@ -38,13 +40,6 @@ _FILE_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 class _Part(BaseModel):
     # JSON has no NaN, so a manifest that held one would have no canonical form and no id.
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
-    # What manifests of an older Lorry do not say: where it is unset, it is left out of the bytes.
-    later_fields: ClassVar[frozenset[str]] = frozenset()
-
-    @model_serializer(mode="wrap")
-    def _omit_unset(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # An older document keeps its bytes, and with them its digest.
-        return {key: value for key, value in serialize(self).items() if key not in self.later_fields or value}
 
 
 class FileEntry(_Part):
@@ -82,12 +77,10 @@ class Makeup(_Part):
         start: The adapter that training went on from; None: it began with the base alone.
     """
 
-    later_fields = frozenset({"start"})
-
     digest: Digest
     defaults: dict[str, JsonValue]
     code: dict[str, int]
-    start: Digest | None = None
+    start: Digest | None
 
 
 class TrainingInputs(_Part):
@@ -98,17 +91,15 @@ class TrainingInputs(_Part):
         data_digest: Of the three prepared parts.
         recipe_digest: Of all that decides what is learned, but for base and data.
         fingerprints_digest: Of its rows' fingerprints (:mod:`~lorry_registry.row_fingerprints`) beside it in
-            the store; None: it was not trained by Lorry's own steps, and there are none.
-        makeup: What else decided it; None as above.
+            the store; None: there are none.
+        makeup: What else decided it.
     """
-
-    later_fields = frozenset({"fingerprints_digest", "makeup"})
 
     source_digest: Digest
     data_digest: Digest
     recipe_digest: Digest
-    fingerprints_digest: Digest | None = None
-    makeup: Makeup | None = None
+    fingerprints_digest: Digest | None
+    makeup: Makeup
 
 
 class ParameterCounts(_Part):
@@ -184,13 +175,10 @@ class Evaluation(_Part):
         examples: How many there are.
         primary: The name of the metric that the gate decides by.
         metrics: All metrics, by name.
-        positive: The class whose F1 ``f1`` is; None: it is that of no single class, or the adapter was
-            evaluated by an older Lorry, see :meth:`Manifest.name_metric`.
-        baselines: Trivial baselines, on the same rows; none in the evaluations of an older Lorry.
+        positive: The class whose F1 ``f1`` is; None: it is that of no single class.
+        baselines: Trivial baselines, on the same rows.
         linear_probe: The linear probe on the same rows; None: it was not compared.
     """
-
-    later_fields = frozenset({"positive", "baselines", "linear_probe"})
 
     split: str
     examples: int
@@ -245,9 +233,7 @@ class Manifest(_Part):
     ``head`` is what a head of Lorry's own reads; None: the head is that of transformers' class.
     """
 
-    later_fields = frozenset({"head"})
-
-    format: Annotated[int, Field(ge=1, le=1)] = 1
+    format: FormatNumber = FORMAT
     task: str
     kind: str
     owner: str = ""
@@ -281,16 +267,6 @@ class Manifest(_Part):
                 where=where,
                 todo="pull the adapter again, or upgrade lorry",
             ) from error
-
-    def name_metric(self, name: str) -> str:
-        """Return what a person reads for a metric: its name, and of F1 the class whose it is.
-
-        An older Lorry took the second of two classes in alphabetical order, and did not record it.
-        """
-        evaluation = self.evaluation
-        if evaluation.positive is None and self.labels is not None and len(self.labels) == 2:
-            evaluation = evaluation.model_copy(update={"positive": max(self.labels)})
-        return evaluation.name_metric(name)
 
     def serialize(self) -> bytes:
         """Return the canonical bytes, those that are stored and hashed."""

@@ -133,7 +133,7 @@ class MlflowExperiments:
         self.check_place()
         experiment_id = str(experiment.experiment_id)
         if registry_id is not None and REGISTRY_TAG not in experiment.tags:
-            # It is an older Lorry's, which named no registry.
+            # A study began it, before there was a registry.
             with self._connection.reporting(f"tag the experiment {name!r}"):
                 set_beside_others(
                     functools.partial(

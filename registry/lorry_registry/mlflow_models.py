@@ -45,8 +45,7 @@ class MlflowModels(MlflowRuns):
         Args:
             task: The task.
             manifest: One of its adapters, for the description of a new registered model.
-            registry_id: The registry that writes to it. A model of an older Lorry, which names no registry,
-                becomes this one's.
+            registry_id: The registry that writes to it. A model that names none becomes this one's.
 
         Raises:
             TrackingError: Somebody else made a model of this name, or it belongs to another registry.

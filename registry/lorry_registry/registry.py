@@ -156,7 +156,7 @@ class Registry:
     def survey_tasks(self) -> Iterator[TaskEntry | LorryError]:
         """Yield every task with its champion, deleted ones too, or what is wrong with it, sorted by name.
 
-        A task costs one request, or two if its head is of an older Lorry; as many run at once as the
+        A task costs one request, or two if its champion's manifest is large; as many run at once as the
         store's concurrency allows.
         """
         surveyed = map_concurrent(self._survey_task, self.ledger.list_names(), self.store.concurrency)

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lorry_registry.digests import canonical_json
 from lorry_registry.errors import ConflictError, StoreError
+from lorry_registry.manifest import FORMAT, FormatNumber
 from lorry_registry.stores import Store, StoredDocument
 
 _KEY = "registry.json"
@@ -18,7 +19,7 @@ _KEY = "registry.json"
 class _Identity(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: int = Field(default=1, ge=1, le=1)
+    format: FormatNumber = FORMAT
     id: str = Field(pattern=r"^[0-9a-f]{32}$")
 
 

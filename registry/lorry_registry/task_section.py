@@ -1,9 +1,8 @@
 """What all sections of a task file have in common."""
 
-from collections.abc import Collection
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field
 
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 
@@ -12,13 +11,3 @@ class Section(BaseModel):
     """A frozen section of a task file, which refuses unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
-
-
-def leave_out_defaults(
-    section: Section, document: dict[str, JsonValue], names: Collection[str]
-) -> dict[str, JsonValue]:
-    """Return a section's document without those of the named fields that have their default values."""
-    fields = type(section).model_fields
-    return {
-        name: value for name, value in document.items() if name not in names or value != fields[name].default
-    }

@@ -19,7 +19,7 @@ from pydantic import (
 
 from lorry_registry.digests import digest_document
 from lorry_registry.input_specs import BaseSpec, DataSpec
-from lorry_registry.task_section import Section, Share, leave_out_defaults
+from lorry_registry.task_section import Section, Share
 
 MEMORY_QUANTITY = r"^\d+(\.\d+)?(Ki|Mi|Gi|Ti|k|M|G|T)?$"
 TASK_NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
@@ -146,11 +146,6 @@ class TrainSpec(Section):
             raise ValueError("give 'epochs' or 'steps', not both")
         return self
 
-    @model_serializer(mode="wrap")
-    def _leave_out_later_fields(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Recipes do not change by a field that did not exist when they were written.
-        return leave_out_defaults(self, handler(self), ("optimizer", "start"))
-
 
 class Reference(Section):
     """A published figure, shown beside the measured one.
@@ -192,7 +187,12 @@ class GenerateSpec(Section):
     @model_serializer(mode="wrap")
     def _leave_out_drawing(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # Recipes of tasks without images do not change by fields that are for images.
-        return leave_out_defaults(self, handler(self), DRAWING_FIELDS)
+        fields = type(self).model_fields
+        return {
+            name: value
+            for name, value in handler(self).items()
+            if name not in DRAWING_FIELDS or value != fields[name].default
+        }
 
 
 class EvaluateSpec(Section):
@@ -216,11 +216,6 @@ class EvaluateSpec(Section):
     reference: Reference | None = None
     linear_probe: Literal["auto", "always", "never"] = "auto"
 
-    @model_serializer(mode="wrap")
-    def _leave_out_later_fields(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Nor do the digests of tasks that name no class.
-        return leave_out_defaults(self, handler(self), ("linear_probe", "positive"))
-
 
 class HeadSpec(Section):
     """The head of a task about whole texts: what it reads of the base, and how it begins.
@@ -240,10 +235,6 @@ class HeadSpec(Section):
     init: Literal["probe", "random"] = "random"
     dropout: Share | None = None
     learning_rate: Annotated[float, Field(gt=0, le=10)] | None = None
-
-    @model_serializer(mode="wrap")
-    def _leave_out_later_fields(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return leave_out_defaults(self, handler(self), ("learning_rate",))
 
 
 class GateSpec(Section):
@@ -265,11 +256,6 @@ class GateSpec(Section):
     confidence: Annotated[float, Field(ge=0.5, lt=1.0)] = 0.95
     minimum_rows: Annotated[int, Field(ge=1)] = 30
     baseline: Literal["trivial", "none"] = "trivial"
-
-    @model_serializer(mode="wrap")
-    def _leave_out_later_fields(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # A task's document, and with it its digest, is the same as before these fields were there.
-        return leave_out_defaults(self, handler(self), ("minimum_rows", "baseline"))
 
 
 class Toleration(Section):
@@ -304,11 +290,6 @@ class ResourcesSpec(Section):
     def processes(self) -> int:
         """How many processes train together: one for each accelerator, or for each node without any."""
         return max(1, self.count) * self.nodes
-
-    @model_serializer(mode="wrap")
-    def _leave_out_later_fields(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # References of tasks do not change by a field that did not exist when they were written.
-        return leave_out_defaults(self, handler(self), ("nodes",))
 
 
 class RetrainSpec(Section):
@@ -361,10 +342,6 @@ class TaskSpec(Section):
             raise ValueError("is reserved by MLflow")
         return name
 
-    @model_serializer(mode="wrap")
-    def _leave_out_later_sections(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return leave_out_defaults(self, handler(self), ("head", "retrain", "drift"))
-
     def describe_recipe(self) -> dict[str, JsonValue]:
         """Return everything that decides what is learned, except the base and the rows themselves."""
         recipe: dict[str, JsonValue] = {
@@ -373,10 +350,8 @@ class TaskSpec(Section):
             "method": self.method.model_dump(mode="json"),
             "train": self.train.model_dump(mode="json"),
             "generate": self.generate.model_dump(mode="json"),
+            "head": None if self.head is None else self.head.model_dump(mode="json"),
         }
-        if self.head is not None:
-            # Tasks without this section have the head that they had before there was one.
-            recipe["head"] = self.head.model_dump(mode="json")
         if self.train.early_stopping is not None:
             # It decides which epoch is kept.
             recipe["primary"] = self.evaluate.primary

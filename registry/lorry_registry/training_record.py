@@ -36,7 +36,7 @@ Count = Annotated[int, Field(ge=0)]
 
 
 class _Document(BaseModel):
-    # A later Lorry may know more of it.
+    # The card that is stored holds more than is shown beside an adapter.
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
@@ -56,10 +56,10 @@ class DataFacts(_Document):
     """
 
     source: str
-    revision: str | None = None
+    revision: str | None
     splits: dict[str, _Part]
-    dropped: dict[str, Count] = {}
-    warnings: tuple[str, ...] = ()
+    dropped: dict[str, Count]
+    warnings: tuple[str, ...]
 
 
 class TrainingFacts(_Document):
@@ -72,10 +72,9 @@ class TrainingFacts(_Document):
         seconds: How long it took, in the process that ended it.
         device: What it was trained on.
         precision: The number format of frozen weights and matrix products.
-        batch_size: Rows in one forward pass; None: an older Lorry did not say, or it had no steps.
-        options: Every option of the method, also those that the task file left to their defaults; empty: an
-            older Lorry did not record them.
-        kept_start: Why nothing was kept but a fitted head; empty: more was, or an older Lorry did not say.
+        batch_size: Rows in one forward pass; None: it had no steps.
+        options: Every option of the method, also those that the task file left to their defaults.
+        kept_start: Why nothing was kept but a fitted head; empty: more was.
     """
 
     learning_rate: Annotated[float, Field(ge=0)]
@@ -84,9 +83,9 @@ class TrainingFacts(_Document):
     seconds: Annotated[float, Field(ge=0)]
     device: str
     precision: str
-    batch_size: Count | None = None
-    options: dict[str, JsonValue] = {}
-    kept_start: str = ""
+    batch_size: Count | None
+    options: dict[str, JsonValue]
+    kept_start: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +93,8 @@ class TrainingRecord:
     """What is known of a training beside its manifest.
 
     Attributes:
-        data: What its data card says; None: none was kept, or it cannot be read.
-        facts: How it went; None: an older Lorry did not record it.
+        data: What its data card says; None: it was registered by hand, without one, or it cannot be read.
+        facts: How it went; None: it was registered by hand.
         problem: Why the card cannot be read, if so.
     """
 
@@ -128,7 +127,7 @@ def store_card(store: Store, manifest: Manifest, content: bytes) -> str:
 
 
 def read_card(store: Store, manifest: Manifest, registered: Event) -> DataFacts | None:
-    """Return what the data card of a version says; None: an older Lorry kept none.
+    """Return what the data card of a version says; None: it was registered without one.
 
     Args:
         store: The store.

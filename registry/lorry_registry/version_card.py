@@ -154,10 +154,11 @@ def name_decision(promoted: bool) -> str:
 
 def summarize_version(manifest: Manifest, standing: Standing, record: TrainingRecord = _UNKNOWN) -> str:
     """Return what matters of a version on one line of plain text."""
-    headline = manifest.evaluation.headline
+    evaluation = manifest.evaluation
+    headline = evaluation.headline
     method = record.label_method(manifest.recipe) or manifest.method
     return (
-        f"{name_standing(standing).capitalize()}: {manifest.name_metric(manifest.evaluation.primary)} "
+        f"{name_standing(standing).capitalize()}: {evaluation.name_metric(evaluation.primary)} "
         f"{headline.value:.3f} "
         f"({headline.low:.3f} to {headline.high:.3f}), {method} "
         f"on {shorten_base(manifest.base.model)}"
@@ -200,13 +201,13 @@ def describe_version(
         adapter_id=standing.adapter_id,
         method=manifest.method,
         metrics="\n".join(
-            f"| {_flatten(manifest.name_metric(name))} "
+            f"| {_flatten(manifest.evaluation.name_metric(name))} "
             f"| {metric.value:.4f} | {metric.low:.4f} to {metric.high:.4f} |"
             for name, metric in evaluation.list_metrics()
         ),
         examples=evaluation.examples,
         split=evaluation.split,
-        primary=_flatten(manifest.name_metric(evaluation.primary)),
+        primary=_flatten(manifest.evaluation.name_metric(evaluation.primary)),
         baselines=_list_baselines(manifest),
         probe=f"\n{probe}\n" if (probe := describe_linear_probe(manifest.method, evaluation)) else "",
         base=base.model,
@@ -247,7 +248,7 @@ def _describe_verdict(standing: Standing) -> str:
 
 
 def _list_baselines(manifest: Manifest) -> str:
-    """Return a sentence about the trivial baselines, or nothing for an adapter of an older Lorry."""
+    """Return a sentence about the trivial baselines, or nothing if there are none."""
     evaluation = manifest.evaluation
     if not evaluation.baselines:
         return ""

@@ -235,9 +235,9 @@ def check_fence(store: Store, run: str, task: str) -> None:
     token = _Fence.model_validate_json(stored.content).token
     present = _parse(lease.content, store.locate(key)) if lease is not None else None
     if present is None or present.token != token:
-        holder = present.describe_holder() if present is not None else "nobody"
+        holder = f"now held by {present.describe_holder()}" if present is not None else "now held by no one"
         raise ConflictError(
-            f"its work was taken over, since it was not heard of in time: {holder}",
+            f"lease expired; {holder}",
             where=task,
             todo="let that run end, and look at: lorry stale",
         )

@@ -18,6 +18,7 @@ from pathlib import Path
 import yaml
 
 from lorry_components.tasks.definition import load_task_file
+from lorry_components.tasks.makeup import describe_makeup
 from lorry_components.tasks.resolution import resolve_task
 from lorry_pipelines.cluster.data_upload import plan_upload
 from lorry_registry.digest_cache import DigestCache
@@ -120,6 +121,8 @@ def fill_store(files: list[Path], work: Path) -> None:
                     source_digest=task.source_digest,
                     data_digest=task.source_digest,
                     recipe_digest=task.recipe_digest,
+                    fingerprints_digest=None,
+                    makeup=describe_makeup(task.spec),
                 ),
             }
         )

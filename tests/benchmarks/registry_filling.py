@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from lorry_registry.digests import digest_bytes
+from lorry_registry.digests import canonical_json, digest_bytes
 from lorry_registry.ledger_documents import Champion, Event, Head
 from lorry_registry.manifest import (
     ADAPTER_FILES,
@@ -24,6 +24,7 @@ from lorry_registry.manifest import (
     BaseIdentity,
     Evaluation,
     FileEntry,
+    Makeup,
     Manifest,
     MetricValue,
     ParameterCounts,
@@ -33,6 +34,7 @@ from lorry_registry.manifest import (
 from lorry_registry.stored_adapters import adapter_key
 
 _START = datetime(2026, 1, 1, tzinfo=UTC)
+_REGISTRY = "ab" * 16
 _TARGET = "base_model.model.encoder.layer.0.attention.self.query"
 
 
@@ -71,6 +73,8 @@ def make_adapter(task: str, seed: int) -> tuple[Manifest, dict[str, bytes]]:
             source_digest=digest_bytes(b"source"),
             data_digest=digest_bytes(b"data"),
             recipe_digest=digest_bytes(task.encode()),
+            fingerprints_digest=None,
+            makeup=Makeup(digest=digest_bytes(task.encode()), defaults={}, code={}, start=None),
         ),
         labels=None,
         parameters=ParameterCounts(adapter=73_728, head=385, total=22_713_216),
@@ -114,6 +118,7 @@ def list_documents(task: str, versions: int, *, whole: bool) -> Iterator[tuple[s
             reasons=("pearson 0.850 is at least 0.700", "better than the champion: p = 0.012"),
             previous=event.digest if event else None,
             task=task,
+            registry=_REGISTRY,
         )
         yield f"tasks/{task}/history/{number:08d}.json", event.serialize()
     assert event is not None
@@ -123,13 +128,22 @@ def list_documents(task: str, versions: int, *, whole: bool) -> Iterator[tuple[s
         promoted_at=event.at,
         manifest=content.decode(),
     )
-    head = Head(task=task, versions=versions, champion=champion, event=event)
+    head = Head(
+        task=task,
+        versions=versions,
+        champion=champion,
+        event=event,
+        deleted=None,
+        registry=_REGISTRY,
+    )
     yield f"tasks/{task}/head.json", head.serialize()
 
 
 def fill_folder(root: Path, tasks: int, versions: int, *, whole: bool) -> int:
     """Write a store of tasks into a folder, and return the number of its keys."""
-    keys = 0
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "registry.json").write_bytes(canonical_json({"format": 1, "id": _REGISTRY}))
+    keys = 1
     for number in range(tasks):
         for key, content in list_documents(name_task(number), versions, whole=whole):
             path = root / key

@@ -1,12 +1,12 @@
-"""Freeze adapters and ledgers of this version as test data, for every later version to read.
+"""Freeze adapters and ledgers in this format as test data, for every later version to read.
 
-At a release, when the version in pyproject.toml was raised and the package installed::
+When the number of the format (docs/format.md) was raised::
 
     python tests/frozen/freeze.py
 
-It writes ``tests/frozen/<version>/``, which is committed as it is and never changed again:
-``test_frozen_adapters.py`` loads what all versions wrote. A version that was frozen already is only written
-anew with ``--force``, which is for a version that was not released. It takes some minutes.
+It writes ``tests/frozen/<format>/``, which is committed as it is and never changed again:
+``test_frozen_adapters.py`` loads what is there in each format. A format that was frozen already is only
+written anew with ``--force``, which is for one that was not released. It takes some minutes.
 
 ``--compare`` trains all adapters again and compares their ids with the frozen ones: on the machine and with
 the libraries that these were made with, the same training gives the same bytes. A change of the code that is
@@ -14,7 +14,7 @@ to change nothing is seen to do so.
 
 What is written::
 
-    frozen_bases_<version>/<base>/     tiny bases, which adapters name package:...
+    frozen_bases_<format>/<base>/      tiny bases, which adapters name package:...
     data/                              what the tasks are learned from
     adapters/<task>-v<number>/         task.yaml, and expected.json: digests, input rows, what is predicted
     store/                             adapters and ledgers, written by the steps themselves
@@ -24,7 +24,6 @@ Nothing in it tells where or by whom it was made.
 """
 
 import getpass
-import importlib.metadata
 import json
 import os
 import re
@@ -54,6 +53,7 @@ from lorry_components.steps.register.step import register
 from lorry_components.tasks.definition import load_task_file
 from lorry_components.tasks.resolution import resolve_task
 from lorry_registry.ledger_documents import Event
+from lorry_registry.manifest import FORMAT
 from lorry_registry.registry import Registry
 from lorry_registry.stores import LocalStore
 
@@ -68,23 +68,22 @@ _LEAST_EFFECT = 0.01
 
 
 @click.command()
-@click.option("--force", is_flag=True, help="Write a version anew that was frozen already.")
+@click.option("--force", is_flag=True, help="Write a format anew that was frozen already.")
 @click.option("--compare", is_flag=True, help="Write nothing; say which adapters come out otherwise.")
 def main(*, force: bool, compare: bool) -> None:
-    """Freeze adapters and ledgers of the installed version."""
-    version = importlib.metadata.version("lorry")
-    target = HERE / version
+    """Freeze adapters and ledgers in the present format."""
+    target = HERE / str(FORMAT)
     if target.exists() and not (force or compare):
         raise click.ClickException(
-            f"{target.name} was frozen already, and what was released must stay as it is; raise the version, "
-            "or give --force if it was not released"
+            f"format {FORMAT} was frozen already, and what was released must stay as it is; raise the "
+            "number, or give --force if it was not released"
         )
     own_names = [getpass.getuser(), socket.gethostname()]
     os.environ["LOGNAME"] = USER
     _calm_libraries()
     with tempfile.TemporaryDirectory(prefix="lorry-freeze-") as scratch:
         frozen = Path(scratch) / "frozen"
-        Freezer(frozen, Path(scratch) / "work", version).freeze()
+        Freezer(frozen, Path(scratch) / "work").freeze()
         own_paths = [str(path) for path in (scratch, HERE.parents[1], Path.home()) if path != Path("/")]
         traces = list(find_traces(frozen, own_paths, own_names))
         if traces:
@@ -109,20 +108,18 @@ def _calm_libraries() -> None:
 
 
 class Freezer:
-    """Makes the frozen data of a version.
+    """Makes the frozen data.
 
     Args:
         folder: A new folder, which it writes.
         work: Another one for what steps leave to one another.
-        version: The version.
     """
 
-    def __init__(self, folder: Path, work: Path, version: str) -> None:
+    def __init__(self, folder: Path, work: Path) -> None:
         self._folder = folder
         self._work = work
-        self._version = version
-        # With the version in its name, so that a process can know the bases of several versions.
-        self._bases = f"frozen_bases_{re.sub(r'[^A-Za-z0-9]', '_', version)}"
+        # With the format in its name, so that a process can know the bases of several.
+        self._bases = f"frozen_bases_{FORMAT}"
         self._registry = Registry(LocalStore(folder / "store"), work / "cache")
 
     def freeze(self) -> None:
@@ -167,7 +164,7 @@ class Freezer:
         task = resolve_task(load_task_file(path))
         work = self._work / path.parent.name
         data, candidate = work / "data", work / "candidate"
-        prepare_data(task, data)
+        card = prepare_data(task, data)
         finetune(task, data, candidate, checkpoints=work / "checkpoints")
         report = evaluate(task, data, candidate, work / "evaluation", registry=self._registry)
         return register(
@@ -177,7 +174,8 @@ class Freezer:
             decide(task.spec.gate, report),
             registry=self._registry,
             index=None,
-            details={"run": f"freeze-{self._version}"},
+            card=card,
+            details={"run": f"freeze-{FORMAT}"},
         ).event
 
     def _ask(self, event: Event, rows: Sequence[Mapping[str, str]]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What earlier versions wrote is read today, and says the same: adapters, ledgers, task files, data.
+"""What was written in each format is read today, and says the same: adapters, ledgers, task files, data.
 
 The data were written by ``freeze.py``, whose docstring tells what lies where. They are never changed.
 """
@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from packaging.version import Version
 from transformers.utils import logging as transformers_logging
 
 from lorry_components.inference import load_adapter
@@ -30,23 +29,25 @@ from lorry_components.task_types import TASK_TYPES
 from lorry_components.tasks.definition import load_task_file
 from lorry_components.tasks.resolution import resolve_task
 from lorry_components.tasks.staleness import assess_staleness
+from lorry_registry.promotion import find_version
 from lorry_registry.registry import Registry
 from lorry_registry.stores import LocalStore
 from lorry_registry.task_spec import TaskSpec
+from lorry_registry.training_record import read_record
 from lorry_registry.verification import verify_adapter
 
 HERE = Path(__file__).parent
-VERSIONS = sorted((path.parent.name for path in HERE.glob("*/ledger.json")), key=Version)
+FORMATS = sorted((path.parent.name for path in HERE.glob("*/ledger.json")), key=int)
 TOLERANCE = 1e-4
 # Method or kind -> what it needs beside the libraries of all others.
 EXTRAS = {"qlora": "bitsandbytes", "image-generation": "diffusers"}
-# Methods and kinds of which the newest version has no frozen adapter -> why.
-NOT_FROZEN: Mapping[str, str] = {"probe": "it is newer than 0.1.0"}
+# Methods and kinds of which the newest format has no frozen adapter -> why.
+NOT_FROZEN: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True)
 class Frozen:
-    """What a version froze, copied to a folder of the tests'."""
+    """What was frozen in a format, copied to a folder of the tests'."""
 
     folder: Path
 
@@ -65,7 +66,7 @@ class Adapter:
     """One of its adapters.
 
     Attributes:
-        frozen: What its version froze.
+        frozen: What was frozen in its format.
         folder: The folder of its task file and of what is expected.
         expected: What is expected of it.
     """
@@ -100,7 +101,7 @@ def calm_libraries() -> None:
 def copies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, Frozen]]:
     """Copy what all versions froze to where it was not written, and make their bases importable there."""
     root = tmp_path_factory.mktemp("frozen")
-    found = {version: Frozen(root / version) for version in VERSIONS}
+    found = {version: Frozen(root / version) for version in FORMATS}
     for version, frozen in found.items():
         shutil.copytree(HERE / version, frozen.folder)
         sys.path.append(str(frozen.folder))
@@ -110,14 +111,14 @@ def copies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, Fr
         sys.path.remove(str(frozen.folder))
 
 
-@pytest.fixture(params=VERSIONS)
+@pytest.fixture(params=FORMATS)
 def frozen(request: pytest.FixtureRequest, copies: Mapping[str, Frozen]) -> Frozen:
     return copies[request.param]
 
 
 @pytest.fixture(
     params=[
-        path.parent for version in VERSIONS for path in sorted((HERE / version).glob("adapters/*/task.yaml"))
+        path.parent for version in FORMATS for path in sorted((HERE / version).glob("adapters/*/task.yaml"))
     ],
     ids=lambda folder: f"{folder.parent.parent.name}-{folder.name}",
 )
@@ -146,6 +147,16 @@ def test_it_is_the_adapter_that_was_registered(adapter: Adapter) -> None:
     found = adapter.frozen.registry.resolve(manifest.task, adapter.expected["version"])
     assert found.adapter_id == manifest.adapter_id
     assert found.manifest == manifest
+
+
+def test_its_training_record_is_read(adapter: Adapter) -> None:
+    registry, expected = adapter.frozen.registry, adapter.expected
+    events = registry.ledger.read_history(expected["task"])
+    registered = find_version(events, expected["version"], task=expected["task"]).registered
+    record = read_record(registry.store, registry.read_manifest(expected["adapter_id"]), registered)
+    assert record.data is not None, record.problem
+    assert record.facts is not None
+    assert record.data.splits["train"].rows == record.facts.examples
 
 
 def test_it_predicts_what_it_predicted(adapter: Adapter) -> None:
@@ -233,9 +244,9 @@ def test_a_ledger_with_a_history_goes_on(frozen: Frozen, tmp_path: Path) -> None
 
 
 def test_every_method_and_every_kind_is_frozen() -> None:
-    assert VERSIONS, "run freeze.py"
+    assert FORMATS, "run freeze.py"
     expected = [
-        json.loads(path.read_text("utf-8")) for path in HERE.glob(f"{VERSIONS[-1]}/adapters/*/expected.json")
+        json.loads(path.read_text("utf-8")) for path in HERE.glob(f"{FORMATS[-1]}/adapters/*/expected.json")
     ]
     known = {*METHODS, *TASK_TYPES}
     assert known - {adapter[part] for adapter in expected for part in ("method", "kind")} == NOT_FROZEN.keys()

@@ -119,6 +119,8 @@ def _list_reviews() -> Iterator[Plan]:
         yield _review(f"reviews-{name}", {"name": name, **options})
     for name, method in _VARIANTS.items():
         yield _review(f"reviews-{name}", method)
+    unset = dict.fromkeys(("steps", "batch_size", "learning_rate"))
+    yield _review("reviews-probe", {"name": "probe"}, train=unset)
     # No version of it is the champion.
     yield _review("reviews-refused", {"name": "lora", "r": 1}, gate={"minimum": 1.5})
 

@@ -66,6 +66,7 @@ class Target:
 
 
 _DIGEST = "sha256:" + "ab" * 32
+_REGISTRY = "ab" * 16
 _SHAPES = {"base_model.model.query.lora_A.weight": [2, 4], "base_model.model.query.lora_B.weight": [4, 2]}
 _CONFIG = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["query"], "auto_mapping": None}
 _TASK = b"""name: reviews
@@ -451,7 +452,11 @@ def _make_adapter() -> tuple[bytes, dict[str, bytes]]:
         },
         "method": "lora",
         "recipe": {"method": {"name": "lora", "options": {"r": 2}}, "seed": 0},
-        "inputs": dict.fromkeys(("source_digest", "data_digest", "recipe_digest"), _DIGEST),
+        "inputs": {
+            **dict.fromkeys(("source_digest", "data_digest", "recipe_digest"), _DIGEST),
+            "fingerprints_digest": None,
+            "makeup": {"digest": _DIGEST, "defaults": {}, "code": {"method.lora": 1}, "start": None},
+        },
         "labels": None,
         "parameters": {"adapter": 16, "head": 4, "total": 1000},
         "evaluation": {
@@ -480,7 +485,8 @@ def _make_events(manifest: bytes, count: int = 2) -> list[bytes]:
                     "action": "register",
                 },
                 **{"version": number, "adapter_id": digest_bytes(manifest), "reasons": ["better"]},
-                **{"champion_before": number - 1 or None, "champion_after": number, "task": "reviews"},
+                **{"champion_before": number - 1 or None, "champion_after": number},
+                **{"task": "reviews", "registry": _REGISTRY},
                 **{
                     "details": {"run": "x", "gain": 0.1},
                     "previous": digest_bytes(events[-1]) if events else None,
@@ -494,12 +500,20 @@ def _make_events(manifest: bytes, count: int = 2) -> list[bytes]:
 def _make_head(event: bytes) -> bytes:
     last = Event.model_validate_json(event)
     champion = Champion(version=last.version, adapter_id=last.adapter_id, promoted_at=last.at)
-    return Head(task="reviews", versions=last.version, champion=champion, event=last).serialize()
+    return Head(
+        task="reviews",
+        versions=last.version,
+        champion=champion,
+        event=last,
+        deleted=None,
+        registry=_REGISTRY,
+    ).serialize()
 
 
 def _file_events(events: list[bytes]) -> dict[str, bytes]:
     filed = {f"tasks/reviews/history/{number:08d}.json": event for number, event in enumerate(events, 1)}
-    return {**filed, "tasks/reviews/head.json": _make_head(events[-1])}
+    identity = canonical_json({"format": 1, "id": _REGISTRY})
+    return {**filed, "registry.json": identity, "tasks/reviews/head.json": _make_head(events[-1])}
 
 
 # Mutations of formats of their own

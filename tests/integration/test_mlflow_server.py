@@ -30,7 +30,7 @@ from fixtures.token_proxy import serve_with_token
 
 pytestmark = pytest.mark.slow
 
-FROZEN = Path(__file__).parents[1] / "frozen" / "0.1.0"
+FROZEN = Path(__file__).parents[1] / "frozen" / "1"
 TEXTS = ["the film was great and i liked it", "an awful, boring meal"]
 _CODE = """
 import json, sys, warnings
@@ -44,7 +44,7 @@ UseStack = Callable[[Stack], dict[str, str]]
 
 @pytest.fixture(scope="module")
 def frozen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    """Return the registry of a released version, and make its bases importable, here and in children."""
+    """Return the frozen registry, and make its bases importable, here and in children."""
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         # MLflow 3.17 warns of its own type hints and of what its server uses, when they are imported.

@@ -23,10 +23,8 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    SerializerFunctionWrapHandler,
     ValidationError,
     field_validator,
-    model_serializer,
     model_validator,
 )
 
@@ -91,12 +89,6 @@ class BaseManifest(_Document):
     fingerprint: Annotated[str, Field(pattern=_SHA256)]
     files: Annotated[tuple[BaseFile, ...], Field(min_length=1)]
     companions: tuple[BaseFile, ...] = ()
-
-    @model_serializer(mode="wrap")
-    def _leave_out_no_companions(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Most bases have none, and an older lorry can read their manifests.
-        document: dict[str, Any] = handler(self)
-        return {name: value for name, value in document.items() if name != "companions" or value}
 
     @model_validator(mode="after")
     def _check_fingerprint(self) -> Self:

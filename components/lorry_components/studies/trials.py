@@ -275,8 +275,7 @@ def _build_trial(
     digest = digest_document(
         {
             "data": data.digest,
-            # Trials of an older Lorry were scored on test rows, and need not be repeated.
-            **({} if part == "test" else {"part": part}),
+            "part": part,
             "base": fingerprint,
             "recipe": recipe,
             # What was measured elsewhere, or by other versions, is another measurement.

@@ -38,8 +38,7 @@ class Change:
 def find_changes(task: ResolvedTask, manifest: Manifest, *, data_digest: str | None = None) -> list[Change]:
     """Return what a task has now that a version was not trained from.
 
-    A version is compared by what its manifest says. One of an older Lorry says nothing of defaults and of the
-    versions of the code, and neither of them makes it stale.
+    A version is compared by what its manifest says.
 
     Args:
         task: The task.
@@ -124,28 +123,27 @@ def _compare_data(manifest: Manifest, task: ResolvedTask, data_digest: str | Non
 
 def _compare_settings(manifest: Manifest, task: ResolvedTask) -> Change | None:
     makeup, spec = manifest.inputs.makeup, task.spec
-    if makeup is None:
-        before, now = manifest.inputs.recipe_digest, task.recipe_digest
-        if before == now:
-            return None
-        fields = _compare_fields(dict(flatten(manifest.recipe)), dict(flatten(spec.describe_recipe())))
-        return Change("recipe", _list_values(fields) or _show_digests(before, now), fields)
     former = {**dict(flatten(manifest.recipe)), **makeup.defaults}
-    present, said = write_out(spec), dict(flatten(spec.describe_recipe()))
+    present = write_out(spec)
+    given = dict(flatten(spec.model_dump(mode="json", exclude_defaults=True)))
     # A field that only one of the two Lorries has says nothing, unless somebody has set it.
     known = [
         name
         for name in {**former, **present}
-        if (name in former or name in said) and (name in present or name not in makeup.defaults)
+        if (name in given or _is_known(name, former)) and (name in present or name not in makeup.defaults)
     ]
     fields = _compare_fields(former, present, known)
     return Change("recipe", _list_values(fields), fields) if fields else None
 
 
+def _is_known(name: str, fields: Mapping[str, JsonValue]) -> bool:
+    """Return whether a document has a field, or has none of the section that the field is in."""
+    parts = name.split(".")
+    return any(".".join(parts[:count]) in fields for count in range(1, len(parts) + 1))
+
+
 def _compare_code(manifest: Manifest, spec: TaskSpec) -> Change | None:
     makeup = manifest.inputs.makeup
-    if makeup is None:
-        return None
     # Of another method or task type the recipe tells.
     fields: dict[str, tuple[JsonValue, JsonValue]] = {
         name: (makeup.code[name], version)

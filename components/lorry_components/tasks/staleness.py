@@ -158,7 +158,6 @@ def _describe_version(task: ResolvedTask, version: Version, events: Sequence[Eve
         for event in events
         if event.version == version.number
         and event.action in ("register", "judge")
-        # An older Lorry did not record it.
         and event.details.get(GATE_DETAIL) == describe_gate(task)
     ]
     holding = [event for event in judged if _holds_still(event, events)]

@@ -29,12 +29,12 @@ class TrainingSummary(BaseModel):
         precision: The number format of frozen weights and matrix products.
         examples: Training rows.
         steps: Optimizer steps in all.
-        batch_size: Rows in one forward pass, those of all processes together; None: an older Lorry did not
-            say, or nothing was trained in steps.
+        batch_size: Rows in one forward pass, those of all processes together; None: nothing was trained in
+            steps.
         epochs: Passes over the training rows; None: as above.
-        head_learning_rate: The peak learning rate of a new head; None: there is none, or as above.
+        head_learning_rate: The peak learning rate of a new head; None: there is none.
         head_init: What a new head's weights were before training: ``probe``, ``random`` or ``champion``; "":
-            there is none, or an older Lorry did not say.
+            there is none.
         resumed_from: The step that this process went on from; 0: it trained from the start.
         seconds: Wall time of the training loop in this process, validation included.
         examples_per_second: Rows trained a second, validation included.

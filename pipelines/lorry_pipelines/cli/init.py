@@ -1,5 +1,6 @@
 """``lorry init``: a first task from a table of one's own, and a repository of tasks around it."""
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -96,6 +97,7 @@ def start_task(
         _lay_out(repository, {path.relative_to(repository): content}, base, data=table, name=source)
     else:
         _write_new(path, content)
+        _write_schema(path.parent)
     if not as_json:
         _explain(found, guess)
         _finish(path, repository)
@@ -227,7 +229,7 @@ def _explain(found: "TableProfile", guess: "TaskGuess", *, to_stderr: bool = Fal
         space = " " * (width + 4)
         print_prose(f"{space}{each.why}", hanging="", err=to_stderr)
     if any(not each.is_sure for each in guess.guesses):
-        click.echo("? look at these again: something speaks against them", err=to_stderr)
+        click.echo("? check these guesses", err=to_stderr)
 
 
 def _finish(path: Path, repository: Path | None) -> None:
@@ -241,14 +243,29 @@ def _finish(path: Path, repository: Path | None) -> None:
 def _lay_out(
     folder: Path, tasks: dict[Path, str], base: str, *, data: Path | None = None, name: str = ""
 ) -> None:
+    from lorry_components.tasks.json_schema import SCHEMA_NAME
     from lorry_pipelines.starting.repository import list_repository_files, write_repository
 
-    files = {**list_repository_files(base), **tasks}
+    files = {**list_repository_files(base), Path("tasks") / SCHEMA_NAME: _render_schema(), **tasks}
     write_repository(folder, files, data=data, data_name=Path(name).name)
     if not tasks:
         print_line(
             f"wrote {folder}; a first task, in that folder: lorry init DATA.csv --output tasks/NAME.yaml"
         )
+
+
+def _write_schema(folder: Path) -> None:
+    """Write the schema that editors read beside a task file, unless there is one."""
+    from lorry_components.tasks.json_schema import SCHEMA_NAME
+
+    if not (folder / SCHEMA_NAME).exists():
+        write_output(folder / SCHEMA_NAME, _render_schema())
+
+
+def _render_schema() -> str:
+    from lorry_components.tasks.json_schema import describe_task_file
+
+    return json.dumps(describe_task_file(), indent=2) + "\n"
 
 
 def _refuse_existing(path: Path) -> None:

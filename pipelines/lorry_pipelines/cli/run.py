@@ -300,7 +300,7 @@ def tell_start(report: "TaskReport") -> None:
         print_line(f"note: {report.task} began with the base: {refused}", err=True)
     if kept := details.get("kept_start"):
         print_prose(
-            f"note: {report.task} has nothing but a fitted head: {kept}. "
+            f"note: {report.task}: training did not improve on the linear head; kept it: {kept}. "
             "Consider method: {name: probe}, which takes seconds",
             err=True,
         )

@@ -130,7 +130,7 @@ def _describe_manifest(manifest: Manifest) -> dict[str, Any]:
         "trained_parameters": manifest.parameters.trained,
         "size_bytes": manifest.size_bytes,
         "metric": manifest.evaluation.primary,
-        "metric_title": manifest.name_metric(manifest.evaluation.primary),
+        "metric_title": manifest.evaluation.name_metric(manifest.evaluation.primary),
         "value": headline.value,
         "interval": [headline.low, headline.high],
         "baselines": [baseline.model_dump(mode="json") for baseline in manifest.evaluation.baselines],

@@ -21,16 +21,33 @@ if TYPE_CHECKING:
     from lorry_registry.task_spec import TaskSpec
 
 
+def _print_schema(context: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from lorry_components.tasks.json_schema import describe_task_file
+
+        print_json(describe_task_file())
+        context.exit()
+
+
 @click.command(
     epilog=format_examples(
         "lorry validate tasks/*.yaml",
         "lorry validate reviews.yaml --set train.epochs=5",
         "lorry validate reviews.yaml --no-data     the file alone, where its data are not",
+        "lorry validate --schema > tasks/task.schema.json",
     )
 )
 @files_argument
 @overrides_option
 @click.option("--no-data", "skips_data", is_flag=True, help="Do not read the data.")
+@click.option(
+    "--schema",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_schema,
+    help="Print the JSON Schema of the task file, and exit.",
+)
 @json_option
 def validate_tasks(
     files: tuple[Path, ...], overrides: tuple[str, ...], skips_data: bool, as_json: bool

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from lorry_components.tasks.json_schema import EDITOR_LINE
 from lorry_pipelines.starting.guesses import CLASSIFICATION, GENERATION, Guess, TaskGuess
 
 _WIDTH = 110
@@ -38,6 +39,7 @@ def render_task(guess: TaskGuess, *, name: str, base: str, revision: str | None,
     }
     said = {each.about: each for each in guess.guesses}
     lines = [
+        EDITOR_LINE,
         "# Every field is described in docs/task-file.md of Lorry.",
         f"name: {_flow(name)}",
         *_comment(said.get("kind")),

@@ -77,7 +77,7 @@ def _read_statement(registry: Registry, resolution: Resolution, registered: Even
         raise NotFoundError(
             "nothing is recorded about how it was made",
             where=f"{resolution.task} v{resolution.version}",
-            todo="it was registered by an older lorry, or by hand; train it again to record it",
+            todo="it was registered by hand; train it to record it",
         )
     return read_provenance(registry.store, resolution.manifest, digest)
 
@@ -212,7 +212,7 @@ def _print_score(manifest: Manifest) -> None:
         (tables.Column("Metric"), tables.Column("Value", "right"), tables.Column("95 % interval")),
         [
             (
-                f"{manifest.name_metric(name)}{' *' if name == evaluation.primary else ''}",
+                f"{manifest.evaluation.name_metric(name)}{' *' if name == evaluation.primary else ''}",
                 tables.format_figure(metric.value),
                 f"{tables.format_figure(metric.low)} to {tables.format_figure(metric.high)}",
             )

@@ -125,7 +125,7 @@ def _describe_entry(entry: TaskEntry) -> dict[str, Any]:
         "version": champion.version if champion else None,
         "adapter_id": champion.adapter_id if champion else None,
         "metric": manifest.evaluation.primary if manifest else None,
-        "metric_title": manifest.name_metric(manifest.evaluation.primary) if manifest else None,
+        "metric_title": manifest.evaluation.name_metric(manifest.evaluation.primary) if manifest else None,
         "value": headline.value if headline else None,
         "interval": [headline.low, headline.high] if headline else None,
         "trained_parameters": manifest.parameters.trained if manifest else None,
@@ -181,7 +181,7 @@ def _format_entry(entry: TaskEntry, width: int) -> tuple[str, ...]:
     return (
         entry.task,
         f"v{champion.version}",
-        manifest.name_metric(manifest.evaluation.primary),
+        manifest.evaluation.name_metric(manifest.evaluation.primary),
         format_figure(headline.value),
         f"{format_figure(headline.low)} to {format_figure(headline.high)}",
         manifest.kind,

@@ -128,7 +128,7 @@ def _find_metric(manifest: Manifest | None, shown: Manifest | None) -> MetricVal
     if manifest is None or shown is None or manifest.kind != shown.kind:
         return None
     metric = shown.evaluation.primary
-    is_same = manifest.name_metric(metric) == shown.name_metric(metric)
+    is_same = manifest.evaluation.name_metric(metric) == shown.evaluation.name_metric(metric)
     return manifest.evaluation.metrics.get(metric) if is_same else None
 
 

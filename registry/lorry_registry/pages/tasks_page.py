@@ -86,7 +86,7 @@ def _render_task(task: TaskOverview, now: datetime) -> str:
             "Trend",
             draw_trend(
                 task.versions,
-                manifest.name_metric(manifest.evaluation.primary) if manifest else "",
+                manifest.evaluation.name_metric(manifest.evaluation.primary) if manifest else "",
                 manifest.evaluation.best_baseline if manifest else None,
             ),
         ),
@@ -125,10 +125,11 @@ def _render_champion(task: TaskOverview) -> str:
 def _render_metric(task: TaskOverview, manifest: Manifest | None) -> str:
     if manifest is None or task.champion is None:
         return _NOTHING
-    headline = manifest.evaluation.headline
+    evaluation = manifest.evaluation
+    headline = evaluation.headline
     return (
         f'<span class="value">{headline.value:.3f}</span>'
-        f'<span class="interval">{escape(manifest.name_metric(manifest.evaluation.primary))}</span>'
+        f'<span class="interval">{escape(evaluation.name_metric(evaluation.primary))}</span>'
         f'<span class="interval">{headline.low:.3f} to {headline.high:.3f}</span>'
         + _render_baseline(manifest)
     )

@@ -8,14 +8,12 @@ identity signs through sigstore, whose bundle holds the certificate and the log'
 import base64
 import binascii
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Self
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    SerializerFunctionWrapHandler,
-    model_serializer,
     model_validator,
 )
 
@@ -47,10 +45,6 @@ class EventSignature(BaseModel):
         if (self.key is None) != (self.value is None) or (self.key is None) == (self.bundle is None):
             raise ValueError("a signature has a key and a value, or a bundle")
         return self
-
-    @model_serializer(mode="wrap")
-    def _omit_unset(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {key: value for key, value in serialize(self).items() if value is not None}
 
 
 def sign_with_key(content: bytes, key: "EllipticCurvePrivateKey") -> EventSignature:

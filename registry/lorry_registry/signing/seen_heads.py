@@ -18,14 +18,14 @@ class SeenHead(BaseModel):
     """The newest event of a task that this machine has seen.
 
     Attributes:
-        registry: The id of the registry; None: the head did not say.
+        registry: The id of the registry.
         sequence: Its place in the history.
         event: Its digest.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    registry: str | None
+    registry: str
     sequence: int = Field(ge=1)
     event: Digest
 
@@ -98,7 +98,7 @@ def check_not_older(seen: SeenHead | None, found: SeenHead | None, *, task: str,
         return
     if found is None:
         what = f"there is no ledger, and this machine has seen its event {seen.sequence}: it was removed"
-    elif found.registry != seen.registry and seen.registry is not None:
+    elif found.registry != seen.registry:
         what = "this is another registry than the one that this machine has seen here"
     elif found.sequence < seen.sequence:
         what = (

@@ -353,8 +353,7 @@ def test_several_nodes_take_a_trainer(tmp_path: Path) -> None:
         compile_specs(tmp_path, make_spec(nodes=2), profile=ClusterProfile())
 
 
-def test_a_task_on_one_node_is_referred_to_as_before_there_were_several() -> None:
-    assert "nodes" not in make_spec().model_dump()["resources"]
+def test_a_task_on_several_nodes_is_another() -> None:
     assert refer_to_task(make_spec(nodes=1)) == refer_to_task(make_spec())
     assert refer_to_task(make_spec(nodes=2)) != refer_to_task(make_spec())
 

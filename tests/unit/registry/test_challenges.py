@@ -35,6 +35,8 @@ def enter(
         reasons=(),
         details=details,
         previous=None,
+        task="reviews",
+        registry="0" * 32,
     )
 
 

@@ -321,19 +321,3 @@ def test_a_copied_ledger_whose_head_was_edited_is_refused_by_its_events(
     _edit(copy / "head.json", event=event | {"task": "fraud"})
     with pytest.raises(StoreError, match="the ledger of the task 'reviews'"):
         ledger.read_history("fraud")
-
-
-def test_an_event_of_an_older_lorry_keeps_its_bytes_and_its_history_goes_on(
-    ledger: Ledger, store: LocalStore
-) -> None:
-    event = _register(ledger, 1)
-    older = {key: value for key, value in json.loads(event.serialize()).items() if key != "task"}
-    _edit(_find_head(store), event=older)
-    _find_event(store, 1).unlink()
-    state = ledger.read_state("reviews")
-    assert state.head is not None
-    assert state.head.event.serialize() == canonical_json(older)
-    second = _register(ledger, 2)
-    assert second.previous == digest_bytes(canonical_json(older))
-    assert _find_event(store, 1).read_bytes() == canonical_json(older)
-    assert [event.task for event in ledger.read_history("reviews")] == [None, "reviews"]

@@ -44,4 +44,3 @@ def test_a_difference_that_rounds_to_nothing_has_no_minus() -> None:
 def test_nothing_is_said_where_nothing_was_compared() -> None:
     evaluation = judge(0.0, 0.0, 0.0).model_copy(update={"linear_probe": None})
     assert describe_linear_probe("lora", evaluation) == ""
-    assert "linear_probe" not in evaluation.model_dump(mode="json")

@@ -283,33 +283,7 @@ def test_an_adapter_that_was_claimed_by_a_killed_writer_is_registered_once(
     assert len(registry.list_versions("reviews")) == 2
 
 
-def test_a_ledger_without_claims_gets_them_for_all_its_versions(
-    registry: Registry, make_adapter: Make, store: LocalStore
-) -> None:
-    events = _register(registry, make_adapter, 2)
-    head = store.root / "tasks/reviews/head.json"
-    document = json.loads(head.read_bytes())
-    assert document.pop("claimed") is True
-    # As an older Lorry left it.
-    head.write_bytes(canonical_json(document))
-    for path in (store.root / "tasks/reviews/claims").iterdir():
-        path.unlink()
-    again = registry.register(
-        "reviews", events[0].adapter_id, promote=False, judged_champion=None, reasons=()
-    )
-    assert again == events[0]
-    assert _list_claims(store) == {event.adapter_id for event in events}
-    registry.promote("reviews", 1, reason="by hand")
-    assert "claimed" not in json.loads(head.read_bytes())
-    adapter = make_adapter(seed=3)
-    registry.publish(adapter.path, adapter.manifest)
-    registry.register("reviews", adapter.adapter_id, promote=False, judged_champion=None, reasons=())
-    assert json.loads(head.read_bytes())["claimed"] is True
-    registry.rollback("reviews", reason="by hand")
-    assert json.loads(head.read_bytes())["claimed"] is True
-
-
-def test_a_version_without_a_claim_is_not_forgotten(registry: Registry, make_adapter: Make) -> None:
+def test_a_version_that_was_appended_directly_is_claimed_too(registry: Registry, make_adapter: Make) -> None:
     events = _register(registry, make_adapter, 1)
     adapter = make_adapter(seed=2)
     registry.publish(adapter.path, adapter.manifest)

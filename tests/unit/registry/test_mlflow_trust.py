@@ -244,7 +244,7 @@ def test_two_registries_do_not_mix_in_one_mlflow(
     assert read_alias(client) == "1"
 
 
-def test_a_registered_model_of_an_older_lorry_is_claimed(
+def test_a_registered_model_without_a_registry_is_claimed(
     index: MlflowIndex, registry: Registry, client: Any, make_adapter: Make
 ) -> None:
     client.create_registered_model(TASK, {"lorry.task": TASK})
@@ -375,7 +375,7 @@ def test_another_registrys_experiment_is_left_as_it_is(index: MlflowIndex, clien
     assert client.search_runs([experiment_id]) == []
 
 
-def test_an_experiment_of_an_older_lorry_becomes_the_registrys(index: MlflowIndex, client: Any) -> None:
+def test_an_experiment_without_a_registry_becomes_the_registrys(index: MlflowIndex, client: Any) -> None:
     experiment_id = client.create_experiment(TASK, tags={"lorry.task": TASK})
     assert index.ensure_experiment(TASK, "a" * 32) == experiment_id
     assert client.get_experiment(experiment_id).tags["lorry.registry"] == "a" * 32

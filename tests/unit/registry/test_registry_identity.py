@@ -82,24 +82,6 @@ def test_a_whole_store_may_be_moved(register_adapter: Register, store: LocalStor
     assert moved.rollback("reviews", reason="a test").registry == event.registry
 
 
-def test_an_older_ledger_keeps_its_bytes_and_is_continued(
-    register_adapter: Register, registry: Registry, store: LocalStore
-) -> None:
-    register_adapter(seed=0)
-    head = store.root / "tasks" / "reviews" / "head.json"
-    document = json.loads(head.read_bytes())
-    del document["registry"], document["event"]["registry"]
-    older = json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
-    head.write_bytes(older)
-    (store.root / "tasks" / "reviews" / "history" / "00000001.json").unlink()
-    state = registry.ledger.read_state("reviews")
-    assert state.head is not None
-    assert state.head.serialize() == older
-    register_adapter(seed=1)
-    first, second = registry.ledger.read_history("reviews")
-    assert (first.registry, second.registry) == (None, registry.registry_id)
-
-
 class _FarStore(LocalStore):
     """A store that is not on this machine, and gives the head only once it was asked for the id as well."""
 

@@ -44,6 +44,9 @@ FACTS = {
     "seconds": 11.26,
     "device": "a processor",
     "precision": "fp32",
+    "batch_size": 32,
+    "options": {},
+    "kept_start": "",
 }
 CONTENT = json.dumps(CARD).encode("utf-8")
 RECIPE = {
@@ -148,7 +151,7 @@ def test_how_an_adapter_was_trained_is_told_in_words(make_adapter: Make) -> None
         "Seed": "5",
         "Took": "11 s on a processor in fp32",
     }
-    # An older Lorry kept the recipe alone.
+    # Of one that was registered by hand the recipe is known.
     assert describe_training(manifest, TrainingRecord()) == {
         "Method": "lora r=8 targets=query,value",
         "Course": "3 epochs, batches of 32",
@@ -167,7 +170,7 @@ def test_the_size_of_an_adapter_is_told_although_its_task_file_does_not(make_ada
     standing = judge_registration(1, manifest.adapter_id, promoted=True, reasons=())
     assert ", lora r=8 on gt_all" in describe_version(manifest, standing, number="1", record=record)
     assert ", lora r=8 on gt_all" in list_run_tags(manifest, standing, record)["mlflow.note.content"]
-    # Nobody knows it of an older Lorry's.
+    # It is not known of one that was registered by hand.
     assert TrainingRecord().label_method(recipe) == "lora"
     assert record.label_method({}) == ""
 

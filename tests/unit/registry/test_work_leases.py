@@ -110,7 +110,7 @@ def test_who_was_too_slow_can_neither_renew_nor_give_back_nor_register(shared: S
         slow.renew()
     slow.release()
     assert isinstance(take_lease(shared, TASK), WorkState)
-    with pytest.raises(ConflictError, match="taken over") as caught:
+    with pytest.raises(ConflictError, match="lease expired; now held by") as caught:
         check_fence(shared, "run-1", TASK)
     assert caught.value.where == TASK
     check_fence(shared, "run-2", TASK)

@@ -39,14 +39,14 @@ class NativeMethod(Method):
     config_model: type[NativeConfig] = NativeConfig
 
     def write_config(self, folder: Path, base: BaseIdentity, **further: Any) -> None:
-        """Write ``adapter_config.json``, with the further fields that are given and no others."""
+        """Write ``adapter_config.json``, with the further fields of the method."""
         config = self.config_model(
             lorry_method=self.name,
             base_model_name_or_path=base.model,
             revision=base.revision,
             **further,
         )
-        text = json.dumps(config.model_dump(mode="json", exclude_unset=True), indent=2, sort_keys=True)
+        text = json.dumps(config.model_dump(mode="json"), indent=2, sort_keys=True)
         write_whole_text(folder / CONFIG_NAME, f"{text}\n")
 
     def read_config(self, folder: Path) -> Any:

@@ -81,14 +81,13 @@ class AdapterDropOptions(PlacedOptions):
 
 
 class _Shape(BaseModel):
-    """What bottlenecks are like on a base. What has a default is stored only where it is another."""
+    """What bottlenecks are like on a base."""
 
     size: Annotated[int, Field(ge=1)]
     activation: Activation
     drop: Annotated[int, Field(ge=0)]
-    # Where all were before there were placements.
-    placement: Placement = "sublayer"
-    train_layer_norms: bool = False
+    placement: Placement
+    train_layer_norms: bool
 
 
 class _BottleneckConfig(NativeConfig, _Shape):
@@ -141,7 +140,7 @@ class BottleneckMethod(NativeMethod):
 
     def save(self, model: "nn.Module", folder: Path, base: BaseIdentity) -> None:
         """Write the bottlenecks, the head, and the layer norms if they are trained."""
-        self.write_config(folder, base, **self._shape.model_dump(exclude_defaults=True))
+        self.write_config(folder, base, **self._shape.model_dump())
         save_tensors(_list_own(model, self._own), folder)
 
     def continue_from(self, model: "nn.Module", folder: Path, newly_initialized: frozenset[str]) -> None:

@@ -144,7 +144,7 @@ def compare_champion(
     metric = task.task_type.find_metric(primary, scored.evaluation.positive)
     # A metric of the same name means something else for another task type, and F1 for another class.
     is_same = manifest.kind == spec.kind and (
-        manifest.name_metric(primary) == scored.evaluation.name_metric(primary)
+        manifest.evaluation.name_metric(primary) == scored.evaluation.name_metric(primary)
     )
     known = manifest.evaluation.metrics.get(primary) if is_same else None
     recorded = known.value if known else None

@@ -73,7 +73,7 @@ def read_report(report: RunReport, recorded: Mapping[str, Recorded] | None = Non
 def read_task(report: TaskReport, recorded: Recorded = NOTHING_RECORDED, *, run: str = "") -> TaskFacts:
     """Return the facts of one task.
 
-    What the steps left may be of an older Lorry, or damaged: whatever cannot be read is left out.
+    What the steps left may be damaged: what cannot be read is left out.
 
     Args:
         report: What the steps left.

@@ -24,7 +24,7 @@ def describe_validation_gap(details: Mapping[str, Mapping[str, Any]]) -> str:
         low, high = map(float, evaluated["interval"])
         rows, test_rows = int(details["prepare_data"]["rows"]["validation"]), int(evaluated["examples"])
     except (KeyError, TypeError, ValueError, IndexError):
-        # Of an older run, or of one that does not score its validation rows.
+        # The run does not score its validation rows, or its file was changed.
         return ""
     if rows < 1 or test_rows < 1:
         return ""

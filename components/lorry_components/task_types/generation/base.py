@@ -73,7 +73,7 @@ class GenerationTaskType(TextTaskType):
         "bleu": score_bleu,
         "nist": score_nist,
         "meteor-1.5": score_meteor_1_5,
-        # The formula of 2005, by which adapters were scored before there was the other.
+        # The formula of 2005.
         "meteor": score_meteor,
         "rouge-l": score_rouge_l,
         "cider": score_cider,

@@ -9,7 +9,6 @@ from pydantic import create_model
 
 from lorry_components.methods.peft.lora import Lora, LoraOptions
 from lorry_components.task_types import TASK_TYPES
-from lorry_components.tasks import code_versions
 from lorry_components.tasks.changes import describe_changes, find_changes
 from lorry_components.tasks.makeup import describe_makeup, write_out
 from lorry_components.tasks.resolution import resolve_task
@@ -67,7 +66,6 @@ def test_every_default_is_written_out(shop: Shop) -> None:
     makeup = describe_makeup(spec)
     assert makeup.defaults["method.options.alpha"] == LoraOptions().alpha
     assert makeup.defaults["train.learning_rate"] == Lora.learning_rate
-    assert makeup.defaults["train.optimizer"] == "adamw"
     # What the recipe says is not said twice, nor what is for images alone.
     assert {"method.options.r", "train.epochs", "generate.guidance"}.isdisjoint(makeup.defaults)
     assert write_out(spec)["method.options.r"] == 4
@@ -96,14 +94,6 @@ def test_a_default_that_changed_changes_the_digest_and_is_told(
     assert shop.find(said, manifest) == {}
 
 
-def test_an_older_adapter_says_nothing_of_defaults(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    spec = shop.make(method={"name": "lora", "r": 4, "targets": ["query"]})
-    manifest = shop.make_manifest(spec, makeup=None)
-    change_alpha(monkeypatch, 32)
-    monkeypatch.setattr(code_versions, "STEP_VERSIONS", {"prepare_data": 7, "finetune": 7})
-    assert shop.find(spec, manifest) == {}
-
-
 def test_a_default_that_is_written_out_is_no_change(shop: Shop) -> None:
     manifest = shop.make_manifest(shop.make(method={"name": "lora", "targets": ["query"]}))
     said = shop.make(method={"name": "lora", "r": 8, "dropout": 0.0, "targets": ["query"]})
@@ -119,6 +109,12 @@ def test_a_field_of_a_later_lorry_is_a_change_only_where_it_is_set(shop: Shop) -
     assert shop.find(spec, manifest) == {}
     used = shop.make(method={"name": "lora", "rslora": True, "targets": ["query"]})
     assert shop.find(used, manifest) == {"recipe": "method.rslora the default -> True"}
+    # The recipe has the fields of a section with their defaults.
+    train = {key: value for key, value in manifest.recipe["train"].items() if key != "optimizer"}
+    manifest = manifest.model_copy(update={"recipe": {**manifest.recipe, "train": train}})
+    assert shop.find(spec, manifest) == {}
+    other = shop.make(method={"name": "lora", "targets": ["query"]}, train={"optimizer": "adamw-8bit"})
+    assert shop.find(other, manifest) == {"recipe": "train.optimizer the default -> adamw-8bit"}
     # Nor is an option that is not there any more, if nobody had set it.
     gone = makeup.model_copy(update={"defaults": {**makeup.defaults, "method.options.beta": 3}})
     assert shop.find(spec, shop.make_manifest(spec, makeup=gone)) == {}

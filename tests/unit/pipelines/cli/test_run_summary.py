@@ -205,7 +205,7 @@ def test_an_adapter_that_is_what_training_began_with_is_told(capsys: pytest.Capt
     why = "accuracy on validation was 0.650 when training began, and 0.610 in the end"
     tell_start(report({"kept_start": why}))
     told = " ".join(capsys.readouterr().err.split())
-    assert told.startswith(f"note: reviews has nothing but a fitted head: {why}.")
+    assert told.startswith(f"note: reviews: training did not improve on the linear head; kept it: {why}.")
     assert told.endswith("Consider method: {name: probe}, which takes seconds")
     tell_start(report())
     assert capsys.readouterr().err == ""

@@ -200,12 +200,10 @@ def test_a_duration_that_is_none_is_refused(lorry: Run, text: str) -> None:
     assert "is not a duration; write 7d, 12h, 30m or 0s" in lorry("gc", "--grace", text, code=2).stderr
 
 
-def test_a_ledger_without_deletions_says_nothing_of_them(
-    store: LocalStore, two_tasks: dict[str, Any]
-) -> None:
+def test_a_ledger_without_deletions_has_none(store: LocalStore, two_tasks: dict[str, Any]) -> None:
     head = json.loads((store.root / "tasks" / "reviews" / "head.json").read_bytes())
-    assert sorted(head) == ["champion", "claimed", "event", "registry", "task", "versions"]
-    assert "deleted" not in head["event"]
+    assert sorted(head) == ["champion", "deleted", "event", "format", "registry", "task", "versions"]
+    assert head["deleted"] is None
     assert Ledger(store).read_state("reviews").deleted is None
 
 

@@ -39,6 +39,8 @@ class History:
                 champion_after=champion,
                 reasons=(),
                 previous=None,
+                task="reviews",
+                registry="0" * 32,
             )
         )
         self.champion = champion
@@ -55,7 +57,14 @@ class History:
     @property
     def state(self) -> TaskState:
         champion = self._name(self.champion)
-        head = Head(task="t", versions=9, champion=champion, event=self.events[-1], deleted=self.deleted)
+        head = Head(
+            task="reviews",
+            versions=9,
+            champion=champion,
+            event=self.events[-1],
+            deleted=self.deleted,
+            registry="0" * 32,
+        )
         return TaskState("t", head, "tag")
 
     @property

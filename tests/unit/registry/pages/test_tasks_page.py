@@ -35,6 +35,8 @@ def render(registry: Registry, now: datetime = NOW) -> str:
 
 CARD = {
     "source": "reviews.csv",
+    "revision": None,
+    "dropped": {},
     "splits": {part: {"rows": 9} for part in ("train", "validation", "test")},
     "warnings": [f"train has 16 rows of two classes{ATTACK}"],
 }
@@ -207,11 +209,10 @@ def test_a_champion_that_a_person_promoted_says_so_in_its_row(
 
 def test_f1_of_another_class_is_not_on_the_same_line(registry: Registry, register_adapter: Make) -> None:
     metrics = {"f1": MetricValue(value=0.85, low=0.83, high=0.87)}
-    for seed, positive in enumerate(("bad", None, "good")):
+    for seed, positive in enumerate(("bad", "good", "good")):
         evaluation = Evaluation(split="test", examples=3, primary="f1", metrics=metrics, positive=positive)
         register_adapter("mood", seed, labels=("bad", "good"), evaluation=evaluation)
     (mood,), _ = describe_tasks(registry, ["mood"])
-    # The second is of an older Lorry, which took the second class.
     assert [version.metric is not None for version in mood.versions] == [False, True, True]
     page = render(registry)
     assert '<span class="interval">f1 of good</span>' in page
