@@ -4,6 +4,7 @@ https://github.com/kserve/open-inference-protocol. A task reads tensors ``text``
 of type BYTES, with one element a row, as JSON or in the protocol's binary form. Answers are JSON.
 """
 
+import json
 import struct
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -112,7 +113,8 @@ def write_response(
     for name, kind in served.loaded.task_type.prediction_fields.items():
         cells = [prediction[name] for prediction in predictions]
         if kind != "map":
-            outputs.append(_write_tensor(name, _DATA_TYPES[kind], [len(cells)], cells))
+            written = [_write_cell(cell) for cell in cells]
+            outputs.append(_write_tensor(name, _DATA_TYPES[kind], [len(cells)], written))
             continue
         classes = list(served.loaded.manifest.labels or ())
         shares = [cell[label] for cell in cells for label in classes]
@@ -125,6 +127,11 @@ def write_response(
         "parameters": {"adapter": served.adapter_id},
         "outputs": outputs,
     }
+
+
+def _write_cell(cell: Any) -> Any:
+    """Return an element of a tensor: a list, such as the candidates of a probe, is a JSON text in it."""
+    return json.dumps(cell, ensure_ascii=False) if isinstance(cell, list | tuple) else cell
 
 
 def _write_tensor(name: str, datatype: str, shape: list[int], data: list[Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import importlib.metadata
 import importlib.util
 import ipaddress
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -76,7 +77,9 @@ class _ServeCommand(click.Command):
 )
 @click.argument("tasks", nargs=-1, metavar="[TASK]...", shell_complete=complete_tasks)
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
-@click.option("--port", type=click.IntRange(1, 65535), default=8080, show_default=True, help="The port.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="The port; 0: a free one."
+)
 @click.option(
     "--grace",
     type=click.IntRange(0),
@@ -108,11 +111,15 @@ def serve_tasks(
             where="lorry serve",
             todo="run: pip install 'lorry[serve]'",
         )
-    _serve(open_registry(), tasks, host, port, grace, tokens)
+    from lorry_components.serving.server import listen
+
+    # First of all: nothing is loaded for an address that cannot be taken.
+    with listen(host, port) as listener:
+        _serve(open_registry(), tasks, listener, grace, tokens)
 
 
 def _serve(
-    registry: Registry, tasks: tuple[str, ...], host: str, port: int, grace: int, tokens: Path | None
+    registry: Registry, tasks: tuple[str, ...], listener: socket.socket, grace: int, tokens: Path | None
 ) -> None:
     from lorry_components.process_setup import ease_garbage_collection, quiet_libraries
     from lorry_components.processors import limit_own_threads
@@ -126,7 +133,7 @@ def _serve(
     from lorry_components.serving.catalogue import Catalogue, choose_tasks
     from lorry_components.serving.engine import compute_batch
     from lorry_components.serving.requests import Limits
-    from lorry_components.serving.server import run_server
+    from lorry_components.serving.server import format_address, run_server
     from lorry_components.serving.shared_bases import SharedBases
     from lorry_components.serving.tokens import read_grants
 
@@ -142,12 +149,20 @@ def _serve(
         raise next(iter(catalogue.refused.values()))
     for served in catalogue.versions.values():
         print_line(f"{served.task} v{served.version} {served.adapter_id}", err=True)
-    print_line(f"serving at http://{host}:{port}; the routes are in /openapi.json", err=True)
     limits = Limits()
     service = Service(
         catalogue, Batcher(compute_batch), limits, importlib.metadata.version("lorry"), grants=grants
     )
-    run_server(service.build_application(), host=host, port=port, grace=grace, limits=limits)
+    address = format_address(*listener.getsockname()[:2])
+    run_server(
+        service.build_application(),
+        listener=listener,
+        grace=grace,
+        limits=limits,
+        announce=lambda: print_line(
+            f"serving at http://{address}; the routes are in /openapi.json", err=True
+        ),
+    )
 
 
 def _is_loopback(host: str) -> bool:
