@@ -247,8 +247,8 @@ class GateSpec(Section):
             no better than the champion, at most the rest of 1 is promoted over it on the same test rows,
             however many try.
         minimum_rows: The fewest test rows on which an adapter can win against the champion.
-        baseline: What an adapter must beat even where there is no champion: the best of the answers that cost
-            nothing, or ``none``.
+        baseline: What an adapter must beat even where there is no champion: the best trivial baseline, such
+            as the most frequent label, or ``none``.
     """
 
     minimum: float | None = None

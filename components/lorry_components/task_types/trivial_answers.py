@@ -1,4 +1,4 @@
-"""Answers that cost nothing, to hold against what was learned."""
+"""Trivial baselines, which what was learned must beat."""
 
 from collections import Counter
 from collections.abc import Sequence

@@ -14,7 +14,7 @@ from lorry_registry.cli.prose import print_line
     epilog=format_examples(
         "lorry compile tasks/*.yaml -o lorry.yaml --profile cluster.yaml",
         "lorry compile -o lorry.yaml              its tasks are given when a run starts",
-        "lorry compile tasks/*.yaml -o lorry.yaml --for local",
+        "lorry compile tasks/*.yaml -o lorry.yaml --target local",
         "kfp run create -f lorry.yaml",
     )
 )
@@ -27,7 +27,7 @@ from lorry_registry.cli.prose import print_line
     help="The file to write; its name ends in .yaml.",
 )
 @click.option(
-    "--for",
+    "--target",
     "target",
     type=click.Choice(["kubeflow", "local"]),
     default="kubeflow",
@@ -67,7 +67,7 @@ def compile_tasks(
         raise UsageError("the compiled pipeline is YAML", where=str(output), todo="name it FILE.yaml")
     if profile_file is not None and target == "local":
         raise UsageError(
-            "a profile places steps on a cluster", where="--profile", todo="leave it out, or --for local"
+            "a profile places steps on a cluster", where="--profile", todo="leave it out, or --target local"
         )
     settings = load_settings()
     profile = load_profile(profile_file or settings.kubeflow.profile)

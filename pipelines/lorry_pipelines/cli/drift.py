@@ -54,9 +54,9 @@ _COLUMNS = (
     metavar="FILE",
     help="New inputs with the task's columns; labels may be missing.",
 )
-@click.option("--no-record", is_flag=True, help="Only look: do not let lorry stale know.")
+@click.option("--dry-run", is_flag=True, help="Compare, and record nothing for lorry stale.")
 @json_option
-def find_drift(task: str, inputs: Path, no_record: bool, as_json: bool) -> None:
+def find_drift(task: str, inputs: Path, dry_run: bool, as_json: bool) -> None:
     """Say whether new inputs are still like the training rows.
 
     Compares lengths, words, labels where all inputs have one, and what the frozen base makes of the texts,
@@ -99,7 +99,7 @@ def find_drift(task: str, inputs: Path, no_record: bool, as_json: bool) -> None:
         confidence=limits.confidence,
         shifts={test.name: test.p_value for test in report.tests if test.p_value <= report.level},
     )
-    if not no_record:
+    if not dry_run:
         write_drift(registry.store, record)
     if as_json:
         print_json(_describe(report, record, is_changed=is_changed))

@@ -58,11 +58,11 @@ _COLUMNS = (
 
 @click.command(
     epilog=format_examples(
-        "lorry retrain                              whatever is stale in tasks/",
-        "lorry retrain --dry-run                    what it would do, and what that would take",
-        "lorry retrain --changed-since origin/main  of these, what a branch has touched",
-        "lorry retrain --budget 60 --max-tasks 10   the rest is left for the next time",
-        "lorry retrain --on kubeflow --profile gpu.yaml",
+        "lorry retrain                                   all that is stale in tasks/",
+        "lorry retrain --dry-run                         what it would do, and what that would take",
+        "lorry retrain --changed-since origin/main       of these, what a branch has touched",
+        "lorry retrain --time-limit 60 --max-tasks 10    the rest is left for the next time",
+        "lorry retrain --target kubeflow --profile gpu.yaml",
     )
 )
 @click.argument("tasks", nargs=-1, metavar="[TASK]...", shell_complete=complete_tasks_or_files)
@@ -71,7 +71,7 @@ _COLUMNS = (
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be done and what it would take; do nothing.")
 @click.option(
-    "--on",
+    "--target",
     "place",
     type=click.Choice(["local", "kubeflow"]),
     default="local",
@@ -79,7 +79,7 @@ _COLUMNS = (
     help="Where it is trained.",
 )
 @click.option(
-    "--budget",
+    "--time-limit",
     metavar="MINUTES",
     type=click.FloatRange(min=0, min_open=True),
     help="Stop after so long; what is not done then is left for the next time.",
@@ -94,7 +94,7 @@ def retrain_tasks(
     reference: str | None,
     dry_run: bool,
     place: Literal["local", "kubeflow"],
-    budget: float | None,
+    time_limit: float | None,
     most: int | None,
     as_json: bool,
     **kubeflow: Any,
@@ -106,10 +106,10 @@ def retrain_tasks(
     NAME.yaml; without any, all files in tasks/ are meant. Of several that retrain one task at a time, on
     whichever machine, one does the work. What a retraining that was killed has left half done, the next one
     finishes. A tag lorry.retrain on a version in MLflow asks for its task: it is looked at even if
-    --changed-since does not name it, and comes first within --budget and --max-tasks.
+    --changed-since does not name it, and comes first within --time-limit and --max-tasks.
 
     Exit codes: 0 all done; 12 a task failed; 21 none failed, and something is left for the next time, since
-    another process retrains it, or by --budget or --max-tasks; others as everywhere.
+    another process retrains it, or by --time-limit or --max-tasks; others as everywhere.
     """
     from lorry_components.process_setup import ease_garbage_collection, quiet_libraries
     from lorry_pipelines.retraining.retraining import Retrainer
@@ -142,7 +142,7 @@ def retrain_tasks(
         runner,
         _Inspector(specs, settings, registry),
         lambda task: _finish_in_mlflow(task, settings, registry),
-        budget=None if budget is None else budget * 60,
+        time_limit=None if time_limit is None else time_limit * 60,
         most=most,
         first=requests,
     )

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Literal
 
 from lorry_pipelines.cli.run import check_tasks, open_run_processes, run_stale
 from lorry_pipelines.cli.submit import SubmitJob
-from lorry_pipelines.retraining.budget import BudgetSpentError
 from lorry_pipelines.retraining.planning import Expectation, expect_local, expect_on_cluster
 from lorry_pipelines.retraining.retraining import FinishedRun, summarize_cut_runs
+from lorry_pipelines.retraining.time_limit import TimeLimitError
 
 if TYPE_CHECKING:
     from lorry_components.tasks.resolution import ResolvedTask
@@ -46,7 +46,7 @@ class LocalRunner:
     def run(
         self, planned: "Sequence[PlannedTask]", *, prepare: Callable[[str], None], look: Callable[[], None]
     ) -> FinishedRun:
-        """Run tasks to their end, or to the end of the budget."""
+        """Run tasks to their end, or to the time limit."""
         from lorry_pipelines.local.source_revision import find_sources
 
         started: list[RunFolder] = []
@@ -72,7 +72,7 @@ class LocalRunner:
                     prepare=begin,
                     look=look,
                 )
-            except BudgetSpentError:
+            except TimeLimitError:
                 return summarize_cut_runs(self._registry, [started[0].run], names)
         return FinishedRun((folder.run,), reports)
 
@@ -114,7 +114,7 @@ class ClusterRunner:
     def run(
         self, planned: "Sequence[PlannedTask]", *, prepare: Callable[[str], None], look: Callable[[], None]
     ) -> FinishedRun:
-        """Copy data that pods cannot reach, start the run once, and follow it to its end or the budget's."""
+        """Copy data that pods cannot reach, start one run, and follow it to its end or the time limit."""
         from lorry_pipelines.scheduling import refuse_what_does_not_fit
 
         specs = [plan.spec for plan in planned]
@@ -130,6 +130,6 @@ class ClusterRunner:
             runs, reports, links = self._job.follow_to_end(
                 tasks, self._profile, revision=self._revision, quiet=self._quiet, prepare=begin, look=look
             )
-        except BudgetSpentError:
+        except TimeLimitError:
             return summarize_cut_runs(self._registry, started, [spec.name for spec in specs])
         return FinishedRun(tuple(one.run.id for one in runs), reports, tuple(links))

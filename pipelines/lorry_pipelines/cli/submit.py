@@ -19,7 +19,7 @@ from lorry_pipelines.cli.kubeflow_options import (
     override_kubeflow,
 )
 from lorry_pipelines.cli.task_options import files_argument, overrides_option
-from lorry_pipelines.retraining.budget import BudgetSpentError
+from lorry_pipelines.retraining.time_limit import TimeLimitError
 from lorry_registry.cli.edge import (
     fail_after,
     format_examples,
@@ -263,7 +263,7 @@ class SubmitJob:
             prepare(one.run.id)
         try:
             runs, reports = self._follow(kubeflow, runs, quiet=quiet, look=look)
-        except BudgetSpentError:
+        except TimeLimitError:
             for one in runs:
                 kubeflow.terminate_run(one.run.id)
             raise

@@ -51,7 +51,7 @@ def _check_settings(settings: Settings, profile: ClusterProfile) -> Iterator[Fau
 
 def _raise(faults: Sequence[Fault]) -> None:
     if faults:
-        todo = "correct these, or compile for this machine: add --for local"
+        todo = "correct these, or compile for this machine: add --target local"
         raise InvalidTaskError("for a cluster", faults, todo=todo)
 
 

@@ -52,7 +52,7 @@ class Retraining:
         runs: The ids of the runs, by which the store keeps the outcome of each step.
         urls: The pages of the runs; none on this machine.
         seconds: How long it took in all.
-        budget: How many seconds it was allowed; None: any.
+        time_limit: How many seconds it was allowed; None: any.
     """
 
     tasks: tuple[RetrainedTask, ...]
@@ -60,7 +60,7 @@ class Retraining:
     runs: tuple[str, ...]
     urls: tuple[str, ...]
     seconds: float
-    budget: float | None
+    time_limit: float | None
 
     @property
     def left(self) -> list[RetrainedTask]:
@@ -85,7 +85,7 @@ def describe_retraining(retraining: Retraining) -> dict[str, Any]:
         "runs": list(retraining.runs),
         "urls": list(retraining.urls),
         "seconds": retraining.seconds,
-        "budget_seconds": retraining.budget,
+        "time_limit_seconds": retraining.time_limit,
         "outcomes": dict(Counter(task.outcome for task in retraining.tasks)),
         "left": [task.task for task in retraining.postponed],
         "tasks": [

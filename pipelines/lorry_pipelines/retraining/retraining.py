@@ -1,4 +1,4 @@
-"""A retraining: what is stale is trained once, under leases and within a budget; the begun is finished."""
+"""A retraining: each stale task is trained once, under its lease and within a time limit."""
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -9,10 +9,10 @@ from lorry_components.steps.report.step import TaskReport, summarize_run
 from lorry_components.steps.runtime.outcomes import STEPS, RunRecord
 from lorry_components.tasks.inspection import Inspection
 from lorry_components.tasks.resolution import ResolvedTask
-from lorry_pipelines.retraining.budget import Deadline, choose_within
 from lorry_pipelines.retraining.inspecting import Inspections
 from lorry_pipelines.retraining.planning import Expectation
 from lorry_pipelines.retraining.results import RetrainedTask, Retraining, build_result
+from lorry_pipelines.retraining.time_limit import Deadline, choose_within
 from lorry_pipelines.scheduling import PlannedTask
 from lorry_registry.errors import LorryError
 from lorry_registry.registry import Registry
@@ -27,7 +27,7 @@ class FinishedRun:
         runs: The ids of the runs; on a cluster many tasks become several.
         reports: Task -> what its steps left.
         urls: Their pages; none on this machine.
-        is_cut: Whether the end of the budget ended it.
+        is_cut: Whether the time limit ended it.
     """
 
     runs: tuple[str, ...] = ()
@@ -52,7 +52,7 @@ class Runner(Protocol):
         Args:
             planned: The tasks.
             prepare: Called with the run's id before anything of it can be registered.
-            look: Called again and again; the run is ended if it raises BudgetSpentError.
+            look: Called again and again; the run is ended if it raises TimeLimitError.
         """
 
 
@@ -79,7 +79,7 @@ class Retrainer:
         runner: Where they are trained.
         inspect: Compares tasks with their champions, each time anew.
         finish: Makes MLflow agree with the ledger on a task, and returns what it changed.
-        budget: How many seconds it may take; None: any.
+        time_limit: How many seconds it may take; None: any.
         most: How many tasks it may train; None: any.
         first: The tasks that it begins with, since they were asked for.
     """
@@ -91,7 +91,7 @@ class Retrainer:
         inspect: Callable[[Sequence[str] | None], tuple[dict[str, ResolvedTask], Inspections]],
         finish: Callable[[str], Sequence[str]],
         *,
-        budget: float | None = None,
+        time_limit: float | None = None,
         most: int | None = None,
         first: Collection[str] = (),
     ) -> None:
@@ -99,11 +99,11 @@ class Retrainer:
         self._runner = runner
         self._inspect = inspect
         self._finish = finish
-        self._budget = budget
+        self._time_limit = time_limit
         self._most = most
         self._first = first
         self._started = time.monotonic()
-        self._deadline = Deadline(budget)
+        self._deadline = Deadline(time_limit)
         self._tasks, self.inspections = inspect(None)
 
     def plan(self, *, plans_memory: bool) -> RetrainingPlan:
@@ -116,7 +116,9 @@ class Retrainer:
         expected = self._runner.expect([self._tasks[name] for name in stale], plans_memory=plans_memory)
         by_task = {expectation.task: expectation for expectation in expected}
         seconds = {task: expectation.seconds for task, expectation in by_task.items()}
-        chosen, left = choose_within(stale, seconds, budget=self._budget, most=self._most, first=self._first)
+        chosen, left = choose_within(
+            stale, seconds, time_limit=self._time_limit, most=self._most, first=self._first
+        )
         drifted = {
             name: found.reason
             for name, found in self.inspections.found.items()
@@ -159,7 +161,7 @@ class Retrainer:
             runs=done.runs,
             urls=done.urls,
             seconds=time.monotonic() - self._started,
-            budget=self._budget,
+            time_limit=self._time_limit,
         )
 
     def _take_leases(self, chosen: Sequence[str], left: dict[str, str]) -> dict[str, WorkLease]:
@@ -214,12 +216,12 @@ class Retrainer:
 
 def _explain_cut(step: str) -> str:
     if step == STEPS[0]:
-        return "the budget was spent before it was trained"
-    return f"the budget was spent in {step}; the next time goes on from its checkpoint"
+        return "the time limit was reached before it was trained"
+    return f"the time limit was reached in {step}; the next time goes on from its checkpoint"
 
 
 def summarize_cut_runs(registry: Registry, runs: Sequence[str], tasks: Sequence[str]) -> FinishedRun:
-    """Return what runs left that the end of the budget ended; each task was in one of them."""
+    """Return what runs left that the time limit ended; each task was in one of them."""
     reports: dict[str, TaskReport] = {}
     for run in runs:
         record = RunRecord(registry.store, run)

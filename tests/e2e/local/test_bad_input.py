@@ -39,7 +39,7 @@ def check_message(err: str, *parts: str) -> None:
         (["run", "reviews.yaml", "--set", "train.epoch=1"], 3, ["train.epoch"]),
         (["run", "reviews.yaml", "--set", "train"], 2, ["FIELD=VALUE"]),
         (
-            ["compile", "reviews.yaml", "--for", "local", "-o", "nosuch/lorry.yaml"],
+            ["compile", "reviews.yaml", "--target", "local", "-o", "nosuch/lorry.yaml"],
             9,
             ["nosuch/lorry.yaml", "cannot be written"],
         ),

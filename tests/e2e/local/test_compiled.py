@@ -29,7 +29,7 @@ def compile_tasks(workspace: Any, *arguments: str) -> tuple[dict[str, Any], dict
     workspace.run(
         "compile",
         *arguments,
-        "--for",
+        "--target",
         "local",
         "-o",
         "lorry.yaml",

@@ -74,7 +74,7 @@ def test_no_file_log_mlflow_field_or_pipeline_holds_a_secret(workspace: Any, bre
     for address in tracking.values():
         environment = PLANTED | {"MLFLOW_TRACKING_URI": address, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
         failed = workspace.run("run", task, code=12, **environment)
-        compiled = workspace.run("compile", task, "--for", "local", "-o", "compiled.yaml", **environment)
+        compiled = workspace.run("compile", task, "--target", "local", "-o", "compiled.yaml", **environment)
         check_nothing_planted(workspace.folder, failed.out + failed.err + compiled.out + compiled.err)
         # It did fail where the address was in the traceback.
         assert workspace.read_outcome("reviews", "finetune")["status"] == "failed"

@@ -186,10 +186,10 @@ def tell_of_a_killed_trigger(story: Story) -> None:
 
 
 def tell_of_a_base_that_moves(story: Story) -> None:
-    """All four are stale; a budget that is spent leaves them to the next time, which does them all."""
+    """All four are stale; a time limit that is reached leaves them to the next time, which does them all."""
     base = str(story.workspace.base)
     subprocess.run([sys.executable, "-c", MOVE_BASE, base], check=True)
-    cut = story.retrain("--budget", "0.05", code=21)
+    cut = story.retrain("--time-limit", "0.05", code=21)
     assert all(task["reasons"][0].startswith("base: ") for task in cut.values())
     assert {task["outcome"] for task in cut.values()} == {"left"}
     assert set(story.list_outcomes().values()) <= {"promoted", "refused"}

@@ -40,7 +40,7 @@ class ClusterStory(FourTasks):
         return {task["task"]: task["state"] for task in self.run_json("stale", *self.files, code=code)}
 
     def retrain(self, *arguments: str) -> dict[str, dict[str, Any]]:
-        command = ("retrain", *self.files, *arguments, "--on", "kubeflow")
+        command = ("retrain", *self.files, *arguments, "--target", "kubeflow")
         done = self.workspace.run_json(*command, **self.cluster.submitting)
         self.wait()
         return {task["task"]: task for task in done["tasks"]}
@@ -51,7 +51,7 @@ class ClusterStory(FourTasks):
     def start(self, name: str) -> "subprocess.Popen[str]":
         file = self.files[NAMES.index(name)]
         started: subprocess.Popen[str] = self.workspace.start(
-            "retrain", file, "--on", "kubeflow", "--json", **self.cluster.submitting
+            "retrain", file, "--target", "kubeflow", "--json", **self.cluster.submitting
         )
         return started
 

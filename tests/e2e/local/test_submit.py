@@ -150,7 +150,7 @@ def test_what_is_stale_is_retrained_on_the_cluster_once(cluster: Cluster) -> Non
     wait = cluster.start_runs()
 
     def retrain(*arguments: str) -> dict[str, Any]:
-        command = ("retrain", task, *arguments, "--on", "kubeflow", "--json")
+        command = ("retrain", task, *arguments, "--target", "kubeflow", "--json")
         done: dict[str, Any] = json.loads(cluster.workspace.run(*command, **cluster.submitting).out)
         return done
 
@@ -171,7 +171,7 @@ def test_what_is_stale_is_retrained_on_the_cluster_once(cluster: Cluster) -> Non
     rows = source.read_text("utf-8").splitlines(keepends=True)
     source.write_text("".join([*rows, *(row.replace('"the ', '"every ') for row in rows[:40])]), "utf-8")
     triggers = [
-        cluster.workspace.start("retrain", task, "--on", "kubeflow", "--json", **cluster.submitting)
+        cluster.workspace.start("retrain", task, "--target", "kubeflow", "--json", **cluster.submitting)
         for _ in range(2)
     ]
     told = [trigger.communicate(timeout=480) for trigger in triggers]
@@ -185,13 +185,13 @@ def test_what_is_stale_is_retrained_on_the_cluster_once(cluster: Cluster) -> Non
     assert cluster.store.read("tasks/idle/head.json") is None
 
 
-def test_a_budget_that_is_spent_ends_the_run_on_the_cluster(cluster: Cluster) -> None:
+def test_a_time_limit_ends_the_run_on_the_cluster(cluster: Cluster) -> None:
     task = cluster.write_task("good")
     # Nothing starts it: it waits for a node.
-    command = ("retrain", task, "--on", "kubeflow", "--budget", "0.02", "--json")
+    command = ("retrain", task, "--target", "kubeflow", "--time-limit", "0.02", "--json")
     done = json.loads(cluster.workspace.run(*command, code=21, **cluster.submitting).out)
     (outcome,) = done["tasks"]
     assert (outcome["outcome"], outcome["champion"]) == ("left", None)
-    assert outcome["decision"] == "the budget was spent before it was trained"
+    assert outcome["decision"] == "the time limit was reached before it was trained"
     (run,) = cluster.kubeflow.runs.values()
     assert run["state"] in ("CANCELING", "CANCELED")

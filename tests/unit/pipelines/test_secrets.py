@@ -76,12 +76,12 @@ def test_a_compiled_pipeline_holds_no_password_and_says_what_to_do(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking)
-    result = click.testing.CliRunner().invoke(lorry, ["compile", "--for", "local", "-o", "lorry.yaml"])
+    result = click.testing.CliRunner().invoke(lorry, ["compile", "--target", "local", "-o", "lorry.yaml"])
     assert result.exit_code == 0, result.output
     assert PASSWORD not in (tmp_path / "lorry.yaml").read_text("utf-8")
     assert "from a Kubernetes secret" in " ".join(result.output.split())
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
-    result = click.testing.CliRunner().invoke(lorry, ["compile", "--for", "local", "-o", "lorry.yaml"])
+    result = click.testing.CliRunner().invoke(lorry, ["compile", "--target", "local", "-o", "lorry.yaml"])
     assert "secret" not in result.output
     assert "http://mlflow:5000" in (tmp_path / "lorry.yaml").read_text("utf-8")
 

@@ -85,7 +85,7 @@ def test_other_inputs_make_the_task_stale(store: LocalStore) -> None:
 
 
 def test_looking_only_leaves_no_record(store: LocalStore) -> None:
-    assert invoke("reviews", "--data", write_inputs(read_rows()), "--no-record").exit_code == 0
+    assert invoke("reviews", "--data", write_inputs(read_rows()), "--dry-run").exit_code == 0
     assert read_drift(store, "reviews") is None
 
 

@@ -206,7 +206,7 @@ def test_an_mlflow_that_is_away_fails_nothing(registry: Registry, monkeypatch: p
 def test_limits_leave_tasks_for_the_next_time(registry: Registry) -> None:
     shop = Workshop(registry, a="stale", b="stale", c="stale")
     shop.seconds = {"a": 600.0, "b": 60.0, "c": 30.0}
-    done = shop.retrain(budget=120.0)
+    done = shop.retrain(time_limit=120.0)
     assert shop.ran == [["b", "c"]]
     assert [task.task for task in done.left] == ["a"]
     assert "it took 10.0 min before" in done.left[0].decision
@@ -219,12 +219,12 @@ def test_what_was_asked_for_is_begun_with(registry: Registry) -> None:
     assert shop.ran == [["b"]]
 
 
-def test_a_run_that_the_budget_ended_leaves_what_had_not_ended(registry: Registry) -> None:
+def test_a_run_that_the_time_limit_ended_leaves_what_had_not_ended(registry: Registry) -> None:
     shop = Workshop(registry, a="stale", b="stale")
     shop.statuses, shop.is_cut = {"b": "failed"}, True
     done = shop.retrain()
     assert list_outcomes(done) == {"a": "promoted", "b": "left"}
-    assert done.left[0].decision.startswith("the budget was spent in register")
+    assert done.left[0].decision.startswith("the time limit was reached in register")
     assert is_unfinished(registry.store, "b")
     shop.is_cut = False
     assert list_outcomes(shop.retrain())["b"] == "failed"

@@ -7,12 +7,12 @@ from collections.abc import Collection, Mapping, Sequence
 _TASKS_AT_A_TIME = 2
 
 
-class BudgetSpentError(Exception):
+class TimeLimitError(Exception):
     """The time of a retraining is over: whoever runs it ends the run, whose checkpoints are kept."""
 
 
 class Deadline:
-    """The end of a budget; raises once, when it is over.
+    """The end of a time limit; raises once, when it is over.
 
     Args:
         seconds: From now on; None: there is none.
@@ -22,21 +22,21 @@ class Deadline:
         self._end = None if seconds is None else time.monotonic() + seconds
 
     def __call__(self) -> None:
-        """Raise if the budget is spent; not again after that, for the run is being ended.
+        """Raise if the time limit is reached; not again after that, for the run is being ended.
 
         Raises:
-            BudgetSpentError: It is.
+            TimeLimitError: It is.
         """
         if self._end is not None and time.monotonic() > self._end:
             self._end = None
-            raise BudgetSpentError
+            raise TimeLimitError
 
 
 def choose_within(
     tasks: Sequence[str],
     expected: Mapping[str, float | None],
     *,
-    budget: float | None,
+    time_limit: float | None,
     most: int | None,
     first: Collection[str] = (),
 ) -> tuple[list[str], dict[str, str]]:
@@ -44,12 +44,12 @@ def choose_within(
 
     Those that were asked for come first, then those whose time is known, the shortest first, so that as many
     as can be are done; they count side by side, two at a time. How long the others take is not known: they
-    begin if there is any time left, and the end of the budget ends them.
+    begin if there is any time left, and the time limit ends them.
 
     Args:
         tasks: The tasks that are stale, in their order.
         expected: Task -> the seconds that it took before; None: not known.
-        budget: Seconds; None: any.
+        time_limit: Seconds; None: any.
         most: How many tasks; None: any.
         first: The tasks that were asked for.
     """
@@ -66,9 +66,9 @@ def choose_within(
         end = min(lanes) + (seconds or 0.0)
         if most is not None and len(chosen) >= most:
             left[task] = f"no more than {most} task{' was' if most == 1 else 's were'} asked for"
-        elif budget is not None and (end > budget or (seconds is None and min(lanes) >= budget)):
+        elif time_limit is not None and (end > time_limit or (seconds is None and min(lanes) >= time_limit)):
             took = f"it took {seconds / 60:.1f} min before, and " if seconds is not None else ""
-            left[task] = f"{took}the budget has {max(0.0, budget - min(lanes)) / 60:.1f} min left"
+            left[task] = f"{took}the time limit leaves {max(0.0, time_limit - min(lanes)) / 60:.1f} min"
         else:
             lanes[lanes.index(min(lanes))] = end
             chosen.append(task)
