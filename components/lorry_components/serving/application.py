@@ -151,8 +151,8 @@ class Service:
             raise
         except LorryError as error:
             return JSONResponse({"ready": False, "error": str(error)}, status_code=503)
-        error = self._catalogue.refused.get(served.task)
-        refused = {} if error is None else {"refused": str(error)}
+        fault = self._catalogue.refused.get(served.task)
+        refused = {} if fault is None else {"refused": str(fault)}
         return JSONResponse({"ready": True, **_name_version(served), **refused})
 
     async def _infer(self, request: Request) -> Response:
