@@ -129,7 +129,8 @@ class Catalogue:
     @property
     def ledger_age(self) -> float:
         """For how many seconds the champion of some task is not known for sure."""
-        return time.monotonic() - min(self._read_at.values(), default=time.monotonic())
+        now = time.monotonic()
+        return now - min(self._read_at.values(), default=now)
 
     def _follow(self, task: str) -> None:
         asked_at = time.monotonic()

@@ -3,6 +3,7 @@
 import importlib.metadata
 import importlib.util
 import ipaddress
+import json
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -97,6 +98,7 @@ class _ServeCommand(click.Command):
     show_default=True,
     help="After how many seconds the ledger is asked for new champions.",
 )
+@click.option("--access-log", is_flag=True, help="Print a line of JSON for each request, without texts.")
 @_tokens_option()
 @click.option("--no-auth", is_flag=True, help="Ask nobody for a token, whatever the address.")
 def serve_tasks(
@@ -105,6 +107,7 @@ def serve_tasks(
     port: int,
     grace: int,
     poll: float,
+    access_log: bool,
     tokens: Path | None,
     no_auth: bool,
 ) -> None:
@@ -121,9 +124,10 @@ def serve_tasks(
             where=f"--host {host}",
             todo="give --tokens FILE (lorry serve token makes it), or --no-auth behind a proxy that asks",
         )
-    if any(importlib.util.find_spec(name) is None for name in ("starlette", "uvicorn")):
+    needed = ("starlette", "uvicorn", "prometheus_client")
+    if any(importlib.util.find_spec(name) is None for name in needed):
         raise MissingExtraError(
-            "starlette and uvicorn are not installed",
+            "starlette, uvicorn and prometheus-client are not all installed",
             where="lorry serve",
             todo="run: pip install 'lorry[serve]'",
         )
@@ -131,7 +135,7 @@ def serve_tasks(
 
     # First of all: nothing is loaded for an address that cannot be taken.
     with listen(host, port) as listener:
-        _serve(open_registry(), tasks, listener, grace, poll, tokens)
+        _serve(open_registry(), tasks, listener, grace, poll, access_log, tokens)
 
 
 def _serve(
@@ -140,6 +144,7 @@ def _serve(
     listener: socket.socket,
     grace: int,
     poll: float,
+    access_log: bool,
     tokens: Path | None,
 ) -> None:
     from lorry_components.process_setup import ease_garbage_collection, quiet_libraries
@@ -174,6 +179,7 @@ def _serve(
         importlib.metadata.version("lorry"),
         grants=grants,
         poll=poll,
+        log=(lambda entry: print_line(json.dumps(entry))) if access_log else None,
     )
     address = format_address(*listener.getsockname()[:2])
     run_server(
