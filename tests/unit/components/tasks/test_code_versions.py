@@ -35,7 +35,7 @@ STEP_SOURCES = {
     ],
     "finetune": [
         "steps/finetune/step.py",
-        *(f"training/{name}.py" for name in ("arguments", "assembly", "byte_dropout", "checkpoints")),
+        *(f"training/{name}.py" for name in ("arguments", "assembly", "checkpoints")),
         *(f"training/{name}.py" for name in ("activation_cache", "distributed", "frozen_features")),
         *(f"training/{name}.py" for name in ("head_fitting", "length", "linear_probe", "number_head")),
         *(

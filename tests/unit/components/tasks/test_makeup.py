@@ -71,7 +71,7 @@ def test_every_default_is_written_out(shop: Shop) -> None:
     assert write_out(spec)["method.options.r"] == 4
     assert makeup.code == {
         "step.prepare_data": 1,
-        "step.finetune": 1,
+        "step.finetune": 2,
         f"kind.{spec.kind}": TASK_TYPES[spec.kind].code_version,
         "method.lora": 1,
     }

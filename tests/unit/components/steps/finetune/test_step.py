@@ -457,6 +457,14 @@ def test_the_dropouts_of_a_task_reach_every_family(
         assert json.loads((train_folder / "config.json").read_text())[hidden[0]] == 0.1
 
 
+def test_attention_can_read_how_much_it_is_to_drop(train: Train, make_spec: MakeSpec) -> None:
+    plain, *_ = train(make_spec(train={"epochs": 1, "hidden_dropout": 0.0}), "plain")
+    dropping, *_ = train(
+        make_spec(train={"epochs": 1, "hidden_dropout": 0.0, "attention_dropout": 0.5}), "dropping"
+    )
+    assert dropping.loss != plain.loss
+
+
 # Formats
 
 
