@@ -22,8 +22,8 @@ from transformers import AutoModel
 from lorry_components.models.bases import resolve_base
 from lorry_components.models.narrow_layer import narrow_last_layer
 from lorry_components.process_setup import quiet_libraries
+from lorry_components.training.fused_lora import fuse_lora
 from lorry_components.training.precision import choose_precision, detect_hardware, find_dtype
-from lorry_components.training.quick_lora import quicken_lora
 from lorry_components.training.setup import cast_frozen
 from lorry_registry.task_spec import BaseSpec
 
@@ -103,7 +103,7 @@ def main() -> None:
         draw_bytes(of_bytes)
         models = (none, plain, of_bytes)
         for model in models:
-            quicken_lora(model)
+            fuse_lora(model)
         optimizers = [
             torch.optim.AdamW([each for each in model.parameters() if each.requires_grad]) for model in models
         ]

@@ -21,8 +21,8 @@ from transformers import AutoModel
 from lorry_components.models.bases import resolve_base
 from lorry_components.models.narrow_layer import narrow_last_layer
 from lorry_components.process_setup import quiet_libraries
+from lorry_components.training.fused_lora import fuse_lora
 from lorry_components.training.precision import choose_precision, detect_hardware, find_dtype
-from lorry_components.training.quick_lora import quicken_lora
 from lorry_components.training.setup import cast_frozen
 from lorry_registry.task_spec import BaseSpec
 
@@ -64,7 +64,7 @@ def main() -> None:
             cast_frozen(plain, precision)
             plain.train()
             quick = copy.deepcopy(plain)
-            quicken_lora(quick)
+            fuse_lora(quick)
             narrow = copy.deepcopy(quick)
             narrow_last_layer(narrow)
             tokens = torch.randint(1000, 20_000, (ROWS, options.tokens))

@@ -18,8 +18,8 @@ from pathlib import Path
 import yaml
 
 from lorry_components.tasks.definition import load_task_file
-from lorry_components.tasks.makeup import describe_makeup
 from lorry_components.tasks.resolution import resolve_task
+from lorry_components.tasks.resolved_recipe import resolve_recipe
 from lorry_pipelines.cluster.data_upload import plan_upload
 from lorry_registry.digest_cache import DigestCache
 from lorry_registry.manifest import TrainingInputs
@@ -122,7 +122,7 @@ def fill_store(files: list[Path], work: Path) -> None:
                     data_digest=task.source_digest,
                     recipe_digest=task.recipe_digest,
                     fingerprints_digest=None,
-                    makeup=describe_makeup(task.spec),
+                    makeup=resolve_recipe(task.spec),
                 ),
             }
         )

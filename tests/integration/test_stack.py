@@ -16,7 +16,7 @@ import pytest
 from lorry_registry.errors import ConflictError, MissingExtraError, UsageError
 from lorry_stack.credentials import Credentials
 from lorry_stack.layout import Layout
-from lorry_stack.options import StackOptions, Wishes, choose_options
+from lorry_stack.options import RequestedOptions, StackOptions, choose_options
 from lorry_stack.ports import find_free_ports, is_free
 from lorry_stack.processes import ProcessRecord, read_records, write_records
 from lorry_stack.stack import NAMES, Stack, build_variables, format_variables
@@ -101,11 +101,11 @@ def test_usual_ports_give_way_and_chosen_ones_do_not() -> None:
         port = taken.getsockname()[1]
         assert not is_free(port)
         with pytest.raises(ConflictError, match=f"something listens at port {port} already"):
-            choose_options(Wishes(mlflow_port=port), None)
+            choose_options(RequestedOptions(mlflow_port=port), None)
         before = StackOptions(**(USUAL | {"mlflow_port": port}))
-        assert choose_options(Wishes(), before).mlflow_port != port
+        assert choose_options(RequestedOptions(), before).mlflow_port != port
     free = find_free_ports(3)
-    chosen = choose_options(Wishes(), StackOptions(**dict(zip(USUAL, free, strict=True))))
+    chosen = choose_options(RequestedOptions(), StackOptions(**dict(zip(USUAL, free, strict=True))))
     assert [chosen.s3_port, chosen.postgresql_port, chosen.mlflow_port] == free
 
 
@@ -113,10 +113,10 @@ def test_the_way_of_artifacts_stays() -> None:
     free = dict(zip(USUAL, find_free_ports(3), strict=True))
     before = StackOptions(artifacts="direct", login="basic", **free)
     with pytest.raises(UsageError, match="its experiments remember that"):
-        choose_options(Wishes(artifacts="proxied"), before)
-    again = choose_options(Wishes(login="none"), before)
+        choose_options(RequestedOptions(artifacts="proxied"), before)
+    again = choose_options(RequestedOptions(login="none"), before)
     assert (again.artifacts, again.login) == ("direct", "none")
-    assert Wishes(login="none", artifacts="direct").list_differences(before) == ["login"]
+    assert RequestedOptions(login="none", artifacts="direct").list_differences(before) == ["login"]
 
 
 # Passwords
@@ -143,7 +143,7 @@ def test_a_missing_program_is_named_before_anything_starts(
     monkeypatch.setattr("shutil.which", lambda _: None)
     monkeypatch.setattr("lorry_stack.postgresql._DEBIAN", tmp_path)
     with pytest.raises(MissingExtraError, match="apt-get install postgresql"):
-        Stack(tmp_path / "stack", {}).start(Wishes())
+        Stack(tmp_path / "stack", {}).start(RequestedOptions())
     assert sorted(path.name for path in (tmp_path / "stack").iterdir()) == ["lock"]
 
 
@@ -269,7 +269,7 @@ def test_what_was_recorded_is_read_again(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="it cannot be written: Not a directory"):
-        Stack(tmp_path / "file" / "stack", {}).start(Wishes())
+        Stack(tmp_path / "file" / "stack", {}).start(RequestedOptions())
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 from lorry_components.export.folders import fill_folder
 from lorry_components.steps.register.client_notes import is_readable_by_peft
 from lorry_components.steps.register.model_card import render_card
-from lorry_components.steps.register.plain_use import write_plain_use
+from lorry_components.steps.register.peft_usage import write_peft_usage
 from lorry_registry.errors import UsageError
 from lorry_registry.manifest import Evaluation, Manifest
 from lorry_registry.verification import verify_adapter
@@ -52,18 +52,18 @@ def write_hub_folder(adapter: Path, target: Path, *, base: str, license_id: str 
         if is_readable_by_peft(config):
             config |= {"base_model_name_or_path": base, "revision": manifest.base.revision}
             (folder / _CONFIG).write_text(f"{json.dumps(config, indent=2, sort_keys=True)}\n", "utf-8")
-        card = render_hub_card(manifest, config, write_plain_use(manifest, adapter), base, license_id)
+        card = render_hub_card(manifest, config, write_peft_usage(manifest, adapter), base, license_id)
         (folder / _CARD).write_text(card, "utf-8")
     return manifest
 
 
 def render_hub_card(
-    manifest: Manifest, config: Mapping[str, Any], plain_use: str, base: str, license_id: str | None
+    manifest: Manifest, config: Mapping[str, Any], peft_usage: str, base: str, license_id: str | None
 ) -> str:
     """Return the registered card under metadata in the hub's form, evaluation results among them."""
     from huggingface_hub import ModelCardData
 
-    _, _, body = render_card(manifest, config, plain_use).removeprefix("---\n").partition("\n---\n")
+    _, _, body = render_card(manifest, config, peft_usage).removeprefix("---\n").partition("\n---\n")
     data = ModelCardData(
         base_model=base,
         base_model_relation="adapter",

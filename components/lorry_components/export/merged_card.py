@@ -1,6 +1,6 @@
 """The README of a merged model: what it is, and the lines that load it with transformers alone."""
 
-from lorry_components.steps.register.plain_use import (
+from lorry_components.steps.register.peft_usage import (
     read_head_width,
     write_inputs,
     write_pooling,

@@ -12,7 +12,7 @@ from lorry_components.export.folders import fill_folder
 from lorry_components.export.merged_card import HEAD_FILE, render_merged_card
 from lorry_components.inference.loading import LoadedAdapter, load_adapter, restore_adapter
 from lorry_components.inference.predictor import Predictor
-from lorry_components.inference.probe import find_tolerance, measure_distances
+from lorry_components.inference.recorded_outputs import find_tolerance, measure_distances
 from lorry_components.methods import METHODS, AdaptedModel, Method
 from lorry_components.methods.native.own_weights import OwnWeightsMethod
 from lorry_components.methods.peft.base import PeftMethod
@@ -33,7 +33,7 @@ class MergedModel:
     Attributes:
         folder: Where it is.
         difference: The largest difference between its outputs and those recorded at registration, as
-            :func:`~lorry_components.inference.probe.measure_distances` measures it.
+            :func:`~lorry_components.inference.recorded_outputs.measure_distances` measures it.
         tolerance: What may be rounding.
         size_bytes: The size of all files.
     """

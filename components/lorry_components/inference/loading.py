@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from lorry_components.inference.predictor import Predictor
-from lorry_components.inference.probe import find_tolerance, measure_distances
+from lorry_components.inference.recorded_outputs import find_tolerance, measure_distances
 from lorry_components.methods import METHODS, AdaptedModel, Method
 from lorry_components.models.bases import Base, resolve_base
 from lorry_components.models.narrow_layer import narrow_last_layer

@@ -5,7 +5,7 @@
     bases               where it is, whether it is whole, its fingerprint
     configuration       its ``config.json``, without its weights
     dimensions          its sizes: widths, depth, vocabulary, positions
-    reading_order       whether it is causal, bidirectional, or an encoder with a decoder
+    model_family       whether it is causal, bidirectional, or an encoder with a decoder
     blocks              where its blocks and its linear layers are; whether it is a UNet
     dropout_fields      what its configuration calls dropout
     pretrained          loading it under a head
@@ -22,7 +22,7 @@ __all__ = [
     "diffusers_models",
     "dimensions",
     "dropout_fields",
+    "model_family",
     "pretrained",
     "quantization",
-    "reading_order",
 ]

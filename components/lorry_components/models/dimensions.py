@@ -63,11 +63,11 @@ def read_dimensions(configuration: Mapping[str, Any]) -> Dimensions | None:
     hidden, layers, heads, vocabulary = (sizes[name] for name in ("hidden", "layers", "heads", "vocabulary"))
     if not hidden or not layers or not heads or not vocabulary:
         return None
-    has_two_stacks = bool(values.get("is_encoder_decoder"))
+    is_encoder_decoder = bool(values.get("is_encoder_decoder"))
     return Dimensions(
         hidden=hidden,
         layers=layers,
-        decoder_layers=(_find(values, _DECODER_LAYERS) or layers) if has_two_stacks else 0,
+        decoder_layers=(_find(values, _DECODER_LAYERS) or layers) if is_encoder_decoder else 0,
         heads=heads,
         head_width=_find(values, ("d_kv", "head_dim", "attention_head_size")) or hidden // heads,
         feed_forward=_find(values, _FEED_FORWARD) or 4 * hidden,

@@ -9,7 +9,6 @@ import os
 import sys
 from pathlib import Path
 
-from lorry_components.lifelines import follow_starter
 from lorry_components.process_setup import (
     conceal_secrets,
     ease_garbage_collection,
@@ -19,6 +18,7 @@ from lorry_components.process_setup import (
 from lorry_components.progress import ProgressFile
 from lorry_components.steps.runtime.outcomes import describe_failure
 from lorry_components.studies.trials import TrialFolder
+from lorry_components.watchdog import follow_starter
 from lorry_registry.digest_cache import DigestCache
 from lorry_registry.settings import Settings
 

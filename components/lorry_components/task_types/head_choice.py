@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lorry_components.models.model_family import is_encoder_decoder, pools_last_token
 from lorry_components.models.pooling import find_stated_pooling, read_pooling
-from lorry_components.models.reading_order import has_two_stacks, pools_last_token
 from lorry_components.task_types.input_form import InputForm
 from lorry_registry.errors import BaseModelError, Fault
 from lorry_registry.manifest import Pooling
@@ -32,9 +32,9 @@ def choose_pooling(form: InputForm, config: "PretrainedConfig", stated: Pooling 
         # They are many, or not counted yet.
         return None
     if wanted == "stated":
-        return None if has_two_stacks(config) else stated
+        return None if is_encoder_decoder(config) else stated
     if wanted == "auto":
-        wanted = None if has_two_stacks(config) else stated
+        wanted = None if is_encoder_decoder(config) else stated
         if wanted is None and form.fits_head:
             wanted = find_family_pooling(config)
     is_usual = wanted == Pooling(place="last") and pools_last_token(config)
@@ -57,7 +57,7 @@ def find_features_pooling(form: InputForm, config: "PretrainedConfig", folder: P
         config: The base's configuration.
         folder: The base.
     """
-    if has_two_stacks(config):
+    if is_encoder_decoder(config):
         return None
     if isinstance(form.pooling, Pooling):
         return form.pooling
@@ -66,7 +66,7 @@ def find_features_pooling(form: InputForm, config: "PretrainedConfig", folder: P
 
 def check_head_on_base(form: InputForm, config: "PretrainedConfig") -> Iterator[Fault]:
     """Say what of a task's head does not suit a base."""
-    if has_two_stacks(config):
+    if is_encoder_decoder(config):
         if isinstance(form.pooling, Pooling):
             yield Fault(
                 "head.pooling",

@@ -12,8 +12,8 @@ from lorry_components.data.rows import Label, Row
 from lorry_components.data.templates import list_slots, parse_template
 from lorry_components.metrics.base import Prediction
 from lorry_components.models.configuration import load_config
+from lorry_components.models.model_family import is_encoder_decoder
 from lorry_components.models.pooling import find_stated_pooling, read_pooling
-from lorry_components.models.reading_order import has_two_stacks
 from lorry_components.task_types.base import Features, Outputs, Report, batch_by_length
 from lorry_components.task_types.head_choice import (
     FEW_ROWS,
@@ -94,7 +94,7 @@ class SequenceHeadTaskType(TextHeadTaskType):
     def check_base(self, config: "PretrainedConfig") -> Iterator[Fault]:
         """Check that the head suits the base, and that soft tokens between words have a place in it."""
         yield from check_head_on_base(self.form, config)
-        if has_two_stacks(config) and self.form.soft_template is not None:
+        if is_encoder_decoder(config) and self.form.soft_template is not None:
             yield Fault(
                 "method.template",
                 f"a {config.model_type} hands the same tokens to its decoder, which has no place for soft "

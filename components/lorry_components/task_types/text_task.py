@@ -9,7 +9,7 @@ from lorry_components.models.blocks import build_skeleton, find_layers
 from lorry_components.models.configuration import load_config
 from lorry_components.models.dimensions import count_positions, read_hidden_size
 from lorry_components.models.dropout_fields import check_dropouts, list_dropouts
-from lorry_components.models.reading_order import has_two_stacks
+from lorry_components.models.model_family import is_encoder_decoder
 from lorry_components.task_types.adapting_method import AdaptingMethod
 from lorry_components.task_types.base import Answer, TaskType
 from lorry_registry.errors import BaseModelError, Fault, TrainingError
@@ -189,7 +189,7 @@ def _check_blocks(config: "PretrainedConfig", train: TrainSpec) -> Iterator[Faul
     wanted = [name for name in ("offload", "cache_frozen_layers") if getattr(train, name)]
     if not wanted:
         return
-    if train.cache_frozen_layers and has_two_stacks(config):
+    if train.cache_frozen_layers and is_encoder_decoder(config):
         yield Fault(
             "train.cache_frozen_layers", "is for one stack of layers, and this base has two", "leave it out"
         )

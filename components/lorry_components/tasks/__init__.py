@@ -1,9 +1,9 @@
 """A task as a whole: checked, resolved, and compared with the adapters that exist.
 
 ``definition`` makes a checked task of a file or a document, ``base_checks`` says whether it works on its
-base, and ``staleness`` whether it needs training: ``makeup`` is what an adapter is made of beside base and
-data, ``code_versions`` the versions of the code among it, ``changes`` finds what differs, and ``inspection``
-tells how a task stands beside its champion, with changes of data in rows.
+base, and ``staleness`` whether it needs training: ``resolved_recipe`` is what an adapter is made of beside
+base and data, ``code_versions`` the versions of the code among it, ``changes`` finds what differs, and
+``inspection`` tells how a task stands beside its champion, with changes of data in rows.
 
 ``resolution`` holds what every step takes, a :class:`~lorry_components.tasks.resolution.ResolvedTask`: the
 specification together with everything that it names. A process resolves a task once, at its edge: ``lorry

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pydantic import JsonValue
 
 from lorry_components.tasks.code_versions import list_code_versions
-from lorry_components.tasks.makeup import flatten, write_out
 from lorry_components.tasks.resolution import ResolvedTask
+from lorry_components.tasks.resolved_recipe import flatten, write_out
 from lorry_registry.digests import shorten_digest
 from lorry_registry.manifest import BaseIdentity, Manifest
 from lorry_registry.task_spec import TaskSpec

@@ -4,7 +4,7 @@ The fine-tuning step calls these in turn:
 
 - ``setup`` loads the base, adapts it, and chooses what depends on the machine: ``precision`` (the number
   format and the attention), ``optimizers`` (which ones there are, and whether they work here),
-  ``quick_lora`` (LoRA's layers, fast on processors).
+  ``fused_lora`` (LoRA's layers, fast on processors).
 - ``number_head`` lets a head that predicts numbers learn them in units of their spread.
 - ``assembly`` encodes the rows and builds the trainer, with its ``arguments`` and ``callbacks``; ``packing``
   joins short sequences into one row, where a task asks for it.

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from lorry_components.models.blocks import Block, find_layers
-from lorry_components.models.reading_order import has_two_stacks
+from lorry_components.models.model_family import is_encoder_decoder
 from lorry_components.task_types.base import batch_by_length
 from lorry_registry.errors import StoreError, TrainingError
 from lorry_registry.sizes import format_in
@@ -56,7 +56,7 @@ class FrozenPrefix:
 
     def __init__(self, model: nn.Module, inputs: Any) -> None:
         whole: Any = model
-        if has_two_stacks(whole.config):
+        if is_encoder_decoder(whole.config):
             raise TrainingError(
                 "the outputs of frozen layers can be kept for one stack of layers, and this base has two",
                 where="train.cache_frozen_layers",

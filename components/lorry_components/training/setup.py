@@ -10,6 +10,7 @@ from lorry_components.models.dimensions import read_width
 from lorry_components.models.narrow_layer import narrow_last_layer
 from lorry_components.task_types import TaskType
 from lorry_components.training.distributed import ProcessGroup
+from lorry_components.training.fused_lora import fuse_lora
 from lorry_components.training.head_rate import choose_head_rate
 from lorry_components.training.optimizers import prepare_optimizer
 from lorry_components.training.precision import (
@@ -19,7 +20,6 @@ from lorry_components.training.precision import (
     detect_hardware,
     find_dtype,
 )
-from lorry_components.training.quick_lora import quicken_lora
 from lorry_registry.errors import TrainingError
 from lorry_registry.manifest import ParameterCounts
 from lorry_registry.task_spec import TaskSpec
@@ -125,7 +125,7 @@ def set_up(
     if task_type.reads_first_position(reader) and not method.adds_positions:
         narrow_last_layer(model)
     if hardware.device == "cpu":
-        quicken_lora(model)
+        fuse_lora(model)
     return Setup(
         base=base,
         task_type=task_type,

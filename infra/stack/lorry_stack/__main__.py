@@ -11,7 +11,7 @@ from lorry_registry.errors import UsageError
 from lorry_stack.compose_variables import format_compose_variables
 from lorry_stack.credentials import Credentials
 from lorry_stack.layout import DEFAULT_FOLDER, shorten
-from lorry_stack.options import Wishes
+from lorry_stack.options import RequestedOptions
 from lorry_stack.ports import LOOPBACK
 from lorry_stack.private_files import write_private
 from lorry_stack.stack import STORE, Stack, format_variables
@@ -41,13 +41,13 @@ def stack(ctx: click.Context, folder: Path) -> None:
 @click.option("--postgresql-port", type=_PORT, help="Where PostgreSQL listens.")
 @click.option("--allowed-hosts", help="Further names by which MLflow may be addressed, with commas.")
 @click.pass_obj
-def start(servers: Stack, /, **wishes: Any) -> None:
+def start(servers: Stack, /, **requested: Any) -> None:
     """Start the servers that do not run yet; what they kept before is there again.
 
     What was chosen once is kept for the next start: artifacts go through MLflow (proxied) or straight to S3
     (direct); MLflow asks no one for a password (none), or everybody (basic).
     """
-    started = servers.start(Wishes(**wishes), lambda line: click.echo(line, err=True))
+    started = servers.start(RequestedOptions(**requested), lambda line: click.echo(line, err=True))
     servers.check_artifacts()
     click.echo(f"{'started' if started else 'running already'}; everything answers\n")
     options = servers.read_options()

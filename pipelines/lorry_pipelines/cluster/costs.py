@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from lorry_components.steps.runtime.outcomes import STEPS
 from lorry_pipelines.cluster.profile import ClusterProfile, PriceTable
-from lorry_pipelines.earlier_times import find_step_times
+from lorry_pipelines.step_durations import find_step_durations
 from lorry_registry.registry import Registry
 from lorry_registry.sizes import GIB, add_quantities, parse_size
 from lorry_registry.task_spec import ResourcesSpec, TaskSpec
@@ -174,4 +174,4 @@ def find_price(
 def _find_times(spec: TaskSpec, registry: Registry) -> tuple[str, dict[str, float]]:
     """Return the last version that was trained on the same kind of machine, and how long its steps took."""
     asked = spec.resources.model_dump(mode="json")
-    return find_step_times(spec, registry, lambda details: details.get(PLACED_DETAIL) == asked)
+    return find_step_durations(spec, registry, lambda details: details.get(PLACED_DETAIL) == asked)

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from lorry_components.lifelines import end_group, start_with_lifeline
 from lorry_components.models.bases import find_base_folder
 from lorry_components.processors import count_processors, limit_threads
 from lorry_components.steps.report.step import RunReport, report_run
@@ -26,6 +25,7 @@ from lorry_components.steps.runtime.build_facts import (
 )
 from lorry_components.steps.runtime.outcomes import RunRecord
 from lorry_components.steps.runtime.step_context import PROGRESS_VARIABLE, TRACKING_VARIABLE
+from lorry_components.watchdog import end_group, start_watched
 from lorry_pipelines.compilation import compile_pipeline, publish_tasks, withhold_secret
 from lorry_pipelines.local.containers import Mount, remove_containers
 from lorry_pipelines.local.runner_process import LocalRun
@@ -154,7 +154,7 @@ def run_pipeline(
         )
         command = [sys.executable, "-P", "-m", "lorry_pipelines.local.runner_process", str(described)]
         with folder.log.open("wb") as log:
-            process = start_with_lifeline(command, log=log, environment=inherited)
+            process = start_watched(command, log=log, environment=inherited)
     try:
         _run_to_end(process, watch, seconds=_choose_watch_seconds(settings))
     finally:
@@ -182,7 +182,7 @@ def open_step_runner(
     variables["OPENBLAS_NUM_THREADS"] = "1"
     command = [sys.executable, "-P", "-m", "lorry_pipelines.local.step_runner"]
     with Path(os.devnull).open("wb") as log:
-        process = start_with_lifeline(command, log=log, environment=variables)
+        process = start_watched(command, log=log, environment=variables)
     try:
         yield process
     finally:

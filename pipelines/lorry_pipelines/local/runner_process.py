@@ -15,8 +15,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from lorry_components.lifelines import follow_starter
 from lorry_components.process_setup import leave_process, skip_iri_grammar
+from lorry_components.watchdog import follow_starter
 from lorry_pipelines.local.containers import Mount, build_runner, remove_containers, report_exit_codes
 
 

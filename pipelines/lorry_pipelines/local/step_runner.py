@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from lorry_components.lifelines import follow_starter
+from lorry_components.watchdog import follow_starter
 from lorry_pipelines.local.step_processes import Step, StepProcesses, open_context, write_to
 from lorry_registry.task_references import label_task
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lorry_components.machine_kind import describe_machine
-from lorry_pipelines.earlier_times import find_step_times
+from lorry_components.hardware_id import describe_machine
+from lorry_pipelines.step_durations import find_step_durations
 from lorry_registry.errors import LorryError
 from lorry_registry.registry import Registry
 from lorry_registry.task_spec import TaskSpec
@@ -53,7 +53,9 @@ def expect_local(specs: Sequence[TaskSpec], registry: Registry, *, plans_memory:
     machine = describe_machine()
     expected = []
     for spec in specs:
-        version, steps = find_step_times(spec, registry, lambda details: details.get("machine") == machine)
+        version, steps = find_step_durations(
+            spec, registry, lambda details: details.get("machine") == machine
+        )
         expected.append(
             Expectation(
                 task=spec.name,

@@ -92,7 +92,7 @@ class TaskGuess:
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
+class ColumnHints:
     """What the person said; None: guess it."""
 
     kind: str | None = None
@@ -101,30 +101,30 @@ class Wishes:
     label: str | None = None
 
 
-NO_WISHES = Wishes()
+NO_HINTS = ColumnHints()
 
 
-def guess_task(table: TableProfile, wishes: Wishes = NO_WISHES) -> TaskGuess:
+def guess_task(table: TableProfile, hints: ColumnHints = NO_HINTS) -> TaskGuess:
     """Return the task that a table is most likely for.
 
     Args:
         table: The table.
-        wishes: What is not to be guessed.
+        hints: What is not to be guessed.
 
     Raises:
         InvalidTaskError: A column that was named is not there.
         UsageError: No column looks like a text, or none like a label.
     """
     _check_header(table)
-    _check_wishes(table, wishes)
-    label = _choose_label(table, wishes)
-    texts = _choose_texts(table, wishes, label)
+    _check_hints(table, hints)
+    label = _choose_label(table, hints)
+    texts = _choose_texts(table, hints, label)
     text, pair = texts[0], texts[1] if len(texts) > 1 else None
-    kind = _choose_kind(table, wishes, label, pair)
+    kind = _choose_kind(table, hints, label, pair)
     shown = [
-        _explain_text(text, wishes),
-        *([_explain_pair(pair, wishes)] if pair else []),
-        _explain_label(table, label, wishes, text, pair),
+        _explain_text(text, hints),
+        *([_explain_pair(pair, hints)] if pair else []),
+        _explain_label(table, label, hints, text, pair),
         kind,
         _explain_labels(label, kind.choice),
     ]
@@ -169,9 +169,9 @@ def _check_header(table: TableProfile) -> None:
         )
 
 
-def _check_wishes(table: TableProfile, wishes: Wishes) -> None:
+def _check_hints(table: TableProfile, hints: ColumnHints) -> None:
     known = [column.name for column in table.columns]
-    wrong = [name for name in (wishes.text, wishes.text_pair, wishes.label) if name and name not in known]
+    wrong = [name for name in (hints.text, hints.text_pair, hints.label) if name and name not in known]
     if wrong:
         listed = ", ".join(shorten(name, 40) for name in known)
         raise InvalidTaskError(
@@ -183,10 +183,10 @@ def _check_wishes(table: TableProfile, wishes: Wishes) -> None:
 # The label
 
 
-def _choose_label(table: TableProfile, wishes: Wishes) -> ColumnProfile:
-    if wishes.label:
-        return _require(table, wishes.label)
-    ranked = [column for column in _rank_labels(table) if column.name not in (wishes.text, wishes.text_pair)]
+def _choose_label(table: TableProfile, hints: ColumnHints) -> ColumnProfile:
+    if hints.label:
+        return _require(table, hints.label)
+    ranked = [column for column in _rank_labels(table) if column.name not in (hints.text, hints.text_pair)]
     if not ranked:
         raise UsageError(
             f"no column looks like a label among: {', '.join(column.name for column in table.columns)}",
@@ -235,9 +235,13 @@ def _is_class_like(column: ColumnProfile, table: TableProfile) -> bool:
 
 
 def _explain_label(
-    table: TableProfile, label: ColumnProfile, wishes: Wishes, text: ColumnProfile, pair: ColumnProfile | None
+    table: TableProfile,
+    label: ColumnProfile,
+    hints: ColumnHints,
+    text: ColumnProfile,
+    pair: ColumnProfile | None,
 ) -> Guess:
-    if wishes.label:
+    if hints.label:
         return Guess("label", label.name, "you said so")
     # Beside a column that is called so, another has to have some likeness to a label by its name, too.
     share = 0.5 if label.name.casefold() in _PLAIN_LABEL_NAMES else 0.2
@@ -276,17 +280,17 @@ def _explain_gaps(table: TableProfile, *columns: ColumnProfile) -> Guess | None:
 # The texts
 
 
-def _choose_texts(table: TableProfile, wishes: Wishes, label: ColumnProfile) -> list[ColumnProfile]:
-    if wishes.text:
+def _choose_texts(table: TableProfile, hints: ColumnHints, label: ColumnProfile) -> list[ColumnProfile]:
+    if hints.text:
         return [
-            _require(table, wishes.text),
-            *([_require(table, wishes.text_pair)] if wishes.text_pair else []),
+            _require(table, hints.text),
+            *([_require(table, hints.text_pair)] if hints.text_pair else []),
         ]
     ranked = sorted(
         (
             column
             for column in table.columns
-            if column is not label and column.name != wishes.text_pair and _rate_text(column) > 0
+            if column is not label and column.name != hints.text_pair and _rate_text(column) > 0
         ),
         key=lambda column: -_rate_text(column),
     )
@@ -297,8 +301,8 @@ def _choose_texts(table: TableProfile, wishes: Wishes, label: ColumnProfile) -> 
             todo="name it with --text",
         )
     text = ranked[0]
-    if wishes.text_pair:
-        return [text, _require(table, wishes.text_pair)]
+    if hints.text_pair:
+        return [text, _require(table, hints.text_pair)]
     pair = next((column for column in ranked[1:] if _is_pair(text, column)), None)
     if pair is None:
         return [text]
@@ -340,13 +344,13 @@ def _place_of_text(column: ColumnProfile, table: TableProfile) -> tuple[int, int
     return (int(is_second), table.columns.index(column))
 
 
-def _explain_text(text: ColumnProfile, wishes: Wishes) -> Guess:
-    why = "you said so" if wishes.text else f"its texts have {text.mean_words:.0f} words on average"
+def _explain_text(text: ColumnProfile, hints: ColumnHints) -> Guess:
+    why = "you said so" if hints.text else f"its texts have {text.mean_words:.0f} words on average"
     return Guess("text", text.name, why)
 
 
-def _explain_pair(pair: ColumnProfile, wishes: Wishes) -> Guess:
-    why = "you said so" if wishes.text_pair else "it stands beside the first text as its other half"
+def _explain_pair(pair: ColumnProfile, hints: ColumnHints) -> Guess:
+    why = "you said so" if hints.text_pair else "it stands beside the first text as its other half"
     return Guess("second text", pair.name, why)
 
 
@@ -354,10 +358,10 @@ def _explain_pair(pair: ColumnProfile, wishes: Wishes) -> Guess:
 
 
 def _choose_kind(
-    table: TableProfile, wishes: Wishes, label: ColumnProfile, pair: ColumnProfile | None
+    table: TableProfile, hints: ColumnHints, label: ColumnProfile, pair: ColumnProfile | None
 ) -> Guess:
-    if wishes.kind:
-        return Guess("kind", wishes.kind, "you said so")
+    if hints.kind:
+        return Guess("kind", hints.kind, "you said so")
     if label.distinct == 1:
         raise UsageError(
             f"{label.name!r} has the same value in each of its {label.rows:,} rows, "
@@ -461,7 +465,7 @@ def _choose_length(
 
 def _require(table: TableProfile, name: str) -> ColumnProfile:
     column = table.find(name)
-    assert column is not None, "wishes are checked before"
+    assert column is not None, "hints are checked before"
     return column
 
 

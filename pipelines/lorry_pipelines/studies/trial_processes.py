@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lorry_components.lifelines import end_group, start_with_lifeline
 from lorry_components.processors import limit_threads
 from lorry_components.studies.study_summary import TrialOutcome
 from lorry_components.studies.trial_process import PROGRESS_NAME
 from lorry_components.studies.trials import Trial, TrialFolder
+from lorry_components.watchdog import end_group, start_watched
 from lorry_pipelines.local.display import TaskProgress, TaskState
 
 _POLL_SECONDS = 0.2
@@ -129,7 +129,7 @@ def _start(trial: Trial, root: Path, environment: Mapping[str, str], command: Se
     folder.write_job(trial.job)
     (folder.path / PROGRESS_NAME).unlink(missing_ok=True)
     with folder.log.open("ab") as log:
-        process = start_with_lifeline([*command, str(folder.path)], log=log, environment=environment)
+        process = start_watched([*command, str(folder.path)], log=log, environment=environment)
     return _RunningTrial(trial, folder, process)
 
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from lorry_components.lifelines import start_with_lifeline
 from lorry_components.steps.runtime.outcomes import STEPS
+from lorry_components.watchdog import start_watched
 from lorry_pipelines.cluster.profile import ClusterProfile
 from lorry_pipelines.graph import TaskGroup, build_pipeline
 from lorry_pipelines.local.containers import Mount
@@ -117,7 +117,7 @@ class Runs:
         with (self.workspace.folder / f"{name}.log").open("wb") as log:
             environment = self.workspace.build_environment(**self.local.get("environment", {}))
             # It ends its whole group of processes when its starter is gone, so it needs one of its own.
-            with start_with_lifeline(command, log=log, environment=environment) as process:
+            with start_watched(command, log=log, environment=environment) as process:
                 return process.wait() == 0
 
 

@@ -46,7 +46,7 @@ def test_a_run_hands_secrets_over_by_its_environment_alone(
         started.append(environment)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(launch, "start_with_lifeline", start)
+    monkeypatch.setattr(launch, "start_watched", start)
     monkeypatch.setattr(launch, "remove_containers", lambda _run: None)
     folder = RunFolder.create(settings.runs)
     with pytest.raises(KeyboardInterrupt):

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from lorry_components.lifelines import start_with_lifeline
+from lorry_components.watchdog import start_watched
 from lorry_pipelines.local import step_processes
 from lorry_pipelines.local.step_processes import EXIT_STOP, StepProcesses, open_context
 from lorry_pipelines.local.step_runner import StepsRun, enter, run_tasks
@@ -214,7 +214,7 @@ def list_group(leader: int) -> list[int]:
 def test_all_processes_end_when_the_command_is_gone(tmp_path: Path, tells: bool) -> None:
     command = [sys.executable, "-P", "-m", "lorry_pipelines.local.step_runner"]
     with (tmp_path / "log").open("wb") as log:
-        process: subprocess.Popen[bytes] = start_with_lifeline(command, log=log, environment=os.environ)
+        process: subprocess.Popen[bytes] = start_watched(command, log=log, environment=os.environ)
     wait_until(lambda: len(list_group(process.pid)) >= 3)
     assert process.stdin is not None
     if tells:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lorry_components.methods.soft_tokens.base import SoftTokenMethod, SoftTokenOptions, describe_size
 from lorry_components.models.blocks import build_skeleton, find_layers
 from lorry_components.models.dimensions import read_hidden_size
-from lorry_components.models.reading_order import has_two_stacks
+from lorry_components.models.model_family import is_encoder_decoder
 from lorry_registry.errors import AdapterRejectedError, Fault, TrainingError
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class PreLayer(SoftTokenMethod):
     def check_base(self, config: "PretrainedConfig") -> Iterator[Fault]:
         """Check that the base is one stack of known blocks."""
         yield from super().check_base(config)
-        if has_two_stacks(config):
+        if is_encoder_decoder(config):
             yield Fault("method.name", "prelayer is for one stack of blocks", "choose prompt-tuning or lora")
             return
         try:

@@ -16,7 +16,7 @@ from lorry_components.methods.base import (
 from lorry_components.methods.peft.base import PeftMethod
 from lorry_components.methods.tensors import load_tensors
 from lorry_components.models.dimensions import read_embedding_size
-from lorry_components.models.reading_order import pools_last_token
+from lorry_components.models.model_family import pools_last_token
 from lorry_registry.errors import AdapterRejectedError, Fault
 from lorry_registry.manifest import CONFIG_NAME
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from lorry_components.models.reading_order import has_two_stacks
+from lorry_components.models.model_family import is_encoder_decoder
 
 # transformers 5 renamed it.
 _CACHE_NAMES = ("cache", "past_key_values")
@@ -73,7 +73,7 @@ def insert_soft_tokens(model: PreTrainedModel, soft: SoftTokens, *, keeps_positi
         outputs = original(**_prepend(inputs, body, soft, is_first=is_first))
         return _cut(outputs, soft.count) if is_first and not keeps_positions else outputs
 
-    if has_two_stacks(model.config):
+    if is_encoder_decoder(model.config):
         # The decoder may attend to the soft tokens as well.
         keeps_positions = True
         whole: Any = model
@@ -112,7 +112,7 @@ def place_soft_tokens(model: PreTrainedModel, soft: SoftTokens) -> None:
 
 def _find_reader(model: PreTrainedModel) -> Any:
     """Return the module that embeds the input."""
-    return model.get_encoder() if has_two_stacks(model.config) else model.base_model
+    return model.get_encoder() if is_encoder_decoder(model.config) else model.base_model
 
 
 def _count_cached(inputs: dict[str, Any]) -> int:

@@ -20,7 +20,7 @@ from lorry_components.methods.soft_tokens.base import SoftTokenOptions
 from lorry_components.methods.tensors import load_tensors, save_tensors
 from lorry_components.models.blocks import build_skeleton
 from lorry_components.models.dimensions import read_hidden_size
-from lorry_components.models.reading_order import has_two_stacks, is_bidirectional
+from lorry_components.models.model_family import is_bidirectional, is_encoder_decoder
 from lorry_registry.errors import Fault
 from lorry_registry.manifest import BaseIdentity
 
@@ -140,7 +140,7 @@ class PTuningV2(NativeMethod):
 
     def _check_model(self, model: "PreTrainedModel") -> Iterator[Fault]:
         body: Any = model.base_model
-        if has_two_stacks(model.config):
+        if is_encoder_decoder(model.config):
             yield Fault(
                 "method.name", "p-tuning-v2 is for one stack of blocks", "choose prompt-tuning or lora"
             )

@@ -10,7 +10,7 @@ from typing import Any
 from lorry_components.data.prepared import load_card, load_labels
 from lorry_components.data.rows import IMAGE
 from lorry_components.inference import Predictor, assemble_adapter, load_adapter
-from lorry_components.inference.probe import record_probe
+from lorry_components.inference.recorded_outputs import record_outputs
 from lorry_components.metrics.bootstrap import estimate_metrics
 from lorry_components.models.bases import check_fingerprint
 from lorry_components.models.quantization import import_peft_alone
@@ -178,7 +178,7 @@ def _record_outputs(predictor: Predictor, origin: RegisteredCandidate | Training
     """Return a new adapter's outputs, and those without it: without its head, if it is nothing else."""
     assert isinstance(origin, TrainingSummary)
     # What a method begins with may change the base already, as soft prompts do.
-    return record_probe(predictor, has_pair=origin.has_pair, may_be_head_alone=bool(origin.kept_start))
+    return record_outputs(predictor, has_pair=origin.has_pair, may_be_head_alone=bool(origin.kept_start))
 
 
 def _find_single_answer(task_type: TaskType, scored: ScoredPart) -> str | None:

@@ -11,7 +11,7 @@ from pydantic import JsonValue
 
 from lorry_components.data.data_card import CARD_FILE, DataCard
 from lorry_components.data.prepared import load_card
-from lorry_components.machine_kind import describe_machine
+from lorry_components.hardware_id import describe_machine
 from lorry_components.steps.finetune.learning_curve import CurveLog
 from lorry_components.steps.finetune.mlflow_log import MlflowLog
 from lorry_components.steps.finetune.run_inputs import (
@@ -185,8 +185,8 @@ def _prepare_nodes(
     entry: StepContext, task: str, run: str, mlflow_run: str, store: str, tracking_uri: str
 ) -> Finetune:
     """Return what trains on several nodes of the cluster that this step is in."""
-    from lorry_components.steps.finetune.node_exchange import NodeExchange, NodeWork, name_exchange
-    from lorry_components.steps.finetune.several_nodes import NodesTraining, name_job
+    from lorry_components.steps.finetune.multi_node_job import MultiNodeJob, name_job
+    from lorry_components.steps.finetune.node_channel import NodeChannel, NodeWork, name_channel
     from lorry_components.steps.finetune.train_job_settings import read_train_job_settings
     from lorry_components.steps.finetune.train_jobs import TrainJobs
     from lorry_components.steps.runtime.kubernetes_api import KubernetesApi
@@ -202,9 +202,9 @@ def _prepare_nodes(
                 where=name,
                 todo="leave LORRY_CHECKPOINTS unset, or set it to store or s3://BUCKET/PREFIX",
             )
-        training = NodesTraining(
+        training = MultiNodeJob(
             TrainJobs(KubernetesApi.open()),
-            NodeExchange(entry.store, name_exchange(run, name)),
+            NodeChannel(entry.store, name_channel(run, name)),
             read_train_job_settings(entry.train_job),
             name_job(run, name, place.key),
         )

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from lorry_components.process_setup import conceal_secrets
 from lorry_components.steps.finetune.mlflow_log import MlflowLog
-from lorry_components.steps.finetune.node_exchange import NodeExchange, NodeWork
+from lorry_components.steps.finetune.node_channel import NodeChannel, NodeWork
 from lorry_components.steps.finetune.step import finetune
 from lorry_components.steps.runtime.step_context import StepContext
 from lorry_components.training.distributed import Node, finetune_in_processes
@@ -38,12 +38,12 @@ class Waiting:
     """Looks now and then whether someone still waits for the result: nodes with GPUs are dear.
 
     Attributes:
-        exchange: Where the step says so.
+        channel: Where the step says so.
         abandoned_seconds: After how long without a sign no one does.
         look_seconds: From one look to the next.
     """
 
-    exchange: NodeExchange
+    channel: NodeChannel
     abandoned_seconds: float = ABANDONED_SECONDS
     look_seconds: float = _LOOK_SECONDS
     _beat: bytes = b""
@@ -61,7 +61,7 @@ class Waiting:
             return
         self._looked_at = now
         try:
-            beat = self.exchange.read_beat()
+            beat = self.channel.read_beat()
         except StoreError as error:
             _LOGGER.warning("whether someone waits is not known: %s", error)
             return
@@ -79,22 +79,22 @@ def main(store: str, key: str) -> int:
     """Train on this node; return the exit code of its container."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     secrets = conceal_secrets(os.environ)
-    exchange = NodeExchange(open_store(store, Settings.load(os.environ, Path.cwd()).s3), key)
+    channel = NodeChannel(open_store(store, Settings.load(os.environ, Path.cwd()).s3), key)
     try:
-        if exchange.has_result:
+        if channel.has_result:
             _LOGGER.info("the training has ended already")
             return 0
-        failure = exchange.find_failure()
+        failure = channel.find_failure()
         if failure is not None:
             _LOGGER.error("another node has failed: %s", failure)
             return failure.exit_code
-        _train(exchange, exchange.read_work(), store, read_node(os.environ))
+        _train(channel, channel.read_work(), store, read_node(os.environ))
     except (LostProcessError, StoreError) as error:
         _LOGGER.error("%s\nthis node is started again, and goes on from the last checkpoint", error)  # noqa: TRY400
         return error.exit_code
     except LorryError as error:
         _LOGGER.error("%s", error)  # noqa: TRY400
-        exchange.fail(error, secrets)
+        channel.fail(error, secrets)
         return error.exit_code
     return 0
 
@@ -120,12 +120,12 @@ def read_node(environment: Mapping[str, str]) -> Node:
         ) from error
 
 
-def _train(exchange: NodeExchange, work: NodeWork, store: str, node: Node) -> None:
+def _train(channel: NodeChannel, work: NodeWork, store: str, node: Node) -> None:
     entry = StepContext.open(
         "finetune", task=work.task, run=work.run, store=store, tracking_uri=work.tracking_uri
     )
     place = CheckpointPlace(work.checkpoints, work.checkpoints_key, entry.settings.s3, work.notes)
-    waiting, progress = Waiting(exchange), _Told()
+    waiting, progress = Waiting(channel), _Told()
 
     def show(done: int, total: int, note: str = "") -> None:
         progress.tell(done, total, note)
@@ -134,7 +134,7 @@ def _train(exchange: NodeExchange, work: NodeWork, store: str, node: Node) -> No
     # A disk of its own for each attempt: what the former one left is not what the other nodes go on from.
     with tempfile.TemporaryDirectory() as scratch:
         data, target, checkpoints = (Path(scratch) / name for name in ("data", "candidate", "checkpoints"))
-        exchange.fetch_data(work, data)
+        channel.fetch_data(work, data)
         place.open().restore(checkpoints)
         _LOGGER.info("node %d of %d is ready", node.number, node.count)
         log = MlflowLog(entry.index, work.mlflow_run)
@@ -151,7 +151,7 @@ def _train(exchange: NodeExchange, work: NodeWork, store: str, node: Node) -> No
             node=node,
         )
         if node.number == 0:
-            exchange.keep_result(target)
+            channel.keep_result(target)
 
 
 def count_processes(wanted: int) -> int:

@@ -17,8 +17,8 @@ from lorry_components.progress import Progress, ignore_progress
 from lorry_components.steps.prepare_data.step import load_card, load_part
 from lorry_components.task_types import TaskType
 from lorry_components.tasks.base_checks import check_base
-from lorry_components.tasks.makeup import describe_makeup
 from lorry_components.tasks.resolution import ResolvedTask
+from lorry_components.tasks.resolved_recipe import resolve_recipe
 from lorry_components.training.assembly import build_trainer
 from lorry_components.training.distributed import ALONE, ProcessGroup, separate_random_numbers
 from lorry_components.training.feature_cache import FeatureCache
@@ -34,12 +34,12 @@ from lorry_components.training.linear_probe import (
 from lorry_components.training.node_agreement import check_same_start
 from lorry_components.training.number_head import NumberHead, find_number_head
 from lorry_components.training.precision import choose_task_precision, detect_hardware
+from lorry_components.training.probe_fallback import count_without, give_up_worse_end
 from lorry_components.training.resumption import START, Course, train_to_end
 from lorry_components.training.setup import Setup, check_batch_size, set_up
 from lorry_components.training.starting_adapter import StartingAdapter, begin_with, scale_head
 from lorry_components.training.stored_checkpoints import CheckpointPlace
 from lorry_components.training.training_summary import ADAPTER_FOLDER, TrainingSummary, read_versions
-from lorry_components.training.worse_ends import count_without, give_up_worse_end
 from lorry_registry.digests import digest_document, shorten_digest
 from lorry_registry.errors import LorryError, TrainingError
 from lorry_registry.manifest import WEIGHTS_NAME, TrainingInputs
@@ -202,7 +202,7 @@ def finetune(
             data_digest=card.data_digest,
             recipe_digest=spec.recipe_digest,
             fingerprints_digest=fingerprints.digest,
-            makeup=describe_makeup(spec, start=began.adapter_id if began is not None else None),
+            makeup=resolve_recipe(spec, start=began.adapter_id if began is not None else None),
         ),
         labels=card.labels,
         has_pair=spec.data.columns.text_pair is not None,
@@ -411,7 +411,7 @@ def name_checkpoints(
     inputs = {
         "base": task.base.identity.fingerprint,
         "data": load_card(data).data_digest,
-        "recipe": describe_makeup(task.spec, start=start.adapter_id if start is not None else None).digest,
+        "recipe": resolve_recipe(task.spec, start=start.adapter_id if start is not None else None).digest,
         **({"run": forced_by} if forced_by else {}),
     }
     return f"{task.spec.name}-{shorten_digest(digest_document(inputs), 16)}"

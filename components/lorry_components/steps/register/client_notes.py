@@ -6,7 +6,7 @@ Each sentence was found in the client's own source, or by loading adapters with 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from lorry_components.models.reading_order import is_decoder_class
+from lorry_components.models.model_family import is_decoder_class
 from lorry_registry.manifest import Manifest
 from lorry_registry.vllm_support import DEFAULT_RANK, find_highest_rank, find_rank_limit, list_refusals
 

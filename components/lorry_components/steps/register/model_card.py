@@ -16,13 +16,13 @@ from lorry_registry.adapter_facts import (
 from lorry_registry.manifest import Manifest
 
 
-def render_card(manifest: Manifest, config: Mapping[str, Any], plain_use: str = "") -> str:
+def render_card(manifest: Manifest, config: Mapping[str, Any], peft_usage: str = "") -> str:
     """Return a model card in Markdown, with the front matter that model hubs read. It holds no time.
 
     Args:
         manifest: The adapter.
         config: Its stored configuration, ``adapter_config.json``.
-        plain_use: Python that uses it without Lorry; empty: nothing is said of that.
+        peft_usage: Python that uses it without Lorry; empty: nothing is said of that.
     """
     facts = read_adapter(manifest)
     metrics = "\n".join(
@@ -71,7 +71,7 @@ While it is the champion of its task; `lorry history {manifest.task}` tells, and
 or from Python, through MLflow:
 
     mlflow.pyfunc.load_model("models:/{manifest.task}@champion").predict(["some text"])
-{_render_plain_use(plain_use, list_client_notes(manifest, config))}"""
+{_render_peft_usage(peft_usage, list_client_notes(manifest, config))}"""
 
 
 def _say_not_compared(manifest: Manifest) -> str:
@@ -81,7 +81,7 @@ def _say_not_compared(manifest: Manifest) -> str:
     return "not compared"
 
 
-def _render_plain_use(code: str, notes: Sequence[str]) -> str:
+def _render_peft_usage(code: str, notes: Sequence[str]) -> str:
     """Return the section about an adapter without Lorry: code that uses it, and what its reader must know."""
     if not code and not notes:
         return ""

@@ -16,7 +16,7 @@ from lorry_components.steps.finetune.run_inputs import list_parameters, write_ca
 from lorry_components.steps.gate.step import Decision, build_challenge
 from lorry_components.steps.register.mlflow_publication import publish_version
 from lorry_components.steps.register.model_card import render_card
-from lorry_components.steps.register.plain_use import write_plain_use
+from lorry_components.steps.register.peft_usage import write_peft_usage
 from lorry_components.steps.runtime.registered_candidate import RegisteredCandidate
 from lorry_components.tasks.resolution import ResolvedTask
 from lorry_components.tasks.staleness import GATE_DETAIL, describe_gate
@@ -196,7 +196,7 @@ def _assemble(
         files=_NO_FILES,
         head=summary.head,
     )
-    card = render_card(manifest, read_config(folder), write_plain_use(manifest, folder))
+    card = render_card(manifest, read_config(folder), write_peft_usage(manifest, folder))
     write_whole_text(folder / CARD_NAME, card)
     names = (CONFIG_NAME, WEIGHTS_NAME, CARD_NAME)
     return manifest.model_copy(update={"files": tuple(describe_file(folder / name) for name in names)})

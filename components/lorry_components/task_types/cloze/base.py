@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Self
 from lorry_components.data.rows import DataForm, Label, Row
 from lorry_components.data.templates import Part, list_slots, parse_template
 from lorry_components.models.configuration import load_config
+from lorry_components.models.model_family import fills_masks, is_causal, is_encoder_decoder
 from lorry_components.models.pretrained import load_pretrained
-from lorry_components.models.reading_order import fills_masks, has_two_stacks, is_causal
 from lorry_components.task_types.base import IGNORED, Features, batch_by_length
 from lorry_components.task_types.cloze.reader import (
     Cloze,
@@ -55,7 +55,7 @@ class ClozeTaskType(TextTaskType):
 
     def check_base(self, config: "PretrainedConfig") -> Iterator[Fault]:
         """Check that the base has an output over its vocabulary and reads the subject before it answers."""
-        if has_two_stacks(config) or not (fills_masks(config) or is_causal(config)):
+        if is_encoder_decoder(config) or not (fills_masks(config) or is_causal(config)):
             yield Fault(
                 "base.model",
                 f"a {config.model_type} neither fills in masks nor predicts the next token",

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from lorry_components.models.reading_order import has_two_stacks, is_causal
+from lorry_components.models.model_family import is_causal, is_encoder_decoder
 from lorry_components.task_types.adapting_method import AdaptingMethod
 from lorry_components.task_types.base import IGNORED, Features
 from lorry_components.task_types.generation.base import GenerationTaskType
@@ -41,7 +41,7 @@ class TextGeneration(GenerationTaskType):
 
     def check_base(self, config: "PretrainedConfig") -> Iterator[Fault]:
         """Check that the base is a causal language model, and that prompts have room beside answers."""
-        if has_two_stacks(config):
+        if is_encoder_decoder(config):
             yield Fault("base.model", f"{config.model_type} has an encoder", "write kind: text-to-text")
         elif not is_causal(config):
             yield Fault(

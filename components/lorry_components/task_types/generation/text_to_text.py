@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from lorry_components.models.dimensions import count_decoder_positions
-from lorry_components.models.reading_order import is_sequence_to_sequence
+from lorry_components.models.model_family import is_sequence_to_sequence
 from lorry_components.task_types.base import Features
 from lorry_components.task_types.generation.base import GenerationTaskType
 from lorry_components.task_types.text_task import PassLengths

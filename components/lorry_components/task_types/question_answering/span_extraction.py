@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from lorry_components.data.rows import DataForm, Label, Row
 from lorry_components.metrics.base import Prediction, Target
 from lorry_components.metrics.squad import compute_exact_match, compute_f1, make_answer_metric, score_answers
-from lorry_components.models.reading_order import has_class, has_two_stacks, pools_last_token
+from lorry_components.models.model_family import has_class, is_encoder_decoder, pools_last_token
 from lorry_components.plot_style import COLOURS
 from lorry_components.task_types.base import Features, Outputs, Report
 from lorry_components.task_types.question_answering.answer_labels import (
@@ -134,7 +134,7 @@ class QuestionAnswering(TextHeadTaskType):
                 f"transformers has no such head for {config.model_type}",
                 "choose an encoder, such as BERT, RoBERTa or DeBERTa",
             )
-        elif pools_last_token(config) and not has_two_stacks(config):
+        elif pools_last_token(config) and not is_encoder_decoder(config):
             # A decoder behind an encoder sees all of the input through it.
             yield Fault(
                 "base.model",

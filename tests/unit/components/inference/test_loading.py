@@ -13,12 +13,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lorry_components.inference import Predictor, assemble_adapter, load_adapter
-from lorry_components.inference.probe import (
+from lorry_components.inference.recorded_outputs import (
     LARGEST_TOLERANCE,
     LEAST_EFFECT,
     find_tolerance,
     measure_distances,
-    record_probe,
+    record_outputs,
 )
 from lorry_components.methods import METHODS
 from lorry_components.methods.base import AdaptedModel
@@ -465,7 +465,7 @@ def build_untrained(folder: Path) -> Predictor:
 
 def test_an_adapter_that_changes_nothing_is_refused(tiny_base: Callable[[str], Path]) -> None:
     with pytest.raises(TrainingError) as caught:
-        record_probe(build_untrained(tiny_base("bert")), has_pair=False)
+        record_outputs(build_untrained(tiny_base("bert")), has_pair=False)
     assert "changes nothing" in caught.value.what
     assert "targets" in caught.value.todo
 
@@ -477,13 +477,13 @@ def test_outputs_that_are_not_finite_are_refused(tiny_base: Callable[[str], Path
             if name.endswith("lora_B.default.weight"):
                 parameter.fill_(float("nan"))
     with pytest.raises(TrainingError, match="outputs are not finite"):
-        record_probe(predictor, has_pair=False)
+        record_outputs(predictor, has_pair=False)
 
 
 @pytest.mark.parametrize("task", ["regression", "pair"])
 def test_a_probe_records_rows_of_the_task(trained: FindTrained, task: str) -> None:
     found = trained(task)
-    probe = record_probe(assemble(found), has_pair=task == "pair")
+    probe = record_outputs(assemble(found), has_pair=task == "pair")
     assert probe == found.report.probe
     assert {tuple(row) for row in probe.rows} == {("text", "text_pair") if task == "pair" else ("text",)}
     width = 1 if task == "regression" else 2

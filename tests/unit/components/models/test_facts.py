@@ -22,11 +22,11 @@ from transformers import (
 
 from lorry_components.methods import METHODS
 from lorry_components.models.dimensions import count_positions, read_dimensions, read_hidden_size
-from lorry_components.models.reading_order import (
+from lorry_components.models.model_family import (
     fills_masks,
-    has_two_stacks,
     is_bidirectional,
     is_causal,
+    is_encoder_decoder,
     is_sequence_to_sequence,
     pools_last_token,
 )
@@ -36,7 +36,7 @@ from lorry_registry.task_spec import TrainSpec
 
 # Encoders and decoders of sizes that differ, or latents beside bytes: no single width.
 WITHOUT_WIDTH = [BltConfig, PerceiverConfig, MusicgenConfig, MusicgenMelodyConfig]
-ANSWERS = (has_two_stacks, is_bidirectional, is_causal, fills_masks, pools_last_token)
+ANSWERS = (is_encoder_decoder, is_bidirectional, is_causal, fills_masks, pools_last_token)
 
 
 @pytest.mark.parametrize(

@@ -40,12 +40,12 @@ STEP_SOURCES = {
         *(f"training/{name}.py" for name in ("head_fitting", "length", "linear_probe", "number_head")),
         *(
             f"training/{name}.py"
-            for name in ("optimizers", "packing", "precision", "quick_lora", "resumption", "sampler", "setup")
+            for name in ("optimizers", "packing", "precision", "fused_lora", "resumption", "sampler", "setup")
         ),
         *(f"training/{name}.py" for name in ("sharding", "starting_adapter", "supervised_logits", "trainer")),
-        *("training/head_rate.py", "training/worse_ends.py", "metrics/randomization.py"),
+        *("training/head_rate.py", "training/probe_fallback.py", "metrics/randomization.py"),
         *(f"models/{name}.py" for name in ("blocks", "dimensions", "dropout_fields", "pooled_model")),
-        *(f"models/{name}.py" for name in ("pooling", "pretrained", "quantization", "reading_order")),
+        *(f"models/{name}.py" for name in ("pooling", "pretrained", "quantization", "model_family")),
         "models/stored_base.py",
     ],
 }

@@ -344,7 +344,7 @@ def test_the_head_of_soft_prompts_is_fitted_to_the_base_with_them(
 @pytest.fixture
 def _any_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give up every training: what comes of it does not depend on how bad a tiny model becomes."""
-    monkeypatch.setattr("lorry_components.training.worse_ends._CHANCE", 1.0)
+    monkeypatch.setattr("lorry_components.training.probe_fallback._CHANCE", 1.0)
 
 
 # At such a rate the weights are thrown about.

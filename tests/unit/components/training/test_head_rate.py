@@ -8,8 +8,8 @@ import pytest
 
 from lorry_components.methods.base import is_newly_initialized
 from lorry_components.steps.prepare_data.step import load_card, load_part
-from lorry_components.tasks.makeup import write_out
 from lorry_components.tasks.resolution import resolve_task
+from lorry_components.tasks.resolved_recipe import write_out
 from lorry_components.training.assembly import build_trainer
 from lorry_components.training.distributed import ALONE
 from lorry_components.training.head_rate import FITTED_HEAD_RATE, choose_head_rate

@@ -139,7 +139,7 @@ def test_a_time_that_is_known_is_printed(
     assert "same kind of machine" not in invoke("plan", task_file()).output
     assert json.loads(invoke("plan", task_file(), "--json").output)[0]["expected_seconds"] is None
     times = {"prepare_data": 4.0, "finetune": 56.0}
-    monkeypatch.setattr("lorry_pipelines.retraining.planning.find_step_times", lambda *_: ("v3", times))
+    monkeypatch.setattr("lorry_pipelines.retraining.planning.find_step_durations", lambda *_: ("v3", times))
     assert "time          1.0 min, as v3 took on the same kind of machine" in invoke(
         "plan", task_file()
     ).output.replace("\n", " ")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from lorry_components.tasks.definition import inspect_task
 from lorry_pipelines.starting.column_profile import profile_table
-from lorry_pipelines.starting.guesses import TaskGuess, Wishes, guess_task
+from lorry_pipelines.starting.guesses import ColumnHints, TaskGuess, guess_task
 from lorry_pipelines.starting.task_file import name_task, render_task
 from lorry_registry.errors import InvalidDataError, InvalidTaskError, LorryError, UsageError
 
@@ -31,8 +31,8 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
-def guess(path: Path, **wishes: str) -> TaskGuess:
-    return guess_task(profile_table(path), Wishes(**wishes))
+def guess(path: Path, **hints: str) -> TaskGuess:
+    return guess_task(profile_table(path), ColumnHints(**hints))
 
 
 def explain(found: TaskGuess, about: str) -> str:

@@ -18,7 +18,7 @@ from transformers import (
 
 from lorry_components.methods import METHODS
 from lorry_components.methods.peft.base import PeftMethod
-from lorry_components.models.reading_order import is_decoder_class
+from lorry_components.models.model_family import is_decoder_class
 from lorry_components.steps.register.client_notes import list_client_notes
 from lorry_components.steps.register.model_card import render_card
 from lorry_registry.manifest import Manifest, Pooling

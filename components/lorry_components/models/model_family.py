@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 
-def has_two_stacks(config: "PretrainedConfig") -> bool:
+def is_encoder_decoder(config: "PretrainedConfig") -> bool:
     """Return whether a base is an encoder with a decoder beside it, such as T5 or BART."""
     return bool(getattr(config, "is_encoder_decoder", False))
 
@@ -30,7 +30,7 @@ def is_causal(config: "PretrainedConfig") -> bool:
 
 def fills_masks(config: "PretrainedConfig") -> bool:
     """Return whether a base is one stack that was made to fill in masks."""
-    return _is_masked_family(config) and not has_two_stacks(config)
+    return _is_masked_family(config) and not is_encoder_decoder(config)
 
 
 def pools_last_token(config: "PretrainedConfig") -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lorry_components.steps.finetune.node_exchange import NodeExchange, NodeWork
+from lorry_components.steps.finetune.node_channel import NodeChannel, NodeWork
 from lorry_components.steps.finetune.train_job_settings import TrainJobSettings
 from lorry_components.steps.finetune.train_jobs import NodePod, TrainJob, TrainJobs
 from lorry_components.training.stored_checkpoints import warn_of_failure
@@ -50,19 +50,19 @@ def name_job(run: str, task: str, training: str) -> str:
 
 
 @dataclass(slots=True)
-class NodesTraining:
+class MultiNodeJob:
     """The training of one step on several nodes.
 
     Attributes:
         jobs: The cluster's jobs.
-        exchange: What is exchanged with the nodes.
+        channel: What is exchanged with the nodes.
         settings: How they are placed.
         name: The job's name.
         pace: How often is looked.
     """
 
     jobs: TrainJobs
-    exchange: NodeExchange
+    channel: NodeChannel
     settings: TrainJobSettings
     name: str
     pace: Pace = field(default_factory=Pace)
@@ -93,7 +93,7 @@ class NodesTraining:
         try:
             self._start(work, data, store)
             self._wait()
-            summary = self.exchange.fetch_result(target)
+            summary = self.channel.fetch_result(target)
         except Exception:
             self._clean_up()
             raise
@@ -101,7 +101,7 @@ class NodesTraining:
         return summary
 
     def _start(self, work: NodeWork, data: Path, store: str) -> None:
-        if self.exchange.has_result:
+        if self.channel.has_result:
             _LOGGER.info("the nodes have finished already")
             return
         known = self.jobs.find(self.name)
@@ -111,9 +111,9 @@ class NodesTraining:
         if known is not None:
             _LOGGER.info("the job %s failed in an earlier attempt: %s", self.name, known.reason)
             self._delete_and_wait()
-        self.exchange.publish(work, data)
-        self.exchange.beat()
-        command = ["python3", "-P", "-m", _NODE_MODULE, store, self.exchange.key]
+        self.channel.publish(work, data)
+        self.channel.beat()
+        command = ["python3", "-P", "-m", _NODE_MODULE, store, self.channel.key]
         self.jobs.create(self.name, self.settings, command)
         _LOGGER.info("the job %s trains on %d nodes", self.name, self.settings.nodes)
 
@@ -133,9 +133,9 @@ class NodesTraining:
     def _wait(self) -> None:
         started = time.monotonic()
         has_run = False
-        while not self.exchange.has_result:
+        while not self.channel.has_result:
             self._beat()
-            failure = self.exchange.find_failure()
+            failure = self.channel.find_failure()
             if failure is not None:
                 raise failure
             job = self.jobs.find(self.name)
@@ -169,7 +169,7 @@ class NodesTraining:
         now = time.monotonic()
         if self._beaten_at is None or now - self._beaten_at >= self.pace.beat:
             self._beaten_at = now
-            warn_of_failure(self.exchange.beat, "the nodes do not know that someone waits for them")
+            warn_of_failure(self.channel.beat, "the nodes do not know that someone waits for them")
 
     # What is shown
 
@@ -230,7 +230,7 @@ class NodesTraining:
 
     def _explain_failure(self, job: TrainJob, pods: list[NodePod]) -> LorryError:
         # A node that failed for good may have said so while the job was looked at.
-        failure = self.exchange.find_failure()
+        failure = self.channel.find_failure()
         if failure is not None:
             return failure
         failed = [pod for pod in pods if pod.trouble or pod.phase == "Failed"]
@@ -249,7 +249,7 @@ class NodesTraining:
 
     def _clean_up(self) -> None:
         _ignore(lambda: self.jobs.delete(self.name), f"the job {self.name} may go on")
-        _ignore(self.exchange.remove, "what was exchanged with the nodes is left in the store")
+        _ignore(self.channel.remove, "what was exchanged with the nodes is left in the store")
 
 
 def _ignore(call: Callable[[], object], loss: str) -> None:

@@ -13,7 +13,7 @@ from lorry_registry.task_spec import TaskSpec
 _LOOKED_AT = 5
 
 
-def find_step_times(
+def find_step_durations(
     spec: TaskSpec, registry: Registry, is_same: Callable[[Mapping[str, JsonValue]], bool]
 ) -> tuple[str, dict[str, float]]:
     """Return the last version of the same recipe and such a machine, and how many seconds each step took.

@@ -45,7 +45,7 @@ _PART = r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}"
 
 
 class ExchangedFile(BaseModel):
-    """A file, below a folder of the exchange."""
+    """A file, below a folder of the channel."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -104,14 +104,14 @@ class _Failure(BaseModel):
     faults: tuple[_Fault, ...] = ()
 
 
-def name_exchange(run: str, task: str) -> str:
+def name_channel(run: str, task: str) -> str:
     """Return the key below which a task's step and nodes exchange what they have to."""
     return f"runs/{run}/nodes/{task}"
 
 
 @dataclass(frozen=True, slots=True)
-class NodeExchange:
-    """The exchange of one step and its nodes.
+class NodeChannel:
+    """The channel between one step and its nodes: files in the store.
 
     Attributes:
         store: Where it is.

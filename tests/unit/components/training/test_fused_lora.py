@@ -11,7 +11,7 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import AutoModel
 
-from lorry_components.training.quick_lora import quicken_lora
+from lorry_components.training.fused_lora import fuse_lora
 
 
 class Layers(nn.Module):
@@ -40,7 +40,7 @@ def build(**options: Any) -> Any:
 
 
 def list_quick(model: nn.Module) -> list[str]:
-    return [name for name, module in model.named_modules() if type(module).__name__ == "QuickLinear"]
+    return [name for name, module in model.named_modules() if type(module).__name__ == "FusedLinear"]
 
 
 def compute(model: nn.Module, rows: torch.Tensor, *, is_mixed: bool) -> dict[str, torch.Tensor]:
@@ -58,7 +58,7 @@ def compute(model: nn.Module, rows: torch.Tensor, *, is_mixed: bool) -> dict[str
 def test_outputs_and_gradients_are_pefts(is_mixed: bool) -> None:
     plain = build()
     quick = copy.deepcopy(plain)
-    quicken_lora(quick)
+    fuse_lora(quick)
     assert len(list_quick(quick)) == 2
     rows = torch.randn(3, 5, 6)
     expected, found = (compute(model, rows, is_mixed=is_mixed) for model in (plain, quick))
@@ -74,7 +74,7 @@ def test_outputs_and_gradients_are_pefts(is_mixed: bool) -> None:
 def test_numbers_without_gradients_are_pefts_own() -> None:
     plain = build()
     quick = copy.deepcopy(plain)
-    quicken_lora(quick)
+    fuse_lora(quick)
     rows = torch.randn(7, 6)
     quick.eval(), plain.eval()
     assert torch.equal(quick(rows), plain(rows))
@@ -94,12 +94,12 @@ def test_numbers_without_gradients_are_pefts_own() -> None:
 def test_other_layers_are_left_alone(options: Mapping[str, Any]) -> None:
     # A bias of LoRA's own needs one of the layer.
     model = build(target_modules=["first"], **options)
-    quicken_lora(model)
+    fuse_lora(model)
     assert not list_quick(model)
 
 
 def test_transposed_weights_are_left_alone(tiny_base: Callable[[str], Path]) -> None:
     base: Any = AutoModel.from_pretrained(tiny_base("gpt2"))
     model: Any = get_peft_model(base, LoraConfig(target_modules=["c_attn"], fan_in_fan_out=True))
-    quicken_lora(model)
+    fuse_lora(model)
     assert not list_quick(model)

@@ -7,7 +7,7 @@ from lorry_components.methods.native.own_weights import OwnWeightsMethod
 from lorry_components.methods.native.probe import Probe
 from lorry_components.methods.peft.base import PeftMethod
 from lorry_components.methods.soft_tokens.base import SoftTokenMethod
-from lorry_components.models.reading_order import is_decoder_class
+from lorry_components.models.model_family import is_decoder_class
 from lorry_components.task_types import TASK_TYPES
 from lorry_components.task_types.input_form import InputForm
 from lorry_components.task_types.sequence_head import SequenceHeadTaskType
@@ -24,7 +24,7 @@ _POOLED = {
 }
 
 
-def write_plain_use(manifest: Manifest, folder: Path) -> str:
+def write_peft_usage(manifest: Manifest, folder: Path) -> str:
     """Return Python that computes an adapter's logits with PEFT and transformers alone; empty: none would.
 
     ``base`` and ``folder`` are the paths of the base and of the adapter in it, and ``texts`` are the texts;

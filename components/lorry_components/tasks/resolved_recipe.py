@@ -23,7 +23,7 @@ from lorry_registry.task_spec import DRAWING_FIELDS, TaskSpec
 _NO_DATA_FIELDS = ("source", "revision")
 
 
-def describe_makeup(spec: TaskSpec, *, start: str | None = None) -> Makeup:
+def resolve_recipe(spec: TaskSpec, *, start: str | None = None) -> Makeup:
     """Return what an adapter of a checked task would be made of now.
 
     Args:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from lorry_components.machine_kind import describe_machine
+from lorry_components.hardware_id import describe_machine
 
 
 def test_processors_and_gpus(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ _STDIN = 0
 _PATIENCE_SECONDS = 10.0
 
 
-def start_with_lifeline(
+def start_watched(
     command: Sequence[str], *, log: IO[bytes], environment: Mapping[str, str], inherited: Collection[int] = ()
 ) -> "subprocess.Popen[bytes]":
     """Start a process that calls :func:`follow_starter`; :func:`end_group` ends it.
@@ -42,7 +42,7 @@ def start_with_lifeline(
 
 
 def end_group(process: "subprocess.Popen[bytes]") -> None:
-    """End a process that :func:`start_with_lifeline` started, and all that it started: politely, then not."""
+    """End a process that :func:`start_watched` started, and all that it started: politely, then not."""
     assert process.stdin is not None
     for end, patience in ((signal.SIGTERM, _PATIENCE_SECONDS), (signal.SIGKILL, None)):
         try:

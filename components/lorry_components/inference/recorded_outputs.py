@@ -1,4 +1,7 @@
-"""The probe: fixed inputs whose outputs are recorded at registration and compared at every load."""
+"""Recorded outputs on fixed inputs: written at registration, compared at every load.
+
+A manifest has them as ``probe``; the linear probe is another thing.
+"""
 
 import numpy as np
 
@@ -40,7 +43,7 @@ def find_tolerance(recorded: Outputs, base_outputs: Outputs) -> float:
     return min(LARGEST_TOLERANCE, effect / 2)
 
 
-def record_probe(predictor: Predictor, *, has_pair: bool, may_be_head_alone: bool = False) -> Probe:
+def record_outputs(predictor: Predictor, *, has_pair: bool, may_be_head_alone: bool = False) -> Probe:
     """Run the probe with the adapter and without.
 
     Args:

@@ -12,9 +12,9 @@ import pytest
 import yaml
 from kubernetes import client
 
+from lorry_components.steps.finetune.multi_node_job import MultiNodeJob, Pace, name_job
+from lorry_components.steps.finetune.node_channel import NodeChannel, NodeWork, name_channel
 from lorry_components.steps.finetune.node_entry import Waiting, count_processes, read_node
-from lorry_components.steps.finetune.node_exchange import NodeExchange, NodeWork, name_exchange
-from lorry_components.steps.finetune.several_nodes import NodesTraining, Pace, name_job
 from lorry_components.steps.finetune.train_job_settings import (
     JobSecret,
     JobVolume,
@@ -99,7 +99,7 @@ class Step:
         self.data.mkdir()
         (self.data / "train.parquet").write_bytes(b"rows")
         self.store = LocalStore(folder / "store")
-        self.exchange = NodeExchange(self.store, name_exchange("run-1", "films"))
+        self.channel = NodeChannel(self.store, name_channel("run-1", "films"))
         configuration = client.Configuration(host=server.host, api_key={"authorization": f"Bearer {TOKEN}"})
         configuration.retries = False
         self.api = KubernetesApi(
@@ -107,9 +107,9 @@ class Step:
         )
 
     def run(self, pace: Pace | None = None, **settings: Any) -> TrainingSummary:
-        training = NodesTraining(
+        training = MultiNodeJob(
             TrainJobs(self.api),
-            self.exchange,
+            self.channel,
             make_settings(**settings),
             NAME,
             pace or Pace(look=0.02, beat=0.02, stuck=0.1),
@@ -137,7 +137,7 @@ class Step:
             (made / "adapter").mkdir(parents=True, exist_ok=True)
             (made / "adapter" / "adapter_model.safetensors").write_bytes(b"weights")
             make_summary().save(made)
-            self.exchange.keep_result(made)
+            self.channel.keep_result(made)
             self.server.set_condition(NAME, "Complete", "JobsCompleted", "completed")
 
         threading.Thread(target=end, daemon=True).start()
@@ -165,7 +165,7 @@ def test_a_job_is_made_watched_shown_and_removed(step: Step, caplog: pytest.LogC
     assert [line for line in caplog.messages if "step 1 of 1" in line] == ["node 0: step 1 of 1"]
     # Neither the job nor what was exchanged is left.
     assert f"{TRAINJOBS}/{NAME}" not in step.server.objects
-    assert list(step.store.list_keys(step.exchange.key)) == []
+    assert list(step.store.list_keys(step.channel.key)) == []
     (job,) = made
     assert job["metadata"]["labels"] == {
         "app.kubernetes.io/part-of": "lorry",
@@ -176,7 +176,7 @@ def test_a_job_is_made_watched_shown_and_removed(step: Step, caplog: pytest.LogC
     assert spec["activeDeadlineSeconds"] == 60
     assert spec["trainer"]["numNodes"] == 2
     program = ["python3", "-P", "-m", "lorry_components.steps.finetune.node_entry"]
-    assert spec["trainer"]["command"] == [*program, step.store.address, step.exchange.key]
+    assert spec["trainer"]["command"] == [*program, step.store.address, step.channel.key]
     assert spec["trainer"]["resourcesPerNode"]["limits"]["nvidia.com/gpu"] == "4"
     (patch,) = spec["runtimePatches"]
     (node,) = patch["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]
@@ -234,7 +234,7 @@ def test_a_job_is_as_the_models_of_trainer_have_it() -> None:
 
 def test_a_step_that_is_run_again_finds_its_job(step: Step) -> None:
     step.server.put(f"{TRAINJOBS}/{NAME}", {"metadata": {"name": NAME}})
-    step.exchange.publish(
+    step.channel.publish(
         NodeWork(
             task="t",
             run="r",
@@ -253,7 +253,7 @@ def test_a_step_that_is_run_again_finds_its_job(step: Step) -> None:
 
 def test_a_step_that_is_run_again_after_the_end_takes_the_result(step: Step) -> None:
     step.finish()
-    while not step.exchange.has_result:
+    while not step.channel.has_result:
         time.sleep(0.02)
     assert step.run().steps == 1
     assert step.count(POST) == 0
@@ -262,7 +262,7 @@ def test_a_step_that_is_run_again_after_the_end_takes_the_result(step: Step) -> 
 def test_a_job_that_failed_in_an_earlier_attempt_is_made_anew(step: Step) -> None:
     step.server.put(f"{TRAINJOBS}/{NAME}", {"metadata": {"name": NAME}})
     step.server.set_condition(NAME, "Failed", "JobsFailed", "a node was lost")
-    step.exchange.fail(TrainingError("an old failure"))
+    step.channel.fail(TrainingError("an old failure"))
     step.server.on_create = step.finish
     assert step.run().steps == 1
     assert step.count(POST) == 1
@@ -366,11 +366,11 @@ def test_a_job_that_fails_says_which_node_and_why(step: Step, status: dict[str, 
 
 def test_what_a_node_cannot_do_is_told_as_its_own_error(step: Step) -> None:
     def fail(_path: str, _job: Any) -> None:
-        step.exchange.fail(
+        step.channel.fail(
             InvalidDataError("rows.jsonl", [Fault("line 3", "is too long", "cut it")], todo="x")
         )
         # The first is heard.
-        step.exchange.fail(TrainingError("another"))
+        step.channel.fail(TrainingError("another"))
 
     step.server.on_create = fail
     with pytest.raises(InvalidDataError, match="line 3: is too long; cut it"):
@@ -466,11 +466,11 @@ def test_names_are_the_same_for_the_same_step_and_fit_the_names_of_pods() -> Non
 
 
 def test_nodes_stop_when_nobody_waits(tmp_path: Path) -> None:
-    exchange = NodeExchange(LocalStore(tmp_path), "runs/r/nodes/t")
-    exchange.beat()
-    waiting = Waiting(exchange, abandoned_seconds=0.3, look_seconds=0.0)
+    channel = NodeChannel(LocalStore(tmp_path), "runs/r/nodes/t")
+    channel.beat()
+    waiting = Waiting(channel, abandoned_seconds=0.3, look_seconds=0.0)
     for _ in range(8):
-        exchange.beat()
+        channel.beat()
         waiting.check()
         time.sleep(0.1)
     with pytest.raises(TrainingError, match="no one has waited"):
@@ -497,11 +497,11 @@ def test_a_file_that_was_changed_in_the_store_is_not_taken(step: Step) -> None:
     (made / "adapter").mkdir(parents=True)
     (made / "adapter" / "weights").write_bytes(b"weights")
     make_summary().save(made)
-    step.exchange.keep_result(made)
-    step.store.delete(f"{step.exchange.key}/result/adapter/weights")
-    step.store.create(f"{step.exchange.key}/result/adapter/weights", b"others")
+    step.channel.keep_result(made)
+    step.store.delete(f"{step.channel.key}/result/adapter/weights")
+    step.store.create(f"{step.channel.key}/result/adapter/weights", b"others")
     with pytest.raises(StoreError, match="not what was uploaded"):
-        step.exchange.fetch_result(step.folder / "candidate")
+        step.channel.fetch_result(step.folder / "candidate")
 
 
 def test_settings_of_another_version_are_refused() -> None:

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from lorry_components import lifelines
-from lorry_components.lifelines import end_group, start_with_lifeline
+from lorry_components import watchdog
+from lorry_components.watchdog import end_group, start_watched
 
 # Follows its starter, has a child in its group, and says when both are there. What its first argument names
 # happens before it is ended.
 _FOLLOW = """
 import subprocess, sys, time
 from pathlib import Path
-from lorry_components.lifelines import follow_starter
+from lorry_components.watchdog import follow_starter
 
 folder, way = Path(sys.argv[1]), sys.argv[2]
 
@@ -41,11 +41,11 @@ time.sleep(600)
 _START = """
 import os, sys, time
 from pathlib import Path
-from lorry_components.lifelines import start_with_lifeline
+from lorry_components.watchdog import start_watched
 
 folder = Path(sys.argv[1])
 with (folder / "log").open("wb") as log:
-    process = start_with_lifeline([sys.executable, "-c", *sys.argv[2:]], log=log, environment=os.environ)
+    process = start_watched([sys.executable, "-c", *sys.argv[2:]], log=log, environment=os.environ)
 (folder / "process").write_text(str(process.pid))
 print("started", flush=True)
 time.sleep(600)
@@ -102,7 +102,7 @@ def test_all_end_with_a_starter_that_is_killed(tmp_path: Path, started: list[int
 
 
 def test_without_a_pipe_nobody_is_followed() -> None:
-    code = "from lorry_components.lifelines import follow_starter; follow_starter(); print(input())"
+    code = "from lorry_components.watchdog import follow_starter; follow_starter(); print(input())"
     with Path(__file__).open("rb") as text:
         result = subprocess.run([sys.executable, "-c", code], stdin=text, capture_output=True, check=True)
     assert result.stdout.decode().strip() == Path(__file__).read_text("utf-8").splitlines()[0]
@@ -110,7 +110,7 @@ def test_without_a_pipe_nobody_is_followed() -> None:
 
 def test_a_group_is_ended(tmp_path: Path, started: list[int]) -> None:
     with (tmp_path / "log").open("wb") as log:
-        process = start_with_lifeline(
+        process = start_watched(
             [sys.executable, "-c", _FOLLOW, str(tmp_path), "clean"], log=log, environment=os.environ
         )
     child = int(wait_for(tmp_path / "child"))
@@ -124,13 +124,13 @@ def test_a_group_is_ended(tmp_path: Path, started: list[int]) -> None:
 def test_a_process_that_does_not_listen_is_ended(
     tmp_path: Path, started: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lifelines, "_PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(watchdog, "_PATIENCE_SECONDS", 0.2)
     code = (
         "import signal, sys, time; from pathlib import Path; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
         "Path(sys.argv[1]).touch(); time.sleep(600)"
     )
     with (tmp_path / "log").open("wb") as log:
-        process = start_with_lifeline(
+        process = start_watched(
             [sys.executable, "-c", code, str(tmp_path / "deaf")], log=log, environment=os.environ
         )
     started.append(process.pid)
@@ -141,7 +141,7 @@ def test_a_process_that_does_not_listen_is_ended(
 
 def test_a_group_that_has_ended_is_left_alone(tmp_path: Path) -> None:
     with (tmp_path / "log").open("wb") as log:
-        process = start_with_lifeline([sys.executable, "-c", "print(7)"], log=log, environment={})
+        process = start_watched([sys.executable, "-c", "print(7)"], log=log, environment={})
     process.wait()
     end_group(process)
     assert process.returncode == 0

@@ -1,4 +1,8 @@
-"""LoRA's linear layers, computed in fewer passes over memory than PEFT's."""
+"""LoRA's linear layers, y = W x + b + s B A x in fewer passes over memory than PEFT's.
+
+Shapes, as in peft: W (out_dim, in_dim), lora_A (r, in_dim), lora_B (out_dim, r), x (..., in_dim), y (...,
+out_dim).
+"""
 
 from typing import TYPE_CHECKING, Any
 
@@ -7,7 +11,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def quicken_lora(model: "nn.Module") -> None:
+def fuse_lora(model: "nn.Module") -> None:
     """Let plain LoRA layers of a model compute W0 x + s B A x and its gradients at once while they train.
 
     PEFT adds the two products in steps, each of which reads and writes all activations, and casts them to the
@@ -45,31 +49,31 @@ def _build_class() -> Any:
 
     product = _build_product()
 
-    class QuickLinear(layer.Linear):
+    class FusedLinear(layer.Linear):
         """PEFT's layer, with another way to compute it while it trains."""
 
         def forward(self, x: "torch.Tensor", *args: Any, **kwargs: Any) -> "torch.Tensor":
             is_training = self.training and torch.is_grad_enabled()
             if not is_training or self.disable_adapters or self.merged or args or kwargs:
                 return super().forward(x, *args, **kwargs)
-            ((name, lower),) = self.lora_A.items()
+            ((name, lora_a),) = self.lora_A.items()
             device = x.device.type
             if torch.is_autocast_enabled(device):
                 x = x.to(torch.get_autocast_dtype(device))
-            base, upper = self.base_layer, self.lora_B[name]
+            base, lora_b = self.base_layer, self.lora_B[name]
             computed: torch.Tensor = product.apply(
-                x, base.weight, base.bias, lower.weight, upper.weight, self.scaling[name]
+                x, base.weight, base.bias, lora_a.weight, lora_b.weight, self.scaling[name]
             )
             return computed
 
-    return QuickLinear
+    return FusedLinear
 
 
 def _build_product() -> Any:
     import torch
 
     class Product(torch.autograd.Function):
-        """W x + b + s B A x for rows x."""
+        """W x + b + s B A x for x (rows, in_dim); kept for the gradients: A x (rows, r)."""
 
         @staticmethod
         def forward(
@@ -77,30 +81,30 @@ def _build_product() -> Any:
             x: torch.Tensor,
             weight: torch.Tensor,
             bias: torch.Tensor | None,
-            lower: torch.Tensor,
-            upper: torch.Tensor,
+            lora_a: torch.Tensor,
+            lora_b: torch.Tensor,
             scale: float,
         ) -> torch.Tensor:
             rows = x.reshape(-1, x.shape[-1])
-            weight, lower, scaled = weight.to(x.dtype), lower.to(x.dtype), (upper * scale).to(x.dtype)
-            inner = rows @ lower.t()
+            weight, lora_a, scaled = weight.to(x.dtype), lora_a.to(x.dtype), (lora_b * scale).to(x.dtype)
+            reduced = rows @ lora_a.t()
             computed = rows @ weight.t() if bias is None else torch.addmm(bias.to(x.dtype), rows, weight.t())
-            computed.addmm_(inner, scaled.t())
-            ctx.save_for_backward(rows, weight, lower, scaled, inner)
-            ctx.scale, ctx.shape, ctx.dtype = scale, x.shape, upper.dtype
+            computed.addmm_(reduced, scaled.t())
+            ctx.save_for_backward(rows, weight, lora_a, scaled, reduced)
+            ctx.scale, ctx.shape, ctx.dtype = scale, x.shape, lora_b.dtype
             return computed.view(*x.shape[:-1], -1)
 
         @staticmethod
         def backward(ctx: Any, gradient: torch.Tensor) -> Any:
-            rows, weight, lower, scaled, inner = ctx.saved_tensors
-            outer = gradient.reshape(-1, gradient.shape[-1])
-            inner_gradient = outer @ scaled
+            rows, weight, lora_a, scaled, reduced = ctx.saved_tensors
+            flat_gradient = gradient.reshape(-1, gradient.shape[-1])
+            reduced_gradient = flat_gradient @ scaled
             # The layer below may be the first that is trained.
             of_rows = None
             if ctx.needs_input_grad[0]:
-                of_rows = (outer @ weight).addmm_(inner_gradient, lower).view(ctx.shape)
-            of_lower = (inner_gradient.t() @ rows).to(ctx.dtype)
-            of_upper = (outer.t() @ inner).to(ctx.dtype).mul_(ctx.scale)
-            return of_rows, None, None, of_lower, of_upper, None
+                of_rows = (flat_gradient @ weight).addmm_(reduced_gradient, lora_a).view(ctx.shape)
+            of_lora_a = (reduced_gradient.t() @ rows).to(ctx.dtype)
+            of_lora_b = (flat_gradient.t() @ reduced).to(ctx.dtype).mul_(ctx.scale)
+            return of_rows, None, None, of_lora_a, of_lora_b, None
 
     return Product

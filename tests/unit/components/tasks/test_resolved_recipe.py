@@ -10,8 +10,8 @@ from pydantic import create_model
 from lorry_components.methods.peft.lora import Lora, LoraOptions
 from lorry_components.task_types import TASK_TYPES
 from lorry_components.tasks.changes import describe_changes, find_changes
-from lorry_components.tasks.makeup import describe_makeup, write_out
 from lorry_components.tasks.resolution import resolve_task
+from lorry_components.tasks.resolved_recipe import resolve_recipe, write_out
 from lorry_registry.manifest import Manifest
 from lorry_registry.task_spec import TaskSpec
 
@@ -33,7 +33,7 @@ class Shop:
             update={
                 "source_digest": task.source_digest,
                 "recipe_digest": spec.recipe_digest,
-                "makeup": describe_makeup(spec),
+                "makeup": resolve_recipe(spec),
                 **inputs,
             }
         )
@@ -63,7 +63,7 @@ def change_alpha(monkeypatch: pytest.MonkeyPatch, default: int) -> None:
 
 def test_every_default_is_written_out(shop: Shop) -> None:
     spec = shop.make(method={"name": "lora", "r": 4, "targets": ["query"]}, train={"learning_rate": None})
-    makeup = describe_makeup(spec)
+    makeup = resolve_recipe(spec)
     assert makeup.defaults["method.options.alpha"] == LoraOptions().alpha
     assert makeup.defaults["train.learning_rate"] == Lora.learning_rate
     # What the recipe says is not said twice, nor what is for images alone.
@@ -86,7 +86,7 @@ def test_a_default_that_changed_changes_the_digest_and_is_told(
     change_alpha(monkeypatch, 32)
     changed = shop.make(method={"name": "lora", "r": 4, "targets": ["query"]})
     assert shop.find(changed, manifest) == {"recipe": "method.alpha 16 -> 32"}
-    assert describe_makeup(changed).digest != describe_makeup(spec).digest
+    assert resolve_recipe(changed).digest != resolve_recipe(spec).digest
     (change,) = find_changes(resolve_task(changed), manifest)
     assert (change.part, dict(change.fields)) == ("recipe", {"method.alpha": (16, 32)})
     # Whoever has written it out is not concerned.
@@ -103,7 +103,7 @@ def test_a_default_that_is_written_out_is_no_change(shop: Shop) -> None:
 
 def test_a_field_of_a_later_lorry_is_a_change_only_where_it_is_set(shop: Shop) -> None:
     spec = shop.make(method={"name": "lora", "targets": ["query"]})
-    makeup = describe_makeup(spec)
+    makeup = resolve_recipe(spec)
     former = {name: value for name, value in makeup.defaults.items() if name != "method.options.rslora"}
     manifest = shop.make_manifest(spec, makeup=makeup.model_copy(update={"defaults": former}))
     assert shop.find(spec, manifest) == {}

@@ -21,8 +21,8 @@ from lorry_components.tasks.resolution import ResolvedTask, resolve_task
 from lorry_components.training.distributed import ALONE
 from lorry_components.training.head_fitting import FittedHead
 from lorry_components.training.linear_probe import LinearProbe, find_output_layer
+from lorry_components.training.probe_fallback import give_up_worse_end
 from lorry_components.training.setup import Setup, set_up
-from lorry_components.training.worse_ends import give_up_worse_end
 from lorry_registry.errors import TrainingError
 from lorry_registry.registry import Registry
 from lorry_registry.stores import LocalStore
@@ -38,7 +38,7 @@ RUINED = {"epochs": None, "steps": 4, "learning_rate": 0.5}
 @pytest.fixture
 def _any_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give up every training: what comes of it does not depend on how bad a tiny model becomes."""
-    monkeypatch.setattr("lorry_components.training.worse_ends._CHANCE", 1.0)
+    monkeypatch.setattr("lorry_components.training.probe_fallback._CHANCE", 1.0)
 
 
 def register_trained(task: ResolvedTask, data: Path, folder: Path) -> tuple[Any, Path]:
