@@ -6,6 +6,7 @@
 :mod:`~lorry_components.serving.engine` computes them, those of several LoRA adapters in one pass by
 :mod:`~lorry_components.serving.mixed_lora`, :mod:`~lorry_components.serving.open_inference` reads
 and writes the documents of the Open Inference Protocol,
-:mod:`~lorry_components.serving.application` is the HTTP application, and
+:mod:`~lorry_components.serving.application` is the HTTP application,
+:mod:`~lorry_components.serving.metrics` counts what it answers, and
 :mod:`~lorry_components.serving.tokens` says who may ask it for what.
 """

@@ -3,9 +3,12 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -13,6 +16,7 @@ from starlette.routing import Route
 from lorry_components.data.rows import join_prediction
 from lorry_components.serving.batching import Batcher, QueueFullError
 from lorry_components.serving.catalogue import Catalogue, ServedVersion
+from lorry_components.serving.metrics import Entry, Metrics, RequestWatch, note_rows, note_version
 from lorry_components.serving.open_inference import describe_version, read_request, write_response
 from lorry_components.serving.openapi import describe_routes
 from lorry_components.serving.requests import Limits, check_rows, parse_json, read_inputs
@@ -47,7 +51,9 @@ class Service:
         batcher: Computes predictions.
         limits: How large a request may be.
         version: The version of Lorry.
-        grants: What each token allows; None: nobody is asked for one.
+        grants: What each token allows; None: no token is asked for.
+        poll: After how many seconds the ledger is read again; None: never.
+        log: Called with an entry for each request.
     """
 
     def __init__(
@@ -58,12 +64,17 @@ class Service:
         version: str,
         *,
         grants: Sequence[Grant] | None = None,
+        poll: float | None = None,
+        log: Callable[[Entry], None] | None = None,
     ) -> None:
         self._catalogue = catalogue
         self._batcher = batcher
         self._limits = limits
         self._version = version
         self._grants = grants
+        self._poll = poll
+        self._log = log
+        self._metrics = Metrics(catalogue, batcher)
 
     def build_application(self) -> Starlette:
         """Return the ASGI application."""
@@ -74,6 +85,7 @@ class Service:
             Route("/v2", self._describe_server),
             Route("/v2/health/live", self._confirm),
             Route("/v2/health/ready", self._confirm_ready),
+            Route("/metrics", self._write_metrics),
             Route("/tasks", self._list_tasks),
             Route("/tasks/{task}/predict", self._predict, methods=["POST"]),
         ]
@@ -91,17 +103,30 @@ class Service:
             _TooLargeError: _answer_too_large,
             _ForbiddenError: _answer_forbidden,
         }
-        return Starlette(routes=routes, exception_handlers=handlers, lifespan=self._run)
+        watch = Middleware(RequestWatch, metrics=self._metrics, log=self._log)
+        return Starlette(routes=routes, exception_handlers=handlers, lifespan=self._run, middleware=[watch])
 
     @contextlib.asynccontextmanager
     async def _run(self, _application: Starlette) -> AsyncIterator[None]:
-        running = asyncio.create_task(self._batcher.run())
+        running = [asyncio.create_task(self._batcher.run())]
+        if self._poll is not None:
+            running.append(asyncio.create_task(self._follow_ledger(self._poll)))
         try:
             yield
         finally:
-            running.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await running
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+
+    async def _follow_ledger(self, seconds: float) -> None:
+        # A thread of its own: batches are computed while an adapter is loaded, and the end waits for none.
+        thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ledger")
+        try:
+            while True:
+                await asyncio.sleep(seconds)
+                await asyncio.get_running_loop().run_in_executor(thread, self._catalogue.refresh)
+        finally:
+            thread.shutdown(wait=False)
 
     async def _describe_api(self, _request: Request) -> Response:
         return JSONResponse(describe_routes(self._version, self._limits))
@@ -115,6 +140,12 @@ class Service:
     async def _confirm_ready(self, _request: Request) -> Response:
         is_ready = bool(self._catalogue.versions)
         return JSONResponse({"ready": is_ready}, status_code=200 if is_ready else 503)
+
+    async def _write_metrics(self, request: Request) -> Response:
+        # They name all tasks.
+        if self._admit(request).tasks is not None:
+            raise _ForbiddenError(403, "the token is not for all tasks")
+        return Response(self._metrics.write(), media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
     async def _list_tasks(self, request: Request) -> Response:
         allows = self._admit(request).allows
@@ -135,7 +166,9 @@ class Service:
             raise
         except LorryError as error:
             return JSONResponse({"ready": False, "error": str(error)}, status_code=503)
-        return JSONResponse({"ready": True, **_name_version(served)})
+        fault = self._catalogue.refused.get(served.task)
+        refused = {} if fault is None else {"refused": str(fault)}
+        return JSONResponse({"ready": True, **_name_version(served), **refused})
 
     async def _infer(self, request: Request) -> Response:
         served = self._find(request)
@@ -145,6 +178,7 @@ class Service:
             raise UsageError("is not within the body", where=_BINARY, todo="correct it")
         document = parse_json(body[: int(length)])
         rows = read_request(document, body[int(length) :], served.fields)
+        note_rows(request, len(rows))
         predictions = await self._compute(served, rows)
         request_id = document.get("id")
         named = request_id if isinstance(request_id, str) else None
@@ -153,6 +187,7 @@ class Service:
     async def _predict(self, request: Request) -> Response:
         served = self._find(request)
         rows = read_inputs(parse_json(await self._read_body(request)), served.fields)
+        note_rows(request, len(rows))
         predictions = await self._compute(served, rows)
         return _answer(served, [join_prediction(*pair) for pair in zip(rows, predictions, strict=True)])
 
@@ -162,7 +197,9 @@ class Service:
         if not grant.allows(task):
             # Whether there is such a task is not said.
             raise _ForbiddenError(403, "the token is not for this task")
-        return self._catalogue.find(task, request.path_params.get("version"), allows=grant.allows)
+        served = self._catalogue.find(task, request.path_params.get("version"), allows=grant.allows)
+        note_version(request, served)
+        return served
 
     def _admit(self, request: Request) -> Grant:
         """Return what the token of a request allows.

@@ -39,7 +39,12 @@ class Batcher:
         window: For how many seconds work may wait for more.
         batch_rows: A batch is not filled beyond so many rows.
         queue_rows: So many rows may wait.
+
+    Attributes:
+        on_batch: Called with the number of rows of each batch.
     """
+
+    on_batch: Callable[[int], None] | None = None
 
     def __init__(
         self,
@@ -94,6 +99,8 @@ class Batcher:
         loop = asyncio.get_running_loop()
         while batch := take_batch(self._waiting, self._batch_rows):
             work = [waiting.work for waiting in batch]
+            if self.on_batch is not None:
+                self.on_batch(sum(len(each.rows) for each in work))
             try:
                 answers = await loop.run_in_executor(self._thread, self._compute, work)
             except Exception as error:  # noqa: BLE001 - the requests fail with it, and the others go on

@@ -1,6 +1,6 @@
 """Which version of each task is served, and which champions are refused."""
 
-import threading
+import time
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -9,7 +9,7 @@ from lorry_components.inference import LoadedAdapter, load_adapter
 from lorry_components.models.pooled_model import HEAD, is_pooled
 from lorry_components.serving.shared_bases import SharedBases
 from lorry_components.task_types.input_form import LINEAR_PROBE
-from lorry_registry.errors import LorryError, NotFoundError, UsageError
+from lorry_registry.errors import AdapterRejectedError, LorryError, NotFoundError, UsageError
 from lorry_registry.registry import Registry, Resolution
 from lorry_registry.task_document import suggest_name
 
@@ -77,49 +77,104 @@ class ServedVersion:
         return ("text", "text_pair") if "text_pair" in self.loaded.manifest.probe.rows[0] else ("text",)
 
 
+def _report_nothing(_task: str, _found: ServedVersion | LorryError) -> None:
+    pass
+
+
 @dataclass(slots=True)
 class Catalogue:
     """The versions that are served.
 
+    One thread loads; others may look up what is served at any time: a version is put in the place of another
+    when it is complete, and who has found one keeps it.
+
     Args:
         registry: Where champions are looked up and fetched from.
         bases: Puts adapters on bases.
+        report: Called with a task and the version that is served from now on, or what is wrong with its
+            champion, when that changes.
 
     Attributes:
         versions: The served version of each task.
-        refused: What is wrong with the champion of a task that could not be loaded.
+        refused: What is wrong with the champion of a task that could not be loaded. If an earlier version was
+            served before, it still is.
     """
 
     registry: Registry
     bases: SharedBases
+    report: Callable[[str, ServedVersion | LorryError], None] = _report_nothing
     versions: dict[str, ServedVersion] = field(default_factory=dict)
     refused: dict[str, LorryError] = field(default_factory=dict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    # Adapters that are not loaded again: their bytes are what they are.
+    _rejected: dict[str, str] = field(default_factory=dict)
+    _read_at: dict[str, float] = field(default_factory=dict)
 
     def load(self, tasks: Iterable[str]) -> None:
         """Load the champions of tasks; what fails is refused, and the others are served."""
-        for task in tasks:
-            try:
-                self._load_champion(task)
-            except LorryError as error:
-                self.refused[task] = error
+        self._read_at |= dict.fromkeys(tasks, time.monotonic())
+        self.refresh()
 
-    def _load_champion(self, task: str) -> None:
-        resolution = self.registry.resolve(task)
-        check_kind(task, resolution.manifest.kind)
+    def refresh(self) -> None:
+        """Follow the ledger: load champions that are not served, and drop tasks that have none any more."""
+        for task in self._read_at:
+            try:
+                self._follow(task)
+            except LorryError as error:
+                self._refuse(task, error)
+            # What a library raises must not end the serving of the other tasks.
+            except Exception as error:  # noqa: BLE001
+                problem = f"it cannot be loaded: {type(error).__name__}: {error}"
+                self._refuse(task, AdapterRejectedError(problem, where=task))
+
+    @property
+    def ledger_age(self) -> float:
+        """For how many seconds the champion of some task is not known for sure."""
+        now = time.monotonic()
+        return now - min(self._read_at.values(), default=now)
+
+    def _follow(self, task: str) -> None:
+        asked_at = time.monotonic()
+        try:
+            resolution = self.registry.resolve(task)
+        except NotFoundError:
+            state = self.registry.ledger.read_state(task)
+            if state.deleted is not None or state.champion is None:
+                self.versions.pop(task, None)
+            raise
+        self._read_at[task] = asked_at
         served = self.versions.get(task)
         if served is not None and served.version == resolution.version:
-            return
-        folder = self.registry.fetch(resolution.adapter_id)
-        loaded = load_adapter(
-            folder,
-            expected_id=resolution.adapter_id,
-            find_base=self.bases.find_base,
-            assemble=self.bases.assemble,
-        )
-        with self._lock:
-            self.versions[task] = ServedVersion.of(resolution, loaded)
-            self.refused.pop(task, None)
+            self._rejected.pop(task, None)
+            if self.refused.pop(task, None) is not None:
+                self.report(task, served)
+        elif self._rejected.get(task) != resolution.adapter_id:
+            self._load_version(resolution)
+
+    def _load_version(self, resolution: Resolution) -> None:
+        task, adapter_id = resolution.task, resolution.adapter_id
+        check_kind(task, resolution.manifest.kind)
+        folder = self.registry.fetch(adapter_id)
+        try:
+            loaded = load_adapter(
+                folder,
+                expected_id=adapter_id,
+                find_base=self.bases.find_base,
+                assemble=self.bases.assemble,
+            )
+        except AdapterRejectedError:
+            self._rejected[task] = adapter_id
+            raise
+        self.bases.release_reader(loaded.predictor)
+        self.versions[task] = served = ServedVersion.of(resolution, loaded)
+        self.refused.pop(task, None)
+        self._rejected.pop(task, None)
+        self.report(task, served)
+
+    def _refuse(self, task: str, error: LorryError) -> None:
+        before, self.refused[task] = self.refused.get(task), error
+        # Where it was found may differ each time: a download has a name of its own.
+        if before is None or before.what != error.what:
+            self.report(task, error)
 
     def find(
         self, task: str, version: int | None = None, *, allows: Callable[[str], bool] = bool
@@ -137,9 +192,10 @@ class Catalogue:
         """
         served = self.versions.get(task)
         if served is None:
-            if task in self.refused:
-                raise self.refused[task]
-            known = filter(allows, self.versions)
+            error = self.refused.get(task)
+            if error is not None:
+                raise error
+            known = filter(allows, list(self.versions))
             raise NotFoundError("no such task is served", where=task, todo=suggest_name(task, known))
         if version not in (None, served.version):
             raise NotFoundError(

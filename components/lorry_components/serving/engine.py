@@ -65,7 +65,7 @@ def _mix_adapters(batch: Sequence[Work]) -> torch.Tensor:
     assert own is not None
     encoded = task_type.encode_rows(reader, [row for work in batch for row in work.rows])
     adapters = [work.version.lora for work in batch for _row in work.rows]
-    features = torch.zeros(len(encoded), own.head.get_parameter("weight").shape[1])
+    features = torch.zeros(len(encoded), own.head.get_parameter("weight").shape[1], dtype=torch.float32)
     read: list[torch.Tensor] = []
     hook = own.head.register_forward_pre_hook(lambda _head, inputs: read.append(inputs[0]))
     try:

@@ -45,6 +45,7 @@ def describe_routes(version: str, limits: Limits) -> dict[str, Any]:
         "/v2": {"get": _describe("The server.")},
         "/v2/health/live": {"get": _describe("Whether the server runs.")},
         "/v2/health/ready": {"get": _describe("Whether the server answers.", "503")},
+        "/metrics": {"get": _describe("Metrics for Prometheus.", "401", "403", media="text/plain")},
         "/tasks": {"get": _describe("The served versions, and what is refused.", "401")},
         "/tasks/{task}/predict": {
             "parameters": [_TASK],
@@ -63,7 +64,7 @@ def describe_routes(version: str, limits: Limits) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {"title": "lorry serve", "version": version},
         "paths": paths,
-        # Either of them: without --tokens nobody is asked for one.
+        # Either of them: without --tokens no token is asked for.
         "security": [{}, {"token": []}],
         "components": {"securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}},
     }
@@ -73,9 +74,12 @@ def _list_of(schema: dict[str, Any]) -> dict[str, Any]:
     return {"type": "array", "items": schema}
 
 
-def _describe(summary: str, *refusals: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+def _describe(
+    summary: str, *refusals: str, body: dict[str, Any] | None = None, media: str = "application/json"
+) -> dict[str, Any]:
     content = {"application/json": {"schema": {"type": "object"}}}
-    responses = {"200": {"description": "the answer", "content": content}}
+    answer = content if media in content else {media: {"schema": {"type": "string"}}}
+    responses: dict[str, Any] = {"200": {"description": "the answer", "content": answer}}
     responses |= {code: {"description": _REFUSALS[code], "content": content} for code in refusals}
     described: dict[str, Any] = {"summary": summary, "responses": responses}
     if body is not None:

@@ -29,7 +29,8 @@ class SharedBases:
     def __init__(self, find_base: Callable[[BaseSpec], Base]) -> None:
         self._find_base = find_base
         self._bases: dict[BaseSpec, Base] = {}
-        self._readers: dict[tuple[Path, type[TaskType]], Any] = {}
+        # The one that rows are served with, and the one that adapters are verified with meanwhile.
+        self._readers: dict[tuple[Path, type[TaskType]], tuple[Any, Any]] = {}
         self._parameters: weakref.WeakValueDictionary[Any, nn.Parameter] = weakref.WeakValueDictionary()
 
     def find_base(self, spec: BaseSpec) -> Base:
@@ -56,8 +57,14 @@ class SharedBases:
     def _load_reader(self, task_type: TaskType, base: Path) -> Any:
         key = (base, type(task_type))
         if key not in self._readers:
-            self._readers[key] = task_type.load_reader(base)
-        return self._readers[key]
+            self._readers[key] = (task_type.load_reader(base), task_type.load_reader(base))
+        return self._readers[key][1]
+
+    def release_reader(self, predictor: Predictor) -> None:
+        """Give a verified adapter the tokenizer that rows are served with: none is safe in two threads."""
+        predictor.reader = next(
+            served for served, verifying in self._readers.values() if verifying is predictor.reader
+        )
 
     def share(self, model: "nn.Module") -> None:
         """Put parameters that are in memory already in the place of equal ones.

@@ -6,7 +6,7 @@ adapters of the former version are stale then. A change that gives the same adap
 adapter is evaluated nor how it is judged is part of what it is.
 
 ``tests/unit/components/tasks/test_code_versions.py`` hashes the source of each part, and fails when a part
-has changed and its version has not, until somebody says that nothing else is learned.
+has changed and its version has not, until someone says that nothing else is learned.
 """
 
 from collections.abc import Mapping

@@ -3,10 +3,11 @@
 import importlib.metadata
 import importlib.util
 import ipaddress
+import json
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -19,8 +20,11 @@ from lorry_registry.cli.edge import (
 )
 from lorry_registry.cli.prose import print_line
 from lorry_registry.digest_cache import DigestCache
-from lorry_registry.errors import MissingExtraError, UsageError
+from lorry_registry.errors import LorryError, MissingExtraError, UsageError
 from lorry_registry.registry import Registry
+
+if TYPE_CHECKING:
+    from lorry_components.serving.catalogue import Catalogue, ServedVersion
 
 _Command = TypeVar("_Command", bound="Callable[..., Any] | click.Command")
 
@@ -87,10 +91,25 @@ class _ServeCommand(click.Command):
     show_default=True,
     help="For how many seconds requests are finished after SIGTERM.",
 )
+@click.option(
+    "--poll",
+    type=click.FloatRange(0, min_open=True),
+    default=5,
+    show_default=True,
+    help="After how many seconds the ledger is asked for new champions.",
+)
+@click.option("--access-log", is_flag=True, help="Print a line of JSON for each request, without texts.")
 @_tokens_option()
-@click.option("--no-auth", is_flag=True, help="Ask nobody for a token, whatever the address.")
+@click.option("--no-auth", is_flag=True, help="Ask for no token, at any address.")
 def serve_tasks(
-    tasks: tuple[str, ...], host: str, port: int, grace: int, tokens: Path | None, no_auth: bool
+    tasks: tuple[str, ...],
+    host: str,
+    port: int,
+    grace: int,
+    poll: float,
+    access_log: bool,
+    tokens: Path | None,
+    no_auth: bool,
 ) -> None:
     """Serve the champions of tasks over HTTP: all of the registry on one base, or those named.
 
@@ -105,9 +124,10 @@ def serve_tasks(
             where=f"--host {host}",
             todo="give --tokens FILE (lorry serve token makes it), or --no-auth behind a proxy that asks",
         )
-    if any(importlib.util.find_spec(name) is None for name in ("starlette", "uvicorn")):
+    needed = ("starlette", "uvicorn", "prometheus_client")
+    if any(importlib.util.find_spec(name) is None for name in needed):
         raise MissingExtraError(
-            "starlette and uvicorn are not installed",
+            "starlette, uvicorn and prometheus-client are not all installed",
             where="lorry serve",
             todo="run: pip install 'lorry[serve]'",
         )
@@ -115,11 +135,17 @@ def serve_tasks(
 
     # First of all: nothing is loaded for an address that cannot be taken.
     with listen(host, port) as listener:
-        _serve(open_registry(), tasks, listener, grace, tokens)
+        _serve(open_registry(), tasks, listener, grace, poll, access_log, tokens)
 
 
 def _serve(
-    registry: Registry, tasks: tuple[str, ...], listener: socket.socket, grace: int, tokens: Path | None
+    registry: Registry,
+    tasks: tuple[str, ...],
+    listener: socket.socket,
+    grace: int,
+    poll: float,
+    access_log: bool,
+    tokens: Path | None,
 ) -> None:
     from lorry_components.process_setup import ease_garbage_collection, quiet_libraries
     from lorry_components.processors import limit_own_threads
@@ -141,17 +167,19 @@ def _serve(
     settings = load_settings()
     digest = DigestCache(settings.digests).digest_file
     bases = SharedBases(lambda spec: resolve_base(spec.find_in(settings.base_place), digest=digest))
-    catalogue = Catalogue(registry, bases)
+    catalogue = Catalogue(registry, bases, lambda task, found: _print_change(catalogue, task, found))
     catalogue.load(choose_tasks(registry, tasks))
-    for task, error in catalogue.refused.items():
-        print_warning(f"{task} is not served: {error}")
     if not catalogue.versions:
         raise next(iter(catalogue.refused.values()))
-    for served in catalogue.versions.values():
-        print_line(f"{served.task} v{served.version} {served.adapter_id}", err=True)
     limits = Limits()
     service = Service(
-        catalogue, Batcher(compute_batch), limits, importlib.metadata.version("lorry"), grants=grants
+        catalogue,
+        Batcher(compute_batch),
+        limits,
+        importlib.metadata.version("lorry"),
+        grants=grants,
+        poll=poll,
+        log=(lambda entry: print_line(json.dumps(entry))) if access_log else None,
     )
     address = format_address(*listener.getsockname()[:2])
     run_server(
@@ -163,6 +191,16 @@ def _serve(
             f"serving at http://{address}; the routes are in /openapi.json", err=True
         ),
     )
+
+
+def _print_change(catalogue: "Catalogue", task: str, found: "ServedVersion | LorryError") -> None:
+    """Print which version of a task is served from now on, or why another one is not."""
+    if not isinstance(found, LorryError):
+        print_line(f"{task} v{found.version} {found.adapter_id}", err=True)
+    elif task in catalogue.versions:
+        print_warning(f"{task} stays at v{catalogue.versions[task].version}: {found}")
+    else:
+        print_warning(f"{task} is not served: {found}")
 
 
 def _is_loopback(host: str) -> bool:

@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -208,6 +209,40 @@ def test_a_request_is_cut_off_when_the_grace_is_over(start: Start) -> None:
         assert "Traceback" not in said
         # It was not the time for the body that ended it: that is answered 408.
         assert connection.recv(65536).startswith(b"HTTP/1.1 503")
+
+
+def test_a_promotion_under_load_is_answered_by_the_old_or_the_new_version(
+    start: Start, frozen: Any, variables: dict[str, str]
+) -> None:
+    task, texts = "reviews-over-time", ["a lovely film", "dull", "the cast is awful", "a good plot"]
+    seen: dict[str, set[str]] = {"2": set(), "3": set()}
+    failed: list[str] = []
+    has_seen = {version: threading.Event() for version in seen}
+
+    def ask(server: Server) -> None:
+        with httpx.Client(base_url=server.url, timeout=60) as client:
+            while not has_seen["3"].is_set() and not failed:
+                answer = client.post(f"/tasks/{task}/predict", json={"inputs": texts})
+                if answer.status_code != 200:
+                    failed.append(answer.text)
+                    return
+                scores = [round(row["scores"]["good"], 4) for row in answer.json()]
+                version = answer.headers["lorry-version"]
+                seen[version].add(json.dumps([answer.headers["lorry-adapter"], scores]))
+                has_seen[version].set()
+
+    with start(task, "--poll", "0.1") as server:
+        threads = [threading.Thread(target=ask, args=(server,)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        assert has_seen["2"].wait(60)
+        frozen.run("promote", task, "v3", "--reason", "to try it", **variables)
+        for thread in threads:
+            thread.join(60)
+        assert not failed
+        # One adapter and one set of numbers for each: no answer is of both.
+        assert [len(answers) for answers in seen.values()] == [1, 1]
+        assert seen["2"] != seen["3"]
 
 
 def test_an_address_in_use_is_told_before_anything_is_loaded(frozen: Any, variables: dict[str, str]) -> None:
