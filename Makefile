@@ -26,7 +26,7 @@ INSTALLED := $(VENV)/.installed-$(VERSIONS)
 COMPLETE := $(VENV)/.complete-$(VERSIONS)
 DEMO_DATA := pipelines/tasks/data
 TASKS := $(wildcard pipelines/tasks/*.yaml)
-# Those that need nothing but the demo's data; the others are told where data sets are.
+# Those that need nothing but the demo's data; the others need to know where data sets are.
 BENCHMARKS := memory overhead registry resolution small_task training lora_layers
 # Tests side by side, each process with one thread, since tiny matrices wait longer for a second thread than
 # they take; a module's tests stay together, for they share what it trains.
@@ -76,7 +76,7 @@ $(DEMO_DATA)/tweets.jsonl: $(INSTALLED) infra/demo/fetch_data.py
 run: $(INSTALLED) $(DEMO_DATA)/tweets.jsonl ## The main job: four real tasks on one frozen base, trained, judged, registered.
 	@$(BIN)/lorry run $(TASKS)
 
-# Where the servers of `make stack` keep everything, and what else they are told: docs/servers.md lists it.
+# Where the servers of `make stack` keep everything, and their other settings: docs/servers.md lists it.
 STACK ?= .stack
 STACK_OPTIONS ?=
 RUN_STACK = PYTHONPATH=infra/stack $(BIN)/python -m lorry_stack --folder '$(STACK)'

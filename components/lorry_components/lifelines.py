@@ -1,4 +1,4 @@
-"""A process that ends when whoever started it is gone, and the end of all that it has started itself.
+"""A process that ends when its parent is gone, and the end of all that it has started itself.
 
 The starter holds the writing end of a pipe that is the process's standard input. The system closes that end
 when the starter ends, however it ends; the process notices, and ends its whole group.
@@ -58,7 +58,7 @@ def end_group(process: "subprocess.Popen[bytes]") -> None:
 
 
 def follow_starter(clean_up: Callable[[], None] | None = None) -> None:
-    """End this process and its group, by a kill, as soon as whoever started it is gone.
+    """End this process and its group, by a kill, as soon as its parent is gone.
 
     Nothing happens where standard input is no pipe: a person started it. What this process starts inherits an
     empty input instead of the pipe: none of it may wait for an answer.

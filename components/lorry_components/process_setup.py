@@ -117,7 +117,7 @@ def conceal_secrets(environment: Mapping[str, str]) -> frozenset[str]:
 
 
 class _ScrubbingFactory:
-    """Makes log records whose message and traceback hold no secrets, whoever formats them."""
+    """Makes log records whose message and traceback hold no secrets, no matter who formats them."""
 
     def __init__(self, inner: Any, secrets: Collection[str]) -> None:
         self.inner = inner

@@ -1,4 +1,4 @@
-"""How far a step is, for whoever watches."""
+"""Progress of a step."""
 
 import contextlib
 import json
@@ -12,14 +12,14 @@ CONTINUING = "continuing from"
 
 
 class Progress(Protocol):
-    """Told how far a step is."""
+    """Called with how far a step is."""
 
     def __call__(self, done: int, total: int, note: str = "") -> None:
         """Take note that so much of a step's work is done."""
 
 
 def ignore_progress(done: int, total: int, note: str = "") -> None:
-    """Tell nobody."""
+    """Report nothing."""
 
 
 def describe_continuation(step: int, total: int) -> str:

@@ -65,7 +65,7 @@ if [[ $prefix == /usr ]]; then
     packages+=(python3 python3-pip)
 else
     stage_python
-    owners=$(owners_of_libraries) # not in a process substitution, whose failure nobody would see
+    owners=$(owners_of_libraries) # not in a process substitution, whose failure no one would see
     mapfile -t -O "${#packages[@]}" packages <<<"$owners"
 fi
 

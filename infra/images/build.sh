@@ -59,7 +59,7 @@ print_size() {
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-# What pip on this machine is told, by file or environment, is what pip in the build is told. The files it
+# Pip's options on this machine, by file or environment, are those of pip in the build. The files it
 # refers to are mounted, so that nothing of them stays in an image or its history.
 "$python" - "$work" "${TORCH:-cpu}" >"$work/volumes" <<'PYTHON'
 import ast, configparser, pathlib, shutil, subprocess, sys

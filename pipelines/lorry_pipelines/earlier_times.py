@@ -32,7 +32,7 @@ def find_step_times(
     try:
         versions = registry.list_versions(spec.name)
     except LorryError:
-        # What is wrong with a ledger is told where it is needed.
+        # What is wrong with a ledger is reported where it is needed.
         return "", {}
     for version in reversed(versions[-_LOOKED_AT:]):
         run = version.registered.details.get("run")

@@ -7,7 +7,7 @@ from lorry_pipelines.cluster.profile import ClusterProfile
 from lorry_registry.settings import Settings
 
 SLIM_STEPS = ("prepare_data", "gate", "verdict", "report")
-"""The steps that load no model, whatever happens.
+"""The steps that load no model, no matter what happens.
 
 Registration is not among them: when the champion has changed meanwhile, it judges the candidate against the
 new one.

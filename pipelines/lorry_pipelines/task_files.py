@@ -29,7 +29,7 @@ def find_task_files(wanted: Sequence[str], folder: Path) -> list[Path]:
         if path.is_dir():
             found += _list_folder(path, "give a folder of task files")
         elif path.is_file() or path.suffix in _ENDINGS:
-            # A file that is missing is told by whoever reads it.
+            # A file that is missing is reported when it is read.
             found.append(path)
         else:
             found.append(_find_by_name(text, folder))
@@ -82,6 +82,6 @@ def _read_name(path: Path) -> str:
     try:
         name = load_document(path).content.get("name")
     except InvalidTaskError:
-        # Its faults are told when it is read as a task.
+        # Its faults are reported when it is read as a task.
         return path.stem
     return name if isinstance(name, str) else path.stem

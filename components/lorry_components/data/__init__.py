@@ -6,7 +6,7 @@
     faults          what is wrong with a source, gathered
     layout          which files of a source make up which part
     sources         what is there, and its bytes: local, s3, hub
-    records         one file -> rows, whatever its format
+    records         one file -> rows, in any format
     text_tables     in which encoding a text is, and what separates its cells
     parquet_rows    a Parquet file -> rows, counting what is unpacked
     image_files     the images beside a table

@@ -189,7 +189,7 @@ def _check_numbers(parts: Mapping[str, list[Example]], log: FaultLog, warnings: 
             if part == "train":
                 log.add_file(part, f"{description}; there is nothing to learn")
             else:
-                warnings.append(f"{part} {description}: a correlation with it is 0 whatever is predicted")
+                warnings.append(f"{part} {description}: a correlation with it is always 0")
         elif count >= _DOMINANT_SHARE * len(numbers):
             warnings.append(f"{part} has the label {value:g} in {count:,} of its {len(numbers):,} rows")
 

@@ -58,7 +58,7 @@ class SplitCard(_Document):
         rows: How many examples it has.
         labels: Class -> rows; or how the numbers are distributed; or how long the answers are.
         words: How long the texts are.
-        digest: The digest of its examples, whatever their order and the format of the file.
+        digest: The digest of its examples, regardless of their order and the format of the file.
     """
 
     rows: Annotated[int, Field(ge=1)]
@@ -78,7 +78,7 @@ class DataCard(_Document):
         revision: The revision of a hub data set.
         source_digest: The digest of the source as it was before it was read.
         data_digest: The digest of the examples of all parts: equal ones mean equal tables, byte for byte,
-            whatever the format of the source and the order of its rows.
+            regardless of the format of the source and the order of its rows.
         columns: Which columns of the source hold what.
         labels: The classes, sorted; None for a regression.
         splits: The parts: train, validation, test.

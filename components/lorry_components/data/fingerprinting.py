@@ -59,7 +59,7 @@ class PresentRows:
     """The rows of a source as a training would read them now.
 
     Attributes:
-        data_digest: Of the rows of all parts, whatever the form of the source.
+        data_digest: Of the rows of all parts, regardless of the form of the source.
         labels: Its inputs with their labels.
     """
 

@@ -42,7 +42,7 @@ def write_prepared(target: Path, parts: Mapping[str, Sequence[Example]], card: D
         card: The card.
 
     Raises:
-        ConflictError: The folder holds something else, or is being written by somebody else.
+        ConflictError: The folder holds something else, or is being written by someone else.
         StoreError: It cannot be written, for example because the disk is full.
     """
     try:
@@ -155,7 +155,7 @@ def _publish_folder(scratch: Path, target: Path) -> None:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
             raise
         raise ConflictError(
-            "somebody else wrote this folder meanwhile", where=str(target), todo="use theirs, or another"
+            "someone else wrote this folder meanwhile", where=str(target), todo="use theirs, or another"
         ) from error
 
 

@@ -8,7 +8,7 @@ _Item = TypeVar("_Item")
 
 
 class ReadSequence(Sequence[_Item]):
-    """A sequence that reads its items somewhere. Whoever goes through it asks for parts, in order."""
+    """A sequence that reads its items somewhere. Iterating over it asks for parts, in order."""
 
     @overload
     def __getitem__(self, index: int) -> _Item: ...

@@ -122,7 +122,7 @@ def _read_s3(data: DataSpec, reader: LabelReader, cache: ObjectCache | None) -> 
 def _find_named(folder: Path, layout: Layout, data: DataSpec, known: Collection[str]) -> list[str]:
     """Return which of the known files the labels of some tables name, sorted.
 
-    Whatever is wrong with the tables is found when their rows are read.
+    All that is wrong with the tables is found when their rows are read.
     """
     wanted = list(dict.fromkeys(list_columns(data.columns).values()))
     ignored = FaultLog(data.source)

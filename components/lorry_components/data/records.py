@@ -1,4 +1,4 @@
-"""From one file to rows, whatever its format. A damaged row is a fault; the rows after it are still read."""
+"""From one file to rows, in any format. A damaged row is a fault; the rows after it are still read."""
 
 import csv
 import gzip

@@ -1,6 +1,6 @@
 """How a table of text is written: in which encoding, and what separates its cells.
 
-Both are seen by the first lines, where they can be. Whatever can be read as UTF-8 with the separator that the
+Both are seen by the first lines, where they can be. All that can be read as UTF-8 with the separator that the
 file's ending stands for is read so: a separator is looked for only where that makes no table.
 """
 

@@ -2,7 +2,7 @@
 
 A permutation test is exact: if both samples are of one kind, each way of dividing the pooled rows is as
 likely as the one that was seen, so that a p-value of at most ``a`` comes by chance in at most a share ``a``
-of all cases, whatever the data are like. The p-value counts the division that was seen with the others
+of all cases, no matter what the data are like. The p-value counts the division that was seen with the others
 (Phipson and Smyth 2010, https://doi.org/10.2202/1544-6115.1585).
 """
 

@@ -24,7 +24,7 @@ def fill_folder(target: Path) -> Iterator[Path]:
         partial.mkdir(parents=True)
         yield partial
         for path in partial.rglob("*.safetensors"):
-            # safetensors makes files that nobody but their owner reads.
+            # safetensors makes files that no one but their owner reads.
             path.chmod(0o644)
         partial.rename(target)
     except OSError as error:

@@ -110,7 +110,7 @@ def load_adapter(
         find_base: Finds the base and its fingerprint; by default all of the base's files are hashed, as the
             adapter's always are.
         judge: Called with the manifest once the files are verified; it raises if the adapter is not to be
-            loaded, such as one that nobody trusted has signed. A registry's adapters were judged when they
+            loaded, such as one that no one trusted has signed. A registry's adapters were judged when they
             were fetched.
         assemble: Puts the adapter on its base.
 
@@ -186,7 +186,7 @@ def _compare_probe(predictor: Predictor, manifest: Manifest, folder: Path) -> No
     tolerance = find_tolerance(recorded, base_outputs)
     if not tolerance > 0:
         raise AdapterRejectedError(
-            "its probe records the outputs of the base, which nothing can be told by",
+            "its probe records the outputs of the base, which show nothing about the adapter",
             where=str(folder),
             todo="do not use this adapter: none that lorry registers is like this",
         )

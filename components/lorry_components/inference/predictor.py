@@ -69,8 +69,8 @@ class Predictor:
         """
         for start in range(0, len(rows), ROWS_AT_ONCE):
             part = rows[start : start + ROWS_AT_ONCE]
-            told = functools.partial(_report_after, report, start)
-            yield self.task_type.predict(self.adapted.model, self.reader, part, self.labels, told)
+            report_part = functools.partial(_report_after, report, start)
+            yield self.task_type.predict(self.adapted.model, self.reader, part, self.labels, report_part)
 
     def check_rows(self, rows: Sequence[Row]) -> None:
         """Refuse inputs that do not fit the base.

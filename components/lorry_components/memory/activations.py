@@ -131,7 +131,7 @@ def measure_pass(model: "nn.Module", run: Callable[[], Any], *, on_cuda: bool = 
 def measure_cache(config: "PretrainedConfig", *, rows: int, tokens: int) -> int:
     """Return the bytes of keys and values, in fp32, that a decoder holds while it generates these tokens.
 
-    For a base without attention, such as Mamba, it is the state, whatever the number of tokens.
+    For a base without attention, such as Mamba, it is the state, regardless of the number of tokens.
     """
     text = config.get_text_config(decoder=True)
     heads = getattr(text, "num_key_value_heads", None) or getattr(text, "num_attention_heads", None)

@@ -179,7 +179,7 @@ def _refuse_configuration(error: Exception, base: BaseConfiguration) -> BaseMode
 def _untie_head(model: "PreTrainedModel", values: Mapping[str, Any]) -> None:
     """Give the output layer weights of its own where the configuration says that it has them.
 
-    transformers 5 ties them in T5 and MT5 whatever the configuration says, when no weights are loaded.
+    transformers 5 ties them in T5 and MT5 no matter what the configuration says, when no weights are loaded.
     """
     from torch import nn
 

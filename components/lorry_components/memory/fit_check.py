@@ -64,7 +64,7 @@ def _check_adapter(spec: TaskSpec, plan: TaskPlan) -> Iterator[Fault]:
 
 
 def is_surely_small(spec: TaskSpec, base: BaseConfiguration) -> bool:
-    """Return whether the task fits whatever its method does; False if that is not certain."""
+    """Return whether the task fits for any method; False if that is not certain."""
     needed = bound_training(spec, base.values)
     processes = max(1, spec.resources.count)
     if needed is None or spec.train.batch_size % spec.resources.processes:

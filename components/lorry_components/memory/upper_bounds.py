@@ -1,4 +1,4 @@
-"""Upper bounds from a base's sizes, without torch: memory that suffices whatever the method is."""
+"""Upper bounds from a base's sizes, without torch: memory that suffices for any method."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -184,7 +184,7 @@ def _push_to_folder(
         partial.rename(target)
     except OSError as error:
         if _is_taken(target):
-            # Somebody else was faster.
+            # Someone else was faster.
             return _accept_existing(target, manifest, digest)
         raise StoreError(
             f"the base cannot be copied: {error.strerror or error}",
@@ -243,5 +243,5 @@ def _refuse_name(name: str, where: str, fingerprint: str) -> ConflictError:
 
 def _refuse_changed(folder: Path) -> BaseModelError:
     return BaseModelError(
-        "its files changed while they were copied", where=str(folder), todo="push it again when nobody writes"
+        "its files changed while they were copied", where=str(folder), todo="push it again when no one writes"
     )

@@ -261,7 +261,7 @@ def _read_tokenizer_config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads((folder / _TOKENIZER_CONFIG).read_text("utf-8"))
     except (OSError, ValueError):
-        # It may be missing, and a damaged one is reported by whoever loads the tokenizer.
+        # It may be missing, and a damaged one is reported by the code that loads the tokenizer.
         return {}
     return config if isinstance(config, dict) else {}
 

@@ -94,7 +94,7 @@ def count_decoder_positions(config: "PretrainedConfig") -> int | None:
 
 
 def read_hidden_size(config: "PretrainedConfig") -> int:
-    """Return the width of the residual stream, whatever an architecture calls it.
+    """Return the width of the residual stream, no matter what an architecture calls it.
 
     Raises:
         BaseModelError: The architecture has several widths, or none of its own.

@@ -1,8 +1,8 @@
 """A base under a head of Lorry's own: a linear layer over a pooled vector of its last states.
 
 transformers' heads read the first or the last token, some of them through further layers that are random
-before training. This one reads what it is told to, and is otherwise a model of the base's family: its body
-has the name that transformers gives it, so that adapters fit both.
+before training. This one reads what it is configured to, and is otherwise a model of the base's family: its
+body has the name that transformers gives it, so that adapters fit both.
 
 This module imports torch. Import it only where there is a model.
 """

@@ -1,4 +1,4 @@
-"""Loading a base under a head, whatever the task type."""
+"""Loading a base under a head, for any task type."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ def load_pretrained(
 ) -> "tuple[PreTrainedModel, frozenset[str]]":
     """Load one of transformers' automatic classes from a folder of safetensors, in fp32.
 
-    That is so whatever format the base is stored in: an update of a ten-thousandth would be rounded away in
+    That is so in any format of the stored base: an update of a ten-thousandth would be rounded away in
     half precision, and outputs would differ from one device to the next.
 
     Args:
@@ -73,7 +73,7 @@ def load_pretrained(
 def _without_load_report() -> Iterator[None]:
     """Keep transformers from advising to train what is missing: it comes from the adapter, or is refused.
 
-    Otherwise whoever loads an adapter with plain MLflow would read that its head is random.
+    Otherwise a user who loads an adapter with plain MLflow would read that its head is random.
     """
     from transformers.utils import logging
 

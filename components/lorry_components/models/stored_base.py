@@ -3,7 +3,7 @@
 Importing torch and transformers takes several times as long as checking a task file otherwise does. For most
 tasks nothing of them is needed: the headers name every weight and its shape. The classes here stand in for
 transformers' configuration and model in the checks of task types and methods, and answer what the files say.
-Whatever else is asked raises :class:`NotStoredError`, and a base with anything unusual is not read at all:
+Any other question raises :class:`NotStoredError`, and a base with anything unusual is not read at all:
 transformers has to build its model then.
 """
 

@@ -51,7 +51,7 @@ class Service:
         batcher: Computes predictions.
         limits: How large a request may be.
         version: The version of Lorry.
-        grants: What each token allows; None: nobody is asked for one.
+        grants: What each token allows; None: no token is asked for.
         poll: After how many seconds the ledger is read again; None: never.
         log: Called with an entry for each request.
     """

@@ -64,7 +64,7 @@ def describe_routes(version: str, limits: Limits) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {"title": "lorry serve", "version": version},
         "paths": paths,
-        # Either of them: without --tokens nobody is asked for one.
+        # Either of them: without --tokens no token is asked for.
         "security": [{}, {"token": []}],
         "components": {"securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}},
     }

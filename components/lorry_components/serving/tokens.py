@@ -63,7 +63,7 @@ def read_grants(path: Path) -> list[Grant]:
             continue
         is_sound = tasks == [_ALL] or all(re.fullmatch(TASK_NAME, task) for task in tasks)
         if not tasks or not is_sound or not _DIGEST.fullmatch(digest):
-            # The line is not repeated: somebody may have written a token into it.
+            # The line is not repeated: someone may have written a token into it.
             raise UsageError("is not the hash of a token and its tasks", where=f"{path}:{number}", todo=todo)
         grants.append(Grant(digest, None if tasks == [_ALL] else frozenset(tasks)))
     if not grants:

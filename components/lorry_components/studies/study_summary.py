@@ -100,10 +100,10 @@ class StudyRow:
         """Why its metric says little about its next training; empty: nothing is known against it."""
         low, high = min(self.values, default=0.0), max(self.values, default=0.0)
         if self.collapsed:
-            told = " and ".join(
+            scores = " and ".join(
                 f"seed {seed} answers every test row with {one!r}" for seed, one in self.collapsed.items()
             )
-            return f"{self.variant.label} has collapsed: {told}"
+            return f"{self.variant.label} has collapsed: {scores}"
         if self.is_unsteady:
             return (
                 f"{self.variant.label} depends on the seed more than on the rows: "

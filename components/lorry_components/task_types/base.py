@@ -224,7 +224,7 @@ class TaskType(ABC):
             )
 
     def check_training(self, train: TrainSpec, method: AdaptingMethod) -> Iterator[Fault]:
-        """Say which options of training do not suit this task type with a method, whatever the base is."""
+        """Say which options of training do not suit this task type with a method, on any base."""
         yield from ()
 
     # The base
@@ -409,7 +409,7 @@ class TaskType(ABC):
     ) -> Outputs:
         """Return some numbers a row that show what the model computes, shape (rows, numbers).
 
-        Equal models give equal numbers, whatever the length of the rows: they are recorded at registration
+        Equal models give equal numbers, for any length of the rows: they are recorded at registration
         and compared at every load.
         """
 
@@ -527,7 +527,7 @@ class TaskType(ABC):
     def score_rows(
         self, targets: Sequence[Target], predictions: Sequence[Prediction]
     ) -> NDArray[np.float64] | None:
-        """Return how well each single row was answered, more is better; None: that cannot be told."""
+        """Return how well each single row was answered, more is better; None: not known."""
         if not self.row_metric:
             return None
         scorer = self.metrics[self.row_metric](targets, predictions)

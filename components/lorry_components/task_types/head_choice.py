@@ -48,7 +48,7 @@ def find_family_pooling(config: "PretrainedConfig") -> Pooling:
 
 
 def find_features_pooling(form: InputForm, config: "PretrainedConfig", folder: Path) -> Pooling | None:
-    """Return what a linear model on a frozen base reads, whatever the task's own head is.
+    """Return what a linear model on a frozen base reads, no matter what the task's own head is.
 
     None: the base is an encoder with a decoder, for which there is no such model.
 

@@ -38,7 +38,7 @@ _BATCH_ROWS = 64
 
 
 class SequenceHeadTaskType(TextHeadTaskType):
-    """A task type that transformers calls sequence classification, whatever its head predicts."""
+    """A task type that transformers calls sequence classification, no matter what its head predicts."""
 
     model_class = "AutoModelForSequenceClassification"
     peft_task_type = "SEQ_CLS"
@@ -142,7 +142,7 @@ class SequenceHeadTaskType(TextHeadTaskType):
 
     def _read_stated(self, folder: Path) -> Pooling | None:
         if self.form.pooling == "stated":
-            # Whoever asks for nothing is refused nothing.
+            # A call that asks for nothing is refused nothing.
             return find_stated_pooling(folder)
         return read_pooling(folder) if self.form.pooling == "auto" else None
 

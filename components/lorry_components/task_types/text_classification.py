@@ -139,7 +139,7 @@ class TextClassification(SequenceHeadTaskType):
     ) -> None:
         """Draw the confusion matrix, as shares of each true class, with counts."""
         guesses = [prediction["label"] for prediction in predictions]
-        # Those that no test row has and that nobody predicted are classes of the task, too.
+        # Those that no test row has and that no one predicted are classes of the task, too.
         known = predictions[0].get("scores", {}) if predictions else {}
         classes = sorted({*map(str, targets), *guesses, *known})
         counts = np.zeros((len(classes), len(classes)), dtype=int)

@@ -126,7 +126,7 @@ def _compare_settings(manifest: Manifest, task: ResolvedTask) -> Change | None:
     former = {**dict(flatten(manifest.recipe)), **makeup.defaults}
     present = write_out(spec)
     given = dict(flatten(spec.model_dump(mode="json", exclude_defaults=True)))
-    # A field that only one of the two Lorries has says nothing, unless somebody has set it.
+    # A field that only one of the two Lorries has says nothing, unless someone has set it.
     known = [
         name
         for name in {**former, **present}

@@ -6,7 +6,7 @@ adapters of the former version are stale then. A change that gives the same adap
 adapter is evaluated nor how it is judged is part of what it is.
 
 ``tests/unit/components/tasks/test_code_versions.py`` hashes the source of each part, and fails when a part
-has changed and its version has not, until somebody says that nothing else is learned.
+has changed and its version has not, until someone says that nothing else is learned.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from lorry_registry.task_spec import TaskSpec
 
 STEP_VERSIONS: Mapping[str, int] = {
     "prepare_data": 1,
-    # 2: dropout is torch's own.
+    # 2: dropout is torch's own, and classes begin with less of a fitted head.
     "finetune": 2,
 }
 

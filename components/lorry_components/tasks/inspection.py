@@ -35,10 +35,10 @@ class Inspection:
         staleness: What a run goes by.
         champion: The champion's version; None: there is none.
         version: The version that was made of what is there; None: none was.
-        compared: The version that the changes are told against: the champion, or else the newest; None: there
+        compared: The version that changes are counted from: the champion, or else the newest; None: there
             is none whose files are there.
         changes: What changed since then.
-        rows: How the rows changed; None: the data did not, or nobody can tell.
+        rows: How the rows changed; None: the data did not, or no one can tell.
         notes: What else is worth knowing, a sentence each.
     """
 
@@ -60,7 +60,7 @@ class Inspection:
 
     @property
     def is_stale(self) -> bool:
-        """Whether something is to be done, if only by whoever labels rows."""
+        """Whether something is to be done, if only labelling rows."""
         return self.has_work or self.state == "drifted"
 
 
@@ -74,7 +74,7 @@ def inspect_task(
     Args:
         task: The task.
         registry: Where its versions are.
-        reads_rows: Whether data that moved are read; if not, they are told by digests, and a source that has
+        reads_rows: Whether data that moved are read; if not, they are found by digests, and a source that has
             only another form counts as changed.
         cache: Where images of a source in S3 are kept.
 

@@ -2,7 +2,7 @@
 
 A task file leaves much to defaults, and a later Lorry may have others. So an adapter keeps, beside its recipe
 as the task has it, the value of each default at the time, and the two are compared as one: a changed default
-is a change, and one that somebody writes out is none.
+is a change, and writing out a default is none.
 """
 
 from collections.abc import Iterator, Mapping

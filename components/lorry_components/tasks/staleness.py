@@ -64,7 +64,7 @@ def assess_staleness(
         registry: Where its versions are.
         data_digest: The digest of the task's rows, if they were read: then a source that has another form,
             and the same rows, makes nothing stale.
-        gather: Returns those rows with their labels, so that it can be told how many changed.
+        gather: Returns those rows with their labels, to count how many changed.
 
     Raises:
         BaseModelError: The base is not usable.
@@ -104,7 +104,7 @@ def compare_versions(
     for version in reversed(list_versions(events)):
         manifest = registry.read_version(task.spec.name, version.number, version.adapter_id)
         if manifest is None:
-            # Its files were collected: nobody could use it.
+            # Its files were collected: no one could use it.
             continue
         changed = describe_changes(task, manifest, data_digest=data_digest)
         if not changed:
@@ -112,7 +112,7 @@ def compare_versions(
         changes[version.number] = manifest, changed
     if not changes:
         return Staleness(is_stale=True, reason="the files of its adapters were collected")
-    # As an inspection does: changes are told against the champion, or else against the newest version.
+    # As an inspection does: changes are counted against the champion, or else against the newest version.
     champion = events[-1].champion_after
     number = champion if champion in changes else max(changes)
     compared, changed = changes[number]
@@ -125,11 +125,11 @@ def compare_versions(
 
 
 def _count_changed_rows(registry: Registry, manifest: Manifest, gather: Callable[[], Labels]) -> str:
-    """Return how many rows were added, removed and relabelled since a version; "" if nobody can tell."""
+    """Return how many rows were added, removed and relabelled since a version; "" if no one can tell."""
     try:
         fingerprints = read_fingerprints(registry.store, manifest)
     except AdapterRejectedError:
-        # It decides nothing, and whoever verifies the adapter is told.
+        # It decides nothing, and verifying the adapter reports it.
         return ""
     return "" if fingerprints is None else fingerprints.compare(gather()).describe()
 

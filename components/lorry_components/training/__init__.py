@@ -21,6 +21,6 @@ count; ``activation_cache`` computes frozen lower layers once instead of once an
 Over several GPUs, ``distributed`` runs the step in a process for each, and ``sharding`` divides the frozen
 weights among them.
 
-A training that was killed and resumed ends with the same bytes as one that was left alone: whatever draws
+A training that was killed and resumed ends with the same bytes as one that was left alone: code that draws
 random numbers here is seeded, saved in checkpoints, or kept from the training's own random state.
 """

@@ -1,4 +1,4 @@
-"""What follows a training step by step: the method, early stopping, and whoever shows progress."""
+"""Callbacks of a training: the method's, early stopping, and progress."""
 
 import math
 import time

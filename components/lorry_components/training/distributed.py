@@ -3,7 +3,7 @@
 Torch and accelerate learn of the other processes from the environment, which is set here as torchrun sets
 it. Our own code does not read it: it is given a :class:`ProcessGroup`. What the processes of a machine report
 comes back through a queue, so that MLflow and the display have one client. With several machines this runs
-on each of them, and each is told its number as a :class:`Node`.
+on each of them, and each is given its number as a :class:`Node`.
 """
 
 import contextlib

@@ -9,7 +9,7 @@ AVX-512 with BF16      153 (SDPA), 158 (eager)     238 (SDPA), 426 (eager)
 without BF16 or AMX    159 (SDPA)                  half of fp32
 =====================  ==========================  ===========================
 
-In bf16, frozen weights are held in bf16 and trained ones in fp32, whatever format the base is stored in. On a
+In bf16, frozen weights are held in bf16 and trained ones in fp32, in any format of the base. On a
 CPU, SDPA's kernel is slow in bf16, and attention scores cost little memory while sequences are short.
 """
 

@@ -83,7 +83,7 @@ def train_to_end(
         if keeps_best:
             trainer.load_best()
     except pickle.UnpicklingError as error:
-        # Trainer reads torch's own files with weights_only, which refuses whatever could run code.
+        # Trainer reads torch's own files with weights_only, which refuses anything that could run code.
         raise TrainingError(
             "the checkpoint cannot be gone on from: a file of it holds something else than numbers",
             where=str(checkpoint),

@@ -2,10 +2,10 @@
 
 Layout, below a key of this very training: ``checkpoint-<step>.<upload>/<file>``, and ``complete.json`` beside
 the files, which lists them with their sizes and digests. It is written last and removed first: without it
-there is no checkpoint. Each upload has a folder of its own, so that one that was cut short stands in nobody's
-way, and is removed with the next.
+there is no checkpoint. Each upload has a folder of its own, so that one that was cut short does not block
+another one, and is removed with the next.
 
-Whoever can write the store decides what a training that goes on from it learns, and no more than that: only
+Anyone who can write the store decides what a training that goes on from it learns, and no more: only
 files of the names below are fetched, safetensors and JSON hold no code, and torch's own files (``.pt``,
 ``.pth``) are read by ``torch.load(weights_only=True)``, which runs none.
 """
@@ -72,7 +72,7 @@ class CheckpointPlace:
     Attributes:
         address: The address of a store.
         key: The key below which this very training has its checkpoints.
-        options: What a store on S3 is told beyond boto3's own settings.
+        options: Options of a store on S3 beyond boto3's own settings.
         notes: Names of small text files beside the checkpoints that are kept with each of them.
     """
 
@@ -99,7 +99,7 @@ def find_place(
         given: A folder, ``store`` for a place in the store, or ``s3://bucket/prefix``.
         name: The name of this very training.
         store: The address of the store.
-        options: What a store on S3 is told beyond boto3's own settings.
+        options: Options of a store on S3 beyond boto3's own settings.
         notes: Names of small text files beside the checkpoints that are kept with each of them.
     """
     if given == IN_STORE:

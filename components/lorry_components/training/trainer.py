@@ -188,7 +188,7 @@ class AdapterTrainer(Trainer):
 
         Args:
             folder: Where to; they are the same each time that the training is started.
-            is_evaluated: Whether they are evaluated as well. A training that goes on was told by its
+            is_evaluated: Whether they are evaluated as well. A training that goes on knows it from its
                 checkpoint how good they are.
         """
         self.save_model(str(folder))

@@ -26,7 +26,7 @@ def require_settings(rendered: Rendered) -> Iterator[Fault]:
 
 
 def require_digests(rendered: Rendered) -> Iterator[Fault]:
-    """Name images by digest: a tag is whatever somebody pushed last."""
+    """Name images by digest: a tag is what was pushed last."""
     for workload in rendered.workloads:
         for where, container in workload.list_containers():
             image = str(container.get("image", ""))

@@ -1,4 +1,4 @@
-"""What objects refer to by name: rendered, or said in needs.yaml to be made by somebody else."""
+"""What objects refer to by name: rendered, or said in needs.yaml to be made by someone else."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -19,7 +19,7 @@ class KeyReference(NamedTuple):
 
 
 def require_references(rendered: Rendered) -> Iterator[Fault]:
-    """Whatever an object refers to exists: it is rendered, or somebody else is said to make it."""
+    """All that an object refers to exists: it is rendered, or is said to be made elsewhere."""
     rendered_maps = {
         item["metadata"]["name"]: set(item.get("data") or {}) for item in rendered.find("ConfigMap")
     }

@@ -45,7 +45,7 @@ def start(servers: Stack, /, **wishes: Any) -> None:
     """Start the servers that do not run yet; what they kept before is there again.
 
     What was chosen once is kept for the next start: artifacts go through MLflow (proxied) or straight to S3
-    (direct); MLflow asks nobody for a password (none), or everybody (basic).
+    (direct); MLflow asks no one for a password (none), or everybody (basic).
     """
     started = servers.start(Wishes(**wishes), lambda line: click.echo(line, err=True))
     servers.check_artifacts()
@@ -91,7 +91,7 @@ def write_compose_env(path: Path) -> None:
     if path.exists():
         raise UsageError("it exists, and its passwords may be in use", where=str(path), todo="name another")
     write_private(path, format_compose_variables(Credentials()))
-    click.echo(f"wrote {path}; nobody else may read it")
+    click.echo(f"wrote {path}; no one else may read it")
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ def start(
         ),
         **postgresql.list_variables(credentials),
         "MLFLOW_BACKEND_STORE_URI": postgresql.build_address(options.postgresql_port, postgresql.DATABASE),
-        # Jobs run code that somebody sent; nothing of Lorry needs them.
+        # Jobs run code that someone sent; nothing of Lorry needs them.
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         **(_list_login_variables(folder, options, credentials) if options.login == "basic" else {}),

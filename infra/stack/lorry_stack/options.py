@@ -82,7 +82,7 @@ def choose_options(wishes: Wishes, before: StackOptions | None) -> StackOptions:
 
     Raises:
         UsageError: The way of artifacts cannot be changed any more.
-        ConflictError: Somebody listens at a port that was asked for.
+        ConflictError: A server listens at a port that was asked for.
     """
     if before and wishes.artifacts not in (None, before.artifacts):
         raise UsageError(

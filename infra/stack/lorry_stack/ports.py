@@ -8,7 +8,7 @@ LOOPBACK = "127.0.0.1"
 
 
 def is_free(port: int) -> bool:
-    """Return whether nobody listens at a port of the loopback."""
+    """Return whether nothing listens at a port of the loopback."""
     with contextlib.closing(socket.socket()) as probe:
         # As servers do: a connection that was closed a moment ago is no reason to wait.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -150,7 +150,7 @@ def _ask_ps(pid: int) -> str | None:
 
 
 def _reap(pid: int) -> None:
-    """Let go of a child of this very process that has ended; others are reaped by whoever has them."""
+    """Let go of a child of this very process that has ended; others are reaped by their parents."""
     try:
         os.waitpid(pid, os.WNOHANG)
     except ChildProcessError:

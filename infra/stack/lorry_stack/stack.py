@@ -57,7 +57,7 @@ class Stack:
 
         Args:
             wishes: What the user asks for.
-            report: Told what is being done.
+            report: Called with what is being done.
 
         Returns:
             The names of the servers that were started; none if all of them ran.
@@ -216,7 +216,7 @@ class Stack:
 
     def _wait_until_ready(self, name: str, record: ProcessRecord, is_ready: Callable[[], bool]) -> None:
         deadline = time.monotonic() + _START_SECONDS
-        # Whoever else may answer at its port by now: it must run.
+        # Another server may answer at its port by now: it must run.
         while not (record.is_running() and is_ready()):
             if not record.is_running() or time.monotonic() > deadline:
                 log = self.layout.locate_log(name)

@@ -161,7 +161,7 @@ def _guess(
 
 
 def _ask(found: "TableProfile", wishes: "Wishes") -> "Wishes":
-    """Ask for the label where several columns may be it, if somebody is there to answer."""
+    """Ask for the label where several columns may be it, if this is a terminal."""
     import dataclasses
 
     from lorry_pipelines.starting.guesses import guess_task, list_label_candidates

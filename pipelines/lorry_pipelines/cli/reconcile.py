@@ -24,7 +24,7 @@ from lorry_registry.registry import Registry
     "--adopt",
     "adopt_alias",
     is_flag=True,
-    help="Promote in the ledger what somebody made the champion in MLflow.",
+    help="Promote in the ledger what was made the champion in MLflow.",
 )
 @json_option
 def reconcile_tasks(tasks: tuple[str, ...], adopt_alias: bool, as_json: bool) -> None:

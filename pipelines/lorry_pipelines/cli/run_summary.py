@@ -10,8 +10,10 @@ from typing import Any
 
 import click
 
+from lorry_components.steps.report.reading import read_task
 from lorry_components.steps.report.step import TaskReport
 from lorry_components.steps.report.validation_gap import describe_validation_gap
+from lorry_components.steps.report.wording import list_reasons
 from lorry_components.steps.runtime.outcomes import STEPS
 from lorry_pipelines.cli.collapse_advice import advise_after_collapse
 from lorry_pipelines.scheduling import PlannedTask
@@ -60,12 +62,15 @@ def describe_tasks(
 
 def _describe_task(plan: PlannedTask, report: TaskReport | None, registry: Registry) -> dict[str, Any]:
     state = registry.ledger.read_state(plan.spec.name)
+    facts = read_task(report) if report else None
     version, adapter_id = _find_version(plan, report, registry, state)
     row: dict[str, Any] = {
         "task": plan.spec.name,
         "kind": plan.spec.kind,
         "outcome": report.status if report else _name_outcome(plan),
         "reason": report.reason if report else plan.staleness.reason,
+        "reasons": list(list_reasons(facts)) if facts else [],
+        "beside_champion": facts.gain.value if facts and facts.gain else None,
         "step": report.step if report else None,
         "version": version,
         "adapter_id": adapter_id,
@@ -88,7 +93,7 @@ def _describe_task(plan: PlannedTask, report: TaskReport | None, registry: Regis
 
 def _advise(plan: PlannedTask, report: TaskReport) -> str | None:
     trained = report.details.get("finetune", {})
-    # What kept its beginning answers as the fitted head does, whatever its steps led to.
+    # What kept its beginning answers as the fitted head does, no matter what its steps led to.
     if report.details.get("evaluate", {}).get("single_answer") is None or trained.get("kept_start"):
         return None
     rows = report.details.get("prepare_data", {}).get("rows", {})
@@ -193,9 +198,13 @@ def print_summary(
 def _print_refused(refused: Sequence[Mapping[str, Any]]) -> None:
     for row in refused:
         if _has_worked(row):
-            print_prose(
-                f"\nNot promoted: {row['task']} v{row['version']}, which is registered: {row['reason']}"
-            )
+            figure = f" with {row['metric_title']} {row['value']:.3f}" if row.get("value") is not None else ""
+            champion, value = row["champion"], row.get("beside_champion")
+            beside = f", champion v{champion}" if champion is not None else ""
+            beside += f" with {value:.3f}" if beside and value is not None else ""
+            print_prose(f"\nNot promoted: {row['task']} v{row['version']}{figure}{beside}")
+            for reason in row.get("reasons") or [row["reason"]]:
+                print_prose(f"  {reason}")
     for row in refused:
         if row["champion"] is None:
             print_prose(

@@ -109,7 +109,7 @@ class _ServeCommand(click.Command):
     help="Serve nothing; ask this lorry serve or vLLM for what was recorded with each adapter, and compare.",
 )
 @click.option("--token-file", type=click.File(), help="With --check: the file with the token; - is stdin.")
-@click.option("--no-auth", is_flag=True, help="Ask nobody for a token, whatever the address.")
+@click.option("--no-auth", is_flag=True, help="Ask for no token, at any address.")
 def serve_tasks(
     tasks: tuple[str, ...],
     host: str,

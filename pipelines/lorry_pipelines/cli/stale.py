@@ -116,11 +116,11 @@ def _print(inspections: "Inspections", names: Mapping[str, str]) -> None:
 def _format_row(inspection: "Inspection") -> list[str]:
     from lorry_pipelines.retraining.inspecting import tell_changes
 
-    told = tell_changes(inspection)
-    is_told = inspection.state == "stale" and told
+    changes = tell_changes(inspection)
+    is_listed = inspection.state == "stale" and changes
     return [
         inspection.task,
         f"v{inspection.champion}" if inspection.champion is not None else NOTHING,
         inspection.state,
-        "; ".join(told) if is_told else inspection.reason,
+        "; ".join(changes) if is_listed else inspection.reason,
     ]

@@ -103,7 +103,7 @@ def submit_tasks(
     except UsageError as error:
         if not dry_run:
             raise
-        # A dry run asks nobody.
+        # A dry run asks nothing.
         access = KubeflowAccess(host="")
         missing.append(Fault(error.where, error.what, error.todo))
     profile = load_profile(settings.kubeflow.profile)

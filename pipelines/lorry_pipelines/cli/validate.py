@@ -56,7 +56,7 @@ def validate_tasks(
 
     All faults of all files are reported at once, with file, line and field. If the base is on this machine,
     the method is checked against it too. Data on this machine's disk are read, divided and checked as a run
-    does it, and what a run would warn of is told. The exit code is 3 if a file has faults, and 4 if data
+    does it, and warnings of a run are given. The exit code is 3 if a file has faults, and 4 if data
     have.
     """
     from lorry_components.process_setup import quiet_libraries

@@ -68,7 +68,7 @@ def _place_waiting_step(
     task.set_memory_request(trainer.memory).set_memory_limit(trainer.memory)
     _set_retries(task, "finetune", profile)
     timeout = profile.find_step("finetune").timeout_seconds
-    # The job ends first, so that its reason is told.
+    # The job ends first, so that its reason is known.
     kubernetes.set_timeout(task, timeout + _MARGIN_SECONDS)
     _set_nodes(task, dict(profile.node_selector), list(profile.tolerations))
     settings = place_nodes(

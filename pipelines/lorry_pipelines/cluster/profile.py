@@ -220,7 +220,7 @@ class ClusterProfile(Section):
     """How the steps of a pipeline run on one cluster. Every field has a default; an empty file is valid.
 
     Attributes:
-        images: The images of the steps; None: those of the settings of whoever compiles or submits.
+        images: The images of the steps; None: those of the settings of the user who compiles or submits.
         steps: What each step asks for; steps that are not named have the defaults.
         accelerators: How steps with accelerators are placed.
         retry: How often a step is tried again when its pod is lost.

@@ -108,7 +108,7 @@ def _check_task(spec: TaskSpec, *, has_bases: bool) -> Iterator[Fault]:
     if spec.base.is_named and not has_bases:
         yield Fault(
             f"{spec.name}: base.model",
-            f"{spec.base.model} is a logical name, and pods are not told where bases are",
+            f"{spec.base.model} is a logical name, and pods do not know where bases are",
             "give the profile the claim that holds them, bases: {claim: lorry-bases, path: /bases}, "
             "or set LORRY_BASES to s3://BUCKET/PREFIX",
         )

@@ -139,8 +139,8 @@ class ClusterCheck:
         store = open_store(self.settings.store, self.settings.s3)
         stored = store.read(locate_report(run.id))
         if stored is None:
-            told = f": {run.message}" if run.message else ""
-            text = f"its run is {run.state}{told}, and its step wrote nothing into the store"
+            message = f": {run.message}" if run.message else ""
+            text = f"its run is {run.state}{message}, and its step wrote nothing into the store"
             failures = read_pod_failures(self.api, run.id) if self.api is not None else []
             todo = f"see the logs of its pods: {link}" if failures else _GUESS.format(link=link)
             return [Finding("pod", "failure", "\n".join([text, *failures]), todo)]

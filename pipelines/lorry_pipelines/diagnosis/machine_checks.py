@@ -82,7 +82,7 @@ def check_devices(environment: Mapping[str, str], seconds: float) -> list[Findin
 def check_containers(settings: Settings, environment: Mapping[str, str]) -> list[Finding]:
     """Say whether containers can be run here; only ``--runner docker`` needs them."""
     subject, only = "containers", "only --runner docker needs one"
-    nobody = [
+    missing = [
         Finding(
             subject,
             "ok",
@@ -95,7 +95,7 @@ def check_containers(settings: Settings, environment: Mapping[str, str]) -> list
         return [Finding(subject, "ok", text, "pip install 'lorry[pipelines]'")]
     address = environment.get("DOCKER_HOST") or _DEFAULT_ENGINE
     if address.startswith("unix://") and not Path(address.removeprefix("unix://")).exists():
-        return nobody
+        return missing
     import docker
     from docker.errors import DockerException
 
@@ -104,7 +104,7 @@ def check_containers(settings: Settings, environment: Mapping[str, str]) -> list
             facts = client.version()
             has = {image.name: bool(client.images.list(name=image.name)) for image in choose_images(settings)}
     except DockerException:
-        return nobody
+        return missing
     parts = [part.get("Name", "") for part in facts.get("Components", ())]
     name = "podman" if any("podman" in part.lower() for part in parts) else "Docker"
     images = ", ".join(f"{image} is {'here' if is_here else 'not here'}" for image, is_here in has.items())

@@ -21,7 +21,7 @@ _SECONDS = 5
 _FOUND = 200
 _ABSENT = ("ENDPOINT_NOT_FOUND", "RESOURCE_DOES_NOT_EXIST")
 _NEEDS_SERVER = "pip install 'lorry[train]', or set MLFLOW_TRACKING_URI to the address of a server"
-# An empty name is refused for what it is, but only after whoever asks was let in: nothing is made.
+# An empty name is refused for what it is, but only after the login: nothing is made.
 _CREATIONS = {
     "experiments": "/api/2.0/mlflow/experiments/create",
     "registered models": "/api/2.0/mlflow/registered-models/create",

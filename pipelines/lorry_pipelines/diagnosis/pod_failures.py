@@ -29,8 +29,8 @@ def read_pod_failures(api: KubernetesApi, run: str) -> list[str]:
     except ClusterError as error:
         return [f"its pods may not be looked at ({error.what})"]
     pods = sorted(found.get("items") or (), key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")))
-    told = [text for pod in pods for text in _describe_pod(api, pod)]
-    return told if pods else ["it has no pods any more, or never had one"]
+    texts = [text for pod in pods for text in _describe_pod(api, pod)]
+    return texts if pods else ["it has no pods any more, or never had one"]
 
 
 def _describe_pod(api: KubernetesApi, pod: Mapping[str, Any]) -> Iterator[str]:
@@ -90,11 +90,11 @@ def _read_last_lines(api: KubernetesApi, pod: str, container: str) -> list[str]:
 def describe_waiting(pod: Mapping[str, Any]) -> list[str]:
     """Return why a pod does not run, in the cluster's own words."""
     status = pod.get("status", {})
-    told = []
+    texts = []
     for kind in ("conditions", "initContainerStatuses", "containerStatuses"):
         for entry in status.get(kind) or ():
             source = entry if kind == "conditions" else (entry.get("state") or {}).get("waiting") or {}
             is_reason = entry.get("status") == "False" if kind == "conditions" else bool(source)
             if is_reason and source.get("message"):
-                told.append(f"{source.get('reason')}: {source['message']}")
-    return list(dict.fromkeys(told))
+                texts.append(f"{source.get('reason')}: {source['message']}")
+    return list(dict.fromkeys(texts))

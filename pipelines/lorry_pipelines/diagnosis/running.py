@@ -52,7 +52,7 @@ def _run(check: Check) -> Sequence[Finding]:
         return check.run()
     except LorryError as error:
         return [Finding.from_error(check.subject, error)]
-    except Exception as error:  # noqa: BLE001 -- whatever is broken on a machine, the rest is still looked at
+    except Exception as error:  # noqa: BLE001 -- all that is broken on a machine, the rest is still looked at
         reason = scrub_text(f"{type(error).__name__}: {error}".partition("\n")[0])[:_MAX_REASON]
         return [Finding(check.subject, "failure", f"the check itself fails: {reason}")]
 

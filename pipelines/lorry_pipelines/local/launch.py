@@ -170,7 +170,7 @@ def run_pipeline(
 def open_step_runner(
     settings: Settings, environment: Mapping[str, str], tasks: int
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Start the process that runs steps, which imports libraries until it is told what to run.
+    """Start the process that runs steps, which imports libraries until it is given what to run.
 
     Args:
         settings: Where things are.
@@ -397,7 +397,7 @@ def check_places(settings: Settings, tasks: Sequence[str]) -> None:
     Raises:
         StoreError: The store cannot be written.
         UsageError: What is registered cannot be signed as it has to be.
-        TrackingError: MLflow cannot be reached, or experiments of the tasks' names are somebody else's.
+        TrackingError: MLflow cannot be reached, or experiments of the tasks' names are someone else's.
     """
     from lorry_registry.mlflow_index import MlflowIndex
     from lorry_registry.mlflow_network import BRIEF

@@ -2,7 +2,7 @@
 
 A process of its own, because Kubeflow's local runner keeps its configuration in global variables and writes
 its log to standard output, and because a whole run can then be ended as one group of processes. It ends
-when whoever started it is gone.
+when its parent is gone.
 """
 
 import contextlib

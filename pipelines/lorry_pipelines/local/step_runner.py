@@ -50,7 +50,7 @@ class StepsRun(BaseModel):
 
 
 def run_tasks(run: StepsRun, processes: StepProcesses) -> None:
-    """Run the steps of all tasks, some tasks at a time, and report at the end whatever became of them."""
+    """Run the steps of all tasks, some tasks at a time, and report at the end what became of them."""
     processes.run_chains((_list_steps(task, run) for task in run.tasks), TASKS_AT_A_TIME)
     call = functools.partial(
         enter,

@@ -17,7 +17,7 @@ class Inspections:
 
     Attributes:
         found: Task -> how it stands.
-        problems: Task -> why nobody can tell.
+        problems: Task -> why it is not known.
     """
 
     found: dict[str, Inspection] = field(default_factory=dict)
@@ -70,9 +70,9 @@ def describe_inspection(inspection: Inspection) -> dict[str, Any]:
 
 
 def tell_changes(inspection: Inspection) -> list[str]:
-    """Return what changed in words, a line for each part; what is known in rows is told in rows."""
-    told = []
+    """Return what changed in words, a line for each part; what is known in rows is counted in rows."""
+    lines = []
     for change in inspection.changes:
         counted = inspection.rows.describe() if change.part == "data" and inspection.rows else ""
-        told.append(f"{change.part}: {counted or change.how}")
-    return told
+        lines.append(f"{change.part}: {counted or change.how}")
+    return lines

@@ -103,6 +103,6 @@ def _plan_memory(spec: TaskSpec) -> tuple[int, int] | None:
     try:
         plan = plan_task(spec)
     except LorryError:
-        # What is wrong with it is told by its own first step, or by lorry plan.
+        # What is wrong with it is reported by its own first step, or by lorry plan.
         return None
     return plan.training.low, plan.training.high

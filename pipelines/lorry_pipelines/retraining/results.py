@@ -1,4 +1,4 @@
-"""What a retraining did, as plain values: for its summary, and for whoever writes a report of it."""
+"""What a retraining did, as plain values: for its summary and reports."""
 
 from collections import Counter
 from dataclasses import dataclass

@@ -127,7 +127,7 @@ class Retrainer:
         return RetrainingPlan(by_task, chosen, {**left, **drifted})
 
     def retrain(self, plan: RetrainingPlan) -> Retraining:
-        """Do what was planned, as far as nobody else does it.
+        """Do what was planned, as far as no one else does it.
 
         Raises:
             LorryError: Nothing can be started, as with ``lorry run``.
@@ -136,7 +136,7 @@ class Retrainer:
         left = dict(plan.left)
         leases = self._take_leases(plan.chosen, left)
         with keep_leases(list(leases.values())):
-            # What somebody else did until a moment ago is not done again.
+            # What someone else did until a moment ago is not done again.
             tasks, fresh = self._inspect([name for name in leases if name in plan.chosen])
             self.inspections.problems.update(fresh.problems)
             left.update(
@@ -165,7 +165,7 @@ class Retrainer:
         )
 
     def _take_leases(self, chosen: Sequence[str], left: dict[str, str]) -> dict[str, WorkLease]:
-        """Take the leases on what is to be trained, and on what somebody who ended left half done."""
+        """Take the leases on what is to be trained, and on what someone who ended left half done."""
         store = self._registry.store
         idle = [name for name, found in self.inspections.found.items() if not found.has_work]
         leases: dict[str, WorkLease] = {}

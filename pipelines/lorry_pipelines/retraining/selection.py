@@ -60,9 +60,9 @@ def _ask_git(folder: Path, *arguments: str, why: str = "") -> str:
             f"git cannot be asked: {error}", where="--changed-since", todo="install git, or leave it out"
         ) from error
     if done.returncode != 0:
-        told = done.stderr.decode("utf-8", "replace").strip().splitlines()
+        lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
         raise UsageError(
-            f"git does not know {why or folder}{f': {told[-1]}' if told else ''}",
+            f"git does not know {why or folder}{f': {lines[-1]}' if lines else ''}",
             where="--changed-since",
             todo="give a commit, branch or tag of the repository that the task files are in",
         )

@@ -8,7 +8,7 @@ _TASKS_AT_A_TIME = 2
 
 
 class TimeLimitError(Exception):
-    """The time of a retraining is over: whoever runs it ends the run, whose checkpoints are kept."""
+    """The time of a retraining is over: its runner ends the run, whose checkpoints are kept."""
 
 
 class Deadline:

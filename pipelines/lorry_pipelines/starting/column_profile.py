@@ -158,7 +158,7 @@ def _list_columns(path: Path) -> Sequence[str]:
     try:
         return list(pq.read_schema(path).names)
     except (pa.ArrowException, OSError):
-        # Whoever reads the rows says what is wrong with the file.
+        # Reading the rows says what is wrong with the file.
         return ()
 
 

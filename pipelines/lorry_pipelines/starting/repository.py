@@ -85,7 +85,7 @@ def _list_requirements(base: str) -> str:
     version = importlib.metadata.version("lorry")
     package = base.removeprefix("package:").partition("/")[0].partition(".")[0]
     lines = [
-        # By name, it would be whatever somebody puts on the index under this name.
+        # By name, it would be anything that is on the index under this name.
         "# Lorry is on no package index yet: this wheel is what `make dist` builds in a checkout of Lorry.",
         f"./wheels/lorry-{version}-py3-none-any.whl[train,pipelines]",
     ]

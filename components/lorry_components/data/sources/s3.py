@@ -243,7 +243,7 @@ def _list_entries(client: Any, bucket: str, prefix: str) -> Iterator[dict[str, A
 
 
 def _is_plain(name: str) -> bool:
-    """Whether a name stays in the folder that it is downloaded to, whatever the bucket's owner wrote."""
+    """Whether a name stays in the folder that it is downloaded to: a bucket's owner may write anything."""
     return not name.startswith(".") and "/" not in name and "\\" not in name and name.isprintable()
 
 

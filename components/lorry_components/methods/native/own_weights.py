@@ -61,7 +61,7 @@ class OwnWeightsMethod(NativeMethod):
         save_tensors(changed, folder)
 
     def continue_from(self, model: "nn.Module", folder: Path, newly_initialized: frozenset[str]) -> None:
-        """Replace trained tensors by the saved ones; what is saved later is still told from the base."""
+        """Replace trained tensors by the saved ones; what is saved later is still compared with the base."""
         self.read_config(folder)
         trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
         copy_tensors(load_tensors(folder, trained, newly_initialized, may_lack=True), trained)

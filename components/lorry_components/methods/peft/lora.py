@@ -93,7 +93,7 @@ class Lora(TargetedMethod):
         return LoraConfig(
             task_type=self.peft_task_type,
             r=options.r,
-            # PEFT declares a whole number, but divides whatever it gets.
+            # PEFT declares a whole number, but divides any number.
             lora_alpha=options.alpha,  # type: ignore[arg-type]
             lora_dropout=options.dropout,
             target_modules=self.name_targets(model),

@@ -21,7 +21,7 @@ class QLora(Lora):
     name = "qlora"
     summary = "LoRA beside a base in 4 bits"
     holds_four_bits = True
-    # Nobody has tried it.
+    # No one has tried it.
     continues = False
     options_model = LoraOptions
 

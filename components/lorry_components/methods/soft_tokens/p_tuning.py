@@ -99,7 +99,7 @@ class PTuning(SoftTokenMethod):
         """Return the configuration of PEFT's prompt encoder, which is that of the paper's code.
 
         The stored one says the width, so that adapters of before, with an LSTM as wide in each direction as
-        the base, are told apart; what is saved are the tokens, which load whatever computed them.
+        the base, are distinguished; what is saved are the tokens, which load without what computed them.
         """
         from peft import PromptEncoderConfig
 

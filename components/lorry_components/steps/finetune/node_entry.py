@@ -35,11 +35,11 @@ _TOLD_SECONDS = 10.0
 
 @dataclass(slots=True)
 class Waiting:
-    """Looks now and then whether somebody still waits for the result: nodes with GPUs are dear.
+    """Looks now and then whether someone still waits for the result: nodes with GPUs are dear.
 
     Attributes:
         exchange: Where the step says so.
-        abandoned_seconds: After how long without a sign nobody does.
+        abandoned_seconds: After how long without a sign no one does.
         look_seconds: From one look to the next.
     """
 
@@ -54,7 +54,7 @@ class Waiting:
         """Look, unless that was done a moment ago.
 
         Raises:
-            TrainingError: Nobody has waited for a long time: the run was terminated, or its step is gone.
+            TrainingError: No one has waited for a long time: the run was terminated, or its step is gone.
         """
         now = time.monotonic()
         if now - self._looked_at < self.look_seconds:
@@ -63,13 +63,13 @@ class Waiting:
         try:
             beat = self.exchange.read_beat()
         except StoreError as error:
-            _LOGGER.warning("whether somebody waits is not known: %s", error)
+            _LOGGER.warning("whether someone waits is not known: %s", error)
             return
         if beat != self._beat:
             self._beat, self._changed_at = beat, now
         elif now - self._changed_at >= self.abandoned_seconds:
             raise TrainingError(
-                f"nobody has waited for this training for {self.abandoned_seconds / 60:.0f} minutes",
+                f"no one has waited for this training for {self.abandoned_seconds / 60:.0f} minutes",
                 where="finetune",
                 todo="start the run again: it goes on from the last checkpoint",
             )
@@ -125,10 +125,10 @@ def _train(exchange: NodeExchange, work: NodeWork, store: str, node: Node) -> No
         "finetune", task=work.task, run=work.run, store=store, tracking_uri=work.tracking_uri
     )
     place = CheckpointPlace(work.checkpoints, work.checkpoints_key, entry.settings.s3, work.notes)
-    waiting, told = Waiting(exchange), _Told()
+    waiting, progress = Waiting(exchange), _Told()
 
     def show(done: int, total: int, note: str = "") -> None:
-        told.tell(done, total, note)
+        progress.tell(done, total, note)
         waiting.check()
 
     # A disk of its own for each attempt: what the former one left is not what the other nodes go on from.

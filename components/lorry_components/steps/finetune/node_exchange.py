@@ -2,7 +2,7 @@
 
 Layout, below ``runs/<run>/nodes/<task>/``: ``work.json`` says what is to be trained, from the rows in
 ``data/``; ``result.json`` lists the files in ``result/`` and is written last; ``failure.json`` says why no
-attempt can succeed; ``waiting.json`` changes as long as somebody waits for the result.
+attempt can succeed; ``waiting.json`` changes as long as someone waits for the result.
 """
 
 import time
@@ -33,7 +33,7 @@ from lorry_registry.stores import Store
 
 _WORK, _RESULT, _FAILURE, _WAITING = "work.json", "result.json", "failure.json", "waiting.json"
 _Document = TypeVar("_Document", bound=BaseModel)
-# The errors of a training that are told anew as what they were; another one is told as a training's.
+# The errors of a training that are raised anew as what they were; another one is raised as a training's.
 _PLAIN: tuple[type[LorryError], ...] = (
     AdapterRejectedError,
     BaseModelError,
@@ -134,7 +134,7 @@ class NodeExchange:
         self._write(_WORK, work.model_copy(update={"data": files}))
 
     def beat(self) -> None:
-        """Say that somebody waits for the result.
+        """Say that someone waits for the result.
 
         Raises:
             StoreError: The store cannot be written.
@@ -254,7 +254,7 @@ class NodeExchange:
             return
 
     def read_beat(self) -> bytes:
-        """Return what changes as long as somebody waits.
+        """Return what changes as long as someone waits.
 
         Raises:
             StoreError: The store cannot be read.

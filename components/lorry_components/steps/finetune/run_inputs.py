@@ -105,7 +105,7 @@ def write_card(card: DataCard) -> str:
 def write_task_file(spec: TaskSpec, card: DataCard) -> str:
     """Return the task as a task file, with the fields that are not the defaults.
 
-    It names the data as the card does: a path says where on a disk it was, which is nobody's business.
+    It names the data as the card does: a path says where on a disk it was, which is private.
     """
     document = spec.model_dump(mode="json", exclude_defaults=True)
     document = {"name": spec.name, "kind": spec.kind, **document}

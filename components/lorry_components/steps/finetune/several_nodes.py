@@ -26,7 +26,7 @@ class Pace:
 
     Attributes:
         look: From one look at the job to the next.
-        beat: From one sign to the nodes that somebody waits to the next.
+        beat: From one sign to the nodes that someone waits to the next.
         stuck: For how long a container may fail to start, such as for lack of its image, and for how long a
             deleted job may stay.
     """
@@ -75,7 +75,7 @@ class NodesTraining:
     def run(self, work: NodeWork, data: Path, target: Path, *, store: str) -> TrainingSummary:
         """Train, and fetch the result.
 
-        The job is deleted in the end, whatever happened, except when this process is killed: the step that
+        The job is deleted in any case, except when this process is killed: the step that
         is run again then finds it by its name.
 
         Args:
@@ -169,7 +169,7 @@ class NodesTraining:
         now = time.monotonic()
         if self._beaten_at is None or now - self._beaten_at >= self.pace.beat:
             self._beaten_at = now
-            warn_of_failure(self.exchange.beat, "the nodes do not know that somebody waits for them")
+            warn_of_failure(self.exchange.beat, "the nodes do not know that someone waits for them")
 
     # What is shown
 
@@ -230,9 +230,9 @@ class NodesTraining:
 
     def _explain_failure(self, job: TrainJob, pods: list[NodePod]) -> LorryError:
         # A node that failed for good may have said so while the job was looked at.
-        told = self.exchange.find_failure()
-        if told is not None:
-            return told
+        failure = self.exchange.find_failure()
+        if failure is not None:
+            return failure
         failed = [pod for pod in pods if pod.trouble or pod.phase == "Failed"]
         parts = [f"node {pod.number}: {pod.trouble or pod.phase}" for pod in failed]
         ends = [

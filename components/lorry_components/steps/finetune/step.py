@@ -29,6 +29,7 @@ from lorry_components.training.linear_probe import (
     fit_linear_probe,
     fit_to_adapted,
     open_features,
+    write_beginning,
     write_into_head,
 )
 from lorry_components.training.node_agreement import check_same_start
@@ -106,7 +107,7 @@ def finetune(
     fits_head = task_type.form.fits_head
     # The probe is not compared with itself.
     is_compared = compares_probe and method.trains_in_steps and _is_probe_wanted(spec, len(parts["train"]))
-    # Progress is told in steps, where there are any.
+    # Progress is counted in steps, where there are any.
     follow = ignore_progress if method.trains_in_steps else progress
     is_start = fits_head and method.starts_as_base
     # All processes decide alike whether a method is left out.
@@ -139,7 +140,7 @@ def finetune(
     if fits_head and began is None:
         fitted = probe if is_start else fit_to_adapted(setup, parts, card.labels)
     if fitted is not None:
-        write_into_head(setup, fitted, head)
+        (write_beginning if method.trains_in_steps else write_into_head)(setup, fitted, head)
     course = (
         _train(
             task,
@@ -281,7 +282,7 @@ def _fit_probe(
     except _PROBE_ERRORS as error:
         if not may_fail:
             raise
-        # Families of bases differ in ways that nobody knows: a comparison must not cost the training.
+        # Families of bases differ in ways that no one knows: a comparison must not cost the training.
         _LOGGER.warning("%s is not compared with a linear probe: %s", task.spec.name, error)
         return None
 
@@ -403,7 +404,7 @@ def name_checkpoints(
         task: The task; its base is resolved.
         data: The folder that ``prepare_data`` wrote.
         start: The adapter that training is to begin with; None: the base.
-        forced_by: A run that trains whatever was trained before continues from its own checkpoints only.
+        forced_by: A run that trains in any case continues from its own checkpoints only.
 
     Raises:
         BaseModelError: The base is not usable.

@@ -1,4 +1,4 @@
-"""What a training on several nodes is told of its cluster: written when a graph is compiled.
+"""Settings of the cluster for a training on several nodes: written when a graph is compiled.
 
 It travels as one environment variable of the step. It names secrets, and holds none.
 """

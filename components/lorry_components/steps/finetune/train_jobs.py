@@ -25,7 +25,7 @@ _JOBSET, _ROLE = "jobset.sigs.k8s.io/jobset-name", "jobset.sigs.k8s.io/replicate
 _INDEX = "batch.kubernetes.io/job-completion-index"
 _MAX_LOG_BYTES = 1 << 20
 _LAST_LINES = 20
-# What a container waits for in vain until somebody corrects it.
+# What a container waits for in vain until someone corrects it.
 _STUCK = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "CreateContainerConfigError")
 
 
@@ -163,12 +163,12 @@ class TrainJobs:
             ClusterError: The server refuses, or stays away.
         """
         found = self._api.read(f"{self._core}/events", fieldSelector="type=Warning")
-        told = [
+        reasons = [
             f"{event.get('reason', '')}: {event.get('message', '')}"
             for event in found.get("items") or ()
             if _belongs(event.get("involvedObject", {}).get("name", ""), name)
         ]
-        return list(dict.fromkeys(told))
+        return list(dict.fromkeys(reasons))
 
     def read_log(self, pod: str, since: str, seconds: int) -> list[tuple[str, str]]:
         """Return the lines of a pod's log with the times at which they were written; empty if there is none.

@@ -155,7 +155,7 @@ def _judge_gain(gate: GateSpec, champion: ChampionComparison | None, examples: i
         return
     name = f"v{champion.version}"
     if champion.changed_use:
-        yield False, f"not promoted by itself: {champion.changed_use}; lorry promote decides by hand"
+        yield False, f"{champion.changed_use}; lorry promote decides by hand"
         if champion.gain is None:
             return
     if champion.examples is not None:
@@ -209,11 +209,11 @@ def _judge_test(gate: GateSpec, champion: ChampionComparison) -> Iterator[_Judge
 
 def _compare_values(value: float, recorded: float, champion: ChampionComparison) -> str:
     """Say what the champion has on the candidate's rows, and what it had when it was registered."""
-    told = f"v{champion.version} has {value:.3f} on these rows, and had {recorded:.3f} when it was registered"
+    both = f"v{champion.version} has {value:.3f} on these rows, and had {recorded:.3f} when it was registered"
     if champion.recorded_low is None or value >= champion.recorded_low:
-        return told
+        return both
     return (
-        f"{told}: so far below its 95 % interval of that time ({champion.recorded_low:.3f} and more) usually "
+        f"{both}: so far below its 95 % interval of that time ({champion.recorded_low:.3f} and more) usually "
         "means that the data have changed, with other texts, other labels or harder rows"
     )
 

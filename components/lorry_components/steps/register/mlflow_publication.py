@@ -97,7 +97,7 @@ def _log_model(
         folder = Path(scratch) / "model"
         document = index.build_model_document(model_id, run_id)
         write_model(folder, adapter=registry.fetch(version.adapter_id), manifest=manifest, model=document)
-        # Whoever loads the model from MLflow alone can check who signed it.
+        # Anyone who loads the model from MLflow alone can check who signed it.
         copy_sidecars(registry.store, version.adapter_id, SIGNATURES_FOLDER, folder)
         source = index.upload_model(model_id, folder)
     # A model version shows no metrics of its own; the logged model that it points to does.

@@ -248,5 +248,5 @@ def _remark(decision: Decision, remark: str) -> Decision:
 
 
 def _refuse(decision: Decision, why: str) -> Decision:
-    reason = f"not promoted, since the champion changed while it was judged: {why}"
-    return decision.model_copy(update={"passed": False, "reasons": (*decision.reasons, reason)})
+    reason = f"the champion changed while it was judged: {why}"
+    return decision.model_copy(update={"passed": False, "reasons": (reason, *decision.reasons)})

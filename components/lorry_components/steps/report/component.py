@@ -15,7 +15,7 @@ def report(
     status: dsl.PipelineTaskFinalStatus,  # noqa: ARG001 - makes it an exit task in the compiled graph
     page: dsl.Output[dsl.HTML],
 ):
-    """Report the outcome of every task, whatever happened."""
+    """Report the outcome of every task, no matter what happened."""
     from lorry_components.steps.report.entry import main
 
     main(tasks=tasks, run=run or kfp_run, store=store, tracking_uri=tracking_uri, page=page.path)

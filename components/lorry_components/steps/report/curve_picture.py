@@ -18,7 +18,7 @@ def draw_curve(curve: LearningCurve) -> str:
     ]
     if not lines:
         return ""
-    told = "; ".join(
+    label = "; ".join(
         f"{title} from {points[0][1]:.3g} to {points[-1][1]:.3g}, step {points[-1][0]:,}"
         for title, points in lines
     )
@@ -29,7 +29,7 @@ def draw_curve(curve: LearningCurve) -> str:
     )
     kind = "curve" if len(lines) > 1 else "curve single"
     return (
-        f'<svg class="{kind}" role="img" aria-label="{escape(told, quote=True)}" '
+        f'<svg class="{kind}" role="img" aria-label="{escape(label, quote=True)}" '
         f'viewBox="0 0 {width} {_TOP + _HEIGHT + _FOOT}">{parts}</svg>'
     )
 

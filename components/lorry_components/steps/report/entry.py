@@ -40,12 +40,12 @@ def main(*, tasks: Sequence[str], run: str, store: str, tracking_uri: str, page:
 
 
 def _close_mlflow_runs(report: RunReport, facts: ReportFacts, index: MlflowIndex) -> None:
-    for task, told in zip(report.tasks, facts.tasks, strict=True):
+    for task, task_facts in zip(report.tasks, facts.tasks, strict=True):
         run_id = task.details.get("finetune", {}).get("mlflow_run_id")
         if not isinstance(run_id, str):
             continue
         # One for each: a run that is missing in MLflow says nothing of the others.
         mlflow = BestEffort(f"MLflow shows the run of {task.task} as still going")
         mlflow.attempt(functools.partial(index.close_run, run_id, failed=task.status == "failed"))
-        page = render_page(facts.model_copy(update={"tasks": (told,)}))
+        page = render_page(facts.model_copy(update={"tasks": (task_facts,)}))
         mlflow.attempt(functools.partial(index.log_text, run_id, page, _PAGE_NAME))

@@ -91,7 +91,7 @@ def find_recorded(registry: Registry, report: TaskReport) -> Recorded:
         version = versions.get(number) if isinstance(number, int) and report.status != "failed" else None
         former = versions.get(_find_judged(report) or 0)
     except LorryError:
-        # The report is written after whatever went wrong, and says what is left to say.
+        # The report is written after any failure, and says what is left to say.
         return NOTHING_RECORDED
     return Recorded(
         event=version.registered if version else None,

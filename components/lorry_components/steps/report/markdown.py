@@ -1,7 +1,7 @@
 """A report in Markdown, for pull requests and job summaries, which take 65,536 characters and not one more.
 
-Names of classes, texts of rows and reasons are from outside: whatever they hold, it is shown as text. It
-makes no link, notifies nobody, and ends no table.
+Names of classes, texts of rows and reasons are from outside: they are shown as text. It
+makes no link, notifies no one, and ends no table.
 """
 
 import re
@@ -21,6 +21,7 @@ from lorry_components.steps.report.wording import (
     format_share,
     is_idle,
     list_points,
+    list_reasons,
     name_status,
     tell_decision,
 )
@@ -120,6 +121,8 @@ def _list_details(tasks: Sequence[TaskFacts]) -> Iterator[_Block]:
         # What was not trained has the least to say.
         has_little = is_idle(task) or task.status == "unchanged"
         heading = f"\n### {_escape(task.task)}\n\n{_escape(tell_decision(task))}\n"
+        reasons = "".join(f"- {_escape(reason)}\n" for reason in list_reasons(task))
+        heading += f"\n{reasons}" if reasons else ""
         yield _Block(4 if has_little else 3, "the decision in words", heading)
         points = "".join(f"- {name}: {_escape(text)}\n" for name, text in list_points(task))
         metrics = "; ".join(
@@ -232,7 +235,7 @@ def _quote(text: str) -> str:
 
 
 def _escape(text: str, *, most: int = _LONGEST_TEXT) -> str:
-    """Return a text on one line in which nothing is read as Markdown or HTML, and that names nobody."""
+    """Return a text on one line in which nothing is read as Markdown or HTML, and that names no one."""
     plain = " ".join(_UNSEEN.sub(" ", text).split())
     if len(plain) > most:
         plain = f"{plain[: most - 1]}…"

@@ -1,6 +1,6 @@
 """A report as one HTML file that a browser opens without a network; nothing in it runs.
 
-Whatever comes from data, from task files or from the store is escaped, and links lead to web pages only.
+All that comes from data, from task files or from the store is escaped, and links lead to web pages only.
 """
 
 import base64
@@ -23,6 +23,7 @@ from lorry_components.steps.report.wording import (
     format_share,
     is_idle,
     list_points,
+    list_reasons,
     name_status,
     tell_decision,
 )
@@ -109,11 +110,13 @@ def _render_task(task: TaskFacts) -> str:
         for name, text in list_points(task)
     ]
     points += [f"<dt>{name}</dt><dd>{content}</dd>" for name, content in _list_more(task)]
+    reasons = "".join(f"<li>{escape(reason)}</li>" for reason in list_reasons(task))
     about = " · ".join(filter(None, (task.kind, " ".join(task.description.split()))))
     return (
         f"<section><h2>{escape(task.task)}</h2>"
         + (f'<p class="about">{escape(about)}</p>' if about else "")
         + f'<p class="decision">{escape(tell_decision(task))}</p>'
+        + (f"<ul>{reasons}</ul>" if reasons else "")
         + (f"<dl>{''.join(points)}</dl>" if points else "")
         + _render_curve(task)
         + _render_picture(task)
@@ -126,7 +129,7 @@ def _list_more(task: TaskFacts) -> Iterator[tuple[str, str]]:
     if len(task.metrics) > 1:
         shown = (f"{escape(format_metric(each))} ({format_interval(each)})" for each in task.metrics[1:])
         yield "Other metrics", "; ".join(shown)
-    if task.reasons and task.status != "failed" and not is_idle(task):
+    if task.reasons != list_reasons(task) and task.status != "failed" and not is_idle(task):
         yield "Reasons", "<br>".join(map(escape, task.reasons))
     links = [
         f'<a href="{escape(address)}">{name}</a>'

@@ -32,7 +32,7 @@ def is_idle(task: TaskFacts) -> bool:
 
 
 def tell_decision(task: TaskFacts) -> str:
-    """Return what became of a task, and why, in one sentence."""
+    """Return the verdict on a task in one sentence; :func:`list_reasons` are for the lines after it."""
     version, champion = _name(task.version), _name(task.champion)
     if task.status == "promoted":
         since = f" Since then {champion} has become the champion." if _is_superseded(task) else ""
@@ -42,11 +42,18 @@ def tell_decision(task: TaskFacts) -> str:
     if task.status == "challenger":
         figure = f" with {task.headline.title} {task.headline.value:.3f}" if task.headline else ""
         is_beaten = task.champion is not None and task.champion != task.version
-        stays = f"; {champion} stays the champion{_format_champion(task)}" if is_beaten else ""
-        return f"Not promoted: {version}{figure}{stays}. Reasons: {_join(task.against or task.reasons)}."
+        stays = f", champion {champion}{_format_champion(task)}" if is_beaten else ""
+        return f"Not promoted: {version}{figure}{stays}."
     if task.status == "unchanged":
         return f"Training gave {version} again, byte for byte, so that nothing changed."
     return f"The task failed in {task.step}: {_join(task.reasons)}"
+
+
+def list_reasons(task: TaskFacts) -> tuple[str, ...]:
+    """Return the reasons for a verdict whose sentence has none: those against a refused version, first."""
+    is_refused = task.status == "challenger" and not is_idle(task)
+    has_unmeasured_gain = task.status == "promoted" and task.gain is not None and task.gain.gain is None
+    return (task.against or task.reasons) if is_refused or has_unmeasured_gain else ()
 
 
 def _tell_promotion(task: TaskFacts, version: str) -> str:
@@ -55,7 +62,7 @@ def _tell_promotion(task: TaskFacts, version: str) -> str:
         figure = f" with {headline.title} {headline.value:.3f}" if headline else ""
         return f"Promoted: {version}{figure}, the first champion."
     if gain.gain is None:
-        return f"Promoted: {version} in place of v{gain.version}. Reasons: {_join(task.reasons)}."
+        return f"Promoted: {version} in place of v{gain.version}."
     rows = f" on the same {gain.rows:,} test rows" if gain.rows else ""
     test = f", {format_p(gain.p_value)}" if gain.p_value is not None else ""
     title = f" in {headline.title}" if headline else ""

@@ -1,6 +1,6 @@
 """What the environment of a step says about its run, for the provenance of the adapters that it registers.
 
-``lorry run`` sets these variables; on a cluster whoever starts the pipeline may set them for its steps.
+``lorry run`` sets these variables; on a cluster the pipeline's starter may set them for its steps.
 """
 
 from collections.abc import Mapping

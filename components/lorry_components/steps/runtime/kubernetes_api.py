@@ -209,8 +209,8 @@ def describe_failure(error: BaseException) -> str:
 
 def explain_failure(where: str, error: BaseException) -> ClusterError:
     """Return an error that says what to do about a failed request."""
-    told = describe_failure(error)
-    return ClusterError(told, where=where, todo=_advise(find_status(error), told))
+    message = describe_failure(error)
+    return ClusterError(message, where=where, todo=_advise(find_status(error), message))
 
 
 def _list_failures() -> tuple[type[Exception], ...]:
@@ -227,10 +227,10 @@ def _may_pass(status: int | None, error: BaseException) -> bool:
     return "CERTIFICATE_VERIFY_FAILED" not in str(error)
 
 
-def _advise(status: int | None, told: str = "") -> str:
-    if "CERTIFICATE_VERIFY_FAILED" in told:
+def _advise(status: int | None, message: str = "") -> str:
+    if "CERTIFICATE_VERIFY_FAILED" in message:
         return "name the cluster's certificate authority in the kubeconfig"
-    if "exceeded quota" in told:
+    if "exceeded quota" in message:
         return "wait until others have ended, ask for less, or raise the namespace's ResourceQuota"
     if status in _ADVICE:
         return _ADVICE[status]

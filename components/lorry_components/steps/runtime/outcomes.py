@@ -177,7 +177,7 @@ class RunRecord:
         self._store.overwrite(self._key(task, _HEARTBEAT), canonical_json(beat.model_dump(mode="json")))
 
     def read_heartbeat(self, task: str) -> Heartbeat | None:
-        """Return how far the running step of a task was last; None: none has started, or none told."""
+        """Return how far the running step of a task was last; None: none has started, or none reported."""
         document = self._store.read(self._key(task, _HEARTBEAT))
         return Heartbeat.model_validate_json(document.content) if document else None
 

@@ -114,7 +114,7 @@ class StepContext:
         return self.find_detail("mlflow_run_id")
 
     def find_detail(self, name: str) -> str | None:
-        """Return what an earlier step of this task told under a name."""
+        """Return what an earlier step of this task recorded under a name."""
         for outcome in self.record.read(self.spec.name):
             detail = outcome.details.get(name)
             if isinstance(detail, str):

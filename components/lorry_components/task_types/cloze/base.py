@@ -43,7 +43,7 @@ class ClozeTaskType(TextTaskType):
 
     model_class = "AutoModelForMaskedLM"
     data_form = DataForm("text")
-    # Of PEFT's wrappers the one that hands all on, whatever the output layer is.
+    # Of PEFT's wrappers the one that hands all on, no matter what the output layer is.
     peft_task_type = "FEATURE_EXTRACTION"
 
     # The base

@@ -4,7 +4,7 @@ As in LAMA (Petroni et al. 2019, https://arxiv.org/abs/1909.01066): a template n
 and the place of the object, ``{label}``; a masked base reads a mask there, a left-to-right base predicts the
 token that comes next; the answer is any token of the vocabulary, and precision at 1 says how often the first
 is right. As in LAMA and P-tuning objects are single tokens: an object of several is left out of training, and
-counts as wrong in evaluation, whatever is predicted.
+counts as wrong in evaluation, no matter what is predicted.
 """
 
 from collections import Counter

@@ -2,7 +2,7 @@
 
 What is trained is the UNet. Around it stand frozen parts: an autoencoder between pixels and latents, a text
 encoder with its tokeniser, and the schedule of the noise. Here images are drawn by DDIM (Song et al. 2021,
-https://arxiv.org/abs/2010.02502), whatever scheduler a pipeline names: it adds no noise on its way, so that
+https://arxiv.org/abs/2010.02502), for any scheduler of the pipeline: it adds no noise on its way, so that
 the first noise decides the image; and with classifier-free guidance (Ho and Salimans 2022,
 https://arxiv.org/abs/2207.12598).
 """
@@ -217,7 +217,7 @@ def score_noise(
     span = int(scheduler.config.num_train_timesteps)
     times = ((torch.arange(SCORED_TIMES, device=latents.device) + 0.5) * span / SCORED_TIMES).long()
     error = power = 0.0
-    # One after the other: as much memory as drawing takes, whatever the number of times.
+    # One after the other: as much memory as drawing takes, regardless of the number of times.
     for noise, time in zip(parts.draw_noise(0, SCORED_TIMES), times, strict=True):
         with torch.no_grad():
             predicted, wanted = predict_noise(unet, scheduler, latents[None], noise[None], time[None], prompt)

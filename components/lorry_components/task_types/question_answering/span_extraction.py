@@ -207,7 +207,7 @@ class QuestionAnswering(TextHeadTaskType):
         labels: Sequence[str] | None,
         report: Report,
     ) -> Outputs:
-        """Return six numbers a row, whatever its length.
+        """Return six numbers a row, regardless of its length.
 
         They are the scores of start and end at the token for no answer, their maxima over the context and
         their means over it, each as the mean of the row's windows. A question that is too long is cut: these

@@ -119,7 +119,7 @@ def test_somebody_else_was_faster(spec: TaskSpec, target: Path, monkeypatch: pyt
         (target / "train.parquet").write_bytes(b"theirs")
 
     monkeypatch.setattr(DataCard, "save", overtake)
-    with pytest.raises(ConflictError, match="somebody else wrote this folder meanwhile"):
+    with pytest.raises(ConflictError, match="someone else wrote this folder meanwhile"):
         prepare_data(resolve_task(spec), target)
     assert list_names(target.parent) == ["prepared"]
     assert list_names(target) == ["train.parquet"]

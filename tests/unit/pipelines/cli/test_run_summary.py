@@ -135,6 +135,20 @@ def test_the_best_of_what_costs_nothing_is_a_column(capsys: pytest.CaptureFixtur
     assert "baseline: trivial (most frequent answer)" in shown
 
 
+def test_a_refusal_is_a_verdict_then_its_reasons_one_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    row: dict[str, Any] = dict.fromkeys(("single_answer", "published", "seconds", "source"))
+    row |= {"task": "reviews", "outcome": "challenger", "version": 2, "champion": None, "step": "register"}
+    row |= {"reason": "too weak; too few", "reasons": ["too weak", "too few"], "data_warnings": []}
+    print_summary([row], seconds=1.0, tracking_uri="sqlite:///mlflow.db")
+    assert "\nNot promoted: reviews v2\n  too weak\n  too few\n" in capsys.readouterr().out
+    compared = {"champion": 1, "beside_champion": 0.874, "metric_title": "accuracy", "value": 0.859}
+    compared |= {"trained_parameters": 1, "size_bytes": 1, "interval": [0.8, 0.9]}
+    compared |= {"has_pair": False, "kind": "x"}
+    print_summary([row | compared], seconds=1.0, tracking_uri="sqlite:///mlflow.db")
+    shown = capsys.readouterr().out
+    assert "\nNot promoted: reviews v2 with accuracy 0.859, champion v1 with 0.874\n  too weak\n" in shown
+
+
 @pytest.mark.parametrize(
     ("address", "trainings", "lines"),
     [

@@ -473,7 +473,7 @@ def test_nodes_stop_when_nobody_waits(tmp_path: Path) -> None:
         exchange.beat()
         waiting.check()
         time.sleep(0.1)
-    with pytest.raises(TrainingError, match="nobody has waited"):
+    with pytest.raises(TrainingError, match="no one has waited"):
         for _ in range(20):
             waiting.check()
             time.sleep(0.05)

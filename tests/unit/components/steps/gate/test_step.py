@@ -142,7 +142,7 @@ def test_a_champion_whose_users_would_be_let_down_is_replaced_by_hand_only() -> 
     decision = judge(champion=lost)
     assert not decision.passed
     assert decision.reasons[1] == (
-        "not promoted by itself: v3 knows the class 'spam', and this does not; lorry promote decides by hand"
+        "v3 knows the class 'spam', and this does not; lorry promote decides by hand"
     )
     # How good it is, is told all the same, and counts as a challenge.
     assert decision.reasons[-1].startswith("+0.060 over v3")

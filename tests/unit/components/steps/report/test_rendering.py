@@ -154,11 +154,11 @@ def test_both_forms_lead_to_mlflow_and_kubeflow() -> None:
         ({"champion": 3}, "Since then v3 has become the champion."),
         (
             {"status": "challenger", "champion": 1, "against": ("it is worse",)},
-            "Not promoted: v2 with accuracy 0.912; v1 stays the champion with 0.891. Reasons: it is worse.",
+            "Not promoted: v2 with accuracy 0.912, champion v1 with 0.891.\n- it is worse\n",
         ),
         (
             {"status": "challenger", "champion": None, "reasons": ("too weak",)},
-            "Not promoted: v2 with accuracy 0.912. Reasons: too weak.",
+            "Not promoted: v2 with accuracy 0.912.\n- too weak\n",
         ),
         (
             {"status": "challenger", "step": "prepare_data", "reasons": ("the same gate refused it",)},
@@ -172,10 +172,11 @@ def test_both_forms_lead_to_mlflow_and_kubeflow() -> None:
         ),
     ],
 )
-def test_the_decision_is_one_sentence(changes: dict[str, Any], expected: str) -> None:
+def test_the_verdict_comes_first_then_its_reasons(changes: dict[str, Any], expected: str) -> None:
     report = ReportFacts(title="Run run-1", tasks=(make_task(**changes),))
-    assert expected in render_markdown(report).replace("\\", "")
-    assert expected in read_text(render_page(report))
+    assert expected in render_markdown(report).replace("\\", "").replace("\n\n", "\n")
+    shown = " ".join(line.removeprefix("- ") for line in expected.splitlines())
+    assert shown in read_text(render_page(report))
 
 
 def test_a_plot_of_points_is_a_table_in_markdown() -> None:
