@@ -7,6 +7,7 @@
 :mod:`~lorry_components.serving.mixed_lora`, :mod:`~lorry_components.serving.open_inference` reads
 and writes the documents of the Open Inference Protocol,
 :mod:`~lorry_components.serving.application` is the HTTP application,
-:mod:`~lorry_components.serving.metrics` counts what it answers, and
+:mod:`~lorry_components.serving.metrics` counts what it answers,
+:mod:`~lorry_components.serving.recorded_answers` asks a server for what is recorded of its adapters, and
 :mod:`~lorry_components.serving.tokens` says who may ask it for what.
 """

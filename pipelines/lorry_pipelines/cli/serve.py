@@ -7,12 +7,13 @@ import json
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from lorry_registry.cli.edge import (
     complete_tasks,
+    fail_after,
     format_examples,
     load_settings,
     open_registry,
@@ -77,6 +78,7 @@ class _ServeCommand(click.Command):
         "lorry serve reviews films --port 9000",
         "lorry serve token --tokens tokens.txt reviews    make a token, print it once",
         "lorry serve --tokens tokens.txt --host 0.0.0.0",
+        "lorry serve --check http://127.0.0.1:8080    does it answer as registered?",
     ),
 )
 @click.argument("tasks", nargs=-1, metavar="[TASK]...", shell_complete=complete_tasks)
@@ -100,6 +102,13 @@ class _ServeCommand(click.Command):
 )
 @click.option("--access-log", is_flag=True, help="Print a line of JSON for each request, without texts.")
 @_tokens_option()
+@click.option(
+    "--check",
+    "checked",
+    metavar="URL",
+    help="Serve nothing; ask this lorry serve or vLLM for what was recorded with each adapter, and compare.",
+)
+@click.option("--token-file", type=click.File(), help="With --check: the file with the token; - is stdin.")
 @click.option("--no-auth", is_flag=True, help="Ask for no token, at any address.")
 def serve_tasks(
     tasks: tuple[str, ...],
@@ -110,12 +119,17 @@ def serve_tasks(
     access_log: bool,
     tokens: Path | None,
     no_auth: bool,
+    checked: str | None,
+    token_file: IO[str] | None,
 ) -> None:
     """Serve the champions of tasks over HTTP: all of the registry on one base, or those named.
 
     Each adapter is verified as by lorry predict; what fails is refused, and the others are served. Without
     --tokens only this machine is answered.
     """
+    if checked is not None:
+        _check(open_registry(), checked, tasks, token_file.read().strip() if token_file else "")
+        return
     if tokens is not None and no_auth:
         raise UsageError("--tokens and --no-auth exclude each other", where="lorry serve", todo="choose one")
     if tokens is None and not no_auth and not _is_loopback(host):
@@ -136,6 +150,20 @@ def serve_tasks(
     # First of all: nothing is loaded for an address that cannot be taken.
     with listen(host, port) as listener:
         _serve(open_registry(), tasks, listener, grace, poll, access_log, tokens)
+
+
+def _check(registry: Registry, url: str, tasks: tuple[str, ...], token: str) -> None:
+    """Print what a server answers to the recorded inputs, and fail if that is not what was recorded."""
+    from lorry_components.serving.recorded_answers import Server, check_server
+
+    found = check_server(registry, Server(url, token), tasks)
+    for each in found:
+        named = f"{each.task} v{each.version}"
+        if each.difference is not None:
+            print_line(f"{named} answers as registered, within {each.difference:.1g}")
+        elif each.error is None:
+            print_line(f"{named} is not compared: what is recorded of its kind are no answers")
+    fail_after({each.task: each.error for each in found if each.error is not None})
 
 
 def _serve(

@@ -169,6 +169,19 @@ def test_tritonclient_gets_what_predict_prints(server: Server, predict: Any, tas
         assert_close(cells, column)
 
 
+def test_it_answers_as_registered(server: Server, frozen: Any, variables: dict[str, str]) -> None:
+    checked = frozen.run("serve", "--check", server.url, **variables)
+    assert [line.partition(", within")[0] for line in checked.out.splitlines()] == [
+        "likeness-lora v1 answers as registered",
+        "pairs-lora v1 answers as registered",
+        "questions-lora v1 is not compared: what is recorded of its kind are no answers",
+        "reviews-lora v1 answers as registered",
+        "towns-bert-lora v1 is not compared: what is recorded of its kind are no answers",
+    ]
+    checked = frozen.run("serve", "--check", server.url, "reviews-probe", code=9, **variables)
+    assert "reviews-probe" in checked.err
+
+
 def test_it_says_once_where_it_is_served(start: Start) -> None:
     with start("reviews-lora") as server:
         assert httpx.get(f"{server.url}/v2/health/ready").status_code == 200

@@ -29,6 +29,7 @@ from lorry_components.training.linear_probe import (
     fit_linear_probe,
     fit_to_adapted,
     open_features,
+    write_beginning,
     write_into_head,
 )
 from lorry_components.training.node_agreement import check_same_start
@@ -139,7 +140,7 @@ def finetune(
     if fits_head and began is None:
         fitted = probe if is_start else fit_to_adapted(setup, parts, card.labels)
     if fitted is not None:
-        write_into_head(setup, fitted, head)
+        (write_beginning if method.trains_in_steps else write_into_head)(setup, fitted, head)
     course = (
         _train(
             task,

@@ -22,7 +22,7 @@ from lorry_components.tasks.resolution import resolve_task
 from lorry_components.training.feature_cache import FeatureCache
 from lorry_components.training.frozen_features import FrozenFeatures
 from lorry_components.training.head_fitting import fit_classes, fit_numbers
-from lorry_components.training.linear_probe import open_features
+from lorry_components.training.linear_probe import BEGINNING, open_features
 from lorry_components.training.precision import PrecisionName
 from lorry_registry.manifest import Pooling
 from lorry_registry.registry import Registry
@@ -77,7 +77,9 @@ def test_a_training_begins_with_the_probe(
             labels=summary.labels,
         )
         outputs.append(predictor.compute_outputs(rows))
-    np.testing.assert_allclose(outputs[1], outputs[0], atol=1e-4)
+    # It is less sure of classes than the probe; a number is a number.
+    share = 1.0 if task == "regression" else BEGINNING
+    np.testing.assert_allclose(outputs[1], outputs[0] * share, atol=1e-4)
     assert np.array_equal(outputs[1], outputs[2])
 
 
@@ -259,7 +261,6 @@ def test_the_comparison_can_be_left_out(
     finetune(resolved, data, tmp_path / "candidate", checkpoints=tmp_path / "checkpoints")
     report = evaluate(resolved, data, tmp_path / "candidate", tmp_path / "evaluation", registry=None)
     assert (report.evaluation.linear_probe is not None) == is_compared
-    assert ("linear_probe" in report.evaluation.model_dump(mode="json")) == is_compared
 
 
 @pytest.mark.parametrize("task", ["classification", "regression"])
@@ -338,7 +339,8 @@ def test_the_head_of_soft_prompts_is_fitted_to_the_base_with_them(
     )
     rows = [example.row for example in load_part(data, "test")]
     outputs = np.concatenate([predictor.compute_outputs([row]) for row in rows])
-    np.testing.assert_allclose(outputs, fitted.compute(np.concatenate(read)), atol=2e-3)
+    share = BEGINNING if task == "pair" else 1.0
+    np.testing.assert_allclose(outputs, fitted.compute(np.concatenate(read)) * share, atol=2e-3)
 
 
 @pytest.fixture
