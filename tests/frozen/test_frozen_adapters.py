@@ -26,6 +26,8 @@ from lorry_components.methods import METHODS
 from lorry_components.models.bases import resolve_base
 from lorry_components.steps.prepare_data.step import prepare_data
 from lorry_components.task_types import TASK_TYPES
+from lorry_components.tasks import changes
+from lorry_components.tasks.code_versions import list_code_versions
 from lorry_components.tasks.definition import load_task_file
 from lorry_components.tasks.resolution import resolve_task
 from lorry_components.tasks.staleness import assess_staleness
@@ -183,7 +185,12 @@ def test_its_task_is_read_as_it_was(adapter: Adapter, tmp_path: Path) -> None:
     assert (card.source_digest, card.data_digest) == (expected["source_digest"], expected["data_digest"])
 
 
-def test_it_need_not_be_trained_again(adapter: Adapter) -> None:
+def test_it_need_not_be_trained_again(adapter: Adapter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only a raised version of the code makes it stale: neither how it is read nor a default does."""
+    recorded = adapter.frozen.registry.read_manifest(adapter.expected["adapter_id"]).inputs.makeup.code
+    present = list_code_versions(adapter.read_task())
+    assert all(version <= present[part] for part, version in recorded.items())
+    monkeypatch.setattr(changes, "list_code_versions", lambda _spec: {**present, **recorded})
     staleness = assess_staleness(resolve_task(adapter.read_task()), adapter.frozen.registry)
     assert (staleness.is_stale, staleness.version) == (False, adapter.expected["version"]), staleness.reason
 
