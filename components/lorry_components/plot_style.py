@@ -7,7 +7,7 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lorry_registry.whole_files import write_whole
+from lorry_registry.files.atomic_write import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

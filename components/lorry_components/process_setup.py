@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Mapping
 from types import TracebackType
 from typing import Any, NoReturn
 
-from lorry_registry.scrubbing import find_secrets, format_scrubbed, scrub_text
+from lorry_registry.text.scrubbing import find_secrets, format_scrubbed, scrub_text
 
 _CHATTY = (
     *("transformers", "mlflow", "alembic", "datasets", "bitsandbytes"),

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Protocol
 
-from lorry_registry.whole_files import write_whole_text
+from lorry_registry.files.atomic_write import write_whole_text
 
 CONTINUING = "continuing from"
 """What the note of a training that goes on from a checkpoint begins with."""

@@ -17,9 +17,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from lorry_registry.digests import digest_file
 from lorry_registry.errors import Fault, InvalidDataError
-from lorry_registry.whole_files import write_whole_text
+from lorry_registry.files.atomic_write import write_whole_text
+from lorry_registry.files.digests import digest_file
 
 PACKAGE = "vaderSentiment==3.3.2"
 ARCHIVE_SHA256 = "sha256:5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9"

@@ -8,7 +8,7 @@ from kfp import compiler, dsl
 from lorry_components.steps.cluster_check.component import cluster_check
 from lorry_pipelines.cluster.placement import place_step
 from lorry_pipelines.cluster.profile import ClusterProfile
-from lorry_registry.task_spec import ResourcesSpec
+from lorry_registry.tasks.task_spec import ResourcesSpec
 
 CLUSTER_CHECK_NAME = "lorry-cluster-check"
 # It is placed as the first step of a task is: on processors, with the bases mounted.

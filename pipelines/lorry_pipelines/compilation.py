@@ -12,14 +12,14 @@ from lorry_pipelines.cluster.base_mounts import place_bases
 from lorry_pipelines.cluster.profile import ClusterProfile
 from lorry_pipelines.cluster.reachability import check_reachable
 from lorry_pipelines.step_images import choose_images
-from lorry_registry.addresses import has_secret, hide_secrets
 from lorry_registry.errors import StoreError, UsageError
 from lorry_registry.settings import IN_STORE, Settings
-from lorry_registry.sizes import KIB, format_in
 from lorry_registry.stores import open_store
 from lorry_registry.stores.concurrency import map_concurrent
-from lorry_registry.task_references import TaskReference, refer_to_task, store_task
-from lorry_registry.task_spec import ResourcesSpec, TaskSpec
+from lorry_registry.tasks.task_references import TaskReference, refer_to_task, store_task
+from lorry_registry.tasks.task_spec import ResourcesSpec, TaskSpec
+from lorry_registry.text.addresses import has_secret, hide_secrets
+from lorry_registry.text.sizes import KIB, format_in
 
 # Linux limits one argument of a process to 128 KiB; the other parameters of a step travel in the same.
 _MAX_ARGUMENT = 120 * KIB

@@ -25,8 +25,8 @@ from lorry_components.steps.verdict.component import verdict
 from lorry_pipelines.cluster.placement import place_step
 from lorry_pipelines.cluster.profile import ClusterProfile
 from lorry_pipelines.step_images import StepImages
-from lorry_registry.task_references import refer_to_task
-from lorry_registry.task_spec import ResourcesSpec, TaskSpec
+from lorry_registry.tasks.task_references import refer_to_task
+from lorry_registry.tasks.task_spec import ResourcesSpec, TaskSpec
 
 PIPELINE_NAME = "lorry"
 _DESCRIPTION = "Train, judge and register one adapter for each task, on frozen bases."

@@ -11,7 +11,6 @@ from lorry_components.models.configuration import read_configuration
 from lorry_components.tasks.definition import find_task_type, load_task_file
 from lorry_components.tasks.resolution import ResolvedTask
 from lorry_components.tasks.staleness import Staleness, assess_staleness
-from lorry_registry.base_places import BasePlace
 from lorry_registry.errors import (
     Fault,
     InvalidDataError,
@@ -22,8 +21,9 @@ from lorry_registry.errors import (
 )
 from lorry_registry.registry import Registry
 from lorry_registry.stores.concurrency import map_concurrent
-from lorry_registry.task_loading import place_base
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.base_places import BasePlace
+from lorry_registry.tasks.task_loading import place_base
+from lorry_registry.tasks.task_spec import TaskSpec
 
 _LOGGER = logging.getLogger(__name__)
 

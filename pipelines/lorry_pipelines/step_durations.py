@@ -7,7 +7,7 @@ from pydantic import JsonValue
 from lorry_components.steps.runtime.outcomes import RunRecord
 from lorry_registry.errors import LorryError
 from lorry_registry.registry import Registry
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.task_spec import TaskSpec
 
 # How many versions back is looked: each takes some requests to the store.
 _LOOKED_AT = 5

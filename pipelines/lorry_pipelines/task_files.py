@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lorry_registry.errors import InvalidTaskError, UsageError
-from lorry_registry.task_document import load_document, suggest_name
+from lorry_registry.tasks.task_document import load_document, suggest_name
 
 TASKS_FOLDER = "tasks"
 _ENDINGS = (".yaml", ".yml")

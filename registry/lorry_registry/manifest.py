@@ -2,7 +2,8 @@
 
 The manifest holds no time, and no path except that of a base which is a folder, from where it is loaded
 again. The same training on the same base gives the same adapter id: so it names its task, but neither the
-registry, between which adapters may move, nor the run, of which :mod:`lorry_registry.provenance` tells.
+registry, between which adapters may move, nor the run, of which
+:mod:`lorry_registry.records.provenance` tells.
 """
 
 import re
@@ -18,8 +19,8 @@ from pydantic import (
     model_validator,
 )
 
-from lorry_registry.digests import canonical_json, digest_bytes
 from lorry_registry.errors import AdapterRejectedError
+from lorry_registry.files.digests import canonical_json, digest_bytes
 
 MANIFEST_NAME = "manifest.json"
 CONFIG_NAME = "adapter_config.json"
@@ -90,8 +91,8 @@ class TrainingInputs(_Part):
         source_digest: Of the data as they are in their source.
         data_digest: Of the three prepared parts.
         recipe_digest: Of all that decides what is learned, but for base and data.
-        fingerprints_digest: Of its rows' fingerprints (:mod:`~lorry_registry.row_fingerprints`) beside it in
-            the store; None: there are none.
+        fingerprints_digest: Of its rows' fingerprints (:mod:`~lorry_registry.records.row_fingerprints`)
+            beside it in the store; None: there are none.
         makeup: What else decided it.
     """
 

@@ -2,7 +2,8 @@
 
 Writing an adapter is three steps in this order: its files, then its manifest (from here on it exists), then
 the ledger's event (from here on a task has it). A kill in between leaves files that nothing refers to, which
-:mod:`~lorry_registry.collection` removes later; leases keep it from what is still being written or read.
+:mod:`~lorry_registry.maintenance.collection` removes later; leases keep it from what is still being written
+or read.
 """
 
 import contextlib
@@ -14,15 +15,14 @@ from typing import Literal
 
 from pydantic import JsonValue
 
-from lorry_registry.adapter_cache import AdapterCache
-from lorry_registry.challenges import CHALLENGE_DETAIL, Challenge, count_challengers
+from lorry_registry.adapters.adapter_cache import AdapterCache
+from lorry_registry.adapters.stored_adapters import StoredAdapters, adapter_hex, adapter_key
 from lorry_registry.errors import AdapterRejectedError, ConflictError, LorryError, NotFoundError
-from lorry_registry.leases import Leases
-from lorry_registry.ledger import Ledger, Standing, TaskState, require_present, require_unchanged
-from lorry_registry.ledger_documents import Action, Champion, Deletion, Event, Head
-from lorry_registry.ledger_moves import Move, record_move, require_same_champion
-from lorry_registry.manifest import Manifest
-from lorry_registry.promotion import (
+from lorry_registry.leases.content_leases import Leases
+from lorry_registry.ledger.alpha_spending import CHALLENGE_DETAIL, Challenge, count_challengers
+from lorry_registry.ledger.events import Action, Champion, Deletion, Event, Head
+from lorry_registry.ledger.ledger import Ledger, Standing, TaskState, require_present, require_unchanged
+from lorry_registry.ledger.promotion import (
     Version,
     explain_collection,
     explain_no_champion,
@@ -31,15 +31,16 @@ from lorry_registry.promotion import (
     find_version,
     list_versions,
 )
-from lorry_registry.registry_identity import RegistryIdentity
-from lorry_registry.row_fingerprints import read_fingerprints
+from lorry_registry.ledger.registry_identity import RegistryIdentity
+from lorry_registry.ledger.updates import Move, record_move, require_same_champion
+from lorry_registry.manifest import Manifest
+from lorry_registry.records.row_fingerprints import read_fingerprints
+from lorry_registry.records.training_record import read_card
 from lorry_registry.settings import DEFAULT_CACHE_BYTES, Settings
 from lorry_registry.signing.trust import Trust
-from lorry_registry.stored_adapters import StoredAdapters, adapter_hex, adapter_key
 from lorry_registry.stores import Store, open_store
 from lorry_registry.stores.concurrency import map_concurrent
-from lorry_registry.training_record import read_card
-from lorry_registry.users import name_user
+from lorry_registry.text.users import name_user
 
 
 @dataclass(frozen=True, slots=True)
@@ -489,7 +490,7 @@ class Registry:
         return manifest
 
     def _verify_sidecars(self, task: str, version: Version) -> None:
-        from lorry_registry.provenance import find_provenance, read_provenance
+        from lorry_registry.records.provenance import find_provenance, read_provenance
 
         manifest = self._read_manifest_of(task, version.adapter_id)
         digest = find_provenance(version.registered)

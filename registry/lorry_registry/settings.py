@@ -13,15 +13,15 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
-from lorry_registry.addresses import has_secret, hide_secrets
-from lorry_registry.base_places import BasePlace
 from lorry_registry.errors import Fault, InvalidTaskError, InvalidValueError, describe_value_error
 from lorry_registry.signing.keys import PASSWORD_VARIABLE
 from lorry_registry.signing.signing_settings import KEYLESS, POLICIES, Identity, SigningSettings
-from lorry_registry.sizes import parse_size
-from lorry_registry.sqlite_addresses import find_database_file, name_database
 from lorry_registry.stores.s3_client import S3Options
-from lorry_registry.task_document import suggest_name
+from lorry_registry.tasks.base_places import BasePlace
+from lorry_registry.tasks.task_document import suggest_name
+from lorry_registry.text.addresses import has_secret, hide_secrets
+from lorry_registry.text.sizes import parse_size
+from lorry_registry.text.sqlite_addresses import find_database_file, name_database
 
 SETTINGS_FILE = "lorry.toml"
 DEFAULT_HOME = ".lorry"

@@ -33,7 +33,7 @@ from lorry_components.steps.prepare_data.step import Example, load_part, prepare
 from lorry_components.tasks.definition import load_task_file
 from lorry_components.tasks.resolution import resolve_task
 from lorry_components.training.training_summary import ADAPTER_FOLDER
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.task_spec import TaskSpec
 
 # What reads the data sets and writes task files is shared with the experiments.
 sys.path.insert(0, str(Path(__file__).parent / "experiments"))

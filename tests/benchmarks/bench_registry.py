@@ -29,7 +29,7 @@ from typing import Any
 
 from lorry_registry.registry import Registry
 from lorry_registry.stores import LocalStore, Store
-from lorry_registry.stores.s3 import S3Store
+from lorry_registry.stores.s3_store import S3Store
 
 # What the tests use as well: the S3 server.
 sys.path.insert(0, str(Path(__file__).parents[1]))

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from lorry_components.tasks.definition import load_task_file
 from lorry_components.tasks.resolution import resolve_task
-from lorry_registry.digest_cache import DigestCache
-from lorry_registry.digests import DigestFile, digest_file
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.files.digest_cache import DigestCache
+from lorry_registry.files.digests import DigestFile, digest_file
+from lorry_registry.tasks.task_spec import TaskSpec
 
 TASKS, STEPS = 20, 4
 DEMO = Path(__file__).parents[2] / "pipelines" / "tasks"

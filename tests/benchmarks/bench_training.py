@@ -32,7 +32,7 @@ from lorry_components.task_types import TaskType
 from lorry_components.tasks.definition import find_method, find_task_type, load_task_file
 from lorry_components.tasks.resolution import resolve_task
 from lorry_components.training.training_summary import ADAPTER_FOLDER
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.task_spec import TaskSpec
 
 REPOSITORY = Path(__file__).parents[2]
 

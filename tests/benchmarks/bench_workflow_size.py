@@ -24,9 +24,9 @@ import yaml
 from lorry_components.process_setup import quiet_libraries
 from lorry_pipelines.cluster.profile import load_profile
 from lorry_pipelines.compilation import compile_pipeline
-from lorry_registry.digests import digest_bytes
+from lorry_registry.files.digests import digest_bytes
 from lorry_registry.settings import Settings
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.task_spec import TaskSpec
 
 LIMIT = 1 << 20
 PROFILE = Path(__file__).parents[2] / "infra" / "k8s" / "profile.yaml"

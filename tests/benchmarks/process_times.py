@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 _TARGET = os.environ.get("PROCESS_TIMES", "")
-_MLFLOW = ("lorry_registry.mlflow_index", "MlflowIndex")
+_MLFLOW = ("lorry_registry.mlflow.index", "MlflowIndex")
 
 
 class _Stopwatch:

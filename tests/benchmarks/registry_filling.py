@@ -13,8 +13,9 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from lorry_registry.digests import canonical_json, digest_bytes
-from lorry_registry.ledger_documents import Champion, Event, Head
+from lorry_registry.adapters.stored_adapters import adapter_key
+from lorry_registry.files.digests import canonical_json, digest_bytes
+from lorry_registry.ledger.events import Champion, Event, Head
 from lorry_registry.manifest import (
     ADAPTER_FILES,
     CARD_NAME,
@@ -31,7 +32,6 @@ from lorry_registry.manifest import (
     Probe,
     TrainingInputs,
 )
-from lorry_registry.stored_adapters import adapter_key
 
 _START = datetime(2026, 1, 1, tzinfo=UTC)
 _REGISTRY = "ab" * 16

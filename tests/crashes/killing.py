@@ -28,8 +28,8 @@ _IMPORTS = (
     "boto3",
     "botocore.client",
     "lorry_components.steps.register.mlflow_publication",
-    "lorry_registry.mlflow_index",
-    "lorry_registry.stores.s3",
+    "lorry_registry.mlflow.index",
+    "lorry_registry.stores.s3_store",
     "mlflow.pyfunc",
     "mlflow.store.artifact.local_artifact_repo",
     "mlflow.store.model_registry.sqlalchemy_store",
@@ -73,7 +73,7 @@ def prepare_process(folder: Path) -> Path:
 
 
 def _create_mlflow(path: Path) -> None:
-    from lorry_registry.mlflow_index import MlflowIndex
+    from lorry_registry.mlflow.index import MlflowIndex
 
     MlflowIndex(f"sqlite:///{path}").check_reachable()
 
@@ -144,11 +144,11 @@ class Killer:
     def _open_store(self, name: str) -> Store:
         if self._kind == "folder":
             return LocalStore(self._root / name / "store")
-        from lorry_registry.stores import s3 as s3_module
+        from lorry_registry.stores import s3_store
 
         # S3 takes no smaller part than this, except for the last one.
-        s3_module._PART_BYTES = 5 * _MIB
-        return s3_module.S3Store(f"s3://{BUCKET}/kills/{name}", retries=QUICK)
+        s3_store._PART_BYTES = 5 * _MIB
+        return s3_store.S3Store(f"s3://{BUCKET}/kills/{name}", retries=QUICK)
 
 
 def _write_adapters(root: Path) -> dict[str, AdapterFolder]:

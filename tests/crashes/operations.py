@@ -10,14 +10,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from lorry_registry.collection import Rules, plan_collection, sweep_store
+from lorry_registry.adapters.stored_adapters import adapter_key
+from lorry_registry.adapters.verification import verify_adapter
 from lorry_registry.errors import ConflictError, NotFoundError
+from lorry_registry.maintenance.collection import Rules, plan_collection, sweep_store
+from lorry_registry.maintenance.task_deletion import delete_task, restore_task
 from lorry_registry.manifest import MANIFEST_NAME
 from lorry_registry.registry import Registry
-from lorry_registry.stored_adapters import adapter_key
 from lorry_registry.stores import Store
-from lorry_registry.task_deletion import delete_task, restore_task
-from lorry_registry.verification import verify_adapter
 
 from fixtures.adapters import AdapterFolder
 
@@ -410,7 +410,7 @@ def read_champion(place: Place) -> int | None:
 
 
 def open_index(place: Place) -> Any:
-    from lorry_registry.mlflow_index import MlflowIndex
+    from lorry_registry.mlflow.index import MlflowIndex
 
     return MlflowIndex(f"sqlite:///{place.root / 'mlflow.db'}", place.root / "artifacts")
 

@@ -148,7 +148,7 @@ def _watch_files(watch: Watch) -> None:
 def _watch_s3(watch: Watch) -> None:
     from botocore.client import BaseClient
 
-    from lorry_registry.stores.s3 import S3Store
+    from lorry_registry.stores.s3_store import S3Store
 
     _watch_store(watch, S3Store)
     call, send = BaseClient._make_api_call, http.client.HTTPConnection.send

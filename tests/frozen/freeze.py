@@ -52,7 +52,7 @@ from lorry_components.steps.prepare_data.step import prepare_data
 from lorry_components.steps.register.step import register
 from lorry_components.tasks.definition import load_task_file
 from lorry_components.tasks.resolution import resolve_task
-from lorry_registry.ledger_documents import Event
+from lorry_registry.ledger.events import Event
 from lorry_registry.manifest import FORMAT
 from lorry_registry.registry import Registry
 from lorry_registry.stores import LocalStore

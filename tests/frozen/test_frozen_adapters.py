@@ -31,12 +31,12 @@ from lorry_components.tasks.code_versions import list_code_versions
 from lorry_components.tasks.definition import load_task_file
 from lorry_components.tasks.resolution import resolve_task
 from lorry_components.tasks.staleness import assess_staleness
-from lorry_registry.promotion import find_version
+from lorry_registry.adapters.verification import verify_adapter
+from lorry_registry.ledger.promotion import find_version
+from lorry_registry.records.training_record import read_record
 from lorry_registry.registry import Registry
 from lorry_registry.stores import LocalStore
-from lorry_registry.task_spec import TaskSpec
-from lorry_registry.training_record import read_record
-from lorry_registry.verification import verify_adapter
+from lorry_registry.tasks.task_spec import TaskSpec
 
 HERE = Path(__file__).parent
 FORMATS = sorted((path.parent.name for path in HERE.glob("*/ledger.json")), key=int)

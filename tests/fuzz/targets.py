@@ -14,24 +14,29 @@ from pathlib import Path
 
 import yaml
 
-from lorry_registry.addresses import has_secret, hide_secrets, list_secrets
-from lorry_registry.digests import canonical_json, digest_bytes
+from lorry_registry.adapters.stored_adapters import adapter_key
+from lorry_registry.adapters.verification import (
+    read_config,
+    read_manifest,
+    read_tensor_entries,
+    verify_adapter,
+)
 from lorry_registry.errors import LorryError
-from lorry_registry.ledger import Ledger
-from lorry_registry.ledger_documents import Champion, Event, Head
+from lorry_registry.files.digests import canonical_json, digest_bytes
+from lorry_registry.ledger.events import Champion, Event, Head
+from lorry_registry.ledger.ledger import Ledger
+from lorry_registry.ledger.registry_identity import read_or_create_id
 from lorry_registry.manifest import CARD_NAME, CONFIG_NAME, MANIFEST_NAME, WEIGHTS_NAME, Manifest
-from lorry_registry.mlflow_connection import MlflowConnection
+from lorry_registry.mlflow.connection import MlflowConnection
+from lorry_registry.records.row_fingerprints import RowFingerprints
+from lorry_registry.records.training_record import parse_card
 from lorry_registry.registry import Registry
-from lorry_registry.registry_identity import read_or_create_id
-from lorry_registry.row_fingerprints import RowFingerprints
-from lorry_registry.scrubbing import scrub_text
 from lorry_registry.settings import SETTINGS_FILE, Settings
-from lorry_registry.stored_adapters import adapter_key
 from lorry_registry.stores import LocalStore, open_store
-from lorry_registry.task_document import apply_overrides
-from lorry_registry.task_loading import load_task
-from lorry_registry.training_record import parse_card
-from lorry_registry.verification import read_config, read_manifest, read_tensor_entries, verify_adapter
+from lorry_registry.tasks.task_document import apply_overrides
+from lorry_registry.tasks.task_loading import load_task
+from lorry_registry.text.addresses import has_secret, hide_secrets, list_secrets
+from lorry_registry.text.scrubbing import scrub_text
 
 from fuzz.mutations import make_mixer, make_random, mutate_bytes, mutate_json
 
@@ -297,7 +302,7 @@ def list_component_targets() -> Mapping[str, Target]:
     from lorry_components.methods import METHODS
     from lorry_components.task_types import TASK_TYPES, InputForm
     from lorry_components.tasks.definition import load_task_file
-    from lorry_registry.input_specs import DataSpec
+    from lorry_registry.tasks.input_specs import DataSpec
 
     # The first use imports PEFT, which takes longer than an input may.
     importlib.import_module("peft")
@@ -416,7 +421,7 @@ def _read_tracking_address(content: bytes, folder: Path) -> object:
 
 
 def _read_mlmodel(content: bytes, folder: Path) -> object:
-    from lorry_registry.mlflow_models import _read_adapter_id
+    from lorry_registry.mlflow.model_versions import _read_adapter_id
 
     return _read_adapter_id(content)
 

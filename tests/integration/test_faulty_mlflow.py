@@ -10,8 +10,8 @@ import pytest
 
 from lorry_components.steps.register.mlflow_publication import reconcile_task
 from lorry_registry.errors import TrackingError
-from lorry_registry.ledger_documents import Event
-from lorry_registry.mlflow_index import MlflowIndex
+from lorry_registry.ledger.events import Event
+from lorry_registry.mlflow.index import MlflowIndex
 from lorry_registry.registry import Registry
 
 from fixtures.adapters import write_adapter

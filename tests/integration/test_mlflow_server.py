@@ -19,9 +19,9 @@ import pytest
 
 from lorry_components.steps.register.mlflow_publication import publish_version, reconcile_task
 from lorry_registry.errors import TrackingError
-from lorry_registry.mlflow_best_effort import BestEffort
-from lorry_registry.mlflow_index import MlflowIndex, sync_aliases
-from lorry_registry.promotion import list_versions
+from lorry_registry.ledger.promotion import list_versions
+from lorry_registry.mlflow.best_effort import BestEffort
+from lorry_registry.mlflow.index import MlflowIndex, sync_aliases
 from lorry_registry.registry import Registry
 from lorry_registry.stores import LocalStore, open_store
 from lorry_stack.stack import Stack

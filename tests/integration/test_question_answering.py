@@ -16,10 +16,10 @@ from lorry_components.steps.gate.step import decide
 from lorry_components.steps.prepare_data.step import load_part, prepare_data
 from lorry_components.steps.register.step import Registration, register
 from lorry_components.tasks.resolution import resolve_task
-from lorry_registry.mlflow_index import MlflowIndex
+from lorry_registry.mlflow.index import MlflowIndex
 from lorry_registry.registry import Registry
 from lorry_registry.stores import LocalStore
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.task_spec import TaskSpec
 
 pytestmark = pytest.mark.slow
 

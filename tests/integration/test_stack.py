@@ -15,11 +15,11 @@ import pytest
 
 from lorry_registry.errors import ConflictError, MissingExtraError, UsageError
 from lorry_stack.credentials import Credentials
-from lorry_stack.layout import Layout
 from lorry_stack.options import RequestedOptions, StackOptions, choose_options
 from lorry_stack.ports import find_free_ports, is_free
 from lorry_stack.processes import ProcessRecord, read_records, write_records
 from lorry_stack.stack import NAMES, Stack, build_variables, format_variables
+from lorry_stack.stack_layout import Layout
 
 PROGRAM = Path(__file__).parents[2] / "infra" / "stack"
 USUAL = {"s3_port": 8333, "postgresql_port": 5433, "mlflow_port": 5000}

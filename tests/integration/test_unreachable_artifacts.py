@@ -16,10 +16,10 @@ import pytest
 from lorry_components.steps.register.mlflow_publication import publish_version, reconcile_task
 from lorry_pipelines.diagnosis.mlflow_checks import check_mlflow
 from lorry_registry.errors import TrackingError
-from lorry_registry.mlflow_artifacts import try_artifacts
-from lorry_registry.mlflow_connection import MlflowConnection
-from lorry_registry.mlflow_index import MlflowIndex, sync_aliases
-from lorry_registry.mlflow_network import BRIEF, DIRECT_DOWNLOADS
+from lorry_registry.mlflow.artifacts import try_artifacts
+from lorry_registry.mlflow.connection import MlflowConnection
+from lorry_registry.mlflow.index import MlflowIndex, sync_aliases
+from lorry_registry.mlflow.network import BRIEF, DIRECT_DOWNLOADS
 from lorry_registry.registry import Registry
 from lorry_registry.settings import Settings
 

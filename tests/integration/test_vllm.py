@@ -147,7 +147,7 @@ def test_what_the_registry_says_of_configurations_is_what_vllm_does(
     run_in_vllm: Callable[[str, Any], tuple[Any, str]], tmp_path: Path
 ) -> None:
     from lorry_registry.manifest import Manifest
-    from lorry_registry.vllm_support import list_refusals
+    from lorry_registry.records.vllm_support import list_refusals
 
     configs = (FROZEN / "store" / "adapters").glob("*/adapter_config.json")
     folders = [path.parent for path in configs if '"peft_type": "LORA"' in path.read_text("utf-8")]

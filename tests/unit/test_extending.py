@@ -34,17 +34,17 @@ from lorry_components.tasks.definition import load_task_file
 from lorry_components.tasks.resolution import ResolvedTask, resolve_task
 from lorry_components.tasks.staleness import assess_staleness
 from lorry_components.training.training_summary import ADAPTER_FOLDER, TrainingSummary
-from lorry_registry import input_specs
-from lorry_registry.digests import digest_bytes, digest_document
+from lorry_registry.adapters.verification import read_tensor_entries
 from lorry_registry.errors import ConflictError, InvalidTaskError, NotFoundError, StoreError
-from lorry_registry.input_specs import DataSpec, SeededSplit
+from lorry_registry.files.digests import digest_bytes, digest_document
 from lorry_registry.manifest import WEIGHTS_NAME
 from lorry_registry.registry import Registry
 from lorry_registry.settings import Settings
 from lorry_registry.stores import Store, StoredDocument, StoredEntry, check_key, open_store
 from lorry_registry.stores.opening import OPENERS
-from lorry_registry.task_spec import TaskSpec
-from lorry_registry.verification import read_tensor_entries
+from lorry_registry.tasks import input_specs
+from lorry_registry.tasks.input_specs import DataSpec, SeededSplit
+from lorry_registry.tasks.task_spec import TaskSpec
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,9 +11,9 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 
 from lorry_components.data.data_card import DataCard
-from lorry_registry.ledger_documents import Event, Head
+from lorry_registry.ledger.events import Event, Head
 from lorry_registry.manifest import Manifest
-from lorry_registry.training_record import TrainingFacts
+from lorry_registry.records.training_record import TrainingFacts
 
 FOLDER = Path(__file__).parents[2] / "docs" / "format"
 FROZEN = Path(__file__).parents[1] / "frozen" / "1" / "store"

@@ -8,7 +8,7 @@ from lorry_components.data.object_cache import ObjectCache
 from lorry_components.data.reading import read_source
 from lorry_components.data.rows import LabelReader
 from lorry_components.data.splits import limit_parts, split_examples
-from lorry_registry.input_specs import DataSpec
+from lorry_registry.tasks.input_specs import DataSpec
 
 
 def read_checked(data: DataSpec, reader: LabelReader, *, cache: ObjectCache | None = None) -> CheckedParts:

@@ -12,10 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lorry_components.data.examples import Example
 from lorry_components.data.rows import IMAGE, Label, LabelForm
-from lorry_registry.digests import canonical_json
 from lorry_registry.errors import Fault, InvalidDataError, NotFoundError
-from lorry_registry.input_specs import Columns
-from lorry_registry.whole_files import write_whole
+from lorry_registry.files.atomic_write import write_whole
+from lorry_registry.files.digests import canonical_json
+from lorry_registry.tasks.input_specs import Columns
 
 CARD_FILE = "data_card.json"
 

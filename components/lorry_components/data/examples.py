@@ -11,9 +11,9 @@ from lorry_components.data.faults import LISTED_FAULTS, FaultLog, quote, shorten
 from lorry_components.data.layout import list_names, suggest_close
 from lorry_components.data.records import describe_value, place_row
 from lorry_components.data.rows import IMAGE, MAX_LINE_BYTES, Label, LabelReader, Record, is_missing
-from lorry_registry.digests import canonical_json
 from lorry_registry.errors import Fault, InvalidValueError
-from lorry_registry.input_specs import Columns
+from lorry_registry.files.digests import canonical_json
+from lorry_registry.tasks.input_specs import Columns
 
 Key = tuple[str, str]
 """What makes two examples the same input: the text and its pair, without white space around them."""

@@ -10,10 +10,10 @@ from lorry_components.data.layout import PARTS
 from lorry_components.data.object_cache import ObjectCache
 from lorry_components.data.prepared import order_examples
 from lorry_components.data.rows import DataForm, LabelReader, Row
-from lorry_registry.digests import digest_document
-from lorry_registry.input_specs import DataSpec
-from lorry_registry.row_fingerprints import Labels, RowFingerprints, gather_labels
-from lorry_registry.whole_files import write_whole
+from lorry_registry.files.atomic_write import write_whole
+from lorry_registry.files.digests import digest_document
+from lorry_registry.records.row_fingerprints import Labels, RowFingerprints, gather_labels
+from lorry_registry.tasks.input_specs import DataSpec
 
 FINGERPRINTS_NAME = "row_fingerprints.json"
 """The file beside a candidate."""

@@ -16,7 +16,7 @@ from lorry_components.data.records import place_row, read_header, read_records
 from lorry_components.data.rows import Row
 from lorry_components.data.text_tables import Dialect, find_dialect
 from lorry_registry.errors import Fault, InvalidDataError
-from lorry_registry.input_specs import Columns
+from lorry_registry.tasks.input_specs import Columns
 
 _DEFAULT = Columns()
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from lorry_components.data.faults import FaultLog, shorten
-from lorry_registry.input_specs import DataSpec, NamedSplits, SeededSplit
+from lorry_registry.tasks.input_specs import DataSpec, NamedSplits, SeededSplit
 
 PARTS = ("train", "validation", "test")
 TABLE = "table"

@@ -13,8 +13,8 @@ import os
 import threading
 from pathlib import Path
 
-from lorry_registry.digests import digest_document
-from lorry_registry.whole_files import is_partial, write_whole
+from lorry_registry.files.atomic_write import is_partial, write_whole
+from lorry_registry.files.digests import digest_document
 
 _LOGGER = logging.getLogger(__name__)
 _DIGEST_BYTES = 32

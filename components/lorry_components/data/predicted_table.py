@@ -15,7 +15,7 @@ from lorry_components.data.faults import shorten
 from lorry_components.data.layout import find_format
 from lorry_components.data.text_tables import Dialect
 from lorry_registry.errors import Fault, InvalidDataError, StoreError
-from lorry_registry.whole_files import whole_file
+from lorry_registry.files.atomic_write import whole_file
 
 PREFIX = "predicted_"
 """What the columns of predictions begin with."""

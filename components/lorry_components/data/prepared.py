@@ -16,7 +16,7 @@ from lorry_components.data.layout import PARTS
 from lorry_components.data.rows import Label
 from lorry_components.data.stored_rows import StoredRows, read_table
 from lorry_registry.errors import ConflictError, Fault, InvalidDataError, NotFoundError, StoreError
-from lorry_registry.whole_files import is_partial
+from lorry_registry.files.atomic_write import is_partial
 
 # In the order in which they are removed: without a card nothing else counts.
 _OWN_NAMES = (CARD_FILE, *(f"{part}.parquet" for part in PARTS))

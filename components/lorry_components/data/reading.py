@@ -17,9 +17,9 @@ from lorry_components.data.rows import LabelReader
 from lorry_components.data.sources.hub import load_hub_splits, read_split
 from lorry_components.data.sources.local import list_local_files
 from lorry_components.data.sources.s3 import download_files, download_named, list_remote_files
-from lorry_registry.digests import DigestFile, digest_document, digest_file
 from lorry_registry.errors import Fault, InvalidDataError
-from lorry_registry.input_specs import DataSpec, SeededSplit, TableFormat
+from lorry_registry.files.digests import DigestFile, digest_document, digest_file
+from lorry_registry.tasks.input_specs import DataSpec, SeededSplit, TableFormat
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +209,7 @@ def _join_tables(
     return Reading(parts, layout.split, dict(dropped or {}))
 
 
-# By the prefix of addresses; every prefix is also in REMOTE_PREFIXES of lorry_registry.input_specs.
+# By the prefix of addresses; every prefix is also in REMOTE_PREFIXES of lorry_registry.tasks.input_specs.
 SOURCES: Mapping[str, RemoteSource] = {
     "hub:": RemoteSource(_read_hub, _digest_hub),
     "s3://": RemoteSource(_read_s3, _digest_s3),

@@ -14,8 +14,8 @@ from lorry_components.data.parquet_rows import read_parquet
 from lorry_components.data.rows import MAX_FILE_BYTES, MAX_LINE_BYTES, TOO_LARGE, Record
 from lorry_components.data.text_tables import BYTE_ORDER_MARK, Dialect, find_dialect, open_text
 from lorry_registry.errors import InvalidValueError
-from lorry_registry.input_specs import TableFormat
-from lorry_registry.sizes import format_in
+from lorry_registry.tasks.input_specs import TableFormat
+from lorry_registry.text.sizes import format_in
 
 # Of a row of CSV, whose cells may go over many lines.
 MAX_ROW_BYTES = 16 << 20

@@ -15,8 +15,8 @@ from collections.abc import Mapping, Sequence
 from lorry_components.data.examples import Example, Key
 from lorry_components.data.layout import PARTS
 from lorry_components.data.rows import LabelForm
-from lorry_registry.digests import canonical_json
-from lorry_registry.input_specs import PartLimits, SeededSplit
+from lorry_registry.files.digests import canonical_json
+from lorry_registry.tasks.input_specs import PartLimits, SeededSplit
 
 _DRAWS = 1 << 64
 _ALL = ""

@@ -17,7 +17,7 @@ from typing import BinaryIO, Protocol, Self
 
 from lorry_components.data.layout import find_format
 from lorry_components.data.rows import MAX_LINE_BYTES
-from lorry_registry.input_specs import TableFormat
+from lorry_registry.tasks.input_specs import TableFormat
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")

@@ -10,9 +10,9 @@ from lorry_components.data.records import place_row, read_records
 from lorry_components.data.rows import Label, Row
 from lorry_components.data.sources.local import list_local_files
 from lorry_components.task_types import TaskType
-from lorry_registry.digests import digest_document, digest_file
 from lorry_registry.errors import Fault, InvalidDataError
-from lorry_registry.input_specs import Columns
+from lorry_registry.files.digests import digest_document, digest_file
+from lorry_registry.tasks.input_specs import Columns
 
 _LEAST_ROWS = 20
 _TODO = "give rows with the task's columns; the label may be missing"

@@ -19,11 +19,11 @@ from lorry_components.methods.peft.base import PeftMethod
 from lorry_components.methods.soft_tokens.base import SoftTokenMethod
 from lorry_components.models.bases import Base, list_base_files, resolve_base
 from lorry_components.models.pooled_model import HEAD, is_pooled
-from lorry_registry.base_places import BasePlace
+from lorry_registry.adapters.verification import read_manifest
 from lorry_registry.errors import AdapterRejectedError
-from lorry_registry.input_specs import BaseSpec
 from lorry_registry.manifest import Manifest
-from lorry_registry.verification import read_manifest
+from lorry_registry.tasks.base_places import BasePlace
+from lorry_registry.tasks.input_specs import BaseSpec
 
 
 @dataclass(frozen=True, slots=True)

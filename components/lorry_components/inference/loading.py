@@ -13,11 +13,11 @@ from lorry_components.methods import METHODS, AdaptedModel, Method
 from lorry_components.models.bases import Base, resolve_base
 from lorry_components.models.narrow_layer import narrow_last_layer
 from lorry_components.task_types import TASK_TYPES, InputForm, TaskType
+from lorry_registry.adapters.verification import verify_adapter
 from lorry_registry.errors import AdapterRejectedError
-from lorry_registry.input_specs import BaseSpec
 from lorry_registry.manifest import Manifest
 from lorry_registry.signing.adapter_signatures import SIDECAR_FOLDERS
-from lorry_registry.verification import verify_adapter
+from lorry_registry.tasks.input_specs import BaseSpec
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,19 +23,19 @@ from lorry_components.inference.loading import LoadedAdapter, load_adapter
 from lorry_components.models.bases import resolve_base
 from lorry_components.process_setup import hush_libraries
 from lorry_components.task_types import TASK_TYPES
-from lorry_registry.addresses import has_secret
 from lorry_registry.errors import AdapterRejectedError, LorryError, UsageError
+from lorry_registry.files.atomic_write import write_whole_text
 from lorry_registry.manifest import MANIFEST_NAME, Manifest
-from lorry_registry.mlflow_index import MlflowIndex
-from lorry_registry.mlflow_loading import check_loaded
-from lorry_registry.mlflow_network import BRIEF
+from lorry_registry.mlflow.flavor_loading import check_loaded
+from lorry_registry.mlflow.index import MlflowIndex
+from lorry_registry.mlflow.network import BRIEF
 from lorry_registry.registry import Registry
 from lorry_registry.settings import Settings
 from lorry_registry.signing import Trust
 from lorry_registry.signing.adapter_signatures import SIDECAR_FOLDERS
 from lorry_registry.signing.attestations import FolderSignatures, Signatures, StoredSignatures
 from lorry_registry.stores import open_store
-from lorry_registry.whole_files import write_whole_text
+from lorry_registry.text.addresses import has_secret
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,7 +9,7 @@ from lorry_components.models.configuration import BaseConfiguration
 from lorry_components.tasks.base_checks import check_training
 from lorry_components.tasks.definition import find_method, find_task_type, inspect_task
 from lorry_registry.errors import Fault
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.task_spec import TaskSpec
 
 Accept = Callable[[Mapping[str, Any]], bool]
 """Returns whether a task is still valid after a change of fields such as ``train.offload``."""

@@ -5,7 +5,7 @@ from lorry_components.data.reading import read_source
 from lorry_components.data.sources.local import list_local_files
 from lorry_components.tasks.definition import find_task_type
 from lorry_registry.errors import LorryError
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.task_spec import TaskSpec
 
 # Reading this much takes about a second.
 _MOST_BYTES = 32 * 2**20

@@ -20,7 +20,7 @@ from lorry_components.models.diffusers_models import build_diffusers_skeleton, r
 from lorry_components.models.named_bases import read_named_document
 from lorry_components.task_types.diffusion.latent_diffusion import build_denoising_model
 from lorry_registry.errors import BaseModelError
-from lorry_registry.input_specs import BaseSpec
+from lorry_registry.tasks.input_specs import BaseSpec
 
 if TYPE_CHECKING:
     from torch import nn

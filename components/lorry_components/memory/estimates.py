@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from lorry_components.memory.activations import Activations
 from lorry_components.training.precision import PrecisionName
-from lorry_registry.sizes import GIB
+from lorry_registry.text.sizes import GIB
 
 # The longest batch may be far below data.max_length; half of it is the low end.
 _SHORT_BATCH = 0.5

@@ -7,7 +7,7 @@ from lorry_components.models.configuration import BaseConfiguration
 from lorry_components.models.dimensions import read_dimensions
 from lorry_components.task_types.sequence_head import SequenceHeadTaskType
 from lorry_components.tasks.definition import find_task_type
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.task_spec import TaskSpec
 
 _SOFT_TOKENS = frozenset({"prompt-tuning", "p-tuning", "p-tuning-v2"})
 # Liu et al. 2022 report P-tuning v2 from 300 million parameters on; Lester et al. 2021 need more for prompts.

@@ -12,8 +12,8 @@ from lorry_components.memory.upper_bounds import bound_training
 from lorry_components.models.configuration import BaseConfiguration
 from lorry_components.tasks.definition import find_method
 from lorry_registry.errors import Fault
-from lorry_registry.sizes import GIB, MIB, format_in, parse_size
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.task_spec import TaskSpec
+from lorry_registry.text.sizes import GIB, MIB, format_in, parse_size
 
 
 def check_fits(spec: TaskSpec, plan: TaskPlan) -> Iterator[Fault]:

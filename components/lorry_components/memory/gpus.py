@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lorry_registry.sizes import GIB
+from lorry_registry.text.sizes import GIB
 
 
 @dataclass(frozen=True, slots=True)

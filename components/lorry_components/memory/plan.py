@@ -46,7 +46,7 @@ from lorry_components.training.precision import (
 )
 from lorry_registry.errors import BaseModelError, LorryError
 from lorry_registry.manifest import ParameterCounts
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.task_spec import TaskSpec
 
 _ASSUMED_CLASSES = ("0", "1")
 

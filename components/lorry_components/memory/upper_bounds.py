@@ -7,8 +7,8 @@ from lorry_components.models.dimensions import Dimensions, read_dimensions
 from lorry_components.task_types import TASK_TYPES
 from lorry_components.task_types.text_task import TextTaskType
 from lorry_components.tasks.definition import find_task_type
-from lorry_registry.sizes import GIB
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.task_spec import TaskSpec
+from lorry_registry.text.sizes import GIB
 
 # Weights, gradients, two moments and a copy, each in fp32.
 _BYTES_A_PARAMETER = 20

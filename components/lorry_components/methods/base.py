@@ -11,10 +11,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lorry_registry.errors import AdapterRejectedError, Fault, TrainingError
 from lorry_registry.manifest import BaseIdentity, ParameterCounts
-from lorry_registry.task_document import suggest_name
-from lorry_registry.task_loading import describe_fault
-from lorry_registry.task_sections import salvage_section
-from lorry_registry.task_spec import TrainSpec
+from lorry_registry.tasks.task_document import suggest_name
+from lorry_registry.tasks.task_loading import describe_fault
+from lorry_registry.tasks.task_sections import salvage_section
+from lorry_registry.tasks.task_spec import TrainSpec
 
 if TYPE_CHECKING:
     import torch

@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lorry_registry.adapters.verification import read_tensor_entries
 from lorry_registry.errors import AdapterRejectedError, StoreError
+from lorry_registry.files.atomic_write import whole_file
 from lorry_registry.manifest import WEIGHTS_NAME
-from lorry_registry.verification import read_tensor_entries
-from lorry_registry.whole_files import whole_file
 
 if TYPE_CHECKING:
     import torch

@@ -24,12 +24,12 @@ from lorry_components.models.named_bases import (
     read_stored_manifest,
 )
 from lorry_components.models.pooling import list_pooling_files
-from lorry_registry.base_places import BasePlace
-from lorry_registry.digests import DigestFile, digest_file, digest_files
 from lorry_registry.errors import BaseModelError, ConflictError, StoreError
-from lorry_registry.input_specs import BaseSpec
+from lorry_registry.files.atomic_write import whole_file, write_whole
+from lorry_registry.files.digests import DigestFile, digest_file, digest_files
 from lorry_registry.stores import check_key
-from lorry_registry.whole_files import whole_file, write_whole
+from lorry_registry.tasks.base_places import BasePlace
+from lorry_registry.tasks.input_specs import BaseSpec
 
 # No copy takes this long without a new file, so what is older was left by a process that was killed.
 _LEFTOVER_SECONDS = 24 * 3600

@@ -21,10 +21,10 @@ from typing import Any
 
 from lorry_components.models.named_bases import check_pushed, find_named_folder, read_named_manifest
 from lorry_components.models.pooling import MODULES_NAME, POOLING_CONFIGS
-from lorry_registry.digests import DigestFile, digest_file, digest_files
 from lorry_registry.errors import BaseModelError
-from lorry_registry.input_specs import BaseSpec
+from lorry_registry.files.digests import DigestFile, digest_file, digest_files
 from lorry_registry.manifest import BaseIdentity
+from lorry_registry.tasks.input_specs import BaseSpec
 
 # What belongs to a base
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from lorry_components.models.bases import CONFIG_NAME, PIPELINE_INDEX, WEIGHTS_PATTERN, find_base_folder
 from lorry_components.models.named_bases import read_named_document
 from lorry_components.models.pooling import find_stated_pooling
+from lorry_registry.adapters.verification import read_tensor_entries
 from lorry_registry.errors import AdapterRejectedError, BaseModelError
-from lorry_registry.input_specs import BaseSpec
 from lorry_registry.manifest import Pooling
-from lorry_registry.verification import read_tensor_entries
+from lorry_registry.tasks.input_specs import BaseSpec
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from lorry_registry.errors import Fault
-from lorry_registry.task_spec import TrainSpec
+from lorry_registry.tasks.task_spec import TrainSpec
 
 _ATTENTION = ("attention_probs_dropout_prob", "attn_pdrop", "attention_dropout")
 _HIDDEN = (

@@ -28,15 +28,15 @@ from pydantic import (
     model_validator,
 )
 
-from lorry_registry.base_places import BasePlace
-from lorry_registry.digests import canonical_json, digest_bytes, digest_document, digest_file
 from lorry_registry.errors import BaseModelError, LorryError, NotFoundError, StoreError
-from lorry_registry.file_locks import hold_lock
-from lorry_registry.input_specs import BASE_NAME, BaseSpec
+from lorry_registry.files.atomic_write import write_whole
+from lorry_registry.files.digests import canonical_json, digest_bytes, digest_document, digest_file
+from lorry_registry.files.file_locks import hold_lock
 from lorry_registry.stores import Store, check_key, open_store
 from lorry_registry.stores.concurrency import map_concurrent
-from lorry_registry.task_document import suggest_name
-from lorry_registry.whole_files import write_whole
+from lorry_registry.tasks.base_places import BasePlace
+from lorry_registry.tasks.input_specs import BASE_NAME, BaseSpec
+from lorry_registry.tasks.task_document import suggest_name
 
 MANIFEST_NAME = "lorry-base.json"
 _SHA256 = r"^sha256:[0-9a-f]{64}$"

@@ -19,8 +19,8 @@ from typing import Any
 
 from lorry_components.models.bases import CONFIG_NAME, WEIGHTS_PATTERN
 from lorry_components.models.dimensions import Dimensions, find_positions, read_dimensions
+from lorry_registry.adapters.verification import TensorEntry, read_tensor_entries
 from lorry_registry.errors import AdapterRejectedError
-from lorry_registry.verification import TensorEntry, read_tensor_entries
 
 BLOCK_ENDS = (
     ("attention.output.dense", "output.dense", "output.LayerNorm"),  # BERT, RoBERTa, DeBERTa (v2)

@@ -11,7 +11,7 @@ from lorry_components.serving.shared_bases import SharedBases
 from lorry_components.task_types.input_form import LINEAR_PROBE
 from lorry_registry.errors import AdapterRejectedError, LorryError, NotFoundError, UsageError
 from lorry_registry.registry import Registry, Resolution
-from lorry_registry.task_document import suggest_name
+from lorry_registry.tasks.task_document import suggest_name
 
 if TYPE_CHECKING:
     from torch import nn

@@ -9,7 +9,7 @@ from lorry_components.inference import Predictor, assemble_adapter
 from lorry_components.methods import Method
 from lorry_components.models.bases import Base
 from lorry_components.task_types import TaskType
-from lorry_registry.input_specs import BaseSpec
+from lorry_registry.tasks.input_specs import BaseSpec
 
 if TYPE_CHECKING:
     from torch import nn

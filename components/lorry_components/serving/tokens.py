@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lorry_registry.errors import UsageError
-from lorry_registry.task_spec import TASK_NAME
+from lorry_registry.tasks.task_spec import TASK_NAME
 
 _ALL = "*"
 _DIGEST = re.compile(r"[0-9a-f]{64}")

@@ -26,7 +26,7 @@ from lorry_components.studies.variants import (
     split_list,
 )
 from lorry_registry.errors import Fault
-from lorry_registry.task_document import parse_value
+from lorry_registry.tasks.task_document import parse_value
 
 _TARGETS, _TEMPLATE = "targets", "template"
 

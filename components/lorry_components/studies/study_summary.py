@@ -23,7 +23,7 @@ from lorry_components.task_types import Prediction, Target, TaskType
 from lorry_components.tasks.definition import find_task_type
 from lorry_registry.errors import Fault, InvalidDataError
 from lorry_registry.manifest import MetricValue
-from lorry_registry.task_spec import EvaluateSpec
+from lorry_registry.tasks.task_spec import EvaluateSpec
 
 # Standard deviations over seeds by the width of the interval over rows. Seeds of .83, .85 and .87 on 500 rows
 # have one of .3; .462 and .940 on 200 rows have one of 3.

@@ -19,7 +19,7 @@ from lorry_components.progress import ProgressFile
 from lorry_components.steps.runtime.outcomes import describe_failure
 from lorry_components.studies.trials import TrialFolder
 from lorry_components.watchdog import follow_starter
-from lorry_registry.digest_cache import DigestCache
+from lorry_registry.files.digest_cache import DigestCache
 from lorry_registry.settings import Settings
 
 PROGRESS_NAME = "progress.json"

@@ -18,10 +18,10 @@ from lorry_components.studies.trials import Part, Training, TrialFolder, TrialRe
 from lorry_components.tasks.resolution import ResolvedTask, resolve_task
 from lorry_components.training.feature_cache import FeatureCache
 from lorry_components.training.training_summary import ADAPTER_FOLDER, TrainingSummary
-from lorry_registry.base_places import BasePlace
-from lorry_registry.digests import DigestFile, digest_file
+from lorry_registry.files.digests import DigestFile, digest_file
 from lorry_registry.manifest import Evaluation
-from lorry_registry.task_loading import place_base
+from lorry_registry.tasks.base_places import BasePlace
+from lorry_registry.tasks.task_loading import place_base
 
 # The share of a trial's time, for one bar over training and evaluation.
 _TRAINING_SHARE = 0.9

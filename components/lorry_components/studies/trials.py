@@ -13,10 +13,10 @@ from lorry_components.steps.runtime.outcomes import Failure
 from lorry_components.studies.conditions import describe_conditions
 from lorry_components.studies.variants import Variant
 from lorry_components.training.precision import Hardware
-from lorry_registry.digests import digest_document, shorten_digest
+from lorry_registry.files.atomic_write import write_whole_text
+from lorry_registry.files.digests import digest_document, shorten_digest
 from lorry_registry.manifest import Evaluation, ParameterCounts
-from lorry_registry.task_spec import TaskSpec
-from lorry_registry.whole_files import write_whole_text
+from lorry_registry.tasks.task_spec import TaskSpec
 
 _RESULT, _FAILURE, _JOB = "result.json", "failure.json", "job.json"
 

@@ -12,11 +12,11 @@ from lorry_components.task_types.input_form import LINEAR_PROBE
 from lorry_components.tasks.base_checks import check_base
 from lorry_components.tasks.definition import define_task, find_method
 from lorry_components.training.optimizers import require_optimizer
-from lorry_registry.base_places import BasePlace
 from lorry_registry.errors import Fault, InvalidTaskError, MissingExtraError
-from lorry_registry.task_document import apply_overrides, load_document, parse_value
-from lorry_registry.task_loading import place_base
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.base_places import BasePlace
+from lorry_registry.tasks.task_document import apply_overrides, load_document, parse_value
+from lorry_registry.tasks.task_loading import place_base
+from lorry_registry.tasks.task_spec import TaskSpec
 
 _TODO = "correct these and try again; nothing was trained"
 _OPENING, _CLOSING = "[{", "]}"

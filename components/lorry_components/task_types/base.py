@@ -24,11 +24,11 @@ from lorry_components.task_types.adapting_method import AdaptingMethod
 from lorry_components.task_types.input_form import LINEAR_PROBE, InputForm
 from lorry_components.task_types.training_form import TrainingForm
 from lorry_registry.errors import Fault
-from lorry_registry.input_specs import DataSpec
 from lorry_registry.manifest import Pooling
-from lorry_registry.task_document import suggest_name
-from lorry_registry.task_sections import TaskSections
-from lorry_registry.task_spec import EvaluateSpec, GateSpec, GenerateSpec, HeadSpec, TrainSpec
+from lorry_registry.tasks.input_specs import DataSpec
+from lorry_registry.tasks.task_document import suggest_name
+from lorry_registry.tasks.task_sections import TaskSections
+from lorry_registry.tasks.task_spec import EvaluateSpec, GateSpec, GenerateSpec, HeadSpec, TrainSpec
 
 # Above this, a share was meant to be a percentage.
 _PERCENT = 2.0

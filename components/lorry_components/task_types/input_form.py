@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from lorry_components.data.templates import FIELDS, list_slots, parse_template
 from lorry_registry.manifest import Pooling
-from lorry_registry.task_spec import GenerateSpec, HeadSpec, TaskSpec
+from lorry_registry.tasks.task_spec import GenerateSpec, HeadSpec, TaskSpec
 
 LINEAR_PROBE = "probe"
 """The method that trains nothing but a fitted head."""

@@ -28,7 +28,7 @@ from lorry_components.task_types.text_head import TextHeadTaskType
 from lorry_components.task_types.training_form import TrainingForm
 from lorry_registry.errors import Fault
 from lorry_registry.manifest import Pooling
-from lorry_registry.task_spec import HeadSpec
+from lorry_registry.tasks.task_spec import HeadSpec
 
 if TYPE_CHECKING:
     from torch import nn

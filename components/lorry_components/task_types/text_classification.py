@@ -22,9 +22,9 @@ from lorry_components.plot_style import SHADES
 from lorry_components.task_types.base import Outputs
 from lorry_components.task_types.sequence_head import SequenceHeadTaskType
 from lorry_registry.errors import Fault
-from lorry_registry.sizes import format_probability
-from lorry_registry.task_document import suggest_name
-from lorry_registry.task_spec import EvaluateSpec
+from lorry_registry.tasks.task_document import suggest_name
+from lorry_registry.tasks.task_spec import EvaluateSpec
+from lorry_registry.text.sizes import format_probability
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,7 +14,7 @@ from lorry_components.task_types.adapting_method import AdaptingMethod
 from lorry_components.task_types.base import Answer, TaskType
 from lorry_registry.errors import BaseModelError, Fault, TrainingError
 from lorry_registry.manifest import Pooling
-from lorry_registry.task_spec import DRAWING_FIELDS, GenerateSpec, TrainSpec
+from lorry_registry.tasks.task_spec import DRAWING_FIELDS, GenerateSpec, TrainSpec
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig

@@ -30,7 +30,8 @@ loaded adapter builds its own (``build_method``), from options that were validat
 The gate, the registration and the report ask for the specification only.
 
 Hashing goes through a function that the edge passes in: Lorry's own processes pass one that looks a digest up
-if the file has not changed (:mod:`lorry_registry.digest_cache`); without one every file is hashed in full.
+if the file has not changed (:mod:`lorry_registry.files.digest_cache`); without one every file is hashed in
+full.
 """
 
 __all__: list[str] = []

@@ -11,7 +11,7 @@ from lorry_components.task_types import TaskType
 from lorry_components.tasks.definition import find_method, find_task_type
 from lorry_components.tasks.passed_checks import PassedChecks
 from lorry_registry.errors import BaseModelError, Fault, InvalidTaskError, raise_together
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.task_spec import TaskSpec
 
 
 def check_bases(specs: Sequence[TaskSpec], passed: PassedChecks) -> None:

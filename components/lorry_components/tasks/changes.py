@@ -9,9 +9,9 @@ from pydantic import JsonValue
 from lorry_components.tasks.code_versions import list_code_versions
 from lorry_components.tasks.resolution import ResolvedTask
 from lorry_components.tasks.resolved_recipe import flatten, write_out
-from lorry_registry.digests import shorten_digest
+from lorry_registry.files.digests import shorten_digest
 from lorry_registry.manifest import BaseIdentity, Manifest
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.task_spec import TaskSpec
 
 _LISTED = 4
 _SHOWN_CHARACTERS = 40
@@ -95,7 +95,7 @@ def compare_recipes(before: Mapping[str, JsonValue], now: Mapping[str, JsonValue
 
     Args:
         before: The recipe that a manifest holds.
-        now: A task's recipe, as :meth:`~lorry_registry.task_spec.TaskSpec.describe_recipe` returns it.
+        now: A task's recipe, as :meth:`~lorry_registry.tasks.task_spec.TaskSpec.describe_recipe` returns it.
     """
     return _list_values(_compare_fields(dict(flatten(before)), dict(flatten(now))))
 

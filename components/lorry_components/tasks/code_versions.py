@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 from lorry_components.methods import METHODS
 from lorry_components.task_types import TASK_TYPES
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.task_spec import TaskSpec
 
 STEP_VERSIONS: Mapping[str, int] = {
     "prepare_data": 1,

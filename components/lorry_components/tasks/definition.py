@@ -1,8 +1,8 @@
 """From a task file or a document to a task: all of it is checked but what needs the base.
 
 A document is validated once, by the models of its sections and the options model of its method, see
-:func:`~lorry_registry.task_loading.inspect_document`. The rules that concern several sections are here; those
-that depend on the task type are its class methods. What needs the base is in
+:func:`~lorry_registry.tasks.task_loading.inspect_document`. The rules that concern several sections are
+here; those that depend on the task type are its class methods. What needs the base is in
 :mod:`~lorry_components.tasks.base_checks`.
 """
 
@@ -14,10 +14,10 @@ from lorry_components.methods import METHODS, Method
 from lorry_components.methods.base import ReadOptions
 from lorry_components.task_types import TASK_TYPES, InputForm, TaskType
 from lorry_registry.errors import Fault, InvalidTaskError
-from lorry_registry.task_document import suggest_name
-from lorry_registry.task_loading import inspect_document, load_task, parse_task
-from lorry_registry.task_sections import TaskSections
-from lorry_registry.task_spec import HeadSpec, MethodSpec, TaskSpec
+from lorry_registry.tasks.task_document import suggest_name
+from lorry_registry.tasks.task_loading import inspect_document, load_task, parse_task
+from lorry_registry.tasks.task_sections import TaskSections
+from lorry_registry.tasks.task_spec import HeadSpec, MethodSpec, TaskSpec
 
 
 def load_task_file(path: Path, overrides: Sequence[str] = ()) -> TaskSpec:

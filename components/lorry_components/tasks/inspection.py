@@ -9,13 +9,13 @@ from lorry_components.data.object_cache import ObjectCache
 from lorry_components.tasks.changes import Change, asks_for_libraries, find_changes, find_library_changes
 from lorry_components.tasks.resolution import ResolvedTask
 from lorry_components.tasks.staleness import Staleness, compare_versions
-from lorry_registry.drift_records import read_drift
 from lorry_registry.errors import AdapterRejectedError, InvalidDataError
-from lorry_registry.ledger import require_present
+from lorry_registry.ledger.ledger import require_present
+from lorry_registry.ledger.promotion import Version, list_versions
 from lorry_registry.manifest import Manifest
-from lorry_registry.promotion import Version, list_versions
+from lorry_registry.records.drift_records import read_drift
+from lorry_registry.records.row_fingerprints import RowChanges, read_fingerprints
 from lorry_registry.registry import Registry
-from lorry_registry.row_fingerprints import RowChanges, read_fingerprints
 
 State = Literal["fresh", "new", "stale", "to judge", "refused", "rolled back", "drifted"]
 

@@ -10,7 +10,7 @@ from pydantic.json_schema import models_json_schema
 
 from lorry_components.methods import METHODS
 from lorry_components.task_types import TASK_TYPES
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.task_spec import TaskSpec
 
 SCHEMA_NAME = "task.schema.json"
 """The name of the file beside the task files that :func:`describe_task_file` is written to."""

@@ -9,8 +9,8 @@ import contextlib
 import importlib.metadata
 from pathlib import Path
 
-from lorry_registry.digests import digest_document
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.files.digests import digest_document
+from lorry_registry.tasks.task_spec import TaskSpec
 
 # Of a task, what says nothing of whether it works on its base.
 _IRRELEVANT: dict[str, bool | set[str]] = {

@@ -8,10 +8,10 @@ from lorry_components.methods import Method
 from lorry_components.models.bases import Base, identify_base, resolve_base
 from lorry_components.task_types import TaskType
 from lorry_components.tasks.definition import find_method, find_task_type
-from lorry_registry.digests import DigestFile, digest_file
-from lorry_registry.input_specs import BaseSpec
+from lorry_registry.files.digests import DigestFile, digest_file
 from lorry_registry.manifest import BaseIdentity
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.input_specs import BaseSpec
+from lorry_registry.tasks.task_spec import TaskSpec
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,6 @@ def resolve_task(spec: TaskSpec, *, digest: DigestFile = digest_file) -> Resolve
     Args:
         spec: A checked task: its task type and method exist.
         digest: Computes the digest of a file; by default it reads the whole file. A process that can keep
-            digests between runs gives :meth:`lorry_registry.digest_cache.DigestCache.digest_file`.
+            digests between runs gives :meth:`lorry_registry.files.digest_cache.DigestCache.digest_file`.
     """
     return ResolvedTask(spec, digest)

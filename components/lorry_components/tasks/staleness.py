@@ -7,15 +7,15 @@ from pydantic import JsonValue
 
 from lorry_components.tasks.changes import describe_changes
 from lorry_components.tasks.resolution import ResolvedTask
-from lorry_registry.challenges import find_judge
 from lorry_registry.errors import AdapterRejectedError
-from lorry_registry.ledger import name_version, require_present
-from lorry_registry.ledger_documents import Event
+from lorry_registry.ledger.alpha_spending import find_judge
+from lorry_registry.ledger.events import Event
+from lorry_registry.ledger.ledger import name_version, require_present
+from lorry_registry.ledger.promotion import Version, list_versions
+from lorry_registry.ledger.version_status import Standing, describe_move, judge_standings, name_standing
 from lorry_registry.manifest import Manifest
-from lorry_registry.promotion import Version, list_versions
+from lorry_registry.records.row_fingerprints import Labels, read_fingerprints
 from lorry_registry.registry import Registry
-from lorry_registry.row_fingerprints import Labels, read_fingerprints
-from lorry_registry.standing import Standing, describe_move, judge_standings, name_standing
 
 GATE_DETAIL = "gate"
 """The key in an event's details: by what the gate decided."""

@@ -21,7 +21,7 @@ from lorry_components.models.blocks import Block, find_layers
 from lorry_components.models.model_family import is_encoder_decoder
 from lorry_components.task_types.base import batch_by_length
 from lorry_registry.errors import StoreError, TrainingError
-from lorry_registry.sizes import format_in
+from lorry_registry.text.sizes import format_in
 
 if TYPE_CHECKING:
     from lorry_components.training.trainer import AdapterTrainer

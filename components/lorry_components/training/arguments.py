@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from lorry_components.training.length import DEFAULT_EPOCHS, choose_length
 from lorry_components.training.optimizers import name_optimizer
 from lorry_components.training.setup import Setup
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.task_spec import TaskSpec
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments

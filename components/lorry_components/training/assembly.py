@@ -9,7 +9,7 @@ from lorry_components.data.examples import Example
 from lorry_components.methods.base import is_newly_initialized
 from lorry_components.training.number_head import NumberHead
 from lorry_components.training.setup import Setup
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.task_spec import TaskSpec
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback

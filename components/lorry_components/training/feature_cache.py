@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lorry_registry.whole_files import is_partial, whole_file
+from lorry_registry.files.atomic_write import is_partial, whole_file
 
 _LOGGER = logging.getLogger(__name__)
 _DIGEST_BYTES = 32

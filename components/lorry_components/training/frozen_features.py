@@ -15,7 +15,7 @@ from lorry_components.progress import Progress, ignore_progress
 from lorry_components.task_types.sequence_head import SequenceHeadTaskType
 from lorry_components.training.feature_cache import FeatureCache, Features
 from lorry_components.training.precision import PrecisionName, find_dtype
-from lorry_registry.digests import digest_document
+from lorry_registry.files.digests import digest_document
 from lorry_registry.manifest import Pooling
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """How fast a head learns."""
 
-from lorry_registry.task_spec import HeadSpec
+from lorry_registry.tasks.task_spec import HeadSpec
 
 FITTED_HEAD_RATE = 1e-3
 """The highest peak learning rate of a head that was fitted first, unless the task asks for another."""

@@ -8,7 +8,7 @@ measured stands in the lab book, "Few rows".
 import math
 from dataclasses import dataclass
 
-from lorry_registry.task_spec import TrainSpec
+from lorry_registry.tasks.task_spec import TrainSpec
 
 DEFAULT_EPOCHS = 3.0
 LEAST_STEPS = 100

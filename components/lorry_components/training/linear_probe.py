@@ -73,7 +73,7 @@ class LinearProbe:
         """Write its layer into a folder, for :func:`load_layer`."""
         from safetensors.numpy import save_file
 
-        from lorry_registry.whole_files import whole_file
+        from lorry_registry.files.atomic_write import whole_file
 
         folder.mkdir(parents=True, exist_ok=True)
         with whole_file(folder / PROBE_NAME) as partial:

@@ -10,7 +10,7 @@ from typing import Any
 from lorry_components.training.checkpoints import find_checkpoint, read_step
 from lorry_components.training.distributed import ProcessGroup
 from lorry_registry.errors import LostProcessError
-from lorry_registry.whole_files import write_whole
+from lorry_registry.files.atomic_write import write_whole
 
 _RANDOM_STATE = "rng_state_{}.pth"
 

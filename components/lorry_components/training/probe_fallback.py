@@ -15,7 +15,7 @@ from lorry_components.training.checkpoints import load_trained
 from lorry_components.training.linear_probe import LinearProbe, write_into_head
 from lorry_components.training.setup import Setup
 from lorry_registry.manifest import ParameterCounts
-from lorry_registry.task_spec import EvaluateSpec
+from lorry_registry.tasks.task_spec import EvaluateSpec
 
 # Of ends that are as good as the probe, at most this share is given up.
 _CHANCE = 0.3

@@ -22,7 +22,7 @@ from lorry_components.training.precision import (
 )
 from lorry_registry.errors import TrainingError
 from lorry_registry.manifest import ParameterCounts
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.task_spec import TaskSpec
 
 if TYPE_CHECKING:
     from torch import nn

@@ -10,8 +10,8 @@ from lorry_components.training.number_head import NumberHead
 from lorry_components.training.setup import Setup
 from lorry_registry.errors import AdapterRejectedError
 from lorry_registry.manifest import Manifest
-from lorry_registry.row_fingerprints import RowFingerprints
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.records.row_fingerprints import RowFingerprints
+from lorry_registry.tasks.task_spec import TaskSpec
 
 # The fields of a recipe's data that decide which rows are held out.
 _DIVISION = ("split", "splits", "limit", "duplicates")

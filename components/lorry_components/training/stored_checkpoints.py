@@ -23,11 +23,11 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lorry_components.training.checkpoints import find_checkpoint, name_checkpoint, read_step
-from lorry_registry.digests import canonical_json, digest_file
 from lorry_registry.errors import LorryError, NotFoundError
+from lorry_registry.files.atomic_write import write_whole_text
+from lorry_registry.files.digests import canonical_json, digest_file
 from lorry_registry.settings import IN_STORE
 from lorry_registry.stores import S3Options, Store, open_store
-from lorry_registry.whole_files import write_whole_text
 
 _LOGGER = logging.getLogger(__name__)
 _COMPLETE = "complete.json"

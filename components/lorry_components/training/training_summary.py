@@ -7,8 +7,8 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict
 
 from lorry_components.task_types import TaskType
+from lorry_registry.files.atomic_write import write_whole_text
 from lorry_registry.manifest import BaseIdentity, ParameterCounts, Pooling, TrainingInputs
-from lorry_registry.whole_files import write_whole_text
 
 ADAPTER_FOLDER = "adapter"
 _NAME = "training.json"

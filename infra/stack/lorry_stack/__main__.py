@@ -10,11 +10,11 @@ from lorry_registry.cli import LazyGroup, run_cli
 from lorry_registry.errors import UsageError
 from lorry_stack.compose_variables import format_compose_variables
 from lorry_stack.credentials import Credentials
-from lorry_stack.layout import DEFAULT_FOLDER, shorten
 from lorry_stack.options import RequestedOptions
 from lorry_stack.ports import LOOPBACK
 from lorry_stack.private_files import write_private
 from lorry_stack.stack import STORE, Stack, format_variables
+from lorry_stack.stack_layout import DEFAULT_FOLDER, shorten
 
 _PORT = click.IntRange(1, 65535)
 

@@ -8,7 +8,7 @@ import urllib.request
 from pathlib import Path
 
 from lorry_registry.errors import MissingExtraError
-from lorry_registry.whole_files import write_whole_text
+from lorry_registry.files.atomic_write import write_whole_text
 from lorry_stack import postgresql, seaweedfs
 from lorry_stack.credentials import Credentials
 from lorry_stack.options import StackOptions

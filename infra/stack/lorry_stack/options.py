@@ -6,7 +6,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lorry_registry.errors import ConflictError, UsageError
-from lorry_registry.whole_files import write_whole_text
+from lorry_registry.files.atomic_write import write_whole_text
 from lorry_stack.ports import find_free_ports, is_free
 
 Artifacts = Literal["proxied", "direct"]

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from lorry_registry.whole_files import whole_file
+from lorry_registry.files.atomic_write import whole_file
 
 
 def write_private(path: Path, text: str) -> None:

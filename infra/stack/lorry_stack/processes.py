@@ -14,7 +14,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
-from lorry_registry.whole_files import write_whole_text
+from lorry_registry.files.atomic_write import write_whole_text
 from lorry_stack.accounts import Account
 
 MARK = "LORRY_STACK"

@@ -6,18 +6,18 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from lorry_registry.errors import LorryError, UsageError
-from lorry_registry.file_locks import hold_lock
-from lorry_registry.mlflow_artifacts import try_artifacts
-from lorry_registry.mlflow_connection import MlflowConnection
-from lorry_registry.mlflow_network import DIRECT_DOWNLOADS
+from lorry_registry.files.file_locks import hold_lock
+from lorry_registry.mlflow.artifacts import try_artifacts
+from lorry_registry.mlflow.connection import MlflowConnection
+from lorry_registry.mlflow.network import DIRECT_DOWNLOADS
 from lorry_stack import mlflow_server, postgresql, seaweedfs
 from lorry_stack.accounts import Account, choose_account
 from lorry_stack.credentials import Credentials
-from lorry_stack.layout import Layout
 from lorry_stack.options import RequestedOptions, StackOptions, choose_options
 from lorry_stack.ports import LOOPBACK
 from lorry_stack.private_files import write_private
 from lorry_stack.processes import ProcessRecord, read_records, write_records
+from lorry_stack.stack_layout import Layout
 
 STORE = f"s3://{seaweedfs.STORE_BUCKET}/registry"
 NAMES = (seaweedfs.NAME, postgresql.NAME, mlflow_server.NAME)

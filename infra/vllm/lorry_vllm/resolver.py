@@ -10,12 +10,12 @@ from vllm.lora.request import LoRARequest
 from vllm.lora.resolver import LoRAResolver
 
 from lorry_components.models.bases import list_base_files
-from lorry_registry.digest_cache import DigestCache
-from lorry_registry.digests import digest_files
 from lorry_registry.errors import AdapterRejectedError, BaseModelError, LorryError, NotFoundError
+from lorry_registry.files.digest_cache import DigestCache
+from lorry_registry.files.digests import digest_files
 from lorry_registry.manifest import Manifest
+from lorry_registry.records.vllm_support import list_refusals
 from lorry_registry.registry import Registry, Resolution
-from lorry_registry.vllm_support import list_refusals
 
 # Below vLLM's own logger, whose handler shows it.
 _LOGGER = init_logger("vllm.lorry")

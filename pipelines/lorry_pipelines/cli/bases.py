@@ -10,11 +10,11 @@ from lorry_registry.cli.edge import format_examples, json_option, load_settings,
 from lorry_registry.cli.lazy import LazyGroup
 from lorry_registry.cli.prose import print_line, print_prose
 from lorry_registry.cli.tables import NOTHING, Column, print_fields, print_table
-from lorry_registry.digest_cache import DigestCache
-from lorry_registry.digests import shorten_digest
 from lorry_registry.errors import UsageError
-from lorry_registry.input_specs import BASE_NAME, BaseSpec
-from lorry_registry.sizes import format_size
+from lorry_registry.files.digest_cache import DigestCache
+from lorry_registry.files.digests import shorten_digest
+from lorry_registry.tasks.input_specs import BASE_NAME, BaseSpec
+from lorry_registry.text.sizes import format_size
 
 if TYPE_CHECKING:
     from lorry_components.models.base_push import ListedBase

@@ -9,7 +9,7 @@ from lorry_registry.cli.edge import print_json
 from lorry_registry.cli.prose import find_width, print_line, print_prose, wrap_prose
 from lorry_registry.cli.tables import NOTHING, Column, print_bullets, print_heading, print_table
 from lorry_registry.errors import RunFailedError
-from lorry_registry.sizes import format_in, format_size
+from lorry_registry.text.sizes import format_in, format_size
 
 if TYPE_CHECKING:
     from lorry_components.studies.study_summary import StudyRow

@@ -5,9 +5,9 @@ from pathlib import Path
 import click
 
 from lorry_pipelines.cli.task_options import overrides_option
-from lorry_registry.addresses import has_secret
 from lorry_registry.cli.edge import format_examples, load_settings, print_warning
 from lorry_registry.cli.prose import print_line
+from lorry_registry.text.addresses import has_secret
 
 
 @click.command(

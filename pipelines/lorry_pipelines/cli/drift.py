@@ -15,8 +15,8 @@ from lorry_registry.cli.edge import (
 )
 from lorry_registry.cli.prose import print_line
 from lorry_registry.cli.tables import Column, print_table
-from lorry_registry.digest_cache import DigestCache
 from lorry_registry.errors import UsageError
+from lorry_registry.files.digest_cache import DigestCache
 from lorry_registry.registry import Registry
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from lorry_components.drift.comparison import Embed
     from lorry_components.tasks.resolution import ResolvedTask
     from lorry_registry.settings import Settings
-    from lorry_registry.task_spec import TaskSpec
+    from lorry_registry.tasks.task_spec import TaskSpec
 
 EXIT_DRIFTED = 20
 """The exit code where inputs have drifted, as where a task is stale; all others are those of errors."""
@@ -70,8 +70,8 @@ def find_drift(task: str, inputs: Path, dry_run: bool, as_json: bool) -> None:
     from lorry_components.drift.comparison import Sample
     from lorry_components.process_setup import quiet_libraries
     from lorry_components.tasks.resolution import resolve_task
-    from lorry_registry.drift_records import DriftRecord, write_drift
-    from lorry_registry.task_spec import DriftSpec
+    from lorry_registry.records.drift_records import DriftRecord, write_drift
+    from lorry_registry.tasks.task_spec import DriftSpec
 
     quiet_libraries()
     settings = load_settings()

@@ -23,11 +23,11 @@ from lorry_registry.cli.edge import (
 from lorry_registry.cli.lazy import LazyGroup
 from lorry_registry.cli.prose import print_line
 from lorry_registry.errors import AdapterRejectedError, UsageError
-from lorry_registry.input_specs import BaseSpec
+from lorry_registry.records.vllm_support import find_highest_rank, find_rank_limit, list_refusals
 from lorry_registry.registry import Registry, Resolution
 from lorry_registry.settings import Settings
-from lorry_registry.sizes import format_size
-from lorry_registry.vllm_support import find_highest_rank, find_rank_limit, list_refusals
+from lorry_registry.tasks.input_specs import BaseSpec
+from lorry_registry.text.sizes import format_size
 
 tasks_argument = click.argument("tasks", metavar="TASK...", nargs=-1, required=True)
 
@@ -155,7 +155,7 @@ def export_hub(
     found = registry.resolve(task, version)
     base = base or _require_hub_id(found)
     quiet_libraries()
-    from lorry_components.export.hub import push_folder, write_hub_folder
+    from lorry_components.export.hub_export import push_folder, write_hub_folder
 
     write_hub_folder(registry.fetch(found.adapter_id), folder, base=base, license_id=license_id)
     url = push_folder(folder, push) if push else None

@@ -11,7 +11,7 @@ from lorry_registry.cli.edge import fail_after, format_examples, json_option, lo
 from lorry_registry.cli.tables import NOTHING, Column, print_bullets, print_fields, print_heading, print_table
 from lorry_registry.errors import Fault, LorryError
 from lorry_registry.registry import Registry
-from lorry_registry.sizes import format_range, format_size
+from lorry_registry.text.sizes import format_range, format_size
 
 if TYPE_CHECKING:
     from lorry_components.memory.estimates import Estimate
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from lorry_pipelines.cluster.profile import PriceTable
     from lorry_pipelines.retraining.planning import Expectation
     from lorry_registry.settings import Settings
-    from lorry_registry.task_spec import TaskSpec
+    from lorry_registry.tasks.task_spec import TaskSpec
 
 
 @click.command(
@@ -130,7 +130,7 @@ class _Costs:
 
 
 def _describe_resources(resources: object) -> str:
-    from lorry_registry.task_spec import ResourcesSpec
+    from lorry_registry.tasks.task_spec import ResourcesSpec
 
     assert isinstance(resources, ResourcesSpec)
     asked = f"processors with {resources.memory}"

@@ -23,11 +23,11 @@ from lorry_registry.cli.edge import (
     version_option,
 )
 from lorry_registry.cli.prose import print_line
-from lorry_registry.digest_cache import DigestCache
 from lorry_registry.errors import Fault, InvalidDataError, UsageError
-from lorry_registry.input_specs import Columns
+from lorry_registry.files.digest_cache import DigestCache
 from lorry_registry.manifest import Manifest
 from lorry_registry.registry import Registry, Resolution
+from lorry_registry.tasks.input_specs import Columns
 
 if TYPE_CHECKING:
     from lorry_components.inference import LoadedAdapter

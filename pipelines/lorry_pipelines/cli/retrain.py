@@ -20,19 +20,19 @@ from lorry_registry.cli.edge import (
 from lorry_registry.cli.prose import print_line, print_prose
 from lorry_registry.cli.tables import NOTHING, Column, print_table
 from lorry_registry.cli.termination import raise_on_termination
-from lorry_registry.digest_cache import DigestCache
 from lorry_registry.errors import RunFailedError, TrackingError
+from lorry_registry.files.digest_cache import DigestCache
 from lorry_registry.registry import Registry
-from lorry_registry.sizes import format_range
+from lorry_registry.text.sizes import format_range
 
 if TYPE_CHECKING:
     from lorry_components.tasks.resolution import ResolvedTask
     from lorry_pipelines.retraining.inspecting import Inspections
-    from lorry_pipelines.retraining.requests import Requests
     from lorry_pipelines.retraining.results import RetrainedTask, Retraining
+    from lorry_pipelines.retraining.retrain_requests import Requests
     from lorry_pipelines.retraining.retraining import Retrainer, RetrainingPlan
     from lorry_registry.settings import Settings
-    from lorry_registry.task_spec import TaskSpec
+    from lorry_registry.tasks.task_spec import TaskSpec
 
 EXIT_LEFT = 21
 """The exit code where no task failed, and something is left for the next time."""
@@ -214,7 +214,7 @@ def _finish_in_mlflow(task: str, settings: "Settings", registry: Registry) -> Se
 
 
 def _read_requests(settings: "Settings", tasks: Sequence[str]) -> "Requests":
-    from lorry_pipelines.retraining.requests import RETRAIN_TAG, read_requests
+    from lorry_pipelines.retraining.retrain_requests import RETRAIN_TAG, read_requests
 
     try:
         return read_requests(open_index(settings), tasks)
@@ -224,7 +224,7 @@ def _read_requests(settings: "Settings", tasks: Sequence[str]) -> "Requests":
 
 
 def _remove_requests(settings: "Settings", requests: "Requests", retraining: "Retraining") -> None:
-    from lorry_pipelines.retraining.requests import RETRAIN_TAG, remove_requests
+    from lorry_pipelines.retraining.retrain_requests import RETRAIN_TAG, remove_requests
 
     done = [task.task for task in retraining.tasks if task.outcome not in ("left", "failed")]
     try:

@@ -20,8 +20,8 @@ from lorry_registry.cli.edge import (
     read_environment,
 )
 from lorry_registry.cli.prose import print_line, print_prose
-from lorry_registry.digest_cache import DigestCache
 from lorry_registry.errors import LorryError, RunFailedError
+from lorry_registry.files.digest_cache import DigestCache
 from lorry_registry.registry import Registry
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from lorry_components.steps.report.step import TaskReport
     from lorry_pipelines.local.launch import RunFolder
     from lorry_pipelines.scheduling import PlannedTask
-    from lorry_registry.mlflow_pages import TrainingsPage
-    from lorry_registry.provenance import SourceRevision
+    from lorry_registry.mlflow.page_addresses import TrainingsPage
+    from lorry_registry.records.provenance import SourceRevision
     from lorry_registry.settings import Settings
 
 # Larger data take minutes to read; the first step does that, and says the same.
@@ -174,8 +174,8 @@ def open_run_processes(
 
 
 def _find_trainings(tracking_uri: str, task: str) -> "TrainingsPage | None":
-    from lorry_registry.mlflow_index import MlflowIndex
-    from lorry_registry.mlflow_network import BRIEF
+    from lorry_registry.mlflow.index import MlflowIndex
+    from lorry_registry.mlflow.network import BRIEF
 
     index = MlflowIndex(tracking_uri, limits=BRIEF)
     # The summary is complete without it: an MLflow that is gone was reported already.

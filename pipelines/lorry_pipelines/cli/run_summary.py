@@ -10,26 +10,26 @@ from typing import Any
 
 import click
 
-from lorry_components.steps.report.reading import read_task
+from lorry_components.steps.report.report_reading import read_task
 from lorry_components.steps.report.step import TaskReport
 from lorry_components.steps.report.validation_gap import describe_validation_gap
 from lorry_components.steps.report.wording import list_reasons
 from lorry_components.steps.runtime.outcomes import STEPS
 from lorry_pipelines.cli.collapse_advice import advise_after_collapse
 from lorry_pipelines.scheduling import PlannedTask
-from lorry_registry.adapter_names import label_method
 from lorry_registry.cli.prose import print_line, print_prose
 from lorry_registry.cli.tables import Column, print_table
-from lorry_registry.ledger import TaskState
-from lorry_registry.linear_probe import describe_linear_probe
+from lorry_registry.ledger.ledger import TaskState
+from lorry_registry.ledger.promotion import list_versions
 from lorry_registry.manifest import Manifest
-from lorry_registry.mlflow_connection import MlflowConnection
-from lorry_registry.mlflow_pages import LOCAL_ADDRESS, TrainingsPage, is_server, locate_trainings
-from lorry_registry.promotion import list_versions
+from lorry_registry.mlflow.connection import MlflowConnection
+from lorry_registry.mlflow.page_addresses import LOCAL_ADDRESS, TrainingsPage, is_server, locate_trainings
+from lorry_registry.records.adapter_names import label_method
+from lorry_registry.records.probe_description import describe_linear_probe
 from lorry_registry.registry import Registry
-from lorry_registry.sizes import format_size
-from lorry_registry.sqlite_addresses import name_database
 from lorry_registry.stores.concurrency import map_concurrent
+from lorry_registry.text.sizes import format_size
+from lorry_registry.text.sqlite_addresses import name_database
 
 _COLUMNS = (
     Column("Task"),

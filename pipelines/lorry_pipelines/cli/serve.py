@@ -20,8 +20,8 @@ from lorry_registry.cli.edge import (
     print_warning,
 )
 from lorry_registry.cli.prose import print_line
-from lorry_registry.digest_cache import DigestCache
 from lorry_registry.errors import LorryError, MissingExtraError, UsageError
+from lorry_registry.files.digest_cache import DigestCache
 from lorry_registry.registry import Registry
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from lorry_registry.cli.edge import (
 )
 from lorry_registry.cli.prose import print_line, print_prose
 from lorry_registry.cli.tables import NOTHING, Column, print_table
-from lorry_registry.digest_cache import DigestCache
+from lorry_registry.files.digest_cache import DigestCache
 from lorry_registry.registry import Registry
 
 if TYPE_CHECKING:

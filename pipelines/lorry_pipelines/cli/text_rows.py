@@ -14,7 +14,7 @@ from lorry_components.data.layout import KNOWN_ENDINGS
 from lorry_components.data.read_sequence import ReadSequence
 from lorry_components.data.records import parse_json
 from lorry_registry.errors import Fault, InvalidDataError, InvalidValueError
-from lorry_registry.input_specs import Columns
+from lorry_registry.tasks.input_specs import Columns
 
 _SHOWN_FAULTS = 20
 # Before a text it is no part of it.

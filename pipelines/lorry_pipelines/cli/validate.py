@@ -18,7 +18,7 @@ from lorry_registry.cli.prose import print_prose
 
 if TYPE_CHECKING:
     from lorry_pipelines.data_review import DataReview
-    from lorry_registry.task_spec import TaskSpec
+    from lorry_registry.tasks.task_spec import TaskSpec
 
 
 def _print_schema(context: click.Context, _parameter: click.Parameter, wanted: bool) -> None:

@@ -12,8 +12,8 @@ from lorry_components.steps.runtime.outcomes import STEPS
 from lorry_pipelines.cluster.profile import ClusterProfile, PriceTable
 from lorry_pipelines.step_durations import find_step_durations
 from lorry_registry.registry import Registry
-from lorry_registry.sizes import GIB, add_quantities, parse_size
-from lorry_registry.task_spec import ResourcesSpec, TaskSpec
+from lorry_registry.tasks.task_spec import ResourcesSpec, TaskSpec
+from lorry_registry.text.sizes import GIB, add_quantities, parse_size
 
 PLACED_DETAIL = "placed"
 """In the outcome of fine-tuning on a cluster: the resources of its task, which say what machine it was."""

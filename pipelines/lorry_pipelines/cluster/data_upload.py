@@ -13,7 +13,7 @@ from lorry_components.tasks.resolution import ResolvedTask
 from lorry_registry.errors import Fault, InvalidDataError, StoreError
 from lorry_registry.stores import Store
 from lorry_registry.stores.concurrency import map_concurrent
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.task_spec import TaskSpec
 
 
 @dataclass(frozen=True, slots=True)

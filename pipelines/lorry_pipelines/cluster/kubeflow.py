@@ -14,7 +14,7 @@ from typing import Any
 from lorry_pipelines.cluster.kubeflow_access import KubeflowAccess, check_host, open_client
 from lorry_pipelines.cluster.kubeflow_requests import RETRIES, Requests
 from lorry_registry.errors import ClusterError, UsageError
-from lorry_registry.kubeflow_pages import locate_kubeflow_run
+from lorry_registry.mlflow.kubeflow_pages import locate_kubeflow_run
 from lorry_registry.retries import RetryPolicy
 
 _PAGE = 100

@@ -8,8 +8,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from lorry_components.process_setup import skip_iri_grammar
-from lorry_registry.addresses import has_secret, hide_secrets
 from lorry_registry.errors import ClusterError, UsageError
+from lorry_registry.text.addresses import has_secret, hide_secrets
 
 
 @dataclass(frozen=True, slots=True)

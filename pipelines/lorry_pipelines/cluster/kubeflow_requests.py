@@ -7,9 +7,9 @@ import logging
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from lorry_registry.addresses import hide_secrets
 from lorry_registry.errors import ClusterError
 from lorry_registry.retries import RetryPolicy
+from lorry_registry.text.addresses import hide_secrets
 
 _LOGGER = logging.getLogger(__name__)
 _Answer = TypeVar("_Answer")

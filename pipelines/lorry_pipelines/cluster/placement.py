@@ -13,8 +13,8 @@ from lorry_components.steps.runtime.step_context import TRAIN_JOB_VARIABLE
 from lorry_pipelines.cluster.base_mounts import BASE_STEPS
 from lorry_pipelines.cluster.profile import ClusterProfile, StepProfile, TrainerProfile
 from lorry_pipelines.cluster.train_job_placement import place_nodes
-from lorry_registry.sizes import add_quantities
-from lorry_registry.task_spec import ResourcesSpec, Toleration
+from lorry_registry.tasks.task_spec import ResourcesSpec, Toleration
+from lorry_registry.text.sizes import add_quantities
 
 _PART_OF, _STEP = "app.kubernetes.io/part-of", "lorry/step"
 # By how many seconds the step that waits for nodes may last longer than they.

@@ -7,11 +7,11 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from lorry_components.steps.runtime.outcomes import STEPS
 from lorry_registry.errors import InvalidTaskError
-from lorry_registry.sizes import parse_size
-from lorry_registry.task_document import load_document
-from lorry_registry.task_loading import describe_fault
-from lorry_registry.task_section import Section
-from lorry_registry.task_spec import MEMORY_QUANTITY, Toleration
+from lorry_registry.tasks.task_document import load_document
+from lorry_registry.tasks.task_loading import describe_fault
+from lorry_registry.tasks.task_section import Section
+from lorry_registry.tasks.task_spec import MEMORY_QUANTITY, Toleration
+from lorry_registry.text.sizes import parse_size
 
 CLUSTER_STEPS = (*STEPS, "verdict", "report")
 """The steps of the compiled graph, the two that judge and report a whole run included."""

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from lorry_pipelines.cluster.base_mounts import BASES_VARIABLE, place_bases
 from lorry_pipelines.cluster.profile import ClusterProfile
 from lorry_pipelines.step_images import Image, choose_images
-from lorry_registry.addresses import hide_secrets, split_store_address, split_tracking_address
 from lorry_registry.errors import Fault, InvalidTaskError
 from lorry_registry.settings import Settings
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.task_spec import TaskSpec
+from lorry_registry.text.addresses import hide_secrets, split_store_address, split_tracking_address
 
 _DIGEST = re.compile(r"[^@]+@sha256:[0-9a-f]{64}")
 _DATABASES = ("postgresql", "mysql", "mssql")

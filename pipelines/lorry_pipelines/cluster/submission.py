@@ -10,14 +10,14 @@ from lorry_pipelines.cluster.kubeflow import SUCCEEDED, Kubeflow, Run, Version
 from lorry_pipelines.cluster.profile import ClusterProfile
 from lorry_pipelines.compilation import compile_pipeline
 from lorry_pipelines.graph import PIPELINE_NAME
-from lorry_registry.addresses import hide_secrets
-from lorry_registry.digests import digest_document, digest_file
 from lorry_registry.errors import LorryError
-from lorry_registry.kubeflow_pages import RUN_TAG
-from lorry_registry.mlflow_pages import is_server
+from lorry_registry.files.atomic_write import write_whole_text
+from lorry_registry.files.digests import digest_document, digest_file
+from lorry_registry.mlflow.kubeflow_pages import RUN_TAG
+from lorry_registry.mlflow.page_addresses import is_server
 from lorry_registry.settings import Settings
-from lorry_registry.task_references import refer_to_task
-from lorry_registry.whole_files import write_whole_text
+from lorry_registry.tasks.task_references import refer_to_task
+from lorry_registry.text.addresses import hide_secrets
 
 _NAME_DIGITS = 16
 

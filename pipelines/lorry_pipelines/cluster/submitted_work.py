@@ -17,12 +17,12 @@ from lorry_pipelines.cluster.kubeflow import Kubeflow, Run
 from lorry_pipelines.cluster.profile import ClusterProfile
 from lorry_pipelines.cluster.submission import choose_run, describe_inputs
 from lorry_pipelines.step_images import choose_images
-from lorry_registry.addresses import hide_secrets
-from lorry_registry.digests import canonical_json, digest_document
-from lorry_registry.ledger import Ledger
+from lorry_registry.files.digests import canonical_json, digest_document
+from lorry_registry.ledger.ledger import Ledger
 from lorry_registry.settings import Settings
 from lorry_registry.stores import Store
 from lorry_registry.stores.concurrency import map_concurrent
+from lorry_registry.text.addresses import hide_secrets
 
 
 class SubmittedWork(BaseModel):

@@ -2,8 +2,8 @@
 
 from lorry_components.steps.finetune.train_job_settings import JobSecret, JobVolume, TrainJobSettings
 from lorry_pipelines.cluster.profile import ClusterProfile, TrainerProfile
-from lorry_registry.sizes import add_quantities
-from lorry_registry.task_spec import ResourcesSpec
+from lorry_registry.tasks.task_spec import ResourcesSpec
+from lorry_registry.text.sizes import add_quantities
 
 
 def place_nodes(

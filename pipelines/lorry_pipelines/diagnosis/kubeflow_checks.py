@@ -20,8 +20,8 @@ from lorry_pipelines.compilation import withhold_secret
 from lorry_pipelines.diagnosis.findings import Finding
 from lorry_pipelines.diagnosis.pod_failures import describe_waiting, read_pod_failures
 from lorry_pipelines.step_images import choose_images
-from lorry_registry.digests import digest_file
 from lorry_registry.errors import ClusterError, InvalidTaskError
+from lorry_registry.files.digests import digest_file
 from lorry_registry.retries import RetryPolicy
 from lorry_registry.settings import Settings
 from lorry_registry.stores import open_store

@@ -10,7 +10,7 @@ from lorry_components.steps.runtime.kubernetes_api import KubernetesApi, find_st
 from lorry_pipelines.cluster.profile import ClusterProfile
 from lorry_pipelines.diagnosis.findings import Finding
 from lorry_registry.errors import ClusterError
-from lorry_registry.sizes import parse_size
+from lorry_registry.text.sizes import parse_size
 
 _Found = TypeVar("_Found")
 _TRAINER = "/apis/trainer.kubeflow.org/v1alpha1"

@@ -13,7 +13,7 @@ from lorry_pipelines.diagnosis.findings import Finding
 from lorry_pipelines.diagnosis.store_checks import check_disk
 from lorry_pipelines.step_images import choose_images
 from lorry_registry.settings import Settings
-from lorry_registry.sizes import format_size
+from lorry_registry.text.sizes import format_size
 
 _FEW_BYTES = 2 << 30
 _ENGINE_SECONDS = 5

@@ -8,10 +8,10 @@ from urllib.parse import urlsplit
 
 from lorry_pipelines.diagnosis.findings import Finding
 from lorry_registry.errors import MissingExtraError, TrackingError
-from lorry_registry.mlflow_artifacts import try_artifacts
-from lorry_registry.mlflow_connection import MlflowConnection, read_table_names
-from lorry_registry.mlflow_index import MlflowIndex
-from lorry_registry.mlflow_network import DIRECT_DOWNLOADS
+from lorry_registry.mlflow.artifacts import try_artifacts
+from lorry_registry.mlflow.connection import MlflowConnection, read_table_names
+from lorry_registry.mlflow.index import MlflowIndex
+from lorry_registry.mlflow.network import DIRECT_DOWNLOADS
 from lorry_registry.settings import Settings
 
 SUBJECT = "MLflow"

@@ -10,7 +10,7 @@ from typing import Any
 
 from lorry_components.steps.runtime.kubernetes_api import KubernetesApi
 from lorry_registry.errors import ClusterError
-from lorry_registry.scrubbing import scrub_text
+from lorry_registry.text.scrubbing import scrub_text
 
 _LINES = 8
 _GO_LINE = re.compile(r"[IWEF]\d{4} .*\.go:\d+\]")

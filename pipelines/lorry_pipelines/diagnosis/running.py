@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from lorry_pipelines.diagnosis.findings import Finding
 from lorry_registry.errors import LorryError
-from lorry_registry.scrubbing import scrub_text
+from lorry_registry.text.scrubbing import scrub_text
 
 _MAX_REASON = 300
 

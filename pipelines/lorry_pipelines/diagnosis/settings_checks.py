@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lorry_pipelines.diagnosis.findings import Finding
-from lorry_registry.addresses import has_secret, hide_secrets
 from lorry_registry.settings import DEFAULT, SETTINGS_FILE, Settings, find_settings_file, list_origins
+from lorry_registry.text.addresses import has_secret, hide_secrets
 
 SECTION = "Settings"
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from lorry_pipelines.diagnosis.findings import Finding, Level
-from lorry_registry.addresses import hide_secrets
 from lorry_registry.errors import LorryError
-from lorry_registry.registry_identity import read_id
+from lorry_registry.ledger.registry_identity import read_id
 from lorry_registry.settings import Settings
-from lorry_registry.sizes import format_size
 from lorry_registry.stores import LocalStore, Store, open_store
+from lorry_registry.text.addresses import hide_secrets
+from lorry_registry.text.sizes import format_size
 
 SUBJECT = "store"
 # Below the first a training is likely to fail at its first checkpoint; below the second soon.
@@ -69,9 +69,9 @@ def _check_s3(settings: Settings) -> list[Finding]:
         from botocore.exceptions import BotoCoreError, ClientError
 
         from lorry_registry.retries import RetryPolicy
-        from lorry_registry.stores.s3 import S3Store
         from lorry_registry.stores.s3_client import make_client
         from lorry_registry.stores.s3_errors import explain_error
+        from lorry_registry.stores.s3_store import S3Store
     except ModuleNotFoundError as error:
         return [Finding(SUBJECT, "failure", f"{error.name} is not installed", "pip install lorry")]
     store = S3Store(settings.store, settings.s3, retries=RetryPolicy(attempts=1), read_seconds=_READ_SECONDS)
@@ -135,8 +135,8 @@ class _Place:
         self._client.list_objects_v2(Bucket=self._bucket, Prefix=self._folder, MaxKeys=1)
 
     def write_under_conditions(self) -> None:
-        from lorry_registry.stores.s3 import RETRIES
         from lorry_registry.stores.s3_probe import probe_conditions
+        from lorry_registry.stores.s3_store import RETRIES
 
         retries = dataclasses.replace(RETRIES, attempts=2)
         probe_conditions(

@@ -31,15 +31,15 @@ from lorry_pipelines.local.containers import Mount, remove_containers
 from lorry_pipelines.local.runner_process import LocalRun
 from lorry_pipelines.local.step_runner import TASKS_AT_A_TIME, StepsRun
 from lorry_registry.errors import StoreError, TrackingError
-from lorry_registry.provenance import SourceRevision
-from lorry_registry.registry_identity import read_id
+from lorry_registry.files.atomic_write import write_whole_text
+from lorry_registry.ledger.registry_identity import read_id
+from lorry_registry.records.provenance import SourceRevision
 from lorry_registry.settings import Settings
 from lorry_registry.signing.keys import PASSWORD_VARIABLE
-from lorry_registry.sqlite_addresses import find_database_file
 from lorry_registry.stores import open_store
-from lorry_registry.task_references import TaskReference
-from lorry_registry.task_spec import TaskSpec
-from lorry_registry.whole_files import write_whole_text
+from lorry_registry.tasks.task_references import TaskReference
+from lorry_registry.tasks.task_spec import TaskSpec
+from lorry_registry.text.sqlite_addresses import find_database_file
 
 _POLL_SECONDS = 0.2
 # A look at a run takes a request for each step of each task, if the store is not on this machine.
@@ -399,8 +399,8 @@ def check_places(settings: Settings, tasks: Sequence[str]) -> None:
         UsageError: What is registered cannot be signed as it has to be.
         TrackingError: MLflow cannot be reached, or experiments of the tasks' names are someone else's.
     """
-    from lorry_registry.mlflow_index import MlflowIndex
-    from lorry_registry.mlflow_network import BRIEF
+    from lorry_registry.mlflow.index import MlflowIndex
+    from lorry_registry.mlflow.network import BRIEF
 
     settings.signing.check_ready()
     store = open_store(settings.store, settings.s3)

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lorry_registry.errors import ConflictError
-from lorry_registry.file_locks import read_holder, take_lock
+from lorry_registry.files.file_locks import read_holder, take_lock
 
 
 @contextlib.contextmanager

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from lorry_registry.addresses import has_secret, hide_secrets
-from lorry_registry.provenance import SourceRevision
+from lorry_registry.records.provenance import SourceRevision
+from lorry_registry.text.addresses import has_secret, hide_secrets
 
 _SECONDS = 10.0
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from lorry_components.watchdog import follow_starter
 from lorry_pipelines.local.step_processes import Step, StepProcesses, open_context, write_to
-from lorry_registry.task_references import label_task
+from lorry_registry.tasks.task_references import label_task
 
 TASKS_AT_A_TIME = 2
 

@@ -2,7 +2,7 @@
 
 :mod:`~lorry_pipelines.retraining.inspecting` compares all tasks with their champions,
 :mod:`~lorry_pipelines.retraining.selection` picks those that a commit has touched,
-:mod:`~lorry_pipelines.retraining.requests` reads which ones a tag in MLflow asks for,
+:mod:`~lorry_pipelines.retraining.retrain_requests` reads which ones a tag in MLflow asks for,
 :mod:`~lorry_pipelines.retraining.planning` says what they would take, and
 :mod:`~lorry_pipelines.retraining.time_limit` what is left for the next time.
 :mod:`~lorry_pipelines.retraining.retraining` does it, under leases, over something that runs tasks.

@@ -8,7 +8,7 @@ from lorry_components.hardware_id import describe_machine
 from lorry_pipelines.step_durations import find_step_durations
 from lorry_registry.errors import LorryError
 from lorry_registry.registry import Registry
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.task_spec import TaskSpec
 
 if TYPE_CHECKING:
     from lorry_pipelines.cluster.costs import TaskCost

@@ -15,8 +15,8 @@ from lorry_pipelines.retraining.results import RetrainedTask, Retraining, build_
 from lorry_pipelines.retraining.time_limit import Deadline, choose_within
 from lorry_pipelines.scheduling import PlannedTask
 from lorry_registry.errors import LorryError
+from lorry_registry.leases.work_leases import WorkLease, is_unfinished, keep_leases, take_lease
 from lorry_registry.registry import Registry
-from lorry_registry.work_leases import WorkLease, is_unfinished, keep_leases, take_lease
 
 
 @dataclass(frozen=True, slots=True)

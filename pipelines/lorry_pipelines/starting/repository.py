@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from lorry_registry.errors import ConflictError, StoreError
-from lorry_registry.sizes import format_size
-from lorry_registry.whole_files import whole_file, write_whole_text
+from lorry_registry.files.atomic_write import whole_file, write_whole_text
+from lorry_registry.text.sizes import format_size
 
 MOST_DATA_BYTES = 50 << 20
 _PLACES = {

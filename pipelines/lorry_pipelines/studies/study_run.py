@@ -26,18 +26,18 @@ from lorry_pipelines.local.locking import hold_tasks
 from lorry_pipelines.scheduling import refuse_what_does_not_fit
 from lorry_pipelines.studies.study_tracking import StudyTracker
 from lorry_pipelines.studies.trial_processes import Places, list_devices, run_trials
-from lorry_registry.digest_cache import DigestCache
-from lorry_registry.digests import DigestFile, digest_document, shorten_digest
 from lorry_registry.errors import Fault, InvalidTaskError, LorryError, NotFoundError
-from lorry_registry.file_locks import read_holder, take_lock
-from lorry_registry.mlflow_index import MlflowIndex
-from lorry_registry.mlflow_network import BRIEF
+from lorry_registry.files.atomic_write import write_whole_text
+from lorry_registry.files.digest_cache import DigestCache
+from lorry_registry.files.digests import DigestFile, digest_document, shorten_digest
+from lorry_registry.files.file_locks import read_holder, take_lock
+from lorry_registry.ledger.registry_identity import read_id
+from lorry_registry.mlflow.index import MlflowIndex
+from lorry_registry.mlflow.network import BRIEF
 from lorry_registry.registry import Registry
-from lorry_registry.registry_identity import read_id
 from lorry_registry.settings import Settings
 from lorry_registry.stores import open_store
-from lorry_registry.task_spec import TaskSpec
-from lorry_registry.whole_files import write_whole_text
+from lorry_registry.tasks.task_spec import TaskSpec
 
 RESULTS_NAME, PLOT_NAME = "results.json", "plot.png"
 

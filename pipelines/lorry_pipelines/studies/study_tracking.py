@@ -10,11 +10,11 @@ from lorry_components.steps.finetune.run_inputs import list_parameters
 from lorry_components.studies.recommendation import Recommendation
 from lorry_components.studies.study_summary import TrialOutcome
 from lorry_components.studies.trial_run import read_history
-from lorry_registry.mlflow_best_effort import BestEffort
-from lorry_registry.mlflow_index import MlflowIndex
-from lorry_registry.mlflow_views import build_view
-from lorry_registry.version_card import NOTE_TAG, STATUS_TAG
-from lorry_registry.whole_files import write_whole_text
+from lorry_registry.files.atomic_write import write_whole_text
+from lorry_registry.mlflow.best_effort import BestEffort
+from lorry_registry.mlflow.index import MlflowIndex
+from lorry_registry.mlflow.version_card import NOTE_TAG, STATUS_TAG
+from lorry_registry.mlflow.views import build_view
 
 _STATE = "mlflow.json"
 # MLflow's own tag: its pages fold the runs below their parent.

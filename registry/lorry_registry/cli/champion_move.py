@@ -6,8 +6,8 @@ The ledger moves first and is the truth; MLflow's aliases follow. If they cannot
 from lorry_registry.cli.edge import print_json
 from lorry_registry.cli.mlflow_following import follow_ledger, warn_of_lag
 from lorry_registry.cli.prose import print_line
-from lorry_registry.digests import shorten_digest
-from lorry_registry.ledger_documents import Event
+from lorry_registry.files.digests import shorten_digest
+from lorry_registry.ledger.events import Event
 from lorry_registry.registry import Registry
 from lorry_registry.settings import Settings
 

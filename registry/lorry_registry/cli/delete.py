@@ -14,9 +14,9 @@ from lorry_registry.cli.edge import (
 from lorry_registry.cli.mlflow_following import follow_ledger, warn_of_lag
 from lorry_registry.cli.prose import print_line
 from lorry_registry.errors import UsageError
-from lorry_registry.ledger import TaskState, require_present
+from lorry_registry.ledger.ledger import TaskState, require_present
+from lorry_registry.maintenance.task_deletion import delete_task
 from lorry_registry.registry import Registry
-from lorry_registry.task_deletion import delete_task
 
 
 @click.command(

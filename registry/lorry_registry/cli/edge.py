@@ -14,13 +14,13 @@ import click
 from lorry_registry.cli.error_output import note_json_asked, note_json_printed, print_json_error
 from lorry_registry.cli.prose import clean_text, fit_prose, print_prose
 from lorry_registry.errors import LorryError, NotFoundError, StoreError
+from lorry_registry.files.atomic_write import write_whole_text
 from lorry_registry.registry import Registry
-from lorry_registry.scrubbing import scrub_text
 from lorry_registry.settings import Settings, find_home_above
-from lorry_registry.whole_files import write_whole_text
+from lorry_registry.text.scrubbing import scrub_text
 
 if TYPE_CHECKING:
-    from lorry_registry.mlflow_index import MlflowIndex
+    from lorry_registry.mlflow.index import MlflowIndex
 
 _VERSION = re.compile(r"[vV]?([1-9][0-9]{0,8})")
 
@@ -116,8 +116,8 @@ def _describe_unused(home: Path) -> str:
 
 def open_index(settings: Settings) -> "MlflowIndex":
     """Return the index in MLflow, with the limits of time of a command that a person waits for."""
-    from lorry_registry.mlflow_index import MlflowIndex
-    from lorry_registry.mlflow_network import BRIEF
+    from lorry_registry.mlflow.index import MlflowIndex
+    from lorry_registry.mlflow.network import BRIEF
 
     return MlflowIndex(settings.tracking_uri, limits=BRIEF)
 

@@ -11,7 +11,7 @@ import click
 from pydantic import JsonValue
 
 from lorry_registry.errors import Fault, InvalidDataError, InvalidTaskError, LorryError
-from lorry_registry.scrubbing import scrub_text
+from lorry_registry.text.scrubbing import scrub_text
 
 # The state of one command line, which click shares among the contexts of a group and its commands.
 _ASKED, _PRINTED = "lorry.json-asked", "lorry.json-printed"

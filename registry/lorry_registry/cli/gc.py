@@ -10,10 +10,18 @@ import click
 
 from lorry_registry.cli.edge import fail_after, format_examples, json_option, open_registry, print_json
 from lorry_registry.cli.prose import print_line, print_prose
-from lorry_registry.collection import Finding, Kept, Plan, Rules, Sweep, plan_collection, sweep_store
-from lorry_registry.collection.findings import DEFAULT_GRACE, DEFAULT_KEEP_LAST, Kind
-from lorry_registry.digests import shorten_digest
-from lorry_registry.sizes import format_size
+from lorry_registry.files.digests import shorten_digest
+from lorry_registry.maintenance.collection import (
+    Finding,
+    Kept,
+    Plan,
+    Rules,
+    Sweep,
+    plan_collection,
+    sweep_store,
+)
+from lorry_registry.maintenance.collection.collection_findings import DEFAULT_GRACE, DEFAULT_KEEP_LAST, Kind
+from lorry_registry.text.sizes import format_size
 
 _DURATION = re.compile(r"(\d{1,6})([smhdw])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}

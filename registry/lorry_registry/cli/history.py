@@ -9,9 +9,9 @@ from lorry_registry.cli.edge import (
     print_json,
     task_argument,
 )
-from lorry_registry.digests import shorten_digest
-from lorry_registry.ledger_documents import Event
-from lorry_registry.promotion import list_collected
+from lorry_registry.files.digests import shorten_digest
+from lorry_registry.ledger.events import Event
+from lorry_registry.ledger.promotion import list_collected
 
 
 @click.command("history", epilog=format_examples("lorry history reviews", "lorry history reviews --json"))

@@ -15,7 +15,7 @@ from lorry_registry.cli.error_output import print_json_error
 from lorry_registry.cli.prose import fit_prose
 from lorry_registry.cli.termination import EXIT_TERMINATED, Terminated
 from lorry_registry.errors import LorryError, MissingExtraError, StoreError, UsageError
-from lorry_registry.scrubbing import scrub_text
+from lorry_registry.text.scrubbing import scrub_text
 
 EXIT_INTERRUPTED = 130
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})

@@ -8,8 +8,8 @@ from lorry_registry.settings import Settings
 
 def follow_ledger(settings: Settings, registry: Registry, task: str) -> LorryError | None:
     """Make MLflow's aliases and pages of a task match the ledger; return what went wrong, if anything did."""
-    from lorry_registry.mlflow_index import sync_aliases
-    from lorry_registry.mlflow_repair import show_standings
+    from lorry_registry.mlflow.index import sync_aliases
+    from lorry_registry.mlflow.repair import show_standings
 
     try:
         index = open_index(settings)

@@ -13,10 +13,10 @@ from lorry_registry.cli.edge import (
     version_option,
 )
 from lorry_registry.cli.prose import print_line
-from lorry_registry.digests import shorten_digest
 from lorry_registry.errors import UsageError
+from lorry_registry.files.digests import shorten_digest
 from lorry_registry.signing.adapter_signatures import PROVENANCE_FOLDER, SIGNATURES_FOLDER
-from lorry_registry.sizes import format_size
+from lorry_registry.text.sizes import format_size
 
 
 @click.command(

@@ -11,8 +11,8 @@ from lorry_registry.cli.edge import (
 )
 from lorry_registry.cli.mlflow_following import follow_ledger, warn_of_lag
 from lorry_registry.cli.prose import print_line
+from lorry_registry.maintenance.task_deletion import restore_task
 from lorry_registry.registry import Registry
-from lorry_registry.task_deletion import restore_task
 
 
 @click.command("restore", epilog=format_examples("lorry restore reviews", "lorry restore reviews --json"))

@@ -13,23 +13,23 @@ from lorry_registry.cli.edge import (
     version_option,
 )
 from lorry_registry.cli.prose import clean_text, print_prose
-from lorry_registry.digests import shorten_digest
 from lorry_registry.errors import NotFoundError
-from lorry_registry.ledger_documents import Event
-from lorry_registry.linear_probe import describe_linear_probe
-from lorry_registry.manifest import Manifest
-from lorry_registry.promotion import find_version
-from lorry_registry.provenance import find_provenance, read_provenance
-from lorry_registry.registry import Registry, Resolution
-from lorry_registry.sizes import format_probability, format_size
-from lorry_registry.standing import (
+from lorry_registry.files.digests import shorten_digest
+from lorry_registry.ledger.events import Event
+from lorry_registry.ledger.promotion import find_version
+from lorry_registry.ledger.version_status import (
     Standing,
     describe_move,
     explain_standing,
     judge_standings,
     name_standing,
 )
-from lorry_registry.training_record import TrainingRecord, describe_training, read_record
+from lorry_registry.manifest import Manifest
+from lorry_registry.records.probe_description import describe_linear_probe
+from lorry_registry.records.provenance import find_provenance, read_provenance
+from lorry_registry.records.training_record import TrainingRecord, describe_training, read_record
+from lorry_registry.registry import Registry, Resolution
+from lorry_registry.text.sizes import format_probability, format_size
 
 
 @click.command(

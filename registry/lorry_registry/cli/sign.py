@@ -16,12 +16,12 @@ from lorry_registry.cli.edge import (
     print_warning,
 )
 from lorry_registry.cli.prose import print_line
-from lorry_registry.digests import shorten_digest
 from lorry_registry.errors import LorryError, UsageError
-from lorry_registry.ledger_documents import Event
+from lorry_registry.files.digests import shorten_digest
+from lorry_registry.ledger.events import Event
+from lorry_registry.maintenance.task_signing import SignedVersion, attest_history, sign_versions
 from lorry_registry.registry import Registry
 from lorry_registry.signing.keys import PASSWORD_VARIABLE, write_key_pair
-from lorry_registry.task_signing import SignedVersion, attest_history, sign_versions
 
 
 @dataclass

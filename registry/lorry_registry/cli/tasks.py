@@ -18,10 +18,10 @@ from lorry_registry.cli.edge import (
     write_output,
 )
 from lorry_registry.cli.prose import clean_text, print_line, print_prose
-from lorry_registry.digests import shorten_digest
 from lorry_registry.errors import LorryError, UsageError
+from lorry_registry.files.digests import shorten_digest
 from lorry_registry.registry import Registry, TaskEntry
-from lorry_registry.sizes import format_size
+from lorry_registry.text.sizes import format_size
 
 _NO_TASKS = """No task has an adapter yet in {store}
 
@@ -171,8 +171,8 @@ def _print_entries(entries: list[TaskEntry]) -> None:
 
 
 def _format_entry(entry: TaskEntry, width: int) -> tuple[str, ...]:
-    from lorry_registry.adapter_names import shorten_base
     from lorry_registry.cli.tables import NOTHING, format_figure, format_time
+    from lorry_registry.records.adapter_names import shorten_base
 
     champion, manifest = entry.champion, entry.manifest
     if champion is None or manifest is None:

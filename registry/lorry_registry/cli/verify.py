@@ -13,8 +13,8 @@ from lorry_registry.cli.edge import (
     print_json_entries,
 )
 from lorry_registry.cli.prose import print_line, print_prose
-from lorry_registry.digests import shorten_digest
 from lorry_registry.errors import LorryError, NotFoundError, UsageError
+from lorry_registry.files.digests import shorten_digest
 from lorry_registry.registry import Registry
 
 

@@ -4,14 +4,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from lorry_registry.adapter_names import label_method
 from lorry_registry.errors import LorryError
-from lorry_registry.ledger_documents import Event
+from lorry_registry.ledger.events import Event
+from lorry_registry.ledger.promotion import Version, list_versions
+from lorry_registry.ledger.version_status import Standing, judge_standings
 from lorry_registry.manifest import Manifest, MetricValue
-from lorry_registry.promotion import Version, list_versions
+from lorry_registry.records.adapter_names import label_method
+from lorry_registry.records.training_record import read_record
 from lorry_registry.registry import Registry, TaskEntry
-from lorry_registry.standing import Standing, judge_standings
-from lorry_registry.training_record import read_record
 
 # A trend of more versions than these cannot be read, and each costs a look into the store.
 _SHOWN_VERSIONS = 30

@@ -8,14 +8,14 @@ from datetime import UTC, datetime, timedelta
 from html import escape
 from string import Template
 
-from lorry_registry.adapter_names import label_method, shorten_base
 from lorry_registry.errors import LorryError
+from lorry_registry.ledger.version_status import describe_move, describe_promotion, name_standing
 from lorry_registry.manifest import Manifest
 from lorry_registry.pages.task_overview import TaskOverview, VersionOverview
 from lorry_registry.pages.trend import draw_trend, is_sound
-from lorry_registry.scrubbing import scrub_text
-from lorry_registry.sizes import format_size
-from lorry_registry.standing import describe_move, describe_promotion, name_standing
+from lorry_registry.records.adapter_names import label_method, shorten_base
+from lorry_registry.text.scrubbing import scrub_text
+from lorry_registry.text.sizes import format_size
 
 _NOTHING = '<span class="none">-</span>'
 # Days -> the unit in which an age is told, the largest that fits.

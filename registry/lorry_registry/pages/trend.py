@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from html import escape
 
+from lorry_registry.ledger.version_status import Standing, name_standing
 from lorry_registry.manifest import Baseline
 from lorry_registry.pages.task_overview import VersionOverview
-from lorry_registry.standing import Standing, name_standing
 
 WIDTH, HEIGHT = 190, 44
 # Numbers of the scale stand to the right of the marks.

@@ -5,7 +5,7 @@ settings of each reader and writer; :mod:`~lorry_registry.signing.trust` applies
 :mod:`~lorry_registry.signing.adapter_signatures` and :mod:`~lorry_registry.signing.event_signatures` make and
 check the two kinds of signatures, with :mod:`~lorry_registry.signing.keys` or, without a key, through
 :mod:`~lorry_registry.signing.keyless`. :mod:`~lorry_registry.signing.attestations` knows where they lie, and
-:mod:`~lorry_registry.signing.seen_heads` notices when an older state of a ledger is put back.
+:mod:`~lorry_registry.signing.rollback_guard` notices when an older state of a ledger is put back.
 
 ``cryptography``, model-signing and sigstore are imported when they are used; the extra ``signing`` brings
 them.

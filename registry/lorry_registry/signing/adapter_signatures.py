@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorry_registry.errors import AdapterRejectedError, MissingExtraError
+from lorry_registry.files.atomic_write import write_whole
 from lorry_registry.manifest import MANIFEST_NAME, Manifest
 from lorry_registry.signing.keyless import reporting_sigstore
 from lorry_registry.signing.keys import encode_public_key, identify_key
-from lorry_registry.whole_files import write_whole
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey

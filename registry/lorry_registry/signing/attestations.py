@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lorry_registry.errors import ConflictError
-from lorry_registry.regular_files import open_regular
+from lorry_registry.files.regular_files import open_regular
 from lorry_registry.signing.adapter_signatures import PROVENANCE_FOLDER, SIGNATURES_FOLDER
 from lorry_registry.stores import Store
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lorry_registry.errors import ConflictError, MissingExtraError, StoreError, UsageError
-from lorry_registry.regular_files import open_regular
-from lorry_registry.whole_files import whole_file, write_whole
+from lorry_registry.files.atomic_write import whole_file, write_whole
+from lorry_registry.files.regular_files import open_regular
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey

@@ -3,14 +3,14 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from lorry_registry.digests import digest_bytes
 from lorry_registry.errors import AdapterRejectedError, LorryError, StoreError
+from lorry_registry.files.digests import digest_bytes
 from lorry_registry.manifest import Manifest
 from lorry_registry.signing import adapter_signatures, keyless
 from lorry_registry.signing.attestations import KEYLESS_PREFIX, Signatures, StoredSignatures
 from lorry_registry.signing.event_signatures import EventSignature, is_signed_by_key, sign_with_key
 from lorry_registry.signing.keys import PublicKey, identify_key, read_private_key, read_public_key
-from lorry_registry.signing.seen_heads import SeenHead, SeenHeads, check_not_older
+from lorry_registry.signing.rollback_guard import SeenHead, SeenHeads, check_not_older
 from lorry_registry.signing.signing_settings import KEYLESS, SigningSettings
 
 

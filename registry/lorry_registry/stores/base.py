@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import ClassVar, NoReturn
 
-from lorry_registry.digests import digest_bytes
 from lorry_registry.errors import StoreError
+from lorry_registry.files.digests import digest_bytes
 
 MAX_DOCUMENT_BYTES = 64 << 20
 """The size of the largest document that is read into memory. Larger content is downloaded to a file."""

@@ -4,11 +4,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import unquote
 
-from lorry_registry.addresses import hide_secrets, split_store_address
 from lorry_registry.errors import StoreError
 from lorry_registry.stores.base import Store
-from lorry_registry.stores.local import LocalStore
+from lorry_registry.stores.local_store import LocalStore
 from lorry_registry.stores.s3_client import S3Options
+from lorry_registry.text.addresses import hide_secrets, split_store_address
 
 Opener = Callable[[str, S3Options], Store]
 
@@ -42,7 +42,7 @@ def _open_file_address(address: str, _: S3Options) -> Store:
 
 def _open_s3(address: str, options: S3Options) -> Store:
     # It brings botocore with it, which a store in a folder has no use for.
-    from lorry_registry.stores.s3 import S3Store
+    from lorry_registry.stores.s3_store import S3Store
 
     return S3Store(address, options)
 

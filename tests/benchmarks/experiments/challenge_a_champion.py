@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from lorry_components.metrics.base import MeanScorer
 from lorry_components.metrics.differences import estimate_difference
 from lorry_components.metrics.numbers import NumbersScorer, compute_pearson, compute_pearson_lines
-from lorry_registry.challenges import tighten_confidence
+from lorry_registry.ledger.alpha_spending import tighten_confidence
 
 CHALLENGERS = 10
 CONFIDENCE = 0.95

@@ -37,7 +37,7 @@ from lorry_components.models.diffusers_models import build_diffusers_skeleton, h
 from lorry_registry.cli.prose import print_prose
 from lorry_registry.cli.tables import NOTHING, Column, print_bullets, print_heading, print_table
 from lorry_registry.manifest import ParameterCounts
-from lorry_registry.sizes import GIB, format_in
+from lorry_registry.text.sizes import GIB, format_in
 
 FIGURES = Path(__file__).with_suffix(".json")
 # PEFT's names for what these classes do.

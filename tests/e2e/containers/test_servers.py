@@ -26,12 +26,12 @@ from lorry_pipelines.compilation import compile_pipeline, publish_tasks
 from lorry_pipelines.local.runner_process import LocalRun
 from lorry_pipelines.step_images import SLIM_STEPS
 from lorry_registry.manifest import WEIGHTS_NAME
-from lorry_registry.provenance import find_provenance, read_provenance
+from lorry_registry.records.provenance import find_provenance, read_provenance
 from lorry_registry.registry import Registry
 from lorry_registry.settings import Settings
 from lorry_registry.stores import Store, open_store
-from lorry_registry.task_references import refer_to_task
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.task_references import refer_to_task
+from lorry_registry.tasks.task_spec import TaskSpec
 
 from fixtures.mlflow_server import MlflowServer, mlflow_server  # noqa: F401
 from fixtures.s3_server import BUCKET, S3Server

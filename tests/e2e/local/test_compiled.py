@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from lorry_registry.stores import LocalStore
-from lorry_registry.task_references import read_task
+from lorry_registry.tasks.task_references import read_task
 
 # Kubeflow alone, as somebody would run the file on a laptop.
 RUN = """

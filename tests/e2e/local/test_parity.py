@@ -23,8 +23,8 @@ from lorry_pipelines.scheduling import load_tasks
 from lorry_pipelines.step_images import Image, StepImages
 from lorry_registry.registry import Registry
 from lorry_registry.stores import LocalStore
-from lorry_registry.task_references import store_task
-from lorry_registry.task_spec import ResourcesSpec
+from lorry_registry.tasks.task_references import store_task
+from lorry_registry.tasks.task_spec import ResourcesSpec
 
 from fixtures.kubeflow_backend import KubeflowBackend, exhaust_memory, kill_pod
 

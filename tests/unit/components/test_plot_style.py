@@ -22,7 +22,7 @@ from lorry_components.studies.study_summary import summarize_study
 from lorry_components.task_types import TASK_TYPES
 from lorry_components.task_types.input_form import InputForm
 from lorry_registry.manifest import Baseline, Evaluation, MetricValue, ProbeComparison
-from lorry_registry.task_spec import Reference
+from lorry_registry.tasks.task_spec import Reference
 
 COMPONENTS = Path(plot_style.__file__).parent
 

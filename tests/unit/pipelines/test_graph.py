@@ -21,8 +21,8 @@ from lorry_pipelines.compilation import compile_pipeline
 from lorry_pipelines.step_images import SLIM_STEPS
 from lorry_registry.errors import InvalidTaskError, UsageError
 from lorry_registry.settings import Settings
-from lorry_registry.task_references import refer_to_task
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.task_references import refer_to_task
+from lorry_registry.tasks.task_spec import TaskSpec
 
 PLACEHOLDER = "{{$.pipeline_job_uuid}}"
 GOLDEN = Path(__file__).parent / "golden" / "one_gpu.yaml"

@@ -13,7 +13,7 @@ from lorry_pipelines.local import launch
 from lorry_pipelines.local.launch import RunFolder, run_pipeline
 from lorry_registry.errors import TrackingError, UsageError
 from lorry_registry.settings import Settings
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.task_spec import TaskSpec
 
 PASSWORD = "hunter2"  # noqa: S105 - that is what is looked for
 TRACKING = f"postgresql://lorry:{PASSWORD}@db/mlflow"

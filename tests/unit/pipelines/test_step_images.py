@@ -12,7 +12,7 @@ from lorry_components.tasks.resolution import resolve_task
 from lorry_pipelines.cluster.profile import CLUSTER_STEPS, ClusterProfile
 from lorry_pipelines.step_images import SLIM_STEPS, choose_images
 from lorry_registry.settings import Settings
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.task_spec import TaskSpec
 
 # What infra/images/locks/train.txt and torch-cpu.txt have besides steps.txt, as it is imported.
 ONLY_IN_TRAIN = (
@@ -66,7 +66,7 @@ def test_data_are_prepared_without_torch(
         "from pathlib import Path\n"
         "from lorry_components.steps.prepare_data.step import prepare_data\n"
         "from lorry_components.tasks.resolution import resolve_task\n"
-        "from lorry_registry.task_spec import TaskSpec\n"
+        "from lorry_registry.tasks.task_spec import TaskSpec\n"
         f"task = resolve_task(TaskSpec.model_validate_json({spec.model_dump_json()!r}))\n"
         "print(task.base_identity.fingerprint)\n"
         f"card = prepare_data(task, Path({str(tmp_path / 'data')!r}), base=task.base.folder)\n"

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from lorry_registry.adapters.stored_adapters import adapter_key
 from lorry_registry.cli import COMMANDS, LazyGroup
-from lorry_registry.ledger_documents import Event
+from lorry_registry.ledger.events import Event
 from lorry_registry.manifest import Manifest
-from lorry_registry.mlflow_index import MlflowIndex
+from lorry_registry.mlflow.index import MlflowIndex
 from lorry_registry.registry import Registry
-from lorry_registry.stored_adapters import adapter_key
 from lorry_registry.stores import LocalStore
 
 from fixtures.adapters import AdapterFolder, enlarge_adapter, write_adapter

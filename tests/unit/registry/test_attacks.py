@@ -10,8 +10,15 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from lorry_registry.digests import canonical_json
+from lorry_registry.adapters.verification import (
+    read_config,
+    read_manifest,
+    read_tensor_entries,
+    verify_adapter,
+)
 from lorry_registry.errors import AdapterRejectedError, LorryError, StoreError
+from lorry_registry.files.digests import canonical_json
+from lorry_registry.files.regular_files import open_regular
 from lorry_registry.manifest import (
     ADAPTER_FILES,
     CARD_NAME,
@@ -21,9 +28,7 @@ from lorry_registry.manifest import (
     Manifest,
 )
 from lorry_registry.registry import Registry
-from lorry_registry.regular_files import open_regular
 from lorry_registry.stores import LocalStore
-from lorry_registry.verification import read_config, read_manifest, read_tensor_entries, verify_adapter
 
 Make = Callable[..., Any]
 Run = Callable[..., Result]

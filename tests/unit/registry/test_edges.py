@@ -18,7 +18,7 @@ EDGES = {
     "components/lorry_components/steps/runtime/step_context.py",
     "components/lorry_components/steps/report/entry.py",
     # MLflow's client takes these settings from nowhere else, and reads them at each request.
-    "registry/lorry_registry/mlflow_network.py",
+    "registry/lorry_registry/mlflow/network.py",
     # boto3 reads its settings there itself; one client serves for as long as they are the same.
     "registry/lorry_registry/stores/s3_client.py",
     # MLflow calls it, and passes none of our settings on.

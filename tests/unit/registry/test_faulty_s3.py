@@ -25,7 +25,7 @@ from crashes.operations import (
     list_history,
 )
 from lorry_registry.errors import LorryError, StoreError
-from lorry_registry.stores.s3 import S3Store
+from lorry_registry.stores.s3_store import S3Store
 
 from fixtures.adapters import write_adapter
 from fixtures.s3_faults import STALL_SECONDS, FaultProxy

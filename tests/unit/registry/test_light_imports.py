@@ -37,7 +37,7 @@ print(*sorted(set(sys.argv[2].split(",")) & set(sys.modules)))
         "lorry_registry.cli.verify",
         "lorry_registry.cli.promote",
         "lorry_registry.cli.rollback",
-        "lorry_registry.mlflow_index",
+        "lorry_registry.mlflow.index",
     ],
 )
 def test_nothing_heavy_is_imported(module: str, run_scripts: Callable[..., list[str]]) -> None:

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from lorry_registry.digests import digest_bytes
 from lorry_registry.errors import AdapterRejectedError
+from lorry_registry.files.digests import digest_bytes
 from lorry_registry.manifest import Evaluation, FileEntry, Manifest, MetricValue
 
 

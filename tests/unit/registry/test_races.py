@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lorry_registry.errors import ConflictError
-from lorry_registry.ledger_documents import Event
+from lorry_registry.ledger.events import Event
 from lorry_registry.registry import Registry
 from lorry_registry.stores import Store
 
@@ -24,11 +24,11 @@ _RACE = """
 import json, os, random, sys, time
 from pathlib import Path
 import boto3
-from lorry_registry.challenges import Challenge
+from lorry_registry.ledger.alpha_spending import Challenge
 from lorry_registry.errors import ConflictError
 from lorry_registry.registry import Registry
 from lorry_registry.stores import open_store
-from lorry_registry.stores.s3 import S3Store
+from lorry_registry.stores.s3_store import S3Store
 
 what, address, cache, *adapters = sys.argv[1:]
 TASK = "reviews"

@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 
-from lorry_registry.digests import canonical_json, digest_bytes
+from lorry_registry.adapters.stored_adapters import adapter_key
 from lorry_registry.errors import AdapterRejectedError, ConflictError, NotFoundError, StoreError
-from lorry_registry.ledger_documents import Event
+from lorry_registry.files.digests import canonical_json, digest_bytes
+from lorry_registry.ledger.events import Event
+from lorry_registry.ledger.version_status import judge_standings, name_standing
+from lorry_registry.maintenance.task_deletion import delete_task, restore_task
 from lorry_registry.manifest import CONFIG_NAME, MANIFEST_NAME, WEIGHTS_NAME
 from lorry_registry.registry import Registry
 from lorry_registry.settings import Settings
-from lorry_registry.standing import judge_standings, name_standing
-from lorry_registry.stored_adapters import adapter_key
 from lorry_registry.stores import LocalStore
-from lorry_registry.task_deletion import delete_task, restore_task
 
 Make = Callable[..., Any]
 StoredFile = Callable[[str, str], Path]
@@ -95,7 +95,7 @@ def test_a_missing_file_is_refused_before_anything_is_stored(
 def test_what_no_reader_would_load_is_not_published(
     registry: Registry, store: LocalStore, make_adapter: Make
 ) -> None:
-    from lorry_registry.verification import describe_file
+    from lorry_registry.adapters.verification import describe_file
 
     adapter = make_adapter()
     config = json.loads((adapter.path / CONFIG_NAME).read_bytes()) | {"auto_mapping": {"parent_library": "x"}}

@@ -24,12 +24,12 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from lorry_registry.collection import Rules, plan_collection, sweep_store
 from lorry_registry.errors import ConflictError, NotFoundError
-from lorry_registry.leases import TOMBSTONES
+from lorry_registry.leases.content_leases import TOMBSTONES
+from lorry_registry.maintenance.collection import Rules, plan_collection, sweep_store
+from lorry_registry.maintenance.task_deletion import delete_task, restore_task
 from lorry_registry.registry import Registry
 from lorry_registry.stores import LocalStore, Store
-from lorry_registry.task_deletion import delete_task, restore_task
 
 from fixtures.adapters import AdapterFolder, write_adapter
 from fixtures.s3_server import BUCKET, QUICK, S3Server
@@ -420,7 +420,7 @@ def test_a_registry_in_a_folder_is_like_its_model(adapters: dict[tuple[str, int]
 
 @pytest.fixture
 def open_on_s3(s3_environment: S3Server) -> Iterator[Callable[[Path], Store]]:
-    from lorry_registry.stores.s3 import S3Store
+    from lorry_registry.stores.s3_store import S3Store
 
     shared: list[Any] = []
 

@@ -5,10 +5,10 @@ import pytest
 from pydantic import ValidationError
 
 from lorry_registry.errors import InvalidTaskError
-from lorry_registry.scrubbing import find_secrets
 from lorry_registry.settings import DEFAULT_IMAGE, Settings, find_home_above
 from lorry_registry.signing import SigningSettings
 from lorry_registry.stores import S3Options
+from lorry_registry.text.scrubbing import find_secrets
 
 
 def test_without_anything_all_is_below_the_present_folder(tmp_path: Path) -> None:

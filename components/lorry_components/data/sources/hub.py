@@ -7,7 +7,7 @@ from lorry_components.data.faults import FaultLog, refuse_source, shorten
 from lorry_components.data.layout import suggest_close
 from lorry_components.data.rows import Record
 from lorry_registry.errors import MissingExtraError
-from lorry_registry.input_specs import DataSpec
+from lorry_registry.tasks.input_specs import DataSpec
 
 MAX_ROWS = 5_000_000
 

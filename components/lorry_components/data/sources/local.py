@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lorry_components.data.faults import FaultLog, refuse_source
 from lorry_components.data.layout import KNOWN_ENDINGS, find_format, list_names, suggest_close
-from lorry_registry.input_specs import DataSpec
+from lorry_registry.tasks.input_specs import DataSpec
 
 # With one slash where it became a path.
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")

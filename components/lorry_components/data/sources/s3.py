@@ -14,9 +14,9 @@ from lorry_components.data.layout import KNOWN_ENDINGS, find_format, list_names
 from lorry_components.data.object_cache import ObjectCache
 from lorry_components.data.rows import MAX_FILE_BYTES
 from lorry_registry.errors import StoreError
-from lorry_registry.sizes import format_in
 from lorry_registry.stores.concurrency import map_concurrent
 from lorry_registry.stores.s3_client import share_client
+from lorry_registry.text.sizes import format_in
 
 MAX_OBJECTS = 10_000
 # Of what rows name: how many objects may lie below the prefix, and how large one and all may be.

@@ -7,10 +7,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lorry_components.methods.base import Method
+from lorry_registry.adapters.verification import read_config
 from lorry_registry.errors import AdapterRejectedError
+from lorry_registry.files.atomic_write import write_whole_text
 from lorry_registry.manifest import CONFIG_NAME, BaseIdentity
-from lorry_registry.verification import read_config
-from lorry_registry.whole_files import write_whole_text
 
 
 class NativeConfig(BaseModel):

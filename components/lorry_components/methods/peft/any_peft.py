@@ -12,8 +12,8 @@ from lorry_components.methods.base import MethodOptions, ReadOptions, refuse_fau
 from lorry_components.methods.peft.base import REACHING_FIELDS, PeftMethod
 from lorry_components.models.blocks import build_skeleton
 from lorry_registry.errors import AdapterRejectedError, Fault
-from lorry_registry.task_document import suggest_name
-from lorry_registry.task_loading import describe_fault
+from lorry_registry.tasks.task_document import suggest_name
+from lorry_registry.tasks.task_loading import describe_fault
 
 if TYPE_CHECKING:
     from peft import PeftConfig

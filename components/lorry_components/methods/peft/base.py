@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from lorry_components.methods.base import AdaptedModel, Method, list_newly_initialized_modules
 from lorry_components.methods.peft.spans import wrap_for_spans
 from lorry_components.methods.tensors import load_tensors, save_tensors
+from lorry_registry.adapters.verification import read_config
 from lorry_registry.errors import AdapterRejectedError, TrainingError
+from lorry_registry.files.atomic_write import write_whole_text
 from lorry_registry.manifest import CONFIG_NAME, BaseIdentity
-from lorry_registry.verification import read_config
-from lorry_registry.whole_files import write_whole_text
 
 if TYPE_CHECKING:
     import torch

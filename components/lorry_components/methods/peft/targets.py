@@ -11,7 +11,7 @@ from lorry_components.methods.peft.spans import SPAN_HEAD
 from lorry_components.models.blocks import build_skeleton, find_body, find_layers, is_unet, list_linear
 from lorry_components.models.stored_base import NotStoredError, StoredModel, read_table
 from lorry_registry.errors import Fault, TrainingError
-from lorry_registry.task_document import suggest_name
+from lorry_registry.tasks.task_document import suggest_name
 
 if TYPE_CHECKING:
     from torch import nn

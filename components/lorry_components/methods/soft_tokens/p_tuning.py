@@ -12,8 +12,8 @@ from pydantic import AfterValidator, Field, model_validator
 from lorry_components.data.templates import count_soft_tokens, parse_template
 from lorry_components.methods.base import AdaptedModel, MethodOptions
 from lorry_components.methods.soft_tokens.base import SoftTokenMethod, SoftTokenOptions, describe_size
+from lorry_registry.adapters.verification import read_config
 from lorry_registry.errors import AdapterRejectedError, InvalidValueError
-from lorry_registry.verification import read_config
 
 if TYPE_CHECKING:
     from peft import PromptEncoderConfig

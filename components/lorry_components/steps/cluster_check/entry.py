@@ -12,16 +12,16 @@ from pydantic import BaseModel, ConfigDict
 from lorry_components.models.named_bases import list_names
 from lorry_components.process_setup import conceal_secrets
 from lorry_components.steps.runtime.step_context import choose_tracking_uri
-from lorry_registry.digests import canonical_json
 from lorry_registry.errors import LorryError
-from lorry_registry.mlflow_artifacts import try_artifacts
-from lorry_registry.mlflow_connection import MlflowConnection
-from lorry_registry.mlflow_index import MlflowIndex
-from lorry_registry.mlflow_network import BRIEF
-from lorry_registry.scrubbing import scrub_text
+from lorry_registry.files.atomic_write import write_whole
+from lorry_registry.files.digests import canonical_json
+from lorry_registry.mlflow.artifacts import try_artifacts
+from lorry_registry.mlflow.connection import MlflowConnection
+from lorry_registry.mlflow.index import MlflowIndex
+from lorry_registry.mlflow.network import BRIEF
 from lorry_registry.settings import Settings
 from lorry_registry.stores import open_store
-from lorry_registry.whole_files import write_whole
+from lorry_registry.text.scrubbing import scrub_text
 
 _MOST_BASES = 20
 

@@ -25,13 +25,13 @@ from lorry_components.steps.evaluate.prediction_file import StoredPredictions, w
 from lorry_components.steps.evaluate.row_changes import RowChanges, compare_rows
 from lorry_components.task_types import Prediction, Row, Target, TaskType
 from lorry_components.tasks.resolution import ResolvedTask
-from lorry_registry.challenges import count_challengers
 from lorry_registry.errors import AdapterRejectedError, BaseModelError, InvalidDataError
+from lorry_registry.ledger.alpha_spending import count_challengers
 from lorry_registry.manifest import Evaluation, Manifest
+from lorry_registry.records.row_fingerprints import read_fingerprints
 from lorry_registry.registry import Registry
-from lorry_registry.row_fingerprints import read_fingerprints
 from lorry_registry.stores import Store
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.task_spec import TaskSpec
 
 SPLIT = "test"
 _LISTED_CLASSES = 5

@@ -18,7 +18,7 @@ from lorry_components.plot_style import (
 from lorry_components.steps.evaluate.evaluation_report import ChampionComparison
 from lorry_components.task_types import Prediction, Target, TaskType
 from lorry_registry.manifest import Evaluation
-from lorry_registry.task_spec import Reference
+from lorry_registry.tasks.task_spec import Reference
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

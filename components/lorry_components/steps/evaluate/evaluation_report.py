@@ -7,8 +7,8 @@ from pydantic import BaseModel, ConfigDict
 
 from lorry_components.metrics.pictures import Picture
 from lorry_components.steps.evaluate.row_changes import RowChanges
+from lorry_registry.files.atomic_write import write_whole_text
 from lorry_registry.manifest import Baseline, Evaluation, Probe
-from lorry_registry.whole_files import write_whole_text
 
 PREDICTIONS_NAME = "predictions.jsonl"
 PLOT_NAME = "predictions.png"

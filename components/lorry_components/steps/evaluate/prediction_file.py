@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 
 from lorry_components.data.read_sequence import ReadSequence
 from lorry_components.task_types import Prediction
-from lorry_registry.whole_files import whole_file
+from lorry_registry.files.atomic_write import whole_file
 
 _FIELD = "prediction"
 

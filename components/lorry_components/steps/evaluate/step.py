@@ -41,7 +41,7 @@ from lorry_components.training.training_summary import ADAPTER_FOLDER, TrainingS
 from lorry_registry.errors import UsageError
 from lorry_registry.manifest import Evaluation, Probe
 from lorry_registry.registry import Registry
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.task_spec import TaskSpec
 
 _FEW_ROWS = 20
 

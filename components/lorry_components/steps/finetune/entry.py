@@ -33,16 +33,16 @@ from lorry_components.training.feature_cache import FeatureCache
 from lorry_components.training.starting_adapter import StartingAdapter
 from lorry_components.training.stored_checkpoints import CheckpointPlace, find_place
 from lorry_components.training.training_summary import TrainingSummary
-from lorry_registry.adapter_names import label_method, name_run
-from lorry_registry.addresses import hide_secrets
 from lorry_registry.errors import TrackingError, TrainingError
-from lorry_registry.kubeflow_pages import PAGE_TAG, describe_kubeflow_run, tag_kubeflow_run
-from lorry_registry.mlflow_best_effort import BestEffort
-from lorry_registry.mlflow_index import MlflowIndex
-from lorry_registry.mlflow_views import build_view
-from lorry_registry.row_fingerprints import read_fingerprints
-from lorry_registry.version_card import NOTE_TAG, describe_model
-from lorry_registry.whole_files import write_whole_text
+from lorry_registry.files.atomic_write import write_whole_text
+from lorry_registry.mlflow.best_effort import BestEffort
+from lorry_registry.mlflow.index import MlflowIndex
+from lorry_registry.mlflow.kubeflow_pages import PAGE_TAG, describe_kubeflow_run, tag_kubeflow_run
+from lorry_registry.mlflow.version_card import NOTE_TAG, describe_model
+from lorry_registry.mlflow.views import build_view
+from lorry_registry.records.adapter_names import label_method, name_run
+from lorry_registry.records.row_fingerprints import read_fingerprints
+from lorry_registry.text.addresses import hide_secrets
 
 _LOGGER = logging.getLogger(__name__)
 # Beside the checkpoints of a training: the id of the MLflow run that shows it.

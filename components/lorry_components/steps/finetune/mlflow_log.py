@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from lorry_registry.mlflow_best_effort import BestEffort
-from lorry_registry.mlflow_index import MlflowIndex
+from lorry_registry.mlflow.best_effort import BestEffort
+from lorry_registry.mlflow.index import MlflowIndex
 
 
 class MlflowLog:

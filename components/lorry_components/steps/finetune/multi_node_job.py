@@ -11,8 +11,8 @@ from lorry_components.steps.finetune.train_job_settings import TrainJobSettings
 from lorry_components.steps.finetune.train_jobs import NodePod, TrainJob, TrainJobs
 from lorry_components.training.stored_checkpoints import warn_of_failure
 from lorry_components.training.training_summary import TrainingSummary
-from lorry_registry.digests import digest_document, shorten_digest
 from lorry_registry.errors import ClusterError, LorryError, TrainingError
+from lorry_registry.files.digests import digest_document, shorten_digest
 
 _LOGGER = logging.getLogger(__name__)
 _NODE_MODULE = "lorry_components.steps.finetune.node_entry"

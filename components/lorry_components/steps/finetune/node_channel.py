@@ -14,7 +14,6 @@ from typing import Annotated, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lorry_components.training.training_summary import ADAPTER_FOLDER, TrainingSummary
-from lorry_registry.digests import canonical_json, digest_file
 from lorry_registry.errors import (
     AdapterRejectedError,
     BaseModelError,
@@ -28,8 +27,9 @@ from lorry_registry.errors import (
     StoreError,
     TrainingError,
 )
-from lorry_registry.scrubbing import scrub_text
+from lorry_registry.files.digests import canonical_json, digest_file
 from lorry_registry.stores import Store
+from lorry_registry.text.scrubbing import scrub_text
 
 _WORK, _RESULT, _FAILURE, _WAITING = "work.json", "result.json", "failure.json", "waiting.json"
 _Document = TypeVar("_Document", bound=BaseModel)

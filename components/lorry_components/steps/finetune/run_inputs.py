@@ -13,10 +13,10 @@ from lorry_components.task_types.generation.base import GenerationTaskType
 from lorry_components.tasks.definition import read_options
 from lorry_components.training.length import may_take_small_batches
 from lorry_components.training.training_summary import TrainingSummary
-from lorry_registry.addresses import hide_secrets
-from lorry_registry.mlflow_datasets import RunDataset
-from lorry_registry.mlflow_views import OPTIONS_PARAMETER, describe_options
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.mlflow.dataset_inputs import RunDataset
+from lorry_registry.mlflow.views import OPTIONS_PARAMETER, describe_options
+from lorry_registry.tasks.task_spec import TaskSpec
+from lorry_registry.text.addresses import hide_secrets
 
 TASK_ARTIFACT = "task.yaml"
 

@@ -41,11 +41,11 @@ from lorry_components.training.setup import Setup, check_batch_size, set_up
 from lorry_components.training.starting_adapter import StartingAdapter, begin_with, scale_head
 from lorry_components.training.stored_checkpoints import CheckpointPlace
 from lorry_components.training.training_summary import ADAPTER_FOLDER, TrainingSummary, read_versions
-from lorry_registry.digests import digest_document, shorten_digest
 from lorry_registry.errors import LorryError, TrainingError
+from lorry_registry.files.digests import digest_document, shorten_digest
 from lorry_registry.manifest import WEIGHTS_NAME, TrainingInputs
-from lorry_registry.sizes import MIB, format_in
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.task_spec import TaskSpec
+from lorry_registry.text.sizes import MIB, format_in
 
 if TYPE_CHECKING:
     from lorry_components.training.callbacks import LogMetrics

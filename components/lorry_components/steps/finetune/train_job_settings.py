@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lorry_components.steps.runtime.step_context import TRAIN_JOB_VARIABLE
 from lorry_registry.errors import UsageError
-from lorry_registry.task_spec import Toleration
+from lorry_registry.tasks.task_spec import Toleration
 
 
 class JobVolume(BaseModel):

@@ -9,7 +9,7 @@ from lorry_components.steps.evaluate.evaluation_report import EvaluationReport
 from lorry_components.steps.gate.step import DECISION_NAME, decide
 from lorry_components.steps.runtime.outcomes import run_step
 from lorry_components.steps.runtime.step_context import StepContext
-from lorry_registry.mlflow_best_effort import BestEffort
+from lorry_registry.mlflow.best_effort import BestEffort
 
 
 def main(

@@ -11,11 +11,11 @@ from lorry_components.steps.evaluate.evaluation_report import (
     EvaluationReport,
     FirstTrial,
 )
-from lorry_registry.challenges import Challenge, tighten_confidence
+from lorry_registry.files.atomic_write import write_whole_text
+from lorry_registry.ledger.alpha_spending import Challenge, tighten_confidence
 from lorry_registry.manifest import Baseline, Evaluation
-from lorry_registry.sizes import format_probability
-from lorry_registry.task_spec import GateSpec
-from lorry_registry.whole_files import write_whole_text
+from lorry_registry.tasks.task_spec import GateSpec
+from lorry_registry.text.sizes import format_probability
 
 DECISION_NAME = "decision.json"
 

@@ -9,9 +9,9 @@ from lorry_components.data.object_cache import ObjectCache
 from lorry_components.data.prepared import load_card, load_part, order_examples, write_prepared
 from lorry_components.data.reading import digest_source
 from lorry_components.tasks.resolution import ResolvedTask
-from lorry_registry.digests import digest_document
 from lorry_registry.errors import InvalidDataError
-from lorry_registry.input_specs import DataSpec
+from lorry_registry.files.digests import digest_document
+from lorry_registry.tasks.input_specs import DataSpec
 
 __all__ = ["DataCard", "Example", "digest_source", "load_card", "load_part", "prepare_data"]
 

@@ -8,7 +8,12 @@ from typing import Any
 
 from lorry_components.models.model_family import is_decoder_class
 from lorry_registry.manifest import Manifest
-from lorry_registry.vllm_support import DEFAULT_RANK, find_highest_rank, find_rank_limit, list_refusals
+from lorry_registry.records.vllm_support import (
+    DEFAULT_RANK,
+    find_highest_rank,
+    find_rank_limit,
+    list_refusals,
+)
 
 _SEQUENCE_KINDS = frozenset({"text-classification", "regression"})
 # Families of bases that tell the two texts of a row apart by token types.

@@ -6,24 +6,24 @@ from pathlib import Path
 from typing import Any
 
 from lorry_components.inference.mlflow_flavor import FLAVOR_NAME, write_model
-from lorry_registry.adapter_names import name_run
+from lorry_registry.ledger.promotion import Version, list_versions
+from lorry_registry.ledger.version_status import judge_standings
 from lorry_registry.manifest import Manifest
-from lorry_registry.mlflow_adoption import adopt_champion
-from lorry_registry.mlflow_index import MlflowIndex, sync_aliases
-from lorry_registry.mlflow_repair import (
+from lorry_registry.mlflow.adoption import adopt_champion
+from lorry_registry.mlflow.index import MlflowIndex, sync_aliases
+from lorry_registry.mlflow.repair import (
     remove_twins,
     repair_versions,
     report_copies,
     restore_training,
     show_standings,
 )
-from lorry_registry.mlflow_views import OPTIONS_PARAMETER, describe_options, list_results
-from lorry_registry.promotion import Version, list_versions
+from lorry_registry.mlflow.views import OPTIONS_PARAMETER, describe_options, list_results
+from lorry_registry.records.adapter_names import name_run
+from lorry_registry.records.training_record import TrainingRecord, read_record
 from lorry_registry.registry import Registry
 from lorry_registry.signing.adapter_signatures import SIGNATURES_FOLDER
 from lorry_registry.signing.attestations import copy_sidecars
-from lorry_registry.standing import judge_standings
-from lorry_registry.training_record import TrainingRecord, read_record
 
 
 @dataclass(frozen=True, slots=True)

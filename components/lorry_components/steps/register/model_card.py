@@ -7,13 +7,13 @@ from lorry_components.steps.register.client_notes import is_readable_by_peft, li
 from lorry_components.task_types import TASK_TYPES, TaskType
 from lorry_components.task_types.input_form import LINEAR_PROBE
 from lorry_components.task_types.sequence_head import SequenceHeadTaskType
-from lorry_registry.adapter_facts import (
+from lorry_registry.manifest import Manifest
+from lorry_registry.records.adapter_facts import (
     describe_baselines,
     describe_probe,
     format_interval,
     read_adapter,
 )
-from lorry_registry.manifest import Manifest
 
 
 def render_card(manifest: Manifest, config: Mapping[str, Any], peft_usage: str = "") -> str:

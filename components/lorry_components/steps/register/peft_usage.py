@@ -11,8 +11,8 @@ from lorry_components.models.model_family import is_decoder_class
 from lorry_components.task_types import TASK_TYPES
 from lorry_components.task_types.input_form import InputForm
 from lorry_components.task_types.sequence_head import SequenceHeadTaskType
+from lorry_registry.adapters.verification import read_tensor_entries
 from lorry_registry.manifest import WEIGHTS_NAME, Manifest, Pooling
-from lorry_registry.verification import read_tensor_entries
 
 _PEFT = "base_model.model."
 _HEAD = "score."

@@ -21,18 +21,18 @@ from lorry_components.steps.runtime.registered_candidate import RegisteredCandid
 from lorry_components.tasks.resolution import ResolvedTask
 from lorry_components.tasks.staleness import GATE_DETAIL, describe_gate
 from lorry_components.training.training_summary import ADAPTER_FOLDER, TrainingSummary
+from lorry_registry.adapters.verification import describe_file, read_config
 from lorry_registry.errors import ConflictError, LorryError
-from lorry_registry.ledger_documents import Event
+from lorry_registry.files.atomic_write import write_whole_text
+from lorry_registry.ledger.events import Event
+from lorry_registry.ledger.promotion import Version, find_version
 from lorry_registry.manifest import CARD_NAME, CONFIG_NAME, WEIGHTS_NAME, Manifest
-from lorry_registry.mlflow_best_effort import BestEffort
-from lorry_registry.mlflow_index import MlflowIndex, sync_aliases
-from lorry_registry.promotion import Version, find_version
-from lorry_registry.provenance import PROVENANCE_DETAIL, Build, attach_provenance
+from lorry_registry.mlflow.best_effort import BestEffort
+from lorry_registry.mlflow.index import MlflowIndex, sync_aliases
+from lorry_registry.records.provenance import PROVENANCE_DETAIL, Build, attach_provenance
+from lorry_registry.records.row_fingerprints import store_fingerprints
+from lorry_registry.records.training_record import CARD_DETAIL, TRAINING_DETAIL, TrainingFacts, store_card
 from lorry_registry.registry import Registry
-from lorry_registry.row_fingerprints import store_fingerprints
-from lorry_registry.training_record import CARD_DETAIL, TRAINING_DETAIL, TrainingFacts, store_card
-from lorry_registry.verification import describe_file, read_config
-from lorry_registry.whole_files import write_whole_text
 
 _NO_FILES = ()
 # How often a candidate is judged, if the champion changes each time.

@@ -12,13 +12,13 @@ from lorry_components.steps.report.page import render_page
 from lorry_components.steps.report.step import RunReport, report_run
 from lorry_components.steps.runtime.outcomes import RunRecord
 from lorry_components.steps.runtime.step_context import choose_tracking_uri
-from lorry_registry.mlflow_best_effort import BestEffort
-from lorry_registry.mlflow_index import MlflowIndex
+from lorry_registry.files.atomic_write import write_whole_text
+from lorry_registry.mlflow.best_effort import BestEffort
+from lorry_registry.mlflow.index import MlflowIndex
 from lorry_registry.registry import Registry
 from lorry_registry.settings import Settings
 from lorry_registry.stores import open_store
-from lorry_registry.task_references import label_task
-from lorry_registry.whole_files import write_whole_text
+from lorry_registry.tasks.task_references import label_task
 
 # In MLflow, the part of the report that is about the run's own task.
 _PAGE_NAME = "report.html"

@@ -6,7 +6,7 @@ from typing import Literal
 from lorry_components.metrics.pictures import ConfusionPicture, ScatterPicture
 from lorry_components.steps.evaluate.row_changes import RowChanges
 from lorry_components.steps.finetune.learning_curve import LearningCurve
-from lorry_registry.adapter_facts import AdapterFacts, Facts, SizeFacts
+from lorry_registry.records.adapter_facts import AdapterFacts, Facts, SizeFacts
 
 FactStatus = Literal["promoted", "challenger", "unchanged", "current", "failed"]
 

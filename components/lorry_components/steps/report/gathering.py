@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 
 from lorry_components.steps.report.facts import ReportFacts
-from lorry_components.steps.report.reading import NOTHING_RECORDED, Recorded, read_report, read_task
+from lorry_components.steps.report.report_reading import NOTHING_RECORDED, Recorded, read_report, read_task
 from lorry_components.steps.report.step import RunReport, TaskReport, report_task, summarize_run
 from lorry_components.steps.runtime.outcomes import STEPS, RunRecord
 from lorry_registry.errors import LorryError, NotFoundError
-from lorry_registry.ledger_documents import Event
+from lorry_registry.ledger.events import Event
+from lorry_registry.ledger.promotion import Version, list_versions
 from lorry_registry.manifest import Manifest
-from lorry_registry.promotion import Version, list_versions
 from lorry_registry.registry import Registry
 from lorry_registry.stores import Store
 

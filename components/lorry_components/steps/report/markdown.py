@@ -25,7 +25,7 @@ from lorry_components.steps.report.wording import (
     name_status,
     tell_decision,
 )
-from lorry_registry.adapter_facts import NOTHING, format_interval, format_metric
+from lorry_registry.records.adapter_facts import NOTHING, format_interval, format_metric
 
 MOST_CHARACTERS = 65_536
 """What GitHub takes as one comment."""

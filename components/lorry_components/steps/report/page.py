@@ -27,7 +27,7 @@ from lorry_components.steps.report.wording import (
     name_status,
     tell_decision,
 )
-from lorry_registry.adapter_facts import NOTHING, format_interval, format_metric
+from lorry_registry.records.adapter_facts import NOTHING, format_interval, format_metric
 
 _SHADES = 5
 _SIDE, _LEFT, _MARGIN = 300, 50, 34

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from lorry_components.steps.runtime.outcomes import SILENT_END, STEPS, Failure, Outcome, RunRecord
-from lorry_registry.digests import canonical_json
+from lorry_registry.files.digests import canonical_json
 from lorry_registry.stores import Store
 
 TaskStatus = Literal["promoted", "challenger", "unchanged", "current", "failed"]

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from lorry_components.progress import format_seconds
 from lorry_components.steps.report.facts import DataFacts, GainFacts, TaskFacts
 from lorry_components.steps.runtime.outcomes import STEPS
-from lorry_registry.adapter_facts import NOTHING, describe_baselines, describe_probe, describe_size
-from lorry_registry.training_record import ONLY_HEAD
+from lorry_registry.records.adapter_facts import NOTHING, describe_baselines, describe_probe, describe_size
+from lorry_registry.records.training_record import ONLY_HEAD
 
 P_VALUE_NOTE = (
     "p is the probability of such a gain on the same test rows if the true one is not above the minimum gain "

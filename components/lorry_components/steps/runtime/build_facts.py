@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pydantic import TypeAdapter, ValidationError
 
 from lorry_registry.errors import UsageError
-from lorry_registry.provenance import Build, SourceRevision
+from lorry_registry.records.provenance import Build, SourceRevision
 
 # Who runs the steps, as a URI.
 BUILDER_VARIABLE = "LORRY_BUILDER_ID"

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lorry_registry.addresses import hide_secrets
 from lorry_registry.errors import ClusterError, MissingExtraError
 from lorry_registry.retries import RetryPolicy
+from lorry_registry.text.addresses import hide_secrets
 
 _LOGGER = logging.getLogger(__name__)
 _Answer = TypeVar("_Answer")

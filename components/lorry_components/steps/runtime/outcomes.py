@@ -20,10 +20,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
-from lorry_registry.digests import canonical_json
 from lorry_registry.errors import ConflictError, LorryError, StoreError
-from lorry_registry.scrubbing import format_scrubbed, scrub_text
+from lorry_registry.files.digests import canonical_json
 from lorry_registry.stores import Store
+from lorry_registry.text.scrubbing import format_scrubbed, scrub_text
 
 STEPS = ("prepare_data", "finetune", "evaluate", "gate", "register")
 _HEARTBEAT = "running"

@@ -5,7 +5,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
-from lorry_registry.whole_files import write_whole_text
+from lorry_registry.files.atomic_write import write_whole_text
 
 RENEWED_DETAIL = "renewed"
 """The detail of the first step's outcome that names such a version."""

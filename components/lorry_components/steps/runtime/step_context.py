@@ -20,16 +20,16 @@ from lorry_components.steps.runtime.build_facts import read_build
 from lorry_components.steps.runtime.outcomes import RunRecord, run_step
 from lorry_components.steps.runtime.step_progress import StepProgress
 from lorry_components.tasks.resolution import ResolvedTask, resolve_task
-from lorry_registry.digest_cache import DigestCache
 from lorry_registry.errors import TrackingError
-from lorry_registry.mlflow_index import MlflowIndex
-from lorry_registry.provenance import Build
+from lorry_registry.files.digest_cache import DigestCache
+from lorry_registry.mlflow.index import MlflowIndex
+from lorry_registry.records.provenance import Build
 from lorry_registry.registry import Registry
 from lorry_registry.settings import Settings
 from lorry_registry.stores import Store, open_store
-from lorry_registry.task_loading import place_base
-from lorry_registry.task_references import label_task, read_task
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.task_loading import place_base
+from lorry_registry.tasks.task_references import label_task, read_task
+from lorry_registry.tasks.task_spec import TaskSpec
 
 # The folder in which a local run looks for progress files; unset on a cluster.
 PROGRESS_VARIABLE = "LORRY_PROGRESS"

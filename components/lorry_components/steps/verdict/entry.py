@@ -14,7 +14,7 @@ from lorry_components.steps.runtime.outcomes import RunRecord
 from lorry_registry.errors import RunFailedError
 from lorry_registry.settings import Settings
 from lorry_registry.stores import open_store
-from lorry_registry.task_references import label_task
+from lorry_registry.tasks.task_references import label_task
 
 
 def main(*, tasks: Sequence[str], run: str, store: str) -> None:

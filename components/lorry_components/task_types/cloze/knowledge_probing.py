@@ -28,7 +28,7 @@ from lorry_components.task_types.cloze.base import ClozeTaskType
 from lorry_components.task_types.cloze.reader import ClozeReader
 from lorry_components.task_types.trivial_answers import COMMON_ANSWER, find_common_answer
 from lorry_registry.errors import Fault, describe_value_error
-from lorry_registry.sizes import format_probability
+from lorry_registry.text.sizes import format_probability
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

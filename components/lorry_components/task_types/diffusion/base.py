@@ -19,9 +19,9 @@ from lorry_components.task_types.diffusion.image_arrays import decode_image
 from lorry_components.task_types.diffusion.latent_diffusion import DiffusionParts, build_denoising_model
 from lorry_components.task_types.training_form import TrainingForm
 from lorry_registry.errors import BaseModelError, Fault, InvalidDataError
-from lorry_registry.input_specs import DataSpec
-from lorry_registry.task_sections import TaskSections
-from lorry_registry.task_spec import DRAWING_FIELDS, GenerateSpec, TrainSpec
+from lorry_registry.tasks.input_specs import DataSpec
+from lorry_registry.tasks.task_sections import TaskSections
+from lorry_registry.tasks.task_spec import DRAWING_FIELDS, GenerateSpec, TrainSpec
 
 if TYPE_CHECKING:
     from torch import nn

@@ -10,7 +10,7 @@ from lorry_components.task_types.generation.base import GenerationTaskType
 from lorry_components.task_types.text_task import PassLengths
 from lorry_components.task_types.training_form import TrainingForm
 from lorry_registry.errors import Fault
-from lorry_registry.task_spec import TrainSpec
+from lorry_registry.tasks.task_spec import TrainSpec
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from lorry_components.data.rows import Label
 from lorry_components.metrics.base import Target, list_right
 from lorry_components.metrics.squad import normalise_answer
-from lorry_registry.digests import canonical_json
 from lorry_registry.errors import InvalidValueError
+from lorry_registry.files.digests import canonical_json
 
 _SHOWN_CHARACTERS = 60
 _NONE_TODO = "write [] where the context has no answer"

@@ -42,8 +42,8 @@ from lorry_components.task_types.text_head import TextHeadTaskType
 from lorry_components.task_types.training_form import TrainingForm
 from lorry_components.task_types.trivial_answers import COMMON_ANSWER, find_common_answer, find_most_common
 from lorry_registry.errors import Fault
-from lorry_registry.input_specs import DataSpec
-from lorry_registry.sizes import format_probability
+from lorry_registry.tasks.input_specs import DataSpec
+from lorry_registry.text.sizes import format_probability
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,8 +14,8 @@ from lorry_components.data.splits import split_examples
 from lorry_components.steps.prepare_data.step import load_part, prepare_data
 from lorry_components.tasks.resolution import resolve_task
 from lorry_registry.errors import InvalidDataError
-from lorry_registry.input_specs import SeededSplit
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.input_specs import SeededSplit
+from lorry_registry.tasks.task_spec import TaskSpec
 
 MakeSpec = Callable[..., TaskSpec]
 WriteLines = Callable[..., Path]

@@ -7,9 +7,9 @@ import pytest
 
 from lorry_components.data.data_card import DataCard, NumberSummary, SplitCard, describe_part, list_labels
 from lorry_components.data.examples import Example
-from lorry_registry.digests import digest_bytes
 from lorry_registry.errors import InvalidDataError, NotFoundError
-from lorry_registry.input_specs import Columns
+from lorry_registry.files.digests import digest_bytes
+from lorry_registry.tasks.input_specs import Columns
 
 DIGEST = digest_bytes(b"")
 

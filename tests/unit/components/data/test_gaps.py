@@ -11,7 +11,7 @@ from lorry_components.data.reading import Reading
 from lorry_components.steps.prepare_data.step import prepare_data
 from lorry_components.tasks.resolution import resolve_task
 from lorry_registry.errors import InvalidDataError
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.task_spec import TaskSpec
 
 Read = Callable[..., Reading]
 Fail = Callable[..., InvalidDataError]

@@ -14,7 +14,7 @@ from lorry_components.task_types.diffusion.image_arrays import decode_image
 from lorry_components.tasks.definition import find_task_type
 from lorry_components.tasks.resolution import resolve_task
 from lorry_registry.errors import InvalidDataError
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.task_spec import TaskSpec
 
 MakeSpec = Callable[..., TaskSpec]
 PARTS = ("train", "validation", "test")

@@ -6,7 +6,7 @@ import pytest
 from lorry_components.data.layout import TABLE, choose_layout, find_format
 from lorry_components.data.reading import Reading
 from lorry_registry.errors import InvalidDataError
-from lorry_registry.input_specs import DataSpec, NamedSplits, SeededSplit
+from lorry_registry.tasks.input_specs import DataSpec, NamedSplits, SeededSplit
 
 DEFAULT = DataSpec(source="set")
 

@@ -9,7 +9,7 @@ from lorry_components.data import prepared
 from lorry_components.steps.prepare_data.step import DataCard, Example, load_card, load_part, prepare_data
 from lorry_components.tasks.resolution import resolve_task
 from lorry_registry.errors import ConflictError, InvalidDataError, NotFoundError, StoreError
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.task_spec import TaskSpec
 
 FILES = ["data_card.json", "test.parquet", "train.parquet", "validation.parquet"]
 

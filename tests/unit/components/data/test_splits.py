@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from lorry_components.data.examples import Example
 from lorry_components.data.splits import limit_parts, split_examples
 from lorry_components.task_types import LabelForm
-from lorry_registry.input_specs import PartLimits, SeededSplit
+from lorry_registry.tasks.input_specs import PartLimits, SeededSplit
 
 PARTS = ("train", "validation", "test")
 

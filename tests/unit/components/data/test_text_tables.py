@@ -16,8 +16,8 @@ from lorry_components.data.reading import Reading, digest_source
 from lorry_components.data.records import read_records
 from lorry_components.data.text_tables import find_dialect
 from lorry_registry.errors import InvalidDataError
-from lorry_registry.input_specs import DataSpec, TableFormat
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.input_specs import DataSpec, TableFormat
+from lorry_registry.tasks.task_spec import TaskSpec
 
 Read = Callable[..., Reading]
 Fail = Callable[..., InvalidDataError]

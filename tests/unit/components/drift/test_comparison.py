@@ -11,7 +11,7 @@ from lorry_components.drift import compare_inputs, read_inputs
 from lorry_components.drift.comparison import Sample
 from lorry_components.task_types import TASK_TYPES, InputForm
 from lorry_registry.errors import InvalidDataError
-from lorry_registry.input_specs import Columns
+from lorry_registry.tasks.input_specs import Columns
 
 CLASSIFICATION = TASK_TYPES["text-classification"](InputForm(max_length=16))
 REGRESSION = TASK_TYPES["regression"](InputForm(max_length=16))

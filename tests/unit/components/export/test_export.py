@@ -11,15 +11,15 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from lorry_components.export import hub
-from lorry_components.export.hub import push_folder, write_hub_folder
+from lorry_components.export import hub_export
+from lorry_components.export.hub_export import push_folder, write_hub_folder
 from lorry_components.export.merging import MergedModel, merge_adapter
 from lorry_components.methods import METHODS
 from lorry_components.methods.native.own_weights import OwnWeightsMethod
-from lorry_registry.base_places import BasePlace
+from lorry_registry.adapters.verification import read_manifest
 from lorry_registry.errors import AdapterRejectedError, ConflictError, UsageError
 from lorry_registry.manifest import Manifest
-from lorry_registry.verification import read_manifest
+from lorry_registry.tasks.base_places import BasePlace
 
 FROZEN = max((Path(__file__).parents[3] / "frozen").glob("*/store")).parent
 FOLDERS = {
@@ -175,6 +175,6 @@ def test_pushing_needs_a_token_and_makes_a_private_repository(
 
     monkeypatch.setattr(huggingface_hub, "get_token", lambda: secret)
     monkeypatch.setattr(huggingface_hub, "HfApi", Api)
-    assert hub.push_folder(tmp_path, "team/reviews") == "https://hub.example/commit/1"
+    assert hub_export.push_folder(tmp_path, "team/reviews") == "https://hub.example/commit/1"
     assert calls[0] == ("team/reviews", {"private": True, "exist_ok": True})
     assert calls[1][1]["folder_path"] == tmp_path

@@ -28,11 +28,11 @@ from lorry_components.task_types import TASK_TYPES, InputForm
 from lorry_components.tasks.definition import find_method, find_task_type
 from lorry_components.tasks.resolution import resolve_task
 from lorry_components.training.training_summary import TrainingSummary
-from lorry_registry.digests import canonical_json
+from lorry_registry.adapters.verification import describe_file
 from lorry_registry.errors import AdapterRejectedError, BaseModelError, TrainingError
-from lorry_registry.input_specs import BaseSpec
+from lorry_registry.files.digests import canonical_json
 from lorry_registry.manifest import ADAPTER_FILES, CONFIG_NAME, MANIFEST_NAME, WEIGHTS_NAME, Manifest
-from lorry_registry.verification import describe_file
+from lorry_registry.tasks.input_specs import BaseSpec
 
 # One method of each family: what a method does by itself has tests of its own.
 TRIED = ("full", "lora", "adapter-h", "p-tuning", "p-tuning-v2", "peft")

@@ -24,9 +24,9 @@ from lorry_components.steps.register.step import register
 from lorry_components.tasks.resolution import resolve_task
 from lorry_registry.errors import AdapterRejectedError, BaseModelError, UsageError
 from lorry_registry.manifest import ADAPTER_FILES, MANIFEST_NAME, WEIGHTS_NAME
-from lorry_registry.mlflow_index import MlflowIndex
-from lorry_registry.mlflow_models import LOADER
-from lorry_registry.provenance import Build
+from lorry_registry.mlflow.index import MlflowIndex
+from lorry_registry.mlflow.model_versions import LOADER
+from lorry_registry.records.provenance import Build
 from lorry_registry.registry import Registry
 from lorry_registry.stores import LocalStore
 

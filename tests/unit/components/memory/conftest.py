@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.task_spec import TaskSpec
 
 
 @pytest.fixture(scope="session")

@@ -30,7 +30,7 @@ from lorry_pipelines.cli.plan import plan_files
 from lorry_pipelines.scheduling import refuse_what_does_not_fit
 from lorry_registry.errors import InvalidTaskError
 from lorry_registry.manifest import WEIGHTS_NAME
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.task_spec import TaskSpec
 
 MakeSpec = Callable[..., TaskSpec]
 pytest.importorskip("diffusers", reason="diffusers is not installed: pip install lorry[images]")

@@ -7,7 +7,7 @@ import pytest
 
 from lorry_components.memory.expectations import describe_expectation
 from lorry_components.models.configuration import BaseConfiguration, read_configuration
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.task_spec import TaskSpec
 
 MakeSpec = Callable[..., TaskSpec]
 

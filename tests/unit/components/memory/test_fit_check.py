@@ -17,7 +17,7 @@ from lorry_components.models.configuration import (
 )
 from lorry_pipelines.scheduling import refuse_what_does_not_fit
 from lorry_registry.errors import InvalidTaskError
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.task_spec import TaskSpec
 
 MakeSpec = Callable[..., TaskSpec]
 REVISION = "0" * 40
@@ -158,7 +158,7 @@ def test_what_surely_fits_is_let_through_without_torch(make_spec: MakeSpec) -> N
     code = """
 import sys
 from lorry_pipelines.scheduling import refuse_what_does_not_fit
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.task_spec import TaskSpec
 refuse_what_does_not_fit([TaskSpec.model_validate_json(sys.argv[1])])
 print(*sorted({"torch", "transformers", "peft"} & set(sys.modules)))
 """

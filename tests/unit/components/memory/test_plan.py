@@ -31,10 +31,10 @@ from lorry_components.tasks.definition import find_method, find_task_type, inspe
 from lorry_components.tasks.resolution import resolve_task
 from lorry_components.training.precision import choose_task_precision, detect_processor
 from lorry_registry.errors import BaseModelError, TrainingError
-from lorry_registry.input_specs import BaseSpec
 from lorry_registry.manifest import WEIGHTS_NAME
-from lorry_registry.task_document import apply_overrides
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.input_specs import BaseSpec
+from lorry_registry.tasks.task_document import apply_overrides
+from lorry_registry.tasks.task_spec import TaskSpec
 
 METHODS: tuple[Mapping[str, Any], ...] = (
     {"name": "lora", "r": 4, "targets": ["query", "value"]},

@@ -14,7 +14,7 @@ from lorry_components.steps.finetune.step import finetune
 from lorry_components.steps.prepare_data.step import prepare_data
 from lorry_components.tasks.resolution import resolve_task
 from lorry_registry.manifest import WEIGHTS_NAME
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.task_spec import TaskSpec
 
 MakeSpec = Callable[..., TaskSpec]
 COLUMNS = {"text": "text", "text_pair": "context", "label": "label"}

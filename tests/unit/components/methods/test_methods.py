@@ -26,8 +26,8 @@ from lorry_components.task_types import TASK_TYPES, InputForm, TaskType
 from lorry_components.tasks.definition import check_sections
 from lorry_registry.errors import AdapterRejectedError, Fault, TrainingError
 from lorry_registry.manifest import CONFIG_NAME, WEIGHTS_NAME, BaseIdentity
-from lorry_registry.task_sections import TaskSections
-from lorry_registry.task_spec import MethodSpec
+from lorry_registry.tasks.task_sections import TaskSections
+from lorry_registry.tasks.task_spec import MethodSpec
 
 IDENTITY = BaseIdentity(
     model="package:somewhere/model", revision=None, fingerprint="sha256:" + "0" * 64, architecture="BertModel"

@@ -13,8 +13,8 @@ from lorry_components.tasks.base_checks import check_base, check_bases
 from lorry_components.tasks.definition import check_sections
 from lorry_components.tasks.passed_checks import PassedChecks
 from lorry_registry.errors import Fault, InvalidTaskError, MissingExtraError, TrainingError
-from lorry_registry.task_sections import TaskSections
-from lorry_registry.task_spec import MethodSpec, TaskSpec
+from lorry_registry.tasks.task_sections import TaskSections
+from lorry_registry.tasks.task_spec import MethodSpec, TaskSpec
 
 Configure = Callable[[str], PreTrainedConfig]
 MakeCase = Callable[..., Any]

@@ -19,7 +19,7 @@ from lorry_components.models import bases
 from lorry_components.models.bases import find_base_folder, list_hub_patterns, resolve_base
 from lorry_components.task_types import TASK_TYPES, InputForm
 from lorry_registry.errors import BaseModelError
-from lorry_registry.input_specs import BaseSpec
+from lorry_registry.tasks.input_specs import BaseSpec
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 MakeBase = Callable[..., Path]

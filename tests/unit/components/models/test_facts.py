@@ -32,7 +32,7 @@ from lorry_components.models.model_family import (
 )
 from lorry_components.task_types import TASK_TYPES, InputForm
 from lorry_registry.errors import BaseModelError
-from lorry_registry.task_spec import TrainSpec
+from lorry_registry.tasks.task_spec import TrainSpec
 
 # Encoders and decoders of sizes that differ, or latents beside bytes: no single width.
 WITHOUT_WIDTH = [BltConfig, PerceiverConfig, MusicgenConfig, MusicgenMelodyConfig]

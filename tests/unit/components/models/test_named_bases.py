@@ -15,11 +15,11 @@ from lorry_components.models.bases import find_base_folder, identify_base, resol
 from lorry_components.models.configuration import read_configuration
 from lorry_components.models.named_bases import MANIFEST_NAME, BaseManifest, open_place
 from lorry_components.tasks.resolution import resolve_task
-from lorry_registry.base_places import BasePlace
 from lorry_registry.errors import BaseModelError, ConflictError, StoreError
-from lorry_registry.input_specs import BaseSpec
-from lorry_registry.task_references import refer_to_task
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.base_places import BasePlace
+from lorry_registry.tasks.input_specs import BaseSpec
+from lorry_registry.tasks.task_references import refer_to_task
+from lorry_registry.tasks.task_spec import TaskSpec
 
 MakeBase = Callable[..., Path]
 NAME = "tiny.bert-1"
@@ -257,10 +257,10 @@ _KILLS = """
 import os, signal, sys
 from pathlib import Path
 from lorry_components.models import base_push, named_bases
-from lorry_registry.stores import s3
-from lorry_registry import whole_files
-from lorry_registry.base_places import BasePlace
-from lorry_registry.input_specs import BaseSpec
+from lorry_registry.stores import s3_store
+from lorry_registry.files import atomic_write
+from lorry_registry.tasks.base_places import BasePlace
+from lorry_registry.tasks.input_specs import BaseSpec
 
 job, folder, address, cache = sys.argv[1:]
 place = BasePlace(address=address, cache=Path(cache))
@@ -290,9 +290,9 @@ def hook(owner, name):
 hook(base_push.shutil, "copyfile")
 hook(Path, "rename")
 hook(Path, "replace")
-hook(s3.S3Store, "upload")
-hook(s3.S3Store, "create")
-hook(s3.S3Store, "download")
+hook(s3_store.S3Store, "upload")
+hook(s3_store.S3Store, "create")
+hook(s3_store.S3Store, "download")
 # One after the other, so that each step is in the same place each time.
 named_bases._DOWNLOADS = 1
 kills = 0
@@ -355,8 +355,8 @@ _FIND = """
 import sys
 from pathlib import Path
 from lorry_components.models import named_bases
-from lorry_registry.base_places import BasePlace
-from lorry_registry.input_specs import BaseSpec
+from lorry_registry.tasks.base_places import BasePlace
+from lorry_registry.tasks.input_specs import BaseSpec
 
 original = named_bases._download
 def note(*arguments):

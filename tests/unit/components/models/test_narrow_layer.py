@@ -15,7 +15,7 @@ from lorry_components.tasks.resolution import resolve_task
 from lorry_components.training.distributed import ALONE
 from lorry_components.training.setup import set_up
 from lorry_registry.manifest import Pooling
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.task_spec import TaskSpec
 
 MakeSpec = Callable[..., TaskSpec]
 FAMILIES = ("bert", "camembert", "data2vec-text", "electra", "ernie", "roberta", "xlm-roberta")

@@ -13,10 +13,10 @@ from lorry_components.models.bases import list_base_files, list_hub_patterns, re
 from lorry_components.models.named_bases import find_named_folder
 from lorry_components.models.pooled_model import pool_states
 from lorry_components.models.pooling import read_pooling
-from lorry_registry.base_places import BasePlace
 from lorry_registry.errors import BaseModelError
-from lorry_registry.input_specs import BaseSpec
 from lorry_registry.manifest import Pooling
+from lorry_registry.tasks.base_places import BasePlace
+from lorry_registry.tasks.input_specs import BaseSpec
 
 _MODULES = "sentence_transformers.models."
 

@@ -29,7 +29,7 @@ from lorry_components.tasks.definition import find_method, find_task_type
 from lorry_components.tasks.passed_checks import PassedChecks
 from lorry_components.tasks.resolution import resolve_task
 from lorry_registry.errors import InvalidTaskError
-from lorry_registry.task_spec import TaskSpec, TrainSpec
+from lorry_registry.tasks.task_spec import TaskSpec, TrainSpec
 
 MakeSpec = Callable[..., TaskSpec]
 MakeBase = Callable[..., Path]

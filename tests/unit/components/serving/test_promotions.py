@@ -18,9 +18,9 @@ from lorry_components.serving.engine import compute_batch
 from lorry_components.serving.requests import Limits
 from lorry_components.serving.shared_bases import SharedBases
 from lorry_registry.errors import LorryError, StoreError
+from lorry_registry.maintenance.task_deletion import delete_task, restore_task
 from lorry_registry.registry import Registry
 from lorry_registry.stores import LocalStore
-from lorry_registry.task_deletion import delete_task, restore_task
 
 FROZEN = max(Path(__file__).parents[3].glob("frozen/*/ledger.json")).parent
 # Its champion is v2, to which it was rolled back from v3.

@@ -25,11 +25,11 @@ from lorry_components.serving.requests import Limits
 from lorry_components.serving.server import build_protocol
 from lorry_components.serving.shared_bases import SharedBases
 from lorry_components.serving.tokens import Grant, add_token, read_grants
+from lorry_registry.adapters.verification import describe_file
 from lorry_registry.errors import UsageError
 from lorry_registry.manifest import ADAPTER_FILES, Manifest
 from lorry_registry.registry import Registry
 from lorry_registry.stores import LocalStore
-from lorry_registry.verification import describe_file
 
 TEXTS = ["a good film", "bad", "the story was so dull and the cast is quite awful", "lovely plot"]
 # Task -> data, method.

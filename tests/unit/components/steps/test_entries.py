@@ -22,15 +22,15 @@ from lorry_components.steps.report.entry import main as report
 from lorry_components.steps.runtime.outcomes import PROCEED, STEPS, STOP, Outcome, RunRecord
 from lorry_components.steps.runtime.step_context import StepContext, enter_step
 from lorry_components.steps.verdict.entry import main as judge
-from lorry_registry.adapter_names import label_method
 from lorry_registry.errors import RunFailedError, StoreError, TrackingError
-from lorry_registry.mlflow_index import MlflowIndex
-from lorry_registry.provenance import find_provenance, read_provenance
+from lorry_registry.leases.work_leases import WorkLease, WorkState, take_lease
+from lorry_registry.mlflow.index import MlflowIndex
+from lorry_registry.records.adapter_names import label_method
+from lorry_registry.records.provenance import find_provenance, read_provenance
 from lorry_registry.registry import Registry
 from lorry_registry.stores import LocalStore
-from lorry_registry.task_references import refer_to_task, store_task
-from lorry_registry.task_spec import TaskSpec
-from lorry_registry.work_leases import WorkLease, WorkState, take_lease
+from lorry_registry.tasks.task_references import refer_to_task, store_task
+from lorry_registry.tasks.task_spec import TaskSpec
 
 
 class Graph:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from lorry_components.studies.trials import Trial
 from lorry_pipelines.cli import lorry
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.task_spec import TaskSpec
 
 
 def test_a_changed_image_is_another_cell(

@@ -15,7 +15,7 @@ from lorry_components.tasks.definition import (
     load_task_file,
 )
 from lorry_registry.errors import InvalidTaskError
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.task_spec import TaskSpec
 
 DOCUMENT = {
     "name": "reviews",

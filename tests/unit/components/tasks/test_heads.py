@@ -14,7 +14,7 @@ from lorry_components.tasks.base_checks import check_base
 from lorry_components.tasks.definition import find_task_type, inspect_task
 from lorry_registry.errors import InvalidTaskError
 from lorry_registry.manifest import Pooling
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.task_spec import TaskSpec
 
 MakeSpec = Callable[..., TaskSpec]
 MEAN = Pooling(place="mean", normalizes=True)

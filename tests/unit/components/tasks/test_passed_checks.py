@@ -10,7 +10,7 @@ from lorry_components.tasks import base_checks
 from lorry_components.tasks.base_checks import check_bases
 from lorry_components.tasks.passed_checks import PassedChecks
 from lorry_registry.errors import Fault, InvalidTaskError
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.task_spec import TaskSpec
 
 
 def make_task(base: Path, **changes: object) -> TaskSpec:

@@ -28,14 +28,14 @@ from lorry_components.steps.runtime.step_context import StepContext
 from lorry_components.tasks.resolution import ResolvedTask, resolve_task
 from lorry_components.tasks.staleness import assess_staleness
 from lorry_pipelines.scheduling import plan_tasks
-from lorry_registry.digest_cache import DigestCache
-from lorry_registry.digests import digest_file
 from lorry_registry.errors import BaseModelError
-from lorry_registry.input_specs import BaseSpec
+from lorry_registry.files.digest_cache import DigestCache
+from lorry_registry.files.digests import digest_file
 from lorry_registry.registry import Registry
 from lorry_registry.settings import Settings
 from lorry_registry.stores import LocalStore
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.input_specs import BaseSpec
+from lorry_registry.tasks.task_spec import TaskSpec
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 MakeSpec = Callable[..., TaskSpec]

@@ -13,7 +13,7 @@ from lorry_components.tasks.changes import describe_changes, find_changes
 from lorry_components.tasks.resolution import resolve_task
 from lorry_components.tasks.resolved_recipe import resolve_recipe, write_out
 from lorry_registry.manifest import Manifest
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.task_spec import TaskSpec
 
 from fixtures.adapters import write_adapter
 

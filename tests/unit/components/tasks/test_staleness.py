@@ -20,15 +20,15 @@ from lorry_components.steps.register.step import register
 from lorry_components.tasks.inspection import Inspection, inspect_task
 from lorry_components.tasks.resolution import resolve_task
 from lorry_components.tasks.staleness import GATE_DETAIL, Staleness, assess_staleness, describe_gate
-from lorry_registry.collection import Rules, plan_collection, sweep_store
-from lorry_registry.digest_cache import DigestCache
-from lorry_registry.digests import digest_bytes, digest_file
-from lorry_registry.drift_records import DriftRecord, write_drift
 from lorry_registry.errors import BaseModelError, InvalidDataError, NotFoundError
+from lorry_registry.files.digest_cache import DigestCache
+from lorry_registry.files.digests import digest_bytes, digest_file
+from lorry_registry.maintenance.collection import Rules, plan_collection, sweep_store
+from lorry_registry.maintenance.task_deletion import delete_task, restore_task
+from lorry_registry.records.drift_records import DriftRecord, write_drift
+from lorry_registry.records.row_fingerprints import RowChanges, RowFingerprints
 from lorry_registry.registry import Registry
-from lorry_registry.row_fingerprints import RowChanges, RowFingerprints
-from lorry_registry.task_deletion import delete_task, restore_task
-from lorry_registry.task_spec import RetrainSpec, TaskSpec, TrainSpec
+from lorry_registry.tasks.task_spec import RetrainSpec, TaskSpec, TrainSpec
 
 
 class Workshop:

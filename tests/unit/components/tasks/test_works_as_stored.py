@@ -11,7 +11,7 @@ import pytest
 from lorry_components.methods import METHODS
 from lorry_components.tasks.base_checks import check_base, works_as_stored
 from lorry_registry.errors import InvalidTaskError
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.task_spec import TaskSpec
 
 FamilyBase = Callable[[str], Path]
 

@@ -16,7 +16,7 @@ from lorry_components.tasks.resolution import resolve_task
 from lorry_components.training.activation_cache import StateFile
 from lorry_components.training.training_summary import TrainingSummary
 from lorry_registry.errors import StoreError, TrainingError
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.task_spec import TaskSpec
 
 MakeSpec = Callable[..., TaskSpec]
 TARGETS = {"bert": ["query"], "roberta": ["query"], "distilbert": ["q_lin"], "gpt2": ["c_attn"]}

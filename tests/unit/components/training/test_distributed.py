@@ -30,7 +30,7 @@ from lorry_components.training.stored_checkpoints import CheckpointPlace
 from lorry_components.training.training_summary import TrainingSummary
 from lorry_registry.errors import InvalidTaskError, LostProcessError, TrainingError
 from lorry_registry.stores import S3Options
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.task_spec import TaskSpec
 
 MakeSpec = Callable[..., TaskSpec]
 STEPS = 5

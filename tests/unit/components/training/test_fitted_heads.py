@@ -27,7 +27,7 @@ from lorry_components.training.precision import PrecisionName
 from lorry_registry.manifest import Pooling
 from lorry_registry.registry import Registry
 from lorry_registry.stores import LocalStore
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.task_spec import TaskSpec
 
 MakeSpec = Callable[..., TaskSpec]
 TASKS = ("classification", "regression", "pair")

@@ -13,7 +13,7 @@ from lorry_components.memory import plan_task
 from lorry_components.steps.finetune.step import finetune
 from lorry_components.tasks.resolution import resolve_task
 from lorry_registry.errors import InvalidTaskError
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.task_spec import TaskSpec
 
 MakeSpec = Callable[..., TaskSpec]
 Train = Callable[..., int]

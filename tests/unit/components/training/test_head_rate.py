@@ -14,7 +14,7 @@ from lorry_components.training.assembly import build_trainer
 from lorry_components.training.distributed import ALONE
 from lorry_components.training.head_rate import FITTED_HEAD_RATE, choose_head_rate
 from lorry_components.training.setup import set_up
-from lorry_registry.task_spec import HeadSpec, TaskSpec
+from lorry_registry.tasks.task_spec import HeadSpec, TaskSpec
 
 MakeSpec = Callable[..., TaskSpec]
 FITTED = {"init": "probe"}

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lorry_components.training.length import LEAST_STEPS, Length, choose_length
-from lorry_registry.task_spec import TrainSpec
+from lorry_registry.tasks.task_spec import TrainSpec
 
 
 @pytest.mark.parametrize(

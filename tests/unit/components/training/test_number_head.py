@@ -19,7 +19,7 @@ from lorry_components.task_types import TASK_TYPES, InputForm
 from lorry_components.tasks.definition import find_method, find_task_type
 from lorry_components.tasks.resolution import resolve_task
 from lorry_components.training.number_head import NumberHead, find_number_head
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.task_spec import TaskSpec
 
 MakeSpec = Callable[..., TaskSpec]
 FACTOR, SHIFT = 1e5, 3e5

@@ -22,7 +22,7 @@ from lorry_components.training.optimizers import name_optimizer, prepare_optimiz
 from lorry_components.training.training_summary import TrainingSummary
 from lorry_registry.errors import MissingExtraError, TrainingError
 from lorry_registry.manifest import WEIGHTS_NAME
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.task_spec import TaskSpec
 
 MakeSpec = Callable[..., TaskSpec]
 Train = Callable[..., TrainingSummary]

@@ -9,7 +9,7 @@ import pytest
 from lorry_components.methods import METHODS
 from lorry_components.steps.finetune.step import finetune
 from lorry_components.tasks.resolution import resolve_task
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.task_spec import TaskSpec
 
 
 @pytest.mark.parametrize("base", ["bert", "gpt2"])

@@ -26,7 +26,7 @@ from lorry_components.training.setup import Setup, set_up
 from lorry_registry.errors import TrainingError
 from lorry_registry.registry import Registry
 from lorry_registry.stores import LocalStore
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.task_spec import TaskSpec
 
 MakeSpec = Callable[..., TaskSpec]
 METHODS = ("prompt-tuning", "p-tuning", "p-tuning-v2", "prelayer")

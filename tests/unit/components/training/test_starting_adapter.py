@@ -16,9 +16,9 @@ from lorry_components.tasks.resolution import resolve_task
 from lorry_components.training.starting_adapter import StartingAdapter
 from lorry_components.training.training_summary import TrainingSummary
 from lorry_registry.manifest import WEIGHTS_NAME, Manifest
-from lorry_registry.row_fingerprints import RowFingerprints
-from lorry_registry.task_sections import TaskSections
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.records.row_fingerprints import RowFingerprints
+from lorry_registry.tasks.task_sections import TaskSections
+from lorry_registry.tasks.task_spec import TaskSpec
 
 from fixtures.adapters import write_adapter
 

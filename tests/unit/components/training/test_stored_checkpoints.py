@@ -19,7 +19,7 @@ from lorry_components.training.stored_checkpoints import (
 )
 from lorry_registry.errors import StoreError
 from lorry_registry.stores import LocalStore, S3Options, Store
-from lorry_registry.stores.s3 import RETRIES
+from lorry_registry.stores.s3_store import RETRIES
 
 KEY = "checkpoints/reviews-0123456789abcdef"
 

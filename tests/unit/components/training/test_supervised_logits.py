@@ -15,7 +15,7 @@ from lorry_components.task_types import TASK_TYPES, InputForm
 from lorry_components.training.packing import pack
 from lorry_components.training.supervised_logits import compute_next_token_loss
 from lorry_components.training.trainer import AdapterTrainer, EncodedExamples
-from lorry_registry.task_spec import TrainSpec
+from lorry_registry.tasks.task_spec import TrainSpec
 
 CAUSAL = ["gpt2", "llama", "gemma3_text", "qwen2"]
 ROWS = [{"text": f"name[{name}]"} for name in ("Aromi", "Zizzi", "Cotto", "The Eagle")]

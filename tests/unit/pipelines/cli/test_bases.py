@@ -12,8 +12,8 @@ from lorry_pipelines.cli import lorry
 from lorry_pipelines.local.containers import Mount
 from lorry_pipelines.local.launch import list_mounts
 from lorry_registry.settings import Settings
-from lorry_registry.task_loading import place_base
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.task_loading import place_base
+from lorry_registry.tasks.task_spec import TaskSpec
 
 Run = Callable[..., click.testing.Result]
 

@@ -10,7 +10,7 @@ from lorry_pipelines.cli.run_summary import describe_tasks
 from lorry_pipelines.scheduling import PlannedTask
 from lorry_registry.registry import Registry
 from lorry_registry.stores import LocalStore
-from lorry_registry.task_spec import TaskSpec, TrainSpec
+from lorry_registry.tasks.task_spec import TaskSpec, TrainSpec
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from lorry_pipelines.cli import lorry
-from lorry_registry.drift_records import read_drift
 from lorry_registry.errors import InvalidDataError, NotFoundError, UsageError
+from lorry_registry.records.drift_records import read_drift
 from lorry_registry.registry import Registry
 from lorry_registry.stores import LocalStore
 

@@ -11,7 +11,7 @@ import yaml
 
 from lorry_pipelines.cli import lorry
 from lorry_registry.errors import BaseModelError, StoreError
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.task_spec import TaskSpec
 
 MakeSpec = Callable[..., TaskSpec]
 GIB = 2**30

@@ -9,7 +9,7 @@ import pytest
 
 from lorry_pipelines.cli import lorry
 from lorry_registry.errors import LorryError, StoreError, TrackingError
-from lorry_registry.mlflow_index import MlflowIndex
+from lorry_registry.mlflow.index import MlflowIndex
 
 
 class Index:
@@ -39,7 +39,7 @@ def tasks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     monkeypatch.setattr("lorry_components.steps.register.mlflow_publication.reconcile_task", reconcile)
     monkeypatch.setattr("lorry_pipelines.cli.reconcile.open_index", lambda _settings: Index())
     monkeypatch.setattr(
-        "lorry_registry.ledger.Ledger.list_tasks", lambda _ledger: ["books", "films", "reviews"]
+        "lorry_registry.ledger.ledger.Ledger.list_tasks", lambda _ledger: ["books", "films", "reviews"]
     )
     return seen
 

@@ -8,17 +8,17 @@ import pytest
 
 from lorry_components.data.examples import Example
 from lorry_components.steps.evaluate.entry import find_example
-from lorry_components.steps.report.reading import read_task
+from lorry_components.steps.report.report_reading import read_task
 from lorry_components.steps.report.step import TaskReport
 from lorry_components.tasks.resolution import resolve_task
 from lorry_components.tasks.staleness import Staleness
 from lorry_pipelines.cli.run import tell_start
 from lorry_pipelines.cli.run_summary import describe_tasks, print_summary
 from lorry_pipelines.scheduling import PlannedTask
-from lorry_registry.mlflow_pages import TrainingsPage
+from lorry_registry.mlflow.page_addresses import TrainingsPage
 from lorry_registry.registry import Registry
 from lorry_registry.stores import LocalStore
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.task_spec import TaskSpec
 
 from fixtures.adapters import write_adapter
 from fixtures.terminals import check_lines, open_terminal

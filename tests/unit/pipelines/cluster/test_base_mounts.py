@@ -10,7 +10,7 @@ from lorry_pipelines.cluster.base_mounts import BASE_STEPS, place_bases
 from lorry_pipelines.cluster.profile import CLUSTER_STEPS, BasesProfile, ClusterProfile
 from lorry_pipelines.compilation import compile_pipeline
 from lorry_registry.settings import Settings
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.task_spec import TaskSpec
 
 ON_S3 = "s3://bucket/lorry/bases"
 CLAIM = BasesProfile(claim="lorry-bases", path="/models", sub_path="bases")

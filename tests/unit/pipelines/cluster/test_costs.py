@@ -15,7 +15,7 @@ from lorry_pipelines.cli.costs_table import describe_costs, format_hours
 from lorry_pipelines.cluster.costs import estimate_costs
 from lorry_pipelines.cluster.profile import ClusterProfile
 from lorry_registry.stores import LocalStore
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.task_spec import TaskSpec
 
 PRICES = {
     "currency": "EUR",

@@ -9,7 +9,7 @@ from lorry_pipelines.cluster.profile import BasesProfile, ClusterProfile
 from lorry_pipelines.cluster.reachability import check_reachable
 from lorry_registry.errors import InvalidTaskError
 from lorry_registry.settings import Settings
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.task_spec import TaskSpec
 
 IMAGE = f"registry.example:5000/team/lorry@sha256:{'a' * 64}"
 GOOD = {"LORRY_STORE": "s3://bucket/lorry", "MLFLOW_TRACKING_URI": "http://mlflow.lorry.svc:5000"} | {

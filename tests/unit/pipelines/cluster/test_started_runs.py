@@ -13,7 +13,7 @@ from lorry_pipelines.cluster.started_runs import StartedRun, start_runs
 from lorry_registry.errors import StoreError
 from lorry_registry.settings import Settings
 from lorry_registry.stores import Store
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.task_spec import TaskSpec
 
 from fixtures.kubeflow_server import KubeflowServer
 from fixtures.s3_server import S3Server

@@ -18,7 +18,7 @@ from lorry_pipelines.diagnosis.mlflow_checks import check_mlflow
 from lorry_pipelines.diagnosis.settings_checks import check_settings
 from lorry_pipelines.diagnosis.store_checks import check_disk, check_store
 from lorry_registry.errors import LorryError, NotFoundError, TrackingError
-from lorry_registry.mlflow_index import MlflowIndex
+from lorry_registry.mlflow.index import MlflowIndex
 from lorry_registry.registry import Registry
 from lorry_registry.settings import Settings
 from lorry_registry.stores import LocalStore

@@ -20,10 +20,10 @@ from lorry_pipelines.retraining.retraining import FinishedRun, Retrainer
 from lorry_pipelines.scheduling import PlannedTask
 from lorry_registry.cli.termination import Terminated, raise_on_termination
 from lorry_registry.errors import NotFoundError, TrackingError
-from lorry_registry.processes import ProcessName
+from lorry_registry.leases.process_names import ProcessName
+from lorry_registry.leases.work_leases import WorkLease, WorkState, check_fence, is_unfinished, take_lease
 from lorry_registry.registry import Registry
-from lorry_registry.task_spec import TaskSpec
-from lorry_registry.work_leases import WorkLease, WorkState, check_fence, is_unfinished, take_lease
+from lorry_registry.tasks.task_spec import TaskSpec
 
 RUN = "run-1"
 

@@ -8,7 +8,7 @@ import pytest
 
 from lorry_pipelines.retraining.selection import choose_touched
 from lorry_registry.errors import UsageError
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.task_spec import TaskSpec
 
 
 def run_git(folder: Path, *arguments: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 from click.testing import Result
 
 from lorry_registry.manifest import WEIGHTS_NAME
-from lorry_registry.mlflow_index import MlflowIndex
+from lorry_registry.mlflow.index import MlflowIndex
 from lorry_registry.registry import Registry
 from lorry_registry.stores import LocalStore
 

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from click.testing import Result
 
+from lorry_registry.adapters.stored_adapters import adapter_key
+from lorry_registry.adapters.verification import verify_adapter
 from lorry_registry.cli.edge import load_settings
 from lorry_registry.registry import Registry
 from lorry_registry.signing.attestations import StoredSignatures
-from lorry_registry.stored_adapters import adapter_key
-from lorry_registry.stores.s3 import S3Store
-from lorry_registry.verification import verify_adapter
+from lorry_registry.stores.s3_store import S3Store
 
 from fixtures.s3_server import SECRET_KEY, S3Server
 from fixtures.signing import KeyPair

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from lorry_registry.provenance import Build, attach_provenance
+from lorry_registry.records.provenance import Build, attach_provenance
 from lorry_registry.registry import Registry
 from lorry_registry.stores import LocalStore
 

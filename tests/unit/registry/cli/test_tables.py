@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from lorry_registry.adapter_names import shorten_base
 from lorry_registry.cli import tables
 from lorry_registry.cli.prose import clean_text
 from lorry_registry.cli.tables import (
@@ -17,6 +16,7 @@ from lorry_registry.cli.tables import (
     print_fields,
     print_table,
 )
+from lorry_registry.records.adapter_names import shorten_base
 
 _COLUMNS = (
     Column("Task"),

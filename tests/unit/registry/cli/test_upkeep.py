@@ -12,7 +12,7 @@ import pytest
 from click.testing import Result
 
 from lorry_registry.cli import delete
-from lorry_registry.ledger import Ledger
+from lorry_registry.ledger.ledger import Ledger
 from lorry_registry.registry import Registry
 from lorry_registry.stores import LocalStore
 

@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 from click.testing import Result
 
+from lorry_registry.adapters.stored_adapters import adapter_key
 from lorry_registry.errors import StoreError
 from lorry_registry.manifest import Baseline, Evaluation, MetricValue
 from lorry_registry.pages.task_overview import describe_tasks
 from lorry_registry.pages.tasks_page import render_tasks
 from lorry_registry.pages.trend import describe_trend, draw_trend
+from lorry_registry.records.training_record import CARD_DETAIL, store_card
 from lorry_registry.registry import Registry
 from lorry_registry.signing.attestations import attestations_key
-from lorry_registry.stored_adapters import adapter_key
 from lorry_registry.stores import LocalStore
-from lorry_registry.training_record import CARD_DETAIL, store_card
 
 Make = Callable[..., Any]
 Run = Callable[..., Result]

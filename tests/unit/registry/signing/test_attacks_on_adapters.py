@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
+from lorry_registry.adapters.stored_adapters import adapter_key
 from lorry_registry.errors import AdapterRejectedError, LorryError, UsageError
+from lorry_registry.maintenance.task_signing import attest_history, sign_versions
 from lorry_registry.manifest import WEIGHTS_NAME
 from lorry_registry.registry import Registry
 from lorry_registry.signing.adapter_signatures import is_signed_by
 from lorry_registry.signing.keys import read_public_key
-from lorry_registry.stored_adapters import adapter_key
 from lorry_registry.stores import LocalStore
-from lorry_registry.task_signing import attest_history, sign_versions
 
 from fixtures.signing import KeyPair, OpenRegistry
 

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from lorry_registry.errors import ConflictError, StoreError, UsageError
-from lorry_registry.ledger_documents import Event, Head
+from lorry_registry.ledger.events import Event, Head
+from lorry_registry.maintenance.task_signing import attest_history
 from lorry_registry.registry import Registry
 from lorry_registry.signing.event_signatures import encode_event
 from lorry_registry.stores import LocalStore
-from lorry_registry.task_signing import attest_history
 
 from fixtures.signing import KeyPair, OpenRegistry
 
@@ -218,7 +218,7 @@ def test_an_attestation_of_a_task_that_moves_meanwhile_is_a_conflict(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     registry = open_registry(key=theirs, trusted=(theirs,))
-    from lorry_registry.ledger import Ledger
+    from lorry_registry.ledger.ledger import Ledger
 
     state = Ledger(registry.store).require_state(TASK)
     writer.promote(TASK, 1, reason="meanwhile")

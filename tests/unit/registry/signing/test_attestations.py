@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from lorry_registry.digests import digest_bytes
 from lorry_registry.errors import ConflictError
+from lorry_registry.files.digests import digest_bytes
 from lorry_registry.signing.attestations import FolderSignatures, StoredSignatures
 from lorry_registry.stores import LocalStore
 

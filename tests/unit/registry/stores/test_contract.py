@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from lorry_registry.digests import digest_bytes
 from lorry_registry.errors import ConflictError, NotFoundError, StoreError
+from lorry_registry.files.digests import digest_bytes
 from lorry_registry.stores import LocalStore, Store, check_key
 
 _COUNT_TO_TEN = """
@@ -305,7 +305,7 @@ def test_of_several_creators_one_wins(store: Store, run_scripts: Callable[..., l
 def test_a_document_that_is_too_large_to_be_one_is_not_read(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("local", "s3"):
+    for module in ("local_store", "s3_store"):
         monkeypatch.setattr(f"lorry_registry.stores.{module}.MAX_DOCUMENT_BYTES", 1000)
     store.create("one/small", b"x" * 1000)
     store.create("one/large", b"x" * 1001)

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from lorry_registry.errors import ConflictError, StoreError
-from lorry_registry.stores import s3 as s3_module
-from lorry_registry.stores.s3 import S3Store
+from lorry_registry.stores import s3_store
+from lorry_registry.stores.s3_store import S3Store
 
 from fixtures.s3_faults import STALL_SECONDS, FaultProxy
 from fixtures.s3_server import BUCKET, QUICK, S3Server
@@ -44,7 +44,7 @@ def steady(shaky: S3Store, s3_server: S3Server) -> S3Store:
 @pytest.fixture
 def in_parts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Let files above 5 MiB be uploaded in parts of that size, and return one of 12 MiB."""
-    monkeypatch.setattr(s3_module, "_PART_BYTES", 5 * _MIB)
+    monkeypatch.setattr(s3_store, "_PART_BYTES", 5 * _MIB)
     path = tmp_path / "weights"
     path.write_bytes(bytes(range(256)) * (12 * _MIB // 256))
     return path
@@ -272,7 +272,7 @@ def test_a_large_file_is_recovered(
     _plan(faults, method, names)
     shaky.upload("a/weights", in_parts)
     assert not faults.plan
-    assert shaky.digest_key("a/weights") == s3_module.digest_file(in_parts)
+    assert shaky.digest_key("a/weights") == s3_store.digest_file(in_parts)
     assert not _list_uploads(s3_server, shaky)
 
 

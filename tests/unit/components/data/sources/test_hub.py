@@ -7,7 +7,7 @@ import pytest
 from lorry_components.data.reading import Reading, digest_source
 from lorry_components.data.sources import hub as hub_source
 from lorry_registry.errors import InvalidDataError, MissingExtraError
-from lorry_registry.input_specs import DataSpec
+from lorry_registry.tasks.input_specs import DataSpec
 
 datasets = pytest.importorskip("datasets")
 

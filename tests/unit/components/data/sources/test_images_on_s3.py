@@ -17,7 +17,7 @@ from lorry_components.steps.prepare_data.step import load_part, prepare_data
 from lorry_components.tasks.definition import find_task_type
 from lorry_components.tasks.resolution import resolve_task
 from lorry_registry.errors import InvalidDataError, StoreError
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.task_spec import TaskSpec
 
 from fixtures.images import paint, write_images
 from fixtures.s3_server import BUCKET, S3Server

@@ -9,7 +9,7 @@ import pytest
 from lorry_components.data.reading import Reading, digest_source
 from lorry_components.data.sources import s3 as s3_module
 from lorry_registry.errors import InvalidDataError, StoreError
-from lorry_registry.input_specs import DataSpec
+from lorry_registry.tasks.input_specs import DataSpec
 
 Read = Callable[..., Reading]
 Fail = Callable[..., InvalidDataError]

@@ -18,7 +18,7 @@ from lorry_components.tasks.resolution import resolve_task
 from lorry_registry.manifest import MetricValue
 from lorry_registry.registry import Registry
 from lorry_registry.stores import LocalStore
-from lorry_registry.task_spec import GateSpec
+from lorry_registry.tasks.task_spec import GateSpec
 
 FindTrained = Callable[..., Any]
 

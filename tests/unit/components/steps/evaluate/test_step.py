@@ -18,12 +18,12 @@ from lorry_components.steps.register.step import register
 from lorry_components.tasks.definition import find_task_type
 from lorry_components.tasks.resolution import resolve_task
 from lorry_components.training.training_summary import TrainingSummary
+from lorry_registry.adapters.stored_adapters import adapter_key
 from lorry_registry.errors import AdapterRejectedError, BaseModelError, Fault, InvalidDataError
 from lorry_registry.manifest import WEIGHTS_NAME
 from lorry_registry.registry import Registry
-from lorry_registry.stored_adapters import adapter_key
 from lorry_registry.stores import LocalStore
-from lorry_registry.task_spec import GateSpec
+from lorry_registry.tasks.task_spec import GateSpec
 
 # One method of each family: what a method does by itself has tests of its own.
 TRIED = ("full", "lora", "adapter-h", "p-tuning", "p-tuning-v2", "peft")

@@ -10,7 +10,7 @@ from lorry_components.data.fingerprinting import FINGERPRINTS_NAME, find_unseen_
 from lorry_components.steps.finetune.step import finetune
 from lorry_components.steps.prepare_data.step import load_part
 from lorry_components.tasks.resolution import resolve_task
-from lorry_registry.row_fingerprints import RowFingerprints
+from lorry_registry.records.row_fingerprints import RowFingerprints
 
 
 @pytest.mark.parametrize("stops_early", [False, True])

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lorry_components.training.training_summary import TrainingSummary
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.task_spec import TaskSpec
 
 # Trains a task, and kills itself at a moment that its last argument names.
 _TRAIN = """
@@ -19,7 +19,7 @@ from pathlib import Path
 from lorry_components.steps.finetune.step import finetune
 from lorry_components.tasks.resolution import resolve_task
 from lorry_components.training.trainer import AdapterTrainer
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.task_spec import TaskSpec
 
 spec, data, target, checkpoints, moment = sys.argv[1:]
 

@@ -16,9 +16,9 @@ import torch
 from lorry_components.steps.finetune.step import finetune
 from lorry_components.steps.runtime.outcomes import Outcome, RunRecord
 from lorry_components.tasks.resolution import resolve_task
-from lorry_registry.digests import canonical_json, digest_bytes
-from lorry_registry.stores.s3 import S3Store
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.files.digests import canonical_json, digest_bytes
+from lorry_registry.stores.s3_store import S3Store
+from lorry_registry.tasks.task_spec import TaskSpec
 
 from fixtures.s3_faults import FaultProxy
 from fixtures.s3_server import S3Server
@@ -32,7 +32,7 @@ os.chdir(given["folder"])
 from lorry_components.steps.finetune import entry
 from lorry_components.training import stored_checkpoints
 from lorry_components.training.callbacks import ProgressCallback
-from lorry_registry.stores.s3 import S3Store
+from lorry_registry.stores.s3_store import S3Store
 
 def die_at(moment):
     if moment == given["moment"]:

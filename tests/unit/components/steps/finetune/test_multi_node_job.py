@@ -28,7 +28,7 @@ from lorry_registry.errors import ClusterError, Fault, InvalidDataError, StoreEr
 from lorry_registry.manifest import BaseIdentity, Makeup, ParameterCounts, TrainingInputs
 from lorry_registry.retries import RetryPolicy
 from lorry_registry.stores import LocalStore
-from lorry_registry.task_spec import Toleration
+from lorry_registry.tasks.task_spec import Toleration
 
 from fixtures.kubernetes_server import NAMESPACE, RUNTIMES, TOKEN, TRAINJOBS, KubernetesServer
 

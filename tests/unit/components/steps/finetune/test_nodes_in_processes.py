@@ -20,7 +20,7 @@ from lorry_components.steps.finetune.train_job_settings import TrainJobSettings
 from lorry_components.tasks.resolution import resolve_task
 from lorry_components.training.distributed import finetune_in_processes
 from lorry_registry.stores import LocalStore
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.task_spec import TaskSpec
 
 from fixtures.kubernetes_server import TRAINJOBS, JobController, KubernetesServer
 

@@ -15,9 +15,9 @@ from lorry_components.steps.finetune.run_inputs import (
     write_task_file,
 )
 from lorry_components.training.training_summary import TrainingSummary
-from lorry_registry.input_specs import Columns
-from lorry_registry.task_loading import load_task
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.input_specs import Columns
+from lorry_registry.tasks.task_loading import load_task
+from lorry_registry.tasks.task_spec import TaskSpec
 
 DIGEST = f"sha256:{'a' * 64}"
 WORDS = LengthSummary(min=1, median=2, mean=2, p95=3, max=4)

@@ -28,7 +28,7 @@ from lorry_components.training.precision import Hardware, Precision, choose_prec
 from lorry_components.training.sampler import LengthGroupedSampler, order_by_length
 from lorry_components.training.training_summary import TrainingSummary
 from lorry_registry.errors import InvalidTaskError, TrainingError
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.task_spec import TaskSpec
 
 # A probe draws nothing by its seed, and trains in no steps: test_fitted_heads.py has its own.
 IN_STEPS = sorted(METHODS.keys() - {"qlora", "probe"})

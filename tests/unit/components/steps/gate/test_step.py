@@ -17,7 +17,7 @@ from lorry_components.steps.evaluate.evaluation_report import (
 )
 from lorry_components.steps.gate.step import Decision, build_challenge, decide, recount
 from lorry_registry.manifest import Baseline, Evaluation, MetricValue, Probe
-from lorry_registry.task_spec import GateSpec
+from lorry_registry.tasks.task_spec import GateSpec
 
 CHAMPION = ChampionComparison(
     version=3, adapter_id="sha256:" + "a" * 64, recorded=0.75, value=0.74, gain=0.06, confidence=0.97

@@ -9,7 +9,7 @@ import pytest
 from lorry_components.steps.prepare_data.step import load_part, prepare_data
 from lorry_components.tasks.resolution import resolve_task
 from lorry_registry.errors import InvalidDataError
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.task_spec import TaskSpec
 
 MakeSpec = Callable[..., TaskSpec]
 

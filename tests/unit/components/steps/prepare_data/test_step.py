@@ -16,7 +16,7 @@ from lorry_components.steps.prepare_data import step
 from lorry_components.steps.prepare_data.step import Example, digest_source, load_part, prepare_data
 from lorry_components.tasks.resolution import resolve_task
 from lorry_registry.errors import InvalidDataError
-from lorry_registry.task_spec import EvaluateSpec, TaskSpec
+from lorry_registry.tasks.task_spec import EvaluateSpec, TaskSpec
 
 MakeSpec = Callable[..., TaskSpec]
 WriteLines = Callable[..., Path]
@@ -209,8 +209,8 @@ import json, sys
 from pathlib import Path
 from lorry_components.steps.prepare_data.step import prepare_data
 from lorry_components.tasks.resolution import resolve_task
-from lorry_registry.input_specs import BaseSpec, DataSpec
-from lorry_registry.task_spec import MethodSpec, TaskSpec
+from lorry_registry.tasks.input_specs import BaseSpec, DataSpec
+from lorry_registry.tasks.task_spec import MethodSpec, TaskSpec
 spec = TaskSpec(
     name="a", kind="text-classification", base=BaseSpec(model="/a"), method=MethodSpec(name="lora"),
     data=DataSpec(source={str(source)!r}),

@@ -15,15 +15,15 @@ from lorry_components.steps.gate.step import Decision
 from lorry_components.steps.register.mlflow_publication import reconcile_task
 from lorry_components.steps.register.step import Registration, register
 from lorry_components.tasks.resolution import resolve_task
+from lorry_registry.adapters.stored_adapters import adapter_key
+from lorry_registry.adapters.verification import verify_adapter
 from lorry_registry.errors import StoreError, TrackingError
+from lorry_registry.ledger.promotion import list_versions
 from lorry_registry.manifest import ADAPTER_FILES, CARD_NAME, MANIFEST_NAME, WEIGHTS_NAME
-from lorry_registry.mlflow_index import MlflowIndex
-from lorry_registry.promotion import list_versions
+from lorry_registry.mlflow.index import MlflowIndex
+from lorry_registry.records.training_record import read_card
 from lorry_registry.registry import Registry
-from lorry_registry.stored_adapters import adapter_key
 from lorry_registry.stores import LocalStore
-from lorry_registry.training_record import read_card
-from lorry_registry.verification import verify_adapter
 
 FindTrained = Callable[..., Any]
 TASK = "tiny-regression"
@@ -539,10 +539,10 @@ from lorry_components.data.prepared import load_card
 from lorry_components.steps.gate.step import Decision
 from lorry_components.steps.register.step import register
 from lorry_components.tasks.resolution import resolve_task
-from lorry_registry.mlflow_index import MlflowIndex
+from lorry_registry.mlflow.index import MlflowIndex
 from lorry_registry.registry import Registry
 from lorry_registry.stores import LocalStore
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.task_spec import TaskSpec
 
 spec, candidate, evaluation, store, cache, uri, fatal = sys.argv[1:]
 writes = 0

@@ -15,7 +15,7 @@ from lorry_components.steps.finetune.learning_curve import LearningCurve
 from lorry_components.steps.report.facts import DataFacts, GainFacts, ReportFacts, TaskFacts
 from lorry_components.steps.report.markdown import MOST_CHARACTERS, render_markdown
 from lorry_components.steps.report.page import render_page
-from lorry_registry.adapter_facts import BaselineFacts, MetricFacts, SizeFacts
+from lorry_registry.records.adapter_facts import BaselineFacts, MetricFacts, SizeFacts
 
 ATTACK = (
     "</p><script>document.title='owned'</script><img src=x onerror=alert(1)> [x](javascript:alert(2)) "

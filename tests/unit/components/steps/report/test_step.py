@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lorry_components.steps.report.page import render_page
-from lorry_components.steps.report.reading import read_report
+from lorry_components.steps.report.report_reading import read_report
 from lorry_components.steps.report.step import RunReport, report_run
 from lorry_components.steps.runtime.outcomes import STEPS, Nothing, RunRecord, run_step
 from lorry_registry.errors import TrainingError

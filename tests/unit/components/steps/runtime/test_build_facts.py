@@ -3,9 +3,9 @@
 import pytest
 
 from lorry_components.steps.runtime.build_facts import read_build, read_sources, write_sources
-from lorry_registry.digests import digest_bytes
 from lorry_registry.errors import UsageError
-from lorry_registry.provenance import Build, SourceRevision
+from lorry_registry.files.digests import digest_bytes
+from lorry_registry.records.provenance import Build, SourceRevision
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 DIGEST = digest_bytes(b"an image")

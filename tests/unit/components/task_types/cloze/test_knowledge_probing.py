@@ -45,7 +45,7 @@ from lorry_registry.errors import BaseModelError, InvalidTaskError, TrainingErro
 from lorry_registry.manifest import WEIGHTS_NAME
 from lorry_registry.registry import Registry
 from lorry_registry.stores import LocalStore
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.task_spec import TaskSpec
 
 WORDING = "{text} is located in {label} ."
 SOFT = "[P]*2 {text} [P] is located in [P] {label} ."

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.task_spec import TaskSpec
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from lorry_components.tasks.base_checks import check_base
 from lorry_components.tasks.definition import inspect_task
 from lorry_components.tasks.resolution import resolve_task
 from lorry_registry.errors import BaseModelError, InvalidDataError, InvalidTaskError, MissingExtraError
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.task_spec import TaskSpec
 
 MakeSpec = Callable[..., TaskSpec]
 TASK: dict[str, Any] = {

@@ -34,7 +34,7 @@ from lorry_registry.errors import AdapterRejectedError
 from lorry_registry.manifest import WEIGHTS_NAME
 from lorry_registry.registry import Registry
 from lorry_registry.stores import LocalStore
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.task_spec import TaskSpec
 
 MakeSpec = Callable[..., TaskSpec]
 PROMPTS = ["a photo of sks dog in the snow", "a photo of sks dog in the snow", "a cat"]

@@ -22,10 +22,10 @@ from lorry_components.tasks.passed_checks import PassedChecks
 from lorry_components.tasks.resolution import resolve_task
 from lorry_components.training.training_summary import TrainingSummary
 from lorry_registry.errors import InvalidDataError, InvalidTaskError
-from lorry_registry.mlflow_index import MlflowIndex
+from lorry_registry.mlflow.index import MlflowIndex
 from lorry_registry.registry import Registry
 from lorry_registry.stores import LocalStore
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.task_spec import TaskSpec
 
 MakeSpec = Callable[..., TaskSpec]
 MR = "name[Aromi], food[French], area[riverside]"

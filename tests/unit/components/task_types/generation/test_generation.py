@@ -14,7 +14,7 @@ from lorry_components.data.rows import join_prediction
 from lorry_components.task_types import TASK_TYPES, InputForm, TaskType
 from lorry_components.task_types.generation.base import IGNORED, pad
 from lorry_registry.errors import BaseModelError
-from lorry_registry.task_spec import GenerateSpec
+from lorry_registry.tasks.task_spec import GenerateSpec
 
 FAMILIES = ("gpt2", "llama", "gemma3_text", "qwen2", "t5", "mt5", "bart")
 ROWS = [

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from lorry_components.task_types import InputForm, TextGeneration, TextToText
 from lorry_components.task_types.generation.prompts import PromptWriter, cut_label, share_out
 from lorry_registry.errors import TrainingError
-from lorry_registry.task_spec import GenerateSpec
+from lorry_registry.tasks.task_spec import GenerateSpec
 
 FindTokenizer = Callable[[str], PreTrainedTokenizerBase]
 

@@ -14,7 +14,7 @@ from lorry_components.metrics.matching import normalise_sql
 from lorry_components.steps.prepare_data.step import load_part, prepare_data
 from lorry_components.task_types import TextGeneration
 from lorry_components.tasks.resolution import resolve_task
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.task_spec import TaskSpec
 
 
 @pytest.fixture(scope="module")

@@ -40,10 +40,10 @@ from lorry_components.tasks.definition import load_task_file
 from lorry_components.tasks.resolution import resolve_task
 from lorry_registry.errors import BaseModelError, InvalidDataError, InvalidTaskError
 from lorry_registry.manifest import WEIGHTS_NAME
-from lorry_registry.mlflow_index import MlflowIndex
+from lorry_registry.mlflow.index import MlflowIndex
 from lorry_registry.registry import Registry
 from lorry_registry.stores import LocalStore
-from lorry_registry.task_spec import TaskSpec
+from lorry_registry.tasks.task_spec import TaskSpec
 
 SPECIAL = {
     "pad_token": "[PAD]",

@@ -1,0 +1,1 @@
+"""Handle files on this machine: locks, atomic writes, digests and what was hashed before."""

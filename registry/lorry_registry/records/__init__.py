@@ -1,0 +1,1 @@
+"""What is written down beside an adapter: its training, its rows, its measured inputs."""
