@@ -7,7 +7,7 @@ outputs of the base, which were recorded as well.
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from email.message import Message
 from typing import Any
@@ -15,17 +15,24 @@ from typing import Any
 import numpy as np
 
 from lorry_components.inference.recorded_outputs import LARGEST_TOLERANCE, LEAST_EFFECT, measure_distances
+from lorry_components.models.bases import Base
+from lorry_components.models.dimensions import read_dimensions
 from lorry_components.task_types import TASK_TYPES, InputForm, Prediction
 from lorry_components.task_types.base import Outputs
+from lorry_components.task_types.generation.base import choose_probed_tokens
+from lorry_components.task_types.generation.text_generation import TextGeneration
 from lorry_components.task_types.input_form import fill_template
 from lorry_components.task_types.sequence_head import SequenceHeadTaskType
 from lorry_registry.errors import AdapterRejectedError, LorryError, StoreError, UsageError
 from lorry_registry.manifest import Manifest
 from lorry_registry.registry import Registry, Resolution
+from lorry_registry.tasks.input_specs import BaseSpec
 
 # vLLM computes in 16 bits unless it is told otherwise.
 _LARGEST_OF_16_BITS = 5e-2
 _SECONDS = 60
+# The version that was asked for, its answers or None if none can be compared, and how far they may be.
+_Asked = tuple[Resolution, Outputs | None, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +89,16 @@ class Server:
             raise StoreError(f"does not answer: {error}", where=address, todo="check the address") from error
 
 
-def check_server(registry: Registry, server: Server, tasks: Sequence[str]) -> list[Checked]:
+def check_server(
+    registry: Registry, server: Server, tasks: Sequence[str], *, find_base: Callable[[BaseSpec], Base]
+) -> list[Checked]:
     """Compare the answers of a server with those recorded in a registry.
 
     Args:
         registry: Where the adapters were registered.
         server: The server.
         tasks: The tasks to ask for; none: all that ``lorry serve`` says it serves or refuses.
+        find_base: Finds the base of a task that writes text, whose tokenizer its prompts are written with.
 
     Raises:
         StoreError: The server does not answer.
@@ -100,8 +110,13 @@ def check_server(registry: Registry, server: Server, tasks: Sequence[str]) -> li
             raise UsageError("it does not tell its tasks", where=server.url, todo="name them")
         listed, _headers = server.ask("/tasks")
         tasks = sorted({entry["task"] for entry in listed["tasks"]} | set(listed["refused"]))
-    ask = _ask_lorry if is_lorry else _ask_vllm
-    return [_check_task(registry, server, task, ask) for task in tasks]
+
+    def ask(task: str) -> _Asked:
+        if is_lorry:
+            return _ask_lorry(registry, server, task)
+        return _ask_vllm(registry.resolve(task), server, find_base)
+
+    return [_check_task(task, ask) for task in tasks]
 
 
 def _is_lorry(server: Server) -> bool:
@@ -114,15 +129,14 @@ def _is_lorry(server: Server) -> bool:
     return isinstance(described, dict) and described.get("name") == "lorry"
 
 
-def _check_task(registry: Registry, server: Server, task: str, ask: Any) -> Checked:
+def _check_task(task: str, ask: Callable[[str], _Asked]) -> Checked:
     version = None
     try:
-        found, answer, largest = ask(registry, server, task)
+        found, answered, largest = ask(task)
         version = found.version
-        if answer is None:
+        if answered is None:
             return Checked(task, version)
         recorded, base = _read_recorded(found.manifest)
-        answered = _list_numbers(answer, found.manifest.labels)
         return Checked(task, version, _compare(task, answered, recorded, base, largest))
     except LorryError as error:
         return Checked(task, version, error=error)
@@ -131,9 +145,7 @@ def _check_task(registry: Registry, server: Server, task: str, ask: Any) -> Chec
         return Checked(task, version, error=AdapterRejectedError(problem, where=task, todo="see its log"))
 
 
-def _ask_lorry(
-    registry: Registry, server: Server, task: str
-) -> tuple[Resolution, list[Prediction] | None, float]:
+def _ask_lorry(registry: Registry, server: Server, task: str) -> _Asked:
     described, _headers = server.ask(f"/v2/models/{task}/ready")
     found = registry.resolve(task, described["version"])
     if not issubclass(TASK_TYPES[found.manifest.kind], SequenceHeadTaskType):
@@ -146,27 +158,64 @@ def _ask_lorry(
             where=task,
             todo="does it serve another registry?",
         )
-    return found, answer, LARGEST_TOLERANCE
+    return found, _list_numbers(answer, found.manifest.labels), LARGEST_TOLERANCE
 
 
-def _ask_vllm(
-    registry: Registry, server: Server, task: str
-) -> tuple[Resolution, list[Prediction] | None, float]:
-    found = registry.resolve(task)
+def _ask_vllm(found: Resolution, server: Server, find_base: Callable[[BaseSpec], Base]) -> _Asked:
     manifest = found.manifest
-    if manifest.kind != "text-classification" or any("text_pair" in row for row in manifest.probe.rows):
+    is_classifier = manifest.kind == "text-classification" and "text_pair" not in manifest.probe.rows[0]
+    if not is_classifier and manifest.kind != TextGeneration.name:
         raise UsageError(
-            "only classes of single texts can be compared on vLLM", where=task, todo="leave it out"
+            "only generated texts and classes of single texts can be compared on vLLM",
+            where=found.task,
+            todo="leave it out",
         )
     models, _headers = server.ask("/v1/models")
     loaded = {entry["id"] for entry in models["data"]}
-    name = task if task in loaded else f"{task}@{found.adapter_id}"
+    name = found.task if found.task in loaded else f"{found.task}@{found.adapter_id}"
+    if is_classifier:
+        return found, _ask_classes(manifest, server, name), _LARGEST_OF_16_BITS
+    spec = BaseSpec(model=manifest.base.model, revision=manifest.base.revision)
+    return found, _ask_tokens(manifest, server, name, find_base(spec)), _LARGEST_OF_16_BITS
+
+
+def _ask_classes(manifest: Manifest, server: Server, name: str) -> Outputs:
     template = InputForm.read(manifest.recipe).template
     texts = [row["text"] if template is None else fill_template(template, row) for row in manifest.probe.rows]
     answer, _headers = server.ask("/classify", {"model": name, "input": texts})
     entries = sorted(answer["data"], key=lambda entry: entry["index"])
     predictions = [_name_shares(entry["probs"], manifest.labels or ()) for entry in entries]
-    return found, predictions, _LARGEST_OF_16_BITS
+    return _list_numbers(predictions, manifest.labels)
+
+
+def _ask_tokens(manifest: Manifest, server: Server, name: str, base: Base) -> Outputs:
+    """Return what is comparable with the recorded logits of some tokens as each answer's first.
+
+    A server tells the probability of no token but the likeliest, and of those of a prompt: each token is
+    appended to the prompt, and the prompt's own probabilities are asked for.
+    """
+    dimensions = read_dimensions(json.loads((base.folder / "config.json").read_text("utf-8")))
+    if dimensions is None:
+        raise UsageError(
+            "its configuration states no vocabulary", where=str(base.folder), todo="leave it out"
+        )
+    task_type = TextGeneration(InputForm.read(manifest.recipe))
+    writer = task_type.build_writer(task_type.load_reader(base.folder))
+    tokens = choose_probed_tokens(dimensions.vocabulary)
+    logprobs = []
+    for prompt in writer.encode_prompts(manifest.probe.rows):
+        asked = {"model": name, "prompt": [[*prompt, token] for token in tokens], "echo": True}
+        answer, _headers = server.ask("/v1/completions", {**asked, "max_tokens": 0, "logprobs": 0})
+        choices = sorted(answer["choices"], key=lambda choice: choice["index"])
+        logprobs.append([choice["logprobs"]["token_logprobs"][len(prompt)] for choice in choices])
+    return _center(logprobs)
+
+
+def _center(logits: Sequence[Sequence[float]]) -> Outputs:
+    """Return logits less their mean in each row: so they are equal to those of normalized probabilities."""
+    values = np.asarray(logits, dtype=np.float32)
+    centered: Outputs = values - values.mean(axis=1, keepdims=True)
+    return centered
 
 
 def _name_shares(shares: Sequence[float], labels: Sequence[str]) -> Prediction:
@@ -177,6 +226,8 @@ def _name_shares(shares: Sequence[float], labels: Sequence[str]) -> Prediction:
 
 def _read_recorded(manifest: Manifest) -> tuple[Outputs, Outputs]:
     """Return the recorded answers of the adapter, and of the base alone."""
+    if manifest.kind == TextGeneration.name:
+        return _center(manifest.probe.outputs), _center(manifest.probe.base_outputs)
     task_type = TASK_TYPES[manifest.kind](InputForm.read(manifest.recipe))
     assert isinstance(task_type, SequenceHeadTaskType)
     answers = [

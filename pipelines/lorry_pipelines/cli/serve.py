@@ -23,8 +23,10 @@ from lorry_registry.cli.prose import print_line
 from lorry_registry.errors import LorryError, MissingExtraError, UsageError
 from lorry_registry.files.digest_cache import DigestCache
 from lorry_registry.registry import Registry
+from lorry_registry.tasks.input_specs import BaseSpec
 
 if TYPE_CHECKING:
+    from lorry_components.models.bases import Base
     from lorry_components.serving.catalogue import Catalogue, ServedVersion
 
 _Command = TypeVar("_Command", bound="Callable[..., Any] | click.Command")
@@ -156,7 +158,7 @@ def _check(registry: Registry, url: str, tasks: tuple[str, ...], token: str) -> 
     """Print what a server answers to the recorded inputs, and fail if that is not what was recorded."""
     from lorry_components.serving.recorded_answers import Server, check_server
 
-    found = check_server(registry, Server(url, token), tasks)
+    found = check_server(registry, Server(url, token), tasks, find_base=_open_base_finder())
     for each in found:
         named = f"{each.task} v{each.version}"
         if each.difference is not None:
@@ -181,7 +183,6 @@ def _serve(
     quiet_libraries()
     ease_garbage_collection()
     limit_own_threads()
-    from lorry_components.models.bases import resolve_base
     from lorry_components.serving.application import Service
     from lorry_components.serving.batching import Batcher
     from lorry_components.serving.catalogue import Catalogue, choose_tasks
@@ -192,9 +193,7 @@ def _serve(
     from lorry_components.serving.tokens import read_grants
 
     grants = None if tokens is None else read_grants(tokens)
-    settings = load_settings()
-    digest = DigestCache(settings.digests).digest_file
-    bases = SharedBases(lambda spec: resolve_base(spec.find_in(settings.base_place), digest=digest))
+    bases = SharedBases(_open_base_finder())
     catalogue = Catalogue(registry, bases, lambda task, found: _print_change(catalogue, task, found))
     catalogue.load(choose_tasks(registry, tasks))
     if not catalogue.versions:
@@ -219,6 +218,14 @@ def _serve(
             f"serving at http://{address}; the routes are in /openapi.json", err=True
         ),
     )
+
+
+def _open_base_finder() -> "Callable[[BaseSpec], Base]":
+    from lorry_components.models.bases import resolve_base
+
+    settings = load_settings()
+    digest = DigestCache(settings.digests).digest_file
+    return lambda spec: resolve_base(spec.find_in(settings.base_place), digest=digest)
 
 
 def _print_change(catalogue: "Catalogue", task: str, found: "ServedVersion | LorryError") -> None:

@@ -58,6 +58,12 @@ _BATCH_BEAMS = 64
 _PROBED_TOKENS = 16
 
 
+def choose_probed_tokens(vocabulary: int) -> list[int]:
+    """Return the ids of the tokens whose logits are recorded, of so many."""
+    ids: list[int] = np.linspace(0, vocabulary - 1, _PROBED_TOKENS).round().astype(int).tolist()
+    return ids
+
+
 class GenerationTaskType(TextTaskType):
     """A task type whose predictions are texts, generated token by token by the base's own output layer.
 
@@ -223,8 +229,7 @@ class GenerationTaskType(TextTaskType):
                 inputs = torch.tensor([prompt], device=device)
                 logits = bare(input_ids=inputs, attention_mask=torch.ones_like(inputs), **options).logits
                 last = logits[0, -1].float().cpu().numpy()
-                chosen = np.linspace(0, len(last) - 1, _PROBED_TOKENS).round().astype(int)
-                outputs[index] = last[chosen]
+                outputs[index] = last[choose_probed_tokens(len(last))]
                 report(index + 1)
         return outputs
 

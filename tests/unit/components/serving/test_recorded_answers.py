@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
-from lorry_components.serving.recorded_answers import Checked, Server, check_server
+from lorry_components.models.bases import resolve_base
+from lorry_components.serving import recorded_answers
+from lorry_components.serving.recorded_answers import Checked, Server
 from lorry_components.task_types import TASK_TYPES, InputForm
 from lorry_registry.errors import StoreError, UsageError
 from lorry_registry.registry import Registry
@@ -18,12 +20,17 @@ from lorry_registry.stores import LocalStore
 
 FROZEN = max(Path(__file__).parents[3].glob("frozen/*/ledger.json")).parent
 TASK, NUMBERS, QUESTIONS = "reviews-over-time", "likeness-lora", "questions-lora"
+WRITING = "restaurants-gpt2-lora"
 Answers = Callable[[str, Any], Any]
 
 
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
     return Registry(LocalStore(FROZEN / "store"), tmp_path_factory.mktemp("cache"))
+
+
+def check_server(registry: Registry, server: Server, tasks: list[str]) -> list[Checked]:
+    return recorded_answers.check_server(registry, server, tasks, find_base=resolve_base)
 
 
 @contextlib.contextmanager
@@ -137,6 +144,54 @@ def test_an_adapter_that_vllm_ignores_is_found(registry: Registry) -> None:
         assert isinstance(numbers.error, UsageError)
         with pytest.raises(UsageError, match="name them"):
             check_server(registry, server, [])
+
+
+@pytest.fixture
+def causal_model(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return the model of a task that writes text, as plain PEFT loads it."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    monkeypatch.syspath_prepend(str(FROZEN))
+    (base,) = FROZEN.glob("frozen_bases_*/gpt2")
+    adapter = registry.fetch(registry.resolve(WRITING).adapter_id)
+    return PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), adapter).eval()
+
+
+def answer_as_vllm_writes(model: Any, asked: Any) -> Any:
+    """Answer a request for completions with the probability of each token of its prompts."""
+    import torch
+
+    assert asked["echo"]
+    assert (asked["max_tokens"], asked["logprobs"]) == (0, 0)
+    choices = []
+    for index, prompt in enumerate(asked["prompt"]):
+        with torch.inference_mode():
+            shares = model(input_ids=torch.tensor([prompt])).logits[0].log_softmax(-1)
+        told = [None, *(shares[place, token].item() for place, token in enumerate(prompt[1:]))]
+        choices.append({"index": index, "logprobs": {"token_logprobs": told}})
+    return {"choices": choices[::-1]}
+
+
+@pytest.mark.parametrize("is_ignored", [False, True])
+def test_what_vllm_writes_is_compared_by_the_probabilities_of_first_tokens(
+    registry: Registry, causal_model: Any, is_ignored: bool
+) -> None:
+    def answer(path: str, document: Any) -> Any:
+        if path == "/v1/models":
+            return {"data": [{"id": WRITING}]}, {}
+        if path != "/v1/completions":
+            return None
+        with causal_model.disable_adapter() if is_ignored else contextlib.nullcontext():
+            return answer_as_vllm_writes(causal_model, document), {}
+
+    with serve(answer) as (server, _asked):
+        (checked,) = check_server(registry, server, [WRITING])
+    if is_ignored:
+        assert "the adapter is ignored" in str(checked.error)
+    else:
+        assert checked.error is None
+        assert checked.difference == pytest.approx(0.0, abs=1e-5)
 
 
 def test_what_cannot_be_compared_is_no_fault(registry: Registry) -> None:
