@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the images of infra/images/Containerfile from this checkout: make images.
 #
-#   build.sh [TARGET]...           slim, train; default: both
+#   build.sh [TARGET]...           slim, train, serve; default: all
 #
 # Environment, all optional:
 #   ENGINE       podman, buildah or docker; default: the first of them that is here
@@ -17,10 +17,10 @@
 set -euo pipefail
 checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 targets=("$@")
-((${#targets[@]})) || targets=(slim train)
-declare -A names=([slim]=lorry-slim [train]=lorry-python)
+((${#targets[@]})) || targets=(slim train serve)
+declare -A names=([slim]=lorry-slim [train]=lorry-python [serve]=lorry-serve)
 for target in "${targets[@]}"; do
-    [[ -v names[$target] ]] || { echo "build.sh: there is no target $target; there are slim and train" >&2; exit 2; }
+    [[ -v names[$target] ]] || { echo "build.sh: there is no target $target; there are slim, train and serve" >&2; exit 2; }
 done
 
 engine=${ENGINE:-}

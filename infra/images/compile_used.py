@@ -54,6 +54,8 @@ _TRAIN = (
     *("transformers.integrations", "transformers.modeling_utils", "transformers.trainer"),
 )
 
+_SERVE = ("prometheus_client", "starlette.applications", "uvicorn.protocols.http.h11_impl")
+
 
 def main() -> None:
     """Import what is used, and compile it."""
@@ -64,7 +66,12 @@ def main() -> None:
     os.environ["_KFP_RUNTIME"] = "true"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for name in _SLIM if importlib.util.find_spec("torch") is None else (*_SLIM, *_TRAIN):
+        names = [
+            *_SLIM,
+            *(_TRAIN if importlib.util.find_spec("torch") is not None else ()),
+            *(_SERVE if importlib.util.find_spec("prometheus_client") is not None else ()),
+        ]
+        for name in names:
             importlib.import_module(name)
     mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
     count = sum(1 for path in list_sources() if py_compile.compile(str(path), invalidation_mode=mode))

@@ -6,6 +6,7 @@ pyproject.toml says which versions may be; uv resolves them as one whole, and ea
   torch nor what one of its builds or versions bounds is there: which of them there is depends on the index.
 - ``steps.txt``: the slim image.
 - ``train.txt``: what the image for training holds on top of it, but for torch.
+- ``serve.txt``: what that for serving holds on top of both.
 - ``torch-cpu.txt``, ``torch-cuda.txt``: torch for either, with what only that one needs.
 - ``build.txt``: what the wheel of the project is built with, which is in no image.
 
@@ -93,7 +94,7 @@ def main(uv: str = "uv", python: str = sys.executable) -> None:
         constraints = {name: block for name, block in tested.items() if not _TORCH.match(name)}
         # With the version of torch that the images hold, which the constraints have to allow, too.
         whole = scratch / "whole.txt"
-        extras = (*EXTRAS, "pipelines", "quantization")
+        extras = (*EXTRAS, "pipelines", "quantization", "serve")
         everything = lock.resolve(
             *(PROJECT, torch_in, format_blocks(constraints)), extras=extras, options=_TARGET
         )
@@ -105,6 +106,7 @@ def main(uv: str = "uv", python: str = sys.executable) -> None:
         train = lock.resolve(
             PROJECT, steps_in, extras=EXTRAS, constraints=whole, excluded=[*excluded, "torch"]
         )
+        serve = lock.resolve(PROJECT, extras=("serve",), constraints=whole, excluded=excluded)
         cuda = lock.resolve(PROJECT, torch_in, extras=("quantization",), constraints=whole, excluded=excluded)
         acceleration = [name for name in cuda if _ACCELERATION.match(name)]
         cpu = lock.resolve(torch_in, constraints=whole, excluded=[*excluded, *acceleration])
@@ -120,6 +122,7 @@ def main(uv: str = "uv", python: str = sys.executable) -> None:
     write_file("constraints", constraints)
     write_lock("steps", steps)
     write_lock("train", train)
+    write_lock("serve", subtract(serve, steps | train))
     write_lock("torch-cuda", subtract(cuda, steps | train))
     write_lock("torch-cpu", subtract(cpu, steps | train))
     write_lock("build", build)

@@ -8,7 +8,7 @@ tag=${TAG:-latest}
 engine=${ENGINE:-podman}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-for name in lorry-slim lorry-python; do
+for name in lorry-slim lorry-python lorry-serve; do
     image=$repository/$name
     if [[ $engine == docker ]]; then
         docker push --quiet "$image:$tag" >&2

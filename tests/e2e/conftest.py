@@ -20,6 +20,7 @@ REPOSITORY = Path(__file__).parents[2]
 SCRIPTS = REPOSITORY / "infra" / "ci"
 DEFAULT_IMAGE = "localhost/lorry-python:latest"
 DEFAULT_SLIM_IMAGE = "localhost/lorry-slim:latest"
+DEFAULT_SERVE_IMAGE = "localhost/lorry-serve:latest"
 
 
 def give_up(reason: str) -> NoReturn:
@@ -72,6 +73,12 @@ def lorry_image() -> str:
 def slim_image() -> str:
     """The name of the slim image, built from this repository: LORRY_TEST_SLIM_IMAGE, or the default."""
     return find_image(os.environ.get("LORRY_TEST_SLIM_IMAGE", DEFAULT_SLIM_IMAGE))
+
+
+@pytest.fixture(scope="session")
+def serve_image() -> str:
+    """The name of the image for serving: LORRY_TEST_SERVE_IMAGE, or the default."""
+    return find_image(os.environ.get("LORRY_TEST_SERVE_IMAGE", DEFAULT_SERVE_IMAGE))
 
 
 def find_image(name: str) -> str:

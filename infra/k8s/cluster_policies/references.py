@@ -93,6 +93,9 @@ def list_named_references(rendered: Rendered) -> Iterator[tuple[str, str, str]]:
             yield workload.where, "PriorityClass", priority
         if workload.owner["kind"] == "StatefulSet":
             yield workload.where, "Service", workload.owner["spec"]["serviceName"]
+    for scaler in rendered.find("HorizontalPodAutoscaler"):
+        target = scaler["spec"]["scaleTargetRef"]
+        yield name_object(scaler), target["kind"], target["name"]
     for binding in rendered.find("RoleBinding", "ClusterRoleBinding"):
         yield name_object(binding), binding["roleRef"]["kind"], binding["roleRef"]["name"]
         for subject in binding.get("subjects", []):

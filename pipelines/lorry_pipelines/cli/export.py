@@ -20,7 +20,7 @@ from lorry_registry.cli.edge import (
     task_argument,
     version_option,
 )
-from lorry_registry.cli.lazy import LazyGroup
+from lorry_registry.cli.lazy import LazyCommand, LazyGroup
 from lorry_registry.cli.prose import print_line
 from lorry_registry.errors import AdapterRejectedError, UsageError
 from lorry_registry.records.vllm_support import find_highest_rank, find_rank_limit, list_refusals
@@ -32,7 +32,17 @@ from lorry_registry.text.sizes import format_size
 tasks_argument = click.argument("tasks", metavar="TASK...", nargs=-1, required=True)
 
 
-@click.group(cls=LazyGroup, epilog=format_examples("lorry export vllm summaries titles"))
+@click.group(
+    cls=LazyGroup,
+    lazy_commands=(
+        LazyCommand(
+            "kserve",
+            f"{__name__}_kserve:export_kserve",
+            "Print the objects by which KServe serves the champions of tasks, as YAML.",
+        ),
+    ),
+    epilog=format_examples("lorry export vllm summaries titles"),
+)
 def export() -> None:
     """Hand adapters to programs that know nothing of Lorry."""
 
@@ -187,8 +197,8 @@ def _require_hub_id(found: Resolution) -> str:
 
 def _describe_vllm(registry: Registry, settings: Settings, tasks: Sequence[str]) -> VllmCommand:
     champions = [registry.resolve(task) for task in dict.fromkeys(tasks)]
-    configs = [_read_config(registry, champion) for champion in champions]
-    _refuse_unfit(champions, configs)
+    configs = [read_config(registry, champion) for champion in champions]
+    refuse_unfit(champions, configs)
     limit = find_rank_limit(max(map(find_highest_rank, configs)))
     base = _find_base(champions[0], settings)
     command = ["vllm", "serve", base, "--enable-lora", "--max-lora-rank", str(limit)]
@@ -203,13 +213,20 @@ def _describe_vllm(registry: Registry, settings: Settings, tasks: Sequence[str])
     )
 
 
-def _read_config(registry: Registry, champion: Resolution) -> dict[str, Any]:
+def read_config(registry: Registry, champion: Resolution) -> dict[str, Any]:
+    """Return PEFT's configuration of an adapter."""
     document = registry.fetch(champion.adapter_id) / "adapter_config.json"
     config: dict[str, Any] = json.loads(document.read_text("utf-8"))
     return config
 
 
-def _refuse_unfit(champions: Sequence[Resolution], configs: Sequence[dict[str, Any]]) -> None:
+def refuse_unfit(champions: Sequence[Resolution], configs: Sequence[dict[str, Any]]) -> None:
+    """Refuse adapters that one vLLM cannot serve.
+
+    Raises:
+        AdapterRejectedError: Some have what vLLM does not take.
+        UsageError: They have several bases.
+    """
     reasons = [
         f"{champion.task}: {reason}"
         for champion, config in zip(champions, configs, strict=True)

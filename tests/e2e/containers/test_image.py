@@ -23,13 +23,14 @@ PACKAGES = {
 }
 # Some machines need a kernel of OpenBLAS other than the one it would choose; a step does so too.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name.startswith("OPENBLAS_")}
-TARGETS = ("slim", "train")
+FIXTURES = {"slim": "slim_image", "train": "lorry_image", "serve": "serve_image"}
+FROZEN = max((REPOSITORY / "tests" / "frozen").glob("*/ledger.json")).parent
 
 
-@pytest.fixture(params=TARGETS)
+@pytest.fixture(params=FIXTURES)
 def image(request: pytest.FixtureRequest) -> str:
-    """Each of the two images."""
-    name: str = request.getfixturevalue({"slim": "slim_image", "train": "lorry_image"}[request.param])
+    """Each of the images."""
+    name: str = request.getfixturevalue(FIXTURES[request.param])
     return name
 
 
@@ -82,6 +83,25 @@ def test_imports_what_a_step_needs(run_in_image) -> None:
     assert run_in_image("sh", "-c", command).splitlines()[-1] == "imported"
 
 
+@pytest.mark.parametrize("image", ["serve"], indirect=True)
+def test_it_serves_a_registry_that_it_may_only_read(run_in_image) -> None:
+    code = (
+        "import json, re, subprocess, urllib.request\n"
+        "command = ['lorry', 'serve', 'reviews-lora', '--port', '0']\n"
+        "server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)\n"
+        "said = next(line for line in server.stderr if 'serving at' in line)\n"
+        "address = re.search(r'http://[0-9.:]+', said)[0] + '/tasks/reviews-lora/predict'\n"
+        "request = urllib.request.Request(address, json.dumps({'inputs': ['a lovely film']}).encode())\n"
+        "print(json.loads(urllib.request.urlopen(request).read())[0]['label'])\n"
+        "server.terminate()\n"
+        "server.wait()\n"
+    )
+    environment = {**ENVIRONMENT, "LORRY_STORE": "/frozen/store", "PYTHONPATH": "/frozen"}
+    frozen = {str(FROZEN): {"bind": "/frozen", "mode": "ro"}}
+    printed = run_in_image("python3", "-c", code, volumes=frozen, environment=environment)
+    assert printed.splitlines()[-1] in ("good", "bad")
+
+
 @pytest.mark.parametrize("image", ["slim"], indirect=True)
 def test_the_slim_image_has_no_torch(run_in_image) -> None:
     code = (
@@ -131,7 +151,7 @@ def test_says_what_is_in_it(run_in_image, image: str) -> None:
         known["version"]
         == tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))["project"]["version"]
     )
-    assert known["title"] in ("lorry-slim", "lorry-train")
+    assert known["title"] in ("lorry-slim", "lorry-train", "lorry-serve")
 
     listed = json.loads(run_in_image("cat", "/usr/share/lorry/sbom.cdx.json"))
     assert listed["metadata"]["component"]["name"] == known["title"]
@@ -140,7 +160,7 @@ def test_says_what_is_in_it(run_in_image, image: str) -> None:
     assert set(run_in_image("python3", "-c", code).split()) <= names
     installed = run_in_image("dpkg-query", "--show", "--showformat", "${Package}\n")
     assert set(installed.split()) <= names
-    assert ("torch" in names) == (known["title"] == "lorry-train")
+    assert ("torch" in names) == (known["title"] != "lorry-slim")
 
 
 def test_what_is_installed_is_what_is_locked(run_in_image) -> None:
@@ -149,7 +169,7 @@ def test_what_is_installed_is_what_is_locked(run_in_image) -> None:
     locks = REPOSITORY / "infra" / "images" / "locks"
     locked = {
         unify(line.removesuffix("\\").strip())
-        for name in ("steps", "train", "torch-cpu")
+        for name in ("steps", "train", "serve", "torch-cpu")
         for line in (locks / f"{name}.txt").read_text("utf-8").splitlines()
         if not line.startswith(("#", " "))
     }

@@ -13,7 +13,7 @@ from packaging.utils import canonicalize_name
 
 REPOSITORY = Path(__file__).parents[4]
 LOCKS = REPOSITORY / "infra" / "images" / "locks"
-NAMES = ("steps", "train", "torch-cpu", "torch-cuda", "build")
+NAMES = ("steps", "train", "serve", "torch-cpu", "torch-cuda", "build")
 PINNED = re.compile(r"[a-z0-9][a-z0-9.-]*==[0-9][0-9a-z.]*")
 
 
@@ -52,10 +52,11 @@ def test_everything_is_pinned_by_hash_and_nothing_names_an_index(name: str) -> N
 
 @pytest.mark.parametrize("torch", ["cpu", "cuda"])
 def test_what_an_image_holds_is_what_pyproject_allows(torch: str) -> None:
-    held = read_lock("steps") | read_lock("train") | read_lock(f"torch-{torch}")
+    held = read_lock("steps") | read_lock("train") | read_lock("serve") | read_lock(f"torch-{torch}")
     project = read_project()["project"]
     extras = project["optional-dependencies"]
-    wanted = [*project["dependencies"], *extras["train"], *extras["images"], *extras["signing"]]
+    used = ("train", "images", "signing", "serve")
+    wanted = [*project["dependencies"], *chain(*(extras[name] for name in used))]
     wanted += extras["quantization"] if torch == "cuda" else []
     wanted += [line for line in extras["pipelines"] if line.startswith("kfp>")]
     excluded = read_excluded()
@@ -94,7 +95,7 @@ def test_the_environment_is_locked_but_for_torch() -> None:
         if one.marker is None or one.marker.evaluate({"python_full_version": "3.11.7"})
         for pin in one.specifier
     }
-    for lock in ("steps", "train"):
+    for lock in ("steps", "train", "serve"):
         differing = {name for name, version in read_lock(lock).items() if here.get(name, version) != version}
         assert not differing, f"{lock}: the image holds other versions: run make lock"
 
@@ -104,11 +105,11 @@ def test_the_slim_image_has_no_torch_and_nothing_is_in_two_layers() -> None:
     assert not {"torch", "peft", "accelerate", "diffusers", "scipy", "scikit-learn", "matplotlib"} & set(
         steps
     )
-    for name in ("train", "torch-cpu", "torch-cuda"):
+    for name in ("train", "serve", "torch-cpu", "torch-cuda"):
         assert not set(read_lock(name)) & set(steps)
-    for name in ("torch-cpu", "torch-cuda"):
+    for name in ("serve", "torch-cpu", "torch-cuda"):
         assert not set(read_lock(name)) & set(train)
-    for name in ("steps", "train", "torch-cpu", "torch-cuda"):
+    for name in ("steps", "train", "serve", "torch-cpu", "torch-cuda"):
         assert not set(read_lock(name)) & {*read_excluded(), "pip", "wheel"}
 
 

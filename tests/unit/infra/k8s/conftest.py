@@ -44,4 +44,4 @@ def render(tmp_path_factory: pytest.TempPathFactory) -> Render:
 @pytest.fixture(scope="session")
 def everything(render: Render) -> Objects:
     """All that can be had at once, with a database in the cluster and keys for S3."""
-    return render("gpu", ["database-upgrade", "gc", "kueue", "monitoring", "priority", "trainer"])
+    return render("gpu", ["database-upgrade", "gc", "kueue", "monitoring", "priority", "serve", "trainer"])

@@ -16,6 +16,7 @@ MLFLOW = {
 }
 POSTGRES = {"app.kubernetes.io/name": "postgres", "app.kubernetes.io/instance": "lorry"}
 GC = {"app.kubernetes.io/name": "lorry-gc", "app.kubernetes.io/instance": "lorry"}
+SERVE = {"app.kubernetes.io/name": "lorry-serve", "app.kubernetes.io/instance": "lorry"}
 UPGRADE = {
     "app.kubernetes.io/component": "database-upgrade",
     "app.kubernetes.io/instance": "lorry",
@@ -106,6 +107,10 @@ def test_what_must_talk_can(network: Network, one: dict[str, str], other: dict[s
         (NODE, POSTGRES, 5432),
         (GC, POSTGRES, 5432),
         (GC, MLFLOW, 8080),
+        (SERVE, POSTGRES, 5432),
+        (SERVE, MLFLOW, 8080),
+        (STEP, SERVE, 8080),
+        (STRANGER, SERVE, 8080),
         (STRANGER, MLFLOW, 8080),
         (STRANGER, POSTGRES, 5432),
         (POSTGRES, MLFLOW, 8080),
@@ -136,7 +141,7 @@ def test_the_launcher_reaches_kubeflow(network: Network, labels: dict[str, str],
     assert not network.allows("Egress", STEP, (KUBEFLOW, {"app": "mysql"}), 3306)
 
 
-@pytest.mark.parametrize("pod", [STEP, NODE, MLFLOW, POSTGRES, GC, UPGRADE])
+@pytest.mark.parametrize("pod", [STEP, NODE, MLFLOW, POSTGRES, GC, SERVE, UPGRADE])
 def test_every_pod_resolves_names(network: Network, pod: dict[str, str]) -> None:
     dns = ({"kubernetes.io/metadata.name": "kube-system"}, {"k8s-app": "kube-dns"})
     assert network.allows("Egress", pod, dns, 53, "UDP")
@@ -144,7 +149,8 @@ def test_every_pod_resolves_names(network: Network, pod: dict[str, str]) -> None
 
 
 @pytest.mark.parametrize(
-    ("pod", "reaches"), [(STEP, True), (MLFLOW, True), (GC, True), (NODE, True), (POSTGRES, False)]
+    ("pod", "reaches"),
+    [(STEP, True), (MLFLOW, True), (GC, True), (SERVE, True), (NODE, True), (POSTGRES, False)],
 )
 def test_who_reaches_s3(network: Network, pod: dict[str, str], reaches: bool) -> None:
     assert network.allows("Egress", pod, *S3) is reaches
@@ -153,11 +159,11 @@ def test_who_reaches_s3(network: Network, pod: dict[str, str], reaches: bool) ->
 def test_steps_alone_reach_the_api_server(network: Network) -> None:
     assert network.allows("Egress", STEP, *API_SERVER)
     assert not any(
-        network.allows("Egress", pod, *API_SERVER) for pod in (MLFLOW, POSTGRES, GC, UPGRADE, NODE)
+        network.allows("Egress", pod, *API_SERVER) for pod in (MLFLOW, POSTGRES, GC, SERVE, UPGRADE, NODE)
     )
 
 
-@pytest.mark.parametrize("pod", [STEP, NODE, MLFLOW, POSTGRES, GC, UPGRADE])
+@pytest.mark.parametrize("pod", [STEP, NODE, MLFLOW, POSTGRES, GC, SERVE, UPGRADE])
 @pytest.mark.parametrize("address", ["169.254.169.254", "169.254.170.23", "fd00:ec2::254"])
 def test_nobody_reaches_the_nodes_credentials(network: Network, pod: dict[str, str], address: str) -> None:
     assert not any(network.allows("Egress", pod, address, port) for port in (80, 443, 988))
@@ -166,11 +172,11 @@ def test_nobody_reaches_the_nodes_credentials(network: Network, pod: dict[str, s
 def test_workload_identity_opens_the_metadata_server_to_those_that_use_s3(
     render: Render, policies: Any
 ) -> None:
-    network = Network(policies, render("gpu", ["gc", "workload-identity"]))
+    network = Network(policies, render("gpu", ["gc", "serve", "workload-identity"]))
     identified = {"lorry.identity": "s3"}
     assert all(
         network.allows("Egress", pod, "169.254.169.254", 80)
-        for pod in (STEP, {**MLFLOW, **identified}, {**GC, **identified})
+        for pod in (STEP, {**MLFLOW, **identified}, {**GC, **identified}, {**SERVE, **identified})
     )
     assert not network.allows("Egress", POSTGRES, "169.254.169.254", 80)
 
@@ -181,6 +187,12 @@ def test_others_reach_mlflow_only_if_an_administrator_lets_their_namespace_in(ne
     assert network.allows("Ingress", MLFLOW, ({**outside, "lorry.mlflow-access": "true"}, {}), 8080)
     assert network.allows("Ingress", MLFLOW, ({"kubernetes.io/metadata.name": "monitoring"}, {}), 8080)
     assert not network.allows("Ingress", POSTGRES, ({**outside, "lorry.mlflow-access": "true"}, {}), 5432)
+
+
+def test_predictions_are_for_namespaces_that_an_administrator_lets_in(network: Network) -> None:
+    outside = {"kubernetes.io/metadata.name": "shop"}
+    assert not network.allows("Ingress", SERVE, (outside, {}), 8080)
+    assert network.allows("Ingress", SERVE, ({**outside, "lorry.serve-access": "true"}, {}), 8080)
 
 
 def test_an_external_database_is_reached_by_its_clients_alone(render: Render, policies: Any) -> None:

@@ -237,6 +237,7 @@ BROKEN: list[tuple[str, Change, str]] = [
         remove_object("PriorityClass", "lorry-services"),
         "PriorityClass 'lorry-services'",
     ),
+    ("require_references", remove_object("Deployment", "lorry-serve"), "Deployment 'lorry-serve' is not"),
     ("require_references", remove_object("Service", "postgres"), "Service 'postgres' is not rendered"),
     ("require_references", add_volume(secret={"secretName": "other"}), "Secret 'other' is neither"),
     (

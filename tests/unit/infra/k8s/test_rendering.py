@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from lorry_pipelines.cli.serve import serve_tasks
+
 from fixtures.clusters import COMPONENTS, OVERLAYS, Render, find_object
 
 # Each alone, all but one, and all, in which any two meet.
@@ -51,9 +53,12 @@ def test_what_only_the_user_knows_is_asked_for_and_nothing_else(
         str(fault) for fault in policies.check_objects(render(overlay, components, decided=False), needs)
     ]
     missing = {
-        name for name in ("mlflow", "nginx", "lorry") for fault in faults if f"unset.invalid/{name}=" in fault
+        name
+        for name in ("mlflow", "nginx", "lorry", "lorry-serve")
+        for fault in faults
+        if f"unset.invalid/{name}=" in fault
     }
-    assert missing == {"mlflow", "nginx", "lorry"}
+    assert missing == {"mlflow", "nginx", "lorry", "lorry-serve"}
     settings = ("LORRY_STORE", "MLFLOW_ARTIFACTS_DESTINATION", "PGHOST", "clusterQueue")
     assert [name for name in settings if not any(name in fault for fault in faults)] == []
     assert all("unset.invalid" in fault for fault in faults)
@@ -94,7 +99,9 @@ def test_a_shared_namespace_is_neither_made_nor_limited_nor_cut_off(render: Rend
 
 
 def test_workload_identity_leaves_no_keys(render: Render) -> None:
-    with_keys, without = (str(render("gpu", chosen)) for chosen in (["gc"], ["gc", "workload-identity"]))
+    with_keys, without = (
+        str(render("gpu", chosen)) for chosen in (["gc", "serve"], ["gc", "serve", "workload-identity"])
+    )
     assert "AWS_SECRET_ACCESS_KEY" in with_keys
     assert "AWS_SECRET_ACCESS_KEY" not in without
     assert "AWS_ACCESS_KEY_ID" not in without
@@ -125,6 +132,18 @@ def test_collection_deletes_nothing(everything: list[dict[str, Any]]) -> None:
         "spec"
     ]["containers"]
     assert container["command"] + container["args"] == ["lorry", "gc", "--json"]
+
+
+def test_the_server_is_run_as_it_can_be(everything: list[dict[str, Any]]) -> None:
+    """Its arguments are the command's own, its port is that of the probes, and it has time for its grace."""
+    pod = find_object(everything, "Deployment", "lorry-serve")["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert container["command"] == ["lorry", "serve"]
+    options = serve_tasks.make_context("lorry serve", list(container["args"])).params
+    assert [port["containerPort"] for port in container["ports"]] == [options["port"]]
+    assert options["grace"] < pod["terminationGracePeriodSeconds"]
+    (mount,) = [mount for mount in container["volumeMounts"] if mount["name"] == "tokens"]
+    assert str(options["tokens"]) == f"{mount['mountPath']}/tokens.txt"
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
