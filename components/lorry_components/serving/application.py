@@ -8,6 +8,7 @@ from typing import Any
 
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
@@ -96,6 +97,7 @@ class Service:
                 Route(f"{place}/infer", self._infer, methods=["POST"]),
             ]
         handlers: dict[Any, Callable[[Request, Any], Awaitable[Response]]] = {
+            HTTPException: _answer_unknown_route,
             LorryError: _answer_error,
             QueueFullError: _answer_full_queue,
             TimeoutError: _answer_timeout,
@@ -104,7 +106,12 @@ class Service:
             _ForbiddenError: _answer_forbidden,
         }
         watch = Middleware(RequestWatch, metrics=self._metrics, log=self._log)
-        return Starlette(routes=routes, exception_handlers=handlers, lifespan=self._run, middleware=[watch])
+        application = Starlette(
+            routes=routes, exception_handlers=handlers, lifespan=self._run, middleware=[watch]
+        )
+        # A redirection would repeat the name of a host that the client chose.
+        application.router.redirect_slashes = False
+        return application
 
     @contextlib.asynccontextmanager
     async def _run(self, _application: Starlette) -> AsyncIterator[None]:
@@ -243,6 +250,14 @@ async def _answer_error(_request: Request, error: Any) -> Response:
     if isinstance(error, NotFoundError):
         status = 404
     return JSONResponse({"error": str(error)}, status_code=status)
+
+
+async def _answer_unknown_route(_request: Request, error: Any) -> Response:
+    return JSONResponse(
+        {"error": "no such route; /openapi.json has them"},
+        status_code=error.status_code,
+        headers=error.headers,
+    )
 
 
 async def _answer_forbidden(_request: Request, error: Any) -> Response:

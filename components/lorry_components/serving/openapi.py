@@ -10,12 +10,24 @@ _TENSOR = {
     "type": "object",
     "required": ["name", "shape", "datatype"],
     "properties": {
-        "name": {"type": "string"},
+        "name": {"enum": ["text", "text_pair"]},
         "shape": {"type": "array", "items": {"type": "integer"}},
-        "datatype": {"type": "string"},
+        "datatype": {"const": "BYTES"},
         "data": {"type": "array"},
         "parameters": {"type": "object"},
     },
+}
+_TEXT = {"type": "string", "minLength": 1}
+_ROW = {
+    "oneOf": [
+        _TEXT,
+        {
+            "type": "object",
+            "required": ["text"],
+            "properties": {"text": _TEXT, "text_pair": _TEXT},
+            "additionalProperties": False,
+        },
+    ]
 }
 _REFUSALS = {
     "400": "the request does not fit the task",
@@ -36,10 +48,10 @@ def describe_routes(version: str, limits: Limits) -> dict[str, Any]:
         version: The version of Lorry.
         limits: How large a request may be.
     """
-    row = {"oneOf": [{"type": "string"}, {"type": "object", "additionalProperties": {"type": "string"}}]}
-    inputs = {"type": "array", "items": row, "minItems": 1, "maxItems": limits.rows}
-    plain = {"type": "object", "required": ["inputs"], "properties": {"inputs": inputs}}
-    tensors = {"type": "object", "required": ["inputs"], "properties": {"inputs": _list_of(_TENSOR)}}
+    # Whether rows are of one text or of two, the metadata of a task say.
+    rows = {"type": "array", "items": _ROW, "minItems": 1, "maxItems": limits.rows}
+    plain = _describe_body(rows) | {"additionalProperties": False}
+    tensors = _describe_body({"type": "array", "items": _TENSOR, "minItems": 1, "maxItems": 2})
     paths: dict[str, Any] = {
         "/openapi.json": {"get": _describe("This document.")},
         "/v2": {"get": _describe("The server.")},
@@ -49,7 +61,12 @@ def describe_routes(version: str, limits: Limits) -> dict[str, Any]:
         "/tasks": {"get": _describe("The served versions, and what is refused.", "401")},
         "/tasks/{task}/predict": {
             "parameters": [_TASK],
-            "post": _describe("Predictions, as lorry predict --json prints them.", *_REFUSALS, body=plain),
+            "post": _describe(
+                "Predictions, as lorry predict --json prints them.",
+                *_REFUSALS,
+                body=plain,
+                answer={"type": "array", "items": {"type": "object"}},
+            ),
         },
     }
     for place, parameters in (
@@ -70,17 +87,21 @@ def describe_routes(version: str, limits: Limits) -> dict[str, Any]:
     }
 
 
-def _list_of(schema: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "array", "items": schema}
+def _describe_body(inputs: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "required": ["inputs"], "properties": {"inputs": inputs}}
 
 
 def _describe(
-    summary: str, *refusals: str, body: dict[str, Any] | None = None, media: str = "application/json"
+    summary: str,
+    *refusals: str,
+    body: dict[str, Any] | None = None,
+    answer: dict[str, Any] | None = None,
+    media: str = "application/json",
 ) -> dict[str, Any]:
-    content = {"application/json": {"schema": {"type": "object"}}}
-    answer = content if media in content else {media: {"schema": {"type": "string"}}}
-    responses: dict[str, Any] = {"200": {"description": "the answer", "content": answer}}
-    responses |= {code: {"description": _REFUSALS[code], "content": content} for code in refusals}
+    refused = {"application/json": {"schema": {"type": "object"}}}
+    schema = answer or {"type": "object" if media in refused else "string"}
+    responses: dict[str, Any] = {"200": {"description": "the answer", "content": {media: {"schema": schema}}}}
+    responses |= {code: {"description": _REFUSALS[code], "content": refused} for code in refusals}
     described: dict[str, Any] = {"summary": summary, "responses": responses}
     if body is not None:
         described["requestBody"] = {"required": True, "content": {"application/json": {"schema": body}}}
