@@ -73,8 +73,12 @@ def mix_rows(host: LoraLayers, rows: Sequence[LoraLayers]) -> Iterator[None]:
         host: The layers of the model that is called, whose own update must be switched off.
         rows: The layers of the adapter of each row.
     """
+    # Each adapter is read once, however many rows it has.
+    distinct = {id(row): row for row in rows}
+    numbers = {key: number for number, key in enumerate(distinct)}
+    places = torch.tensor([numbers[id(row)] for row in rows])
     hooks = [
-        layer.register_forward_hook(_Update([row.layers[name] for row in rows]))
+        layer.register_forward_hook(_Update([row.layers[name] for row in distinct.values()], places))
         for name, layer in host.layers.items()
     ]
     try:
@@ -85,13 +89,19 @@ def mix_rows(host: LoraLayers, rows: Sequence[LoraLayers]) -> Iterator[None]:
 
 
 class _Update:
-    """Adds the updates of the rows to what the base's own layer returned."""
+    """Adds the updates of the rows to what the base's own layer returned.
 
-    def __init__(self, layers: Sequence[Any]) -> None:
-        # Shapes: (rows, width, rank) and (rows, rank, outputs).
-        self._down = torch.stack([layer.lora_A[ADAPTER].weight for layer in layers]).transpose(1, 2)
-        ups = [layer.lora_B[ADAPTER].weight * layer.scaling[ADAPTER] for layer in layers]
-        self._up = torch.stack(ups).transpose(1, 2)
+    Args:
+        layers: The layer of each adapter.
+        places: Which of them each row has, shape (rows,).
+    """
+
+    def __init__(self, layers: Sequence[Any], places: torch.Tensor) -> None:
+        # Shapes: (rows, width, rank), (rows, rank, outputs) and (rows, 1, 1).
+        self._down = torch.stack([layer.lora_A[ADAPTER].weight for layer in layers])[places].transpose(1, 2)
+        self._up = torch.stack([layer.lora_B[ADAPTER].weight for layer in layers])[places].transpose(1, 2)
+        scalings = [layer.scaling[ADAPTER] for layer in layers]
+        self._scaling = self._down.new_tensor(scalings)[places].view(-1, 1, 1)
 
     def __call__(self, _layer: nn.Module, inputs: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
-        return torch.baddbmm(output, torch.bmm(inputs[0], self._down), self._up)
+        return torch.baddbmm(output, torch.bmm(inputs[0], self._down) * self._scaling, self._up)
