@@ -3,6 +3,7 @@
 import contextlib
 import json
 import shutil
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +23,7 @@ from lorry_components.serving.batching import Batcher, Work
 from lorry_components.serving.catalogue import Catalogue, choose_tasks
 from lorry_components.serving.engine import compute_batch
 from lorry_components.serving.requests import Limits
-from lorry_components.serving.server import build_protocol
+from lorry_components.serving.server import build_protocol, listen
 from lorry_components.serving.shared_bases import SharedBases
 from lorry_components.serving.tokens import Grant, add_token, read_grants
 from lorry_registry.adapters.verification import describe_file
@@ -274,6 +275,14 @@ def test_requests_at_once_become_one_batch(registry: Registry, running: Running)
             thread.join()
         assert answers == [200] * 4
         assert sorted(map(len, slow.passes)) == [1, 3]
+
+
+def test_answers_are_sent_at_once() -> None:
+    """Their headers and their body are two writes: the second must not wait for the first to be acknowledged."""
+    with listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+        connection, _ = listener.accept()
+        with connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_a_full_queue_is_said_so(running: Running) -> None:
