@@ -31,14 +31,14 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.create_server(address[:2], family=family, backlog=_BACKLOG)
-        # Connections have it from here: asyncio sets it only where it made the socket. Without it the body of
-        # each answer waits 40 ms for the client to acknowledge the headers.
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return listener
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         todo = "give another address: --host, --port (--port 0 takes a free one)"
         raise UsageError(f"the address cannot be taken: {reason}", where=where, todo=todo) from error
+    # Connections have it from here: asyncio sets it only where it made the socket. Without it the body of
+    # each answer waits 40 ms for the client to acknowledge the headers.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 def format_address(host: str, port: int) -> str:

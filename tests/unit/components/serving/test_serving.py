@@ -278,7 +278,7 @@ def test_requests_at_once_become_one_batch(registry: Registry, running: Running)
 
 
 def test_answers_are_sent_at_once() -> None:
-    """Their headers and their body are two writes: the second must not wait for the first to be acknowledged."""
+    """Headers and body are two writes: the second must not wait until the first is acknowledged."""
     with listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
         connection, _ = listener.accept()
         with connection:
