@@ -1,5 +1,6 @@
 """The console blocks of README.md and docs/ that say nothing else, run as a reader types them."""
 
+import json
 import os
 import subprocess
 import sys
@@ -14,7 +15,9 @@ from lorry_registry.stores import LocalStore
 
 from fixtures.adapters import write_adapter
 from fixtures.doc_blocks import Block, read_blocks
+from fixtures.s3_server import find_ports
 
+(_PORT,) = find_ports(1)
 # What a page leaves to its reader, and what the commands would ask for.
 _FILLED_IN = (
     ("--reason …", "--reason replaced --yes"),
@@ -22,6 +25,8 @@ _FILLED_IN = (
     ("PASSWORD=…", "PASSWORD=secret"),
     ("s3://my-bucket/lorry/bases", "./shared-bases"),
     ("# lorry restore brings it back", "\nlorry restore reviews"),
+    (".venv/bin/lorry serve", f"lorry serve --port {_PORT}"),
+    (":8080/tasks/sentiment-products", f":{_PORT}/tasks/reviews"),
 )
 RUN = [block for block in read_blocks() if not block.reason]
 PAGES = sorted({block.page for block in RUN})
@@ -57,7 +62,8 @@ def library(make_workspace: Callable[[str], Any]) -> Any:
 @pytest.mark.parametrize("page", PAGES)
 def test_the_blocks_of_a_page_run_as_printed(library: Any, page: str) -> None:
     blocks = [block for block in RUN if block.page == page]
-    script = "".join(map(_fill_in, blocks))
+    # What a page starts in the background ends with its script.
+    script = "trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n" + "".join(map(_fill_in, blocks))
     finished = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
         cwd=library.folder,
@@ -70,7 +76,7 @@ def test_the_blocks_of_a_page_run_as_printed(library: Any, page: str) -> None:
     )
     assert finished.returncode == 0, f"{script}\n{finished.stdout}\n{finished.stderr}"
     for check in CHECKS.get(page, ()):
-        check(library.folder)
+        check(library.folder, finished.stdout)
 
 
 def _fill_in(block: Block) -> str:
@@ -80,22 +86,29 @@ def _fill_in(block: Block) -> str:
     return script
 
 
-def _has_predictions(folder: Path) -> None:
+def _has_predictions(folder: Path, _printed: str) -> None:
     lines = (folder / "predicted.csv").read_text("utf-8").splitlines()
     assert lines[0] == "id,text,predicted_label,predicted_score,predicted_scores"
     assert len(lines) == 3
     (folder / "predicted.csv").unlink()
 
 
-def _has_page(folder: Path) -> None:
+def _was_answered(_folder: Path, printed: str) -> None:
+    (answer,) = json.loads(printed)
+    assert answer["text"] == "Great value!"
+    assert answer["label"] in answer["scores"]
+
+
+def _has_page(folder: Path, _printed: str) -> None:
     assert "reviews" in (folder / "tasks.html").read_text("utf-8")
 
 
-def _has_adapter(folder: Path) -> None:
+def _has_adapter(folder: Path, _printed: str) -> None:
     assert (folder / "reviews-adapter" / "adapter_model.safetensors").exists()
 
 
-CHECKS: dict[str, tuple[Callable[[Path], None], ...]] = {
+CHECKS: dict[str, tuple[Callable[[Path, str], None], ...]] = {
+    "README.md": (_was_answered,),
     "docs/registry.md": (_has_predictions,),
     "docs/predict.md": (_has_predictions,),
     "docs/mlflow.md": (_has_page,),

@@ -20,6 +20,7 @@ BLOCKS = read_blocks()
 RUN = {
     *(f"docs/{name}.md" for name in ("mlflow", "peft", "predict", "registry", "registry-upkeep", "signing")),
     "docs/task-file.md",
+    "README.md",
 }
 _FENCE = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
