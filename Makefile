@@ -27,7 +27,7 @@ COMPLETE := $(VENV)/.complete-$(VERSIONS)
 DEMO_DATA := pipelines/tasks/data
 TASKS := $(wildcard pipelines/tasks/*.yaml)
 # Those that need nothing but the demo's data; the others need to know where data sets are.
-BENCHMARKS := memory overhead registry resolution small_task training lora_layers
+BENCHMARKS := memory overhead registry resolution small_task training lora_layers serving serving_http
 # Tests side by side, each process with one thread, since tiny matrices wait longer for a second thread than
 # they take; a module's tests stay together, for they share what it trains.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadscope --no-loadscope-reorder \
