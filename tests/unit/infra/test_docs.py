@@ -1,16 +1,12 @@
 """README.md and docs/: each console block is run or says why not, each command exists, each link leads on."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import pytest
 
 from lorry_pipelines.cli import lorry
-from lorry_pipelines.cli.retrain import EXIT_LEFT
-from lorry_pipelines.cli.stale import EXIT_STALE
-from lorry_registry.errors import LorryError
 
 from fixtures.doc_blocks import PROJECT, Block, list_pages, read_blocks
 
@@ -108,16 +104,3 @@ def test_the_readme_is_read_in_some_minutes_and_names_installing_before_a_table_
     text = (PROJECT / "README.md").read_text("utf-8")
     assert len(text.split()) <= 900
     assert text.index("## Install") < text.index("## A table of your own")
-
-
-def test_the_page_of_exit_codes_has_those_of_all_errors() -> None:
-    page = (PROJECT / "docs" / "exit-codes.md").read_text("utf-8")
-    listed = {int(code) for code in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)}
-    errors = {error.exit_code for error in _list_errors(LorryError)}
-    assert errors | {0, EXIT_STALE, EXIT_LEFT} <= listed
-
-
-def _list_errors(error: type[LorryError]) -> Iterator[type[LorryError]]:
-    yield error
-    for below in error.__subclasses__():
-        yield from _list_errors(below)

@@ -1,6 +1,7 @@
 """The documentation as a site: it is built strictly, and loads nothing from elsewhere."""
 
 import functools
+import html
 import importlib.util
 import re
 import shutil
@@ -11,7 +12,16 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
+
+from lorry_pipelines.cli import lorry
+from lorry_pipelines.cli.retrain import EXIT_LEFT
+from lorry_pipelines.cli.stale import EXIT_STALE
+from lorry_registry.cli.lazy import EXIT_INTERRUPTED
+from lorry_registry.cli.termination import EXIT_TERMINATED
+from lorry_registry.errors import LorryError
+from lorry_registry.settings import SETTINGS
 
 from fixtures.doc_blocks import PROJECT
 
@@ -37,7 +47,7 @@ _IN_STYLES = re.compile(r"""(?:url\(|@import)\s*["']?(?:https?:)?//[^)"']*""", r
 
 def _copy_project(folder: Path) -> Path:
     """Return a copy of what the site is made of."""
-    for name in ("mkdocs", "material", "mermaidx"):
+    for name in ("mkdocs", "material", "mkdocstrings", "mermaidx"):
         if importlib.util.find_spec(name) is None:
             pytest.skip(f"{name} is not installed: make docs installs it")
     for name in ("docs", "infra/docs"):
@@ -103,6 +113,67 @@ def test_the_site_has_the_readme_and_the_pages(site: Path) -> None:
     assert "on one frozen base" in (site / "index.html").read_text("utf-8")
     for page in (PROJECT / "docs").glob("*.md"):
         assert (site / page.stem / "index.html").exists()
+
+
+def _read_text(site: Path, page: str) -> str:
+    return html.unescape(re.sub(r"<[^>]+>", "", (site / page / "index.html").read_text("utf-8")))
+
+
+def test_the_reference_has_every_command_with_its_options(site: Path) -> None:
+    text = _read_text(site, "commands")
+    for path, command in _list_commands(lorry, "lorry"):
+        assert path in text
+        for parameter in command.params:
+            assert isinstance(parameter, click.Argument) or parameter.opts[0] in text, f"{path} {parameter}"
+
+
+def _list_commands(group: click.Group, path: str) -> Iterator[tuple[str, click.Command]]:
+    ctx = click.Context(group)
+    for name in group.list_commands(ctx):
+        command = group.get_command(ctx, name)
+        assert command is not None
+        yield f"{path} {name}", command
+        if isinstance(command, click.Group):
+            yield from _list_commands(command, f"{path} {name}")
+
+
+def test_the_reference_has_every_setting(site: Path) -> None:
+    text = _read_text(site, "settings")
+    for setting in SETTINGS:
+        assert setting.variable in text
+        assert setting.key in text
+
+
+def test_the_reference_has_the_exit_code_of_each_error(site: Path) -> None:
+    page = (site / "exit-codes" / "index.html").read_text("utf-8")
+    rows = dict(re.findall(r"<tr>\s*<td>(\d+)</td>(.*?)</tr>", page, re.DOTALL))
+    for error in _list_errors(LorryError):
+        assert (
+            error.__name__.startswith("_") or f"<code>{error.__name__}</code>" in rows[str(error.exit_code)]
+        )
+    assert {"0", str(EXIT_STALE), str(EXIT_LEFT), str(EXIT_INTERRUPTED), str(EXIT_TERMINATED)} <= rows.keys()
+
+
+def _list_errors(error: type[LorryError]) -> Iterator[type[LorryError]]:
+    yield error
+    for below in error.__subclasses__():
+        yield from _list_errors(below)
+
+
+def test_the_reference_has_the_python_interface_without_sphinx_roles(site: Path) -> None:
+    text = _read_text(site, "python")
+    for name in ("lorry_registry.registry.Registry", "lorry_components.inference.load_adapter", "rollback"):
+        assert name in text
+    assert re.search(r":(class|func|meth|mod|data):", text) is None
+
+
+def test_a_table_that_is_not_generated_stops_the_site(tmp_path: Path) -> None:
+    from mkdocs.exceptions import Abort
+
+    project = _copy_project(tmp_path)
+    (project / "docs" / "concepts.md").write_text("<!-- generated: nothing -->\n", "utf-8")
+    with pytest.raises(Abort, match="nothing"):
+        _build(project)
 
 
 def test_no_page_names_a_file_of_another_host(site: Path) -> None:
