@@ -33,11 +33,11 @@ from lorry_components.process_setup import quiet_libraries
 from lorry_components.steps.finetune.step import finetune
 from lorry_components.steps.prepare_data.step import load_card, load_part, prepare_data
 from lorry_components.tasks.resolution import ResolvedTask, resolve_task
-from lorry_components.training.checkpoints import find_checkpoint, load_trained
-from lorry_components.training.distributed import ALONE
-from lorry_components.training.feature_cache import FeatureCache
-from lorry_components.training.linear_probe import fit_linear_probe, open_features, predict_outputs
-from lorry_components.training.setup import set_up
+from lorry_components.training.checkpoints.checkpoint_files import find_checkpoint, load_trained
+from lorry_components.training.distributed.process_group import ALONE
+from lorry_components.training.probe.feature_cache import FeatureCache
+from lorry_components.training.probe.linear_probe import fit_linear_probe, open_features, predict_outputs
+from lorry_components.training.setup.model_setup import set_up
 
 SETS = ("mrpc", "rte", "cola", "sst2_glue", "snli", "trec", "ag_news", "clinc150_small")
 _RECIPE = "100 of 8"

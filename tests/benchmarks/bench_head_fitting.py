@@ -1,8 +1,8 @@
 """The fitted head beside scikit-learn's logistic regression: the same rows, penalties and accuracy.
 
 Both fit a head to 10,000 rows of 77 classes, 384 features, once for each of the penalties that the search of
-:mod:`lorry_components.training.head_fitting` tries on them, each from the solution before it. The features
-are drawn: one centre a class, and noise whose directions differ in size a hundredfold, as embeddings' do.
+:mod:`lorry_components.training.probe.head_fitting` tries on them, each from the solution before it. The
+features are drawn: one centre a class, and noise whose directions differ in size a hundredfold, as embeddings' do.
 
     python tests/benchmarks/bench_head_fitting.py [--rows 10000] [--classes 77] [--width 384]
 """
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-from lorry_components.training.head_fitting import PENALTIES, compute_outputs, fit_classes
+from lorry_components.training.probe.head_fitting import PENALTIES, compute_outputs, fit_classes
 
 Features = NDArray[np.float32]
 Classes = NDArray[np.intp]

@@ -38,7 +38,7 @@ from lorry_components.steps.finetune.step import finetune
 from lorry_components.steps.prepare_data.step import load_part, prepare_data
 from lorry_components.tasks.definition import define_task
 from lorry_components.tasks.resolution import resolve_task
-from lorry_components.training.feature_cache import FeatureCache
+from lorry_components.training.probe.feature_cache import FeatureCache
 from lorry_components.training.training_summary import ADAPTER_FOLDER
 from lorry_registry.tasks.task_spec import TaskSpec
 

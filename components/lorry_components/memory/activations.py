@@ -182,7 +182,7 @@ def _run(model: "nn.Module", arguments: dict[str, "torch.Tensor"]) -> Any:
         return model(**arguments)
     from torch.nn import functional
 
-    from lorry_components.training.supervised_logits import choose_states
+    from lorry_components.training.kernels.supervised_logits import choose_states
 
     # Which positions count is not known beforehand; only their number matters.
     with choose_states(model, lambda states: states[:, -labels.shape[1] :]):

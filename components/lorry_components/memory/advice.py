@@ -7,8 +7,8 @@ from typing import Any
 from lorry_components.memory.acceptance import Accept
 from lorry_components.memory.estimates import Footprint, Recipe, estimate_training
 from lorry_components.memory.gpus import Device, find_smallest_device
-from lorry_components.training.optimizers import ADAMW_8BIT
-from lorry_components.training.precision import PrecisionName
+from lorry_components.training.setup.optimizers import ADAMW_8BIT
+from lorry_components.training.setup.precision import PrecisionName
 
 # A change that saves a smaller share of the whole is not worth making.
 _LEAST_SHARE = 0.01

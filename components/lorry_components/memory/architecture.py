@@ -11,7 +11,7 @@ from lorry_components.methods import Method
 from lorry_components.methods.peft.qlora import KEPT_MODULES
 from lorry_components.models.blocks import find_layers
 from lorry_components.models.configuration import BaseConfiguration
-from lorry_components.training.optimizers import count_wide_moments
+from lorry_components.training.setup.optimizers import count_wide_moments
 from lorry_registry.errors import BaseModelError, TrainingError
 from lorry_registry.manifest import ParameterCounts
 

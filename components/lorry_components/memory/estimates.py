@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lorry_components.memory.activations import Activations
-from lorry_components.training.precision import PrecisionName
+from lorry_components.training.setup.precision import PrecisionName
 from lorry_registry.text.sizes import GIB
 
 # The longest batch may be far below data.max_length; half of it is the low end.

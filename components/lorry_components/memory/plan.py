@@ -35,9 +35,9 @@ from lorry_components.models.dimensions import read_dimensions
 from lorry_components.models.dropout_fields import list_dropouts
 from lorry_components.task_types.text_task import PassLengths, TextTaskType
 from lorry_components.tasks.definition import find_method, find_task_type
-from lorry_components.training.length import LEAST_STEPS, SMALL_BATCH, may_take_small_batches
-from lorry_components.training.optimizers import ADAMW_8BIT
-from lorry_components.training.precision import (
+from lorry_components.training.setup.length import LEAST_STEPS, SMALL_BATCH, may_take_small_batches
+from lorry_components.training.setup.optimizers import ADAMW_8BIT
+from lorry_components.training.setup.precision import (
     Hardware,
     Precision,
     PrecisionName,

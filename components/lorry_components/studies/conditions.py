@@ -6,7 +6,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pydantic import JsonValue
 
 from lorry_components.tasks.definition import find_task_type
-from lorry_components.training.precision import Hardware, choose_task_precision, detect_hardware
+from lorry_components.training.setup.precision import Hardware, choose_task_precision, detect_hardware
 from lorry_components.training.training_summary import read_versions
 from lorry_registry.errors import TrainingError
 from lorry_registry.tasks.task_spec import TaskSpec

@@ -34,7 +34,7 @@ def main(path: Path) -> int:
     ease_garbage_collection()
     secrets = conceal_secrets(os.environ)
     from lorry_components.studies.trial_run import run_trial
-    from lorry_components.training.feature_cache import FeatureCache
+    from lorry_components.training.probe.feature_cache import FeatureCache
 
     folder = TrialFolder(path)
     progress = ProgressFile(path / PROGRESS_NAME, STEP)

@@ -16,7 +16,7 @@ from lorry_components.steps.prepare_data.step import load_card
 from lorry_components.studies.peak_memory import measure_peak_memory
 from lorry_components.studies.trials import Part, Training, TrialFolder, TrialRecord, TrialResult
 from lorry_components.tasks.resolution import ResolvedTask, resolve_task
-from lorry_components.training.feature_cache import FeatureCache
+from lorry_components.training.probe.feature_cache import FeatureCache
 from lorry_components.training.training_summary import ADAPTER_FOLDER, TrainingSummary
 from lorry_registry.files.digests import DigestFile, digest_file
 from lorry_registry.manifest import Evaluation

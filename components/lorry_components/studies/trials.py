@@ -12,7 +12,7 @@ from lorry_components.steps.evaluate.evaluation_report import PREDICTIONS_NAME
 from lorry_components.steps.runtime.outcomes import Failure
 from lorry_components.studies.conditions import describe_conditions
 from lorry_components.studies.variants import Variant
-from lorry_components.training.precision import Hardware
+from lorry_components.training.setup.precision import Hardware
 from lorry_registry.files.atomic_write import write_whole_text
 from lorry_registry.files.digests import digest_document, shorten_digest
 from lorry_registry.manifest import Evaluation, ParameterCounts

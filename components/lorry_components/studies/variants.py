@@ -11,7 +11,7 @@ from lorry_components.models.bases import find_base_folder
 from lorry_components.task_types.input_form import LINEAR_PROBE
 from lorry_components.tasks.base_checks import check_base
 from lorry_components.tasks.definition import define_task, find_method
-from lorry_components.training.optimizers import require_optimizer
+from lorry_components.training.setup.optimizers import require_optimizer
 from lorry_registry.errors import Fault, InvalidTaskError, MissingExtraError
 from lorry_registry.tasks.base_places import BasePlace
 from lorry_registry.tasks.task_document import apply_overrides, load_document, parse_value

@@ -14,8 +14,8 @@ from lorry_components.methods import METHODS
 from lorry_components.task_types import TASK_TYPES
 from lorry_components.tasks.code_versions import list_code_versions
 from lorry_components.tasks.definition import find_task_type, read_options
-from lorry_components.training.head_rate import FITTED_HEAD_RATE
-from lorry_components.training.length import LEAST_STEPS
+from lorry_components.training.setup.head_rate import FITTED_HEAD_RATE
+from lorry_components.training.setup.length import LEAST_STEPS
 from lorry_registry.files.digests import digest_document
 from lorry_registry.manifest import Makeup
 from lorry_registry.tasks.task_spec import DRAWING_FIELDS, TaskSpec

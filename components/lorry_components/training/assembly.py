@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from lorry_components.data.examples import Example
 from lorry_components.methods.base import is_newly_initialized
-from lorry_components.training.number_head import NumberHead
-from lorry_components.training.setup import Setup
+from lorry_components.training.setup.model_setup import Setup
+from lorry_components.training.setup.number_head import NumberHead
 from lorry_registry.tasks.task_spec import TaskSpec
 
 if TYPE_CHECKING:
@@ -44,10 +44,10 @@ def build_trainer(
     """
     from transformers.trainer_callback import PrinterCallback
 
-    from lorry_components.training.arguments import build_arguments
     from lorry_components.training.callbacks import EarlyStoppingCallback, SparseEvaluationCallback
-    from lorry_components.training.packing import pack
-    from lorry_components.training.sharding import shard_frozen
+    from lorry_components.training.distributed.sharding import shard_frozen
+    from lorry_components.training.kernels.packing import pack
+    from lorry_components.training.setup.arguments import build_arguments
     from lorry_components.training.trainer import AdapterTrainer
 
     encoded = _encode(setup, train, labels, head)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lorry_components.training.checkpoints import find_checkpoint, read_step
+from lorry_components.training.checkpoints.checkpoint_files import find_checkpoint, read_step
 from lorry_registry.errors import StoreError, TrainingError
 
 if TYPE_CHECKING:
@@ -70,15 +70,13 @@ def train_to_end(
     """
     from safetensors import SafetensorError
 
-    from lorry_components.training.activation_cache import cached_prefix
-
     checkpoint = find_checkpoint(checkpoints)
     started = time.perf_counter()
     try:
         if keeps_start:
             trainer.remember_start(checkpoints / START, is_evaluated=checkpoint is None)
         if checkpoint is None or not trainer.take_over(checkpoint):
-            with cached_prefix(trainer, checkpoints) if keeps_prefix else nullcontext():
+            with trainer.cached_prefix(checkpoints) if keeps_prefix else nullcontext():
                 trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         if keeps_best:
             trainer.load_best()

@@ -7,7 +7,8 @@ checked, in ``tests/unit/components/training/test_trainer_contract.py``.
 """
 
 import contextlib
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,26 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer, TrainerState
 
 from lorry_components.methods import Method
-from lorry_components.task_types.base import IGNORED
+from lorry_components.task_types.base import IGNORED, batch_by_length
 from lorry_components.task_types.training_form import TrainingForm
-from lorry_components.training.activation_cache import ROW, STATES, FrozenPrefix
 from lorry_components.training.callbacks import MethodCallback
-from lorry_components.training.checkpoints import STATE_NAME, load_trained, name_checkpoint, save_trained
-from lorry_components.training.node_agreement import share_random_states
-from lorry_components.training.sampler import LengthGroupedSampler
-from lorry_components.training.supervised_logits import compute_next_token_loss
+from lorry_components.training.checkpoints.checkpoint_files import (
+    STATE_NAME,
+    load_trained,
+    name_checkpoint,
+    save_trained,
+)
+from lorry_components.training.distributed.node_agreement import share_random_states
+from lorry_components.training.kernels.activation_cache import (
+    NO_INPUTS,
+    ROW,
+    STATES,
+    FrozenPrefix,
+    PrefixCollator,
+    StateFile,
+)
+from lorry_components.training.kernels.sampler import LengthGroupedSampler
+from lorry_components.training.kernels.supervised_logits import compute_next_token_loss
 
 # What heads return beside what they are scored by.
 _NOT_SCORED = ("past_key_values", "encoder_last_hidden_state")
@@ -140,6 +153,51 @@ class AdapterTrainer(Trainer):
             # Trainer counts tokens over all processes, whose gradients are then averaged.
             loss = loss * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
+
+    @contextlib.contextmanager
+    def cached_prefix(self, folder: Path) -> Iterator[None]:
+        """Compute the frozen layers once for all rows, and train on their outputs.
+
+        Args:
+            folder: The place of the outputs during the training.
+
+        Raises:
+            StoreError: The disk is full.
+            TrainingError: There is nothing to keep.
+        """
+        before = self.train_dataset, self.eval_dataset, self.data_collator
+        train: Any = self.train_dataset
+        held_out: Any = self.eval_dataset
+        with tempfile.TemporaryDirectory(dir=folder, prefix="frozen-") as scratch:
+            prefix, states = self._compute_prefix([train, held_out], Path(scratch) / "states")
+            self.train_dataset = train.number(0)
+            self.eval_dataset = held_out.number(len(train))
+            self.data_collator = PrefixCollator(self.data_collator, states)
+            self.prefix = prefix
+            try:
+                with prefix.attached():
+                    yield
+            finally:
+                self.prefix = None
+                self.train_dataset, self.eval_dataset, self.data_collator = before
+
+    def _compute_prefix(self, parts: Sequence[EncodedExamples], path: Path) -> tuple[FrozenPrefix, StateFile]:
+        rows = [row for part in parts for row in part.encoded]
+        lengths = [length for part in parts for length in part.lengths]
+        collate: Any = self.data_collator
+
+        def build_batch(numbers: Sequence[int]) -> Any:
+            inputs = collate([rows[number] for number in numbers])
+            return {name: inputs[name].to(self.args.device) for name in inputs if name not in NO_INPUTS}
+
+        model: Any = self.model
+        batches = batch_by_length(lengths, self.args.eval_batch_size)
+        with self.accelerator.autocast():
+            prefix = FrozenPrefix(model, build_batch(batches[0][:2]))
+            states = StateFile(path, lengths)
+            for number, row in prefix.compute(batches, build_batch, lengths):
+                states.write(number, row.cpu())
+        return prefix, states
 
     def _count_supervised(self, labels: torch.Tensor) -> torch.Tensor:
         """Return how many labels count in a batch's loss. Nothing predicts the first of a sequence."""

@@ -2,7 +2,7 @@
 
 import math
 
-from lorry_components.training.length import choose_length
+from lorry_components.training.setup.length import choose_length
 from lorry_registry.tasks.task_spec import TrainSpec
 
 # Trainings of fewer steps are hardly ever done: docs/small-data.md has what was measured.

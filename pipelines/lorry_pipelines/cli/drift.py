@@ -136,8 +136,8 @@ def _read_training_rows(task: "ResolvedTask") -> Any:
 
 def _open_embedding(task: "ResolvedTask", settings: "Settings") -> "Embed | None":
     """Return what the frozen base makes of rows; None: the task type or the base has no vector for a text."""
-    from lorry_components.training.feature_cache import FeatureCache
-    from lorry_components.training.linear_probe import open_features
+    from lorry_components.training.probe.feature_cache import FeatureCache
+    from lorry_components.training.probe.linear_probe import open_features
 
     base = task.base
     cache = FeatureCache(settings.features, limit=settings.cache_bytes)

@@ -1,6 +1,10 @@
 """How the nodes of a training are placed, for the step that asks Kubeflow Trainer for them."""
 
-from lorry_components.steps.finetune.train_job_settings import JobSecret, JobVolume, TrainJobSettings
+from lorry_components.steps.finetune.multi_node.train_job_settings import (
+    JobSecret,
+    JobVolume,
+    TrainJobSettings,
+)
 from lorry_pipelines.cluster.profile import ClusterProfile, TrainerProfile
 from lorry_registry.tasks.task_spec import ResourcesSpec
 from lorry_registry.text.sizes import add_quantities

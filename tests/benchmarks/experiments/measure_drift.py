@@ -20,7 +20,7 @@ import numpy as np
 from lorry_components.drift.comparison import Sample, compare_inputs
 from lorry_components.tasks.definition import define_task
 from lorry_components.tasks.resolution import resolve_task
-from lorry_components.training.linear_probe import open_features
+from lorry_components.training.probe.linear_probe import open_features
 
 SETS = {
     "sms": ("sms_spam/all.jsonl.gz", "text"),

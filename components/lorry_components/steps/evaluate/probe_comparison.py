@@ -14,8 +14,8 @@ from lorry_components.steps.evaluate.prediction_file import write_predictions
 from lorry_components.task_types import Prediction, Row
 from lorry_components.task_types.sequence_head import SequenceHeadTaskType
 from lorry_components.tasks.resolution import ResolvedTask
-from lorry_components.training.feature_cache import FeatureCache
-from lorry_components.training.linear_probe import load_layer, open_features, predict_outputs
+from lorry_components.training.probe.feature_cache import FeatureCache
+from lorry_components.training.probe.linear_probe import load_layer, open_features, predict_outputs
 from lorry_components.training.training_summary import TrainingSummary
 from lorry_registry.manifest import ProbeComparison
 

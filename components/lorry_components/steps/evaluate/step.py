@@ -36,7 +36,7 @@ from lorry_components.steps.evaluate.trivial_baselines import measure_baselines
 from lorry_components.steps.runtime.registered_candidate import RegisteredCandidate
 from lorry_components.task_types import Prediction, Row, Target, TaskType
 from lorry_components.tasks.resolution import ResolvedTask
-from lorry_components.training.feature_cache import FeatureCache
+from lorry_components.training.probe.feature_cache import FeatureCache
 from lorry_components.training.training_summary import ADAPTER_FOLDER, TrainingSummary
 from lorry_registry.errors import UsageError
 from lorry_registry.manifest import Evaluation, Probe

@@ -27,11 +27,11 @@ from lorry_components.steps.runtime.outcomes import run_step
 from lorry_components.steps.runtime.registered_candidate import RENEWED_DETAIL, RegisteredCandidate
 from lorry_components.steps.runtime.step_context import StepContext
 from lorry_components.tasks.resolution import ResolvedTask
-from lorry_components.training.checkpoints import STATE_NAME, find_checkpoint
-from lorry_components.training.distributed import Finetune, finetune_in_processes
-from lorry_components.training.feature_cache import FeatureCache
-from lorry_components.training.starting_adapter import StartingAdapter
-from lorry_components.training.stored_checkpoints import CheckpointPlace, find_place
+from lorry_components.training.checkpoints.checkpoint_files import STATE_NAME, find_checkpoint
+from lorry_components.training.checkpoints.stored_checkpoints import CheckpointPlace, find_place
+from lorry_components.training.distributed.process_group import Finetune, finetune_in_processes
+from lorry_components.training.probe.feature_cache import FeatureCache
+from lorry_components.training.setup.starting_adapter import StartingAdapter
 from lorry_components.training.training_summary import TrainingSummary
 from lorry_registry.errors import TrackingError, TrainingError
 from lorry_registry.files.atomic_write import write_whole_text
@@ -185,10 +185,10 @@ def _prepare_nodes(
     entry: StepContext, task: str, run: str, mlflow_run: str, store: str, tracking_uri: str
 ) -> Finetune:
     """Return what trains on several nodes of the cluster that this step is in."""
-    from lorry_components.steps.finetune.multi_node_job import MultiNodeJob, name_job
-    from lorry_components.steps.finetune.node_channel import NodeChannel, NodeWork, name_channel
-    from lorry_components.steps.finetune.train_job_settings import read_train_job_settings
-    from lorry_components.steps.finetune.train_jobs import TrainJobs
+    from lorry_components.steps.finetune.multi_node.multi_node_job import MultiNodeJob, name_job
+    from lorry_components.steps.finetune.multi_node.node_channel import NodeChannel, NodeWork, name_channel
+    from lorry_components.steps.finetune.multi_node.train_job_settings import read_train_job_settings
+    from lorry_components.steps.finetune.multi_node.train_jobs import TrainJobs
     from lorry_components.steps.runtime.kubernetes_api import KubernetesApi
 
     name = entry.spec.name

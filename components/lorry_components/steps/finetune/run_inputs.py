@@ -11,7 +11,7 @@ from lorry_components.task_types import TASK_TYPES
 from lorry_components.task_types.diffusion.base import DiffusionTaskType
 from lorry_components.task_types.generation.base import GenerationTaskType
 from lorry_components.tasks.definition import read_options
-from lorry_components.training.length import may_take_small_batches
+from lorry_components.training.setup.length import may_take_small_batches
 from lorry_components.training.training_summary import TrainingSummary
 from lorry_registry.mlflow.dataset_inputs import RunDataset
 from lorry_registry.mlflow.views import OPTIONS_PARAMETER, describe_options

@@ -20,9 +20,11 @@ from lorry_components.tasks.base_checks import check_base
 from lorry_components.tasks.resolution import ResolvedTask
 from lorry_components.tasks.resolved_recipe import resolve_recipe
 from lorry_components.training.assembly import build_trainer
-from lorry_components.training.distributed import ALONE, ProcessGroup, separate_random_numbers
-from lorry_components.training.feature_cache import FeatureCache
-from lorry_components.training.linear_probe import (
+from lorry_components.training.checkpoints.stored_checkpoints import CheckpointPlace
+from lorry_components.training.distributed.node_agreement import check_same_start
+from lorry_components.training.distributed.process_group import ALONE, ProcessGroup, separate_random_numbers
+from lorry_components.training.probe.feature_cache import FeatureCache
+from lorry_components.training.probe.linear_probe import (
     MOST_ROWS,
     PROBE_NAME,
     LinearProbe,
@@ -32,14 +34,12 @@ from lorry_components.training.linear_probe import (
     write_beginning,
     write_into_head,
 )
-from lorry_components.training.node_agreement import check_same_start
-from lorry_components.training.number_head import NumberHead, find_number_head
-from lorry_components.training.precision import choose_task_precision, detect_hardware
-from lorry_components.training.probe_fallback import count_without, give_up_worse_end
+from lorry_components.training.probe.probe_fallback import count_without, give_up_worse_end
 from lorry_components.training.resumption import START, Course, train_to_end
-from lorry_components.training.setup import Setup, check_batch_size, set_up
-from lorry_components.training.starting_adapter import StartingAdapter, begin_with, scale_head
-from lorry_components.training.stored_checkpoints import CheckpointPlace
+from lorry_components.training.setup.model_setup import Setup, check_batch_size, set_up
+from lorry_components.training.setup.number_head import NumberHead, find_number_head
+from lorry_components.training.setup.precision import choose_task_precision, detect_hardware
+from lorry_components.training.setup.starting_adapter import StartingAdapter, begin_with, scale_head
 from lorry_components.training.training_summary import ADAPTER_FOLDER, TrainingSummary, read_versions
 from lorry_registry.errors import LorryError, TrainingError
 from lorry_registry.files.digests import digest_document, shorten_digest
@@ -249,7 +249,7 @@ def _describe_start(task: ResolvedTask, setup: Setup, checkpoints: Path) -> str:
     """Return the first line of a training's log: what is trained, on what, and from where."""
     import torch
 
-    from lorry_components.training.checkpoints import find_checkpoint
+    from lorry_components.training.checkpoints.checkpoint_files import find_checkpoint
 
     checkpoint = find_checkpoint(checkpoints)
     threads = torch.get_num_threads()
@@ -301,7 +301,7 @@ def _train(
     keeps_start: bool,
 ) -> Course:
     from lorry_components.training.callbacks import ProgressCallback
-    from lorry_components.training.checkpoint_uploads import CheckpointUploads
+    from lorry_components.training.checkpoints.checkpoint_uploads import CheckpointUploads
 
     spec, group = task.spec, setup.group
     log = log_metrics or (lambda _metrics, _step: None)

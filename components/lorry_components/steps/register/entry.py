@@ -12,7 +12,7 @@ from lorry_components.steps.register.renewed_judgement import judge_anew
 from lorry_components.steps.register.step import register
 from lorry_components.steps.runtime.outcomes import run_step
 from lorry_components.steps.runtime.step_context import StepContext
-from lorry_components.training.stored_checkpoints import find_place, warn_of_failure
+from lorry_components.training.checkpoints.stored_checkpoints import find_place, warn_of_failure
 from lorry_registry.adapters.stored_adapters import adapter_key
 from lorry_registry.leases.work_leases import check_fence
 from lorry_registry.mlflow.best_effort import BestEffort

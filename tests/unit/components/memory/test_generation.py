@@ -22,7 +22,7 @@ from lorry_components.memory.activations import measure_activations, measure_cac
 from lorry_components.memory.upper_bounds import bound_training
 from lorry_components.models.configuration import read_configuration
 from lorry_components.tasks.definition import find_task_type
-from lorry_components.training.supervised_logits import compute_next_token_loss
+from lorry_components.training.kernels.supervised_logits import compute_next_token_loss
 from lorry_registry.tasks.task_spec import TaskSpec
 
 ROWS, TOKENS, TARGET, VOCABULARY = 4, 24, 8, 2000

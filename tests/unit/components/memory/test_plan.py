@@ -29,7 +29,7 @@ from lorry_components.task_types import TASK_TYPES, InputForm
 from lorry_components.tasks.base_checks import check_training
 from lorry_components.tasks.definition import find_method, find_task_type, inspect_task
 from lorry_components.tasks.resolution import resolve_task
-from lorry_components.training.precision import choose_task_precision, detect_processor
+from lorry_components.training.setup.precision import choose_task_precision, detect_processor
 from lorry_registry.errors import BaseModelError, TrainingError
 from lorry_registry.manifest import WEIGHTS_NAME
 from lorry_registry.tasks.input_specs import BaseSpec

@@ -29,8 +29,8 @@ from transformers import (
 )
 
 from lorry_components.models.blocks import find_layers
-from lorry_components.training.precision import Precision
-from lorry_components.training.setup import cast_frozen
+from lorry_components.training.setup.model_setup import cast_frozen
+from lorry_components.training.setup.precision import Precision
 from lorry_registry.manifest import CONFIG_NAME, WEIGHTS_NAME
 
 MakeCase = Callable[..., Any]

@@ -12,8 +12,8 @@ from lorry_components.methods import METHODS
 from lorry_components.models.narrow_layer import narrow_last_layer
 from lorry_components.models.pooled_model import PooledLoader
 from lorry_components.tasks.resolution import resolve_task
-from lorry_components.training.distributed import ALONE
-from lorry_components.training.setup import set_up
+from lorry_components.training.distributed.process_group import ALONE
+from lorry_components.training.setup.model_setup import set_up
 from lorry_registry.manifest import Pooling
 from lorry_registry.tasks.task_spec import TaskSpec
 
@@ -126,7 +126,7 @@ def test_each_method_computes_the_same(
 ) -> None:
     spec = make_spec("classification", method, train={"precision": "fp32"}, head={"pooling": "first"})
     narrowed = set_up_for(spec)
-    monkeypatch.setattr("lorry_components.training.setup.narrow_last_layer", lambda _model: False)
+    monkeypatch.setattr("lorry_components.training.setup.model_setup.narrow_last_layer", lambda _model: False)
     plain = set_up_for(spec)
     outputs = []
     for model in (narrowed.eval(), plain.eval()):

@@ -17,7 +17,7 @@ from lorry_components.studies.trial_run import evaluate_untrained, read_history,
 from lorry_components.studies.trials import Part, PreparedData, Trial, TrialFolder, lay_out_trials
 from lorry_components.studies.variants import TaskDocument, Variant, build_variants
 from lorry_components.tasks.resolution import ResolvedTask, resolve_task
-from lorry_components.training.precision import Hardware, detect_hardware
+from lorry_components.training.setup.precision import Hardware, detect_hardware
 from lorry_registry.errors import TrainingError
 
 Compare = Callable[..., list[Variant]]

@@ -35,15 +35,23 @@ STEP_SOURCES = {
     ],
     "finetune": [
         "steps/finetune/step.py",
-        *(f"training/{name}.py" for name in ("arguments", "assembly", "checkpoints")),
-        *(f"training/{name}.py" for name in ("activation_cache", "distributed", "frozen_features")),
-        *(f"training/{name}.py" for name in ("head_fitting", "length", "linear_probe", "number_head")),
+        *(f"training/{name}.py" for name in ("assembly", "resumption", "trainer")),
+        "training/checkpoints/checkpoint_files.py",
+        *(f"training/distributed/{name}.py" for name in ("process_group", "sharding")),
         *(
-            f"training/{name}.py"
-            for name in ("optimizers", "packing", "precision", "fused_lora", "resumption", "sampler", "setup")
+            f"training/kernels/{name}.py"
+            for name in ("activation_cache", "fused_lora", "packing", "sampler", "supervised_logits")
         ),
-        *(f"training/{name}.py" for name in ("sharding", "starting_adapter", "supervised_logits", "trainer")),
-        *("training/head_rate.py", "training/probe_fallback.py", "metrics/randomization.py"),
+        *(
+            f"training/probe/{name}.py"
+            for name in ("frozen_features", "head_fitting", "linear_probe", "probe_fallback")
+        ),
+        *(
+            f"training/setup/{name}.py"
+            for name in ("arguments", "head_rate", "length", "model_setup", "number_head", "optimizers")
+        ),
+        *(f"training/setup/{name}.py" for name in ("precision", "starting_adapter")),
+        "metrics/randomization.py",
         *(f"models/{name}.py" for name in ("blocks", "dimensions", "dropout_fields", "pooled_model")),
         *(f"models/{name}.py" for name in ("pooling", "pretrained", "quantization", "model_family")),
         "models/stored_base.py",

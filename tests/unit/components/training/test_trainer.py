@@ -9,7 +9,7 @@ import torch
 from transformers import TrainingArguments
 
 from lorry_components.task_types.training_form import TrainingForm
-from lorry_components.training.checkpoints import find_checkpoint
+from lorry_components.training.checkpoints.checkpoint_files import find_checkpoint
 from lorry_components.training.trainer import AdapterTrainer, EncodedExamples
 from lorry_registry.errors import TrainingError
 from lorry_registry.manifest import WEIGHTS_NAME

@@ -19,8 +19,12 @@ from transformers import Trainer, TrainerCallback, TrainerState, TrainingArgumen
 
 from lorry_components.task_types.training_form import TrainingForm
 from lorry_components.training.callbacks import EarlyStoppingCallback
-from lorry_components.training.checkpoints import STATE_NAME, find_checkpoint, name_checkpoint
-from lorry_components.training.sampler import order_by_length
+from lorry_components.training.checkpoints.checkpoint_files import (
+    STATE_NAME,
+    find_checkpoint,
+    name_checkpoint,
+)
+from lorry_components.training.kernels.sampler import order_by_length
 from lorry_components.training.trainer import AdapterTrainer, EncodedExamples
 
 PROJECT = next(folder for folder in Path(__file__).parents if (folder / "pyproject.toml").is_file())

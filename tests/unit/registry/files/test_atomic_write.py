@@ -23,9 +23,11 @@ ALLOWED = {
     "components/lorry_components/export/hub_export.py": "a folder that is renamed when it is whole",
     "components/lorry_components/export/merging.py": "a folder that is renamed when it is whole",
     "components/lorry_components/studies/trial_run.py": "appends lines to a history",
-    "components/lorry_components/training/activation_cache.py": "memory on disk, in a scratch folder",
-    "components/lorry_components/training/feature_cache.py": "memory on disk, as a partial file",
-    "components/lorry_components/training/checkpoints.py": "a checkpoint counts when its last file is there",
+    "components/lorry_components/training/kernels/activation_cache.py": "memory on disk, in a scratch folder",
+    "components/lorry_components/training/probe/feature_cache.py": "memory on disk, as a partial file",
+    "components/lorry_components/training/checkpoints/checkpoint_files.py": (
+        "a checkpoint counts when its last file is there"
+    ),
     "components/lorry_components/task_types/diffusion/image_generation.py": (
         "takes a free name, which an exclusive open alone does"
     ),

@@ -30,7 +30,7 @@ given = json.loads(sys.argv[1])
 os.environ.update(given["environment"])
 os.chdir(given["folder"])
 from lorry_components.steps.finetune import entry
-from lorry_components.training import stored_checkpoints
+from lorry_components.training.checkpoints import stored_checkpoints
 from lorry_components.training.callbacks import ProgressCallback
 from lorry_registry.stores.s3_store import S3Store
 

@@ -12,16 +12,16 @@ import pytest
 import yaml
 from kubernetes import client
 
-from lorry_components.steps.finetune.multi_node_job import MultiNodeJob, Pace, name_job
-from lorry_components.steps.finetune.node_channel import NodeChannel, NodeWork, name_channel
-from lorry_components.steps.finetune.node_entry import Waiting, count_processes, read_node
-from lorry_components.steps.finetune.train_job_settings import (
+from lorry_components.steps.finetune.multi_node.multi_node_job import MultiNodeJob, Pace, name_job
+from lorry_components.steps.finetune.multi_node.node_channel import NodeChannel, NodeWork, name_channel
+from lorry_components.steps.finetune.multi_node.node_entry import Waiting, count_processes, read_node
+from lorry_components.steps.finetune.multi_node.train_job_settings import (
     JobSecret,
     JobVolume,
     TrainJobSettings,
     read_train_job_settings,
 )
-from lorry_components.steps.finetune.train_jobs import TrainJobs, build_job
+from lorry_components.steps.finetune.multi_node.train_jobs import TrainJobs, build_job
 from lorry_components.steps.runtime.kubernetes_api import KubernetesApi
 from lorry_components.training.training_summary import TrainingSummary
 from lorry_registry.errors import ClusterError, Fault, InvalidDataError, StoreError, TrainingError, UsageError
@@ -175,7 +175,7 @@ def test_a_job_is_made_watched_shown_and_removed(step: Step, caplog: pytest.LogC
     assert spec["runtimeRef"]["name"] == "torch-distributed"
     assert spec["activeDeadlineSeconds"] == 60
     assert spec["trainer"]["numNodes"] == 2
-    program = ["python3", "-P", "-m", "lorry_components.steps.finetune.node_entry"]
+    program = ["python3", "-P", "-m", "lorry_components.steps.finetune.multi_node.node_entry"]
     assert spec["trainer"]["command"] == [*program, step.store.address, step.channel.key]
     assert spec["trainer"]["resourcesPerNode"]["limits"]["nvidia.com/gpu"] == "4"
     (patch,) = spec["runtimePatches"]

@@ -15,10 +15,10 @@ import pytest
 from safetensors.torch import load_file
 
 from lorry_components.progress import ignore_progress
+from lorry_components.steps.finetune.multi_node.train_job_settings import TrainJobSettings
 from lorry_components.steps.finetune.step import finetune
-from lorry_components.steps.finetune.train_job_settings import TrainJobSettings
 from lorry_components.tasks.resolution import resolve_task
-from lorry_components.training.distributed import finetune_in_processes
+from lorry_components.training.distributed.process_group import finetune_in_processes
 from lorry_registry.stores import LocalStore
 from lorry_registry.tasks.task_spec import TaskSpec
 

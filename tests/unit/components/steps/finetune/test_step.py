@@ -22,10 +22,10 @@ from lorry_components.steps.prepare_data.step import load_card, load_part
 from lorry_components.task_types.sequence_head import SequenceHeadTaskType
 from lorry_components.tasks.definition import find_method, find_task_type
 from lorry_components.tasks.resolution import resolve_task
-from lorry_components.training import sampler
-from lorry_components.training.checkpoints import find_checkpoint
-from lorry_components.training.precision import Hardware, Precision, choose_precision, detect_hardware
-from lorry_components.training.sampler import LengthGroupedSampler, order_by_length
+from lorry_components.training.checkpoints.checkpoint_files import find_checkpoint
+from lorry_components.training.kernels import sampler
+from lorry_components.training.kernels.sampler import LengthGroupedSampler, order_by_length
+from lorry_components.training.setup.precision import Hardware, Precision, choose_precision, detect_hardware
 from lorry_components.training.training_summary import TrainingSummary
 from lorry_registry.errors import InvalidTaskError, TrainingError
 from lorry_registry.tasks.task_spec import TaskSpec

@@ -28,7 +28,7 @@ from lorry_components.task_types.diffusion.latent_diffusion import (
     predict_noise,
 )
 from lorry_components.tasks.resolution import resolve_task
-from lorry_components.training.distributed import finetune_in_processes
+from lorry_components.training.distributed.process_group import finetune_in_processes
 from lorry_components.training.training_summary import TrainingSummary
 from lorry_registry.errors import AdapterRejectedError
 from lorry_registry.manifest import WEIGHTS_NAME
