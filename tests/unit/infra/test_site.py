@@ -15,6 +15,8 @@ from typing import Any
 import click
 import pytest
 
+from lorry_components.methods import METHODS
+from lorry_components.task_types import TASK_TYPES
 from lorry_pipelines.cli import lorry
 from lorry_pipelines.cli.retrain import EXIT_LEFT
 from lorry_pipelines.cli.stale import EXIT_STALE
@@ -22,6 +24,7 @@ from lorry_registry.cli.lazy import EXIT_INTERRUPTED
 from lorry_registry.cli.termination import EXIT_TERMINATED
 from lorry_registry.errors import LorryError
 from lorry_registry.settings import SETTINGS
+from lorry_registry.tasks.task_section import Section
 
 from fixtures.doc_blocks import PROJECT
 
@@ -135,6 +138,23 @@ def _list_commands(group: click.Group, path: str) -> Iterator[tuple[str, click.C
         yield f"{path} {name}", command
         if isinstance(command, click.Group):
             yield from _list_commands(command, f"{path} {name}")
+
+
+def test_the_reference_has_every_kind_field_method_and_option(site: Path) -> None:
+    page = (site / "task-file" / "index.html").read_text("utf-8")
+    methods = (site / "methods" / "index.html").read_text("utf-8")
+    named = set(TASK_TYPES)
+    for section in Section.__subclasses__():
+        # The profile of a cluster has sections, too.
+        if section.__module__.startswith("lorry_registry.tasks."):
+            named |= section.model_fields.keys()
+    # Options stand beside a method's name.
+    named -= {"options"}
+    rows = set(re.findall(r"<tr>\s*<td><code>(?:\w+\.)*([\w-]+)</code></td>", page))
+    assert rows == named
+    for method in METHODS.values():
+        assert f'id="{method.name}"' in methods
+        assert {f"<code>{option}</code>" in methods for option in method.options_model.model_fields} <= {True}
 
 
 def test_the_reference_has_every_setting(site: Path) -> None:
