@@ -28,10 +28,9 @@ def list_kinds() -> Iterator[str]:
     yield "| kind | what is predicted | metrics, the primary one first | only if a task names them |"
     yield "|---|---|---|---|"
     for kind in TASK_TYPES.values():
-        computed = [name for name in kind.metrics if name not in kind.optional_metrics]
-        computed.sort(key=lambda name, primary=kind.primary: name != primary)
         named = [name for name in kind.metrics if name in kind.optional_metrics]
-        yield f"| `{kind.name}` | {kind.summary} | {_quote(computed)} | {_quote(named)} |"
+        others = [name for name in kind.metrics if name not in (kind.primary, *named)]
+        yield f"| `{kind.name}` | {kind.summary} | {_quote([kind.primary, *others])} | {_quote(named)} |"
 
 
 def list_fields(section: str) -> Iterator[str]:
