@@ -59,9 +59,10 @@ $(INSTALLED): pyproject.toml infra/demo/requirements.txt $(CONSTRAINTS)
 	$(PIP_INSTALL) --no-deps --require-hashes -r infra/demo/requirements.txt
 	touch $@
 
-$(COMPLETE): $(INSTALLED)
+$(COMPLETE): $(INSTALLED) infra/docs/requirements.txt
 	@echo "Adding what tests, documentation, servers and releases need ..."
 	$(INSTALL_LORRY) '.[$(ALL_EXTRAS)]'
+	$(PIP_INSTALL) --no-deps --require-hashes -r infra/docs/requirements.txt
 	touch $@
 
 .PHONY: install

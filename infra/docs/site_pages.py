@@ -16,6 +16,8 @@ def on_files(files: Files, config: Any) -> Files:
     """Add the project's README as the first page, and pages that the navigation does not name at its end."""
     text = (PROJECT / "README.md").read_text("utf-8")
     files.append(File.generated(config, "index.md", content=text.replace("](docs/", "](")))
+    style = (PROJECT / "infra" / "docs" / "site.css").read_text("utf-8")
+    files.append(File.generated(config, "assets/site.css", content=style))
     named = set(_list_pages(config.nav))
     others = [file.src_uri for file in files.documentation_pages() if file.src_uri not in named]
     if others:

@@ -32,29 +32,127 @@ DEFAULT_IMAGE = "localhost/lorry-python:latest"
 DEFAULT_EXPERIMENT = "lorry"
 """The experiment in Kubeflow that runs are in, unless the settings name another."""
 
-_VARIABLES = {
-    "home": "LORRY_HOME",
-    "store": "LORRY_STORE",
-    "tracking_uri": "MLFLOW_TRACKING_URI",
-    "image": "LORRY_IMAGE",
-    "slim_image": "LORRY_SLIM_IMAGE",
-    "checkpoints": "LORRY_CHECKPOINTS",
-    "bases": "LORRY_BASES",
-    "cache_size": "LORRY_CACHE_SIZE",
-    "s3_encryption": "LORRY_S3_ENCRYPTION",
-    "s3_kms_key": "LORRY_S3_KMS_KEY",
-    "signing_policy": "LORRY_SIGNING_POLICY",
-    "signing_key": "LORRY_SIGNING_KEY",
-    "trusted_keys": "LORRY_TRUSTED_KEYS",
-    "trusted_identities": "LORRY_TRUSTED_IDENTITIES",
-    "sigstore_trust": "LORRY_SIGSTORE_TRUST",
-    "kubeflow_host": "LORRY_KUBEFLOW_HOST",
-    "kubeflow_namespace": "LORRY_KUBEFLOW_NAMESPACE",
-    "kubeflow_ca_file": "LORRY_KUBEFLOW_CA_FILE",
-    "kubeflow_profile": "LORRY_KUBEFLOW_PROFILE",
-    "kubeflow_experiment": "LORRY_KUBEFLOW_EXPERIMENT",
-    "kubeflow_service_account": "LORRY_KUBEFLOW_SERVICE_ACCOUNT",
-}
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A setting as its user gives it.
+
+    Attributes:
+        key: Its name in ``lorry.toml``; "": it is never read from a file.
+        variable: Its variable in the environment, which comes first.
+        default: What holds if neither is there.
+        what: What it says.
+    """
+
+    key: str
+    variable: str
+    default: str
+    what: str
+
+
+SETTINGS = (
+    Setting(
+        "home",
+        "LORRY_HOME",
+        f"`{DEFAULT_HOME}`, beside `{SETTINGS_FILE}`",
+        "the folder of store, MLflow's database, caches, checkpoints and logs",
+    ),
+    Setting(
+        "store",
+        "LORRY_STORE",
+        "`LORRY_HOME/store`",
+        "the store of adapters and ledgers: a folder, or `s3://bucket/prefix`",
+    ),
+    Setting(
+        "tracking_uri",
+        "MLFLOW_TRACKING_URI",
+        "`sqlite:///LORRY_HOME/mlflow.db`",
+        "the address of your MLflow, if you have one",
+    ),
+    Setting(
+        "checkpoints",
+        "LORRY_CHECKPOINTS",
+        "`LORRY_HOME/checkpoints`",
+        "where an interrupted training goes on: a folder, `s3://bucket/prefix`, or `store`: in the store",
+    ),
+    Setting("cache_size", "LORRY_CACHE_SIZE", "`10Gi`", "how large each cache may become"),
+    Setting("image", "LORRY_IMAGE", f"`{DEFAULT_IMAGE}`", "the image of steps in containers"),
+    Setting("slim_image", "LORRY_SLIM_IMAGE", "`LORRY_IMAGE`", "a smaller one, for steps that load no model"),
+    Setting(
+        "bases",
+        "LORRY_BASES",
+        "none",
+        "where bases called `bases:NAME` are: a folder, or `s3://bucket/prefix`",
+    ),
+    Setting(
+        "s3_encryption", "LORRY_S3_ENCRYPTION", "the bucket's", "encryption at rest: `AES256` or `aws:kms`"
+    ),
+    Setting("s3_kms_key", "LORRY_S3_KMS_KEY", "the account's", "the key for `aws:kms`"),
+    Setting(
+        "signing_policy",
+        "LORRY_SIGNING_POLICY",
+        "`none`",
+        "`none` looks at no signature; `warn` warns of what `require` refuses",
+    ),
+    Setting(
+        "signing_key",
+        "LORRY_SIGNING_KEY",
+        "none",
+        "what this process signs with: the file of a private key, or `sigstore`",
+    ),
+    Setting("", PASSWORD_VARIABLE, "none", "what the private key is encrypted with"),
+    Setting("trusted_keys", "LORRY_TRUSTED_KEYS", "none", "files of public keys, joined by `:`"),
+    Setting(
+        "trusted_identities",
+        "LORRY_TRUSTED_IDENTITIES",
+        "none",
+        "`NAME|ISSUER`, joined by spaces, for signing without a key",
+    ),
+    Setting(
+        "sigstore_trust",
+        "LORRY_SIGSTORE_TRUST",
+        "the public one",
+        "the trust configuration of a sigstore of your own",
+    ),
+    Setting(
+        "kubeflow_host",
+        "LORRY_KUBEFLOW_HOST",
+        "none",
+        "the address of Kubeflow Pipelines, which tasks are submitted to",
+    ),
+    Setting(
+        "kubeflow_namespace",
+        "LORRY_KUBEFLOW_NAMESPACE",
+        "none",
+        "the namespace of runs, where Kubeflow has users",
+    ),
+    Setting(
+        "kubeflow_ca_file",
+        "LORRY_KUBEFLOW_CA_FILE",
+        "those of public authorities",
+        "the certificates that Kubeflow's own is checked by",
+    ),
+    Setting(
+        "kubeflow_profile",
+        "LORRY_KUBEFLOW_PROFILE",
+        "none",
+        "the file that says how steps are placed",
+    ),
+    Setting(
+        "kubeflow_experiment",
+        "LORRY_KUBEFLOW_EXPERIMENT",
+        f"`{DEFAULT_EXPERIMENT}`",
+        "the experiment that runs are in",
+    ),
+    Setting(
+        "kubeflow_service_account",
+        "LORRY_KUBEFLOW_SERVICE_ACCOUNT",
+        "Kubeflow's",
+        "the account of the pods",
+    ),
+)
+"""All settings, in the order in which the reference lists them."""
+_VARIABLES = {setting.key: setting.variable for setting in SETTINGS if setting.key}
 IN_STORE = "store"
 """The setting of checkpoints that puts them into the store, below ``checkpoints/``."""
 

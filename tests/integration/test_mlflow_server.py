@@ -22,6 +22,7 @@ from lorry_registry.errors import TrackingError
 from lorry_registry.ledger.promotion import list_versions
 from lorry_registry.mlflow.best_effort import BestEffort
 from lorry_registry.mlflow.index import MlflowIndex, sync_aliases
+from lorry_registry.records.row_fingerprints import read_fingerprints, store_fingerprints
 from lorry_registry.registry import Registry
 from lorry_registry.stores import LocalStore, open_store
 from lorry_stack.stack import Stack
@@ -71,6 +72,8 @@ def copy_tasks(frozen: Registry) -> Callable[..., Registry]:
             for version in list_versions(frozen.ledger.read_history(task)):
                 manifest = frozen.read_manifest(version.adapter_id)
                 target.publish(frozen.fetch(version.adapter_id), manifest)
+                if fingerprints := read_fingerprints(frozen.store, manifest):
+                    store_fingerprints(target.store, manifest, fingerprints.serialize())
                 target.register(
                     task,
                     version.adapter_id,

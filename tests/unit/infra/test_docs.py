@@ -1,17 +1,12 @@
 """README.md and docs/: each console block is run or says why not, each command exists, each link leads on."""
 
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import pytest
 
 from lorry_pipelines.cli import lorry
-from lorry_pipelines.cli.retrain import EXIT_LEFT
-from lorry_pipelines.cli.stale import EXIT_STALE
-from lorry_registry.errors import LorryError
 
 from fixtures.doc_blocks import PROJECT, Block, list_pages, read_blocks
 
@@ -109,57 +104,3 @@ def test_the_readme_is_read_in_some_minutes_and_names_installing_before_a_table_
     text = (PROJECT / "README.md").read_text("utf-8")
     assert len(text.split()) <= 900
     assert text.index("## Install") < text.index("## A table of your own")
-
-
-def test_the_page_of_exit_codes_has_those_of_all_errors() -> None:
-    page = (PROJECT / "docs" / "exit-codes.md").read_text("utf-8")
-    listed = {int(code) for code in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)}
-    errors = {error.exit_code for error in _list_errors(LorryError)}
-    assert errors | {0, EXIT_STALE, EXIT_LEFT} <= listed
-
-
-def _list_errors(error: type[LorryError]) -> Iterator[type[LorryError]]:
-    yield error
-    for below in error.__subclasses__():
-        yield from _list_errors(below)
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    """Return a copy of what the site is made of."""
-    pytest.importorskip("mkdocs.commands.build", reason="the extra docs is not installed")
-    pytest.importorskip("material", reason="the extra docs is not installed")
-    for name in ("docs", "infra/docs"):
-        shutil.copytree(PROJECT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for folder in ("infra", "pipelines", "tests", "components", "registry"):
-        # Pages name files of these, and link none.
-        if not (tmp_path / folder).exists():
-            (tmp_path / folder).symlink_to(PROJECT / folder)
-    for path in (PROJECT / "infra").iterdir():
-        if path.name != "docs":
-            (tmp_path / "infra" / path.name).symlink_to(path)
-    for name in ("README.md", "CONTRIBUTING.md"):
-        shutil.copyfile(PROJECT / name, tmp_path / name)
-    return tmp_path
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("default")
-@pytest.mark.parametrize("is_lost", [False, True])
-def test_the_site_is_built_and_a_lost_link_stops_it(project: Path, is_lost: bool) -> None:
-    from mkdocs.commands.build import build
-    from mkdocs.config import load_config
-    from mkdocs.exceptions import Abort
-
-    if is_lost:
-        page = project / "docs" / "concepts.md"
-        page.write_text(page.read_text("utf-8") + "\n[lost](nowhere.md)\n", "utf-8")
-    config = load_config(str(project / "infra" / "docs" / "mkdocs.yml"))
-    if is_lost:
-        with pytest.raises(Abort):
-            build(config)
-        return
-    build(config)
-    site = project / "build" / "site"
-    assert "on one frozen base" in (site / "index.html").read_text("utf-8")
-    assert (site / "concepts" / "index.html").exists()

@@ -68,6 +68,6 @@ def test_the_card_has_the_counts(
     assert json.loads((tmp_path / "prepared" / "data_card.json").read_bytes())["dropped"] == COUNTED
 
 
-def test_a_task_that_does_not_say_it_is_the_document_that_it_was(make_spec: Callable[..., TaskSpec]) -> None:
-    assert {"on_fault", "format"}.isdisjoint(make_spec("rows.csv").data.model_dump())
+def test_faults_are_refused_unless_a_task_says_otherwise(make_spec: Callable[..., TaskSpec]) -> None:
+    assert make_spec("rows.csv").data.model_dump()["on_fault"] == "refuse"
     assert make_spec("rows.csv", on_fault="drop").data.model_dump()["on_fault"] == "drop"

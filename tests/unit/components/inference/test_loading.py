@@ -423,8 +423,9 @@ def test_predicting_leaves_no_trace_of_the_base_outputs(predictor: Predictor) ->
     rows = write_texts(3)
     before = predictor.compute_outputs(rows)
     base = predictor.compute_base_outputs(rows)
-    np.testing.assert_array_equal(predictor.compute_outputs(rows), before)
-    assert np.abs(base - before).max() > 1e-6
+    # Memory of another alignment may change the last bit.
+    np.testing.assert_allclose(predictor.compute_outputs(rows), before, rtol=1e-6)
+    assert np.abs(base - before).max() > 1e-5
 
 
 def test_a_decoder_without_a_token_for_padding_is_a_base_too(

@@ -45,12 +45,12 @@ ANSWERS = (is_encoder_decoder, is_bidirectional, is_causal, fills_masks, pools_l
         (BertConfig(), "bidirectional fills_masks"),
         (BertConfig(is_decoder=True), "causal fills_masks"),
         (GPT2Config(), "causal pools_last_token"),
-        (T5Config(), "two_stacks"),
-        (BartConfig(), "two_stacks bidirectional"),
+        (T5Config(), "encoder_decoder"),
+        (BartConfig(), "encoder_decoder bidirectional"),
     ],
 )
 def test_which_way_a_base_reads(config: PreTrainedConfig, expected: str) -> None:
-    answers = [ask.__name__.removeprefix("has_").removeprefix("is_") for ask in ANSWERS if ask(config)]
+    answers = [ask.__name__.removeprefix("is_") for ask in ANSWERS if ask(config)]
     assert answers == expected.split()
     assert is_sequence_to_sequence(config) == config.is_encoder_decoder
 
