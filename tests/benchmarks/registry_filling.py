@@ -25,11 +25,11 @@ from lorry_registry.manifest import (
     BaseIdentity,
     Evaluation,
     FileEntry,
-    ResolvedRecipe,
     Manifest,
     MetricValue,
     ParameterCounts,
     Probe,
+    ResolvedRecipe,
     TrainingInputs,
 )
 

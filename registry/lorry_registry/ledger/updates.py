@@ -1,7 +1,7 @@
 """Concurrent updates of the ledger: read a state, decide on it, swap the head, and again after a conflict.
 
-The head is swapped only if it is unchanged (compare-and-swap). A writer that loses the race starts from the new
-head: it decides again, and writes if the champion is still the same.
+The head is swapped only if it is unchanged (compare-and-swap). A writer that loses the race starts from the
+new head: it decides again, and writes if the champion is still the same.
 """
 
 from collections.abc import Callable
