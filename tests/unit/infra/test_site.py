@@ -118,6 +118,14 @@ def test_the_site_has_the_readme_and_the_pages(site: Path) -> None:
         assert (site / page.stem / "index.html").exists()
 
 
+def test_results_link_the_lab_book_and_its_pictures_are_there(site: Path) -> None:
+    results = (site / "measured" / "index.html").read_text("utf-8")
+    assert 'href="../lab-book/#time-to-quality"' in results
+    pictures = re.findall(r'<img [^>]*src="([^"]+)"', (site / "lab-book" / "index.html").read_text("utf-8"))
+    assert pictures
+    assert all((site / "lab-book" / picture).resolve().is_file() for picture in pictures)
+
+
 def _read_text(site: Path, page: str) -> str:
     return html.unescape(re.sub(r"<[^>]+>", "", (site / page / "index.html").read_text("utf-8")))
 
@@ -185,6 +193,12 @@ def test_the_reference_has_the_python_interface_without_sphinx_roles(site: Path)
     for name in ("lorry_registry.registry.Registry", "lorry_components.inference.load_adapter", "rollback"):
         assert name in text
     assert re.search(r":(class|func|meth|mod|data):", text) is None
+
+
+def test_what_is_not_on_the_site_is_named_once(site: Path) -> None:
+    text = _read_text(site, "settings")
+    assert "images (infra/images/README.md)" in text
+    assert "(tests/benchmarks/measurements)" in _read_text(site, "lab-book")
 
 
 def test_a_table_that_is_not_generated_stops_the_site(tmp_path: Path) -> None:
