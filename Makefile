@@ -152,7 +152,7 @@ check: $(COMPLETE) ## Run the linters and type checks.
 .PHONY: docs
 docs: $(COMPLETE) ## Build the documentation as a site in build/site; a link that leads nowhere stops it.
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --config-file infra/docs/mkdocs.yml
-	echo "open build/site/index.html, or: $(BIN)/mkdocs serve --config-file infra/docs/mkdocs.yml"
+	echo "built in build/site; to read it: $(BIN)/python -m http.server --bind 127.0.0.1 --directory build/site 8000"
 
 .PHONY: bench
 bench: $(COMPLETE) $(DEMO_DATA)/tweets.jsonl ## Measure speed and memory, as ratios (an hour or more; each of tests/benchmarks runs alone, too).

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 from mkdocs.exceptions import Abort
+from task_reference import list_fields, list_kinds, list_methods
 
 from lorry_pipelines.cli import COMMANDS, lorry
 from lorry_pipelines.cli.retrain import EXIT_LEFT
@@ -19,7 +20,7 @@ from lorry_registry.cli.termination import EXIT_TERMINATED
 from lorry_registry.errors import LorryError
 from lorry_registry.settings import SETTINGS
 
-_MARK = re.compile(r"^<!-- generated: (?P<name>[a-z-]+) -->$", re.MULTILINE)
+_MARK = re.compile(r"^<!-- generated: (?P<name>[a-z-]+)(?: (?P<of>[a-z_]+))? -->$", re.MULTILINE)
 _SPECIAL = re.compile(r"([\\*_<>\[\]|`])")
 # Those that no error has.
 _OTHER_CODES = {
@@ -42,7 +43,8 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     def fill(found: re.Match[str]) -> str:
         if found["name"] not in _GENERATORS:
             raise Abort(f"there is nothing to generate as {found['name']!r}")
-        return "\n".join(_GENERATORS[found["name"]]())
+        arguments = (found["of"] or "",) if found["name"] == "fields" else ()
+        return "\n".join(_GENERATORS[found["name"]](*arguments))
 
     return _MARK.sub(fill, markdown)
 
@@ -72,7 +74,7 @@ def _describe_command(command: click.Command | None, name: str, parent: click.Co
         yield f"```text\n{' '.join((ctx.command_path, *command.collect_usage_pieces(ctx)))}\n```\n"
         for parameter in command.get_params(ctx):
             record = parameter.get_help_record(ctx)
-            if record is not None and record[1] and parameter.name != "help":
+            if record is not None and record[1] and "--help" not in parameter.opts:
                 yield f"`{record[0]}`\n:   {_escape(record[1])}\n"
         if command.epilog:
             examples = inspect.cleandoc(command.epilog.replace("\b\n", "").removeprefix("Examples:\n"))
@@ -118,7 +120,10 @@ def _escape(text: str) -> str:
     return _SPECIAL.sub(r"\\\1", text)
 
 
-_GENERATORS: dict[str, Callable[[], Iterator[str]]] = {
+_GENERATORS: dict[str, Callable[..., Iterator[str]]] = {
+    "kinds": list_kinds,
+    "fields": list_fields,
+    "methods": list_methods,
     "commands": list_commands,
     "settings": list_settings,
     "exit-codes": list_exit_codes,

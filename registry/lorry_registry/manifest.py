@@ -67,7 +67,7 @@ class BaseIdentity(_Part):
     architecture: str
 
 
-class Makeup(_Part):
+class ResolvedRecipe(_Part):
     """What an adapter was made of beside base, data and the recipe as its task has it.
 
     Attributes:
@@ -100,7 +100,7 @@ class TrainingInputs(_Part):
     data_digest: Digest
     recipe_digest: Digest
     fingerprints_digest: Digest | None
-    makeup: Makeup
+    makeup: ResolvedRecipe
 
 
 class ParameterCounts(_Part):

@@ -21,7 +21,7 @@ from lorry_registry.errors import AdapterRejectedError, ConflictError, LorryErro
 from lorry_registry.leases.content_leases import Leases
 from lorry_registry.ledger.alpha_spending import CHALLENGE_DETAIL, Challenge, count_challengers
 from lorry_registry.ledger.events import Action, Champion, Deletion, Event, Head
-from lorry_registry.ledger.ledger import Ledger, Standing, TaskState, require_present, require_unchanged
+from lorry_registry.ledger.ledger import Ledger, NextState, TaskState, require_present, require_unchanged
 from lorry_registry.ledger.promotion import (
     Version,
     explain_collection,
@@ -32,7 +32,7 @@ from lorry_registry.ledger.promotion import (
     list_versions,
 )
 from lorry_registry.ledger.registry_identity import RegistryIdentity
-from lorry_registry.ledger.updates import Move, record_move, require_same_champion
+from lorry_registry.ledger.updates import LedgerUpdate, require_same_champion, update
 from lorry_registry.manifest import Manifest
 from lorry_registry.records.row_fingerprints import read_fingerprints
 from lorry_registry.records.training_record import read_card
@@ -346,7 +346,7 @@ class Registry:
             manifest = self._read_manifest_of(task, adapter_id)
             self.adapters.check_signatures(manifest)
 
-            def decide(state: TaskState) -> Move | Event:
+            def decide(state: TaskState) -> LedgerUpdate | Event:
                 require_present(state)
                 is_new = self.ledger.claim_adapter(state, adapter_id)
                 events = [] if is_new else self.ledger.read_events(state)
@@ -368,7 +368,7 @@ class Registry:
                 if known and not passes and not is_renewed:
                     return known.registered
                 again: Action = "promote" if passes else "judge"
-                return Move(
+                return LedgerUpdate(
                     again if known else "register",
                     adapter_id,
                     known.number if known else None,
@@ -379,7 +379,7 @@ class Registry:
                     manifest,
                 )
 
-            return record_move(self.ledger, task, decide)
+            return update(self.ledger, task, decide)
 
     def promote(self, task: str, version: int, *, reason: str, by: str | None = None) -> Event:
         """Make a version the champion.
@@ -398,7 +398,7 @@ class Registry:
             raise ConflictError(
                 "it is already the champion", where=f"{task} v{version}", todo="name another version"
             )
-        return self._move(task, "promote", lambda _: chosen, champion, reason, by)
+        return self._change_champion(task, "promote", lambda _: chosen, champion, reason, by)
 
     def rollback(self, task: str, *, reason: str, by: str | None = None) -> Event:
         """Make the previous champion the champion again.
@@ -417,7 +417,7 @@ class Registry:
             events = self.ledger.read_events(state)
             return find_version(events, find_rollback_version(events, task=task), task=task)
 
-        return self._move(task, "rollback", choose, champion, reason, by)
+        return self._change_champion(task, "rollback", choose, champion, reason, by)
 
     def withdraw(self, task: str, *, reason: str, by: str | None = None) -> Event:
         """Leave a task without a champion; its versions stay registered, and can be promoted again.
@@ -433,17 +433,17 @@ class Registry:
         if champion is None:
             raise explain_no_champion(self.ledger.read_events(state), task=task)
 
-        def decide(state: TaskState) -> Move:
+        def decide(state: TaskState) -> LedgerUpdate:
             require_present(state)
             require_same_champion(state, champion.version)
-            nothing = Standing(None, state.deleted)
-            return Move(
-                "rollback", champion.adapter_id, champion.version, False, actor, (reason,), standing=nothing
+            nothing = NextState(None, state.deleted)
+            return LedgerUpdate(
+                "rollback", champion.adapter_id, champion.version, False, actor, (reason,), next_state=nothing
             )
 
-        return record_move(self.ledger, task, decide)
+        return update(self.ledger, task, decide)
 
-    def _move(
+    def _change_champion(
         self,
         task: str,
         action: Literal["promote", "rollback"],
@@ -456,7 +456,7 @@ class Registry:
         actor = by or name_user()
         verified: dict[int, Manifest] = {}
 
-        def decide(state: TaskState) -> Move:
+        def decide(state: TaskState) -> LedgerUpdate:
             require_present(state)
             require_same_champion(state, champion)
             version = choose(state)
@@ -464,10 +464,12 @@ class Registry:
                 held.enter_context(self.leases.hold(adapter_hex(version.adapter_id)))
                 verified[version.number] = self.check_version(task, version.number, version.adapter_id)
             manifest = verified[version.number]
-            return Move(action, version.adapter_id, version.number, True, actor, (reason,), manifest=manifest)
+            return LedgerUpdate(
+                action, version.adapter_id, version.number, True, actor, (reason,), manifest=manifest
+            )
 
         with contextlib.ExitStack() as held:
-            return record_move(self.ledger, task, decide)
+            return update(self.ledger, task, decide)
 
     def _require_manifest(self, task: str, version: int, adapter_id: str) -> Manifest:
         manifest = self.read_version(task, version, adapter_id)

@@ -25,11 +25,11 @@ from lorry_registry.manifest import (
     BaseIdentity,
     Evaluation,
     FileEntry,
-    Makeup,
     Manifest,
     MetricValue,
     ParameterCounts,
     Probe,
+    ResolvedRecipe,
     TrainingInputs,
 )
 
@@ -74,7 +74,7 @@ def make_adapter(task: str, seed: int) -> tuple[Manifest, dict[str, bytes]]:
             data_digest=digest_bytes(b"data"),
             recipe_digest=digest_bytes(task.encode()),
             fingerprints_digest=None,
-            makeup=Makeup(digest=digest_bytes(task.encode()), defaults={}, code={}, start=None),
+            makeup=ResolvedRecipe(digest=digest_bytes(task.encode()), defaults={}, code={}, start=None),
         ),
         labels=None,
         parameters=ParameterCounts(adapter=73_728, head=385, total=22_713_216),

@@ -112,7 +112,7 @@ class Fetch(Operation):
         assert self.examine(place) == "whole"
 
 
-class _Move(Operation):
+class _LedgerOperation(Operation):
     """One event of the ledger: it happened, or it did not."""
 
     before: tuple[str, ...] = ()
@@ -138,7 +138,7 @@ class _Move(Operation):
         self.act(place)
 
 
-class RegisterFirst(_Move):
+class RegisterFirst(_LedgerOperation):
     """The first version of a task."""
 
     name = "register the first"
@@ -151,7 +151,7 @@ class RegisterFirst(_Move):
         register(place, "a", champion=None)
 
 
-class Register(_Move):
+class Register(_LedgerOperation):
     """A version that becomes the champion."""
 
     name = "register"
@@ -167,7 +167,7 @@ class Register(_Move):
         register(place, "b", champion=1)
 
 
-class Promote(_Move):
+class Promote(_LedgerOperation):
     """A challenger that becomes the champion."""
 
     name = "promote"
@@ -193,7 +193,7 @@ class Promote(_Move):
             assert not has_happened
 
 
-class Rollback(_Move):
+class Rollback(_LedgerOperation):
     """The former champion made the champion again."""
 
     name = "rollback"
@@ -215,7 +215,7 @@ class Rollback(_Move):
             self.act(place)
 
 
-class Delete(_Move):
+class Delete(_LedgerOperation):
     """A task whose name stands for nothing any more."""
 
     name = "delete"
@@ -241,7 +241,7 @@ class Delete(_Move):
         assert list_history(place) == [*self.before, self.event, "restore v2 -> v2"]
 
 
-class Restore(_Move):
+class Restore(_LedgerOperation):
     """A deleted task, brought back with its champion."""
 
     name = "restore"

@@ -122,15 +122,15 @@ def _compare_data(manifest: Manifest, task: ResolvedTask, data_digest: str | Non
 
 
 def _compare_settings(manifest: Manifest, task: ResolvedTask) -> Change | None:
-    makeup, spec = manifest.inputs.makeup, task.spec
-    former = {**dict(flatten(manifest.recipe)), **makeup.defaults}
+    resolved, spec = manifest.inputs.makeup, task.spec
+    former = {**dict(flatten(manifest.recipe)), **resolved.defaults}
     present = write_out(spec)
     given = dict(flatten(spec.model_dump(mode="json", exclude_defaults=True)))
     # A field that only one of the two Lorries has says nothing, unless someone has set it.
     known = [
         name
         for name in {**former, **present}
-        if (name in given or _is_known(name, former)) and (name in present or name not in makeup.defaults)
+        if (name in given or _is_known(name, former)) and (name in present or name not in resolved.defaults)
     ]
     fields = _compare_fields(former, present, known)
     return Change("recipe", _list_values(fields), fields) if fields else None
@@ -143,12 +143,12 @@ def _is_known(name: str, fields: Mapping[str, JsonValue]) -> bool:
 
 
 def _compare_code(manifest: Manifest, spec: TaskSpec) -> Change | None:
-    makeup = manifest.inputs.makeup
+    resolved = manifest.inputs.makeup
     # Of another method or task type the recipe tells.
     fields: dict[str, tuple[JsonValue, JsonValue]] = {
-        name: (makeup.code[name], version)
+        name: (resolved.code[name], version)
         for name, version in list_code_versions(spec).items()
-        if name in makeup.code and makeup.code[name] != version
+        if name in resolved.code and resolved.code[name] != version
     }
     return Change("code", _list_values(fields), fields) if fields else None
 

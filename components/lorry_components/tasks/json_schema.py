@@ -4,9 +4,13 @@ It holds what each field takes by itself, kinds, methods and their options inclu
 several fields at once are for ``lorry validate``.
 """
 
+import inspect
+import re
 from typing import Any
 
-from pydantic.json_schema import models_json_schema
+from pydantic import BaseModel
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, models_json_schema
+from pydantic_core import core_schema
 
 from lorry_components.methods import METHODS
 from lorry_components.task_types import TASK_TYPES
@@ -17,12 +21,40 @@ SCHEMA_NAME = "task.schema.json"
 EDITOR_LINE = f"# yaml-language-server: $schema={SCHEMA_NAME}"
 """The first line of a task file, by which editors find its schema, without a network."""
 
+_ATTRIBUTES = re.compile(r"^Attributes:\n(.*?)(?:\n\n|\Z)", re.DOTALL | re.MULTILINE)
+_ATTRIBUTE = re.compile(r"^    (\w+): (.*?)(?=^    \w|\Z)", re.DOTALL | re.MULTILINE)
+
+
+class _DescribedFields(GenerateJsonSchema):
+    """Describes each field as its model's docstring does; an editor shows that beside it."""
+
+    def model_schema(self, schema: core_schema.ModelSchema) -> JsonSchemaValue:
+        document = super().model_schema(schema)
+        document["description"] = document.get("description", "").partition("\n\nAttributes:")[0]
+        described = _describe_fields(schema["cls"])
+        for name, field in document.get("properties", {}).items():
+            if name in described:
+                field["description"] = described[name]
+        return document
+
+
+def _describe_fields(model: type[BaseModel]) -> dict[str, str]:
+    """Return what the docstrings of a model and its bases say of its fields."""
+    described = {}
+    for each in reversed(model.__mro__):
+        section = _ATTRIBUTES.search(inspect.cleandoc(each.__doc__ or "") + "\n")
+        for name, text in _ATTRIBUTE.findall(section[1] if section else ""):
+            # A file has no None: it leaves the field out.
+            described[name] = " ".join(text.split()).replace("None: ", "left out: ")
+    return described
+
 
 def describe_task_file() -> dict[str, Any]:
     """Return the JSON Schema of a task file."""
     models = {name: method.options_model for name, method in METHODS.items()}
     references, document = models_json_schema(
-        [(TaskSpec, "validation"), *((model, "validation") for model in models.values())]
+        [(TaskSpec, "validation"), *((model, "validation") for model in models.values())],
+        schema_generator=_DescribedFields,
     )
     definitions: dict[str, Any] = document["$defs"]
     task = definitions.pop(references[TaskSpec, "validation"]["$ref"].rpartition("/")[2])
@@ -47,7 +79,7 @@ def _describe_methods(section: dict[str, Any], options: dict[str, dict[str, Any]
     own = section["properties"]
     return {
         **section,
-        "properties": {**own, "name": {"enum": list(options)}},
+        "properties": {**own, "name": {**own["name"], "enum": list(options)}},
         "additionalProperties": True,
         "allOf": [
             {

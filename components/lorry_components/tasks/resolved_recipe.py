@@ -17,13 +17,13 @@ from lorry_components.tasks.definition import find_task_type, read_options
 from lorry_components.training.setup.head_rate import FITTED_HEAD_RATE
 from lorry_components.training.setup.length import LEAST_STEPS
 from lorry_registry.files.digests import digest_document
-from lorry_registry.manifest import Makeup
+from lorry_registry.manifest import ResolvedRecipe
 from lorry_registry.tasks.task_spec import DRAWING_FIELDS, TaskSpec
 
 _NO_DATA_FIELDS = ("source", "revision")
 
 
-def resolve_recipe(spec: TaskSpec, *, start: str | None = None) -> Makeup:
+def resolve_recipe(spec: TaskSpec, *, start: str | None = None) -> ResolvedRecipe:
     """Return what an adapter of a checked task would be made of now.
 
     Args:
@@ -33,7 +33,7 @@ def resolve_recipe(spec: TaskSpec, *, start: str | None = None) -> Makeup:
     settings, code = write_out(spec), list_code_versions(spec)
     said = dict(flatten(spec.describe_recipe()))
     defaults = {name: value for name, value in settings.items() if name not in said or said[name] != value}
-    return Makeup(
+    return ResolvedRecipe(
         digest=digest_document({"settings": settings, "code": code, **({"start": start} if start else {})}),
         defaults=defaults,
         code=code,

@@ -12,7 +12,12 @@ from lorry_registry.ledger.alpha_spending import find_judge
 from lorry_registry.ledger.events import Event
 from lorry_registry.ledger.ledger import name_version, require_present
 from lorry_registry.ledger.promotion import Version, list_versions
-from lorry_registry.ledger.version_status import Standing, describe_move, judge_standings, name_standing
+from lorry_registry.ledger.version_status import (
+    VersionStatus,
+    describe_change,
+    find_statuses,
+    name_version_status,
+)
 from lorry_registry.manifest import Manifest
 from lorry_registry.records.row_fingerprints import Labels, read_fingerprints
 from lorry_registry.registry import Registry
@@ -143,15 +148,15 @@ def describe_gate(task: ResolvedTask) -> dict[str, JsonValue]:
 def _describe_version(task: ResolvedTask, version: Version, events: Sequence[Event]) -> Staleness:
     """Return that a version is up to date, and what the gate makes of it now if it was refused."""
     found = f"v{version.number} was trained from the same data, base and recipe"
-    standing = judge_standings(events)[version.number]
-    if standing.status == "champion":
+    status = find_statuses(events)[version.number]
+    if status.role == "champion":
         return Staleness(is_stale=False, reason=found, version=version.number)
-    if standing.decision != "refused":
+    if status.decision != "refused":
         return Staleness(
             is_stale=False,
-            reason=f"{found}, but it is not in use: {_explain_retirement(task.spec.name, standing, events)}",
+            reason=f"{found}, but it is not in use: {_explain_retirement(task.spec.name, status, events)}",
             version=version.number,
-            retired=name_standing(standing),
+            retired=name_version_status(status),
         )
     judged = [
         event
@@ -201,10 +206,10 @@ def _holds_still(judged: Event, events: Sequence[Event]) -> bool:
     )
 
 
-def _explain_retirement(task: str, standing: Standing, events: Sequence[Event]) -> str:
+def _explain_retirement(task: str, status: VersionStatus, events: Sequence[Event]) -> str:
     """Return what took a version out of use, what is in use instead, and how to take it back."""
     champion = events[-1].champion_after
-    moves = [describe_move(event, standing.version) for event in standing.moves[-1:]]
+    changes = [describe_change(event, status.version) for event in status.changes[-1:]]
     present = f"the champion is v{champion}" if champion is not None else "there is no champion"
-    again = f"to use v{standing.version} again: lorry promote {task} v{standing.version}"
-    return "; ".join([*moves, present, again])
+    again = f"to use v{status.version} again: lorry promote {task} v{status.version}"
+    return "; ".join([*changes, present, again])

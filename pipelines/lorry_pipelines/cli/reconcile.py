@@ -47,7 +47,7 @@ def reconcile_tasks(tasks: tuple[str, ...], adopt_alias: bool, as_json: bool) ->
     names = list(dict.fromkeys(tasks or registry.ledger.list_tasks()))
     if not names:
         # Trainings that failed and studies have files there, too.
-        for line in index.follow_move():
+        for line in index.follow_relocation():
             print_line(line, err=as_json)
     changes: dict[str, list[str]] = {}
     problems: dict[str, LorryError] = {}

@@ -2,7 +2,7 @@
 
 :data:`COMMANDS` names them for a :class:`~lorry_registry.cli.lazy.LazyGroup`. Nothing here imports rich,
 boto3 or mlflow, so ``lorry --help`` stays fast. :mod:`~lorry_registry.cli.edge` reads the environment,
-:mod:`~lorry_registry.cli.tables` prints tables, and :mod:`~lorry_registry.cli.champion_move` is shared by
+:mod:`~lorry_registry.cli.tables` prints tables, and :mod:`~lorry_registry.cli.champion_change` is shared by
 ``promote`` and ``rollback``, :mod:`~lorry_registry.cli.mlflow_following` by all that move the ledger.
 """
 

@@ -9,7 +9,7 @@ from lorry_registry.settings import Settings
 def follow_ledger(settings: Settings, registry: Registry, task: str) -> LorryError | None:
     """Make MLflow's aliases and pages of a task match the ledger; return what went wrong, if anything did."""
     from lorry_registry.mlflow.index import sync_aliases
-    from lorry_registry.mlflow.repair import show_standings
+    from lorry_registry.mlflow.repair import show_statuses
 
     try:
         index = open_index(settings)
@@ -18,7 +18,7 @@ def follow_ledger(settings: Settings, registry: Registry, task: str) -> LorryErr
         # A moved MLflow cannot read its versions' files, and would lose its aliases.
         index.check_place()
         sync_aliases(index, registry, task)
-        show_standings(index, registry, task)
+        show_statuses(index, registry, task)
     except LorryError as error:
         return error
     return None

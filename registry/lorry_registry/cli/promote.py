@@ -2,7 +2,7 @@
 
 import click
 
-from lorry_registry.cli.champion_move import report_move
+from lorry_registry.cli.champion_change import report_change
 from lorry_registry.cli.edge import (
     format_examples,
     json_option,
@@ -32,4 +32,4 @@ def promote_version(task: str, version: int, reason: str, as_json: bool) -> None
     """
     settings = load_settings()
     registry = Registry.open(settings)
-    report_move(settings, registry, task, registry.promote(task, version, reason=reason), as_json=as_json)
+    report_change(settings, registry, task, registry.promote(task, version, reason=reason), as_json=as_json)

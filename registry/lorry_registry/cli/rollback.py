@@ -2,7 +2,7 @@
 
 import click
 
-from lorry_registry.cli.champion_move import report_move
+from lorry_registry.cli.champion_change import report_change
 from lorry_registry.cli.edge import (
     format_examples,
     json_option,
@@ -37,4 +37,4 @@ def roll_back_task(task: str, target: str | None, reason: str, as_json: bool) ->
     settings = load_settings()
     registry = Registry.open(settings)
     roll_back = registry.rollback if target is None else registry.withdraw
-    report_move(settings, registry, task, roll_back(task, reason=reason), as_json=as_json)
+    report_change(settings, registry, task, roll_back(task, reason=reason), as_json=as_json)

@@ -18,11 +18,11 @@ from lorry_registry.files.digests import shorten_digest
 from lorry_registry.ledger.events import Event
 from lorry_registry.ledger.promotion import find_version
 from lorry_registry.ledger.version_status import (
-    Standing,
-    describe_move,
-    explain_standing,
-    judge_standings,
-    name_standing,
+    VersionStatus,
+    describe_change,
+    explain_status,
+    find_statuses,
+    name_version_status,
 )
 from lorry_registry.manifest import Manifest
 from lorry_registry.records.probe_description import describe_linear_probe
@@ -64,11 +64,11 @@ def show_version(task: str, version: int | None, is_provenance: bool, as_json: b
         print_json(statement) if as_json else _print_statement(resolution, statement)
         return
     record = read_record(registry.store, resolution.manifest, registered)
-    standing = judge_standings(events)[resolution.version]
+    status = find_statuses(events)[resolution.version]
     if as_json:
-        print_json(_describe_version(resolution, registered, record, standing))
+        print_json(_describe_version(resolution, registered, record, status))
     else:
-        _print_version(resolution, registered, record, standing)
+        _print_version(resolution, registered, record, status)
 
 
 def _read_statement(registry: Registry, resolution: Resolution, registered: Event) -> dict[str, Any]:
@@ -83,8 +83,8 @@ def _read_statement(registry: Registry, resolution: Resolution, registered: Even
 
 
 def _format_version(resolution: Resolution) -> str:
-    standing = "champion" if resolution.promoted_at else "not the champion"
-    return f"v{resolution.version} ({standing})"
+    status = "champion" if resolution.promoted_at else "not the champion"
+    return f"v{resolution.version} ({status})"
 
 
 def _format_base(manifest: Manifest) -> str:
@@ -124,7 +124,7 @@ def _print_statement(resolution: Resolution, statement: dict[str, Any]) -> None:
 
 
 def _describe_version(
-    resolution: Resolution, registered: Event, record: TrainingRecord, standing: Standing
+    resolution: Resolution, registered: Event, record: TrainingRecord, status: VersionStatus
 ) -> dict[str, Any]:
     event = registered.model_dump(mode="json")
     return {
@@ -139,8 +139,8 @@ def _describe_version(
         "promoted_at": resolution.promoted_at.isoformat() if resolution.promoted_at else None,
         "reasons": event["reasons"],
         "details": event["details"],
-        "standing": name_standing(standing),
-        "moves": [move.model_dump(mode="json") for move in standing.moves],
+        "status": name_version_status(status),
+        "changes": [change.model_dump(mode="json") for change in status.changes],
         "data": record.data.model_dump(mode="json") if record.data else None,
         "training": record.facts.model_dump(mode="json") if record.facts else None,
         "manifest": resolution.manifest.model_dump(mode="json"),
@@ -148,23 +148,27 @@ def _describe_version(
 
 
 def _print_version(
-    resolution: Resolution, registered: Event, record: TrainingRecord, standing: Standing
+    resolution: Resolution, registered: Event, record: TrainingRecord, status: VersionStatus
 ) -> None:
-    """Print what a person asks first before what machines compare: score and standing, then digests."""
+    """Print what a person asks first before what machines compare: score and status, then digests."""
     from lorry_registry.cli import tables
 
     manifest = resolution.manifest
-    click.secho(clean_text(f"{resolution.task} v{resolution.version} ({name_standing(standing)})"), bold=True)
+    click.secho(
+        clean_text(f"{resolution.task} v{resolution.version} ({name_version_status(status)})"), bold=True
+    )
     if manifest.description:
         print_prose(manifest.description.strip(), hanging="")
     _print_score(manifest)
-    if standing.moves:
+    if status.changes:
         # What was done last is what counts.
-        tables.print_heading(explain_standing(standing))
-        tables.print_bullets([describe_move(event, resolution.version) for event in reversed(standing.moves)])
-    if standing.reasons:
+        tables.print_heading(explain_status(status))
+        tables.print_bullets(
+            [describe_change(event, resolution.version) for event in reversed(status.changes)]
+        )
+    if status.reasons:
         tables.print_heading("What the gate said of it")
-        tables.print_bullets(standing.reasons)
+        tables.print_bullets(status.reasons)
     parameters = manifest.parameters
     share = parameters.trained / parameters.total if parameters.total else 0.0
     tables.print_heading("What it is")

@@ -46,8 +46,8 @@ _D = TypeVar("_D", bound=LedgerDocument)
 _LARGEST_COPY = 32 << 10
 
 
-class Standing(NamedTuple):
-    """How a task stands: who is its champion, and whether it is deleted."""
+class NextState(NamedTuple):
+    """A task's champion after an update, and its deletion if it is deleted."""
 
     champion: Champion | None
     deleted: Deletion | None
@@ -321,7 +321,7 @@ class Ledger:
         by: str,
         reasons: tuple[str, ...],
         details: dict[str, JsonValue] | None = None,
-        standing: Standing | None = None,
+        next_state: NextState | None = None,
         manifest: Manifest | None = None,
     ) -> Event:
         """Record an event and move the champion in one step.
@@ -335,7 +335,7 @@ class Ledger:
             by: Who or what acts.
             reasons: Why, in sentences.
             details: Whatever else the history should keep.
-            standing: How the task stands afterwards; None: as ``promote`` says.
+            next_state: The task's state afterwards; None: as ``promote`` says.
             manifest: The adapter's manifest, of which a champion's head keeps a copy.
 
         Raises:
@@ -353,11 +353,11 @@ class Ledger:
             create_claim(self._store, state.task, adapter_id)
         now = datetime.now(UTC)
         number = version if version is not None else (head.versions if head else 0) + 1
-        if standing is None:
+        if next_state is None:
             promoted = Champion(
                 version=number, adapter_id=adapter_id, promoted_at=now, manifest=_copy_small(manifest)
             )
-            standing = Standing(promoted if promote else state.champion, state.deleted)
+            next_state = NextState(promoted if promote else state.champion, state.deleted)
         event = Event(
             sequence=head.event.sequence + 1 if head else 1,
             at=now,
@@ -366,7 +366,7 @@ class Ledger:
             version=number,
             adapter_id=adapter_id,
             champion_before=state.champion_version,
-            champion_after=standing.champion.version if standing.champion else None,
+            champion_after=next_state.champion.version if next_state.champion else None,
             reasons=reasons,
             details=details or {},
             previous=head.event.digest if head else None,
@@ -376,10 +376,10 @@ class Ledger:
         new_head = Head(
             task=state.task,
             versions=max(number, head.versions if head else 0),
-            champion=standing.champion,
+            champion=next_state.champion,
             event=event,
             registry=event.registry,
-            deleted=standing.deleted,
+            deleted=next_state.deleted,
         )
         if self._trust.is_signing:
             event = self._sign(event, new_head)
@@ -478,8 +478,8 @@ class Ledger:
 
 def find_deletion(events: Sequence[Event]) -> Event | None:
     """Return the event that deleted a task, or None if it was never deleted or was restored since."""
-    moves = [event for event in events if event.action in ("delete", "restore")]
-    return moves[-1] if moves and moves[-1].action == "delete" else None
+    changes = [event for event in events if event.action in ("delete", "restore")]
+    return changes[-1] if changes and changes[-1].action == "delete" else None
 
 
 def require_present(state: TaskState) -> None:

@@ -93,8 +93,8 @@ def find_rollback_version(events: Sequence[Event], *, task: str) -> int:
 
 def explain_no_champion(events: Sequence[Event], *, task: str) -> NotFoundError:
     """Return the error that says why a task has no champion, and what can be done."""
-    moves = [event for event in events if event.is_promotion]
-    last = moves[-1] if moves else None
+    changes = [event for event in events if event.is_promotion]
+    last = changes[-1] if changes else None
     what = "no version has passed the gate yet"
     if last is not None and last.action == "rollback":
         why = "; ".join(last.reasons)

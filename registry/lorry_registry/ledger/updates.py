@@ -1,7 +1,7 @@
-"""Writing to the ledger while others do: a decision holds for as long as the champion does that it is about.
+"""Concurrent updates of the ledger: read a state, decide on it, swap the head, and again after a conflict.
 
-The ledger's head is swapped under the condition that nobody moved it. Whoever comes second starts from the
-new head: what was decided is decided again, and written if the champion is still the same.
+The head is swapped only if it is unchanged (compare-and-swap). A writer that loses the race starts from the
+new head: it decides again, and writes if the champion is still the same.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from pydantic import JsonValue
 
 from lorry_registry.errors import ConflictError
 from lorry_registry.ledger.events import Action, Event
-from lorry_registry.ledger.ledger import Ledger, Standing, TaskState, name_version
+from lorry_registry.ledger.ledger import Ledger, NextState, TaskState, name_version
 from lorry_registry.manifest import Manifest
 from lorry_registry.retries import RetryPolicy
 
@@ -20,8 +20,8 @@ _RETRIES = RetryPolicy(attempts=200, first_seconds=0.01, longest_seconds=1.0, ji
 
 
 @dataclass(frozen=True, slots=True)
-class Move:
-    """What is to be recorded.
+class LedgerUpdate:
+    """An event to be recorded, and the state that it leads to.
 
     Attributes:
         action: What happens.
@@ -32,7 +32,7 @@ class Move:
         reasons: Why, in sentences.
         details: Whatever else the history keeps.
         manifest: The adapter's manifest, of which a champion's head keeps a copy.
-        standing: How the task stands afterwards; None: as ``promote`` says.
+        next_state: The task's state afterwards; None: as ``promote`` says.
     """
 
     action: Action
@@ -43,11 +43,11 @@ class Move:
     reasons: tuple[str, ...]
     details: dict[str, JsonValue] | None = None
     manifest: Manifest | None = None
-    standing: Standing | None = None
+    next_state: NextState | None = None
 
 
-def record_move(ledger: Ledger, task: str, decide: Callable[[TaskState], Move | Event]) -> Event:
-    """Record what is decided on the present state of a task; on the next one when somebody comes first.
+def update(ledger: Ledger, task: str, decide: Callable[[TaskState], LedgerUpdate | Event]) -> Event:
+    """Record what is decided on the present state of a task; decide again on the next one after a conflict.
 
     Args:
         ledger: The ledger.
@@ -55,7 +55,7 @@ def record_move(ledger: Ledger, task: str, decide: Callable[[TaskState], Move | 
         decide: Returns what to record on a state, or an event that says it already. What it raises ends this.
 
     Raises:
-        ConflictError: Others came first again and again.
+        ConflictError: Other writers came first, in every attempt.
     """
     try:
         return _RETRIES.call(
@@ -69,7 +69,7 @@ def require_same_champion(state: TaskState, champion: int | None) -> None:
     """Raise unless the champion is still the version that it was when a person decided.
 
     Raises:
-        ConflictError: Somebody moved it in between.
+        ConflictError: It changed in between.
     """
     if state.champion_version != champion:
         raise ConflictError(
@@ -86,7 +86,7 @@ class _OvertakenError(Exception):
         super().__init__(str(conflict))
 
 
-def _record_once(ledger: Ledger, task: str, decide: Callable[[TaskState], Move | Event]) -> Event:
+def _record_once(ledger: Ledger, task: str, decide: Callable[[TaskState], LedgerUpdate | Event]) -> Event:
     state = ledger.read_state(task)
     decided = decide(state)
     if isinstance(decided, Event):
@@ -101,7 +101,7 @@ def _record_once(ledger: Ledger, task: str, decide: Callable[[TaskState], Move |
             by=decided.by,
             reasons=decided.reasons,
             details=decided.details,
-            standing=decided.standing,
+            next_state=decided.next_state,
             manifest=decided.manifest,
         )
     except ConflictError as conflict:

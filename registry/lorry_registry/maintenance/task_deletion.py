@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from lorry_registry.adapters.stored_adapters import adapter_hex
 from lorry_registry.errors import ConflictError
 from lorry_registry.ledger.events import Champion, Deletion, Event
-from lorry_registry.ledger.ledger import Standing, TaskState, require_present
+from lorry_registry.ledger.ledger import NextState, TaskState, require_present
 from lorry_registry.ledger.promotion import list_versions
 from lorry_registry.registry import Registry
 from lorry_registry.text.users import name_user
@@ -28,7 +28,7 @@ def delete_task(registry: Registry, task: str, *, reason: str, by: str | None = 
     require_present(state)
     actor = by or name_user()
     deletion = Deletion(at=datetime.now(UTC), by=actor, reasons=(reason,), champion=state.champion)
-    return _append(registry, state, "delete", state.champion, Standing(None, deletion), reason, actor)
+    return _append(registry, state, "delete", state.champion, NextState(None, deletion), reason, actor)
 
 
 def restore_task(registry: Registry, task: str, *, reason: str, by: str | None = None) -> Event:
@@ -53,14 +53,14 @@ def restore_task(registry: Registry, task: str, *, reason: str, by: str | None =
         raise ConflictError("the task is not deleted", where=task, todo=f"see: lorry show {task}")
     actor, champion = by or name_user(), state.deleted.champion
     if champion is None:
-        return _append(registry, state, "restore", None, Standing(None, None), reason, actor)
+        return _append(registry, state, "restore", None, NextState(None, None), reason, actor)
     with registry.leases.hold(adapter_hex(champion.adapter_id)):
         present: Champion | None = champion
         if registry.read_version(task, champion.version, champion.adapter_id) is None:
             present = None
         else:
             registry.check_version(task, champion.version, champion.adapter_id)
-        return _append(registry, state, "restore", champion, Standing(present, None), reason, actor)
+        return _append(registry, state, "restore", champion, NextState(present, None), reason, actor)
 
 
 def _append(
@@ -68,7 +68,7 @@ def _append(
     state: TaskState,
     action: str,
     champion: Champion | None,
-    standing: Standing,
+    next_state: NextState,
     reason: str,
     by: str,
 ) -> Event:
@@ -81,5 +81,5 @@ def _append(
         promote=False,
         by=by,
         reasons=(reason,),
-        standing=standing,
+        next_state=next_state,
     )

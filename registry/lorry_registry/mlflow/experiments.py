@@ -82,7 +82,7 @@ class MlflowExperiments:
                 todo="run: lorry reconcile",
             )
 
-    def follow_move(self) -> list[str]:
+    def follow_relocation(self) -> list[str]:
         """Make an MLflow whose folder was moved name the new place; return what was changed, in sentences.
 
         Raises:

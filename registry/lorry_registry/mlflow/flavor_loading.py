@@ -9,7 +9,7 @@ from collections.abc import Collection
 
 from lorry_registry.errors import AdapterRejectedError, NotFoundError, StoreError
 from lorry_registry.ledger.events import Event
-from lorry_registry.ledger.version_status import judge_standings, name_standing
+from lorry_registry.ledger.version_status import find_statuses, name_version_status
 from lorry_registry.manifest import Manifest
 from lorry_registry.mlflow.index import CHAMPION
 from lorry_registry.registry import Registry
@@ -64,26 +64,26 @@ def _check_version(
     aliases: Collection[str],
     where: str,
 ) -> None:
-    standing = next(
-        (each for each in judge_standings(events).values() if each.adapter_id == manifest.adapter_id), None
+    status = next(
+        (each for each in find_statuses(events).values() if each.adapter_id == manifest.adapter_id), None
     )
     todo = f"run: lorry reconcile {task}, which makes MLflow say what the ledger says"
-    if standing is None:
+    if status is None:
         other = "" if manifest.task == task else f", but one of {manifest.task!r}"
         what = f"it is no adapter of the task {task!r} in the ledger{other}"
-    elif standing.status != "champion" and CHAMPION in aliases:
+    elif status.role != "champion" and CHAMPION in aliases:
         what = (
-            f"MLflow's alias {CHAMPION} names v{standing.version} of {task!r}, which the ledger calls "
-            f"{name_standing(standing)}"
+            f"MLflow's alias {CHAMPION} names v{status.version} of {task!r}, which the ledger calls "
+            f"{name_version_status(status)}"
         )
     else:
-        if standing.status != "champion":
+        if status.role != "champion":
             _LOGGER.warning(
                 "%s: this is v%d of %r, which is not the champion: %s",
                 where,
-                standing.version,
+                status.version,
                 task,
-                name_standing(standing),
+                name_version_status(status),
             )
         return
     registry.trust.object_to(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from lorry_registry.errors import TrackingError
 from lorry_registry.ledger.events import Deletion
-from lorry_registry.ledger.version_status import Standing, judge_registration
+from lorry_registry.ledger.version_status import VersionStatus, judge_registration
 from lorry_registry.manifest import Manifest
 from lorry_registry.mlflow.connection import set_beside_others
 from lorry_registry.mlflow.model_versions import ABSENT, ADAPTER_TAG, MlflowModels
@@ -21,7 +21,7 @@ from lorry_registry.mlflow.version_card import (
     describe_version,
     list_model_tags,
     list_run_tags,
-    list_standing_tags,
+    list_status_tags,
     list_version_tags,
 )
 from lorry_registry.records.adapter_names import name_run
@@ -55,7 +55,7 @@ class MlflowIndex(MlflowModels):
         model_id: str | None,
         reasons: Sequence[str],
         promoted: bool,
-        standing: Standing | None = None,
+        status: VersionStatus | None = None,
         record: TrainingRecord | None = None,
     ) -> str:
         """Record an adapter as a version of the task's registered model; repeating it is harmless.
@@ -72,7 +72,7 @@ class MlflowIndex(MlflowModels):
             model_id: The logged model that it is.
             reasons: The gate's reasons.
             promoted: Whether the gate let it pass.
-            standing: How the version stands in the ledger; None: as it stood when it was registered.
+            status: Its status in the ledger; None: the one at its registration.
             record: What is kept of its training beside the manifest.
 
         Returns:
@@ -81,14 +81,14 @@ class MlflowIndex(MlflowModels):
         Raises:
             TrackingError: MLflow refuses, or has a registered model of this name that is not Lorry's.
         """
-        if standing is None:
-            standing = judge_registration(version, adapter_id, promoted=promoted, reasons=reasons)
+        if status is None:
+            status = judge_registration(version, adapter_id, promoted=promoted, reasons=reasons)
         with self._connection.reporting(f"record v{version} of {task!r}"):
             self._ensure_model(task, manifest)
             self.check_model(task)
             known = self.find_version(task, adapter_id)
             if known is not None:
-                self.show_version(known, manifest, standing, record)
+                self.show_version(known, manifest, status, record)
                 return known
             source, run_id = self._resolve_source(source, run_id, model_id)
             created = self._client.create_model_version(
@@ -103,18 +103,18 @@ class MlflowIndex(MlflowModels):
             if model_id is not None:
                 self._link_model(model_id, task, kept)
             # How to load it can be said only now that MLflow has given it a number.
-            self.show_version(kept, manifest, standing, record)
+            self.show_version(kept, manifest, status, record)
         return kept
 
     def show_version(
-        self, number: str, manifest: Manifest, standing: Standing, record: TrainingRecord | None = None
+        self, number: str, manifest: Manifest, status: VersionStatus, record: TrainingRecord | None = None
     ) -> list[str]:
         """Bring one of MLflow's versions up to date: its description, what the ledger says of it, its run.
 
         Args:
             number: MLflow's number of the version.
             manifest: The adapter that it holds.
-            standing: How the version stands.
+            status: Its status in the ledger.
             record: What is kept of its training beside the manifest.
 
         Returns:
@@ -122,14 +122,14 @@ class MlflowIndex(MlflowModels):
         """
         record = record or TrainingRecord()
         method = record.label_method(manifest.recipe)
-        task, tags = manifest.task, list_standing_tags(standing)
-        name = f"MLflow's version {number}, which holds v{standing.version},"
+        task, tags = manifest.task, list_status_tags(status)
+        name = f"MLflow's version {number}, which holds v{status.version},"
         changes = []
         with self._connection.reporting(f"describe {name}"):
             version = self._client.get_model_version(task, number)
             description = describe_version(
                 manifest,
-                standing,
+                status,
                 number=number,
                 tracking_address=self._connection.public_address,
                 record=record,
@@ -144,11 +144,11 @@ class MlflowIndex(MlflowModels):
         if version.run_id and self.update_run(
             version.run_id,
             task,
-            name=name_run(task, method, standing.version),
+            name=name_run(task, method, status.version),
             former=name_run(task, method),
-            tags=list_run_tags(manifest, standing, record),
+            tags=list_run_tags(manifest, status, record),
         ):
-            changes.append(f"the run that trained v{standing.version} has its name and tags now")
+            changes.append(f"the run that trained v{status.version} has its name and tags now")
         return changes
 
     def _says_the_same(self, present: str, wanted: str) -> bool:
@@ -157,7 +157,7 @@ class MlflowIndex(MlflowModels):
         # A server has several addresses, inside a cluster and outside: whoever wrote last may keep its own.
         return _CONNECT_LINE.sub("", present) == _CONNECT_LINE.sub("", wanted)
 
-    def show_model(self, manifest: Manifest, champion: Standing | None) -> list[str]:
+    def show_model(self, manifest: Manifest, champion: VersionStatus | None) -> list[str]:
         """Tag a task's registered model with what its champion is; return what was changed, in sentences.
 
         Args:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from lorry_registry.ledger.events import Event
 from lorry_registry.ledger.promotion import Version, find_version, list_versions
-from lorry_registry.ledger.version_status import judge_standings
+from lorry_registry.ledger.version_status import find_statuses
 from lorry_registry.mlflow.index import MlflowIndex
 from lorry_registry.mlflow.model_versions import ADAPTER_TAG
 from lorry_registry.mlflow.version_card import (
@@ -136,9 +136,9 @@ def _correct_tags(
         adapter_id=version.adapter_id,
         promoted=version.registered.is_promotion,
     )
-    standing = judge_standings(events)[version.number]
-    wanted[DECISION_TAG] = standing.decision
-    # A decision that the ledger held before is no edit: it is out of date, and ``show_standings`` says so.
+    status = find_statuses(events)[version.number]
+    wanted[DECISION_TAG] = status.decision
+    # A decision that the ledger held before is no edit: it is out of date, and ``show_statuses`` says so.
     decisions = {
         name_decision(event.is_promotion)
         for event in events
@@ -163,7 +163,7 @@ def _correct_tags(
     return changes
 
 
-def show_standings(
+def show_statuses(
     index: MlflowIndex, registry: Registry, task: str, *, all_versions: bool = False
 ) -> list[str]:
     """Make the pages of a task say what the ledger says now: what is in use, what was rolled back and why.
@@ -183,23 +183,23 @@ def show_standings(
     """
     index.check_model(task, registry.registry_id)
     events = registry.ledger.read_history(task)
-    standings = judge_standings(events)
-    before = {} if all_versions else judge_standings(events[:-1])
+    statuses = find_statuses(events)
+    before = {} if all_versions else find_statuses(events[:-1])
     changes: list[str] = []
-    for number, standing in standings.items():
-        if before.get(number) == standing:
+    for number, status in statuses.items():
+        if before.get(number) == status:
             continue
-        recorded = index.find_version(task, standing.adapter_id)
+        recorded = index.find_version(task, status.adapter_id)
         # A page whose version's files were collected stays as it is.
-        manifest = registry.read_version(task, number, standing.adapter_id) if recorded else None
+        manifest = registry.read_version(task, number, status.adapter_id) if recorded else None
         if recorded is not None and manifest is not None:
             registered = find_version(events, number, task=task).registered
             record = read_record(registry.store, manifest, registered)
-            changes += index.show_version(recorded, manifest, standing, record)
-    if not standings:
+            changes += index.show_version(recorded, manifest, status, record)
+    if not statuses:
         return changes
-    champion = next((each for each in standings.values() if each.status == "champion"), None)
-    shown = champion or standings[max(standings)]
+    champion = next((each for each in statuses.values() if each.role == "champion"), None)
+    shown = champion or statuses[max(statuses)]
     manifest = registry.read_version(task, shown.version, shown.adapter_id)
     if manifest is None:
         return changes

@@ -1,6 +1,11 @@
 """What MLflow shows about an adapter: the tags and the description of a version, of its run and its model."""
 
-from lorry_registry.ledger.version_status import Standing, describe_move, explain_standing, name_standing
+from lorry_registry.ledger.version_status import (
+    VersionStatus,
+    describe_change,
+    explain_status,
+    name_version_status,
+)
 from lorry_registry.manifest import Manifest
 from lorry_registry.mlflow.kubeflow_pages import NOTE_START
 from lorry_registry.records.adapter_names import shorten_base
@@ -39,7 +44,7 @@ It holds no weights of the base.
 
 Measured on {examples:,} examples of the {split} split. The gate decides by **{primary}**.
 {baselines}
-{probe}{moves}
+{probe}{changes}
 **{verdict}**
 
 {reasons}
@@ -85,7 +90,7 @@ It is the champion: `models:/{task}@champion` and `lorry predict {task} {texts}`
 def list_version_tags(manifest: Manifest, *, version: int, adapter_id: str, promoted: bool) -> dict[str, str]:
     """Return the tags of a version in MLflow, by which it can be searched for.
 
-    They follow from the adapter and the gate's decision; what changes later is in ``list_standing_tags``.
+    They follow from the adapter and the gate's decision; what changes later is in ``list_status_tags``.
     """
     evaluation = manifest.evaluation
     headline = evaluation.headline
@@ -108,28 +113,28 @@ def list_version_tags(manifest: Manifest, *, version: int, adapter_id: str, prom
     }
 
 
-def list_standing_tags(standing: Standing) -> dict[str, str]:
+def list_status_tags(status: VersionStatus) -> dict[str, str]:
     """Return the tags of a version that follow the ledger: the last word on it, and whether it is in use."""
-    return {DECISION_TAG: standing.decision, STATUS_TAG: standing.status}
+    return {DECISION_TAG: status.decision, STATUS_TAG: status.role}
 
 
 def list_run_tags(
-    manifest: Manifest, standing: Standing, record: TrainingRecord = _UNKNOWN
+    manifest: Manifest, status: VersionStatus, record: TrainingRecord = _UNKNOWN
 ) -> dict[str, str]:
     """Return the tags of the run that trained a version, the text that MLflow shows of it among them."""
     tags = list_version_tags(
-        manifest, version=standing.version, adapter_id=standing.adapter_id, promoted=standing.passed
+        manifest, version=status.version, adapter_id=status.adapter_id, promoted=status.passed
     )
     kept = {key: value for key, value in tags.items() if key in _RUN_TAGS}
-    moves = [describe_move(event, standing.version) for event in standing.moves]
+    changes = [describe_change(event, status.version) for event in status.changes]
     warnings = [f"about its data: {warning}" for warning in record.warnings]
     # What was done last is what counts.
-    lines = "\n".join(f"- {_flatten(line)}" for line in (*reversed(moves), *standing.reasons, *warnings))
-    note = f"{summarize_version(manifest, standing, record)}\n\n{lines}".strip()
-    return kept | list_standing_tags(standing) | {NOTE_TAG: note}
+    lines = "\n".join(f"- {_flatten(line)}" for line in (*reversed(changes), *status.reasons, *warnings))
+    note = f"{summarize_version(manifest, status, record)}\n\n{lines}".strip()
+    return kept | list_status_tags(status) | {NOTE_TAG: note}
 
 
-def list_model_tags(manifest: Manifest, champion: Standing | None) -> dict[str, str]:
+def list_model_tags(manifest: Manifest, champion: VersionStatus | None) -> dict[str, str]:
     """Return the tags of a task's registered model: what its champion is, and how good.
 
     Args:
@@ -152,13 +157,13 @@ def name_decision(promoted: bool) -> str:
     return "promoted" if promoted else "refused"
 
 
-def summarize_version(manifest: Manifest, standing: Standing, record: TrainingRecord = _UNKNOWN) -> str:
+def summarize_version(manifest: Manifest, status: VersionStatus, record: TrainingRecord = _UNKNOWN) -> str:
     """Return what matters of a version on one line of plain text."""
     evaluation = manifest.evaluation
     headline = evaluation.headline
     method = record.label_method(manifest.recipe) or manifest.method
     return (
-        f"{name_standing(standing).capitalize()}: {evaluation.name_metric(evaluation.primary)} "
+        f"{name_version_status(status).capitalize()}: {evaluation.name_metric(evaluation.primary)} "
         f"{headline.value:.3f} "
         f"({headline.low:.3f} to {headline.high:.3f}), {method} "
         f"on {shorten_base(manifest.base.model)}"
@@ -172,7 +177,7 @@ def is_own_note(text: str) -> bool:
 
 def describe_version(
     manifest: Manifest,
-    standing: Standing,
+    status: VersionStatus,
     *,
     number: str,
     tracking_address: str = "",
@@ -182,7 +187,7 @@ def describe_version(
 
     Args:
         manifest: The adapter.
-        standing: How the version stands in the ledger.
+        status: Its status in the ledger.
         number: MLflow's number of the version, by which it is loaded.
         tracking_address: Where this MLflow is, without a secret; empty: nothing is said of it.
         record: What is kept of its training beside the manifest.
@@ -193,12 +198,12 @@ def describe_version(
     if has_pair:
         texts += ' --pair "the other"'
     return _CARD.format(
-        summary=summarize_version(manifest, standing, record),
-        title=_flatten(manifest.description) or f"{manifest.task} v{standing.version}",
+        summary=summarize_version(manifest, status, record),
+        title=_flatten(manifest.description) or f"{manifest.task} v{status.version}",
         task=task,
         kind=manifest.kind,
-        version=standing.version,
-        adapter_id=standing.adapter_id,
+        version=status.version,
+        adapter_id=status.adapter_id,
         method=manifest.method,
         metrics="\n".join(
             f"| {_flatten(manifest.evaluation.name_metric(name))} "
@@ -221,16 +226,16 @@ def describe_version(
         size=format_size(manifest.size_bytes),
         labels=_flatten(", ".join(manifest.labels or ())) or "no classes",
         owner=_flatten(manifest.owner) or "not given",
-        verdict=_describe_verdict(standing),
-        reasons="\n".join(f"- {_flatten(reason)}" for reason in standing.reasons) or "- no reason was given",
-        moves=_list_moves(standing),
+        verdict=_describe_verdict(status),
+        reasons="\n".join(f"- {_flatten(reason)}" for reason in status.reasons) or "- no reason was given",
+        changes=_list_changes(status),
         warnings=_list_warnings(record),
         training=_list_training(manifest, record),
         connect=f'mlflow.set_tracking_uri("{tracking_address}")\n' if tracking_address else "",
         address=f"models:/{task}/{number}",
         example='[{"text": "a text", "text_pair": "the other"}]' if has_pair else '["a text"]',
         texts=texts,
-        champion=_CHAMPION.format(task=task, texts=texts) if standing.status == "champion" else "",
+        champion=_CHAMPION.format(task=task, texts=texts) if status.role == "champion" else "",
     )
 
 
@@ -239,12 +244,12 @@ def describe_model(task: str, description: str, base: str) -> str:
     return " ".join(description.split()) or f"Adapters for the task {task} on {base}."
 
 
-def _describe_verdict(standing: Standing) -> str:
-    beaten = f": it won against v{standing.beaten}" if standing.beaten else ""
-    if standing.moves:
+def _describe_verdict(status: VersionStatus) -> str:
+    beaten = f": it won against v{status.beaten}" if status.beaten else ""
+    if status.changes:
         # What counts now is said above.
-        return f"At its registration, the gate {f'let it pass{beaten}' if standing.passed else 'refused it'}"
-    return f"The gate let it pass{beaten}" if standing.passed else "The gate refused it: a challenger"
+        return f"At its registration, the gate {f'let it pass{beaten}' if status.passed else 'refused it'}"
+    return f"The gate let it pass{beaten}" if status.passed else "The gate refused it: a challenger"
 
 
 def _list_baselines(manifest: Manifest) -> str:
@@ -260,12 +265,12 @@ def _list_baselines(manifest: Manifest) -> str:
     return f"\nTrivial baselines: {shown}.\n"
 
 
-def _list_moves(standing: Standing) -> str:
-    if not standing.moves:
+def _list_changes(status: VersionStatus) -> str:
+    if not status.changes:
         return ""
-    moves = reversed(standing.moves)
-    lines = "\n".join(f"- {_flatten(describe_move(event, standing.version))}" for event in moves)
-    return f"\n**{explain_standing(standing)}**\n\n{lines}\n"
+    changes = reversed(status.changes)
+    lines = "\n".join(f"- {_flatten(describe_change(event, status.version))}" for event in changes)
+    return f"\n**{explain_status(status)}**\n\n{lines}\n"
 
 
 def _list_warnings(record: TrainingRecord) -> str:

@@ -7,7 +7,7 @@ from datetime import datetime
 from lorry_registry.errors import LorryError
 from lorry_registry.ledger.events import Event
 from lorry_registry.ledger.promotion import Version, list_versions
-from lorry_registry.ledger.version_status import Standing, judge_standings
+from lorry_registry.ledger.version_status import VersionStatus, find_statuses
 from lorry_registry.manifest import Manifest, MetricValue
 from lorry_registry.records.adapter_names import label_method
 from lorry_registry.records.training_record import read_record
@@ -23,14 +23,14 @@ class VersionOverview:
 
     Attributes:
         number: Its number.
-        standing: How it stands in the ledger.
+        status: Its status in the ledger.
         registered: The event that registered it.
         metric: Its value of the task's metric; None if it has none, or its manifest cannot be read.
         method: Its method with its size, or empty.
     """
 
     number: int
-    standing: Standing
+    status: VersionStatus
     registered: Event
     metric: MetricValue | None
     method: str
@@ -81,7 +81,7 @@ def describe_task(registry: Registry, entry: TaskEntry) -> TaskOverview:
         StoreError: Its history cannot be read.
     """
     events = registry.ledger.read_history(entry.task)
-    standings = judge_standings(events)
+    statuses = find_statuses(events)
     versions = list_versions(events)
     shown = versions[-_SHOWN_VERSIONS:]
     manifests = {version.number: _read_manifest(registry, version.adapter_id) for version in shown}
@@ -94,7 +94,7 @@ def describe_task(registry: Registry, entry: TaskEntry) -> TaskOverview:
         versions=tuple(
             VersionOverview(
                 number=version.number,
-                standing=standings[version.number],
+                status=statuses[version.number],
                 registered=version.registered,
                 metric=_find_metric(manifests[version.number], manifest),
                 method=_label(manifests[version.number]),

@@ -9,7 +9,7 @@ from html import escape
 from string import Template
 
 from lorry_registry.errors import LorryError
-from lorry_registry.ledger.version_status import describe_move, describe_promotion, name_standing
+from lorry_registry.ledger.version_status import describe_change, describe_promotion, name_version_status
 from lorry_registry.manifest import Manifest
 from lorry_registry.pages.task_overview import TaskOverview, VersionOverview
 from lorry_registry.pages.trend import draw_trend, is_sound
@@ -117,7 +117,7 @@ def _render_champion(task: TaskOverview) -> str:
     if not task.champion:
         return '<span class="none">none yet</span>'
     how = next(
-        (describe_promotion(each.standing) for each in task.versions if each.number == task.champion), ""
+        (describe_promotion(each.status) for each in task.versions if each.number == task.champion), ""
     )
     return f"<strong>v{task.champion}</strong>" + (f'<span class="interval">{how}</span>' if how else "")
 
@@ -188,21 +188,21 @@ def _render_versions(task: TaskOverview) -> str:
     items = "\n".join(_render_version(version) for version in reversed(task.versions))
     return (
         f"<details><summary>{_count(task.count, 'version')}{shown}; "
-        f"v{newest.number} {escape(name_standing(newest.standing))}</summary>\n"
+        f"v{newest.number} {escape(name_version_status(newest.status))}</summary>\n"
         f'<ol class="versions">\n{items}\n</ol></details>'
     )
 
 
 def _render_version(version: VersionOverview) -> str:
-    standing, metric = version.standing, version.metric
-    style = "champion" if standing.status == "champion" else "former" if is_sound(standing) else "refused"
+    status, metric = version.status, version.metric
+    style = "champion" if status.role == "champion" else "former" if is_sound(status) else "refused"
     figure = f"{metric.value:.3f} ({metric.low:.3f} to {metric.high:.3f})" if metric else "not in the store"
-    lines = [scrub_text(reason) for reason in standing.reasons]
-    lines += [scrub_text(describe_move(event, version.number)) for event in standing.moves]
+    lines = [scrub_text(reason) for reason in status.reasons]
+    lines += [scrub_text(describe_change(event, version.number)) for event in status.changes]
     reasons = "".join(f"<li>{escape(line)}</li>" for line in lines)
     return (
         f'<li class="{style}"><span class="number">v{version.number}</span> '
-        f'<span class="standing">{escape(name_standing(standing))}</span> '
+        f'<span class="status">{escape(name_version_status(status))}</span> '
         f'<span class="figure">{figure}</span> <span class="how">{escape(version.method)}</span> '
         f'<span class="when">{version.registered.at.astimezone(UTC):%Y-%m-%d}, '
         f"{escape(version.registered.by)}</span><ul>{reasons}</ul></li>"

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from html import escape
 
-from lorry_registry.ledger.version_status import Standing, name_standing
+from lorry_registry.ledger.version_status import VersionStatus, name_version_status
 from lorry_registry.manifest import Baseline
 from lorry_registry.pages.task_overview import VersionOverview
 
@@ -50,9 +50,9 @@ def draw_trend(versions: Sequence[VersionOverview], metric: str, baseline: Basel
         x, y = place_x(index), place_y(version.metric.value)
         top, bottom = place_y(version.metric.high), place_y(version.metric.low)
         bars.append(f'<line class="bar" x1="{x:.1f}" x2="{x:.1f}" y1="{top:.1f}" y2="{bottom:.1f}"/>')
-        if is_sound(version.standing):
+        if is_sound(version.status):
             line.append(f"{x:.1f},{y:.1f}")
-        marks.append(_draw_mark(version.standing, x, y))
+        marks.append(_draw_mark(version.status, x, y))
     dashes = "".join(
         f'<line class="baseline" x1="0" x2="{right}" y1="{place_y(value):.1f}" y2="{place_y(value):.1f}"/>'
         for value in standard
@@ -73,7 +73,7 @@ def draw_trend(versions: Sequence[VersionOverview], metric: str, baseline: Basel
 def describe_trend(versions: Sequence[VersionOverview], metric: str, baseline: Baseline | None = None) -> str:
     """Return in words what the picture shows, for screen readers."""
     parts = [
-        f"v{version.number} {version.metric.value:.3f} {name_standing(version.standing)}"
+        f"v{version.number} {version.metric.value:.3f} {name_version_status(version.status)}"
         if version.metric
         else f"v{version.number} not known"
         for version in versions
@@ -82,18 +82,18 @@ def describe_trend(versions: Sequence[VersionOverview], metric: str, baseline: B
     return f"{metric}: {', '.join(parts)}"
 
 
-def is_sound(standing: Standing) -> bool:
+def is_sound(status: VersionStatus) -> bool:
     """Return whether a version passed and was not rolled back."""
-    return standing.decision == "promoted"
+    return status.decision == "promoted"
 
 
-def _draw_mark(standing: Standing, x: float, y: float) -> str:
-    if not is_sound(standing):
+def _draw_mark(status: VersionStatus, x: float, y: float) -> str:
+    if not is_sound(status):
         return (
             f'<path class="refused" d="M{x - _CROSS:.1f} {y - _CROSS:.1f}l{2 * _CROSS:g} {2 * _CROSS:g}'
             f'm0 {-2 * _CROSS:g}l{-2 * _CROSS:g} {2 * _CROSS:g}"/>'
         )
-    if standing.status == "champion":
+    if status.role == "champion":
         return (
             f'<circle class="ring" cx="{x:.1f}" cy="{y:.1f}" r="5.2"/>'
             f'<circle class="champion" cx="{x:.1f}" cy="{y:.1f}" r="2.8"/>'

@@ -149,7 +149,13 @@ class TableFormat(Section):
 
 
 class SeededSplit(Section):
-    """Shares of one table that are held out, drawn by a seed; equal texts go into the same part."""
+    """Shares of one table that are held out, drawn by a seed; equal texts go into the same part.
+
+    Attributes:
+        validation: The share of validation.
+        test: The share of the test.
+        seed: The seed of the draw.
+    """
 
     validation: Share = 0.1
     test: Share = 0.1
@@ -165,7 +171,13 @@ class SeededSplit(Section):
 
 
 class NamedSplits(Section):
-    """The files or hub splits of each part, by name without ending."""
+    """The files or hub splits of each part, by name without ending.
+
+    Attributes:
+        train: What is trained on.
+        validation: What is looked at during training.
+        test: What the adapter is judged by.
+    """
 
     train: str = "train"
     validation: str = "validation"
@@ -173,7 +185,14 @@ class NamedSplits(Section):
 
 
 class PartLimits(Section):
-    """The largest number of rows used of each part, drawn by a seed; None: all rows."""
+    """The largest number of rows used of each part, drawn by a seed.
+
+    Attributes:
+        train: Of the training rows; None: all.
+        validation: Of the validation rows; None: all.
+        test: Of the test rows; None: all.
+        seed: The seed of the draw.
+    """
 
     train: Annotated[int, Field(ge=2)] | None = None
     validation: Annotated[int, Field(ge=1)] | None = None
@@ -190,19 +209,22 @@ class DataSpec(Section):
     """The data of a task.
 
     Attributes:
-        source: A file or a folder of JSON lines, CSV or Parquet; ``s3://bucket/key``; ``hub:owner/name``.
+        source: A file or a folder of ``.jsonl``, ``.csv``, ``.tsv`` (also with ``.gz``) or ``.parquet``;
+            ``s3://bucket/key``; ``hub:owner/name``.
         revision: The commit of a hub data set.
         columns: The names of the columns.
         split: How one table is divided; give this or ``splits``.
         splits: The names of the parts in a folder or hub data set.
-        max_length: The number of tokens to which texts are cut.
+        max_length: The number of tokens to which texts are cut; where a causal base continues a prompt,
+            prompt and answer together.
         template: How ``{text}``, ``{text_pair}`` and ``{label}`` are combined to the base's input, for task
-            types that put the label into the text.
+            types that put the label into the text; None: the task type's own.
         max_target: The number of tokens to which answers are cut, and that are generated at most.
-        limit: The largest number of rows used of each part.
+        limit: The largest number of rows used of each part; which ones depends on the seed and the texts.
         duplicates: What to do with training rows whose text is in validation or test as well.
         format: How a table of text is written, where that cannot be seen.
-        on_fault: What to do with rows that have no text or no label.
+        on_fault: What to do with rows whose text or label is empty, ``NaN``, ``<NA>`` or ``null``. Those that
+            are dropped are counted in the report and the data card; any other fault is refused.
     """
 
     source: str = Field(min_length=1)

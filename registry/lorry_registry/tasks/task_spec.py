@@ -83,7 +83,11 @@ def gather_options(section: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class EarlyStopping(Section):
-    """Stop when the primary metric on validation has not risen for ``patience`` epochs."""
+    """When training stops before its end.
+
+    Attributes:
+        patience: The epochs without a rise of the primary metric on validation after which it stops.
+    """
 
     patience: Annotated[int, Field(ge=1)] = 2
 
@@ -92,9 +96,9 @@ class TrainSpec(Section):
     """How the adapter is trained.
 
     Attributes:
-        epochs: Passes over the training rows; or
-        steps: optimizer steps. Give one of the two, or neither: three epochs then, and where these would be
-            few steps, more and smaller ones.
+        epochs: Passes over the training rows. Give these, or steps, or neither: three epochs then, and where
+            these would be few steps, more and smaller ones.
+        steps: Optimizer steps.
         batch_size: Examples in one forward pass; the largest number of them, where the length is left open.
         gradient_accumulation: Forward passes in one optimizer step.
         learning_rate: The peak learning rate; None: the method's default.
@@ -102,9 +106,11 @@ class TrainSpec(Section):
         warmup: The share of the steps in which the learning rate rises.
         weight_decay: AdamW's decoupled weight decay.
         max_grad_norm: Gradients are clipped to this norm.
-        hidden_dropout: Dropout of the hidden layers; None: that of the base's configuration.
+        hidden_dropout: Dropout of the hidden layers; None: that of the base's configuration. Refused if the
+            base's family has none, as Llama. T5 has one dropout for both, which is this.
         attention_dropout: Dropout of attention weights. Above 0, attention cannot use its fast kernels.
-        packing: Whether the sequences of a batch are concatenated without padding, for causal models.
+        packing: Whether the sequences of a batch are concatenated without padding and without attending to
+            each other, for causal models of families where this was verified.
         gradient_checkpointing: Whether layers are recomputed in the backward pass instead of keeping their
             activations: a third slower, with much less memory.
         offload: Whether the frozen weights stay in the host's memory, divided among the processes that train,
@@ -114,7 +120,8 @@ class TrainSpec(Section):
         seed: The seed of the order of examples, of new weights and of dropout.
         early_stopping: When to stop before the end; None: never. If it is given, the best epoch is kept.
         precision: The number format; ``auto``: the one in which the hardware is fastest.
-        optimizer: AdamW, or AdamW with 8-bit moments.
+        optimizer: AdamW, or AdamW with moments of 8 bits, except for embeddings and small tensors
+            (``pip install 'lorry[quantization]'``).
         start: What training begins with: ``base``, or the ``champion``'s adapter, if there is one of the same
             base, method, shape and labels.
     """
@@ -259,7 +266,14 @@ class GateSpec(Section):
 
 
 class Toleration(Section):
-    """A Kubernetes toleration."""
+    """A Kubernetes toleration.
+
+    Attributes:
+        key: The taint's key; None: any.
+        operator: How the taint's value is compared.
+        value: The taint's value.
+        effect: The taint's effect; None: any.
+    """
 
     key: str | None = None
     operator: Literal["Equal", "Exists"] = "Equal"
@@ -272,8 +286,10 @@ class ResourcesSpec(Section):
 
     Attributes:
         accelerator: The resource name of the accelerator.
-        count: How many accelerators each node has for it; 0: the step runs on processors.
-        nodes: How many nodes train together, by Kubeflow Trainer if there are several.
+        count: How many accelerators each node has for it, with a process for each, which divide each batch;
+            0: the step runs on processors.
+        nodes: How many nodes train together, by Kubeflow Trainer if there are several. On this machine it is
+            trained on one.
         memory: The memory of the container on each node, in Kubernetes' notation.
         node_selector: Labels that the node must have.
         tolerations: Taints that the step tolerates.
@@ -317,7 +333,26 @@ class DriftSpec(Section):
 
 
 class TaskSpec(Section):
-    """One downstream task: what is learned, from which data, on which base, how, and how good it must be."""
+    """One downstream task: what is learned, from which data, on which base, how, and how good it must be.
+
+    Attributes:
+        name: The task's name: lower-case letters, digits, ``-`` and ``_``.
+        kind: The task type.
+        base: The frozen base model.
+        data: What it is learned from.
+        method: How the base is adapted.
+        head: What reads the base's states, for classes and numbers; None: it follows from the base and the
+            rows.
+        train: How the adapter is trained.
+        generate: How texts are searched for, or images drawn.
+        evaluate: How the adapter is scored.
+        gate: What it must achieve to become the champion.
+        resources: Where fine-tuning runs on a cluster.
+        retrain: What else makes it out of date.
+        drift: When new inputs are unlike the training rows; None: with the defaults.
+        owner: Shown in the registry and in MLflow.
+        description: Shown in the registry and in MLflow.
+    """
 
     name: str = Field(pattern=TASK_NAME)
     kind: str

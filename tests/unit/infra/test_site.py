@@ -15,6 +15,8 @@ from typing import Any
 import click
 import pytest
 
+from lorry_components.methods import METHODS
+from lorry_components.task_types import TASK_TYPES
 from lorry_pipelines.cli import lorry
 from lorry_pipelines.cli.retrain import EXIT_LEFT
 from lorry_pipelines.cli.stale import EXIT_STALE
@@ -22,6 +24,7 @@ from lorry_registry.cli.lazy import EXIT_INTERRUPTED
 from lorry_registry.cli.termination import EXIT_TERMINATED
 from lorry_registry.errors import LorryError
 from lorry_registry.settings import SETTINGS
+from lorry_registry.tasks.task_section import Section
 
 from fixtures.doc_blocks import PROJECT
 
@@ -115,6 +118,14 @@ def test_the_site_has_the_readme_and_the_pages(site: Path) -> None:
         assert (site / page.stem / "index.html").exists()
 
 
+def test_results_link_the_lab_book_and_its_pictures_are_there(site: Path) -> None:
+    results = (site / "measured" / "index.html").read_text("utf-8")
+    assert 'href="../lab-book/#time-to-quality"' in results
+    pictures = re.findall(r'<img [^>]*src="([^"]+)"', (site / "lab-book" / "index.html").read_text("utf-8"))
+    assert pictures
+    assert all((site / "lab-book" / picture).resolve().is_file() for picture in pictures)
+
+
 def _read_text(site: Path, page: str) -> str:
     return html.unescape(re.sub(r"<[^>]+>", "", (site / page / "index.html").read_text("utf-8")))
 
@@ -135,6 +146,23 @@ def _list_commands(group: click.Group, path: str) -> Iterator[tuple[str, click.C
         yield f"{path} {name}", command
         if isinstance(command, click.Group):
             yield from _list_commands(command, f"{path} {name}")
+
+
+def test_the_reference_has_every_kind_field_method_and_option(site: Path) -> None:
+    page = (site / "task-file" / "index.html").read_text("utf-8")
+    methods = (site / "methods" / "index.html").read_text("utf-8")
+    named = set(TASK_TYPES)
+    for section in Section.__subclasses__():
+        # The profile of a cluster has sections, too.
+        if section.__module__.startswith("lorry_registry.tasks."):
+            named |= section.model_fields.keys()
+    # Options stand beside a method's name.
+    named -= {"options"}
+    rows = set(re.findall(r"<tr>\s*<td><code>(?:\w+\.)*([\w-]+)</code></td>", page))
+    assert rows == named
+    for method in METHODS.values():
+        assert f'id="{method.name}"' in methods
+        assert {f"<code>{option}</code>" in methods for option in method.options_model.model_fields} <= {True}
 
 
 def test_the_reference_has_every_setting(site: Path) -> None:
@@ -165,6 +193,12 @@ def test_the_reference_has_the_python_interface_without_sphinx_roles(site: Path)
     for name in ("lorry_registry.registry.Registry", "lorry_components.inference.load_adapter", "rollback"):
         assert name in text
     assert re.search(r":(class|func|meth|mod|data):", text) is None
+
+
+def test_what_is_not_on_the_site_is_named_once(site: Path) -> None:
+    text = _read_text(site, "settings")
+    assert "images (infra/images/README.md)" in text
+    assert "(tests/benchmarks/measurements)" in _read_text(site, "lab-book")
 
 
 def test_a_table_that_is_not_generated_stops_the_site(tmp_path: Path) -> None:

@@ -55,6 +55,23 @@ def test_a_bad_task_is_not_valid(section: str | None, field: str, value: object)
     assert len(list_errors(document, describe_task_file())) == 1
 
 
+def test_every_field_and_option_is_described() -> None:
+    schema = describe_task_file()
+    methods = {
+        each["if"]["properties"]["name"]["const"]: each["then"]
+        for each in schema["$defs"]["MethodSpec"]["allOf"]
+    }
+    undescribed = [
+        f"{title}: {name}"
+        for title, model in {"the task": schema, **schema["$defs"], **methods}.items()
+        for name, field in model.get("properties", {}).items()
+        if field is not True and not field.get("description")
+    ]
+    assert undescribed == []
+    # What has no value is left out of a file; Python's word for it is none of YAML's.
+    assert "None" not in json.dumps(schema)
+
+
 @pytest.mark.parametrize("arguments", [[], ["--repository", "tasks-of-mine"]], ids=["file", "repository"])
 def test_init_writes_it_where_the_task_file_names_it(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_rows: Path

@@ -10,7 +10,7 @@ from lorry_registry.adapters.stored_adapters import adapter_key
 from lorry_registry.errors import AdapterRejectedError, ConflictError, NotFoundError, StoreError
 from lorry_registry.files.digests import canonical_json, digest_bytes
 from lorry_registry.ledger.events import Event
-from lorry_registry.ledger.version_status import judge_standings, name_standing
+from lorry_registry.ledger.version_status import find_statuses, name_version_status
 from lorry_registry.maintenance.task_deletion import delete_task, restore_task
 from lorry_registry.manifest import CONFIG_NAME, MANIFEST_NAME, WEIGHTS_NAME
 from lorry_registry.registry import Registry
@@ -172,8 +172,8 @@ def test_a_second_refusal_is_recorded_if_it_was_judged_anew(
     assert (again.action, again.version, again.is_promotion) == ("judge", 1, False)
     assert again.details == {"gate": {"minimum": 0.5}}
     assert [version.number for version in registry.list_versions("reviews")] == [1]
-    standing = judge_standings(registry.ledger.read_history("reviews"))[1]
-    assert (standing.decision, standing.reasons) == ("refused", ("still too weak",))
+    status = find_statuses(registry.ledger.read_history("reviews"))[1]
+    assert (status.decision, status.reasons) == ("refused", ("still too weak",))
     # A champion is judged by nobody any more.
     promoted = registry.promote("reviews", 1, reason="by hand")
     assert refuse(is_renewed=True) == first
@@ -264,8 +264,8 @@ def test_the_only_champion_can_be_withdrawn(registry: Registry, register_adapter
     assert (event.action, event.version) == ("rollback", 1)
     assert (event.champion_before, event.champion_after) == (1, None)
     assert registry.describe_task("reviews").champion is None
-    standing = judge_standings(registry.ledger.read_history("reviews"))[1]
-    assert (name_standing(standing), standing.status) == ("rolled back", "challenger")
+    status = find_statuses(registry.ledger.read_history("reviews"))[1]
+    assert (name_version_status(status), status.role) == ("rolled back", "challenger")
     with pytest.raises(NotFoundError, match=r"v1 was withdrawn on \d{4}-\d\d-\d\d by ada: it is rude\n"):
         registry.resolve("reviews")
     assert registry.resolve("reviews", 1).version == 1

@@ -41,9 +41,9 @@ class BottleneckOptions(MethodOptions):
     """Options of all bottleneck adapters.
 
     Attributes:
-        reduction: How many times narrower than the base the bottleneck is; or
-        size: its width. Without either, the reduction is 16.
-        activation: The nonlinearity.
+        reduction: How many times narrower than the base the bottleneck is. Without it and a size, 16.
+        size: The bottleneck's width, instead of a reduction.
+        activation: The nonlinearity. Houlsby et al. use ``gelu``.
         train_layer_norms: Whether the base's layer norms in the blocks with a bottleneck are trained, too, as
             Houlsby et al. do.
     """

@@ -7,7 +7,7 @@ from typing import Any
 
 from lorry_components.inference.mlflow_flavor import FLAVOR_NAME, write_model
 from lorry_registry.ledger.promotion import Version, list_versions
-from lorry_registry.ledger.version_status import judge_standings
+from lorry_registry.ledger.version_status import find_statuses
 from lorry_registry.manifest import Manifest
 from lorry_registry.mlflow.adoption import adopt_champion
 from lorry_registry.mlflow.index import MlflowIndex, sync_aliases
@@ -16,7 +16,7 @@ from lorry_registry.mlflow.repair import (
     repair_versions,
     report_copies,
     restore_training,
-    show_standings,
+    show_statuses,
 )
 from lorry_registry.mlflow.views import OPTIONS_PARAMETER, describe_options, list_results
 from lorry_registry.records.adapter_names import name_run
@@ -69,11 +69,11 @@ def publish_version(
         model_id=logged.model_id,
         reasons=version.registered.reasons,
         promoted=version.registered.is_promotion,
-        standing=judge_standings(registry.ledger.read_history(task)).get(version.number),
+        status=find_statuses(registry.ledger.read_history(task)).get(version.number),
         record=read_record(registry.store, manifest, version.registered),
     )
     # The former champion's page must not call it the champion any longer.
-    show_standings(index, registry, task)
+    show_statuses(index, registry, task)
     return number
 
 
@@ -141,7 +141,7 @@ def reconcile_task(
         ConflictError: The alias cannot be adopted.
     """
     index.check_model(task, registry.registry_id)
-    changes = index.follow_move()
+    changes = index.follow_relocation()
     changes += repair_versions(index, registry, task)
     changes += remove_twins(index, registry, task)
     if adopt_alias and (event := adopt_champion(index, registry, task)) is not None:
@@ -150,7 +150,7 @@ def reconcile_task(
         changes += restore_training(index, registry, task)
         changes += _publish_missing(index, registry, task)
     changes += sync_aliases(index, registry, task)
-    changes += show_standings(index, registry, task, all_versions=True)
+    changes += show_statuses(index, registry, task, all_versions=True)
     return [*changes, *report_copies(index, task)]
 
 

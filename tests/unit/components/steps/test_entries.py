@@ -304,8 +304,8 @@ def test_a_training_begins_with_the_champion_where_that_is_asked_for(
     longer = make_spec(train={**ONE_STEP, "steps": 2, "start": "champion"})
     graph.run(longer, "run-2")
     second = registry.list_versions(spec.name)[-1]
-    makeup = registry.read_manifest(second.adapter_id).inputs.makeup
-    assert (second.number, makeup.start) == (2, first.adapter_id)
+    resolved = registry.read_manifest(second.adapter_id).inputs.makeup
+    assert (second.number, resolved.start) == (2, first.adapter_id)
     outcomes = {outcome.step: outcome.details for outcome in graph.read_outcomes("run-2", spec.name)}
     assert outcomes["finetune"]["start"] == 1
     # What it began with makes it no staler: the champion may be another one now.

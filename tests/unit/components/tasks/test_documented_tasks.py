@@ -7,12 +7,19 @@ import pytest
 
 from lorry_components.tasks.definition import find_task_type, load_task_file
 
-PAGE = Path(__file__).parents[4] / "docs" / "task-file.md"
-SHOWN = re.findall(r"```yaml\n(name: (\S+) .*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+DOCS = Path(__file__).parents[4] / "docs"
+KINDS = ("question-answering", "text-generation", "knowledge-probing", "image-generation")
+SHOWN = [
+    shown
+    for kind in KINDS
+    for shown in re.findall(
+        r"```yaml\n(name: (\S+).*?)```", (DOCS / f"{kind}.md").read_text("utf-8"), re.DOTALL
+    )
+]
 
 
-def test_both_examples_of_written_text_are_there() -> None:
-    assert {"e2e", "wikisql"} <= {name for _, name in SHOWN}
+def test_each_kind_has_an_example() -> None:
+    assert {name for _, name in SHOWN} == {"manuals", "e2e", "wikisql", "country", "dog"}
 
 
 @pytest.mark.parametrize(("text", "name"), SHOWN, ids=[name for _, name in SHOWN])

@@ -63,13 +63,13 @@ def change_alpha(monkeypatch: pytest.MonkeyPatch, default: int) -> None:
 
 def test_every_default_is_written_out(shop: Shop) -> None:
     spec = shop.make(method={"name": "lora", "r": 4, "targets": ["query"]}, train={"learning_rate": None})
-    makeup = resolve_recipe(spec)
-    assert makeup.defaults["method.options.alpha"] == LoraOptions().alpha
-    assert makeup.defaults["train.learning_rate"] == Lora.learning_rate
+    resolved = resolve_recipe(spec)
+    assert resolved.defaults["method.options.alpha"] == LoraOptions().alpha
+    assert resolved.defaults["train.learning_rate"] == Lora.learning_rate
     # What the recipe says is not said twice, nor what is for images alone.
-    assert {"method.options.r", "train.epochs", "generate.guidance"}.isdisjoint(makeup.defaults)
+    assert {"method.options.r", "train.epochs", "generate.guidance"}.isdisjoint(resolved.defaults)
     assert write_out(spec)["method.options.r"] == 4
-    assert makeup.code == {
+    assert resolved.code == {
         "step.prepare_data": 1,
         "step.finetune": 2,
         f"kind.{spec.kind}": TASK_TYPES[spec.kind].code_version,
@@ -103,9 +103,9 @@ def test_a_default_that_is_written_out_is_no_change(shop: Shop) -> None:
 
 def test_a_field_of_a_later_lorry_is_a_change_only_where_it_is_set(shop: Shop) -> None:
     spec = shop.make(method={"name": "lora", "targets": ["query"]})
-    makeup = resolve_recipe(spec)
-    former = {name: value for name, value in makeup.defaults.items() if name != "method.options.rslora"}
-    manifest = shop.make_manifest(spec, makeup=makeup.model_copy(update={"defaults": former}))
+    resolved = resolve_recipe(spec)
+    former = {name: value for name, value in resolved.defaults.items() if name != "method.options.rslora"}
+    manifest = shop.make_manifest(spec, makeup=resolved.model_copy(update={"defaults": former}))
     assert shop.find(spec, manifest) == {}
     used = shop.make(method={"name": "lora", "rslora": True, "targets": ["query"]})
     assert shop.find(used, manifest) == {"recipe": "method.rslora the default -> True"}
@@ -116,7 +116,7 @@ def test_a_field_of_a_later_lorry_is_a_change_only_where_it_is_set(shop: Shop) -
     other = shop.make(method={"name": "lora", "targets": ["query"]}, train={"optimizer": "adamw-8bit"})
     assert shop.find(other, manifest) == {"recipe": "train.optimizer the default -> adamw-8bit"}
     # Nor is an option that is not there any more, if nobody had set it.
-    gone = makeup.model_copy(update={"defaults": {**makeup.defaults, "method.options.beta": 3}})
+    gone = resolved.model_copy(update={"defaults": {**resolved.defaults, "method.options.beta": 3}})
     assert shop.find(spec, shop.make_manifest(spec, makeup=gone)) == {}
 
 

@@ -1,4 +1,4 @@
-"""docs/kubernetes.md says what is: its files render, its commands are kubectl's, its tables are complete."""
+"""The pages about clusters say what is: files render, commands are kubectl's, tables are complete."""
 
 import os
 import re
@@ -12,7 +12,10 @@ import yaml
 
 from fixtures.clusters import COMPONENTS, K8S, OVERLAYS, Objects, Render, run_kustomize
 
-PAGE = (K8S.parents[1] / "docs" / "kubernetes.md").read_text(encoding="utf-8")
+PAGE = "".join(
+    (K8S.parents[1] / "docs" / name).read_text(encoding="utf-8")
+    for name in ("cluster-setup.md", "kubernetes.md")
+)
 # The kustomization, and what some wishes add to it.
 YAML_BLOCKS = [
     block
@@ -39,7 +42,7 @@ def read_names(cell: str) -> list[str]:
 
 
 @pytest.mark.parametrize("extra", range(len(YAML_BLOCKS)))
-def test_the_files_of_the_page_render_and_are_sound(
+def test_the_files_of_the_pages_render_and_are_sound(
     tmp_path: Path, policies: Any, needs: Any, extra: int
 ) -> None:
     own, *additions = YAML_BLOCKS
@@ -63,17 +66,17 @@ def test_the_files_of_the_page_render_and_are_sound(
         assert all(value in str(objects) for value in values)
 
 
-def test_the_page_lists_every_component_and_both_overlays() -> None:
+def test_the_pages_list_every_component_and_both_overlays() -> None:
     assert sorted(read_names(row[0])[0] for row in read_table("Component")) == sorted(COMPONENTS)
     assert all(f"overlays/{name}" in PAGE for name in OVERLAYS)
 
 
-def test_the_page_lists_every_secret_with_its_keys(needs: Any) -> None:
+def test_the_pages_list_every_secret_with_its_keys(needs: Any) -> None:
     listed = {read_names(row[0])[0]: read_names(row[1]) for row in read_table("Secret")}
     assert listed == needs.secrets
 
 
-def test_the_page_explains_every_network_policy(everything: Objects, render: Render) -> None:
+def test_the_pages_explain_every_network_policy(everything: Objects, render: Render) -> None:
     rendered = [*everything, *render("gpu", ["workload-identity"])]
     listed = {name for row in read_table("Policy") for name in read_names(re.sub(r"\(.*\)", "", row[0]))}
     assert listed == {item["metadata"]["name"] for item in rendered if item["kind"] == "NetworkPolicy"}
@@ -124,5 +127,5 @@ def test_the_cluster_profile_takes_its_variables_from_these_secrets(needs: Any) 
         assert set(secret["variables"]) <= set(needs.secrets[secret["name"]])
 
 
-def test_the_page_has_commands() -> None:
+def test_the_pages_have_commands() -> None:
     assert len(set(KUBECTL)) > 15

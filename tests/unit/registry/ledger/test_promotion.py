@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from lorry_registry.errors import ConflictError, NotFoundError, StoreError
 from lorry_registry.files.digests import digest_bytes
 from lorry_registry.ledger.events import Event
-from lorry_registry.ledger.ledger import Ledger, Standing
+from lorry_registry.ledger.ledger import Ledger, NextState
 from lorry_registry.ledger.promotion import find_rollback_version, find_version, list_versions
 from lorry_registry.stores import Store, StoredDocument, StoredEntry, check_key
 
@@ -83,7 +83,7 @@ class Task:
         self._append(action, version, version, promote=True)
 
     def withdraw(self, version: int) -> None:
-        self._append("rollback", version, version, standing=Standing(None, None))
+        self._append("rollback", version, version, next_state=NextState(None, None))
 
     def _append(
         self,
@@ -92,7 +92,7 @@ class Task:
         version: int | None,
         *,
         promote: bool = False,
-        standing: Standing | None = None,
+        next_state: NextState | None = None,
     ) -> None:
         self.ledger.append(
             self.ledger.read_state("t"),
@@ -102,7 +102,7 @@ class Task:
             promote=promote,
             by="x",
             reasons=(),
-            standing=standing,
+            next_state=next_state,
         )
 
     @property

@@ -78,14 +78,14 @@ def test_a_move_is_noticed_said_and_followed(home: Path, tmp_path: Path, make_ad
         index.open_run(TASK, name="y", tags={})
     assert not home.exists()
     assert index.find_version(TASK, adapter_id) is None
-    (change,) = index.follow_move()
+    (change,) = index.follow_relocation()
     assert str(home) in change
     assert str(target) in change
     assert len(list_addresses(target / "mlflow.db")) == 6
     assert all(
         (target / "mlflow-artifacts").as_uri() in each for each in list_addresses(target / "mlflow.db")
     )
-    assert index.follow_move() == []
+    assert index.follow_relocation() == []
     index.check_place()
     assert MlflowIndex(index.tracking_uri).find_version(TASK, adapter_id) == "1"
     index.open_run(TASK, name="y", tags={})
@@ -94,7 +94,7 @@ def test_a_move_is_noticed_said_and_followed(home: Path, tmp_path: Path, make_ad
 def test_a_copy_gets_files_of_its_own(home: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(home, copy)
-    assert len(MlflowIndex(f"sqlite:///{copy / 'mlflow.db'}").follow_move()) == 1
+    assert len(MlflowIndex(f"sqlite:///{copy / 'mlflow.db'}").follow_relocation()) == 1
     assert all(copy.as_uri() in each for each in list_addresses(copy / "mlflow.db"))
     assert all(home.as_uri() in each for each in list_addresses(home / "mlflow.db"))
     MlflowIndex(f"sqlite:///{home / 'mlflow.db'}").check_place()
@@ -105,7 +105,7 @@ def test_another_path_to_the_same_folder_is_no_move(home: Path, tmp_path: Path) 
     link.symlink_to(home)
     index = MlflowIndex(f"sqlite:///{link / 'mlflow.db'}")
     index.check_place()
-    assert index.follow_move() == []
+    assert index.follow_relocation() == []
 
 
 def test_a_database_that_was_moved_alone_keeps_its_files_where_they_are(home: Path, tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_a_database_that_was_moved_alone_keeps_its_files_where_they_are(home: Pa
     path = tmp_path / "alone" / "mlflow.db"
     (home / "mlflow.db").rename(path)
     index = MlflowIndex(f"sqlite:///{path}")
-    assert index.follow_move() == []
+    assert index.follow_relocation() == []
     index.open_run(TASK, name="y", tags={})
 
 

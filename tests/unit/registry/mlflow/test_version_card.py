@@ -1,20 +1,20 @@
 from collections.abc import Callable
 from typing import Any
 
-from lorry_registry.ledger.version_status import judge_registration, judge_standings
+from lorry_registry.ledger.version_status import find_statuses, judge_registration
 from lorry_registry.manifest import Baseline, Evaluation, MetricValue
 from lorry_registry.mlflow.version_card import (
     describe_version,
     list_run_tags,
-    list_standing_tags,
+    list_status_tags,
     list_version_tags,
 )
 
 
 def _describe(manifest: Any, *, address: str = "", **changes: Any) -> str:
     arguments: dict[str, Any] = {"reasons": (), "promoted": True} | changes
-    standing = judge_registration(3, manifest.adapter_id, **arguments)
-    return describe_version(manifest, standing, number="7", tracking_address=address)
+    status = judge_registration(3, manifest.adapter_id, **arguments)
+    return describe_version(manifest, status, number="7", tracking_address=address)
 
 
 def test_a_card_says_what_how_good_why_and_how_to_load(make_adapter: Callable[..., Any]) -> None:
@@ -77,8 +77,8 @@ def test_f1_is_shown_with_its_class(make_adapter: Callable[..., Any]) -> None:
     lines = _describe(manifest).splitlines()
     assert lines[0].startswith("Champion: f1 of not | good 0.850 (0.830 to 0.870)")
     assert "| f1 of not \\| good | 0.8500 | 0.8300 to 0.8700 |" in lines
-    standing = judge_registration(3, manifest.adapter_id, reasons=(), promoted=True)
-    assert list_run_tags(manifest, standing)["lorry.positive"] == "not | good"
+    status = judge_registration(3, manifest.adapter_id, reasons=(), promoted=True)
+    assert list_run_tags(manifest, status)["lorry.positive"] == "not | good"
 
 
 def test_texts_from_outside_do_not_break_the_tables(make_adapter: Callable[..., Any]) -> None:
@@ -107,20 +107,20 @@ def test_a_version_that_was_rolled_back_is_not_called_promoted(
     second, _ = register_adapter(seed=2)
     registry.rollback("reviews", reason="it is wrong on | Mondays", by="alice")
     events = registry.ledger.read_history("reviews")
-    standings = judge_standings(events)
+    statuses = find_statuses(events)
     when = events[-1].at.strftime("%Y-%m-%d %H:%M UTC")
-    card = describe_version(second.manifest, standings[2], number="2")
+    card = describe_version(second.manifest, statuses[2], number="2")
     assert card.startswith("Rolled back: pearson")
     assert "**Why it was rolled back**" in card
     assert f"- {when}, alice: rolled back to v1: it is wrong on \\| Mondays" in card.splitlines()
-    assert list_standing_tags(standings[2]) == {
+    assert list_status_tags(statuses[2]) == {
         "lorry.decision": "rolled back",
         "lorry.status": "challenger",
     }
-    first = describe_version(second.manifest, standings[1], number="1")
+    first = describe_version(second.manifest, statuses[1], number="1")
     assert first.startswith("Champion: ")
     assert f"- {when}, alice: back as the champion in place of v2: it is wrong on" in first
-    run = list_run_tags(second.manifest, standings[2])
+    run = list_run_tags(second.manifest, statuses[2])
     assert run["lorry.decision"] == "rolled back"
     assert run["lorry.value"] == "0.85"
     assert run["lorry.interval"] == "0.830 to 0.870"
@@ -134,20 +134,20 @@ def test_a_promotion_by_hand_is_told(registry: Any, register_adapter: Callable[.
     second, _ = register_adapter(seed=2, promote=False)
     register_adapter(seed=3, promote=False)
     registry.promote("reviews", 2, reason="the test rows were stale", by="bob")
-    standings = judge_standings(registry.ledger.read_history("reviews"))
-    assert [(each.status, each.decision) for each in standings.values()] == [
+    statuses = find_statuses(registry.ledger.read_history("reviews"))
+    assert [(each.role, each.decision) for each in statuses.values()] == [
         ("former champion", "promoted"),
         ("champion", "promoted"),
         ("challenger", "refused"),
     ]
-    card = describe_version(second.manifest, standings[2], number="2")
+    card = describe_version(second.manifest, statuses[2], number="2")
     # What was decided by hand comes before what the gate said, and the gate's word is the former one.
     parts = ("**Why it is the champion**", "bob: promoted in place of v1: the test rows were stale")
     places = [card.index(part) for part in (*parts, "**At its registration, the gate refused it**")]
     assert places == sorted(places)
     assert "a challenger" not in card
     assert "bob: followed by v2 as the champion: the test rows were stale" in describe_version(
-        second.manifest, standings[1], number="1"
+        second.manifest, statuses[1], number="1"
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from lorry_registry.errors import AdapterRejectedError
 from lorry_registry.ledger.events import Event
-from lorry_registry.ledger.version_status import judge_registration, judge_standings
+from lorry_registry.ledger.version_status import find_statuses, judge_registration
 from lorry_registry.manifest import Manifest
 from lorry_registry.mlflow.version_card import describe_version, list_run_tags
 from lorry_registry.records.training_record import (
@@ -167,9 +167,9 @@ def test_the_size_of_an_adapter_is_told_although_its_task_file_does_not(make_ada
     record = TrainingRecord(facts=facts)
     assert record.label_method(recipe) == "lora r=8"
     assert describe_training(manifest, record)["Method"] == "lora r=8"
-    standing = judge_registration(1, manifest.adapter_id, promoted=True, reasons=())
-    assert ", lora r=8 on gt_all" in describe_version(manifest, standing, number="1", record=record)
-    assert ", lora r=8 on gt_all" in list_run_tags(manifest, standing, record)["mlflow.note.content"]
+    status = judge_registration(1, manifest.adapter_id, promoted=True, reasons=())
+    assert ", lora r=8 on gt_all" in describe_version(manifest, status, number="1", record=record)
+    assert ", lora r=8 on gt_all" in list_run_tags(manifest, status, record)["mlflow.note.content"]
     # It is not known of one that was registered by hand.
     assert TrainingRecord().label_method(recipe) == "lora"
     assert record.label_method({}) == ""
@@ -211,14 +211,14 @@ def test_mlflow_shows_how_it_was_trained_and_what_to_know_of_the_data(
 ) -> None:
     manifest, event = enrolled
     record = read_record(store, manifest, event)
-    standing = judge_standings(registry.ledger.read_history("reviews"))[1]
-    card = describe_version(manifest, standing, number="1", record=record).splitlines()
+    status = find_statuses(registry.ledger.read_history("reviews"))[1]
+    card = describe_version(manifest, status, number="1", record=record).splitlines()
     assert "**To know of its data**" in card
     assert "- ABBR is not measured" in card
     assert "| Data&emsp; | reviews.csv |" in card
-    note = list_run_tags(manifest, standing, record)["mlflow.note.content"].splitlines()
+    note = list_run_tags(manifest, status, record)["mlflow.note.content"].splitlines()
     assert "- about its data: ABBR is not measured" in note
     # Without a record nothing is made up.
-    bare = describe_version(manifest, standing, number="1")
+    bare = describe_version(manifest, status, number="1")
     assert "To know of its data" not in bare
     assert "reviews.csv" not in bare

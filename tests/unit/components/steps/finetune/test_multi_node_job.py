@@ -25,7 +25,7 @@ from lorry_components.steps.finetune.multi_node.train_jobs import TrainJobs, bui
 from lorry_components.steps.runtime.kubernetes_api import KubernetesApi
 from lorry_components.training.training_summary import TrainingSummary
 from lorry_registry.errors import ClusterError, Fault, InvalidDataError, StoreError, TrainingError, UsageError
-from lorry_registry.manifest import BaseIdentity, Makeup, ParameterCounts, TrainingInputs
+from lorry_registry.manifest import BaseIdentity, ParameterCounts, ResolvedRecipe, TrainingInputs
 from lorry_registry.retries import RetryPolicy
 from lorry_registry.stores import LocalStore
 from lorry_registry.tasks.task_spec import Toleration
@@ -71,7 +71,7 @@ def make_summary() -> TrainingSummary:
             data_digest=DIGEST,
             recipe_digest=DIGEST,
             fingerprints_digest=None,
-            makeup=Makeup(digest=DIGEST, defaults={}, code={}, start=None),
+            makeup=ResolvedRecipe(digest=DIGEST, defaults={}, code={}, start=None),
         ),
         labels=None,
         has_pair=False,

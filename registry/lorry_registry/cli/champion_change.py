@@ -1,6 +1,6 @@
-"""What follows when the champion has moved: MLflow's aliases, and the report.
+"""The end of every change of champion: MLflow's aliases follow, and the change is printed.
 
-The ledger moves first and is the truth; MLflow's aliases follow. If they cannot follow, the move stands.
+The ledger changes first and is the truth. If MLflow's aliases cannot follow, the change stands.
 """
 
 from lorry_registry.cli.edge import print_json
@@ -12,14 +12,14 @@ from lorry_registry.registry import Registry
 from lorry_registry.settings import Settings
 
 
-def report_move(settings: Settings, registry: Registry, task: str, event: Event, *, as_json: bool) -> None:
-    """Move MLflow's aliases after the ledger, and print what has moved; warn if MLflow could not follow.
+def report_change(settings: Settings, registry: Registry, task: str, event: Event, *, as_json: bool) -> None:
+    """Set MLflow's aliases as the ledger says, and print the change; warn if MLflow could not follow.
 
     Args:
         settings: Where MLflow is.
-        registry: Where the champion has moved.
+        registry: The registry whose champion changed.
         task: The task.
-        event: The move.
+        event: The change.
         as_json: Print it as JSON.
     """
     before = f"v{event.champion_before}" if event.champion_before else "none"
