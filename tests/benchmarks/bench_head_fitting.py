@@ -2,7 +2,8 @@
 
 Both fit a head to 10,000 rows of 77 classes, 384 features, once for each of the penalties that the search of
 :mod:`lorry_components.training.probe.head_fitting` tries on them, each from the solution before it. The
-features are drawn: one centre a class, and noise whose directions differ in size a hundredfold, as embeddings' do.
+features are drawn: one centre a class, and noise whose directions differ in size a hundredfold, as those of
+embeddings do.
 
     python tests/benchmarks/bench_head_fitting.py [--rows 10000] [--classes 77] [--width 384]
 """
