@@ -105,6 +105,16 @@ def build_pipeline(
             checkpoints: str = checkpoints,
             force: bool = False,
         ) -> None:
+            """Train, judge and register one adapter for each task.
+
+            Args:
+                tasks: The tasks: each its name and the digest of its document in the store, or the document.
+                run: The id of the run, under which outcomes are kept; empty: Kubeflow's.
+                store: The address of the store, such as s3://bucket/lorry.
+                tracking_uri: The address of MLflow.
+                checkpoints: The address in a store where checkpoints are kept; empty: beside the step.
+                force: Whether tasks are trained whose adapter is up to date.
+            """
             options = {"tracking_uri": tracking_uri, "checkpoints": checkpoints, "force": force}
             add_tasks(tasks, run=run, store=store, tasks_of_loop=tasks, **options)
 
@@ -118,6 +128,15 @@ def build_pipeline(
         checkpoints: str = checkpoints,
         force: bool = False,
     ) -> None:
+        """Train, judge and register one adapter for each task of the graph.
+
+        Args:
+            run: The id of the run, under which outcomes are kept; empty: Kubeflow's.
+            store: The address of the store, such as s3://bucket/lorry.
+            tracking_uri: The address of MLflow.
+            checkpoints: The address in a store where checkpoints are kept; empty: beside the step.
+            force: Whether tasks are trained whose adapter is up to date.
+        """
         options = {"tracking_uri": tracking_uri, "checkpoints": checkpoints, "force": force}
         add_tasks(everything, run=run, store=store, **options)
 

@@ -116,6 +116,19 @@ def test_no_step_is_cached(tmp_path: Path) -> None:
     assert all(not step["cachingOptions"].get("enableCache") for _, step in list_steps(pipeline))
 
 
+def test_each_input_is_described_where_kubeflow_shows_it(tmp_path: Path) -> None:
+    pipeline, _ = compile_specs(tmp_path, make_spec())
+    steps = {name: pipeline["components"][name] for name, _ in list_steps(pipeline)}
+    shown = {"the dialog that starts a run": pipeline["root"], **steps}
+    inputs = [
+        (place, name, given.get("description"))
+        for place, component in shown.items()
+        for kind in component["inputDefinitions"].values()
+        for name, given in kind.items()
+    ]
+    assert [(place, name) for place, name, description in inputs if not description] == []
+
+
 def test_five_hundred_tasks_travel_as_references(tmp_path: Path) -> None:
     specs = [make_spec(f"task-{number:03}") for number in range(500)]
     pipeline, _ = compile_specs(tmp_path, *specs, profile=ClusterProfile(tasks_per_run=500))

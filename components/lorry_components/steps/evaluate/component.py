@@ -18,7 +18,20 @@ def evaluate(
     metrics: dsl.Output[dsl.Metrics],
     plot: dsl.Output[dsl.HTML],
 ) -> str:
-    """Score an adapter on the test rows and compare it with the champion."""
+    """Score an adapter on the test rows and compare it with the champion.
+
+    Args:
+        task: The task: its name and the digest of its document in the store, or the whole document as JSON.
+        run: The id of the run, under which outcomes are kept; empty: Kubeflow's.
+        kfp_run: The id that Kubeflow gave the run.
+        store: The address of the store, such as s3://bucket/lorry.
+        tracking_uri: The address of MLflow.
+        data: The prepared rows: training, validation and test.
+        candidate: The adapter that was trained.
+        evaluation: Its scores on the test rows, and those of the champion and the baselines.
+        metrics: The scores, as Kubeflow shows them.
+        plot: The page with the plots of the evaluation.
+    """
     from lorry_components.steps.runtime.step_context import enter_step
 
     return enter_step(

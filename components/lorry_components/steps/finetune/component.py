@@ -17,7 +17,19 @@ def finetune(
     data: dsl.Input[dsl.Dataset],
     candidate: dsl.Output[dsl.Model],
 ) -> str:
-    """Train an adapter on the frozen base."""
+    """Train an adapter on the frozen base.
+
+    Args:
+        task: The task: its name and the digest of its document in the store, or the whole document as JSON.
+        run: The id of the run, under which outcomes are kept; empty: Kubeflow's.
+        kfp_run: The id that Kubeflow gave the run.
+        store: The address of the store, such as s3://bucket/lorry.
+        tracking_uri: The address of MLflow.
+        checkpoints: The address in a store where checkpoints are kept; empty: beside the step.
+        force: Whether a task is trained whose adapter is up to date.
+        data: The prepared rows: training, validation and test.
+        candidate: The adapter that was trained.
+    """
     from lorry_components.steps.runtime.step_context import enter_step
 
     return enter_step(

@@ -15,7 +15,17 @@ def gate(
     evaluation: dsl.Input[dsl.Artifact],
     decision: dsl.Output[dsl.Artifact],
 ) -> str:
-    """Decide whether an adapter becomes the champion."""
+    """Decide whether an adapter becomes the champion.
+
+    Args:
+        task: The task: its name and the digest of its document in the store, or the whole document as JSON.
+        run: The id of the run, under which outcomes are kept; empty: Kubeflow's.
+        kfp_run: The id that Kubeflow gave the run.
+        store: The address of the store, such as s3://bucket/lorry.
+        tracking_uri: The address of MLflow.
+        evaluation: Its scores on the test rows, and those of the champion and the baselines.
+        decision: The gate's decision, with its reasons.
+    """
     from lorry_components.steps.runtime.step_context import enter_step
 
     return enter_step(

@@ -19,7 +19,21 @@ def register(
     decision: dsl.Input[dsl.Artifact],
     adapter: dsl.Output[dsl.Model],
 ) -> str:
-    """Publish an adapter to the store, the ledger and MLflow."""
+    """Publish an adapter to the store, the ledger and MLflow.
+
+    Args:
+        task: The task: its name and the digest of its document in the store, or the whole document as JSON.
+        run: The id of the run, under which outcomes are kept; empty: Kubeflow's.
+        kfp_run: The id that Kubeflow gave the run.
+        store: The address of the store, such as s3://bucket/lorry.
+        tracking_uri: The address of MLflow.
+        checkpoints: The address in a store where checkpoints are kept; empty: beside the step.
+        data: The prepared rows: training, validation and test.
+        candidate: The adapter that was trained.
+        evaluation: Its scores on the test rows, and those of the champion and the baselines.
+        decision: The gate's decision, with its reasons.
+        adapter: The adapter in the store, with its version and its page in MLflow.
+    """
     from lorry_components.steps.runtime.step_context import enter_step
 
     return enter_step(

@@ -15,7 +15,17 @@ def report(
     status: dsl.PipelineTaskFinalStatus,  # noqa: ARG001 - makes it an exit task in the compiled graph
     page: dsl.Output[dsl.HTML],
 ):
-    """Report the outcome of every task, no matter what happened."""
+    """Report the outcome of every task, no matter what happened.
+
+    Args:
+        tasks: The tasks, each as the steps of its loop take it.
+        run: The id of the run, under which outcomes are kept; empty: Kubeflow's.
+        kfp_run: The id that Kubeflow gave the run.
+        store: The address of the store, such as s3://bucket/lorry.
+        tracking_uri: The address of MLflow.
+        status: How the run ended, as Kubeflow gives it to an exit step.
+        page: The report, a page of HTML.
+    """
     from lorry_components.steps.report.entry import main
 
     main(tasks=tasks, run=run or kfp_run, store=store, tracking_uri=tracking_uri, page=page.path)
