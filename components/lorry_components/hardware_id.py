@@ -1,4 +1,4 @@
-"""What kind of machine this is, in a few words, for times that say something of the same kind only."""
+"""The kind of this machine in a few words, so that only times of one kind are compared."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a process of Lorry's does before it loads large libraries, and how it ends afterwards."""
+"""The set-up of a process before it loads large libraries, and its end."""
 
 import atexit
 import contextlib

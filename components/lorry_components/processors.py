@@ -1,4 +1,4 @@
-"""How many processors this process may use, and the threads that its libraries start for them."""
+"""The processors that this process may use, and the threads that its libraries start for them."""
 
 import math
 import os

@@ -1,4 +1,4 @@
-"""What the data on this machine's disk are, and what is wrong with them, before a run is started for them."""
+"""A review of the data on this machine's disk, with all faults, before a run is started for them."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""How long the steps of a task took before, by the same recipe and on the same kind of machine."""
+"""The durations of a task's earlier steps, by the same recipe and on the same kind of machine."""
 
 from collections.abc import Callable, Mapping
 

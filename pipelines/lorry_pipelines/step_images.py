@@ -1,4 +1,4 @@
-"""Which container image each step of the graph runs in."""
+"""The container image of each step of the graph."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Which task files are meant: by their paths, by folders, or by the names of their tasks."""
+"""A search for task files: by their paths, by folders, or by the names of their tasks."""
 
 from collections.abc import Sequence
 from pathlib import Path

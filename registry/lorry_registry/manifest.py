@@ -1,4 +1,4 @@
-"""What an adapter is: one immutable document whose digest is the adapter's id.
+"""The manifest of an adapter: one immutable document whose digest is the adapter's id.
 
 The manifest holds no time, and no path except that of a base which is a folder, from where it is loaded
 again. The same training on the same base gives the same adapter id: so it names its task, but neither the

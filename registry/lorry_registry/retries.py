@@ -1,4 +1,4 @@
-"""When something is tried again: how often, for how long, and after which pauses.
+"""Retries: how often, for how long, and after which pauses.
 
 The pauses are random, so that clients that failed together do not come back together.
 """

@@ -1,4 +1,4 @@
-"""What is wrong with a source: all faults are counted, the first are listed."""
+"""The faults of a source: all are counted, the first are listed."""
 
 from typing import NoReturn
 

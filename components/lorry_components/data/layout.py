@@ -1,4 +1,4 @@
-"""Which files of a source make up which part: a decision on names alone."""
+"""The files of a source that make up each part: a decision on names alone."""
 
 import difflib
 import re

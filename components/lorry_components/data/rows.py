@@ -1,4 +1,4 @@
-"""What a row of data is, what its label is, and what the reader of a source has to know of a task type."""
+"""Rows of data, their labels, and what the reader of a source has to know of a task type."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""How a table of text is written: in which encoding, and what separates its cells.
+"""The encoding of a text table, and the separator of its cells.
 
 Both are seen by the first lines, where they can be. All that can be read as UTF-8 with the separator that the
 file's ending stands for is read so: a separator is looked for only where that makes no table.

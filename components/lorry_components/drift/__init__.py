@@ -1,4 +1,4 @@
-"""Whether new inputs are still like the rows that a task was learned from.
+"""Drift: a comparison of new inputs with the rows that a task was trained on.
 
 :mod:`~lorry_components.drift.permutation` has the tests, over rows that are exchanged at random,
 :mod:`~lorry_components.drift.input_rows` reads new inputs by a task's columns, and

@@ -1,4 +1,4 @@
-"""What a task would take, computed before anything is spent: no weights are read and no GPU is needed.
+"""The memory and time of a training, computed beforehand: no weights are read and no GPU is needed.
 
 From the bottom up
 ------------------

@@ -1,4 +1,4 @@
-"""Which changes of a task validation would accept: advice suggests no others."""
+"""The changes of a task that validation would accept: advice suggests no others."""
 
 from collections.abc import Callable, Mapping
 from copy import deepcopy

@@ -1,4 +1,4 @@
-"""What a forward pass keeps for the backward pass, recorded by autograd's own hooks on the meta device."""
+"""The activations kept for the backward pass, recorded by autograd's own hooks on the meta device."""
 
 import contextlib
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""What a backward pass holds temporarily, seen from the storages that are alive on the meta device."""
+"""The temporary tensors of a backward pass, seen from the storages that are alive on the meta device."""
 
 import weakref
 from collections.abc import Callable

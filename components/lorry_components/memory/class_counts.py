@@ -1,4 +1,4 @@
-"""How many classes a task has, if that is cheap to find out: it decides the size of the head."""
+"""The number of a task's classes, if it is cheap to find out: it decides the size of the head."""
 
 from lorry_components.data.data_card import list_labels
 from lorry_components.data.reading import read_source

@@ -1,4 +1,4 @@
-"""What to expect of a method on a base of a certain size, as far as it was measured."""
+"""Measured expectations of a method on a base of a certain size."""
 
 from collections.abc import Callable
 

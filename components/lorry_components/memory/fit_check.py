@@ -1,4 +1,4 @@
-"""Whether a task fits the resources that it asks for.
+"""A check that a task fits the resources that it asks for.
 
 An upper bound from the configuration's sizes, computed in milliseconds and without torch, recognizes tasks
 that certainly fit; only the others are planned in full.

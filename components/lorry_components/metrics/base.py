@@ -1,4 +1,4 @@
-"""What a metric compares, and what it returns."""
+"""The interface of a metric: the values that it compares, and the scores that it returns."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable

@@ -1,4 +1,4 @@
-"""How well classes are predicted: accuracy, F1, Matthews correlation."""
+"""Metrics of classification: accuracy, F1, Matthews correlation."""
 
 import re
 from collections.abc import Callable, Iterable, Sequence

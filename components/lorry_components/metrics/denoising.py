@@ -1,4 +1,4 @@
-"""How well a UNet predicts the noise in an image."""
+"""The metric of a UNet that predicts the noise in an image."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""How well numbers are predicted: correlations, and the error."""
+"""Metrics of regression: correlations, and the error."""
 
 from collections.abc import Callable, Sequence
 

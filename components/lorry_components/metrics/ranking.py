@@ -1,4 +1,4 @@
-"""How early a right token stands among those that are ranked by likelihood."""
+"""Metrics of ranking: the rank of a right token among those ordered by likelihood."""
 
 from collections.abc import Sequence
 

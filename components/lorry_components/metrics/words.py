@@ -1,4 +1,4 @@
-"""What is compared: texts, and their words."""
+"""Normalised texts and their words, which the metrics of generation compare."""
 
 import re
 from collections.abc import Sequence

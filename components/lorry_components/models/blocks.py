@@ -1,4 +1,4 @@
-"""What a base is made of: its blocks, in each the modules at which attention and MLP end, its linear layers.
+"""The structure of a base: its blocks, the modules at which attention and MLP end, its linear layers.
 
 Architectures are recognised by structure, not by name: a block is a member of a module list that holds a
 known pair of modules. So a new model with the modules of an old one needs no change here.

@@ -1,4 +1,4 @@
-"""Which way a base reads: from left to right, in both directions, or with an encoder and then a decoder.
+"""The family of a base: decoder, bidirectional encoder, or encoder and decoder.
 
 transformers keeps a table of architectures for each way of use. BERT and its like stand in the one for causal
 language models too, for a use as decoders that they were not trained for.

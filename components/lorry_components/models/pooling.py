@@ -1,4 +1,4 @@
-"""What a base says of how a text becomes one vector: the files that sentence-transformers writes beside it.
+"""The pooling of a base, read from the files that sentence-transformers writes beside it.
 
 These files decide nothing that a base computes, so its fingerprint does not cover them. What was read is
 recorded with each adapter that depends on it.

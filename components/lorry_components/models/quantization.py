@@ -1,4 +1,4 @@
-"""What methods and optimisers that hold numbers in fewer bits need."""
+"""The requirements of methods and optimisers that hold numbers in fewer bits."""
 
 import importlib.util
 import sys

@@ -1,4 +1,4 @@
-"""What the files of a base say of it without torch: ``config.json``, and the headers of its weights.
+"""The facts of a base that need no torch: ``config.json``, and the headers of its weights.
 
 Importing torch and transformers takes several times as long as checking a task file otherwise does. For most
 tasks nothing of them is needed: the headers name every weight and its shape. The classes here stand in for

@@ -1,4 +1,4 @@
-"""Which version of each task is served, and which champions are refused."""
+"""The version of each task that is served, and the champions that are refused."""
 
 import time
 from collections.abc import Callable, Hashable, Iterable

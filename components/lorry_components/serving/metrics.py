@@ -1,4 +1,4 @@
-"""What a server counts, for Prometheus, and the log of its requests. Neither holds a text or a token."""
+"""A server's counters, for Prometheus, and the log of its requests. Neither holds a text or a token."""
 
 import asyncio
 import time

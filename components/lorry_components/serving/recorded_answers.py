@@ -1,4 +1,4 @@
-"""Whether a server answers with the registered adapters: what it answers to the inputs recorded with each.
+"""A comparison of a server's answers with those recorded beside the registered adapters.
 
 It asks ``lorry serve``, and the routes of vLLM. An adapter that a server ignores without a word gives the
 outputs of the base, which were recorded as well.

@@ -1,4 +1,4 @@
-"""What a request may hold: its size, its rows, and their texts. Pure checks."""
+"""The limits of a request: its size, its rows, and their texts. Pure checks."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Which variant to choose: the smallest whose metric is not significantly below the best."""
+"""The recommended variant: the smallest whose metric is not significantly below the best."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

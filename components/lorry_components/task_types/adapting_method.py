@@ -1,4 +1,4 @@
-"""What a task type asks of the method that adapts its base: methods are a room beside this one."""
+"""The interface that a task type asks of the method that adapts its base."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol

@@ -1,4 +1,4 @@
-"""Which head a task about whole texts gets on a base: transformers' own, or Lorry's over a pooled vector."""
+"""The head of a task about whole texts: transformers' own, or Lorry's over a pooled vector."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the task types with one head on a whole text, or a pair of texts, have in common."""
+"""The common part of the task types with one head on a whole text, or a pair of texts."""
 
 import dataclasses
 from abc import abstractmethod

@@ -1,4 +1,4 @@
-"""How the examples of a task type are trained on: what a trainer has to know of it."""
+"""The form of a task type's training examples: what a trainer has to know of it."""
 
 from dataclasses import dataclass
 from typing import Literal

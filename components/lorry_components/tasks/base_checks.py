@@ -1,4 +1,4 @@
-"""Whether a task works on its base: what is checked beyond its file."""
+"""Checks of a task on its base, beyond its file."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path

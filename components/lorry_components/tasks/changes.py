@@ -1,4 +1,4 @@
-"""What changed between what a version was trained from and what is there now, in words and as values."""
+"""The changes between the inputs of a version and those of today, in words and as values."""
 
 import importlib.metadata
 from collections.abc import Iterable, Iterator, Mapping

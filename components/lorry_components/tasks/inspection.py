@@ -1,4 +1,4 @@
-"""How a task stands: fresh, or which part of it changed since its champion was made, and how."""
+"""The state of a task: fresh, or the parts of it that changed since its champion was made."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Which tasks were found to work on their bases, kept so that the same check is not repeated.
+"""The tasks that were found to work on their bases, kept so that no check is repeated.
 
 Where the base's files do not say enough, the check builds it without its weights, for which torch and
 transformers are imported: that takes several times as long as everything else ``lorry validate`` does. Only

@@ -1,4 +1,4 @@
-"""What an adapter is made of beside its base and its data: the recipe in full, and the versions of the code.
+"""The inputs of an adapter beside base and data: the recipe in full, and the versions of the code.
 
 A task file leaves much to defaults, and a later Lorry may have others. So an adapter keeps, beside its recipe
 as the task has it, the value of each default at the time, and the two are compared as one: a changed default

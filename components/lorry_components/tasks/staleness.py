@@ -1,4 +1,4 @@
-"""Whether an adapter exists that was trained from the same data, on the same base, by the same recipe."""
+"""A search for an adapter trained from the same data, on the same base, by the same recipe."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What fine-tuning records beside the adapter, for the later steps."""
+"""The record of a training beside its adapter, for the later steps."""
 
 import importlib.metadata
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What every object that kustomize renders for Lorry must keep.
+"""Policies that every object that kustomize renders for Lorry must keep.
 
 `check_objects` applies all of `POLICIES` to rendered objects: each is a pure function from `Rendered` to the
 faults that it found. Nothing here reads a file or a cluster; `check.py` beside this package is the command.

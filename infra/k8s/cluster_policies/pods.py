@@ -1,4 +1,4 @@
-"""What a pod may be and do: its images, user, privileges, resources, and how it comes by secrets."""
+"""Policies of pods: their images, users, privileges, resources, and secrets."""
 
 import re
 from collections.abc import Iterator

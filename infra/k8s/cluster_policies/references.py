@@ -1,4 +1,4 @@
-"""What objects refer to by name: rendered, or said in needs.yaml to be made by someone else."""
+"""Policies of references by name: rendered, or listed in needs.yaml as made elsewhere."""
 
 from collections.abc import Iterator
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""What objects have to do with each other: namespaces, selectors, rights, volumes, disruptions."""
+"""Policies of relations between objects: namespaces, selectors, rights, volumes, disruptions."""
 
 from collections.abc import Iterator, Mapping, Sequence
 

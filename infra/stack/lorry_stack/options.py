@@ -1,4 +1,4 @@
-"""What is chosen about a stack, and kept for its next start."""
+"""The options of a stack, kept for its next start."""
 
 from pathlib import Path
 from typing import Literal, Self

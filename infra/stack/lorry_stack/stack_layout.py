@@ -1,4 +1,4 @@
-"""What lies where in the folder of a stack."""
+"""The layout of a stack's folder."""
 
 import shlex
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What to try after a training that ended in one answer for all rows."""
+"""Advice after a training that ended in one answer for all rows."""
 
 import math
 

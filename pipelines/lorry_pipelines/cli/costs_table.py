@@ -1,4 +1,4 @@
-"""What a run asks for, how long it may take and what it costs, as a table and for machines."""
+"""The resources, duration and cost of a run, as a table and for machines."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""What ``lorry doctor --cluster`` looks at."""
+"""The checks of ``lorry doctor --cluster``."""
 
 import functools
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Where ``lorry retrain`` trains: in processes of this machine, or on a Kubeflow cluster."""
+"""The two places where ``lorry retrain`` trains: this machine's processes, or a Kubeflow cluster."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""How many rows are done, as a bar on a terminal."""
+"""The number of rows done, as a bar on a terminal."""
 
 import contextlib
 from collections.abc import Callable, Iterator

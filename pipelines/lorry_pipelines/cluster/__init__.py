@@ -1,4 +1,4 @@
-"""What a pipeline needs to run on a cluster, from a profile of it to the end of a run.
+"""Runs on a cluster, from its profile to their end.
 
 :mod:`~lorry_pipelines.cluster.profile` reads how a cluster is to be used,
 :mod:`~lorry_pipelines.cluster.placement` applies it to the steps of the graph, and

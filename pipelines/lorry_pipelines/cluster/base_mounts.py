@@ -1,4 +1,4 @@
-"""Where pods find base models that tasks call by a logical name."""
+"""The mounts in which pods find base models that tasks call by a logical name."""
 
 from lorry_pipelines.cluster.profile import ClusterProfile
 from lorry_registry.settings import Settings

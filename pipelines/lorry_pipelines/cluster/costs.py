@@ -1,4 +1,4 @@
-"""What a run asks a cluster for, for how long, and what that costs by the prices of a profile.
+"""The resources that a run asks a cluster for, their duration, and their cost by a profile's prices.
 
 Times are of two kinds. The longest is what the profile's time limits allow, which nothing exceeds. The
 expected one is what the same steps took when this task was last trained on the same kind of machine; where

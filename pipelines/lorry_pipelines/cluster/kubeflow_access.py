@@ -1,4 +1,4 @@
-"""Where Kubeflow Pipelines is, and as whom it is asked."""
+"""The address of Kubeflow Pipelines, and the credentials for it."""
 
 import contextlib
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What no pod could reach or should run, found before a pipeline is compiled for a cluster."""
+"""Addresses and code that no pod could reach or should run, found before a pipeline is compiled."""
 
 import ipaddress
 import re

@@ -1,4 +1,4 @@
-"""How the nodes of a training are placed, for the step that asks Kubeflow Trainer for them."""
+"""The placement of a training's nodes, for the step that asks Kubeflow Trainer for them."""
 
 from lorry_components.steps.finetune.multi_node.train_job_settings import (
     JobSecret,

@@ -1,4 +1,4 @@
-"""What the steps of a local run import: loaded once, by the process that all of them begin as copies of.
+"""The imports of a local run's steps: loaded once, by the process that all of them are forked from.
 
 Most of a small task's time went into importing the same libraries in each of its steps. The process imports
 this module and does nothing else, so that nothing of one step can reach another.

@@ -1,4 +1,4 @@
-"""What a retraining would take: memory, time as it took before, and money where prices are known."""
+"""The memory, time and money of a retraining: time as it took before, money where prices are known."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

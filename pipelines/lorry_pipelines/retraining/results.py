@@ -1,4 +1,4 @@
-"""What a retraining did, as plain values: for its summary and reports."""
+"""The results of a retraining, as plain values: for its summary and reports."""
 
 from collections import Counter
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""How long a retraining may take, and what is left for the next time."""
+"""The time limit of a retraining, and the tasks left for the next time."""
 
 import math
 import time

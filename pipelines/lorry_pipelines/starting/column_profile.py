@@ -1,4 +1,4 @@
-"""What the columns of a table hold, counted over its rows."""
+"""Profiles of a table's columns, counted over its rows."""
 
 import math
 import zlib

@@ -1,4 +1,4 @@
-"""How an error reaches a machine: as one JSON document on stdout, if ``--json`` asked for one.
+"""Errors as one JSON document on stdout, if ``--json`` asked for one.
 
 The message for people goes to stderr in any case. A command that has printed its own document before it fails
 prints no second one: stdout stays one document.

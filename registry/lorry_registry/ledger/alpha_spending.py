@@ -1,4 +1,4 @@
-"""How sure a gain must be when others were judged before on the same test rows.
+"""The confidence asked of a gain when others were judged before on the same test rows.
 
 Who tries often enough wins by luck: of ten adapters that are just as good as the champion, one or more would
 pass a test at 95 % in every fourth case. So the 5 % are spent over all challenges of one champion on one set

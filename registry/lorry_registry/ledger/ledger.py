@@ -1,4 +1,4 @@
-"""Which adapter belongs to which task: the source of truth that everything else only displays.
+"""The ledger of each task's adapters: the source of truth that everything else only displays.
 
 A task has one *head*, a small document that is replaced by compare-and-swap. The head carries the newest
 event whole; events before it lie beside it, one file each, never changed. So one conditional write both

@@ -1,4 +1,4 @@
-"""Whether MLflow's artifacts can be written and read from here, and which address does not answer if not."""
+"""A check that MLflow's artifacts can be written and read from here, naming the address that fails."""
 
 import contextlib
 import secrets

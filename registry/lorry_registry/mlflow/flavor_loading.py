@@ -1,4 +1,4 @@
-"""What the ledger says of an adapter that MLflow gives out under a name of its own.
+"""The ledger's word on an adapter that MLflow gives out under a name of its own.
 
 A signature says who made an adapter, not what it is for: who may write to MLflow, but has no key, can let a
 task's alias name another task's signed adapter, or an old one of the same task. Only the ledger knows better.

@@ -1,4 +1,4 @@
-"""How long MLflow's client waits for a network, and which way its files go.
+"""The time limits of MLflow's client, and the route of its files.
 
 The client reads both from the environment alone, at each request; what the user set there counts.
 """

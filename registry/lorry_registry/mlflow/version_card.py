@@ -1,4 +1,4 @@
-"""What MLflow shows about an adapter: the tags and the description of a version, of its run and its model."""
+"""The tags and the description of an adapter in MLflow: of its version, its run and its model."""
 
 from lorry_registry.ledger.version_status import (
     VersionStatus,

@@ -1,4 +1,4 @@
-"""What MLflow's pages show of a task's trainings: the names of their figures, and the view of their table.
+"""The figures of a task's trainings on MLflow's pages: their names, and the view of their table.
 
 By itself, MLflow lists neither a metric nor a parameter. A view is kept in a tag of the experiment, in the
 form that MLflow 3.17 gives to those that people save under *Views*; older ones take no notice of it.

@@ -1,4 +1,4 @@
-"""What there is to say about every task at a glance: its champion, its versions, the gate's reasons."""
+"""An overview of every task: its champion, its versions, the gate's reasons."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -1,1 +1,1 @@
-"""What is written down beside an adapter: its training, its rows, its measured inputs."""
+"""Records beside an adapter: its training, its rows, its measured inputs."""

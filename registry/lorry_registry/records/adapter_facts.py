@@ -1,4 +1,4 @@
-"""What is known of an adapter by itself, from its manifest: its card and every report say this and no other.
+"""The facts of an adapter that its manifest gives: its card and every report say these and no others.
 
 Facts are plain data; the sentences made of them are here, too, so that a card, a report and its page use the
 same words.

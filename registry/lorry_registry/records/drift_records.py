@@ -1,4 +1,4 @@
-"""What was last found of a task's new inputs, in the store beside the ledger, which it does not concern.
+"""The last drift found in a task's new inputs, kept in the store beside the ledger.
 
 Layout in the store: ``drift/<task>.json``, the newest finding only. It counts for the champion that it names:
 with another champion it is out of date.

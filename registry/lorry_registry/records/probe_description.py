@@ -1,4 +1,4 @@
-"""What is said of an adapter beside a linear model on its frozen base, for terminals, cards and MLflow."""
+"""The comparison of an adapter with the linear probe in words, for terminals, cards and MLflow."""
 
 from lorry_registry.manifest import Evaluation
 

@@ -1,4 +1,4 @@
-"""What a run says about how it made an adapter: an in-toto statement with SLSA provenance.
+"""The provenance of an adapter: an in-toto statement of its run, with SLSA provenance.
 
 The fields are those of https://in-toto.io/Statement/v1 and https://slsa.dev/provenance/v1. It is a document
 beside the adapter and no part of its manifest: the same training gives the same adapter id, whoever ran it,

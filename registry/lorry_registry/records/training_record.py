@@ -1,4 +1,4 @@
-"""What is kept of a training beside the manifest: the card of its data, and how the training went.
+"""Records of a training beside the manifest: the card of its data, and the course of the training.
 
 The manifest holds neither, since the same training gives the same adapter id, whatever its data are called
 and however long it took. The event that registers a version names the card's digest and holds the figures;

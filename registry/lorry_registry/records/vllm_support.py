@@ -1,4 +1,4 @@
-"""Which adapters vLLM serves, by what its source demands of them.
+"""A check that vLLM serves an adapter, by what its source demands of one.
 
 Read in vLLM 0.33 and 0.34: ``vllm/lora/peft_helper.py`` refuses features of a configuration and modules to
 save, ``vllm/config/lora.py`` has the ranks, and ``vllm/model_executor/models`` the classes that take LoRA.

@@ -1,4 +1,4 @@
-"""Where signatures and provenance lie: in the store beside the adapters, and in a folder beside its files.
+"""The places of signatures and provenance: in the store, and in a folder beside an adapter's files.
 
 Layout in the store::
 

@@ -1,4 +1,4 @@
-"""What a registry's user trusts, and signs with.
+"""The keys and identities that a registry's user trusts, and signs with.
 
 It comes from the settings of whoever reads or writes, never from the store: a policy that lay there could be
 switched off by anybody who can write there, which is who it protects from.

@@ -1,4 +1,4 @@
-"""Where adapters and ledgers are kept: one small interface, shaped so that object stores fit it.
+"""Stores of adapters and ledgers: one small interface, shaped so that object stores fit it.
 
 Every write is one of three: *create* (fails when the key exists with other content), *compare and swap*
 (fails when the content is not what the writer last read), *upload* (a create from a file). On S3 these are

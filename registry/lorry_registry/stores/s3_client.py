@@ -1,4 +1,4 @@
-"""How a client of S3 is made, for the store and for data alike.
+"""The client of S3, for the store and for data alike.
 
 Endpoint, region and credentials are boto3's to find, in the places that everybody knows:
 ``AWS_ENDPOINT_URL_S3``, ``AWS_DEFAULT_REGION``, ``AWS_PROFILE``, a web identity, and so on. boto3 also

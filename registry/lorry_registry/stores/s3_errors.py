@@ -1,4 +1,4 @@
-"""What an error of boto3 means: whether to try again, and what to tell the user."""
+"""The meaning of an error of boto3: whether to try again, and the message for the user."""
 
 import re
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Where the bases are that have a logical name, ``bases:NAME``: in a place that each machine sets for itself.
+"""The place of the bases that have a logical name, ``bases:NAME``: each machine sets its own.
 
 A task, a manifest and a digest hold the name only. The edge of a process reads the place from its settings
 and attaches it to the tasks that it loads.

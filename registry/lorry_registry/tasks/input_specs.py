@@ -1,4 +1,4 @@
-"""What a task is learned from: its base and its data."""
+"""The inputs of a task: its base and its data."""
 
 import re
 from typing import Annotated, Literal, Self

@@ -1,4 +1,4 @@
-"""What all sections of a task file have in common."""
+"""The common part of all sections of a task file."""
 
 from typing import Annotated
 

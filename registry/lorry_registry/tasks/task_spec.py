@@ -1,4 +1,4 @@
-"""What a task is, section by section, as frozen models that refuse unknown fields.
+"""The task file, section by section, as frozen models that refuse unknown fields.
 
 What a method's options mean is not known here: :meth:`MethodSpec.read_options` is given the method's reader.
 """

@@ -1,4 +1,4 @@
-"""Who acts: the name that the ledger and MLflow record."""
+"""The name of the acting user, which the ledger and MLflow record."""
 
 import getpass
 

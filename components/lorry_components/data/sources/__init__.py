@@ -1,3 +1,3 @@
-"""What a source holds, and its bytes: files on this machine, objects in S3, data sets on a hub."""
+"""Sources and their bytes: files on this machine, objects in S3, data sets on a hub."""
 
 __all__ = ["hub", "local", "s3"]

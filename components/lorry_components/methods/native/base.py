@@ -1,4 +1,4 @@
-"""What the methods without PEFT have in common: their configuration file."""
+"""The configuration file that the methods without PEFT share."""
 
 import json
 from pathlib import Path

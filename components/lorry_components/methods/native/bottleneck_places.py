@@ -1,4 +1,4 @@
-"""Where bottlenecks are in a block, and what they compute there."""
+"""The places of bottlenecks in a block, and the values that they compute there."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal

@@ -1,4 +1,4 @@
-"""What the methods that train the base's own weights have in common."""
+"""The common part of the methods that train the base's own weights."""
 
 import contextlib
 from abc import abstractmethod

@@ -1,4 +1,4 @@
-"""What all methods that PEFT implements have in common."""
+"""The common part of all methods that PEFT implements."""
 
 import contextlib
 import json

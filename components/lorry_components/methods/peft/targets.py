@@ -1,4 +1,4 @@
-"""What the methods that adapt chosen linear layers have in common."""
+"""The common part of the methods that adapt chosen linear layers."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal

@@ -1,4 +1,4 @@
-"""What the methods that give the base soft tokens have in common."""
+"""The common part of the methods that give the base soft tokens."""
 
 import contextlib
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""How sure a gain over a recorded value is."""
+"""The confidence of a gain over a recorded value."""
 
 from statistics import NormalDist
 

@@ -1,4 +1,4 @@
-"""Which single rows a candidate answers better or worse than the champion did."""
+"""The rows that a candidate answers better or worse than the champion did."""
 
 from collections.abc import Mapping, Sequence
 

@@ -1,4 +1,4 @@
-"""What a training was made from, as MLflow keeps it: the task file, the data card, the data sets."""
+"""The inputs of a training, as MLflow keeps them: the task file, the data card, the data sets."""
 
 import json
 from typing import Any

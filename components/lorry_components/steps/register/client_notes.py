@@ -1,4 +1,4 @@
-"""What a person must know to use an adapter without Lorry: with plain PEFT, or on a server.
+"""Notes for the use of an adapter without Lorry: with plain PEFT, or on a server.
 
 Each sentence was found in the client's own source, or by loading adapters with it (PEFT 0.21, vLLM 0.34).
 """

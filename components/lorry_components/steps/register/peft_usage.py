@@ -1,4 +1,4 @@
-"""How an adapter is used without Lorry: the lines in its card for those who know PEFT and transformers."""
+"""The lines in an adapter's card that load it with plain PEFT and transformers."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What a report says, as plain data: its Markdown and its page are drawn from this and from nothing else."""
+"""The facts of a report as plain data: its Markdown and its page are drawn from these alone."""
 
 from datetime import datetime
 from typing import Literal

@@ -1,4 +1,4 @@
-"""What became of the tasks of a run, each failure with its step."""
+"""The outcomes of a run's tasks, each failure with its step."""
 
 from collections.abc import Sequence
 from typing import Any, Literal

@@ -1,4 +1,4 @@
-"""Whether the validation rows and the test rows are of one kind, by the scores of one adapter on both."""
+"""A test that the validation rows and the test rows are of one kind, by one adapter's scores on both."""
 
 from collections.abc import Mapping
 from statistics import NormalDist

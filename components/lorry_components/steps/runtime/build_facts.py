@@ -1,4 +1,4 @@
-"""What the environment of a step says about its run, for the provenance of the adapters that it registers.
+"""The facts of a run that a step reads in its environment, for the provenance of its adapters.
 
 ``lorry run`` sets these variables; on a cluster the pipeline's starter may set them for its steps.
 """

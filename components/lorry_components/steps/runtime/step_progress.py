@@ -1,4 +1,4 @@
-"""How far a step in a pod is: lines in its log, and a heartbeat in the store for those who follow the run.
+"""The progress of a step in a pod: lines in its log, and a heartbeat in the store.
 
 Both are news, not results: nothing fails because one of them could not be written.
 """

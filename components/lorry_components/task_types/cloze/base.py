@@ -1,4 +1,4 @@
-"""What task types that ask for the token in a gap have in common: templates, training, and the logits there.
+"""The common part of the task types that ask for the token in a gap: templates, training, and logits.
 
 Objects are single tokens: the number of masks would give away how long the object is, and a search over
 several tokens has settings of its own.

@@ -1,4 +1,4 @@
-"""How long answers are, in tokens of the base that is to write them."""
+"""The lengths of answers, in tokens of the base that is to write them."""
 
 from collections.abc import Iterator, Mapping, Sequence
 

@@ -1,4 +1,4 @@
-"""What the task types that write text have in common: prompts, answers, the search for a text, its scores."""
+"""The common part of the task types that write text: prompts, answers, decoding, and scores."""
 
 import json
 from abc import abstractmethod

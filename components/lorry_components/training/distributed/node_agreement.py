@@ -1,4 +1,4 @@
-"""What the machines of one training have to agree on: from which step they go on, and all random states.
+"""The agreement of a training's machines: the step to go on from, and all random states.
 
 Each machine has its own disk. Trainer writes the random state of each process on the machine of that process,
 but only the first one's disk goes into the store.

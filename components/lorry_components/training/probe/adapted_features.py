@@ -1,4 +1,4 @@
-"""What an adapted base makes of texts before its first step: one vector for each, as its head reads it.
+"""The features of texts on an adapted base before its first step: one vector each, as its head reads it.
 
 Soft tokens change what the base computes from the very beginning, so that a head that was fitted to the base
 alone would be fitted to something else than it reads.

@@ -1,4 +1,4 @@
-"""What a frozen base makes of texts: one vector for each, as a linear model reads it."""
+"""The features of texts on a frozen base: one vector each, as a linear model reads it."""
 
 import importlib.metadata
 from collections.abc import Sequence

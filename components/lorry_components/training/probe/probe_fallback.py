@@ -1,4 +1,4 @@
-"""What becomes of a training that ends worse than the linear probe: one rule for all methods.
+"""The fallback to the linear probe after a training that ends worse: one rule for all methods.
 
 A training under a fitted head that ends worse on the validation rows, and not merely by chance, is given up.
 Most methods began as the base under that head and go back there. Soft tokens change the base from the start,

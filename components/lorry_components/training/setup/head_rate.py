@@ -1,4 +1,4 @@
-"""How fast a head learns."""
+"""The learning rate of a head."""
 
 from lorry_registry.tasks.task_spec import HeadSpec
 

@@ -1,4 +1,4 @@
-"""How long a training is and how large its batches are: as the task says, or as its rows need.
+"""The length of a training and its batch size: as the task says, or as its rows need.
 
 Three epochs of few rows are few optimiser steps, in which a new head has hardly begun to learn. Where a task
 leaves its length open, such rows are trained on in smaller batches and for a least number of steps; what was

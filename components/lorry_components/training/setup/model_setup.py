@@ -1,4 +1,4 @@
-"""What a training needs before its first step: the adapted model, and how it is computed."""
+"""The adapted model that a training begins with, and its number format and kernels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What a collection looks for, and what it found."""
+"""The categories and findings of a collection."""
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta

@@ -1,4 +1,4 @@
-"""What can be removed from a store, and what stays: nothing is changed by looking."""
+"""The plan of a collection: what can be removed from a store, and what stays. Planning changes nothing."""
 
 import re
 from collections.abc import Iterator, Mapping

@@ -1,4 +1,4 @@
-"""What lies in a store, and how old it is."""
+"""An inventory of a store, with the age of each object."""
 
 import re
 from collections import defaultdict

@@ -1,4 +1,4 @@
-"""What a step and its nodes tell each other, in the store: the only thing that all of them reach.
+"""Messages of a step and its nodes, in the store: the only thing that all of them reach.
 
 Layout, below ``runs/<run>/nodes/<task>/``: ``work.json`` says what is to be trained, from the rows in
 ``data/``; ``result.json`` lists the files in ``result/`` and is written last; ``failure.json`` says why no
