@@ -9,7 +9,7 @@
     ├── BaseModelError            5   the frozen base is missing, incomplete or not the one expected
     ├── AdapterRejectedError      6   an adapter is damaged, unsafe, or does not fit its base
     ├── NotFoundError             7   no such task, version or adapter
-    ├── ConflictError             8   somebody else moved first, or is running now
+    ├── ConflictError             8   another writer was first, or is running now
     ├── StoreError                9   the store cannot be read or written
     ├── TrainingError            10   training cannot start, or did not end with a usable adapter
     │   └── LostProcessError     10   a process of a training ended, or lost the others: it may work next time
@@ -209,7 +209,7 @@ class NotFoundError(LorryError):
 
 
 class ConflictError(LorryError):
-    """Somebody else moved first, or is running now."""
+    """Another writer was first, or is running now."""
 
     exit_code = 8
 

@@ -275,7 +275,7 @@ class Registry:
         Raises:
             StoreError: The task's history was changed.
         """
-        # Each event is looked at in its own place, whatever copies there are.
+        # Each event is looked at in its own place, and not in copies.
         for version in list_versions(self.ledger.read_history(task, packed=False)):
             try:
                 self.check_version(task, version.number, version.adapter_id)
@@ -327,7 +327,7 @@ class Registry:
             promote: Whether the gate let it pass.
             judged_champion: The champion's version that the gate compared it with.
             reasons: The gate's reasons.
-            details: Whatever else the history should keep.
+            details: What else the history should keep.
             by: Who acts; the user's name by default.
             challenge: That it was tested against the champion. It becomes the champion only if it passes by
                 the number of challengers that the ledger knows at the moment of writing.
@@ -387,7 +387,7 @@ class Registry:
         Raises:
             NotFoundError: No such task or version, the task was deleted, or the version's files were
                 collected.
-            ConflictError: It is the champion already, or somebody else moved the champion first.
+            ConflictError: It is the champion already, or the champion was changed meanwhile.
             AdapterRejectedError: The stored adapter is damaged.
         """
         state = self.ledger.require_state(task)
@@ -406,7 +406,7 @@ class Registry:
         Raises:
             NotFoundError: No such task, no earlier champion, the task was deleted, or the files of that
                 champion were collected.
-            ConflictError: Somebody else moved the champion first.
+            ConflictError: The champion was changed meanwhile.
             AdapterRejectedError: The stored adapter is damaged.
         """
         state = self.ledger.require_state(task)
@@ -424,7 +424,7 @@ class Registry:
 
         Raises:
             NotFoundError: No such task, it has no champion, or it was deleted.
-            ConflictError: Somebody else moved the champion first.
+            ConflictError: The champion was changed meanwhile.
         """
         self.trust.check_ready()
         state = self.ledger.require_state(task)
@@ -481,7 +481,7 @@ class Registry:
         return _require_task(self.read_manifest(adapter_id), task)
 
     def hash_stored(self, task: str, adapter_id: str) -> Manifest:
-        """Re-hash an adapter in the store, whoever signed it, and return its manifest.
+        """Re-hash an adapter in the store without a look at signatures, and return its manifest.
 
         Raises:
             AdapterRejectedError: It is damaged, or another task's.

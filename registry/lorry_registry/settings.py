@@ -194,7 +194,7 @@ class Settings(BaseModel):
         tracking_uri: MLflow's tracking server or database.
         image: The container image that pipeline steps run in.
         slim_image: The image of those steps that load no model; "": they run in ``image`` as well.
-        s3: What a store on S3 is told beyond boto3's own settings.
+        s3: Options of a store on S3 beyond boto3's own settings.
         signing: Which signatures are demanded, and what is signed with.
         given_checkpoints: Where to keep checkpoints: a folder, ``store`` or ``s3://bucket/prefix``; "": as
             a folder of ``home``.
@@ -348,7 +348,7 @@ class Settings(BaseModel):
 
     @property
     def checkpoint_address(self) -> str:
-        """Where steps are told to keep checkpoints: a folder, ``store``, or ``s3://bucket/prefix``."""
+        """The place where steps keep checkpoints: a folder, ``store``, or ``s3://bucket/prefix``."""
         return self.given_checkpoints if self.has_remote_checkpoints else str(self.checkpoints)
 
     @property
@@ -470,7 +470,7 @@ def _check_signing(chosen: Mapping[str, str | None]) -> Iterator[Fault]:
     if policy != "none" and not (chosen["trusted_keys"] or chosen["trusted_identities"]):
         yield Fault(
             "signing_policy",
-            f"{policy!r} needs somebody who is trusted",
+            f"{policy!r} needs a trusted key or identity",
             f"set {_VARIABLES['trusted_keys']} or {_VARIABLES['trusted_identities']}",
         )
 

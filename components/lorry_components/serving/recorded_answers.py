@@ -28,7 +28,7 @@ from lorry_registry.manifest import Manifest
 from lorry_registry.registry import Registry, Resolution
 from lorry_registry.tasks.input_specs import BaseSpec
 
-# vLLM computes in 16 bits unless it is told otherwise.
+# vLLM computes in 16 bits by default.
 _LARGEST_OF_16_BITS = 5e-2
 _SECONDS = 60
 # The version that was asked for, its answers or None if none can be compared, and how far they may be.
@@ -250,12 +250,12 @@ def _compare(task: str, answered: Outputs, recorded: Outputs, base: Outputs, lar
     """Return how far answers are from the recorded ones.
 
     Raises:
-        AdapterRejectedError: Too far, or it cannot be told.
+        AdapterRejectedError: Too far, or they cannot be compared.
     """
     effect = float(measure_distances(base, recorded).max())
     if effect < LEAST_EFFECT:
         raise AdapterRejectedError(
-            "its recorded answers are those of the base: nothing can be told by them",
+            "its recorded answers are those of the base: they show nothing",
             where=task,
             todo="compare a version that changes more",
         )

@@ -1,6 +1,6 @@
 """Verified copies of adapters, by their ids, in a folder that several processes share.
 
-An adapter is downloaded once, by whoever asks first, and is hashed in full whenever it is asked for: the
+An adapter is downloaded once, by the first process that asks, and is hashed in full at every request: the
 folder is a copy that anybody may have damaged. Beyond a size, the least recently used adapters are removed,
 but none that a process is using: its users share its lock, and only who has the lock alone removes it. What a
 killed download leaves is never taken for an adapter, and is removed by a later one.
@@ -129,7 +129,7 @@ class AdapterCache:
 
     @contextlib.contextmanager
     def _alone(self, name: str) -> Iterator[bool]:
-        """Yield whether nobody uses or downloads an adapter; nobody begins to before the end."""
+        """Yield whether no process uses or downloads an adapter; none begins to before the end."""
         lock = self._locate_lock(name)
         with contextlib.ExitStack() as stack:
             is_alone = False
@@ -142,11 +142,11 @@ class AdapterCache:
                     path.unlink(missing_ok=True)
 
     def _discard(self, folder: Path) -> None:
-        """Remove a folder under a name that nobody takes for an adapter's, however far that comes."""
+        """Remove a folder under a name that is no adapter's, as far as that is possible."""
         if not folder.is_dir():
             return
         aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.partial")
-        # Whatever cannot be removed makes the download fail.
+        # A file that cannot be removed makes the download fail.
         with contextlib.suppress(OSError):
             folder.rename(aside)
         shutil.rmtree(aside, ignore_errors=True)

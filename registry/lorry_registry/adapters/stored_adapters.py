@@ -207,7 +207,7 @@ class StoredAdapters:
                 # Without its manifest there is no adapter: it appears together with its signature.
                 self.trust.sign_adapter(manifest, self.find_signatures(adapter_id))
             self._store.create(f"{key}/{MANIFEST_NAME}", manifest.serialize())
-            # Until the ledger names it, gc knows by the lease that somebody is about to.
+            # Until the ledger names it, gc knows by the lease that it is about to.
             self.leases.keep(name, lease)
         return adapter_id
 

@@ -61,7 +61,7 @@ def delete_one(task: str, reason: str, yes: bool, as_json: bool) -> None:
 
 def _confirm(state: TaskState) -> None:
     if not _is_asked():
-        raise UsageError("nobody can be asked here", where=state.task, todo="give --yes if you are sure")
+        raise UsageError("there is no terminal", where=state.task, todo="give --yes if you are sure")
     versions = state.head.versions if state.head else 0
     count = f"{versions} version{'' if versions == 1 else 's'}"
     champion = f"v{state.champion_version} is its champion" if state.champion else "it has no champion"

@@ -147,7 +147,7 @@ def _encode(document: Any) -> str:
 
 
 def write_output(path: Path, text: str) -> None:
-    """Write a file that somebody asked for; it appears whole, in place of one that may be there.
+    """Write a file that a user asked for; it appears whole, in place of one that may be there.
 
     Raises:
         StoreError: It cannot be written.

@@ -75,7 +75,7 @@ def collect_garbage(apply_it: bool, keep_last: int, grace: timedelta, as_json: b
 
     Files of old versions and of deleted tasks, adapters that no task has, and what killed writers left. A
     task's champion, the version that a rollback would lead to, and its newest versions always stay, and so
-    does whatever is being written or read. The history stays: it says which files were freed, and when.
+    do files that are being written or read. The history stays: it says which files were freed, and when.
     """
     registry = open_registry()
     rules = Rules(keep_last=keep_last, grace=grace)

@@ -1,6 +1,6 @@
 """Tables and cards for people, drawn with rich.
 
-Into a pipe goes the whole table without colour, whatever the width; on a terminal the least important columns
+Into a pipe goes the whole table without colour, at any width; on a terminal the least important columns
 give way.
 """
 

@@ -1,7 +1,7 @@
 """Locks between processes of one machine.
 
 A lock is a file on which its holder has ``flock``. The system releases it when the holder ends, however it
-ends, so a killed holder leaves no lock behind. Only the holder may remove the file: whoever waited for it
+ends, so a killed holder leaves no lock behind. Only the holder may remove the file: one that waited for it
 then finds that its name leads elsewhere, and locks the file that is there now.
 """
 
@@ -15,7 +15,7 @@ from typing import IO
 
 @contextlib.contextmanager
 def hold_lock(path: Path) -> Iterator[None]:
-    """Hold the lock of a file, after waiting for whoever holds it.
+    """Hold the lock of a file, after waiting for its holder.
 
     Args:
         path: The file; it is created where it is missing, in a folder that exists. Its content stays.
@@ -37,7 +37,7 @@ def take_lock(stack: contextlib.ExitStack, path: Path, *, waits: bool = False) -
     Args:
         stack: What releases the lock.
         path: The file; it is created where it is missing, with its folder.
-        waits: Whether to wait for whoever holds it.
+        waits: Whether to wait for its holder.
 
     Returns:
         Whether the lock was free; always true after waiting.

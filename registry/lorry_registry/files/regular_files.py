@@ -1,4 +1,4 @@
-"""Opens files that somebody else may have put there: never a pipe, a device or a symbolic link."""
+"""Opens files that another user may have put there: never a pipe, a device or a symbolic link."""
 
 import errno
 import os
@@ -16,7 +16,7 @@ def open_regular(path: Path) -> BinaryIO:
     Raises:
         OSError: It cannot be opened, or is not a regular file.
     """
-    # Without a writer, opening a pipe waits for one, unless told not to.
+    # Without a writer, opening a pipe waits for one, unless it is opened with O_NONBLOCK.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):

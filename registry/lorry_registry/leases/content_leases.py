@@ -1,4 +1,4 @@
-"""Leases: whoever needs an adapter's files says so in the store, and garbage collection leaves them alone.
+"""Leases on an adapter's files: garbage collection leaves alone those that a process needs.
 
 The protocol, in which each side first raises its own flag and then looks for the other's::
 
@@ -107,7 +107,7 @@ class Lease:
         self._renewed = started
 
     def take_up(self) -> "Lease":
-        """Return the same lease for somebody else to release; whoever kept it may still look at this one."""
+        """Return the same lease for another thread to release; its keeper may still look at this one."""
         return Lease(self._store, self._key, renewed=self._renewed)
 
     @property

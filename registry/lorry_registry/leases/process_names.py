@@ -13,7 +13,7 @@ _START_FIELD = 19
 
 
 class ProcessName(BaseModel):
-    """A process, told apart from those that had or will have its number.
+    """A process, distinguished from those that had or will have its number.
 
     Attributes:
         host: The machine's name.
@@ -39,7 +39,7 @@ class ProcessName(BaseModel):
         return cls(host=socket.gethostname(), space=space, number=number, started=started or "")
 
     def has_ended(self) -> bool:
-        """Return whether the process is known to have ended; False where that cannot be told from here."""
+        """Return whether the process is known to have ended; False where it cannot be known here."""
         if not self.space or not self.started or self.space != _read_space():
             return False
         started = _read_start(self.number)

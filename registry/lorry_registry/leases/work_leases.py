@@ -3,11 +3,11 @@
 A lease is one document for each task, which moves by compare-and-swap: in a folder as well as on S3. Who
 takes it writes its process, the time until which it holds by the clock of the store, and a token that is one
 higher than the last. It renews the lease as long as it works, and gives it back at the end. One that was not
-renewed in time, or whose process is known to have ended, may be taken by the next; so the work of somebody
-who was killed is finished by whoever comes after.
+renewed in time, or whose process is known to have ended, may be taken by the next; so the work of a
+killed process is finished by the next one.
 
 A holder that was only slow must not write after that. So it leaves its token with its run (a fence) before
-the run begins, and whoever registers an adapter for the run looks whether that is still the lease's token.
+the run begins, and the step that registers an adapter checks that it is still the lease's token.
 Between this look and the write to the ledger there is an instant in which a lease may pass on; the ledger's
 own compare-and-swap is what lets only one of two become the champion even then.
 
@@ -60,11 +60,11 @@ class WorkState(BaseModel):
 
     @property
     def is_unfinished(self) -> bool:
-        """Whether there may be work to finish, once nobody holds it."""
+        """Whether there may be work to finish, once no process holds it."""
         return self.process is not None or self.is_half_done
 
     def is_held(self, now: datetime) -> bool:
-        """Return whether somebody holds it.
+        """Return whether a process holds it.
 
         Args:
             now: The time by the clock of the store.
@@ -74,7 +74,7 @@ class WorkState(BaseModel):
     def describe_holder(self) -> str:
         """Return who holds it since when, in words."""
         if self.process is None:
-            return "nobody"
+            return "no process"
         return f"process {self.process.number} on {self.process.host}, since {self.since:%Y-%m-%d %H:%M} UTC"
 
 
@@ -95,7 +95,7 @@ class WorkLease:
         follows_unfinished: Whether the last holder never gave it back, or before its work was done.
 
     Attributes:
-        is_half_done: Whether whoever takes it next has to look for work to finish.
+        is_half_done: Whether its next holder has to look for work to finish.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class WorkLease:
         """Let it hold from now on.
 
         Raises:
-            ConflictError: It was not renewed in time, and somebody else has taken it.
+            ConflictError: It was not renewed in time, and another process has taken it.
             StoreError: The store cannot be read or written.
         """
         with self._lock:
@@ -126,7 +126,7 @@ class WorkLease:
             self._write(self._state.model_copy(update={"until": until}))
 
     def release(self) -> None:
-        """Give it back; one that cannot be given back, or is somebody else's now, ends by itself."""
+        """Give it back; one that cannot be given back, or is another process's now, ends by itself."""
         with self._lock, contextlib.suppress(LorryError):
             self._write(self._state.model_copy(update={"process": None, "is_half_done": self.is_half_done}))
 
@@ -144,10 +144,10 @@ class WorkLease:
 
 
 def take_lease(store: Store, task: str) -> WorkLease | WorkState:
-    """Take the lease on a task, unless somebody holds it.
+    """Take the lease on a task, unless another process holds it.
 
     Returns:
-        The lease, or what that of somebody else says.
+        The lease, or what that of another process says.
 
     Raises:
         StoreError: The store cannot be read or written, or the lease is of a later Lorry.
@@ -168,7 +168,7 @@ def take_lease(store: Store, task: str) -> WorkLease | WorkState:
         try:
             etag = store.compare_and_swap(key, _serialize(state), stored.etag if stored is not None else None)
         except ConflictError:
-            # Somebody was faster, and holds it now, or has given it back already.
+            # Another process was faster, and holds it now, or has given it back already.
             continue
         unfinished = former is not None and former.is_unfinished
         return WorkLease(store, task, state, etag, follows_unfinished=unfinished)
@@ -178,7 +178,7 @@ def take_lease(store: Store, task: str) -> WorkLease | WorkState:
 
 
 def is_unfinished(store: Store, task: str) -> bool:
-    """Return whether whoever last worked on a task ended before the work was done.
+    """Return whether the last process that worked on a task ended before the work was done.
 
     Raises:
         StoreError: The store cannot be read, or the lease is of a later Lorry.
@@ -219,7 +219,7 @@ def keep_leases(leases: Sequence[WorkLease]) -> Iterator[None]:
 
 
 def check_fence(store: Store, run: str, task: str) -> None:
-    """Refuse what a run would write for a task, if the work was taken over from whoever started the run.
+    """Refuse what a run would write for a task, if another process took the work over.
 
     A run that was started without a lease has no fence, and is not refused.
 

@@ -12,7 +12,7 @@ from lorry_registry.stores import Store
 
 
 def create_claim(store: Store, task: str, adapter_id: str) -> bool:
-    """Claim an adapter for a task; return whether nobody has before.
+    """Claim an adapter for a task; return whether it was free.
 
     Raises:
         StoreError: The store cannot be written.

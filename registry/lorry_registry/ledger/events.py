@@ -65,7 +65,7 @@ class Event(LedgerDocument):
         champion_before: The champion's version before the event.
         champion_after: The champion's version after it.
         reasons: Why, in sentences.
-        details: Whatever else the history keeps: the gate's decision, the run.
+        details: What else the history keeps: the gate's decision, the run.
         previous: The digest of the event before this one; None for the first.
         task: The task that it happened to.
         registry: The id of the registry.

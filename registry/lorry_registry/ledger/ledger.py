@@ -110,7 +110,7 @@ class Ledger:
         try:
             return self._store.read(_head_key(task)) is not None
         except StoreError:
-            # Something is there: whoever reads the task is told what, and the other tasks are listed.
+            # Something is there: a reader of the task gets the error, and the other tasks are listed.
             return True
 
     def read_state(self, task: str) -> TaskState:
@@ -196,7 +196,7 @@ class Ledger:
         if state.head is None:
             return []
         task, last = state.task, state.head.event
-        # Whatever number a forged head names, no more is begun than the store's concurrency allows.
+        # A forged head may name any number, but no more is begun than the store's concurrency allows.
         copies = self._read_packs(task, last.sequence - 1) if packed else []
         after = range(len(copies) + 1, last.sequence)
         read = map_concurrent(
@@ -230,7 +230,7 @@ class Ledger:
             )
 
     def is_signed(self, head: Head, events: list[Event]) -> bool:
-        """Return whether we or somebody trusted signed a head, and all events that no attestation covers."""
+        """Return whether we or a trusted key signed a head, and all events that no attestation covers."""
         if head.event.state != head.digest_state():
             return False
         return self._find_unsigned(events, self._trust.vouches_for) is None
@@ -334,7 +334,7 @@ class Ledger:
             promote: Whether it becomes the champion.
             by: Who or what acts.
             reasons: Why, in sentences.
-            details: Whatever else the history should keep.
+            details: What else the history should keep.
             next_state: The task's state afterwards; None: as ``promote`` says.
             manifest: The adapter's manifest, of which a champion's head keeps a copy.
 
@@ -502,7 +502,7 @@ def require_unchanged(state: TaskState, judged: int | None) -> None:
     """Raise unless the champion is still the version that the gate compared with.
 
     Raises:
-        ConflictError: Somebody promoted another version in between.
+        ConflictError: Another process promoted another version in between.
     """
     if state.champion_version != judged:
         raise ConflictError(

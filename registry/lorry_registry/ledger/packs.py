@@ -1,7 +1,7 @@
 """Copies of many events of a history in one document, so that a long history takes few requests.
 
 A pack holds the bytes of a hundred events, one a line: canonical JSON has no line breaks. The events
-themselves stay where they are and are the truth. A pack may be missing, late or wrong; whoever reads one
+themselves stay where they are and are the truth. A pack may be missing, late or wrong; a reader of one
 checks its events like any others, by the digests that link them to the head, and otherwise reads the events.
 """
 

@@ -1,4 +1,4 @@
-"""The id of a registry, by which it is told from others.
+"""The id of a registry, which distinguishes it from others.
 
 An MLflow that several registries share keeps them apart by it, and a ledger that was copied from one store
 into another is noticed. The id lies in the store: a store that is moved or copied whole keeps its id.
@@ -36,7 +36,7 @@ class RegistryIdentity:
         self._was_sought = False
 
     def read(self) -> str | None:
-        """Return the id, or None if nobody has asked for one yet; a reader creates none.
+        """Return the id, or None if none was asked for yet; a reader creates none.
 
         Raises:
             StoreError: The store cannot be read, or the id in it was changed.

@@ -30,7 +30,7 @@ class LedgerUpdate:
         promote: Whether it becomes the champion.
         by: Who or what acts.
         reasons: Why, in sentences.
-        details: Whatever else the history keeps.
+        details: What else the history keeps.
         manifest: The adapter's manifest, of which a champion's head keeps a copy.
         next_state: The task's state afterwards; None: as ``promote`` says.
     """

@@ -22,7 +22,7 @@ def delete_task(registry: Registry, task: str, *, reason: str, by: str | None = 
 
     Raises:
         NotFoundError: No such task, or it is deleted already.
-        ConflictError: Somebody else changed the task at the same time.
+        ConflictError: Another process changed the task at the same time.
     """
     state = registry.ledger.require_state(task)
     require_present(state)
@@ -45,7 +45,7 @@ def restore_task(registry: Registry, task: str, *, reason: str, by: str | None =
 
     Raises:
         NotFoundError: No such task.
-        ConflictError: It is not deleted, or somebody else changed it at the same time.
+        ConflictError: It is not deleted, or another process changed it at the same time.
         AdapterRejectedError: The champion's files are damaged.
     """
     state = registry.ledger.require_state(task)

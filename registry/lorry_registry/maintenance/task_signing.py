@@ -56,10 +56,10 @@ def attest_history(registry: Registry, task: str, *, reason: str, by: str | None
     can be changed any more without the key.
 
     Returns:
-        The event; None if every event that has to be is signed by somebody trusted.
+        The event; None if every event that has to be is signed by a trusted key.
 
     Raises:
-        ConflictError: Somebody else moved first.
+        ConflictError: Another writer was first.
         NotFoundError: No such task.
         StoreError: The history was changed.
         UsageError: There is no key to sign with.
@@ -70,7 +70,7 @@ def attest_history(registry: Registry, task: str, *, reason: str, by: str | None
     events = ledger.read_history(task)
     assert state.head is not None
     if state.head.event.digest != events[-1].digest:
-        raise ConflictError("somebody else moved first", where=task, todo="run it again")
+        raise ConflictError("another writer was first", where=task, todo="run it again")
     if registry.ledger.is_signed(state.head, events):
         return None
     last = list_versions(events)[-1]

@@ -10,7 +10,7 @@ _KEEP = "without --adopt, reconcile sets the alias back to the ledger's champion
 
 
 def adopt_champion(index: MlflowIndex, registry: Registry, task: str) -> Event | None:
-    """Promote in the ledger the version that somebody made the champion in MLflow.
+    """Promote in the ledger the version that a user made the champion in MLflow.
 
     MLflow may also just be behind the ledger, after a crash between the two. So the alias is adopted only if
     the last champion that Lorry itself showed there is still the ledger's.
@@ -26,7 +26,7 @@ def adopt_champion(index: MlflowIndex, registry: Registry, task: str) -> Event |
     index.check_model(task, registry.registry_id)
     state = registry.ledger.require_state(task)
     if state.deleted is not None:
-        # Its alias was removed; one that somebody sets cannot bring it back.
+        # Its alias was removed; one that a user sets cannot bring it back.
         return None
     champion = state.champion
     current = champion.adapter_id if champion else None
@@ -36,7 +36,7 @@ def adopt_champion(index: MlflowIndex, registry: Registry, task: str) -> Event |
         return None
     shown = index.read_shown_champion(task)
     if held is not None and held == shown:
-        # Nobody moved it: the ledger went on, and MLflow did not follow.
+        # No user moved it: the ledger went on, and MLflow did not follow.
         return None
     if shown != (current or ""):
         raise ConflictError(

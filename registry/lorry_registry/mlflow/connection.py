@@ -44,7 +44,7 @@ _ANSWERS: Mapping[str, tuple[str, str]] = {
     ),
     "PERMISSION_DENIED": (
         "this user of MLflow may not do that",
-        "let whoever manages it give the user EDIT on the task's experiment and registered model, or log in "
+        "let its administrator give the user EDIT on the task's experiment and registered model, or log in "
         "as another",
     ),
     "RESOURCE_DOES_NOT_EXIST": ("", _REFUSED),
@@ -58,11 +58,11 @@ _FOREIGN = (
     "what answers there is not MLflow, or a login stands before it",
     "check MLFLOW_TRACKING_URI; if a login stands before it, set MLFLOW_TRACKING_TOKEN",
 )
-# MLflow answers so to every name of its own that it was not told.
+# MLflow answers so to every name that is not among its allowed hosts.
 _INVALID_HOST = "Invalid Host header"
 _UNKNOWN_NAME = (
     "MLflow does not accept to be addressed by this name",
-    "let whoever runs it start it with this name and port among its --allowed-hosts",
+    "let its administrator start it with this name and port among its --allowed-hosts",
 )
 # Artifacts that do not go through the server are read and written with the user's own credentials for S3.
 _S3 = (
@@ -105,7 +105,7 @@ class MlflowConnection:
         tracking_uri: The address.
         address: The same without a password, for messages.
         database_file: The file of a SQLite address, None for every other.
-        public_address: The same without a user and a password at all, as somebody else would write it.
+        public_address: The same without a user and a password at all, as other users write it.
         is_database: Whether the address is a database that this process opens itself, without a server.
     """
 
@@ -257,7 +257,7 @@ def _create_database(path: Path) -> None:
     from mlflow.tracking import MlflowClient
 
     unfinished = path.with_name(f"{path.name}.new")
-    # A process that was killed left it: whoever holds the lock is the only one to write it.
+    # A process that was killed left it: the holder of the lock is the only one to write it.
     for left in (unfinished, unfinished.with_name(f"{unfinished.name}-journal")):
         left.unlink(missing_ok=True)
     client = MlflowClient(name_database(unfinished))

@@ -109,7 +109,7 @@ class MlflowExperiments:
             of_studies: Whether the one is meant that holds the task's studies, apart from its trainings.
 
         Raises:
-            TrackingError: Somebody else made an experiment of this name, or it belongs to another registry;
+            TrackingError: Another client made an experiment of this name, or it belongs to another registry;
                 it was not touched.
         """
         name = name_experiment(task, of_studies=of_studies)

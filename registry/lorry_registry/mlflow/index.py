@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 CHAMPION = "champion"
 CHALLENGER = "challenger"
 
-# The champion that Lorry showed last: if the alias names another one, somebody else moved it.
+# The champion that Lorry showed last: if the alias names another one, a user moved it.
 _SHOWN_TAG = "lorry.champion"
 _DELETED_TAG = "lorry.deleted"
 _CONNECT_LINE = re.compile(r"^mlflow\.set_tracking_uri\(.*\)\n", re.MULTILINE)
@@ -154,7 +154,7 @@ class MlflowIndex(MlflowModels):
     def _says_the_same(self, present: str, wanted: str) -> bool:
         if self._connection.database_file is not None:
             return present == wanted
-        # A server has several addresses, inside a cluster and outside: whoever wrote last may keep its own.
+        # A server has several addresses, inside a cluster and outside: the last writer may keep its own.
         return _CONNECT_LINE.sub("", present) == _CONNECT_LINE.sub("", wanted)
 
     def show_model(self, manifest: Manifest, champion: VersionStatus | None) -> list[str]:
@@ -344,7 +344,7 @@ def sync_aliases(index: MlflowIndex, registry: Registry, task: str) -> list[str]
     while True:
         changes += index.set_aliases(task, *wanted)
         changes += index.show_deletion(task, registry.ledger.read_state(task).deleted)
-        # Somebody may have moved the ledger in between, and set the aliases before we did.
+        # Another process may have moved the ledger in between, and set the aliases before we did.
         present = _derive_aliases(registry, task)
         if present == wanted:
             return changes

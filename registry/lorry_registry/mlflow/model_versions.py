@@ -48,7 +48,7 @@ class MlflowModels(MlflowRuns):
             registry_id: The registry that writes to it. A model that names none becomes this one's.
 
         Raises:
-            TrackingError: Somebody else made a model of this name, or it belongs to another registry.
+            TrackingError: Another client made a model of this name, or it belongs to another registry.
         """
         with self._connection.reporting(f"find the registered model {task!r}"):
             self._ensure_model(task, manifest, registry_id)
@@ -59,7 +59,7 @@ class MlflowModels(MlflowRuns):
         self.check_model(task, registry_id)
 
     def _tag_model(self, task: str, key: str, value: str) -> None:
-        # Which registry a model belongs to is settled by whoever comes first.
+        # Which registry a model belongs to is settled by the first writer.
         set_beside_others(
             lambda: self._client.set_registered_model_tag(task, key, value),
             lambda: key in self._read_model_tags(task),
@@ -103,7 +103,7 @@ class MlflowModels(MlflowRuns):
         """Return the id of the adapter whose files a version has, or None if it has no adapter's.
 
         The id is the digest of the manifest among the files; ``MLmodel``, if there is one, must name the same
-        and no foreign code. The other files are re-hashed by whoever loads them.
+        and no foreign code. The other files are re-hashed on loading.
         """
         what = f"read the files of MLflow's version {version.version}"
         with self._connection.reporting(what), self._connection.transferring():
@@ -134,7 +134,7 @@ class MlflowModels(MlflowRuns):
         return [version for version in tagged if version.name != task]
 
     def find_tagged_versions(self, tag: str) -> list["ModelVersion"]:
-        """Return the versions of all registered models that have a tag, whatever its value."""
+        """Return the versions of all registered models that have a tag, with any value."""
         with self._connection.reporting(f"search versions with the tag {tag}"):
             return list(self._client.search_model_versions(f"tags.`{tag}` LIKE '%'"))
 
@@ -165,7 +165,7 @@ class MlflowModels(MlflowRuns):
     def _open_files(self, version: "ModelVersion") -> Any:
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-        # This is where MLflow loads the version from, whatever else is said about it.
+        # This is where MLflow loads the version from, no matter what other fields say.
         source = self._client.get_model_version_download_uri(version.name, str(version.version))
         if source.startswith("models:"):
             logged = _LOGGED_MODEL.fullmatch(source)
@@ -195,7 +195,7 @@ def _read_adapter_id(document: bytes) -> str | None:
         if loaded_by["loader_module"] != LOADER or "code" in loaded_by:
             return None
         adapter_id = flavors[_FLAVOR]["adapter_id"]
-        # A few aliases make a list of trillions, which nobody may turn into text.
+        # A few aliases make a list of trillions, which must not be turned into text.
         return adapter_id if isinstance(adapter_id, str) else None
     except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError, RecursionError):
         return None

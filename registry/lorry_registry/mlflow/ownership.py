@@ -1,9 +1,9 @@
 """Whose an experiment or a registered model in MLflow is, by its tags.
 
-Anybody may set them, but nobody does so by chance.
+Anybody may set them, but no user does so by chance.
 
 MLflow knows both by name alone, and names of tasks are common words. What Lorry made says so, and says for
-which registry; anything else of the same name is somebody's, and is left as it is.
+which registry; anything else of the same name belongs to a user, and is left as it is.
 """
 
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ def check_owner(
         then: The command to run when the conflict is resolved.
 
     Raises:
-        TrackingError: Somebody else made it, or it belongs to another registry.
+        TrackingError: Another client made it, or it belongs to another registry.
     """
     if tags.get(TASK_TAG) != task:
         raise TrackingError(

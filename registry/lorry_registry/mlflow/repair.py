@@ -156,7 +156,7 @@ def _correct_tags(
         for key, value in wrong.items()
         if key not in lacking
     ]
-    # Somebody may have removed them.
+    # Another process may have removed them.
     if lacking:
         tags = f"tag {lacking[0]}" if len(lacking) == 1 else f"tags {', '.join(lacking)}"
         changes.append(f"{name}, lacked the {tags}, and has {'it' if len(lacking) == 1 else 'them'} now")

@@ -281,8 +281,8 @@ def _list_warnings(record: TrainingRecord) -> str:
 
 
 def _list_training(manifest: Manifest, record: TrainingRecord) -> str:
-    told = describe_training(manifest, record)
-    return "\n".join(f"| {name}&emsp; | {_flatten(text)} |" for name, text in told.items())
+    lines = describe_training(manifest, record)
+    return "\n".join(f"| {name}&emsp; | {_flatten(text)} |" for name, text in lines.items())
 
 
 def _flatten(text: str) -> str:

@@ -18,7 +18,7 @@ from lorry_registry.text.scrubbing import scrub_text
 from lorry_registry.text.sizes import format_size
 
 _NOTHING = '<span class="none">-</span>'
-# Days -> the unit in which an age is told, the largest that fits.
+# Days -> the unit in which an age is shown, the largest that fits.
 _UNITS = ((365.25, "year"), (30.44, "month"), (7.0, "week"), (1.0, "day"))
 
 

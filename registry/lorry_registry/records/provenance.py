@@ -1,7 +1,7 @@
 """The provenance of an adapter: an in-toto statement of its run, with SLSA provenance.
 
 The fields are those of https://in-toto.io/Statement/v1 and https://slsa.dev/provenance/v1. It is a document
-beside the adapter and no part of its manifest: the same training gives the same adapter id, whoever ran it,
+beside the adapter and no part of its manifest: the same training gives the same adapter id for any user,
 and when. The event that registers the version names the document's digest, so that it cannot be exchanged;
 where events are signed, the signature covers it too.
 """

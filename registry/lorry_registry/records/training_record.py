@@ -1,6 +1,6 @@
 """Records of a training beside the manifest: the card of its data, and the course of the training.
 
-The manifest holds neither, since the same training gives the same adapter id, whatever its data are called
+The manifest holds neither, since the same training gives the same adapter id under any name of its data
 and however long it took. The event that registers a version names the card's digest and holds the figures;
 the card itself lies in the store beside the adapter.
 """
@@ -45,7 +45,7 @@ class _Part(_Document):
 
 
 class DataFacts(_Document):
-    """What a data card says, as far as it is told beside an adapter.
+    """What a data card says, as far as it is shown beside an adapter.
 
     Attributes:
         source: The name of the file or folder, or an address without secrets.
@@ -165,7 +165,7 @@ def parse_card(content: bytes, *, where: str) -> DataFacts:
 
 
 def read_record(store: Store, manifest: Manifest, registered: Event) -> TrainingRecord:
-    """Return what is known of the training of a version; a damaged card is told, and no error.
+    """Return what is known of the training of a version; a damaged card is reported in it, without an error.
 
     Raises:
         StoreError: The store cannot be read.
@@ -189,10 +189,10 @@ def _read_facts(registered: Event) -> TrainingFacts | None:
 
 
 def describe_training(manifest: Manifest, record: TrainingRecord) -> dict[str, str]:
-    """Return how an adapter was trained: what is told -> in words; what is not known is left out."""
+    """Return how an adapter was trained: name -> words; what is not known is left out."""
     train = manifest.recipe.get("train")
     recipe = train if isinstance(train, Mapping) else {}
-    told = {
+    lines = {
         "Data": _describe_data(record),
         "Rows": _describe_rows(record),
         "Method": _describe_method(manifest, record),
@@ -202,7 +202,7 @@ def describe_training(manifest: Manifest, record: TrainingRecord) -> dict[str, s
         "Seed": str(recipe["seed"]) if "seed" in recipe else "",
         "Took": _describe_time(record.facts),
     }
-    return {name: text for name, text in told.items() if text}
+    return {name: text for name, text in lines.items() if text}
 
 
 def _describe_data(record: TrainingRecord) -> str:
@@ -262,11 +262,11 @@ def _describe_rate(recipe: Mapping[str, object], facts: TrainingFacts | None) ->
         return ""
     given = recipe.get("learning_rate")
     rate = facts.learning_rate if facts is not None else given
-    told = f"{rate:g}" if isinstance(rate, int | float) else ""
+    shown = f"{rate:g}" if isinstance(rate, int | float) else ""
     own = "" if given is not None else "the method's own"
     warmup = recipe.get("warmup")
     rising = f"warm-up {warmup:.0%}" if isinstance(warmup, int | float) and warmup else ""
-    return ", ".join(filter(None, (told, own, str(recipe.get("schedule") or ""), rising)))
+    return ", ".join(filter(None, (shown, own, str(recipe.get("schedule") or ""), rising)))
 
 
 def _describe_time(facts: TrainingFacts | None) -> str:

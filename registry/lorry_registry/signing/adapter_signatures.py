@@ -1,7 +1,7 @@
 """Signatures of adapters, in the form of the sigstore project's model-signing library.
 
 A signature is a sigstore bundle around a list of the adapter's files with their digests, the manifest among
-them. The list is made from the manifest: whoever asks has hashed the files, or is about to, so nothing is
+them. The list is made from the manifest: the caller has hashed the files, or is about to, so nothing is
 read twice, and an adapter on S3 is checked without being downloaded. ``model_signing verify`` checks the same
 bundle against a folder, from its own reading of the files.
 """
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 SIGNATURES_FOLDER = "signatures"
 PROVENANCE_FOLDER = "provenance"
-# What may lie beside an adapter's files in a folder, and is signed by nobody.
+# What may lie beside an adapter's files in a folder, and is not signed.
 SIDECAR_FOLDERS = frozenset({SIGNATURES_FOLDER, PROVENANCE_FOLDER})
 _MAX_BUNDLE_BYTES = 1 << 20
 
@@ -71,7 +71,7 @@ def check_key_signature(manifest: Manifest, bundle: bytes, public_key: Path, key
         AdapterRejectedError: It is not.
         MissingExtraError: ``model-signing`` is not installed.
     """
-    # Without a hint the library prints a warning, into whatever a command prints.
+    # Without a hint the library prints a warning, into the output of a command.
     if _read_hint(bundle) != key_id:
         raise AdapterRejectedError("it was made by another key", where=manifest.adapter_id)
     config = _open_verifying().use_elliptic_key_verifier(public_key=public_key)

@@ -26,7 +26,7 @@ from lorry_registry.stores import Store
 KEYLESS_PREFIX = "sigstore-"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}\.json")
 _MAX_BYTES = 1 << 20
-# Whoever can write to a store could put any number there.
+# Anyone who can write to a store could put any number there.
 _MOST_FILES = 64
 
 

@@ -1,7 +1,7 @@
 """Signing as an identity, without a key: through sigstore, where there is a network.
 
 A workload's own credential is used where there is one (GitHub Actions, Google Cloud and others that sigstore
-detects). Otherwise a person at a terminal logs in with a browser; a step without either is told so at once,
+detects). Otherwise a person at a terminal logs in with a browser; a step without either fails at once,
 and does not wait for a browser.
 """
 
@@ -53,7 +53,7 @@ def find_token(trust: Path | None) -> str:
         trust: The trust of a sigstore of one's own, which names its issuer; None: the public one.
 
     Raises:
-        UsageError: There is no credential, and nobody at a terminal.
+        UsageError: There is no credential, and no user at a terminal.
         StoreError: Sigstore cannot be reached.
     """
     with reporting_sigstore("find out who this is"):
@@ -64,7 +64,7 @@ def find_token(trust: Path | None) -> str:
             return token
         if not sys.stdin.isatty():
             raise UsageError(
-                "there is no credential to sign with as an identity, and nobody at a terminal to log in",
+                "there is no credential to sign with as an identity, and no user at a terminal to log in",
                 where="LORRY_SIGNING_KEY",
                 todo="run where sigstore finds a workload's credential, or sign with a key",
             )

@@ -1,7 +1,7 @@
 """The newest state of each task's ledger seen on this machine, to notice when an older one is put back.
 
-An old head was signed as well as the present one. Only somebody who has seen a later one can tell that it is
-old: so the newest event that was seen is kept on this machine, out of reach of whoever writes to the store.
+An old head was signed as well as the present one. Only a reader that has seen a later one can tell that it is
+old: so the newest event that was seen is kept on this machine, out of reach of those who write to the store.
 """
 
 from pathlib import Path

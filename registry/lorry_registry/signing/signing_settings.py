@@ -1,6 +1,6 @@
 """The keys and identities that a registry's user trusts, and signs with.
 
-It comes from the settings of whoever reads or writes, never from the store: a policy that lay there could be
+It comes from the settings of the reader or writer, never from the store: a policy that lay there could be
 switched off by anybody who can write there, which is who it protects from.
 """
 
@@ -100,7 +100,7 @@ class SigningSettings(BaseModel):
 
         if self.is_required and not self.key:
             raise UsageError(
-                "signatures are required here, and there is no key to sign with: whatever is written would "
+                "signatures are required here, and there is no key to sign with: anything written would "
                 "be refused",
                 where="LORRY_SIGNING_POLICY",
                 todo="set LORRY_SIGNING_KEY to the file of a private key, or to sigstore",
@@ -111,7 +111,7 @@ class SigningSettings(BaseModel):
         own = identify_key(read_private_key(Path(self.key), self.password.get_secret_value()).public_key())
         if self.is_required and own not in trusted:
             raise UsageError(
-                "this key is not among the trusted ones: whatever it signs would be refused",
+                "this key is not among the trusted ones: anything it signs would be refused",
                 where=self.key,
                 todo="add its public key to LORRY_TRUSTED_KEYS, or sign with a trusted one",
             )

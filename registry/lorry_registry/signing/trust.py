@@ -1,4 +1,4 @@
-"""The policy at work: signs what is written, and judges what is read by the settings of whoever reads it."""
+"""The policy at work: signs what is written, and judges what is read by the settings of its reader."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -108,7 +108,7 @@ class Trust:
             where: What an error names.
 
         Raises:
-            AdapterRejectedError: Signatures are required, and none is by somebody trusted.
+            AdapterRejectedError: Signatures are required, and none is by a trusted key or identity.
         """
         if not self.is_checking:
             return
@@ -121,7 +121,7 @@ class Trust:
                 return
         others = sorted({name[:12] for place in places for name in place.list_names()})
         what = "; ".join(problems) or (
-            f"it is signed, but by nobody trusted here: {', '.join(others)}" if others else "it is not signed"
+            f"it is signed, but by no key trusted here: {', '.join(others)}" if others else "it is not signed"
         )
         self.object_to(
             AdapterRejectedError(
@@ -137,7 +137,7 @@ class Trust:
         """Judge an event by its signature.
 
         Raises:
-            StoreError: Signatures are required, and this is none by somebody trusted.
+            StoreError: Signatures are required, and this is none by a trusted key or identity.
         """
         if self.is_checking and not self.is_trusted_event(content, signature):
             self.object_to_ledger(
@@ -149,7 +149,7 @@ class Trust:
             )
 
     def is_trusted_event(self, content: bytes, signature: EventSignature | None) -> bool:
-        """Return whether somebody trusted signed an event's bytes."""
+        """Return whether a trusted key signed an event's bytes."""
         if signature is None:
             return False
         if signature.bundle is None:
@@ -161,7 +161,7 @@ class Trust:
         )
 
     def vouches_for(self, content: bytes, signature: EventSignature | None) -> bool:
-        """Return whether somebody trusted signed an event's bytes, or this process's own key did."""
+        """Return whether a trusted key signed an event's bytes, or this process's own key did."""
         if signature is None or self.is_trusted_event(content, signature):
             return signature is not None
         if self.settings.key in ("", KEYLESS):

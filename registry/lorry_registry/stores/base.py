@@ -127,7 +127,7 @@ class Store(ABC):
         """
 
     def replace(self, key: str, content: bytes) -> None:
-        """Write a key whatever it holds, for documents with a single writer at a time.
+        """Write a key without a condition, for documents with a single writer at a time.
 
         Raises:
             ConflictError: Another writer came first after all.
@@ -136,7 +136,7 @@ class Store(ABC):
         self.compare_and_swap(key, content, former.etag if former else None)
 
     def overwrite(self, key: str, content: bytes) -> None:
-        """Write a key that nobody else writes, such as one with a random name; its age begins anew."""
+        """Write a key that no other process writes, such as one with a random name; its age begins anew."""
         self.replace(key, content)
 
     @abstractmethod

@@ -3,7 +3,7 @@
 Every file appears whole: it is written under a temporary name, flushed to disk, and then linked or renamed
 into place. A kill at any moment leaves a key as it was or as it was meant to be.
 
-A folder goes with its last key. Whoever was about to write into it makes it again.
+A folder goes with its last key. A process that was about to write into it makes it again.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ from lorry_registry.stores.base import (
 _LOCK, _DELETION_LOCKS, _SCRATCH = ".lock", ".locks", ".scratch"
 # No write takes this long, so what is older was left by a writer that was killed.
 _SCRATCH_SECONDS = 24 * 3600
-# An attempt takes microseconds, and fails only when somebody deletes in just these.
+# An attempt takes microseconds, and fails only when another process deletes in just these.
 _ATTEMPTS = 1000
 
 
@@ -86,7 +86,7 @@ class LocalStore(Store):
             current = self.read(key)
             if (current.etag if current else None) != expected:
                 raise ConflictError(
-                    "it was changed by somebody else since it was read",
+                    "it was changed by another writer since it was read",
                     where=self.locate(key),
                     todo="look at the present state and try again",
                 )
@@ -97,7 +97,7 @@ class LocalStore(Store):
         return digest_bytes(content)
 
     def overwrite(self, key: str, content: bytes) -> None:
-        """Write a key by renaming a finished file over it; nobody else writes it, so there is no lock."""
+        """Write a key by renaming a finished file over it; with a single writer, there is no lock."""
         path = self._path(key)
         with self._reporting("write", key), self._scratch_file() as scratch:
             scratch.write_bytes(content)
@@ -149,7 +149,7 @@ class LocalStore(Store):
             names[:] = [name for name in names if name[0] != "."]
             for name in files:
                 path = Path(folder, name)
-                # Somebody may delete a key between the listing and here.
+                # Another process may delete a key between the listing and here.
                 with contextlib.suppress(FileNotFoundError):
                     status = path.stat(follow_symlinks=False)
                     if name[0] != "." and stat.S_ISREG(status.st_mode):
@@ -157,7 +157,7 @@ class LocalStore(Store):
                         yield StoredEntry(key, status.st_size, _read_time(status.st_mtime))
 
     def list_unfinished(self, prefixes: Sequence[str]) -> Iterator[UnfinishedWrite]:
-        """Yield scratch files: whatever their keys were to be."""
+        """Yield scratch files of all keys."""
         with self._reporting("list", _SCRATCH):
             found = list((self.root / _SCRATCH).glob("*"))
         for path in found:
@@ -230,7 +230,7 @@ class LocalStore(Store):
                     raise ConflictError("it exists with other content", where=self.locate(key)) from error
 
         _repeat_if_folder_went(link)
-        # Whoever removed the key and the folder meanwhile flushed that.
+        # A process that removed the key and the folder meanwhile flushed that.
         with contextlib.suppress(FileNotFoundError):
             _flush(path.parent)
 

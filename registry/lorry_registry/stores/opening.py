@@ -18,7 +18,7 @@ def open_store(address: str, options: S3Options | None = None) -> Store:
 
     Args:
         address: The address.
-        options: What a store on S3 is told beyond boto3's own settings; others do not look at it.
+        options: Options of a store on S3 beyond boto3's own settings; others do not look at it.
 
     Raises:
         StoreError: No store serves the address.

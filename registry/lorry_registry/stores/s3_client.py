@@ -21,7 +21,7 @@ _CONNECT_SECONDS, _READ_SECONDS = 5.0, 30.0
 
 @dataclass(frozen=True, slots=True)
 class S3Options:
-    """What the store must be told about S3 beyond boto3's own settings.
+    """Options of the store on S3 beyond boto3's own settings.
 
     Attributes:
         encryption: Encryption at rest, ``AES256`` or ``aws:kms``; "": the bucket's default.

@@ -6,7 +6,7 @@ before it is believed: a key that was created holds the content, and one that wa
 writer's token.
 
 Files go in and come out in pieces; the memory that takes does not depend on their size. A writer that is
-killed in the middle of a large file leaves an unfinished multipart upload, which nobody can read and which
+killed in the middle of a large file leaves an unfinished multipart upload, which cannot be read and which
 a lifecycle rule of the bucket (``AbortIncompleteMultipartUpload``) removes.
 """
 
@@ -244,13 +244,13 @@ class S3Store(Store):
                 if tag is not None:
                     return tag
                 raise ConflictError(
-                    "it was changed by somebody else since it was read",
+                    "it was changed by another writer since it was read",
                     where=self.locate(key),
                     todo="look at the present state and try again",
                 ) from error
 
     def overwrite(self, key: str, content: bytes) -> None:
-        """Write a key in one request without a condition: nobody else writes it."""
+        """Write a key in one request without a condition: no other process writes it."""
         check_key(key)
         with self._reporting("write", key, _PUT):
             self._send(lambda: self._put(key, content))
@@ -430,7 +430,7 @@ class S3Store(Store):
         try:
             yield
         except BaseException:
-            # Whatever stands in the way of this is the same that is being reported already.
+            # An error here has the same cause as the one that is being reported already.
             with contextlib.suppress(BotoCoreError, ClientError):
                 self._client.abort_multipart_upload(**place)
             raise

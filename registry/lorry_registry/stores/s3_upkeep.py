@@ -1,4 +1,4 @@
-"""Requests that only upkeep needs: many keys removed at once, and uploads in parts that nobody completed."""
+"""Requests that only upkeep needs: many keys removed at once, and uploads that were never completed."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

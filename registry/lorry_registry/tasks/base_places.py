@@ -17,7 +17,7 @@ class BasePlace:
     Attributes:
         address: A folder with one folder for each base, or ``s3://bucket/prefix``; empty: none is set.
         cache: Where bases from S3 are kept, each downloaded once.
-        s3: What S3 is told beyond boto3's own settings.
+        s3: Options of S3 beyond boto3's own settings.
     """
 
     address: str = ""

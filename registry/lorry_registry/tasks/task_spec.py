@@ -50,7 +50,7 @@ class MethodSpec(Section):
     def read_options(self, reader: Callable[[Mapping[str, JsonValue]], _Result]) -> _Result:
         """Return what the method's reader makes of the options.
 
-        The result is kept: whoever asks again with the same reader gets the same object, and the options are
+        The result is kept: another call with the same reader gets the same object, and the options are
         validated once, however many parts of the program need them.
         """
         last = self._last_read

@@ -18,7 +18,7 @@ _PORT = re.compile(r"(\[.*\]|[^:\[\]]*)(:[0-9]*)?")
 def hide_secrets(address: str) -> str:
     """Return an address with ``***`` for its user and password, and for the secrets in its query.
 
-    Whatever stands before the ``@`` is taken for a secret: many servers take a token in place of a user. The
+    Anything before the ``@`` is taken for a secret: many servers take a token in place of a user. The
     address need not be a valid one.
     """
     match = _AUTHORITY.match(address)

@@ -217,7 +217,7 @@ def test_a_swap_that_happened_is_no_conflict_though_others_went_on_from_there(
         swap(key, content, expected)
         monkeypatch.undo()
         other.register(TASK, second, promote=True, judged_champion=1, reasons=(), by="somebody else")
-        raise ConflictError("it was changed by somebody else since it was read")
+        raise ConflictError("it was changed by another writer since it was read")
 
     monkeypatch.setattr(registry.store, "compare_and_swap", lose_answer)
     event = registry.register(TASK, first, promote=True, judged_champion=None, reasons=("mine",))

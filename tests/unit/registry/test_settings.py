@@ -219,7 +219,7 @@ def test_a_policy_that_cannot_be_meant_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidTaskError) as caught:
         Settings.load({"LORRY_SIGNING_POLICY": "required", "LORRY_TRUSTED_IDENTITIES": "me"}, tmp_path)
     assert [fault.where for fault in caught.value.faults] == ["signing_policy", "trusted_identities"]
-    with pytest.raises(InvalidTaskError, match="needs somebody who is trusted"):
+    with pytest.raises(InvalidTaskError, match="needs a trusted key or identity"):
         Settings.load({"LORRY_SIGNING_POLICY": "require"}, tmp_path)
     # A password has no place in a file.
     (tmp_path / "lorry.toml").write_text('signing_key_password = "x"\n', "utf-8")

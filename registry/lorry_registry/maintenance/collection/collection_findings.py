@@ -16,7 +16,7 @@ DEFAULT_GRACE = timedelta(days=7)
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What stays whatever else is true of it.
+    """What stays in any case.
 
     Attributes:
         keep_last: How many of the newest versions each task keeps.
@@ -74,7 +74,7 @@ class Plan:
         findings: What can be removed.
         kept: The adapters that stay.
         problems: What is damaged or cannot be read -> the error; it limits what is removed.
-        strange: Keys among the adapters that are nobody's; they are left alone.
+        strange: Keys among the adapters that no adapter names; they are left alone.
     """
 
     now: datetime

@@ -55,7 +55,7 @@ def sweep_store(
         plan: What was found.
         rules: What stays; the same as for the plan.
         by: Who acts; the user's name by default.
-        tell: Told of each thing that was removed.
+        tell: Called with each thing that was removed.
 
     Returns:
         What was removed, and what was not. A batch that the store refuses does not stop the others.
@@ -116,7 +116,7 @@ class _Sweeper:
             self._delete(self._record(self._look_again(ours)), started)
 
     def _look_again(self, findings: Sequence[Finding]) -> list[Finding]:
-        """Return what nobody has begun to use, with the keys that are there now."""
+        """Return what no process has begun to use, with the keys that are there now."""
         _, held = list_leases(self._store, self._store.read_clock())
         present: list[Finding] = []
         found = self._map(lambda finding: list_adapter(self._store, _name(finding)), findings)

@@ -504,7 +504,7 @@ def test_a_model_that_another_key_signed_is_refused(
 
     enrol_signed("regression")
     monkeypatch.setenv("LORRY_TRUSTED_KEYS", str(theirs.public))
-    with pytest.raises(AdapterRejectedError, match="by nobody trusted here"):
+    with pytest.raises(AdapterRejectedError, match="by no key trusted here"):
         mlflow.pyfunc.load_model(str(model_folder("regression")))
 
 

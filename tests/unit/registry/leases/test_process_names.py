@@ -1,4 +1,4 @@
-"""Names of processes that are told apart from those with the same number."""
+"""Names of processes that are distinguished from those with the same number."""
 
 import os
 import signal

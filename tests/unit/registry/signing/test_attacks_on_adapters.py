@@ -105,7 +105,7 @@ def test_a_signature_by_another_key_does_not_pass(
     open_registry: OpenRegistry, make_adapter: MakeAdapter, ours: KeyPair, theirs: KeyPair
 ) -> None:
     adapter_id = add_version(open_registry("none", key=theirs), make_adapter, 0)
-    with pytest.raises(AdapterRejectedError, match=f"by nobody trusted here: {theirs.id[:12]}"):
+    with pytest.raises(AdapterRejectedError, match=f"by no key trusted here: {theirs.id[:12]}"):
         open_registry().fetch(adapter_id)
     assert open_registry(trusted=(ours, theirs)).fetch(adapter_id).is_dir()
 

@@ -118,9 +118,9 @@ def test_a_certificate_that_anybody_could_make_is_not_trusted(
 
 def test_a_step_without_a_credential_does_not_wait_for_a_browser(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO())
-    with pytest.raises(UsageError, match="nobody at a terminal"):
+    with pytest.raises(UsageError, match="no user at a terminal"):
         find_token(None)
-    with pytest.raises(UsageError, match="nobody at a terminal"):
+    with pytest.raises(UsageError, match="no user at a terminal"):
         build_trust(key="sigstore").sign_event(b"{}")
 
 
