@@ -32,7 +32,7 @@ from lorry_registry.ledger.promotion import (
     list_versions,
 )
 from lorry_registry.ledger.registry_identity import RegistryIdentity
-from lorry_registry.ledger.updates import LedgerUpdate, require_same_champion, update
+from lorry_registry.ledger.updates import LedgerUpdate, RequireSameChampion, update
 from lorry_registry.manifest import Manifest
 from lorry_registry.records.row_fingerprints import read_fingerprints
 from lorry_registry.records.training_record import read_card
@@ -379,7 +379,7 @@ class Registry:
                     manifest,
                 )
 
-            return update(self.ledger, task, decide)
+            return update(self.ledger, task, decide, is_first=True)
 
     def promote(self, task: str, version: int, *, reason: str, by: str | None = None) -> Event:
         """Make a version the champion.
@@ -390,15 +390,16 @@ class Registry:
             ConflictError: It is the champion already, or the champion was changed meanwhile.
             AdapterRejectedError: The stored adapter is damaged.
         """
-        state = self.ledger.require_state(task)
-        require_present(state)
-        champion = state.champion_version
-        chosen = find_version(self.ledger.read_events(state), version, task=task)
-        if champion == version:
-            raise ConflictError(
-                "it is already the champion", where=f"{task} v{version}", todo="name another version"
-            )
-        return self._change_champion(task, "promote", lambda _: chosen, champion, reason, by)
+
+        def choose(state: TaskState) -> Version:
+            chosen = find_version(self.ledger.read_events(state), version, task=task)
+            if state.champion_version == version:
+                raise ConflictError(
+                    "it is already the champion", where=f"{task} v{version}", todo="name another version"
+                )
+            return chosen
+
+        return self._change_champion(task, "promote", choose, reason, by)
 
     def rollback(self, task: str, *, reason: str, by: str | None = None) -> Event:
         """Make the previous champion the champion again.
@@ -409,15 +410,12 @@ class Registry:
             ConflictError: The champion was changed meanwhile.
             AdapterRejectedError: The stored adapter is damaged.
         """
-        state = self.ledger.require_state(task)
-        require_present(state)
-        champion = state.champion_version
 
         def choose(state: TaskState) -> Version:
             events = self.ledger.read_events(state)
             return find_version(events, find_rollback_version(events, task=task), task=task)
 
-        return self._change_champion(task, "rollback", choose, champion, reason, by)
+        return self._change_champion(task, "rollback", choose, reason, by)
 
     def withdraw(self, task: str, *, reason: str, by: str | None = None) -> Event:
         """Leave a task without a champion; its versions stay registered, and can be promoted again.
@@ -427,15 +425,15 @@ class Registry:
             ConflictError: The champion was changed meanwhile.
         """
         self.trust.check_ready()
-        state = self.ledger.require_state(task)
-        require_present(state)
-        champion, actor = state.champion, by or name_user()
-        if champion is None:
-            raise explain_no_champion(self.ledger.read_events(state), task=task)
+        actor = by or name_user()
+        require_same = RequireSameChampion()
 
         def decide(state: TaskState) -> LedgerUpdate:
             require_present(state)
-            require_same_champion(state, champion.version)
+            require_same(state)
+            champion = state.champion
+            if champion is None:
+                raise explain_no_champion(self.ledger.read_events(state), task=task)
             nothing = NextState(None, state.deleted)
             return LedgerUpdate(
                 "rollback", champion.adapter_id, champion.version, False, actor, (reason,), next_state=nothing
@@ -448,17 +446,17 @@ class Registry:
         task: str,
         action: Literal["promote", "rollback"],
         choose: Callable[[TaskState], Version],
-        champion: int | None,
         reason: str,
         by: str | None,
     ) -> Event:
         self.trust.check_ready()
         actor = by or name_user()
+        require_same = RequireSameChampion()
         verified: dict[int, Manifest] = {}
 
         def decide(state: TaskState) -> LedgerUpdate:
             require_present(state)
-            require_same_champion(state, champion)
+            require_same(state)
             version = choose(state)
             if version.number not in verified:
                 held.enter_context(self.leases.hold(adapter_hex(version.adapter_id)))

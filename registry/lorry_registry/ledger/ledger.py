@@ -62,6 +62,8 @@ class TaskState:
         self.etag = etag
         # Adapters that were claimed for it since it was read.
         self.claimed: set[str] = set()
+        # The events that led to it, once they were read: they never change.
+        self.events: tuple[Event, ...] | None = None
 
     @property
     def champion(self) -> Champion | None:
@@ -190,11 +192,15 @@ class Ledger:
     def read_events(self, state: TaskState, *, packed: bool = True) -> list[Event]:
         """Return the events that led to a state, as :meth:`read_history` does; none before the first version.
 
+        The state keeps them: a second call reads nothing.
+
         Raises:
             StoreError: An event is missing, was changed, or is another task's.
         """
         if state.head is None:
             return []
+        if state.events is not None and packed:
+            return list(state.events)
         task, last = state.task, state.head.event
         # A forged head may name any number, but no more is begun than the store's concurrency allows.
         copies = self._read_packs(task, last.sequence - 1) if packed else []
@@ -215,6 +221,7 @@ class Ledger:
             )
         self._check_champion(state, events)
         self._check_signatures(state.task, events)
+        state.events = tuple(events)
         return events
 
     def _check_signatures(self, task: str, events: list[Event]) -> None:

@@ -46,38 +46,54 @@ class LedgerUpdate:
     next_state: NextState | None = None
 
 
-def update(ledger: Ledger, task: str, decide: Callable[[TaskState], LedgerUpdate | Event]) -> Event:
+def update(
+    ledger: Ledger,
+    task: str,
+    decide: Callable[[TaskState], LedgerUpdate | Event],
+    *,
+    is_first: bool = False,
+) -> Event:
     """Record what is decided on the present state of a task; decide again on the next one after a conflict.
 
     Args:
         ledger: The ledger.
         task: The task.
         decide: Returns what to record on a state, or an event that says it already. What it raises ends this.
+        is_first: Whether this may be the first event of the task.
 
     Raises:
         ConflictError: Other writers came first, in every attempt.
+        NotFoundError: There is no such task, and this is not its first event.
     """
+    read = ledger.read_state if is_first else ledger.require_state
     try:
         return _RETRIES.call(
-            lambda: _record_once(ledger, task, decide), lambda error: isinstance(error, _OvertakenError)
+            lambda: _record_once(ledger, read(task), decide), lambda error: isinstance(error, _OvertakenError)
         )
     except _OvertakenError as overtaken:
         raise overtaken.conflict from None
 
 
-def require_same_champion(state: TaskState, champion: int | None) -> None:
-    """Raise unless the champion is still the version that it was when a person decided.
+class RequireSameChampion:
+    """A check for every attempt of an update: the champion is still the one of the first attempt's state."""
 
-    Raises:
-        ConflictError: It changed in between.
-    """
-    if state.champion_version != champion:
-        raise ConflictError(
-            f"the champion changed meanwhile: it was {name_version(champion)}, "
-            f"and is now {name_version(state.champion_version)}",
-            where=state.task,
-            todo=f"see: lorry history {state.task}; then decide again",
-        )
+    def __init__(self) -> None:
+        self._seen: list[int | None] = []
+
+    def __call__(self, state: TaskState) -> None:
+        """Raise unless the champion is still the version that it was when a person decided.
+
+        Raises:
+            ConflictError: It changed in between.
+        """
+        self._seen.append(state.champion_version)
+        if state.champion_version != self._seen[0]:
+            raise ConflictError(
+                f"the champion changed meanwhile: it was {name_version(self._seen[0])}, "
+                f"and is now {name_version(state.champion_version)}",
+                where=state.task,
+                todo=f"see: lorry history {state.task}; then decide again",
+            )
 
 
 class _OvertakenError(Exception):
@@ -86,8 +102,9 @@ class _OvertakenError(Exception):
         super().__init__(str(conflict))
 
 
-def _record_once(ledger: Ledger, task: str, decide: Callable[[TaskState], LedgerUpdate | Event]) -> Event:
-    state = ledger.read_state(task)
+def _record_once(
+    ledger: Ledger, state: TaskState, decide: Callable[[TaskState], LedgerUpdate | Event]
+) -> Event:
     decided = decide(state)
     if isinstance(decided, Event):
         return decided

@@ -122,6 +122,26 @@ def test_a_history_takes_a_request_for_each_pack_and_each_event_after_them(
     assert sorted(sent[1:]) == [f"GET {name}" for name in read]
 
 
+@pytest.mark.parametrize(
+    "decide",
+    [
+        lambda registry: registry.promote("reviews", 1, reason="a test"),
+        lambda registry: registry.rollback("reviews", reason="a test"),
+        lambda registry: registry.withdraw("reviews", reason="a test"),
+    ],
+    ids=["promote", "rollback", "withdraw"],
+)
+def test_a_change_of_the_champion_reads_the_head_and_each_event_once(
+    on_s3: Registry, make_adapter: Make, sent: list[str], decide: Callable[[Registry], Event]
+) -> None:
+    _register(on_s3, make_adapter, 3)
+    sent.clear()
+    decide(on_s3)
+    read = [request for request in sent if request.startswith("GET ")]
+    assert [name for name in read if read.count(name) > 1 and name != "GET manifest.json"] == []
+    assert read.count("GET head.json") == 1
+
+
 @pytest.mark.usefixtures("small_packs")
 def test_registering_costs_the_same_at_the_end_of_a_long_history(
     on_s3: Registry, make_adapter: Make, sent: list[str]
