@@ -46,7 +46,7 @@ _SHOWN_CHARACTERS = 72
     )
 )
 @task_argument
-@click.argument("texts", nargs=-1, metavar="TEXT...")
+@click.argument("texts", nargs=-1, metavar="[TEXT]...")
 @click.option(
     "--pair", "pairs", multiple=True, metavar="TEXT", help="The second text of each pair, in order."
 )

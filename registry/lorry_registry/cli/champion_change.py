@@ -22,12 +22,12 @@ def report_change(settings: Settings, registry: Registry, task: str, event: Even
         event: The change.
         as_json: Print it as JSON.
     """
-    before = f"v{event.champion_before}" if event.champion_before else "none"
+    before = f"it was v{event.champion_before}" if event.champion_before else "there was none before"
     if not as_json and event.champion_after is None:
-        print_line(f"{task} has no champion now; it was {before}.")
+        print_line(f"{task} has no champion now; {before}.")
     elif not as_json:
         digest = shorten_digest(event.adapter_id)
-        print_line(f"The champion of {task} is now v{event.champion_after} ({digest}); it was {before}.")
+        print_line(f"The champion of {task} is now v{event.champion_after} ({digest}); {before}.")
     problem = follow_ledger(settings, registry, task)
     if as_json:
         print_json(

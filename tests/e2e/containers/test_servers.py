@@ -173,10 +173,15 @@ def watch_containers(address: str) -> Iterator[list[Seen]]:
 
     def look() -> None:
         for event in events:
-            with contextlib.suppress(docker.errors.NotFound):
+            try:
                 facts = client.containers.get(event["id"]).attrs
-                if facts["Config"]["Labels"].get("lorry.run") == RUN:
-                    seen.append(describe(facts))
+            except docker.errors.APIError as error:
+                # Podman answers 500, and not 404, if a container is removed while it is looked at.
+                if "no such container" not in str(error).lower():
+                    raise
+                continue
+            if facts["Config"]["Labels"].get("lorry.run") == RUN:
+                seen.append(describe(facts))
 
     thread = threading.Thread(target=look, daemon=True)
     thread.start()

@@ -152,6 +152,7 @@ def test_decimal_commas_are_numbers_and_are_said(tmp_path: Path) -> None:
     found = guess(tmp_path / "a.csv")
     assert (found.kind, found.label, found.decimal) == ("regression", "price", ",")
     text = render_task(found, name="task", base="./base", revision=None, source="a.csv")
+    assert "Soft tokens (prompt-tuning, p-tuning, p-tuning-v2) are not expected to learn as much" in text
     assert yaml.safe_load(text)["data"]["format"] == {"decimal": ","}
 
 

@@ -206,7 +206,7 @@ def test_a_champion_that_is_withdrawn_has_no_alias_and_no_reader(
     assert "reviews has 3 versions and no champion; see why" in lorry("tasks").stdout
     assert "v2 -> none" in lorry("history", "reviews").stdout
     assert "--to none" not in lorry("rollback", "reviews", code=7).stderr
-    lorry("promote", "reviews", "2")
+    assert lorry("promote", "reviews", "2").stdout.endswith("; there was none before.\n")
     assert "lorry rollback reviews --to none" in lorry("rollback", "reviews", code=7).stderr
     moved = json.loads(lorry("rollback", "reviews", "--to", "none", "--json").stdout)
     assert (moved["version"], moved["adapter_id"], moved["version_before"]) == (None, None, 2)

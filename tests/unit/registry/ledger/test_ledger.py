@@ -158,7 +158,7 @@ def test_two_writers_from_one_state_cannot_both_win(ledger: Ledger) -> None:
         "reasons": (),
     }
     ledger.append(state, adapter_id=_name(2), **arguments)
-    with pytest.raises(ConflictError, match="changed by somebody else"):
+    with pytest.raises(ConflictError, match="changed by another writer"):
         ledger.append(state, adapter_id=_name(3), **arguments)
     assert [event.adapter_id for event in ledger.read_history("reviews")] == [_name(1), _name(2)]
 

@@ -96,9 +96,9 @@ def test_the_digest_is_that_of_the_content(store: Store) -> None:
 
 def test_a_swap_needs_the_present_tag(store: Store) -> None:
     first = store.compare_and_swap("head", b"1", None)
-    with pytest.raises(ConflictError, match="changed by somebody else"):
+    with pytest.raises(ConflictError, match="changed by another writer"):
         store.compare_and_swap("head", b"2", None)
-    with pytest.raises(ConflictError, match="changed by somebody else"):
+    with pytest.raises(ConflictError, match="changed by another writer"):
         store.compare_and_swap("head", b"1", None)
     second = store.compare_and_swap("head", b"2", first)
     with pytest.raises(ConflictError):
@@ -164,7 +164,7 @@ def test_a_deleted_key_is_gone_and_can_be_made_again(store: Store) -> None:
         assert store.read(key) is None
     assert list(store.list_keys("t")) == ["t/a/2"]
     assert "a" in store.list_children("t")
-    with pytest.raises(ConflictError, match="changed by somebody else"):
+    with pytest.raises(ConflictError, match="changed by another writer"):
         store.compare_and_swap("t/b/head", b"2", tag)
     store.compare_and_swap("t/b/head", b"2", None)
     store.create("t/a/1", b"two")

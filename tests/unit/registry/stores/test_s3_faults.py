@@ -156,7 +156,7 @@ def test_a_swap_that_lost_to_the_same_content_is_a_conflict(
     tag = shaky.compare_and_swap("head", b"1", None) if expects else None
     _plan(faults, "PUT", ["drop"])
     faults.before = lambda: steady.compare_and_swap("head", b"2", tag)
-    with pytest.raises(ConflictError, match="changed by somebody else"):
+    with pytest.raises(ConflictError, match="changed by another writer"):
         shaky.compare_and_swap("head", b"2", tag)
 
 
