@@ -5,7 +5,7 @@ from html import escape
 
 from lorry_components.steps.finetune.learning_curve import LearningCurve
 
-_WIDTH, _HEIGHT, _LEFT, _TOP, _GAP, _FOOT = 300, 150, 50, 18, 30, 32
+_WIDTH, _HEIGHT, _LEFT, _TOP, _GAP, _FOOT = 300, 150, 60, 18, 30, 32
 _Points = Sequence[tuple[int, float]]
 
 
@@ -43,8 +43,8 @@ def _draw_line(title: str, points: _Points, left: int) -> str:
     places = [
         (
             left + (step - first) / across * _WIDTH,
-            # A little room above and below, so that no line lies on the frame.
-            bottom - 6 - (value - low) / up * (_HEIGHT - 12),
+            # A little room above and below, so that no line lies on the frame; a level one is in the middle.
+            bottom - 6 - ((value - low) / up if high > low else 0.5) * (_HEIGHT - 12),
         )
         for step, value in points
     ]
@@ -52,12 +52,15 @@ def _draw_line(title: str, points: _Points, left: int) -> str:
     dots = (
         "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5"/>' for x, y in places) if len(points) < 30 else ""
     )
+    ends = [(bottom - 3, low), (_TOP + 10, high)] if high > low else [(_TOP + _HEIGHT / 2 + 4, low)]
+    scale = "".join(
+        f'<text x="{left - 6}" y="{y:g}" text-anchor="end">{value:.3g}</text>' for y, value in ends
+    )
     return (
         f'<rect class="frame" x="{left}" y="{_TOP}" width="{_WIDTH}" height="{_HEIGHT}"/>'
         f'<polyline class="line" points="{path}"/>{dots}'
         f'<text x="{left}" y="{_TOP - 6}">{escape(title)}</text>'
-        f'<text x="{left - 6}" y="{bottom - 3}" text-anchor="end">{low:.3g}</text>'
-        f'<text x="{left - 6}" y="{_TOP + 10}" text-anchor="end">{high:.3g}</text>'
+        f"{scale}"
         f'<text x="{left}" y="{bottom + 14}">{first:,}</text>'
         f'<text x="{left + _WIDTH}" y="{bottom + 14}" text-anchor="end">{last:,}</text>'
         f'<text x="{left + _WIDTH / 2}" y="{bottom + 28}" text-anchor="middle">step</text>'

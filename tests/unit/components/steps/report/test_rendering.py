@@ -135,6 +135,8 @@ def test_the_page_has_the_learning_curve() -> None:
     one = LearningCurve(metric="rmse", losses=((1, 2.0), (2, 2.0)), scores=((2, 0.5),))
     page = render_page(ReportFacts(title="Run", tasks=(make_task(curve=one),)))
     assert page.count('<polyline class="line"') == 1
+    # A level line has one number beside it; the other is the last step.
+    assert page.count('text-anchor="end">2</text>') == 2
     for nothing in (None, LearningCurve(metric="rmse", losses=((1, 2.0),))):
         page = render_page(ReportFacts(title="Run", tasks=(make_task(curve=nothing),)))
         assert "Learning curve" not in page
