@@ -9,11 +9,11 @@ LOOPBACK = "127.0.0.1"
 
 def is_free(port: int) -> bool:
     """Return whether nothing listens at a port of the loopback."""
-    with contextlib.closing(socket.socket()) as probe:
+    with contextlib.closing(socket.socket()) as listener:
         # As servers do: a connection that was closed a moment ago is no reason to wait.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((LOOPBACK, port))
+            listener.bind((LOOPBACK, port))
         except OSError:
             return False
     return True
@@ -27,6 +27,6 @@ def find_free_ports(count: int) -> list[int]:
 
 def _bind_ports(stack: contextlib.ExitStack, count: int) -> Iterator[int]:
     for _ in range(count):
-        probe = stack.enter_context(contextlib.closing(socket.socket()))
-        probe.bind((LOOPBACK, 0))
-        yield int(probe.getsockname()[1])
+        listener = stack.enter_context(contextlib.closing(socket.socket()))
+        listener.bind((LOOPBACK, 0))
+        yield int(listener.getsockname()[1])

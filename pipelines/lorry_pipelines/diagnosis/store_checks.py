@@ -135,11 +135,11 @@ class _Place:
         self._client.list_objects_v2(Bucket=self._bucket, Prefix=self._folder, MaxKeys=1)
 
     def write_under_conditions(self) -> None:
-        from lorry_registry.stores.s3_probe import probe_conditions
+        from lorry_registry.stores.s3_conditions import check_conditions
         from lorry_registry.stores.s3_store import RETRIES
 
         retries = dataclasses.replace(RETRIES, attempts=2)
-        probe_conditions(
+        check_conditions(
             self._client, self._bucket, self._folder, retries=retries, parameters=self._parameters
         )
 

@@ -13,7 +13,7 @@ from lorry_registry.mlflow.connection import MlflowConnection
 from lorry_registry.mlflow.network import DIRECT_DOWNLOADS, PROBING, wants_direct_downloads
 from lorry_registry.mlflow.ownership import REGISTRY_TAG
 
-_NAME = "lorry-probe.txt"
+_NAME = "lorry-check.txt"
 _THROUGH_SERVER = "mlflow-artifacts:/"
 
 
@@ -46,7 +46,7 @@ def try_artifacts(connection: MlflowConnection) -> ArtifactsAnswer | None:
         return None
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-    folder = f"lorry-probe-{secrets.token_hex(8)}"
+    folder = f"lorry-check-{secrets.token_hex(8)}"
     content = secrets.token_bytes(16)
     with tempfile.TemporaryDirectory() as scratch, connection.transferring():
         path = Path(scratch) / _NAME

@@ -6,7 +6,7 @@ Every write is one of three: *create* (fails when the key exists with other cont
 
 ``base`` is the interface and ``opening`` goes from an address to a store. ``local_store`` is a folder.
 ``s3_store`` is a bucket, with ``s3_client`` (how a client is made, for data as well), ``s3_errors`` (what an
-error means), ``s3_probe`` (does the server keep conditions?) and ``s3_upkeep`` (removing much at once).
+error means), ``s3_conditions`` (does the server keep conditions?) and ``s3_upkeep`` (removing much at once).
 boto3 is imported only when a store on S3 is opened.
 """
 

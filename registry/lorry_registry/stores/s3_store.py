@@ -38,6 +38,7 @@ from lorry_registry.stores.base import (
     refuse_large,
 )
 from lorry_registry.stores.s3_client import CONNECTIONS, S3Options, make_client
+from lorry_registry.stores.s3_conditions import check_conditions, check_multipart_condition
 from lorry_registry.stores.s3_errors import (
     explain_error,
     find_code,
@@ -46,7 +47,6 @@ from lorry_registry.stores.s3_errors import (
     is_missing,
     is_transient,
 )
-from lorry_registry.stores.s3_probe import probe_conditions, probe_multipart_condition
 from lorry_registry.stores.s3_upkeep import delete_objects, list_uploads
 
 _T = TypeVar("_T")
@@ -218,7 +218,7 @@ class S3Store(Store):
     def create(self, key: str, content: bytes) -> None:
         """Write a new key under the condition that it does not exist."""
         check_key(key)
-        self._ensure_probed()
+        self._ensure_conditions()
         with self._reporting("write", key, _PUT):
             try:
                 self._send(lambda: self._put(key, content, IfNoneMatch="*"))
@@ -230,7 +230,7 @@ class S3Store(Store):
     def compare_and_swap(self, key: str, content: bytes, expected: str | None) -> str:
         """Replace a key under the condition that it has the expected ETag, or that it does not exist."""
         check_key(key)
-        self._ensure_probed()
+        self._ensure_conditions()
         condition = {"IfNoneMatch": "*"} if expected is None else {"IfMatch": expected}
         token = uuid.uuid4().hex
         with self._reporting("write", key, _PUT):
@@ -258,7 +258,7 @@ class S3Store(Store):
     def upload(self, key: str, source: Path) -> None:
         """Create a key from a file: a small one in one request, a large one in parts."""
         check_key(key)
-        self._ensure_probed()
+        self._ensure_conditions()
         with self._reporting("write", key, _PUT):
             try:
                 size = source.stat().st_size
@@ -301,7 +301,7 @@ class S3Store(Store):
     def check_writable(self) -> None:
         """Write and remove a key of its own, under conditions that the server must keep."""
         with self._reporting("write", "", _PUT):
-            probe_conditions(
+            check_conditions(
                 self._client, self.bucket, self._folder, retries=self._retries, parameters=self._encryption
             )
             self._keeps_conditions = True
@@ -323,13 +323,13 @@ class S3Store(Store):
     def _send(self, request: Callable[[], _T]) -> _T:
         return self._retries.call(request, is_transient)
 
-    def _ensure_probed(self) -> None:
+    def _ensure_conditions(self) -> None:
         if not self._keeps_conditions:
             self.check_writable()
 
-    def _ensure_multipart_probed(self) -> None:
+    def _ensure_multipart_condition(self) -> None:
         if not self._keeps_multipart_condition:
-            probe_multipart_condition(
+            check_multipart_condition(
                 self._client, self.bucket, self._folder, retries=self._retries, parameters=self._encryption
             )
             self._keeps_multipart_condition = True
@@ -384,7 +384,7 @@ class S3Store(Store):
                 # Gigabytes are not sent only to learn that they are there.
                 self._require_content(key, digest_file(source))
                 return
-            self._ensure_multipart_probed()
+            self._ensure_multipart_condition()
             try:
                 self._upload_parts_once(key, source, size)
             except ClientError as error:

@@ -219,7 +219,7 @@ def test_the_probe_of_uploads_in_parts_is_made_once_before_the_first(
     probes: list[str] = []
 
     def record(params: dict[str, Any], **_: Any) -> None:
-        probes.extend([params["Key"]] if "lorry-probe" in params["Key"] else [])
+        probes.extend([params["Key"]] if "lorry-check" in params["Key"] else [])
 
     s3_store._client.meta.events.register("before-parameter-build.s3.CreateMultipartUpload", record)
     s3_store.create("small", b"")
@@ -240,7 +240,7 @@ def test_the_probe_is_made_once_for_each_store(s3_address: str) -> None:
     store._client.meta.events.register("before-parameter-build.s3.PutObject", record)
     store.create("a", b"")
     store.create("b", b"")
-    assert len([key for key in writes if "lorry-probe" in key]) == 3
+    assert len([key for key in writes if "lorry-check" in key]) == 3
     assert [key.rpartition("/")[2] for key in writes[3:]] == ["a", "b"]
 
 

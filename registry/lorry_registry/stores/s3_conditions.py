@@ -17,7 +17,7 @@ _TODO = "use one that has conditional writes, as AWS and SeaweedFS have, or a lo
 _WRONG_TAG = f'"{"0" * 32}"'
 
 
-def probe_conditions(
+def check_conditions(
     client: Any, bucket: str, folder: str, *, retries: RetryPolicy, parameters: Mapping[str, str]
 ) -> None:
     """Write a key of our own twice, and a third time under a wrong tag; only the first may be accepted.
@@ -35,7 +35,7 @@ def probe_conditions(
         StoreError: The server ignores conditions.
     """
     # A hidden name, which no key of a store can have.
-    place = {"Bucket": bucket, "Key": f"{folder}.lorry-probe-{uuid.uuid4().hex}"}
+    place = {"Bucket": bucket, "Key": f"{folder}.lorry-check-{uuid.uuid4().hex}"}
     with _removing(client, place):
 
         def write(content: bytes, **condition: str) -> Callable[[], Any]:
@@ -54,15 +54,15 @@ def probe_conditions(
                 )
 
 
-def probe_multipart_condition(
+def check_multipart_condition(
     client: Any, bucket: str, folder: str, *, retries: RetryPolicy, parameters: Mapping[str, str]
 ) -> None:
     """Complete an upload in parts over a key of our own, on the condition that there is no such key.
 
     Some servers keep the conditions of a single write and ignore this one. The arguments and errors are those
-    of :func:`probe_conditions`, to which this adds three requests before the first large file.
+    of :func:`check_conditions`, to which this adds three requests before the first large file.
     """
-    place = {"Bucket": bucket, "Key": f"{folder}.lorry-probe-{uuid.uuid4().hex}"}
+    place = {"Bucket": bucket, "Key": f"{folder}.lorry-check-{uuid.uuid4().hex}"}
     with _removing(client, place):
         retries.call(lambda: client.put_object(**place, Body=b"1", **parameters), is_transient)
         started = retries.call(lambda: client.create_multipart_upload(**place, **parameters), is_transient)
