@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from lorry_components.memory.expectations import advise_on_methods
 from lorry_components.tasks.json_schema import EDITOR_LINE
 from lorry_pipelines.starting.guesses import CLASSIFICATION, GENERATION, Guess, TaskGuess
 
@@ -63,7 +64,7 @@ def render_task(guess: TaskGuess, *, name: str, base: str, revision: str | None,
         *_comment(said.get("length"), indent=2),
         f"  max_length: {guess.max_length}",
         "",
-        *_advise_on_methods(guess.kind),
+        *textwrap.wrap(advise_on_methods(guess.kind), _WIDTH, initial_indent="# ", subsequent_indent="# "),
         "method: {name: lora, r: 8}",
         *_list_head(guess.kind),
         "",
@@ -71,13 +72,6 @@ def render_task(guess: TaskGuess, *, name: str, base: str, revision: str | None,
         "# With a least value that it must reach: gate: {minimum: 0.8}",
     ]
     return "\n".join(lines) + "\n"
-
-
-def _advise_on_methods(kind: str) -> Iterator[str]:
-    # As lorry plan says of such a task: only heads on whole texts were measured.
-    if kind != GENERATION:
-        yield "# Soft tokens (prompt-tuning, p-tuning, p-tuning-v2) are not expected to learn as much as lora"
-        yield "# on a base of fewer than 300 million parameters: lorry plan says so of each task."
 
 
 def _list_head(kind: str) -> Iterator[str]:

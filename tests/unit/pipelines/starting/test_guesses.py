@@ -1,6 +1,7 @@
 """What ``lorry init`` guesses of tables: kind, columns, split, and what it is unsure of."""
 
 import csv
+import dataclasses
 import gzip
 import json
 import os
@@ -137,6 +138,12 @@ def test_what_stands_for_a_missing_label_is_no_class_and_is_left_out(tmp_path: P
     assert "\n  on_fault: drop\n" in text
     spec, faults = inspect_task(yaml.safe_load(text))
     assert spec is None or spec.data.on_fault == "drop", faults
+    other = dataclasses.replace(found, kind="question-answering")
+    assert "Soft tokens" in text
+    # Only heads on whole texts were measured.
+    assert "Soft tokens" not in render_task(
+        other, name="task", base="./base", revision=None, source="a.jsonl"
+    )
 
 
 def test_numbers_with_gaps_are_numbers(tmp_path: Path) -> None:
