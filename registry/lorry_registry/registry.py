@@ -379,7 +379,7 @@ class Registry:
                     manifest,
                 )
 
-            return update(self.ledger, task, decide, is_first=True)
+            return update(self.ledger, task, decide, may_be_first=True)
 
     def promote(self, task: str, version: int, *, reason: str, by: str | None = None) -> Event:
         """Make a version the champion.

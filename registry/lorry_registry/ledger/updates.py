@@ -51,7 +51,7 @@ def update(
     task: str,
     decide: Callable[[TaskState], LedgerUpdate | Event],
     *,
-    is_first: bool = False,
+    may_be_first: bool = False,
 ) -> Event:
     """Record what is decided on the present state of a task; decide again on the next one after a conflict.
 
@@ -59,13 +59,13 @@ def update(
         ledger: The ledger.
         task: The task.
         decide: Returns what to record on a state, or an event that says it already. What it raises ends this.
-        is_first: Whether this may be the first event of the task.
+        may_be_first: Whether this may be the first event of the task.
 
     Raises:
         ConflictError: Other writers came first, in every attempt.
         NotFoundError: There is no such task, and this is not its first event.
     """
-    read = ledger.read_state if is_first else ledger.require_state
+    read = ledger.read_state if may_be_first else ledger.require_state
     try:
         return _RETRIES.call(
             lambda: _record_once(ledger, read(task), decide), lambda error: isinstance(error, _OvertakenError)
@@ -78,7 +78,7 @@ class RequireSameChampion:
     """A check for every attempt of an update: the champion is still the one of the first attempt's state."""
 
     def __init__(self) -> None:
-        self._seen: list[int | None] = []
+        self._first: TaskState | None = None
 
     def __call__(self, state: TaskState) -> None:
         """Raise unless the champion is still the version that it was when a person decided.
@@ -86,10 +86,10 @@ class RequireSameChampion:
         Raises:
             ConflictError: It changed in between.
         """
-        self._seen.append(state.champion_version)
-        if state.champion_version != self._seen[0]:
+        self._first = first = self._first or state
+        if state.champion_version != first.champion_version:
             raise ConflictError(
-                f"the champion changed meanwhile: it was {name_version(self._seen[0])}, "
+                f"the champion changed meanwhile: it was {name_version(first.champion_version)}, "
                 f"and is now {name_version(state.champion_version)}",
                 where=state.task,
                 todo=f"see: lorry history {state.task}; then decide again",

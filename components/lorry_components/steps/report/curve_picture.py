@@ -38,13 +38,13 @@ def _draw_line(title: str, points: _Points, left: int) -> str:
     steps, values = zip(*points, strict=True)
     low, high = min(values), max(values)
     first, last = steps[0], steps[-1]
-    across, up = (last - first) or 1, (high - low) or 1.0
+    across, is_level = (last - first) or 1, low == high
     bottom = _TOP + _HEIGHT
     places = [
         (
             left + (step - first) / across * _WIDTH,
             # A little room above and below, so that no line lies on the frame; a level one is in the middle.
-            bottom - 6 - ((value - low) / up if high > low else 0.5) * (_HEIGHT - 12),
+            bottom - 6 - (0.5 if is_level else (value - low) / (high - low)) * (_HEIGHT - 12),
         )
         for step, value in points
     ]
@@ -52,7 +52,7 @@ def _draw_line(title: str, points: _Points, left: int) -> str:
     dots = (
         "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5"/>' for x, y in places) if len(points) < 30 else ""
     )
-    ends = [(bottom - 3, low), (_TOP + 10, high)] if high > low else [(_TOP + _HEIGHT / 2 + 4, low)]
+    ends = [(_TOP + _HEIGHT / 2 + 4, low)] if is_level else [(bottom - 3, low), (_TOP + 10, high)]
     scale = "".join(
         f'<text x="{left - 6}" y="{y:g}" text-anchor="end">{value:.3g}</text>' for y, value in ends
     )

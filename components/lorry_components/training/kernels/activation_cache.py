@@ -77,7 +77,7 @@ class FrozenPrefix:
     def compute(
         self,
         batches: Sequence[Sequence[int]],
-        collate: Callable[[Sequence[int]], Any],
+        collate: Collate,
         lengths: Sequence[int],
     ) -> Iterator[tuple[int, torch.Tensor]]:
         """Yield each row's number and states, shape (tokens, width).
