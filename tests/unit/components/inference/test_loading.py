@@ -421,8 +421,12 @@ def test_rows_are_predicted_a_part_at_a_time(predictor: Predictor, monkeypatch: 
 
 def test_predicting_leaves_no_trace_of_the_base_outputs(predictor: Predictor) -> None:
     rows = write_texts(3)
+    weights = {name: each.clone() for name, each in predictor.adapted.model.state_dict().items()}
     before = predictor.compute_outputs(rows)
     base = predictor.compute_base_outputs(rows)
+    after = predictor.adapted.model.state_dict()
+    assert after.keys() == weights.keys()
+    assert all(torch.equal(after[name], weight) for name, weight in weights.items())
     # Memory of another alignment may change the last bit.
     np.testing.assert_allclose(predictor.compute_outputs(rows), before, rtol=1e-6)
     assert np.abs(base - before).max() > 1e-5
