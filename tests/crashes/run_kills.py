@@ -9,6 +9,7 @@ anything was half there, or was not as it should be in the end.
 
 import argparse
 import contextlib
+import itertools
 import os
 import random
 import signal
@@ -31,6 +32,9 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=1000, help="how many, on all stores together")
     parser.add_argument("--store", choices=("folder", "s3", "both"), default="both")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of steps")
+    parser.add_argument(
+        "--everywhere", nargs="+", help="kill these operations at each of their steps instead"
+    )
     options = parser.parse_args()
     # A shell starts what runs in its background with Ctrl-C ignored. A server must not outlive this either.
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -43,9 +47,15 @@ def main() -> int:
             root = Path(folder) / kind
             root.mkdir()
             with serve_store(kind, root):
-                kills = run_kills(
-                    Killer(root, kind, empty_mlflow), kind, options.kills // len(kinds), options.seed
-                )
+                killer = Killer(root, kind, empty_mlflow)
+                operations = ON_S3 if kind == "s3" else ON_ANY_STORE
+                if options.everywhere:
+                    named = {each.name: each for each in operations}
+                    chosen = (killer.kill_everywhere(named[name]) for name in options.everywhere)
+                    kills = run_kills(itertools.chain.from_iterable(chosen), kind)
+                else:
+                    count, generator = options.kills // len(kinds), random.Random(options.seed)  # noqa: S311
+                    kills = run_kills(killer.kill_at_random(operations, count, generator), kind)
             problems += [kill for kill in kills if kill.problem]
     for kill in problems:
         print(f"\n{describe_problem(kill)}")
@@ -65,17 +75,16 @@ def serve_store(kind: str, root: Path) -> Iterator[None]:
         yield
 
 
-def run_kills(killer: Killer, kind: str, count: int, seed: int) -> list[Kill]:
+def run_kills(planned: Iterator[Kill], kind: str) -> list[Kill]:
     """Kill, and print a table."""
     started = time.monotonic()
-    operations = ON_S3 if kind == "s3" else ON_ANY_STORE
     kills = []
     # After Ctrl-C what was found until then is told.
     with contextlib.suppress(KeyboardInterrupt):
-        for kill in killer.kill_at_random(operations, count, random.Random(seed)):  # noqa: S311 -- no secret
+        for kill in planned:
             kills.append(kill)
             if len(kills) % 50 == 0:
-                print(f"{kind}: {len(kills)} of {count}, {time.monotonic() - started:.0f} s", file=sys.stderr)
+                print(f"{kind}: {len(kills)}, {time.monotonic() - started:.0f} s", file=sys.stderr)
     print(f"\n{kind}: {len(kills)} kills in {time.monotonic() - started:.0f} s")
     print(f"\n{'operation':20}  {'step':52}  {'kills':>5}  {'problems':>8}  left")
     for operation, step, number, states, wrong in count_kills(kills):

@@ -14,7 +14,7 @@ from lorry_registry.ledger.events import Event
 from lorry_registry.mlflow.index import MlflowIndex
 from lorry_registry.registry import Registry
 
-from fixtures.adapters import write_adapter
+from fixtures.adapters import enroll, write_adapter
 from fixtures.mlflow_server import MlflowServer, mlflow_server  # noqa: F401
 from fixtures.s3_faults import FaultProxy
 
@@ -91,10 +91,7 @@ def open_window(
         task = f"{prefix}-{next(numbers)}"
         for seed in (1, 2):
             adapter = write_adapter(tmp_path / task / str(seed), task=task, seed=seed)
-            registry.publish(adapter.path, adapter.manifest)
-            registry.register(
-                task, adapter.adapter_id, promote=seed == 1, judged_champion=None, reasons=("a test",)
-            )
+            enroll(registry, adapter, promote=seed == 1, reasons=("a test",))
         return Window(task, registry, proxy, mlflow_server)
 
     return open_one

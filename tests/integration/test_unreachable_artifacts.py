@@ -23,7 +23,7 @@ from lorry_registry.mlflow.network import BRIEF, DIRECT_DOWNLOADS
 from lorry_registry.registry import Registry
 from lorry_registry.settings import Settings
 
-from fixtures.adapters import write_adapter
+from fixtures.adapters import enroll, write_adapter
 from fixtures.loopback_server import LoopbackServer
 from fixtures.mlflow_server import MlflowServer, run_mlflow
 from fixtures.s3_server import BUCKET, S3Server, find_ports, s3_server  # noqa: F401
@@ -127,8 +127,7 @@ def test_registration_goes_through_the_server(
 ) -> None:
     task = f"task-{'silent' if s3_port else 'closed'}"
     adapter = write_adapter(tmp_path / task, task=task)
-    registry.publish(adapter.path, adapter.manifest)
-    registry.register(task, adapter.adapter_id, promote=True, judged_champion=None, reasons=("a test",))
+    enroll(registry, adapter, reasons=("a test",))
     index = MlflowIndex(server.endpoint)
     (version,) = registry.list_versions(task)
     with index.limiting(15):
@@ -167,8 +166,7 @@ def test_other_clients_take_the_same_way_where_the_variable_is_set(
     server: MlflowServer, registry: Registry, tmp_path: Path
 ) -> None:
     adapter = write_adapter(tmp_path / "plain", task="plain")
-    registry.publish(adapter.path, adapter.manifest)
-    registry.register("plain", adapter.adapter_id, promote=True, judged_champion=None, reasons=("a test",))
+    enroll(registry, adapter, reasons=("a test",))
     index = MlflowIndex(server.endpoint)
     reconcile_task(index, registry, "plain")
     subprocess.run(

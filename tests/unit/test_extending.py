@@ -1,9 +1,8 @@
 """The how-tos of CONTRIBUTING.md, each followed with a toy: what it adds works like what is there."""
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,16 +34,18 @@ from lorry_components.tasks.resolution import ResolvedTask, resolve_task
 from lorry_components.tasks.staleness import assess_staleness
 from lorry_components.training.training_summary import ADAPTER_FOLDER, TrainingSummary
 from lorry_registry.adapters.verification import read_tensor_entries
-from lorry_registry.errors import ConflictError, InvalidTaskError, NotFoundError, StoreError
-from lorry_registry.files.digests import digest_bytes, digest_document
+from lorry_registry.errors import ConflictError, InvalidTaskError, StoreError
+from lorry_registry.files.digests import digest_document
 from lorry_registry.manifest import WEIGHTS_NAME
 from lorry_registry.registry import Registry
 from lorry_registry.settings import Settings
-from lorry_registry.stores import Store, StoredDocument, StoredEntry, check_key, open_store
+from lorry_registry.stores import open_store
 from lorry_registry.stores.opening import OPENERS
 from lorry_registry.tasks import input_specs
 from lorry_registry.tasks.input_specs import DataSpec, SeededSplit
 from lorry_registry.tasks.task_spec import TaskSpec
+
+from fixtures.memory_store import MemoryStore
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -256,60 +257,6 @@ def test_a_metric(make_spec: Callable[..., TaskSpec], monkeypatch: pytest.Monkey
 # A store
 
 
-class MemoryStore(Store):
-    """A store in this process's memory."""
-
-    def __init__(self, address: str) -> None:
-        self.address = address
-        self._documents: dict[str, bytes] = {}
-
-    def read(self, key: str) -> StoredDocument | None:
-        content = self._documents.get(check_key(key))
-        return None if content is None else StoredDocument(content, digest_bytes(content))
-
-    def create(self, key: str, content: bytes) -> None:
-        if self._documents.setdefault(check_key(key), content) != content:
-            raise ConflictError("it exists with other content", where=self.locate(key))
-
-    def compare_and_swap(self, key: str, content: bytes, expected: str | None) -> str:
-        present = self.read(key)
-        if (present.etag if present else None) != expected:
-            raise ConflictError("it was changed since it was read", where=self.locate(key))
-        self._documents[key] = content
-        return digest_bytes(content)
-
-    def upload(self, key: str, source: Path) -> None:
-        self.create(key, source.read_bytes())
-
-    def download(self, key: str, target: Path) -> None:
-        stored = self.read(key)
-        if stored is None:
-            raise NotFoundError("there is no such key", where=self.locate(key))
-        target.write_bytes(stored.content)
-
-    def delete(self, key: str) -> None:
-        self._documents.pop(check_key(key), None)
-
-    def list_entries(self, prefix: str) -> Iterator[StoredEntry]:
-        for key in self.list_keys(prefix):
-            yield StoredEntry(key, len(self._documents[key]), datetime.now(UTC))
-
-    def list_keys(self, prefix: str) -> Iterator[str]:
-        return iter(sorted(key for key in self._documents if key.startswith(f"{prefix}/")))
-
-    def list_children(self, prefix: str) -> list[str]:
-        return sorted({key.removeprefix(f"{prefix}/").split("/")[0] for key in self.list_keys(prefix)})
-
-    def locate(self, key: str) -> str:
-        return f"{self.address}/{key}"
-
-    def find_path(self, key: str) -> Path | None:
-        return None
-
-    def check_writable(self) -> None:
-        """Memory can always be written."""
-
-
 def test_a_store(
     make_spec: Callable[..., TaskSpec],
     train: Callable[[TaskSpec], Trained],
@@ -343,7 +290,7 @@ def test_a_store(
         registry.ledger.append(state, **move, by="second", reasons=())
     assert [event.by for event in registry.ledger.read_history("toy")][1:] == ["first"]
     # A damaged file is noticed.
-    shelf._documents[f"adapters/{adapter_id.removeprefix('sha256:')}/{WEIGHTS_NAME}"] = b"other"
+    shelf.content[f"adapters/{adapter_id.removeprefix('sha256:')}/{WEIGHTS_NAME}"] = b"other"
     assert [error is not None for _, error in registry.verify_task("toy")] == [True]
 
 

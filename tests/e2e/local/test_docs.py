@@ -13,7 +13,7 @@ import pytest
 from lorry_registry.registry import Registry
 from lorry_registry.stores import LocalStore
 
-from fixtures.adapters import write_adapter
+from fixtures.adapters import enroll, write_adapter
 from fixtures.doc_blocks import Block, read_blocks
 from fixtures.s3_server import find_ports
 
@@ -43,15 +43,7 @@ def library(make_workspace: Callable[[str], Any]) -> Any:
     registry = Registry(LocalStore(workspace.store), workspace.home / "cache")
     for seed in (2, 3):
         adapter = write_adapter(workspace.folder / f"adapter-{seed}", seed=seed)
-        registry.publish(adapter.path, adapter.manifest)
-        registry.register(
-            "reviews",
-            adapter.adapter_id,
-            promote=False,
-            judged_champion=1,
-            reasons=("it is not better",),
-            by="ann",
-        )
+        enroll(registry, adapter, promote=False, judged_champion=1, reasons=("it is not better",), by="ann")
     (workspace.folder / "texts.txt").write_text("the film was good\nthe film was bad\n")
     (workspace.folder / "new.csv").write_text("id,text\n1,the film was good\n2,the food was poor\n")
     (workspace.folder / "minilm").symlink_to(workspace.base)

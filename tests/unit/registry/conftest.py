@@ -18,7 +18,7 @@ from lorry_registry.mlflow.index import MlflowIndex
 from lorry_registry.registry import Registry
 from lorry_registry.stores import LocalStore
 
-from fixtures.adapters import AdapterFolder, enlarge_adapter, write_adapter
+from fixtures.adapters import AdapterFolder, enlarge_adapter, enroll, write_adapter
 
 
 @pytest.fixture
@@ -49,16 +49,8 @@ def register_adapter(
         task: str = "reviews", seed: int = 0, *, promote: bool = True, **changes: Any
     ) -> tuple[AdapterFolder, Event]:
         adapter = make_adapter(task=task, seed=seed, **changes)
-        registry.publish(adapter.path, adapter.manifest)
-        event = registry.register(
-            task,
-            adapter.adapter_id,
-            promote=promote,
-            judged_champion=registry.ledger.read_state(task).champion_version,
-            reasons=("pearson 0.850 is at least 0.700",) if promote else ("pearson 0.600 is below 0.700",),
-            by="the pipeline",
-        )
-        return adapter, event
+        reasons = ("pearson 0.850 is at least 0.700",) if promote else ("pearson 0.600 is below 0.700",)
+        return adapter, enroll(registry, adapter, promote=promote, reasons=reasons, by="the pipeline")
 
     return register
 
@@ -81,6 +73,7 @@ def start_script() -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
     def start(code: str, *arguments: object) -> "subprocess.Popen[str]":
         process = subprocess.Popen(
             [sys.executable, "-c", code, *map(str, arguments)],
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -18,10 +18,8 @@ from lorry_registry.adapters.verification import (
 )
 from lorry_registry.errors import AdapterRejectedError, LorryError, StoreError
 from lorry_registry.files.digests import canonical_json
-from lorry_registry.files.regular_files import open_regular
 from lorry_registry.manifest import (
     ADAPTER_FILES,
-    CARD_NAME,
     CONFIG_NAME,
     MANIFEST_NAME,
     WEIGHTS_NAME,
@@ -133,14 +131,6 @@ def test_a_pipe_is_refused_by_who_reads_one_file_alone(make_adapter: Make, name:
         read()
 
 
-def test_a_regular_file_is_opened(tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"abc")
-    with open_regular(tmp_path / "file") as stream:
-        assert stream.read() == b"abc"
-    with pytest.raises(FileNotFoundError):
-        open_regular(tmp_path / "missing")
-
-
 # Manifests
 
 
@@ -154,13 +144,9 @@ def _rewrite(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     ("change", "said"),
     [
         (lambda it: it["files"][0].update(name="../outside"), "is not a plain file name"),
-        (lambda it: it["files"][0].update(name=".."), "is not a plain file name"),
-        (lambda it: it["files"][0].update(name="/etc/passwd"), "is not a plain file name"),
-        (lambda it: it["files"][0].update(name="a/b"), "is not a plain file name"),
         (lambda it: it.update(surprise=1), "surprise Extra inputs"),
         (lambda it: it["base"].update(trust_remote_code=True), "trust_remote_code Extra inputs"),
         (lambda it: it["files"].append(it["files"][0]), "an adapter has the files"),
-        (lambda it: it.update(format=2), "format"),
         (lambda it: it["files"].pop(), "an adapter has the files"),
     ],
 )
@@ -180,19 +166,6 @@ def test_a_manifest_nested_too_deep_is_refused(make_adapter: Make) -> None:
         verify_adapter(adapter.path)
     with pytest.raises(AdapterRejectedError, match="not a manifest"):
         Manifest.parse(b"[" * 100_000, where="x")
-
-
-def test_another_tasks_adapter_is_not_registered(registry: Registry, make_adapter: Make) -> None:
-    adapter = make_adapter(task="films")
-    registry.publish(adapter.path, adapter.manifest)
-    with pytest.raises(AdapterRejectedError, match="was trained for 'films'"):
-        registry.register("reviews", adapter.adapter_id, promote=True, judged_champion=None, reasons=())
-
-
-def test_an_adapters_card_is_text_and_never_run(make_adapter: Make) -> None:
-    folder = make_adapter().path
-    (folder / CARD_NAME).chmod(0o755)
-    assert verify_adapter(folder)
 
 
 # Ledgers
@@ -235,24 +208,3 @@ def test_a_ledger_document_with_an_unknown_key_is_refused(
 
 
 # Addresses
-
-
-@pytest.mark.parametrize("address", ["http://[::1", "s3://[bucket/x", "file://[::1/x"])
-def test_a_store_at_what_is_no_address_is_a_clear_error(
-    lorry: Run, monkeypatch: pytest.MonkeyPatch, address: str
-) -> None:
-    monkeypatch.setenv("LORRY_STORE", address)
-    for command in (("tasks",), ("verify", "--all"), ("show", "reviews")):
-        result = lorry(*command, code=StoreError.exit_code)
-        assert "not an address" in result.stderr
-        assert "correct LORRY_STORE" in result.stderr
-
-
-def test_a_move_stands_although_mlflows_address_is_none(
-    lorry: Run, registry: Registry, two_tasks: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://[::1")
-    result = lorry("promote", "reviews", "1")
-    assert "not an address" in result.stderr
-    assert "the move stands" in result.stderr
-    assert registry.resolve("reviews").version == 1

@@ -22,17 +22,6 @@ def test_the_same_training_gives_the_same_id_and_another_one_another(
     assert first.adapter_id == digest_bytes(first.serialize())
 
 
-def test_a_manifest_survives_a_round_trip(make_adapter: Callable[..., Any]) -> None:
-    manifest = make_adapter(labels=("bad", "good"), description="größer\nals “das”").manifest
-    assert Manifest.parse(manifest.serialize(), where="x") == manifest
-
-
-def test_it_holds_no_time_and_no_path(make_adapter: Callable[..., Any], tmp_path: Any) -> None:
-    text = make_adapter().manifest.serialize().decode()
-    assert str(tmp_path) not in text
-    assert "_at" not in text
-
-
 def test_sizes_and_counts_are_summed(make_adapter: Callable[..., Any]) -> None:
     adapter = make_adapter()
     files = [path for path in adapter.path.iterdir() if path.name != "manifest.json"]
@@ -82,9 +71,3 @@ def test_what_this_version_does_not_know_is_refused(
         Manifest.parse(json.dumps(document).encode(), where="store/x")
     assert "store/x" in str(caught.value)
     assert "upgrade lorry" in str(caught.value)
-
-
-@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"\xff", b"not json"])
-def test_what_is_no_manifest_is_refused(content: bytes) -> None:
-    with pytest.raises(AdapterRejectedError):
-        Manifest.parse(content, where="x")

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from lorry_registry.adapters.stored_adapters import adapter_key
 from lorry_registry.errors import AdapterRejectedError, ConflictError, NotFoundError, StoreError
 from lorry_registry.files.digests import canonical_json, digest_bytes
 from lorry_registry.ledger.events import Event
@@ -14,8 +13,9 @@ from lorry_registry.ledger.version_status import find_statuses, name_version_sta
 from lorry_registry.maintenance.task_deletion import delete_task, restore_task
 from lorry_registry.manifest import CONFIG_NAME, MANIFEST_NAME, WEIGHTS_NAME
 from lorry_registry.registry import Registry
-from lorry_registry.settings import Settings
 from lorry_registry.stores import LocalStore
+
+from fixtures.adapters import enroll
 
 Make = Callable[..., Any]
 StoredFile = Callable[[str, str], Path]
@@ -54,13 +54,6 @@ def test_an_adapter_goes_all_the_way_round(
     assert (entry.task, entry.versions, entry.manifest) == ("reviews", 1, adapter.manifest)
 
 
-def test_a_registry_is_opened_from_settings(tmp_path: Path) -> None:
-    registry = Registry.open(Settings.load({}, tmp_path))
-    assert registry.store.address == str(tmp_path / ".lorry" / "store")
-    assert registry.list_tasks() == []
-    assert registry.list_versions("anything") == []
-
-
 # Publishing
 
 
@@ -79,17 +72,6 @@ def test_a_wrong_folder_is_refused_and_does_not_block_the_right_one(
         registry.publish(wrong.path, right.manifest)
     assert list(store.list_keys("adapters")) == []
     assert registry.publish(right.path, right.manifest) == right.adapter_id
-
-
-@pytest.mark.parametrize("name", [CONFIG_NAME, WEIGHTS_NAME, "README.md"])
-def test_a_missing_file_is_refused_before_anything_is_stored(
-    registry: Registry, store: LocalStore, make_adapter: Make, name: str
-) -> None:
-    adapter = make_adapter()
-    (adapter.path / name).unlink()
-    with pytest.raises(AdapterRejectedError, match=f"{name} is missing"):
-        registry.publish(adapter.path, adapter.manifest)
-    assert list(store.list_keys("adapters")) == []
 
 
 def test_what_no_reader_would_load_is_not_published(
@@ -224,8 +206,7 @@ def test_a_name_stands_beside_every_event(
 
     monkeypatch.setattr("getpass.getuser", fail)
     adapter = make_adapter()
-    registry.publish(adapter.path, adapter.manifest)
-    event = registry.register("reviews", adapter.adapter_id, promote=True, judged_champion=None, reasons=())
+    event = enroll(registry, adapter)
     assert event.by == "unknown"
 
 
@@ -338,35 +319,6 @@ def test_a_manifest_that_was_changed_is_not_believed(
         registry.resolve("reviews")
 
 
-def test_every_version_is_verified_and_each_fault_told(
-    registry: Registry, register_adapter: Make, stored_file: StoredFile
-) -> None:
-    adapters = [register_adapter(seed=seed)[0] for seed in (1, 2, 3, 4)]
-    _flip(stored_file(adapters[0].adapter_id, WEIGHTS_NAME))
-    stored_file(adapters[1].adapter_id, CONFIG_NAME).unlink()
-    stored_file(adapters[2].adapter_id, "adapter_model.bin").touch()
-    found = {
-        version.number: str(error) if error else None for version, error in registry.verify_task("reviews")
-    }
-    assert "was changed" in str(found[1])
-    assert "is missing" in str(found[2])
-    assert "does not belong to it" in str(found[3])
-    assert found[4] is None
-
-
-def test_a_download_is_kept_and_not_repeated(
-    registry: Registry, register_adapter: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    adapter = register_adapter()[0]
-    folder = registry.fetch(adapter.adapter_id)
-
-    def fail(*_: Any) -> None:
-        raise AssertionError("downloaded again")
-
-    monkeypatch.setattr(LocalStore, "download", fail)
-    assert registry.fetch(adapter.adapter_id) == folder
-
-
 def test_a_damaged_copy_in_the_cache_is_replaced(registry: Registry, register_adapter: Make) -> None:
     adapter = register_adapter()[0]
     folder = registry.fetch(adapter.adapter_id)
@@ -375,24 +327,6 @@ def test_a_damaged_copy_in_the_cache_is_replaced(registry: Registry, register_ad
     assert registry.fetch(adapter.adapter_id) == folder
     assert (folder / WEIGHTS_NAME).read_bytes() == (adapter.path / WEIGHTS_NAME).read_bytes()
     assert not (folder / "extra").exists()
-
-
-@pytest.mark.parametrize("damage", [_flip, Path.unlink])
-def test_a_damaged_adapter_never_leaves_the_store(
-    registry: Registry,
-    register_adapter: Make,
-    stored_file: StoredFile,
-    tmp_path: Path,
-    damage: Callable[[Path], None],
-) -> None:
-    adapter = register_adapter()[0]
-    damage(stored_file(adapter.adapter_id, WEIGHTS_NAME))
-    with pytest.raises(AdapterRejectedError):
-        registry.export(adapter.adapter_id, tmp_path / "out")
-    with pytest.raises(AdapterRejectedError):
-        registry.fetch(adapter.adapter_id)
-    assert not (tmp_path / "out").exists()
-    assert not list(tmp_path.rglob("*.partial"))
 
 
 def test_an_export_fills_an_empty_folder_and_accepts_its_own(
@@ -404,15 +338,6 @@ def test_an_export_fills_an_empty_folder_and_accepts_its_own(
     registry.export(adapter.adapter_id, tmp_path / "out")
     registry.export(adapter.adapter_id, tmp_path / "new" / "deep" / ".." / "other")
     assert (tmp_path / "new" / "other" / MANIFEST_NAME).exists()
-
-
-def test_an_export_takes_a_relative_folder(
-    registry: Registry, register_adapter: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    adapter = register_adapter()[0]
-    monkeypatch.chdir(tmp_path)
-    registry.export(adapter.adapter_id, Path("out"))
-    assert (tmp_path / "out" / MANIFEST_NAME).exists()
 
 
 def test_an_export_overwrites_nothing(registry: Registry, register_adapter: Make, tmp_path: Path) -> None:
@@ -441,26 +366,6 @@ def test_a_full_disk_while_exporting_leaves_nothing(
         registry.export(adapter.adapter_id, tmp_path / "out")
     assert "out" in str(caught.value)
     assert not [path for path in tmp_path.iterdir() if "out" in path.name]
-
-
-def test_a_cache_that_cannot_be_written_is_one_clear_error(
-    store: LocalStore, register_adapter: Make, tmp_path: Path
-) -> None:
-    adapter = register_adapter()[0]
-    (tmp_path / "home").touch()
-    with pytest.raises((StoreError, ConflictError)):
-        Registry(store, tmp_path / "home" / "cache").fetch(adapter.adapter_id)
-
-
-def test_an_adapters_key_is_its_digest() -> None:
-    assert adapter_key("sha256:" + "0" * 64) == "adapters/" + "0" * 64
-
-
-def test_public_names_are_those_of_the_package() -> None:
-    import lorry_registry
-
-    assert sorted(lorry_registry.__all__) == lorry_registry.__all__
-    assert all(hasattr(lorry_registry, name) for name in lorry_registry.__all__)
 
 
 # A ledger under another name

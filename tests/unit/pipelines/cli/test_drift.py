@@ -14,7 +14,7 @@ from lorry_registry.records.drift_records import read_drift
 from lorry_registry.registry import Registry
 from lorry_registry.stores import LocalStore
 
-from fixtures.adapters import write_adapter
+from fixtures.adapters import enroll, write_adapter
 
 TASK = """
 name: reviews
@@ -37,8 +37,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_bert: Path, tiny
     store = LocalStore(tmp_path / "home/store")
     registry = Registry(store, tmp_path / "cache")
     adapter = write_adapter(tmp_path / "adapter", kind="text-classification", labels=("maybe", "no", "yes"))
-    registry.publish(adapter.path, adapter.manifest)
-    registry.register("reviews", adapter.adapter_id, promote=True, judged_champion=None, reasons=("first",))
+    enroll(registry, adapter, reasons=("first",))
     return store
 
 

@@ -14,7 +14,7 @@ from lorry_registry.errors import NotFoundError, StoreError, TrainingError, Usag
 from lorry_registry.registry import Registry
 from lorry_registry.stores import LocalStore
 
-from fixtures.adapters import write_adapter
+from fixtures.adapters import enroll, write_adapter
 
 CHANGES = {
     "better": 3,
@@ -28,11 +28,9 @@ def register(
 ) -> None:
     """Register an adapter as a run does, with the outcomes of its steps."""
     adapter = write_adapter(folder, seed=int(value * 100), value=value)
-    registry.publish(adapter.path, adapter.manifest)
-    event = registry.register(
-        "reviews",
-        adapter.adapter_id,
-        promote=True,
+    event = enroll(
+        registry,
+        adapter,
         judged_champion=champion,
         reasons=("it is better",),
         details={"run": run},

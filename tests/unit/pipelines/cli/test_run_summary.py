@@ -20,7 +20,7 @@ from lorry_registry.registry import Registry
 from lorry_registry.stores import LocalStore
 from lorry_registry.tasks.task_spec import TaskSpec
 
-from fixtures.adapters import write_adapter
+from fixtures.adapters import enroll, write_adapter
 from fixtures.terminals import check_lines, open_terminal
 
 SPEC = TaskSpec.model_validate(
@@ -80,10 +80,7 @@ def test_a_refused_task_without_a_champion_is_not_up_to_date(
 ) -> None:
     registry = Registry(LocalStore(tmp_path / "store"), tmp_path / "cache")
     adapter = write_adapter(tmp_path / "adapter", task="reviews")
-    registry.publish(adapter.path, adapter.manifest)
-    registry.register(
-        "reviews", adapter.adapter_id, promote=False, judged_champion=None, reasons=("too weak",), by="ann"
-    )
+    enroll(registry, adapter, promote=False, reasons=("too weak",), by="ann")
     staleness = Staleness(is_stale=False, reason="v1 was refused: too weak", version=1, is_refused=True)
     (row,) = describe_tasks([PlannedTask(resolve_task(SPEC), staleness)], {}, registry)
     assert (row["outcome"], row["version"], row["champion"]) == ("challenger", 1, None)

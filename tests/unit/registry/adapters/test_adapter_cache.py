@@ -4,16 +4,13 @@ import contextlib
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lorry_registry.adapters.adapter_cache import AdapterCache
 from lorry_registry.adapters.verification import verify_adapter
 from lorry_registry.manifest import MANIFEST_NAME, WEIGHTS_NAME
 from lorry_registry.registry import Registry
@@ -52,59 +49,37 @@ Make = Callable[..., Any]
 class Reader:
     """A process that fetches an adapter and uses it until it is told to end."""
 
-    def __init__(self, process: "subprocess.Popen[str]") -> None:
+    def __init__(self, process: Any) -> None:
         self._process = process
-        self._read()
+        process.stdout.readline()
 
     def begin(self) -> None:
-        self._say()
+        self._process.stdin.write("go\n")
+        self._process.stdin.flush()
 
     def fetch(self) -> Path:
         self.begin()
         return self.find()
 
     def find(self) -> Path:
-        return Path(self._read())
+        return Path(self._process.stdout.readline().strip())
 
     def end(self) -> int:
         with contextlib.suppress(BrokenPipeError):
-            self._say()
-        return self._process.wait(30)
-
-    def _say(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write("go\n")
-        self._process.stdin.flush()
-
-    def _read(self) -> str:
-        assert self._process.stdout is not None
-        return self._process.stdout.readline().strip()
+            self.begin()
+        code: int = self._process.wait(30)
+        return code
 
 
 @pytest.fixture
-def start_reader(store: LocalStore, tmp_path: Path) -> Iterator[Callable[..., Reader]]:
-    processes: list[subprocess.Popen[str]] = []
-
+def start_reader(
+    store: LocalStore, tmp_path: Path, start_script: Callable[..., Any]
+) -> Callable[..., Reader]:
     def start(adapter_id: str, *, moment: str = "never", limit: int = 1 << 30) -> Reader:
-        arguments = (store.root, tmp_path / "cache", adapter_id, tmp_path / "log", moment, limit)
-        process = subprocess.Popen(
-            [sys.executable, "-c", _FETCH, *map(str, arguments)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        processes.append(process)
-        return Reader(process)
+        places = (store.root, tmp_path / "cache", adapter_id, tmp_path / "log")
+        return Reader(start_script(_FETCH, *places, moment, limit))
 
-    yield start
-    for process in processes:
-        process.kill()
-        process.wait()
-        assert process.stdin is not None
-        assert process.stdout is not None
-        with contextlib.suppress(BrokenPipeError):
-            process.stdin.close()
-        process.stdout.close()
+    return start
 
 
 @pytest.fixture
@@ -266,17 +241,3 @@ def test_what_is_no_adapter_is_left_alone(
     Registry(store, cache, cache_bytes=1).fetch(publish(1))
     assert (cache / "notes").is_dir()
     assert (cache / ("0" * 64)).is_file()
-
-
-def test_the_lock_of_an_adapter_ends_with_its_user(tmp_path: Path) -> None:
-    def download(folder: Path) -> None:
-        raise AssertionError("downloaded")
-
-    cache = AdapterCache(tmp_path)
-    with pytest.raises(AssertionError):
-        cache.fetch("sha256:" + "0" * 64, download)
-    with AdapterCache(tmp_path)._alone("0" * 64) as is_alone:
-        assert not is_alone
-    del cache
-    with AdapterCache(tmp_path)._alone("0" * 64) as is_alone:
-        assert is_alone

@@ -81,15 +81,6 @@ def test_a_rollback_and_a_promotion_by_hand_copy_the_manifest_too(
     assert [key for key in read_keys if key.startswith("adapters/")] == []
 
 
-def test_a_refused_version_leaves_the_copy_of_its_champion(
-    registry: Registry, store: LocalStore, two_tasks: dict[str, Any]
-) -> None:
-    head = _read_head(store)
-    assert head.event.version == 3
-    assert head.champion is not None
-    assert head.champion.manifest == two_tasks["reviews v2"].manifest.serialize().decode()
-
-
 def test_a_task_that_comes_back_has_its_copy_again(
     registry: Registry, store: LocalStore, two_tasks: dict[str, Any]
 ) -> None:

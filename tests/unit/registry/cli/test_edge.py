@@ -1,10 +1,6 @@
 """What holds for every command: errors, help, speed, pipes."""
 
 import json
-import re
-import resource
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,15 +12,8 @@ from click.testing import CliRunner, Result
 from lorry_registry.cli import COMMANDS, LazyGroup
 from lorry_registry.cli.edge import json_option, print_json, print_json_entries
 from lorry_registry.errors import ConflictError
-from lorry_registry.stores import LocalStore
 
-Make = Callable[..., Any]
 Run = Callable[..., Result]
-
-_MAIN = """
-from lorry_registry.cli import COMMANDS, LazyGroup, run_cli
-run_cli(LazyGroup(name="lorry", help="Many tasks on one frozen base.", lazy_commands=COMMANDS))
-"""
 
 
 @pytest.mark.parametrize("command", ["show", "history", "rollback", "verify"])
@@ -42,12 +31,6 @@ def test_a_wrong_name_gets_a_suggestion_on_stderr(
 def test_a_version_is_a_number_with_or_without_a_v(lorry: Run, two_tasks: dict[str, Any], text: str) -> None:
     assert "is not a version; write 3 or v3" in lorry("show", "reviews", "--version", text, code=2).stderr
     assert "is not a version" in lorry("promote", "reviews", text, code=2).stderr
-
-
-def test_a_task_without_a_champion_says_where_to_look(lorry: Run, two_tasks: dict[str, Any]) -> None:
-    for arguments in (("show", "films"), ("pull", "films", "out")):
-        assert "see: lorry history films" in lorry(*arguments, code=7).stderr
-    assert not Path("out").exists()
 
 
 def test_a_store_that_cannot_be_read_is_one_clear_error(
@@ -77,14 +60,6 @@ def test_a_registry_in_a_folder_above_is_named_instead_of_an_empty_table(
     # Beside a lorry.toml the registry serves the folders below as well.
     (tmp_path / "lorry.toml").touch()
     assert f"{tmp_path}/.lorry/store" in lorry("tasks").stdout
-
-
-def test_texts_from_outside_do_not_steer_the_terminal(lorry: Run, register_adapter: Make) -> None:
-    register_adapter(description="[bold]x[/] \x1b[31mred\x07", owner="\x1b]0;title\x07")
-    output = lorry("show", "reviews").stdout
-    assert "\x1b" not in output
-    assert "\x07" not in output
-    assert "[bold]x[/]" in output
 
 
 # Errors for machines
@@ -132,15 +107,6 @@ def test_what_was_printed_before_an_error_stays_the_one_document() -> None:
 # Help, and the real thing
 
 
-@pytest.mark.parametrize("command", [entry.name for entry in COMMANDS])
-def test_every_command_has_help_with_examples(lorry: Run, command: str) -> None:
-    output = lorry(command, "--help").stdout
-    assert "--json" in output
-    examples = output.partition("  Examples:\n")[2].splitlines()
-    assert len(examples) >= 2
-    assert all(re.match(r'    (lorry |cp -r "\$\(lorry )', line) for line in examples)
-
-
 def test_the_overview_says_what_the_commands_say(lorry: Run) -> None:
     output = lorry("--help").stdout
     group = LazyGroup(name="lorry", lazy_commands=COMMANDS)
@@ -151,39 +117,6 @@ def test_the_overview_says_what_the_commands_say(lorry: Run) -> None:
         assert (command.name, command.get_short_help_str(limit=200)) == (entry.name, entry.help)
         assert f"  {entry.name}" in output
         assert entry.help in output
-
-
-def test_the_real_command_line_is_fast_and_its_output_survives_a_pipe(
-    two_tasks: dict[str, Any], store: LocalStore, tmp_path: Path
-) -> None:
-    environment = {"LORRY_STORE": str(store.root), "PATH": "/usr/bin:/bin", "COLUMNS": "40", "LANG": "C"}
-
-    def run(*arguments: str) -> tuple[subprocess.CompletedProcess[str], float]:
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        command = [sys.executable, "-c", _MAIN, *arguments]
-        done = subprocess.run(
-            command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
-        )
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return done, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-    # Seconds of processor, the best of at most ten: other processes are not ours to measure.
-    done, seconds = run("tasks")
-    measured = [seconds]
-    while min(measured) >= 0.5 and len(measured) < 10:
-        measured.append(run("tasks")[1])
-    assert min(measured) < 0.5, measured
-    assert (done.returncode, done.stderr) == (0, "")
-    assert two_tasks["reviews v2"].adapter_id[7:19] in done.stdout
-    assert "Promoted" in done.stdout
-    assert "\x1b" not in done.stdout
-    assert json.loads(run("tasks", "--json")[0].stdout)[1]["task"] == "reviews"
-    failed, _ = run("show", "revews")
-    assert (failed.returncode, failed.stdout) == (7, "")
-    assert failed.stderr.startswith(f"error: {store.root}: there is no task 'revews'")
-    unknown, _ = run("taks")
-    assert unknown.returncode == 2
-    assert "Did you mean 'tasks'?" in unknown.stderr
 
 
 @pytest.mark.parametrize("documents", [[], [{"a": [1, {"b": "é"}]}], [1, {"a": None}, []]])

@@ -121,13 +121,6 @@ def test_help_lists_the_commands_in_sections_without_importing_them(commands: Pa
     )
 
 
-def test_only_the_command_that_is_called_is_imported(commands: Path) -> None:
-    group = _build("fail")
-    group.add_command(click.Command("plain", callback=lambda: click.echo("hello")))
-    result = CliRunner().invoke(group, ["plain"])
-    assert (result.stdout, result.stderr) == ("hello\n", "")
-
-
 def test_an_error_of_ours_is_a_message_and_a_code(commands: Path) -> None:
     result = CliRunner().invoke(_build("fail"), ["fail"])
     assert result.exit_code == ConflictError.exit_code
@@ -182,14 +175,6 @@ def test_the_process_ends_with_the_code(commands: Path, arguments: list[str], co
     with pytest.raises(SystemExit) as caught:
         run_cli(_build("code", "fail"), arguments=arguments)
     assert caught.value.code == code
-
-
-def test_a_command_that_returns_something_ends_well() -> None:
-    group = LazyGroup(name="lorry")
-    group.add_command(click.Command("plain", callback=lambda: "done"))
-    with pytest.raises(SystemExit) as caught:
-        run_cli(group, arguments=["plain"])
-    assert caught.value.code == 0
 
 
 def _raise(error: BaseException) -> Callable[[], None]:

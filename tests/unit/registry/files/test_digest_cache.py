@@ -2,11 +2,10 @@
 
 import json
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -182,11 +181,6 @@ def test_a_folder_that_cannot_be_written_makes_it_slower_and_not_wrong(
     assert hasher.hashed == ["weights", "weights"]
 
 
-def test_a_file_that_is_not_there_is_reported(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        DigestCache(folder).digest_file(tmp_path / "nowhere")
-
-
 @pytest.mark.usefixtures("later")
 def test_the_least_recently_used_entries_are_removed(folder: Path, tmp_path: Path, hasher: Hasher) -> None:
     paths = [tmp_path / f"file{number}" for number in range(6)]
@@ -232,17 +226,14 @@ print(digest_cache.DigestCache(folder, hash_file=hash_slowly).digest_file(path))
 """
 
 
-def test_processes_that_ask_at_the_same_time_hash_once(folder: Path, weights: Path, tmp_path: Path) -> None:
+def test_processes_that_ask_at_the_same_time_hash_once(
+    folder: Path, weights: Path, tmp_path: Path, start_script: Callable[..., Any]
+) -> None:
     log = tmp_path / "log"
-    command = [sys.executable, "-c", _PROGRAM, str(folder), str(weights), str(log)]
-    processes = [
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(3)
-    ]
+    processes = [start_script(_PROGRAM, folder, weights, log) for _ in range(3)]
     for process in processes:
-        assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
     for process in processes:
-        assert process.stdin is not None
         process.stdin.write("go\n")
         process.stdin.flush()
     answers = {process.communicate()[0].strip() for process in processes}

@@ -12,7 +12,6 @@ from lorry_registry.files.digests import (
     digest_document,
     digest_file,
     digest_files,
-    shorten_digest,
 )
 
 _JSON = st.recursive(
@@ -65,8 +64,3 @@ def test_the_digest_of_files_knows_names_and_contents(tmp_path: Path) -> None:
         (tmp_path / name).write_text("same", "utf-8")
     assert digest_files(tmp_path, ["one", "two"]) == digest_files(tmp_path, ["two", "one"])
     assert digest_files(tmp_path, ["one", "two"]) != digest_files(tmp_path, ["one", "three"])
-
-
-def test_a_digest_is_shortened_for_people() -> None:
-    assert shorten_digest("sha256:" + "0123456789abcdef" * 4) == "0123456789ab"
-    assert shorten_digest("sha256:abcdef", 3) == "abc"

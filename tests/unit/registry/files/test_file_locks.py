@@ -72,13 +72,6 @@ def test_a_lock_is_taken_and_released(tmp_path: Path) -> None:
     assert path.exists()
 
 
-def test_a_refused_lock_leaves_those_that_were_taken(tmp_path: Path) -> None:
-    with contextlib.ExitStack() as stack:
-        assert take_lock(stack, tmp_path / "mine")
-        assert not take_lock(stack, tmp_path / "mine")
-        assert not is_free(tmp_path / "mine")
-
-
 @pytest.mark.parametrize("way", ["hold", "take"])
 def test_a_lock_of_another_process_is_not_free(tmp_path: Path, start_script: StartScript, way: str) -> None:
     path = tmp_path / "lock"
@@ -133,15 +126,6 @@ def test_who_waited_for_a_lock_whose_file_was_removed_locks_the_new_file(
     counter = tmp_path / "counter"
     counter.write_text("0")
     run_scripts(_COUNT + "        lock.unlink()\n", [(tmp_path / "lock", counter)] * 3)
-    assert counter.read_text() == "300"
-
-
-def test_what_several_processes_do_under_a_lock_is_not_lost(
-    tmp_path: Path, run_scripts: Callable[..., list[str]]
-) -> None:
-    counter = tmp_path / "counter"
-    counter.write_text("0")
-    run_scripts(_COUNT, [(tmp_path / "lock", counter)] * 3)
     assert counter.read_text() == "300"
 
 

@@ -1,6 +1,5 @@
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,53 +8,8 @@ import pytest
 from lorry_registry.errors import ConflictError, NotFoundError, StoreError
 from lorry_registry.files.digests import canonical_json, digest_bytes
 from lorry_registry.ledger.events import Event
-from lorry_registry.ledger.ledger import Ledger, require_unchanged
-from lorry_registry.stores import LocalStore
-
-_PROMOTE = """
-import sys
-from pathlib import Path
-from lorry_registry.files.digests import digest_bytes
-from lorry_registry.errors import ConflictError
 from lorry_registry.ledger.ledger import Ledger
 from lorry_registry.stores import LocalStore
-
-ledger = Ledger(LocalStore(Path(sys.argv[1])))
-state = ledger.require_state("reviews")
-print("ready", flush=True)
-while not Path(sys.argv[3]).exists():
-    pass
-try:
-    ledger.append(
-        state, action="promote", adapter_id=digest_bytes(sys.argv[2].encode()), version=int(sys.argv[2]),
-        promote=True, by="process " + sys.argv[2], reasons=(),
-    )
-    print("won")
-except ConflictError:
-    print("lost")
-"""
-
-_REGISTER = """
-import sys
-from pathlib import Path
-from lorry_registry.files.digests import digest_bytes
-from lorry_registry.errors import ConflictError
-from lorry_registry.ledger.ledger import Ledger
-from lorry_registry.stores import LocalStore
-
-ledger = Ledger(LocalStore(Path(sys.argv[1])))
-for turn in range(5):
-    adapter_id = digest_bytes(f"{sys.argv[2]}-{turn}".encode())
-    while True:
-        try:
-            ledger.append(
-                ledger.read_state("reviews"), action="register", adapter_id=adapter_id, version=None,
-                promote=True, by=sys.argv[2], reasons=(),
-            )
-            break
-        except ConflictError:
-            continue
-"""
 
 
 @pytest.fixture
@@ -141,12 +95,6 @@ def test_a_task_that_is_not_there_is_not_found(ledger: Ledger, task: str) -> Non
         ledger.require_state(task)
 
 
-def test_a_near_name_is_suggested(ledger: Ledger) -> None:
-    _register(ledger, 1)
-    with pytest.raises(NotFoundError, match="did you mean 'reviews'"):
-        ledger.read_history("review")
-
-
 def test_two_writers_from_one_state_cannot_both_win(ledger: Ledger) -> None:
     _register(ledger, 1)
     state = ledger.read_state("reviews")
@@ -161,33 +109,6 @@ def test_two_writers_from_one_state_cannot_both_win(ledger: Ledger) -> None:
     with pytest.raises(ConflictError, match="changed by another writer"):
         ledger.append(state, adapter_id=_name(3), **arguments)
     assert [event.adapter_id for event in ledger.read_history("reviews")] == [_name(1), _name(2)]
-
-
-def test_two_promoters_in_two_processes_cannot_both_win(
-    ledger: Ledger, store: LocalStore, tmp_path: Path, start_script: Callable[..., Any]
-) -> None:
-    for number in (1, 2, 3):
-        _register(ledger, number)
-    gate = tmp_path / "gate"
-    promoters = [start_script(_PROMOTE, store.root, version, gate) for version in (1, 2)]
-    for promoter in promoters:
-        assert promoter.stdout.readline() == "ready\n"
-    gate.touch()
-    outcomes = [promoter.communicate(timeout=60)[0].strip() for promoter in promoters]
-    assert sorted(outcomes) == ["lost", "won"]
-    assert len(ledger.read_history("reviews")) == 4
-
-
-def test_no_event_of_several_processes_is_lost(
-    ledger: Ledger, store: LocalStore, run_scripts: Callable[..., list[str]]
-) -> None:
-    run_scripts(_REGISTER, [(store.root, name) for name in ("a", "b", "c")])
-    history = ledger.read_history("reviews")
-    assert [event.sequence for event in history] == list(range(1, 16))
-    assert [event.version for event in history] == list(range(1, 16))
-    assert {event.adapter_id for event in history} == {
-        digest_bytes(f"{name}-{turn}".encode()) for name in "abc" for turn in range(5)
-    }
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), StoreError("the disk is full")])
@@ -280,15 +201,6 @@ def test_a_head_that_is_no_head_is_one_clear_error(ledger: Ledger, store: LocalS
     _find_head(store).write_bytes(content)
     with pytest.raises(StoreError, match="not a ledger document that this version of lorry can read"):
         ledger.read_state("reviews")
-
-
-def test_a_decision_about_another_champion_is_refused(ledger: Ledger) -> None:
-    _register(ledger, 1)
-    _register(ledger, 2)
-    state = ledger.read_state("reviews")
-    require_unchanged(state, 2)
-    with pytest.raises(ConflictError, match="the champion is now v2, but the gate compared with v1"):
-        require_unchanged(state, 1)
 
 
 # A ledger under another name

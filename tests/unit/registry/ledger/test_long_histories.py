@@ -19,6 +19,8 @@ from lorry_registry.stores import LocalStore
 from lorry_registry.stores.concurrency import map_concurrent
 from lorry_registry.stores.s3_store import S3Store
 
+from fixtures.adapters import enroll
+
 Make = Callable[..., Any]
 PACKED = 5
 
@@ -207,12 +209,6 @@ def test_a_pack_of_other_events_is_not_believed(
     assert registry.ledger.read_history("reviews") == packed
 
 
-def test_a_history_without_packs_is_read(packed: list[Event], registry: Registry, store: LocalStore) -> None:
-    for path in (store.root / "tasks/reviews/packs").iterdir():
-        path.unlink()
-    assert registry.ledger.read_history("reviews") == packed
-
-
 def test_verifying_looks_at_each_event_in_its_place(
     packed: list[Event], registry: Registry, store: LocalStore
 ) -> None:
@@ -276,8 +272,7 @@ def test_a_new_adapter_is_known_to_be_new_without_the_history(
 
     monkeypatch.setattr(Ledger, "_read_event", fail)
     adapter = make_adapter(seed=3)
-    registry.publish(adapter.path, adapter.manifest)
-    event = registry.register("reviews", adapter.adapter_id, promote=False, judged_champion=None, reasons=())
+    event = enroll(registry, adapter, promote=False)
     assert event.version == 3
 
 

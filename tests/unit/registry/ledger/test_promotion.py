@@ -1,68 +1,14 @@
-from collections.abc import Iterator
-from datetime import UTC, datetime
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lorry_registry.errors import ConflictError, NotFoundError, StoreError
+from lorry_registry.errors import NotFoundError
 from lorry_registry.files.digests import digest_bytes
 from lorry_registry.ledger.events import Event
 from lorry_registry.ledger.ledger import Ledger, NextState
 from lorry_registry.ledger.promotion import find_rollback_version, find_version, list_versions
-from lorry_registry.stores import Store, StoredDocument, StoredEntry, check_key
 
-
-class MemoryStore(Store):
-    """A store in a dictionary: the interface needs no disk."""
-
-    def __init__(self) -> None:
-        self.address = "memory"
-        self.content: dict[str, bytes] = {}
-
-    def read(self, key: str) -> StoredDocument | None:
-        content = self.content.get(check_key(key))
-        return None if content is None else StoredDocument(content, digest_bytes(content))
-
-    def create(self, key: str, content: bytes) -> None:
-        if self.content.setdefault(check_key(key), content) != content:
-            raise ConflictError("it exists with other content", where=key)
-
-    def compare_and_swap(self, key: str, content: bytes, expected: str | None) -> str:
-        present = self.read(key)
-        if (present.etag if present else None) != expected:
-            raise ConflictError("it was changed", where=key)
-        self.content[key] = content
-        return digest_bytes(content)
-
-    def upload(self, key: str, source: Path) -> None:
-        self.create(key, source.read_bytes())
-
-    def download(self, key: str, target: Path) -> None:
-        target.write_bytes(self.content[key])
-
-    def delete(self, key: str) -> None:
-        self.content.pop(check_key(key), None)
-
-    def list_entries(self, prefix: str) -> Iterator[StoredEntry]:
-        for key in self.list_keys(prefix):
-            yield StoredEntry(key, len(self.content[key]), datetime.now(UTC))
-
-    def list_keys(self, prefix: str) -> Iterator[str]:
-        return iter(sorted(key for key in self.content if key.startswith(f"{prefix}/")))
-
-    def list_children(self, prefix: str) -> list[str]:
-        return sorted({key.removeprefix(f"{prefix}/").split("/")[0] for key in self.list_keys(prefix)})
-
-    def locate(self, key: str) -> str:
-        return f"memory:{key}"
-
-    def find_path(self, key: str) -> Path | None:
-        return None
-
-    def check_writable(self) -> None:
-        raise StoreError("never full")
+from fixtures.memory_store import MemoryStore
 
 
 class Task:
@@ -108,33 +54,6 @@ class Task:
     @property
     def champion(self) -> int | None:
         return self.ledger.read_state("t").champion_version
-
-
-def test_rollbacks_lead_back_one_champion_at_a_time() -> None:
-    task = Task()
-    for _ in range(3):
-        task.register(promote=True)
-    for expected in (2, 1):
-        task.move("rollback", find_rollback_version(task.read_events(), task="t"))
-        assert task.champion == expected
-    with pytest.raises(NotFoundError, match="no earlier champion"):
-        find_rollback_version(task.read_events(), task="t")
-
-
-def test_versions_that_never_were_champion_are_passed_over() -> None:
-    task = Task()
-    for promote in (True, False, True, False):
-        task.register(promote=promote)
-    assert find_rollback_version(task.read_events(), task="t") == 1
-
-
-def test_a_promotion_after_a_rollback_can_be_rolled_back() -> None:
-    task = Task()
-    for _ in range(3):
-        task.register(promote=True)
-    task.move("rollback", 2)
-    task.move("promote", 1)
-    assert find_rollback_version(task.read_events(), task="t") == 2
 
 
 def test_a_task_that_was_left_without_a_champion_begins_anew() -> None:

@@ -21,13 +21,6 @@ def open_at(root: Path, tmp_path: Path) -> Registry:
     return Registry(LocalStore(root), tmp_path / "another-cache")
 
 
-def test_head_and_events_name_the_registry(register_adapter: Register, registry: Registry) -> None:
-    _, event = register_adapter()
-    state = registry.ledger.read_state("reviews")
-    assert state.head is not None
-    assert {event.registry, state.head.registry} == {registry.registry_id}
-
-
 @pytest.mark.parametrize("whole", [True, False])
 def test_a_ledger_of_another_store_is_refused(
     register_adapter: Register, store: LocalStore, tmp_path: Path, whole: bool

@@ -27,13 +27,6 @@ def test_calls_are_made_until_one_fails() -> None:
     assert warnings == ["MLflow does not show it: mlflow: it is down\n  -> start it"]
 
 
-def test_a_warning_names_what_sets_mlflow_right() -> None:
-    warnings: list[str] = []
-    mlflow = BestEffort("MLflow does not show v1 yet", warnings.append, todo="run: lorry reconcile reviews")
-    mlflow.attempt(fail_with(TrackingError("it is down"), []))
-    assert warnings == ["MLflow does not show v1 yet: it is down\n  -> run: lorry reconcile reviews"]
-
-
 def test_a_warning_goes_to_the_log(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         BestEffort("MLflow does not show 50%d of it").attempt(fail_with(TrackingError("it is %s"), []))

@@ -16,6 +16,8 @@ from lorry_registry.mlflow.index import MlflowIndex, sync_aliases
 from lorry_registry.mlflow.repair import repair_versions
 from lorry_registry.registry import Registry
 
+from fixtures.adapters import show_version
+
 Make = Callable[..., Any]
 
 
@@ -25,17 +27,7 @@ def record(index: MlflowIndex, registry: Registry, register_adapter: Make) -> Ma
 
     def register(seed: int, *, promote: bool = True) -> str:
         adapter, event = register_adapter(seed=seed, promote=promote)
-        index.record_version(
-            "reviews",
-            version=event.version,
-            adapter_id=adapter.adapter_id,
-            manifest=adapter.manifest,
-            source=adapter.path.as_uri(),
-            run_id=None,
-            model_id=None,
-            reasons=event.reasons,
-            promoted=promote,
-        )
+        show_version(index, adapter, event.version, reasons=event.reasons, promoted=promote)
         return str(adapter.adapter_id)
 
     return register
@@ -46,17 +38,7 @@ def record(index: MlflowIndex, registry: Registry, register_adapter: Make) -> Ma
 
 def test_a_version_carries_tags_and_a_card(index: MlflowIndex, client: Any, make_adapter: Make) -> None:
     adapter = make_adapter()
-    number = index.record_version(
-        "reviews",
-        version=1,
-        adapter_id=adapter.adapter_id,
-        manifest=adapter.manifest,
-        source=adapter.path.as_uri(),
-        run_id=None,
-        model_id=None,
-        reasons=("pearson 0.850 is at least 0.700",),
-        promoted=True,
-    )
+    number = show_version(index, adapter, reasons=("pearson 0.850 is at least 0.700",))
     version = client.get_model_version("reviews", number)
     assert version.tags == {
         "lorry.task": "reviews",
@@ -99,22 +81,6 @@ def test_recording_again_makes_no_second_version(index: MlflowIndex, client: Any
     assert len(client.search_model_versions("name = 'reviews'")) == 1
 
 
-def test_a_twin_that_another_process_recorded_gives_way(
-    index: MlflowIndex, client: Any, record: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    adapter_id = record(1)
-    original, answers = MlflowIndex.find_version, [None]
-
-    def find(self: MlflowIndex, task: str, name: str) -> str | None:
-        # At first the other's version is not visible yet.
-        return answers.pop() if answers else original(self, task, name)
-
-    monkeypatch.setattr(MlflowIndex, "find_version", find)
-    record(1)
-    assert [version.version for version in client.search_model_versions("name = 'reviews'")] == [1]
-    assert index.find_version("reviews", adapter_id) == "1"
-
-
 # Aliases
 
 
@@ -148,14 +114,6 @@ def test_aliases_follow_the_ledger(index: MlflowIndex, registry: Registry, recor
     registry.rollback("reviews", reason="x")
     sync_aliases(index, registry, "reviews")
     assert index.read_aliases("reviews") == {"champion": first, "challenger": refused}
-
-
-def test_a_first_version_that_was_refused_is_a_challenger_only(
-    index: MlflowIndex, registry: Registry, record: Make
-) -> None:
-    refused = record(1, promote=False)
-    sync_aliases(index, registry, "reviews")
-    assert index.read_aliases("reviews") == {"challenger": refused}
 
 
 def test_an_edit_in_mlflow_is_set_right(

@@ -17,6 +17,8 @@ from lorry_registry.mlflow.repair import remove_twins, repair_versions, report_c
 from lorry_registry.registry import Registry
 from lorry_registry.stores import LocalStore
 
+from fixtures.adapters import enroll, show_version
+
 Make = Callable[..., Any]
 TASK = "reviews"
 
@@ -28,17 +30,7 @@ def record(index: MlflowIndex, registry: Registry, register_adapter: Make) -> Ma
     def register(seed: int, *, promote: bool = True) -> Any:
         adapter, event = register_adapter(seed=seed, promote=promote)
         index.claim_model(TASK, adapter.manifest, registry.registry_id)
-        index.record_version(
-            TASK,
-            version=event.version,
-            adapter_id=adapter.adapter_id,
-            manifest=adapter.manifest,
-            source=adapter.path.as_uri(),
-            run_id=None,
-            model_id=None,
-            reasons=event.reasons,
-            promoted=promote,
-        )
+        show_version(index, adapter, event.version, reasons=event.reasons, promoted=promote)
         sync_aliases(index, registry, TASK)
         return adapter
 
@@ -207,17 +199,7 @@ def test_a_registered_model_of_somebody_elses_is_refused_and_not_touched(
         lambda: index.set_aliases(TASK, None, None),
         lambda: index.claim_model(TASK, adapter.manifest, registry.registry_id),
         lambda: adopt_champion(index, registry, TASK),
-        lambda: index.record_version(
-            TASK,
-            version=1,
-            adapter_id=adapter.adapter_id,
-            manifest=adapter.manifest,
-            source=adapter.path.as_uri(),
-            run_id=None,
-            model_id=None,
-            reasons=(),
-            promoted=False,
-        ),
+        lambda: show_version(index, adapter, promoted=False),
     ]
     for attempt in attempts:
         with pytest.raises(TrackingError, match="a registered model named 'reviews' exists") as caught:
@@ -231,8 +213,7 @@ def test_two_registries_do_not_mix_in_one_mlflow(
 ) -> None:
     adapter = record(1)
     other = Registry(LocalStore(tmp_path / "other"), tmp_path / "other-cache")
-    other.publish(adapter.path, adapter.manifest)
-    other.register(TASK, adapter.adapter_id, promote=False, judged_champion=None, reasons=())
+    enroll(other, adapter, promote=False)
     for attempt in (
         lambda: sync_aliases(index, other, TASK),
         lambda: index.claim_model(TASK, adapter.manifest, other.registry_id),
@@ -255,11 +236,6 @@ def test_a_registered_model_without_a_registry_is_claimed(
 
 
 # The id of a registry
-
-
-def test_a_registry_keeps_its_id(registry: Registry, store: LocalStore, tmp_path: Path) -> None:
-    assert registry.registry_id == registry.registry_id == read_or_create_id(store)
-    assert read_or_create_id(LocalStore(tmp_path / "another")) != registry.registry_id
 
 
 def test_of_two_that_create_the_id_the_first_decides(
@@ -392,17 +368,7 @@ def trained_champion(index: MlflowIndex, registry: Registry, register_adapter: M
     adapter, event = register_adapter(seed=1, promote=True)
     index.claim_model(TASK, adapter.manifest, registry.registry_id)
     run_id = index.open_run(TASK, name="training", tags={}, registry_id=registry.registry_id)
-    index.record_version(
-        TASK,
-        version=event.version,
-        adapter_id=adapter.adapter_id,
-        manifest=adapter.manifest,
-        source=adapter.path.as_uri(),
-        run_id=run_id,
-        model_id=None,
-        reasons=event.reasons,
-        promoted=True,
-    )
+    show_version(index, adapter, event.version, run_id=run_id, reasons=event.reasons)
     assert restore_training(index, registry, TASK) == []
     return run_id
 

@@ -13,6 +13,8 @@ from lorry_registry.errors import TrackingError
 from lorry_registry.mlflow.index import MlflowIndex
 from lorry_registry.mlflow.relocation import find_former_root, relocate_artifacts
 
+from fixtures.adapters import show_version
+
 Make = Callable[..., Any]
 TASK = "reviews"
 
@@ -52,17 +54,7 @@ def fill(folder: Path, adapter: Any) -> None:
     document.add_flavor("lorry", adapter_id=adapter.adapter_id)
     document.save(str(adapter.path / "MLmodel"))
     source = index.upload_model(model_id, adapter.path)
-    index.record_version(
-        TASK,
-        version=1,
-        adapter_id=adapter.adapter_id,
-        manifest=adapter.manifest,
-        source=source,
-        run_id=run_id,
-        model_id=model_id,
-        reasons=(),
-        promoted=True,
-    )
+    show_version(index, adapter, source=source, run_id=run_id, model_id=model_id)
 
 
 def test_a_move_is_noticed_said_and_followed(home: Path, tmp_path: Path, make_adapter: Make) -> None:
@@ -154,10 +146,6 @@ def test_artifacts_that_do_not_lie_as_lorry_lays_them_never_move(home: Path, add
         connection.execute("UPDATE experiments SET artifact_location = ?", (address,))
     connection.close()
     MlflowIndex(f"sqlite:///{home / 'mlflow.db'}").check_place()
-
-
-def test_a_new_database_has_not_moved(empty_mlflow: Path, tmp_path: Path) -> None:
-    assert find_former_root(empty_mlflow, tmp_path / "anywhere") is None
 
 
 def test_a_database_that_cannot_be_written_is_told(home: Path, tmp_path: Path) -> None:

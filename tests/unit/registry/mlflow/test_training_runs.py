@@ -17,6 +17,8 @@ from lorry_registry.mlflow.index import MlflowIndex
 from lorry_registry.mlflow.page_addresses import TrainingsPage
 from lorry_registry.mlflow.views import build_view
 
+from fixtures.adapters import show_version
+
 Make = Callable[..., Any]
 
 
@@ -133,12 +135,6 @@ def test_time_between_two_attempts_does_not_count(
     assert client.get_run(run_id).info.end_time - started == pytest.approx(17_000, abs=2)
 
 
-def test_a_failed_run_is_marked(index: MlflowIndex, client: Any) -> None:
-    run_id = index.open_run("reviews", name="x", tags={})
-    index.close_run(run_id, failed=True)
-    assert client.get_run(run_id).info.status == "FAILED"
-
-
 def test_a_logged_model_has_its_files_its_run_and_its_versions(
     index: MlflowIndex, client: Any, make_adapter: Make, tmp_path: Path
 ) -> None:
@@ -154,16 +150,8 @@ def test_a_logged_model_has_its_files_its_run_and_its_versions(
     source = index.upload_model(model_id, tmp_path / "model")
     assert source == f"models:/{model_id}"
     index.log_metrics(run_id, {"pearson": 0.9}, model_id=model_id)
-    arguments: dict[str, Any] = {
-        "version": 3,
-        "adapter_id": adapter.adapter_id,
-        "manifest": adapter.manifest,
-        "source": source,
-        "run_id": None,
-        "model_id": model_id,
-        "reasons": ("good enough",),
-    }
-    number = index.record_version("reviews", promoted=False, **arguments)
+    given: dict[str, Any] = {"source": source, "model_id": model_id, "reasons": ("good enough",)}
+    number = show_version(index, adapter, 3, promoted=False, **given)
     model = client.get_logged_model(model_id)
     assert model.status == "READY"
     assert model.tags["lorry.flavor"] == "lorry"
@@ -176,7 +164,7 @@ def test_a_logged_model_has_its_files_its_run_and_its_versions(
     assert (version.run_id, version.source) == (run_id, model.artifact_location)
     assert [output.model_id for output in client.get_run(run_id).outputs.model_outputs] == [model_id]
     # Recorded again, when it has passed after all: the same version, with the new verdict.
-    assert index.record_version("reviews", promoted=True, **arguments) == number
+    assert show_version(index, adapter, 3, **given) == number
     assert client.get_model_version("reviews", number).tags["lorry.decision"] == "promoted"
 
 

@@ -2,7 +2,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lorry_registry.ledger.version_status import find_statuses, judge_registration
-from lorry_registry.manifest import Baseline, Evaluation, MetricValue
+from lorry_registry.manifest import Evaluation, MetricValue
 from lorry_registry.mlflow.version_card import (
     describe_version,
     list_run_tags,
@@ -41,21 +41,6 @@ def test_a_card_says_what_how_good_why_and_how_to_load(make_adapter: Callable[..
     assert "{" not in card
 
 
-def test_trivial_baselines_stand_beside_the_metrics(make_adapter: Callable[..., Any]) -> None:
-    manifest = make_adapter().manifest
-    assert "Trivial baselines" not in _describe(manifest)
-    baseline = Baseline(name="mean", value=0.0, gain=0.85, confidence=1.0, examples=1371)
-    evaluation = manifest.evaluation.model_copy(update={"baselines": (baseline,)})
-    card = _describe(manifest.model_copy(update={"evaluation": evaluation}))
-    assert (
-        "Trivial baselines: the mean has 0.0000, the adapter +0.8500 on the same 1,371 examples."
-    ) in card.splitlines()
-
-
-def test_a_winner_says_against_whom(make_adapter: Callable[..., Any]) -> None:
-    assert "**The gate let it pass: it won against v2**" in _describe(make_adapter().manifest, beaten=2)
-
-
 def test_a_refused_candidate_says_so(make_adapter: Callable[..., Any]) -> None:
     manifest = make_adapter().manifest
     card = _describe(manifest, promoted=False)
@@ -90,14 +75,6 @@ def test_texts_from_outside_do_not_break_the_tables(make_adapter: Callable[..., 
     assert "| Owner | a \\| b # title |" in lines
     assert "| Labels | yes\\|no, maybe |" in lines
     assert "- one two" in lines
-
-
-def test_a_task_without_a_description_gets_a_title(make_adapter: Callable[..., Any]) -> None:
-    manifest = make_adapter(description="", owner="").manifest
-    lines = _describe(manifest).splitlines()
-    assert lines[2] == "**reviews v3**"
-    assert "| Owner | not given |" in lines
-    assert "- no reason was given" in lines
 
 
 def test_a_version_that_was_rolled_back_is_not_called_promoted(

@@ -80,16 +80,6 @@ def test_the_page_says_what_the_ledger_says(registry: Registry, two_tasks: dict[
     assert "http" not in re.sub(r'http-equiv|"http://www.w3.org[^"]*"', "", page)
 
 
-def test_a_rollback_is_told_on_the_page(registry: Registry, register_adapter: Make) -> None:
-    for seed in (1, 2):
-        register_adapter(seed=seed)
-    registry.rollback("reviews", reason="it fails on Mondays", by="alice")
-    page = render(registry)
-    assert "2 versions; v2 rolled back" in page
-    assert "alice: rolled back to v1: it fails on Mondays" in page
-    assert 'class="refused"><span class="number">v2' in page
-
-
 @pytest.mark.parametrize(
     ("days", "age"),
     [

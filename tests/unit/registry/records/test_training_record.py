@@ -28,6 +28,8 @@ from lorry_registry.registry import Registry
 from lorry_registry.signing.attestations import attestations_key
 from lorry_registry.stores import LocalStore
 
+from fixtures.adapters import enroll
+
 Make = Callable[..., Any]
 CARD = {
     "version": 1,
@@ -127,15 +129,7 @@ def test_an_event_that_says_nothing_of_it_is_no_error(
     registry: Registry, store: LocalStore, make_adapter: Make, facts: Any
 ) -> None:
     adapter = make_adapter()
-    registry.publish(adapter.path, adapter.manifest)
-    event = registry.register(
-        "reviews",
-        adapter.adapter_id,
-        promote=True,
-        judged_champion=None,
-        reasons=(),
-        details={} if facts is None else {TRAINING_DETAIL: facts},
-    )
+    event = enroll(registry, adapter, details={} if facts is None else {TRAINING_DETAIL: facts})
     assert read_record(store, adapter.manifest, event) == TrainingRecord()
 
 

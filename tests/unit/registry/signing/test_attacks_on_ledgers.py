@@ -17,19 +17,11 @@ from lorry_registry.registry import Registry
 from lorry_registry.signing.event_signatures import encode_event
 from lorry_registry.stores import LocalStore
 
-from fixtures.signing import KeyPair, OpenRegistry
+from fixtures.signing import KeyPair, OpenRegistry, add_version
 
 MakeAdapter = Callable[..., Any]
 TASK = "reviews"
 _REFUSED = r"signature of an event is wrong|not signed"
-
-
-def add_version(registry: Registry, make_adapter: MakeAdapter, seed: int) -> str:
-    adapter = make_adapter(seed=seed)
-    adapter_id = registry.publish(adapter.path, adapter.manifest)
-    champion = registry.ledger.read_state(TASK).champion_version
-    registry.register(TASK, adapter_id, promote=True, judged_champion=champion, reasons=("better",))
-    return adapter_id
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What every store keeps, on a folder and on S3."""
+"""What every store keeps: in a folder, in memory, on S3."""
 
 import time
 from collections.abc import Callable
@@ -11,6 +11,8 @@ import pytest
 from lorry_registry.errors import ConflictError, NotFoundError, StoreError
 from lorry_registry.files.digests import digest_bytes
 from lorry_registry.stores import LocalStore, Store, check_key
+
+from fixtures.memory_store import MemoryStore
 
 _COUNT_TO_TEN = """
 import sys
@@ -60,13 +62,17 @@ for turn in range(40):
 """
 
 
-@pytest.fixture(params=["folder", "s3"])
+# Memory is of one process, and reads what is put into it.
+shared = pytest.mark.parametrize("store", ["folder", "s3"], indirect=True)
+
+
+@pytest.fixture(params=["folder", "memory", "s3"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     """Return an empty store of each kind."""
     if request.param == "s3":
         on_s3: Store = request.getfixturevalue("s3_store")
         return on_s3
-    return LocalStore(tmp_path / "store")
+    return MemoryStore() if request.param == "memory" else LocalStore(tmp_path / "store")
 
 
 def test_a_key_is_created_once_and_again_with_the_same_content(store: Store) -> None:
@@ -280,6 +286,7 @@ def test_a_store_that_can_be_written_is_left_empty(store: Store) -> None:
     assert store.list_children("t") == ["a"]
 
 
+@shared
 def test_no_swap_of_several_processes_is_lost(store: Store, run_scripts: Callable[..., list[str]]) -> None:
     names = ["a", "b", "c", "d"]
     run_scripts(_COUNT_TO_TEN, [(store.address, name) for name in names])
@@ -290,6 +297,7 @@ def test_no_swap_of_several_processes_is_lost(store: Store, run_scripts: Callabl
     )
 
 
+@shared
 def test_writers_and_deleters_of_one_folder_do_not_disturb_each_other(
     store: Store, run_scripts: Callable[..., list[str]]
 ) -> None:
@@ -297,11 +305,13 @@ def test_writers_and_deleters_of_one_folder_do_not_disturb_each_other(
     assert list(store.list_keys("one")) == []
 
 
+@shared
 def test_of_several_creators_one_wins(store: Store, run_scripts: Callable[..., list[str]]) -> None:
     outputs = run_scripts(_CREATE_ONCE, [(store.address, content) for content in ("x", "y", "z")])
     assert sorted(output.strip() for output in outputs) == ["conflict", "conflict", "created"]
 
 
+@shared
 def test_a_document_that_is_too_large_to_be_one_is_not_read(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -200,21 +200,6 @@ def test_what_may_not_be_deleted_is_one_clear_error(
     assert store.read("t/a") is not None
 
 
-def test_a_link_that_leads_nowhere_in_place_of_a_folder_is_one_clear_error(store: LocalStore) -> None:
-    store.root.mkdir()
-    (store.root / "a").symlink_to("nowhere")
-    for action in _use(store)[:3]:
-        with pytest.raises(StoreError, match="cannot write a/"):
-            action()
-
-
-def test_a_deletion_leaves_nothing_in_a_folder_that_stays(store: LocalStore) -> None:
-    for name in ("1", "2"):
-        store.create(f"t/a/{name}", b"")
-    store.delete("t/a/1")
-    assert [path.name for path in (store.root / "t" / "a").iterdir()] == ["2"]
-
-
 def test_scratch_files_are_unfinished_writes(store: LocalStore) -> None:
     assert list(store.list_unfinished(["t"])) == []
     store.create("t/a", b"")

@@ -140,12 +140,6 @@ def test_a_key_that_may_not_be_deleted_among_many_is_reported(
         shaky.delete_all(["a", "b"])
 
 
-def test_a_deletion_that_is_denied_names_the_permission(faults: FaultProxy, shaky: S3Store) -> None:
-    faults.always = {"DELETE": "denied"}
-    with pytest.raises(StoreError, match="cannot delete: access denied, s3:DeleteObject is not allowed"):
-        shaky.delete("a/b")
-
-
 @pytest.mark.parametrize("expects", [True, False])
 def test_a_swap_that_lost_to_the_same_content_is_a_conflict(
     faults: FaultProxy,

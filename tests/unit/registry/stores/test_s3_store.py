@@ -1,6 +1,5 @@
 """What a store on S3 does beyond the contract of all stores."""
 
-import threading
 import traceback
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -79,12 +78,6 @@ def test_an_address_that_is_none_is_refused(address: str) -> None:
     assert "hunter2" not in str(caught.value)
 
 
-def test_a_refused_address_keeps_its_secret() -> None:
-    with pytest.raises(StoreError, match="no store serves") as caught:
-        open_store("ftp://someone:hunter2@host/x")
-    assert "hunter2" not in str(caught.value)
-
-
 def test_a_listing_has_many_pages(s3_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(s3_module, "_PAGE_KEYS", 3)
     for number in range(10):
@@ -102,36 +95,6 @@ def test_what_people_put_beside_the_keys_is_not_listed(s3_store: S3Store, s3_ser
     client.put_object(Bucket=BUCKET, Key=f"{prefix}0/tasks/other", Body=b"")
     assert s3_store.list_children("tasks") == ["t"]
     assert list(s3_store.list_keys("tasks")) == ["tasks/t/head.json"]
-
-
-def test_no_swap_of_sixteen_threads_is_lost(s3_store: S3Store) -> None:
-    turns, errors = 4, []
-
-    def count(name: int) -> None:
-        for turn in range(turns):
-            while True:
-                stored = s3_store.read("counter")
-                lines = (stored.content if stored else b"") + f"{name}-{turn}\n".encode()
-                try:
-                    s3_store.compare_and_swap("counter", lines, stored.etag if stored else None)
-                    break
-                except ConflictError:
-                    continue
-                except StoreError as error:
-                    errors.append(error)
-                    return
-
-    threads = [threading.Thread(target=count, args=(number,)) for number in range(16)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not errors
-    stored = s3_store.read("counter")
-    assert stored is not None
-    assert sorted(stored.content.decode().split()) == sorted(
-        f"{name}-{turn}" for name in range(16) for turn in range(turns)
-    )
 
 
 def test_large_files_take_little_memory(

@@ -244,11 +244,6 @@ def test_the_recipe_names_what_decides_the_result_and_nothing_else() -> None:
     assert spec.recipe_digest != other.recipe_digest
 
 
-def test_a_task_does_not_change() -> None:
-    with pytest.raises(ValueError, match="frozen"):
-        _parse(_build()).name = "other"  # type: ignore[misc]
-
-
 def test_what_chooses_the_kept_epoch_belongs_to_the_recipe() -> None:
     def digest(metric: str, *, stops: bool) -> str:
         train = {"early_stopping": {"patience": 1}} if stops else {}

@@ -33,13 +33,6 @@ def test_mlflow_is_in_the_projects_own_folder(tmp_path: Path, name: str, empty_m
     assert len(list((home / "mlflow-artifacts").rglob("note.txt"))) == 1
 
 
-def test_a_database_is_made_there(tmp_path: Path) -> None:
-    project = tmp_path / "job%2Fbranch"
-    MlflowIndex(name_database(project / "mlflow.db")).check_reachable()
-    assert sorted(path.name for path in project.iterdir()) == ["mlflow.db", "mlflow.db.lock"]
-    assert [path.name for path in tmp_path.iterdir()] == ["job%2Fbranch"]
-
-
 def test_usual_paths_stay_as_they_are() -> None:
     assert name_database(Path("/a b/ä+c/m.db")) == "sqlite:////a b/ä+c/m.db"
     assert find_database_file("sqlite:///m.db?timeout=5") == Path("m.db")

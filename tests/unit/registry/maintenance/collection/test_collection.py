@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lorry_registry.errors import ConflictError, NotFoundError, StoreError
+from lorry_registry.errors import NotFoundError, StoreError
 from lorry_registry.leases.content_leases import LEASES, TOMBSTONES, Tombstone
 from lorry_registry.ledger.promotion import find_collection, list_collected
 from lorry_registry.maintenance.collection import Plan, Rules, Sweep, plan_collection, sweep_store
@@ -17,6 +17,8 @@ from lorry_registry.maintenance.collection import sweep as sweep_module
 from lorry_registry.maintenance.task_deletion import delete_task, restore_task
 from lorry_registry.registry import Registry, adapter_hex, adapter_key
 from lorry_registry.stores import LocalStore, Store
+
+from fixtures.adapters import enroll
 
 Collect = Callable[..., tuple[Plan, Sweep]]
 Wait = Callable[..., None]
@@ -56,20 +58,6 @@ def test_champion_rollback_and_the_last_versions_stay(
         assert _list_left(registry.store, six_versions[index].adapter_id) == []
     assert list(registry.store.list_keys(TOMBSTONES)) == []
     assert registry.rollback("reviews", reason="it was better").champion_after == 2
-
-
-def test_a_plan_changes_nothing(registry: Registry, six_versions: list[Any], wait: Wait) -> None:
-    wait(days=8)
-    before = {
-        entry.key: entry for prefix in ("tasks", "adapters") for entry in registry.store.list_entries(prefix)
-    }
-    plan = plan_collection(registry, Rules(keep_last=1))
-    assert [finding.version for finding in plan.findings if finding.task] != []
-    after = {
-        entry.key: entry for prefix in ("tasks", "adapters") for entry in registry.store.list_entries(prefix)
-    }
-    assert after == before
-    assert list(registry.store.list_keys(TOMBSTONES)) == []
 
 
 def test_the_history_says_what_was_collected(
@@ -121,10 +109,7 @@ def test_a_collected_version_comes_back_when_it_is_trained_again(
     wait(days=8)
     collect(keep_last=1)
     adapter = six_versions[2]
-    registry.publish(adapter.path, adapter.manifest)
-    event = registry.register(
-        "reviews", adapter.adapter_id, promote=True, judged_champion=4, reasons=("better now",)
-    )
+    event = enroll(registry, adapter, judged_champion=4, reasons=("better now",))
     assert (event.action, event.version) == ("promote", 3)
     assert registry.resolve("reviews").version == 3
     assert _list_sound(registry) == [2, 3, 4, 6]
@@ -195,18 +180,6 @@ def test_a_missing_manifest_of_a_champion_is_reported_and_its_files_stay(
 
 
 # Deleted tasks
-
-
-def test_a_deleted_task_keeps_its_files_for_the_grace_period(
-    registry: Registry, six_versions: list[Any], wait: Wait, collect: Collect
-) -> None:
-    wait(days=8)
-    delete_task(registry, "reviews", reason="replaced", by="ann")
-    wait(days=-2)
-    plan, _ = collect(keep_last=1)
-    assert _list_reasons(plan)["reviews", 4] == "restoring the task brings it back"
-    assert restore_task(registry, "reviews", reason="after all", by="bob").champion_after == 4
-    assert _list_sound(registry) == [1, 2, 3, 4, 5, 6]
 
 
 def test_a_task_that_was_deleted_long_ago_is_collected_and_its_name_can_be_used_again(
@@ -295,20 +268,6 @@ def test_whoever_comes_after_the_plan_is_spared(registry: Registry, unused: Any,
     assert [reason for _, reason in sweep.spared] == ["it came into use: the champion"]
     assert list(registry.store.list_keys(TOMBSTONES)) == []
     assert _list_sound(registry) == [1]
-
-
-def test_a_version_that_is_promoted_after_the_plan_stays(
-    registry: Registry, six_versions: list[Any], wait: Wait
-) -> None:
-    wait(days=8)
-    rules = Rules(keep_last=1)
-    plan = plan_collection(registry, rules)
-    registry.promote("reviews", 1, reason="it is needed")
-    sweep = sweep_store(registry, plan, rules)
-    assert [(finding.version, reason) for finding, reason in sweep.spared if finding.task] == [
-        (1, "it came into use: the champion"),
-    ]
-    assert _list_sound(registry) == [1, 2, 4, 6]
 
 
 def test_an_adapter_that_another_gc_is_removing_is_left_to_it(
@@ -491,36 +450,6 @@ def test_a_store_that_refuses_stops_one_batch_and_not_the_others(
     assert _list_sound(registry) == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_deleted_task_takes_nothing_new(
-    registry: Registry, six_versions: list[Any], make_adapter: Callable[..., Any]
-) -> None:
-    delete_task(registry, "reviews", reason="replaced", by="ann")
-    adapter = make_adapter(seed=9)
-    registry.publish(adapter.path, adapter.manifest)
-    actions: list[Callable[[], object]] = [
-        lambda: registry.register(
-            "reviews", adapter.adapter_id, promote=True, judged_champion=None, reasons=()
-        ),
-        lambda: registry.promote("reviews", 2, reason="x"),
-        lambda: registry.rollback("reviews", reason="x"),
-        lambda: registry.resolve("reviews"),
-        lambda: registry.resolve("reviews", 2),
-        lambda: delete_task(registry, "reviews", reason="again"),
-    ]
-    for action in actions:
-        with pytest.raises(NotFoundError, match=r"deleted on .* by ann: replaced") as caught:
-            action()
-        assert caught.value.todo == "lorry restore reviews brings it back"
-    assert registry.list_tasks() == []
-    assert registry.describe_task("reviews").deleted is not None
-    restore_task(registry, "reviews", reason="after all")
-    with pytest.raises(ConflictError, match="not deleted"):
-        restore_task(registry, "reviews", reason="again")
-    assert registry.rollback("reviews", reason="x").champion_after == 2
-    errors = [error for _, error in registry.verify_task("reviews")]
-    assert errors == [None] * 6
-
-
 def test_a_store_that_takes_too_long_is_left_for_the_next_time(
     registry: Registry, unused: Any, wait: Wait, collect: Collect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -544,8 +473,7 @@ def test_files_that_were_published_after_the_plan_stay(
     rules = Rules(1, timedelta())
     plan = plan_collection(registry, rules)
     assert [finding.kind for finding in plan.findings] == ["files"]
-    registry.publish(adapter.path, adapter.manifest)
-    registry.register("reviews", adapter.adapter_id, promote=True, judged_champion=None, reasons=())
+    enroll(registry, adapter)
     sweep = sweep_store(registry, plan, rules)
     assert [reason for _, reason in sweep.spared] == ["it was written again"]
     assert _list_sound(registry) == [1]

@@ -49,18 +49,6 @@ def _list_unexplained(registry: Registry) -> list[str]:
     return [error for error in errors if "were collected" not in error]
 
 
-@pytest.mark.parametrize("fault", ["busy", "drop", "lose"])
-def test_a_network_that_recovers_is_not_noticed(shaky: Registry, faults: FaultProxy, fault: str) -> None:
-    for method in ("GET", "PUT", "POST", "DELETE"):
-        faults.plan += [(method, fault)] * 2
-    sweep = sweep_store(shaky, plan_collection(shaky, _RULES), _RULES)
-    assert not faults.plan
-    assert not sweep.problems
-    assert len([finding for finding in sweep.removed if finding.kind == "version"]) == 3
-    assert _list_sound(shaky) == [4, 5]
-    assert _list_unexplained(shaky) == []
-
-
 @pytest.mark.parametrize("method", ["PUT", "POST", "DELETE"])
 def test_a_server_that_refuses_writes_leaves_each_adapter_whole_or_absent(
     shaky: Registry, faults: FaultProxy, method: str
